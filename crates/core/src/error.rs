@@ -1,0 +1,56 @@
+//! Errors: boxed at the seams, questioned along their `source()` chain.
+
+use std::{error::Error, fmt};
+
+/// Any error, as tower's layers pass it on.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A setting outside its allowed range.
+///
+/// Every constructor of cinchona that can refuse a value refuses it with this.
+///
+/// ```
+/// let refused = cinchona_core::Invalid::new("failure_rate", 1.5, "0 to 1");
+/// assert_eq!(refused.to_string(), "failure_rate: 1.5 is not allowed; the range is 0 to 1");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    field: &'static str,
+    value: String,
+    allowed: &'static str,
+}
+
+// === impl Invalid ===
+
+impl Invalid {
+    /// `field` was given `value`, where only `allowed` is.
+    pub fn new(field: &'static str, value: impl fmt::Display, allowed: &'static str) -> Self {
+        Self { field, value: value.to_string(), allowed }
+    }
+
+    /// The name of the setting.
+    pub const fn field(&self) -> &'static str {
+        self.field
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, value, allowed } = self;
+        write!(f, "{field}: {value} is not allowed; the range is {allowed}")
+    }
+}
+
+impl Error for Invalid {}
+
+/// `error` and everything below it along `source()`, outermost first.
+pub fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+/// The first `T` along `error`'s source chain.
+pub fn find_cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    chain(error).find_map(|error| error.downcast_ref())
+}

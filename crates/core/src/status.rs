@@ -1,0 +1,224 @@
+//! Reading and making gRPC statuses, without tonic's panic on malformed details.
+
+use crate::{BoxError, Verdict};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::{error::Error, sync::Arc, time::Duration};
+use tonic::{Code, Status, metadata::MetadataMap};
+
+/// The request header that counts the attempts before this one; absent on the first (gRFC A6).
+pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// What a server asks of the next retry in `grpc-retry-pushback-ms` (gRFC A6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushback {
+    /// Retry after exactly this long, without jitter.
+    After(Duration),
+    /// Do not retry: the value was negative, not a 32-bit integer, or given twice.
+    Stop,
+}
+
+/// The code in `grpc-status`, if there is one; a value that is no known number is `UNKNOWN`.
+pub fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// The whole status in `headers`, if they hold `grpc-status`.
+///
+/// tonic panics where `grpc-status-details-bin` is not base64; here such details are left out.
+pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
+    if headers.get(Status::GRPC_STATUS_DETAILS).is_none_or(is_base64) {
+        return Status::from_header_map(headers);
+    }
+    let mut sound = headers.clone();
+    sound.remove(Status::GRPC_STATUS_DETAILS);
+    Status::from_header_map(&sound)
+}
+
+/// Whether tonic can decode `value`, by tonic's own decoder.
+fn is_base64(value: &HeaderValue) -> bool {
+    let headers = HeaderMap::from_iter([(Status::GRPC_STATUS_DETAILS, value.clone())]);
+    MetadataMap::from_headers(headers)
+        .get_bin(Status::GRPC_STATUS_DETAILS.as_str())
+        .is_some_and(|value| value.to_bytes().is_ok())
+}
+
+/// The status of a response that failed before it began: its trailers-only headers, or the
+/// status that its HTTP code stands for.
+pub fn of_head<B>(response: &http::Response<B>) -> Status {
+    let mut status = from_headers(response.headers()).unwrap_or_else(|| {
+        let http = response.status();
+        let message = format!("no grpc-status header; the HTTP status was {http}");
+        Status::new(code_of_http(http), message)
+    });
+    recode(&mut status, Verdict::of_head(response).code());
+    status
+}
+
+/// `error` as a status whose code is that of its verdict, with `error` as its source.
+///
+/// A `Status` that already has the right code is passed on untouched, message, details and all.
+pub fn of_error(error: BoxError) -> Status {
+    let code = Verdict::of_error(&*error).code();
+    let mut status = Status::try_from_error(error).unwrap_or_else(|error| {
+        let mut status = Status::new(code, root_cause(&*error).to_string());
+        status.set_source(Arc::from(error));
+        status
+    });
+    recode(&mut status, code);
+    status
+}
+
+fn recode(status: &mut Status, code: Code) {
+    if status.code() != code {
+        let details = status.details().to_vec().into();
+        let metadata = std::mem::take(status.metadata_mut());
+        let old = std::mem::replace(status, Status::ok(""));
+        let message = old.message().to_owned();
+        *status = Status::with_details_and_metadata(code, message, details, metadata);
+        status.set_source(Arc::new(old));
+    }
+}
+
+fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    crate::error::chain(error).last().unwrap_or(error)
+}
+
+/// Whether `grpc-message` is the one by which tonic's own timers end a call.
+pub(crate) fn says_timeout_expired(headers: &HeaderMap) -> bool {
+    headers.get(Status::GRPC_MESSAGE).is_some_and(|message| {
+        matches!(message.as_bytes(), b"Timeout expired" | b"Timeout%20expired")
+    })
+}
+
+/// Gives the answer of a tonic server whose timer has run out the code it should have:
+/// `DEADLINE_EXCEEDED`, where tonic says `CANCELLED`.
+pub fn correct_timeout(headers: &mut HeaderMap) {
+    if code(headers) == Some(Code::Cancelled) && says_timeout_expired(headers) {
+        headers.insert(Status::GRPC_STATUS, HeaderValue::from_static("4"));
+    }
+}
+
+/// How many attempts preceded the one with these request headers: `grpc-previous-rpc-attempts`
+/// (gRFC A6), or 0.
+pub fn previous_attempts(headers: &HeaderMap) -> u32 {
+    let value = headers.get(PREVIOUS_ATTEMPTS).and_then(|value| value.to_str().ok());
+    value.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// What `grpc-retry-pushback-ms` asks for, if it is there (gRFC A6).
+pub fn pushback(headers: &HeaderMap) -> Option<Pushback> {
+    let mut values = headers.get_all("grpc-retry-pushback-ms").iter();
+    let value = values.next()?;
+    let millis = value.to_str().ok().and_then(|text| text.parse::<i32>().ok());
+    match (millis.map(u64::try_from), values.next()) {
+        (Some(Ok(millis)), None) => Some(Pushback::After(Duration::from_millis(millis))),
+        _ => Some(Pushback::Stop),
+    }
+}
+
+/// The code that an HTTP status stands for where `grpc-status` is missing
+/// ([http-grpc-status-mapping]).
+///
+/// [http-grpc-status-mapping]: https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
+pub const fn code_of_http(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 | 431 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
+}
+
+/// The code that an RST_STREAM reason stands for ([PROTOCOL-HTTP2]).
+///
+/// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors
+pub const fn code_of_reset(reason: h2::Reason) -> Code {
+    match reason {
+        h2::Reason::REFUSED_STREAM => Code::Unavailable,
+        h2::Reason::CANCEL => Code::Cancelled,
+        h2::Reason::ENHANCE_YOUR_CALM => Code::ResourceExhausted,
+        h2::Reason::INADEQUATE_SECURITY => Code::PermissionDenied,
+        _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn malformed_details_are_left_out() {
+        let headers = headers(&[
+            ("grpc-status", b"5"),
+            ("grpc-message", b"gone"),
+            ("grpc-status-details-bin", b"*not base64*"),
+        ]);
+        let status = from_headers(&headers).unwrap();
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "gone"));
+        assert!(status.details().is_empty());
+    }
+
+    #[test]
+    fn sound_details_are_kept() {
+        let headers = headers(&[("grpc-status", b"5"), ("grpc-status-details-bin", b"aGk")]);
+        assert_eq!(from_headers(&headers).unwrap().details(), b"hi");
+    }
+
+    #[test]
+    fn pushback_is_one_32_bit_integer_or_a_stop() {
+        let ask = |value: &[u8]| pushback(&headers(&[("grpc-retry-pushback-ms", value)]));
+        assert_eq!(pushback(&HeaderMap::new()), None);
+        assert_eq!(ask(b"0"), Some(Pushback::After(Duration::ZERO)));
+        assert_eq!(ask(b"250"), Some(Pushback::After(Duration::from_millis(250))));
+        for stop in ["-1", "", "xxx", "12abc", "10.5", "1e3", "2147483648", " 7"] {
+            assert_eq!(ask(stop.as_bytes()), Some(Pushback::Stop), "{stop:?}");
+        }
+        let mut twice = headers(&[("grpc-retry-pushback-ms", b"10")]);
+        twice.append("grpc-retry-pushback-ms", HeaderValue::from_static("10"));
+        assert_eq!(pushback(&twice), Some(Pushback::Stop));
+    }
+
+    #[test]
+    fn an_error_without_status_takes_the_code_of_its_verdict() {
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let status = of_error(reset.into());
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.message(), "connection reset");
+    }
+
+    #[test]
+    fn a_status_with_the_right_code_is_untouched() {
+        let status = of_error(Status::with_details(Code::NotFound, "gone", "x".into()).into());
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "gone"));
+        assert_eq!(status.details(), b"x");
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_value_makes_reading_a_status_panic(
+            code in "[ -~]{0,4}", message in "[ -~]{0,20}", details in "[ -~]{0,20}",
+            ask in "[ -~]{0,12}",
+        ) {
+            let headers = headers(&[
+                ("grpc-status", code.as_bytes()),
+                ("grpc-message", message.as_bytes()),
+                ("grpc-status-details-bin", details.as_bytes()),
+                ("grpc-retry-pushback-ms", ask.as_bytes()),
+            ]);
+            prop_assert!(from_headers(&headers).is_some());
+            prop_assert!(pushback(&headers).is_some());
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What the outcome of one attempt means, decided once for every policy.
+//!
+//! A status code alone misleads in tonic: a lost connection is `UNKNOWN`, a panic in the handler
+//! and a request that never left the client are both `CANCELLED`, an expired timer is `CANCELLED`
+//! too.
+//! So [`Verdict`] reads the error's `source()` chain first and the code second.
+
+use crate::{Elapsed, error::chain, status};
+use http::{HeaderMap, StatusCode};
+use std::{error::Error, io};
+use tonic::Code;
+
+/// What the outcome of one attempt means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The call succeeded, or a response has begun that is not an error.
+    Ok,
+    /// The application answered with a code that a repetition would only get again.
+    Refused(Code),
+    /// The request provably never reached the service: safe to repeat whatever the method.
+    NotProcessed(Stage),
+    /// The service may have executed the request: safe to repeat only if the method is.
+    MaybeProcessed(Code),
+    /// A timer of this client ended the attempt; the service may still be executing it.
+    Deadline,
+}
+
+/// How far a request came that was not processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No connection could be made.
+    Unconnected,
+    /// There was a connection, and the request never left the client.
+    Unsent,
+    /// The server's HTTP/2 library turned it away (REFUSED_STREAM, or a GOAWAY that excludes it).
+    Unseen,
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// The verdict on a response head or on an error.
+    pub fn of<B, E>(outcome: &Result<http::Response<B>, E>) -> Self
+    where
+        E: AsRef<dyn Error + Send + Sync>,
+    {
+        match outcome {
+            Ok(response) => Self::of_head(response),
+            Err(error) => Self::of_error(error.as_ref()),
+        }
+    }
+
+    /// The verdict on a response head.
+    ///
+    /// A head without `grpc-status` is the start of a response: it commits the call, whatever
+    /// the trailers will say (gRFC A6).
+    pub fn of_head<B>(response: &http::Response<B>) -> Self {
+        match (status::code(response.headers()), response.status()) {
+            (Some(_), _) => Self::of_trailers(response.headers()),
+            (None, StatusCode::OK) => Self::Ok,
+            (None, http) => Self::of_code(status::code_of_http(http)),
+        }
+    }
+
+    /// The verdict on trailers, or on the headers of a trailers-only response.
+    pub fn of_trailers(trailers: &HeaderMap) -> Self {
+        match status::code(trailers) {
+            // tonic's server says this of its own timers.
+            Some(Code::Cancelled) if status::says_timeout_expired(trailers) => {
+                Self::MaybeProcessed(Code::DeadlineExceeded)
+            }
+            Some(code) => Self::of_code(code),
+            None => Self::MaybeProcessed(Code::Unknown),
+        }
+    }
+
+    /// The verdict on a status that the server sent.
+    pub const fn of_code(code: Code) -> Self {
+        match code {
+            Code::Ok => Self::Ok,
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::DataLoss
+            | Code::Unauthenticated => Self::Refused(code),
+            _ => Self::MaybeProcessed(code),
+        }
+    }
+
+    /// The verdict on an error, from its `source()` chain.
+    pub fn of_error(error: &(dyn Error + 'static)) -> Self {
+        let mut in_transport = false;
+        let mut in_hyper = false;
+        let mut said = None;
+        for cause in chain(error) {
+            if let Some(verdict) = Self::of_cause(cause) {
+                return verdict;
+            }
+            if let Some(io) = cause.downcast_ref::<io::Error>() {
+                // Between tonic and hyper there is only the connector's own timer.
+                let connecting = in_transport && !in_hyper && io.kind() == io::ErrorKind::TimedOut;
+                return if connecting {
+                    Self::NotProcessed(Stage::Unconnected)
+                } else {
+                    Self::MaybeProcessed(Code::Unavailable)
+                };
+            }
+            in_transport |= cause.is::<tonic::transport::Error>();
+            in_hyper |= cause.is::<hyper::Error>();
+            if let Some(status) = cause.downcast_ref::<tonic::Status>() {
+                said.get_or_insert(Self::of_code(status.code()));
+            }
+        }
+        let lost = in_hyper.then_some(Self::MaybeProcessed(Code::Unavailable));
+        said.or(lost).unwrap_or(Self::MaybeProcessed(Code::Unknown))
+    }
+
+    /// The verdict where `cause` alone settles it.
+    fn of_cause(cause: &(dyn Error + 'static)) -> Option<Self> {
+        if cause.is::<Elapsed>() || cause.is::<tonic::TimeoutExpired>() {
+            return Some(Self::Deadline);
+        }
+        if cause.is::<tonic::ConnectError>() {
+            return Some(Self::NotProcessed(Stage::Unconnected));
+        }
+        if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
+            if hyper.is_canceled() {
+                return Some(Self::NotProcessed(Stage::Unsent));
+            }
+            // The keepalive ping went unanswered.
+            return hyper.is_timeout().then_some(Self::MaybeProcessed(Code::Unavailable));
+        }
+        cause.downcast_ref::<h2::Error>().and_then(Self::of_h2)
+    }
+
+    fn of_h2(error: &h2::Error) -> Option<Self> {
+        // h2 reports a GOAWAY only to the streams above its last-stream-id.
+        let unseen = error.is_remote()
+            && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
+        if unseen {
+            return Some(Self::NotProcessed(Stage::Unseen));
+        }
+        error.reason().map(|reason| Self::MaybeProcessed(status::code_of_reset(reason)))
+    }
+
+    /// The gRPC code that says this.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Ok => Code::Ok,
+            Self::Refused(code) | Self::MaybeProcessed(code) => code,
+            Self::NotProcessed(_) => Code::Unavailable,
+            Self::Deadline => Code::DeadlineExceeded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+
+    #[test]
+    fn the_source_chain_speaks_before_the_code() {
+        let mut status = Status::cancelled("operation was canceled");
+        let cause = tonic::ConnectError(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        status.set_source(std::sync::Arc::new(cause));
+        assert_eq!(Verdict::of_error(&status), Verdict::NotProcessed(Stage::Unconnected));
+    }
+
+    #[test]
+    fn a_bare_status_speaks_for_itself() {
+        let refused = Status::not_found("no such thing");
+        assert_eq!(Verdict::of_error(&refused), Verdict::Refused(Code::NotFound));
+        let shed = Status::resource_exhausted("full");
+        assert_eq!(Verdict::of_error(&shed), Verdict::MaybeProcessed(Code::ResourceExhausted));
+    }
+
+    #[test]
+    fn a_lost_connection_may_have_executed_the_request() {
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(Verdict::of_error(&reset), Verdict::MaybeProcessed(Code::Unavailable));
+    }
+
+    #[test]
+    fn a_local_timer_is_a_deadline() {
+        assert_eq!(Verdict::of_error(&tonic::TimeoutExpired(())), Verdict::Deadline);
+    }
+
+    #[test]
+    fn a_local_refusal_is_not_a_refusal_by_the_server() {
+        let local = h2::Error::from(h2::Reason::REFUSED_STREAM);
+        assert_eq!(Verdict::of_error(&local), Verdict::MaybeProcessed(Code::Unavailable));
+    }
+
+    #[test]
+    fn a_head_without_status_commits() {
+        assert_eq!(Verdict::of_head(&http::Response::new(())), Verdict::Ok);
+    }
+
+    #[test]
+    fn a_proxy_answering_503_is_unavailable() {
+        let head = http::Response::builder().status(503).body(()).unwrap();
+        assert_eq!(Verdict::of_head(&head), Verdict::MaybeProcessed(Code::Unavailable));
+    }
+
+    #[test]
+    fn the_timer_of_a_tonic_server_is_its_deadline() {
+        let head = Status::cancelled("Timeout expired").into_http::<tonic::body::Body>();
+        let expected = Verdict::MaybeProcessed(Code::DeadlineExceeded);
+        assert_eq!(Verdict::of_head(&head), expected);
+        let other = Status::cancelled("by the user").into_http::<tonic::body::Body>();
+        assert_eq!(Verdict::of_head(&other), Verdict::MaybeProcessed(Code::Cancelled));
+    }
+}

@@ -1,0 +1,240 @@
+//! The laws of both layers, in virtual time.
+
+use super::*;
+use bytes::Bytes;
+use cinchona_core::{BoxError, Deadline, Elapsed, Verdict, error::find_cause};
+use http_body_util::{BodyExt, StreamBody, channel::Channel};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::time::{Instant, advance};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_test::mock;
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn request() -> Request {
+    http::Request::builder().uri("/a.B/C").body(Body::empty()).unwrap()
+}
+
+fn with_timeout(value: &str) -> Request {
+    let mut request = request();
+    request.headers_mut().insert("grpc-timeout", value.parse().unwrap());
+    request
+}
+
+fn code(error: BoxError) -> Code {
+    Status::from_error(error).code()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_at_its_deadline_and_not_before() {
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request, Response, _>(CallDeadlineLayer::new().with_limit(ms(10)));
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(request()));
+    let (_request, _held) = handle.next_request().await.unwrap();
+    advance(ms(9)).await;
+    assert_pending!(call.poll());
+    advance(ms(1)).await;
+    let error = assert_ready_err!(call.poll());
+    assert_eq!(Verdict::of_error(&*error), Verdict::Deadline);
+    assert_eq!(error.to_string(), "call deadline of 10ms exceeded by /a.B/C, attempt 1");
+    assert_eq!(code(error), Code::DeadlineExceeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_handed_on() {
+    for (asked, expected) in [("5m", 5), ("50m", 10)] {
+        let (mut service, mut handle) =
+            mock::spawn_layer::<Request, Response, _>(CallDeadlineLayer::new().with_limit(ms(10)));
+        assert_ready_ok!(service.poll_ready());
+        let _call = task::spawn(service.call(with_timeout(asked)));
+        let (sent, _held) = handle.next_request().await.unwrap();
+        let deadline = sent.extensions().get::<Deadline>().unwrap();
+        assert_eq!(deadline.remaining(Instant::now()), ms(expected));
+        assert_eq!(sent.headers()["grpc-timeout"], format!("{expected}000000n"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_readiness_counts_and_the_rest_is_stamped() {
+    let (service, mut handle) = mock::pair::<Request, Response>();
+    handle.allow(0);
+    let mut service = CallDeadlineLayer::new().with_limit(ms(100)).layer(service);
+    service.ready().await.unwrap();
+    let mut call = task::spawn(service.call(request()));
+    assert_pending!(call.poll());
+    advance(ms(40)).await;
+    handle.allow(1);
+    assert_pending!(call.poll());
+    let (sent, _held) = handle.next_request().await.unwrap();
+    assert_eq!(sent.headers()["grpc-timeout"], "60000000n");
+
+    let mut late = task::spawn(service.call(request()));
+    handle.allow(0);
+    assert_pending!(late.poll());
+    advance(ms(100)).await;
+    assert!(find_cause::<Elapsed>(&*assert_ready_err!(late.poll())).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_to_become_ready_is_answered_by_the_call() {
+    let (service, mut handle) = mock::pair::<Request, Response>();
+    handle.send_error(Status::unavailable("worker gone"));
+    let mut service = CallDeadlineLayer::new().layer(service);
+    let error = service.ready().await.unwrap().call(request()).await.err().unwrap();
+    assert_eq!(code(error), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_deadline_a_call_takes_its_time() {
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request, Response, _>(CallDeadlineLayer::new());
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(request()));
+    let (sent, respond) = handle.next_request().await.unwrap();
+    assert!(!sent.headers().contains_key("grpc-timeout"));
+    advance(Duration::from_secs(86_400)).await;
+    assert_pending!(call.poll());
+    respond.send_response(Response::new(Body::empty()));
+    assert_ready_ok!(call.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_or_expired_timeout_is_answered_without_sending() {
+    for (asked, expected) in [
+        ("1", Code::InvalidArgument),
+        ("-1S", Code::InvalidArgument),
+        ("0m", Code::DeadlineExceeded),
+    ] {
+        let never =
+            service_fn(|_: Request| async { panic!("sent") as Result<Response, Infallible> });
+        let call = CallDeadlineLayer::new().layer(never).oneshot(with_timeout(asked));
+        assert_eq!(code(call.await.err().unwrap()), expected, "{asked}");
+        let attempt = AttemptTimeoutLayer::default().layer(never).oneshot(with_timeout(asked));
+        assert_eq!(code(attempt.await.err().unwrap()), expected, "{asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_gets_its_limit_or_what_is_left_of_the_call() {
+    let echo = service_fn(|request: Request| async move {
+        let mut response = Response::new(Body::empty());
+        *response.headers_mut() = request.headers().clone();
+        Ok::<_, Infallible>(response)
+    });
+    let attempt =
+        |limit| CallDeadlineLayer::new().layer(AttemptTimeoutLayer::new(limit).layer(echo));
+    let told = attempt(ms(3)).oneshot(with_timeout("5m")).await.unwrap();
+    assert_eq!(told.headers()["grpc-timeout"], "3000000n");
+    let told = attempt(ms(9)).oneshot(with_timeout("5m")).await.unwrap();
+    assert_eq!(told.headers()["grpc-timeout"], "5000000n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_can_have_another_attempt_limit() {
+    let hang = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
+    let service = AttemptTimeoutLayer::new(ms(10)).layer(hang);
+    for (limit, ends) in [(Some(ms(5)), Some(5)), (Some(ms(50)), Some(50)), (None, None)] {
+        let mut request = request();
+        request.extensions_mut().insert(AttemptLimit(limit));
+        let began = Instant::now();
+        let call = tokio::time::timeout(ms(1000), service.clone().oneshot(request)).await;
+        assert_eq!(call.ok().map(|_| (Instant::now() - began).as_millis()), ends);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_is_ended_and_dropped() {
+    let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+    sender.send_data("frame".into()).await.unwrap();
+    let mut body = Some(Body::new(body));
+    let stall = service_fn(move |_: Request| {
+        let body = body.take().unwrap();
+        async move { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let service = tower::buffer::Buffer::new(stall, 1);
+    let service = CallDeadlineLayer::new().with_limit(ms(10)).layer(service);
+    let mut body = Box::pin(service.oneshot(request()).await.unwrap().into_body());
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "frame");
+    let began = Instant::now();
+    let error = body.frame().await.unwrap().err().unwrap();
+    assert_eq!((Instant::now() - began, code(error)), (ms(10), Code::DeadlineExceeded));
+    assert!(body.frame().await.is_none());
+    assert!(sender.send_data("late".into()).await.is_err(), "the stream is still open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_in_time_is_untouched() {
+    let frames = [Ok::<_, Infallible>(http_body::Frame::data(Bytes::from("frame")))];
+    let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request, Response, _>(AttemptTimeoutLayer::default());
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(request()));
+    handle.next_request().await.unwrap().1.send_response(Response::new(body));
+    let response = assert_ready_ok!(call.poll());
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "frame");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timer_of_a_tonic_server_is_reported_as_a_deadline() {
+    let expired = service_fn(|_: Request| async {
+        Ok::<_, Infallible>(Status::cancelled("Timeout expired").into_http::<Body>())
+    });
+    let response = CallDeadlineLayer::new().layer(expired).oneshot(request()).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_or_is_dropped_drops_the_call_below() {
+    let below = Arc::new(());
+    let held = below.clone();
+    let hang = service_fn(move |_: Request| {
+        let held = held.clone();
+        async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        }
+    });
+    let service = CallDeadlineLayer::new().with_limit(ms(10)).layer(hang);
+    let mut dropped = task::spawn(service.clone().oneshot(request()));
+    let mut ended = task::spawn(service.clone().oneshot(request()));
+    assert_pending!(dropped.poll());
+    assert_pending!(ended.poll());
+    let idle = Arc::strong_count(&below) - 1;
+    drop(dropped);
+    assert_eq!(Arc::strong_count(&below), idle);
+    advance(ms(10)).await;
+    assert_ready_err!(ended.poll());
+    assert_eq!(Arc::strong_count(&below), idle - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_in_the_queue_is_kept_and_given_back() {
+    // ConcurrencyLimit hands its permits out at readiness, in order: a layer that polled one
+    // clone and called another would wait for itself.
+    let slow = service_fn(|_: Request| async {
+        tokio::time::sleep(ms(10)).await;
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    let limited = tower::limit::ConcurrencyLimit::new(slow, 1);
+    let service = CallDeadlineLayer::new().with_limit(ms(1000)).layer(limited);
+    let began = Instant::now();
+    let calls: Vec<_> = (0..5).map(|_| tokio::spawn(service.clone().oneshot(request()))).collect();
+    let abandoned = tokio::spawn(service.clone().oneshot(request()));
+    tokio::task::yield_now().await;
+    abandoned.abort();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    service.oneshot(request()).await.unwrap();
+    assert_eq!(Instant::now() - began, ms(60));
+}

@@ -1,0 +1,2 @@
+//! `cargo xtask <task>`.
+fn main() {}
