@@ -11,6 +11,7 @@
 //!
 //! *Why a crate of its own:* a policy never names another policy; what two of them need is here.
 
+pub mod code;
 pub mod deadline;
 pub mod error;
 mod methods;
@@ -22,6 +23,6 @@ mod verdict;
 pub use deadline::{Deadline, Elapsed};
 pub use error::{BoxError, Invalid};
 pub use methods::{Methods, Safety};
-pub use replay::{Captured, Once, Replay};
+pub use replay::{Once, Replay};
 pub use rng::Rng;
 pub use verdict::{Stage, Verdict};

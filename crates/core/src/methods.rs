@@ -51,6 +51,15 @@ impl Methods {
         Self { levels: Arc::default(), unlisted: Safety::Idempotent }
     }
 
+    /// What is known of `request`: the safety of its method, or `Idempotent` where it carries an
+    /// `idempotency-key`, by which the server recognises a repetition.
+    pub fn safety_of<B>(&self, request: &http::Request<B>) -> Safety {
+        if request.headers().contains_key("idempotency-key") {
+            return Safety::Idempotent;
+        }
+        self.safety(request.uri().path())
+    }
+
     /// What is known of the method at `path`, such as `/calculator.Calculator/Add`.
     pub fn safety(&self, path: &str) -> Safety {
         self.levels.get(path).copied().unwrap_or(self.unlisted)

@@ -24,15 +24,6 @@ pub struct Replay {
     body: Bytes,
 }
 
-/// What draining a request's body came to.
-#[derive(Debug)]
-pub enum Captured {
-    /// The body is complete: the request can be built again.
-    Again(Replay),
-    /// The request, as good as new, and why it can be sent only once.
-    Once(http::Request<Body>, Once),
-}
-
 /// Why a request can be sent only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Once {
@@ -52,13 +43,20 @@ struct Prefixed {
 
 impl Replay {
     /// Drains the body of `request` if it is complete and has at most `cap` bytes.
-    pub fn capture(request: http::Request<Body>, cap: usize) -> Captured {
+    ///
+    /// # Errors
+    /// Otherwise, the request as good as new, and why it can be sent only once.
+    #[expect(clippy::result_large_err, reason = "a request is moved, as everywhere in tower")]
+    pub fn capture(
+        request: http::Request<Body>,
+        cap: usize,
+    ) -> Result<Self, (http::Request<Body>, Once)> {
         let (parts, mut body) = request.into_parts();
         match drain(&mut body, cap) {
-            Ok(body) => Captured::Again(Self { parts, body }),
+            Ok(body) => Ok(Self { parts, body }),
             Err((prefix, why)) => {
                 let body = Body::new(Prefixed { prefix, rest: body });
-                Captured::Once(http::Request::from_parts(parts, body), why)
+                Err((http::Request::from_parts(parts, body), why))
             }
         }
     }
@@ -68,24 +66,9 @@ impl Replay {
         http::Request::from_parts(self.parts.clone(), whole(self.body.clone()))
     }
 
-    /// The request for the last time.
-    pub fn into_request(self) -> http::Request<Body> {
-        http::Request::from_parts(self.parts, whole(self.body))
-    }
-
-    /// Everything but the body.
-    pub const fn parts(&self) -> &Parts {
-        &self.parts
-    }
-
-    /// Everything but the body.
-    pub const fn parts_mut(&mut self) -> &mut Parts {
-        &mut self.parts
-    }
-
-    /// The whole body.
-    pub const fn body(&self) -> &Bytes {
-        &self.body
+    /// Everything but the body, and the body.
+    pub fn into_parts(self) -> (Parts, Bytes) {
+        (self.parts, self.body)
     }
 }
 
@@ -152,17 +135,11 @@ mod tests {
     }
 
     fn again(request: http::Request<Body>, cap: usize) -> Replay {
-        match Replay::capture(request, cap) {
-            Captured::Again(replay) => replay,
-            Captured::Once(_, why) => panic!("only once: {why:?}"),
-        }
+        Replay::capture(request, cap).map_err(|(_, why)| why).unwrap()
     }
 
     fn once(request: http::Request<Body>, cap: usize) -> (http::Request<Body>, Once) {
-        match Replay::capture(request, cap) {
-            Captured::Once(request, why) => (request, why),
-            Captured::Again(_) => panic!("can be sent again"),
-        }
+        Replay::capture(request, cap).unwrap_err()
     }
 
     fn frames(parts: &'static [&'static str]) -> Body {
@@ -206,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn an_empty_body_is_complete() {
         let replay = again(http::Request::new(Body::empty()), 0);
-        assert!(replay.body().is_empty());
-        assert!(read(replay.into_request()).await.is_empty());
+        assert!(read(replay.request()).await.is_empty());
+        assert!(replay.into_parts().1.is_empty());
     }
 }

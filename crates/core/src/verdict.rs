@@ -7,7 +7,7 @@
 
 use crate::{Elapsed, error::chain, status};
 use http::{HeaderMap, StatusCode};
-use std::{error::Error, io};
+use std::{error::Error, fmt, io};
 use tonic::Code;
 
 /// What the outcome of one attempt means.
@@ -155,6 +155,18 @@ impl Verdict {
             Self::NotProcessed(_) => Code::Unavailable,
             Self::Deadline => Code::DeadlineExceeded,
         }
+    }
+}
+
+// === impl Stage ===
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unconnected => "no connection",
+            Self::Unsent => "not sent",
+            Self::Unseen => "refused unseen",
+        })
     }
 }
 
