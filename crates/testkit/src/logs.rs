@@ -1,0 +1,145 @@
+//! The events that a test's thread reports.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tracing::{
+    Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    subscriber::DefaultGuard,
+};
+use tracing_subscriber::{
+    layer::{Context, Layer, SubscriberExt},
+    registry,
+};
+
+/// Records the `tracing` events of the current thread for as long as it lives.
+///
+/// On a current-thread runtime that is the whole test, spawned tasks included.
+///
+/// ```
+/// let logs = cinchona_testkit::Logs::of("calculator");
+/// tracing::info!(target: "calculator::client", { rpc.method = "Add", attempt = 2 }, "retried");
+/// tracing::info!(target: "h2", "not of interest");
+///
+/// let [event] = &logs.events()[..] else { panic!("one event") };
+/// assert_eq!(event.message, "retried");
+/// assert_eq!(event.fields["rpc.method"], "Add");
+/// assert_eq!(event.fields["attempt"], "2");
+/// ```
+#[derive(Debug)]
+pub struct Logs {
+    events: Arc<Mutex<Vec<Event>>>,
+    _default: DefaultGuard,
+}
+
+/// One event, its values as strings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// How grave it is.
+    pub level: Level,
+    /// Where it was reported: a module path, unless the event says otherwise.
+    pub target: String,
+    /// Its message, empty if it has none.
+    pub message: String,
+    /// Its other fields by name.
+    pub fields: BTreeMap<String, String>,
+}
+
+struct Recorder {
+    prefix: String,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+struct Fields<'a>(&'a mut Event);
+
+// === impl Logs ===
+
+impl Logs {
+    /// Records every event of every level; of h2 and hyper too, which have a lot to say.
+    pub fn capture() -> Self {
+        Self::of("")
+    }
+
+    /// Records the events of every level whose target begins with `prefix`.
+    pub fn of(prefix: &str) -> Self {
+        let events = Arc::default();
+        let recorder = Recorder { prefix: prefix.to_owned(), events: Arc::clone(&events) };
+        let subscriber = registry().with(recorder);
+        Self { events, _default: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// The events so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+// === impl Recorder ===
+
+impl<S: Subscriber> Layer<S> for Recorder {
+    fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
+        metadata.target().starts_with(&self.prefix)
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
+        let mut recorded = Event {
+            level: *event.metadata().level(),
+            target: event.metadata().target().to_owned(),
+            message: String::new(),
+            fields: BTreeMap::new(),
+        };
+        event.record(&mut Fields(&mut recorded));
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
+    }
+}
+
+// === impl Fields ===
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.0.message),
+            name => drop(self.0.fields.insert(name.to_owned(), value.to_owned())),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_event_of_a_spawned_task_is_recorded_with_its_fields() {
+        let logs = Logs::of(module_path!());
+        let task =
+            async { tracing::debug!(state = %"open", error = ?Some(1), "tripped after {}", 3) };
+        tokio::spawn(task).await.unwrap();
+        tracing::warn!(target: "elsewhere", "not ours");
+        let fields = [("error", "Some(1)"), ("state", "open")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(
+            logs.events(),
+            [Event {
+                level: Level::DEBUG,
+                target: module_path!().to_owned(),
+                message: "tripped after 3".to_owned(),
+                fields: fields.into(),
+            }]
+        );
+    }
+
+    #[test]
+    fn nothing_is_recorded_once_the_logs_are_dropped() {
+        let outer = Logs::of(module_path!());
+        drop(Logs::of(module_path!()));
+        tracing::info!("kept by the outer");
+        assert_eq!(outer.events().len(), 1);
+    }
+}
