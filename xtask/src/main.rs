@@ -1,2 +1,100 @@
-//! `cargo xtask <task>`.
-fn main() {}
+//! `cargo xtask <task>`: what a contributor runs, in plain Rust, so that it runs everywhere.
+//!
+//! Standard library only, so that it builds in a second.
+
+mod ci;
+mod manifest;
+mod tidy;
+
+use std::{
+    env,
+    ffi::OsString,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+const HELP: &str = "\
+Usage: cargo xtask <task> [args..]
+
+Tasks:
+  demo [args..]       run the calculator demo (`demo --virtual` is the short one)
+  sim storm [args..]  run the retry storm, a simulation in virtual time
+  bench [args..]      run the benchmarks
+  tidy                check the house rules
+  ci                  run everything that a change must pass
+  help                print this
+";
+
+fn main() -> ExitCode {
+    let args: Vec<_> =
+        env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["demo", args @ ..] => cargo(&["run", "--quiet", "--bin", "calculator-demo", "--"], args),
+        ["sim", "storm", args @ ..] => {
+            cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "storm"], args)
+        }
+        ["bench", args @ ..] => cargo(&["bench", "--workspace", "--"], args),
+        ["tidy"] => ExitCode::from(tidy::run(&root())),
+        ["ci"] => ExitCode::from(ci::run(&root())),
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The workspace's root: tasks mean the same from any of its directories.
+fn root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}
+
+fn cargo(command: &[&str], args: &[&str]) -> ExitCode {
+    ExitCode::from(run(cargo_command().args(command).args(args)))
+}
+
+/// The cargo that runs this task, so that a chosen toolchain stays chosen.
+fn cargo_command() -> Command {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.current_dir(root());
+    command
+}
+
+/// Runs `command` with this process's own streams and returns its exit code; 1 when it has none,
+/// because it could not start or died of a signal.
+fn run(command: &mut Command) -> u8 {
+    match command.status() {
+        Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
+        Err(error) => {
+            eprintln!("cannot run {}: {error}", command.get_program().display());
+            1
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+
+    #[test]
+    fn a_task_ends_with_the_exit_code_of_its_command() {
+        let cargo = |arg| run(cargo_command().arg(arg).stdout(Stdio::null()).stderr(Stdio::null()));
+        assert_eq!(cargo("--version"), 0);
+        assert_eq!(cargo("this-is-no-command"), 101);
+    }
+
+    #[test]
+    fn every_task_is_in_the_help() {
+        for task in ["demo", "sim storm", "bench", "tidy", "ci", "help"] {
+            assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
+        }
+    }
+}

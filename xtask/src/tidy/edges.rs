@@ -1,0 +1,98 @@
+//! Which crate may name which: facade → policies → core, and the testkit only in tests.
+
+use super::Violation;
+use crate::manifest::Manifest;
+
+const FACADE: &str = "cinchona";
+const TESTKIT: &str = "cinchona-testkit";
+const CORE: &str = "cinchona-core";
+
+/// The edges of one manifest that the rules forbid.
+pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
+    let Some(package) = manifest.package().filter(|package| is_library(package)) else {
+        return Vec::new();
+    };
+    let mut violations = Vec::new();
+    for dependency in manifest.dependencies().into_iter().filter(|dependency| !dependency.dev) {
+        let named = &dependency.package;
+        let rule = match (package, named.as_str()) {
+            (_, TESTKIT) => "a library has the testkit only in [dev-dependencies]",
+            (FACADE, _) => continue,
+            (CORE, named) if is_library(named) => "core names no other crate of ours",
+            (_, FACADE) => "a policy does not name the facade",
+            (_, named) if is_policy(named) => "a policy names no other policy",
+            _ => continue,
+        };
+        let what = format!("{package} depends on {named}");
+        violations.push(Violation { path: path.to_owned(), line: dependency.line, what, rule });
+    }
+    violations
+}
+
+fn is_library(package: &str) -> bool {
+    package == FACADE || package == CORE || is_policy(package)
+}
+
+fn is_policy(package: &str) -> bool {
+    package.starts_with("cinchona-") && package != CORE && package != TESTKIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn forbidden(package: &str, dependencies: &str) -> Vec<&'static str> {
+        let text = format!("[package]\nname = \"{package}\"\n{dependencies}\n");
+        let violations = check("crates/x/Cargo.toml", &Manifest::parse(&text));
+        violations.into_iter().map(|violation| violation.rule).collect()
+    }
+
+    #[test]
+    fn a_policy_names_no_other_policy() {
+        let rule = "a policy names no other policy";
+        let own = "cinchona-retry";
+        assert_eq!(forbidden(own, "[dependencies]\ncinchona-fault.workspace = true"), [rule]);
+        assert_eq!(forbidden(own, "[dependencies.cinchona-fault]\nworkspace = true"), [rule]);
+        assert_eq!(forbidden(own, "[dependencies]\nx = { package = 'cinchona-fault' }"), [rule]);
+        assert_eq!(forbidden(own, "[dependencies]\ncinchona-core.workspace = true"), [""; 0]);
+        assert_eq!(forbidden(own, "[dev-dependencies]\ncinchona-fault = '1'"), [""; 0]);
+    }
+
+    #[test]
+    fn a_forbidden_edge_is_shown_where_it_stands() {
+        let text = "[package]\nname = \"cinchona-a\"\n[dependencies]\ncinchona-b = '1'\n";
+        let violations = check("crates/a/Cargo.toml", &Manifest::parse(text));
+        assert_eq!(
+            violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["crates/a/Cargo.toml:4: cinchona-a depends on cinchona-b, \
+                a policy names no other policy"]
+        );
+    }
+
+    #[test]
+    fn core_and_policies_do_not_look_up() {
+        let core = "core names no other crate of ours";
+        assert_eq!(forbidden(CORE, "[dependencies]\ncinchona-retry = '1'"), [core]);
+        assert_eq!(forbidden(CORE, "[dependencies]\ncinchona = '1'"), [core]);
+        assert_eq!(forbidden(CORE, "[dependencies]\ntonic = '1'"), [""; 0]);
+        let facade = "a policy does not name the facade";
+        assert_eq!(forbidden("cinchona-retry", "[dependencies]\ncinchona = '1'"), [facade]);
+    }
+
+    #[test]
+    fn only_tests_and_the_root_package_have_the_testkit() {
+        let rule = "a library has the testkit only in [dev-dependencies]";
+        for library in ["cinchona-retry", CORE, FACADE] {
+            assert_eq!(forbidden(library, "[dependencies]\ncinchona-testkit = '1'"), [rule]);
+            assert_eq!(forbidden(library, "[dev-dependencies]\ncinchona-testkit = '1'"), [""; 0]);
+        }
+        assert_eq!(forbidden("calculator", "[dependencies]\ncinchona-testkit = '1'"), [""; 0]);
+    }
+
+    #[test]
+    fn the_facade_names_every_policy() {
+        let policies = "[dependencies]\ncinchona-retry = '1'\ncinchona-fault = '1'";
+        assert_eq!(forbidden(FACADE, policies), [""; 0]);
+    }
+}
