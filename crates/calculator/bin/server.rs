@@ -1,1 +1,138 @@
-fn main() {}
+//! `calculator-server`: the calculator behind its server stack.
+
+use calculator::server::{listen, serve};
+use cinchona::{
+    core::{BoxError, Invalid},
+    fault::{FaultLayer, Faults, When},
+};
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use humantime::{format_duration, parse_duration};
+use std::{
+    io::{self, Write},
+    net::{SocketAddr, ToSocketAddrs},
+    process::ExitCode,
+    time::Duration,
+};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+/// Serves a gRPC calculator, and injects faults into it when asked to.
+///
+/// Beside the calculator it serves grpc.health.v1.Health and server reflection, which are never
+/// made to fail. SIGTERM and Ctrl-C end it once the calls that have begun are done, after 10 s at
+/// the latest. The log goes to stderr; RUST_LOG sets its level.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Where to listen; port 0 takes any free one. The address is printed to stdout.
+    #[arg(long, default_value = "127.0.0.1:50051")]
+    #[arg(value_name = "HOST:PORT", value_parser = resolve)]
+    addr: SocketAddr,
+
+    /// The share of requests, 0 to 1, that are answered with UNAVAILABLE "simulated failure".
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    failure_rate: f64,
+
+    /// The share of requests, 0 to 1, that are delayed by --slow-delay.
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    slow_rate: f64,
+
+    /// How long a slow request is delayed, such as 250ms or 3s.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    slow_delay: Duration,
+
+    /// Whether a failure comes before the service has executed the request, or after.
+    #[arg(long, value_enum, default_value = "before")]
+    fail_when: FailWhen,
+
+    /// The same seed gives the same faults.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FailWhen {
+    Before,
+    After,
+}
+
+/// How long the calls that have begun may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let args = Args::parse();
+    let faults = match faults(&args) {
+        Ok(faults) => faults,
+        Err(invalid) => Args::command().error(ErrorKind::ValueValidation, invalid).exit(),
+    };
+    match run(args.addr, faults).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn faults(args: &Args) -> Result<FaultLayer, Invalid> {
+    FaultLayer::new(Faults {
+        failure_rate: args.failure_rate,
+        slow_rate: args.slow_rate,
+        slow_delay: args.slow_delay,
+        when: match args.fail_when {
+            FailWhen::Before => When::Before,
+            FailWhen::After => When::After,
+        },
+        seed: args.seed,
+        ..Faults::default()
+    })
+}
+
+async fn run(addr: SocketAddr, faults: FaultLayer) -> Result<(), BoxError> {
+    let incoming = listen(addr)?;
+    let addr = incoming.local_addr()?;
+    writeln!(io::stdout(), "listening on {addr}")?;
+    let counters = faults.counters();
+
+    let (stop, stopped) = oneshot::channel();
+    let serving = serve(incoming, faults, async { _ = stopped.await });
+    let drained_or_overdue = async {
+        signal().await;
+        tracing::info!(grace = %format_duration(GRACE), "shutting down");
+        _ = stop.send(());
+        tokio::select! {
+            () = tokio::time::sleep(GRACE) => tracing::warn!("calls were cut off"),
+            () = signal() => tracing::warn!("calls were cut off by a second signal"),
+        }
+    };
+    tokio::select! {
+        served = serving => served?,
+        () = drained_or_overdue => {}
+    }
+    tracing::info!(faults = ?counters.snapshot(), "stopped");
+    Ok(())
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    _ = tokio::signal::ctrl_c().await;
+}
+
+fn resolve(addr: &str) -> Result<SocketAddr, String> {
+    let mut found = addr.to_socket_addrs().map_err(|error| error.to_string())?;
+    found.next().ok_or_else(|| "the host has no address".to_owned())
+}

@@ -1,1 +1,25 @@
-//! placeholder
+//! The resilience stack for tonic, gRPC in Rust: a feature for each part of it.
+//!
+//! | feature | module | what it is for |
+//! |---|---|---|
+//! | `deadline` (default) | `deadline` | every call ends in time, and says `DEADLINE_EXCEEDED` |
+//! | `retry` (default) | `retry` | what can succeed is tried again, as gRPC defines it |
+//! | `balance` (default) | `balance` | a server's restart is ridden out, and nobody is hammered |
+//! | `fault` | `fault` | a server's failures and delays, injected by a seed |
+//! | `full` | all of them | |
+//!
+//! The order of the layers, outermost first: call deadline, retry, attempt timeout, channel.
+//! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects.
+
+pub mod guide;
+
+pub use cinchona_core as core;
+
+#[cfg(feature = "balance")]
+pub use cinchona_balance as balance;
+#[cfg(feature = "deadline")]
+pub use cinchona_deadline as deadline;
+#[cfg(feature = "fault")]
+pub use cinchona_fault as fault;
+#[cfg(feature = "retry")]
+pub use cinchona_retry as retry;

@@ -1,0 +1,88 @@
+//! What the client's stack adds to a call that succeeds at once: `cargo xtask bench happy_path`.
+//!
+//! The service below the layers answers at once, so the difference between two lines is what the
+//! layers cost. Allocations are counted apart, as they do not vary.
+
+use calculator::client::{Settings, stack};
+use cinchona::{
+    core::{BoxError, Methods},
+    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    retry::{RetryLayer, RetryPolicy},
+};
+use criterion::{
+    Criterion, criterion_group, criterion_main,
+    measurement::{Measurement, WallTime},
+};
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use std::{hint::black_box, time::Duration};
+use tonic::body::Body;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+fn request() -> Request<Body> {
+    let message = bytes::Bytes::from_static(&[0; 23]);
+    let mut request = Request::new(Body::new(Full::new(message)));
+    *request.uri_mut() = http::Uri::from_static("http://server/calculator.Calculator/Add");
+    let headers = request.headers_mut();
+    headers.insert("te", HeaderValue::from_static("trailers"));
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    request
+}
+
+fn bare() -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ 'static {
+    service_fn(|request: Request<Body>| async move {
+        black_box(&request);
+        Ok(Response::new(Body::empty()))
+    })
+}
+
+async fn call<S, B>(service: &mut S)
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: std::fmt::Debug,
+{
+    let response = service.ready().await.expect("ready").call(request()).await;
+    black_box(response.expect("answered"));
+}
+
+fn measure<S, B>(c: &mut Criterion, name: &str, service: S)
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone,
+    S::Error: std::fmt::Debug,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.expect("a runtime");
+    let mut counted = service.clone();
+    runtime.block_on(call(&mut counted));
+    let counts = allocation_counter::measure(|| runtime.block_on(call(&mut counted)));
+    println!("happy_path/{name}: {} allocations, {} bytes", counts.count_total, counts.bytes_total);
+    c.bench_function(&format!("happy_path/{name}"), |bench| {
+        bench.to_async(&runtime).iter_custom(|times| {
+            let mut service = service.clone();
+            async move {
+                let began = WallTime.start();
+                for _ in 0..times {
+                    call(&mut service).await;
+                }
+                WallTime.end(began)
+            }
+        });
+    });
+}
+
+fn happy_path(c: &mut Criterion) {
+    measure(c, "bare", bare());
+    let limit = Duration::from_secs(30);
+    measure(c, "deadline", CallDeadlineLayer::new().with_limit(limit).layer(bare()));
+    measure(c, "attempt timeout", AttemptTimeoutLayer::default().layer(bare()));
+    let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
+    measure(c, "retry", retry.layer(bare()));
+    let settings = Settings { deadline: Some(limit), ..Settings::default() };
+    measure(c, "retry + deadline", stack(bare(), &settings));
+}
+
+criterion_group!(benches, happy_path);
+criterion_main!(benches);

@@ -1,0 +1,138 @@
+//! A scenario, played.
+
+use crate::{
+    scenario::{Operation, PACE, Scenario},
+    site::Site,
+    tally::{Record, Summary},
+};
+use calculator::{client, methods, pb::calculator_client::CalculatorClient};
+use cinchona::{
+    core::{BoxError, status},
+    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    fault::FaultLayer,
+    retry::RetryLayer,
+};
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use std::sync::Arc;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tonic::{Status, body::Body, transport::Channel};
+use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
+
+/// A layer of the client that a run can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Without {
+    Nothing,
+    Deadline,
+    Retry,
+    AttemptTimeout,
+    Reconnect,
+}
+
+type Boxed = BoxCloneService<Request<Body>, Response<Body>, Status>;
+
+/// Plays `scenario` on a site that `site` makes, without one of the layers; tells `done` of each
+/// call that has ended.
+pub(crate) async fn play(
+    scenario: Arc<Scenario>,
+    site: impl FnOnce(FaultLayer) -> Result<Site, BoxError>,
+    without: Without,
+    done: impl Fn(),
+) -> Result<Summary, BoxError> {
+    let faults = FaultLayer::new(scenario.faults.clone())?;
+    let injected = faults.counters();
+    let mut site = site(faults)?;
+    let channel = site.channel(without != Without::Reconnect)?;
+    let client = CalculatorClient::new(stack(channel, &scenario, without));
+
+    let calls = calls(&scenario, client, done);
+    let (records, left) = tokio::join!(calls, leave(&mut site, &scenario));
+    left?;
+    Ok(Summary::new(&records?, &injected.snapshot(), site.connects()))
+}
+
+async fn leave(site: &mut Site, scenario: &Scenario) -> Result<(), BoxError> {
+    let Some(when) = scenario.away_at else { return Ok(()) };
+    sleep(when).await;
+    site.leave().await
+}
+
+/// All calls, each begun at its time whatever becomes of the others.
+async fn calls(
+    scenario: &Arc<Scenario>,
+    client: CalculatorClient<Boxed>,
+    done: impl Fn(),
+) -> Result<Vec<Record>, BoxError> {
+    let began = Instant::now();
+    let mut calls = JoinSet::new();
+    for n in 0..scenario.calls {
+        let (scenario, client) = (scenario.clone(), client.clone());
+        calls.spawn(async move {
+            sleep_until(began + n * PACE).await;
+            call(&scenario, client, n).await
+        });
+    }
+    let mut records = Vec::new();
+    while let Some(record) = calls.join_next().await {
+        records.push(record?);
+        done();
+    }
+    Ok(records)
+}
+
+async fn call(scenario: &Scenario, mut client: CalculatorClient<Boxed>, n: u32) -> Record {
+    let began = Instant::now();
+    let request = scenario.request(n);
+    let outcome = match scenario.operation {
+        Operation::Add => client.add(request).await,
+        Operation::DivideByZero => client.divide(request).await,
+    };
+    Record::new(Instant::now() - began, outcome.as_ref().map(|response| response.extensions()))
+}
+
+/// The client's stack, or what is left of it.
+fn stack(channel: Channel, scenario: &Scenario, without: Without) -> Boxed {
+    let settings = &scenario.settings;
+    if matches!(without, Without::Nothing | Without::Reconnect) {
+        return boxed(client::stack(channel, settings));
+    }
+    let mut service = boxed(channel);
+    if without != Without::AttemptTimeout {
+        service = boxed(AttemptTimeoutLayer::new(settings.timeout).layer(service));
+    }
+    if without != Without::Retry {
+        let retry = RetryLayer::new(settings.retry, methods()).with_rng(settings.rng.clone());
+        service = boxed(retry.layer(service));
+    }
+    if let (Some(limit), true) = (settings.deadline, without != Without::Deadline) {
+        service = boxed(CallDeadlineLayer::new().with_limit(limit).layer(service));
+    }
+    service
+}
+
+fn boxed<S, B>(service: S) -> Boxed
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let service = service.map_err(|error| status::of_error(error.into()));
+    BoxCloneService::new(service.map_response(|response| response.map(Body::new)))
+}
+
+// === impl Without ===
+
+impl Without {
+    /// Each layer, and its name.
+    pub(crate) const LAYERS: [(Self, &'static str); 4] = [
+        (Self::Deadline, "call deadline"),
+        (Self::Retry, "retry"),
+        (Self::AttemptTimeout, "attempt timeout"),
+        (Self::Reconnect, "reconnect"),
+    ];
+}

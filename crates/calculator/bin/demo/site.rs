@@ -1,0 +1,152 @@
+//! Where a scenario takes place: real sockets and the real clock, or an in-memory network and
+//! virtual time.
+
+use crate::scenario::AWAY;
+use calculator::server::{listen, serve};
+use cinchona::{
+    balance::{Reconnect, Tcp},
+    core::BoxError,
+    fault::FaultLayer,
+};
+use cinchona_testkit::Network;
+use http::Uri;
+use std::{
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{runtime, time::sleep};
+use tonic::transport::{Channel, Endpoint};
+use tower::{Service, ServiceExt};
+
+/// A calculator server, and the way to it.
+pub(crate) enum Site {
+    Loopback(Loopback),
+    Virtual(Network),
+}
+
+/// A server on a loopback port, in a runtime of its own: dropped, it is gone like a killed
+/// process, listener, connections and all.
+pub(crate) struct Loopback {
+    addr: SocketAddr,
+    faults: FaultLayer,
+    server: Option<runtime::Runtime>,
+    connects: Arc<AtomicU64>,
+}
+
+/// The one-way latency of the in-memory network.
+const LATENCY: Duration = Duration::from_millis(2);
+
+// === impl Site ===
+
+impl Site {
+    /// A server on any free loopback port.
+    pub(crate) fn loopback(faults: FaultLayer) -> Result<Self, BoxError> {
+        let mut site = Loopback {
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            faults,
+            server: None,
+            connects: Arc::default(),
+        };
+        site.start()?;
+        Ok(Self::Loopback(site))
+    }
+
+    /// A server in this runtime, whose clock is to be paused.
+    pub(crate) fn in_memory(faults: FaultLayer) -> Self {
+        let network = Network::new();
+        network.set_latency(LATENCY);
+        tokio::spawn(serve(network.incoming(), faults, pending()));
+        Self::Virtual(network)
+    }
+
+    /// A channel to the server; without `reconnect`, as tonic alone would connect it.
+    pub(crate) fn channel(&self, reconnect: bool) -> Result<Channel, BoxError> {
+        match self {
+            Self::Loopback(Loopback { addr, connects, .. }) => {
+                let connects = connects.clone();
+                let tcp = Tcp.map_request(move |uri| {
+                    connects.fetch_add(1, Ordering::Relaxed);
+                    uri
+                });
+                let endpoint = Endpoint::from_shared(format!("http://{addr}"))?;
+                Ok(connect(endpoint, tcp, reconnect))
+            }
+            Self::Virtual(network) => {
+                let endpoint = Endpoint::from_static("http://server");
+                Ok(connect(endpoint, network.connector(), reconnect))
+            }
+        }
+    }
+
+    /// The server is gone for [`AWAY`], with every connection to it.
+    pub(crate) async fn leave(&mut self) -> Result<(), BoxError> {
+        match self {
+            Self::Loopback(site) => {
+                site.stop();
+                sleep(AWAY).await;
+                site.start()
+            }
+            Self::Virtual(network) => {
+                network.refuse(true);
+                network.reset();
+                sleep(AWAY).await;
+                network.refuse(false);
+                Ok(())
+            }
+        }
+    }
+
+    /// How often a client has tried to connect.
+    pub(crate) fn connects(&self) -> u64 {
+        match self {
+            Self::Loopback(site) => site.connects.load(Ordering::Relaxed),
+            Self::Virtual(network) => network.connects(),
+        }
+    }
+}
+
+// === impl Loopback ===
+
+impl Loopback {
+    fn start(&mut self) -> Result<(), BoxError> {
+        let server = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let entered = server.enter();
+        let incoming = listen(self.addr)?;
+        drop(entered);
+        self.addr = incoming.local_addr()?;
+        server.spawn(serve(incoming, self.faults.clone(), pending()));
+        self.server = Some(server);
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Loopback {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn connect<C>(endpoint: Endpoint, connector: C, reconnect: bool) -> Channel
+where
+    C: Service<Uri, Error = io::Error> + Clone + Send + Sync + 'static,
+    C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send,
+    C::Future: Send,
+{
+    if reconnect {
+        endpoint.connect_with_connector_lazy(Reconnect::new(connector))
+    } else {
+        endpoint.connect_with_connector_lazy(connector)
+    }
+}

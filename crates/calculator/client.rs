@@ -1,0 +1,64 @@
+//! The client's stack.
+
+use crate::{methods, pb::calculator_client::CalculatorClient};
+use cinchona::{
+    core::Rng,
+    deadline::{AttemptTimeout, AttemptTimeoutLayer, CallDeadline, CallDeadlineLayer},
+    retry::{Retry, RetryLayer, RetryPolicy},
+};
+use std::time::Duration;
+use tonic::transport::Channel;
+use tower::ServiceBuilder;
+
+/// A calculator client that withstands faults around it.
+pub type Client<C = Channel> = CalculatorClient<Stack<C>>;
+
+/// The layers around a channel, outermost first.
+pub type Stack<C> = CallDeadline<Retry<AttemptTimeout<C>>>;
+
+/// What the layers are set to.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a call may take in all, unless it says so itself (`Request::set_timeout`); `None`
+    /// for as long as its attempts take.
+    pub deadline: Option<Duration>,
+    /// How long one attempt may take. Default 2 s.
+    pub timeout: Duration,
+    /// What is tried again, how often, and after how long.
+    pub retry: RetryPolicy,
+    /// Where the jitter comes from.
+    pub rng: Rng,
+}
+
+/// Puts the layers around `channel`.
+pub fn stack<C>(channel: C, settings: &Settings) -> Stack<C> {
+    let Settings { deadline, timeout, retry, ref rng } = *settings;
+    let deadline = deadline
+        .map_or(CallDeadlineLayer::new(), |limit| CallDeadlineLayer::new().with_limit(limit));
+    ServiceBuilder::new()
+        // Outermost: whatever goes on below, the caller gets an answer in time.
+        .layer(deadline)
+        // Around the timeout, so that an attempt which takes too long is one that failed.
+        .layer(RetryLayer::new(retry, methods()).with_rng(rng.clone()))
+        // Innermost: waiting for the channel, and for a connection, counts as well.
+        .layer(AttemptTimeoutLayer::new(timeout))
+        .service(channel)
+}
+
+/// A client over `channel`.
+pub fn client(channel: Channel, settings: &Settings) -> Client {
+    CalculatorClient::new(stack(channel, settings))
+}
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            deadline: None,
+            timeout: Duration::from_secs(2),
+            retry: RetryPolicy::default(),
+            rng: Rng::from_os(),
+        }
+    }
+}

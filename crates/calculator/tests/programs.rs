@@ -1,0 +1,164 @@
+//! The programs, as processes on loopback sockets.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+use tokio::time::sleep;
+
+/// A `calculator-server` that is killed when it is dropped.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) addr: String,
+}
+
+impl Server {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::on("127.0.0.1:0", args)
+    }
+
+    fn on(addr: &str, args: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_calculator-server"))
+            .args(["--addr", addr])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+        Self { process, addr }
+    }
+
+    #[cfg(unix)]
+    fn terminate(&self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+fn client(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-client"));
+    command.args(args);
+    command
+}
+
+pub(crate) fn ask(args: &[&str]) -> (Option<i32>, String, String) {
+    said(&client(args).output().unwrap())
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout.clone()), text(output.stderr.clone()))
+}
+
+#[test]
+fn the_client_prints_the_result_alone() {
+    let server = Server::start(&[]);
+    let (code, out, err) = ask(&["add", "10", "5", "--addr", &server.addr]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "15\n", ""));
+    let (code, out, _) = ask(&["range", "3", "1", "--step", "-1", "--addr", &server.addr]);
+    assert_eq!((code, out.as_str()), (Some(0), "3\n2\n1\n"));
+    let (code, out, _) = ask(&["sum", "1", "-2.5", "4", "--addr", &server.addr]);
+    assert_eq!((code, out.as_str()), (Some(0), "2.5\n"));
+}
+
+#[test]
+fn a_failed_call_exits_with_1_and_its_ledger() {
+    let server = Server::start(&["--failure-rate", "1"]);
+    let args = ["add", "10", "5", "--addr", &server.addr, "--retry-on", "unavailable"];
+    let fast = ["--backoff", "1ms", "--jitter", "0s", "--max-retries", "2"];
+    let (code, out, err) = ask(&[&args[..], &fast].concat());
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(
+        err.contains("UNAVAILABLE: simulated failure\n3 attempts, stopped: exhausted"),
+        "{err}"
+    );
+    assert_eq!(err.matches("attempt failed, retrying").count(), 2, "{err}");
+}
+
+#[test]
+fn bad_usage_exits_with_2_and_names_what_is_wrong() {
+    for (args, said) in [
+        (&["add", "10"][..], "<B>"),
+        (&["add", "10", "5", "--timeout", "2"], "--timeout"),
+        (&["add", "10", "5", "--retry-on", "invalid-argument"], "INVALID_ARGUMENT"),
+        (&["add", "10", "5", "--retry-on", "nonsense"], "not a gRPC code"),
+        (&["add", "10", "5", "--addr", "no port"], "--addr"),
+    ] {
+        let (code, _, err) = ask(args);
+        assert!(code == Some(2) && err.contains(said), "{args:?}: {code:?} {err}");
+    }
+    let server = |args| {
+        said(&Command::new(env!("CARGO_BIN_EXE_calculator-server")).args(args).output().unwrap())
+    };
+    for (args, wrong) in [
+        (["--failure-rate", "1.5"], "failure_rate"),
+        (["--slow-rate=-0.1", "--seed=1"], "slow_rate"),
+        (["--slow-delay=-3s", "--seed=1"], "-3s"),
+    ] {
+        let (code, _, err) = server(args);
+        assert!(code == Some(2) && err.contains(wrong), "{args:?}: {code:?} {err}");
+    }
+}
+
+// real clock: the programs are processes.
+#[tokio::test]
+async fn a_client_outlives_a_server_that_starts_late() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let asking = client(&["add", "10", "5", "--addr", &free, "--retry-on", "unavailable"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    sleep(Duration::from_millis(600)).await;
+    let _server = Server::on(&free, &[]);
+    let (code, out, _) = said(&asking.wait_with_output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(0), "15\n"));
+}
+
+#[cfg(unix)]
+// real clock: the programs are processes.
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_ends_its_calls_first() {
+    let mut server = Server::start(&["--slow-rate", "1", "--slow-delay", "1500ms"]);
+    let asking = client(&["add", "10", "5", "--addr", &server.addr, "--max-retries", "0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    sleep(Duration::from_millis(500)).await;
+    server.terminate();
+    let (code, out, _) = said(&asking.wait_with_output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(0), "15\n"));
+    assert!(server.process.wait().unwrap().success());
+}
+
+#[test]
+fn the_virtual_demo_meets_its_expectations_and_is_identical_for_the_same_seed() {
+    let demo = |n: u32| {
+        let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("demo-{n}"));
+        let output = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
+            .args(["--virtual", "--seed", "7", "--out"])
+            .arg(&out)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        ["json", "md", "html"].map(|kind| {
+            let mut text = String::new();
+            let file = std::fs::File::open(out.join("report").with_extension(kind));
+            file.unwrap().read_to_string(&mut text).unwrap();
+            text
+        })
+    };
+    assert_eq!(demo(1), demo(2));
+}

@@ -1,0 +1,51 @@
+//! Interoperation with Python's grpcio, both ways.
+
+use crate::programs::{Server, ask};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+/// A Python that has grpcio, or a note that there is none.
+fn python() -> Option<&'static str> {
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let import =
+            Command::new(python).args(["-c", "import grpc"]).stderr(Stdio::null()).status();
+        import.is_ok_and(|status| status.success())
+    });
+    if found.is_none() {
+        eprintln!("SKIPPED: no python3 with grpcio here (Debian: python3-grpcio)");
+    }
+    found
+}
+
+fn script(name: &str) -> String {
+    format!("{}/crates/calculator/tests/python/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_python_client_calls_our_server() {
+    let Some(python) = python() else { return };
+    let server = Server::start(&[]);
+    let output = Command::new(python).args([&script("client.py"), &server.addr]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let expected = "Add 15.0\nSubtract 5.0\nMultiply 50.0\nDivide 2.0\n\
+                    INVALID_ARGUMENT division by zero\nRange [1.0, 2.0, 3.0]\nSum 6.0\n";
+    assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn our_client_calls_a_python_server_that_fails_twice_and_then_answers() {
+    let Some(python) = python() else { return };
+    let mut server =
+        Command::new(python).arg(script("server.py")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut port = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let addr = format!("127.0.0.1:{}", port.trim());
+    let args = ["add", "10", "5", "--addr", &addr, "--retry-on", "unavailable"];
+    let (code, out, err) = ask(&[&args[..], &["--backoff", "10ms", "--jitter", "0s"]].concat());
+    _ = server.kill();
+    _ = server.wait();
+    assert_eq!((code, out.as_str()), (Some(0), "15\n"), "{err}");
+    assert_eq!(err.matches("attempt failed, retrying").count(), 2, "{err}");
+}
