@@ -14,7 +14,8 @@
 //!   `x-request-id` or `idempotency-key` with `grpc-previous-rpc-attempts`: the same seed gives the
 //!   same faults in whatever order requests come, and each attempt is drawn anew. A request without
 //!   an id goes by its number.
-//! * [`When::Before`] answers without executing, [`When::After`] executes and throws the reply away.
+//! * [`When::Before`] answers without executing, [`When::After`] executes and throws the reply
+//!   away.
 //! * Health checks and reflection are not hit unless [`Faults::health_too`] says so.
 //! * Where nothing is injected, requests and responses pass through as they are.
 //! * A client that goes away ends the delay, and its request is not executed.

@@ -258,7 +258,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rate_0_never_hits_and_rate_1_always(id in "[ -~]{0,40}", path in ".*", number: u64, seed: u64) {
+        fn rate_0_never_hits_and_rate_1_always(
+            id in "[ -~]{0,40}", path in ".*", number: u64, seed: u64,
+        ) {
             let id = headers(&[("x-request-id", &id)]);
             prop_assert_eq!(both(0.0, 0.0, seed).plan(&path, &id, number), Plan::default());
             let plan = both(1.0, 1.0, seed).plan(&path, &id, number);

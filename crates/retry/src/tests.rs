@@ -1,1 +1,63 @@
+//! What every test of the layer needs.
+
+mod laws;
+mod rules;
+mod wire;
+
 use super::*;
+use cinchona_testkit::{Answer, ScriptedServer};
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tower::ServiceExt;
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn failing(code: Code) -> Answer {
+    Answer::Status(Status::new(code, "simulated"))
+}
+
+fn ok() -> Answer {
+    Answer::Ok(bytes::Bytes::from_static(&[0; 5]))
+}
+
+fn on(codes: impl IntoIterator<Item = Code>) -> RetryPolicy {
+    RetryPolicy::default().with_codes(codes).unwrap()
+}
+
+fn layer(policy: RetryPolicy) -> RetryLayer {
+    RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1))
+}
+
+fn request() -> Request {
+    http::Request::builder().uri("http://s/a.B/C").body(Body::empty()).unwrap()
+}
+
+fn with_header(name: &'static str, value: &str) -> Request {
+    let mut request = request();
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+/// Answers `request` by `script`: the server, and the code and ledger of the failure, if any.
+async fn play(
+    layer: RetryLayer,
+    script: impl IntoIterator<Item = Answer>,
+    request: Request,
+) -> (ScriptedServer, Result<Response, (Code, Ledger)>) {
+    let server = ScriptedServer::new(script);
+    let outcome = layer.layer(server.clone()).oneshot(request).await;
+    let outcome = outcome.map_err(|error| {
+        let status = Status::from_error(error);
+        (status.code(), Ledger::of(&status).unwrap().clone())
+    });
+    (server, outcome)
+}
+
+/// How long it was from each attempt to the next.
+fn gaps(server: &ScriptedServer) -> Vec<Duration> {
+    server.received().windows(2).map(|pair| pair[1].at - pair[0].at).collect()
+}

@@ -39,9 +39,8 @@ use tonic::body::Body;
 /// ```
 ///
 /// *Its limits, which are tower's:* no ledger; the last failure comes back as it came, with
-/// tonic's codes; the deadline is
-/// known only where `CallDeadlineLayer` stands above, and ends no attempt in flight; error types must implement
-/// `std::error::Error`, which `BoxError` does not.
+/// tonic's codes; the deadline is known only where `CallDeadlineLayer` stands above, and ends no
+/// attempt in flight; error types must implement `std::error::Error`, which `BoxError` does not.
 #[derive(Clone, Debug)]
 pub struct TowerPolicy {
     shared: Arc<Shared>,
