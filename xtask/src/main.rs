@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         ["sim", "storm", args @ ..] => {
             cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "storm"], args)
         }
-        ["bench", args @ ..] => cargo(&["bench", "--workspace", "--"], args),
+        ["bench", args @ ..] => cargo(&["bench", "--workspace", "--bench", "*", "--"], args),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {

@@ -48,6 +48,12 @@
 //! # }
 //! ```
 //!
+//! # What it costs
+//!
+//! A call that succeeds at once takes 0.4 µs and 4 allocations more than without this layer, and
+//! 1.2 µs and 13 allocations more with both deadline layers around it: `cargo xtask bench
+//! happy_path`.
+//!
 //! # What it does not do
 //!
 //! It sets no time limit: put `AttemptTimeoutLayer` inside and `CallDeadlineLayer` outside.

@@ -2,7 +2,7 @@
 
 use crate::report::Entry;
 use plotters::{coord::Shift, prelude::*};
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 type Drawing<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -22,88 +22,90 @@ pub(crate) fn svg(
     drawn.map_or_else(|error| format!("<p>{error}"), |()| svg.replacen(&fixed, "viewBox", 1))
 }
 
-/// p50, p95 and p99 of each scenario, in seconds.
+/// A colour, and what it stands for.
+type Key = (&'static str, RGBColor);
+
+/// From where to where a bar goes, and its upper and lower edge in the band of its entry.
+type Bar = ((f64, f64), (f64, f64));
+
+/// p50, p95 and p99 of each scenario, on a logarithmic scale that begins at 1 ms.
 pub(crate) fn latency(entries: &[Entry]) -> String {
-    let quantiles = [
+    let keys = [
         ("p50", RGBColor(120, 170, 220)),
         ("p95", RGBColor(50, 110, 180)),
         ("p99", RGBColor(20, 50, 100)),
     ];
-    let value =
-        |entry: &Entry, n: usize| [entry.seen.p50, entry.seen.p95, entry.seen.p99][n].as_secs_f64();
-    let most = entries.iter().map(|entry| value(entry, 2)).fold(1.0, f64::max);
-    bars(entries, "s", most, &quantiles, |entry, n| {
-        let thickness = 0.8 / 3.0;
-        let top = 0.1 + thickness * n as f64;
-        ((0.0, top), (value(entry, n), top + thickness * 0.9))
+    let decades = |value: Duration| (value.as_secs_f64() * 1e3).log10().max(0.0);
+    let name = |decade: &f64| match decade.round() as u32 {
+        n if (decade - f64::from(n)).abs() > 0.01 => String::new(),
+        n @ 0..=2 => format!("{} ms", 10_u32.pow(n)),
+        n => format!("{} s", 10_u32.pow(n - 3)),
+    };
+    bars(entries, 4.6, &name, &keys, |Entry { seen, .. }, n| {
+        let (top, thickness) = (0.1 + 0.27 * n as f64, 0.24);
+        ((0.0, decades([seen.p50, seen.p95, seen.p99][n])), (top, top + thickness))
     })
 }
 
 /// The share of calls that took 1, 2, 3, and 4 or more attempts.
 pub(crate) fn attempts(entries: &[Entry]) -> String {
-    let counts = [
+    let keys = [
         ("1", RGBColor(140, 190, 140)),
         ("2", RGBColor(230, 200, 110)),
         ("3", RGBColor(230, 150, 80)),
         ("4 or more", RGBColor(200, 80, 70)),
     ];
-    bars(entries, "% of calls", 100.0, &counts, |entry, n| {
-        let share = |n: usize| {
-            let counted: usize = entry.seen.by_attempts.iter().take(n).sum();
-            100.0 * counted as f64 / entry.seen.calls.max(1) as f64
+    bars(entries, 100.0, &|percent| format!("{percent:.0} %"), &keys, |Entry { seen, .. }, n| {
+        let up_to = |n: usize| {
+            let counted: usize = seen.by_attempts.iter().take(n).sum();
+            100.0 * counted as f64 / seen.calls.max(1) as f64
         };
-        let end = if n == 3 { 100.0 } else { share(n + 1) };
-        ((share(n), 0.15), (end, 0.85))
+        ((up_to(n), if n == 3 { 100.0 } else { up_to(n + 1) }), (0.15, 0.85))
     })
 }
 
-type Corners = ((f64, f64), (f64, f64));
-
-/// Horizontal bars, a band of height 1 for each entry, in the order of the table.
+/// Horizontal bars, a band of height 1 for each entry, in the order of the table; and the legend.
 fn bars(
     entries: &[Entry],
-    unit: &str,
     most: f64,
-    series: &[(&str, RGBColor)],
-    corners: impl Fn(&Entry, usize) -> Corners,
+    value_name: &dyn Fn(&f64) -> String,
+    keys: &[Key],
+    bar: impl Fn(&Entry, usize) -> Bar,
 ) -> String {
     let bands = entries.len() as f64;
-    svg((900, 40 * entries.len() as u32 + 90), |area| {
+    let entry_name = |band: &f64| {
+        let entry = (band.fract() == 0.0).then(|| entries.get(*band as usize)).flatten();
+        entry.map_or(String::new(), |entry| entry.name.to_owned())
+    };
+    let drawing = svg((900, 36 * entries.len() as u32 + 50), |area| {
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(area)
             .margin(12)
-            .x_label_area_size(36)
+            .margin_right(30)
+            .x_label_area_size(28)
             .y_label_area_size(220)
-            .build_cartesian_2d(0.0..most * 1.02, bands..0.0)?;
-        let name = |band: &f64| {
-            let entry = (band.fract() == 0.0).then(|| entries.get(*band as usize)).flatten();
-            entry.map_or(String::new(), |entry| entry.name.to_owned())
-        };
+            .build_cartesian_2d(0.0..most, bands..0.0)?;
         chart
             .configure_mesh()
             .disable_y_mesh()
+            .light_line_style(TRANSPARENT)
             .y_labels(entries.len() + 1)
-            .y_label_formatter(&name)
-            .y_label_offset(20)
-            .x_desc(unit)
+            .y_label_formatter(&entry_name)
+            .y_label_offset(18)
+            .x_label_formatter(value_name)
             .draw()?;
-        for (n, (label, colour)) in series.iter().enumerate() {
-            let colour = *colour;
-            let rectangles = entries.iter().enumerate().map(|(band, entry)| {
-                let ((left, top), (right, bottom)) = corners(entry, n);
+        for (n, (_, colour)) in keys.iter().enumerate() {
+            let rectangle = |(band, entry)| {
+                let ((left, right), (top, bottom)) = bar(entry, n);
                 let band = band as f64;
                 Rectangle::new([(left, band + top), (right, band + bottom)], colour.filled())
-            });
-            chart.draw_series(rectangles)?.label(*label).legend(move |(x, y)| {
-                Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled())
-            });
+            };
+            chart.draw_series(entries.iter().enumerate().map(rectangle))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.2))
-            .draw()?;
         Ok(())
-    })
+    });
+    let legend = keys.iter().fold(String::new(), |legend, (name, RGBColor(r, g, b))| {
+        legend + &format!("<i style='background:rgb({r},{g},{b})'></i>{name} ")
+    });
+    format!("<figcaption>{legend}</figcaption>{drawing}")
 }

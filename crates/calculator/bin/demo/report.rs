@@ -217,5 +217,7 @@ body{max-width:68rem;margin:2rem auto;padding:0 1rem}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #8884;white-space:nowrap}\
 td:first-child,th:first-child{text-align:left}\
-.wide{overflow-x:auto}figure{margin:0;background:#fff;border-radius:6px}\
+.wide{overflow-x:auto}figcaption{padding:.6rem 1rem 0;color:#222}\
+figcaption i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .9em}\
+figure{margin:0;background:#fff;border-radius:6px}\
 svg{width:100%;height:auto}.unmet{color:#c22}.unmet b::before{content:'NOT MET '}";

@@ -6,7 +6,9 @@ use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::{ServiceBuilder, buffer::BufferLayer, limit::ConcurrencyLimitLayer};
 use tower_test::mock::{self, Handle, Mock, Spawn};
 
-fn mocked() -> (Spawn<Retry<Mock<Request, Response>>>, Handle<Request, Response>) {
+type Mocked = Spawn<Retry<Mock<Request, Response>>>;
+
+fn mocked() -> (Mocked, Handle<Request, Response>) {
     mock::spawn_layer(layer(on([Code::Unavailable])))
 }
 
