@@ -13,7 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use humantime::parse_duration;
 use rand::RngExt;
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -103,7 +103,11 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     let Cli { operation, options } = Cli::parse();
     let usage =
         |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };

@@ -8,7 +8,7 @@ use cinchona::{
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use humantime::{format_duration, parse_duration};
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     net::{SocketAddr, ToSocketAddrs},
     process::ExitCode,
     time::Duration,
@@ -62,7 +62,11 @@ const GRACE: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     let args = Args::parse();
     let faults = match faults(&args) {
         Ok(faults) => faults,

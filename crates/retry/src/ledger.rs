@@ -87,12 +87,12 @@ impl fmt::Display for Ledger {
         let plural = if self.attempts.len() == 1 { "" } else { "s" };
         write!(f, "{} attempt{plural}, stopped: {}", self.attempts.len(), self.stopped)?;
         for (n, Attempt { verdict, duration, wait }) in self.attempts.iter().enumerate() {
-            write!(f, "\n  #{} {} after {:.0?}", n + 1, code::name(verdict.code()), duration)?;
+            write!(f, "\n  #{} {} after {:.1?}", n + 1, code::name(verdict.code()), duration)?;
             if let Verdict::NotProcessed(stage) = verdict {
                 write!(f, ", {stage}")?;
             }
             if !wait.is_zero() {
-                write!(f, ", waited {wait:.0?}")?;
+                write!(f, ", waited {wait:.1?}")?;
             }
         }
         Ok(())

@@ -129,7 +129,7 @@ async fn the_failure_is_the_last_one_with_its_message_details_and_metadata() {
     assert_eq!(status.metadata().get("hint").unwrap(), "elsewhere");
     let text = ledger(&outcome).to_string();
     assert!(
-        text.starts_with("2 attempts, stopped: exhausted\n  #1 UNAVAILABLE after 0ns, waited 1s")
+        text.starts_with("2 attempts, stopped: exhausted\n  #1 UNAVAILABLE after 0.0ns, waited 1.")
     );
 }
 
