@@ -95,6 +95,9 @@ fn machine_paths<'a>(path: &'a str, text: &'a str) -> impl Iterator<Item = Viola
 
 const MOST_PUBLIC_TYPES: usize = 12;
 
+/// Crates that may have more, and why it is so: see `crates/README.md`.
+const ROOMIER: [(&str, usize); 2] = [("core", 20), ("retry", 14)];
+
 fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     let mut crates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in sources {
@@ -103,12 +106,16 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
             crates.entry(library).or_default().extend(source.public_types());
         }
     }
-    crates.retain(|_, types| types.len() > MOST_PUBLIC_TYPES);
+    let most = |library: &str| {
+        let own = ROOMIER.into_iter().find(|(name, _)| *name == library);
+        own.map_or(MOST_PUBLIC_TYPES, |(_, most)| most)
+    };
+    crates.retain(|library, types| types.len() > most(library));
     let violation = |(library, types): (&str, Vec<&str>)| Violation {
         path: format!("crates/{library}/src/lib.rs"),
         line: 1,
         what: format!("{} public types ({})", types.len(), types.join(", ")),
-        rule: "a library crate has at most 12",
+        rule: "a library crate has at most 12 (core 20, retry 14)",
     };
     crates.into_iter().map(violation).collect()
 }

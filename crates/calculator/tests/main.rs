@@ -218,17 +218,17 @@ async fn a_handler_that_panics_answers_internal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_streamed_gets_one_attempt() {
+async fn a_request_that_is_streamed_is_replayed() {
     let failure = Answer::Status(Status::unavailable("simulated failure"));
-    let (server, mut client, _serving) = scripted([failure], &retrying([Code::Unavailable]));
-    let (numbers, streamed) = tokio::sync::mpsc::channel(1);
-    numbers.send(Number { value: 1.0 }).await.unwrap();
-    drop(numbers);
-    let slowly = tokio_stream::wrappers::ReceiverStream::new(streamed).then(|number| async move {
+    let (server, mut client, _serving) =
+        scripted([failure, ok(6.0)], &retrying([Code::Unavailable]));
+    let numbers = [1.0, 2.0, 3.0].map(|value| Number { value });
+    let slowly = tokio_stream::iter(numbers).then(|number| async move {
         tokio::time::sleep(SECOND / 10).await;
         number
     });
-    let status = client.sum(Request::new(slowly)).await.unwrap_err();
-    assert_eq!(Ledger::of(&status).unwrap().stopped(), Stop::Streaming);
-    assert_eq!(server.attempts(), 1);
+    let sum = client.sum(Request::new(slowly)).await.unwrap();
+    assert_eq!(sum.into_inner().value, 6.0);
+    let received = server.received();
+    assert_eq!((received.len(), &received[0].body), (2, &received[1].body));
 }

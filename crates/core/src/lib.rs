@@ -4,25 +4,39 @@
 //! |---|---|
 //! | [`Verdict`] | what the outcome of an attempt means; every policy reads this and nothing else |
 //! | [`Deadline`], [`Elapsed`] | when the call must have ended, and what it says when it had not |
-//! | [`Replay`] | a request that can be sent again |
+//! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again, as long as it is kept |
+//! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
+//! | [`PerMethod`], [`Live`] | settings by method, and replaced while calls run |
+//! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
+//! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`] | which methods may be executed twice, from the .proto |
 //! | [`Rng`] | chance that can be replayed |
 //! | [`Invalid`] | a setting outside its range |
 //!
 //! *Why a crate of its own:* a policy never names another policy; what two of them need is here.
 
+mod backoff;
 pub mod code;
 pub mod deadline;
 pub mod error;
+mod inbound;
+mod live;
 mod methods;
+mod per_method;
 mod replay;
 mod rng;
 pub mod status;
+mod switch;
 mod verdict;
 
+pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
 pub use error::{BoxError, Invalid};
+pub use inbound::Inbound;
+pub use live::Live;
 pub use methods::{Methods, Safety};
-pub use replay::{Once, Replay};
+pub use per_method::PerMethod;
+pub use replay::{Replay, ReplayBuffer};
 pub use rng::Rng;
+pub use switch::{Mode, Switch};
 pub use verdict::{Stage, Verdict};

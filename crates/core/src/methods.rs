@@ -60,6 +60,12 @@ impl Methods {
         self.safety(request.uri().path())
     }
 
+    /// The paths of the methods that are listed and may not be executed twice.
+    pub fn unsafe_paths(&self) -> impl Iterator<Item = &str> {
+        let listed = self.levels.iter().filter(|(_, safety)| !safety.allows_repeating());
+        listed.map(|(path, _)| path.as_str())
+    }
+
     /// What is known of the method at `path`, such as `/calculator.Calculator/Add`.
     pub fn safety(&self, path: &str) -> Safety {
         self.levels.get(path).copied().unwrap_or(self.unlisted)

@@ -60,69 +60,209 @@
 //! It does not resume a response stream that breaks after it has begun.
 //! For those who already build on tower's retry there is [`TowerPolicy`], with its limits.
 
-mod backoff;
+mod body;
+mod budget;
+mod call;
 mod executor;
+mod hedge;
+mod latency;
 mod ledger;
 mod policy;
+mod throttle;
 mod tower_policy;
 
-pub use backoff::{Backoff, Jitter};
+pub use cinchona_core::{Backoff, Jitter};
+
+pub use body::ResponseBody;
+pub use budget::Budget;
+pub use hedge::HedgePolicy;
 pub use ledger::{Attempt, Ledger};
-pub use policy::{RetryPolicy, Stop};
+pub use policy::{Policy, RetryPolicy, Stop};
 pub use tower_policy::{TowerBody, TowerPolicy};
 
-use cinchona_core::{BoxError, Methods, Rng};
+use budget::Purse;
+use call::{Call, Outcome};
+use cinchona_core::{BoxError, Invalid, Live, Methods, Mode, PerMethod, ReplayBuffer, Rng, Switch};
+use pin_project_lite::pin_project;
+use policy::{Decision, Kind, Limits};
 use std::{
     fmt,
     future::Future,
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
+use throttle::Throttle;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
 /// Applies [`Retry`] to a service.
+///
+/// Its clones, and the services it was applied to, share the policies, the throttle and the budget;
+/// `set_` methods change them while calls run.
 #[derive(Clone, Debug)]
 pub struct RetryLayer {
     shared: Arc<Shared>,
 }
 
-/// Calls a service again where that can help.
+/// Calls a service again where that can help, or several times at once.
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
     shared: Arc<Shared>,
 }
 
-/// The future of a [`Retry`] call.
-///
-/// Boxed: a loop of waits is an `async fn`, and tonic's own channel boxes each call too.
-pub struct ResponseFuture<B>(Boxed<B>);
+pin_project! {
+    /// The future of a [`Retry`] call.
+    pub struct ResponseFuture<S: Service<http::Request<Body>>, B> {
+        #[pin]
+        state: State<S, S::Future, B>,
+    }
+}
 
-type Boxed<B> = Pin<Box<dyn Future<Output = Result<http::Response<B>, BoxError>> + Send>>;
+pin_project! {
+    /// The first attempt is made in place; what only some calls need is boxed.
+    #[project = StateProj]
+    enum State<S, F, B> {
+        First { #[pin] attempt: F, began: Instant, call: Option<(Call, S, bool)> },
+        Plain { #[pin] attempt: F },
+        Failed { error: Option<BoxError> },
+        Rest { rest: Boxed<B> },
+    }
+}
 
+type Boxed<B> = Pin<Box<dyn Future<Output = Outcome<ResponseBody<B>>> + Send>>;
+
+/// What all services of a layer share.
 #[derive(Clone, Debug)]
 struct Shared {
-    policy: RetryPolicy,
+    policies: Live<PerMethod<Policy>>,
     methods: Methods,
     rng: Rng,
+    limits: Limits,
+    buffer: ReplayBuffer,
+    switch: Switch,
+    retries_of_retries: bool,
 }
 
 // === impl RetryLayer ===
 
 impl RetryLayer {
-    /// Retries by `policy`, and what may have been executed only where `methods` allows it.
+    /// Retries every method by `policy`, and what may have been executed only where `methods`
+    /// allows it; with the default [`Budget`] and no throttle.
     pub fn new(policy: RetryPolicy, methods: Methods) -> Self {
-        Self { shared: Arc::new(Shared { policy, methods, rng: Rng::from_os() }) }
+        let shared = Shared {
+            policies: Live::new(PerMethod::from(Policy::from(policy))),
+            methods,
+            rng: Rng::from_os(),
+            limits: Limits {
+                throttle: Throttle::default(),
+                purse: Purse::new(Some(Budget::default())),
+            },
+            buffer: ReplayBuffer::default(),
+            switch: Switch::default(),
+            retries_of_retries: false,
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Draws the jitter from `rng`, so that a run can be replayed.
     pub fn with_rng(self, rng: Rng) -> Self {
-        let shared = Arc::unwrap_or_clone(self.shared);
-        Self { shared: Arc::new(Shared { rng, ..shared }) }
+        self.with(|shared| shared.rng = rng)
+    }
+
+    /// Limits the attempts of all calls together; `None` lifts the limit.
+    pub fn with_budget(self, budget: Option<Budget>) -> Self {
+        self.with(|shared| shared.limits.purse = Purse::new(budget))
+    }
+
+    /// Keeps requests for further attempts in `buffer`. Default 256 KiB a call, 16 MiB in all.
+    pub fn with_buffer(self, buffer: ReplayBuffer) -> Self {
+        self.with(|shared| shared.buffer = buffer)
+    }
+
+    /// Lets `switch` decide whether retries are made, only counted, or not thought of.
+    pub fn with_switch(self, switch: Switch) -> Self {
+        self.with(|shared| shared.switch = switch)
+    }
+
+    /// Retries also in a handler that is serving a retry. By default only the first caller of a
+    /// chain retries, lest `n` callers make `4^n` attempts.
+    pub fn with_retries_of_retries(self) -> Self {
+        self.with(|shared| shared.retries_of_retries = true)
+    }
+
+    /// Gives each method its own policy, and those that have none a single attempt.
+    ///
+    /// # Errors
+    /// As [`set_policies`](Self::set_policies).
+    pub fn with_policies(self, policies: PerMethod<Policy>) -> Result<Self, Invalid> {
+        let own = self.with(|shared| shared.policies = Live::new(PerMethod::new()));
+        own.set_policies(policies).map(|()| own)
+    }
+
+    /// Turns on the retry throttle of gRFC A6.
+    ///
+    /// # Errors
+    /// As [`set_throttle`](Self::set_throttle).
+    pub fn with_throttle(self, max_tokens: f64, token_ratio: f64) -> Result<Self, Invalid> {
+        let own = self.with(|shared| shared.limits.throttle = Throttle::default());
+        own.set_throttle(Some((max_tokens, token_ratio))).map(|()| own)
+    }
+
+    /// Replaces the policies; calls that have begun keep theirs.
+    ///
+    /// # Errors
+    /// When a method would be hedged that may not be executed twice; it is named.
+    pub fn set_policies(&self, policies: PerMethod<Policy>) -> Result<(), Invalid> {
+        if let Some(path) = self.hedged_without_safety(&policies) {
+            let rule = "NO_SIDE_EFFECTS or IDEMPOTENT methods only, by the .proto";
+            return Err(Invalid::new("hedgingPolicy", path, rule));
+        }
+        self.shared.policies.set(policies);
+        Ok(())
+    }
+
+    /// Sets the retry throttle: with `(max_tokens, token_ratio)`, while failures have taken half of
+    /// `max_tokens` or more, one token each, and successes have not given them back, `token_ratio`
+    /// each, nothing is retried or hedged; `None` turns it off. The share of tokens that are left
+    /// stays.
+    ///
+    /// # Errors
+    /// When `max_tokens` is not above 0 and at most 1000, or `token_ratio` is below 0.001.
+    pub fn set_throttle(&self, throttle: Option<(f64, f64)>) -> Result<(), Invalid> {
+        match throttle {
+            Some((max_tokens, token_ratio)) => {
+                self.shared.limits.throttle.set(max_tokens, token_ratio)
+            }
+            None => {
+                self.shared.limits.throttle.unset();
+                Ok(())
+            }
+        }
+    }
+
+    /// How many tokens the throttle has left.
+    pub fn throttle_tokens(&self) -> f64 {
+        self.shared.limits.throttle.tokens()
+    }
+
+    fn hedged_without_safety<'a>(&'a self, policies: &'a PerMethod<Policy>) -> Option<&'a str> {
+        let hedged = |policy: &Policy| matches!(policy.kind, Kind::Hedge(_));
+        let methods = &self.shared.methods;
+        let own = policies.methods().filter(|(_, policy)| hedged(policy)).map(|(path, _)| path);
+        let mut own = own.filter(|path| !methods.safety(path).allows_repeating());
+        let listed = || methods.unsafe_paths().find(|path| policies.get(path).is_some_and(hedged));
+        own.next().or_else(listed)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        change(&mut shared);
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -143,35 +283,104 @@ where
     S::Future: Send,
     B: Send + 'static,
 {
-    type Response = http::Response<B>;
+    type Response = http::Response<ResponseBody<B>>;
     type Error = BoxError;
-    type Future = ResponseFuture<B>;
+    type Future = ResponseFuture<S, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // The service that is ready makes the call; its place here takes a clone.
-        let clone = self.inner.clone();
-        let readied = mem::replace(&mut self.inner, clone);
-        ResponseFuture(Box::pin(executor::attempts(readied, request, self.shared.clone())))
+        let mode = self.shared.switch.mode();
+        if mode == Mode::Off {
+            return ResponseFuture { state: State::Plain { attempt: self.inner.call(request) } };
+        }
+        let began = Instant::now();
+        let state = match Call::begin(request, &self.shared, began) {
+            Err(status) => State::Failed { error: Some(status.into()) },
+            Ok((call, first)) => {
+                // The service that is ready makes the call; its place here takes a clone.
+                let clone = self.inner.clone();
+                let mut readied = mem::replace(&mut self.inner, clone);
+                match &call.policy.kind {
+                    Kind::Hedge(hedge) if mode == Mode::Enforce => {
+                        let hedge = hedge.clone();
+                        State::Rest { rest: Box::pin(hedge::race(call, hedge, readied, first)) }
+                    }
+                    _ => {
+                        let attempt = readied.call(first);
+                        let shadow = mode == Mode::Shadow;
+                        State::First { attempt, began, call: Some((call, readied, shadow)) }
+                    }
+                }
+            }
+        };
+        ResponseFuture { state }
     }
 }
 
 // === impl ResponseFuture ===
 
-impl<B> Future for ResponseFuture<B> {
-    type Output = Result<http::Response<B>, BoxError>;
+impl<S, B> Future for ResponseFuture<S, B>
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Send + 'static,
+{
+    type Output = Outcome<ResponseBody<B>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let rest = match state.as_mut().project() {
+            StateProj::Rest { rest } => return rest.as_mut().poll(cx),
+            StateProj::Failed { error } => {
+                let again = || "polled after it had completed".into();
+                return Poll::Ready(Err(error.take().unwrap_or_else(again)));
+            }
+            StateProj::Plain { attempt } => {
+                let outcome = ready!(attempt.poll(cx)).map_err(Into::into);
+                return Poll::Ready(
+                    outcome.map(|head| head.map(|body| ResponseBody::new(body, None))),
+                );
+            }
+            StateProj::First { attempt, began, call } => {
+                let outcome = ready!(attempt.poll(cx)).map_err(Into::into);
+                let Some((mut call, service, shadow)) = call.take() else { return Poll::Pending };
+                match call.judge(&outcome, *began, Instant::now()) {
+                    Decision::Stop(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
+                    _ if shadow => {
+                        call.shared.switch.count();
+                        let plain = |body| ResponseBody::new(body, None);
+                        return Poll::Ready(outcome.map(|head| head.map(plain)));
+                    }
+                    decision => Box::pin(executor::retries(call, service, outcome, decision)),
+                }
+            }
+        };
+        state.set(State::Rest { rest });
+        // The box is new: nobody has polled it yet.
+        match state.project() {
+            StateProj::Rest { rest } => rest.as_mut().poll(cx),
+            _ => Poll::Pending,
+        }
     }
 }
 
-impl<B> fmt::Debug for ResponseFuture<B> {
+impl<S: Service<http::Request<Body>>, B> fmt::Debug for ResponseFuture<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// A call has succeeded: there is more to spend.
+    fn succeeded(&self) {
+        self.limits.throttle.succeeded();
+        self.limits.purse.earn();
     }
 }
 

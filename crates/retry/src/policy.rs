@@ -1,8 +1,12 @@
 //! When to retry: data, and a decision that is told everything it needs.
 
-use crate::backoff::Backoff;
+use crate::{
+    budget::{Purse, cost},
+    hedge::HedgePolicy,
+    throttle::Throttle,
+};
 use cinchona_core::{
-    Deadline, Invalid, Once, Safety, Stage, Verdict, code,
+    Backoff, Deadline, Invalid, Safety, Stage, Verdict, code,
     status::{self, Pushback},
 };
 use http::HeaderMap;
@@ -11,10 +15,28 @@ use std::{fmt, mem, time::Duration};
 use tokio::time::Instant;
 use tonic::Code;
 
+/// What a method's calls are given beyond one attempt: retries, hedges, or neither.
+///
+/// The default is neither: a request is repeated only where it never reached the service (gRFC A6:
+/// transparent retries need no policy).
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    pub(crate) kind: Kind,
+    pub(crate) wait_for_ready: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Kind {
+    #[default]
+    Once,
+    Retry(RetryPolicy),
+    Hedge(HedgePolicy),
+}
+
 /// What is retried, how often, and after how long.
 ///
 /// The default: 3 retries (so 4 attempts) of `DEADLINE_EXCEEDED` alone, after 1 s, 2 s and 4 s
-/// plus 0 to 1 s each, of requests up to 256 KiB.
+/// plus 0 to 1 s each.
 ///
 /// ```
 /// use cinchona_retry::RetryPolicy;
@@ -30,14 +52,13 @@ use tonic::Code;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
     max_retries: u32,
-    codes: Codes,
+    pub(crate) codes: Codes,
     backoff: Backoff,
-    pub(crate) buffer: usize,
 }
 
 /// A set of codes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Codes(u32);
+pub(crate) struct Codes(u32);
 
 /// Why a call was not tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +71,18 @@ pub enum Stop {
     NotRetryable,
     /// The call's deadline has passed, or would before the next attempt could start.
     Deadline,
-    /// The request is larger than the replay buffer.
+    /// The request has outgrown the replay buffer.
     BodyTooLarge,
-    /// The request was still being streamed when it was first sent.
-    Streaming,
     /// The service may have executed it, and nothing says that it may be executed twice.
     NotIdempotent,
     /// The server asked not to retry, by `grpc-retry-pushback-ms`.
     Pushback,
+    /// The server fails too often: gRPC's throttle is at half or below.
+    Throttled,
+    /// All calls together have used up their [`Budget`](crate::Budget).
+    Budget,
+    /// This call is made to serve one that is itself a retry: whoever began retries, not everybody.
+    Chained,
 }
 
 /// What to do after an attempt.
@@ -65,6 +90,8 @@ pub enum Stop {
 pub(crate) enum Decision {
     /// Try again at once, outside the count: the service has not seen the request.
     Transparent,
+    /// Nothing was sent for want of a connection: wait for one, outside the count.
+    AwaitConnection,
     RetryAfter(Duration),
     Stop(Stop),
 }
@@ -80,10 +107,61 @@ pub(crate) struct Progress {
     pub(crate) seen_refusal: bool,
     pub(crate) safety: Safety,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) wait_for_ready: bool,
+    /// Whether the call serves one that is itself a retry.
+    pub(crate) chained: bool,
+}
+
+/// What an attempt came to, and what the server asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) verdict: Verdict,
+    pub(crate) pushback: Option<Pushback>,
+    /// Whether the request can be sent again.
+    pub(crate) can_repeat: bool,
+    pub(crate) now: Instant,
+}
+
+/// What all calls of a client share.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) throttle: Throttle,
+    pub(crate) purse: Purse,
 }
 
 /// Unsent requests go round at once; a bound keeps a broken connector from spinning for ever.
 const MAX_TRANSPARENT: u32 = 1000;
+
+// === impl Policy ===
+
+impl Policy {
+    /// Whether a call waits for a connection, for as long as its deadline allows, instead of
+    /// failing without one (gRPC's `waitForReady`). Default false.
+    pub fn with_wait_for_ready(self, wait_for_ready: bool) -> Self {
+        Self { wait_for_ready, ..self }
+    }
+
+    /// The codes that count as failures of the server.
+    pub(crate) fn listed(&self) -> Codes {
+        match &self.kind {
+            Kind::Once => Codes::default(),
+            Kind::Retry(retry) => retry.codes,
+            Kind::Hedge(hedge) => hedge.codes,
+        }
+    }
+}
+
+impl From<RetryPolicy> for Policy {
+    fn from(retry: RetryPolicy) -> Self {
+        Self { kind: Kind::Retry(retry), wait_for_ready: false }
+    }
+}
+
+impl From<HedgePolicy> for Policy {
+    fn from(hedge: HedgePolicy) -> Self {
+        Self { kind: Kind::Hedge(hedge), wait_for_ready: false }
+    }
+}
 
 // === impl RetryPolicy ===
 
@@ -106,13 +184,7 @@ impl RetryPolicy {
     /// `UNIMPLEMENTED`, `DATA_LOSS`, `UNAUTHENTICATED` or `OK`.
     pub fn with_codes(self, codes: impl IntoIterator<Item = Code>) -> Result<Self, Invalid> {
         let codes = Codes::from_iter(codes);
-        match codes
-            .iter()
-            .find(|code| matches!(Verdict::of_code(*code), Verdict::Refused(_) | Verdict::Ok))
-        {
-            Some(bad) => Err(Invalid::new("codes", code::name(bad), CODES)),
-            None => Ok(Self { codes, ..self }),
-        }
+        Ok(Self { codes: codes.retryable()?, ..self })
     }
 
     /// Retries these codes, even where that cannot help; `OK` is never retried all the same.
@@ -120,62 +192,53 @@ impl RetryPolicy {
         Self { codes: Codes::from_iter(codes), ..self }
     }
 
-    /// Keeps requests of at most `bytes` for retries; larger ones get one attempt. Default
-    /// 256 KiB, as in gRPC's C++ and Go implementations.
-    pub const fn with_buffer(self, bytes: usize) -> Self {
-        Self { buffer: bytes, ..self }
-    }
-
     /// How many attempts a call gets at most.
     pub const fn max_attempts(&self) -> u32 {
         self.max_retries.saturating_add(1)
     }
 
-    /// What to do after an attempt that ended with `verdict`, and counts it.
+    /// What to do after an attempt, and counts it.
+    ///
+    /// The order is gRFC A6's: what counts for the throttle must not depend on what happens next.
     pub(crate) fn decide(
         &self,
-        verdict: Verdict,
-        pushback: Option<Pushback>,
+        ended: Ended,
         call: &mut Progress,
-        now: Instant,
+        limits: &Limits,
         rng: &mut impl Rng,
     ) -> Decision {
-        let stop = Decision::Stop;
-        if verdict == Verdict::Ok {
-            return stop(Stop::Succeeded);
+        let Ended { verdict, pushback, can_repeat, now } = ended;
+        if let Some(decision) = call.before_policy(ended) {
+            return decision;
         }
-        if call.deadline.is_some_and(|deadline| deadline <= now) {
-            return stop(Stop::Deadline);
+        let listed = self.codes.contains(verdict.code());
+        if listed || pushback == Some(Pushback::Stop) {
+            limits.throttle.failed();
         }
-        if call.goes_round(verdict) {
-            return Decision::Transparent;
-        }
-        call.attempts += 1;
-        if !self.codes.contains(verdict.code()) {
-            return stop(Stop::NotRetryable);
-        }
-        if !matches!(verdict, Verdict::NotProcessed(_)) && !call.safety.allows_repeating() {
-            return stop(Stop::NotIdempotent);
-        }
-        if call.attempts > self.max_retries {
-            return stop(Stop::Exhausted);
-        }
-        let wait = match pushback {
-            Some(Pushback::Stop) => return stop(Stop::Pushback),
-            Some(Pushback::After(wait)) => {
-                call.backoffs = 0;
-                wait
-            }
-            None => {
-                call.backoffs += 1;
-                self.backoff.delay(call.backoffs, rng)
-            }
+        let harmless =
+            matches!(verdict, Verdict::NotProcessed(_)) || call.safety.allows_repeating();
+        let stop = match () {
+            () if !listed => Some(Stop::NotRetryable),
+            () if pushback == Some(Pushback::Stop) => Some(Stop::Pushback),
+            () if !can_repeat => Some(Stop::BodyTooLarge),
+            () if !harmless => Some(Stop::NotIdempotent),
+            () if call.chained => Some(Stop::Chained),
+            () if call.attempts > self.max_retries => Some(Stop::Exhausted),
+            () if !limits.throttle.allows() => Some(Stop::Throttled),
+            () => None,
         };
-        // Waiting for an attempt that could not even start is waiting for nothing.
-        match call.deadline {
-            Some(deadline) if deadline <= now + wait => stop(Stop::Deadline),
-            _ => Decision::RetryAfter(wait),
+        if let Some(stop) = stop {
+            return Decision::Stop(stop);
         }
+        let wait = call.wait(pushback, &self.backoff, rng);
+        // Waiting for an attempt that could not even start is waiting for nothing.
+        if call.deadline.is_some_and(|deadline| deadline <= now + wait) {
+            return Decision::Stop(Stop::Deadline);
+        }
+        if !limits.purse.spend(cost(verdict, pushback.is_some())) {
+            return Decision::Stop(Stop::Budget);
+        }
+        Decision::RetryAfter(wait)
     }
 }
 
@@ -185,7 +248,6 @@ impl Default for RetryPolicy {
             max_retries: 3,
             codes: Codes::from_iter([Code::DeadlineExceeded]),
             backoff: Backoff::default(),
-            buffer: 256 * 1024,
         }
     }
 }
@@ -194,8 +256,36 @@ impl Default for RetryPolicy {
 
 impl Progress {
     pub(crate) const fn new(safety: Safety, deadline: Option<Instant>) -> Self {
-        let seen_refusal = false;
-        Self { attempts: 0, backoffs: 0, transparent: 0, seen_refusal, safety, deadline }
+        Self {
+            attempts: 0,
+            backoffs: 0,
+            transparent: 0,
+            seen_refusal: false,
+            safety,
+            deadline,
+            wait_for_ready: false,
+            chained: false,
+        }
+    }
+
+    /// What is decided without a policy; otherwise the attempt is counted.
+    pub(crate) fn before_policy(&mut self, ended: Ended) -> Option<Decision> {
+        let Ended { verdict, can_repeat, now, .. } = ended;
+        if verdict == Verdict::Ok {
+            return Some(Decision::Stop(Stop::Succeeded));
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            return Some(Decision::Stop(Stop::Deadline));
+        }
+        if can_repeat && self.goes_round(verdict) {
+            return Some(Decision::Transparent);
+        }
+        if can_repeat && self.wait_for_ready && verdict == Verdict::NotProcessed(Stage::Unconnected)
+        {
+            return Some(Decision::AwaitConnection);
+        }
+        self.attempts += 1;
+        None
     }
 
     /// Whether gRFC A6 repeats this by itself, and counts it: without limit what never left the
@@ -209,6 +299,16 @@ impl Progress {
             Verdict::NotProcessed(Stage::Unseen) => !mem::replace(&mut self.seen_refusal, true),
             _ => false,
         }
+    }
+
+    /// The wait before the next attempt: the server's, or else the backoff's.
+    fn wait(&mut self, asked: Option<Pushback>, backoff: &Backoff, rng: &mut impl Rng) -> Duration {
+        if let Some(Pushback::After(wait)) = asked {
+            self.backoffs = 0;
+            return wait;
+        }
+        self.backoffs += 1;
+        backoff.delay(self.backoffs, rng)
     }
 
     /// Tells the server which attempt this is and how long there is.
@@ -229,8 +329,18 @@ const CODES: &str = "codes that can become OK by trying again: CANCELLED, UNKNOW
     (with_forced_codes takes any)";
 
 impl Codes {
-    const fn contains(self, code: Code) -> bool {
+    pub(crate) const fn contains(self, code: Code) -> bool {
         self.0 & (1 << code as u32) != 0
+    }
+
+    /// These codes, unless one of them cannot become OK by trying again.
+    pub(crate) fn retryable(self) -> Result<Self, Invalid> {
+        let hopeless =
+            |code: &Code| matches!(Verdict::of_code(*code), Verdict::Refused(_) | Verdict::Ok);
+        match self.iter().find(hopeless) {
+            Some(bad) => Err(Invalid::new("codes", code::name(bad), CODES)),
+            None => Ok(self),
+        }
     }
 
     fn iter(self) -> impl Iterator<Item = Code> {
@@ -252,15 +362,6 @@ impl fmt::Debug for Codes {
 
 // === impl Stop ===
 
-impl From<Once> for Stop {
-    fn from(once: Once) -> Self {
-        match once {
-            Once::TooLarge => Self::BodyTooLarge,
-            Once::Streaming => Self::Streaming,
-        }
-    }
-}
-
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -269,9 +370,11 @@ impl fmt::Display for Stop {
             Self::NotRetryable => "not retryable",
             Self::Deadline => "deadline",
             Self::BodyTooLarge => "body too large",
-            Self::Streaming => "request was streamed",
             Self::NotIdempotent => "method not known to be idempotent",
             Self::Pushback => "server pushback",
+            Self::Throttled => "throttled",
+            Self::Budget => "budget used up",
+            Self::Chained => "serving a retry",
         })
     }
 }

@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
+type Answered = http::Response<ResponseBody<Body>>;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -47,7 +48,7 @@ async fn play(
     layer: RetryLayer,
     script: impl IntoIterator<Item = Answer>,
     request: Request,
-) -> (ScriptedServer, Result<Response, (Code, Ledger)>) {
+) -> (ScriptedServer, Result<Answered, (Code, Ledger)>) {
     let server = ScriptedServer::new(script);
     let outcome = layer.layer(server.clone()).oneshot(request).await;
     let outcome = outcome.map_err(|error| {

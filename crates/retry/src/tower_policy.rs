@@ -1,11 +1,11 @@
 //! The same policy for those who already build on tower's retry.
 
 use crate::{
-    Shared,
-    policy::{Decision, Progress, RetryPolicy},
+    RetryLayer, Shared,
+    policy::{Decision, Ended, Progress, RetryPolicy},
 };
 use bytes::Bytes;
-use cinchona_core::{Deadline, Methods, Replay, Rng, Verdict, status};
+use cinchona_core::{Deadline, Methods, Replay, ReplayBuffer, Verdict, status};
 use http::{Request, Response};
 use http_body_util::Full;
 use std::{error::Error, sync::Arc, time::Duration};
@@ -43,6 +43,7 @@ use tonic::body::Body;
 /// attempt in flight; error types must implement `std::error::Error`, which `BoxError` does not.
 #[derive(Clone, Debug)]
 pub struct TowerPolicy {
+    policy: RetryPolicy,
     shared: Arc<Shared>,
     progress: Option<Progress>,
 }
@@ -59,10 +60,10 @@ pub enum TowerBody {
 // === impl TowerPolicy ===
 
 impl TowerPolicy {
-    /// Decides by `policy` and `methods`, as [`RetryLayer::new`](crate::RetryLayer::new).
+    /// Decides by `policy` and `methods`, as [`RetryLayer::new`].
     pub fn new(policy: RetryPolicy, methods: Methods) -> Self {
-        let shared = Arc::new(Shared { policy, methods, rng: Rng::from_os() });
-        Self { shared, progress: None }
+        let shared = RetryLayer::new(policy, methods).shared;
+        Self { policy, shared, progress: None }
     }
 }
 
@@ -82,13 +83,14 @@ where
             Ok(head) => (Verdict::of_head(head), status::pushback(head.headers())),
             Err(error) => (Verdict::of_error(error), None),
         };
-        let Shared { policy, methods, rng } = &*self.shared;
+        let Shared { methods, limits, rng, .. } = &*self.shared;
         let progress = self.progress.get_or_insert_with(|| {
             let deadline: Option<&Deadline> = request.extensions().get();
             Progress::new(methods.safety_of(request), deadline.map(|deadline| deadline.0))
         });
-        let wait = match policy.decide(verdict, pushback, progress, now, &mut rng.draw()) {
-            Decision::Stop(_) => return None,
+        let ended = Ended { verdict, pushback, can_repeat: true, now };
+        let wait = match self.policy.decide(ended, progress, limits, &mut rng.draw()) {
+            Decision::Stop(_) | Decision::AwaitConnection => return None,
             Decision::Transparent => Duration::ZERO,
             Decision::RetryAfter(wait) => wait,
         };
@@ -113,12 +115,9 @@ where
 impl TowerBody {
     /// Makes the body of `request` cloneable, if it is complete and has at most `cap` bytes.
     pub fn capture(request: Request<Body>, cap: usize) -> Request<Self> {
-        match Replay::capture(request, cap) {
-            Ok(replay) => {
-                let (parts, body) = replay.into_parts();
-                Request::from_parts(parts, Self::Whole(body))
-            }
-            Err((request, _)) => request.map(Self::Once),
+        match Replay::capture(request, &ReplayBuffer::new(cap, cap)).into_whole() {
+            Ok((parts, body)) => Request::from_parts(parts, Self::Whole(body)),
+            Err(request) => request.map(Self::Once),
         }
     }
 

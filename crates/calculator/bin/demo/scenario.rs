@@ -98,7 +98,7 @@ fn that_do_not() -> [Scenario; 4] {
         Scenario {
             name: "high delay, retries exhausted",
             expectation: "every call fails with DEADLINE_EXCEEDED after 4 attempts, within 20 s",
-            calls: 20,
+            calls: 16,
             faults: slow(1.0),
             expect: |seen| {
                 seen.all_ended_with(Code::DeadlineExceeded)

@@ -100,13 +100,6 @@ async fn a_call_dropped_while_the_service_below_is_not_ready_makes_no_other_atte
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_never_polled_sends_nothing() {
-    let server = ScriptedServer::new([ok()]);
-    drop(layer(on([])).layer(server.clone()).call(request()));
-    assert_eq!(server.attempts(), 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn clones_call_independently() {
     let server = ScriptedServer::new([failing(Code::Unavailable), ok()]);
     let client = layer(on([Code::Unavailable])).layer(server.clone());

@@ -2,6 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
+use cinchona_core::ReplayBuffer;
 use cinchona_testkit::{Network, encode};
 use http::HeaderMap;
 use tonic::client::Grpc;
@@ -86,7 +87,7 @@ async fn negative_or_meaningless_pushback_forbids_the_retry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_over_the_buffer_is_sent_once_and_whole() {
-    let layer = layer(on([Code::Unavailable]).with_buffer(4));
+    let layer = unavailable().with_buffer(ReplayBuffer::new(4, 4));
     let (server, outcome) = call(layer, [failing(Code::Unavailable)], message()).await;
     assert_eq!(ledger(&outcome).stopped(), Stop::BodyTooLarge);
     let received = server.received();

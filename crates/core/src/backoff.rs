@@ -1,13 +1,13 @@
 //! How long to wait before a retry.
 
-use cinchona_core::Invalid;
+use crate::Invalid;
 use rand::{Rng, RngExt};
 use std::time::Duration;
 
 /// Exponential backoff: before retry *n*, `initial · multiplier^(n-1)`, at most `cap`, then jitter.
 ///
 /// ```
-/// use cinchona_retry::{Backoff, Jitter};
+/// use cinchona_core::{Backoff, Jitter};
 /// use std::time::Duration;
 ///
 /// let second = Duration::from_secs(1);
@@ -98,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn delays(jitter: Jitter) -> Vec<f64> {
-        let mut rng = cinchona_core::Rng::seeded(3).draw();
+        let mut rng = crate::Rng::seeded(3).draw();
         let backoff = Backoff::default().with_jitter(jitter);
         (0..1000).map(|_| backoff.delay(3, &mut rng).as_secs_f64()).collect()
     }
@@ -139,7 +139,7 @@ mod tests {
         ) {
             let cap = Duration::from_secs(cap.into());
             let backoff = Backoff::new(initial, multiplier, cap).unwrap().with_jitter(Jitter::Grpc);
-            let mut rng = cinchona_core::Rng::seeded(seed).draw();
+            let mut rng = crate::Rng::seeded(seed).draw();
             prop_assert!(backoff.delay(n, &mut rng) <= cap.mul_f64(1.2));
         }
     }

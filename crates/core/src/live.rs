@@ -1,0 +1,48 @@
+//! Settings that can be replaced while calls run.
+
+use arc_swap::{ArcSwap, Guard};
+use std::sync::Arc;
+
+/// A value that all clones share and that can be replaced without a lock.
+///
+/// ```
+/// use cinchona_core::Live;
+///
+/// let setting = Live::new(1);
+/// let shared = setting.clone();
+/// setting.set(2);
+/// assert_eq!(**shared.get(), 2);
+/// ```
+#[derive(Debug)]
+pub struct Live<T>(Arc<ArcSwap<T>>);
+
+// === impl Live ===
+
+impl<T> Live<T> {
+    /// A value to begin with.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(value)))
+    }
+
+    /// The value as it is now.
+    pub fn get(&self) -> Guard<Arc<T>> {
+        self.0.load()
+    }
+
+    /// Replaces the value; a call that has begun keeps what it began with.
+    pub fn set(&self, value: T) {
+        self.0.store(Arc::new(value));
+    }
+}
+
+impl<T> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> From<T> for Live<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}

@@ -1,0 +1,118 @@
+//! Settings by method, as gRPC's service config names them.
+
+use crate::Invalid;
+use std::collections::HashMap;
+
+/// A value for each method: its own, else that of its service, else the default, if any.
+///
+/// There is no merging between the three (gRPC's `service_config.proto`, `MethodConfig.name`).
+///
+/// ```
+/// use cinchona_core::PerMethod;
+///
+/// let mut limits = PerMethod::from(1);
+/// limits.insert("calculator.Calculator", "", 2)?;
+/// limits.insert("calculator.Calculator", "Add", 3)?;
+/// assert_eq!(limits.get("/calculator.Calculator/Add"), Some(&3));
+/// assert_eq!(limits.get("/calculator.Calculator/Sum"), Some(&2));
+/// assert_eq!(limits.get("/other.Service/Call"), Some(&1));
+/// # Ok::<_, cinchona_core::Invalid>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct PerMethod<T> {
+    /// By `/service/method`.
+    methods: HashMap<Box<str>, T>,
+    /// By `/service/`.
+    services: HashMap<Box<str>, T>,
+    default: Option<T>,
+}
+
+// === impl PerMethod ===
+
+impl<T> PerMethod<T> {
+    /// No value for any method.
+    pub fn new() -> Self {
+        Self { methods: HashMap::new(), services: HashMap::new(), default: None }
+    }
+
+    /// Sets the value of `method` of `service`, of all its methods where `method` is empty, or of
+    /// everything else where both are.
+    ///
+    /// # Errors
+    /// When the name has a value already, or has a method and no service.
+    pub fn insert(&mut self, service: &str, method: &str, value: T) -> Result<(), Invalid> {
+        let name = format!("/{service}/{method}");
+        let before = match (service, method) {
+            ("", "") => self.default.replace(value),
+            ("", _) => return Err(Invalid::new("name", name, "a method only with its service")),
+            (_, "") => self.services.insert(name.clone().into(), value),
+            _ => self.methods.insert(name.clone().into(), value),
+        };
+        match before {
+            Some(_) => Err(Invalid::new("name", name, "each name once")),
+            None => Ok(()),
+        }
+    }
+
+    /// The value of the method at `path`, such as `/calculator.Calculator/Add`.
+    pub fn get(&self, path: &str) -> Option<&T> {
+        if !self.methods.is_empty()
+            && let Some(own) = self.methods.get(path)
+        {
+            return Some(own);
+        }
+        if !self.services.is_empty()
+            && let Some(end) = path.rfind('/')
+            && let Some(service) = self.services.get(&path[..=end])
+        {
+            return Some(service);
+        }
+        self.default.as_ref()
+    }
+
+    /// The methods that have a value of their own, by path.
+    pub fn methods(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.methods.iter().map(|(path, value)| (&**path, value))
+    }
+}
+
+impl<T> Default for PerMethod<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> From<T> for PerMethod<T> {
+    /// The same value for every method.
+    fn from(value: T) -> Self {
+        Self { default: Some(value), ..Self::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_value_and_a_method_needs_its_service() {
+        let mut values = PerMethod::from(0);
+        values.insert("a.B", "C", 1).unwrap();
+        for (service, method, rule) in
+            [("a.B", "C", "each name once"), ("", "", "each name once"), ("", "C", "its service")]
+        {
+            let refused = values.insert(service, method, 2).unwrap_err().to_string();
+            assert!(refused.contains(rule), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_any_form_is_looked_up() {
+        let mut values = PerMethod::new();
+        values.insert("a.B", "", 1).unwrap();
+        for (path, expected) in
+            [("/a.B/C", Some(&1)), ("/a.B/", Some(&1)), ("/a.B", None), ("", None), ("ü", None)]
+        {
+            assert_eq!(values.get(path), expected, "{path}");
+        }
+    }
+}

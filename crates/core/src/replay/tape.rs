@@ -1,0 +1,216 @@
+//! A request body that is recorded while the first attempt sends it, and replayed for the others.
+//!
+//! Whichever attempt has played all there is pulls the next frame from the source, so each may be
+//! behind or ahead of the others (gRFC A6: every message is written to all active attempts).
+//! Once the recording outgrows its buffer it is cut: the attempt that read the last frame has sent
+//! the most and goes on alone.
+
+use super::{Reservation, Undrained};
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+use tonic::{Status, body::Body};
+
+/// The recording, shared by the attempts.
+pub(super) struct Tape(Mutex<Reel>);
+
+/// One attempt's reading of it.
+pub(super) struct Player {
+    tape: Arc<Tape>,
+    attempt: u32,
+    /// The frame that is next, counted from the beginning of the body.
+    position: usize,
+}
+
+struct Reel {
+    frames: VecDeque<Bytes>,
+    /// How many frames were before these, and are no longer kept.
+    gone: usize,
+    reserved: Reservation,
+    /// Where further frames come from, until its end.
+    source: Option<Body>,
+    /// The attempt that goes on alone.
+    chosen: Option<u32>,
+    /// Attempts that wait for the source.
+    waiting: Vec<(u32, Waker)>,
+}
+
+// === impl Tape ===
+
+impl Tape {
+    /// Begins with the `frames` that were already read.
+    pub(super) fn new(
+        frames: Vec<Bytes>,
+        why: Undrained,
+        source: Body,
+        reserved: Reservation,
+    ) -> Arc<Self> {
+        let chosen = (why == Undrained::TooLarge).then_some(0);
+        let (frames, source, waiting) = (frames.into(), Some(source), Vec::new());
+        Arc::new(Self(Mutex::new(Reel { frames, gone: 0, reserved, source, chosen, waiting })))
+    }
+
+    /// The body of an attempt, from the beginning; `None` where another attempt goes on alone.
+    pub(super) fn play(self: &Arc<Self>, attempt: u32) -> Option<Player> {
+        let alone = self.reel().chosen;
+        alone.is_none_or(|chosen| chosen == attempt).then(|| Player {
+            tape: self.clone(),
+            attempt,
+            position: 0,
+        })
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.reel().chosen.is_some()
+    }
+
+    pub(super) fn has_left_behind(&self, attempt: u32) -> bool {
+        self.reel().chosen.is_some_and(|chosen| chosen != attempt)
+    }
+
+    /// Lets `attempt` go on alone, unless another already does.
+    pub(super) fn cut(&self, attempt: u32) {
+        let mut reel = self.reel();
+        reel.chosen.get_or_insert(attempt);
+        reel.wake_all();
+    }
+
+    /// Nothing that holds the lock can panic but the source, which is then not polled again.
+    fn reel(&self) -> MutexGuard<'_, Reel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Tape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reel { frames, gone, source, chosen, .. } = &*self.reel();
+        f.debug_struct("Tape")
+            .field("kept", &frames.len())
+            .field("gone", gone)
+            .field("ended", &source.is_none())
+            .field("chosen", chosen)
+            .finish()
+    }
+}
+
+// === impl Player ===
+
+impl HttpBody for Player {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let tape = self.tape.clone();
+        let frame = tape.reel().next(self.attempt, self.position, cx);
+        if let Poll::Ready(Some(Ok(_))) = frame {
+            self.position += 1;
+        }
+        frame.map(|frame| frame.map(|frame| frame.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let reel = self.tape.reel();
+        reel.source.is_none() && self.position >= reel.gone + reel.frames.len()
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        // The source may know only this attempt's waker: the others have to ask for themselves.
+        let mut reel = self.tape.reel();
+        reel.waiting.retain(|(attempt, _)| *attempt != self.attempt);
+        reel.wake_all();
+    }
+}
+
+// === impl Reel ===
+
+impl Reel {
+    fn next(
+        &mut self,
+        attempt: u32,
+        position: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Status>>> {
+        let alone = match self.chosen {
+            Some(chosen) if chosen != attempt => {
+                let left_behind = Status::cancelled("another attempt goes on alone");
+                return Poll::Ready(Some(Err(left_behind)));
+            }
+            chosen => chosen.is_some(),
+        };
+        if alone {
+            self.forget_before(position);
+        }
+        if let Some(frame) = self.frames.get(position - self.gone) {
+            return Poll::Ready(Some(Ok(frame.clone())));
+        }
+        self.pull(attempt, alone, cx)
+    }
+
+    /// The next frame of the source, recorded if there may be other attempts.
+    fn pull(
+        &mut self,
+        attempt: u32,
+        alone: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Status>>> {
+        let data = loop {
+            let Some(source) = &mut self.source else { return Poll::Ready(None) };
+            match Pin::new(source).poll_frame(cx) {
+                Poll::Pending => {
+                    self.waiting.retain(|(waiting, _)| *waiting != attempt);
+                    self.waiting.push((attempt, cx.waker().clone()));
+                    return Poll::Pending;
+                }
+                Poll::Ready(None) => {
+                    self.source = None;
+                    self.wake_all();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    (self.source, self.chosen) = (None, Some(attempt));
+                    self.wake_all();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        break data;
+                    }
+                }
+            }
+        };
+        if !alone && self.reserved.add(data.len()) {
+            self.frames.push_back(data.clone());
+        } else {
+            self.chosen = Some(attempt);
+            self.gone += self.frames.len() + 1;
+            self.frames.clear();
+            self.reserved.free();
+        }
+        self.wake_all();
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    fn forget_before(&mut self, position: usize) {
+        while self.gone < position && self.frames.pop_front().is_some() {
+            self.gone += 1;
+        }
+        if self.frames.is_empty() {
+            self.reserved.free();
+        }
+    }
+
+    fn wake_all(&mut self) {
+        self.waiting.drain(..).for_each(|(_, waker)| waker.wake());
+    }
+}

@@ -1,0 +1,89 @@
+//! Whether a layer acts, only counts what it would have done, or stands aside.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU64, Ordering},
+};
+
+/// The switch of a layer, shared by its clones and turned while calls run.
+///
+/// A policy that is new to a service is best watched before it acts: in [`Mode::Shadow`] the layer
+/// decides as always and does nothing but count.
+///
+/// ```
+/// use cinchona_core::{Mode, Switch};
+///
+/// let switch = Switch::default();
+/// assert_eq!(switch.mode(), Mode::Enforce);
+/// switch.set(Mode::Shadow);
+/// assert_eq!((switch.mode(), switch.would_have()), (Mode::Shadow, 0));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Switch(Arc<State>);
+
+/// What a layer does with its decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Acts on them.
+    #[default]
+    Enforce,
+    /// Counts them, and acts as if it were not there.
+    Shadow,
+    /// Makes none.
+    Off,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mode: AtomicU8,
+    would_have: AtomicU64,
+}
+
+// === impl Switch ===
+
+impl Switch {
+    /// A switch that stands at `mode`.
+    pub fn new(mode: Mode) -> Self {
+        let switch = Self::default();
+        switch.set(mode);
+        switch
+    }
+
+    /// Where it stands.
+    pub fn mode(&self) -> Mode {
+        match self.0.mode.load(Ordering::Relaxed) {
+            0 => Mode::Enforce,
+            1 => Mode::Shadow,
+            _ => Mode::Off,
+        }
+    }
+
+    /// Turns it; calls that have begun go on as they began.
+    pub fn set(&self, mode: Mode) {
+        self.0.mode.store(mode as u8, Ordering::Relaxed);
+    }
+
+    /// How often the layer would have acted while it stood at [`Mode::Shadow`].
+    pub fn would_have(&self) -> u64 {
+        self.0.would_have.load(Ordering::Relaxed)
+    }
+
+    /// Counts a decision that is not acted on.
+    pub fn count(&self) {
+        self.0.would_have.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_the_mode_and_the_count() {
+        let switch = Switch::new(Mode::Off);
+        let clone = switch.clone();
+        clone.set(Mode::Shadow);
+        clone.count();
+        assert_eq!((switch.mode(), switch.would_have()), (Mode::Shadow, 1));
+    }
+}

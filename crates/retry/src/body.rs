@@ -1,0 +1,89 @@
+//! The response's body: what its trailers say counts too.
+
+use crate::{Shared, policy::Codes};
+use bytes::Bytes;
+use cinchona_core::status;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tonic::Code;
+
+pin_project! {
+    /// A response body that is passed on as it is; the status in its trailers goes to the throttle
+    /// and the budget.
+    pub struct ResponseBody<B> {
+        #[pin]
+        inner: B,
+        observer: Option<Observer>,
+    }
+}
+
+/// Who is told how the call ended.
+pub(crate) struct Observer {
+    shared: Arc<Shared>,
+    listed: Codes,
+}
+
+// === impl ResponseBody ===
+
+impl<B> ResponseBody<B> {
+    pub(crate) const fn new(inner: B, observer: Option<Observer>) -> Self {
+        Self { inner, observer }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+            && let Some(observer) = this.observer.take()
+        {
+            observer.ended(status::code(trailers).unwrap_or(Code::Unknown));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+// === impl Observer ===
+
+impl Observer {
+    pub(crate) const fn new(shared: Arc<Shared>, listed: Codes) -> Self {
+        Self { shared, listed }
+    }
+
+    /// The attempt that was committed to has ended with `code`.
+    pub(crate) fn ended(self, code: Code) {
+        if code == Code::Ok {
+            self.shared.succeeded();
+        } else if self.listed.contains(code) {
+            self.shared.limits.throttle.failed();
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! One logical call: what is sent again, how far it is, and what has happened to it.
+
+use crate::{
+    Shared,
+    body::{Observer, ResponseBody},
+    ledger::Ledger,
+    policy::{Decision, Ended, Kind, Policy, Progress, Stop},
+};
+use cinchona_core::{BoxError, Deadline, Inbound, Replay, Verdict, code, status};
+use http::{Request, Response};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tonic::{Status, body::Body};
+
+pub(crate) type Outcome<B> = Result<Response<B>, BoxError>;
+
+pub(crate) struct Call {
+    pub(crate) replay: Replay,
+    pub(crate) progress: Progress,
+    pub(crate) ledger: Ledger,
+    pub(crate) policy: Policy,
+    pub(crate) shared: Arc<Shared>,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The call, and the request of its first attempt.
+    pub(crate) fn begin(
+        mut first: Request<Body>,
+        shared: &Arc<Shared>,
+        now: Instant,
+    ) -> Result<(Self, Request<Body>), Status> {
+        let deadline = Deadline::of(&first, now)
+            .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
+        // gRFC A6 reserves the header: what the application put there is not passed on.
+        first.headers_mut().remove(status::PREVIOUS_ATTEMPTS);
+        let path = first.uri().path();
+        let policy = shared.policies.get().get(path).cloned().unwrap_or_default();
+        let safety = shared.methods.safety_of(&first);
+        let mut progress = Progress::new(safety, deadline.map(|deadline| deadline.0));
+        progress.wait_for_ready = policy.wait_for_ready;
+        progress.chained = !shared.retries_of_retries
+            && Inbound::current().is_some_and(|inbound| inbound.previous_attempts > 0);
+        let mut replay = Replay::capture(first, &shared.buffer);
+        let shared = shared.clone();
+        let first = replay.request().ok_or_else(|| Status::internal("no first request"))?;
+        Ok((Self { replay, progress, ledger: Ledger::new(), policy, shared }, first))
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.replay.parts().uri.path()
+    }
+
+    /// What to do after an attempt that `began` then and ended `now`.
+    pub(crate) fn judge<B>(
+        &mut self,
+        outcome: &Outcome<B>,
+        began: Instant,
+        now: Instant,
+    ) -> Decision {
+        let verdict = Verdict::of(outcome);
+        if verdict == Verdict::Ok && self.ledger.attempts().is_empty() {
+            return Decision::Stop(Stop::Succeeded);
+        }
+        let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
+        let can_repeat = self.replay.can_repeat();
+        let ended = Ended { verdict, pushback, can_repeat, now };
+        let decision = match &self.policy.kind {
+            Kind::Retry(retry) => {
+                let Shared { limits, rng, .. } = &*self.shared;
+                retry.decide(ended, &mut self.progress, limits, &mut rng.draw())
+            }
+            _ => {
+                let decided = self.progress.before_policy(ended);
+                decided.unwrap_or(Decision::Stop(Stop::NotRetryable))
+            }
+        };
+        // A wait for a connection is no attempt: nothing was sent, and it may go on for long.
+        if decision != Decision::AwaitConnection {
+            self.ledger.push(verdict, now - began);
+        }
+        decision
+    }
+
+    pub(crate) fn report_retry(&mut self, wait: Duration, of: u32) {
+        self.ledger.waits(wait);
+        let failed = self.ledger.last_code();
+        let request_id = self.replay.parts().headers.get("x-request-id");
+        tracing::info!(
+            rpc.method = self.path(),
+            attempt = self.progress.attempts,
+            of,
+            code = failed.map(code::name),
+            ?wait,
+            request_id = request_id.and_then(|id| id.to_str().ok()),
+            "attempt failed, retrying"
+        );
+    }
+
+    /// The outcome of the `n`th request that was built, as the caller gets it, with the story of
+    /// the call.
+    pub(crate) fn close<B>(
+        self,
+        outcome: Outcome<B>,
+        stop: Stop,
+        n: u32,
+    ) -> Outcome<ResponseBody<B>> {
+        let status = match outcome {
+            Ok(mut response) if stop == Stop::Succeeded => {
+                self.replay.choose(n);
+                let observer = self.observe(&response);
+                if !self.ledger.attempts().is_empty() {
+                    response.extensions_mut().insert(self.ledger);
+                }
+                return Ok(response.map(|body| ResponseBody::new(body, observer)));
+            }
+            Ok(response) => status::of_head(&response),
+            Err(error) => status::of_error(error),
+        };
+        tracing::debug!(rpc.method = self.path(), ?stop, "giving up");
+        Err(self.ledger.close(stop, status).into())
+    }
+
+    /// Whom the trailers of `response` concern; nobody where its head has already said it all.
+    fn observe<B>(&self, response: &Response<B>) -> Option<Observer> {
+        let observer = Observer::new(self.shared.clone(), self.policy.listed());
+        match status::code(response.headers()) {
+            Some(code) => {
+                observer.ended(code);
+                None
+            }
+            None => Some(observer),
+        }
+    }
+}

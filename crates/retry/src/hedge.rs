@@ -1,0 +1,336 @@
+//! Hedging: the same request several times at once, and the first good answer wins.
+
+use crate::{
+    body::ResponseBody,
+    budget::{Budget, HEDGE, Purse},
+    call::{Call, Outcome},
+    executor::elapsed,
+    latency::Latency,
+    policy::{Codes, Decision, Ended, Stop},
+};
+use cinchona_core::{BoxError, Invalid, Verdict, status, status::Pushback};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::{Request, Response};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep_until};
+use tonic::{Code, body::Body};
+use tower::{Service, ServiceExt};
+
+/// How many attempts a call makes at once, and when they begin (gRFC A6, hedging).
+///
+/// The default: at most 2, the second after 1 s or as soon as the first has failed with
+/// `UNAVAILABLE`. Only for methods that may be executed more than once.
+///
+/// ```
+/// use cinchona_retry::HedgePolicy;
+/// use std::time::Duration;
+///
+/// let hedge = HedgePolicy::default().with_delay(Duration::from_millis(50));
+/// // Or: whatever delay costs 2 % more requests.
+/// let hedge = hedge.with_extra_load(0.02)?;
+/// assert!(hedge.with_extra_load(2.0).is_err());
+/// # Ok::<_, cinchona_core::Invalid>(())
+/// ```
+#[derive(Clone)]
+pub struct HedgePolicy {
+    max_attempts: u32,
+    delay: Duration,
+    /// The codes after which the other attempts go on.
+    pub(crate) codes: Codes,
+    adaptive: Option<Arc<Adaptive>>,
+}
+
+/// The delay follows the latency, and what it costs is capped.
+struct Adaptive {
+    latency: Latency,
+    purse: Purse,
+}
+
+/// An attempt that has ended.
+struct Attempted<B> {
+    n: u32,
+    began: Instant,
+    outcome: Outcome<B>,
+}
+
+// === impl HedgePolicy ===
+
+impl HedgePolicy {
+    /// Makes at most this many attempts, the first included; less than 2 disables hedging.
+    pub fn with_max_attempts(self, max_attempts: u32) -> Self {
+        Self { max_attempts, ..self }
+    }
+
+    /// Begins an attempt this long after the one before; zero begins all of them at once.
+    pub fn with_delay(self, delay: Duration) -> Self {
+        Self { delay, adaptive: None, ..self }
+    }
+
+    /// Lets the other attempts go on after one of these codes; any other ends the call.
+    pub fn with_non_fatal_codes(self, codes: impl IntoIterator<Item = Code>) -> Self {
+        Self { codes: codes.into_iter().collect(), ..self }
+    }
+
+    /// Sets the delay by itself: to the quantile of the latency beyond which a share of
+    /// `extra_load` of all calls lie, so that about this share is hedged, and never more.
+    ///
+    /// Nothing is hedged before 100 calls have been answered.
+    ///
+    /// # Errors
+    /// When `extra_load` is not above 0 and at most 1.
+    pub fn with_extra_load(self, extra_load: f64) -> Result<Self, Invalid> {
+        if !(extra_load > 0.0 && extra_load <= 1.0) {
+            return Err(Invalid::new("extra_load", extra_load, "above 0 and at most 1"));
+        }
+        let purse = Purse::new(Some(Budget::new(extra_load, 10)?));
+        let adaptive = Adaptive { latency: Latency::new(1.0 - extra_load), purse };
+        Ok(Self { adaptive: Some(Arc::new(adaptive)), ..self })
+    }
+
+    /// How long to wait for an attempt before the next; `None` while that is not known.
+    fn delay(&self) -> Option<Duration> {
+        match &self.adaptive {
+            Some(adaptive) => adaptive.latency.current(),
+            None => Some(self.delay),
+        }
+    }
+}
+
+impl Default for HedgePolicy {
+    fn default() -> Self {
+        let codes = [Code::Unavailable].into_iter().collect();
+        Self { max_attempts: 2, delay: Duration::from_secs(1), codes, adaptive: None }
+    }
+}
+
+impl fmt::Debug for HedgePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HedgePolicy")
+            .field("max_attempts", &self.max_attempts)
+            .field("delay", &self.delay())
+            .field("non_fatal_codes", &self.codes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call under way: which attempts are, and when the next one is to begin.
+struct Race {
+    policy: HedgePolicy,
+    call: Call,
+    began: Instant,
+    /// Those that were begun and have not ended, with their beginnings.
+    running: Vec<(u32, Instant)>,
+    /// When the next one is to begin.
+    next: Option<Instant>,
+    /// Why no other one will.
+    closed: Option<Stop>,
+}
+
+/// What to do when an attempt has ended.
+enum Next {
+    GoOn,
+    /// Begin this one, in the place of one that was never seen.
+    Again(u32),
+    Finish(Stop),
+}
+
+/// Runs the attempts side by side; `service` is ready for the `first`.
+pub(crate) async fn race<S, B>(
+    call: Call,
+    policy: HedgePolicy,
+    service: S,
+    first: Request<Body>,
+) -> Outcome<ResponseBody<B>>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    let spare = service.clone();
+    let attempt = |n, service: S, request, ready| attempt(n, service, request, ready);
+    let mut attempts = FuturesUnordered::new();
+    let mut race = Race::begin(call, policy);
+    attempts.push(attempt(0, service, first, true));
+    let deadline = race.call.progress.deadline;
+    let mut failure = None;
+    loop {
+        while race.is_due() {
+            let Some((n, request)) = race.start() else { break };
+            attempts.push(attempt(n, spare.clone(), request, false));
+        }
+        let Attempted { n, began, outcome } = tokio::select! {
+            biased;
+            Some(ended) = attempts.next() => ended,
+            () = at(deadline) => {
+                let call = race.withdraw(None);
+                let elapsed = Err(elapsed(&call).into());
+                return call.close(elapsed, Stop::Deadline, 0);
+            }
+            () = at(race.next) => continue,
+            // Nothing runs and nothing is to come: the last failure is the call's.
+            else => break,
+        };
+        if race.call.replay.has_left_behind(n) {
+            continue;
+        }
+        match race.ended(n, began, &outcome) {
+            Next::Finish(stop) => return race.withdraw(Some(n)).close(outcome, stop, n),
+            Next::Again(n) => {
+                if let Some(request) = race.rebuild() {
+                    race.running.push((n, Instant::now()));
+                    attempts.push(attempt(n, spare.clone(), request, false));
+                }
+            }
+            Next::GoOn => {}
+        }
+        failure = Some((outcome, n));
+    }
+    let stop = race.closed.unwrap_or(Stop::Exhausted);
+    let (outcome, n) = failure.unwrap_or_else(|| (Err(elapsed(&race.call).into()), 0));
+    race.call.close(outcome, stop, n)
+}
+
+async fn attempt<S, B>(n: u32, mut service: S, request: Request<Body>, ready: bool) -> Attempted<B>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+{
+    let began = Instant::now();
+    let call = async {
+        if !ready {
+            service.ready().await.map_err(Into::into)?;
+        }
+        service.call(request).await.map_err(Into::into)
+    };
+    Attempted { n, began, outcome: call.await }
+}
+
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
+
+// === impl Race ===
+
+impl Race {
+    fn begin(call: Call, policy: HedgePolicy) -> Self {
+        let began = Instant::now();
+        let closed = if policy.max_attempts < 2 {
+            Some(Stop::Exhausted)
+        } else if !call.progress.safety.allows_repeating() {
+            Some(Stop::NotIdempotent)
+        } else if call.progress.chained {
+            Some(Stop::Chained)
+        } else {
+            None
+        };
+        let next = policy.delay().filter(|_| closed.is_none()).map(|delay| began + delay);
+        let mut race = Self { policy, call, began, running: vec![(0, began)], next, closed };
+        race.call.progress.attempts = 1;
+        race
+    }
+
+    fn is_due(&self) -> bool {
+        self.next.is_some_and(|next| next <= Instant::now())
+    }
+
+    /// The next attempt, if one may begin now.
+    fn start(&mut self) -> Option<(u32, Request<Body>)> {
+        let now = Instant::now();
+        let n = self.call.progress.attempts;
+        self.next = None;
+        let limits = &self.call.shared.limits;
+        let adaptive = self.policy.adaptive.as_ref();
+        let refused = if n >= self.policy.max_attempts {
+            Some(Stop::Exhausted)
+        } else if !self.call.replay.can_repeat() {
+            Some(Stop::BodyTooLarge)
+        } else if !limits.throttle.allows() {
+            Some(Stop::Throttled)
+        } else if !adaptive.is_none_or(|adaptive| adaptive.purse.spend(HEDGE))
+            || !limits.purse.spend(HEDGE)
+        {
+            Some(Stop::Budget)
+        } else {
+            None
+        };
+        if refused.is_some() {
+            self.closed = refused;
+            return None;
+        }
+        let request = self.rebuild()?;
+        self.call.progress.attempts += 1;
+        self.running.push((n, now));
+        self.schedule(now);
+        tracing::debug!(rpc.method = self.call.path(), attempt = n + 1, "hedging");
+        Some((n, request))
+    }
+
+    /// The next attempt begins a delay after `now`, if there is to be another.
+    fn schedule(&mut self, now: Instant) {
+        let more = self.closed.is_none() && self.call.progress.attempts < self.policy.max_attempts;
+        self.next = self.policy.delay().filter(|_| more).map(|delay| now + delay);
+    }
+
+    fn rebuild(&mut self) -> Option<Request<Body>> {
+        let mut request = self.call.replay.request()?;
+        self.call.progress.stamp(request.headers_mut(), Instant::now());
+        Some(request)
+    }
+
+    fn ended<B>(&mut self, n: u32, began: Instant, outcome: &Outcome<B>) -> Next {
+        let now = Instant::now();
+        let verdict = Verdict::of(outcome);
+        self.running.retain(|(running, _)| *running != n);
+        let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
+        let can_repeat = self.call.replay.can_repeat();
+        let attempts = self.call.progress.attempts;
+        let decided =
+            self.call.progress.before_policy(Ended { verdict, pushback, can_repeat, now });
+        self.call.progress.attempts = attempts;
+        if verdict != Verdict::Ok || n > 0 || !self.call.ledger.attempts().is_empty() {
+            self.call.ledger.push(verdict, now - began);
+        }
+        match decided {
+            Some(Decision::Stop(stop)) => return Next::Finish(stop),
+            Some(_) => return Next::Again(n),
+            None => {}
+        }
+        let throttle = &self.call.shared.limits.throttle;
+        let non_fatal = self.policy.codes.contains(verdict.code());
+        if non_fatal || pushback == Some(Pushback::Stop) {
+            throttle.failed();
+        }
+        if !non_fatal {
+            return Next::Finish(Stop::NotRetryable);
+        }
+        match pushback {
+            // No more hedges; those under way may still win.
+            Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
+            _ if self.closed.is_some() => {}
+            Some(Pushback::After(wait)) => self.next = Some(now + wait),
+            None => self.next = Some(now),
+        }
+        if attempts >= self.policy.max_attempts {
+            self.next = None;
+        }
+        Next::GoOn
+    }
+
+    /// The call, with those of its attempts that are reset now in its ledger.
+    fn withdraw(mut self, winner: Option<u32>) -> Call {
+        let now = Instant::now();
+        if let Some(adaptive) = &self.policy.adaptive {
+            // Where a hedge has won, the first attempt would have taken even longer.
+            adaptive.latency.record(now - self.began);
+            if winner.is_some() {
+                adaptive.purse.earn();
+            }
+        }
+        for (_, began) in self.running {
+            self.call.ledger.push(Verdict::MaybeProcessed(Code::Cancelled), now - began);
+        }
+        self.call
+    }
+}

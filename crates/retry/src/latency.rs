@@ -1,0 +1,112 @@
+//! How long answers take: a quantile that follows the traffic, without a lock.
+
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// Counts latencies in buckets that are an eighth of an octave wide, so a quantile is at most
+/// 12.5 % too high; older ones weigh half as much after every [`HALF_LIFE`] more.
+#[derive(Debug)]
+pub(crate) struct Latency {
+    quantile: f64,
+    buckets: Box<[AtomicU32]>,
+    recorded: AtomicU64,
+    /// The quantile in microseconds; zero while too little is known.
+    current: AtomicU64,
+}
+
+const BUCKETS: usize = 40 * 8;
+const HALF_LIFE: u64 = 5000;
+/// How often the quantile is worked out anew.
+const REFRESH: u64 = 100;
+
+// === impl Latency ===
+
+impl Latency {
+    /// Follows this quantile, in 0 to 1.
+    pub(crate) fn new(quantile: f64) -> Self {
+        let buckets = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
+        Self { quantile, buckets, recorded: AtomicU64::new(0), current: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn record(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        let recorded = self.recorded.fetch_add(1, Ordering::Relaxed) + 1;
+        if recorded.is_multiple_of(HALF_LIFE) {
+            for bucket in &self.buckets {
+                let half = |count| Some(count / 2);
+                _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
+            }
+        }
+        if recorded.is_multiple_of(REFRESH) {
+            self.current.store(self.work_out(), Ordering::Relaxed);
+        }
+    }
+
+    /// The quantile, once at least [`REFRESH`] latencies are known.
+    pub(crate) fn current(&self) -> Option<Duration> {
+        let micros = self.current.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    fn work_out(&self) -> u64 {
+        let counts: Vec<u64> =
+            self.buckets.iter().map(|count| count.load(Ordering::Relaxed).into()).collect();
+        let wanted = (counts.iter().sum::<u64>() as f64 * self.quantile).ceil() as u64;
+        let mut seen = 0;
+        let reached = |count: &u64| {
+            seen += count;
+            seen >= wanted
+        };
+        counts.iter().position(reached).map_or(u64::MAX, upper_end)
+    }
+}
+
+fn bucket(micros: u64) -> usize {
+    let micros = micros.max(8);
+    let octave = 63 - micros.leading_zeros();
+    let eighth = (micros >> (octave - 3)) & 7;
+    (((octave - 3) * 8) as usize + eighth as usize).min(BUCKETS - 1)
+}
+
+const fn upper_end(bucket: usize) -> u64 {
+    let (octave, eighth) = (bucket / 8, bucket as u64 % 8);
+    (8 + eighth + 1) << octave
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_quantile_is_known_after_a_hundred_and_follows() {
+        let latency = Latency::new(0.98);
+        let record = |n: u64, millis| {
+            (0..n).for_each(|_| latency.record(Duration::from_millis(millis)));
+        };
+        record(99, 10);
+        assert_eq!(latency.current(), None);
+        record(1, 10);
+        let current = latency.current().unwrap();
+        assert!((10.0..11.3).contains(&(current.as_secs_f64() * 1e3)), "{current:?}");
+        // One in fifty is slow: just what the quantile leaves out.
+        for _ in 0..200 {
+            record(99, 10);
+            record(1, 200);
+        }
+        assert!(latency.current().unwrap() < Duration::from_millis(12));
+        record(20_000, 40);
+        assert!(latency.current().unwrap() > Duration::from_millis(39));
+    }
+
+    proptest! {
+        #[test]
+        fn a_bucket_ends_at_most_an_eighth_above_what_it_holds(micros in 8u64..1 << 40) {
+            let end = upper_end(bucket(micros));
+            prop_assert!(micros < end && end as f64 <= micros as f64 * 1.1251 + 1.0);
+        }
+    }
+}
