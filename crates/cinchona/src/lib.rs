@@ -5,6 +5,7 @@
 //! | `deadline` (default) | `deadline` | every call ends in time, and says `DEADLINE_EXCEEDED` |
 //! | `retry` (default) | `retry` | what can succeed is tried again, as gRPC defines it |
 //! | `balance` (default) | `balance` | a server's restart is ridden out, and nobody is hammered |
+//! | `config` | `config` | gRPC's service config, put into a client that may be running |
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `full` | all of them | |
 //!
@@ -17,6 +18,8 @@ pub use cinchona_core as core;
 
 #[cfg(feature = "balance")]
 pub use cinchona_balance as balance;
+#[cfg(feature = "config")]
+pub use cinchona_config as config;
 #[cfg(feature = "deadline")]
 pub use cinchona_deadline as deadline;
 #[cfg(feature = "fault")]

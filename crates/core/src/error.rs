@@ -32,6 +32,11 @@ impl Invalid {
     pub const fn field(&self) -> &'static str {
         self.field
     }
+
+    /// What would be allowed.
+    pub const fn allowed(&self) -> &'static str {
+        self.allowed
+    }
 }
 
 impl fmt::Display for Invalid {

@@ -32,4 +32,9 @@ impl Inbound {
     pub fn scope<F: Future>(self, handler: F) -> TaskLocalFuture<Self, F> {
         INBOUND.scope(self, handler)
     }
+
+    /// Runs `poll` as serving this call.
+    pub fn within<T>(self, poll: impl FnOnce() -> T) -> T {
+        INBOUND.sync_scope(self, poll)
+    }
 }

@@ -8,6 +8,7 @@
 //! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
 //! | [`PerMethod`], [`Live`] | settings by method, and replaced while calls run |
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
+//! | [`Latency`] | how long answers take |
 //! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`] | which methods may be executed twice, from the .proto |
 //! | [`Rng`] | chance that can be replayed |
@@ -20,6 +21,7 @@ pub mod code;
 pub mod deadline;
 pub mod error;
 mod inbound;
+mod latency;
 mod live;
 mod methods;
 mod per_method;
@@ -33,6 +35,7 @@ pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
 pub use error::{BoxError, Invalid};
 pub use inbound::Inbound;
+pub use latency::Latency;
 pub use live::Live;
 pub use methods::{Methods, Safety};
 pub use per_method::PerMethod;

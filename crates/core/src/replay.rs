@@ -97,6 +97,13 @@ impl Replay {
         }
     }
 
+    /// The `n`th that was built has failed: what it has not yet sent of a stream is for the others.
+    pub fn stop(&self, n: u32) {
+        if let Recording::Tape(tape) = &self.body {
+            tape.stop(n);
+        }
+    }
+
     /// Whether the `n`th attempt was given up because the request outgrew its buffer, and another
     /// attempt had sent more of it.
     pub fn has_left_behind(&self, n: u32) -> bool {

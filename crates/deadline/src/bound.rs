@@ -1,7 +1,7 @@
 //! What both layers share: a call, from readiness to trailers, that ends at an instant.
 
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Elapsed, status};
+use cinchona_core::{BoxError, Deadline, Elapsed, Switch, status};
 use http::Uri;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -57,6 +57,8 @@ pin_project! {
         limit: Duration,
         uri: Uri,
         attempt: u32,
+        // Where the end is only counted.
+        counting: Option<Switch>,
     }
 }
 
@@ -146,7 +148,7 @@ impl<S: Clone> Clone for Readied<S> {
 }
 
 fn stamp<B>(request: &mut http::Request<B>, bound: Option<&Bound>) {
-    if let Some(bound) = bound {
+    if let Some(bound) = bound.filter(|bound| bound.counting.is_none()) {
         Deadline(bound.sleep.deadline()).stamp(request.headers_mut(), Instant::now());
     }
 }
@@ -175,8 +177,9 @@ where
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, bound))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(status::of_error(error).into())),
             Poll::Pending => {
-                let Some(bound) = this.bound.as_mut().as_pin_mut() else { return Poll::Pending };
-                let elapsed = ready!(bound.poll(cx));
+                let Some(elapsed) = ready!(Bound::poll_end(this.bound, cx)) else {
+                    return Poll::Pending;
+                };
                 // Drops the call: HTTP/2 resets the stream.
                 this.state.set(State::Failed { error: None });
                 Poll::Ready(Err(elapsed.into()))
@@ -229,7 +232,7 @@ fn bind<B: Body>(
 // === impl Bound ===
 
 impl Bound {
-    fn new<B>(
+    pub(crate) fn new<B>(
         what: &'static str,
         deadline: Deadline,
         request: &http::Request<B>,
@@ -242,6 +245,26 @@ impl Bound {
             limit: deadline.remaining(now),
             uri: request.uri().clone(),
             attempt: status::previous_attempts(request.headers()) + 1,
+            counting: None,
+        }
+    }
+
+    /// The same bound, which ends nothing and only tells `switch`.
+    pub(crate) fn counting(self, switch: Switch) -> Self {
+        Self { counting: Some(switch), ..self }
+    }
+
+    /// What there is to say at the end; `None` where it was only counted, and never again.
+    fn poll_end(mut bound: Pin<&mut Option<Self>>, cx: &mut Context<'_>) -> Poll<Option<Elapsed>> {
+        let Some(own) = bound.as_mut().as_pin_mut() else { return Poll::Pending };
+        let elapsed = ready!(own.poll(cx));
+        match bound.as_ref().get_ref().as_ref().and_then(|own| own.counting.as_ref()) {
+            None => Poll::Ready(Some(elapsed)),
+            Some(switch) => {
+                switch.count();
+                bound.set(None);
+                Poll::Ready(None)
+            }
         }
     }
 
@@ -254,6 +277,7 @@ impl Bound {
             limit: self.limit,
             uri: self.uri.clone(),
             attempt: self.attempt,
+            counting: self.counting.clone(),
         }
     }
 
@@ -297,8 +321,9 @@ where
             }
             Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
             Poll::Pending => {
-                let Some(bound) = this.bound.as_mut().as_pin_mut() else { return Poll::Pending };
-                let elapsed = ready!(bound.poll(cx));
+                let Some(elapsed) = ready!(Bound::poll_end(this.bound, cx)) else {
+                    return Poll::Pending;
+                };
                 // Drops the body: HTTP/2 resets the stream.
                 this.inner.set(None);
                 Poll::Ready(Some(Err(elapsed.into())))

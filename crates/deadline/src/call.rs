@@ -1,7 +1,7 @@
 //! The deadline of the whole call.
 
-use crate::bound::{BoundBody, Readied, ResponseFuture};
-use cinchona_core::{BoxError, Deadline};
+use crate::bound::{Bound, BoundBody, Readied, ResponseFuture};
+use cinchona_core::{BoxError, Deadline, Inbound, Live, Mode, PerMethod, Switch};
 use http_body::Body;
 use std::{
     task::{Context, Poll},
@@ -13,34 +13,63 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// Applies [`CallDeadline`] to a service.
-#[derive(Clone, Copy, Debug, Default)]
+///
+/// Its clones, and the services it was applied to, share the timeouts by method.
+#[derive(Clone, Debug)]
 pub struct CallDeadlineLayer {
-    limit: Option<Duration>,
+    settings: Settings,
 }
 
 /// Ends a call at its deadline with `DEADLINE_EXCEEDED`, wherever it then is.
 ///
-/// The deadline is the earlier of the request's `grpc-timeout` and the configured limit, from the
+/// The deadline is the earliest of the request's `grpc-timeout`, the configured limit, the method's
+/// timeout and, where the call is made by the handler of another, that one's deadline; from the
 /// moment of the call. It is handed on as a [`Deadline`] in the request's extensions.
 /// Always ready: waiting for the service below is part of the call. A malformed `grpc-timeout` is
 /// answered with `INVALID_ARGUMENT`, one of zero with `DEADLINE_EXCEEDED`, and neither is sent.
 #[derive(Clone, Debug)]
 pub struct CallDeadline<S> {
     inner: Readied<S>,
+    settings: Settings,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
     limit: Option<Duration>,
+    timeouts: Live<PerMethod<Option<Duration>>>,
+    switch: Switch,
 }
 
 // === impl CallDeadlineLayer ===
 
 impl CallDeadlineLayer {
     /// Enforces the `grpc-timeout` of the calls that have one.
-    pub const fn new() -> Self {
-        Self { limit: None }
+    pub fn new() -> Self {
+        let timeouts = Live::new(PerMethod::new());
+        Self { settings: Settings { limit: None, timeouts, switch: Switch::default() } }
     }
 
     /// Ends every call after `limit` at the latest. Any duration is valid; zero ends all calls.
-    pub const fn with_limit(self, limit: Duration) -> Self {
-        Self { limit: Some(limit) }
+    pub fn with_limit(mut self, limit: Duration) -> Self {
+        self.settings.limit = Some(limit);
+        self
+    }
+
+    /// Lets `switch` decide whether calls are ended, only counted, or not watched.
+    pub fn with_switch(mut self, switch: Switch) -> Self {
+        self.settings.switch = switch;
+        self
+    }
+
+    /// Sets how long the calls of each method may take, while calls run.
+    pub fn set_timeouts(&self, timeouts: PerMethod<Option<Duration>>) {
+        self.settings.timeouts.set(timeouts);
+    }
+}
+
+impl Default for CallDeadlineLayer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -48,7 +77,7 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CallDeadline { inner: Readied::new(inner), limit: self.limit }
+        CallDeadline { inner: Readied::new(inner), settings: self.settings.clone() }
     }
 }
 
@@ -71,16 +100,28 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let now = Instant::now();
+        let Settings { limit, timeouts, switch } = &self.settings;
+        let mode = switch.mode();
+        if mode == Mode::Off {
+            return self.inner.call(request, None);
+        }
         let asked = match Deadline::of(&request, now) {
             Ok(asked) => asked,
             Err(invalid) => {
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
-        let configured = self.limit.map(|limit| Deadline::after(limit, now));
-        let Some(deadline) = asked.into_iter().chain(configured).min() else {
+        let of_method = timeouts.get().get(request.uri().path()).copied().flatten();
+        let configured = [*limit, of_method].into_iter().flatten();
+        let configured = configured.map(|limit| Deadline::after(limit, now));
+        let inherited = Inbound::current().and_then(|inbound| inbound.deadline);
+        let Some(deadline) = configured.chain(asked).chain(inherited).min() else {
             return self.inner.call(request, None);
         };
+        if mode == Mode::Shadow {
+            let bound = Bound::new("call deadline", deadline, &request, now);
+            return self.inner.call(request, Some(bound.counting(switch.clone())));
+        }
         request.extensions_mut().insert(deadline);
         self.inner.call_until(request, (deadline, "call deadline"), now)
     }

@@ -15,7 +15,9 @@
 //!   earlier of the two.
 //! * [`AttemptTimeoutLayer`] stands inside the retries. It bounds each attempt by 2 s, or another
 //!   limit, in the same way, and never beyond the call's deadline.
-//! * Each writes what remains to `grpc-timeout`, rounded down, at the moment it sends.
+//! * [`ServerDeadlineLayer`] ends the work of a server at the caller's deadline, and hands the
+//!   deadline to the calls that the handler makes.
+//! * Each client layer writes what remains to `grpc-timeout`, rounded down, at the moment it sends.
 //! * A timer that fires ends the call with [`Elapsed`](cinchona_core::Elapsed), whose source is a
 //!   `DEADLINE_EXCEEDED` status, resets the HTTP/2 stream, and is logged once, with method,
 //!   attempt, limit and elapsed time.
@@ -53,10 +55,12 @@
 mod attempt;
 mod bound;
 mod call;
+mod server;
 
 pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer};
 pub use bound::{BoundBody, ResponseFuture};
 pub use call::{CallDeadline, CallDeadlineLayer};
+pub use server::{ServerBody, ServerDeadline, ServerDeadlineLayer, ServerFuture};
 
 #[cfg(test)]
 mod tests;

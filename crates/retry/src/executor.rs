@@ -39,6 +39,7 @@ where
             Decision::AwaitConnection => LOOK,
             Decision::RetryAfter(wait) => wait,
         };
+        call.replay.stop(n - 1);
         let Some(mut request) = call.replay.request() else {
             return call.close(outcome, Stop::BodyTooLarge, n - 1);
         };
@@ -48,7 +49,7 @@ where
         drop(outcome);
         sleep(wait).await;
         let began = Instant::now();
-        call.progress.stamp(request.headers_mut(), began);
+        call.progress.stamp(request.headers_mut(), call.progress.attempts, began);
         outcome = within_deadline(&call, ready_and_call(&mut service, request)).await;
         decision = call.judge(&outcome, began, Instant::now());
     }

@@ -5,10 +5,9 @@ use crate::{
     budget::{Budget, HEDGE, Purse},
     call::{Call, Outcome},
     executor::elapsed,
-    latency::Latency,
     policy::{Codes, Decision, Ended, Stop},
 };
-use cinchona_core::{BoxError, Invalid, Verdict, status, status::Pushback};
+use cinchona_core::{BoxError, Invalid, Latency, Verdict, status, status::Pushback};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
 use std::{fmt, sync::Arc, time::Duration};
@@ -46,11 +45,12 @@ struct Adaptive {
     purse: Purse,
 }
 
-/// An attempt that has ended.
-struct Attempted<B> {
-    n: u32,
+/// An attempt: which of the requests that were built it sends, and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attempt {
+    built: u32,
+    number: u32,
     began: Instant,
-    outcome: Outcome<B>,
 }
 
 // === impl HedgePolicy ===
@@ -118,8 +118,9 @@ struct Race {
     policy: HedgePolicy,
     call: Call,
     began: Instant,
-    /// Those that were begun and have not ended, with their beginnings.
-    running: Vec<(u32, Instant)>,
+    /// Those that were begun and have not ended.
+    running: Vec<Attempt>,
+    built: u32,
     /// When the next one is to begin.
     next: Option<Instant>,
     /// Why no other one will.
@@ -129,7 +130,7 @@ struct Race {
 /// What to do when an attempt has ended.
 enum Next {
     GoOn,
-    /// Begin this one, in the place of one that was never seen.
+    /// Begin the one of this number anew: it was never seen.
     Again(u32),
     Finish(Stop),
 }
@@ -146,62 +147,66 @@ where
     S::Error: Into<BoxError>,
 {
     let spare = service.clone();
-    let attempt = |n, service: S, request, ready| attempt(n, service, request, ready);
-    let mut attempts = FuturesUnordered::new();
     let mut race = Race::begin(call, policy);
-    attempts.push(attempt(0, service, first, true));
+    let mut attempts = FuturesUnordered::new();
+    attempts.push(attempt(race.running[0], service, first, true));
     let deadline = race.call.progress.deadline;
     let mut failure = None;
     loop {
         while race.is_due() {
-            let Some((n, request)) = race.start() else { break };
-            attempts.push(attempt(n, spare.clone(), request, false));
+            let Some((begun, request)) = race.start() else { break };
+            attempts.push(attempt(begun, spare.clone(), request, false));
         }
-        let Attempted { n, began, outcome } = tokio::select! {
+        if attempts.is_empty() && race.next.is_none() {
+            // Nothing runs and nothing is to come: the last failure is the call's.
+            break;
+        }
+        let (ended, outcome) = tokio::select! {
             biased;
             Some(ended) = attempts.next() => ended,
             () = at(deadline) => {
-                let call = race.withdraw(None);
+                let call = race.withdraw(false);
                 let elapsed = Err(elapsed(&call).into());
                 return call.close(elapsed, Stop::Deadline, 0);
             }
             () = at(race.next) => continue,
-            // Nothing runs and nothing is to come: the last failure is the call's.
-            else => break,
         };
-        if race.call.replay.has_left_behind(n) {
+        if race.call.replay.has_left_behind(ended.built) {
             continue;
         }
-        match race.ended(n, began, &outcome) {
-            Next::Finish(stop) => return race.withdraw(Some(n)).close(outcome, stop, n),
-            Next::Again(n) => {
-                if let Some(request) = race.rebuild() {
-                    race.running.push((n, Instant::now()));
-                    attempts.push(attempt(n, spare.clone(), request, false));
+        match race.ended(ended, &outcome) {
+            Next::Finish(stop) => return race.withdraw(true).close(outcome, stop, ended.built),
+            Next::Again(number) => {
+                if let Some((begun, request)) = race.launch(number) {
+                    attempts.push(attempt(begun, spare.clone(), request, false));
                 }
             }
             Next::GoOn => {}
         }
-        failure = Some((outcome, n));
+        failure = Some(outcome);
     }
     let stop = race.closed.unwrap_or(Stop::Exhausted);
-    let (outcome, n) = failure.unwrap_or_else(|| (Err(elapsed(&race.call).into()), 0));
-    race.call.close(outcome, stop, n)
+    let outcome = failure.unwrap_or_else(|| Err(elapsed(&race.call).into()));
+    race.call.close(outcome, stop, 0)
 }
 
-async fn attempt<S, B>(n: u32, mut service: S, request: Request<Body>, ready: bool) -> Attempted<B>
+async fn attempt<S, B>(
+    begun: Attempt,
+    mut service: S,
+    request: Request<Body>,
+    ready: bool,
+) -> (Attempt, Outcome<B>)
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
 {
-    let began = Instant::now();
     let call = async {
         if !ready {
             service.ready().await.map_err(Into::into)?;
         }
         service.call(request).await.map_err(Into::into)
     };
-    Attempted { n, began, outcome: call.await }
+    (begun, call.await)
 }
 
 async fn at(then: Option<Instant>) {
@@ -226,7 +231,8 @@ impl Race {
             None
         };
         let next = policy.delay().filter(|_| closed.is_none()).map(|delay| began + delay);
-        let mut race = Self { policy, call, began, running: vec![(0, began)], next, closed };
+        let running = vec![Attempt { built: 0, number: 0, began }];
+        let mut race = Self { policy, call, began, running, built: 1, next, closed };
         race.call.progress.attempts = 1;
         race
     }
@@ -236,7 +242,7 @@ impl Race {
     }
 
     /// The next attempt, if one may begin now.
-    fn start(&mut self) -> Option<(u32, Request<Body>)> {
+    fn start(&mut self) -> Option<(Attempt, Request<Body>)> {
         let now = Instant::now();
         let n = self.call.progress.attempts;
         self.next = None;
@@ -259,12 +265,21 @@ impl Race {
             self.closed = refused;
             return None;
         }
-        let request = self.rebuild()?;
         self.call.progress.attempts += 1;
-        self.running.push((n, now));
         self.schedule(now);
         tracing::debug!(rpc.method = self.call.path(), attempt = n + 1, "hedging");
-        Some((n, request))
+        self.launch(n)
+    }
+
+    /// The attempt of this number, now.
+    fn launch(&mut self, number: u32) -> Option<(Attempt, Request<Body>)> {
+        let mut request = self.call.replay.request()?;
+        let began = Instant::now();
+        self.call.progress.stamp(request.headers_mut(), number, began);
+        let begun = Attempt { built: self.built, number, began };
+        self.built += 1;
+        self.running.push(begun);
+        Some((begun, request))
     }
 
     /// The next attempt begins a delay after `now`, if there is to be another.
@@ -273,28 +288,25 @@ impl Race {
         self.next = self.policy.delay().filter(|_| more).map(|delay| now + delay);
     }
 
-    fn rebuild(&mut self) -> Option<Request<Body>> {
-        let mut request = self.call.replay.request()?;
-        self.call.progress.stamp(request.headers_mut(), Instant::now());
-        Some(request)
-    }
-
-    fn ended<B>(&mut self, n: u32, began: Instant, outcome: &Outcome<B>) -> Next {
+    fn ended<B>(&mut self, ended: Attempt, outcome: &Outcome<B>) -> Next {
         let now = Instant::now();
         let verdict = Verdict::of(outcome);
-        self.running.retain(|(running, _)| *running != n);
+        self.running.retain(|running| *running != ended);
         let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
         let can_repeat = self.call.replay.can_repeat();
         let attempts = self.call.progress.attempts;
         let decided =
             self.call.progress.before_policy(Ended { verdict, pushback, can_repeat, now });
         self.call.progress.attempts = attempts;
-        if verdict != Verdict::Ok || n > 0 || !self.call.ledger.attempts().is_empty() {
-            self.call.ledger.push(verdict, now - began);
+        if verdict != Verdict::Ok || self.built > 1 {
+            self.call.ledger.push(verdict, now - ended.began);
         }
         match decided {
             Some(Decision::Stop(stop)) => return Next::Finish(stop),
-            Some(_) => return Next::Again(n),
+            Some(_) => {
+                self.call.replay.stop(ended.built);
+                return Next::Again(ended.number);
+            }
             None => {}
         }
         let throttle = &self.call.shared.limits.throttle;
@@ -305,6 +317,7 @@ impl Race {
         if !non_fatal {
             return Next::Finish(Stop::NotRetryable);
         }
+        self.call.replay.stop(ended.built);
         match pushback {
             // No more hedges; those under way may still win.
             Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
@@ -319,16 +332,16 @@ impl Race {
     }
 
     /// The call, with those of its attempts that are reset now in its ledger.
-    fn withdraw(mut self, winner: Option<u32>) -> Call {
+    fn withdraw(mut self, answered: bool) -> Call {
         let now = Instant::now();
         if let Some(adaptive) = &self.policy.adaptive {
             // Where a hedge has won, the first attempt would have taken even longer.
             adaptive.latency.record(now - self.began);
-            if winner.is_some() {
+            if answered {
                 adaptive.purse.earn();
             }
         }
-        for (_, began) in self.running {
+        for Attempt { began, .. } in self.running {
             self.call.ledger.push(Verdict::MaybeProcessed(Code::Cancelled), now - began);
         }
         self.call

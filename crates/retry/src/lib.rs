@@ -65,7 +65,6 @@ mod budget;
 mod call;
 mod executor;
 mod hedge;
-mod latency;
 mod ledger;
 mod policy;
 mod throttle;

@@ -312,9 +312,9 @@ impl Progress {
     }
 
     /// Tells the server which attempt this is and how long there is.
-    pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
-        if self.attempts > 0 {
-            headers.insert(status::PREVIOUS_ATTEMPTS, self.attempts.into());
+    pub(crate) fn stamp(&self, headers: &mut HeaderMap, previous: u32, now: Instant) {
+        if previous > 0 {
+            headers.insert(status::PREVIOUS_ATTEMPTS, previous.into());
         }
         if let Some(deadline) = self.deadline {
             Deadline(deadline).stamp(headers, now);

@@ -94,7 +94,7 @@ where
             Decision::Transparent => Duration::ZERO,
             Decision::RetryAfter(wait) => wait,
         };
-        progress.stamp(request.headers_mut(), now + wait);
+        progress.stamp(request.headers_mut(), progress.attempts, now + wait);
         Some(sleep(wait))
     }
 

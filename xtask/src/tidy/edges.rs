@@ -6,6 +6,8 @@ use crate::manifest::Manifest;
 const FACADE: &str = "cinchona";
 const TESTKIT: &str = "cinchona-testkit";
 const CORE: &str = "cinchona-core";
+/// Puts gRPC's service config into the policies, so it stands above them.
+const CONFIG: &str = "cinchona-config";
 
 /// The edges of one manifest that the rules forbid.
 pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
@@ -20,6 +22,7 @@ pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
             (FACADE, _) => continue,
             (CORE, named) if is_library(named) => "core names no other crate of ours",
             (_, FACADE) => "a policy does not name the facade",
+            (CONFIG, _) => continue,
             (_, named) if is_policy(named) => "a policy names no other policy",
             _ => continue,
         };

@@ -37,6 +37,8 @@ struct Reel {
     source: Option<Body>,
     /// The attempt that goes on alone.
     chosen: Option<u32>,
+    /// Attempts that have failed, and read no more.
+    over: Vec<u32>,
     /// Attempts that wait for the source.
     waiting: Vec<(u32, Waker)>,
 }
@@ -52,8 +54,15 @@ impl Tape {
         reserved: Reservation,
     ) -> Arc<Self> {
         let chosen = (why == Undrained::TooLarge).then_some(0);
-        let (frames, source, waiting) = (frames.into(), Some(source), Vec::new());
-        Arc::new(Self(Mutex::new(Reel { frames, gone: 0, reserved, source, chosen, waiting })))
+        Arc::new(Self(Mutex::new(Reel {
+            frames: frames.into(),
+            gone: 0,
+            reserved,
+            source: Some(source),
+            chosen,
+            over: Vec::new(),
+            waiting: Vec::new(),
+        })))
     }
 
     /// The body of an attempt, from the beginning; `None` where another attempt goes on alone.
@@ -78,6 +87,13 @@ impl Tape {
     pub(super) fn cut(&self, attempt: u32) {
         let mut reel = self.reel();
         reel.chosen.get_or_insert(attempt);
+        reel.wake_all();
+    }
+
+    /// Stops `attempt`, which has failed, from reading what the next one is to send.
+    pub(super) fn stop(&self, attempt: u32) {
+        let mut reel = self.reel();
+        reel.over.push(attempt);
         reel.wake_all();
     }
 
@@ -141,13 +157,10 @@ impl Reel {
         position: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Status>>> {
-        let alone = match self.chosen {
-            Some(chosen) if chosen != attempt => {
-                let left_behind = Status::cancelled("another attempt goes on alone");
-                return Poll::Ready(Some(Err(left_behind)));
-            }
-            chosen => chosen.is_some(),
-        };
+        let alone = self.chosen.is_some();
+        if self.chosen.is_some_and(|chosen| chosen != attempt) || self.over.contains(&attempt) {
+            return Poll::Ready(Some(Err(Status::cancelled("another attempt goes on"))));
+        }
         if alone {
             self.forget_before(position);
         }

@@ -162,6 +162,20 @@ async fn the_chosen_attempt_gets_the_rest_and_what_it_has_sent_is_freed() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_has_failed_reads_no_more_of_the_stream() {
+    let (mut sender, body) = streaming();
+    let (mut replay, _) = captured(body, 10);
+    let mut first = replay.request().unwrap().into_body();
+    sender.send_data("ab".into()).await.unwrap();
+    assert_eq!(now(&mut first).unwrap(), "ab");
+    replay.stop(0);
+    sender.send_data("cd".into()).await.unwrap();
+    assert!(first.frame().await.unwrap().is_err());
+    drop(sender);
+    assert_eq!(read(replay.request()).await, "abcd");
+}
+
+#[tokio::test]
 async fn an_empty_body_is_complete() {
     let (mut replay, _) = captured(Body::empty(), 0);
     assert!(read(replay.request()).await.is_empty());

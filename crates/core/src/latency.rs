@@ -5,10 +5,12 @@ use std::{
     time::Duration,
 };
 
-/// Counts latencies in buckets that are an eighth of an octave wide, so a quantile is at most
-/// 12.5 % too high; older ones weigh half as much after every [`HALF_LIFE`] more.
+/// A quantile of the latencies that are recorded, without a lock.
+///
+/// They are counted in buckets that are an eighth of an octave wide, so the quantile is at most
+/// 12.5 % too high; older ones weigh half as much after every 5000 more.
 #[derive(Debug)]
-pub(crate) struct Latency {
+pub struct Latency {
     quantile: f64,
     buckets: Box<[AtomicU32]>,
     recorded: AtomicU64,
@@ -25,12 +27,13 @@ const REFRESH: u64 = 100;
 
 impl Latency {
     /// Follows this quantile, in 0 to 1.
-    pub(crate) fn new(quantile: f64) -> Self {
+    pub fn new(quantile: f64) -> Self {
         let buckets = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
         Self { quantile, buckets, recorded: AtomicU64::new(0), current: AtomicU64::new(0) }
     }
 
-    pub(crate) fn record(&self, latency: Duration) {
+    /// Counts one more.
+    pub fn record(&self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
         let recorded = self.recorded.fetch_add(1, Ordering::Relaxed) + 1;
@@ -45,8 +48,8 @@ impl Latency {
         }
     }
 
-    /// The quantile, once at least [`REFRESH`] latencies are known.
-    pub(crate) fn current(&self) -> Option<Duration> {
+    /// The quantile, once at least 100 latencies are known.
+    pub fn current(&self) -> Option<Duration> {
         let micros = self.current.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
     }

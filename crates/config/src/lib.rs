@@ -1,0 +1,229 @@
+//! gRPC's service config: its JSON parsed, and checked in full.
+//!
+//! # Why
+//!
+//! The service config is how gRPC writes down timeouts, retries and hedging, by method. One that is
+//! wrong is refused as a whole, so a parser should name every mistake, and not only the first.
+//!
+//! # Rule
+//!
+//! * One known field that is invalid refuses the whole config (gRFC A21); unknown fields are
+//!   ignored, and a field that is `null` is absent.
+//! * A name is of a method, of all methods of a service, or of everything else (`{}`), and stands
+//!   at most once in a config. An entry without names is checked, and then skipped.
+//! * Retries, hedging and throttling are as gRFC A6 has them. An entry may have a `retryPolicy` or
+//!   a `hedgingPolicy`, not both.
+//! * Values are written as in proto3 JSON: a duration is a string of seconds such as `"0.25s"`, of
+//!   at most nine decimals; a number may stand in a string, and an integer may be written `3.0`. A
+//!   status code is its integer, or its name in any case.
+//!
+//! # Example
+//!
+//! ```
+//! use cinchona_config::{Policy, ServiceConfig};
+//! use std::time::Duration;
+//! use tonic::Code;
+//!
+//! let config = ServiceConfig::parse(r#"{ "methodConfig": [{
+//!     "name": [{ "service": "calculator.Calculator" }],
+//!     "timeout": "2.5s",
+//!     "retryPolicy": {
+//!         "maxAttempts": 4,
+//!         "initialBackoff": "0.1s",
+//!         "maxBackoff": "1s",
+//!         "backoffMultiplier": 2,
+//!         "retryableStatusCodes": ["UNAVAILABLE"]
+//!     }
+//! }] }"#)?;
+//! let add = config.method("/calculator.Calculator/Add").unwrap();
+//! assert_eq!(add.timeout, Some(Duration::from_millis(2500)));
+//! let Some(Policy::Retry(retry)) = &add.policy else { panic!("no retry policy") };
+//! assert_eq!((retry.max_attempts, &*retry.retryable_status_codes), (4, &[Code::Unavailable][..]));
+//! # Ok::<_, cinchona_config::Errors>(())
+//! ```
+//!
+//! # What it does not do
+//!
+//! It does not choose a load balancer, and it does not enforce message sizes: tonic's generated
+//! clients do (`max_encoding_message_size`, `max_decoding_message_size`). What it does not know, it
+//! does not check: load balancing, health checking and connection scaling are unknown fields to it.
+//! `perAttemptRecvTimeout`, which is not in gRFC A6, is read and not applied: an
+//! `AttemptTimeoutLayer` does that. Of a key that stands twice in one JSON object, the last counts.
+
+mod apply;
+mod parse;
+
+pub use apply::ATTEMPT_LIMIT;
+
+use std::{fmt, time::Duration};
+use tonic::Code;
+
+/// A service config without mistakes, from [`ServiceConfig::parse`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServiceConfig {
+    /// `methodConfig`: the entries that have a name, in their order.
+    pub methods: Vec<MethodEntry>,
+    /// `retryThrottling`, for all methods together. Default none: nothing is throttled.
+    pub retry_throttling: Option<RetryThrottling>,
+}
+
+/// One entry of `methodConfig`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MethodEntry {
+    /// `name`: what the entry is for; at least one.
+    pub names: Vec<Name>,
+    /// What it says.
+    pub config: MethodConfig,
+}
+
+/// A method, all methods of a service, or, where both are empty, every other method.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Name {
+    /// The service with its package, such as `calculator.Calculator`; "" for any.
+    pub service: String,
+    /// The method, such as `Add`; "" for any, and always where the service is "".
+    pub method: String,
+}
+
+/// The settings of a method; what is absent is left to the client.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MethodConfig {
+    /// `timeout` of a call, 0 or more; a shorter one that the caller sets comes first.
+    pub timeout: Option<Duration>,
+    /// `waitForReady`: whether a call waits for a connection; what the caller says comes first.
+    pub wait_for_ready: Option<bool>,
+    /// `maxRequestMessageBytes`, which may be 0; a smaller limit that the caller sets comes first.
+    pub max_request_message_bytes: Option<u32>,
+    /// `maxResponseMessageBytes`, likewise.
+    pub max_response_message_bytes: Option<u32>,
+    /// `retryPolicy` or `hedgingPolicy`.
+    pub policy: Option<Policy>,
+}
+
+/// Whether, and how, a call is sent more than once.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Policy {
+    /// `retryPolicy`: again after a failure.
+    Retry(RetryPolicy),
+    /// `hedgingPolicy`: again before there is an answer.
+    Hedging(HedgingPolicy),
+}
+
+/// `retryPolicy` (gRFC A6).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// How often a call is sent at most, with the first time: 2 or more, as written.
+    pub max_attempts: u32,
+    /// The delay before the first retry; above 0.
+    pub initial_backoff: Duration,
+    /// The longest delay; above 0, and it may be below `initial_backoff`.
+    pub max_backoff: Duration,
+    /// What the delay is multiplied by for each further retry; above 0, and it may be below 1.
+    pub backoff_multiplier: f64,
+    /// The codes that are retried, as written; empty only where there is a
+    /// `per_attempt_recv_timeout`.
+    pub retryable_status_codes: Vec<Code>,
+    /// `perAttemptRecvTimeout`, how long an attempt may stay silent; above 0. Not in gRFC A6:
+    /// gRPC C-core knows it.
+    pub per_attempt_recv_timeout: Option<Duration>,
+}
+
+/// `hedgingPolicy` (gRFC A6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HedgingPolicy {
+    /// How often a call is sent at most, with the first time: 2 or more, as written.
+    pub max_attempts: u32,
+    /// The time between two attempts. Default 0: all are sent at once.
+    pub hedging_delay: Duration,
+    /// The codes that do not end the call, as written. Default none: every failure ends it.
+    pub non_fatal_status_codes: Vec<Code>,
+}
+
+/// `retryThrottling` (gRFC A6), in thousandths of a token; what is finer is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryThrottling {
+    /// `maxTokens`, the size of the bucket in thousandths: 1 to 1 000 000.
+    pub max_tokens: u32,
+    /// `tokenRatio`, what a success gives back in thousandths: 1 or more. One that does not fit is
+    /// `u32::MAX`, which fills any bucket as well.
+    pub token_ratio: u32,
+}
+
+/// Every mistake of a service config; at least one. `Display` writes one on a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors(Vec<Error>);
+
+/// One mistake: where it is, what stands there, and what must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The place, such as `methodConfig[0].retryPolicy.maxAttempts`; "" for the whole config.
+    pub path: String,
+    /// What stands there, as JSON and cut after 80 characters; `absent` where nothing does; for a
+    /// text that is not JSON, its line and column.
+    pub value: String,
+    /// What must stand there, such as `an integer of at least 2`.
+    pub rule: &'static str,
+}
+
+// === impl ServiceConfig ===
+
+impl ServiceConfig {
+    /// Reads the JSON form of a service config.
+    ///
+    /// # Errors
+    /// Every mistake of a text that is JSON, or where it stops being so.
+    pub fn parse(json: &str) -> Result<Self, Errors> {
+        parse::service_config(json).map_err(Errors)
+    }
+
+    /// What the config says of the method at `path`, such as `/calculator.Calculator/Add`: the
+    /// entry of the method, else of its service, else the default `{}`. Entries are not merged.
+    pub fn method(&self, path: &str) -> Option<&MethodConfig> {
+        let (service, method) =
+            path.strip_prefix('/').and_then(|name| name.rsplit_once('/')).unwrap_or_default();
+        let entry = self.named(service, method).or_else(|| self.named(service, ""));
+        entry.or_else(|| self.named("", ""))
+    }
+
+    fn named(&self, service: &str, method: &str) -> Option<&MethodConfig> {
+        let is_meant = |name: &Name| name.service == service && name.method == method;
+        let entry = self.methods.iter().find(|entry| entry.names.iter().any(is_meant));
+        entry.map(|entry| &entry.config)
+    }
+}
+
+// === impl Errors ===
+
+impl Errors {
+    /// The mistakes, entry by entry.
+    pub fn as_slice(&self) -> &[Error] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let end_of_last = if index == 0 { "" } else { "\n" };
+            write!(f, "{end_of_last}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+// === impl Error ===
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, value, rule } = self;
+        let place = if path.is_empty() { "service config" } else { path };
+        write!(f, "{place}: must be {rule}, not {value}")
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests;

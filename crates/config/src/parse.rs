@@ -1,0 +1,167 @@
+//! From JSON to the types, field by field; a mistake is noted, and reading goes on.
+
+mod duration;
+mod fields;
+
+use crate::{
+    Error, HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
+    ServiceConfig,
+};
+use cinchona_core::code;
+use fields::{At, OBJECT, Report, number, thousandths, uint32};
+use serde_json::Value;
+use std::{collections::HashSet, time::Duration};
+use tonic::Code;
+
+const ABOVE_0S: &str = "a duration above 0 such as \"0.1s\"";
+const FROM_0S: &str = "a duration of 0 or more such as \"0.1s\"";
+
+pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
+    let value: Value = serde_json::from_str(json).map_err(|error| vec![not_json(&error)])?;
+    let (root, mut report) = (At::root(&value), Report::default());
+    let _ = root.require(&mut report, OBJECT, Value::as_object);
+    let mut names = HashSet::new();
+    let mut methods = Vec::new();
+    for entry in root.field("methodConfig").items(&mut report) {
+        methods.extend(method_entry(&entry, &mut report, &mut names));
+    }
+    let retry_throttling = retry_throttling(&root.field("retryThrottling"), &mut report);
+    report.unless_empty(ServiceConfig { methods, retry_throttling })
+}
+
+fn not_json(error: &serde_json::Error) -> Error {
+    let value = format!("a text with this mistake: {error}");
+    Error { path: String::new(), value, rule: "JSON" }
+}
+
+/// None where the entry has no name, or a mistake.
+fn method_entry(at: &At<'_>, report: &mut Report, seen: &mut HashSet<Name>) -> Option<MethodEntry> {
+    at.require(report, OBJECT, Value::as_object)?;
+    let names = at.field("name").items(report);
+    let names: Vec<_> = names.iter().filter_map(|at| unique_name(at, report, seen)).collect();
+    let config = method_config(at, report);
+    (!names.is_empty()).then_some(MethodEntry { names, config })
+}
+
+fn unique_name(at: &At<'_>, report: &mut Report, seen: &mut HashSet<Name>) -> Option<Name> {
+    at.require(report, OBJECT, Value::as_object)?;
+    let mut text = |key| {
+        let field = at.field(key);
+        let text = field.read(report, "a string", |value| value.as_str().map(String::from));
+        // What is not a string is a mistake already, and no name to compare with others.
+        if field.is_absent() { Some(String::new()) } else { text }
+    };
+    let (service, method) = (text("service"), text("method"));
+    let name = Name { service: service?, method: method? };
+    if name.service.is_empty() && !name.method.is_empty() {
+        report.refuse(&at.field("service"), "the service of the method that is named");
+        return None;
+    }
+    if !seen.insert(name.clone()) {
+        report.refuse(at, "a name that is nowhere else in the config");
+        return None;
+    }
+    Some(name)
+}
+
+fn method_config(at: &At<'_>, report: &mut Report) -> MethodConfig {
+    MethodConfig {
+        timeout: at.field("timeout").read(report, FROM_0S, duration::parse),
+        wait_for_ready: at.field("waitForReady").read(report, "true or false", Value::as_bool),
+        max_request_message_bytes: message_bytes(&at.field("maxRequestMessageBytes"), report),
+        max_response_message_bytes: message_bytes(&at.field("maxResponseMessageBytes"), report),
+        policy: policy(at, report),
+    }
+}
+
+fn message_bytes(at: &At<'_>, report: &mut Report) -> Option<u32> {
+    at.read(report, "an integer from 0 to 4294967295", uint32)
+}
+
+fn policy(at: &At<'_>, report: &mut Report) -> Option<Policy> {
+    let (retry, hedging) = (at.field("retryPolicy"), at.field("hedgingPolicy"));
+    if !retry.is_absent() && !hedging.is_absent() {
+        report.refuse(&hedging, "absent beside a retryPolicy");
+    }
+    let retry = retry_policy(&retry, report).map(Policy::Retry);
+    let hedging = hedging_policy(&hedging, report).map(Policy::Hedging);
+    retry.or(hedging)
+}
+
+fn retry_policy(at: &At<'_>, report: &mut Report) -> Option<RetryPolicy> {
+    at.read(report, OBJECT, Value::as_object)?;
+    let max_attempts = max_attempts(at, report);
+    let initial_backoff = at.field("initialBackoff").require(report, ABOVE_0S, above_0s);
+    let max_backoff = at.field("maxBackoff").require(report, ABOVE_0S, above_0s);
+    let multiplier = |value: &Value| number(value).filter(|number| *number > 0.0);
+    let backoff_multiplier =
+        at.field("backoffMultiplier").require(report, "a number above 0", multiplier);
+    let recv_timeout = at.field("perAttemptRecvTimeout");
+    let per_attempt_recv_timeout = recv_timeout.read(report, ABOVE_0S, above_0s);
+    let codes = at.field("retryableStatusCodes");
+    // As in C-core: a policy that retries silence may retry nothing else.
+    if codes.is_absent_or_empty() && recv_timeout.is_absent() {
+        report.refuse(&codes, "a list of at least one status code");
+    }
+    let retryable_status_codes = status_codes(&codes, report);
+    Some(RetryPolicy {
+        max_attempts: max_attempts?,
+        initial_backoff: initial_backoff?,
+        max_backoff: max_backoff?,
+        backoff_multiplier: backoff_multiplier?,
+        retryable_status_codes,
+        per_attempt_recv_timeout,
+    })
+}
+
+fn hedging_policy(at: &At<'_>, report: &mut Report) -> Option<HedgingPolicy> {
+    at.read(report, OBJECT, Value::as_object)?;
+    let max_attempts = max_attempts(at, report);
+    let hedging_delay = at.field("hedgingDelay").read(report, FROM_0S, duration::parse);
+    let non_fatal_status_codes = status_codes(&at.field("nonFatalStatusCodes"), report);
+    Some(HedgingPolicy {
+        max_attempts: max_attempts?,
+        hedging_delay: hedging_delay.unwrap_or_default(),
+        non_fatal_status_codes,
+    })
+}
+
+fn retry_throttling(at: &At<'_>, report: &mut Report) -> Option<RetryThrottling> {
+    const MAX_TOKENS: &str = "a number of at least 0.001 and at most 1000";
+    at.read(report, OBJECT, Value::as_object)?;
+    let max_tokens = |value: &Value| number(value).filter(|tokens| *tokens <= 1000.0);
+    let max_tokens = |value: &Value| max_tokens(value).and_then(thousandths);
+    let max_tokens = at.field("maxTokens").require(report, MAX_TOKENS, max_tokens);
+    let token_ratio = |value: &Value| number(value).and_then(thousandths);
+    let token_ratio =
+        at.field("tokenRatio").require(report, "a number of at least 0.001", token_ratio);
+    Some(RetryThrottling { max_tokens: max_tokens?, token_ratio: token_ratio? })
+}
+
+fn max_attempts(at: &At<'_>, report: &mut Report) -> Option<u32> {
+    let at = at.field("maxAttempts");
+    // The field is a uint32, which needs saying only to who exceeds it.
+    let exceeds = |number: f64| number > f64::from(u32::MAX) && number.fract() == 0.0;
+    let rule = match at.value().and_then(number) {
+        Some(number) if exceeds(number) => "an integer of at most 4294967295",
+        _ => "an integer of at least 2",
+    };
+    at.require(report, rule, |value| uint32(value).filter(|attempts| *attempts >= 2))
+}
+
+fn status_codes(at: &At<'_>, report: &mut Report) -> Vec<Code> {
+    const CODE: &str = "a status code: 0 to 16, or a name such as \"UNAVAILABLE\"";
+    at.items(report).iter().filter_map(|at| at.require(report, CODE, status_code)).collect()
+}
+
+fn status_code(value: &Value) -> Option<Code> {
+    match value {
+        // An enum in proto3 JSON is its name or its integer, but not its integer in a string.
+        Value::String(name) => code::from_name(name).filter(|_| !name.contains('-')),
+        _ => uint32(value).and_then(|number| code::all().nth(usize::try_from(number).ok()?)),
+    }
+}
+
+fn above_0s(value: &Value) -> Option<Duration> {
+    duration::parse(value).filter(|duration| !duration.is_zero())
+}

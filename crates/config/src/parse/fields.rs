@@ -1,0 +1,194 @@
+//! A place in the JSON, and the list of what is wrong in it.
+
+use crate::Error;
+use serde_json::{Number, Value};
+
+pub(super) const OBJECT: &str = "an object";
+
+/// How much of a value an error shows, in characters.
+const SHOWN: usize = 80;
+
+/// Where, and what stands there; a `null` counts as nothing.
+pub(super) struct At<'a> {
+    path: String,
+    value: Option<&'a Value>,
+}
+
+/// What is wrong so far.
+#[derive(Default)]
+pub(super) struct Report(Vec<Error>);
+
+// === impl At ===
+
+impl<'a> At<'a> {
+    pub(super) const fn root(value: &'a Value) -> Self {
+        Self { path: String::new(), value: Some(value) }
+    }
+
+    pub(super) fn field(&self, key: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        let value = self.value.and_then(|value| value.get(key));
+        Self { path: format!("{}{dot}{key}", self.path), value }
+    }
+
+    /// The elements of a list; none where it is absent, or no list.
+    pub(super) fn items(&self, report: &mut Report) -> Vec<Self> {
+        let items = self.read(report, "a list", Value::as_array).into_iter().flatten();
+        let item = |(index, value)| Self { path: format!("{}[{index}]", self.path), value };
+        items.map(Some).enumerate().map(item).collect()
+    }
+
+    pub(super) fn value(&self) -> Option<&'a Value> {
+        self.value.filter(|value| !value.is_null())
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        self.value().is_none()
+    }
+
+    pub(super) fn is_absent_or_empty(&self) -> bool {
+        self.value().is_none_or(|value| value.as_array().is_some_and(Vec::is_empty))
+    }
+
+    /// What `read` makes of the value. Where that is nothing, `rule` is broken, unless the value
+    /// is absent.
+    pub(super) fn read<T>(
+        &self,
+        report: &mut Report,
+        rule: &'static str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = read(self.value()?);
+        if value.is_none() {
+            report.refuse(self, rule);
+        }
+        value
+    }
+
+    /// As `read`, but an absent value breaks the rule too.
+    pub(super) fn require<T>(
+        &self,
+        report: &mut Report,
+        rule: &'static str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Option<T> {
+        if self.is_absent() {
+            report.refuse(self, rule);
+        }
+        self.read(report, rule, read)
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    pub(super) fn refuse(&mut self, at: &At<'_>, rule: &'static str) {
+        let value = at.value.map_or_else(|| "absent".into(), shown);
+        self.0.push(Error { path: at.path.clone(), value, rule });
+    }
+
+    pub(super) fn unless_empty<T>(self, value: T) -> Result<T, Vec<Error>> {
+        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    let mut text = value.to_string();
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// A number, or the text of one in a string, as proto3 JSON has it.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        // JSON allows white space around a number, which a string must not have.
+        Value::String(text) if text.trim() == text => text.parse::<Number>().ok()?.as_f64(),
+        _ => None,
+    }
+}
+
+/// An integer, which may be written `3.0` or `3e0`; every u32 is an exact f64.
+pub(super) fn uint32(value: &Value) -> Option<u32> {
+    let number = number(value)?;
+    let is_in_range = (0.0..=f64::from(u32::MAX)).contains(&number);
+    (is_in_range && number.fract() == 0.0).then_some(number as u32)
+}
+
+/// `number` in thousandths, cut off and not rounded; none where that is 0 or less, and the
+/// greatest there is where it is more.
+pub(super) fn thousandths(number: f64) -> Option<u32> {
+    if number <= 0.0 {
+        return None;
+    }
+    // By its digits, since `1.001 * 1000.0` is below 1001. `Display` writes no exponent.
+    let text = number.to_string();
+    let (whole, decimals) = text.split_once('.').unwrap_or((&text, ""));
+    let whole: u32 = whole.parse().unwrap_or(u32::MAX);
+    let decimals = format!("{decimals:0<3}").get(..3)?.parse().ok()?;
+    Some(whole.saturating_mul(1000).saturating_add(decimals)).filter(|number| *number > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_integer_may_be_written_as_any_number_without_a_fraction() {
+        for (value, expected) in [
+            (json!(0), Some(0)),
+            (json!(-0.0), Some(0)),
+            (json!(3), Some(3)),
+            (json!(3.0), Some(3)),
+            (json!(3e2), Some(300)),
+            (json!("3"), Some(3)),
+            (json!("3.0"), Some(3)),
+            (json!("3e2"), Some(300)),
+            (json!(u32::MAX), Some(u32::MAX)),
+            (json!(u64::from(u32::MAX) + 1), None),
+            (json!(u64::MAX), None),
+            (json!(1e300), None),
+            (json!(2.5), None),
+            (json!(-1), None),
+            (json!("2.5"), None),
+            (json!(""), None),
+            (json!(" 3"), None),
+            (json!("3\n"), None),
+            (json!("+3"), None),
+            (json!("0x3"), None),
+            (json!("1e999"), None),
+            (json!("NaN"), None),
+            (json!("Infinity"), None),
+            (json!(true), None),
+            (json!([3]), None),
+        ] {
+            assert_eq!(uint32(&value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_finer_than_a_thousandth_is_cut_off() {
+        for (number, expected) in [
+            (0.5466, Some(546)),
+            (0.546, Some(546)),
+            (1.001, Some(1001)),
+            (0.0019, Some(1)),
+            (0.001, Some(1)),
+            (0.000_999, None),
+            (1e-300, None),
+            (0.0, None),
+            (-0.0, None),
+            (-1.0, None),
+            (1.0, Some(1000)),
+            (4_294_967.295, Some(u32::MAX)),
+            (4_294_968.0, Some(u32::MAX)),
+            (1e300, Some(u32::MAX)),
+        ] {
+            assert_eq!(thousandths(number), expected, "{number}");
+        }
+    }
+}

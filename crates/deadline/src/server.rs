@@ -1,0 +1,302 @@
+//! The deadline of a call that is served.
+
+use cinchona_core::{Deadline, Inbound, Latency, Mode, Switch, deadline::parse_timeout, status};
+use http_body::{Body as HttpBody, Frame};
+use pin_project_lite::pin_project;
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    task::futures::TaskLocalFuture,
+    time::{Instant, Sleep, sleep_until},
+};
+use tonic::{Status, body::Body, server::NamedService};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Applies [`ServerDeadline`] to a server, or to a single service.
+#[derive(Clone, Debug)]
+pub struct ServerDeadlineLayer {
+    settings: Arc<Settings>,
+}
+
+/// Ends the work on a call at its deadline, and does not begin what cannot be done in time.
+///
+/// * The deadline is the caller's `grpc-timeout`, or the configured limit if that is earlier. A
+///   malformed one is answered with `INTERNAL`, as gRPC's servers do; one that has passed with
+///   `DEADLINE_EXCEEDED`, and the handler is not called.
+/// * At the deadline the handler is dropped, a stream is ended, and the answer is
+///   `DEADLINE_EXCEEDED`.
+/// * The handler finds the deadline in the request's extensions ([`Deadline`]); the calls it makes
+///   in its own task inherit it by themselves ([`Inbound`]).
+/// * A call with less time left than the fastest hundredth of its method's calls takes is
+///   *hopeless*. By default it is only counted.
+#[derive(Clone, Debug)]
+pub struct ServerDeadline<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+#[derive(Debug)]
+struct Settings {
+    limit: Option<Duration>,
+    hopeless: Switch,
+    fastest: RwLock<HashMap<Box<str>, Arc<Latency>>>,
+}
+
+pin_project! {
+    /// The future of a [`ServerDeadline`] call.
+    pub struct ServerFuture<F> {
+        #[pin]
+        work: Work<F>,
+        #[pin]
+        end: Option<Sleep>,
+        inbound: Inbound,
+        began: Instant,
+        latency: Option<Arc<Latency>>,
+    }
+}
+
+pin_project! {
+    #[project = WorkProj]
+    enum Work<F> {
+        Handler { #[pin] handler: TaskLocalFuture<Inbound, F> },
+        Refused { refused: Option<Status> },
+    }
+}
+
+pin_project! {
+    /// A response body that ends at the deadline, with `DEADLINE_EXCEEDED` in its trailers.
+    pub struct ServerBody {
+        inner: Option<Body>,
+        #[pin]
+        end: Option<Sleep>,
+        inbound: Inbound,
+    }
+}
+
+/// More methods than a server has; what strangers make up is not remembered.
+const MOST_METHODS: usize = 1000;
+
+/// A tick before the transport's own timer, which would say `CANCELLED`.
+const TICK: Duration = Duration::from_millis(1);
+
+// === impl ServerDeadlineLayer ===
+
+impl ServerDeadlineLayer {
+    /// Enforces the callers' deadlines, and counts the calls that are hopeless.
+    pub fn new() -> Self {
+        let hopeless = Switch::new(Mode::Shadow);
+        let settings = Settings { limit: None, hopeless, fastest: RwLock::default() };
+        Self { settings: Arc::new(settings) }
+    }
+
+    /// Ends every call after `limit` at the latest.
+    pub fn with_limit(self, limit: Duration) -> Self {
+        self.with(Some(limit), self.settings.hopeless.clone())
+    }
+
+    /// Lets `switch` decide whether hopeless calls are refused, only counted, or not looked for.
+    pub fn with_hopeless(self, switch: Switch) -> Self {
+        self.with(self.settings.limit, switch)
+    }
+
+    fn with(&self, limit: Option<Duration>, hopeless: Switch) -> Self {
+        let settings = Settings { limit, hopeless, fastest: RwLock::default() };
+        Self { settings: Arc::new(settings) }
+    }
+}
+
+impl Default for ServerDeadlineLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for ServerDeadlineLayer {
+    type Service = ServerDeadline<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ServerDeadline { inner, settings: self.settings.clone() }
+    }
+}
+
+// === impl ServerDeadline ===
+
+impl<S, B> Service<http::Request<B>> for ServerDeadline<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<Body>>,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = ServerFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        let now = Instant::now();
+        let previous_attempts = status::previous_attempts(request.headers());
+        let (deadline, latency) = match self.settings.admit(&request, now) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                let refused = Some(refused);
+                let inbound = Inbound { deadline: None, previous_attempts };
+                let work = Work::Refused { refused };
+                return ServerFuture { work, end: None, inbound, began: now, latency: None };
+            }
+        };
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(deadline);
+        }
+        let inbound = Inbound { deadline, previous_attempts };
+        let handler = inbound.within(|| self.inner.call(request));
+        let work = Work::Handler { handler: inbound.scope(handler) };
+        let end = deadline.map(|deadline| sleep_until(deadline.0 - TICK));
+        ServerFuture { work, end, inbound, began: now, latency }
+    }
+}
+
+impl<S: NamedService> NamedService for ServerDeadline<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The deadline of a request, and where to record how long it took; or why it is not begun.
+    fn admit<B>(
+        &self,
+        request: &http::Request<B>,
+        now: Instant,
+    ) -> Result<(Option<Deadline>, Option<Arc<Latency>>), Status> {
+        let asked = parse_timeout(request.headers())
+            .map_err(|invalid| Status::internal(invalid.to_string()))?;
+        let left = asked.into_iter().chain(self.limit).min();
+        if left.is_some_and(|left| left <= TICK) {
+            return Err(Status::deadline_exceeded("the deadline had passed on arrival"));
+        }
+        let mode = self.hopeless.mode();
+        let latency = (mode != Mode::Off).then(|| self.latency(request.uri().path())).flatten();
+        let fastest = latency.as_ref().and_then(|latency| latency.current());
+        // A latency is known to within an eighth.
+        if let (Some(left), Some(fastest)) = (left, fastest)
+            && left < fastest.mul_f64(0.875)
+        {
+            tracing::debug!(rpc.method = request.uri().path(), ?left, ?fastest, ?mode, "hopeless");
+            if mode == Mode::Enforce {
+                let message = format!("{left:?} left, and it takes {fastest:?} at best");
+                return Err(Status::deadline_exceeded(message));
+            }
+            self.hopeless.count();
+        }
+        Ok((left.map(|left| Deadline::after(left, now)), latency))
+    }
+
+    fn latency(&self, path: &str) -> Option<Arc<Latency>> {
+        let known = self.fastest.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        known.or_else(|| {
+            let mut fastest = self.fastest.write().unwrap_or_else(PoisonError::into_inner);
+            if fastest.len() >= MOST_METHODS {
+                return None;
+            }
+            let new = || Arc::new(Latency::new(0.01));
+            Some(fastest.entry(path.into()).or_insert_with(new).clone())
+        })
+    }
+}
+
+// === impl ServerFuture ===
+
+impl<F, E> Future for ServerFuture<F>
+where
+    F: Future<Output = Result<http::Response<Body>, E>>,
+{
+    type Output = Result<http::Response<Body>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let refused = match this.work.as_mut().project() {
+            WorkProj::Refused { refused } => refused.take(),
+            WorkProj::Handler { handler } => match handler.poll(cx) {
+                Poll::Ready(reply) => {
+                    let end = this.end.as_pin_mut().map(|end| end.deadline());
+                    if let Some(latency) = this.latency.take() {
+                        latency.record(Instant::now() - *this.began);
+                    }
+                    let bound = |body| ServerBody::bound(body, end, *this.inbound);
+                    return Poll::Ready(reply.map(|response| response.map(bound)));
+                }
+                Poll::Pending => {
+                    let Some(end) = this.end.as_pin_mut() else { return Poll::Pending };
+                    ready!(end.poll(cx));
+                    // Drops the handler, and what it is waiting for.
+                    this.work.set(Work::Refused { refused: None });
+                    None
+                }
+            },
+        };
+        let status = refused.unwrap_or_else(|| Status::deadline_exceeded(EXCEEDED));
+        Poll::Ready(Ok(status.into_http()))
+    }
+}
+
+impl<F> fmt::Debug for ServerFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerFuture").field("inbound", &self.inbound).finish_non_exhaustive()
+    }
+}
+
+const EXCEEDED: &str = "the deadline has passed";
+
+// === impl ServerBody ===
+
+impl ServerBody {
+    /// `body`, ended at `end`; as it is where there is no end or nothing to wait for.
+    fn bound(body: Body, end: Option<Instant>, inbound: Inbound) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        Body::new(Self { inner: Some(body), end: end.map(sleep_until), inbound })
+    }
+}
+
+impl HttpBody for ServerBody {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let this = self.project();
+        let Some(inner) = this.inner else { return Poll::Ready(None) };
+        // The stream of a handler may make calls as well.
+        let polled = this.inbound.within(|| Pin::new(inner).poll_frame(cx));
+        if polled.is_ready() {
+            return polled;
+        }
+        let Some(end) = this.end.as_pin_mut() else { return Poll::Pending };
+        ready!(end.poll(cx));
+        *this.inner = None;
+        let mut trailers = http::HeaderMap::new();
+        let told = Status::deadline_exceeded(EXCEEDED).add_header(&mut trailers);
+        Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+}
+
+impl fmt::Debug for ServerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBody").field("inbound", &self.inbound).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,30 @@
+//! Enforce, shadow, off.
+
+use super::*;
+use cinchona_core::{Mode, Switch};
+
+// catalogue: X-shadow-and-off
+#[tokio::test(start_paused = true)]
+async fn in_shadow_nothing_is_retried_and_everything_that_would_have_been_is_counted() {
+    let switch = Switch::new(Mode::Shadow);
+    let layer = retrying(4).with_switch(switch.clone());
+    let mut client =
+        Client::new(&layer, [unavailable(), failing(Code::Internal), unavailable(), ok()]);
+    assert_eq!(code(&client.call().await), Code::Unavailable);
+    assert_eq!(code(&client.call().await), Code::Internal);
+    assert_eq!((client.server.attempts(), switch.would_have()), (2, 1));
+    switch.set(Mode::Enforce);
+    assert_eq!(code(&client.call().await), Code::Ok);
+    assert_eq!((client.server.attempts(), switch.would_have()), (4, 1));
+}
+
+// catalogue: X-shadow-and-off
+#[tokio::test(start_paused = true)]
+async fn switched_off_the_layer_is_not_there() {
+    let switch = Switch::new(Mode::Off);
+    let layer = retrying(4).with_switch(switch.clone());
+    let (client, outcome) = play(layer, [unavailable(), ok()]).await;
+    assert_eq!((client.server.attempts(), code(&outcome)), (1, Code::Unavailable));
+    assert!(Ledger::of(&outcome.unwrap_err()).is_none());
+    assert_eq!(switch.would_have(), 0);
+}

@@ -1,0 +1,207 @@
+//! What each fault on the wire means, produced by real HTTP/2.
+
+use super::*;
+use cinchona_core::{Stage, Verdict};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use std::{error::Error, fmt};
+use tonic::{body::Body, transport::Endpoint};
+
+/// The verdict on a call of a server that answers so: on its head, or else on its body's end.
+async fn verdict(answer: Answer) -> Verdict {
+    let network = Network::new();
+    let _serving = network.serve_service(ScriptedServer::new([answer]));
+    judge(&network).await
+}
+
+async fn judge(network: &Network) -> Verdict {
+    let request = http::Request::builder().uri("http://s/a.B/C").body(Body::empty()).unwrap();
+    let outcome = tower::ServiceExt::oneshot(network.channel(), request).await;
+    let outcome = outcome.map_err(cinchona_core::BoxError::from);
+    let head = Verdict::of(&outcome);
+    let (Verdict::Ok, Ok(response)) = (head, outcome) else { return head };
+    if response.headers().contains_key("grpc-status") {
+        return head;
+    }
+    let mut body = response.into_body();
+    loop {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    return Verdict::of_trailers(trailers);
+                }
+            }
+            Some(Err(error)) => return Verdict::of_error(&error),
+            None => return Verdict::of_trailers(&HeaderMap::new()),
+        }
+    }
+}
+
+/// The verdict where a server layer fails with this error.
+async fn failing_layer(
+    error: impl Fn() -> cinchona_core::BoxError + Send + Clone + 'static,
+) -> Verdict {
+    let network = Network::new();
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        std::future::ready(Err::<http::Response<Body>, _>(error()))
+    });
+    let _serving = network.serve_service(service);
+    judge(&network).await
+}
+
+#[derive(Debug)]
+struct Wrapped(h2::Error);
+
+impl fmt::Display for Wrapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Wrapped {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+const fn maybe(code: Code) -> Verdict {
+    Verdict::MaybeProcessed(code)
+}
+
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_statuses() {
+    for (code, expected) in [
+        (Code::Ok, Verdict::Ok),
+        (Code::InvalidArgument, Verdict::Refused(Code::InvalidArgument)),
+        (Code::NotFound, Verdict::Refused(Code::NotFound)),
+        (Code::FailedPrecondition, Verdict::Refused(Code::FailedPrecondition)),
+        (Code::Unavailable, maybe(Code::Unavailable)),
+        (Code::ResourceExhausted, maybe(Code::ResourceExhausted)),
+        (Code::DeadlineExceeded, maybe(Code::DeadlineExceeded)),
+    ] {
+        let status = || Status::new(code, "said");
+        assert_eq!(verdict(Answer::Status(status())).await, expected, "trailers-only {code}");
+        assert_eq!(verdict(Answer::HeadersThenStatus(status())).await, expected, "trailers {code}");
+        let message = encode(&message(1));
+        assert_eq!(verdict(Answer::MessageThenStatus(message, status())).await, expected, "{code}");
+    }
+    let expired = Answer::Status(Status::cancelled("Timeout expired"));
+    assert_eq!(verdict(expired).await, maybe(Code::DeadlineExceeded));
+    let mut unknown = HeaderMap::new();
+    unknown.insert("grpc-status", "99".parse().unwrap());
+    assert_eq!(verdict(Answer::Raw(unknown)).await, maybe(Code::Unknown));
+}
+
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn resets_by_their_reason() {
+    use h2::Reason;
+    for (reason, expected) in [
+        (Reason::REFUSED_STREAM, Verdict::NotProcessed(Stage::Unseen)),
+        (Reason::CANCEL, maybe(Code::Cancelled)),
+        (Reason::INTERNAL_ERROR, maybe(Code::Internal)),
+        (Reason::ENHANCE_YOUR_CALM, maybe(Code::ResourceExhausted)),
+        (Reason::INADEQUATE_SECURITY, maybe(Code::PermissionDenied)),
+        (Reason::PROTOCOL_ERROR, maybe(Code::Internal)),
+    ] {
+        assert_eq!(verdict(Answer::Reset(reason)).await, expected, "{reason:?}");
+        assert_eq!(
+            failing_layer(move || Wrapped(reason.into()).into()).await,
+            expected,
+            "{reason:?}"
+        );
+    }
+    assert_eq!(failing_layer(|| "any".into()).await, maybe(Code::Internal));
+}
+
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn http_answers_of_proxies() {
+    for (http, expected) in [
+        (503, maybe(Code::Unavailable)),
+        (502, maybe(Code::Unavailable)),
+        (504, maybe(Code::Unavailable)),
+        (429, maybe(Code::Unavailable)),
+        (401, Verdict::Refused(Code::Unauthenticated)),
+        (403, Verdict::Refused(Code::PermissionDenied)),
+        (404, Verdict::Refused(Code::Unimplemented)),
+        (431, maybe(Code::Internal)),
+        (500, maybe(Code::Unknown)),
+    ] {
+        let network = Network::new();
+        let service = tower::service_fn(move |_: http::Request<Body>| {
+            let response = http::Response::builder().status(http).body(Body::empty()).unwrap();
+            std::future::ready(Ok::<_, std::convert::Infallible>(response))
+        });
+        let _serving = network.serve_service(service);
+        assert_eq!(judge(&network).await, expected, "{http}");
+    }
+}
+
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn bodies_that_break_off() {
+    for (error, expected) in [
+        (None, maybe(Code::Unknown)),
+        (Some(h2::Reason::REFUSED_STREAM), Verdict::NotProcessed(Stage::Unseen)),
+        (Some(h2::Reason::INTERNAL_ERROR), maybe(Code::Internal)),
+        (Some(h2::Reason::ENHANCE_YOUR_CALM), maybe(Code::ResourceExhausted)),
+    ] {
+        let network = Network::new();
+        let service = tower::service_fn(move |_: http::Request<Body>| {
+            let message = Ok(Frame::data(encode(&message(1))));
+            let end = error.map(|reason| Err(Wrapped(reason.into())));
+            let frames = tokio_stream::iter([Some(message), end].into_iter().flatten());
+            let response = http::Response::new(Body::new(StreamBody::new(frames)));
+            std::future::ready(Ok::<_, std::convert::Infallible>(response))
+        });
+        let _serving = network.serve_service(service);
+        let seen = judge(&network).await;
+        // Once a response has begun, `core` still tells a stream that was turned away.
+        assert_eq!(seen, expected, "{error:?}");
+    }
+}
+
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn connections_that_fail() {
+    let network = Network::new();
+    assert_eq!(judge(&network).await, Verdict::NotProcessed(Stage::Unconnected), "nobody listens");
+    let _listening = network.incoming();
+    network.refuse(true);
+    assert_eq!(judge(&network).await, Verdict::NotProcessed(Stage::Unconnected), "refused");
+
+    let network = Network::new();
+    let server = ScriptedServer::new([Answer::Hang]);
+    let _serving = network.serve_service(server.clone());
+    let cut = async {
+        while server.attempts() == 0 {
+            tokio::task::yield_now().await;
+        }
+        network.reset();
+    };
+    let (lost, ()) = tokio::join!(judge(&network), cut);
+    assert_eq!(lost, maybe(Code::Unavailable), "lost in flight");
+}
+
+async fn call(endpoint: Endpoint, network: &Network) -> Verdict {
+    let channel = endpoint.connect_with_connector_lazy(network.connector());
+    let request = http::Request::builder().uri("http://s/a.B/C").body(Body::empty()).unwrap();
+    let outcome = tower::ServiceExt::oneshot(channel, request).await;
+    Verdict::of(&outcome.map_err(cinchona_core::BoxError::from))
+}
+
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn timers_of_the_client() {
+    let network = Network::new();
+    let _serving = network.serve_service(ScriptedServer::new([Answer::Hang]));
+    let endpoint = Endpoint::from_static("http://s");
+    assert_eq!(call(endpoint.clone().timeout(ms(100)), &network).await, Verdict::Deadline);
+
+    let nowhere = Network::new();
+    nowhere.blackhole(true);
+    let slow = endpoint.connect_timeout(ms(100));
+    assert_eq!(call(slow, &nowhere).await, Verdict::NotProcessed(Stage::Unconnected), "connecting");
+}
