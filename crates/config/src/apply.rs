@@ -20,7 +20,8 @@ impl ServiceConfig {
     /// use cinchona_deadline::CallDeadlineLayer;
     /// use cinchona_retry::{RetryLayer, RetryPolicy};
     ///
-    /// let config = ServiceConfig::parse(r#"{ "retryThrottling": { "maxTokens": 10, "tokenRatio": 1 } }"#)?;
+    /// let json = r#"{ "retryThrottling": { "maxTokens": 10, "tokenRatio": 1 } }"#;
+    /// let config = ServiceConfig::parse(json)?;
     /// let retry = RetryLayer::new(RetryPolicy::default(), Methods::unknown());
     /// config.apply(&CallDeadlineLayer::new(), &retry)?;
     /// assert_eq!(retry.throttle_tokens(), 10.0);
@@ -122,7 +123,8 @@ mod tests {
         Ledger::of(&status).unwrap().attempts().len()
     }
 
-    // catalogue: GO18, JS-retry-limit, JS-hedging-limit, DN-AttemptsGreaterThanDefaultClientLimit
+    // catalogue: GO18, JS-retry-limit, JS-hedging-limit
+    // catalogue: DN-AttemptsGreaterThanDefaultClientLimit
     #[tokio::test(start_paused = true)]
     async fn attempts_above_the_limit_of_the_client_are_cut_to_it() {
         let layers = layers();
@@ -164,7 +166,8 @@ mod tests {
     // catalogue: X-hedge-needs-safety
     #[test]
     fn hedging_a_method_with_effects_is_refused_by_name_and_changes_nothing() {
-        let json = r#"{ "methodConfig": [{ "name": [{ "service": "bank.Bank", "method": "Withdraw" }],
+        let json = r#"{ "methodConfig": [{
+            "name": [{ "service": "bank.Bank", "method": "Withdraw" }],
             "hedgingPolicy": { "maxAttempts": 2 } }],
             "retryThrottling": { "maxTokens": 10, "tokenRatio": 1 } }"#;
         let config = ServiceConfig::parse(json).unwrap();

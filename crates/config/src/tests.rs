@@ -98,6 +98,7 @@ const TOKEN_RATIO: &str = "a number of at least 0.001";
 // === the text, and names ===
 
 // C-core: JsonParseError.
+// catalogue: CU-config-json-parse-error
 #[test]
 fn a_text_that_is_not_json_is_refused_by_line_and_column() {
     for (text, place) in [
@@ -123,6 +124,7 @@ fn json_of_any_depth_is_refused_and_not_a_stack_overflow() {
 }
 
 // C-core: EmptyConfig.
+// catalogue: CU-config-empty
 #[test]
 fn an_empty_config_says_nothing() {
     for json in [
@@ -169,6 +171,7 @@ fn a_value_of_the_wrong_type_is_named_wherever_it_stands() {
 }
 
 // C-core: SkipMethodConfigWithNoNameOrEmptyName.
+// catalogue: CU-config-skips-no-name
 #[test]
 fn an_entry_without_names_is_skipped_but_checked() {
     for names in [json!([]), json!(null)] {
@@ -185,6 +188,7 @@ fn an_entry_without_names_is_skipped_but_checked() {
 
 // C-core: duplicate names, six cases, with null and "" for a method and for a service.
 // grpc-java ManagedChannelServiceConfigTest: duplicate method, duplicate service, across configs.
+// catalogue: CU-config-names, JV-config-names
 #[test]
 fn a_name_stands_once_in_a_config_however_it_is_written() {
     const RULE: &str = "a name that is nowhere else in the config";
@@ -229,6 +233,7 @@ fn a_method_needs_its_service() {
 }
 
 // C-core: valid names and parser scoping; grpc-java: default selector.
+// catalogue: CU-config-scoping, JV-config-default-selector
 #[test]
 fn a_method_has_its_own_entry_else_that_of_its_service_else_the_default() {
     let config = json!({ "methodConfig": [
@@ -262,6 +267,7 @@ fn a_method_has_its_own_entry_else_that_of_its_service_else_the_default() {
 // === methodConfig ===
 
 // C-core: ValidTimeout, ValidWaitForReady. grpc-js reads "0.5s" as 5 ns.
+// catalogue: CU-config-timeout-and-wait-for-ready, D16, X-timeouts-with-fractions
 #[test]
 fn the_settings_of_an_entry_are_read() {
     let config = json!({ "methodConfig": [{
@@ -288,6 +294,7 @@ fn the_settings_of_an_entry_are_read() {
 }
 
 // C-core: InvalidTimeout, InvalidWaitForReady.
+// catalogue: CU-config-timeout-and-wait-for-ready
 #[test]
 fn the_settings_of_an_entry_are_checked() {
     for value in [json!("1sec"), json!(1), json!("-1s"), json!("315576000001s"), json!({})] {
@@ -325,6 +332,7 @@ fn a_field_that_is_null_is_absent() {
 }
 
 // grpc-js refuses the pair too; grpc-java then throws on every call.
+// catalogue: D10, X-both-policies
 #[test]
 fn an_entry_with_both_policies_is_refused() {
     let mut config = entry("retryPolicy", &retry());
@@ -335,6 +343,7 @@ fn an_entry_with_both_policies_is_refused() {
 // === retryPolicy ===
 
 // C-core: ValidRetryPolicy. grpc-js: accept valid. grpc-go TestParseRetryPolicy: valid.
+// catalogue: CU-config-valid-retry-policy, JS-config-valid, GO25
 #[test]
 fn a_retry_policy_is_read() {
     let expected = RetryPolicy {
@@ -368,6 +377,7 @@ fn what_no_rule_forbids_is_kept_as_it_is() {
 }
 
 // C-core: InvalidRetryPolicyWrongType.
+// catalogue: CU-config-invalid-retry-policy
 #[test]
 fn a_policy_is_an_object() {
     for kind in ["retryPolicy", "hedgingPolicy"] {
@@ -379,6 +389,8 @@ fn a_policy_is_an_object() {
 
 // C-core: InvalidRetryPolicyRequiredFieldsMissing. grpc-js: reject omitted maxAttempts,
 // initialBackoff, maxBackoff, multiplier, codes. grpc-go: missing maxAttempts, no codes.
+// catalogue: CU-config-invalid-retry-policy, JS-config-retry-rejects
+// catalogue: JV-policy-get-retry-policies
 #[test]
 fn a_retry_policy_needs_its_five_fields() {
     let expected =
@@ -399,6 +411,7 @@ fn a_retry_policy_needs_its_five_fields() {
 
 // C-core: InvalidRetryPolicyMaxAttemptsWrongType, …BadValue. grpc-js: low maxAttempts, for retries
 // and for hedging. grpc-go: negative maxAttempts.
+// catalogue: CU-config-invalid-retry-policy, JS-config-retry-rejects, GO25
 #[test]
 fn max_attempts_are_two_or_more() {
     let low = [json!(1), json!(0), json!(-3), json!("1"), json!(1.0)];
@@ -426,6 +439,7 @@ fn max_attempts_are_two_or_more() {
 
 // C-core: InvalidRetryPolicyInitialBackoffWrongType, …BadValue, MaxBackoffWrongType, …BadValue.
 // grpc-js: non-numeric and no-`s` initialBackoff and maxBackoff. grpc-go: zero of either.
+// catalogue: CU-config-invalid-retry-policy, JS-config-retry-rejects
 #[test]
 fn backoffs_are_durations_above_0() {
     let wrong = [json!(1), json!(1.5), json!([]), json!({ "seconds": 1 }), json!(true)];
@@ -439,6 +453,7 @@ fn backoffs_are_durations_above_0() {
 
 // C-core: InvalidRetryPolicyBackoffMultiplierWrongType, …BadValue. grpc-js: negative multiplier.
 // grpc-go: zero multiplier.
+// catalogue: CU-config-invalid-retry-policy
 #[test]
 fn the_multiplier_is_a_number_above_0() {
     let wrong = [json!([]), json!("x"), json!(""), json!("NaN"), json!("Infinity"), json!(true)];
@@ -454,6 +469,7 @@ fn the_multiplier_is_a_number_above_0() {
 // C-core: InvalidRetryPolicyEmptyRetryableStatusCodes, RetryableStatusCodesWrongType,
 // …ElementsWrongType, UnparsableRetryableStatusCodes. grpc-js: empty codes, unknown name,
 // out-of-range number; bad codes ×2 of hedging.
+// catalogue: CU-config-invalid-retry-policy
 #[test]
 fn status_codes_are_a_list_of_known_codes() {
     let empty = "a list of at least one status code";
@@ -487,6 +503,7 @@ fn status_codes_are_a_list_of_known_codes() {
     }
 }
 
+// catalogue: D08, X-integer-and-lower-case-codes
 #[test]
 fn a_status_code_is_its_integer_or_its_name_in_any_case() {
     for code in cinchona_core::code::all() {
@@ -503,6 +520,7 @@ fn a_status_code_is_its_integer_or_its_name_in_any_case() {
 // C-core: ValidRetryPolicyWithPerAttemptRecvTimeout, …AndUnsetRetryableStatusCodes. That it is
 // IgnoredWhenHedgingDisabled is a matter of who applies the config.
 // grpc-java ManagedChannelServiceConfigTest: per-attempt timeout ×4.
+// catalogue: CU-config-per-attempt-timeout
 #[test]
 fn a_per_attempt_timeout_may_stand_instead_of_status_codes() {
     let timed = with(retry(), "perAttemptRecvTimeout", json!("1.5s"));
@@ -519,6 +537,7 @@ fn a_per_attempt_timeout_may_stand_instead_of_status_codes() {
 }
 
 // C-core: InvalidRetryPolicyPerAttemptRecvTimeoutUnparsable, …WrongType, …BadValue.
+// catalogue: CU-config-per-attempt-timeout
 #[test]
 fn a_per_attempt_timeout_is_a_duration_above_0() {
     let wrong = [json!("1sec"), json!(1), json!([]), json!("0s"), json!("-1s")];
@@ -528,6 +547,7 @@ fn a_per_attempt_timeout_is_a_duration_above_0() {
 // === hedgingPolicy ===
 
 // grpc-js: hedging, accept ×n. grpc-java HedgingPolicyTest wants a delay, against gRFC A6.
+// catalogue: JS-config-hedging-accepts, JV-policy-get-hedging-policies, X-hedge-delay-absent
 #[test]
 fn a_hedging_policy_needs_only_its_attempts() {
     let expected = HedgingPolicy {
@@ -545,6 +565,7 @@ fn a_hedging_policy_needs_only_its_attempts() {
 }
 
 // grpc-js: hedging, reject omitted maxAttempts, bad delay ×2.
+// catalogue: JS-config-hedging-rejects
 #[test]
 fn a_hedging_policy_is_checked() {
     field_refused("hedgingPolicy", "maxAttempts", ATTEMPTS, &[json!(null)]);
@@ -558,6 +579,7 @@ fn a_hedging_policy_is_checked() {
 
 // C-core: ValidRetryThrottling. grpc-java RetryPolicyTest: getThrottle. An integer tokenRatio
 // counts as 0.001 in C-core.
+// catalogue: CU-config-throttling, JV-policy-get-throttle, D05
 #[test]
 fn throttling_is_read_in_thousandths_and_what_is_finer_is_cut_off() {
     for (tokens, ratio, max_tokens, token_ratio) in [
@@ -577,6 +599,7 @@ fn throttling_is_read_in_thousandths_and_what_is_finer_is_cut_off() {
 }
 
 // C-core: RetryThrottlingMissingFields. grpc-js: omitted maxTokens, omitted tokenRatio.
+// catalogue: CU-config-throttling, JS-config-throttling-rejects
 #[test]
 fn throttling_needs_both_fields() {
     let max_tokens = ("retryThrottling.maxTokens".to_owned(), "absent".to_owned(), MAX_TOKENS);
@@ -589,6 +612,7 @@ fn throttling_needs_both_fields() {
 
 // C-core: InvalidRetryThrottlingNegativeMaxTokens, InvalidRetryThrottlingInvalidTokenRatio.
 // grpc-js: large maxTokens, zero maxTokens, zero tokenRatio.
+// catalogue: CU-config-throttling
 #[test]
 fn throttling_is_checked() {
     for value in [json!(-2), json!(0), json!(0.0009), json!(1000.001), json!(1001), json!("x")] {

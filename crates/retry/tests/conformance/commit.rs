@@ -20,7 +20,7 @@ async fn a_message_before_the_failure_commits() {
     assert_eq!((client.server.attempts(), code(&outcome)), (1, Code::Unavailable));
 }
 
-// catalogue: CC21, CC25
+// catalogue: CC21
 #[tokio::test(start_paused = true)]
 async fn the_answer_of_a_retry_is_read_once() {
     let (client, outcome) = play(retrying(4), [unavailable(), ok()]).await;

@@ -23,7 +23,7 @@ async fn a_backoff_that_outlasts_the_deadline_is_not_begun() {
     assert_eq!(client.gaps()[1..], [100, 200]);
 }
 
-// catalogue: CC08, CC06, DN-Deadline-ExceedAfterServerCall, CU-deadline
+// catalogue: CC08, CC06, DN-Deadline-ExceedAfterServerCall
 #[tokio::test(start_paused = true)]
 async fn an_attempt_in_flight_is_ended_and_reset_at_the_deadline() {
     let mut client = Client::new(&retrying(4), [unavailable(), Answer::Hang]);

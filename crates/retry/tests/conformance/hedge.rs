@@ -21,7 +21,8 @@ async fn arrivals(layer: RetryLayer, script: Vec<Answer>) -> (Vec<u64>, Code, Cl
     (client.server.received().iter().map(at).collect(), code(&outcome), client)
 }
 
-// catalogue: JS-hedging-basic, JV-hedging-receiveHeaders, DN-OneAttempt-Success, X-slow-first-fast-second
+// catalogue: JS-hedging-basic, JV-hedging-receiveHeaders, DN-OneAttempt-Success
+// catalogue: X-slow-first-fast-second
 #[tokio::test(start_paused = true)]
 async fn a_slow_attempt_is_overtaken_and_reset() {
     let (at, code, client) = arrivals(hedging(4, 100), vec![after(1000, ok()), ok()]).await;
@@ -31,7 +32,8 @@ async fn a_slow_attempt_is_overtaken_and_reset() {
     assert_eq!((at, code), (vec![0], Code::Ok));
 }
 
-// catalogue: D09, JS-hedging-few, X-non-fatal-launches-at-once, DN-NoActiveCalls-WaitsForNextCall
+// catalogue: D09, JS-hedging-few, X-non-fatal-launches-at-once
+// catalogue: DN-NoActiveCalls-WaitsForNextCall
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_is_not_fatal_begins_the_next_attempt_at_once() {
     let (at, code, _) = arrivals(hedging(4, 1000), vec![unavailable(), unavailable(), ok()]).await;
@@ -80,7 +82,8 @@ async fn without_a_delay_all_begin_at_once() {
     assert_eq!(client.previous(), [None, Some(1), Some(2)]);
 }
 
-// catalogue: D15, X-hedge-pushback-larger, JV-hedging-pushback-positive, DN-PushbackDelay-Updates
+// catalogue: D15, X-hedge-pushback-larger, JV-hedging-pushback-positive
+// catalogue: DN-PushbackDelay-Updates
 #[tokio::test(start_paused = true)]
 async fn pushback_moves_the_next_attempt_later_or_earlier() {
     for delay in [1000, 100] {
@@ -90,7 +93,8 @@ async fn pushback_moves_the_next_attempt_later_or_earlier() {
     }
 }
 
-// catalogue: D15, D18, X-hedge-freeze, JV-hedging-pushback-negative, DN-PushbackStop-SuccessAfter
+// catalogue: D15, D18, X-hedge-freeze, JV-hedging-pushback-negative
+// catalogue: DN-PushbackStop-SuccessAfter
 #[tokio::test(start_paused = true)]
 async fn pushback_that_forbids_more_leaves_those_under_way_alone() {
     for stop in ["-1", "xxx"] {
@@ -102,7 +106,8 @@ async fn pushback_that_forbids_more_leaves_those_under_way_alone() {
     }
 }
 
-// catalogue: D15, JV-hedging-throttledByHedgingStreams, X-hedge-throttle-at-send, DN-TriggerRetryThrottling
+// catalogue: D15, JV-hedging-throttledByHedgingStreams, X-hedge-throttle-at-send
+// catalogue: DN-TriggerRetryThrottling
 #[tokio::test(start_paused = true)]
 async fn hedges_are_throttled_when_they_are_to_be_sent() {
     let layer = hedging(3, 100).with_throttle(4.0, 0.5).unwrap();

@@ -1,7 +1,8 @@
 //! The cases of gRPC's own test suites, and those that no suite has.
 //!
-//! A line `catalogue: ID, ID` above a test names the cases that it covers; `catalogue.txt` lists all
-//! cases. The test in `table.rs` keeps the two together and writes `CONFORMANCE.md`.
+//! A comment that begins with `catalogue:` above a test names the cases that it covers;
+//! `catalogue.txt` lists all cases. The test in `table.rs` keeps the two together and writes
+//! `CONFORMANCE.md`.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod buffer;

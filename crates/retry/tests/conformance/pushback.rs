@@ -12,7 +12,7 @@ async fn pushback_is_the_wait_to_the_millisecond_and_the_backoff_begins_anew() {
     assert_eq!(client.gaps(), [100, 20, 100, 200]);
 }
 
-// catalogue: CC27, GO13, JV-pushback-noRetry, DN-PushbackStop, CU-state-pushback
+// catalogue: CC27, GO13, JV-pushback-noRetry, DN-PushbackStop, CU-retry-state
 #[tokio::test(start_paused = true)]
 async fn negative_pushback_ends_the_call() {
     let (client, outcome) =

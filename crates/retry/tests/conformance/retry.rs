@@ -29,7 +29,7 @@ async fn seven_calls_in_a_row_follow_their_scripts() {
     }
 }
 
-// catalogue: CC15, CC16, CC22, JS-retry-unknown-code
+// catalogue: CC15, CC16, JS-retry-unknown-code
 #[tokio::test(start_paused = true)]
 async fn a_code_that_is_not_listed_ends_the_call() {
     for bad in [Code::InvalidArgument, Code::Unknown, Code::DataLoss] {
@@ -53,7 +53,7 @@ async fn the_last_failure_is_the_calls_once_attempts_are_exhausted() {
     assert_eq!(ledger(&outcome).stopped(), Stop::Exhausted);
 }
 
-// catalogue: JV-expBackoff, X-first-backoff-capped, D13, CU-state-delay
+// catalogue: JV-expBackoff, X-first-backoff-capped, D13, CU-retry-state
 #[tokio::test(start_paused = true)]
 async fn waits_grow_to_their_cap_which_holds_for_the_first_as_well() {
     let (client, _) = play(retrying(6), [unavailable()]).await;
@@ -76,7 +76,7 @@ async fn a_wait_that_rounds_to_nothing_is_no_wait() {
     tokio::time::timeout(ms(1000), calls).await.expect("no call hangs");
 }
 
-// catalogue: CC09, GO21, JS-retry-disabled, JS-retry-not-configured, CU-state-no-policy
+// catalogue: CC09, GO21, JS-retry-disabled, JS-retry-not-configured, CU-retry-state
 #[tokio::test(start_paused = true)]
 async fn without_a_policy_there_is_one_attempt() {
     for policy in [Policy::default(), retry(1, [Code::Unavailable]).into()] {
@@ -85,7 +85,7 @@ async fn without_a_policy_there_is_one_attempt() {
     }
 }
 
-// catalogue: CC14, GO22
+// catalogue: CC14
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_cannot_be_made_is_retried_by_the_policy() {
     let mut client = Client::new(&retrying(4), [ok()]);
@@ -96,7 +96,7 @@ async fn a_connection_that_cannot_be_made_is_retried_by_the_policy() {
     assert_eq!((client.network.connects(), Instant::now() - began), (4, ms(700)));
 }
 
-// catalogue: CC23, CC24, X-metadata-on-every-attempt, JV-everythingDrained
+// catalogue: CC23, X-metadata-on-every-attempt, JV-everythingDrained
 #[tokio::test(start_paused = true)]
 async fn every_attempt_carries_the_applications_metadata_but_not_its_reserved_header() {
     let mut client = Client::new(&retrying(3), [unavailable(), unavailable(), ok()]);
@@ -124,7 +124,7 @@ async fn deadline_exceeded_from_the_server_is_a_code_like_any_other() {
     assert_eq!((client.server.attempts(), code(&outcome)), (2, Code::Ok));
 }
 
-// catalogue: JV-updateHeaders, CU-interceptor
+// catalogue: X-per-method-policies
 #[tokio::test(start_paused = true)]
 async fn each_method_has_its_own_policy() {
     let mut policies = cinchona_core::PerMethod::new();

@@ -62,7 +62,8 @@ fn reading(
     (network.serve_service(service), seen)
 }
 
-// catalogue: CC28, GO06, GO07, GO12, DN-ClientStreaming-MultipleWritesAndRetries, JV-operationsWhileDraining
+// catalogue: CC28, GO06, GO07, GO12, DN-ClientStreaming-MultipleWritesAndRetries
+// catalogue: JV-operationsWhileDraining
 #[tokio::test(start_paused = true)]
 async fn messages_that_were_sent_are_replayed_and_the_stream_goes_on() {
     let network = Network::new();
@@ -147,7 +148,8 @@ async fn a_stream_without_messages_is_retried_too() {
     assert_eq!((code(&outcome), client.server.attempts()), (Code::Ok, 2));
 }
 
-// catalogue: JV-hedging-perRpcBufferLimitExceeded, JV-hedging-channelBufferLimitExceeded, DN-WriteLargeMessageCausingCommit
+// catalogue: JV-hedging-perRpcBufferLimitExceeded, JV-hedging-channelBufferLimitExceeded
+// catalogue: DN-WriteLargeMessageCausingCommit
 #[tokio::test(start_paused = true)]
 async fn a_hedged_stream_that_outgrows_its_buffer_goes_on_with_one_attempt() {
     let network = Network::new();
@@ -190,7 +192,7 @@ async fn every_hedge_of_a_stream_gets_every_message() {
     assert_eq!(*seen.lock().unwrap(), [all.clone(), all]);
 }
 
-// catalogue: CC13, CC10
+// catalogue: CC10
 #[tokio::test(start_paused = true)]
 async fn the_buffer_is_not_filled_while_no_attempt_is_in_flight() {
     let network = Network::new();

@@ -6,7 +6,8 @@ fn refused() -> Answer {
     Answer::Reset(h2::Reason::REFUSED_STREAM)
 }
 
-// catalogue: D06, GO23, JV-transparentRetry-onlyOnceOnRefused, JV-noRetry-transparentRetry, X-refused-first
+// catalogue: D06, GO23, JV-transparentRetry-onlyOnceOnRefused, JV-noRetry-transparentRetry
+// catalogue: X-refused-first
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_was_turned_away_is_repeated_once_even_without_a_policy() {
     for (script, attempts, expected) in [
