@@ -1,7 +1,7 @@
 //! The server's stack.
 
 use crate::{DESCRIPTORS, pb::calculator_server::CalculatorServer, service::Calculator};
-use cinchona::{core::BoxError, fault::FaultLayer};
+use cinchona::{core::BoxError, deadline::ServerDeadlineLayer, fault::FaultLayer};
 use std::{any::Any, future::Future, io, net::SocketAddr, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::Stream;
@@ -48,6 +48,8 @@ where
         .layer(TraceLayer::new_for_grpc())
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
         .layer(catching_panics())
+        // Drops the work that nobody waits for any more, and tells the handler how long it has.
+        .layer(ServerDeadlineLayer::new())
         // Innermost: what is injected looks as if the service had done it.
         .layer(faults)
         .add_service(health_service)

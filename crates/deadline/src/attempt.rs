@@ -1,7 +1,7 @@
 //! The time limit of one attempt.
 
-use crate::bound::{BoundBody, Readied, ResponseFuture};
-use cinchona_core::{BoxError, Deadline};
+use crate::bound::{Bound, BoundBody, Readied, ResponseFuture};
+use cinchona_core::{BoxError, Deadline, Mode, Switch};
 use http_body::Body;
 use std::{
     task::{Context, Poll},
@@ -13,9 +13,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// Applies [`AttemptTimeout`] to a service; 2 s unless said otherwise.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AttemptTimeoutLayer {
     limit: Duration,
+    switch: Switch,
 }
 
 /// Ends an attempt that is not over within a limit with `DEADLINE_EXCEEDED`.
@@ -26,6 +27,7 @@ pub struct AttemptTimeoutLayer {
 pub struct AttemptTimeout<S> {
     inner: Readied<S>,
     limit: Duration,
+    switch: Switch,
 }
 
 /// Another limit for the attempts of one call, put into the request's extensions; `None` lifts it,
@@ -42,8 +44,14 @@ pub struct AttemptLimit(pub Option<Duration>);
 
 impl AttemptTimeoutLayer {
     /// Bounds each attempt by `limit`. Any duration is valid; zero ends all attempts.
-    pub const fn new(limit: Duration) -> Self {
-        Self { limit }
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, switch: Switch::default() }
+    }
+
+    /// Lets `switch` decide whether attempts are ended, only counted, or not watched. The call's
+    /// own deadline is not this layer's to switch.
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch, ..self }
     }
 }
 
@@ -57,7 +65,11 @@ impl<S> Layer<S> for AttemptTimeoutLayer {
     type Service = AttemptTimeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AttemptTimeout { inner: Readied::new(inner), limit: self.limit }
+        AttemptTimeout {
+            inner: Readied::new(inner),
+            limit: self.limit,
+            switch: self.switch.clone(),
+        }
     }
 }
 
@@ -86,13 +98,19 @@ where
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
+        let mode = self.switch.mode();
         let limit =
             request.extensions().get().map_or(Some(self.limit), |limit: &AttemptLimit| limit.0);
         let attempt = limit.map(|limit| Deadline::after(limit, now));
+        let attempt = attempt.filter(|_| mode != Mode::Off);
         let (deadline, what) = match (attempt, call) {
             (None, None) => return self.inner.call(request, None),
             (Some(attempt), Some(call)) if call <= attempt => (call, "call deadline"),
             (None, Some(call)) => (call, "call deadline"),
+            (Some(attempt), _) if mode == Mode::Shadow => {
+                let bound = Bound::new("attempt timeout", attempt, &request, now);
+                return self.inner.call(request, Some(bound.counting(self.switch.clone())));
+            }
             (Some(attempt), _) => (attempt, "attempt timeout"),
         };
         self.inner.call_until(request, (deadline, what), now)

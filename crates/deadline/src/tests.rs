@@ -2,7 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Elapsed, Verdict, error::find_cause};
+use cinchona_core::{BoxError, Deadline, Elapsed, Mode, Switch, Verdict, error::find_cause};
 use http_body_util::{BodyExt, StreamBody, channel::Channel};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, advance};
@@ -237,4 +237,117 @@ async fn a_place_in_the_queue_is_kept_and_given_back() {
     }
     service.oneshot(request()).await.unwrap();
     assert_eq!(Instant::now() - began, ms(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_a_limit_that_is_exceeded_is_counted_and_the_call_goes_on() {
+    let (call, attempt) = (Switch::new(Mode::Shadow), Switch::new(Mode::Shadow));
+    let slow = service_fn(|request: Request| async move {
+        assert!(!request.headers().contains_key("grpc-timeout"));
+        tokio::time::sleep(ms(50)).await;
+        Ok::<_, Status>(Response::new(Body::empty()))
+    });
+    let stack = tower::ServiceBuilder::new()
+        .layer(CallDeadlineLayer::new().with_limit(ms(20)).with_switch(call.clone()))
+        .layer(AttemptTimeoutLayer::new(ms(10)).with_switch(attempt.clone()))
+        .service(slow);
+    stack.clone().oneshot(request()).await.unwrap();
+    assert_eq!((call.would_have(), attempt.would_have()), (1, 1));
+    call.set(Mode::Off);
+    attempt.set(Mode::Off);
+    stack.clone().oneshot(request()).await.unwrap();
+    assert_eq!((call.would_have(), attempt.would_have()), (1, 1));
+    call.set(Mode::Enforce);
+    // From now on the deadline is stamped, which the service above refuses.
+    assert!(tokio::spawn(stack.oneshot(request())).await.is_err());
+}
+
+mod server {
+    use super::*;
+    use cinchona_core::Inbound;
+
+    fn served(
+        layer: ServerDeadlineLayer,
+        took: Duration,
+    ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
+        layer.layer(service_fn(move |_: Request| async move {
+            tokio::time::sleep(took).await;
+            Ok(Response::new(Body::empty()))
+        }))
+    }
+
+    async fn ask(
+        service: impl Service<Request, Response = Response, Error = Infallible>,
+        timeout: &str,
+    ) -> (Option<Code>, Duration) {
+        let began = Instant::now();
+        let request = if timeout.is_empty() { request() } else { with_timeout(timeout) };
+        let response = service.oneshot(request).await.unwrap();
+        (cinchona_core::status::code(response.headers()), Instant::now() - began)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_dropped_at_the_callers_deadline() {
+        let service = served(ServerDeadlineLayer::new(), ms(1000));
+        let (code, took) = ask(service.clone(), "100m").await;
+        assert!(code == Some(Code::DeadlineExceeded) && took <= ms(100), "{took:?}");
+        assert_eq!(ask(service.clone(), "2S").await, (None, ms(1000)));
+        assert_eq!(ask(service, "").await, (None, ms(1000)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_not_begun_after_its_deadline_or_for_a_malformed_one() {
+        let service = served(ServerDeadlineLayer::new(), ms(1000));
+        for (timeout, code) in [("0m", Code::DeadlineExceeded), ("soon", Code::Internal)] {
+            assert_eq!(ask(service.clone(), timeout).await, (Some(code), ms(0)));
+        }
+        let limited = served(ServerDeadlineLayer::new().with_limit(ms(50)), ms(1000));
+        assert!(ask(limited, "").await.1 <= ms(50));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hopeless_calls_are_counted_first_and_refused_once_that_is_wanted() {
+        let switch = Switch::new(Mode::Shadow);
+        let layer = ServerDeadlineLayer::new().with_hopeless(switch.clone());
+        let service = served(layer, ms(200));
+        for _ in 0..100 {
+            assert_eq!(ask(service.clone(), "1S").await.0, None);
+        }
+        assert!(ask(service.clone(), "100m").await.1 > ms(90));
+        assert_eq!(switch.would_have(), 1);
+        switch.set(Mode::Enforce);
+        assert_eq!(ask(service.clone(), "100m").await, (Some(Code::DeadlineExceeded), ms(0)));
+        assert_eq!(ask(service, "1S").await.0, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_at_the_deadline_with_trailers_that_say_so() {
+        let streaming = service_fn(|_: Request| async {
+            let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+            sender.send_data("first".into()).await.unwrap();
+            std::mem::forget(sender);
+            Ok::<_, Infallible>(Response::new(Body::new(body)))
+        });
+        let service = ServerDeadlineLayer::new().layer(streaming);
+        let mut body = service.oneshot(with_timeout("100m")).await.unwrap().into_body();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        let last = body.frame().await.unwrap().unwrap();
+        assert_eq!(last.trailers_ref().unwrap()["grpc-status"], "4");
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_handler_finds_the_deadline_and_which_retry_it_serves() {
+        let service = service_fn(|request: Request| async move {
+            let inbound = Inbound::current().unwrap();
+            let deadline = request.extensions().get::<Deadline>().copied();
+            assert_eq!((inbound.deadline, inbound.previous_attempts), (deadline, 2));
+            assert_eq!(deadline.unwrap().remaining(Instant::now()), ms(100));
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
+        let mut request = with_timeout("100m");
+        request.headers_mut().insert("grpc-previous-rpc-attempts", "2".parse().unwrap());
+        ServerDeadlineLayer::new().layer(service).oneshot(request).await.unwrap();
+        assert!(Inbound::current().is_none());
+    }
 }

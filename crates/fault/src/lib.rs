@@ -53,7 +53,7 @@ mod plan;
 pub use counters::{Counters, Snapshot};
 pub use plan::{Faults, When};
 
-use cinchona_core::{Invalid, code};
+use cinchona_core::{Invalid, Mode, Switch, code};
 use counters::Cells;
 use pin_project_lite::pin_project;
 use plan::Plan;
@@ -74,6 +74,7 @@ use tower_service::Service;
 pub struct FaultLayer {
     faults: Arc<Faults>,
     counters: Counters,
+    switch: Switch,
 }
 
 /// Fails and delays requests before they reach a service, and replies after they leave it.
@@ -82,6 +83,7 @@ pub struct Fault<S> {
     inner: S,
     faults: Arc<Faults>,
     counters: Counters,
+    switch: Switch,
 }
 
 pin_project! {
@@ -131,7 +133,13 @@ impl FaultLayer {
     /// # Errors
     /// When a rate is not in 0 to 1, or the code is `OK`.
     pub fn new(faults: Faults) -> Result<Self, Invalid> {
-        Ok(Self { faults: Arc::new(faults.checked()?), counters: Counters::default() })
+        let faults = Arc::new(faults.checked()?);
+        Ok(Self { faults, counters: Counters::default(), switch: Switch::default() })
+    }
+
+    /// Lets `switch` decide whether faults are injected, only counted, or not drawn.
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch, ..self }
     }
 
     /// What it has injected so far, into all the services it was applied to.
@@ -144,7 +152,12 @@ impl<S> Layer<S> for FaultLayer {
     type Service = Fault<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Fault { inner, faults: self.faults.clone(), counters: self.counters.clone() }
+        Fault {
+            inner,
+            faults: self.faults.clone(),
+            counters: self.counters.clone(),
+            switch: self.switch.clone(),
+        }
     }
 }
 
@@ -165,14 +178,20 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let path = request.uri().path();
         let cells = self.counters.cells();
-        let counted = self.faults.concern(path);
-        let Plan { delay, fail } = if counted {
+        let mode = self.switch.mode();
+        let counted = mode != Mode::Off && self.faults.concern(path);
+        let mut plan = if counted {
             cells.matched.count();
             self.faults.plan(path, request.headers(), cells.requests.count())
         } else {
             cells.exempt.count();
             Plan::default()
         };
+        if mode == Mode::Shadow && plan != Plan::default() {
+            self.switch.count();
+            plan = Plan::default();
+        }
+        let Plan { delay, fail } = plan;
         report(&self.faults, &request, delay.is_some(), fail);
         let stage = match (delay, fail) {
             (Some(delay), _) => {

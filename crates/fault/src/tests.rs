@@ -200,3 +200,19 @@ fn a_future_that_is_only_made_counts_as_abandoned() {
     drop(layer.layer(service).call(request()));
     assert_eq!(layer.counters().snapshot().abandoned, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_faults_are_counted_and_not_injected() {
+    let switch = Switch::new(Mode::Shadow);
+    let layer = FaultLayer::new(failing(When::Before)).unwrap().with_switch(switch.clone());
+    let service = layer.layer(service_fn(|_: http::Request<Body>| async {
+        Ok::<_, Infallible>(http::Response::new(Body::empty()))
+    }));
+    for (mode, failed, counted) in
+        [(Mode::Shadow, false, 1), (Mode::Off, false, 1), (Mode::Enforce, true, 1)]
+    {
+        switch.set(mode);
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!((code_of(&response).is_some(), switch.would_have()), (failed, counted));
+    }
+}
