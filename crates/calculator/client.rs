@@ -30,24 +30,33 @@ pub struct Settings {
     pub rng: Rng,
 }
 
+/// The layers, which can still be changed while a client that was made of them is running.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    /// The call's deadline.
+    pub deadline: CallDeadlineLayer,
+    /// Retries and hedges.
+    pub retry: RetryLayer,
+    /// The time limit of an attempt.
+    pub attempt: AttemptTimeoutLayer,
+}
+
 /// Puts the layers around `channel`.
-pub fn stack<C>(channel: C, settings: &Settings) -> Stack<C> {
-    let Settings { deadline, timeout, retry, ref rng } = *settings;
-    let deadline = deadline
-        .map_or(CallDeadlineLayer::new(), |limit| CallDeadlineLayer::new().with_limit(limit));
+pub fn stack<C>(channel: C, layers: &Layers) -> Stack<C> {
+    let Layers { deadline, retry, attempt } = layers.clone();
     ServiceBuilder::new()
         // Outermost: whatever goes on below, the caller gets an answer in time.
         .layer(deadline)
         // Around the timeout, so that an attempt which takes too long is one that failed.
-        .layer(RetryLayer::new(retry, methods()).with_rng(rng.clone()))
+        .layer(retry)
         // Innermost: waiting for the channel, and for a connection, counts as well.
-        .layer(AttemptTimeoutLayer::new(timeout))
+        .layer(attempt)
         .service(channel)
 }
 
 /// A client over `channel`.
-pub fn client(channel: Channel, settings: &Settings) -> Client {
-    CalculatorClient::new(stack(channel, settings))
+pub fn client(channel: Channel, layers: &Layers) -> Client {
+    CalculatorClient::new(stack(channel, layers))
 }
 
 // === impl Settings ===
@@ -59,6 +68,20 @@ impl Default for Settings {
             timeout: Duration::from_secs(2),
             retry: RetryPolicy::default(),
             rng: Rng::from_os(),
+        }
+    }
+}
+
+// === impl Layers ===
+
+impl From<Settings> for Layers {
+    fn from(settings: Settings) -> Self {
+        let Settings { deadline, timeout, retry, rng } = settings;
+        let whole = CallDeadlineLayer::new();
+        Self {
+            deadline: deadline.map_or(whole.clone(), |limit| whole.with_limit(limit)),
+            retry: RetryLayer::new(retry, methods()).with_rng(rng),
+            attempt: AttemptTimeoutLayer::new(timeout),
         }
     }
 }

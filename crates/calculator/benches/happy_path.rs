@@ -81,7 +81,7 @@ fn happy_path(c: &mut Criterion) {
     let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
     measure(c, "retry", retry.layer(bare()));
     let settings = Settings { deadline: Some(limit), ..Settings::default() };
-    measure(c, "retry + deadline", stack(bare(), &settings));
+    measure(c, "retry + deadline", stack(bare(), &settings.into()));
 }
 
 criterion_group!(benches, happy_path);

@@ -1,11 +1,12 @@
 //! `calculator-client`: one call through the client's stack.
 
 use calculator::{
-    client::{Client, Settings, client},
+    client::{Client, Layers, Settings, client},
     pb::{BinaryOperation, Number, RangeRequest},
 };
 use cinchona::{
     balance,
+    config::ServiceConfig,
     core::{Invalid, Rng, code},
     retry::{Backoff, Jitter, Ledger, RetryPolicy},
 };
@@ -13,7 +14,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use humantime::parse_duration;
 use rand::RngExt;
 use std::{
+    fmt::Display,
+    fs,
     io::{self, IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -98,6 +102,23 @@ struct Options {
     #[arg(long, global = true, default_value = "deadline-exceeded")]
     #[arg(value_name = "CODES", value_delimiter = ',', value_parser = parse_code)]
     retry_on: Vec<Code>,
+
+    /// A gRPC service config (JSON), in place of --max-retries, --backoff, --jitter and --retry-on
+    #[arg(long, global = true, value_name = "FILE")]
+    service_config: Option<PathBuf>,
+}
+
+/// The layers as the options say, or the service config where there is one.
+fn layers(options: &Options) -> Result<Layers, String> {
+    let settings = settings(options).map_err(|invalid| invalid.to_string())?;
+    let layers = Layers::from(settings);
+    if let Some(file) = &options.service_config {
+        let refused = |error: &dyn Display| format!("--service-config {}: {error}", file.display());
+        let json = fs::read_to_string(file).map_err(|error| refused(&error))?;
+        let config = ServiceConfig::parse(&json).map_err(|errors| refused(&errors))?;
+        config.apply(&layers.deadline, &layers.retry).map_err(|invalid| refused(&invalid))?;
+    }
+    Ok(layers)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -113,8 +134,8 @@ async fn main() -> ExitCode {
         |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };
     let endpoint = Endpoint::from_shared(format!("http://{}", options.addr))
         .unwrap_or_else(|error| usage(format!("--addr {}: {error}", options.addr)));
-    let settings = settings(&options).unwrap_or_else(|invalid| usage(invalid.to_string()));
-    let client = client(balance::connect_lazy(endpoint), &settings);
+    let layers = layers(&options).unwrap_or_else(|error| usage(error));
+    let client = client(balance::connect_lazy(endpoint), &layers);
     match call(client, operation).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(status) => {

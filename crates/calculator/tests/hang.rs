@@ -42,7 +42,7 @@ async fn a_the_timeout_of_the_endpoint_is_deadline_exceeded() {
     let endpoint = Endpoint::from_static("http://server").timeout(LIMIT);
     let channel = endpoint.connect_with_connector_lazy(network.connector());
     let settings = Settings { timeout: SECOND, ..limited() };
-    assert_eq!(ending(client(channel, &settings).add(add(1.0, 2.0))).await, IN_TIME);
+    assert_eq!(ending(client(channel, &settings.clone().into()).add(add(1.0, 2.0))).await, IN_TIME);
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +59,8 @@ async fn c_the_timeout_of_a_tonic_server_is_deadline_exceeded() {
     let server = Server::builder().timeout(LIMIT).layer(slow).add_service(calculator);
     tokio::spawn(server.serve_with_incoming(network.incoming()));
     let settings = Settings { timeout: 2 * SECOND, ..limited() };
-    let (code, _) = ending(client(network.channel(), &settings).add(add(1.0, 2.0))).await;
+    let (code, _) =
+        ending(client(network.channel(), &settings.clone().into()).add(add(1.0, 2.0))).await;
     assert_eq!(code, Code::DeadlineExceeded);
 }
 
@@ -79,7 +80,7 @@ async fn d_a_stream_that_stalls_after_its_headers_ends() {
 async fn e_a_peer_that_accepts_and_never_speaks_is_deadline_exceeded() {
     let network = Network::new();
     let silent = network.incoming();
-    let mut client = client(network.channel(), &limited());
+    let mut client = client(network.channel(), &limited().into());
     assert_eq!(ending(client.add(add(1.0, 2.0))).await, IN_TIME);
     drop(silent);
 }
@@ -87,7 +88,7 @@ async fn e_a_peer_that_accepts_and_never_speaks_is_deadline_exceeded() {
 #[tokio::test(start_paused = true)]
 async fn h_a_balancer_without_endpoints_is_deadline_exceeded() {
     let (empty, _keep) = Channel::balance_channel::<u8>(1);
-    assert_eq!(ending(client(empty, &limited()).add(add(1.0, 2.0))).await, IN_TIME);
+    assert_eq!(ending(client(empty, &limited().into()).add(add(1.0, 2.0))).await, IN_TIME);
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,14 +98,14 @@ async fn k_a_connector_that_never_answers_is_deadline_exceeded() {
     });
     let endpoint = Endpoint::from_static("http://server").timeout(LIMIT);
     let channel = endpoint.connect_with_connector_lazy(never);
-    let mut client = client(channel, &seeded());
+    let mut client = client(channel, &seeded().into());
     assert_eq!(ending(client.add(add_within(LIMIT))).await, IN_TIME);
 }
 
 #[tokio::test(start_paused = true)]
 async fn k2_a_balancer_without_endpoints_heeds_the_timeout_of_the_request() {
     let (empty, _keep) = Channel::balance_channel::<u8>(1);
-    assert_eq!(ending(client(empty, &seeded()).add(add_within(LIMIT))).await, IN_TIME);
+    assert_eq!(ending(client(empty, &seeded().into()).add(add_within(LIMIT))).await, IN_TIME);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +116,7 @@ async fn m_a_server_killed_during_a_call_is_unavailable_and_can_be_retried() {
     ] {
         let (server, network) = (ScriptedServer::new([Answer::Hang, ok(15.0)]), Network::new());
         let _serving = network.serve_service(server.clone());
-        let mut client = client(network.channel(), &retrying(codes));
+        let mut client = client(network.channel(), &retrying(codes).into());
         let kill = async {
             while server.attempts() == 0 {
                 tokio::task::yield_now().await;

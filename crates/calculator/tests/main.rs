@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod hang;
+mod hops;
 mod programs;
 mod python;
 
@@ -45,7 +46,7 @@ fn scripted(
 ) -> (ScriptedServer, Client, Serving) {
     let (server, network) = (ScriptedServer::new(script), Network::new());
     let serving = network.serve_service(server.clone());
-    (server, client(network.channel(), settings), serving)
+    (server, client(network.channel(), &settings.clone().into()), serving)
 }
 
 /// The server's stack on an in-memory network.
@@ -115,7 +116,7 @@ async fn all_retries_time_out_and_the_call_fails_with_deadline_exceeded() {
 async fn division_by_zero_makes_exactly_one_attempt() {
     let (network, faults) = calculator(Faults::default());
     let settings = retrying([Code::DeadlineExceeded, Code::Unavailable]);
-    let mut client = client(network.channel(), &settings);
+    let mut client = client(network.channel(), &settings.clone().into());
     let status = client.divide(operation(1.0, 0.0)).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "division by zero"));
     assert_eq!(Ledger::of(&status).unwrap().stopped(), Stop::NotRetryable);
@@ -152,7 +153,7 @@ where
 async fn the_same_handler_and_client_answer_alike_bare_and_wrapped() {
     let bare = answers(CalculatorClient::new(CalculatorServer::new(Calculator))).await;
     let (network, _) = calculator(Faults::default());
-    let wrapped = answers(client(network.channel(), &seeded())).await;
+    let wrapped = answers(client(network.channel(), &seeded().into())).await;
     assert_eq!(bare, wrapped);
     let refused = Err((Code::InvalidArgument, "division by zero".to_owned()));
     let values = [vec![15.0], vec![5.0], vec![50.0], vec![2.0]].map(Ok);
@@ -164,7 +165,7 @@ async fn the_same_handler_and_client_answer_alike_bare_and_wrapped() {
 async fn a_reply_that_fails_after_execution_makes_the_calculator_at_least_once() {
     for (when, executed) in [(When::Before, 0), (When::After, 4)] {
         let (network, faults) = calculator(Faults { failure_rate: 1.0, when, ..Faults::default() });
-        let mut client = client(network.channel(), &retrying([Code::Unavailable]));
+        let mut client = client(network.channel(), &retrying([Code::Unavailable]).into());
         let status = client.add(operation(10.0, 5.0)).await.unwrap_err();
         assert_eq!(Ledger::of(&status).unwrap().attempts().len(), 4);
         assert_eq!(faults.counters().snapshot().executed, executed, "{when:?}");
@@ -176,7 +177,7 @@ async fn a_server_away_for_a_second_is_not_noticed_and_not_hammered() {
     let (network, _) = calculator(Faults::default());
     let endpoint = Endpoint::from_static("http://server");
     let channel = endpoint.connect_with_connector_lazy(Reconnect::new(network.connector()));
-    let client = client(channel, &retrying([Code::Unavailable]));
+    let client = client(channel, &retrying([Code::Unavailable]).into());
     for outage in ["at start", "between calls"] {
         let before = network.connects();
         network.refuse(true);

@@ -89,6 +89,29 @@ fn a_failed_call_exits_with_1_and_its_ledger() {
 }
 
 #[test]
+fn a_service_config_is_read_from_a_file() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (good, bad) = (dir.join("good.json"), dir.join("bad.json"));
+    let policy = |attempts: u32| {
+        format!(
+            r#"{{ "methodConfig": [{{ "name": [{{ "service": "calculator.Calculator" }}],
+            "retryPolicy": {{ "maxAttempts": {attempts}, "initialBackoff": "0.001s",
+            "maxBackoff": "0.001s", "backoffMultiplier": 1,
+            "retryableStatusCodes": ["UNAVAILABLE"] }} }}] }}"#
+        )
+    };
+    std::fs::write(&good, policy(5)).unwrap();
+    std::fs::write(&bad, policy(1)).unwrap();
+    let server = Server::start(&["--failure-rate", "1"]);
+    let args = ["add", "10", "5", "--addr", &server.addr, "--service-config"];
+    let (code, _, err) = ask(&[&args[..], &[good.to_str().unwrap()]].concat());
+    assert!(code == Some(1) && err.contains("5 attempts, stopped: exhausted"), "{err}");
+    let (code, _, err) = ask(&[&args[..], &[bad.to_str().unwrap()]].concat());
+    let place = "methodConfig[0].retryPolicy.maxAttempts";
+    assert!(code == Some(2) && err.contains(place), "{code:?} {err}");
+}
+
+#[test]
 fn bad_usage_exits_with_2_and_names_what_is_wrong() {
     for (args, said) in [
         (&["add", "10"][..], "<B>"),

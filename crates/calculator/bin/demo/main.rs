@@ -6,6 +6,7 @@ mod run;
 mod scenario;
 mod site;
 mod storm;
+mod studies;
 mod tally;
 
 use cinchona::core::BoxError;
@@ -87,7 +88,8 @@ fn demo(args: &Args) -> Result<bool, BoxError> {
             }
         }
     }
-    let report = Report { seed: args.seed, clock, scenarios: entries };
+    let studies = virtual_time()?.block_on(studies::run(args.seed))?;
+    let report = Report { seed: args.seed, clock, scenarios: entries, studies };
     report.write(&args.out)?;
     write!(io::stdout(), "{}\nreports: {}\n", report.text(), args.out.display())?;
     Ok(report.all_met())

@@ -10,6 +10,7 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) clock: &'static str,
     pub(crate) scenarios: Vec<Entry>,
+    pub(crate) studies: Vec<Study>,
 }
 
 /// A scenario and what came of it.
@@ -23,6 +24,15 @@ pub(crate) struct Entry {
     /// The same without one of the layers, in virtual time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ablations: Vec<Ablation>,
+}
+
+/// A question, and what was measured in virtual time.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Study {
+    pub(crate) question: &'static str,
+    pub(crate) answer: String,
+    pub(crate) expectation: &'static str,
+    pub(crate) met: bool,
 }
 
 /// A scenario without one of its layers.
@@ -54,7 +64,7 @@ const HEADINGS: [&str; 13] = [
 impl Report {
     /// Whether every scenario went as expected.
     pub(crate) fn all_met(&self) -> bool {
-        self.scenarios.iter().all(|entry| entry.met)
+        self.scenarios.iter().all(|entry| entry.met) && self.studies.iter().all(|study| study.met)
     }
 
     /// Writes `report.md`, `report.json` and `report.html` to `dir`.
@@ -73,6 +83,10 @@ impl Report {
             let mark = if *met { "met   " } else { "NOT MET" };
             let _ = writeln!(text, "{mark} {name}: {expectation}");
         }
+        for Study { question, answer, expectation, met } in &self.studies {
+            let mark = if *met { "met   " } else { "NOT MET" };
+            let _ = writeln!(text, "\n{question}\n  {answer}\n  {mark} {expectation}");
+        }
         if let Some(rows) = self.ablation_rows() {
             let _ = write!(text, "\nEach layer removed, in virtual time (succeeded, p99):\n\n");
             text.push_str(&aligned(&rows));
@@ -89,6 +103,11 @@ impl Report {
             let mark = if *met { "x" } else { " " };
             let _ = writeln!(text, "- [{mark}] **{name}**: {expectation}");
         }
+        text.push_str("\n## Beyond the scenarios\n\n");
+        for Study { question, answer, expectation, met } in &self.studies {
+            let mark = if *met { "x" } else { " " };
+            let _ = writeln!(text, "- [{mark}] **{question}** {answer} Expected: {expectation}.");
+        }
         if let Some(rows) = self.ablation_rows() {
             text.push_str("\n## Each layer removed\n\nSucceeded and p99, in virtual time.\n\n");
             text.push_str(&piped(&rows));
@@ -104,6 +123,15 @@ impl Report {
             let _ = write!(list, "<li class={class}><b>{name}</b>: {expectation}");
             list
         });
+        let studies = self.studies.iter().fold(String::new(), |mut list, study| {
+            let Study { question, answer, expectation, met } = study;
+            let class = if *met { "met" } else { "unmet" };
+            let _ = write!(
+                list,
+                "<li class={class}><b>{question}</b> {answer} Expected: {expectation}."
+            );
+            list
+        });
         let ablations = self.ablation_rows().map_or(String::new(), |rows| {
             let table = tagged(&rows);
             format!("<h2>Each layer removed</h2><p>Succeeded and p99, in virtual time.{table}")
@@ -116,7 +144,8 @@ impl Report {
              <div class=wide>{table}</div><p><i>Injected</i> and <i>seen</i>: failures + delays.\
              <h2>Expectations</h2><ul>{expectations}</ul>\
              <h2>Response time</h2><figure>{latency}</figure>\
-             <h2>Attempts per call</h2><figure>{attempts}</figure>{ablations}</html>\n",
+             <h2>Attempts per call</h2><figure>{attempts}</figure>\
+             <h2>Beyond the scenarios</h2><ul>{studies}</ul>{ablations}</html>\n",
             table = tagged(&self.rows()),
             latency = chart::latency(&self.scenarios),
             attempts = chart::attempts(&self.scenarios),

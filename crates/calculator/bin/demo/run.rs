@@ -97,7 +97,7 @@ async fn call(scenario: &Scenario, mut client: CalculatorClient<Boxed>, n: u32) 
 fn stack(channel: Channel, scenario: &Scenario, without: Without) -> Boxed {
     let settings = &scenario.settings;
     if matches!(without, Without::Nothing | Without::Reconnect) {
-        return boxed(client::stack(channel, settings));
+        return boxed(client::stack(channel, &settings.clone().into()));
     }
     let mut service = boxed(channel);
     if without != Without::AttemptTimeout {

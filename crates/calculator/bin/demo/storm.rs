@@ -103,7 +103,10 @@ async fn storm(args: &Args, name: &'static str, jitter: Jitter) -> Result<Storm,
         .with_codes([Code::Unavailable])?
         .with_max_retries(7)
         .with_backoff(backoff);
-    let retry = RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(args.seed));
+    // Each client is a process of its own, whose budget a single call does not use up.
+    let retry = RetryLayer::new(policy, Methods::all_idempotent())
+        .with_rng(Rng::seeded(args.seed))
+        .with_budget(None);
     let mut clients = JoinSet::new();
     for _ in 0..args.clients {
         let server = server.clone();
