@@ -101,25 +101,25 @@ pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Invalid> {
 /// `timeout` in the finest unit that takes at most 8 digits, rounded down so that the peer never
 /// works for longer than the caller waits; at least `1n`, as zero is not a legal value.
 pub fn encode_timeout(timeout: Duration) -> HeaderValue {
-    const UNITS: [(u128, u8); 6] = [
+    const MOST: u64 = 99_999_999;
+    const UNITS: [(u64, u8); 5] = [
         (1, b'n'),
         (1_000, b'u'),
         (1_000_000, b'm'),
         (1_000_000_000, b'S'),
         (60_000_000_000, b'M'),
-        (3_600_000_000_000, b'H'),
     ];
-    let nanos = timeout.as_nanos().max(1);
-    let (amount, unit) = UNITS
-        .into_iter()
-        .map(|(size, unit)| (nanos / size, unit))
-        .find(|(amount, _)| *amount <= 99_999_999)
-        .unwrap_or((99_999_999, b'H'));
-    digits_and_unit(amount, unit)
+    let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let fits = |(size, _): &(u64, u8)| nanos < (MOST + 1).saturating_mul(*size);
+    match UNITS.into_iter().find(fits) {
+        Some((size, unit)) => digits_and_unit(nanos / size, unit),
+        // More than 190 years, which `nanos` cannot hold in full.
+        None => digits_and_unit((timeout.as_secs() / 3600).min(MOST), b'H'),
+    }
 }
 
 /// Formats by hand: this is written for every attempt.
-fn digits_and_unit(mut amount: u128, unit: u8) -> HeaderValue {
+fn digits_and_unit(mut amount: u64, unit: u8) -> HeaderValue {
     let mut text = [unit; 9];
     let mut start = text.len() - 1;
     loop {

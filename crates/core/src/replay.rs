@@ -9,8 +9,9 @@
 
 mod tape;
 
+use crate::Deadline;
 use bytes::{Bytes, BytesMut};
-use http::{Request, request::Parts};
+use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use http_body::Body as _;
 use http_body_util::Full;
 use std::{
@@ -22,13 +23,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use tape::Tape;
-use tonic::body::Body;
+use tonic::{GrpcMethod, body::Body};
 
 /// A request that can be built as often as it is needed, for as long as it fits its buffer.
 #[derive(Debug)]
 pub struct Replay {
-    parts: Parts,
+    head: Head,
     body: Recording,
+    /// What came in, for the first attempt: most calls need no other.
+    first: Option<Parts>,
     built: u32,
 }
 
@@ -39,6 +42,24 @@ pub struct ReplayBuffer {
     per_call: usize,
     per_channel: usize,
     used: Arc<AtomicUsize>,
+}
+
+/// A copy of a request's parts, in as few allocations as can be: it is made for every call.
+#[derive(Debug)]
+struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: Box<[(HeaderName, HeaderValue)]>,
+    extensions: Kept,
+}
+
+/// A copy of a request's extensions.
+#[derive(Debug)]
+enum Kept {
+    /// Nothing but what generated clients and our own layers put there.
+    Known(Option<GrpcMethod<'static>>, Option<Deadline>),
+    All(Extensions),
 }
 
 #[derive(Debug)]
@@ -68,7 +89,7 @@ impl Replay {
                 Recording::Whole { bytes: whole.unwrap_or_default(), _reserved: reserved }
             }
         };
-        Self { parts, body: recording, built: 0 }
+        Self { head: Head::of(&parts), body: recording, first: Some(parts), built: 0 }
     }
 
     /// The request, for the next attempt; `None` once it no longer fits its buffer, or an attempt
@@ -79,7 +100,8 @@ impl Replay {
             Recording::Tape(tape) => Body::new(tape.play(self.built)?),
         };
         self.built += 1;
-        Some(Request::from_parts(self.parts.clone(), body))
+        let first = self.first.take().map(|parts| Request::from_parts(parts, ()));
+        Some(first.unwrap_or_else(|| self.head.again()).map(|()| body))
     }
 
     /// Whether there can be another attempt.
@@ -113,21 +135,82 @@ impl Replay {
         }
     }
 
-    /// Everything but the body.
-    pub const fn parts(&self) -> &Parts {
-        &self.parts
+    /// Where the request goes.
+    pub const fn uri(&self) -> &Uri {
+        &self.head.uri
+    }
+
+    /// The first value of a header.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.head.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value)
     }
 
     /// The parts and the bytes, if the body was complete; otherwise the request, to be sent once.
     #[expect(clippy::result_large_err, reason = "a request is moved, as everywhere in tower")]
-    pub fn into_whole(self) -> Result<(Parts, Bytes), Request<Body>> {
+    pub fn into_whole(mut self) -> Result<(Parts, Bytes), Request<Body>> {
+        let first = self.first.take();
+        let parts = first.unwrap_or_else(|| self.head.again().into_parts().0);
         match self.body {
-            Recording::Whole { bytes, .. } => Ok((self.parts, bytes)),
+            Recording::Whole { bytes, .. } => Ok((parts, bytes)),
             Recording::Tape(tape) => {
                 let body = tape.play(0).map_or_else(Body::empty, Body::new);
-                Err(Request::from_parts(self.parts, body))
+                Err(Request::from_parts(parts, body))
             }
         }
+    }
+}
+
+// === impl Head ===
+
+impl Head {
+    fn of(parts: &Parts) -> Self {
+        let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Self {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            headers: headers.collect(),
+            extensions: Kept::of(&parts.extensions),
+        }
+    }
+
+    fn again(&self) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = self.version;
+        request.headers_mut().reserve(self.headers.len());
+        for (name, value) in &self.headers {
+            request.headers_mut().append(name, value.clone());
+        }
+        *request.extensions_mut() = self.extensions.again();
+        request
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn of(extensions: &Extensions) -> Self {
+        let (method, deadline) = (extensions.get().cloned(), extensions.get().copied());
+        let known = usize::from(method.is_some()) + usize::from(deadline.is_some());
+        if extensions.len() == known {
+            Self::Known(method, deadline)
+        } else {
+            Self::All(extensions.clone())
+        }
+    }
+
+    fn again(&self) -> Extensions {
+        let mut extensions = Extensions::new();
+        match self {
+            Self::All(all) => return all.clone(),
+            Self::Known(method, deadline) => {
+                method.clone().map(|method| extensions.insert(method));
+                deadline.map(|deadline| extensions.insert(deadline));
+            }
+        }
+        extensions
     }
 }
 

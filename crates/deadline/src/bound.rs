@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Elapsed, Switch, status};
-use http::Uri;
+use http::uri::PathAndQuery;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -50,12 +50,14 @@ pin_project! {
     /// The instant, and what to say of the call when it comes.
     #[derive(Debug)]
     pub(crate) struct Bound {
+        end: Instant,
+        // Begun when there is something to wait for.
         #[pin]
-        sleep: Sleep,
+        sleep: Option<Sleep>,
         what: &'static str,
         started: Instant,
         limit: Duration,
-        uri: Uri,
+        path: Option<PathAndQuery>,
         attempt: u32,
         // Where the end is only counted.
         counting: Option<Switch>,
@@ -126,7 +128,9 @@ impl<S> Readied<S> {
         let state = match mem::replace(&mut self.readiness, Readiness::Waiting) {
             Readiness::Failed(error) => State::Failed { error: Some(error) },
             Readiness::Ready => {
-                stamp(&mut request, bound.as_ref());
+                if let Some(bound) = &bound {
+                    stamp(&mut request, Some(bound), bound.started);
+                }
                 State::Called { future: self.inner.call(request) }
             }
             Readiness::Waiting => {
@@ -147,9 +151,9 @@ impl<S: Clone> Clone for Readied<S> {
     }
 }
 
-fn stamp<B>(request: &mut http::Request<B>, bound: Option<&Bound>) {
+fn stamp<B>(request: &mut http::Request<B>, bound: Option<&Bound>, now: Instant) {
     if let Some(bound) = bound.filter(|bound| bound.counting.is_none()) {
-        Deadline(bound.sleep.deadline()).stamp(request.headers_mut(), Instant::now());
+        Deadline(bound.end).stamp(request.headers_mut(), now);
     }
 }
 
@@ -209,7 +213,7 @@ impl<S, B, F> State<S, B, F> {
                 StateProj::Waiting { service, request } => {
                     ready!(service.poll_ready(cx)).map_err(Into::into)?;
                     let Some(mut request) = request.take() else { return Poll::Pending };
-                    stamp(&mut request, bound);
+                    stamp(&mut request, bound, Instant::now());
                     service.call(request)
                 }
             };
@@ -239,11 +243,12 @@ impl Bound {
         now: Instant,
     ) -> Self {
         Self {
-            sleep: sleep_until(deadline.0),
+            end: deadline.0,
+            sleep: None,
             what,
             started: now,
             limit: deadline.remaining(now),
-            uri: request.uri().clone(),
+            path: request.uri().path_and_query().cloned(),
             attempt: status::previous_attempts(request.headers()) + 1,
             counting: None,
         }
@@ -271,11 +276,12 @@ impl Bound {
     /// The same bound for the next phase of the call: a `Sleep` cannot move once polled.
     fn again(&self) -> Self {
         Self {
-            sleep: sleep_until(self.sleep.deadline()),
+            end: self.end,
+            sleep: None,
             what: self.what,
             started: self.started,
             limit: self.limit,
-            uri: self.uri.clone(),
+            path: self.path.clone(),
             attempt: self.attempt,
             counting: self.counting.clone(),
         }
@@ -284,7 +290,8 @@ impl Bound {
     /// Reports that the instant has come.
     fn elapsed(&self, now: Instant) -> Elapsed {
         let Self { what, limit, attempt, .. } = self;
-        let (method, elapsed) = (self.uri.path(), now - self.started);
+        let method = self.path.as_ref().map_or("", PathAndQuery::path);
+        let elapsed = now - self.started;
         tracing::info!(rpc.method = method, attempt, ?limit, ?elapsed, "{what} exceeded");
         Elapsed::new(format!("{what} of {limit:?} exceeded by {method}, attempt {attempt}"))
     }
@@ -294,7 +301,13 @@ impl Future for Bound {
     type Output = Elapsed;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Elapsed> {
-        ready!(self.as_mut().project().sleep.poll(cx));
+        let mut this = self.as_mut().project();
+        if this.sleep.is_none() {
+            this.sleep.set(Some(sleep_until(*this.end)));
+        }
+        if let Some(sleep) = this.sleep.as_pin_mut() {
+            ready!(sleep.poll(cx));
+        }
         Poll::Ready(self.elapsed(Instant::now()))
     }
 }

@@ -7,10 +7,12 @@ use crate::{
     policy::{Decision, Ended, Kind, Policy, Progress, Stop},
 };
 use cinchona_core::{BoxError, Deadline, Inbound, Replay, Verdict, code, status};
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(crate) type Outcome<B> = Result<Response<B>, BoxError>;
 
@@ -49,20 +51,16 @@ impl Call {
     }
 
     pub(crate) fn path(&self) -> &str {
-        self.replay.parts().uri.path()
+        self.replay.uri().path()
     }
 
-    /// What to do after an attempt that `began` then and ended `now`.
-    pub(crate) fn judge<B>(
-        &mut self,
-        outcome: &Outcome<B>,
-        began: Instant,
-        now: Instant,
-    ) -> Decision {
+    /// What to do after an attempt that `began` then and has just ended.
+    pub(crate) fn judge<B>(&mut self, outcome: &Outcome<B>, began: Instant) -> Decision {
         let verdict = Verdict::of(outcome);
         if verdict == Verdict::Ok && self.ledger.attempts().is_empty() {
             return Decision::Stop(Stop::Succeeded);
         }
+        let now = Instant::now();
         let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
         let can_repeat = self.replay.can_repeat();
         let ended = Ended { verdict, pushback, can_repeat, now };
@@ -86,7 +84,7 @@ impl Call {
     pub(crate) fn report_retry(&mut self, wait: Duration, of: u32) {
         self.ledger.waits(wait);
         let failed = self.ledger.last_code();
-        let request_id = self.replay.parts().headers.get("x-request-id");
+        let request_id = self.replay.header(&REQUEST_ID);
         tracing::info!(
             rpc.method = self.path(),
             attempt = self.progress.attempts,

@@ -51,7 +51,7 @@ where
         let began = Instant::now();
         call.progress.stamp(request.headers_mut(), call.progress.attempts, began);
         outcome = within_deadline(&call, ready_and_call(&mut service, request)).await;
-        decision = call.judge(&outcome, began, Instant::now());
+        decision = call.judge(&outcome, began);
     }
 }
 

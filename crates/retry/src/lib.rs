@@ -347,7 +347,7 @@ where
             StateProj::First { attempt, began, call } => {
                 let outcome = ready!(attempt.poll(cx)).map_err(Into::into);
                 let Some((mut call, service, shadow)) = call.take() else { return Poll::Pending };
-                match call.judge(&outcome, *began, Instant::now()) {
+                match call.judge(&outcome, *began) {
                     Decision::Stop(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
                     _ if shadow => {
                         call.shared.switch.count();

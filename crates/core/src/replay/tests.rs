@@ -50,6 +50,33 @@ async fn a_complete_body_can_be_sent_again_and_again() {
 }
 
 #[tokio::test]
+async fn headers_and_extensions_are_the_same_every_time() {
+    for foreign in [false, true] {
+        let mut request =
+            Request::builder().method("POST").uri("/a.B/C").body(Body::empty()).unwrap();
+        for value in ["v", "w"] {
+            request.headers_mut().append("k", value.parse().unwrap());
+        }
+        let deadline = crate::Deadline(tokio::time::Instant::now());
+        request.extensions_mut().insert(deadline);
+        request.extensions_mut().insert(GrpcMethod::new("a.B", "C"));
+        if foreign {
+            request.extensions_mut().insert(7u8);
+        }
+        let mut replay = Replay::capture(request, &ReplayBuffer::default());
+        for _ in 0..3 {
+            let again = replay.request().unwrap();
+            let values: Vec<_> =
+                again.headers().get_all("k").iter().map(|v| v.as_bytes()).collect();
+            assert_eq!((again.method().as_str(), values), ("POST", vec![&b"v"[..], b"w"]));
+            assert_eq!(again.extensions().get(), Some(&deadline));
+            assert_eq!(again.extensions().get::<GrpcMethod<'_>>().unwrap().method(), "C");
+            assert_eq!(again.extensions().get(), foreign.then_some(&7u8));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_body_over_the_buffer_is_sent_once_and_whole() {
     for per_call in [0, 3] {
         let (mut replay, buffer) = captured(frames(&["ab", "cd", "ef"]), per_call);

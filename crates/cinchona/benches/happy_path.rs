@@ -1,10 +1,11 @@
 //! What the client's stack adds to a call that succeeds at once: `cargo xtask bench happy_path`.
 //!
 //! The service below the layers answers at once, so the difference between two lines is what the
-//! layers cost. Allocations are counted apart, as they do not vary.
+//! layers cost. Allocations are counted apart, as they do not vary. In a package of its own, as
+//! tokio's `test-util`, which other packages need, makes every look at the clock take a lock.
 
-use calculator::client::{Settings, stack};
 use cinchona::{
+    config::ServiceConfig,
     core::{BoxError, Methods},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
     retry::{RetryLayer, RetryPolicy},
@@ -17,11 +18,13 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use std::{hint::black_box, time::Duration};
 use tonic::body::Body;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 fn request() -> Request<Body> {
     let message = bytes::Bytes::from_static(&[0; 23]);
     let mut request = Request::new(Body::new(Full::new(message)));
+    // The generated client puts this there.
+    request.extensions_mut().insert(tonic::GrpcMethod::new("calculator.Calculator", "Add"));
     *request.uri_mut() = http::Uri::from_static("http://server/calculator.Calculator/Add");
     let headers = request.headers_mut();
     headers.insert("te", HeaderValue::from_static("trailers"));
@@ -73,6 +76,12 @@ where
     });
 }
 
+const CONFIG: &str = r#"{ "methodConfig": [{
+    "name": [{ "service": "calculator.Calculator" }], "timeout": "30s",
+    "retryPolicy": { "maxAttempts": 4, "initialBackoff": "1s", "maxBackoff": "9s",
+        "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"] } }],
+    "retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 } }"#;
+
 fn happy_path(c: &mut Criterion) {
     measure(c, "bare", bare());
     let limit = Duration::from_secs(30);
@@ -80,8 +89,18 @@ fn happy_path(c: &mut Criterion) {
     measure(c, "attempt timeout", AttemptTimeoutLayer::default().layer(bare()));
     let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
     measure(c, "retry", retry.layer(bare()));
-    let settings = Settings { deadline: Some(limit), ..Settings::default() };
-    measure(c, "retry + deadline", stack(bare(), &settings.into()));
+    let deadline = CallDeadlineLayer::new().with_limit(limit);
+    let stack = || {
+        ServiceBuilder::new()
+            .layer(deadline.clone())
+            .layer(retry.clone())
+            .layer(AttemptTimeoutLayer::default())
+            .service(bare())
+    };
+    measure(c, "retry + deadline", stack());
+    let config = ServiceConfig::parse(CONFIG).expect("valid");
+    config.apply(&deadline, &retry).expect("no method is hedged");
+    measure(c, "retry + deadline + throttle + service config", stack());
 }
 
 criterion_group!(benches, happy_path);
