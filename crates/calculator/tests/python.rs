@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A Python that has grpcio, or a note that there is none.
-fn python() -> Option<&'static str> {
+pub(crate) fn python() -> Option<&'static str> {
     let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
         let import =
             Command::new(python).args(["-c", "import grpc"]).stderr(Stdio::null()).status();
@@ -19,7 +19,7 @@ fn python() -> Option<&'static str> {
     found
 }
 
-fn script(name: &str) -> String {
+pub(crate) fn script(name: &str) -> String {
     format!("{}/crates/calculator/tests/python/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
