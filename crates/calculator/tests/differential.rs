@@ -1,5 +1,5 @@
-//! The same scripts, with the same service config, driven by other gRPC clients and by ours: as many
-//! attempts, with the same headers, and the same codes at the end.
+//! The same scripts, with the same service config, driven by other gRPC clients and by ours: as
+//! many attempts, with the same headers, and the same codes at the end.
 //!
 //! `differential/scripts.json` is plain data, so that other clients can be held to it as well: for
 //! each script a service config, the answers of the server to one attempt after the other (the last

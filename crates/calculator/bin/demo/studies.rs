@@ -70,13 +70,13 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
              {} calls failed; the last failure came {recovered:.1?} after the server's return.",
             failures.len()
         ),
-        expectation: "at most 1.1 attempts a call, and nothing fails later than 2 s after the return",
+        expectation: "at most 1.1 attempts a call, and no failure later than 2 s after the return",
         met: ratio <= 1.1 && recovered <= Duration::from_secs(2),
     })
 }
 
-/// 10,000 calls one after the other, after 1,000 from which the delay is learned; 1 % of the answers
-/// take 200 ms more.
+/// 10,000 calls one after the other, after 1,000 from which the delay is learned; 1 % of the
+/// answers take 200 ms more.
 async fn tail(seed: u64) -> Result<Study, BoxError> {
     const CALLS: usize = 10_000;
     const LEARNING: usize = 1000;
