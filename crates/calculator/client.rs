@@ -42,7 +42,7 @@ pub struct Layers {
 }
 
 /// Puts the layers around `channel`.
-pub fn stack<C>(channel: C, layers: &Layers) -> Stack<C> {
+pub fn stack<C: Clone>(channel: C, layers: &Layers) -> Stack<C> {
     let Layers { deadline, retry, attempt } = layers.clone();
     ServiceBuilder::new()
         // Outermost: whatever goes on below, the caller gets an answer in time.

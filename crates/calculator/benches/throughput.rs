@@ -10,11 +10,8 @@ use calculator::{
     server::{listen, serve},
 };
 use cinchona::{balance::connect_lazy, config::ServiceConfig, core::BoxError};
-use std::{
-    future::pending,
-    time::{Duration, Instant},
-};
-use tokio::task::JoinSet;
+use std::{future::pending, time::Duration};
+use tokio::{task::JoinSet, time::Instant};
 use tonic::{Request, body::Body, client::GrpcService, transport::Endpoint};
 
 const CALLERS: u32 = 64;
@@ -93,6 +90,6 @@ where
     while let Some(done) = callers.join_next().await {
         done??;
     }
-    let took: Duration = began.elapsed();
+    let took = Instant::now() - began;
     Ok(f64::from(CALLERS * CALLS) / took.as_secs_f64())
 }

@@ -35,6 +35,7 @@ fn add_within(limit: Duration) -> Request<BinaryOperation> {
 
 const IN_TIME: (Code, Duration) = (Code::DeadlineExceeded, LIMIT);
 
+// catalogue: D20
 #[tokio::test(start_paused = true)]
 async fn a_the_timeout_of_the_endpoint_is_deadline_exceeded() {
     let network = Network::new();

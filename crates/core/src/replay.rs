@@ -36,7 +36,7 @@ pub struct Replay {
 }
 
 /// How much of the requests under way is kept, for each call and for all calls together; shared by
-/// its clones.
+/// its clones. Of all calls together, unary requests of at most 512 bytes are not counted.
 #[derive(Clone, Debug)]
 pub struct ReplayBuffer {
     per_call: usize,
@@ -64,7 +64,7 @@ enum Kept {
 
 #[derive(Debug)]
 enum Recording {
-    Whole { bytes: Bytes, _reserved: Reservation },
+    Whole { bytes: Bytes, _reserved: Option<Reservation> },
     Tape(Arc<Tape>),
 }
 
@@ -81,9 +81,12 @@ impl Replay {
     /// Drains the body of `request` if it is complete, else records it while it is sent.
     pub fn capture(request: Request<Body>, buffer: &ReplayBuffer) -> Self {
         let (parts, mut body) = request.into_parts();
-        let mut reserved = Reservation { bytes: 0, buffer: buffer.clone() };
-        let recording = match drain(&mut body, &mut reserved) {
-            (frames, Some(end)) => Recording::Tape(Tape::new(frames, end, body, reserved)),
+        let mut reserved = None;
+        let recording = match drain(&mut body, buffer, &mut reserved) {
+            (frames, Some(end)) => {
+                let reserved = reserved.unwrap_or_else(|| Reservation::new(buffer));
+                Recording::Tape(Tape::new(frames, end, body, reserved))
+            }
             (mut frames, None) => {
                 let whole = if frames.len() < 2 { frames.pop() } else { Some(join(&frames)) };
                 Recording::Whole { bytes: whole.unwrap_or_default(), _reserved: reserved }
@@ -222,7 +225,11 @@ enum Undrained {
 }
 
 /// All frames of `body`, or those that could be read and why not more.
-fn drain(body: &mut Body, reserved: &mut Reservation) -> (Vec<Bytes>, Option<Undrained>) {
+fn drain(
+    body: &mut Body,
+    buffer: &ReplayBuffer,
+    reserved: &mut Option<Reservation>,
+) -> (Vec<Bytes>, Option<Undrained>) {
     // Nobody is to be woken: a body that is not complete now is a stream.
     let mut cx = Context::from_waker(Waker::noop());
     let mut frames = Vec::new();
@@ -241,7 +248,13 @@ fn drain(body: &mut Body, reserved: &mut Reservation) -> (Vec<Bytes>, Option<Und
         };
         // A gRPC request ends with its data: there are no request trailers.
         let Ok(data) = data else { continue };
-        let kept = reserved.add(data.len());
+        // What is small, whole, and soon gone is not worth counting across threads.
+        let small = frames.is_empty() && data.len() <= SMALL.min(buffer.per_call);
+        let kept = if small && body.is_end_stream() {
+            true
+        } else {
+            reserved.get_or_insert_with(|| Reservation::new(buffer)).add(data.len())
+        };
         frames.push(data);
         if !kept {
             return (frames, Some(Undrained::TooLarge));
@@ -276,9 +289,16 @@ impl Default for ReplayBuffer {
     }
 }
 
+/// Unary requests of at most this many bytes are not counted.
+const SMALL: usize = 512;
+
 // === impl Reservation ===
 
 impl Reservation {
+    fn new(buffer: &ReplayBuffer) -> Self {
+        Self { bytes: 0, buffer: buffer.clone() }
+    }
+
     /// Reserves `bytes` more, unless they do not fit.
     fn add(&mut self, bytes: usize) -> bool {
         let ReplayBuffer { per_call, per_channel, ref used } = self.buffer;

@@ -78,6 +78,17 @@ impl Observer {
         Self { shared, listed }
     }
 
+    /// Waits for the trailers, unless the head has already said it all.
+    pub(crate) fn unless_ended<B>(self, head: &http::Response<B>) -> Option<Self> {
+        match status::code(head.headers()) {
+            Some(code) => {
+                self.ended(code);
+                None
+            }
+            None => Some(self),
+        }
+    }
+
     /// The attempt that was committed to has ended with `code`.
     pub(crate) fn ended(self, code: Code) {
         if code == Code::Ok {

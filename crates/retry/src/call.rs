@@ -107,10 +107,11 @@ impl Call {
         let status = match outcome {
             Ok(mut response) if stop == Stop::Succeeded => {
                 self.replay.choose(n);
-                let observer = self.observe(&response);
                 if !self.ledger.attempts().is_empty() {
                     response.extensions_mut().insert(self.ledger);
                 }
+                let observer = Observer::new(self.shared, self.policy.listed());
+                let observer = observer.unless_ended(&response);
                 return Ok(response.map(|body| ResponseBody::new(body, observer)));
             }
             Ok(response) => status::of_head(&response),
@@ -118,17 +119,5 @@ impl Call {
         };
         tracing::debug!(rpc.method = self.path(), ?stop, "giving up");
         Err(self.ledger.close(stop, status).into())
-    }
-
-    /// Whom the trailers of `response` concern; nobody where its head has already said it all.
-    fn observe<B>(&self, response: &Response<B>) -> Option<Observer> {
-        let observer = Observer::new(self.shared.clone(), self.policy.listed());
-        match status::code(response.headers()) {
-            Some(code) => {
-                observer.ended(code);
-                None
-            }
-            None => Some(observer),
-        }
     }
 }

@@ -55,7 +55,7 @@ where
     }
 }
 
-async fn ready_and_call<S, B>(service: &mut S, request: Request<Body>) -> Outcome<B>
+pub(crate) async fn ready_and_call<S, B>(service: &mut S, request: Request<Body>) -> Outcome<B>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,

@@ -1,10 +1,12 @@
 //! Hedging: the same request several times at once, and the first good answer wins.
 
 use crate::{
+    Spare,
     body::ResponseBody,
     budget::{Budget, HEDGE, Purse},
     call::{Call, Outcome},
-    executor::elapsed,
+    clone,
+    executor::{elapsed, ready_and_call},
     policy::{Codes, Decision, Ended, Stop},
 };
 use cinchona_core::{BoxError, Invalid, Latency, Verdict, status, status::Pushback};
@@ -13,7 +15,7 @@ use http::{Request, Response};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, body::Body};
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 /// How many attempts a call makes at once, and when they begin (gRFC A6, hedging).
 ///
@@ -135,27 +137,26 @@ enum Next {
     Finish(Stop),
 }
 
-/// Runs the attempts side by side; `service` is ready for the `first`.
+/// Runs the attempts side by side; the `first` was begun by the service that was ready for it.
 pub(crate) async fn race<S, B>(
     call: Call,
     policy: HedgePolicy,
-    service: S,
-    first: Request<Body>,
+    spare: Spare<S>,
+    first: S::Future,
 ) -> Outcome<ResponseBody<B>>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
 {
-    let spare = service.clone();
     let mut race = Race::begin(call, policy);
     let mut attempts = FuturesUnordered::new();
-    attempts.push(attempt(race.running[0], service, first, true));
+    attempts.push(attempt(race.running[0], Start::Begun(first)));
     let deadline = race.call.progress.deadline;
     let mut failure = None;
     loop {
         while race.is_due() {
             let Some((begun, request)) = race.start() else { break };
-            attempts.push(attempt(begun, spare.clone(), request, false));
+            attempts.push(attempt(begun, Start::With(clone(&spare), request)));
         }
         if attempts.is_empty() && race.next.is_none() {
             // Nothing runs and nothing is to come: the last failure is the call's.
@@ -178,7 +179,7 @@ where
             Next::Finish(stop) => return race.withdraw(true).close(outcome, stop, ended.built),
             Next::Again(number) => {
                 if let Some((begun, request)) = race.launch(number) {
-                    attempts.push(attempt(begun, spare.clone(), request, false));
+                    attempts.push(attempt(begun, Start::With(clone(&spare), request)));
                 }
             }
             Next::GoOn => {}
@@ -190,23 +191,22 @@ where
     race.call.close(outcome, stop, 0)
 }
 
-async fn attempt<S, B>(
-    begun: Attempt,
-    mut service: S,
-    request: Request<Body>,
-    ready: bool,
-) -> (Attempt, Outcome<B>)
+/// An attempt that was begun, or what it takes.
+enum Start<S: Service<Request<Body>>> {
+    Begun(S::Future),
+    With(S, Request<Body>),
+}
+
+async fn attempt<S, B>(attempt: Attempt, start: Start<S>) -> (Attempt, Outcome<B>)
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
 {
-    let call = async {
-        if !ready {
-            service.ready().await.map_err(Into::into)?;
-        }
-        service.call(request).await.map_err(Into::into)
+    let outcome = match start {
+        Start::Begun(begun) => begun.await.map_err(Into::into),
+        Start::With(mut service, request) => ready_and_call(&mut service, request).await,
     };
-    (begun, call.await)
+    (attempt, outcome)
 }
 
 async fn at(then: Option<Instant>) {

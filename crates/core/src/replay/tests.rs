@@ -89,12 +89,15 @@ async fn a_body_over_the_buffer_is_sent_once_and_whole() {
 
 #[tokio::test]
 async fn all_calls_together_keep_no_more_than_the_channel_may() {
-    let buffer = ReplayBuffer::new(10, 15);
-    let capture = || Replay::capture(Request::new(frames(&["0123456789"])), &buffer);
+    let buffer = ReplayBuffer::new(1000, 1500);
+    let capture = || {
+        let frames = tokio_stream::iter([Ok::<_, Infallible>(Frame::data(vec![0; 1000].into()))]);
+        Replay::capture(Request::new(Body::new(StreamBody::new(frames))), &buffer)
+    };
     let first = capture();
     assert!(first.can_repeat());
     assert!(!capture().can_repeat());
-    assert_eq!(buffer.used(), 10);
+    assert_eq!(buffer.used(), 1000);
     drop(first);
     assert_eq!(buffer.used(), 0);
     assert!(capture().can_repeat());

@@ -116,7 +116,7 @@ async fn every_attempt_carries_the_applications_metadata_but_not_its_reserved_he
     }
 }
 
-// catalogue: X-server-deadline-exceeded-is-retried, D20
+// catalogue: X-server-deadline-exceeded-is-retried
 #[tokio::test(start_paused = true)]
 async fn deadline_exceeded_from_the_server_is_a_code_like_any_other() {
     let policy = retry(2, [Code::DeadlineExceeded]);
