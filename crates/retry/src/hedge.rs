@@ -156,7 +156,7 @@ where
     loop {
         while race.is_due() {
             let Some((begun, request)) = race.start() else { break };
-            attempts.push(attempt(begun, Start::With(clone(&spare), request)));
+            attempts.push(attempt(begun, Start::With(clone(&spare), request.into())));
         }
         if attempts.is_empty() && race.next.is_none() {
             // Nothing runs and nothing is to come: the last failure is the call's.
@@ -179,7 +179,7 @@ where
             Next::Finish(stop) => return race.withdraw(true).close(outcome, stop, ended.built),
             Next::Again(number) => {
                 if let Some((begun, request)) = race.launch(number) {
-                    attempts.push(attempt(begun, Start::With(clone(&spare), request)));
+                    attempts.push(attempt(begun, Start::With(clone(&spare), request.into())));
                 }
             }
             Next::GoOn => {}
@@ -194,7 +194,7 @@ where
 /// An attempt that was begun, or what it takes.
 enum Start<S: Service<Request<Body>>> {
     Begun(S::Future),
-    With(S, Request<Body>),
+    With(S, Box<Request<Body>>),
 }
 
 async fn attempt<S, B>(attempt: Attempt, start: Start<S>) -> (Attempt, Outcome<B>)
@@ -204,7 +204,7 @@ where
 {
     let outcome = match start {
         Start::Begun(begun) => begun.await.map_err(Into::into),
-        Start::With(mut service, request) => ready_and_call(&mut service, request).await,
+        Start::With(mut service, request) => ready_and_call(&mut service, *request).await,
     };
     (attempt, outcome)
 }
