@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use http_body::Body as _;
 use http_body_util::Full;
+use smallvec::SmallVec;
 use std::{
     pin::Pin,
     sync::{
@@ -50,7 +51,7 @@ struct Head {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: Box<[(HeaderName, HeaderValue)]>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     extensions: Kept,
 }
 
@@ -88,8 +89,8 @@ impl Replay {
                 Recording::Tape(Tape::new(frames, end, body, reserved))
             }
             (mut frames, None) => {
-                let whole = if frames.len() < 2 { frames.pop() } else { Some(join(&frames)) };
-                Recording::Whole { bytes: whole.unwrap_or_default(), _reserved: reserved }
+                let bytes = if frames.len() < 2 { frames.pop() } else { Some(join(&frames)) };
+                Recording::Whole { bytes: bytes.unwrap_or_default(), _reserved: reserved }
             }
         };
         Self { head: Head::of(&parts), body: recording, first: Some(parts), built: 0 }
@@ -167,12 +168,13 @@ impl Replay {
 
 impl Head {
     fn of(parts: &Parts) -> Self {
-        let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let mut headers = Vec::with_capacity(parts.headers.len());
+        headers.extend(parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         Self {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
-            headers: headers.collect(),
+            headers,
             extensions: Kept::of(&parts.extensions),
         }
     }
@@ -217,6 +219,9 @@ impl Kept {
     }
 }
 
+/// A unary request has one.
+type Frames = SmallVec<[Bytes; 1]>;
+
 /// Why a body was not drained to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Undrained {
@@ -229,10 +234,10 @@ fn drain(
     body: &mut Body,
     buffer: &ReplayBuffer,
     reserved: &mut Option<Reservation>,
-) -> (Vec<Bytes>, Option<Undrained>) {
+) -> (Frames, Option<Undrained>) {
     // Nobody is to be woken: a body that is not complete now is a stream.
     let mut cx = Context::from_waker(Waker::noop());
-    let mut frames = Vec::new();
+    let mut frames = Frames::new();
     loop {
         // Where the length is known, as in most unary calls, the end need not be polled.
         if body.is_end_stream() {

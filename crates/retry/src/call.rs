@@ -81,6 +81,13 @@ impl Call {
         decision
     }
 
+    /// Whether a hedge would have been begun beside an attempt that `took` this long.
+    pub(crate) fn would_hedge<B>(&self, outcome: &Outcome<B>, took: Duration) -> bool {
+        let Kind::Hedge(hedge) = &self.policy.kind else { return false };
+        let failed = hedge.codes.contains(Verdict::of(outcome).code());
+        self.progress.safety.allows_repeating() && (failed || hedge.is_due_after(took))
+    }
+
     pub(crate) fn report_retry(&mut self, wait: Duration, of: u32) {
         self.ledger.waits(wait);
         let failed = self.ledger.last_code();

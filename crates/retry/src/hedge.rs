@@ -89,6 +89,11 @@ impl HedgePolicy {
         Ok(Self { adaptive: Some(Arc::new(adaptive)), ..self })
     }
 
+    /// Whether a second attempt begins while the first takes this long.
+    pub(crate) fn is_due_after(&self, took: Duration) -> bool {
+        self.max_attempts > 1 && self.delay().is_some_and(|delay| delay < took)
+    }
+
     /// How long to wait for an attempt before the next; `None` while that is not known.
     fn delay(&self) -> Option<Duration> {
         match &self.adaptive {

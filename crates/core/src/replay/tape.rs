@@ -5,7 +5,7 @@
 //! Once the recording outgrows its buffer it is cut: the attempt that read the last frame has sent
 //! the most and goes on alone.
 
-use super::{Reservation, Undrained};
+use super::{Frames, Reservation, Undrained};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use std::{
@@ -48,14 +48,14 @@ struct Reel {
 impl Tape {
     /// Begins with the `frames` that were already read.
     pub(super) fn new(
-        frames: Vec<Bytes>,
+        frames: Frames,
         why: Undrained,
         source: Body,
         reserved: Reservation,
     ) -> Arc<Self> {
         let chosen = (why == Undrained::TooLarge).then_some(0);
         Arc::new(Self(Mutex::new(Reel {
-            frames: frames.into(),
+            frames: frames.into_iter().collect(),
             gone: 0,
             reserved,
             source: Some(source),

@@ -28,3 +28,18 @@ async fn switched_off_the_layer_is_not_there() {
     assert!(Ledger::of(&outcome.unwrap_err()).is_none());
     assert_eq!(switch.would_have(), 0);
 }
+
+// catalogue: X-shadow-and-off
+#[tokio::test(start_paused = true)]
+async fn in_shadow_hedges_that_would_have_been_begun_are_counted() {
+    let switch = Switch::new(Mode::Shadow);
+    let hedging = layer(hedge(3, ms(100), [Code::Unavailable])).with_switch(switch.clone());
+    let slow = Answer::After(ms(150), Box::new(ok()));
+    let mut client = Client::new(&hedging, [slow, ok(), unavailable(), failing(Code::Internal)]);
+    let mut counted = Vec::new();
+    for _ in 0..4 {
+        _ = client.call().await;
+        counted.push(switch.would_have());
+    }
+    assert_eq!((client.server.attempts(), counted), (4, vec![1, 1, 2, 2]));
+}
