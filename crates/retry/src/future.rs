@@ -1,0 +1,128 @@
+//! The future of a call.
+
+use crate::{
+    Spare,
+    body::ResponseBody,
+    call::{Call, Outcome},
+    clone, executor,
+    policy::Decision,
+};
+use cinchona_core::BoxError;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::time::Instant;
+use tonic::{Status, body::Body};
+use tower_service::Service;
+
+pin_project! {
+    /// The future of a [`Retry`] call.
+    pub struct ResponseFuture<S: Service<Request<Body>>, B> {
+        #[pin]
+        state: State<S, S::Future, B>,
+    }
+}
+
+pin_project! {
+    /// The first attempt is made in place; what only some calls need is boxed.
+    #[project = StateProj]
+    enum State<S, F, B> {
+        First { #[pin] attempt: F, began: Instant, call: Option<(Call, Spare<S>, bool)> },
+        Plain { #[pin] attempt: F },
+        Failed { error: Option<BoxError> },
+        Rest { rest: Boxed<B> },
+    }
+}
+
+type Boxed<B> = Pin<Box<dyn Future<Output = Outcome<ResponseBody<B>>> + Send>>;
+
+// === impl ResponseFuture ===
+
+impl<S: Service<Request<Body>>, B> ResponseFuture<S, B> {
+    /// A call without retries.
+    pub(crate) const fn plain(attempt: S::Future) -> Self {
+        Self { state: State::Plain { attempt } }
+    }
+
+    /// A call that is not made.
+    pub(crate) fn failed(status: Status) -> Self {
+        Self { state: State::Failed { error: Some(status.into()) } }
+    }
+
+    /// The first attempt of a `call`, and the service for others; only counted in `shadow`.
+    pub(crate) const fn first(
+        attempt: S::Future,
+        began: Instant,
+        call: Call,
+        spare: Spare<S>,
+        shadow: bool,
+    ) -> Self {
+        Self { state: State::First { attempt, began, call: Some((call, spare, shadow)) } }
+    }
+
+    pub(crate) fn boxed(
+        rest: impl Future<Output = Outcome<ResponseBody<B>>> + Send + 'static,
+    ) -> Self {
+        Self { state: State::Rest { rest: Box::pin(rest) } }
+    }
+}
+
+impl<S, B> Future for ResponseFuture<S, B>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Send + 'static,
+{
+    type Output = Outcome<ResponseBody<B>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let rest = match state.as_mut().project() {
+            StateProj::Rest { rest } => return rest.as_mut().poll(cx),
+            StateProj::Failed { error } => {
+                let again = || "polled after it had completed".into();
+                return Poll::Ready(Err(error.take().unwrap_or_else(again)));
+            }
+            StateProj::Plain { attempt } => {
+                let outcome = ready!(attempt.poll(cx)).map_err(Into::into);
+                return Poll::Ready(
+                    outcome.map(|head| head.map(|body| ResponseBody::new(body, None))),
+                );
+            }
+            StateProj::First { attempt, began, call } => {
+                let outcome = ready!(attempt.poll(cx)).map_err(Into::into);
+                let Some((mut call, spare, shadow)) = call.take() else { return Poll::Pending };
+                if shadow && call.would_hedge(&outcome, Instant::now() - *began) {
+                    call.shared.switch.count();
+                }
+                match call.judge(&outcome, *began) {
+                    Decision::Stop(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
+                    _ if shadow => {
+                        call.shared.switch.count();
+                        let plain = |body| ResponseBody::new(body, None);
+                        return Poll::Ready(outcome.map(|head| head.map(plain)));
+                    }
+                    decision => Box::pin(executor::retries(call, clone(&spare), outcome, decision)),
+                }
+            }
+        };
+        state.set(State::Rest { rest });
+        // The box is new: nobody has polled it yet.
+        match state.project() {
+            StateProj::Rest { rest } => rest.as_mut().poll(cx),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl<S: Service<Request<Body>>, B> fmt::Debug for ResponseFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
