@@ -1,9 +1,11 @@
 //! The same scripts, with the same service config, driven by other gRPC clients and by ours: as
-//! many attempts, with the same headers, and the same codes at the end.
+//! many attempts, with the same headers and as long a body, and the same statuses at the end.
 //!
 //! `differential/scripts.json` is plain data, so that other clients can be held to it as well: for
 //! each script a service config, the answers of the server to one attempt after the other (the last
-//! one for ever), and how many calls are made, one after the other.
+//! one for ever), and how many calls are made, one after the other: of the `methods` in turn
+//! (default `Add`), with this `metadata`. `gap_ms` says how long after the one before an attempt
+//! may arrive, at least and at most; it is wide, for clocks are real here.
 
 use super::*;
 use crate::python::{python, script};
@@ -20,6 +22,7 @@ use std::{
 };
 use tonic::{
     client::Grpc,
+    metadata::{Ascii, MetadataKey, MetadataMap},
     server::NamedService,
     service::Routes,
     transport::{Server, server::TcpIncoming},
@@ -32,10 +35,25 @@ const SCRIPTS: &str = include_str!("differential/scripts.json");
 /// What a client made of a script.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    /// `grpc-previous-rpc-attempts` of each attempt that arrived.
-    previous: Vec<Option<String>>,
-    codes: Vec<i64>,
+    attempts: Vec<Attempt>,
+    outcomes: Vec<Outcome>,
 }
+
+/// An attempt that arrived.
+#[derive(Debug, PartialEq)]
+struct Attempt {
+    path: String,
+    /// `grpc-previous-rpc-attempts`.
+    previous: Option<String>,
+    /// Those of the script's metadata that came along.
+    metadata: Vec<(String, String)>,
+    body_len: usize,
+    /// Whether it came neither too early nor too late after the one before.
+    in_time: bool,
+}
+
+/// How a call ended: code, message, details.
+type Outcome = (i64, String, String);
 
 /// The scripted calculator, for tonic's own server.
 #[derive(Clone, Debug)]
@@ -60,26 +78,38 @@ impl Service<http::Request<Body>> for Calculator {
 }
 
 fn answer(json: &Json) -> Answer {
-    let status = |field: &str| {
-        let code = json[field].as_i64()?;
-        Some(Status::new(Code::from_i32(code as i32), "scripted"))
-    };
-    let answer = if let Some(status) = status("headers_then_status") {
-        Answer::HeadersThenStatus(status)
-    } else if let Some(status) = status("message_then_status") {
-        Answer::MessageThenStatus(encode(&Value { value: 1.0 }), status)
-    } else if let Some(status) = status("status") {
+    let status = |code: &Json| {
+        let code = Code::from_i32(code.as_i64().unwrap() as i32);
+        let text = |field: &str| json[field].as_str().unwrap_or_default().to_owned();
         let mut headers = HeaderMap::new();
-        headers.insert("grpc-status", (status.code() as i32).into());
         if let Some(pushback) = json["pushback"].as_str() {
             headers.insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
         }
-        Answer::Raw(headers)
-    } else {
-        ok(7.0)
+        let metadata = MetadataMap::from_headers(headers);
+        Status::with_details_and_metadata(code, text("message"), text("details").into(), metadata)
     };
-    match json["after_ms"].as_u64() {
-        Some(millis) => Answer::After(Duration::from_millis(millis), Box::new(answer)),
+    let mut given = None;
+    let mut delay = None;
+    for (field, value) in json.as_object().unwrap() {
+        given = Some(match field.as_str() {
+            "ok" => ok(7.0),
+            "status" => Answer::Status(status(value)),
+            "headers_then_status" => Answer::HeadersThenStatus(status(value)),
+            "message_then_status" => {
+                Answer::MessageThenStatus(encode(&Value { value: 1.0 }), status(value))
+            }
+            "rst" => Answer::Reset((value.as_u64().unwrap() as u32).into()),
+            "after_ms" => {
+                delay = value.as_u64().map(Duration::from_millis);
+                continue;
+            }
+            "pushback" | "message" | "details" => continue,
+            unknown => panic!("an answer has no {unknown}"),
+        });
+    }
+    let answer = given.unwrap();
+    match delay {
+        Some(delay) => Answer::After(delay, Box::new(answer)),
         None => answer,
     }
 }
@@ -95,12 +125,36 @@ fn serve_script(json: &Json) -> (ScriptedServer, u16) {
     (server, port)
 }
 
-fn seen(server: &ScriptedServer, codes: Vec<i64>) -> Seen {
-    let previous = |received: &cinchona_testkit::Received| {
-        let value = received.headers.get("grpc-previous-rpc-attempts")?;
-        Some(value.to_str().unwrap().to_owned())
+/// The script's metadata, for each of its calls.
+fn metadata(script: &Json) -> impl Iterator<Item = (&str, &str)> {
+    let entries = script["metadata"].as_object().into_iter().flatten();
+    entries.map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+}
+
+fn seen(script: &Json, server: &ScriptedServer, outcomes: Vec<Outcome>) -> Seen {
+    let received = server.received();
+    let gap = |n: usize| n.checked_sub(1).map(|before| received[n].at - received[before].at);
+    let in_time = |n| match (gap(n), script["gap_ms"].as_array().map(Vec::as_slice)) {
+        (Some(gap), Some([least, most])) => {
+            let millis = |json: &Json| Duration::from_millis(json.as_u64().unwrap());
+            (millis(least)..millis(most)).contains(&gap)
+        }
+        _ => true,
     };
-    Seen { previous: server.received().iter().map(previous).collect(), codes }
+    let attempt = |(n, received): (usize, &cinchona_testkit::Received)| {
+        let header =
+            |name: &str| received.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        Attempt {
+            path: received.path.clone(),
+            previous: header("grpc-previous-rpc-attempts"),
+            metadata: metadata(script)
+                .filter_map(|(name, _)| Some((name.to_owned(), header(name)?)))
+                .collect(),
+            body_len: received.body.len(),
+            in_time: in_time(n),
+        }
+    };
+    Seen { attempts: received.iter().enumerate().map(attempt).collect(), outcomes }
 }
 
 async fn ours(script: &Json) -> Seen {
@@ -112,29 +166,33 @@ async fn ours(script: &Json) -> Seen {
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
     let channel = cinchona::balance::connect_lazy(endpoint);
     let mut grpc = Grpc::new(stack(channel, &layers));
-    let mut codes = Vec::new();
-    for _ in 0..script["calls"].as_u64().unwrap() {
+    let mut outcomes = Vec::new();
+    for n in 0..script["calls"].as_u64().unwrap() {
         let size = script["size"].as_u64().unwrap_or(0) as usize;
         let mut request =
             Request::new(prost_types::Any { type_url: "1".repeat(size), value: Vec::new() });
-        if let Some(reserved) = script["reserved"].as_str() {
-            let header = "grpc-previous-rpc-attempts";
-            request.metadata_mut().insert(header, reserved.parse().unwrap());
+        for (name, value) in metadata(script) {
+            let name = MetadataKey::<Ascii>::from_bytes(name.as_bytes()).unwrap();
+            request.metadata_mut().insert(name, value.parse().unwrap());
         }
         if let Some(seconds) = script["deadline"].as_u64() {
             request.set_timeout(Duration::from_secs(seconds));
         }
         grpc.ready().await.unwrap();
-        let path = PathAndQuery::from_static("/calculator.Calculator/Add");
+        let methods = script["methods"].as_array().map_or(&[][..], Vec::as_slice);
+        let method = methods.iter().cycle().nth(n as usize).map_or("Add", |m| m.as_str().unwrap());
+        let path = format!("/calculator.Calculator/{method}").parse::<PathAndQuery>().unwrap();
         let codec = ProstCodec::<prost_types::Any, Value>::default();
         let outcome = grpc.unary(request, path, codec).await;
-        codes.push(outcome.err().map_or(0, |status| status.code() as i64));
+        let status = outcome.err().unwrap_or_else(|| Status::ok(""));
+        let details = String::from_utf8(status.details().to_vec()).unwrap();
+        outcomes.push((status.code() as i64, status.message().to_owned(), details));
     }
-    seen(&server, codes)
+    seen(script, &server, outcomes)
 }
 
 /// Lets another client run all `scripts` at once; it is told where and what as JSON on its standard
-/// input, and answers with the codes of each.
+/// input, and answers with the outcomes of each.
 async fn theirs(mut client: Command, scripts: &[&Json]) -> Vec<Seen> {
     let servers: Vec<_> = scripts.iter().map(|script| serve_script(script)).collect();
     let tasks: Vec<Json> = scripts
@@ -154,9 +212,11 @@ async fn theirs(mut client: Command, scripts: &[&Json]) -> Vec<Seen> {
         client.wait_with_output().unwrap()
     });
     let output = output.await.unwrap();
-    let codes: Vec<Vec<i64>> = serde_json::from_slice(&output.stdout)
+    let outcomes: Vec<Vec<Outcome>> = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-    servers.iter().zip(codes).map(|((server, _), codes)| seen(server, codes)).collect()
+    assert_eq!(outcomes.len(), scripts.len(), "an answer for each script");
+    let ran = scripts.iter().zip(&servers).zip(outcomes);
+    ran.map(|((script, (server, _)), outcomes)| seen(script, server, outcomes)).collect()
 }
 
 /// Runs the scripts of this `peer` with its client and with ours.
@@ -164,6 +224,7 @@ async fn compare(peer: &str, client: Command) {
     let all: Vec<Json> = serde_json::from_str(SCRIPTS).unwrap();
     let meant = |script: &&Json| script["peer"].as_str().unwrap_or("any") == peer;
     let scripts: Vec<&Json> = all.iter().filter(meant).collect();
+    assert!(!scripts.is_empty(), "no scripts for {peer}");
     let theirs = theirs(client, &scripts).await;
     let mut differing = Vec::new();
     let mut running = Vec::new();
@@ -172,7 +233,13 @@ async fn compare(peer: &str, client: Command) {
         running.push(tokio::spawn(async move { ours(&script).await }));
     }
     for ((script, theirs), ours) in scripts.iter().zip(theirs).zip(running) {
-        let ours = ours.await.unwrap();
+        let (mut theirs, mut ours) = (theirs, ours.await.unwrap());
+        if script["answers"].as_array().unwrap().iter().any(|answer| !answer["rst"].is_null()) {
+            // No server said anything: each client has words of its own.
+            for (_, message, _) in theirs.outcomes.iter_mut().chain(&mut ours.outcomes) {
+                message.clear();
+            }
+        }
         if ours != theirs {
             differing.push(format!("{}:\n  theirs {theirs:?}\n  ours   {ours:?}", script["name"]));
         }

@@ -1,6 +1,7 @@
-"""Runs scripts with grpcio: tasks as JSON on standard input, codes as JSON on standard output."""
+"""Runs scripts with grpcio: tasks as JSON on standard input, outcomes as JSON on standard output."""
 
 import concurrent.futures
+import itertools
 import json
 import sys
 
@@ -8,7 +9,7 @@ import grpc
 
 
 def run(task):
-    """The codes of a script's calls."""
+    """Code, message and details of each of a script's calls."""
     options = [
         ("grpc.service_config", json.dumps(task["config"])),
         ("grpc.use_local_subchannel_pool", 1),
@@ -22,19 +23,20 @@ def run(task):
         left >>= 7
     length.append(left)
     request = (b"\x0a" + bytes(length) + b"1" * size) if size else b""
-    metadata = []
-    if "reserved" in task:
-        metadata.append(("grpc-previous-rpc-attempts", task["reserved"]))
-    codes = []
+    metadata = list(task.get("metadata", {}).items())
+    methods = itertools.cycle(task.get("methods", ["Add"]))
+    outcomes = []
     with grpc.insecure_channel(f"127.0.0.1:{task['port']}", options) as channel:
-        add = channel.unary_unary("/calculator.Calculator/Add")
-        for _ in range(task["calls"]):
+        for method in itertools.islice(methods, task["calls"]):
+            call = channel.unary_unary(f"/calculator.Calculator/{method}")
             try:
-                add(request, metadata=metadata, timeout=task.get("deadline"))
-                codes.append(0)
+                call(request, metadata=metadata, timeout=task.get("deadline"))
+                outcomes.append((0, "", ""))
             except grpc.RpcError as error:
-                codes.append(error.code().value[0])
-    return codes
+                trailers = dict(error.trailing_metadata() or ())
+                details = trailers.get("grpc-status-details-bin", b"").decode()
+                outcomes.append((error.code().value[0], error.details() or "", details))
+    return outcomes
 
 
 with concurrent.futures.ThreadPoolExecutor(16) as pool:

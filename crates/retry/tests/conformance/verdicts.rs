@@ -193,6 +193,30 @@ async fn call(endpoint: Endpoint, network: &Network) -> Verdict {
 }
 
 // catalogue: X-verdicts
+// real clock: hyper's keepalive reads the system's.
+#[tokio::test]
+async fn a_keepalive_that_is_not_answered() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap()));
+    let endpoint = endpoint.unwrap().http2_keep_alive_interval(ms(200)).keep_alive_timeout(ms(200));
+    // Without `while_idle` hyper does not ping: to it a call without a response yet is idle.
+    let endpoint = endpoint.keep_alive_while_idle(true);
+    // Speaks HTTP/2 until it has read the request, and then no more.
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let request = connection.accept().await.unwrap().unwrap();
+        tokio::time::sleep(ms(60_000)).await;
+        drop((request, connection));
+    });
+    let request = http::Request::builder().uri("http://s/a.B/C").body(Body::empty()).unwrap();
+    let outcome = tower::ServiceExt::oneshot(endpoint.connect_lazy(), request).await;
+    let verdict = Verdict::of(&outcome.map_err(cinchona_core::BoxError::from));
+    assert_eq!(verdict, maybe(Code::Unavailable));
+    server.abort();
+}
+
+// catalogue: X-verdicts
 #[tokio::test(start_paused = true)]
 async fn timers_of_the_client() {
     let network = Network::new();
