@@ -262,8 +262,9 @@ async fn retries_are_those_of_grpcs_c_core() {
 async fn hedges_are_those_of_grpc_js() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let modules: PathBuf = root.join("target/node/node_modules");
-    if !modules.join("@grpc/grpc-js").exists() {
-        eprintln!("SKIPPED: npm install --prefix target/node @grpc/grpc-js@1.14.7");
+    let node = Command::new("node").arg("--version").stdout(Stdio::null()).status();
+    if node.is_err() || !modules.join("@grpc/grpc-js").exists() {
+        eprintln!("SKIPPED: node, and npm install --prefix target/node @grpc/grpc-js@1.14.7");
         return;
     }
     let mut client = Command::new("node");
