@@ -63,11 +63,15 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
     let begun = DOWN.as_millis() / PACE.as_millis();
     let ratio = sent_in_vain as f64 / begun as f64;
     let recovered = last.saturating_sub(DOWN);
+    let after = match recovered {
+        Duration::ZERO => "none failed after the server's return".to_owned(),
+        late => format!("the last failure came {late:.1?} after the server's return"),
+    };
     Ok(Study {
         question: "What does an outage cost that 1,000 calls run into?",
         answer: format!(
             "While it lasted {begun} calls sent {sent_in_vain} attempts ({ratio:.2} a call), and \
-             {} calls failed; the last failure came {recovered:.1?} after the server's return.",
+             {} calls failed; {after}.",
             failures.len()
         ),
         expectation: "at most 1.1 attempts a call, and no failure later than 2 s after the return",
