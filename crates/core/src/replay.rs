@@ -31,8 +31,6 @@ use tonic::{GrpcMethod, body::Body};
 pub struct Replay {
     head: Head,
     body: Recording,
-    /// What came in, for the first attempt: most calls need no other.
-    first: Option<Parts>,
     built: u32,
 }
 
@@ -79,33 +77,36 @@ struct Reservation {
 // === impl Replay ===
 
 impl Replay {
-    /// Drains the body of `request` if it is complete, else records it while it is sent.
-    pub fn capture(request: Request<Body>, buffer: &ReplayBuffer) -> Self {
-        let (parts, mut body) = request.into_parts();
-        let mut reserved = None;
-        let recording = match drain(&mut body, buffer, &mut reserved) {
-            (frames, Some(end)) => {
-                let reserved = reserved.unwrap_or_else(|| Reservation::new(buffer));
-                Recording::Tape(Tape::new(frames, end, body, reserved))
+    /// Drains the body of `request` if it is complete, else records it while it is sent; and the
+    /// request of the first attempt, which is made of what came in, as most calls need no other.
+    pub fn capture(request: Request<Body>, buffer: &ReplayBuffer) -> (Self, Request<Body>) {
+        let (parts, body) = request.into_parts();
+        let body = Recording::of(body, buffer);
+        let first = body.play(0).unwrap_or_else(Body::empty);
+        let replay = Self { head: Head::of(&parts), body, built: 1 };
+        (replay, Request::from_parts(parts, first))
+    }
+
+    /// The parts and the bytes of `request` if its body is complete and has at most `cap` bytes;
+    /// otherwise the request as good as new.
+    #[expect(clippy::result_large_err, reason = "a request is moved, as everywhere in tower")]
+    pub fn whole(request: Request<Body>, cap: usize) -> Result<(Parts, Bytes), Request<Body>> {
+        let (parts, body) = request.into_parts();
+        match Recording::of(body, &ReplayBuffer::new(cap, cap)) {
+            Recording::Whole { bytes, .. } => Ok((parts, bytes)),
+            tape @ Recording::Tape(_) => {
+                let body = tape.play(0).unwrap_or_else(Body::empty);
+                Err(Request::from_parts(parts, body))
             }
-            (mut frames, None) => {
-                let bytes = if frames.len() < 2 { frames.pop() } else { Some(join(&frames)) };
-                Recording::Whole { bytes: bytes.unwrap_or_default(), _reserved: reserved }
-            }
-        };
-        Self { head: Head::of(&parts), body: recording, first: Some(parts), built: 0 }
+        }
     }
 
     /// The request, for the next attempt; `None` once it no longer fits its buffer, or an attempt
-    /// was chosen. The first one always comes.
+    /// was chosen.
     pub fn request(&mut self) -> Option<Request<Body>> {
-        let body = match &self.body {
-            Recording::Whole { bytes, .. } => Body::new(Full::new(bytes.clone())),
-            Recording::Tape(tape) => Body::new(tape.play(self.built)?),
-        };
+        let body = self.body.play(self.built)?;
         self.built += 1;
-        let first = self.first.take().map(|parts| Request::from_parts(parts, ()));
-        Some(first.unwrap_or_else(|| self.head.again()).map(|()| body))
+        Some(self.head.again().map(|()| body))
     }
 
     /// Whether there can be another attempt.
@@ -148,18 +149,30 @@ impl Replay {
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.head.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value)
     }
+}
 
-    /// The parts and the bytes, if the body was complete; otherwise the request, to be sent once.
-    #[expect(clippy::result_large_err, reason = "a request is moved, as everywhere in tower")]
-    pub fn into_whole(mut self) -> Result<(Parts, Bytes), Request<Body>> {
-        let first = self.first.take();
-        let parts = first.unwrap_or_else(|| self.head.again().into_parts().0);
-        match self.body {
-            Recording::Whole { bytes, .. } => Ok((parts, bytes)),
-            Recording::Tape(tape) => {
-                let body = tape.play(0).map_or_else(Body::empty, Body::new);
-                Err(Request::from_parts(parts, body))
+// === impl Recording ===
+
+impl Recording {
+    fn of(mut body: Body, buffer: &ReplayBuffer) -> Self {
+        let mut reserved = None;
+        match drain(&mut body, buffer, &mut reserved) {
+            (frames, Some(end)) => {
+                let reserved = reserved.unwrap_or_else(|| Reservation::new(buffer));
+                Self::Tape(Tape::new(frames, end, body, reserved))
             }
+            (mut frames, None) => {
+                let bytes = if frames.len() < 2 { frames.pop() } else { Some(join(&frames)) };
+                Self::Whole { bytes: bytes.unwrap_or_default(), _reserved: reserved }
+            }
+        }
+    }
+
+    /// The body of the `n`th attempt, from 0.
+    fn play(&self, n: u32) -> Option<Body> {
+        match self {
+            Self::Whole { bytes, .. } => Some(Body::new(Full::new(bytes.clone()))),
+            Self::Tape(tape) => tape.play(n).map(Body::new),
         }
     }
 }

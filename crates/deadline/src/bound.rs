@@ -29,7 +29,8 @@ pin_project! {
     #[project = StateProj]
     #[derive(Debug)]
     enum State<S, B, F> {
-        Waiting { service: S, request: Option<http::Request<B>> },
+        // Boxed: it is rare, and large.
+        Waiting { waiting: Option<Box<(S, http::Request<B>)>> },
         Called { #[pin] future: F },
         Failed { error: Option<BoxError> },
     }
@@ -137,7 +138,7 @@ impl<S> Readied<S> {
                 // The one that is already queueing goes along; its place here takes a clone.
                 let clone = self.inner.clone();
                 let service = mem::replace(&mut self.inner, clone);
-                State::Waiting { service, request: Some(request) }
+                State::Waiting { waiting: Some(Box::new((service, request))) }
             }
         };
         ResponseFuture { state, bound }
@@ -210,9 +211,12 @@ impl<S, B, F> State<S, B, F> {
                     let polled_again = || "polled after it had completed".into();
                     return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
                 }
-                StateProj::Waiting { service, request } => {
-                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
-                    let Some(mut request) = request.take() else { return Poll::Pending };
+                StateProj::Waiting { waiting } => {
+                    if let Some(waiting) = waiting {
+                        ready!(waiting.0.poll_ready(cx)).map_err(Into::into)?;
+                    }
+                    let Some(waiting) = waiting.take() else { return Poll::Pending };
+                    let (mut service, mut request) = *waiting;
                     stamp(&mut request, bound, Instant::now());
                     service.call(request)
                 }

@@ -44,9 +44,8 @@ impl Call {
         progress.wait_for_ready = policy.wait_for_ready;
         progress.chained = !shared.retries_of_retries
             && Inbound::current().is_some_and(|inbound| inbound.previous_attempts > 0);
-        let mut replay = Replay::capture(first, &shared.buffer);
+        let (replay, first) = Replay::capture(first, &shared.buffer);
         let shared = shared.clone();
-        let first = replay.request().ok_or_else(|| Status::internal("no first request"))?;
         Ok((Self { replay, progress, ledger: Ledger::new(), policy, shared }, first))
     }
 

@@ -5,7 +5,7 @@ use crate::{
     policy::{Decision, Ended, Progress, RetryPolicy},
 };
 use bytes::Bytes;
-use cinchona_core::{Deadline, Methods, Replay, ReplayBuffer, Verdict, status};
+use cinchona_core::{Deadline, Methods, Replay, Verdict, status};
 use http::{Request, Response};
 use http_body_util::Full;
 use std::{error::Error, sync::Arc, time::Duration};
@@ -115,7 +115,7 @@ where
 impl TowerBody {
     /// Makes the body of `request` cloneable, if it is complete and has at most `cap` bytes.
     pub fn capture(request: Request<Body>, cap: usize) -> Request<Self> {
-        match Replay::capture(request, &ReplayBuffer::new(cap, cap)).into_whole() {
+        match Replay::whole(request, cap) {
             Ok((parts, body)) => Request::from_parts(parts, Self::Whole(body)),
             Err(request) => request.map(Self::Once),
         }
