@@ -1,8 +1,12 @@
-//! Which methods may be executed twice, read from the .proto.
+//! What the .proto says of methods: which may be executed twice, and how a call names itself.
 
 use crate::BoxError;
 use prost::Message;
-use prost_types::{FileDescriptorProto, FileDescriptorSet, method_options::IdempotencyLevel};
+use prost_types::{
+    DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+    field_descriptor_proto::{Label, Type},
+    method_options::IdempotencyLevel,
+};
 use std::{collections::HashMap, sync::Arc};
 
 /// What a set of .proto files says of its methods; cheap to clone.
@@ -12,8 +16,16 @@ use std::{collections::HashMap, sync::Arc};
 /// `option idempotency_level = NO_SIDE_EFFECTS;` or `IDEMPOTENT` says so.
 #[derive(Clone, Debug)]
 pub struct Methods {
-    levels: Arc<HashMap<String, Safety>>,
+    /// By path.
+    listed: Arc<HashMap<String, Facts>>,
     unlisted: Safety,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    safety: Safety,
+    is_unary: bool,
+    request_id: Option<u32>,
 }
 
 /// Whether a method may be executed more than once for one call.
@@ -37,18 +49,19 @@ impl Methods {
     /// When `encoded` is not a `FileDescriptorSet`.
     pub fn from_file_descriptor_set(encoded: &[u8]) -> Result<Self, BoxError> {
         let files = FileDescriptorSet::decode(encoded)?.file;
-        let levels = Arc::new(files.iter().flat_map(levels_of).collect());
-        Ok(Self { levels, unlisted: Safety::Unknown })
+        let messages = files.iter().flat_map(messages_of).collect();
+        let listed = files.iter().flat_map(|file| methods_of(file, &messages)).collect();
+        Ok(Self { listed: Arc::new(listed), unlisted: Safety::Unknown })
     }
 
     /// Knows nothing: only requests that were provably not processed may be repeated.
     pub fn unknown() -> Self {
-        Self { levels: Arc::default(), unlisted: Safety::Unknown }
+        Self { listed: Arc::default(), unlisted: Safety::Unknown }
     }
 
     /// Takes your word for it that every method may be executed twice.
     pub fn all_idempotent() -> Self {
-        Self { levels: Arc::default(), unlisted: Safety::Idempotent }
+        Self { listed: Arc::default(), unlisted: Safety::Idempotent }
     }
 
     /// What is known of `request`: the safety of its method, or `Idempotent` where it carries an
@@ -62,34 +75,66 @@ impl Methods {
 
     /// The paths of the methods that are listed and may not be executed twice.
     pub fn unsafe_paths(&self) -> impl Iterator<Item = &str> {
-        let listed = self.levels.iter().filter(|(_, safety)| !safety.allows_repeating());
+        let listed = self.listed.iter().filter(|(_, facts)| !facts.safety.allows_repeating());
         listed.map(|(path, _)| path.as_str())
     }
 
     /// What is known of the method at `path`, such as `/calculator.Calculator/Add`.
     pub fn safety(&self, path: &str) -> Safety {
-        self.levels.get(path).copied().unwrap_or(self.unlisted)
+        self.listed.get(path).map_or(self.unlisted, |facts| facts.safety)
+    }
+
+    /// Whether the method at `path` is listed, and streams neither requests nor responses.
+    pub fn is_unary(&self, path: &str) -> bool {
+        self.listed.get(path).is_some_and(|facts| facts.is_unary)
+    }
+
+    /// The number of the request message's field `string request_id`, by which a caller names its
+    /// call ([AIP-155]).
+    ///
+    /// [AIP-155]: https://google.aip.dev/155
+    pub fn request_id_field(&self, path: &str) -> Option<u32> {
+        self.listed.get(path)?.request_id
     }
 }
 
-fn levels_of(file: &FileDescriptorProto) -> Vec<(String, Safety)> {
+/// The messages of a file by their full names, with a leading dot, as methods name them.
+fn messages_of(file: &FileDescriptorProto) -> impl Iterator<Item = (String, &DescriptorProto)> {
+    let prefix = match file.package() {
+        "" => ".".to_owned(),
+        package => format!(".{package}."),
+    };
+    file.message_type.iter().map(move |message| (format!("{prefix}{}", message.name()), message))
+}
+
+fn methods_of(
+    file: &FileDescriptorProto,
+    messages: &HashMap<String, &DescriptorProto>,
+) -> Vec<(String, Facts)> {
     let package = match file.package() {
         "" => String::new(),
         package => format!("{package}."),
     };
-    let methods = |service: &prost_types::ServiceDescriptorProto| {
+    let services = file.service.iter().flat_map(|service| {
         let prefix = format!("/{package}{}/", service.name());
-        let level = |method: &prost_types::MethodDescriptorProto| {
-            let safety = match method.options.as_ref().map(|options| options.idempotency_level()) {
-                Some(IdempotencyLevel::NoSideEffects) => Safety::NoSideEffects,
-                Some(IdempotencyLevel::Idempotent) => Safety::Idempotent,
-                _ => Safety::Unknown,
-            };
-            (format!("{prefix}{}", method.name()), safety)
-        };
-        service.method.iter().map(level).collect::<Vec<_>>()
+        service.method.iter().map(move |method| (format!("{prefix}{}", method.name()), method))
+    });
+    let facts = |method: &MethodDescriptorProto| Facts {
+        safety: match method.options.as_ref().map(|options| options.idempotency_level()) {
+            Some(IdempotencyLevel::NoSideEffects) => Safety::NoSideEffects,
+            Some(IdempotencyLevel::Idempotent) => Safety::Idempotent,
+            _ => Safety::Unknown,
+        },
+        is_unary: !method.client_streaming() && !method.server_streaming(),
+        request_id: messages.get(method.input_type()).and_then(|message| request_id_of(message)),
     };
-    file.service.iter().flat_map(methods).collect()
+    services.map(|(path, method)| (path, facts(method))).collect()
+}
+
+fn request_id_of(message: &DescriptorProto) -> Option<u32> {
+    let field = message.field.iter().find(|field| field.name() == "request_id")?;
+    let is_string = field.r#type() == Type::String && field.label() != Label::Repeated;
+    is_string.then(|| u32::try_from(field.number()).ok()).flatten()
 }
 
 // === impl Safety ===
@@ -104,7 +149,7 @@ impl Safety {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost_types::{MethodDescriptorProto, MethodOptions, ServiceDescriptorProto};
+    use prost_types::{FieldDescriptorProto, MethodOptions, ServiceDescriptorProto};
 
     fn method(name: &str, level: Option<IdempotencyLevel>) -> MethodDescriptorProto {
         let options = level.map(|level| MethodOptions {
@@ -136,6 +181,55 @@ mod tests {
         assert_eq!(methods.safety("/money.v1.Bank/Set"), Safety::Idempotent);
         assert_eq!(methods.safety("/money.v1.Bank/Withdraw"), Safety::Unknown);
         assert_eq!(methods.safety("/money.v1.Bank/Missing"), Safety::Unknown);
+    }
+
+    #[test]
+    fn the_proto_says_where_a_call_names_itself_and_what_is_streamed() {
+        let message = |name: &str, kind: Type, label: Label| DescriptorProto {
+            name: Some(name.into()),
+            field: vec![FieldDescriptorProto {
+                name: Some("request_id".into()),
+                number: Some(7),
+                r#type: Some(kind.into()),
+                label: Some(label.into()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let takes = |input: &str| MethodDescriptorProto {
+            input_type: Some(format!(".money.v1.{input}")),
+            ..method(input, None)
+        };
+        let stream = MethodDescriptorProto { server_streaming: Some(true), ..takes("Named") };
+        let service = ServiceDescriptorProto {
+            name: Some("Bank".into()),
+            method: vec![takes("Named"), takes("Counted"), takes("Listed")],
+            ..Default::default()
+        };
+        let streams = ServiceDescriptorProto {
+            name: Some("Streams".into()),
+            method: vec![stream],
+            ..Default::default()
+        };
+        let file = FileDescriptorProto {
+            package: Some("money.v1".into()),
+            message_type: vec![
+                message("Named", Type::String, Label::Optional),
+                message("Counted", Type::Int32, Label::Optional),
+                message("Listed", Type::String, Label::Repeated),
+            ],
+            service: vec![service, streams],
+            ..Default::default()
+        };
+        let encoded = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+        let methods = Methods::from_file_descriptor_set(&encoded).unwrap();
+        assert_eq!(methods.request_id_field("/money.v1.Bank/Named"), Some(7));
+        for other in ["/money.v1.Bank/Counted", "/money.v1.Bank/Listed", "/money.v1.Bank/Missing"] {
+            assert_eq!(methods.request_id_field(other), None, "{other}");
+        }
+        assert!(methods.is_unary("/money.v1.Bank/Named"));
+        assert!(!methods.is_unary("/money.v1.Streams/Named"), "it streams");
+        assert!(!methods.is_unary("/money.v1.Bank/Missing"), "nothing is known of it");
     }
 
     #[test]

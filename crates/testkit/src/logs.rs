@@ -8,11 +8,13 @@ use std::{
 use tracing::{
     Level, Metadata, Subscriber,
     field::{Field, Visit},
+    span::{Attributes, Id},
     subscriber::DefaultGuard,
 };
 use tracing_subscriber::{
     layer::{Context, Layer, SubscriberExt},
     registry,
+    registry::LookupSpan,
 };
 
 /// Records the `tracing` events of the current thread for as long as it lives.
@@ -44,7 +46,7 @@ pub struct Event {
     pub target: String,
     /// Its message, empty if it has none.
     pub message: String,
-    /// Its other fields by name.
+    /// Its other fields by name, and those of the spans around it.
     pub fields: BTreeMap<String, String>,
 }
 
@@ -79,20 +81,42 @@ impl Logs {
 
 // === impl Recorder ===
 
-impl<S: Subscriber> Layer<S> for Recorder {
+impl<S> Layer<S> for Recorder
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
         metadata.target().starts_with(&self.prefix)
     }
 
-    fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
-        let mut recorded = Event {
-            level: *event.metadata().level(),
-            target: event.metadata().target().to_owned(),
-            message: String::new(),
-            fields: BTreeMap::new(),
-        };
+    fn on_new_span(&self, values: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut event = Event::of(values.metadata());
+        values.record(&mut Fields(&mut event));
+        span.extensions_mut().insert(event.fields);
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
+        let mut recorded = Event::of(event.metadata());
+        for span in context.event_scope(event).into_iter().flatten() {
+            let known = span.extensions().get::<BTreeMap<_, _>>().cloned();
+            recorded.fields.extend(known.unwrap_or_default());
+        }
         event.record(&mut Fields(&mut recorded));
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
+    }
+}
+
+// === impl Event ===
+
+impl Event {
+    fn of(metadata: &Metadata<'_>) -> Self {
+        Self {
+            level: *metadata.level(),
+            target: metadata.target().to_owned(),
+            message: String::new(),
+            fields: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,0 +1,258 @@
+//! What every [`Store`](crate::Store) must hold to, and every [`State`]: run it on your own.
+//!
+//! Each law panics where it does not hold. They take about two seconds on a real clock, and work on
+//! a paused one too.
+
+use crate::{Claim, Execution, State, Store, fenced, record};
+use bytes::Bytes;
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tonic::{Code, Status};
+
+const LEASE: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(400);
+
+/// Holds a store to all laws. Each gets a store of its own, or the same one with nothing in it.
+///
+/// # Panics
+/// Where a law does not hold.
+pub async fn store<T: Store, F: Future<Output = T>>(fresh: impl Fn() -> F) {
+    a_key_is_granted_once_and_then_answered(fresh().await).await;
+    of_many_claims_at_once_one_is_granted(fresh().await).await;
+    a_key_belongs_to_its_request(fresh().await).await;
+    a_released_key_is_granted_again(fresh().await).await;
+    a_lapsed_claim_passes_on_and_its_token_is_void(fresh().await).await;
+    who_waits_is_woken(fresh().await).await;
+    any_bytes_are_kept(fresh().await).await;
+}
+
+/// Holds a state to all laws; it is also the store of the claims.
+///
+/// # Panics
+/// Where a law does not hold.
+pub async fn state<T: Store + State, F: Future<Output = T>>(fresh: impl Fn() -> F) {
+    a_change_is_read_by_the_next(fresh().await).await;
+    a_change_that_fails_changes_nothing(fresh().await).await;
+    no_change_is_lost_among_many(fresh().await).await;
+    an_effect_is_there_with_its_record(fresh().await).await;
+    who_has_lost_the_claim_changes_nothing(fresh().await).await;
+}
+
+#[track_caller]
+fn granted(claim: Claim) -> u128 {
+    match claim {
+        Claim::Granted { token, lapsed: false } => token,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn done(claim: Claim) -> Bytes {
+    match claim {
+        Claim::Done(record) => record,
+        other => panic!("not done: {other:?}"),
+    }
+}
+
+async fn claim<T: Store>(store: &T, key: &[u8], fingerprint: u128, lease: Duration) -> Claim {
+    match store.claim(key, fingerprint, lease).await {
+        Ok(claim) => claim,
+        Err(error) => panic!("claim: {error}"),
+    }
+}
+
+async fn finish<T: Store>(store: &T, key: &[u8], token: u128, record: &'static [u8]) -> bool {
+    match store.finish(key, token, Bytes::from_static(record)).await {
+        Ok(kept) => kept,
+        Err(error) => panic!("finish: {error}"),
+    }
+}
+
+async fn a_key_is_granted_once_and_then_answered<T: Store>(store: T) {
+    let token = granted(claim(&store, b"once", 1, LEASE).await);
+    assert!(matches!(claim(&store, b"once", 1, LEASE).await, Claim::Busy(_)), "busy");
+    assert!(finish(&store, b"once", token, b"answer").await, "the record is kept");
+    for _ in 0..2 {
+        assert_eq!(done(claim(&store, b"once", 1, LEASE).await), "answer");
+    }
+    assert!(!finish(&store, b"once", token, b"again").await, "a claim is finished once");
+    assert_eq!(done(claim(&store, b"once", 1, LEASE).await), "answer");
+    let other = granted(claim(&store, b"other", 1, LEASE).await);
+    assert_ne!(other, token, "tokens differ");
+}
+
+async fn of_many_claims_at_once_one_is_granted<T: Store>(store: T) {
+    let mut claims = JoinSet::new();
+    for _ in 0..100 {
+        let store = store.clone();
+        claims.spawn(async move { claim(&store, b"race", 1, LEASE).await });
+    }
+    let claims = claims.join_all().await;
+    let granted = claims.iter().filter(|claim| matches!(claim, Claim::Granted { .. })).count();
+    let busy = claims.iter().filter(|claim| matches!(claim, Claim::Busy(_))).count();
+    assert_eq!((granted, busy), (1, 99));
+}
+
+async fn a_key_belongs_to_its_request<T: Store>(store: T) {
+    let token = granted(claim(&store, b"mine", 1, LEASE).await);
+    assert!(matches!(claim(&store, b"mine", 2, LEASE).await, Claim::Mismatch), "in flight");
+    assert!(finish(&store, b"mine", token, b"answer").await);
+    assert!(matches!(claim(&store, b"mine", 2, LEASE).await, Claim::Mismatch), "answered");
+}
+
+async fn a_released_key_is_granted_again<T: Store>(store: T) {
+    let token = granted(claim(&store, b"back", 1, LEASE).await);
+    assert!(store.release(b"back", token ^ 1).await.is_ok(), "a stranger's release is no error");
+    assert!(
+        matches!(claim(&store, b"back", 1, LEASE).await, Claim::Busy(_)),
+        "and releases nothing"
+    );
+    assert!(store.release(b"back", token).await.is_ok());
+    let next = granted(claim(&store, b"back", 2, LEASE).await);
+    assert!(!finish(&store, b"back", token, b"late").await, "a released claim has no answer");
+    assert!(finish(&store, b"back", next, b"answer").await);
+}
+
+async fn a_lapsed_claim_passes_on_and_its_token_is_void<T: Store>(store: T) {
+    let first = granted(claim(&store, b"slow", 1, SHORT).await);
+    sleep(2 * SHORT).await;
+    let Claim::Granted { token, lapsed: true } = claim(&store, b"slow", 1, LEASE).await else {
+        panic!("a claim whose lease has ended passes on, and says so");
+    };
+    assert!(!finish(&store, b"slow", first, b"late").await, "who comes late is fenced off");
+    assert!(store.release(b"slow", first).await.is_ok());
+    assert!(matches!(claim(&store, b"slow", 1, LEASE).await, Claim::Busy(_)));
+    assert!(finish(&store, b"slow", token, b"answer").await);
+    assert_eq!(done(claim(&store, b"slow", 1, LEASE).await), "answer");
+}
+
+async fn who_waits_is_woken<T: Store>(store: T) {
+    let token = granted(claim(&store, b"wait", 1, LEASE).await);
+    let waiting = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            loop {
+                match claim(&store, b"wait", 1, LEASE).await {
+                    Claim::Busy(wait) => wait.over().await,
+                    ended => return done(ended),
+                }
+            }
+        })
+    };
+    sleep(SHORT / 4).await;
+    let finished = Instant::now();
+    assert!(finish(&store, b"wait", token, b"answer").await);
+    match timeout(LEASE / 2, waiting).await {
+        Ok(Ok(answer)) => assert_eq!(answer, "answer"),
+        other => panic!("not woken: {other:?}"),
+    }
+    let took = Instant::now() - finished;
+    assert!(took < LEASE / 2, "{took:?}");
+}
+
+async fn any_bytes_are_kept<T: Store>(store: T) {
+    let all: Bytes = (0..=255).cycle().take(100_000).collect();
+    for (key, record) in [(&b"\0\xff\r\n"[..], Bytes::new()), (b"k", all)] {
+        let token = granted(claim(&store, key, u128::MAX, LEASE).await);
+        assert!(store.finish(key, token, record.clone()).await.is_ok_and(|kept| kept));
+        assert!(done(claim(&store, key, u128::MAX, LEASE).await) == record, "{key:?}");
+    }
+}
+
+/// Adds 1 to the number called `key`.
+fn add_one(values: &mut [Option<Bytes>]) -> Result<u32, Status> {
+    let before =
+        values[0].as_deref().map_or(Ok(0), |bytes| bytes.try_into().map(u32::from_be_bytes));
+    let after = before.map_err(|_| Status::internal("not four bytes"))? + 1;
+    values[0] = Some(Bytes::copy_from_slice(&after.to_be_bytes()));
+    Ok(after)
+}
+
+async fn number<T: State>(state: &T, key: &str) -> Option<u32> {
+    let value = state.read(key).await.map(|value| value.map(|bytes| (&bytes[..]).try_into()));
+    match value {
+        Ok(Some(Ok(bytes))) => Some(u32::from_be_bytes(bytes)),
+        Ok(None) => None,
+        other => panic!("not a number: {other:?}"),
+    }
+}
+
+async fn a_change_is_read_by_the_next<T: State>(state: T) {
+    assert_eq!(number(&state, "n").await, None);
+    assert_eq!(state.update(&["n"], add_one).await.ok(), Some(1));
+    assert_eq!(state.update(&["n"], add_one).await.ok(), Some(2));
+    assert_eq!(number(&state, "n").await, Some(2));
+    let moved = state.update(&["n", "m"], |values| {
+        values.swap(0, 1);
+        Ok(0_u32)
+    });
+    assert!(moved.await.is_ok());
+    assert_eq!((number(&state, "n").await, number(&state, "m").await), (None, Some(2)));
+}
+
+async fn a_change_that_fails_changes_nothing<T: State>(state: T) {
+    assert_eq!(state.update(&["n"], add_one).await.ok(), Some(1));
+    let refused = state.update(&["n"], |values| {
+        values[0] = None;
+        Err::<u32, _>(Status::failed_precondition("no"))
+    });
+    assert_eq!(refused.await.map_err(|status| status.code()), Err(Code::FailedPrecondition));
+    assert_eq!(number(&state, "n").await, Some(1));
+}
+
+async fn no_change_is_lost_among_many<T: State>(state: T) {
+    let mut changes = JoinSet::new();
+    let seen = Arc::new(AtomicU32::new(0));
+    for _ in 0..50 {
+        let (state, seen) = (state.clone(), seen.clone());
+        changes.spawn(async move {
+            match state.update(&["n"], add_one).await {
+                Ok(after) => seen.fetch_max(after, Ordering::Relaxed),
+                Err(status) => panic!("{status}"),
+            }
+        });
+    }
+    changes.join_all().await;
+    assert_eq!((number(&state, "n").await, seen.load(Ordering::Relaxed)), (Some(50), 50));
+}
+
+async fn under<F: Future, T: Store>(store: &T, key: &[u8], token: u128, call: F) -> F::Output {
+    Arc::new(Execution::new(store.instance(), key.into(), token)).scope(call).await
+}
+
+async fn an_effect_is_there_with_its_record<T: Store + State>(store: T) {
+    let token = granted(claim(&store, b"call", 1, LEASE).await);
+    let (answer, answered) = under(&store, b"call", token, async {
+        let answer = store.update(&["n"], add_one).await;
+        (answer.ok(), Execution::current(store.instance()).is_none())
+    })
+    .await;
+    assert_eq!((answer, answered), (Some(1), true));
+    assert_eq!(done(claim(&store, b"call", 1, LEASE).await), record::of_message(&1_u32));
+    // The execution of another store is nobody's here.
+    let elsewhere = Arc::new(Execution::new(0, b"call"[..].into(), 7));
+    assert_eq!(elsewhere.scope(store.update(&["n"], add_one)).await.ok(), Some(2));
+}
+
+async fn who_has_lost_the_claim_changes_nothing<T: Store + State>(store: T) {
+    let late = granted(claim(&store, b"call", 1, SHORT).await);
+    sleep(2 * SHORT).await;
+    let Claim::Granted { token, lapsed: true } = claim(&store, b"call", 1, LEASE).await else {
+        panic!("a claim whose lease has ended passes on");
+    };
+    let refused = under(&store, b"call", late, store.update(&["n"], add_one)).await;
+    assert_eq!(refused.map_err(|status| status.code()), Err(fenced().code()));
+    assert_eq!(number(&store, "n").await, None);
+    let answer = under(&store, b"call", token, store.update(&["n"], add_one)).await;
+    assert_eq!(answer.ok(), Some(1));
+}

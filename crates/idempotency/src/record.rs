@@ -1,0 +1,245 @@
+//! An answer, kept and given again.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use std::{convert::Infallible, future::ready};
+use tonic::{Code, Status, body::Body};
+
+/// The response header that says that an answer is not the first of its kind.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// A response as it is stored. What every OK response has is left out: its content type, and
+/// trailers that say OK and nothing else.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Record {
+    #[prost(message, repeated, tag = "1")]
+    headers: Vec<Header>,
+    #[prost(bytes = "bytes", tag = "2")]
+    body: Bytes,
+    #[prost(message, repeated, tag = "3")]
+    trailers: Vec<Header>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Header {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+/// A response that has ended.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+/// Length and compression flag before a message ([PROTOCOL-HTTP2]).
+///
+/// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+const PREFIX: usize = 5;
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const OK: HeaderValue = HeaderValue::from_static("0");
+
+/// The record of answering OK with `message`.
+pub fn of_message(message: &impl Message) -> Bytes {
+    let mut body = BytesMut::with_capacity(PREFIX + message.encoded_len());
+    body.put_u8(0);
+    body.put_u32(message.encoded_len() as u32);
+    body.put_slice(&message.encode_to_vec());
+    let record = Record { body: body.freeze(), ..Record::default() };
+    record.encode_to_vec().into()
+}
+
+/// The record of answering `status`.
+pub(crate) fn of_status(status: Status) -> Bytes {
+    let (parts, _) = status.into_http::<()>().into_parts();
+    Answer { headers: parts.headers, body: Bytes::new(), trailers: None }.record()
+}
+
+/// The answer that `record` is of, with `fragment` appended to its message, and marked as replayed.
+pub(crate) fn replay(record: Bytes, fragment: Option<&Bytes>) -> Response<Body> {
+    let Ok(Record { headers, body, trailers }) = Record::decode(record) else {
+        return Status::data_loss("the record of the first answer cannot be read").into_http();
+    };
+    let mut headers = map(headers);
+    headers.entry(CONTENT_TYPE).or_insert(GRPC);
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    let trailers = (!headers.contains_key(Status::GRPC_STATUS)).then(|| {
+        let mut trailers = map(trailers);
+        trailers.entry(Status::GRPC_STATUS).or_insert(OK);
+        trailers
+    });
+    let body = match fragment {
+        Some(fragment) => appended(&body, fragment).unwrap_or(body),
+        None => body,
+    };
+    Answer { headers, body, trailers }.response()
+}
+
+/// `body` with `fragment` at the end of its message, where it holds one message, uncompressed: a
+/// field that is there twice has its last value ([protobuf's encoding]).
+///
+/// [protobuf's encoding]: https://protobuf.dev/programming-guides/encoding/#last-one-wins
+fn appended(body: &Bytes, fragment: &Bytes) -> Option<Bytes> {
+    let (0, length) = (*body.first()?, body.get(1..PREFIX)?) else { return None };
+    let length = u32::from_be_bytes(length.try_into().ok()?);
+    if body.len() != PREFIX + usize::try_from(length).ok()? {
+        return None;
+    }
+    let longer = length.checked_add(u32::try_from(fragment.len()).ok()?)?;
+    let mut whole = BytesMut::with_capacity(body.len() + fragment.len());
+    whole.put_u8(0);
+    whole.put_u32(longer);
+    whole.put_slice(&body[PREFIX..]);
+    whole.put_slice(fragment);
+    Some(whole.freeze())
+}
+
+fn map(headers: Vec<Header>) -> HeaderMap {
+    let pair = |Header { name, value }: Header| {
+        Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_maybe_shared(value).ok()?))
+    };
+    let mut map = HeaderMap::with_capacity(headers.len() + 2);
+    for (name, value) in headers.into_iter().filter_map(pair) {
+        map.append(name, value);
+    }
+    map
+}
+
+fn list<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Vec<Header> {
+    let header = |(name, value): (&HeaderName, &HeaderValue)| Header {
+        name: name.as_str().to_owned(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    headers.map(header).collect()
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Reads `response` to its end.
+    pub(crate) async fn of(response: Response<Body>) -> Result<Self, Status> {
+        let (parts, body) = response.into_parts();
+        let collected = body.collect().await?;
+        let trailers = collected.trailers().cloned();
+        Ok(Self { headers: parts.headers, body: collected.to_bytes(), trailers })
+    }
+
+    /// How the call ended: the response's trailers say, or its headers where it has no others.
+    pub(crate) fn code(&self) -> Code {
+        let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
+        cinchona_core::status::code(trailers).unwrap_or(Code::Unknown)
+    }
+
+    pub(crate) fn record(&self) -> Bytes {
+        let own = self.headers.iter().filter(|pair| *pair != (&CONTENT_TYPE, &GRPC));
+        let told = self.trailers.iter().flatten();
+        let told = told.filter(|pair| *pair != (&Status::GRPC_STATUS, &OK));
+        let (headers, trailers) = (list(own), list(told));
+        Record { headers, body: self.body.clone(), trailers }.encode_to_vec().into()
+    }
+
+    pub(crate) fn response(self) -> Response<Body> {
+        let body = match self.trailers {
+            None if self.body.is_empty() => Body::empty(),
+            trailers => {
+                let end = ready(trailers.map(Ok::<_, Infallible>));
+                Body::new(Full::new(self.body).with_trailers(end))
+            }
+        };
+        let mut response = Response::new(body);
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    async fn replayed(record: Bytes, fragment: Option<&Bytes>) -> Answer {
+        Answer::of(replay(record, fragment)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_message_is_replayed_as_a_first_answer_is_and_marked() {
+        let answer = replayed(of_message(&7_u32), None).await;
+        assert_eq!(answer.headers["content-type"], "application/grpc");
+        assert_eq!(answer.headers["idempotent-replayed"], "true");
+        assert_eq!(&answer.body[..], [0, 0, 0, 0, 2, 8, 7]);
+        assert_eq!(answer.trailers.as_ref().unwrap()["grpc-status"], "0");
+        assert_eq!(answer.code(), Code::Ok);
+    }
+
+    #[tokio::test]
+    async fn a_status_is_replayed_with_message_details_and_metadata() {
+        let mut status = Status::with_details(Code::OutOfRange, "too much", "why".into());
+        status.metadata_mut().insert("x-limit", "7".parse().unwrap());
+        let answer = replayed(of_status(status), None).await;
+        assert!(answer.body.is_empty() && answer.trailers.is_none());
+        let status = Status::from_header_map(&answer.headers).unwrap();
+        assert_eq!((status.code(), status.message()), (Code::OutOfRange, "too much"));
+        assert_eq!(
+            (status.details(), answer.headers["x-limit"].as_bytes()),
+            (&b"why"[..], &b"7"[..])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_fragment_is_merged_into_one_plain_message_and_into_nothing_else() {
+        // value = 7, then value = 9 and string 2 = "x".
+        let fragment = Bytes::from_static(&[8, 9, 18, 1, b'x']);
+        let answer = replayed(of_message(&7_u32), Some(&fragment)).await;
+        assert_eq!(&answer.body[..], [0, 0, 0, 0, 7, 8, 7, 8, 9, 18, 1, b'x']);
+        let compressed = Bytes::from_static(&[1, 0, 0, 0, 1, 7]);
+        let two = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for other in [compressed, two, Bytes::new(), Bytes::from_static(&[0, 0])] {
+            assert_eq!(appended(&other, &fragment), None, "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_record_answers_data_loss() {
+        let answer = replayed(Bytes::from_static(b"\xff\xff"), None).await;
+        assert_eq!(answer.code(), Code::DataLoss);
+    }
+
+    fn headers() -> impl Strategy<Value = HeaderMap> {
+        let name = "[a-z][a-z0-9-]{0,12}".prop_map(|name| name.parse::<HeaderName>().unwrap());
+        let value = "[ -~]{0,20}".prop_map(|value| HeaderValue::from_str(&value).unwrap());
+        prop::collection::vec((name, value), 0..6).prop_map(|pairs| {
+            let mut map = HeaderMap::new();
+            for (name, value) in pairs {
+                map.append(name, value);
+            }
+            map
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_answer_is_replayed_byte_for_byte(
+            headers in headers(), trailers in headers(), code in 0_u8..17,
+            body in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let mut trailers = trailers;
+            trailers.insert(Status::GRPC_STATUS, code.to_string().parse().unwrap());
+            let mut first = Answer { headers, body: body.into(), trailers: Some(trailers) };
+            first.headers.remove(Status::GRPC_STATUS);
+            first.headers.insert(CONTENT_TYPE, GRPC);
+            let record = first.record();
+            let second = tokio_test::block_on(replayed(record, None));
+            first.headers.insert(REPLAYED, HeaderValue::from_static("true"));
+            prop_assert_eq!(first.headers, second.headers);
+            prop_assert_eq!(first.body, second.body);
+            prop_assert_eq!(first.trailers, second.trailers);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What is said where a call is not executed, with a reason for programs
+//! (`google.rpc.ErrorInfo` in the status details, [AIP-193]).
+//!
+//! [AIP-193]: https://google.aip.dev/193
+
+use cinchona_core::BoxError;
+use http::HeaderValue;
+use std::{collections::HashMap, time::Duration};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason, "cinchona", HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+pub(crate) fn malformed_key(place: &str, longest: usize) -> Status {
+    let message = format!("{place}: a key is 1 to {longest} bytes of printable ASCII");
+    status(Code::InvalidArgument, "IDEMPOTENCY_KEY_MALFORMED", message)
+}
+
+pub(crate) fn missing_key(path: &str) -> Status {
+    let message = format!("{path} needs the header idempotency-key");
+    status(Code::InvalidArgument, "IDEMPOTENCY_KEY_MISSING", message)
+}
+
+pub(crate) fn reused_key() -> Status {
+    let message = "this idempotency key was used for another request";
+    status(Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED", message)
+}
+
+pub(crate) fn evicted() -> Status {
+    let message = "the call was executed, and its answer had to make room for others";
+    status(Code::FailedPrecondition, "IDEMPOTENCY_RECORD_EVICTED", message)
+}
+
+pub(crate) fn too_large(limit: usize) -> Status {
+    let message = format!("the call was executed, and its answer of over {limit} bytes not kept");
+    status(Code::FailedPrecondition, "IDEMPOTENCY_RECORD_TOO_LARGE", message)
+}
+
+pub(crate) fn unknown_outcome() -> Status {
+    let message = "an attempt with this idempotency key ended without an answer; \
+                   it may have been executed";
+    status(Code::Unknown, "IDEMPOTENCY_OUTCOME_UNKNOWN", message)
+}
+
+pub(crate) fn in_flight(pushback: Duration) -> Status {
+    let message = "a call with this idempotency key is being executed";
+    let mut status = status(Code::Aborted, "IDEMPOTENCY_KEY_IN_FLIGHT", message);
+    let millis = i32::try_from(pushback.as_millis()).unwrap_or(i32::MAX);
+    let value = HeaderValue::from(millis);
+    if let Ok(value) = tonic::metadata::MetadataValue::try_from(value.as_bytes()) {
+        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+    }
+    status
+}
+
+pub(crate) fn store_failed(error: &BoxError) -> Status {
+    let message = format!("the idempotency store does not answer: {error}");
+    status(Code::Unavailable, "IDEMPOTENCY_STORE_UNAVAILABLE", message)
+}

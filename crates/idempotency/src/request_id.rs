@@ -1,0 +1,188 @@
+//! The client's part: a name for each logical call.
+
+use crate::IDEMPOTENCY_KEY;
+use cinchona_core::{Methods, Safety};
+use http::{HeaderName, HeaderValue, Request};
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+use tracing::{Instrument, instrument::Instrumented};
+use uuid::Uuid;
+
+/// The request header by which logs of clients and servers are matched.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Applies [`IdempotencyKey`] to a client's stack, outside of what repeats attempts.
+#[derive(Clone)]
+pub struct IdempotencyKeyLayer {
+    methods: Methods,
+    ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
+}
+
+/// Names each call: the same on all its attempts, and another for each call.
+///
+/// A call without `idempotency-key`, of a method that has side effects, gets a new one (a UUIDv7,
+/// [RFC 9562]); a call without `x-request-id` gets one as well, equal to the key. What the caller
+/// has set stays. The span `call` around everything below says the id as `request_id`.
+///
+/// *A promise:* retry layers take it that a call with a key may be executed twice, since the server
+/// will recognise it. So this layer belongs in front of servers that have a
+/// [`DedupLayer`](crate::DedupLayer), or something like it.
+///
+/// [RFC 9562]: https://www.rfc-editor.org/rfc/rfc9562#section-5.7
+#[derive(Clone)]
+pub struct IdempotencyKey<S> {
+    inner: S,
+    layer: IdempotencyKeyLayer,
+}
+
+// === impl IdempotencyKeyLayer ===
+
+impl IdempotencyKeyLayer {
+    /// Names all calls, and gives a key to those of methods that `methods` does not know to be
+    /// without side effects.
+    pub fn new(methods: Methods) -> Self {
+        Self { methods, ids: Arc::new(Uuid::now_v7) }
+    }
+
+    /// Takes ids from `ids` instead, which must never return the same twice: for runs that are to
+    /// be repeated.
+    pub fn with_ids(self, ids: impl Fn() -> Uuid + Send + Sync + 'static) -> Self {
+        Self { ids: Arc::new(ids), ..self }
+    }
+
+    fn name<B>(&self, request: &mut Request<B>) -> Option<HeaderValue> {
+        let path = request.uri().path();
+        let needs_key = self.methods.safety(path) != Safety::NoSideEffects;
+        let headers = request.headers_mut();
+        let (key, id) = (headers.get(IDEMPOTENCY_KEY).cloned(), headers.get(REQUEST_ID).cloned());
+        let fresh = match (&key, &id) {
+            (Some(_), Some(_)) => None,
+            (None, Some(_)) if !needs_key => None,
+            (Some(key), None) => Some(key.clone()),
+            _ => {
+                let text =
+                    (self.ids)().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
+                HeaderValue::from_str(&text).ok()
+            }
+        };
+        if key.is_none() && needs_key {
+            headers.extend(fresh.clone().map(|fresh| (IDEMPOTENCY_KEY, fresh)));
+        }
+        if id.is_none() {
+            headers.extend(fresh.clone().map(|fresh| (REQUEST_ID, fresh)));
+        }
+        id.or(fresh)
+    }
+}
+
+impl<S> Layer<S> for IdempotencyKeyLayer {
+    type Service = IdempotencyKey<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        IdempotencyKey { inner, layer: self.clone() }
+    }
+}
+
+impl fmt::Debug for IdempotencyKeyLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyKeyLayer").finish_non_exhaustive()
+    }
+}
+
+// === impl IdempotencyKey ===
+
+impl<S, B> Service<Request<B>> for IdempotencyKey<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Instrumented<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let id = self.layer.name(&mut request);
+        let request_id = id.as_ref().and_then(|id| id.to_str().ok());
+        let span = tracing::info_span!("call", rpc.method = request.uri().path(), request_id);
+        let _entered = span.enter();
+        let calling = self.inner.call(request);
+        calling.in_current_span()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for IdempotencyKey<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyKey").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cinchona_testkit::Logs;
+    use std::{collections::HashSet, convert::Infallible, future::ready};
+    use tower::{ServiceExt, service_fn};
+
+    /// The key and the id that arrive with a call that was made with these.
+    async fn arrive(methods: Methods, sent: [Option<&str>; 2]) -> [Option<String>; 2] {
+        let mut request = Request::new(());
+        for (name, value) in [IDEMPOTENCY_KEY, REQUEST_ID].into_iter().zip(sent) {
+            request.headers_mut().extend(value.map(|value| (name, value.parse().unwrap())));
+        }
+        let service = service_fn(|request: Request<()>| {
+            let value = |name| request.headers().get(name)?.to_str().ok().map(str::to_owned);
+            ready(Ok::<_, Infallible>([IDEMPOTENCY_KEY, REQUEST_ID].map(value)))
+        });
+        IdempotencyKeyLayer::new(methods).layer(service).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_gets_a_key_and_the_same_id() {
+        let [key, id] = arrive(Methods::unknown(), [None, None]).await;
+        assert_eq!(key, id);
+        let uuid: Uuid = key.unwrap().parse().unwrap();
+        assert_eq!(uuid.get_version_num(), 7);
+    }
+
+    #[tokio::test]
+    async fn what_the_caller_has_set_stays() {
+        let own = |text: &str| Some(text.to_owned());
+        let methods = Methods::unknown;
+        assert_eq!(arrive(methods(), [Some("k"), None]).await, [own("k"), own("k")]);
+        assert_eq!(arrive(methods(), [Some("k"), Some("i")]).await, [own("k"), own("i")]);
+        let [key, id] = arrive(methods(), [None, Some("i")]).await;
+        assert_eq!(id, own("i"));
+        assert_ne!(key, id, "an id may be that of a call further up");
+    }
+
+    #[tokio::test]
+    async fn no_two_calls_have_the_same_key() {
+        let mut keys = HashSet::new();
+        for _ in 0..1000 {
+            let [key, _] = arrive(Methods::unknown(), [None, None]).await;
+            assert!(keys.insert(key));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_span_says_the_id_in_every_line_below() {
+        let logs = Logs::of("cinchona_idempotency");
+        let service = service_fn(|_: Request<()>| async {
+            tokio::task::yield_now().await;
+            tracing::info!("below");
+            Ok::<_, Infallible>(())
+        });
+        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7));
+        layer.layer(service).oneshot(Request::new(())).await.unwrap();
+        let [event] = &logs.events()[..] else { panic!("one event") };
+        assert_eq!(event.fields["request_id"], "00000000-0000-0000-0000-000000000007");
+    }
+}
