@@ -4,6 +4,7 @@ use crate::{
     Claim, Execution, Guarantee, InFlight, Settings, Store, Wait,
     counters::Cells,
     key,
+    lease::{Lease, Outcome, Tokens, Unstoppable},
     record::{self, Answer},
     refusal,
 };
@@ -11,19 +12,10 @@ use bytes::Bytes;
 use cinchona_core::{BoxError, Inbound, Mode, status};
 use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt, Full, Limited};
-use std::{
-    future::Future,
-    mem,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    thread,
-    time::Duration,
-};
-use tokio::{runtime::Handle, time::timeout};
+use std::{mem, sync::Arc};
+use tokio::time::timeout;
 use tonic::{Code, Status, body::Body};
 use tower_service::Service;
-use tracing::Instrument;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// All that a call needs; the service is ready.
@@ -32,43 +24,17 @@ pub(crate) struct Call<S, T> {
     pub(crate) store: T,
     pub(crate) settings: Arc<Settings>,
     pub(crate) cells: Arc<Cells>,
+    pub(crate) tokens: Tokens,
     pub(crate) mode: Mode,
-}
-
-/// A claim that is settled whatever happens: where its execution panics or is cut off, by what is
-/// right for an outcome that nobody knows.
-struct Lease<T: Store> {
-    store: T,
-    execution: Arc<Execution>,
-    outcome: Outcome,
-    is_settled: bool,
-}
-
-/// What is to be done with a claim.
-#[derive(Clone, Debug)]
-enum Outcome {
-    /// Give this answer from now on.
-    Keep(Bytes),
-    /// Let it be executed again.
-    Release,
 }
 
 /// What a claim means for a call.
 enum Decision {
-    Execute { token: u128, lapsed: bool },
+    Execute { lapsed: bool },
     PassThrough,
     Wait(Wait),
     Answer(Response<Body>),
 }
-
-/// A future that goes on by itself when it is dropped before it is ready.
-struct Unstoppable<F: Future + Send + 'static> {
-    running: Option<Pin<Box<F>>>,
-    cells: Arc<Cells>,
-}
-
-/// The claim outlasts the execution by this much, so that it is the execution that ends it.
-const GRACE: Duration = Duration::from_secs(1);
 
 // === impl Call ===
 
@@ -112,12 +78,14 @@ where
         fingerprint: u128,
         request: Request<Body>,
     ) -> Result<Response<Body>, S::Error> {
+        let token = self.tokens.next();
+        let execution = Execution::new(self.store.instance(), key.into_boxed_slice(), token);
+        let mut lease = Lease::new(self.store.clone(), execution);
         let mut has_waited = false;
-        let (token, lapsed) = loop {
-            let lease = self.settings.lease + GRACE;
-            let claim = self.store.claim(&key, fingerprint, lease).await;
-            match self.decide(claim, request.uri().path()) {
-                Decision::Execute { token, lapsed } => break (token, lapsed),
+        let lapsed = loop {
+            let claim = lease.claim(fingerprint, &self.settings).await;
+            match self.decide(claim, &request) {
+                Decision::Execute { lapsed } => break lapsed,
                 Decision::PassThrough => return self.service.call(request).await,
                 Decision::Answer(response) => return Ok(response),
                 Decision::Wait(wait) => {
@@ -128,13 +96,6 @@ where
                 }
             }
         };
-        let execution = Execution::new(self.store.instance(), key.into_boxed_slice(), token);
-        let lease = Lease {
-            store: self.store.clone(),
-            execution: Arc::new(execution),
-            outcome: self.settings.unknown_outcome(),
-            is_settled: false,
-        };
         if lapsed && self.settings.guarantee == Guarantee::AtMostOnce {
             self.cells.ambiguous.count();
             lease.settle(self.settings.unknown_outcome()).await;
@@ -142,17 +103,18 @@ where
         }
         // Whoever gives up does not take those along who wait for the same answer.
         let cells = self.cells.clone();
-        Unstoppable { running: Some(Box::pin(self.execute(lease, request))), cells }.await
+        Unstoppable::new(self.execute(lease, request), cells).await
     }
 
-    fn decide(&self, claim: Result<Claim, BoxError>, path: &str) -> Decision {
+    fn decide(&self, claim: Result<Claim, BoxError>, request: &Request<Body>) -> Decision {
         let Self { settings, cells, .. } = self;
+        let path = request.uri().path();
         if self.mode == Mode::Shadow && !matches!(claim, Ok(Claim::Granted { .. })) {
             settings.switch.count();
             return Decision::PassThrough;
         }
         let (counted, refused) = match claim {
-            Ok(Claim::Granted { token, lapsed }) => return Decision::Execute { token, lapsed },
+            Ok(Claim::Granted { lapsed }) => return Decision::Execute { lapsed },
             Ok(Claim::Done(record)) => {
                 cells.replayed.count();
                 tracing::debug!(rpc.method = path, "replaying an answer");
@@ -249,7 +211,7 @@ fn unread(error: BoxError, limit: usize) -> Status {
 // === impl Settings ===
 
 impl Settings {
-    fn unknown_outcome(&self) -> Outcome {
+    pub(crate) fn unknown_outcome(&self) -> Outcome {
         match self.guarantee {
             Guarantee::AtMostOnce => Outcome::Keep(record::of_status(refusal::unknown_outcome())),
             Guarantee::AtLeastOnce => Outcome::Release,
@@ -262,81 +224,5 @@ impl Settings {
             return record;
         }
         record::of_status(refusal::too_large(self.record_limit))
-    }
-}
-
-// === impl Lease ===
-
-impl<T: Store> Lease<T> {
-    async fn settle(mut self, outcome: Outcome) {
-        if !self.execution.is_answered() {
-            self.outcome = outcome.clone();
-            outcome.apply(&self.store, &self.execution).await;
-        }
-        self.is_settled = true;
-    }
-}
-
-impl<T: Store> Drop for Lease<T> {
-    fn drop(&mut self) {
-        if self.is_settled || self.execution.is_answered() {
-            return;
-        }
-        // Without a runtime the claim ends with its lease.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let (store, execution) = (self.store.clone(), self.execution.clone());
-        let outcome = self.outcome.clone();
-        runtime.spawn(async move { outcome.apply(&store, &execution).await });
-    }
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// Where the store fails the call has been executed all the same: so it has its answer, and
-    /// the claim stays until its lease ends.
-    async fn apply<T: Store>(self, store: &T, execution: &Execution) {
-        let (key, token) = (execution.key(), execution.token());
-        let applied = match self {
-            Self::Keep(record) => store.finish(key, token, record).await,
-            Self::Release => store.release(key, token).await.map(|()| true),
-        };
-        match applied {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!("the lease of a call ended before its answer was stored"),
-            Err(error) => tracing::warn!(%error, "the answer of a call could not be stored"),
-        }
-    }
-}
-
-// === impl Unstoppable ===
-
-impl<F: Future + Send + 'static> Future for Unstoppable<F>
-where
-    F::Output: Send,
-{
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(running) = &mut self.running else { return Poll::Pending };
-        let polled = running.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.running = None;
-        }
-        polled
-    }
-}
-
-impl<F: Future + Send + 'static> Drop for Unstoppable<F> {
-    fn drop(&mut self) {
-        let Some(running) = self.running.take() else { return };
-        // What has panicked cannot go on.
-        if !thread::panicking()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            self.cells.abandoned.count();
-            tracing::debug!("the caller has gone; its call is executed to the end");
-            runtime.spawn(async { drop(running.await) }.in_current_span());
-        }
     }
 }

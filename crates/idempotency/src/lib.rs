@@ -76,6 +76,7 @@ mod call;
 pub mod conformance;
 mod counters;
 mod key;
+mod lease;
 mod memory;
 pub mod record;
 mod refusal;
@@ -95,6 +96,7 @@ use call::Call;
 use cinchona_core::{Invalid, Methods, Mode, PerMethod, Safety, Switch};
 use counters::Cells;
 use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
+use lease::Tokens;
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -119,6 +121,7 @@ pub struct DedupLayer<T> {
     store: T,
     settings: Arc<Settings>,
     cells: Arc<Cells>,
+    tokens: Tokens,
 }
 
 /// Executes each call once, and answers its repetitions as it answered the first.
@@ -204,7 +207,7 @@ impl<T: Store> DedupLayer<T> {
             domain: None,
             switch: Switch::default(),
         };
-        Self { store, settings: Arc::new(settings), cells: Arc::default() }
+        Self { store, settings: Arc::new(settings), cells: Arc::default(), tokens: Tokens::new() }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -335,7 +338,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let DedupLayer { store, settings, cells } = &self.layer;
+        let DedupLayer { store, settings, cells, tokens } = &self.layer;
         let (mode, domain) = (settings.switch.mode(), settings.domain.clone());
         if mode == Mode::Off || !settings.concern(request.uri().path()) {
             let inner = self.inner.call(request);
@@ -347,6 +350,7 @@ where
             store: store.clone(),
             settings: settings.clone(),
             cells: cells.clone(),
+            tokens: tokens.clone(),
             mode,
         };
         ResponseFuture { way: Way::Keyed { inner: Box::pin(call.answer(request)) }, domain }

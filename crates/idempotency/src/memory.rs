@@ -33,8 +33,6 @@ struct Shared {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limits: Limits,
-    /// Tells claims apart.
-    tokens: AtomicU64,
     entries: AtomicUsize,
     bytes: AtomicUsize,
     evicted: AtomicU64,
@@ -70,7 +68,6 @@ impl MemoryStore {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             limits,
-            tokens: AtomicU64::new(1),
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
@@ -111,6 +108,12 @@ impl MemoryStore {
         Self::limited(Limits { remembers_evicted: refusing, ..self.shared.limits })
     }
 
+    /// Whether `token` is that of the claim which has `key` now: for stores that are built on this
+    /// one.
+    pub fn holds(&self, key: &[u8], token: u128) -> bool {
+        self.shared.shard(key).1.holds(key, token)
+    }
+
     /// How many records there are.
     pub fn entries(&self) -> usize {
         self.shared.entries.load(Ordering::Relaxed)
@@ -138,10 +141,10 @@ impl Store for MemoryStore {
         &self,
         key: &[u8],
         fingerprint: u128,
+        token: u128,
         lease: Duration,
     ) -> Result<Claim, BoxError> {
         let now = Instant::now();
-        let token = u128::from(self.shared.tokens.fetch_add(1, Ordering::Relaxed));
         let (hash, mut shard) = self.shared.shard(key);
         let freed = shard.expire(now);
         let claim = shard.claim(key, hash, fingerprint, token, now, lease);

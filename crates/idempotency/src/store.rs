@@ -10,12 +10,13 @@ use tokio::{
 
 /// Keeps claims and records; its clones are the same store.
 ///
-/// A key is claimed under a lease by whoever executes the call, with a token by which the store
-/// knows the claim again, and ends with a record of the answer, or is released. All of it is
-/// atomic: of any number of claims of a key at once, one is granted. What every store must hold to
-/// is written down, and can be run, in [`conformance`](crate::conformance).
+/// A key is claimed under a lease by whoever executes the call, with a token of theirs that no
+/// other claim has, and the claim ends with a record of the answer, or is released. All of it is
+/// atomic: of any number of claims of a key at once, one is granted. A claim that is dropped before
+/// it is answered may be granted all the same; whoever drops it releases it. What every store must
+/// hold to is written down, and can be run, in [`conformance`](crate::conformance).
 pub trait Store: Clone + Send + Sync + 'static {
-    /// Claims `key` for as long as `lease`, for a request with this `fingerprint`.
+    /// Claims `key` for as long as `lease`, for a request with this `fingerprint`, by `token`.
     ///
     /// # Errors
     /// When the store cannot be reached in the time it allows itself.
@@ -23,6 +24,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         &self,
         key: &[u8],
         fingerprint: u128,
+        token: u128,
         lease: Duration,
     ) -> impl Future<Output = Result<Claim, BoxError>> + Send;
 
@@ -55,8 +57,6 @@ pub trait Store: Clone + Send + Sync + 'static {
 pub enum Claim {
     /// It is yours, until you finish or release it, or its lease ends.
     Granted {
-        /// Proves it; no two claims have the same.
-        token: u128,
         /// Whether there was a claim before, whose lease ended and which said nothing.
         lapsed: bool,
     },

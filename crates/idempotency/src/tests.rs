@@ -416,7 +416,7 @@ async fn an_execution_ends_with_its_lease_and_those_who_wait_learn_why_or_take_o
 struct Away;
 
 impl Store for Away {
-    async fn claim(&self, _: &[u8], _: u128, _: Duration) -> Result<Claim, BoxError> {
+    async fn claim(&self, _: &[u8], _: u128, _: u128, _: Duration) -> Result<Claim, BoxError> {
         Err("connection refused".into())
     }
 
@@ -452,7 +452,7 @@ async fn after_a_crash_at_most_once_does_not_execute_again() {
         let store = MemoryStore::new();
         let key = key::stored("/Bank/Pay", "k", "");
         let fingerprint = xxhash_rust::xxh3::xxh3_128(&message("", 0));
-        store.claim(&key, fingerprint, SECOND).await.unwrap();
+        store.claim(&key, fingerprint, 1, SECOND).await.unwrap();
         let service = DedupLayer::new(store, methods()).with_guarantee(guarantee).layer(bank);
         let answered = ask(&service, pay("k")).await;
         assert_eq!(executed.load(Ordering::Relaxed), executions);

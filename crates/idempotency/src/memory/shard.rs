@@ -76,19 +76,25 @@ impl Shard {
             }
             Some(claimed) => {
                 *claimed = fresh;
-                Claim::Granted { token, lapsed: true }
+                Claim::Granted { lapsed: true }
             }
             None if self.evicted.contains_key(&hash) => Claim::Evicted,
             None => {
                 self.claimed.insert(key.into(), fresh);
-                Claim::Granted { token, lapsed: false }
+                Claim::Granted { lapsed: false }
             }
         }
     }
 
+    pub(super) fn holds(&self, key: &[u8], token: u128) -> bool {
+        self.claimed.get(key).is_some_and(|claimed| claimed.token == token)
+    }
+
     /// Ends the claim with `token`; its key and fingerprint.
     pub(super) fn end(&mut self, key: &[u8], token: u128) -> Option<(Box<[u8]>, u128)> {
-        self.claimed.get(key).filter(|claimed| claimed.token == token)?;
+        if !self.holds(key, token) {
+            return None;
+        }
         let (key, claimed) = self.claimed.remove_entry(key)?;
         Some((key, claimed.fingerprint))
     }
