@@ -1,9 +1,13 @@
 //! The client's stack.
 
-use crate::{methods, pb::calculator_client::CalculatorClient};
+use crate::{
+    methods,
+    pb::{calculator_client::CalculatorClient, store_client::StoreClient},
+};
 use cinchona::{
     core::Rng,
     deadline::{AttemptTimeout, AttemptTimeoutLayer, CallDeadline, CallDeadlineLayer},
+    idempotency::{IdempotencyKey, IdempotencyKeyLayer},
     retry::{Retry, RetryLayer, RetryPolicy},
 };
 use std::time::Duration;
@@ -14,7 +18,7 @@ use tower::ServiceBuilder;
 pub type Client<C = Channel> = CalculatorClient<Stack<C>>;
 
 /// The layers around a channel, outermost first.
-pub type Stack<C> = CallDeadline<Retry<AttemptTimeout<C>>>;
+pub type Stack<C> = IdempotencyKey<CallDeadline<Retry<AttemptTimeout<C>>>>;
 
 /// What the layers are set to.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Settings {
 /// The layers, which can still be changed while a client that was made of them is running.
 #[derive(Clone, Debug)]
 pub struct Layers {
+    /// The name of the call.
+    pub key: IdempotencyKeyLayer,
     /// The call's deadline.
     pub deadline: CallDeadlineLayer,
     /// Retries and hedges.
@@ -43,9 +49,11 @@ pub struct Layers {
 
 /// Puts the layers around `channel`.
 pub fn stack<C: Clone>(channel: C, layers: &Layers) -> Stack<C> {
-    let Layers { deadline, retry, attempt } = layers.clone();
+    let Layers { key, deadline, retry, attempt } = layers.clone();
     ServiceBuilder::new()
-        // Outermost: whatever goes on below, the caller gets an answer in time.
+        // Around the retries, so that the server recognises them.
+        .layer(key)
+        // Whatever goes on below, the caller gets an answer in time.
         .layer(deadline)
         // Around the timeout, so that an attempt which takes too long is one that failed.
         .layer(retry)
@@ -57,6 +65,11 @@ pub fn stack<C: Clone>(channel: C, layers: &Layers) -> Stack<C> {
 /// A client over `channel`.
 pub fn client(channel: Channel, layers: &Layers) -> Client {
     CalculatorClient::new(stack(channel, layers))
+}
+
+/// A client of the store beside the calculator.
+pub fn store(channel: Channel, layers: &Layers) -> StoreClient<Stack<Channel>> {
+    StoreClient::new(stack(channel, layers))
 }
 
 // === impl Settings ===
@@ -79,8 +92,10 @@ impl From<Settings> for Layers {
         let Settings { deadline, timeout, retry, rng } = settings;
         let whole = CallDeadlineLayer::new();
         Self {
+            key: IdempotencyKeyLayer::new(methods()),
             deadline: deadline.map_or(whole.clone(), |limit| whole.with_limit(limit)),
-            retry: RetryLayer::new(retry, methods()).with_rng(rng),
+            // What has an effect has a key.
+            retry: RetryLayer::new(retry, methods().keyed()).with_rng(rng),
             attempt: AttemptTimeoutLayer::new(timeout),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`service`] | the calculator: plain handlers, which know nothing of what follows |
+//! | [`service`] | the calculator and its values: plain handlers, which know nothing of the rest |
+//! | [`state`] | what they keep between calls |
 //! | [`client`] | the client's stack, a reason beside each layer |
 //! | [`server`] | the server's stack, a reason beside each layer |
 //!
@@ -12,6 +13,7 @@
 pub mod client;
 pub mod server;
 pub mod service;
+pub mod state;
 
 use cinchona::core::Methods;
 
@@ -36,10 +38,30 @@ mod tests {
     use cinchona::core::Safety;
 
     #[test]
-    fn every_method_says_that_it_has_no_side_effects() {
-        for method in ["Add", "Subtract", "Multiply", "Divide", "Range", "Sum"] {
-            let path = format!("/calculator.Calculator/{method}");
-            assert_eq!(methods().safety(&path), Safety::NoSideEffects, "{path}");
+    fn every_method_says_what_executing_it_twice_would_do() {
+        let arithmetic = ["Add", "Subtract", "Multiply", "Divide", "Range", "Sum"];
+        let reads = arithmetic.into_iter().chain(["GetCounter"]);
+        let reads = reads.map(|method| ("Calculator", method, Safety::NoSideEffects));
+        for (service, method, safety) in reads.chain([
+            ("Calculator", "ResetCounter", Safety::Idempotent),
+            ("Calculator", "IncrementCounter", Safety::Unknown),
+            ("Store", "SetValue", Safety::Idempotent),
+            ("Store", "GetValue", Safety::NoSideEffects),
+            ("Store", "Delete", Safety::Idempotent),
+            ("Store", "Increment", Safety::Unknown),
+            ("Store", "Append", Safety::Unknown),
+            ("Store", "Withdraw", Safety::Unknown),
+            ("Store", "Balance", Safety::NoSideEffects),
+        ]) {
+            let path = format!("/calculator.{service}/{method}");
+            assert_eq!(methods().safety(&path), safety, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_has_an_effect_can_be_named_by_its_caller() {
+        for path in methods().unsafe_paths() {
+            assert_eq!(methods().request_id_field(path), Some(1), "{path}");
         }
     }
 }

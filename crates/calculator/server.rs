@@ -1,7 +1,18 @@
 //! The server's stack.
 
-use crate::{DESCRIPTORS, pb::calculator_server::CalculatorServer, service::Calculator};
-use cinchona::{core::BoxError, deadline::ServerDeadlineLayer, fault::FaultLayer};
+use crate::{
+    DESCRIPTORS, methods,
+    pb::{CounterResult, calculator_server::CalculatorServer, store_server::StoreServer},
+    service::{Calculator, Values},
+    state::State,
+};
+use cinchona::{
+    core::{BoxError, PerMethod},
+    deadline::ServerDeadlineLayer,
+    fault::FaultLayer,
+    idempotency::{DedupLayer, Guarantee, REQUEST_ID, Store},
+};
+use prost::Message;
 use std::{any::Any, future::Future, io, net::SocketAddr, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::Stream;
@@ -15,22 +26,48 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 /// Makes a response of a panic's payload.
 pub type Panicked = fn(Box<dyn Any + Send>) -> http::Response<Body>;
 
-/// Serves the calculator, health and reflection on `incoming` until `shutdown`, then ends the
-/// calls that have begun.
+/// The layers that a server can be run with.
+#[derive(Clone, Debug)]
+pub struct Layers<S> {
+    /// Failures and delays.
+    pub faults: FaultLayer,
+    /// Recognises repeated calls.
+    pub dedup: DedupLayer<S>,
+}
+
+/// Recognises repeated calls by `store`, which is their state as well: so each has its effect
+/// exactly once, whatever crashes.
+pub fn dedup<S: Store + State>(store: S) -> DedupLayer<S> {
+    let duplicate = CounterResult { was_duplicate: true, ..CounterResult::default() };
+    let mut fragments = PerMethod::new();
+    let named =
+        fragments.insert("calculator.Calculator", "IncrementCounter", duplicate.encode_to_vec());
+    debug_assert!(named.is_ok(), "one name is given once");
+    DedupLayer::new(store, methods())
+        .with_guarantee(Guarantee::AtLeastOnce)
+        .with_fragments(fragments)
+}
+
+/// Serves the calculator, its store, health and reflection on `incoming` until `shutdown`, then
+/// ends the calls that have begun.
 ///
 /// # Errors
 /// When `incoming` fails for good.
-pub async fn serve<I, IO>(
+pub async fn serve<I, IO, S>(
     incoming: I,
-    faults: FaultLayer,
+    state: S,
+    layers: Layers<S>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BoxError>
 where
     I: Stream<Item = io::Result<IO>>,
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    S: Store + State,
 {
+    let Layers { faults, dedup } = layers;
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<CalculatorServer<Calculator>>().await;
+    health.set_serving::<CalculatorServer<Calculator<S>>>().await;
+    health.set_serving::<StoreServer<Values<S>>>().await;
     let reflection_service = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -38,26 +75,36 @@ where
     let draining = async move {
         shutdown.await;
         // Whoever watches goes elsewhere while the calls that have begun are ended.
-        health.set_not_serving::<CalculatorServer<Calculator>>().await;
+        health.set_not_serving::<CalculatorServer<Calculator<S>>>().await;
+        health.set_not_serving::<StoreServer<Values<S>>>().await;
     };
     Server::builder()
         // A client that has gone silently is noticed, and its calls are dropped.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         // Outermost: sees each call, and what came of it.
-        .layer(TraceLayer::new_for_grpc())
+        .layer(TraceLayer::new_for_grpc().make_span_with(span))
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
         .layer(catching_panics())
         // Drops the work that nobody waits for any more, and tells the handler how long it has.
         .layer(ServerDeadlineLayer::new())
-        // Innermost: what is injected looks as if the service had done it.
+        // What is injected looks as if the service had done it.
         .layer(faults)
+        // Innermost: what fails above it after the service has answered is answered again.
+        .layer(dedup)
         .add_service(health_service)
         .add_service(reflection_service)
-        .add_service(CalculatorServer::new(Calculator))
+        .add_service(CalculatorServer::new(Calculator::new(state.clone())))
+        .add_service(StoreServer::new(Values::new(state)))
         .serve_with_incoming_shutdown(incoming, draining)
         .await?;
     Ok(())
+}
+
+/// The client says in its lines what the server says in these.
+fn span<B>(request: &http::Request<B>) -> tracing::Span {
+    let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    tracing::info_span!("request", rpc.method = request.uri().path(), request_id)
 }
 
 /// Listens on `addr` with `TCP_NODELAY`, so that no answer waits for an acknowledgement.

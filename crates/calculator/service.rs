@@ -1,19 +1,41 @@
 //! The calculator itself.
 
-use crate::pb::{BinaryOperation, Number, RangeRequest, Result as Value, calculator_server};
+mod values;
+
+pub use values::Values;
+
+use crate::{
+    pb::{
+        BinaryOperation, CounterRequest, CounterResult, Empty, Number, RangeRequest,
+        Result as Value, calculator_server,
+    },
+    state::{self, Memory, State},
+};
 use std::{pin::Pin, result::Result};
 use tokio_stream::{Stream, StreamExt, iter};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Adds, subtracts, multiplies and divides IEEE 754 doubles.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Calculator;
+/// Adds, subtracts, multiplies and divides IEEE 754 doubles, and counts.
+#[derive(Clone, Debug, Default)]
+pub struct Calculator<S = Memory> {
+    state: S,
+}
+
+/// Under what the counter is kept.
+const COUNTER: &str = "counter";
 
 /// The most values that one `Range` may have.
 const MAX_VALUES: f64 = 1_000_000.0;
 
+impl<S> Calculator<S> {
+    /// A calculator whose counter is in `state`.
+    pub const fn new(state: S) -> Self {
+        Self { state }
+    }
+}
+
 #[tonic::async_trait]
-impl calculator_server::Calculator for Calculator {
+impl<S: State> calculator_server::Calculator for Calculator<S> {
     async fn add(&self, request: Request<BinaryOperation>) -> Result<Response<Value>, Status> {
         let BinaryOperation { a, b } = request.into_inner();
         Ok(answer(a + b))
@@ -56,6 +78,42 @@ impl calculator_server::Calculator for Calculator {
         }
         Ok(answer(sum))
     }
+
+    async fn increment_counter(
+        &self,
+        request: Request<CounterRequest>,
+    ) -> Result<Response<CounterResult>, Status> {
+        let increment = match request.into_inner().increment {
+            0 => 1,
+            increment => increment,
+        };
+        let counted = self.state.update(&[COUNTER], move |values| {
+            let before: i32 = state::number(&values[0])?;
+            let value = before.checked_add(increment).ok_or_else(|| {
+                Status::out_of_range(format!("{before} + {increment} is no int32"))
+            })?;
+            values[0] = Some(value.to_string().into());
+            Ok(counter(value))
+        });
+        counted.await.map(Response::new)
+    }
+
+    async fn get_counter(&self, _: Request<Empty>) -> Result<Response<CounterResult>, Status> {
+        let value = state::number(&self.state.read(COUNTER).await?)?;
+        Ok(Response::new(counter(value)))
+    }
+
+    async fn reset_counter(&self, _: Request<Empty>) -> Result<Response<CounterResult>, Status> {
+        let reset = self.state.update(&[COUNTER], |values| {
+            values[0] = None;
+            Ok(counter(0))
+        });
+        reset.await.map(Response::new)
+    }
+}
+
+fn counter(value: i32) -> CounterResult {
+    CounterResult { value, was_duplicate: false }
 }
 
 fn answer(value: f64) -> Response<Value> {
@@ -93,7 +151,10 @@ mod tests {
 
     async fn divide(a: f64, b: f64) -> Result<f64, Status> {
         let request = Request::new(BinaryOperation { a, b });
-        Calculator.divide(request).await.map(|response| response.into_inner().value)
+        Calculator::<Memory>::default()
+            .divide(request)
+            .await
+            .map(|response| response.into_inner().value)
     }
 
     #[tokio::test]
@@ -113,6 +174,25 @@ mod tests {
         assert!(divide(f64::INFINITY, f64::INFINITY).await.unwrap().is_nan());
         assert_eq!(divide(1.0, f64::INFINITY).await.unwrap(), 0.0);
         assert_eq!(divide(f64::MAX, 0.5).await.unwrap(), f64::INFINITY);
+    }
+
+    async fn increment(calculator: &Calculator, increment: i32) -> Result<i32, Code> {
+        let request = CounterRequest { request_id: String::new(), increment };
+        let counted = calculator.increment_counter(Request::new(request)).await;
+        counted.map(|result| result.into_inner().value).map_err(|status| status.code())
+    }
+
+    #[tokio::test]
+    async fn the_counter_counts_by_1_or_by_what_is_said_and_does_not_overflow() {
+        let calculator = Calculator::default();
+        assert_eq!(increment(&calculator, 0).await, Ok(1));
+        assert_eq!(increment(&calculator, 41).await, Ok(42));
+        assert_eq!(increment(&calculator, i32::MAX).await, Err(Code::OutOfRange));
+        let get = || calculator.get_counter(Request::new(Empty {}));
+        assert_eq!(get().await.unwrap().into_inner().value, 42);
+        assert_eq!(increment(&calculator, -43).await, Ok(-1));
+        calculator.reset_counter(Request::new(Empty {})).await.unwrap();
+        assert_eq!(get().await.unwrap().into_inner().value, 0);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use calculator::{
     client::{Layers, Settings, stack},
     pb::{BinaryOperation, calculator_client::CalculatorClient},
-    server::{listen, serve},
+    server::{self, listen, serve},
+    state::Memory,
 };
 use cinchona::{balance::connect_lazy, config::ServiceConfig, core::BoxError};
 use std::{future::pending, time::Duration};
@@ -27,7 +28,9 @@ async fn compare() -> Result<(), BoxError> {
     let incoming = listen(([127, 0, 0, 1], 0).into())?;
     let endpoint = Endpoint::from_shared(format!("http://{}", incoming.local_addr()?))?;
     let faults = cinchona::fault::FaultLayer::new(Default::default())?;
-    tokio::spawn(serve(incoming, faults, pending()));
+    let state = Memory::new();
+    let layers = server::Layers { faults, dedup: server::dedup(state.clone()) };
+    tokio::spawn(serve(incoming, state, layers, pending()));
 
     let layers = Layers::from(Settings::default());
     let config = r#"{ "methodConfig": [{

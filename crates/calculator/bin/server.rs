@@ -1,16 +1,25 @@
 //! `calculator-server`: the calculator behind its server stack.
 
-use calculator::server::{listen, serve};
+use calculator::{
+    server::{Layers, dedup, listen, serve},
+    state::State,
+};
 use cinchona::{
-    core::{BoxError, Invalid},
+    core::{BoxError, Invalid, Mode, Switch},
     fault::{FaultLayer, Faults, When},
+    idempotency::{MemoryStore, Store},
+    redb::{Options, RedbStore},
+    redis::RedisStore,
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use humantime::{format_duration, parse_duration};
 use std::{
+    fmt,
     io::{self, IsTerminal, Write},
     net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
     process::ExitCode,
+    str::FromStr,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -48,6 +57,30 @@ struct Args {
     /// The same seed gives the same faults.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+
+    /// Where the counter and the values are kept, and the answers by which repeated calls are
+    /// recognised: memory, redb:PATH (a file), redis:URL (shared by servers), or none (in memory,
+    /// and no repeated call is recognised).
+    #[arg(long, default_value = "memory")]
+    store: Place,
+
+    /// How many answers are kept, in memory or in a file. Redis has limits of its own.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    cache_size: u32,
+
+    /// How long they are kept.
+    #[arg(long, value_name = "TIME", default_value = "300s", value_parser = parse_duration)]
+    cache_ttl: Duration,
+}
+
+/// Where state and answers are kept.
+#[derive(Clone, Debug)]
+enum Place {
+    Memory,
+    Redb(PathBuf),
+    Redis(String),
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,7 +105,7 @@ async fn main() -> ExitCode {
         Ok(faults) => faults,
         Err(invalid) => Args::command().error(ErrorKind::ValueValidation, invalid).exit(),
     };
-    match run(args.addr, faults).await {
+    match run(&args, faults).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -95,14 +128,49 @@ fn faults(args: &Args) -> Result<FaultLayer, Invalid> {
     })
 }
 
-async fn run(addr: SocketAddr, faults: FaultLayer) -> Result<(), BoxError> {
-    let incoming = listen(addr)?;
+/// Serves with the store that is asked for.
+async fn run(args: &Args, faults: FaultLayer) -> Result<(), BoxError> {
+    let ttl = args.cache_ttl;
+    match &args.store {
+        Place::Redb(path) => {
+            let entries = u64::from(args.cache_size);
+            // Every effect is in the store itself, so a claim need not be.
+            let options = Options { ttl, entries, durable_claims: false, ..Options::default() };
+            let store = RedbStore::open(path, options).map_err(|error| named(path, &error))?;
+            serve_over(store, args, faults, Mode::Enforce).await
+        }
+        Place::Redis(url) => {
+            let store = RedisStore::new(url).map_err(|error| named(url, &error))?.with_ttl(ttl)?;
+            serve_over(store, args, faults, Mode::Enforce).await
+        }
+        place => {
+            let mode = if matches!(place, Place::None) { Mode::Off } else { Mode::Enforce };
+            let store = MemoryStore::new().with_ttl(ttl)?;
+            let store = store.with_caps(args.cache_size as usize, 256 << 20)?;
+            serve_over(store, args, faults, mode).await
+        }
+    }
+}
+
+fn named(place: impl fmt::Debug, error: &BoxError) -> BoxError {
+    format!("--store {place:?}: {error}").into()
+}
+
+async fn serve_over<S: Store + State>(
+    store: S,
+    args: &Args,
+    faults: FaultLayer,
+    mode: Mode,
+) -> Result<(), BoxError> {
+    let incoming = listen(args.addr)?;
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
+    let dedup = dedup(store.clone()).with_switch(Switch::new(mode));
+    let layers = Layers { faults, dedup: dedup.clone() };
 
     let (stop, stopped) = oneshot::channel();
-    let serving = serve(incoming, faults, async { _ = stopped.await });
+    let serving = serve(incoming, store, layers, async { _ = stopped.await });
     let drained_or_overdue = async {
         signal().await;
         tracing::info!(grace = %format_duration(GRACE), "shutting down");
@@ -116,7 +184,7 @@ async fn run(addr: SocketAddr, faults: FaultLayer) -> Result<(), BoxError> {
         served = serving => served?,
         () = drained_or_overdue => {}
     }
-    tracing::info!(faults = ?counters.snapshot(), "stopped");
+    tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.snapshot(), "stopped");
     Ok(())
 }
 
@@ -134,6 +202,26 @@ async fn signal() {
         }
     }
     _ = tokio::signal::ctrl_c().await;
+}
+
+// === impl Place ===
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(place: &str) -> Result<Self, Self::Err> {
+        match place.split_once(':') {
+            None if place == "memory" => Ok(Self::Memory),
+            None if place == "none" => Ok(Self::None),
+            Some(("redb", path)) if !path.is_empty() => Ok(Self::Redb(path.into())),
+            // redis://HOST, or redis: and a whole URL.
+            Some(("redis" | "rediss", rest)) if rest.starts_with("//") => {
+                Ok(Self::Redis(place.to_owned()))
+            }
+            Some(("redis", url)) if !url.is_empty() => Ok(Self::Redis(url.to_owned())),
+            _ => Err("is memory, redb:PATH, redis:URL or none"),
+        }
+    }
 }
 
 fn resolve(addr: &str) -> Result<SocketAddr, String> {

@@ -56,7 +56,7 @@ async fn b_the_timeout_of_the_request_is_deadline_exceeded() {
 async fn c_the_timeout_of_a_tonic_server_is_deadline_exceeded() {
     let network = Network::new();
     let slow = FaultLayer::new(Faults { slow_rate: 1.0, ..Faults::default() }).unwrap();
-    let calculator = CalculatorServer::new(Calculator);
+    let calculator = CalculatorServer::new(Calculator::<Memory>::default());
     let server = Server::builder().timeout(LIMIT).layer(slow).add_service(calculator);
     tokio::spawn(server.serve_with_incoming(network.incoming()));
     let settings = Settings { timeout: 2 * SECOND, ..limited() };

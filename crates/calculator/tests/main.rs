@@ -14,8 +14,9 @@ use calculator::{
         BinaryOperation, Number, RangeRequest, Result as Value,
         calculator_client::CalculatorClient, calculator_server::CalculatorServer,
     },
-    server::serve,
+    server::{Layers, dedup, serve},
     service::Calculator,
+    state::Memory,
 };
 use cinchona::{
     balance::Reconnect,
@@ -53,7 +54,9 @@ fn scripted(
 /// The server's stack on an in-memory network.
 fn calculator(faults: Faults) -> (Network, FaultLayer) {
     let (network, faults) = (Network::new(), FaultLayer::new(faults).unwrap());
-    tokio::spawn(serve(network.incoming(), faults.clone(), pending()));
+    let state = Memory::new();
+    let layers = Layers { faults: faults.clone(), dedup: dedup(state.clone()) };
+    tokio::spawn(serve(network.incoming(), state, layers, pending()));
     (network, faults)
 }
 
@@ -152,7 +155,9 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn the_same_handler_and_client_answer_alike_bare_and_wrapped() {
-    let bare = answers(CalculatorClient::new(CalculatorServer::new(Calculator))).await;
+    let bare =
+        answers(CalculatorClient::new(CalculatorServer::new(Calculator::<Memory>::default())))
+            .await;
     let (network, _) = calculator(Faults::default());
     let wrapped = answers(client(network.channel(), &seeded().into())).await;
     assert_eq!(bare, wrapped);

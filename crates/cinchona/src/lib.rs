@@ -7,9 +7,12 @@
 //! | `balance` (default) | `balance` | a server's restart is ridden out, and nobody is hammered |
 //! | `config` | `config` | gRPC's service config, put into a client that may be running |
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
+//! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
+//! | `redb`, `redis` | `redb`, `redis` | its stores in a file, and shared by replicas |
 //! | `full` | all of them | |
 //!
-//! The order of the layers, outermost first: call deadline, retry, attempt timeout, channel.
+//! The order of the layers, outermost first. Client: idempotency key, call deadline, retry, attempt
+//! timeout, channel. Server: deadline, fault, dedup, the service.
 //! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects.
 
 pub mod guide;
@@ -24,5 +27,11 @@ pub use cinchona_config as config;
 pub use cinchona_deadline as deadline;
 #[cfg(feature = "fault")]
 pub use cinchona_fault as fault;
+#[cfg(feature = "idempotency")]
+pub use cinchona_idempotency as idempotency;
+#[cfg(feature = "redb")]
+pub use cinchona_redb as redb;
+#[cfg(feature = "redis")]
+pub use cinchona_redis as redis;
 #[cfg(feature = "retry")]
 pub use cinchona_retry as retry;

@@ -64,6 +64,17 @@ impl Methods {
         Self { listed: Arc::default(), unlisted: Safety::Idempotent }
     }
 
+    /// Takes your word for it that every unary call that has side effects carries an
+    /// `idempotency-key`, by which the server recognises a repetition: none of them is unsafe then.
+    pub fn keyed(mut self) -> Self {
+        for facts in Arc::make_mut(&mut self.listed).values_mut() {
+            if facts.is_unary && facts.safety == Safety::Unknown {
+                facts.safety = Safety::Idempotent;
+            }
+        }
+        self
+    }
+
     /// What is known of `request`: the safety of its method, or `Idempotent` where it carries an
     /// `idempotency-key`, by which the server recognises a repetition.
     pub fn safety_of<B>(&self, request: &http::Request<B>) -> Safety {
@@ -227,6 +238,9 @@ mod tests {
         for other in ["/money.v1.Bank/Counted", "/money.v1.Bank/Listed", "/money.v1.Bank/Missing"] {
             assert_eq!(methods.request_id_field(other), None, "{other}");
         }
+        let keyed = methods.clone().keyed();
+        assert_eq!(keyed.safety("/money.v1.Bank/Named"), Safety::Idempotent);
+        assert_eq!(keyed.safety("/money.v1.Streams/Named"), Safety::Unknown);
         assert!(methods.is_unary("/money.v1.Bank/Named"));
         assert!(!methods.is_unary("/money.v1.Streams/Named"), "it streams");
         assert!(!methods.is_unary("/money.v1.Bank/Missing"), "nothing is known of it");

@@ -118,7 +118,10 @@ where
             Ok(Claim::Done(record)) => {
                 cells.replayed.count();
                 tracing::debug!(rpc.method = path, "replaying an answer");
-                return Decision::Answer(record::replay(record, settings.fragments.get(path)));
+                return Decision::Answer(record::replay(
+                    record,
+                    settings.fragments.get(path).map(Vec::as_slice),
+                ));
             }
             Ok(Claim::Busy(wait)) => match settings.in_flight {
                 InFlight::Join => return Decision::Wait(wait),

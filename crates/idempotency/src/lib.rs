@@ -91,7 +91,6 @@ pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, REQUEST_ID};
 pub use state::{Execution, State, fenced};
 pub use store::{Claim, Store, Wait};
 
-use bytes::Bytes;
 use call::Call;
 use cinchona_core::{Invalid, Methods, Mode, PerMethod, Safety, Switch};
 use counters::Cells;
@@ -159,7 +158,7 @@ struct Settings {
     guarantee: Guarantee,
     fail_open: bool,
     required: PerMethod<bool>,
-    fragments: PerMethod<Bytes>,
+    fragments: PerMethod<Vec<u8>>,
     caller: Option<Caller>,
     lease: Duration,
     request_limit: usize,
@@ -241,7 +240,7 @@ impl<T: Store> DedupLayer<T> {
     /// Appends to the messages that a method replays an encoded message of the same type, whose
     /// fields take the place of the first answer's (protobuf merges what is concatenated): such as
     /// `was_duplicate: true`.
-    pub fn with_fragments(self, fragments: PerMethod<Bytes>) -> Self {
+    pub fn with_fragments(self, fragments: PerMethod<Vec<u8>>) -> Self {
         self.with(|settings| settings.fragments = fragments)
     }
 

@@ -108,10 +108,10 @@ impl MemoryStore {
         Self::limited(Limits { remembers_evicted: refusing, ..self.shared.limits })
     }
 
-    /// Whether `token` is that of the claim which has `key` now: for stores that are built on this
-    /// one.
-    pub fn holds(&self, key: &[u8], token: u128) -> bool {
-        self.shared.shard(key).1.holds(key, token)
+    /// The fingerprint under which `key` is claimed by `token` now, if it is: for stores that are
+    /// built on this one.
+    pub fn fingerprint(&self, key: &[u8], token: u128) -> Option<u128> {
+        self.shared.shard(key).1.fingerprint(key, token)
     }
 
     /// How many records there are.

@@ -63,7 +63,7 @@ pub(crate) fn of_status(status: Status) -> Bytes {
 }
 
 /// The answer that `record` is of, with `fragment` appended to its message, and marked as replayed.
-pub(crate) fn replay(record: Bytes, fragment: Option<&Bytes>) -> Response<Body> {
+pub(crate) fn replay(record: Bytes, fragment: Option<&[u8]>) -> Response<Body> {
     let Ok(Record { headers, body, trailers }) = Record::decode(record) else {
         return Status::data_loss("the record of the first answer cannot be read").into_http();
     };
@@ -86,7 +86,7 @@ pub(crate) fn replay(record: Bytes, fragment: Option<&Bytes>) -> Response<Body> 
 /// field that is there twice has its last value ([protobuf's encoding]).
 ///
 /// [protobuf's encoding]: https://protobuf.dev/programming-guides/encoding/#last-one-wins
-fn appended(body: &Bytes, fragment: &Bytes) -> Option<Bytes> {
+fn appended(body: &[u8], fragment: &[u8]) -> Option<Bytes> {
     let (0, length) = (*body.first()?, body.get(1..PREFIX)?) else { return None };
     let length = u32::from_be_bytes(length.try_into().ok()?);
     if body.len() != PREFIX + usize::try_from(length).ok()? {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    async fn replayed(record: Bytes, fragment: Option<&Bytes>) -> Answer {
+    async fn replayed(record: Bytes, fragment: Option<&[u8]>) -> Answer {
         Answer::of(replay(record, fragment)).await.unwrap()
     }
 
@@ -195,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn a_fragment_is_merged_into_one_plain_message_and_into_nothing_else() {
         // value = 7, then value = 9 and string 2 = "x".
-        let fragment = Bytes::from_static(&[8, 9, 18, 1, b'x']);
+        let fragment = [8, 9, 18, 1, b'x'];
         let answer = replayed(of_message(&7_u32), Some(&fragment)).await;
         assert_eq!(&answer.body[..], [0, 0, 0, 0, 7, 8, 7, 8, 9, 18, 1, b'x']);
         let compressed = Bytes::from_static(&[1, 0, 0, 0, 1, 7]);

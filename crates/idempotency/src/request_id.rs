@@ -25,9 +25,10 @@ pub struct IdempotencyKeyLayer {
 
 /// Names each call: the same on all its attempts, and another for each call.
 ///
-/// A call without `idempotency-key`, of a method that has side effects, gets a new one (a UUIDv7,
-/// [RFC 9562]); a call without `x-request-id` gets one as well, equal to the key. What the caller
-/// has set stays. The span `call` around everything below says the id as `request_id`.
+/// A call of a unary method that has side effects gets an `idempotency-key`, a UUIDv7 ([RFC 9562]);
+/// every call gets an `x-request-id`, equal to the key where it has one. What the caller has set
+/// stays. Streams, and methods that the .proto does not list, get no key, as no server would
+/// recognise it. The span `call` around everything below says the id as `request_id`.
 ///
 /// *A promise:* retry layers take it that a call with a key may be executed twice, since the server
 /// will recognise it. So this layer belongs in front of servers that have a
@@ -43,8 +44,8 @@ pub struct IdempotencyKey<S> {
 // === impl IdempotencyKeyLayer ===
 
 impl IdempotencyKeyLayer {
-    /// Names all calls, and gives a key to those of methods that `methods` does not know to be
-    /// without side effects.
+    /// Names all calls, and gives a key to those of the unary methods that `methods` lists and that
+    /// are not without side effects.
     pub fn new(methods: Methods) -> Self {
         Self { methods, ids: Arc::new(Uuid::now_v7) }
     }
@@ -57,7 +58,8 @@ impl IdempotencyKeyLayer {
 
     fn name<B>(&self, request: &mut Request<B>) -> Option<HeaderValue> {
         let path = request.uri().path();
-        let needs_key = self.methods.safety(path) != Safety::NoSideEffects;
+        let has_effect = self.methods.safety(path) != Safety::NoSideEffects;
+        let needs_key = has_effect && self.methods.is_unary(path);
         let headers = request.headers_mut();
         let (key, id) = (headers.get(IDEMPOTENCY_KEY).cloned(), headers.get(REQUEST_ID).cloned());
         let fresh = match (&key, &id) {
@@ -131,9 +133,9 @@ mod tests {
     use std::{collections::HashSet, convert::Infallible, future::ready};
     use tower::{ServiceExt, service_fn};
 
-    /// The key and the id that arrive with a call that was made with these.
-    async fn arrive(methods: Methods, sent: [Option<&str>; 2]) -> [Option<String>; 2] {
-        let mut request = Request::new(());
+    /// The key and the id that arrive with a call to `path` that was made with these.
+    async fn arrive(path: &str, sent: [Option<&str>; 2]) -> [Option<String>; 2] {
+        let mut request = Request::post(path).body(()).unwrap();
         for (name, value) in [IDEMPOTENCY_KEY, REQUEST_ID].into_iter().zip(sent) {
             request.headers_mut().extend(value.map(|value| (name, value.parse().unwrap())));
         }
@@ -141,24 +143,34 @@ mod tests {
             let value = |name| request.headers().get(name)?.to_str().ok().map(str::to_owned);
             ready(Ok::<_, Infallible>([IDEMPOTENCY_KEY, REQUEST_ID].map(value)))
         });
-        IdempotencyKeyLayer::new(methods).layer(service).oneshot(request).await.unwrap()
+        let layer = IdempotencyKeyLayer::new(crate::tests::methods());
+        layer.layer(service).oneshot(request).await.unwrap()
     }
 
+    const PAY: &str = "/Bank/Pay";
+
     #[tokio::test]
-    async fn a_call_gets_a_key_and_the_same_id() {
-        let [key, id] = arrive(Methods::unknown(), [None, None]).await;
+    async fn a_call_that_has_an_effect_gets_a_key_and_the_same_id() {
+        let [key, id] = arrive(PAY, [None, None]).await;
         assert_eq!(key, id);
         let uuid: Uuid = key.unwrap().parse().unwrap();
         assert_eq!(uuid.get_version_num(), 7);
     }
 
     #[tokio::test]
+    async fn where_no_server_would_look_at_a_key_there_is_only_an_id() {
+        for path in ["/Bank/Read", "/Bank/Watch", "/Other/Call"] {
+            let [key, id] = arrive(path, [None, None]).await;
+            assert!(key.is_none() && id.is_some(), "{path}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_the_caller_has_set_stays() {
         let own = |text: &str| Some(text.to_owned());
-        let methods = Methods::unknown;
-        assert_eq!(arrive(methods(), [Some("k"), None]).await, [own("k"), own("k")]);
-        assert_eq!(arrive(methods(), [Some("k"), Some("i")]).await, [own("k"), own("i")]);
-        let [key, id] = arrive(methods(), [None, Some("i")]).await;
+        assert_eq!(arrive(PAY, [Some("k"), None]).await, [own("k"), own("k")]);
+        assert_eq!(arrive(PAY, [Some("k"), Some("i")]).await, [own("k"), own("i")]);
+        let [key, id] = arrive(PAY, [None, Some("i")]).await;
         assert_eq!(id, own("i"));
         assert_ne!(key, id, "an id may be that of a call further up");
     }
@@ -167,7 +179,7 @@ mod tests {
     async fn no_two_calls_have_the_same_key() {
         let mut keys = HashSet::new();
         for _ in 0..1000 {
-            let [key, _] = arrive(Methods::unknown(), [None, None]).await;
+            let [key, _] = arrive(PAY, [None, None]).await;
             assert!(keys.insert(key));
         }
     }

@@ -1,6 +1,7 @@
 //! The server's layer: what is executed, and what is answered.
 
 use super::*;
+use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_testkit::encode;
 use http_body_util::{BodyExt, Full};
@@ -27,7 +28,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// `Bank` with `Pay` (whose messages have a `request_id = 1`), `Put`, which is idempotent, `Read`,
 /// which has no side effects, and `Watch`, which streams.
-fn methods() -> Methods {
+pub(crate) fn methods() -> Methods {
     let method = |name: &str| MethodDescriptorProto {
         name: Some(name.into()),
         input_type: Some(".Request".into()),
@@ -520,7 +521,7 @@ async fn a_byte_cap_holds_and_nothing_is_counted_twice() {
 async fn a_fragment_is_merged_into_what_is_replayed_and_into_nothing_else() {
     let (bank, _) = bank(Duration::ZERO, &[]);
     let mut fragments = PerMethod::new();
-    fragments.insert("Bank", "Pay", Bytes::from_static(&[16, 1])).unwrap();
+    fragments.insert("Bank", "Pay", vec![16, 1]).unwrap();
     let service = dedup().with_fragments(fragments).layer(bank);
     let (_, first, _) = read(ask(&service, pay("k")).await).await;
     let (_, second, _) = read(ask(&service, pay("k")).await).await;

@@ -1,4 +1,5 @@
-//! An in-memory network in virtual time, servers that answer by a script, and the logs of a test.
+//! An in-memory network in virtual time, servers that answer by a script, the logs of a test, and a
+//! Redis.
 //!
 //! # Why
 //!
@@ -9,7 +10,7 @@
 //! # Rule
 //!
 //! Run on a current-thread runtime with paused time: `#[tokio::test(start_paused = true)]`.
-//! Nothing here draws a random number, reads a wall clock or opens a socket.
+//! Nothing here draws a random number, reads a wall clock or opens a socket, but [`Redis`].
 //!
 //! # Example
 //!
@@ -48,10 +49,12 @@
 
 mod logs;
 mod net;
+mod redis;
 mod script;
 mod wire;
 
 pub use logs::{Event, Logs};
 pub use net::{Connector, Incoming, Network, Serving};
+pub use redis::Redis;
 pub use script::{Answer, Received, ScriptedServer, encode};
 pub use wire::Connection;

@@ -8,6 +8,9 @@ const TESTKIT: &str = "cinchona-testkit";
 const CORE: &str = "cinchona-core";
 /// Puts gRPC's service config into the policies, so it stands above them.
 const CONFIG: &str = "cinchona-config";
+/// The crate whose stores are crates of their own, for what these depend on.
+const IDEMPOTENCY: &str = "cinchona-idempotency";
+const STORES: [&str; 2] = ["cinchona-redb", "cinchona-redis"];
 
 /// The edges of one manifest that the rules forbid.
 pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
@@ -23,6 +26,7 @@ pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
             (CORE, named) if is_library(named) => "core names no other crate of ours",
             (_, FACADE) => "a policy does not name the facade",
             (CONFIG, _) => continue,
+            (store, IDEMPOTENCY) if STORES.contains(&store) => continue,
             (_, named) if is_policy(named) => "a policy names no other policy",
             _ => continue,
         };
@@ -60,6 +64,13 @@ mod tests {
         assert_eq!(forbidden(own, "[dependencies]\nx = { package = 'cinchona-fault' }"), [rule]);
         assert_eq!(forbidden(own, "[dependencies]\ncinchona-core.workspace = true"), [""; 0]);
         assert_eq!(forbidden(own, "[dev-dependencies]\ncinchona-fault = '1'"), [""; 0]);
+    }
+
+    #[test]
+    fn a_store_names_the_crate_that_it_is_a_store_of() {
+        let edge = "[dependencies]\ncinchona-idempotency.workspace = true";
+        assert_eq!(forbidden("cinchona-redis", edge), [""; 0]);
+        assert_eq!(forbidden("cinchona-retry", edge), ["a policy names no other policy"]);
     }
 
     #[test]

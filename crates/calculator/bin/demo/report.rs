@@ -31,6 +31,8 @@ pub(crate) struct Entry {
 pub(crate) struct Study {
     pub(crate) question: &'static str,
     pub(crate) answer: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) table: Vec<Vec<String>>,
     pub(crate) expectation: &'static str,
     pub(crate) met: bool,
 }
@@ -83,9 +85,13 @@ impl Report {
             let mark = if *met { "met   " } else { "NOT MET" };
             let _ = writeln!(text, "{mark} {name}: {expectation}");
         }
-        for Study { question, answer, expectation, met } in &self.studies {
+        for Study { question, answer, table, expectation, met } in &self.studies {
             let mark = if *met { "met   " } else { "NOT MET" };
-            let _ = writeln!(text, "\n{question}\n  {answer}\n  {mark} {expectation}");
+            let _ = writeln!(text, "\n{question}\n  {answer}");
+            for row in aligned(table).lines() {
+                let _ = writeln!(text, "    {row}");
+            }
+            let _ = writeln!(text, "  {mark} {expectation}");
         }
         if let Some(rows) = self.ablation_rows() {
             let _ = write!(text, "\nEach layer removed, in virtual time (succeeded, p99):\n\n");
@@ -104,9 +110,12 @@ impl Report {
             let _ = writeln!(text, "- [{mark}] **{name}**: {expectation}");
         }
         text.push_str("\n## Beyond the scenarios\n\n");
-        for Study { question, answer, expectation, met } in &self.studies {
+        for Study { question, answer, table, expectation, met } in &self.studies {
             let mark = if *met { "x" } else { " " };
             let _ = writeln!(text, "- [{mark}] **{question}** {answer} Expected: {expectation}.");
+            if !table.is_empty() {
+                let _ = write!(text, "\n{}\n", piped(table));
+            }
         }
         if let Some(rows) = self.ablation_rows() {
             text.push_str("\n## Each layer removed\n\nSucceeded and p99, in virtual time.\n\n");
@@ -124,11 +133,12 @@ impl Report {
             list
         });
         let studies = self.studies.iter().fold(String::new(), |mut list, study| {
-            let Study { question, answer, expectation, met } = study;
+            let Study { question, answer, table, expectation, met } = study;
             let class = if *met { "met" } else { "unmet" };
+            let table = if table.is_empty() { String::new() } else { tagged(table) };
             let _ = write!(
                 list,
-                "<li class={class}><b>{question}</b> {answer} Expected: {expectation}."
+                "<li class={class}><b>{question}</b> {answer} Expected: {expectation}.{table}"
             );
             list
         });

@@ -2,11 +2,15 @@
 //! virtual time.
 
 use crate::scenario::AWAY;
-use calculator::server::{listen, serve};
+use calculator::{
+    server::{Layers, dedup, listen, serve},
+    state::Memory,
+};
 use cinchona::{
     balance::{Reconnect, Tcp},
-    core::BoxError,
+    core::{BoxError, Mode, Switch},
     fault::FaultLayer,
+    idempotency::DedupLayer,
 };
 use cinchona_testkit::Network;
 use http::Uri;
@@ -34,7 +38,8 @@ pub(crate) enum Site {
 /// process, listener, connections and all.
 pub(crate) struct Loopback {
     addr: SocketAddr,
-    faults: FaultLayer,
+    state: Memory,
+    layers: Layers<Memory>,
     server: Option<runtime::Runtime>,
     connects: Arc<AtomicU64>,
 }
@@ -47,9 +52,11 @@ const LATENCY: Duration = Duration::from_millis(2);
 impl Site {
     /// A server on any free loopback port.
     pub(crate) fn loopback(faults: FaultLayer) -> Result<Self, BoxError> {
+        let state = Memory::new();
         let mut site = Loopback {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-            faults,
+            state: state.clone(),
+            layers: Layers { faults, dedup: dedup(state) },
             server: None,
             connects: Arc::default(),
         };
@@ -59,10 +66,17 @@ impl Site {
 
     /// A server in this runtime, whose clock is to be paused.
     pub(crate) fn in_memory(faults: FaultLayer) -> Self {
-        let network = Network::new();
+        Self::counting(faults, Mode::Enforce).0
+    }
+
+    /// A server in memory that recognises repeated calls, or does not; and its layer.
+    pub(crate) fn counting(faults: FaultLayer, mode: Mode) -> (Self, DedupLayer<Memory>) {
+        let (network, state) = (Network::new(), Memory::new());
         network.set_latency(LATENCY);
-        tokio::spawn(serve(network.incoming(), faults, pending()));
-        Self::Virtual(network)
+        let dedup = dedup(state.clone()).with_switch(Switch::new(mode));
+        let layers = Layers { faults, dedup: dedup.clone() };
+        tokio::spawn(serve(network.incoming(), state, layers, pending()));
+        (Self::Virtual(network), dedup)
     }
 
     /// A channel to the server; without `reconnect`, as tonic alone would connect it.
@@ -120,7 +134,7 @@ impl Loopback {
         let incoming = listen(self.addr)?;
         drop(entered);
         self.addr = incoming.local_addr()?;
-        server.spawn(serve(incoming, self.faults.clone(), pending()));
+        server.spawn(serve(incoming, self.state.clone(), self.layers.clone(), pending()));
         self.server = Some(server);
         Ok(())
     }

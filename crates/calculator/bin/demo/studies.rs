@@ -1,10 +1,15 @@
-//! Two questions that the scenarios do not answer, in virtual time: what a full outage costs, and
-//! what hedging does to the tail. The client's layers are real; the server is a model.
+//! Questions that the scenarios do not answer, in virtual time: what a full outage costs, what
+//! hedging does to the tail, and what retries do to effects. The client's layers are real; in the
+//! first two the server is a model.
 
-use crate::report::Study;
+use crate::{report::Study, site::Site};
+use calculator::{
+    client::{Layers, Settings, client},
+    pb::{CounterRequest, Empty},
+};
 use cinchona::{
-    core::{BoxError, Methods, Rng, Switch},
-    fault::{FaultLayer, Faults},
+    core::{BoxError, Methods, Mode, Rng, Switch},
+    fault::{FaultLayer, Faults, When},
     retry::{HedgePolicy, Policy, RetryLayer, RetryPolicy},
 };
 use http::{Request, Response};
@@ -16,9 +21,9 @@ use tokio::{
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-/// Both studies.
+/// All studies.
 pub(crate) async fn run(seed: u64) -> Result<Vec<Study>, BoxError> {
-    Ok(vec![outage(seed).await?, tail(seed).await?])
+    Ok(vec![outage(seed).await?, tail(seed).await?, effects(seed).await?])
 }
 
 fn server(
@@ -57,7 +62,7 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
     }
     sleep_until(began + DOWN).await;
     let sent_in_vain = counters.snapshot().failed_before;
-    down.set(cinchona::core::Mode::Off);
+    down.set(Mode::Off);
     let failures: Vec<Duration> = calls.join_all().await.into_iter().flatten().collect();
     let last = failures.iter().max().copied().unwrap_or_default();
     let begun = DOWN.as_millis() / PACE.as_millis();
@@ -74,6 +79,7 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
              {} calls failed; {after}.",
             failures.len()
         ),
+        table: Vec::new(),
         expectation: "at most 1.1 attempts a call, and no failure later than 2 s after the return",
         met: ratio <= 1.1 && recovered <= Duration::from_secs(2),
     })
@@ -111,7 +117,69 @@ async fn tail(seed: u64) -> Result<Study, BoxError> {
             "It cuts p99.9 from {plain:.1?} to {hedged:.1?}, for {:.1} % more requests.",
             extra * 100.0
         ),
+        table: Vec::new(),
         expectation: "at least tenfold, for at most 2.5 %",
         met: hedged * 10 <= plain && extra <= 0.025,
+    })
+}
+
+/// 1,000 increments by 16 callers; 30 % of the replies are lost after the service has executed the
+/// request, and the calls are retried.
+async fn effects(seed: u64) -> Result<Study, BoxError> {
+    const CALLS: u32 = 1000;
+    const CALLERS: u32 = 16;
+    /// What the counter is at the end, how often the service was called, and how many answers were
+    /// those of an earlier attempt.
+    async fn count(seed: u64, mode: Mode) -> Result<(i32, u64, u64), BoxError> {
+        let faults = Faults { failure_rate: 0.3, when: When::After, seed, ..Faults::default() };
+        let faults = FaultLayer::new(faults)?;
+        let injected = faults.counters();
+        let (site, dedup) = Site::counting(faults, mode);
+        let settings = Settings {
+            retry: RetryPolicy::default().with_codes([Code::Unavailable])?.with_max_retries(20),
+            rng: Rng::seeded(seed),
+            ..Settings::default()
+        };
+        let layers = Layers::from(settings);
+        let layers = Layers { retry: layers.retry.with_budget(None), ..layers };
+        let mut client = client(site.channel(true)?, &layers);
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            let mut client = client.clone();
+            callers.spawn(async move {
+                for n in (caller..CALLS).step_by(CALLERS as usize) {
+                    let request_id = format!("increment {n}");
+                    let request = CounterRequest { request_id: request_id.clone(), increment: 1 };
+                    let mut request = tonic::Request::new(request);
+                    // By this its faults are drawn, the same for the same seed.
+                    request.metadata_mut().insert("x-request-id", request_id.parse()?);
+                    client.increment_counter(request).await?;
+                }
+                Ok::<_, BoxError>(())
+            });
+        }
+        callers.join_all().await.into_iter().collect::<Result<(), _>>()?;
+        let counter = client.get_counter(Empty {}).await?.into_inner();
+        Ok((counter.value, injected.snapshot().failed_after, dedup.snapshot().replayed))
+    }
+    let (bare, lost, _) = count(seed, Mode::Off).await?;
+    let (exact, lost_too, replayed) = count(seed, Mode::Enforce).await?;
+    let over = bare - CALLS as i32;
+    let row = |name: &str, counter: i32, lost: u64, replayed: u64| {
+        let over = counter - CALLS as i32;
+        let numbers = [counter.to_string(), over.to_string(), lost.to_string()];
+        [name.to_owned()].into_iter().chain(numbers).chain([replayed.to_string()]).collect()
+    };
+    let headings = ["", "counter", "too many", "replies lost", "answers replayed"];
+    Ok(Study {
+        question: "What do 1,000 increments come to where 30 % of the replies are lost?",
+        answer: format!("Without dedup to {over} too many, with it to exactly {exact}."),
+        table: vec![
+            headings.map(str::to_owned).to_vec(),
+            row("without dedup", bare, lost, 0),
+            row("with dedup", exact, lost_too, replayed),
+        ],
+        expectation: "without dedup too many, with it exactly 1,000",
+        met: over > 0 && exact == CALLS as i32 && replayed > 0,
     })
 }

@@ -86,17 +86,16 @@ impl Shard {
         }
     }
 
-    pub(super) fn holds(&self, key: &[u8], token: u128) -> bool {
-        self.claimed.get(key).is_some_and(|claimed| claimed.token == token)
+    /// The fingerprint under which `key` is claimed by `token`.
+    pub(super) fn fingerprint(&self, key: &[u8], token: u128) -> Option<u128> {
+        let claimed = self.claimed.get(key).filter(|claimed| claimed.token == token)?;
+        Some(claimed.fingerprint)
     }
 
     /// Ends the claim with `token`; its key and fingerprint.
     pub(super) fn end(&mut self, key: &[u8], token: u128) -> Option<(Box<[u8]>, u128)> {
-        if !self.holds(key, token) {
-            return None;
-        }
-        let (key, claimed) = self.claimed.remove_entry(key)?;
-        Some((key, claimed.fingerprint))
+        let fingerprint = self.fingerprint(key, token)?;
+        Some((self.claimed.remove_entry(key)?.0, fingerprint))
     }
 
     /// Keeps a record; its bytes, and the number and bytes of what it replaces.

@@ -1,28 +1,26 @@
-//! `calculator-client`: one call through the client's stack.
+//! `calculator-client`: calls through the client's stack.
 
-use calculator::{
-    client::{Client, Layers, Settings, client},
-    pb::{BinaryOperation, Number, RangeRequest},
-};
+mod operation;
+
+use calculator::client::{Layers, Settings};
 use cinchona::{
     balance,
     config::ServiceConfig,
     core::{Invalid, Rng, code},
     retry::{Backoff, Jitter, Ledger, RetryPolicy},
 };
-use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, Parser, error::ErrorKind};
 use humantime::parse_duration;
-use rand::RngExt;
+use operation::{Call, Operation};
 use std::{
     fmt::Display,
     fs,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
-use tokio_stream::StreamExt;
-use tonic::{Code, Extensions, Request, Status, transport::Endpoint};
+use tonic::{Code, Status, transport::Endpoint};
 use tracing_subscriber::EnvFilter;
 
 /// Asks a calculator server, and does not give up at the first fault.
@@ -36,36 +34,6 @@ struct Cli {
     operation: Operation,
     #[command(flatten)]
     options: Options,
-}
-
-#[derive(Debug, Subcommand)]
-enum Operation {
-    /// A + B
-    Add(Operands),
-    /// A - B
-    Subtract(Operands),
-    /// A * B
-    Multiply(Operands),
-    /// A / B
-    Divide(Operands),
-    /// FIRST, FIRST + STEP, ... up to LAST, each on a line as it arrives
-    #[command(allow_negative_numbers = true)]
-    Range {
-        first: f64,
-        last: f64,
-        #[arg(long, default_value_t = 1.0)]
-        step: f64,
-    },
-    /// The sum of NUMBERS, which are streamed to the server
-    #[command(allow_negative_numbers = true)]
-    Sum { numbers: Vec<f64> },
-}
-
-#[derive(Clone, Copy, Debug, Args)]
-#[command(allow_negative_numbers = true)]
-struct Operands {
-    a: f64,
-    b: f64,
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +71,14 @@ struct Options {
     #[arg(value_name = "CODES", value_delimiter = ',', value_parser = parse_code)]
     retry_on: Vec<Code>,
 
+    /// Retry without a budget: the more fails, the more is sent
+    #[arg(long, global = true)]
+    no_retry_budget: bool,
+
+    /// The name of the call: the server answers another with the same name as it answered the first
+    #[arg(long, global = true, value_name = "ID")]
+    request_id: Option<String>,
+
     /// A gRPC service config (JSON), in place of --max-retries, --backoff, --jitter and --retry-on
     #[arg(long, global = true, value_name = "FILE")]
     service_config: Option<PathBuf>,
@@ -111,7 +87,10 @@ struct Options {
 /// The layers as the options say, or the service config where there is one.
 fn layers(options: &Options) -> Result<Layers, String> {
     let settings = settings(options).map_err(|invalid| invalid.to_string())?;
-    let layers = Layers::from(settings);
+    let mut layers = Layers::from(settings);
+    if options.no_retry_budget {
+        layers.retry = layers.retry.with_budget(None);
+    }
     if let Some(file) = &options.service_config {
         let refused = |error: &dyn Display| format!("--service-config {}: {error}", file.display());
         let json = fs::read_to_string(file).map_err(|error| refused(&error))?;
@@ -135,8 +114,8 @@ async fn main() -> ExitCode {
     let endpoint = Endpoint::from_shared(format!("http://{}", options.addr))
         .unwrap_or_else(|error| usage(format!("--addr {}: {error}", options.addr)));
     let layers = layers(&options).unwrap_or_else(|error| usage(error));
-    let client = client(balance::connect_lazy(endpoint), &layers);
-    match call(client, operation).await {
+    let call = Call::new(balance::connect_lazy(endpoint), layers, options.request_id);
+    match operation.run(&call).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(status) => {
             report(&status);
@@ -154,59 +133,6 @@ fn settings(options: &Options) -> Result<Settings, Invalid> {
         .with_codes(options.retry_on.iter().copied())?;
     let Options { deadline, timeout, .. } = *options;
     Ok(Settings { deadline, timeout, retry, rng: Rng::from_os() })
-}
-
-async fn call(mut client: Client, operation: Operation) -> Result<(), Status> {
-    let result = match operation {
-        Operation::Add(operands) => client.add(request(operands)).await?,
-        Operation::Subtract(operands) => client.subtract(request(operands)).await?,
-        Operation::Multiply(operands) => client.multiply(request(operands)).await?,
-        Operation::Divide(operands) => client.divide(request(operands)).await?,
-        Operation::Sum { numbers } => {
-            let numbers = numbers.into_iter().map(|value| Number { value });
-            client.sum(tagged(tokio_stream::iter(numbers))).await?
-        }
-        Operation::Range { first, last, step } => {
-            let range = RangeRequest { first, last, step: Some(step) };
-            let response = client.range(tagged(range)).await?;
-            report_retries(response.extensions());
-            let mut values = response.into_inner();
-            while let Some(result) = values.try_next().await? {
-                print(result.value);
-            }
-            return Ok(());
-        }
-    };
-    report_retries(result.extensions());
-    print(result.get_ref().value);
-    Ok(())
-}
-
-fn request(Operands { a, b }: Operands) -> Request<BinaryOperation> {
-    tagged(BinaryOperation { a, b })
-}
-
-/// A request with an id of its own, by which the logs of client and server are matched.
-fn tagged<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let id = format!("{:032x}", Rng::from_os().draw().random::<u128>());
-    if let Ok(id) = id.parse() {
-        request.metadata_mut().insert("x-request-id", id);
-    }
-    request
-}
-
-/// A closed pipe is the reader's way of saying that it has seen enough.
-fn print(value: f64) {
-    if writeln!(io::stdout(), "{value}").is_err() {
-        std::process::exit(0);
-    }
-}
-
-fn report_retries(extensions: &Extensions) {
-    if let Some(ledger) = extensions.get::<Ledger>() {
-        tracing::info!("{ledger}");
-    }
 }
 
 fn report(status: &Status) {

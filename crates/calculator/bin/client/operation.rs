@@ -1,0 +1,302 @@
+//! What can be asked, and how the answers are printed.
+
+use calculator::{
+    client::{Client, Layers, Stack, client, store},
+    pb::{
+        AppendRequest, BinaryOperation, CounterRequest, DeleteRequest, Empty, IncrementRequest,
+        Key, Number, RangeRequest, SetValueRequest, WithdrawRequest, store_client::StoreClient,
+    },
+};
+use cinchona::{idempotency::record::REPLAYED, retry::Ledger};
+use clap::{Args, Subcommand};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    sync::Arc,
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_stream::StreamExt;
+use tonic::{
+    Extensions, Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Operation {
+    /// A + B
+    Add(Operands),
+    /// A - B
+    Subtract(Operands),
+    /// A * B
+    Multiply(Operands),
+    /// A / B
+    Divide(Operands),
+    /// FIRST, FIRST + STEP, ... up to LAST, each on a line as it arrives
+    #[command(allow_negative_numbers = true)]
+    Range {
+        first: f64,
+        last: f64,
+        #[arg(long, default_value_t = 1.0)]
+        step: f64,
+    },
+    /// The sum of NUMBERS, which are streamed to the server
+    #[command(allow_negative_numbers = true)]
+    Sum { numbers: Vec<f64> },
+    /// Adds to the counter, or to the number of a key, and prints the highest value
+    Increment(Increment),
+    /// What the counter is
+    Counter,
+    /// Sets the counter to 0
+    Reset,
+    /// Sets the text of a key
+    Set { key: String, value: String },
+    /// The text of a key
+    Get { key: String },
+    /// Removes a key
+    Delete { key: String },
+    /// Adds to the end of the text of a key, and prints it
+    Append { key: String, text: String },
+    /// Takes from the number of a key, and prints what is left
+    Withdraw { key: String, amount: i64 },
+    /// The number of a key
+    Balance { key: String },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(allow_negative_numbers = true)]
+pub(crate) struct Operands {
+    a: f64,
+    b: f64,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(allow_negative_numbers = true)]
+pub(crate) struct Increment {
+    /// How much is added; 0 means 1
+    #[arg(default_value_t = 1)]
+    by: i32,
+    /// The key whose number it is, in place of the counter
+    #[arg(long)]
+    key: Option<String>,
+    /// How many calls there are
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    times: u32,
+    /// How many of them are under way at once
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: u32,
+}
+
+/// What all calls of a command line have in common.
+#[derive(Clone)]
+pub(crate) struct Call {
+    channel: Channel,
+    layers: Layers,
+    request_id: Option<String>,
+}
+
+/// What came of several calls.
+#[derive(Debug, Default)]
+struct Tally {
+    highest: Option<i64>,
+    succeeded: u32,
+    duplicates: u32,
+    attempts: usize,
+    failure: Option<Status>,
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// Prints the answer.
+    pub(crate) async fn run(self, call: &Call) -> Result<(), Status> {
+        let mut client = call.calculator();
+        let result = match self {
+            Self::Add(operands) => client.add(call.request(operands.into())?).await,
+            Self::Subtract(operands) => client.subtract(call.request(operands.into())?).await,
+            Self::Multiply(operands) => client.multiply(call.request(operands.into())?).await,
+            Self::Divide(operands) => client.divide(call.request(operands.into())?).await,
+            Self::Sum { numbers } => {
+                let numbers = numbers.into_iter().map(|value| Number { value });
+                client.sum(call.request(tokio_stream::iter(numbers))?).await
+            }
+            Self::Range { first, last, step } => return call.range(first, last, step).await,
+            Self::Increment(increment) => return call.increment(increment).await,
+            stateful => return stateful.run_stateful(call).await,
+        };
+        answered(result?, |result| print(result.value));
+        Ok(())
+    }
+
+    async fn run_stateful(self, call: &Call) -> Result<(), Status> {
+        let (mut client, mut store) = (call.calculator(), call.store());
+        let request_id = call.request_id.clone().unwrap_or_default();
+        match self {
+            Self::Counter => {
+                let counter = client.get_counter(call.request(Empty {})?).await?;
+                answered(counter, |counter| print(counter.value));
+            }
+            Self::Reset => {
+                let counter = client.reset_counter(call.request(Empty {})?).await?;
+                answered(counter, |counter| print(counter.value));
+            }
+            Self::Set { key, value } => {
+                let set = SetValueRequest { request_id, key, value };
+                answered(store.set_value(call.request(set)?).await?, drop);
+            }
+            Self::Delete { key } => {
+                let delete = DeleteRequest { request_id, key };
+                answered(store.delete(call.request(delete)?).await?, drop);
+            }
+            Self::Append { key, text } => {
+                let append = AppendRequest { request_id, key, text };
+                answered(store.append(call.request(append)?).await?, |text| print(text.text));
+            }
+            Self::Withdraw { key, amount } => {
+                let withdraw = WithdrawRequest { request_id, key, amount };
+                answered(store.withdraw(call.request(withdraw)?).await?, |left| print(left.value));
+            }
+            Self::Get { key } => {
+                let text = store.get_value(call.request(Key { key })?).await?;
+                answered(text, |text| print(text.text));
+            }
+            Self::Balance { key } => {
+                let balance = store.balance(call.request(Key { key })?).await?;
+                answered(balance, |balance| print(balance.value));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+// === impl Operands ===
+
+impl From<Operands> for BinaryOperation {
+    fn from(Operands { a, b }: Operands) -> Self {
+        Self { a, b }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    pub(crate) fn new(channel: Channel, layers: Layers, request_id: Option<String>) -> Self {
+        Self { channel, layers, request_id }
+    }
+
+    fn calculator(&self) -> Client {
+        client(self.channel.clone(), &self.layers)
+    }
+
+    fn store(&self) -> StoreClient<Stack<Channel>> {
+        store(self.channel.clone(), &self.layers)
+    }
+
+    /// A request that has its name, if it was given one; else the stack gives it a fresh one.
+    fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
+        let mut request = Request::new(message);
+        if let Some(id) = &self.request_id {
+            let id: AsciiMetadataValue = id
+                .parse()
+                .map_err(|_| Status::invalid_argument("--request-id: is not printable ASCII"))?;
+            request.metadata_mut().insert("idempotency-key", id);
+        }
+        Ok(request)
+    }
+
+    async fn range(&self, first: f64, last: f64, step: f64) -> Result<(), Status> {
+        let range = RangeRequest { first, last, step: Some(step) };
+        let response = self.calculator().range(self.request(range)?).await?;
+        report_retries(response.extensions());
+        let mut values = response.into_inner();
+        while let Some(result) = values.try_next().await? {
+            print(result.value);
+        }
+        Ok(())
+    }
+
+    /// Calls as often as is said, and says on standard error what came of it where that is more
+    /// than once.
+    async fn increment(&self, increment: Increment) -> Result<(), Status> {
+        let times = increment.times;
+        let places = Arc::new(Semaphore::new(increment.concurrency as usize));
+        let mut calls = JoinSet::new();
+        for _ in 0..times {
+            let (call, increment, places) = (self.clone(), increment.clone(), places.clone());
+            calls.spawn(async move {
+                let _place = places.acquire_owned().await;
+                call.increment_once(increment).await
+            });
+        }
+        let tally = calls.join_all().await.into_iter().fold(Tally::default(), Tally::with);
+        if let Some(highest) = tally.highest {
+            print(highest);
+        }
+        if times > 1 {
+            let Tally { succeeded, attempts, duplicates, .. } = tally;
+            eprintln!(
+                "{succeeded} of {times} calls succeeded, in {attempts} attempts; \
+                 {duplicates} were answered as an earlier attempt was"
+            );
+        }
+        tally.failure.map_or(Ok(()), Err)
+    }
+
+    /// The value, whether it is that of an earlier attempt, and the number of attempts.
+    async fn increment_once(&self, increment: Increment) -> Result<(i64, bool, usize), Status> {
+        let request_id = self.request_id.clone().unwrap_or_default();
+        let Increment { by, key, .. } = increment;
+        let Some(key) = key else {
+            let request = CounterRequest { request_id, increment: by };
+            let response = self.calculator().increment_counter(self.request(request)?).await?;
+            return Ok(seen(&response, i64::from(response.get_ref().value)));
+        };
+        let request = IncrementRequest { request_id, key, by: by.into() };
+        let response = self.store().increment(self.request(request)?).await?;
+        Ok(seen(&response, response.get_ref().value))
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn with(mut self, outcome: Result<(i64, bool, usize), Status>) -> Self {
+        match outcome {
+            Ok((value, is_duplicate, attempts)) => {
+                self.highest = self.highest.max(Some(value));
+                self.succeeded += 1;
+                self.duplicates += u32::from(is_duplicate);
+                self.attempts += attempts;
+            }
+            Err(status) => {
+                self.attempts += Ledger::of(&status).map_or(1, |ledger| ledger.attempts().len());
+                self.failure = Some(status);
+            }
+        }
+        self
+    }
+}
+
+fn seen<T>(response: &Response<T>, value: i64) -> (i64, bool, usize) {
+    let attempts =
+        response.extensions().get::<Ledger>().map_or(1, |ledger| ledger.attempts().len());
+    (value, response.metadata().contains_key(REPLAYED.as_str()), attempts)
+}
+
+fn answered<T>(response: Response<T>, print: impl FnOnce(T)) {
+    report_retries(response.extensions());
+    print(response.into_inner());
+}
+
+/// A closed pipe is the reader's way of saying that it has seen enough.
+fn print(value: impl Display) {
+    if writeln!(io::stdout(), "{value}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+fn report_retries(extensions: &Extensions) {
+    if let Some(ledger) = extensions.get::<Ledger>() {
+        tracing::info!("{ledger}");
+    }
+}

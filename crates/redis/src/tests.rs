@@ -1,0 +1,111 @@
+//! The laws of every store, on a Redis of their own.
+
+use super::*;
+use cinchona_idempotency::conformance;
+use cinchona_testkit::Redis;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::time::Instant;
+
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Patient enough for a busy machine.
+fn store(redis: &Redis) -> RedisStore {
+    RedisStore::new(&redis.url()).unwrap().with_timeout(Duration::from_secs(10)).unwrap()
+}
+
+#[tokio::test]
+async fn the_store_in_redis_conforms() {
+    let Some(redis) = Redis::start().await else { return };
+    let number = AtomicU32::new(0);
+    let fresh = || {
+        let prefix = format!("law {}", number.fetch_add(1, Ordering::Relaxed));
+        let store = store(&redis).with_prefix(&prefix);
+        async { store }
+    };
+    conformance::store(fresh).await;
+    conformance::state(fresh).await;
+}
+
+#[tokio::test]
+async fn replicas_share_claims_records_and_state() {
+    let Some(redis) = Redis::start().await else { return };
+    let (one, other) = (store(&redis), store(&redis));
+    assert!(matches!(one.claim(b"k", 1, 1, LEASE).await.unwrap(), Claim::Granted { .. }));
+    assert!(matches!(other.claim(b"k", 1, 2, LEASE).await.unwrap(), Claim::Busy(_)));
+    assert!(one.finish(b"k", 1, "answer".into()).await.unwrap());
+    let Claim::Done(record) = other.claim(b"k", 1, 3, LEASE).await.unwrap() else {
+        panic!("the record is shared");
+    };
+    assert_eq!(record, "answer");
+    let mut changes = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let store = if n % 2 == 0 { one.clone() } else { other.clone() };
+        changes.spawn(async move {
+            let grow = |values: &mut [Option<Bytes>]| {
+                let before = values[0].as_deref().unwrap_or_default();
+                values[0] = Some([before, b"x"].concat().into());
+                Ok(())
+            };
+            store.update(&["grown"], grow).await.unwrap();
+        });
+    }
+    changes.join_all().await;
+    assert_eq!(one.read("grown").await.unwrap().unwrap().len(), 40);
+}
+
+// real clock: Redis has a clock of its own.
+#[tokio::test]
+async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let store = RedisStore::new(&redis.url()).unwrap();
+    let claim = async |key: &[u8]| {
+        let began = Instant::now();
+        let claim = store.claim(key, 1, 1, LEASE).await;
+        (claim, Instant::now() - began)
+    };
+    let connected = async |key: &'static [u8]| {
+        for _ in 0..200 {
+            if claim(key).await.0.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not found again");
+    };
+    connected(b"before").await;
+    redis.signal("STOP");
+    for _ in 0..5 {
+        let (claim, took) = claim(b"stopped").await;
+        assert!(claim.is_err() && took < Duration::from_millis(280), "{took:?} {claim:?}");
+    }
+    redis.signal("CONT");
+    connected(b"continued").await;
+    redis.kill();
+    for _ in 0..5 {
+        let (claim, took) = claim(b"gone").await;
+        assert!(claim.is_err() && took < Duration::from_millis(280), "{took:?} {claim:?}");
+    }
+    redis.restart().await;
+    connected(b"returned").await;
+}
+
+// real clock: Redis has a clock of its own.
+#[tokio::test]
+async fn records_are_kept_for_their_time() {
+    let Some(redis) = Redis::start().await else { return };
+    let ttl = Duration::from_millis(300);
+    let store = store(&redis).with_ttl(ttl).unwrap();
+    store.claim(b"k", 1, 1, LEASE).await.unwrap();
+    store.finish(b"k", 1, "answer".into()).await.unwrap();
+    tokio::time::sleep(2 * ttl).await;
+    let again = store.claim(b"k", 2, 2, LEASE).await.unwrap();
+    assert!(matches!(again, Claim::Granted { lapsed: false }), "{again:?}");
+}
+
+#[tokio::test]
+async fn bad_settings_are_refused() {
+    assert!(RedisStore::new("no url").is_err());
+    let store = || RedisStore::new("redis://127.0.0.1:1").unwrap();
+    assert_eq!(store().with_ttl(Duration::ZERO).unwrap_err().field(), "ttl");
+    assert_eq!(store().with_timeout(Duration::ZERO).unwrap_err().field(), "timeout");
+}

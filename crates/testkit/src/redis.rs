@@ -1,0 +1,97 @@
+//! A Redis of a test's own.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// A `redis-server` process on a port of its own, with nothing in it and nothing on disk, which is
+/// killed when it is dropped.
+#[derive(Debug)]
+pub struct Redis {
+    process: Child,
+    addr: SocketAddr,
+}
+
+// === impl Redis ===
+
+impl Redis {
+    /// Starts one, or says on standard error that there is no `redis-server` here.
+    ///
+    /// # Panics
+    /// When there is one and it does not start.
+    pub async fn start() -> Option<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let addr = listener.unwrap_or_else(|error| panic!("no free port: {error}"));
+        match Self::spawn(addr) {
+            Ok(process) => {
+                let redis = Self { process, addr };
+                redis.answers().await;
+                Some(redis)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                eprintln!("SKIPPED: no redis-server here (Debian: redis-server)");
+                None
+            }
+            Err(error) => panic!("redis-server: {error}"),
+        }
+    }
+
+    fn spawn(addr: SocketAddr) -> io::Result<Child> {
+        Command::new("redis-server")
+            .args(["--port", &addr.port().to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn()
+    }
+
+    async fn answers(&self) {
+        for _ in 0..1000 {
+            if TcpStream::connect(self.addr).is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("redis-server does not answer on {}", self.addr);
+    }
+
+    /// Where it is, as `redis://…`.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.addr)
+    }
+
+    /// Kills it, and forgets what was in it.
+    pub fn kill(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+
+    /// Starts it again where it was.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let process = Self::spawn(self.addr);
+        self.process = process.unwrap_or_else(|error| panic!("redis-server: {error}"));
+        self.answers().await;
+    }
+
+    /// Sends it a signal, such as `STOP`, of which it knows nothing, and `CONT`.
+    ///
+    /// # Panics
+    /// When there is no `kill` here.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{signal}");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
