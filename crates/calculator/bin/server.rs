@@ -72,6 +72,10 @@ struct Args {
     /// How long they are kept.
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = parse_duration)]
     cache_ttl: Duration,
+
+    /// How long a call may be executed; if its server crashes, others wait for so long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    lease: Duration,
 }
 
 /// Where state and answers are kept.
@@ -162,11 +166,11 @@ async fn serve_over<S: Store + State>(
     faults: FaultLayer,
     mode: Mode,
 ) -> Result<(), BoxError> {
+    let dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
     let incoming = listen(args.addr)?;
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
-    let dedup = dedup(store.clone()).with_switch(Switch::new(mode));
     let layers = Layers { faults, dedup: dedup.clone() };
 
     let (stop, stopped) = oneshot::channel();

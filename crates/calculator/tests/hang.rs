@@ -47,6 +47,18 @@ async fn a_the_timeout_of_the_endpoint_is_deadline_exceeded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_is_lost_within_the_response_is_unavailable() {
+    let network = Network::new();
+    let _serving = network.serve_service(ScriptedServer::new([Answer::HeadersThenHang]));
+    let mut client = client(network.channel(), &seeded().into());
+    let (ending, ()) = tokio::join!(ending(client.add(add(1.0, 2.0))), async {
+        tokio::time::sleep(LIMIT).await;
+        network.reset();
+    });
+    assert_eq!(ending, (Code::Unavailable, LIMIT));
+}
+
+#[tokio::test(start_paused = true)]
 async fn b_the_timeout_of_the_request_is_deadline_exceeded() {
     let (_, mut client, _serving) = scripted([Answer::Hang], &seeded());
     assert_eq!(ending(client.add(add_within(LIMIT))).await, IN_TIME);

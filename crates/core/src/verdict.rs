@@ -144,7 +144,9 @@ impl Verdict {
         if unseen {
             return Some(Self::NotProcessed(Stage::Unseen));
         }
-        error.reason().map(|reason| Self::MaybeProcessed(status::code_of_reset(reason)))
+        // The connection broke; h2 keeps to itself what it says of that.
+        let lost = error.is_io().then_some(Code::Unavailable);
+        error.reason().map(status::code_of_reset).or(lost).map(Self::MaybeProcessed)
     }
 
     /// The gRPC code that says this.

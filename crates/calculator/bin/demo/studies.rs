@@ -128,7 +128,7 @@ async fn tail(seed: u64) -> Result<Study, BoxError> {
 async fn effects(seed: u64) -> Result<Study, BoxError> {
     const CALLS: u32 = 1000;
     const CALLERS: u32 = 16;
-    /// What the counter is at the end, how often the service was called, and how many answers were
+    /// What the counter is at the end, how many replies were lost, and how many answers were
     /// those of an earlier attempt.
     async fn count(seed: u64, mode: Mode) -> Result<(i32, u64, u64), BoxError> {
         let faults = Faults { failure_rate: 0.3, when: When::After, seed, ..Faults::default() };
@@ -159,8 +159,9 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
             });
         }
         callers.join_all().await.into_iter().collect::<Result<(), _>>()?;
+        let (lost, replayed) = (injected.snapshot().failed_after, dedup.snapshot().replayed);
         let counter = client.get_counter(Empty {}).await?.into_inner();
-        Ok((counter.value, injected.snapshot().failed_after, dedup.snapshot().replayed))
+        Ok((counter.value, lost, replayed))
     }
     let (bare, lost, _) = count(seed, Mode::Off).await?;
     let (exact, lost_too, replayed) = count(seed, Mode::Enforce).await?;
