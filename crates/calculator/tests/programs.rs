@@ -111,6 +111,63 @@ fn a_service_config_is_read_from_a_file() {
     assert!(code == Some(2) && err.contains(place), "{code:?} {err}");
 }
 
+/// Patient with a server whose replies are lost.
+const PATIENT: [&str; 8] =
+    ["--retry-on", "unavailable", "--backoff", "1ms", "--jitter", "0s", "--max-retries", "50"];
+
+fn patient(server: &Server, args: &[&str]) -> (Option<i32>, String) {
+    let args = [args, &["--addr", &server.addr, "--no-retry-budget"], &PATIENT].concat();
+    let (code, out, _) = ask(&args);
+    (code, out)
+}
+
+#[test]
+fn increments_whose_replies_are_lost_happen_once_unless_nothing_is_remembered() {
+    let count = |store| {
+        let losing = ["--failure-rate", "0.3", "--fail-when", "after", "--store", store];
+        let server = Server::start(&losing);
+        let (code, _) = patient(&server, &["increment", "1", "--times", "300", "-c", "16"]);
+        assert_eq!(code, Some(0));
+        patient(&server, &["counter"]).1.trim().parse::<u32>().unwrap()
+    };
+    assert_eq!(count("memory"), 300);
+    assert!(count("none") > 330);
+}
+
+#[test]
+fn every_operation_with_an_effect_is_done_once_for_one_request_id() {
+    let server = Server::start(&["--failure-rate", "0.3", "--fail-when", "after"]);
+    let said = |args: &[&str]| patient(&server, args);
+    let done = |out: &str| (Some(0), out.to_owned());
+    for _ in 0..2 {
+        assert_eq!(said(&["set", "a", "100", "--request-id", "1"]), done(""));
+        assert_eq!(said(&["withdraw", "a", "30", "--request-id", "2"]), done("70\n"));
+        assert_eq!(said(&["append", "b", "x", "--request-id", "3"]), done("x\n"));
+        assert_eq!(said(&["increment", "5", "--request-id", "4"]), done("5\n"));
+        assert_eq!(said(&["increment", "--key", "a", "--request-id", "5"]), done("71\n"));
+        assert_eq!(said(&["balance", "a"]), done("71\n"));
+        assert_eq!(said(&["get", "b"]), done("x\n"));
+        assert_eq!(said(&["counter"]), done("5\n"));
+    }
+    assert_eq!(said(&["withdraw", "a", "31", "--request-id", "2"]), (Some(1), String::new()));
+    assert_eq!(said(&["withdraw", "a", "500"]), (Some(1), String::new()));
+    assert_eq!(said(&["reset"]), done("0\n"));
+    assert_eq!(said(&["delete", "b"]), done(""));
+    assert_eq!(said(&["get", "b"]), (Some(1), String::new()));
+}
+
+#[test]
+fn what_is_kept_in_a_file_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("redb:{}", dir.path().join("kept.redb").display());
+    for expected in ["3\n", "3\n"] {
+        let server = Server::start(&["--store", &store]);
+        let increment = ["increment", "3", "--request-id", "the same", "--addr", &server.addr];
+        let (code, out, err) = ask(&increment);
+        assert_eq!((code, out.as_str()), (Some(0), expected), "{err}");
+    }
+}
+
 #[test]
 fn bad_usage_exits_with_2_and_names_what_is_wrong() {
     for (args, said) in [
@@ -130,6 +187,8 @@ fn bad_usage_exits_with_2_and_names_what_is_wrong() {
         (["--failure-rate", "1.5"], "failure_rate"),
         (["--slow-rate=-0.1", "--seed=1"], "slow_rate"),
         (["--slow-delay=-3s", "--seed=1"], "-3s"),
+        (["--store", "disk"], "memory, redb:PATH, redis:URL or none"),
+        (["--cache-size", "0"], "--cache-size"),
     ] {
         let (code, _, err) = server(args);
         assert!(code == Some(2) && err.contains(wrong), "{args:?}: {code:?} {err}");

@@ -35,6 +35,20 @@ fn a_python_client_calls_our_server() {
 }
 
 #[test]
+fn a_python_client_that_names_its_calls_and_retries_them_counts_each_once() {
+    let Some(python) = python() else { return };
+    let server = Server::start(&["--failure-rate", "0.5", "--fail-when", "after"]);
+    let output = Command::new(python).args([&script("counter.py"), &server.addr]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    let duplicates = said.strip_prefix("counter 100\nduplicates ").unwrap_or_else(|| {
+        panic!("{said}{error}");
+    });
+    let duplicates: u32 = duplicates.trim().parse().unwrap();
+    assert!((10..=90).contains(&duplicates), "{duplicates} of 100 were answered again");
+}
+
+#[test]
 fn our_client_calls_a_python_server_that_fails_twice_and_then_answers() {
     let Some(python) = python() else { return };
     let mut server =
