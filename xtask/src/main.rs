@@ -19,7 +19,7 @@ Usage: cargo xtask <task> [args..]
 Tasks:
   demo [args..]       run the calculator demo (`demo --virtual` is the short one)
   sim storm [args..]  run the retry storm, a simulation in virtual time
-  bench [args..]      run the benchmarks
+  bench [name]        run the benchmarks, or one: happy_path, dedup, redis, throughput
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -35,13 +35,12 @@ fn main() -> ExitCode {
             cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "storm"], args)
         }
         // Each in a build of its own: tokio's `test-util` would slow down the other.
-        ["bench", args @ ..] => {
-            let happy_path = ["bench", "-p", "cinchona", "--all-features", "--bench", "*", "--"];
-            match cargo(&happy_path, args) {
-                ExitCode::SUCCESS => cargo(&["bench", "-p", "calculator", "--bench", "*"], &[]),
-                failed => failed,
-            }
-        }
+        ["bench"] => match bench("cinchona", "*", &[]) {
+            ExitCode::SUCCESS => bench("calculator", "*", &[]),
+            failed => failed,
+        },
+        ["bench", "throughput", args @ ..] => bench("calculator", "throughput", args),
+        ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {
@@ -60,6 +59,13 @@ fn root() -> PathBuf {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
     root
+}
+
+fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
+    // The calculator has no features.
+    let features: &[_] = if package == "cinchona" { &["--all-features"] } else { &[] };
+    let command = [&["bench", "-p", package], features, &["--bench", name, "--"]].concat();
+    cargo(&command, args)
 }
 
 fn cargo(command: &[&str], args: &[&str]) -> ExitCode {
