@@ -75,7 +75,7 @@ async fn pairs(store: RedisStore, prefix: String, caller: u32) -> Result<(), Box
         let key = format!("{prefix} {caller} {n}").into_bytes();
         let claim = store.claim(&key, 1, n.into(), Duration::from_secs(30)).await?;
         assert!(matches!(claim, Claim::Granted { lapsed: false }));
-        assert!(store.finish(&key, n.into(), RECORD.into()).await?);
+        assert!(store.finish(&key, n.into(), RECORD).await?);
     }
     Ok(())
 }
@@ -88,7 +88,7 @@ async fn commands(
     for n in 0..PAIRS {
         let key = format!("bare {prefix} {caller} {n}");
         let mut claim = redis::cmd("SET");
-        claim.arg(&key).arg(&[1; 33][..]).arg("NX").arg("PX").arg(30_000);
+        claim.arg(&key).arg(&[1_u8; 33][..]).arg("NX").arg("PX").arg(30_000);
         let () = claim.query_async(&mut redis).await?;
         let mut finish = redis::cmd("SET");
         finish.arg(&key).arg(RECORD).arg("PX").arg(300_000);

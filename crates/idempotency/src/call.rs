@@ -1,31 +1,29 @@
 //! A call that has a key, from its claim to its answer.
 
 use crate::{
-    Claim, Execution, Guarantee, InFlight, Settings, Store, Wait,
-    counters::Cells,
-    key,
-    lease::{Lease, Outcome, Tokens, Unstoppable},
+    Claim, Execution, Guarantee, InFlight, Shared, Store, Wait, key,
+    lease::{Begun, Lease, Outcome},
     record::{self, Answer},
     refusal,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Inbound, Mode, status};
-use http::{Request, Response, request::Parts};
-use http_body_util::{BodyExt, Full, Limited};
+use cinchona_core::{BoxError, Inbound, Mode};
+use http::{Request, Response};
+use http_body_util::Full;
 use std::{mem, sync::Arc};
 use tokio::time::timeout;
 use tonic::{Code, Status, body::Body};
 use tower_service::Service;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// All that a call needs; the service is ready.
+/// All that a call needs; the service is ready. The request is here rather than among the arguments
+/// of each step, so that the future holds it once.
 pub(crate) struct Call<S, T> {
     pub(crate) service: S,
-    pub(crate) store: T,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) cells: Arc<Cells>,
-    pub(crate) tokens: Tokens,
+    pub(crate) request: Request<Body>,
+    pub(crate) shared: Arc<Shared<T>>,
     pub(crate) mode: Mode,
+    pub(crate) begun: Begun,
 }
 
 /// What a claim means for a call.
@@ -45,70 +43,73 @@ where
     S::Error: Send,
     T: Store,
 {
-    pub(crate) async fn answer(
-        mut self,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, S::Error> {
-        let (parts, body) = request.into_parts();
-        let body = match Limited::new(body, self.settings.request_limit).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) => return Ok(unread(error, self.settings.request_limit).into_http()),
-        };
-        let key = match key::of(&parts, &body, &self.settings.methods) {
-            Ok(key) => key,
-            Err(refused) => return Ok(refused.into_http()),
-        };
-        let path = parts.uri.path();
-        let Some(key) = key else {
-            if self.settings.required.get(path) == Some(&true) && self.mode == Mode::Enforce {
-                return Ok(refusal::missing_key(path).into_http());
-            }
-            return self.service.call(whole(parts, body)).await;
-        };
-        let caller = self.settings.caller.as_ref().and_then(|caller| caller(&parts));
-        let key = key::stored(path, key, caller.as_deref().unwrap_or_default());
-        let fingerprint = xxh3_128(&body);
-        self.claim(key, fingerprint, whole(parts, body)).await
+    pub(crate) async fn answer(mut self) -> Result<Response<Body>, S::Error> {
+        self.run().await
     }
 
-    /// Claims the key until that is granted, or there is an answer without.
-    async fn claim(
-        mut self,
-        key: Vec<u8>,
-        fingerprint: u128,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, S::Error> {
-        let token = self.tokens.next();
-        let execution = Execution::new(self.store.instance(), key.into_boxed_slice(), token);
-        let mut lease = Lease::new(self.store.clone(), execution);
+    /// By reference, so that the future holds the call once.
+    async fn run(&mut self) -> Result<Response<Body>, S::Error> {
+        let (mut lease, fingerprint) = match self.named().await {
+            Ok(Some(named)) => named,
+            Ok(None) => return self.through().await,
+            Err(refused) => return Ok(refused.into_http()),
+        };
         let mut has_waited = false;
         let lapsed = loop {
-            let claim = lease.claim(fingerprint, &self.settings).await;
-            match self.decide(claim, &request) {
+            let claim = lease.claim(fingerprint).await;
+            match self.decide(claim) {
                 Decision::Execute { lapsed } => break lapsed,
-                Decision::PassThrough => return self.service.call(request).await,
+                Decision::PassThrough => return self.through().await,
                 Decision::Answer(response) => return Ok(response),
                 Decision::Wait(wait) => {
                     if !mem::replace(&mut has_waited, true) {
-                        self.cells.joined.count();
+                        self.shared.cells.joined.count();
                     }
                     wait.over().await;
                 }
             }
         };
-        if lapsed && self.settings.guarantee == Guarantee::AtMostOnce {
-            self.cells.ambiguous.count();
-            lease.settle(self.settings.unknown_outcome()).await;
+        if lapsed && self.shared.settings.guarantee == Guarantee::AtMostOnce {
+            self.shared.cells.ambiguous.count();
+            lease.settle(Outcome::Unknown).await;
             return Ok(refusal::unknown_outcome().into_http());
         }
-        // Whoever gives up does not take those along who wait for the same answer.
-        let cells = self.cells.clone();
-        Unstoppable::new(self.execute(lease, request), cells).await
+        self.begun.set();
+        self.execute(&mut lease).await
     }
 
-    fn decide(&self, claim: Result<Claim, BoxError>, request: &Request<Body>) -> Decision {
-        let Self { settings, cells, .. } = self;
-        let path = request.uri().path();
+    /// Reads the request; what is to be claimed for it, if it has a key, and its fingerprint.
+    async fn named(&mut self) -> Result<Option<(Lease<T>, u128)>, Status> {
+        let Shared { settings, store, tokens, .. } = &*self.shared;
+        let body = mem::take(self.request.body_mut());
+        let (body, _) = record::read(body, settings.request_limit).await?;
+        let path = self.request.uri().path();
+        let Some(key) = key::of(&self.request, &body, &settings.methods)? else {
+            if settings.required.get(path) == Some(&true) && self.mode == Mode::Enforce {
+                return Err(refusal::missing_key(path));
+            }
+            *self.request.body_mut() = Body::new(Full::new(body));
+            return Ok(None);
+        };
+        let caller = settings
+            .caller
+            .as_ref()
+            .and_then(|caller| caller(self.request.headers(), self.request.extensions()));
+        let key = key::stored(path, key, caller.as_deref().unwrap_or_default());
+        let execution = Execution::new(store.instance(), key.into(), tokens.next());
+        let fingerprint = xxh3_128(&body);
+        *self.request.body_mut() = Body::new(Full::new(body));
+        Ok(Some((Lease::new(self.shared.clone(), execution), fingerprint)))
+    }
+
+    /// Hands the request to the service.
+    fn through(&mut self) -> S::Future {
+        self.service.call(mem::take(&mut self.request))
+    }
+
+    fn decide(&self, claim: Result<Claim, BoxError>) -> Decision {
+        let Shared { settings, cells, .. } = &*self.shared;
+        let path = self.request.uri().path();
         if self.mode == Mode::Shadow && !matches!(claim, Ok(Claim::Granted { .. })) {
             settings.switch.count();
             return Decision::PassThrough;
@@ -118,10 +119,8 @@ where
             Ok(Claim::Done(record)) => {
                 cells.replayed.count();
                 tracing::debug!(rpc.method = path, "replaying an answer");
-                return Decision::Answer(record::replay(
-                    record,
-                    settings.fragments.get(path).map(Vec::as_slice),
-                ));
+                let fragment = settings.fragments.get(path).map(Vec::as_slice);
+                return Decision::Answer(record::replay(record, fragment));
             }
             Ok(Claim::Busy(wait)) => match settings.in_flight {
                 InFlight::Join => return Decision::Wait(wait),
@@ -142,22 +141,26 @@ where
         Decision::Answer(refused.into_http())
     }
 
-    async fn execute(
-        mut self,
-        lease: Lease<T>,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, S::Error> {
-        self.cells.executed.count();
+    async fn execute(&mut self, lease: &mut Lease<T>) -> Result<Response<Body>, S::Error> {
+        let Self { service, request, shared, begun, .. } = self;
+        let Shared { settings, cells, .. } = &**shared;
+        cells.executed.count();
         let inbound = Inbound::current().unwrap_or_default();
-        let handler = async {
-            let response = self.service.call(request).await?;
-            Ok(Answer::of(response).await)
-        };
-        let handler = inbound.scope(lease.execution.clone().scope(handler));
-        let ended = timeout(self.settings.lease, handler).await;
+        // In one expression, so that the future does not hold its parts twice.
+        let ended = timeout(
+            settings.lease,
+            inbound.scope(lease.execution.clone().scope(async {
+                let response = service.call(mem::take(request)).await?;
+                Ok(Answer::of(response).await)
+            })),
+        )
+        .await;
+        if begun.is_abandoned() {
+            cells.abandoned.count();
+        }
         let Ok(Ok(Ok(answer))) = ended else {
-            self.cells.ambiguous.count();
-            lease.settle(self.settings.unknown_outcome()).await;
+            cells.ambiguous.count();
+            lease.settle(Outcome::Unknown).await;
             return match ended {
                 Ok(Err(error)) => Err(error),
                 Ok(Ok(Err(broken))) => Ok(broken.into_http()),
@@ -167,17 +170,22 @@ where
         let outcome = match answer.code() {
             code if is_refusal_to_begin(code) => Outcome::Release,
             code if is_ambiguous(code) => {
-                self.cells.ambiguous.count();
-                match self.settings.guarantee {
+                cells.ambiguous.count();
+                match settings.guarantee {
                     Guarantee::AtMostOnce => Outcome::Keep(answer.record()),
                     Guarantee::AtLeastOnce => Outcome::Release,
                 }
             }
-            _ => Outcome::Keep(self.settings.bounded(answer.record())),
+            _ => Outcome::Keep(bounded(answer.record(), settings.record_limit)),
         };
         lease.settle(outcome).await;
         Ok(answer.response())
     }
+}
+
+/// `record`, or the news that it was too large.
+fn bounded(record: Bytes, limit: usize) -> Bytes {
+    if record.len() <= limit { record } else { record::of_status(refusal::too_large(limit)) }
 }
 
 /// The handler has said that it has not begun, or has undone what it began, by what these codes
@@ -197,35 +205,4 @@ const fn is_ambiguous(code: Code) -> bool {
         code,
         Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded | Code::Cancelled
     )
-}
-
-fn whole(parts: Parts, body: Bytes) -> Request<Body> {
-    Request::from_parts(parts, Body::new(Full::new(body)))
-}
-
-fn unread(error: BoxError, limit: usize) -> Status {
-    if error.is::<http_body_util::LengthLimitError>() {
-        // What tonic says of a message over its own limit.
-        return Status::out_of_range(format!("the request has more than {limit} bytes"));
-    }
-    status::of_error(error)
-}
-
-// === impl Settings ===
-
-impl Settings {
-    pub(crate) fn unknown_outcome(&self) -> Outcome {
-        match self.guarantee {
-            Guarantee::AtMostOnce => Outcome::Keep(record::of_status(refusal::unknown_outcome())),
-            Guarantee::AtLeastOnce => Outcome::Release,
-        }
-    }
-
-    /// `record`, or the news that it was too large.
-    fn bounded(&self, record: Bytes) -> Bytes {
-        if record.len() <= self.record_limit {
-            return record;
-        }
-        record::of_status(refusal::too_large(self.record_limit))
-    }
 }

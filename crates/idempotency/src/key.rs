@@ -3,7 +3,7 @@
 use crate::refusal;
 use bytes::Bytes;
 use cinchona_core::Methods;
-use http::{HeaderName, request::Parts};
+use http::{HeaderName, Request};
 use tonic::Status;
 
 /// The request header that names a logical call, the same on each of its attempts
@@ -22,16 +22,16 @@ const PREFIX: usize = 5;
 ///
 /// The field comes first, as a caller sets it knowingly, whereas a client layer puts a header on
 /// every call.
-pub(crate) fn of<'a>(
-    parts: &'a Parts,
+pub(crate) fn of<'a, B>(
+    request: &'a Request<B>,
     body: &'a Bytes,
     methods: &Methods,
 ) -> Result<Option<&'a str>, Status> {
-    let field = methods.request_id_field(parts.uri.path());
+    let field = methods.request_id_field(request.uri().path());
     if let Some(key) = field.and_then(|number| string_field(body, number)) {
         return checked("request_id", key).map(Some);
     }
-    let header = parts.headers.get(IDEMPOTENCY_KEY);
+    let header = request.headers().get(IDEMPOTENCY_KEY);
     header.map(|key| checked(IDEMPOTENCY_KEY.as_str(), key.as_bytes())).transpose()
 }
 
@@ -131,11 +131,10 @@ mod tests {
             &FileDescriptorSet::default(),
         ));
         let (methods, body) = (methods.unwrap(), message("k1"));
-        let request = http::Request::builder().header("idempotency-key", "k2");
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        assert_eq!(of(&parts, &body, &methods).unwrap(), Some("k2"));
-        let (parts, ()) = http::Request::new(()).into_parts();
-        assert_eq!(of(&parts, &body, &methods).unwrap(), None);
+        let request = Request::builder().header("idempotency-key", "k2");
+        let request = request.body(()).unwrap();
+        assert_eq!(of(&request, &body, &methods).unwrap(), Some("k2"));
+        assert_eq!(of(&Request::new(()), &body, &methods).unwrap(), None);
     }
 
     proptest! {

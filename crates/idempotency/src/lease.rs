@@ -1,6 +1,6 @@
 //! A claim and its end, which comes whatever happens to the call.
 
-use crate::{Claim, Execution, Settings, Store, counters::Cells};
+use crate::{Claim, Execution, Guarantee, Shared, Store, record, refusal};
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use std::{
@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     thread,
@@ -19,49 +19,56 @@ use tokio::{runtime::Handle, time::sleep};
 use tracing::Instrument;
 
 /// Tells claims apart, those of other processes included.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Tokens {
     process: u64,
-    next: Arc<AtomicU64>,
+    next: AtomicU64,
 }
 
 /// A claim that is settled whatever happens: where it is dropped before it is known to be granted,
 /// by giving it back; where the execution panics or is cut off, by what is right for an outcome
 /// that nobody knows.
 pub(crate) struct Lease<T: Store> {
-    store: T,
+    shared: Arc<Shared<T>>,
     pub(crate) execution: Arc<Execution>,
     /// What is left to be done.
     outcome: Option<Outcome>,
 }
 
 /// What is to be done with a claim.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Outcome {
     /// Give this answer from now on.
     Keep(Bytes),
     /// Let it be executed again.
     Release,
+    /// Nobody knows how far the execution came: what the guarantee says.
+    Unknown,
 }
 
-/// A future that goes on by itself when it is dropped before it is ready.
-pub(crate) struct Unstoppable<F: Future + Send + 'static> {
-    running: Option<Pin<Box<F>>>,
-    cells: Arc<Cells>,
+/// A future that goes on by itself when it is dropped after it has begun what must be ended.
+pub(crate) struct Unstoppable<O: 'static> {
+    running: Option<Running<O>>,
+    begun: Begun,
 }
+
+type Running<O> = Pin<Box<dyn Future<Output = O> + Send>>;
+
+/// Whether a future has begun what must be ended, and whether it has been dropped since.
+#[derive(Clone, Default)]
+pub(crate) struct Begun(Arc<[AtomicBool; 2]>);
 
 /// The claim outlasts the execution by this much, so that it is the execution that ends it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How often, with as long between, it is tried to store an end that the store has not taken.
+/// How often, with as long between, it is tried to store an answer that the store has not taken.
 const RETRIES: u32 = 30;
 
 // === impl Tokens ===
 
 impl Tokens {
     pub(crate) fn new() -> Self {
-        let process = RandomState::new().hash_one(0);
-        Self { process, next: Arc::default() }
+        Self { process: RandomState::new().hash_one(0), next: AtomicU64::new(0) }
     }
 
     pub(crate) fn next(&self) -> u128 {
@@ -73,20 +80,17 @@ impl Tokens {
 // === impl Lease ===
 
 impl<T: Store> Lease<T> {
-    pub(crate) fn new(store: T, execution: Execution) -> Self {
-        Self { store, execution: Arc::new(execution), outcome: None }
+    pub(crate) fn new(shared: Arc<Shared<T>>, execution: Execution) -> Self {
+        Self { shared, execution: Arc::new(execution), outcome: None }
     }
 
-    pub(crate) async fn claim(
-        &mut self,
-        fingerprint: u128,
-        settings: &Settings,
-    ) -> Result<Claim, BoxError> {
+    pub(crate) async fn claim(&mut self, fingerprint: u128) -> Result<Claim, BoxError> {
         self.outcome = Some(Outcome::Release);
         let (key, token) = (self.execution.key(), self.execution.token());
-        let claim = self.store.claim(key, fingerprint, token, settings.lease + GRACE).await;
+        let lease = self.shared.settings.lease + GRACE;
+        let claim = self.shared.store.claim(key, fingerprint, token, lease).await;
         self.outcome = match claim {
-            Ok(Claim::Granted { .. }) => Some(settings.unknown_outcome()),
+            Ok(Claim::Granted { .. }) => Some(Outcome::Unknown),
             // It may have been granted, and the news lost.
             Err(_) => Some(Outcome::Release),
             Ok(_) => None,
@@ -94,10 +98,11 @@ impl<T: Store> Lease<T> {
         claim
     }
 
-    pub(crate) async fn settle(mut self, outcome: Outcome) {
-        self.outcome = Some(outcome.clone());
+    pub(crate) async fn settle(&mut self, outcome: Outcome) {
+        // Kept until that is done, for whoever drops this in between.
+        let outcome = self.outcome.insert(outcome);
         if !self.execution.is_answered() {
-            outcome.apply(&self.store, &self.execution).await;
+            apply(outcome, &self.shared, &self.execution).await;
         }
         self.outcome = None;
     }
@@ -110,61 +115,59 @@ impl<T: Store> Drop for Lease<T> {
         if let Ok(runtime) = Handle::try_current()
             && !self.execution.is_answered()
         {
-            let (store, execution) = (self.store.clone(), self.execution.clone());
-            runtime.spawn(async move { outcome.apply(&store, &execution).await });
+            let (shared, execution) = (self.shared.clone(), self.execution.clone());
+            runtime.spawn(async move { apply(&outcome, &shared, &execution).await });
         }
     }
 }
 
-// === impl Outcome ===
-
-impl Outcome {
-    /// Where the store fails the call has been executed all the same, so it has its answer; what is
-    /// left to be done is tried again in the background until the lease has ended anyhow.
-    async fn apply<T: Store>(self, store: &T, execution: &Arc<Execution>) {
-        let Err(error) = self.attempt(store, execution).await else { return };
-        tracing::warn!(%error, "the end of a call could not be stored, trying again");
-        let (store, execution) = (store.clone(), execution.clone());
-        tokio::spawn(async move {
-            for _ in 0..RETRIES {
-                sleep(GRACE).await;
-                if self.attempt(&store, &execution).await.is_ok() {
-                    return;
-                }
+/// Where the store fails the call has been executed all the same, so it has its answer, which is
+/// stored in the background if that is possible before the lease ends.
+async fn apply<T: Store>(outcome: &Outcome, shared: &Arc<Shared<T>>, execution: &Arc<Execution>) {
+    let record = match (outcome, shared.settings.guarantee) {
+        (Outcome::Keep(record), _) => record,
+        (Outcome::Unknown, Guarantee::AtMostOnce) => &record::of_status(refusal::unknown_outcome()),
+        (Outcome::Release, _) | (Outcome::Unknown, Guarantee::AtLeastOnce) => {
+            let released = shared.store.release(execution.key(), execution.token()).await;
+            if let Err(error) = released {
+                tracing::debug!(%error, "a claim is left to the end of its lease");
             }
-            tracing::warn!("the end of a call was not stored");
-        });
-    }
-
-    async fn attempt<T: Store>(&self, store: &T, execution: &Execution) -> Result<(), BoxError> {
-        let (key, token) = (execution.key(), execution.token());
-        match self {
-            Self::Release => store.release(key, token).await,
-            Self::Keep(record) => {
-                if !store.finish(key, token, record.clone()).await? {
-                    tracing::warn!("the lease of a call ended before its answer was stored");
-                }
-                Ok(())
+            return;
+        }
+    };
+    let Err(error) = finish(&shared.store, execution, record).await else { return };
+    tracing::warn!(%error, "an answer could not be stored, trying again");
+    let (shared, execution, record) = (shared.clone(), execution.clone(), record.clone());
+    tokio::spawn(async move {
+        for _ in 0..RETRIES {
+            sleep(GRACE).await;
+            if finish(&shared.store, &execution, &record).await.is_ok() {
+                return;
             }
         }
+        tracing::warn!("an answer was not stored");
+    });
+}
+
+async fn finish<T: Store>(store: &T, execution: &Execution, record: &[u8]) -> Result<(), BoxError> {
+    if !store.finish(execution.key(), execution.token(), record).await? {
+        tracing::warn!("the lease of a call ended before its answer was stored");
     }
+    Ok(())
 }
 
 // === impl Unstoppable ===
 
-impl<F: Future + Send + 'static> Unstoppable<F> {
-    pub(crate) fn new(running: F, cells: Arc<Cells>) -> Self {
-        Self { running: Some(Box::pin(running)), cells }
+impl<O: 'static> Unstoppable<O> {
+    pub(crate) fn new(running: impl Future<Output = O> + Send + 'static, begun: Begun) -> Self {
+        Self { running: Some(Box::pin(running)), begun }
     }
 }
 
-impl<F: Future + Send + 'static> Future for Unstoppable<F>
-where
-    F::Output: Send,
-{
-    type Output = F::Output;
+impl<O: 'static> Future for Unstoppable<O> {
+    type Output = O;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
         let Some(running) = &mut self.running else { return Poll::Pending };
         let polled = running.as_mut().poll(cx);
         if polled.is_ready() {
@@ -174,16 +177,36 @@ where
     }
 }
 
-impl<F: Future + Send + 'static> Drop for Unstoppable<F> {
+impl<O: 'static> Drop for Unstoppable<O> {
     fn drop(&mut self) {
-        let Some(running) = self.running.take() else { return };
+        let Some(running) = self.running.take().filter(|_| self.begun.is_set()) else { return };
         // What has panicked cannot go on.
         if !thread::panicking()
             && let Ok(runtime) = Handle::try_current()
         {
-            self.cells.abandoned.count();
             tracing::debug!("the caller has gone; its call is executed to the end");
+            self.begun.abandon();
             runtime.spawn(async { drop(running.await) }.in_current_span());
         }
+    }
+}
+
+// === impl Begun ===
+
+impl Begun {
+    pub(crate) fn set(&self) {
+        self.0[0].store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    fn abandon(&self) {
+        self.0[1].store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0[1].load(Ordering::Relaxed)
     }
 }

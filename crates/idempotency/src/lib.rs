@@ -64,6 +64,15 @@
 //! # }
 //! ```
 //!
+//! # What it costs
+//!
+//! With the store in memory a first call takes 1.1 µs and 10 allocations more than without this
+//! layer, an answer that is replayed half a microsecond and no handler. A record takes 227 bytes
+//! where the answer has 64, with a million of them. Two threads do 1.5 times what one does, where
+//! without the layer it is twice as much (`cargo xtask bench dedup`). In Redis, claim and finish
+//! of 64 callers at once run at 0.6 to 0.7 of the rate of a bare `SET NX PX` and a bare `SET`
+//! (`cargo xtask bench redis`).
+//!
 //! # What it does not do
 //!
 //! It cannot make two things one that are two: a handler that changes a database and crashes before
@@ -81,6 +90,7 @@ mod memory;
 pub mod record;
 mod refusal;
 mod request_id;
+mod settings;
 mod state;
 mod store;
 
@@ -88,15 +98,17 @@ pub use counters::Snapshot;
 pub use key::IDEMPOTENCY_KEY;
 pub use memory::MemoryStore;
 pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, REQUEST_ID};
+pub use settings::{Guarantee, InFlight};
 pub use state::{Execution, State, fenced};
 pub use store::{Claim, Store, Wait};
 
 use call::Call;
-use cinchona_core::{Invalid, Methods, Mode, PerMethod, Safety, Switch};
+use cinchona_core::{Invalid, Methods, Mode, PerMethod, Switch};
 use counters::Cells;
-use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
-use lease::Tokens;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
+use lease::{Begun, Tokens, Unstoppable};
 use pin_project_lite::pin_project;
+use settings::Settings;
 use std::{
     fmt,
     future::Future,
@@ -115,63 +127,29 @@ use tower_service::Service;
 pub const DOMAIN: HeaderName = HeaderName::from_static("idempotency-domain");
 
 /// Applies [`Dedup`] to a server, or to a single service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DedupLayer<T> {
-    store: T,
-    settings: Arc<Settings>,
-    cells: Arc<Cells>,
-    tokens: Tokens,
+    shared: Arc<Shared<T>>,
 }
 
 /// Executes each call once, and answers its repetitions as it answered the first.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Dedup<S, T> {
     inner: S,
-    layer: DedupLayer<T>,
+    shared: Arc<Shared<T>>,
 }
 
-/// What happens to a call while another with the same key is being executed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum InFlight {
-    /// It waits for the same answer, within its own deadline.
-    #[default]
-    Join,
-    /// `ABORTED`, and `grpc-retry-pushback-ms` says to come back after so long.
-    Reject(Duration),
+#[derive(Debug)]
+struct Shared<T> {
+    store: T,
+    settings: Settings,
+    cells: Cells,
+    tokens: Tokens,
 }
-
-/// What happens after an execution of which nobody knows how far it came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Guarantee {
-    /// Its failure is kept: the call is not executed again under this key.
-    #[default]
-    AtMostOnce,
-    /// The next attempt is executed. Over a [`State`] this is *exactly once*, if nothing else is
-    /// changed: what has no record has had no effect, and a late execution can change nothing.
-    AtLeastOnce,
-}
-
-#[derive(Clone)]
-struct Settings {
-    methods: Methods,
-    in_flight: InFlight,
-    guarantee: Guarantee,
-    fail_open: bool,
-    required: PerMethod<bool>,
-    fragments: PerMethod<Vec<u8>>,
-    caller: Option<Caller>,
-    lease: Duration,
-    request_limit: usize,
-    record_limit: usize,
-    domain: Option<HeaderValue>,
-    switch: Switch,
-}
-
-type Caller = Arc<dyn Fn(&Parts) -> Option<String> + Send + Sync>;
 
 pin_project! {
     /// The future of a [`Dedup`] call.
-    pub struct ResponseFuture<F, E> {
+    pub struct ResponseFuture<F, E: 'static> {
         #[pin]
         way: Way<F, E>,
         domain: Option<HeaderValue>,
@@ -180,9 +158,9 @@ pin_project! {
 
 pin_project! {
     #[project = WayProj]
-    enum Way<F, E> {
+    enum Way<F, E: 'static> {
         Through { #[pin] inner: F },
-        Keyed { inner: Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>> },
+        Keyed { #[pin] inner: Unstoppable<Result<Response<Body>, E>> },
     }
 }
 
@@ -192,26 +170,19 @@ impl<T: Store> DedupLayer<T> {
     /// Recognises repeated calls by `store`. Only methods that `methods` lists can be: it must know
     /// which of them stream.
     pub fn new(store: T, methods: Methods) -> Self {
-        let settings = Settings {
-            methods,
-            in_flight: InFlight::default(),
-            guarantee: Guarantee::default(),
-            fail_open: false,
-            required: PerMethod::new(),
-            fragments: PerMethod::new(),
-            caller: None,
-            lease: Duration::from_secs(30),
-            request_limit: 4 << 20,
-            record_limit: 1 << 20,
-            domain: None,
-            switch: Switch::default(),
-        };
-        Self { store, settings: Arc::new(settings), cells: Arc::default(), tokens: Tokens::new() }
+        Self::over(store, Settings::new(methods))
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
-        self
+    fn over(store: T, settings: Settings) -> Self {
+        let (cells, tokens) = (Cells::default(), Tokens::new());
+        Self { shared: Arc::new(Shared { store, settings, cells, tokens }) }
+    }
+
+    /// Another layer, with counters of its own.
+    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.shared.settings.clone();
+        change(&mut settings);
+        Self::over(self.shared.store.clone(), settings)
     }
 
     /// What happens to a call while another with its key is being executed. Default: it joins.
@@ -244,14 +215,14 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| settings.fragments = fragments)
     }
 
-    /// Who makes a call, by its head: keys of different callers have nothing to do with each other.
-    /// Without this all callers are one, and whoever guesses a key and sends the same request gets
-    /// the same answer; so where callers do not trust each other, name them, by what they were
-    /// authenticated as.
-    pub fn with_caller(
-        self,
-        caller: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
-    ) -> Self {
+    /// Who makes a call, by its headers and extensions: keys of different callers have nothing to
+    /// do with each other. Without this all callers are one, and whoever guesses a key and sends
+    /// the same request gets the same answer; so where callers do not trust each other, name them,
+    /// by what they were authenticated as.
+    pub fn with_caller<F>(self, caller: F) -> Self
+    where
+        F: Fn(&HeaderMap, &Extensions) -> Option<String> + Send + Sync + 'static,
+    {
         self.with(|settings| settings.caller = Some(Arc::new(caller)))
     }
 
@@ -287,35 +258,23 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| settings.switch = switch)
     }
 
-    /// What became of the calls so far.
+    /// What became of the calls so far, through this layer and its clones.
     pub fn snapshot(&self) -> Snapshot {
-        self.cells.snapshot()
+        self.shared.cells.snapshot()
     }
 }
 
-impl<S, T: Clone> Layer<S> for DedupLayer<T> {
+impl<T> Clone for DedupLayer<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<S, T> Layer<S> for DedupLayer<T> {
     type Service = Dedup<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Dedup { inner, layer: self.clone() }
-    }
-}
-
-impl Settings {
-    fn concern(&self, path: &str) -> bool {
-        self.methods.is_unary(path) && self.methods.safety(path) != Safety::NoSideEffects
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("in_flight", &self.in_flight)
-            .field("guarantee", &self.guarantee)
-            .field("fail_open", &self.fail_open)
-            .field("lease", &self.lease)
-            .field("domain", &self.domain)
-            .finish_non_exhaustive()
+        Dedup { inner, shared: self.shared.clone() }
     }
 }
 
@@ -325,7 +284,7 @@ impl<S, T> Service<Request<Body>> for Dedup<S, T>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
-    S::Error: Send,
+    S::Error: Send + 'static,
     T: Store,
 {
     type Response = Response<Body>;
@@ -337,22 +296,28 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let DedupLayer { store, settings, cells, tokens } = &self.layer;
+        let settings = &self.shared.settings;
         let (mode, domain) = (settings.switch.mode(), settings.domain.clone());
         if mode == Mode::Off || !settings.concern(request.uri().path()) {
             let inner = self.inner.call(request);
             return ResponseFuture { way: Way::Through { inner }, domain };
         }
-        let clone = self.inner.clone();
+        let (clone, begun) = (self.inner.clone(), Begun::default());
         let call = Call {
             service: mem::replace(&mut self.inner, clone),
-            store: store.clone(),
-            settings: settings.clone(),
-            cells: cells.clone(),
-            tokens: tokens.clone(),
+            request,
+            shared: self.shared.clone(),
             mode,
+            begun: begun.clone(),
         };
-        ResponseFuture { way: Way::Keyed { inner: Box::pin(call.answer(request)) }, domain }
+        let inner = Unstoppable::new(call.answer(), begun);
+        ResponseFuture { way: Way::Keyed { inner }, domain }
+    }
+}
+
+impl<S: Clone, T> Clone for Dedup<S, T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
     }
 }
 
@@ -372,7 +337,7 @@ where
         let this = self.project();
         let mut answered = ready!(match this.way.project() {
             WayProj::Through { inner } => inner.poll(cx),
-            WayProj::Keyed { inner } => inner.as_mut().poll(cx),
+            WayProj::Keyed { inner } => inner.poll(cx),
         });
         if let (Ok(response), Some(domain)) = (&mut answered, this.domain.take()) {
             response.headers_mut().insert(DOMAIN, domain);

@@ -6,14 +6,11 @@ use crate::{Claim, Execution, State, Store, record, state};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid};
 use prost::Message;
-use shard::{Finished, Shard};
+use shard::{Claimed, Finished, Shard};
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -30,12 +27,10 @@ pub struct MemoryStore {
 
 #[derive(Debug)]
 struct Shared {
+    /// Each has its part of the caps, so that none has to look at another.
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limits: Limits,
-    entries: AtomicUsize,
-    bytes: AtomicUsize,
-    evicted: AtomicU64,
     state: Mutex<HashMap<String, Bytes>>,
 }
 
@@ -47,7 +42,11 @@ struct Limits {
     remembers_evicted: bool,
 }
 
-const SHARDS: usize = 64;
+/// Enough for their locks to be free mostly.
+const MOST_SHARDS: usize = 64;
+/// As keys fall on shards by chance, a shard that is full is so about when all are.
+const LEAST_ENTRIES: usize = 1024;
+const LEAST_BYTES: usize = 4 << 20;
 
 // === impl MemoryStore ===
 
@@ -64,13 +63,13 @@ impl MemoryStore {
     }
 
     fn limited(limits: Limits) -> Self {
+        let Limits { entries, bytes, .. } = limits;
+        let shards = (entries / LEAST_ENTRIES).min(bytes / LEAST_BYTES).clamp(1, MOST_SHARDS);
+        let shard = || Mutex::new(Shard::new(entries / shards, bytes / shards));
         let shared = Shared {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(|_| shard()).collect(),
             hasher: RandomState::new(),
             limits,
-            entries: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            evicted: AtomicU64::new(0),
             state: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -116,17 +115,17 @@ impl MemoryStore {
 
     /// How many records there are.
     pub fn entries(&self) -> usize {
-        self.shared.entries.load(Ordering::Relaxed)
+        self.shared.sum(|shard| shard.usage().entries)
     }
 
     /// The bytes of all records and their keys.
     pub fn bytes(&self) -> usize {
-        self.shared.bytes.load(Ordering::Relaxed)
+        self.shared.sum(|shard| shard.usage().bytes)
     }
 
     /// How many records have made room for others before their time.
-    pub fn evicted(&self) -> u64 {
-        self.shared.evicted.load(Ordering::Relaxed)
+    pub fn evicted(&self) -> usize {
+        self.shared.sum(|shard| shard.usage().evicted)
     }
 }
 
@@ -146,14 +145,11 @@ impl Store for MemoryStore {
     ) -> Result<Claim, BoxError> {
         let now = Instant::now();
         let (hash, mut shard) = self.shared.shard(key);
-        let freed = shard.expire(now);
-        let claim = shard.claim(key, hash, fingerprint, token, now, lease);
-        drop(shard);
-        self.shared.less(freed);
-        Ok(claim)
+        shard.expire(now);
+        Ok(shard.claim(key, hash, Claimed::new(fingerprint, token, now + lease), now))
     }
 
-    async fn finish(&self, key: &[u8], token: u128, record: Bytes) -> Result<bool, BoxError> {
+    async fn finish(&self, key: &[u8], token: u128, record: &[u8]) -> Result<bool, BoxError> {
         Ok(self.shared.finish(key, token, record, || ()))
     }
 
@@ -193,7 +189,7 @@ impl State for MemoryStore {
             return Ok(answer);
         };
         let record = record::of_message(&answer);
-        if self.shared.finish(execution.key(), execution.token(), record, write) {
+        if self.shared.finish(execution.key(), execution.token(), &record, write) {
             execution.set_answered();
             Ok(answer)
         } else {
@@ -208,52 +204,22 @@ impl Shared {
     /// The shard of `key`, and the hash by which it was found.
     fn shard(&self, key: &[u8]) -> (u64, MutexGuard<'_, Shard>) {
         let hash = self.hasher.hash_one(key);
-        (hash, lock(&self.shards[hash as usize % SHARDS]))
+        (hash, lock(&self.shards[hash as usize % self.shards.len()]))
     }
 
     /// Ends the claim with `record`, and runs `effect` in between, if it is the key's own.
-    fn finish(&self, key: &[u8], token: u128, record: Bytes, effect: impl FnOnce()) -> bool {
-        let now = Instant::now();
-        let (_, mut shard) = self.shard(key);
+    fn finish(&self, key: &[u8], token: u128, record: &[u8], effect: impl FnOnce()) -> bool {
+        let expires = Instant::now() + self.limits.ttl;
+        let (hash, mut shard) = self.shard(key);
         let Some((key, fingerprint)) = shard.end(key, token) else { return false };
         effect();
-        let finished = Finished::new(fingerprint, now + self.limits.ttl, record);
-        let (added, replaced) = shard.keep(key, finished);
-        drop(shard);
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(added, Ordering::Relaxed);
-        self.less(replaced);
-        self.make_room();
+        shard.keep(key, Finished::new(fingerprint, expires, hash, record));
+        shard.make_room(self.limits.remembers_evicted);
         true
     }
 
-    /// Counts records that are gone, and their bytes.
-    fn less(&self, (entries, bytes): (usize, usize)) {
-        if entries > 0 {
-            self.entries.fetch_sub(entries, Ordering::Relaxed);
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.entries.load(Ordering::Relaxed) > self.limits.entries
-            || self.bytes.load(Ordering::Relaxed) > self.limits.bytes
-    }
-
-    /// Evicts, of each shard in turn, the oldest record.
-    fn make_room(&self) {
-        while self.is_full() {
-            let turn = self.evicted.load(Ordering::Relaxed) as usize;
-            let shards = (0..SHARDS).map(|n| &self.shards[(turn + n) % SHARDS]);
-            let remembered = self.limits.remembers_evicted;
-            let most = if remembered { self.limits.entries.div_ceil(SHARDS) } else { 0 };
-            let evicted = shards
-                .into_iter()
-                .find_map(|shard| lock(shard).evict(|key| self.hasher.hash_one(key), most));
-            let Some(bytes) = evicted else { return };
-            self.evicted.fetch_add(1, Ordering::Relaxed);
-            self.less((1, bytes));
-        }
+    fn sum(&self, of: impl Fn(&Shard) -> usize) -> usize {
+        self.shards.iter().map(|shard| of(&lock(shard))).sum()
     }
 }
 

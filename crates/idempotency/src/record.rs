@@ -120,15 +120,39 @@ fn list<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) ->
     headers.map(header).collect()
 }
 
+/// Reads `body` to its end: its data, which is mostly in one piece, and its trailers.
+pub(crate) async fn read(
+    mut body: Body,
+    limit: usize,
+) -> Result<(Bytes, Option<HeaderMap>), Status> {
+    let (mut whole, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) if whole.is_empty() => whole = data,
+            Ok(data) => {
+                if more.is_empty() {
+                    more.extend_from_slice(&whole);
+                }
+                more.extend_from_slice(&data);
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+        if whole.len().max(more.len()) > limit {
+            // What tonic says of a message over its own limit.
+            return Err(Status::out_of_range(format!("there are more than {limit} bytes")));
+        }
+    }
+    Ok((if more.is_empty() { whole } else { more.freeze() }, trailers))
+}
+
 // === impl Answer ===
 
 impl Answer {
     /// Reads `response` to its end.
     pub(crate) async fn of(response: Response<Body>) -> Result<Self, Status> {
         let (parts, body) = response.into_parts();
-        let collected = body.collect().await?;
-        let trailers = collected.trailers().cloned();
-        Ok(Self { headers: parts.headers, body: collected.to_bytes(), trailers })
+        let (body, trailers) = read(body, usize::MAX).await?;
+        Ok(Self { headers: parts.headers, body, trailers })
     }
 
     /// How the call ended: the response's trailers say, or its headers where it has no others.

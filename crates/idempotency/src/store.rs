@@ -37,7 +37,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         &self,
         key: &[u8],
         token: u128,
-        record: Bytes,
+        record: &[u8],
     ) -> impl Future<Output = Result<bool, BoxError>> + Send;
 
     /// Ends the claim with `token` as if it had never been, if it is still the key's own.

@@ -182,7 +182,7 @@ async fn a_key_used_for_another_request_is_refused_and_says_why() {
 async fn a_key_counts_within_its_method_and_its_caller() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let service = dedup()
-        .with_caller(|parts| Some(parts.headers.get("x-user")?.to_str().ok()?.to_owned()))
+        .with_caller(|headers, _| Some(headers.get("x-user")?.to_str().ok()?.to_owned()))
         .layer(bank);
     let by = |user: &'static str, path: &str| {
         let mut request = to(path, Some("k"), message("", 0));
@@ -421,7 +421,7 @@ impl Store for Away {
         Err("connection refused".into())
     }
 
-    async fn finish(&self, _: &[u8], _: u128, _: Bytes) -> Result<bool, BoxError> {
+    async fn finish(&self, _: &[u8], _: u128, _: &[u8]) -> Result<bool, BoxError> {
         Err("connection refused".into())
     }
 
@@ -480,12 +480,14 @@ async fn the_oldest_records_make_room_and_their_calls_are_executed_or_refused() 
     for (refusing, expected) in [(false, Code::Ok), (true, Code::FailedPrecondition)] {
         let (bank, _) = bank(Duration::ZERO, &[]);
         let store = MemoryStore::new().with_caps(1000, 1 << 20).unwrap().refusing_evicted(refusing);
-        let service = DedupLayer::new(store.clone(), methods()).layer(bank);
+        let layer = DedupLayer::new(store.clone(), methods());
+        let service = layer.layer(bank);
         for n in 0..3000 {
             ask(&service, pay(&n.to_string())).await;
             sleep(SECOND / 100).await;
         }
         assert_eq!((store.entries(), store.evicted()), (1000, 2000));
+        assert_eq!(layer.snapshot().executed, 3000);
         let recent = ask(&service, pay("2999")).await;
         assert!(is_replay(&recent));
         let mut refused = 0;

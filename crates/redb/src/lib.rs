@@ -175,8 +175,9 @@ impl Store for RedbStore {
         Ok(Claim::Granted { lapsed })
     }
 
-    async fn finish(&self, key: &[u8], token: u128, record: Bytes) -> Result<bool, BoxError> {
+    async fn finish(&self, key: &[u8], token: u128, record: &[u8]) -> Result<bool, BoxError> {
         let (memory, key) = (self.shared.memory.clone(), key.to_vec());
+        let record = Bytes::copy_from_slice(record);
         let held = (memory.clone(), key.clone(), record.clone());
         let write = move |tables: &mut Tables<'_>| {
             let (memory, key, record) = held;
@@ -185,7 +186,7 @@ impl Store for RedbStore {
         };
         let committed = move |kept: bool| {
             if kept {
-                drop(memory.finish(&key, token, record).now_or_never());
+                drop(memory.finish(&key, token, &record).now_or_never());
             }
             kept
         };
@@ -247,7 +248,7 @@ impl State for RedbStore {
         let committed = |(answer, answered): (_, Option<(MemoryStore, Arc<Execution>, Bytes)>)| {
             if let Some((memory, execution, record)) = answered {
                 let (key, token) = (execution.key(), execution.token());
-                drop(memory.finish(key, token, record).now_or_never());
+                drop(memory.finish(key, token, &record).now_or_never());
                 execution.set_answered();
             }
             answer

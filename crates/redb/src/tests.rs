@@ -39,7 +39,7 @@ async fn crashed(options: Options) -> (TempDir, RedbStore) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir, options);
     store.claim(b"done", 1, 1, LEASE).await.unwrap();
-    assert!(store.finish(b"done", 1, "answer".into()).await.unwrap());
+    assert!(store.finish(b"done", 1, b"answer").await.unwrap());
     store.claim(b"begun", 1, 2, LEASE).await.unwrap();
     store.claim(b"given up", 1, 3, LEASE).await.unwrap();
     store.release(b"given up", 3).await.unwrap();
@@ -73,7 +73,7 @@ async fn the_oldest_make_room_and_are_forgotten_or_refused() {
         let store = open(&dir, Options { entries: 10, refusing_evicted, ..Options::default() });
         for n in 0..30_u32 {
             store.claim(&n.to_be_bytes(), 1, n.into(), LEASE).await.unwrap();
-            store.finish(&n.to_be_bytes(), n.into(), "answer".into()).await.unwrap();
+            store.finish(&n.to_be_bytes(), n.into(), b"answer").await.unwrap();
         }
         assert_eq!(store.evicted(), 20);
         assert_eq!(store.entries().unwrap(), if refusing_evicted { 30 } else { 10 });
@@ -87,7 +87,7 @@ async fn bytes_have_a_cap_as_well() {
     let store = open(&dir, Options { bytes: 1000, ..Options::default() });
     for n in 0..30_u32 {
         store.claim(&n.to_be_bytes(), 1, n.into(), LEASE).await.unwrap();
-        store.finish(&n.to_be_bytes(), n.into(), vec![0; 96].into()).await.unwrap();
+        store.finish(&n.to_be_bytes(), n.into(), &[0; 96]).await.unwrap();
     }
     assert_eq!((store.entries().unwrap(), store.evicted()), (10, 20));
 }
@@ -99,11 +99,11 @@ async fn what_has_expired_is_forgotten() {
     let ttl = Duration::from_millis(300);
     let store = open(&dir, Options { ttl, ..Options::default() });
     store.claim(b"old", 1, 1, LEASE).await.unwrap();
-    store.finish(b"old", 1, "answer".into()).await.unwrap();
+    store.finish(b"old", 1, b"answer").await.unwrap();
     tokio::time::sleep(2 * ttl).await;
     let again = store.claim(b"old", 2, 2, LEASE).await.unwrap();
     assert!(matches!(again, Claim::Granted { lapsed: false }), "{again:?}");
-    assert!(store.finish(b"old", 2, "another".into()).await.unwrap());
+    assert!(store.finish(b"old", 2, b"another").await.unwrap());
     assert_eq!(store.entries().unwrap(), 1);
 }
 

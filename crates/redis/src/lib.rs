@@ -76,7 +76,7 @@ struct Shared {
     hasher: RandomState,
 }
 
-/// What is at a key: `C`, fingerprint, token, lease in ms; or `D`, fingerprint, record.
+/// What is at a key: the fingerprint in 16 bytes; then `C` and the token, or `D` and the record.
 struct Scripts {
     /// Takes over a claim whose lease has ended; else what is left of it, in ms.
     take_over: Script,
@@ -95,13 +95,13 @@ return 0";
 
 const FINISH: &str = "\
 local v = redis.call('GET', KEYS[1])
-if not v or v:sub(1, 1) ~= 'C' or v:sub(18, 33) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], 'D' .. v:sub(2, 17) .. ARGV[2], 'PX', ARGV[3])
+if not v or v:sub(17) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], v:sub(1, 16) .. ARGV[2], 'PX', ARGV[3])
 return 1";
 
 const RELEASE: &str = "\
 local v = redis.call('GET', KEYS[1])
-if v and v:sub(1, 1) == 'C' and v:sub(18, 33) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+if v and v:sub(17) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1";
 
 /// Of the keys the first is the call's, and empty where there is none. For each of the others
@@ -111,7 +111,7 @@ const CHANGE: &str = "\
 local v = false
 if KEYS[1] ~= '' then
   v = redis.call('GET', KEYS[1])
-  if not v or v:sub(1, 1) ~= 'C' or v:sub(18, 33) ~= ARGV[1] then return 0 end
+  if not v or v:sub(17) ~= ARGV[1] then return 0 end
 end
 for i = 2, #KEYS do
   local now = redis.call('GET', KEYS[i])
@@ -121,7 +121,7 @@ for i = 2, #KEYS do
   local new = ARGV[2 * i + 1]
   if new == '0' then redis.call('DEL', KEYS[i]) else redis.call('SET', KEYS[i], new:sub(2)) end
 end
-if v then redis.call('SET', KEYS[1], 'D' .. v:sub(2, 17) .. ARGV[2], 'PX', ARGV[3]) end
+if v then redis.call('SET', KEYS[1], v:sub(1, 16) .. ARGV[2], 'PX', ARGV[3]) end
 return 1";
 
 /// What the change script returns.
@@ -250,29 +250,29 @@ impl Store for RedisStore {
         lease: Duration,
     ) -> Result<Claim, BoxError> {
         let key = self.call_key(key);
-        let fresh = [b"C", &fingerprint.to_be_bytes()[..], &token.to_be_bytes()].concat();
+        let fresh = [&fingerprint.to_be_bytes()[..], &claimed(token)].concat();
         let mut set = redis::cmd("SET");
         set.arg(&key).arg(&fresh).arg("NX").arg("GET").arg("PX").arg(self.claimed_for(lease));
         let Some(old) = self.ask::<Option<Vec<u8>>>(&set).await? else {
             return Ok(Claim::Granted { lapsed: false });
         };
-        match (old.first(), old.get(1..17)) {
-            (_, Some(own)) if own != fingerprint.to_be_bytes() => Ok(Claim::Mismatch),
-            (Some(b'D'), Some(_)) => Ok(Claim::Done(Bytes::from(old).slice(17..))),
-            (Some(b'C'), Some(_)) => self.busy(&key, &old, &fresh, lease).await,
+        match (old.get(..16), old.get(16)) {
+            (Some(own), Some(_)) if own != fingerprint.to_be_bytes() => Ok(Claim::Mismatch),
+            (_, Some(b'D')) => Ok(Claim::Done(Bytes::from(old).slice(17..))),
+            (_, Some(b'C')) => self.busy(&key, &old, &fresh, lease).await,
             _ => Err("what is at the key was not written by this store".into()),
         }
     }
 
-    async fn finish(&self, key: &[u8], token: u128, record: Bytes) -> Result<bool, BoxError> {
+    async fn finish(&self, key: &[u8], token: u128, record: &[u8]) -> Result<bool, BoxError> {
         let mut finish = self.shared.scripts.finish.key(self.call_key(key));
-        finish.arg(&token.to_be_bytes()).arg(&record[..]).arg(millis(self.settings.ttl));
+        finish.arg(&claimed(token)).arg(answered(record)).arg(millis(self.settings.ttl));
         Ok(self.run(&finish).await? == 1)
     }
 
     async fn release(&self, key: &[u8], token: u128) -> Result<(), BoxError> {
         let mut release = self.shared.scripts.release.key(self.call_key(key));
-        release.arg(&token.to_be_bytes());
+        release.arg(&claimed(token));
         self.run(&release).await.map(drop)
     }
 
@@ -307,7 +307,7 @@ impl State for RedisStore {
                 before.iter().cloned().map(|old| old.map(Bytes::from)).collect();
             let answer = change(&mut values)?;
             let mut script = scripts.change.key(call.as_deref().unwrap_or_default());
-            script.arg(&token.to_be_bytes()).arg(&record::of_message(&answer)[..]);
+            script.arg(&claimed(token)).arg(answered(&record::of_message(&answer)));
             script.arg(millis(self.settings.ttl));
             for ((name, old), new) in names.iter().zip(&before).zip(&values) {
                 script.key(name).arg(present(old.as_deref())).arg(present(new.as_deref()));
@@ -329,6 +329,16 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+fn claimed(token: u128) -> [u8; 17] {
+    let mut claimed = [b'C'; 17];
+    claimed[1..].copy_from_slice(&token.to_be_bytes());
+    claimed
+}
+
+fn answered(record: &[u8]) -> Vec<u8> {
+    [b"D", record].concat()
 }
 
 /// A value as the change script takes it.

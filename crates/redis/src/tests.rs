@@ -32,7 +32,7 @@ async fn replicas_share_claims_records_and_state() {
     let (one, other) = (store(&redis), store(&redis));
     assert!(matches!(one.claim(b"k", 1, 1, LEASE).await.unwrap(), Claim::Granted { .. }));
     assert!(matches!(other.claim(b"k", 1, 2, LEASE).await.unwrap(), Claim::Busy(_)));
-    assert!(one.finish(b"k", 1, "answer".into()).await.unwrap());
+    assert!(one.finish(b"k", 1, b"answer").await.unwrap());
     let Claim::Done(record) = other.claim(b"k", 1, 3, LEASE).await.unwrap() else {
         panic!("the record is shared");
     };
@@ -96,7 +96,7 @@ async fn records_are_kept_for_their_time() {
     let ttl = Duration::from_millis(300);
     let store = store(&redis).with_ttl(ttl).unwrap();
     store.claim(b"k", 1, 1, LEASE).await.unwrap();
-    store.finish(b"k", 1, "answer".into()).await.unwrap();
+    store.finish(b"k", 1, b"answer").await.unwrap();
     tokio::time::sleep(2 * ttl).await;
     let again = store.claim(b"k", 2, 2, LEASE).await.unwrap();
     assert!(matches!(again, Claim::Granted { lapsed: false }), "{again:?}");

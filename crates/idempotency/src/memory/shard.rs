@@ -2,23 +2,34 @@
 
 use crate::{Claim, store::Wait};
 use bytes::Bytes;
-use hashlink::LinkedHashMap;
-use std::{collections::HashMap, time::Duration};
+use hashlink::{DefaultHashBuilder, LinkedHashMap};
+use std::collections::HashMap;
 use tokio::{sync::watch, time::Instant};
 
 /// Claims, records, and what is remembered of evicted ones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shard {
-    claimed: HashMap<Box<[u8]>, Claimed>,
+    claimed: HashMap<Box<[u8]>, Claimed, DefaultHashBuilder>,
     /// In the order in which they expire.
     finished: LinkedHashMap<Box<[u8]>, Finished>,
     /// By the hash of the key: 64 bits are enough to refuse a call.
     evicted: LinkedHashMap<u64, Instant>,
+    usage: Usage,
+    /// The most that it may use.
+    caps: Usage,
+}
+
+/// What a shard holds, and how many records it has evicted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+    pub(super) evicted: usize,
 }
 
 /// A key that is being executed.
 #[derive(Debug)]
-struct Claimed {
+pub(super) struct Claimed {
     fingerprint: u128,
     token: u128,
     until: Instant,
@@ -31,45 +42,46 @@ struct Claimed {
 pub(super) struct Finished {
     fingerprint: u128,
     expires: Instant,
+    hash: u64,
     record: Box<[u8]>,
 }
 
 // === impl Shard ===
 
 impl Shard {
-    /// Forgets what has expired; how many records and bytes that were.
-    pub(super) fn expire(&mut self, now: Instant) -> (usize, usize) {
-        let mut freed = (0, 0);
-        while let Some((key, oldest)) = self.finished.front()
-            && oldest.expires <= now
-        {
-            freed = (freed.0 + 1, freed.1 + oldest.size(key));
-            self.finished.pop_front();
+    pub(super) fn new(entries: usize, bytes: usize) -> Self {
+        Self {
+            claimed: HashMap::default(),
+            finished: LinkedHashMap::new(),
+            evicted: LinkedHashMap::new(),
+            usage: Usage::default(),
+            caps: Usage { entries, bytes, evicted: entries },
+        }
+    }
+
+    pub(super) const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Forgets what has expired.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while self.finished.front().is_some_and(|(_, oldest)| oldest.expires <= now) {
+            self.pop_oldest();
         }
         while self.evicted.front().is_some_and(|(_, expires)| *expires <= now) {
             self.evicted.pop_front();
         }
-        freed
     }
 
-    pub(super) fn claim(
-        &mut self,
-        key: &[u8],
-        hash: u64,
-        fingerprint: u128,
-        token: u128,
-        now: Instant,
-        lease: Duration,
-    ) -> Claim {
+    pub(super) fn claim(&mut self, key: &[u8], hash: u64, fresh: Claimed, now: Instant) -> Claim {
         if let Some(finished) = self.finished.get(key) {
-            return match finished.fingerprint == fingerprint {
+            return match finished.fingerprint == fresh.fingerprint {
                 true => Claim::Done(Bytes::copy_from_slice(&finished.record)),
                 false => Claim::Mismatch,
             };
         }
-        let fresh = Claimed { fingerprint, token, until: now + lease, end: None };
         match self.claimed.get_mut(key) {
-            Some(claimed) if claimed.fingerprint != fingerprint => Claim::Mismatch,
+            Some(claimed) if claimed.fingerprint != fresh.fingerprint => Claim::Mismatch,
             Some(claimed) if claimed.until > now => {
                 let end = claimed.end.get_or_insert_with(|| watch::Sender::new(()));
                 Claim::Busy(Wait::notified(claimed.until - now, end.subscribe()))
@@ -98,37 +110,52 @@ impl Shard {
         Some((self.claimed.remove_entry(key)?.0, fingerprint))
     }
 
-    /// Keeps a record; its bytes, and the number and bytes of what it replaces.
-    pub(super) fn keep(&mut self, key: Box<[u8]>, record: Finished) -> (usize, (usize, usize)) {
-        let added = record.size(&key);
-        let keyed = key.len();
-        let replaced = self.finished.insert(key, record);
-        (added, replaced.map_or((0, 0), |old| (1, old.record.len() + keyed)))
+    /// Keeps a record.
+    pub(super) fn keep(&mut self, key: Box<[u8]>, record: Finished) {
+        self.usage.entries += 1;
+        self.usage.bytes += record.size(&key);
+        let length = key.len();
+        if let Some(old) = self.finished.insert(key, record) {
+            self.usage.entries -= 1;
+            self.usage.bytes -= length + old.record.len();
+        }
     }
 
-    /// Evicts the oldest record, and remembers the hash of its key among at most so many; its
-    /// bytes.
-    pub(super) fn evict(
-        &mut self,
-        hash: impl Fn(&[u8]) -> u64,
-        most_remembered: usize,
-    ) -> Option<usize> {
-        let (key, record) = self.finished.pop_front()?;
-        if most_remembered > 0 {
-            self.evicted.insert(hash(&key), record.expires);
-            while self.evicted.len() > most_remembered {
-                self.evicted.pop_front();
+    /// Evicts the oldest records where there are too many, and remembers their hashes if it is to.
+    pub(super) fn make_room(&mut self, remembering: bool) {
+        while self.usage.entries > self.caps.entries || self.usage.bytes > self.caps.bytes {
+            let Some(evicted) = self.pop_oldest() else { return };
+            self.usage.evicted += 1;
+            if remembering {
+                self.evicted.insert(evicted.hash, evicted.expires);
             }
         }
-        Some(record.size(&key))
+        while self.evicted.len() > self.caps.evicted {
+            self.evicted.pop_front();
+        }
+    }
+
+    fn pop_oldest(&mut self) -> Option<Finished> {
+        let (key, oldest) = self.finished.pop_front()?;
+        self.usage.entries -= 1;
+        self.usage.bytes -= oldest.size(&key);
+        Some(oldest)
+    }
+}
+
+// === impl Claimed ===
+
+impl Claimed {
+    pub(super) const fn new(fingerprint: u128, token: u128, until: Instant) -> Self {
+        Self { fingerprint, token, until, end: None }
     }
 }
 
 // === impl Finished ===
 
 impl Finished {
-    pub(super) fn new(fingerprint: u128, expires: Instant, record: Bytes) -> Self {
-        Self { fingerprint, expires, record: Vec::from(record).into_boxed_slice() }
+    pub(super) fn new(fingerprint: u128, expires: Instant, hash: u64, record: &[u8]) -> Self {
+        Self { fingerprint, expires, hash, record: record.into() }
     }
 
     fn size(&self, key: &[u8]) -> usize {
