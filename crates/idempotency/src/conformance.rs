@@ -1,4 +1,4 @@
-//! What every [`Store`](crate::Store) must hold to, and every [`State`]: run it on your own.
+//! What every [`Store`] must hold to, and every [`State`]: run it on your own.
 //!
 //! Each law panics where it does not hold. They take about two seconds on a real clock, and work on
 //! a paused one too.

@@ -20,7 +20,7 @@ pub enum Guarantee {
     /// Its failure is kept: the call is not executed again under this key.
     #[default]
     AtMostOnce,
-    /// The next attempt is executed. Over a [`State`] this is *exactly once*, if nothing else is
+    /// The next attempt is executed. Over a [`State`](crate::State) this is *exactly once*, if nothing else is
     /// changed: what has no record has had no effect, and a late execution can change nothing.
     AtLeastOnce,
 }
