@@ -20,8 +20,9 @@ pub enum Guarantee {
     /// Its failure is kept: the call is not executed again under this key.
     #[default]
     AtMostOnce,
-    /// The next attempt is executed. Over a [`State`](crate::State) this is *exactly once*, if nothing else is
-    /// changed: what has no record has had no effect, and a late execution can change nothing.
+    /// The next attempt is executed. Over a [`State`](crate::State) this is *exactly once*, if
+    /// nothing else is changed: what has no record has had no effect, and a late execution can
+    /// change nothing.
     AtLeastOnce,
 }
 
