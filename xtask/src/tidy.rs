@@ -96,7 +96,8 @@ fn machine_paths<'a>(path: &'a str, text: &'a str) -> impl Iterator<Item = Viola
 const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
-const ROOMIER: [(&str, usize); 3] = [("core", 20), ("retry", 14), ("idempotency", 14)];
+const ROOMIER: [(&str, usize); 4] =
+    [("core", 24), ("retry", 14), ("idempotency", 14), ("balance", 14)];
 
 fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     let mut crates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -115,7 +116,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
         path: format!("crates/{library}/src/lib.rs"),
         line: 1,
         what: format!("{} public types ({})", types.len(), types.join(", ")),
-        rule: "a library crate has at most 12 (core 20, retry and idempotency 14)",
+        rule: "a library crate has at most 12 (core 24; balance, idempotency, retry 14)",
     };
     crates.into_iter().map(violation).collect()
 }

@@ -1,331 +1,216 @@
-//! Connections to an endpoint: a short outage is ridden out, a long one fails fast, and neither
-//! is a storm of connection attempts.
+//! Endpoints: connections that ride out short outages, a pick among many, ejection of outliers.
 //!
 //! # Why
 //!
-//! tonic makes one connection attempt for each call that finds none, one after the other and with
-//! no pause between them.
-//! A server that restarts within a second fails every call of that second, and a server that is
-//! gone is hammered by as many attempts as there are calls.
+//! tonic's `balance_list` with one dead endpoint of three fails a quarter of the calls, picks at
+//! random and never backs off; and for a single endpoint tonic makes one connection attempt for
+//! each call that finds none, so a server that restarts within a second fails every call of that
+//! second.
 //!
 //! # Rule
 //!
-//! * At most one attempt to connect in 250 ms, however many calls wait.
-//! * In the first 1.5 s of an outage, calls wait for the connection; the deadline above counts.
-//! * After that they fail at once with `UNAVAILABLE`, but for the one that makes the next attempt.
+//! * [`Balance`] keeps a connection to every endpoint, and sends calls only where there is one: an
+//!   endpoint that is down costs no call.
+//! * An endpoint that is down is tried again after 1 s, 1.6 s, ... at most 120 s, each ±20 %
+//!   (gRPC's connection backoff).
+//! * Where no endpoint can be used, calls wait for the first 1.5 s of the outage, and then fail at
+//!   once with `UNAVAILABLE`; the deadline above counts.
+//! * Which endpoint is next is for the [`Picker`]; a retry or a hedge goes to one that its call has
+//!   not been sent to, if there is one.
+//! * [`OutlierDetection`] (gRFC A50) takes endpoints out that fail more than others. Where fewer
+//!   than half were left, all are used.
+//! * [`connect_lazy`] is for a single endpoint: at most one attempt to connect in 250 ms, however
+//!   many calls wait.
 //!
 //! # Example
 //!
 //! ```
-//! use tonic::transport::Endpoint;
+//! use cinchona_balance::{Balance, Options, Picker};
+//! use cinchona_core::Target;
+//! use http::Uri;
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
-//! let endpoint = Endpoint::from_static("http://127.0.0.1:50051");
-//! let channel = cinchona_balance::connect_lazy(endpoint);
-//! assert!(format!("{channel:?}").starts_with("Channel"));
+//! let endpoints: Vec<Target> = ["http://10.0.0.1:50051", "http://10.0.0.2:50051"]
+//!     .map(|uri| Uri::from_static(uri).into())
+//!     .into();
+//! let options = Options { picker: Picker::RoundRobin, ..Options::default() };
+//! let channel = Balance::new(endpoints, options).unwrap();
+//! assert!(channel.states().is_empty(), "not yet");
 //! # }
 //! ```
 //!
 //! # What it does not do
 //!
-//! It knows one endpoint, and does not choose between several.
+//! It does not retry: a call on a connection that is lost fails, and is for the retry layer.
 
-use cinchona_core::{BoxError, error};
-use http::Uri;
-use hyper_util::rt::TokioIo;
+mod connect;
+mod dns;
+mod flight;
+mod load;
+mod node;
+mod outlier;
+mod pick;
+mod set;
+
+pub use connect::{Down, Reconnect, Tcp, connect_lazy};
+pub use dns::Dns;
+pub use flight::{ResponseBody, ResponseFuture};
+pub use node::State;
+pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
+pub use pick::Picker;
+
+use cinchona_core::{BoxError, Discover, Invalid, Rng, Target, Tried};
+use http::{Request, Response, Uri};
+use hyper::rt::{Read, Write};
+use set::{Set, Tasks};
 use std::{
     fmt,
-    future::Future,
-    io,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep_until},
-};
-use tonic::transport::{Channel, Endpoint};
+use tokio::time::Instant;
+use tonic::{body::Body, transport::Endpoint};
 use tower_service::Service;
 
-/// A connector that paces its attempts and rides out short outages.
+/// A channel over many endpoints; its clones are the same.
 #[derive(Clone, Debug)]
-pub struct Reconnect<C> {
-    inner: C,
-    pace: Duration,
-    patience: Duration,
-    outage: Arc<Mutex<Outage>>,
+pub struct Balance {
+    set: Arc<Set>,
+    _tasks: Arc<Tasks>,
 }
 
-/// A TCP connector with `TCP_NODELAY`: without it, a first call may wait 40 ms for an
-/// acknowledgement.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tcp;
-
-/// The endpoint is down, and it is not yet time for the next attempt.
-#[derive(Debug)]
-pub struct Down {
-    last_error: String,
-    next_attempt: Duration,
+/// How endpoints are connected, picked and ejected.
+#[derive(Clone)]
+pub struct Options {
+    /// Which endpoint is next. Default: power of two choices over peak EWMA.
+    pub picker: Picker,
+    /// When an endpoint is taken out. Default: never (both of gRPC's algorithms are off).
+    pub outlier: OutlierDetection,
+    /// If less than this share of the connected endpoints is not ejected, in percent, all are used.
+    /// Default 50; 0 to 100.
+    pub panic_threshold: u32,
+    /// How long calls wait from the start of an outage of all endpoints. Default 1.5 s.
+    pub patience: Duration,
+    /// How long a connection may take to be made. Default 5 s.
+    pub connect_timeout: Duration,
+    /// After how long without a word from the endpoint it is pinged, and how long it may take to
+    /// answer before the connection is given up. Default 20 s and 10 s; `None` for never. Servers
+    /// that allow fewer pings close the connection: grpc-go's default is one in five minutes.
+    pub keep_alive: Option<(Duration, Duration)>,
+    /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
+    /// an empty name asks for the server as a whole. Default: not asked.
+    pub health: Option<String>,
+    /// Changes the endpoints that are connected: TLS, windows, origin.
+    pub configure: Option<Arc<dyn Fn(Endpoint) -> Endpoint + Send + Sync>>,
+    /// Where picks and jitter come from.
+    pub rng: Rng,
 }
 
-/// What is known of the endpoint since its last connection.
-#[derive(Debug, Default)]
-struct Outage {
-    since: Option<Instant>,
-    last_attempt: Option<Instant>,
-    last_error: String,
-}
+// === impl Balance ===
 
-/// What a call that needs a connection is to do.
-#[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    Connect,
-    WaitUntil(Instant),
-    FailUntil(Instant),
-}
-
-/// A channel to `endpoint` that connects when it is first used, through [`Reconnect`] and
-/// [`Tcp`]; the endpoint's TLS, HTTP/2 and timeout settings hold, its TCP settings do not.
-pub fn connect_lazy(endpoint: Endpoint) -> Channel {
-    endpoint.connect_with_connector_lazy(Reconnect::new(Tcp))
-}
-
-// === impl Reconnect ===
-
-impl<C> Reconnect<C> {
-    /// Connects by `inner`, at most once in 250 ms, and waits for at most 1.5 s.
-    pub fn new(inner: C) -> Self {
-        let pace = Duration::from_millis(250);
-        Self { inner, pace, patience: 6 * pace, outage: Arc::default() }
+impl Balance {
+    /// Connects to all endpoints that `discover` finds: a list, a watch, or [`Dns`].
+    ///
+    /// # Errors
+    /// When an option is outside its range.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(discover: impl Discover, options: Options) -> Result<Self, Invalid> {
+        Self::with_connector(discover, Tcp, options)
     }
 
-    /// Lets calls wait for `patience` from the start of an outage; zero fails them at once.
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
-    }
-
-    /// Nothing that holds the lock can panic, or waits.
-    fn outage<T>(&self, with: impl FnOnce(&mut Outage) -> T) -> T {
-        with(&mut self.outage.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    async fn connect(self, uri: Uri) -> Result<C::Response, BoxError>
+    /// The same, by a connector of yours.
+    ///
+    /// # Errors
+    /// When an option is outside its range.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn with_connector<C>(
+        discover: impl Discover,
+        connector: C,
+        options: Options,
+    ) -> Result<Self, Invalid>
     where
-        C: Service<Uri> + Clone,
+        C: Service<Uri> + Clone + Send + Sync + 'static,
+        C::Response: Read + Write + Unpin + Send + 'static,
         C::Error: Into<BoxError>,
+        C::Future: Send,
     {
-        loop {
-            match self.outage(|outage| outage.turn(Instant::now(), self.pace, self.patience)) {
-                Turn::WaitUntil(then) => sleep_until(then).await,
-                Turn::FailUntil(then) => {
-                    let next_attempt = then - Instant::now();
-                    let last_error = self.outage(|outage| outage.last_error.clone());
-                    return Err(Down { last_error, next_attempt }.into());
-                }
-                Turn::Connect => match attempt(self.inner.clone(), uri.clone()).await {
-                    Ok(io) => {
-                        self.outage(|outage| outage.ends(&uri, Instant::now()));
-                        return Ok(io);
-                    }
-                    Err(error) => {
-                        let now = Instant::now();
-                        self.outage(|outage| outage.goes_on(&uri, &*error, now));
-                        if self.outage(|outage| outage.is_long(now, self.patience)) {
-                            return Err(error);
-                        }
-                    }
-                },
-            }
-        }
+        let set = Set::new(options.checked()?, Instant::now());
+        let task = tokio::spawn(set.clone().follow(discover, connector));
+        Ok(Self { set, _tasks: Arc::new(Tasks(task.abort_handle())) })
+    }
+
+    /// Each endpoint, the state of its connection, and whether it is ejected.
+    pub fn states(&self) -> Vec<(Target, State, bool)> {
+        self.set.states()
     }
 }
 
-async fn attempt<C>(mut connector: C, uri: Uri) -> Result<C::Response, BoxError>
-where
-    C: Service<Uri>,
-    C::Error: Into<BoxError>,
-{
-    std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
-    connector.call(uri).await.map_err(Into::into)
-}
-
-impl<C> Service<Uri> for Reconnect<C>
-where
-    C: Service<Uri> + Clone + Send + Sync + 'static,
-    C::Response: Send,
-    C::Error: Into<BoxError>,
-    C::Future: Send,
-{
-    type Response = C::Response;
+impl Service<Request<Body>> for Balance {
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+    type Future = ResponseFuture;
 
+    /// Always ready: which endpoint would have to be, is known with the call.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(uri))
-    }
-}
-
-// === impl Tcp ===
-
-impl Service<Uri> for Tcp {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(async move {
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-            let port = uri.port_u16().unwrap_or(default_port);
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(stream))
-        })
-    }
-}
-
-// === impl Outage ===
-
-impl Outage {
-    /// Whose turn it is: an attempt is counted when it is admitted.
-    fn turn(&mut self, now: Instant, pace: Duration, patience: Duration) -> Turn {
-        match self.last_attempt.map(|last| last + pace).filter(|next| now < *next) {
-            Some(next) if self.is_long(now, patience) => Turn::FailUntil(next),
-            Some(next) => Turn::WaitUntil(next),
-            None => {
-                self.last_attempt = Some(now);
-                Turn::Connect
-            }
-        }
-    }
-
-    fn is_long(&self, now: Instant, patience: Duration) -> bool {
-        self.since.is_some_and(|since| since + patience <= now)
-    }
-
-    fn goes_on(&mut self, uri: &Uri, error: &(dyn std::error::Error + 'static), now: Instant) {
-        self.last_error = error::chain(error).last().unwrap_or(error).to_string();
-        if self.since.is_none() {
-            self.since = Some(now);
-            tracing::info!(%uri, error = self.last_error, "endpoint is down");
-        }
-    }
-
-    fn ends(&mut self, uri: &Uri, now: Instant) {
-        if let Some(since) = self.since.take() {
-            tracing::info!(%uri, outage = ?(now - since), "endpoint is up again");
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let tried = request.extensions().get::<Tried>();
+        let now = Instant::now();
+        match self.set.picking.pick(&self.set.choice.get(), tried, now) {
+            Some(node) => ResponseFuture::send(&self.set, &node, request, now),
+            None => ResponseFuture::wait(self.set.clone(), request),
         }
     }
 }
 
-// === impl Down ===
+// === impl Options ===
 
-impl fmt::Display for Down {
+impl Options {
+    fn checked(self) -> Result<Self, Invalid> {
+        if self.panic_threshold > 100 {
+            return Err(Invalid::new("panic_threshold", self.panic_threshold, "0 to 100"));
+        }
+        if self.connect_timeout.is_zero() {
+            return Err(Invalid::new("connect_timeout", "0s", "more than 0"));
+        }
+        let outlier = self.outlier.clone().checked()?;
+        Ok(Self { outlier, ..self })
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            picker: Picker::default(),
+            outlier: OutlierDetection::default(),
+            panic_threshold: 50,
+            patience: Duration::from_millis(1500),
+            connect_timeout: Duration::from_secs(5),
+            keep_alive: Some((Duration::from_secs(20), Duration::from_secs(10))),
+            health: None,
+            configure: None,
+            rng: Rng::from_os(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { last_error, next_attempt } = self;
-        write!(f, "endpoint is down ({last_error}); next attempt in {next_attempt:.0?}")
+        f.debug_struct("Options")
+            .field("picker", &self.picker)
+            .field("outlier", &self.outlier)
+            .field("patience", &self.patience)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
     }
 }
-
-impl std::error::Error for Down {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use tower::{ServiceExt, service_fn};
-
-    const URI: &str = "http://localhost:1";
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    /// Refuses until `up` from now, and counts.
-    fn server(
-        up: Duration,
-    ) -> (
-        Arc<AtomicUsize>,
-        Reconnect<impl Service<Uri, Response = (), Error = io::Error, Future: Send> + Clone>,
-    ) {
-        let attempts = Arc::new(AtomicUsize::new(0));
-        let (count, up) = (attempts.clone(), Instant::now() + up);
-        let connector = service_fn(move |_: Uri| {
-            count.fetch_add(1, Ordering::Relaxed);
-            let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-            async move { if Instant::now() < up { Err(refused) } else { Ok(()) } }
-        });
-        (attempts, Reconnect::new(connector))
-    }
-
-    async fn connect<C>(connector: &Reconnect<C>) -> Result<(), BoxError>
-    where
-        C: Service<Uri, Response = (), Error = io::Error, Future: Send>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-    {
-        connector.clone().oneshot(Uri::from_static(URI)).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_of_a_second_is_ridden_out_with_at_most_five_attempts() {
-        let (attempts, connector) = server(ms(1000));
-        let began = Instant::now();
-        connect(&connector).await.unwrap();
-        assert_eq!(Instant::now() - began, ms(1000));
-        assert_eq!(attempts.load(Ordering::Relaxed), 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_long_outage_fails_the_first_call_after_the_patience_and_the_next_at_once() {
-        let (attempts, connector) = server(ms(60_000));
-        let began = Instant::now();
-        let error = connect(&connector).await.unwrap_err();
-        assert_eq!(error.to_string(), "connection refused");
-        assert_eq!(Instant::now() - began, ms(1500));
-        let counted = attempts.load(Ordering::Relaxed);
-        for _ in 0..100 {
-            let error = connect(&connector).await.unwrap_err();
-            let expected = "endpoint is down (connection refused); next attempt in 250ms";
-            assert_eq!(error.to_string(), expected);
-        }
-        assert_eq!(Instant::now() - began, ms(1500));
-        assert_eq!(attempts.load(Ordering::Relaxed), counted);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_clones_share_one_pace() {
-        let (attempts, connector) = server(ms(1000));
-        let calls: Vec<_> = (0..50)
-            .map(|_| {
-                let connector = connector.clone();
-                tokio::spawn(async move { connect(&connector).await.is_ok() })
-            })
-            .collect();
-        tokio::time::sleep(ms(999)).await;
-        assert_eq!(attempts.load(Ordering::Relaxed), 4);
-        for call in calls {
-            call.abort();
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn after_a_connection_the_next_outage_is_a_new_one() {
-        let (_, connector) = server(ms(1000));
-        connect(&connector).await.unwrap();
-        tokio::time::sleep(ms(10_000)).await;
-        assert!(!connector.outage(|outage| outage.is_long(Instant::now(), connector.patience)));
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Errors: boxed at the seams, questioned along their `source()` chain.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 /// Any error, as tower's layers pass it on.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -18,6 +18,13 @@ pub struct Invalid {
     field: &'static str,
     value: String,
     allowed: &'static str,
+}
+
+/// A layer of the client had nowhere to send a call, or would not: so it was not processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    message: String,
+    retry_after: Option<Duration>,
 }
 
 // === impl Invalid ===
@@ -47,6 +54,28 @@ impl fmt::Display for Invalid {
 }
 
 impl Error for Invalid {}
+
+// === impl Unsent ===
+
+impl Unsent {
+    /// Why it was not sent, and when it is worth trying again, if that is known.
+    pub fn new(message: impl Into<String>, retry_after: Option<Duration>) -> Self {
+        Self { message: message.into(), retry_after }
+    }
+
+    /// When it is worth trying again.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Unsent {}
 
 /// `error` and everything below it along `source()`, outermost first.
 pub fn chain<'a>(

@@ -9,16 +9,20 @@
 //! | [`PerMethod`], [`Live`] | settings by method, and replaced while calls run |
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
 //! | [`Latency`] | how long answers take |
+//! | [`Target`], [`Discover`] | where a service is, and who finds out |
+//! | [`Tried`] | the endpoints that a call was sent to |
 //! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`] | which methods may be executed twice, from the .proto |
 //! | [`Rng`] | chance that can be replayed |
 //! | [`Invalid`] | a setting outside its range |
+//! | [`Unsent`] | why a call was not sent |
 //!
 //! *Why a crate of its own:* a policy never names another policy; what two of them need is here.
 
 mod backoff;
 pub mod code;
 pub mod deadline;
+mod endpoint;
 pub mod error;
 mod inbound;
 mod latency;
@@ -33,7 +37,8 @@ mod verdict;
 
 pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
-pub use error::{BoxError, Invalid};
+pub use endpoint::{Discover, Target, Tried};
+pub use error::{BoxError, Invalid, Unsent};
 pub use inbound::Inbound;
 pub use latency::Latency;
 pub use live::Live;

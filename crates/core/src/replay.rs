@@ -9,7 +9,7 @@
 
 mod tape;
 
-use crate::Deadline;
+use crate::{Deadline, Tried};
 use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use http_body::Body as _;
@@ -57,7 +57,7 @@ struct Head {
 #[derive(Debug)]
 enum Kept {
     /// Nothing but what generated clients and our own layers put there.
-    Known(Option<GrpcMethod<'static>>, Option<Deadline>),
+    Known(Option<GrpcMethod<'static>>, Option<Deadline>, Option<Tried>),
     All(Extensions),
 }
 
@@ -211,9 +211,10 @@ impl Head {
 impl Kept {
     fn of(extensions: &Extensions) -> Self {
         let (method, deadline) = (extensions.get().cloned(), extensions.get().copied());
-        let known = usize::from(method.is_some()) + usize::from(deadline.is_some());
-        if extensions.len() == known {
-            Self::Known(method, deadline)
+        let tried: Option<Tried> = extensions.get().cloned();
+        let known = [method.is_some(), deadline.is_some(), tried.is_some()];
+        if extensions.len() == known.into_iter().filter(|known| *known).count() {
+            Self::Known(method, deadline, tried)
         } else {
             Self::All(extensions.clone())
         }
@@ -223,9 +224,10 @@ impl Kept {
         let mut extensions = Extensions::new();
         match self {
             Self::All(all) => return all.clone(),
-            Self::Known(method, deadline) => {
+            Self::Known(method, deadline, tried) => {
                 method.clone().map(|method| extensions.insert(method));
                 deadline.map(|deadline| extensions.insert(deadline));
+                tried.clone().map(|tried| extensions.insert(tried));
             }
         }
         extensions

@@ -5,7 +5,11 @@
 //! too.
 //! So [`Verdict`] reads the error's `source()` chain first and the code second.
 
-use crate::{Elapsed, error::chain, status};
+use crate::{
+    Elapsed,
+    error::{Unsent, chain},
+    status,
+};
 use http::{HeaderMap, StatusCode};
 use std::{error::Error, fmt, io};
 use tonic::Code;
@@ -28,7 +32,7 @@ pub enum Verdict {
 /// How far a request came that was not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// No connection could be made.
+    /// No connection could be made, or a layer of the client has not let it through.
     Unconnected,
     /// There was a connection, and the request never left the client.
     Unsent,
@@ -124,7 +128,7 @@ impl Verdict {
         if cause.is::<Elapsed>() || cause.is::<tonic::TimeoutExpired>() {
             return Some(Self::Deadline);
         }
-        if cause.is::<tonic::ConnectError>() {
+        if cause.is::<tonic::ConnectError>() || cause.is::<Unsent>() {
             return Some(Self::NotProcessed(Stage::Unconnected));
         }
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {

@@ -6,7 +6,7 @@ use crate::{
     ledger::Ledger,
     policy::{Decision, Ended, Kind, Policy, Progress, Stop},
 };
-use cinchona_core::{BoxError, Deadline, Inbound, Replay, Verdict, code, status};
+use cinchona_core::{BoxError, Deadline, Inbound, Replay, Tried, Verdict, code, status};
 use http::{HeaderName, Request, Response};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -44,6 +44,8 @@ impl Call {
         progress.wait_for_ready = policy.wait_for_ready;
         progress.chained = !shared.retries_of_retries
             && Inbound::current().is_some_and(|inbound| inbound.previous_attempts > 0);
+        // A balancer notes there where an attempt goes, and sends the next one elsewhere.
+        first.extensions_mut().insert(Tried::default());
         let (replay, first) = Replay::capture(first, &shared.buffer);
         let shared = shared.clone();
         Ok((Self { replay, progress, ledger: Ledger::new(), policy, shared }, first))

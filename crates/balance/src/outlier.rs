@@ -1,0 +1,268 @@
+//! Outlier detection, gRFC A50: an endpoint that fails more than the others gets no calls for a
+//! while.
+
+use cinchona_core::{Invalid, Rng};
+use rand::RngExt;
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// When an endpoint is ejected, and for how long: gRPC's fields and defaults, and consecutive
+/// failures beside them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierDetection {
+    /// How often the endpoints are compared. Default 10 s.
+    pub interval: Duration,
+    /// An ejection takes this long times the number of ejections not yet forgotten. Default 30 s.
+    pub base_ejection_time: Duration,
+    /// But at most this long, or `base_ejection_time` where that is longer. Default 300 s.
+    pub max_ejection_time: Duration,
+    /// No more are ejected once this share of all is, in percent, 0 to 100. Default 10, which of a
+    /// few endpoints still lets one go.
+    pub max_ejection_percent: u32,
+    /// Ejects those whose success rate is far below the mean. Default: off.
+    pub success_rate: Option<SuccessRate>,
+    /// Ejects those that fail more than a share of their calls. Default: off.
+    pub failure_percentage: Option<FailurePercentage>,
+    /// Ejects an endpoint at once after so many failures in a row. Default: off, as in gRPC.
+    pub consecutive_failures: Option<u32>,
+}
+
+/// Below the mean by so many standard deviations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// The number of standard deviations, times 1000. Default 1900.
+    pub stdev_factor: u32,
+    /// In how many percent of the cases an outlier is ejected, 0 to 100. Default 100.
+    pub enforcement_percentage: u32,
+    /// With fewer endpoints that have enough calls, none is ejected. Default 5.
+    pub minimum_hosts: u32,
+    /// How many calls in an interval are enough. Default 100.
+    pub request_volume: u32,
+}
+
+/// Failing more than so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailurePercentage {
+    /// More than this is too much, 0 to 100. Default 85.
+    pub threshold: u32,
+    /// In how many percent of the cases an outlier is ejected, 0 to 100. Default 100.
+    pub enforcement_percentage: u32,
+    /// With fewer endpoints that have enough calls, none is ejected. Default 5.
+    pub minimum_hosts: u32,
+    /// How many calls in an interval are enough. Default 50.
+    pub request_volume: u32,
+}
+
+/// What happened at one endpoint in the interval, counted without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    in_a_row: AtomicU32,
+}
+
+/// Whether an endpoint is ejected; kept by whoever sweeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Ejection {
+    pub(crate) since: Option<Instant>,
+    multiplier: u32,
+}
+
+/// An endpoint as the sweep sees it.
+#[derive(Clone, Copy, Debug)]
+struct Volume {
+    index: usize,
+    succeeded: u64,
+    total: u64,
+}
+
+// === impl OutlierDetection ===
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_percent: 10,
+            success_rate: None,
+            failure_percentage: None,
+            consecutive_failures: None,
+        }
+    }
+}
+
+impl OutlierDetection {
+    /// The same, if every percentage is one and there is time between sweeps.
+    ///
+    /// # Errors
+    /// With the field that is outside its range.
+    pub fn checked(self) -> Result<Self, Invalid> {
+        let rate = self.success_rate.map_or(0, |rate| rate.enforcement_percentage);
+        let failure = self.failure_percentage.unwrap_or_default();
+        for (field, percent) in [
+            ("max_ejection_percent", self.max_ejection_percent),
+            ("success_rate.enforcement_percentage", rate),
+            ("failure_percentage.threshold", failure.threshold),
+            ("failure_percentage.enforcement_percentage", failure.enforcement_percentage),
+        ] {
+            if percent > 100 {
+                return Err(Invalid::new(field, percent, "0 to 100"));
+            }
+        }
+        if self.interval.is_zero() {
+            return Err(Invalid::new("interval", "0s", "more than 0"));
+        }
+        if self.consecutive_failures == Some(0) {
+            return Err(Invalid::new("consecutive_failures", 0, "at least 1"));
+        }
+        Ok(self)
+    }
+
+    /// Compares the endpoints, and ejects and readmits (A50, the steps in their order).
+    pub(crate) fn sweep(
+        &self,
+        tallies: &[&Tally],
+        ejections: &mut [Ejection],
+        now: Instant,
+        rng: &Rng,
+    ) {
+        let volumes: Vec<Volume> =
+            tallies.iter().enumerate().map(|(index, tally)| tally.take(index)).collect();
+        if let Some(rate) = self.success_rate {
+            let considered = enough(&volumes, rate.request_volume, rate.minimum_hosts);
+            let least = rate.least(&considered);
+            let outliers = considered.iter().filter(|volume| volume.rate() < least);
+            self.eject_all(outliers, rate.enforcement_percentage, ejections, now, rng);
+        }
+        if let Some(failure) = self.failure_percentage {
+            let considered = enough(&volumes, failure.request_volume, failure.minimum_hosts);
+            let most = u64::from(failure.threshold);
+            let outliers = considered
+                .iter()
+                .filter(|volume| 100 * (volume.total - volume.succeeded) > most * volume.total);
+            self.eject_all(outliers, failure.enforcement_percentage, ejections, now, rng);
+        }
+        for ejection in ejections {
+            self.readmit(ejection, now);
+        }
+    }
+
+    fn eject_all<'a>(
+        &self,
+        outliers: impl Iterator<Item = &'a Volume>,
+        enforcement: u32,
+        ejections: &mut [Ejection],
+        now: Instant,
+        rng: &Rng,
+    ) {
+        for outlier in outliers {
+            if rng.draw().random_range(0..100) < enforcement {
+                self.eject(outlier.index, ejections, now);
+            }
+        }
+    }
+
+    /// Ejects one more, unless it is or there are enough.
+    pub(crate) fn eject(&self, index: usize, ejections: &mut [Ejection], now: Instant) -> bool {
+        let ejected = ejections.iter().filter(|ejection| ejection.since.is_some()).count();
+        let most = ejections.len() * self.max_ejection_percent as usize;
+        let Some(own) = ejections.get_mut(index) else { return false };
+        if own.since.is_some() || 100 * ejected >= most {
+            return false;
+        }
+        *own = Ejection { since: Some(now), multiplier: own.multiplier + 1 };
+        true
+    }
+
+    fn readmit(&self, ejection: &mut Ejection, now: Instant) {
+        let Some(since) = ejection.since else {
+            ejection.multiplier = ejection.multiplier.saturating_sub(1);
+            return;
+        };
+        let longest = self.base_ejection_time.max(self.max_ejection_time);
+        let time = self.base_ejection_time.saturating_mul(ejection.multiplier).min(longest);
+        if now > since + time {
+            ejection.since = None;
+        }
+    }
+}
+
+fn enough(volumes: &[Volume], request_volume: u32, minimum_hosts: u32) -> Vec<Volume> {
+    let has_enough = |volume: &&Volume| volume.total >= u64::from(request_volume).max(1);
+    let considered: Vec<Volume> = volumes.iter().filter(has_enough).copied().collect();
+    if considered.len() < minimum_hosts as usize { Vec::new() } else { considered }
+}
+
+// === impl SuccessRate ===
+
+impl SuccessRate {
+    /// The success rate below which an endpoint is an outlier.
+    fn least(&self, considered: &[Volume]) -> f64 {
+        let count = considered.len() as f64;
+        let mean = considered.iter().map(Volume::rate).sum::<f64>() / count;
+        let variance = considered.iter().map(|volume| (volume.rate() - mean).powi(2)).sum::<f64>();
+        mean - (variance / count).sqrt() * f64::from(self.stdev_factor) / 1000.0
+    }
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self {
+            stdev_factor: 1900,
+            enforcement_percentage: 100,
+            minimum_hosts: 5,
+            request_volume: 100,
+        }
+    }
+}
+
+// === impl FailurePercentage ===
+
+impl Default for FailurePercentage {
+    fn default() -> Self {
+        Self { threshold: 85, enforcement_percentage: 100, minimum_hosts: 5, request_volume: 50 }
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Counts a call; how many failures in a row there are now.
+    pub(crate) fn count(&self, succeeded: bool) -> u32 {
+        if succeeded {
+            self.succeeded.fetch_add(1, Ordering::Relaxed);
+            // Mostly it is 0 already, and nothing is written.
+            if self.in_a_row.load(Ordering::Relaxed) != 0 {
+                self.in_a_row.store(0, Ordering::Relaxed);
+            }
+            return 0;
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Failures before an ejection do not count after it.
+    pub(crate) fn begin_anew(&self) {
+        self.in_a_row.store(0, Ordering::Relaxed);
+    }
+
+    fn take(&self, index: usize) -> Volume {
+        let succeeded = self.succeeded.swap(0, Ordering::Relaxed);
+        Volume { index, succeeded, total: succeeded + self.failed.swap(0, Ordering::Relaxed) }
+    }
+}
+
+// === impl Volume ===
+
+impl Volume {
+    fn rate(&self) -> f64 {
+        self.succeeded as f64 / self.total as f64
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Which endpoint is next.
+
+use crate::node::Node;
+use cinchona_core::{Rng, Tried};
+use rand::RngExt;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio::time::Instant;
+
+/// How endpoints are picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Picker {
+    /// The better of two at random, by latency and calls in flight (power of two choices over peak
+    /// EWMA). One slow endpoint is noticed with its first slow answer.
+    #[default]
+    PeakEwma,
+    /// One after the other.
+    RoundRobin,
+    /// One after the other, each as often as its weight says.
+    WeightedRoundRobin,
+    /// The first that can be used, in the order of the list.
+    PickFirst,
+}
+
+/// What a pick needs beside the endpoints; nothing in it waits.
+#[derive(Debug)]
+pub(crate) struct Picking {
+    picker: Picker,
+    turn: AtomicU64,
+    rng: Rng,
+}
+
+/// Endpoints that can be picked, and their weights.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    pub(crate) nodes: Vec<Arc<Node>>,
+    /// Scaled so that the greatest is [`MOST`], for the weighted picker.
+    strides: Vec<u16>,
+}
+
+const MOST: u64 = u16::MAX as u64;
+
+/// How often chance is tried before the endpoints are looked through.
+const DRAWS: usize = 4;
+
+// === impl Choice ===
+
+impl Choice {
+    pub(crate) fn new(nodes: Vec<Arc<Node>>) -> Self {
+        let greatest = nodes.iter().map(|node| node.target.weight).max().unwrap_or(1).max(1);
+        let stride = |node: &Arc<Node>| {
+            let scaled = u64::from(node.target.weight.max(1)) * MOST / u64::from(greatest);
+            u16::try_from(scaled.max(1)).unwrap_or(u16::MAX)
+        };
+        let strides = nodes.iter().map(stride).collect();
+        Self { nodes, strides }
+    }
+}
+
+// === impl Picking ===
+
+impl Picking {
+    pub(crate) fn new(picker: Picker, rng: Rng) -> Self {
+        // Not all clients begin with the same endpoint.
+        let turn = AtomicU64::new(rng.draw().random_range(0..1 << 32));
+        Self { picker, turn, rng }
+    }
+
+    /// One of them that was not tried, if there is one; else one that was.
+    pub(crate) fn pick(
+        &self,
+        choice: &Choice,
+        tried: Option<&Tried>,
+        now: Instant,
+    ) -> Option<Arc<Node>> {
+        let Choice { nodes, .. } = choice;
+        let fresh = |node: &Arc<Node>| tried.is_none_or(|tried| !tried.contains(node.id));
+        let picked = match self.picker {
+            _ if nodes.len() < 2 => nodes.first(),
+            Picker::PickFirst => nodes.iter().find(|node| fresh(node)),
+            Picker::RoundRobin => (0..DRAWS).map(|_| self.in_turn(nodes)).find(|node| fresh(node)),
+            Picker::WeightedRoundRobin => {
+                (0..DRAWS).map(|_| self.by_weight(choice)).find(|node| fresh(node))
+            }
+            Picker::PeakEwma => self.better_of_two(nodes, fresh, now),
+        };
+        let untried = || nodes.iter().find(|node| fresh(node));
+        picked.or_else(untried).or_else(|| nodes.first()).cloned()
+    }
+
+    fn in_turn<'a>(&self, nodes: &'a [Arc<Node>]) -> &'a Arc<Node> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        &nodes[(turn % nodes.len() as u64) as usize]
+    }
+
+    /// The static stride scheduler of gRFC A58: each round visits all, and skips an endpoint in as
+    /// many rounds as its weight is smaller than the greatest.
+    fn by_weight<'a>(&self, choice: &'a Choice) -> &'a Arc<Node> {
+        let count = choice.nodes.len() as u64;
+        loop {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let (round, index) = (turn / count, (turn % count) as usize);
+            let stride = u64::from(choice.strides[index]);
+            // The offset keeps endpoints of the same weight from being skipped in the same round.
+            let place = (stride * round + index as u64 * (MOST / 2)) % MOST;
+            if place >= MOST - stride {
+                return &choice.nodes[index];
+            }
+        }
+    }
+
+    fn better_of_two<'a>(
+        &self,
+        nodes: &'a [Arc<Node>],
+        fresh: impl Fn(&Arc<Node>) -> bool,
+        now: Instant,
+    ) -> Option<&'a Arc<Node>> {
+        let mut rng = self.rng.draw();
+        let mut found: Option<&Arc<Node>> = None;
+        for _ in 0..2 * DRAWS {
+            let node = &nodes[rng.random_range(0..nodes.len())];
+            match found {
+                _ if !fresh(node) => {}
+                Some(one) if one.id == node.id => {}
+                Some(one) => {
+                    let is_better = node.load.cost(now) < one.load.cost(now);
+                    return Some(if is_better { node } else { one });
+                }
+                None => found = Some(node),
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,287 @@
+//! The endpoints of a client: found, connected, compared.
+
+use crate::{
+    Options,
+    node::{Connecting, FIRST_BACKOFF, Node, State},
+    outlier::Ejection,
+    pick::{Choice, Picking},
+};
+use cinchona_core::{Backoff, BoxError, Discover, Jitter, Live, Target, Unsent};
+use http::Uri;
+use hyper::rt::{Read, Write};
+use std::{
+    collections::HashMap,
+    num::NonZeroU64,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tonic::transport::Endpoint;
+use tower_service::Service;
+
+/// What all clones of a balancer share.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) picking: Picking,
+    pub(crate) choice: Live<Choice>,
+    pub(crate) options: Options,
+    /// Told of every change of `choice`.
+    changed: watch::Sender<()>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    nodes: Vec<Arc<Node>>,
+    /// In the order of `nodes`.
+    ejections: Vec<Ejection>,
+    /// Since when no endpoint can be used, though some are known.
+    down_since: Option<Instant>,
+    is_found: bool,
+}
+
+/// Ends the tasks of a set with the last clone of its balancer.
+#[derive(Debug)]
+pub(crate) struct Tasks(pub(crate) AbortHandle);
+
+/// Tells endpoints apart, also those of other balancers.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+// === impl Set ===
+
+impl Set {
+    pub(crate) fn new(options: Options, now: Instant) -> Arc<Self> {
+        let picking = Picking::new(options.picker, options.rng.clone());
+        let known = Known { down_since: Some(now), ..Known::default() };
+        Arc::new(Self {
+            picking,
+            choice: Live::new(Choice::default()),
+            options,
+            changed: watch::Sender::new(()),
+            known: Mutex::new(known),
+        })
+    }
+
+    fn known<T>(&self, with: impl FnOnce(&mut Known) -> T) -> T {
+        with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Chooses anew whom calls can be sent to.
+    pub(crate) fn refresh(&self) {
+        let now = Instant::now();
+        self.known(|known| {
+            let ready = || known.nodes.iter().filter(|node| node.state() == State::Ready);
+            let sound = |node: &&Arc<Node>| !node.is_ejected.load(Ordering::Relaxed);
+            let (all, good) = (ready().count(), ready().filter(sound).count());
+            // Where too many are ejected, the fault is likely to lie elsewhere: fail open.
+            let panics = good * 100 < all * self.options.panic_threshold as usize;
+            let nodes = ready().filter(|node| panics || sound(node)).cloned().collect();
+            self.choice.set(Choice::new(nodes));
+            known.down_since = if all > 0 { None } else { known.down_since.or(Some(now)) };
+        });
+        self.changed.send_replace(());
+    }
+
+    /// Whether a call without an endpoint is to wait until then, or to fail.
+    pub(crate) fn patience(&self, now: Instant) -> Result<Option<Instant>, Unsent> {
+        self.known(|known| {
+            let down = |node: &Arc<Node>| node.state() == State::TransientFailure;
+            let Some(since) = known.down_since.filter(|_| known.is_found) else { return Ok(None) };
+            let until = since + self.options.patience;
+            if now < until {
+                return Ok(Some(until));
+            }
+            if known.nodes.iter().any(|node| !down(node)) {
+                return Ok(None);
+            }
+            let last = known.nodes.iter().map(|node| node.last_error()).next_back();
+            let count = known.nodes.len();
+            let message = match last {
+                Some(error) => format!("all {count} endpoints are down; the last error: {error}"),
+                None => "there are no endpoints".to_owned(),
+            };
+            Err(Unsent::new(message, None))
+        })
+    }
+
+    /// The state of each endpoint.
+    pub(crate) fn states(&self) -> Vec<(Target, State, bool)> {
+        let state = |node: &Arc<Node>| {
+            (node.target.clone(), node.state(), node.is_ejected.load(Ordering::Relaxed))
+        };
+        self.known(|known| known.nodes.iter().map(state).collect())
+    }
+
+    /// An endpoint has failed so often in a row.
+    pub(crate) fn failed_in_a_row(&self, node: &Node, failures: u32) {
+        let outlier = &self.options.outlier;
+        if outlier.consecutive_failures.is_none_or(|most| failures < most) {
+            return;
+        }
+        let now = Instant::now();
+        let ejected = self.known(|known| {
+            let index = known.nodes.iter().position(|known| known.id == node.id);
+            index.is_some_and(|index| outlier.eject(index, &mut known.ejections, now))
+        });
+        if ejected {
+            tracing::info!(endpoint = %node.target.uri, failures, "endpoint ejected");
+            node.is_ejected.store(true, Ordering::Relaxed);
+            node.tally.begin_anew();
+            self.refresh();
+        }
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        let changed = self.known(|known| {
+            let Known { nodes, ejections, .. } = known;
+            let tallies: Vec<_> = nodes.iter().map(|node| &node.tally).collect();
+            self.options.outlier.sweep(&tallies, ejections, now, &self.options.rng);
+            let mut changed = false;
+            for (node, ejection) in nodes.iter().zip(ejections) {
+                let is = ejection.since.is_some();
+                if node.is_ejected.swap(is, Ordering::Relaxed) != is {
+                    let what = if is { "endpoint ejected" } else { "endpoint readmitted" };
+                    tracing::info!(endpoint = %node.target.uri, "{what}");
+                    changed = true;
+                }
+            }
+            changed
+        });
+        if changed {
+            self.refresh();
+        }
+    }
+
+    /// Finds endpoints, connects those that are new and lets go of those that have gone; compares
+    /// them at their interval.
+    pub(crate) async fn follow<C>(self: Arc<Self>, mut discover: impl Discover, connector: C)
+    where
+        C: Service<Uri> + Clone + Send + Sync + 'static,
+        C::Response: Read + Write + Unpin + Send + 'static,
+        C::Error: Into<BoxError>,
+        C::Future: Send,
+    {
+        // Weakly, so that the last clone of the balancer ends this.
+        let set = Arc::downgrade(&self);
+        let mut sweeps = interval(self.options.outlier.interval);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        drop(self);
+        let mut running: HashMap<Target, AbortHandle> = HashMap::new();
+        let mut tasks = JoinSet::new();
+        let mut is_final = false;
+        loop {
+            let found = tokio::select! {
+                found = discover.next(), if !is_final => found,
+                _ = sweeps.tick() => {
+                    let Some(set) = set.upgrade() else { return };
+                    set.sweep();
+                    continue;
+                }
+            };
+            let Some(set) = set.upgrade() else { return };
+            let Some(found) = found else {
+                is_final = true;
+                continue;
+            };
+            for node in set.replace(&found) {
+                let Some(connecting) = set.options.connecting(&node.target, connector.clone())
+                else {
+                    tracing::error!(endpoint = %node.target.uri, "is no address of an endpoint");
+                    continue;
+                };
+                let target = node.target.clone();
+                let task = tasks.spawn(async move { node.run(connecting).await });
+                running.insert(target, task);
+            }
+            running.retain(|target, task| {
+                let stays = found.contains(target);
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            set.refresh();
+        }
+    }
+
+    /// Knows these endpoints from now on; the new ones among them.
+    fn replace(self: &Arc<Self>, found: &[Target]) -> Vec<Arc<Node>> {
+        let now = Instant::now();
+        let mut fresh = Vec::new();
+        self.known(|known| {
+            let old = std::mem::take(known);
+            let mut old: HashMap<Target, _> = old
+                .nodes
+                .into_iter()
+                .zip(old.ejections)
+                .map(|(node, ejection)| (node.target.clone(), (node, ejection)))
+                .collect();
+            for target in found {
+                if known.nodes.iter().any(|node| node.target == *target) {
+                    continue;
+                }
+                let (node, ejection) = old.remove(target).unwrap_or_else(|| {
+                    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+                    let id = NonZeroU64::new(id).unwrap_or(NonZeroU64::MIN);
+                    let node = Node::new(id, target.clone(), Arc::downgrade(self), now);
+                    let node = Arc::new(node);
+                    fresh.push(node.clone());
+                    (node, Ejection::default())
+                });
+                known.nodes.push(node);
+                known.ejections.push(ejection);
+            }
+            known.is_found = true;
+            known.down_since = Some(now);
+        });
+        fresh
+    }
+}
+
+// === impl Options ===
+
+impl Options {
+    fn connecting<C>(&self, target: &Target, connector: C) -> Option<Connecting<C>> {
+        let mut endpoint = Endpoint::from_shared(target.uri.to_string())
+            .ok()?
+            .connect_timeout(self.connect_timeout);
+        if let Some((interval, timeout)) = self.keep_alive {
+            // hyper takes a call that waits for its answer to be idle.
+            endpoint = endpoint
+                .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(timeout)
+                .keep_alive_while_idle(true);
+        }
+        if let Some(configure) = &self.configure {
+            endpoint = configure(endpoint);
+        }
+        let backoff = Backoff::new(FIRST_BACKOFF, 1.6, Duration::from_secs(120)).ok()?;
+        Some(Connecting {
+            connector,
+            endpoint,
+            backoff: backoff.with_jitter(Jitter::Grpc),
+            health: self.health.clone(),
+            rng: self.rng.clone(),
+        })
+    }
+}
+
+// === impl Tasks ===
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
