@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod differential;
+#[cfg(unix)]
+mod failover;
 mod hang;
 mod hops;
 mod programs;

@@ -20,7 +20,7 @@ impl Server {
         Self::on("127.0.0.1:0", args)
     }
 
-    fn on(addr: &str, args: &[&str]) -> Self {
+    pub(crate) fn on(addr: &str, args: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_calculator-server"))
             .args(["--addr", addr])
             .args(args)
@@ -35,9 +35,9 @@ impl Server {
     }
 
     #[cfg(unix)]
-    fn terminate(&self) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    pub(crate) fn signal(&self, signal: &str) {
+        let (pid, signal) = (self.process.id().to_string(), format!("-{signal}"));
+        assert!(Command::new("kill").args([&signal, &pid]).status().unwrap().success());
     }
 }
 
@@ -175,7 +175,10 @@ fn bad_usage_exits_with_2_and_names_what_is_wrong() {
         (&["add", "10", "5", "--timeout", "2"], "--timeout"),
         (&["add", "10", "5", "--retry-on", "invalid-argument"], "INVALID_ARGUMENT"),
         (&["add", "10", "5", "--retry-on", "nonsense"], "not a gRPC code"),
-        (&["add", "10", "5", "--addr", "no port"], "--addr"),
+        (&["add", "10", "5", "--addr", "no port"], "--endpoints"),
+        (&["add", "10", "5", "--lb", "best"], "p2c-ewma"),
+        (&["add", "10", "5", "--lb", "weighted:3,1"], "2 weights for 1 servers"),
+        (&["add", "10", "5", "--lb", "weighted:0"], "at least 1"),
     ] {
         let (code, _, err) = ask(args);
         assert!(code == Some(2) && err.contains(said), "{args:?}: {code:?} {err}");
@@ -219,7 +222,7 @@ async fn a_server_that_is_told_to_stop_ends_its_calls_first() {
         .spawn()
         .unwrap();
     sleep(Duration::from_millis(500)).await;
-    server.terminate();
+    server.signal("TERM");
     let (code, out, _) = said(&asking.wait_with_output().unwrap());
     assert_eq!((code, out.as_str()), (Some(0), "15\n"));
     assert!(server.process.wait().unwrap().success());

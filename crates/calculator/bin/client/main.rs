@@ -4,23 +4,26 @@ mod operation;
 
 use calculator::client::{Layers, Settings};
 use cinchona::{
-    balance,
+    balance::{self, Balance, Picker},
     config::ServiceConfig,
-    core::{Invalid, Rng, code},
+    core::{Invalid, Rng, Target, code},
     retry::{Backoff, Jitter, Ledger, RetryPolicy},
 };
 use clap::{Args, CommandFactory, Parser, error::ErrorKind};
+use http::Uri;
 use humantime::parse_duration;
 use operation::{Call, Operation};
 use std::{
     fmt::Display,
     fs,
     io::{self, IsTerminal},
+    iter,
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
     time::Duration,
 };
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{Code, Status};
 use tracing_subscriber::EnvFilter;
 
 /// Asks a calculator server, and does not give up at the first fault.
@@ -39,9 +42,15 @@ struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every operation")]
 struct Options {
-    /// The server's address
-    #[arg(long, global = true, value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
-    addr: String,
+    /// The addresses of the servers, separated by commas
+    #[arg(long, visible_alias = "addr", global = true, default_value = "127.0.0.1:50051")]
+    #[arg(value_name = "HOST:PORT,...", value_delimiter = ',')]
+    endpoints: Vec<String>,
+
+    /// Which of the servers is next: p2c-ewma (by latency and calls in flight), round-robin,
+    /// weighted:3,1 (a weight for each server) or pick-first
+    #[arg(long, global = true, default_value = "p2c-ewma")]
+    lb: Lb,
 
     /// How long one attempt may take, such as 250ms or 2s
     #[arg(long, global = true, default_value = "2s")]
@@ -84,6 +93,33 @@ struct Options {
     service_config: Option<PathBuf>,
 }
 
+/// How servers are picked, and their weights where these matter.
+#[derive(Clone, Debug)]
+struct Lb {
+    picker: Picker,
+    weights: Vec<u32>,
+}
+
+/// The servers as the options say.
+fn endpoints(options: &Options) -> Result<Balance, String> {
+    let Options { endpoints, lb, .. } = options;
+    if !lb.weights.is_empty() && lb.weights.len() != endpoints.len() {
+        let (weights, servers) = (lb.weights.len(), endpoints.len());
+        return Err(format!("--lb weighted: {weights} weights for {servers} servers"));
+    }
+    let weights = lb.weights.iter().copied().chain(iter::repeat(1));
+    let target = |(address, weight): (&String, u32)| {
+        let uri: Uri = format!("http://{address}")
+            .parse()
+            .map_err(|error| format!("--endpoints {address}: {error}"))?;
+        Ok(Target { uri, weight })
+    };
+    let targets: Vec<Target> =
+        endpoints.iter().zip(weights).map(target).collect::<Result<_, String>>()?;
+    let options = balance::Options { picker: lb.picker, ..balance::Options::default() };
+    Balance::new(targets, options).map_err(|invalid| invalid.to_string())
+}
+
 /// The layers as the options say, or the service config where there is one.
 fn layers(options: &Options) -> Result<Layers, String> {
     let settings = settings(options).map_err(|invalid| invalid.to_string())?;
@@ -111,10 +147,9 @@ async fn main() -> ExitCode {
     let Cli { operation, options } = Cli::parse();
     let usage =
         |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };
-    let endpoint = Endpoint::from_shared(format!("http://{}", options.addr))
-        .unwrap_or_else(|error| usage(format!("--addr {}: {error}", options.addr)));
+    let endpoints = endpoints(&options).unwrap_or_else(|error| usage(error));
     let layers = layers(&options).unwrap_or_else(|error| usage(error));
-    let call = Call::new(balance::connect_lazy(endpoint), layers, options.request_id);
+    let call = Call::new(endpoints, layers, options.request_id);
     match operation.run(&call).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(status) => {
@@ -139,6 +174,30 @@ fn report(status: &Status) {
     eprintln!("{}: {}", code::name(status.code()), status.message());
     if let Some(ledger) = Ledger::of(status) {
         eprintln!("{ledger}");
+    }
+}
+
+// === impl Lb ===
+
+impl FromStr for Lb {
+    type Err = String;
+
+    fn from_str(lb: &str) -> Result<Self, String> {
+        let plain = |picker| Ok(Self { picker, weights: Vec::new() });
+        match lb.split_once(':') {
+            None if lb == "p2c-ewma" => plain(Picker::PeakEwma),
+            None if lb == "round-robin" => plain(Picker::RoundRobin),
+            None if lb == "pick-first" => plain(Picker::PickFirst),
+            Some(("weighted", weights)) => {
+                let weight = |weight: &str| match weight.parse() {
+                    Ok(weight) if weight > 0 => Ok(weight),
+                    _ => Err(format!("{weight:?} is no weight; weights are at least 1")),
+                };
+                let weights = weights.split(',').map(weight).collect::<Result<_, _>>()?;
+                Ok(Self { picker: Picker::WeightedRoundRobin, weights })
+            }
+            _ => Err("is p2c-ewma, round-robin, weighted:N,... or pick-first".to_owned()),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! What can be asked, and how the answers are printed.
 
 use calculator::{
-    client::{Client, Layers, Stack, client, store},
+    client::{Client, Layers, Stack, stack},
     pb::{
         AppendRequest, BinaryOperation, CounterRequest, DeleteRequest, Empty, IncrementRequest,
-        Key, Number, RangeRequest, SetValueRequest, WithdrawRequest, store_client::StoreClient,
+        Key, Number, RangeRequest, SetValueRequest, WithdrawRequest,
+        calculator_client::CalculatorClient, store_client::StoreClient,
     },
 };
-use cinchona::{idempotency::record::REPLAYED, retry::Ledger};
+use cinchona::{balance::Balance, idempotency::record::REPLAYED, retry::Ledger};
 use clap::{Args, Subcommand};
 use std::{
     fmt::Display,
@@ -16,9 +17,7 @@ use std::{
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_stream::StreamExt;
-use tonic::{
-    Extensions, Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel,
-};
+use tonic::{Extensions, Request, Response, Status, metadata::AsciiMetadataValue};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operation {
@@ -89,7 +88,7 @@ pub(crate) struct Increment {
 /// What all calls of a command line have in common.
 #[derive(Clone)]
 pub(crate) struct Call {
-    channel: Channel,
+    endpoints: Balance,
     layers: Layers,
     request_id: Option<String>,
 }
@@ -180,16 +179,16 @@ impl From<Operands> for BinaryOperation {
 // === impl Call ===
 
 impl Call {
-    pub(crate) fn new(channel: Channel, layers: Layers, request_id: Option<String>) -> Self {
-        Self { channel, layers, request_id }
+    pub(crate) fn new(endpoints: Balance, layers: Layers, request_id: Option<String>) -> Self {
+        Self { endpoints, layers, request_id }
     }
 
-    fn calculator(&self) -> Client {
-        client(self.channel.clone(), &self.layers)
+    fn calculator(&self) -> Client<Balance> {
+        CalculatorClient::new(stack(self.endpoints.clone(), &self.layers))
     }
 
-    fn store(&self) -> StoreClient<Stack<Channel>> {
-        store(self.channel.clone(), &self.layers)
+    fn store(&self) -> StoreClient<Stack<Balance>> {
+        StoreClient::new(stack(self.endpoints.clone(), &self.layers))
     }
 
     /// A request that has its name, if it was given one; else the stack gives it a fresh one.
