@@ -1,6 +1,7 @@
 //! `calculator-demo`: the calculator under faults, and what its stacks make of them.
 
 mod chart;
+mod endpoints;
 mod report;
 mod run;
 mod scenario;

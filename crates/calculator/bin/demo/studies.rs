@@ -2,7 +2,7 @@
 //! hedging does to the tail, and what retries do to effects. The client's layers are real; in the
 //! first two the server is a model.
 
-use crate::{report::Study, site::Site};
+use crate::{endpoints, report::Study, site::Site};
 use calculator::{
     client::{Layers, Settings, client},
     pb::{CounterRequest, Empty},
@@ -23,7 +23,12 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 /// All studies.
 pub(crate) async fn run(seed: u64) -> Result<Vec<Study>, BoxError> {
-    Ok(vec![outage(seed).await?, tail(seed).await?, effects(seed).await?])
+    Ok(vec![
+        outage(seed).await?,
+        tail(seed).await?,
+        effects(seed).await?,
+        endpoints::slow(seed).await?,
+    ])
 }
 
 fn server(
