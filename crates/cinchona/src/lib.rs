@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `deadline` (default) | `deadline` | every call ends in time, and says `DEADLINE_EXCEEDED` |
 //! | `retry` (default) | `retry` | what can succeed is tried again, as gRPC defines it |
-//! | `balance` (default) | `balance` | a server's restart is ridden out, and nobody is hammered |
+//! | `balance` (default) | `balance` | many endpoints, or one whose restart is ridden out |
 //! | `config` | `config` | gRPC's service config, put into a client that may be running |
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
