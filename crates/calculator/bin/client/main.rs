@@ -1,5 +1,6 @@
 //! `calculator-client`: calls through the client's stack.
 
+mod load;
 mod operation;
 
 use calculator::client::{Layers, Settings};
@@ -29,7 +30,8 @@ use tracing_subscriber::EnvFilter;
 /// Asks a calculator server, and does not give up at the first fault.
 ///
 /// The result goes to stdout, the log to stderr (RUST_LOG sets its level). The exit code is 0 when
-/// there is a result, 1 when the call failed, 2 when the command line is wrong.
+/// there is a result, 1 when the call failed or a threshold of `load` was missed, 2 when the command
+/// line is wrong.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -151,7 +153,8 @@ async fn main() -> ExitCode {
     let layers = layers(&options).unwrap_or_else(|error| usage(error));
     let call = Call::new(endpoints, layers, options.request_id);
     match operation.run(&call).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(status) => {
             report(&status);
             ExitCode::FAILURE

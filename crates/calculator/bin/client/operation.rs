@@ -1,5 +1,6 @@
 //! What can be asked, and how the answers are printed.
 
+use crate::load::Load;
 use calculator::{
     client::{Client, Layers, Stack, stack},
     pb::{
@@ -58,6 +59,8 @@ pub(crate) enum Operation {
     Withdraw { key: String, amount: i64 },
     /// The number of a key
     Balance { key: String },
+    /// Adds at a rate, and says how long that took and what failed
+    Load(Load),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -106,8 +109,15 @@ struct Tally {
 // === impl Operation ===
 
 impl Operation {
-    /// Prints the answer.
-    pub(crate) async fn run(self, call: &Call) -> Result<(), Status> {
+    /// Prints the answer; whether it is as good as it was to be.
+    pub(crate) async fn run(self, call: &Call) -> Result<bool, Status> {
+        match self {
+            Self::Load(load) => load.run(call).await,
+            other => other.run_once(call).await.map(|()| true),
+        }
+    }
+
+    async fn run_once(self, call: &Call) -> Result<(), Status> {
         let mut client = call.calculator();
         let result = match self {
             Self::Add(operands) => client.add(call.request(operands.into())?).await,
@@ -183,7 +193,7 @@ impl Call {
         Self { endpoints, layers, request_id }
     }
 
-    fn calculator(&self) -> Client<Balance> {
+    pub(crate) fn calculator(&self) -> Client<Balance> {
         CalculatorClient::new(stack(self.endpoints.clone(), &self.layers))
     }
 
@@ -192,7 +202,7 @@ impl Call {
     }
 
     /// A request that has its name, if it was given one; else the stack gives it a fresh one.
-    fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
+    pub(crate) fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
         let mut request = Request::new(message);
         if let Some(id) = &self.request_id {
             let id: AsciiMetadataValue = id
