@@ -2,7 +2,7 @@
 
 use crate::{load::FAILURE, node::Node, set::Set};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Tried, Verdict, status};
+use cinchona_core::{BoxError, DOMAIN, Tried, Unsent, Verdict, status};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body, transport::Channel};
@@ -53,6 +54,9 @@ struct Flight {
     is_answered: bool,
 }
 
+/// How long a call waits for an endpoint that would recognise it.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
 // === impl ResponseFuture ===
 
 impl ResponseFuture {
@@ -60,12 +64,15 @@ impl ResponseFuture {
     pub(crate) fn send(
         set: &Arc<Set>,
         node: &Arc<Node>,
-        request: Request<Body>,
+        mut request: Request<Body>,
         now: Instant,
     ) -> Self {
         let Some(channel) = node.channel() else { return Self::wait(set.clone(), request) };
-        if let Some(tried) = request.extensions().get::<Tried>() {
-            tried.add(node.id);
+        if let Some(tried) = request.extensions().get::<Tried>().cloned() {
+            if let Some(first) = tried.domain().filter(|_| !tried.is_empty()) {
+                request.headers_mut().insert(DOMAIN, first.clone());
+            }
+            tried.add(node.id, node.domain().as_ref());
         }
         node.load.begins();
         let (set, node) = (set.clone(), node.clone());
@@ -77,15 +84,20 @@ impl ResponseFuture {
     pub(crate) fn wait(set: Arc<Set>, request: Request<Body>) -> Self {
         let waiting = Box::pin(async move {
             let mut changed = set.subscribe();
+            let began = Instant::now();
             loop {
                 changed.mark_unchanged();
                 let now = Instant::now();
-                let tried = request.extensions().get::<Tried>();
-                let node = set.picking.pick(&set.choice.get(), tried, now);
+                let node = set.pick(&request, now);
                 if let Some(node) = node.filter(|node| node.channel().is_some()) {
                     return Self::send(&set, &node, request, now).await;
                 }
-                let patience = set.patience(now);
+                // Endpoints there are, but none that would recognise the call.
+                let patience = match set.choice.get().nodes.is_empty() {
+                    true => set.patience(now),
+                    false if now < began + PATIENCE => Ok(Some(began + PATIENCE)),
+                    false => Err(Unsent::new("no endpoint would recognise this attempt", None)),
+                };
                 match patience.map_err(|unsent| status::of_error(unsent.into()))? {
                     None => drop(changed.changed().await),
                     Some(until) => drop(timeout_at(until, changed.changed()).await),
@@ -133,6 +145,9 @@ impl Flight {
         let now = Instant::now();
         let took = now - self.began;
         let verdict = Verdict::of(outcome);
+        if let Ok(response) = outcome {
+            self.node.heard(response.headers());
+        }
         let took = match verdict {
             Verdict::Ok | Verdict::Refused(_) => took,
             // What fails fast is not fast.

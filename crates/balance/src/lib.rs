@@ -17,6 +17,8 @@
 //!   once with `UNAVAILABLE`; the deadline above counts.
 //! * Which endpoint is next is for the [`Picker`]; a retry or a hedge goes to one that its call has
 //!   not been sent to, if there is one.
+//! * A call with an `idempotency-key` is sent again only within the dedup domain that its first
+//!   attempt was sent to (`idempotency-domain`), or where that is not known to the same endpoint.
 //! * [`OutlierDetection`] (gRFC A50) takes endpoints out that fail more than others. Where fewer
 //!   than half were left, all are used.
 //! * [`connect_lazy`] is for a single endpoint: at most one attempt to connect in 250 ms, however
@@ -59,7 +61,7 @@ pub use node::State;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
 
-use cinchona_core::{BoxError, Discover, Invalid, Rng, Target, Tried};
+use cinchona_core::{BoxError, Discover, Invalid, Rng, Target};
 use http::{Request, Response, Uri};
 use hyper::rt::{Read, Write};
 use set::{Set, Tasks};
@@ -161,9 +163,8 @@ impl Service<Request<Body>> for Balance {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let tried = request.extensions().get::<Tried>();
         let now = Instant::now();
-        match self.set.picking.pick(&self.set.choice.get(), tried, now) {
+        match self.set.pick(&request, now) {
             Some(node) => ResponseFuture::send(&self.set, &node, request, now),
             None => ResponseFuture::wait(self.set.clone(), request),
         }

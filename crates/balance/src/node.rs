@@ -1,8 +1,8 @@
 //! One endpoint: its connection, its load, and whether it is to be used.
 
 use crate::{connect::Watched, load::Load, outlier::Tally, set::Set};
-use cinchona_core::{Backoff, BoxError, Live, Rng, Target, error};
-use http::Uri;
+use cinchona_core::{Backoff, BoxError, DOMAIN, Live, Rng, Target, error};
+use http::{HeaderMap, HeaderValue, Uri};
 use hyper::rt::{Read, Write};
 use std::{
     num::NonZeroU64,
@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) load: Load,
     pub(crate) tally: Tally,
     pub(crate) is_ejected: AtomicBool,
+    /// The dedup domain that its last response named.
+    domain: Live<Option<HeaderValue>>,
     state: AtomicU8,
     channel: Live<Option<Channel>>,
     last_error: Mutex<String>,
@@ -71,6 +73,7 @@ impl Node {
             load: Load::new(now),
             tally: Tally::default(),
             is_ejected: AtomicBool::new(false),
+            domain: Live::new(None),
             state: AtomicU8::new(State::Idle as u8),
             channel: Live::new(None),
             last_error: Mutex::default(),
@@ -84,6 +87,19 @@ impl Node {
             1 => State::Connecting,
             2 => State::Ready,
             _ => State::TransientFailure,
+        }
+    }
+
+    pub(crate) fn domain(&self) -> Option<HeaderValue> {
+        (**self.domain.get()).clone()
+    }
+
+    /// Hears of itself in the headers of a response.
+    pub(crate) fn heard(&self, headers: &HeaderMap) {
+        if let Some(domain) = headers.get(DOMAIN)
+            && self.domain.get().as_ref().as_ref() != Some(domain)
+        {
+            self.domain.set(Some(domain.clone()));
         }
     }
 

@@ -6,8 +6,10 @@ use crate::{
     outlier::Ejection,
     pick::{Choice, Picking},
 };
-use cinchona_core::{Backoff, BoxError, Discover, Jitter, Live, Target, Unsent};
-use http::Uri;
+use cinchona_core::{
+    Backoff, BoxError, Discover, IDEMPOTENCY_KEY, Jitter, Live, Target, Tried, Unsent,
+};
+use http::{Request, Uri};
 use hyper::rt::{Read, Write};
 use std::{
     collections::HashMap,
@@ -23,7 +25,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
-use tonic::transport::Endpoint;
+use tonic::{body::Body, transport::Endpoint};
 use tower_service::Service;
 
 /// What all clones of a balancer share.
@@ -71,6 +73,21 @@ impl Set {
 
     fn known<T>(&self, with: impl FnOnce(&mut Known) -> T) -> T {
         with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An endpoint for this call, if there is one.
+    pub(crate) fn pick(&self, request: &Request<Body>, now: Instant) -> Option<Arc<Node>> {
+        let choice = self.choice.get();
+        let tried = request.extensions().get::<Tried>();
+        let must_be_recognised = tried
+            .filter(|tried| !tried.is_empty() && request.headers().contains_key(IDEMPOTENCY_KEY));
+        let Some(tried) = must_be_recognised else {
+            return self.picking.pick(&choice, tried, now);
+        };
+        // Rare: only attempts after the first look at all endpoints.
+        let mut nodes = choice.nodes.clone();
+        nodes.retain(|node| tried.would_recognise(node.id, node.domain().as_ref()));
+        self.picking.pick(&Choice::new(nodes), Some(tried), now)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {

@@ -1,6 +1,7 @@
 //! Whole balancers over in-memory networks, one for each endpoint.
 
 use super::*;
+use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY, Tried};
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
 use http_body_util::BodyExt;
 use std::collections::HashMap;
@@ -277,6 +278,40 @@ async fn another_attempt_goes_elsewhere_while_there_is_an_elsewhere() {
             assert_eq!(send(&balance, request).await, Code::Ok, "there is no other");
         }
     }
+}
+
+/// A server that names its dedup domain, and refuses calls.
+fn in_domain(domain: &str) -> Answer {
+    let mut status = Status::unavailable("try again");
+    status.metadata_mut().insert("idempotency-domain", domain.parse().unwrap());
+    Answer::Status(status)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_a_key_is_sent_again_only_where_it_is_recognised() {
+    let world = World::new([in_domain("a"), in_domain("b"), in_domain("a"), ok()]);
+    let balance = world.balance(by(Picker::RoundRobin));
+    sleep(SECOND).await;
+    calls(&balance, 8).await;
+    for _ in 0..8 {
+        let before = world.attempts();
+        let tried = Tried::default();
+        for _ in 0..4 {
+            let mut request = request();
+            request.extensions_mut().insert(tried.clone());
+            request.headers_mut().insert(IDEMPOTENCY_KEY, "k".parse().unwrap());
+            send(&balance, request).await;
+        }
+        let each: Vec<usize> =
+            world.attempts().iter().zip(before).map(|(now, before)| now - before).collect();
+        let expected = [vec![2, 0, 2, 0], vec![0, 4, 0, 0], vec![0, 0, 0, 4]];
+        assert!(
+            expected.contains(&each) || each == [1, 0, 3, 0] || each == [3, 0, 1, 0],
+            "{each:?}"
+        );
+    }
+    let told = world.servers[0].received();
+    assert!(told.iter().any(|call| call.headers.get(DOMAIN).is_some_and(|domain| domain == "a")));
 }
 
 #[tokio::test(start_paused = true)]

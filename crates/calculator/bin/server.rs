@@ -166,7 +166,10 @@ async fn serve_over<S: Store + State>(
     faults: FaultLayer,
     mode: Mode,
 ) -> Result<(), BoxError> {
-    let dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
+    let mut dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
+    if let Some(domain) = args.store.domain() {
+        dedup = dedup.with_domain(&domain)?;
+    }
     let incoming = listen(args.addr)?;
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
@@ -209,6 +212,20 @@ async fn signal() {
 }
 
 // === impl Place ===
+
+impl Place {
+    /// Names those who share the place, and the same after a restart; `None` where there is nobody
+    /// and nothing stays.
+    fn domain(&self) -> Option<String> {
+        let place = match self {
+            Self::Memory | Self::None => return None,
+            Self::Redb(path) => path.display().to_string(),
+            // Without what is in front of an @, which is secret.
+            Self::Redis(url) => url.rsplit(['@', '/']).take(2).collect::<Vec<_>>().join(" "),
+        };
+        Some(place.escape_default().to_string())
+    }
+}
 
 impl FromStr for Place {
     type Err = &'static str;

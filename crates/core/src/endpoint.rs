@@ -1,15 +1,26 @@
 //! Endpoints: where they are, and which of them a call has been sent to.
 
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 use std::{
     future::Future,
     num::NonZeroU64,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 use tokio::sync::watch;
+
+/// The request header that names a logical call, the same on each of its attempts
+/// ([draft-ietf-httpapi-idempotency-key-header]).
+///
+/// [draft-ietf-httpapi-idempotency-key-header]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The header that names the servers which share what they remember of calls. In a response: the
+/// server's own. In a request: that of an earlier attempt, so that a server outside of it refuses
+/// the call, which it would not recognise.
+pub const DOMAIN: HeaderName = HeaderName::from_static("idempotency-domain");
 
 /// An address that serves, and how much of the load it is meant for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +41,14 @@ pub trait Discover: Send + 'static {
 /// The endpoints that the attempts of a call were sent to, shared by them all: in the extensions of
 /// a request, for a balancer that sends it elsewhere if it can.
 #[derive(Clone, Debug, Default)]
-pub struct Tried(Arc<[AtomicU64; MOST]>);
+pub struct Tried(Arc<Places>);
+
+#[derive(Debug, Default)]
+struct Places {
+    endpoints: [AtomicU64; MOST],
+    /// The dedup domain that the first attempt was sent to, if it was known.
+    domain: OnceLock<Option<HeaderValue>>,
+}
 
 /// gRPC makes at most five attempts (gRFC A6).
 const MOST: usize = 6;
@@ -62,11 +80,12 @@ impl Discover for watch::Receiver<Vec<Target>> {
 // === impl Tried ===
 
 impl Tried {
-    /// Adds an endpoint, by the number that its balancer gave it; beyond six they are not
-    /// remembered.
-    pub fn add(&self, endpoint: NonZeroU64) {
+    /// Adds an endpoint, by the number that its balancer gave it, and its dedup domain, if it has
+    /// named one; beyond six they are not remembered.
+    pub fn add(&self, endpoint: NonZeroU64, domain: Option<&HeaderValue>) {
         let endpoint = endpoint.get();
-        for place in self.0.iter() {
+        self.0.domain.get_or_init(|| domain.cloned());
+        for place in &self.0.endpoints {
             let free = place.compare_exchange(0, endpoint, Ordering::Relaxed, Ordering::Relaxed);
             if free.is_ok() || free == Err(endpoint) {
                 return;
@@ -74,9 +93,30 @@ impl Tried {
         }
     }
 
+    /// Whether no attempt was sent yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.endpoints[0].load(Ordering::Relaxed) == 0
+    }
+
+    /// The dedup domain of the first attempt, if it was known: whoever is sent another is to be
+    /// told in [`DOMAIN`], and refuses it in another domain.
+    pub fn domain(&self) -> Option<&HeaderValue> {
+        self.0.domain.get()?.as_ref()
+    }
+
+    /// Whether a call that is only safe to repeat because it is recognised may be sent to this
+    /// endpoint: it was last heard of in the first one's domain, or it is the first one where
+    /// nothing is known of that.
+    pub fn would_recognise(&self, endpoint: NonZeroU64, domain: Option<&HeaderValue>) -> bool {
+        match self.domain() {
+            Some(first) => domain == Some(first),
+            None => self.is_empty() || self.contains(endpoint),
+        }
+    }
+
     /// Whether an attempt was sent to this endpoint.
     pub fn contains(&self, endpoint: NonZeroU64) -> bool {
-        self.0.iter().any(|place| place.load(Ordering::Relaxed) == endpoint.get())
+        self.0.endpoints.iter().any(|place| place.load(Ordering::Relaxed) == endpoint.get())
     }
 }
 
@@ -92,10 +132,27 @@ mod tests {
     fn what_was_tried_is_known_to_all_clones_up_to_six() {
         let tried = Tried::default();
         for n in [1, 2, 1, 3, 4, 5, 6, 7] {
-            tried.clone().add(id(n));
+            tried.clone().add(id(n), None);
         }
         assert!((1..=6).all(|n| tried.contains(id(n))));
         assert!(!tried.contains(id(7)));
+    }
+
+    #[test]
+    fn a_call_that_must_be_recognised_stays_in_the_domain_of_its_first_attempt() {
+        let [ours, other] = ["ours", "other"].map(HeaderValue::from_static);
+        let tried = Tried::default();
+        assert!(tried.would_recognise(id(1), None), "it was not sent yet");
+        tried.add(id(1), Some(&ours));
+        tried.add(id(2), Some(&other));
+        assert_eq!(tried.domain(), Some(&ours));
+        assert!(tried.would_recognise(id(3), Some(&ours)));
+        assert!(!tried.would_recognise(id(3), None));
+        assert!(!tried.would_recognise(id(1), Some(&other)), "it has forgotten since");
+        let unknown = Tried::default();
+        unknown.add(id(1), None);
+        assert!(unknown.would_recognise(id(1), Some(&ours)));
+        assert!(!unknown.would_recognise(id(2), Some(&ours)));
     }
 
     #[tokio::test]

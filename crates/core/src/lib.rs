@@ -37,7 +37,7 @@ mod verdict;
 
 pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
-pub use endpoint::{Discover, Target, Tried};
+pub use endpoint::{DOMAIN, Discover, IDEMPOTENCY_KEY, Target, Tried};
 pub use error::{BoxError, Invalid, Unsent};
 pub use inbound::Inbound;
 pub use latency::Latency;

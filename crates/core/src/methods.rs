@@ -1,6 +1,6 @@
 //! What the .proto says of methods: which may be executed twice, and how a call names itself.
 
-use crate::BoxError;
+use crate::{BoxError, IDEMPOTENCY_KEY};
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
@@ -78,7 +78,7 @@ impl Methods {
     /// What is known of `request`: the safety of its method, or `Idempotent` where it carries an
     /// `idempotency-key`, by which the server recognises a repetition.
     pub fn safety_of<B>(&self, request: &http::Request<B>) -> Safety {
-        if request.headers().contains_key("idempotency-key") {
+        if request.headers().contains_key(IDEMPOTENCY_KEY) {
             return Safety::Idempotent;
         }
         self.safety(request.uri().path())

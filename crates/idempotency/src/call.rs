@@ -7,7 +7,7 @@ use crate::{
     refusal,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Inbound, Mode};
+use cinchona_core::{BoxError, DOMAIN, Inbound, Mode};
 use http::{Request, Response};
 use http_body_util::Full;
 use std::{mem, sync::Arc};
@@ -91,6 +91,10 @@ where
             *self.request.body_mut() = Body::new(Full::new(body));
             return Ok(None);
         };
+        let earlier = self.request.headers().get(DOMAIN);
+        if earlier.is_some() && earlier != settings.domain.as_ref() && self.mode == Mode::Enforce {
+            return Err(refusal::other_domain());
+        }
         let caller = settings
             .caller
             .as_ref()

@@ -2,15 +2,9 @@
 
 use crate::refusal;
 use bytes::Bytes;
-use cinchona_core::Methods;
-use http::{HeaderName, Request};
+use cinchona_core::{IDEMPOTENCY_KEY, Methods};
+use http::Request;
 use tonic::Status;
-
-/// The request header that names a logical call, the same on each of its attempts
-/// ([draft-ietf-httpapi-idempotency-key-header]).
-///
-/// [draft-ietf-httpapi-idempotency-key-header]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in bytes.
 const LONGEST: usize = 255;

@@ -23,6 +23,9 @@
 //!   `UNKNOWN`, `DATA_LOSS`, `DEADLINE_EXCEEDED`, `CANCELLED`), [`Guarantee`] decides.
 //! * A caller that gives up does not stop an execution: it goes on for as long as its lease, and a
 //!   retry finds its answer.
+//! * Every response names the server's [`DOMAIN`]; an attempt that says it follows one in another
+//!   domain is refused (`FAILED_PRECONDITION`, reason `IDEMPOTENCY_DOMAIN_MISMATCH`), as this
+//!   server would not recognise it.
 //! * Methods that stream, that say `NO_SIDE_EFFECTS` or that the .proto does not list pass through.
 //!
 //! # Example
@@ -94,8 +97,8 @@ mod settings;
 mod state;
 mod store;
 
+pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
 pub use counters::Snapshot;
-pub use key::IDEMPOTENCY_KEY;
 pub use memory::MemoryStore;
 pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, REQUEST_ID};
 pub use settings::{Guarantee, InFlight};
@@ -105,7 +108,7 @@ pub use store::{Claim, Store, Wait};
 use call::Call;
 use cinchona_core::{Invalid, Methods, Mode, PerMethod, Switch};
 use counters::Cells;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use lease::{Begun, Tokens, Unstoppable};
 use pin_project_lite::pin_project;
 use settings::Settings;
@@ -121,10 +124,6 @@ use std::{
 use tonic::{body::Body, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
-
-/// The response header that names the servers which share a store: a call that is only safe
-/// because it is recognised is not to be sent again to a server outside of it.
-pub const DOMAIN: HeaderName = HeaderName::from_static("idempotency-domain");
 
 /// Applies [`Dedup`] to a server, or to a single service.
 #[derive(Debug)]
@@ -243,7 +242,9 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| (settings.request_limit, settings.record_limit) = (request, record))
     }
 
-    /// Names in every response the servers that share this store ([`DOMAIN`]).
+    /// Names in every response the servers that share this store ([`DOMAIN`]): give all of them
+    /// the same name, and the same after a restart if the store survives it. Default: a random
+    /// name, which no other has.
     ///
     /// # Errors
     /// When `domain` is no header value.

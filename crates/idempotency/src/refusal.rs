@@ -29,6 +29,12 @@ pub(crate) fn reused_key() -> Status {
     status(Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED", message)
 }
 
+pub(crate) fn other_domain() -> Status {
+    let message = "an earlier attempt was sent to a server of another idempotency domain, \
+                   or to this one before it forgot; it may have been executed";
+    status(Code::FailedPrecondition, "IDEMPOTENCY_DOMAIN_MISMATCH", message)
+}
+
 pub(crate) fn evicted() -> Status {
     let message = "the call was executed, and its answer had to make room for others";
     status(Code::FailedPrecondition, "IDEMPOTENCY_RECORD_EVICTED", message)

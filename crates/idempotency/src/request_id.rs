@@ -1,7 +1,6 @@
 //! The client's part: a name for each logical call.
 
-use crate::IDEMPOTENCY_KEY;
-use cinchona_core::{Methods, Safety};
+use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety};
 use http::{HeaderName, HeaderValue, Request};
 use std::{
     fmt,
@@ -25,10 +24,10 @@ pub struct IdempotencyKeyLayer {
 
 /// Names each call: the same on all its attempts, and another for each call.
 ///
-/// A call of a unary method that has side effects gets an `idempotency-key`, a UUIDv7 ([RFC 9562]);
-/// every call gets an `x-request-id`, equal to the key where it has one. What the caller has set
-/// stays. Streams, and methods that the .proto does not list, get no key, as no server would
-/// recognise it. The span `call` around everything below says the id as `request_id`.
+/// A call of a unary method that is not safe to repeat gets an `idempotency-key`, a UUIDv7
+/// ([RFC 9562]); every call gets an `x-request-id`, equal to the key where it has one. What the
+/// caller has set stays. Streams, and methods that the .proto does not list, get no key, as no
+/// server would recognise it. The span `call` around everything below says the id as `request_id`.
 ///
 /// *A promise:* retry layers take it that a call with a key may be executed twice, since the server
 /// will recognise it. So this layer belongs in front of servers that have a
@@ -45,7 +44,7 @@ pub struct IdempotencyKey<S> {
 
 impl IdempotencyKeyLayer {
     /// Names all calls, and gives a key to those of the unary methods that `methods` lists and that
-    /// are not without side effects.
+    /// say neither `NO_SIDE_EFFECTS` nor `IDEMPOTENT`.
     pub fn new(methods: Methods) -> Self {
         Self { methods, ids: Arc::new(Uuid::now_v7) }
     }
@@ -58,8 +57,8 @@ impl IdempotencyKeyLayer {
 
     fn name<B>(&self, request: &mut Request<B>) -> Option<HeaderValue> {
         let path = request.uri().path();
-        let has_effect = self.methods.safety(path) != Safety::NoSideEffects;
-        let needs_key = has_effect && self.methods.is_unary(path);
+        let is_unsafe = self.methods.safety(path) == Safety::Unknown;
+        let needs_key = is_unsafe && self.methods.is_unary(path);
         let headers = request.headers_mut();
         let (key, id) = (headers.get(IDEMPOTENCY_KEY).cloned(), headers.get(REQUEST_ID).cloned());
         let fresh = match (&key, &id) {
@@ -158,8 +157,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_no_server_would_look_at_a_key_there_is_only_an_id() {
-        for path in ["/Bank/Read", "/Bank/Watch", "/Other/Call"] {
+    async fn where_a_key_would_be_of_no_use_there_is_only_an_id() {
+        for path in ["/Bank/Put", "/Bank/Read", "/Bank/Watch", "/Other/Call"] {
             let [key, id] = arrive(path, [None, None]).await;
             assert!(key.is_none() && id.is_some(), "{path}");
         }

@@ -59,7 +59,7 @@ impl Settings {
             lease: Duration::from_secs(30),
             request_limit: 4 << 20,
             record_limit: 1 << 20,
-            domain: None,
+            domain: HeaderValue::from_str(&uuid::Uuid::new_v4().simple().to_string()).ok(),
             switch: Switch::default(),
         }
     }

@@ -541,6 +541,18 @@ async fn every_response_names_the_domain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_follows_one_in_another_domain_is_refused() {
+    let (bank, executed) = bank(Duration::ZERO, &[]);
+    let service = dedup().with_domain("eu-1").unwrap().layer(bank);
+    for (domain, expected) in [("us-1", Code::FailedPrecondition), ("eu-1", Code::Ok)] {
+        let mut request = pay("k");
+        request.headers_mut().insert(DOMAIN, HeaderValue::from_static(domain));
+        assert_eq!(status(&ask(&service, request).await).code(), expected);
+    }
+    assert_eq!(executed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_shadow_it_counts_what_it_would_have_answered_and_off_it_is_not_there() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let switch = Switch::new(Mode::Shadow);

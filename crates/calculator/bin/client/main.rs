@@ -30,8 +30,8 @@ use tracing_subscriber::EnvFilter;
 /// Asks a calculator server, and does not give up at the first fault.
 ///
 /// The result goes to stdout, the log to stderr (RUST_LOG sets its level). The exit code is 0 when
-/// there is a result, 1 when the call failed or a threshold of `load` was missed, 2 when the command
-/// line is wrong.
+/// there is a result, 1 when the call failed or a threshold of `load` was missed, 2 when the
+/// command line is wrong.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
