@@ -19,7 +19,7 @@ Usage: cargo xtask <task> [args..]
 Tasks:
   demo [args..]       run the calculator demo (`demo --virtual` is the short one)
   sim storm [args..]  run the retry storm, a simulation in virtual time
-  bench [name]        run the benchmarks, or one: happy_path, dedup, redis, throughput
+  bench [name]        run the benchmarks, or one: happy_path, balance, dedup, redis, throughput
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
