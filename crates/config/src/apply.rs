@@ -1,6 +1,7 @@
 //! From a config to the layers of a client.
 
 use crate::{HedgingPolicy, MethodConfig, MethodEntry, Policy, RetryPolicy, ServiceConfig};
+use cinchona_balance::Options;
 use cinchona_core::{Backoff, Invalid, Jitter, PerMethod};
 use cinchona_deadline::CallDeadlineLayer;
 use cinchona_retry::{HedgePolicy, RetryLayer};
@@ -59,6 +60,26 @@ impl ServiceConfig {
         retry.set_throttle(throttling)?;
         deadline.set_timeouts(timeouts);
         Ok(())
+    }
+
+    /// `options`, and in them what the config says of load balancing, outlier detection and health
+    /// checks.
+    ///
+    /// ```
+    /// use cinchona_balance::{Options, Picker};
+    /// use cinchona_config::ServiceConfig;
+    ///
+    /// let config = ServiceConfig::parse(r#"{ "loadBalancingConfig": [{ "round_robin": {} }] }"#)?;
+    /// assert_eq!(config.balance(Options::default()).picker, Picker::RoundRobin);
+    /// # Ok::<_, cinchona_config::Errors>(())
+    /// ```
+    pub fn balance(&self, options: Options) -> Options {
+        Options {
+            picker: self.picker.unwrap_or(options.picker),
+            outlier: self.outlier_detection.clone().unwrap_or(options.outlier),
+            health: self.health.clone().or(options.health),
+            ..options
+        }
     }
 }
 

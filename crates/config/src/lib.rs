@@ -55,6 +55,7 @@ mod parse;
 
 pub use apply::ATTEMPT_LIMIT;
 
+use cinchona_balance::{OutlierDetection, Picker};
 use std::{fmt, time::Duration};
 use tonic::Code;
 
@@ -65,6 +66,12 @@ pub struct ServiceConfig {
     pub methods: Vec<MethodEntry>,
     /// `retryThrottling`, for all methods together. Default none: nothing is throttled.
     pub retry_throttling: Option<RetryThrottling>,
+    /// `loadBalancingConfig`, or `loadBalancingPolicy`: how endpoints are picked.
+    pub picker: Option<Picker>,
+    /// `outlier_detection_experimental` around the picker (gRFC A50).
+    pub outlier_detection: Option<OutlierDetection>,
+    /// `healthCheckConfig.serviceName` (gRFC A17): the service whose health is asked for.
+    pub health: Option<String>,
 }
 
 /// One entry of `methodConfig`.

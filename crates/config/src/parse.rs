@@ -1,5 +1,6 @@
 //! From JSON to the types, field by field; a mistake is noted, and reading goes on.
 
+mod balancing;
 mod duration;
 mod fields;
 
@@ -26,7 +27,18 @@ pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         methods.extend(method_entry(&entry, &mut report, &mut names));
     }
     let retry_throttling = retry_throttling(&root.field("retryThrottling"), &mut report);
-    report.unless_empty(ServiceConfig { methods, retry_throttling })
+    let (picker, outlier_detection) = balancing::balancing(&root, &mut report);
+    let health = root.field("healthCheckConfig");
+    let _ = health.read(&mut report, OBJECT, Value::as_object);
+    let service = health.field("serviceName");
+    let health = service.read(&mut report, "a string", |value| value.as_str().map(String::from));
+    report.unless_empty(ServiceConfig {
+        methods,
+        retry_throttling,
+        picker,
+        outlier_detection,
+        health,
+    })
 }
 
 fn not_json(error: &serde_json::Error) -> Error {

@@ -144,8 +144,8 @@ fn unknown_fields_are_ignored_at_every_level() {
         "retryThrottling": throttling(),
     });
     let mut more = known.clone();
-    more["loadBalancingConfig"] = json!([{ "round_robin": {} }]);
-    more["healthCheckConfig"] = json!(7);
+    more["balancing"] = json!([{ "round_robin": {} }]);
+    more["channelz"] = json!(7);
     more["retryThrottling"]["x"] = json!({});
     more["methodConfig"][0]["x"] = json!("y");
     more["methodConfig"][0]["name"][0]["x"] = json!(1);
@@ -286,7 +286,7 @@ fn the_settings_of_an_entry_are_read() {
         policy: None,
     };
     let methods = vec![MethodEntry { names: vec![name], config: expected }];
-    assert_eq!(parse(&config).unwrap(), ServiceConfig { methods, retry_throttling: None });
+    assert_eq!(parse(&config).unwrap(), ServiceConfig { methods, ..ServiceConfig::default() });
     let exact = parse(&entry("timeout", &json!("1.000000001s"))).unwrap();
     assert_eq!(entry_of(&exact).timeout, Some(Duration::new(1, 1)));
     let none = parse(&entry("timeout", &json!("0s"))).unwrap();

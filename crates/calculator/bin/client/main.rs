@@ -90,7 +90,8 @@ struct Options {
     #[arg(long, global = true, value_name = "ID")]
     request_id: Option<String>,
 
-    /// A gRPC service config (JSON), in place of --max-retries, --backoff, --jitter and --retry-on
+    /// A gRPC service config (JSON), in place of --max-retries, --backoff, --jitter, --retry-on and
+    /// --lb
     #[arg(long, global = true, value_name = "FILE")]
     service_config: Option<PathBuf>,
 }
@@ -103,7 +104,7 @@ struct Lb {
 }
 
 /// The servers as the options say.
-fn endpoints(options: &Options) -> Result<Balance, String> {
+fn endpoints(options: &Options, config: Option<&ServiceConfig>) -> Result<Balance, String> {
     let Options { endpoints, lb, .. } = options;
     if !lb.weights.is_empty() && lb.weights.len() != endpoints.len() {
         let (weights, servers) = (lb.weights.len(), endpoints.len());
@@ -119,21 +120,28 @@ fn endpoints(options: &Options) -> Result<Balance, String> {
     let targets: Vec<Target> =
         endpoints.iter().zip(weights).map(target).collect::<Result<_, String>>()?;
     let options = balance::Options { picker: lb.picker, ..balance::Options::default() };
+    let options = config.map_or(options.clone(), |config| config.balance(options));
     Balance::new(targets, options).map_err(|invalid| invalid.to_string())
 }
 
+/// What the file says, if there is one.
+fn service_config(options: &Options) -> Result<Option<ServiceConfig>, String> {
+    let Some(file) = &options.service_config else { return Ok(None) };
+    let refused = |error: &dyn Display| format!("--service-config {}: {error}", file.display());
+    let json = fs::read_to_string(file).map_err(|error| refused(&error))?;
+    ServiceConfig::parse(&json).map(Some).map_err(|errors| refused(&errors))
+}
+
 /// The layers as the options say, or the service config where there is one.
-fn layers(options: &Options) -> Result<Layers, String> {
+fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, String> {
     let settings = settings(options).map_err(|invalid| invalid.to_string())?;
     let mut layers = Layers::from(settings);
     if options.no_retry_budget {
         layers.retry = layers.retry.with_budget(None);
     }
-    if let Some(file) = &options.service_config {
-        let refused = |error: &dyn Display| format!("--service-config {}: {error}", file.display());
-        let json = fs::read_to_string(file).map_err(|error| refused(&error))?;
-        let config = ServiceConfig::parse(&json).map_err(|errors| refused(&errors))?;
-        config.apply(&layers.deadline, &layers.retry).map_err(|invalid| refused(&invalid))?;
+    if let Some(config) = config {
+        let applied = config.apply(&layers.deadline, &layers.retry);
+        applied.map_err(|invalid| format!("--service-config: {invalid}"))?;
     }
     Ok(layers)
 }
@@ -149,8 +157,9 @@ async fn main() -> ExitCode {
     let Cli { operation, options } = Cli::parse();
     let usage =
         |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };
-    let endpoints = endpoints(&options).unwrap_or_else(|error| usage(error));
-    let layers = layers(&options).unwrap_or_else(|error| usage(error));
+    let config = service_config(&options).unwrap_or_else(|error| usage(error));
+    let endpoints = endpoints(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
+    let layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
     let call = Call::new(endpoints, layers, options.request_id);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,

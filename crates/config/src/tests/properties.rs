@@ -172,6 +172,7 @@ fn valid() -> impl Strategy<Value = ServiceConfig> {
                 .collect(),
             retry_throttling: throttling
                 .map(|(max_tokens, token_ratio)| RetryThrottling { max_tokens, token_ratio }),
+            ..ServiceConfig::default()
         },
     )
 }
