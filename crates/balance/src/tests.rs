@@ -126,6 +126,7 @@ fn failures(codes: &[Code]) -> usize {
     codes.iter().filter(|code| **code != Code::Ok).count()
 }
 
+// catalogue: CU-balancers, GO-balancers
 #[tokio::test(start_paused = true)]
 async fn round_robin_takes_turns() {
     let world = World::of(3);
@@ -189,6 +190,7 @@ async fn an_endpoint_that_goes_and_returns_costs_no_call_between_calls() {
     assert_eq!(world.attempts(), [35, 35, 20]);
 }
 
+// catalogue: GO31
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_down_is_tried_by_grpcs_backoff() {
     let mut world = World::of(1);
@@ -382,6 +384,7 @@ async fn an_endpoint_without_a_health_service_is_taken_to_be_well() {
     assert!(balance.states().iter().all(|(_, state, _)| *state == State::Ready));
 }
 
+// catalogue: GO30
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_gets_calls_while_it_says_that_it_is_serving() {
     let (reporter, service) = tonic_health::server::health_reporter();

@@ -46,6 +46,7 @@ fn by_percentage() -> OutlierDetection {
 
 const FIVE_ONE_BAD: [(u64, u64); 5] = [(50, 0), (50, 0), (50, 0), (50, 0), (0, 50)];
 
+// catalogue: CU-outlier-detection, GO-outlier-detection
 #[tokio::test(start_paused = true)]
 async fn the_one_far_below_the_mean_is_ejected() {
     assert_eq!(swept(&by_rate(), &FIVE_ONE_BAD), [4]);
@@ -55,6 +56,7 @@ async fn the_one_far_below_the_mean_is_ejected() {
     assert_eq!(swept(&OutlierDetection::default(), &FIVE_ONE_BAD), [0; 0], "off by default");
 }
 
+// catalogue: JV-outlier-detection
 #[tokio::test(start_paused = true)]
 async fn the_deviation_is_that_of_the_whole_population() {
     // The vector of grpc-java's tests: mean 394, deviation 147.32277488562318.
@@ -84,6 +86,7 @@ async fn no_more_are_ejected_than_the_maximum_allows() {
     assert_eq!(swept(&few, &FIVE_ONE_BAD), [4], "of five, 10 % still lets one go");
 }
 
+// catalogue: X-enforcement-1-percent
 #[tokio::test(start_paused = true)]
 async fn enforcement_is_a_chance() {
     let enforced = |percent| {
@@ -99,6 +102,18 @@ async fn enforcement_is_a_chance() {
     assert!((1..30).contains(&enforced(1)), "1 % is not 0 %");
 }
 
+// catalogue: X-both-ejection-algorithms
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_both_algorithms_find_is_ejected_once() {
+    let detection = OutlierDetection { success_rate: by_rate().success_rate, ..by_percentage() };
+    let tallies = tallies(&FIVE_ONE_BAD);
+    let tallies: Vec<&Tally> = tallies.iter().collect();
+    let mut ejections = [Ejection::default(); 5];
+    detection.sweep(&tallies, &mut ejections, Instant::now(), &Rng::seeded(1));
+    assert_eq!(ejections[4].multiplier, 1);
+}
+
+// catalogue: JS-outlier-detection
 #[tokio::test(start_paused = true)]
 async fn each_ejection_is_longer_and_is_forgotten_step_by_step() {
     let detection = by_percentage();

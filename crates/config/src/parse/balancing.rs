@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(options.health.as_deref(), Some("bank"));
     }
 
-    // catalogue: JS-outlier-config
+    // catalogue: CU-config-health-and-balancing
     #[test]
     fn every_mistake_is_told_with_its_place() {
         let json = r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {

@@ -5,8 +5,15 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 6] =
-    ["core/src", "retry/src", "retry/tests", "config/src", "deadline/src", "calculator/tests"];
+const SOURCES: [&str; 7] = [
+    "balance/src",
+    "core/src",
+    "retry/src",
+    "retry/tests",
+    "config/src",
+    "deadline/src",
+    "calculator/tests",
+];
 
 const HEAD: &str = "\
 # Conformance
