@@ -51,8 +51,11 @@ fn check(files: &Files) -> Vec<Violation> {
     for source in &mut sources {
         source.is_test |= only_in_tests.iter().any(|module| is_file_of(source.path, module));
     }
-    let manifests =
-        files.iter().filter(|(path, _)| path.split('/').next_back() == Some("Cargo.toml"));
+    let is_manifest = |path: &str| {
+        // What compares us with others is no part of the house.
+        path.split('/').next_back() == Some("Cargo.toml") && !path.starts_with("peers/")
+    };
+    let manifests = files.iter().filter(|(path, _)| is_manifest(path));
 
     let mut violations = Vec::new();
     violations.extend(files.iter().flat_map(|(path, text)| machine_paths(path, text)));
@@ -96,8 +99,8 @@ fn machine_paths<'a>(path: &'a str, text: &'a str) -> impl Iterator<Item = Viola
 const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
-const ROOMIER: [(&str, usize); 4] =
-    [("core", 24), ("retry", 14), ("idempotency", 14), ("balance", 14)];
+const ROOMIER: [(&str, usize); 5] =
+    [("core", 26), ("retry", 14), ("idempotency", 14), ("balance", 14), ("shed", 17)];
 
 fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     let mut crates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -116,7 +119,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
         path: format!("crates/{library}/src/lib.rs"),
         line: 1,
         what: format!("{} public types ({})", types.len(), types.join(", ")),
-        rule: "a library crate has at most 12 (core 24; balance, idempotency, retry 14)",
+        rule: "a library crate has at most 12 (core 26; shed 17; balance, idempotency, retry 14)",
     };
     crates.into_iter().map(violation).collect()
 }

@@ -1,8 +1,8 @@
 //! A call on its way: to an endpoint, or waiting for one.
 
-use crate::{load::FAILURE, node::Node, set::Set};
+use crate::{load::FAILURE, node::Node, pick::Picked, set::Set};
 use bytes::Bytes;
-use cinchona_core::{BoxError, DOMAIN, Tried, Unsent, Verdict, status};
+use cinchona_core::{BoxError, DOMAIN, Deadline, Ticket, Tried, Unsent, Verdict, status};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -31,6 +31,7 @@ pin_project! {
     enum Way {
         Sent { #[pin] sent: Oneshot<Channel, Request<Body>>, flight: Option<Flight> },
         Waiting { waiting: Pin<Box<dyn Future<Output = Answer> + Send>> },
+        Rejected { unsent: Option<Unsent> },
     }
 }
 
@@ -50,8 +51,13 @@ struct Flight {
     set: Arc<Set>,
     node: Arc<Node>,
     began: Instant,
-    /// Whether its latency is known.
-    is_answered: bool,
+    /// When a timer of this client will end it.
+    deadline: Option<Deadline>,
+    /// What the endpoint's gate has given, until it is given back.
+    ticket: Option<Ticket>,
+    /// How long the head of the response took, once it is there.
+    took: Option<Duration>,
+    has_ended: bool,
 }
 
 /// How long a call waits for an endpoint that would recognise it.
@@ -60,37 +66,56 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 // === impl ResponseFuture ===
 
 impl ResponseFuture {
-    /// Sends a call to `node`.
+    /// Sends a call to the endpoint that was picked, or waits for another if its connection has
+    /// just gone.
     pub(crate) fn send(
         set: &Arc<Set>,
-        node: &Arc<Node>,
-        mut request: Request<Body>,
+        picked: Picked,
+        request: Request<Body>,
         now: Instant,
     ) -> Self {
-        let Some(channel) = node.channel() else { return Self::wait(set.clone(), request) };
+        let sent = Self::try_send(set, picked, request, now);
+        sent.unwrap_or_else(|request| Self::wait(set.clone(), request))
+    }
+
+    fn try_send(
+        set: &Arc<Set>,
+        picked: Picked,
+        mut request: Request<Body>,
+        now: Instant,
+    ) -> Result<Self, Request<Body>> {
+        let (channel, flight) = (picked.0.channel(), Flight::new(set, picked, &request, now));
+        let Some(channel) = channel else {
+            flight.returns();
+            return Err(request);
+        };
         if let Some(tried) = request.extensions().get::<Tried>().cloned() {
             if let Some(first) = tried.domain().filter(|_| !tried.is_empty()) {
                 request.headers_mut().insert(DOMAIN, first.clone());
             }
-            tried.add(node.id, node.domain().as_ref());
+            tried.add(flight.node.id, flight.node.domain().as_ref());
         }
-        node.load.begins();
-        let (set, node) = (set.clone(), node.clone());
-        let flight = Some(Flight { set, node, began: now, is_answered: false });
-        Self { way: Way::Sent { sent: channel.oneshot(request), flight } }
+        Ok(Self { way: Way::Sent { sent: channel.oneshot(request), flight: Some(flight) } })
+    }
+
+    /// No endpoint lets the call through.
+    pub(crate) const fn rejected(unsent: Unsent) -> Self {
+        Self { way: Way::Rejected { unsent: Some(unsent) } }
     }
 
     /// Waits for an endpoint that can be used, and sends the call to it.
-    pub(crate) fn wait(set: Arc<Set>, request: Request<Body>) -> Self {
+    pub(crate) fn wait(set: Arc<Set>, mut request: Request<Body>) -> Self {
         let waiting = Box::pin(async move {
             let mut changed = set.subscribe();
             let began = Instant::now();
             loop {
                 changed.mark_unchanged();
                 let now = Instant::now();
-                let node = set.pick(&request, now);
-                if let Some(node) = node.filter(|node| node.channel().is_some()) {
-                    return Self::send(&set, &node, request, now).await;
+                if let Some(picked) = set.pick(&request, now) {
+                    match Self::try_send(&set, picked?, request, now) {
+                        Ok(sent) => return sent.await,
+                        Err(unsent) => request = unsent,
+                    }
                 }
                 // Endpoints there are, but none that would recognise the call.
                 let patience = match set.choice.get().nodes.is_empty() {
@@ -114,6 +139,10 @@ impl Future for ResponseFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         match self.project().way.project() {
             WayProj::Waiting { waiting } => waiting.as_mut().poll(cx),
+            WayProj::Rejected { unsent } => {
+                let polled_again = || "polled after it had completed".into();
+                Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
+            }
             WayProj::Sent { sent, flight } => {
                 let outcome = ready!(sent.poll(cx)).map_err(BoxError::from);
                 let mut flight = flight.take();
@@ -122,7 +151,7 @@ impl Future for ResponseFuture {
                 }
                 Poll::Ready(outcome.map(|response| {
                     // What has ended with its head is counted.
-                    let flight = flight.filter(|_| status::code(response.headers()).is_none());
+                    let flight = flight.filter(|flight| !flight.has_ended);
                     response.map(|inner| ResponseBody { inner, flight })
                 }))
             }
@@ -139,11 +168,18 @@ impl fmt::Debug for ResponseFuture {
 // === impl Flight ===
 
 impl Flight {
+    fn new(set: &Arc<Set>, (node, ticket): Picked, request: &Request<Body>, now: Instant) -> Self {
+        node.load.begins();
+        let deadline = Deadline::of_attempt(request.headers(), now);
+        let set = set.clone();
+        Self { set, node, began: now, deadline, ticket, took: None, has_ended: false }
+    }
+
     /// The head of the response, or a failure, is there.
     fn answered(&mut self, outcome: &Result<Response<Body>, BoxError>) {
-        self.is_answered = true;
         let now = Instant::now();
         let took = now - self.began;
+        self.took = Some(took);
         let verdict = Verdict::of(outcome);
         if let Ok(response) = outcome {
             self.node.heard(response.headers());
@@ -162,31 +198,50 @@ impl Flight {
             }
         };
         self.node.load.record(took, now);
-        if verdict != Verdict::Ok {
-            self.ended(verdict.code());
+        let is_head = |head: &Response<Body>| status::code(head.headers()).is_none();
+        if verdict != Verdict::Ok || !outcome.as_ref().is_ok_and(is_head) {
+            self.ended(Some(verdict), now);
         }
     }
 
-    /// The call has ended with `code` (gRFC A50: whatever is not OK is a failure).
-    fn ended(&self, code: Code) {
-        let failures = self.node.tally.count(code == Code::Ok);
+    /// The call has ended, with this verdict where the endpoint is to be judged by it (gRFC A50:
+    /// whatever is not OK is a failure).
+    fn ended(&mut self, verdict: Option<Verdict>, now: Instant) {
+        self.has_ended = true;
+        if let (Some(gate), Some(ticket)) = (&self.node.gate, self.ticket.take()) {
+            let took = self.took.unwrap_or(now - self.began);
+            gate.leave(ticket, verdict, took, now);
+        }
+        let Some(verdict) = verdict else { return };
+        let failures = self.node.tally.count(verdict == Verdict::Ok);
         if failures > 0 {
             self.set.failed_in_a_row(&self.node, failures);
         }
+    }
+
+    /// It was not sent.
+    fn returns(mut self) {
+        self.took = Some(Duration::ZERO);
+        self.ended(None, self.began);
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         self.node.load.ends();
-        if !self.is_answered {
+        if self.has_ended {
+            return;
+        }
+        let now = Instant::now();
+        if self.took.is_none() {
             // Who gave up has waited for so long at least.
-            let now = Instant::now();
             let waited = now - self.began;
             if self.node.load.average() < waited {
                 self.node.load.record(waited, now);
             }
         }
+        let is_late = self.deadline.is_some_and(|deadline| deadline.is_why(now));
+        self.ended(is_late.then_some(Verdict::Deadline), now);
     }
 }
 
@@ -202,17 +257,15 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        let code = match &frame {
-            Some(Ok(frame)) => {
-                frame.trailers_ref().map(|trailers| status::code(trailers).unwrap_or(Code::Unknown))
-            }
-            Some(Err(status)) => Some(Verdict::of_error(status).code()),
-            None => Some(Code::Unknown),
+        let verdict = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().map(Verdict::of_trailers),
+            Some(Err(status)) => Some(Verdict::of_error(status)),
+            None => Some(Verdict::MaybeProcessed(Code::Unknown)),
         };
-        if let Some(code) = code
-            && let Some(flight) = this.flight.take()
+        if let Some(verdict) = verdict
+            && let Some(mut flight) = this.flight.take()
         {
-            flight.ended(code);
+            flight.ended(Some(verdict), Instant::now());
         }
         Poll::Ready(frame)
     }

@@ -19,6 +19,7 @@
 //!   not been sent to, if there is one.
 //! * A call with an `idempotency-key` is sent again only within the dedup domain that its first
 //!   attempt was sent to (`idempotency-domain`), or where that is not known to the same endpoint.
+//! * An endpoint whose gate is shut gets no calls ([`Options::gate`]): give it a circuit breaker.
 //! * [`OutlierDetection`] (gRFC A50) takes endpoints out that fail more than others. Where fewer
 //!   than half were left, all are used.
 //! * [`connect_lazy`] is for a single endpoint: at most one attempt to connect in 250 ms, however
@@ -61,7 +62,7 @@ pub use node::State;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
 
-use cinchona_core::{BoxError, Discover, Invalid, Rng, Target};
+use cinchona_core::{BoxError, Discover, Gate, Invalid, Rng, Target};
 use http::{Request, Response, Uri};
 use hyper::rt::{Read, Write};
 use set::{Set, Tasks};
@@ -103,11 +104,17 @@ pub struct Options {
     /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
     /// an empty name asks for the server as a whole. Default: not asked.
     pub health: Option<String>,
+    /// Makes the gate of each endpoint, such as a circuit breaker; calls go where they are let
+    /// through, and fail with `UNAVAILABLE` where that is nowhere. Default: none.
+    pub gate: Option<MakeGate>,
     /// Changes the endpoints that are connected: TLS, windows, origin.
     pub configure: Option<Arc<dyn Fn(Endpoint) -> Endpoint + Send + Sync>>,
     /// Where picks and jitter come from.
     pub rng: Rng,
 }
+
+/// Makes the gate of an endpoint.
+pub type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
 
 // === impl Balance ===
 
@@ -165,7 +172,8 @@ impl Service<Request<Body>> for Balance {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let now = Instant::now();
         match self.set.pick(&request, now) {
-            Some(node) => ResponseFuture::send(&self.set, &node, request, now),
+            Some(Ok(picked)) => ResponseFuture::send(&self.set, picked, request, now),
+            Some(Err(unsent)) => ResponseFuture::rejected(unsent),
             None => ResponseFuture::wait(self.set.clone(), request),
         }
     }
@@ -196,6 +204,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(5),
             keep_alive: Some((Duration::from_secs(20), Duration::from_secs(10))),
             health: None,
+            gate: None,
             configure: None,
             rng: Rng::from_os(),
         }

@@ -1,13 +1,13 @@
 //! One endpoint: its connection, its load, and whether it is to be used.
 
 use crate::{connect::Watched, load::Load, outlier::Tally, set::Set};
-use cinchona_core::{Backoff, BoxError, DOMAIN, Live, Rng, Target, error};
+use cinchona_core::{Backoff, BoxError, DOMAIN, Gate, Live, Rng, Target, Ticket, Unsent, error};
 use http::{HeaderMap, HeaderValue, Uri};
 use hyper::rt::{Read, Write};
 use std::{
     num::NonZeroU64,
     sync::{
-        Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
@@ -44,6 +44,7 @@ pub(crate) struct Node {
     pub(crate) load: Load,
     pub(crate) tally: Tally,
     pub(crate) is_ejected: AtomicBool,
+    pub(crate) gate: Option<Arc<dyn Gate>>,
     /// The dedup domain that its last response named.
     domain: Live<Option<HeaderValue>>,
     state: AtomicU8,
@@ -66,8 +67,9 @@ pub(crate) struct Connecting<C> {
 // === impl Node ===
 
 impl Node {
-    pub(crate) fn new(id: NonZeroU64, target: Target, set: Weak<Set>, now: Instant) -> Self {
+    pub(crate) fn new(id: NonZeroU64, target: Target, set: &Arc<Set>, now: Instant) -> Self {
         Self {
+            gate: set.options.gate.as_ref().map(|make| make(&target)),
             id,
             target,
             load: Load::new(now),
@@ -77,7 +79,7 @@ impl Node {
             state: AtomicU8::new(State::Idle as u8),
             channel: Live::new(None),
             last_error: Mutex::default(),
-            set,
+            set: Arc::downgrade(set),
         }
     }
 
@@ -101,6 +103,16 @@ impl Node {
         {
             self.domain.set(Some(domain.clone()));
         }
+    }
+
+    /// Whether its gate would let a call through.
+    pub(crate) fn is_open_to(&self, path: &str, now: Instant) -> bool {
+        self.gate.as_ref().is_none_or(|gate| gate.is_open_to(path, now))
+    }
+
+    /// Passes its gate, if it has one.
+    pub(crate) fn enter(&self, path: &str, now: Instant) -> Result<Option<Ticket>, Unsent> {
+        self.gate.as_ref().map(|gate| gate.enter(path, now)).transpose()
     }
 
     pub(crate) fn channel(&self) -> Option<Channel> {

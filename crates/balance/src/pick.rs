@@ -1,7 +1,7 @@
 //! Which endpoint is next.
 
 use crate::node::Node;
-use cinchona_core::{Rng, Tried};
+use cinchona_core::{Rng, Ticket, Tried, Unsent};
 use rand::RngExt;
 use std::sync::{
     Arc,
@@ -59,6 +59,26 @@ impl Choice {
     }
 }
 
+/// An endpoint, and what its gate has given.
+pub(crate) type Picked = (Arc<Node>, Option<Ticket>);
+
+/// The gate has shut in the meantime, or all are: any that is open, or when the first will be.
+fn enter_any(
+    nodes: &[Arc<Node>],
+    path: &str,
+    now: Instant,
+    mut unsent: Unsent,
+) -> Result<Picked, Unsent> {
+    for node in nodes {
+        match node.enter(path, now) {
+            Ok(ticket) => return Ok((node.clone(), ticket)),
+            Err(other) if other.retry_after() < unsent.retry_after() => unsent = other,
+            Err(_) => {}
+        }
+    }
+    Err(unsent)
+}
+
 // === impl Picking ===
 
 impl Picking {
@@ -68,15 +88,19 @@ impl Picking {
         Self { picker, turn, rng }
     }
 
-    /// One of them that was not tried, if there is one; else one that was.
+    /// One of them that lets the call through: that was not tried, if there is one; else one that
+    /// was.
     pub(crate) fn pick(
         &self,
         choice: &Choice,
         tried: Option<&Tried>,
+        path: &str,
         now: Instant,
-    ) -> Option<Arc<Node>> {
+    ) -> Option<Result<Picked, Unsent>> {
         let Choice { nodes, .. } = choice;
-        let fresh = |node: &Arc<Node>| tried.is_none_or(|tried| !tried.contains(node.id));
+        let open = |node: &Arc<Node>| node.is_open_to(path, now);
+        let fresh =
+            |node: &Arc<Node>| tried.is_none_or(|tried| !tried.contains(node.id)) && open(node);
         let picked = match self.picker {
             _ if nodes.len() < 2 => nodes.first(),
             Picker::PickFirst => nodes.iter().find(|node| fresh(node)),
@@ -87,7 +111,10 @@ impl Picking {
             Picker::PeakEwma => self.better_of_two(nodes, fresh, now),
         };
         let untried = || nodes.iter().find(|node| fresh(node));
-        picked.or_else(untried).or_else(|| nodes.first()).cloned()
+        let any = || nodes.iter().find(|node| open(node));
+        let node = picked.or_else(untried).or_else(any).or_else(|| nodes.first())?;
+        let entered = node.enter(path, now).map(|ticket| (node.clone(), ticket));
+        Some(entered.or_else(|unsent| enter_any(nodes, path, now, unsent)))
     }
 
     fn in_turn<'a>(&self, nodes: &'a [Arc<Node>]) -> &'a Arc<Node> {

@@ -4,7 +4,7 @@ use crate::{
     Options,
     node::{Connecting, FIRST_BACKOFF, Node, State},
     outlier::Ejection,
-    pick::{Choice, Picking},
+    pick::{Choice, Picked, Picking},
 };
 use cinchona_core::{
     Backoff, BoxError, Discover, IDEMPOTENCY_KEY, Jitter, Live, Target, Tried, Unsent,
@@ -75,19 +75,24 @@ impl Set {
         with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An endpoint for this call, if there is one.
-    pub(crate) fn pick(&self, request: &Request<Body>, now: Instant) -> Option<Arc<Node>> {
+    /// An endpoint that lets this call through, if there is one at all.
+    pub(crate) fn pick(
+        &self,
+        request: &Request<Body>,
+        now: Instant,
+    ) -> Option<Result<Picked, Unsent>> {
         let choice = self.choice.get();
         let tried = request.extensions().get::<Tried>();
         let must_be_recognised = tried
             .filter(|tried| !tried.is_empty() && request.headers().contains_key(IDEMPOTENCY_KEY));
+        let path = request.uri().path();
         let Some(tried) = must_be_recognised else {
-            return self.picking.pick(&choice, tried, now);
+            return self.picking.pick(&choice, tried, path, now);
         };
         // Rare: only attempts after the first look at all endpoints.
         let mut nodes = choice.nodes.clone();
         nodes.retain(|node| tried.would_recognise(node.id, node.domain().as_ref()));
-        self.picking.pick(&Choice::new(nodes), Some(tried), now)
+        self.picking.pick(&Choice::new(nodes), Some(tried), path, now)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
@@ -252,7 +257,7 @@ impl Set {
                 let (node, ejection) = old.remove(target).unwrap_or_else(|| {
                     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
                     let id = NonZeroU64::new(id).unwrap_or(NonZeroU64::MIN);
-                    let node = Node::new(id, target.clone(), Arc::downgrade(self), now);
+                    let node = Node::new(id, target.clone(), self, now);
                     let node = Arc::new(node);
                     fresh.push(node.clone());
                     (node, Ejection::default())

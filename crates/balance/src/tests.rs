@@ -12,6 +12,8 @@ use tokio::{
 use tonic::{Code, Status};
 use tower::{ServiceExt, service_fn};
 
+mod gates;
+
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 

@@ -36,6 +36,13 @@ impl Deadline {
         Ok(parse_timeout(request.headers())?.map(|timeout| Self::after(timeout, now)))
     }
 
+    /// When the attempt with these headers ends, if a timer will end it: what `grpc-timeout` gives
+    /// it from `now`, if that can be read.
+    pub fn of_attempt(headers: &HeaderMap, now: Instant) -> Option<Self> {
+        let timeout = parse_timeout(headers).ok().flatten()?;
+        Some(Self::after(timeout, now))
+    }
+
     /// `timeout` from `now`; a timeout too long for the clock is 30 years.
     pub fn after(timeout: Duration, now: Instant) -> Self {
         const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -50,6 +57,12 @@ impl Deadline {
     /// Whether there is nothing left at `now`.
     pub fn has_passed(self, now: Instant) -> bool {
         self.0 <= now
+    }
+
+    /// Whether who gives up at `now` does so because of it. Two clock readings and the header's
+    /// rounding lie between the timer and this, so a millisecond is allowed for.
+    pub fn is_why(self, now: Instant) -> bool {
+        self.has_passed(now + Duration::from_millis(1))
     }
 
     /// Writes what remains at `now` to `grpc-timeout`.

@@ -22,6 +22,11 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// the call, which it would not recognise.
 pub const DOMAIN: HeaderName = HeaderName::from_static("idempotency-domain");
 
+/// The response header of an answer that is less than what was asked for: `cached` (an earlier
+/// answer, with its [`age`](https://www.rfc-editor.org/rfc/rfc9111#section-5.1) in seconds),
+/// `default` or `alternate`, or whatever a service in trouble says of itself.
+pub const DEGRADED: HeaderName = HeaderName::from_static("degraded");
+
 /// An address that serves, and how much of the load it is meant for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {

@@ -1,6 +1,7 @@
 //! Errors: boxed at the seams, questioned along their `source()` chain.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, sync::OnceLock, time::Duration};
+use tonic::Status;
 
 /// Any error, as tower's layers pass it on.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -20,11 +21,24 @@ pub struct Invalid {
     allowed: &'static str,
 }
 
-/// A layer of the client had nowhere to send a call, or would not: so it was not processed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A layer of the client had nowhere to send a call, or would not: so it was not processed. Its
+/// `source()` is the `UNAVAILABLE` status.
+///
+/// ```
+/// use cinchona_core::Unsent;
+/// use std::time::Duration;
+///
+/// let unsent = Unsent::new("circuit breaker is open", Some(Duration::from_secs(3)));
+/// let status = tonic::Status::from_error(unsent.into());
+/// assert_eq!(status.code(), tonic::Code::Unavailable);
+/// assert_eq!(status.message(), "circuit breaker is open; worth trying again in 3.0s");
+/// ```
+#[derive(Debug)]
 pub struct Unsent {
-    message: String,
+    message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    // Made when it is asked for: refusing a call must cost next to nothing.
+    status: OnceLock<Status>,
 }
 
 // === impl Invalid ===
@@ -59,8 +73,8 @@ impl Error for Invalid {}
 
 impl Unsent {
     /// Why it was not sent, and when it is worth trying again, if that is known.
-    pub fn new(message: impl Into<String>, retry_after: Option<Duration>) -> Self {
-        Self { message: message.into(), retry_after }
+    pub fn new(message: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
+        Self { message: message.into(), retry_after, status: OnceLock::new() }
     }
 
     /// When it is worth trying again.
@@ -71,11 +85,19 @@ impl Unsent {
 
 impl fmt::Display for Unsent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match self.retry_after {
+            Some(wait) => write!(f, "; worth trying again in {wait:.1?}"),
+            None => Ok(()),
+        }
     }
 }
 
-impl Error for Unsent {}
+impl Error for Unsent {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.status.get_or_init(|| Status::unavailable(self.to_string())))
+    }
+}
 
 /// `error` and everything below it along `source()`, outermost first.
 pub fn chain<'a>(

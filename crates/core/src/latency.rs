@@ -54,9 +54,23 @@ impl Latency {
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
+    /// The quantile of those recorded since the last time this was asked, and how many they are;
+    /// they are forgotten.
+    pub fn take(&self) -> Option<(Duration, u64)> {
+        let take = |bucket: &AtomicU32| u64::from(bucket.swap(0, Ordering::Relaxed));
+        let counts: Vec<u64> = self.buckets.iter().map(take).collect();
+        self.current.store(0, Ordering::Relaxed);
+        let count = counts.iter().sum();
+        (count > 0).then(|| (Duration::from_micros(self.quantile_of(&counts)), count))
+    }
+
     fn work_out(&self) -> u64 {
         let counts: Vec<u64> =
             self.buckets.iter().map(|count| count.load(Ordering::Relaxed).into()).collect();
+        self.quantile_of(&counts)
+    }
+
+    fn quantile_of(&self, counts: &[u64]) -> u64 {
         let wanted = (counts.iter().sum::<u64>() as f64 * self.quantile).ceil() as u64;
         let mut seen = 0;
         let reached = |count: &u64| {
@@ -83,6 +97,16 @@ const fn upper_end(bucket: usize) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_was_taken_is_forgotten() {
+        let latency = Latency::new(0.9);
+        assert_eq!(latency.take(), None);
+        (1..=100).for_each(|millis| latency.record(Duration::from_millis(millis)));
+        let (quantile, count) = latency.take().unwrap();
+        assert!((90.0..=101.3).contains(&(quantile.as_secs_f64() * 1e3)), "{quantile:?}");
+        assert_eq!((count, latency.take(), latency.current()), (100, None, None));
+    }
 
     #[test]
     fn the_quantile_is_known_after_a_hundred_and_follows() {

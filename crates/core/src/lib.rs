@@ -10,6 +10,7 @@
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
 //! | [`Latency`] | how long answers take |
 //! | [`Target`], [`Discover`] | where a service is, and who finds out |
+//! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
 //! | [`Tried`] | the endpoints that a call was sent to |
 //! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`] | which methods may be executed twice, from the .proto |
@@ -24,6 +25,7 @@ pub mod code;
 pub mod deadline;
 mod endpoint;
 pub mod error;
+mod gate;
 mod inbound;
 mod latency;
 mod live;
@@ -37,12 +39,13 @@ mod verdict;
 
 pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
-pub use endpoint::{DOMAIN, Discover, IDEMPOTENCY_KEY, Target, Tried};
+pub use endpoint::{DEGRADED, DOMAIN, Discover, IDEMPOTENCY_KEY, Target, Tried};
 pub use error::{BoxError, Invalid, Unsent};
+pub use gate::{Gate, Ticket};
 pub use inbound::Inbound;
 pub use latency::Latency;
 pub use live::Live;
-pub use methods::{Methods, Safety};
+pub use methods::{Methods, Safety, is_of_the_server};
 pub use per_method::PerMethod;
 pub use replay::{Replay, ReplayBuffer};
 pub use rng::Rng;

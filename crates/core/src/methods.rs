@@ -39,6 +39,12 @@ pub enum Safety {
     Unknown,
 }
 
+/// Whether the method at `path` is of the server itself: health checks and reflection, which must
+/// answer when all else is in trouble.
+pub fn is_of_the_server(path: &str) -> bool {
+    ["/grpc.health.", "/grpc.reflection."].iter().any(|prefix| path.starts_with(prefix))
+}
+
 // === impl Methods ===
 
 impl Methods {

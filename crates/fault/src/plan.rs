@@ -1,7 +1,7 @@
 //! Which faults happen to a request: data, and a decision that depends on nothing but that data
 //! and the request.
 
-use cinchona_core::{Invalid, code, status::PREVIOUS_ATTEMPTS};
+use cinchona_core::{Invalid, code, is_of_the_server, status::PREVIOUS_ATTEMPTS};
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
 use tonic::Code;
@@ -47,9 +47,6 @@ pub(crate) struct Plan {
     pub(crate) fail: Option<When>,
 }
 
-/// The services that watch over a server rather than use it.
-const HEALTH: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
-
 /// By what a client, or a layer of it, names a call.
 const IDS: [&str; 2] = ["x-request-id", "idempotency-key"];
 
@@ -79,7 +76,7 @@ impl Faults {
 
     /// Whether a request to `path` may be hit at all.
     pub(crate) fn concern(&self, path: &str) -> bool {
-        let health = HEALTH.iter().any(|prefix| path.starts_with(prefix));
+        let health = is_of_the_server(path);
         let listed = self.paths.iter().any(|prefix| path.starts_with(&**prefix));
         (self.health_too || !health) && (self.paths.is_empty() || listed)
     }

@@ -1,0 +1,96 @@
+//! Gates of endpoints.
+
+use super::*;
+use cinchona_core::{Gate, Ticket, Unsent, Verdict, error};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicI64, Ordering},
+};
+
+/// Shut for some endpoints; counts who is inside.
+#[derive(Debug, Default)]
+struct Doors {
+    shut: Mutex<Vec<String>>,
+    inside: AtomicI64,
+    left: Mutex<Vec<Option<Verdict>>>,
+}
+
+#[derive(Debug)]
+struct Door(Arc<Doors>, String);
+
+impl Gate for Door {
+    fn is_open_to(&self, _: &str, _: Instant) -> bool {
+        !self.0.shut.lock().unwrap().contains(&self.1)
+    }
+
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
+        if !self.is_open_to(path, now) {
+            let wait = Duration::from_secs(self.1.len() as u64);
+            return Err(Unsent::new(format!("{} is shut", self.1), Some(wait)));
+        }
+        self.0.inside.fetch_add(1, Ordering::Relaxed);
+        Ok(Ticket(1, 2))
+    }
+
+    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, _: Duration, _: Instant) {
+        assert_eq!(ticket, Ticket(1, 2));
+        self.0.inside.fetch_sub(1, Ordering::Relaxed);
+        self.0.left.lock().unwrap().push(verdict);
+    }
+}
+
+fn gated(doors: &Arc<Doors>) -> Options {
+    let doors = doors.clone();
+    let gate = move |target: &Target| -> Arc<dyn Gate> {
+        Arc::new(Door(doors.clone(), target.uri.host().unwrap_or_default().to_owned()))
+    };
+    Options { gate: Some(Arc::new(gate)), picker: Picker::RoundRobin, ..Options::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_go_where_they_are_let_through() {
+    for picker in
+        [Picker::PeakEwma, Picker::RoundRobin, Picker::WeightedRoundRobin, Picker::PickFirst]
+    {
+        let (world, doors) = (World::of(3), Arc::new(Doors::default()));
+        doors.shut.lock().unwrap().push(name(0));
+        let balance = world.balance(Options { picker, ..gated(&doors) });
+        assert_eq!(calls(&balance, 60).await, [Code::Ok; 60]);
+        let attempts = world.attempts();
+        assert_eq!((attempts[0], attempts[1] + attempts[2]), (0, 60), "{picker:?}");
+        assert_eq!(doors.inside.load(Ordering::Relaxed), 0, "whoever entered has left");
+        assert_eq!(*doors.left.lock().unwrap(), [Some(Verdict::Ok); 60]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_are_shut_a_call_fails_at_once_and_says_which_opens_first() {
+    let (world, doors) = (World::of(2), Arc::new(Doors::default()));
+    let balance = world.balance(gated(&doors));
+    assert_eq!(call(&balance).await, Code::Ok);
+    doors.shut.lock().unwrap().extend([name(0), name(1)]);
+    let began = Instant::now();
+    let error = balance.clone().oneshot(request()).await.unwrap_err();
+    assert_eq!(Instant::now(), began);
+    assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
+    let unsent: &Unsent = error::find_cause(&*error).unwrap();
+    assert_eq!(unsent.retry_after(), Some(2 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_leaves_and_one_whose_time_was_over_has_failed() {
+    for (timeout_header, verdict) in [(None, None), (Some("1S"), Some(Verdict::Deadline))] {
+        let (world, doors) = (World::new([Answer::Hang]), Arc::new(Doors::default()));
+        let balance = world.balance(gated(&doors));
+        sleep(SECOND).await;
+        let mut request = request();
+        if let Some(value) = timeout_header {
+            request.headers_mut().insert("grpc-timeout", value.parse().unwrap());
+        }
+        let outcome = timeout(SECOND, balance.clone().oneshot(request)).await;
+        // Either this timer ends it, or that of tonic's channel.
+        assert!(outcome.is_err() || verdict.is_some(), "{outcome:?}");
+        assert_eq!(doors.inside.load(Ordering::Relaxed), 0);
+        assert_eq!(*doors.left.lock().unwrap(), [verdict]);
+    }
+}

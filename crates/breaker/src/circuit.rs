@@ -1,0 +1,263 @@
+//! One circuit: its state, the window of its rates, and who watches it.
+
+use crate::{
+    BreakerPolicy,
+    policy::Reason,
+    state::{Admission, Cell, Change, Kind, Limits, Outcome, Pass},
+    window::Sliding,
+};
+use cinchona_core::{Rng, Switch, Unsent, Verdict};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, time::Instant};
+
+/// A circuit of a breaker: of one endpoint, or of one method of it. Its clones are the same.
+///
+/// # Example
+///
+/// ```
+/// use cinchona_breaker::{BreakerLayer, BreakerPolicy, State};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let layer = BreakerLayer::new(BreakerPolicy::default());
+/// let circuit = layer.circuit("/calculator.Calculator/Add");
+/// let mut changes = circuit.watch();
+/// circuit.open();
+/// assert_eq!(circuit.state(), State::Isolated);
+/// changes.changed().await.unwrap();
+/// circuit.close();
+/// assert_eq!(*changes.borrow_and_update(), State::Closed);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Circuit(Arc<Inner>);
+
+/// The state of a circuit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Calls are let through.
+    #[default]
+    Closed,
+    /// Calls are rejected until it is time for a probe.
+    Open,
+    /// A few calls are let through as probes; how they end decides.
+    HalfOpen,
+    /// Calls are rejected until [`Circuit::close`].
+    Isolated,
+}
+
+struct Inner {
+    name: String,
+    policy: BreakerPolicy,
+    limits: Limits,
+    cell: Cell,
+    window: Option<Sliding>,
+    /// How often it has opened without having closed.
+    openings: AtomicU32,
+    rejected: AtomicU64,
+    began: Instant,
+    rng: Rng,
+    switch: Switch,
+    changes: watch::Sender<State>,
+}
+
+// === impl Circuit ===
+
+impl Circuit {
+    pub(crate) fn new(name: String, policy: BreakerPolicy, rng: Rng, switch: Switch) -> Self {
+        Self(Arc::new(Inner {
+            name,
+            policy,
+            limits: policy.limits(),
+            cell: Cell::new(),
+            window: policy.has_rates().then(|| Sliding::new(policy.window)),
+            openings: AtomicU32::new(0),
+            rejected: AtomicU64::new(0),
+            began: Instant::now(),
+            rng,
+            switch,
+            changes: watch::Sender::new(State::Closed),
+        }))
+    }
+
+    /// What it is the circuit of.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its state. An open one whose time has come stays open until a call asks.
+    pub fn state(&self) -> State {
+        self.0.cell.kind().into()
+    }
+
+    /// When the next probe is let through, while it is open.
+    pub fn next_probe_in(&self) -> Option<Duration> {
+        self.0.cell.remaining(self.0.millis(Instant::now())).map(Duration::from_millis)
+    }
+
+    /// How many calls it has rejected.
+    pub fn rejected(&self) -> u64 {
+        self.0.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Its state as it changes. Who looks rarely sees the latest only.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.0.changes.subscribe()
+    }
+
+    /// Rejects all calls until it is closed: for maintenance.
+    pub fn open(&self) {
+        self.force(Kind::Isolated);
+    }
+
+    /// Closes it, and forgets the failures so far.
+    pub fn close(&self) {
+        self.force(Kind::Closed);
+    }
+
+    fn force(&self, kind: Kind) {
+        if let Some(window) = &self.0.window {
+            window.clear();
+        }
+        self.0.openings.store(0, Ordering::Relaxed);
+        if self.0.cell.force(kind) != kind {
+            self.changed(Reason::ByHand, None);
+        }
+    }
+
+    pub(crate) fn would_admit(&self, now: impl Fn() -> Instant) -> bool {
+        self.0.cell.would_admit(&self.0.limits, || self.0.millis(now()))
+    }
+
+    /// Lets a call through, which must end with [`leave`](Self::leave).
+    pub(crate) fn enter(&self, now: impl Fn() -> Instant) -> Result<Pass, Unsent> {
+        match self.0.cell.admit(&self.0.limits, || self.0.millis(now())) {
+            Admission::Admitted(pass) => Ok(pass),
+            Admission::HalfOpened(pass) => {
+                self.changed(Reason::Waited, None);
+                Ok(pass)
+            }
+            Admission::Rejected(wait) => {
+                self.0.rejected.fetch_add(1, Ordering::Relaxed);
+                Err(Unsent::new("circuit breaker is open", wait.map(Duration::from_millis)))
+            }
+        }
+    }
+
+    /// A call has ended: how, how long its head took, and when.
+    pub(crate) fn leave(
+        &self,
+        pass: Pass,
+        verdict: Option<Verdict>,
+        took: impl FnOnce() -> Duration,
+        now: impl Fn() -> Instant,
+    ) {
+        let Inner { policy, limits, cell, window, .. } = &*self.0;
+        let mut outcome = verdict.map_or(Outcome::Ignored, |verdict| policy.outcome(verdict));
+        let mut tripped = None;
+        if outcome != Outcome::Ignored {
+            let is_slow = policy.slow.is_some_and(|slow| took() >= slow.after);
+            if let Some(window) = window
+                && cell.is_closed_since(pass)
+            {
+                let failed = outcome == Outcome::Failure;
+                let counts = window.record(failed, is_slow, || self.0.nanos(now()));
+                tripped = counts.and_then(|counts| policy.tripped(counts));
+            }
+            if is_slow && cell.kind() == Kind::HalfOpen {
+                outcome = Outcome::Failure;
+            }
+        }
+        match cell.leave(pass, outcome, limits, || self.until(now())) {
+            Change::Nothing => {}
+            Change::Opened(failures) => return self.opened(Reason::Consecutive, failures.into()),
+            Change::ProbeFailed => return self.opened(Reason::ProbeFailed, 1),
+            Change::Closed => {
+                if let Some(window) = window {
+                    window.clear();
+                }
+                self.0.openings.store(0, Ordering::Relaxed);
+                return self.changed(Reason::ProbeSucceeded, None);
+            }
+        }
+        if let Some((reason, calls)) = tripped
+            && cell.trip(pass, || self.until(now()))
+        {
+            self.opened(reason, calls);
+        }
+    }
+
+    /// Until when it stays open, in milliseconds.
+    fn until(&self, now: Instant) -> u64 {
+        let openings = self.0.openings.load(Ordering::Relaxed) + 1;
+        let delay = self.0.policy.backoff().delay(openings, &mut self.0.rng.draw());
+        self.0.millis(now + delay).max(1)
+    }
+
+    fn opened(&self, reason: Reason, calls: u64) {
+        self.0.openings.fetch_add(1, Ordering::Relaxed);
+        self.changed(reason, Some(calls));
+    }
+
+    /// Says so, once for each change.
+    fn changed(&self, reason: Reason, calls: Option<u64>) {
+        // Whoever comes last says what is the case last.
+        self.0.changes.send_if_modified(|told| {
+            let state = self.state();
+            std::mem::replace(told, state) != state
+        });
+        let (circuit, state, reason) = (self.name(), self.state(), reason.name());
+        let probe_in = self.next_probe_in();
+        tracing::info!(circuit, ?state, reason, calls, ?probe_in, "circuit breaker");
+    }
+
+    pub(crate) fn switch(&self) -> &Switch {
+        &self.0.switch
+    }
+
+    pub(crate) fn needs_latency(&self) -> bool {
+        self.0.policy.slow.is_some()
+    }
+}
+
+impl fmt::Debug for Circuit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, state, rejected) = (self.name(), self.state(), self.rejected());
+        f.debug_struct("Circuit")
+            .field("name", &name)
+            .field("state", &state)
+            .field("rejected", &rejected)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_nanos() as u64
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_millis() as u64
+    }
+}
+
+// === impl State ===
+
+impl From<Kind> for State {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Closed => Self::Closed,
+            Kind::Open => Self::Open,
+            Kind::HalfOpen => Self::HalfOpen,
+            Kind::Isolated => Self::Isolated,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The layer, and the circuits it has: one of its own, or one for each method or endpoint.
+
+use crate::{
+    BreakerPolicy, Circuit,
+    circuits::{Circuits, Settings},
+    state::Pass,
+};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Deadline, Gate, Mode, Rng, Switch, Unsent, Verdict, status};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::Code;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Applies [`Breaker`] to a service, or gives a balancer one for each of its endpoints.
+#[derive(Clone, Debug)]
+pub struct BreakerLayer {
+    settings: Arc<Settings>,
+    own: Arc<Circuits>,
+}
+
+/// Rejects calls to a service that fails.
+#[derive(Clone, Debug)]
+pub struct Breaker<S> {
+    inner: S,
+    circuits: Arc<Circuits>,
+}
+
+pin_project! {
+    /// The future of a [`Breaker`] call.
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: Calling<F>,
+        permit: Option<Permit>,
+    }
+}
+
+pin_project! {
+    #[project = CallingProj]
+    enum Calling<F> {
+        Rejected { unsent: Option<Unsent> },
+        Called { #[pin] future: F },
+    }
+}
+
+pin_project! {
+    /// A response body that is passed on as it is; how it ends counts.
+    pub struct ResponseBody<B> {
+        #[pin]
+        inner: B,
+        permit: Option<Permit>,
+    }
+}
+
+/// A call that was let through; dropped, it gives its place back.
+struct Permit {
+    circuit: Circuit,
+    pass: Pass,
+    /// When it began, where that matters, and when a timer will end it.
+    began: Option<Instant>,
+    deadline: Option<Deadline>,
+    took: Duration,
+}
+
+// === impl BreakerLayer ===
+
+impl BreakerLayer {
+    /// A circuit that opens and closes by `policy`.
+    pub fn new(policy: BreakerPolicy) -> Self {
+        Self::of(Settings {
+            name: "breaker".to_owned(),
+            policy,
+            per_method: false,
+            rng: Rng::from_os(),
+            switch: Switch::default(),
+            known: Mutex::default(),
+        })
+    }
+
+    fn of(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        Self { own: Circuits::new(&settings, settings.name.clone()), settings }
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let old = &*self.settings;
+        let mut settings = Settings {
+            name: old.name.clone(),
+            policy: old.policy,
+            per_method: old.per_method,
+            rng: old.rng.clone(),
+            switch: old.switch.clone(),
+            known: Mutex::default(),
+        };
+        change(&mut settings);
+        Self::of(settings)
+    }
+
+    /// Names it in logs and metrics, after the service that it is for. Default `breaker`.
+    pub fn with_name(self, name: impl Into<String>) -> Self {
+        self.changed(|settings| settings.name = name.into())
+    }
+
+    /// A circuit for each method, so that one which fails does not stop the others.
+    pub fn per_method(self) -> Self {
+        self.changed(|settings| settings.per_method = true)
+    }
+
+    /// Lets `switch` decide whether calls are rejected, only counted, or not watched.
+    pub fn with_switch(self, switch: Switch) -> Self {
+        self.changed(|settings| settings.switch = switch)
+    }
+
+    /// Draws the jitter from `rng`.
+    pub fn with_rng(self, rng: Rng) -> Self {
+        self.changed(|settings| settings.rng = rng)
+    }
+
+    /// A breaker of the same policy for the endpoint of this name, for a balancer to ask: with
+    /// `cinchona_balance::Options::gate`.
+    pub fn endpoint(&self, name: impl Into<String>) -> Arc<dyn Gate> {
+        Circuits::new(&self.settings, name.into())
+    }
+
+    /// The circuit of the layer itself for the method at `path`.
+    pub fn circuit(&self, path: &str) -> Circuit {
+        self.own.of(path).1
+    }
+
+    /// All circuits that have had a call, by name: of the layer itself and of its endpoints.
+    pub fn circuits(&self) -> Vec<Circuit> {
+        let known = self.settings.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = known.iter().filter_map(Weak::upgrade);
+        alive.flat_map(|circuits| circuits.all.get().circuits.clone()).collect()
+    }
+}
+
+impl<S> Layer<S> for BreakerLayer {
+    type Service = Breaker<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Breaker { inner, circuits: self.own.clone() }
+    }
+}
+
+// === impl Breaker ===
+
+impl<S, B, ResBody> Service<http::Request<B>> for Breaker<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<ResBody>>,
+    S::Error: Into<BoxError>,
+    ResBody: Body,
+{
+    type Response = http::Response<ResponseBody<ResBody>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    /// As the service below: who is rejected must not wait for others.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let mode = self.circuits.settings.switch.mode();
+        if mode == Mode::Off {
+            return ResponseFuture::called(self.inner.call(request), None);
+        }
+        let circuit = self.circuits.of(request.uri().path()).1;
+        let permit = match circuit.enter(Instant::now) {
+            Ok(pass) => Some(Permit::new(circuit, pass, &request)),
+            Err(_) if mode == Mode::Shadow => {
+                circuit.switch().count();
+                None
+            }
+            Err(unsent) => {
+                let state = Calling::Rejected { unsent: Some(unsent) };
+                return ResponseFuture { state, permit: None };
+            }
+        };
+        ResponseFuture::called(self.inner.call(request), permit)
+    }
+}
+
+// === impl Permit ===
+
+impl Permit {
+    fn new<B>(circuit: Circuit, pass: Pass, request: &http::Request<B>) -> Self {
+        let has_timeout = request.headers().contains_key(cinchona_core::deadline::GRPC_TIMEOUT);
+        let began = (has_timeout || circuit.needs_latency()).then(Instant::now);
+        let deadline = began.and_then(|now| Deadline::of_attempt(request.headers(), now));
+        Self { circuit, pass, began, deadline, took: Duration::ZERO }
+    }
+
+    /// The head of the response, or a failure, is there.
+    fn answered<B>(mut self, outcome: &Result<http::Response<B>, BoxError>) -> Option<Self> {
+        if self.circuit.needs_latency()
+            && let Some(began) = self.began
+        {
+            self.took = Instant::now() - began;
+        }
+        let verdict = Verdict::of(outcome);
+        let is_head = outcome.as_ref().is_ok_and(|head| status::code(head.headers()).is_none());
+        if verdict == Verdict::Ok && is_head {
+            return Some(self);
+        }
+        self.ended(verdict);
+        None
+    }
+
+    fn ended(mut self, verdict: Verdict) {
+        self.leave(Some(verdict));
+        // Its own end is no longer one that counts.
+        self.pass = Pass::of(u64::MAX);
+    }
+
+    fn leave(&self, verdict: Option<Verdict>) {
+        self.circuit.leave(self.pass, verdict, || self.took, Instant::now);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.pass == Pass::of(u64::MAX) {
+            return;
+        }
+        let Some(deadline) = self.deadline else { return self.leave(None) };
+        let now = Instant::now();
+        if let Some(began) = self.began.filter(|_| self.took.is_zero()) {
+            self.took = now - began;
+        }
+        self.leave(deadline.is_why(now).then_some(Verdict::Deadline));
+    }
+}
+
+// === impl ResponseFuture ===
+
+impl<F> ResponseFuture<F> {
+    const fn called(future: F, permit: Option<Permit>) -> Self {
+        Self { state: Calling::Called { future }, permit }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<http::Response<B>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<http::Response<ResponseBody<B>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let outcome = match this.state.project() {
+            CallingProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
+            CallingProj::Rejected { unsent } => {
+                let polled_again = || "polled after it had completed".into();
+                return Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)));
+            }
+        };
+        let permit = this.permit.take().and_then(|permit| permit.answered(&outcome));
+        Poll::Ready(outcome.map(|response| response.map(|inner| ResponseBody { inner, permit })))
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+// === impl ResponseBody ===
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
+        let verdict = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().map(Verdict::of_trailers),
+            Some(Err(error)) => Some(Verdict::of_error(&**error)),
+            None => Some(Verdict::MaybeProcessed(Code::Unknown)),
+        };
+        if let Some(verdict) = verdict
+            && let Some(permit) = this.permit.take()
+        {
+            permit.ended(verdict);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,299 @@
+//! What the latest calls came to: sliding windows of time and of count.
+//!
+//! A call that went well is one addition in a cell of its thread. What is in the window is worked
+//! out when a call went badly: only that can make a rate too high.
+
+use crate::policy::Window;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// What is in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) calls: u64,
+    pub(crate) failed: u64,
+    pub(crate) slow: u64,
+}
+
+/// A sliding window over calls.
+#[derive(Debug)]
+pub(crate) struct Sliding {
+    shards: Box<[Shard]>,
+    kind: Kind,
+}
+
+/// How many calls ever came to what, by [`Shard::index`]. They only grow: what is in the window is
+/// the difference to what they were when it began, so nothing is ever lost to a reset.
+type Sums = [u64; 4];
+
+/// The sums of some threads, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard([AtomicU64; 4]);
+
+#[derive(Debug)]
+enum Kind {
+    Time(Box<Slices>),
+    Count { size: u64, bad: Mutex<Bad> },
+}
+
+/// What the sums were when each of the latest slices of time began.
+#[derive(Debug)]
+struct Slices {
+    /// In nanoseconds.
+    slice: u64,
+    /// When the current slice ends, a multiple of `slice`.
+    ends: AtomicU64,
+    is_moving: AtomicBool,
+    /// By the number of the slice, modulo their count. One more than are in the window: a reader
+    /// must not see the next one being written.
+    starts: [[AtomicU64; 4]; SLICES as usize + 1],
+}
+
+/// The failed and slow calls among the latest. Only they take its lock.
+#[derive(Debug, Default)]
+struct Bad {
+    /// What all calls were when the window was last cleared.
+    base: u64,
+    /// The number of each call, and what it came to.
+    calls: VecDeque<(u64, u8)>,
+    failed: u64,
+    slow: u64,
+}
+
+const SLICES: u64 = 64;
+const SHARDS: usize = 8;
+const FAILED: u8 = 1;
+const SLOW: u8 = 2;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+}
+
+// === impl Sliding ===
+
+impl Sliding {
+    pub(crate) fn new(window: Window) -> Self {
+        let kind = match window {
+            Window::Time(window) => Kind::Time(Box::new(Slices::new(window))),
+            Window::Count(size) => Kind::Count { size: size.into(), bad: Mutex::default() },
+        };
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), kind }
+    }
+
+    /// Counts a call that ended at `at` nanoseconds; what is in the window now, if it went badly.
+    pub(crate) fn record(
+        &self,
+        failed: bool,
+        slow: bool,
+        at: impl FnOnce() -> u64,
+    ) -> Option<Counts> {
+        if let Kind::Time(slices) = &self.kind {
+            slices.move_to(at(), || self.sums());
+        }
+        let what = u8::from(failed) * FAILED + u8::from(slow) * SLOW;
+        let shard = &self.shards[SHARD.with(|shard| *shard)];
+        shard.0[usize::from(what)].fetch_add(1, Ordering::Relaxed);
+        (what != 0).then(|| self.counts(what))
+    }
+
+    /// Begins anew.
+    pub(crate) fn clear(&self) {
+        let sums = self.sums();
+        match &self.kind {
+            Kind::Time(slices) => slices.starts.iter().for_each(|start| write(start, sums)),
+            Kind::Count { bad, .. } => {
+                let base = sums.iter().sum();
+                *bad.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Bad { base, ..Bad::default() };
+            }
+        }
+    }
+
+    /// What is in the window, with a bad call that has just been added.
+    fn counts(&self, what: u8) -> Counts {
+        match &self.kind {
+            Kind::Time(slices) => {
+                let (sums, start) = (self.sums(), slices.start());
+                // Those who count at the same time may be seen in one and not in the other.
+                let [ok, failed, slow, both] =
+                    std::array::from_fn(|what| sums[what].saturating_sub(start[what]));
+                let calls = ok + failed + slow + both;
+                Counts { calls, failed: failed + both, slow: slow + both }
+            }
+            Kind::Count { size, bad } => {
+                let mut bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
+                let number = self.sums().iter().sum::<u64>().saturating_sub(bad.base);
+                bad.push(number, what, *size)
+            }
+        }
+    }
+
+    fn sums(&self) -> Sums {
+        self.shards
+            .iter()
+            .map(|shard| read(&shard.0))
+            .fold([0; 4], |sums, more| std::array::from_fn(|what| sums[what] + more[what]))
+    }
+}
+
+fn read(cells: &[AtomicU64; 4]) -> Sums {
+    std::array::from_fn(|what| cells[what].load(Ordering::Relaxed))
+}
+
+fn write(cells: &[AtomicU64; 4], sums: Sums) {
+    for (cell, sum) in cells.iter().zip(sums) {
+        cell.store(sum, Ordering::Relaxed);
+    }
+}
+
+// === impl Slices ===
+
+impl Slices {
+    fn new(window: Duration) -> Self {
+        let slice = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / SLICES;
+        Self {
+            slice,
+            ends: AtomicU64::new(slice),
+            is_moving: AtomicBool::new(false),
+            starts: std::array::from_fn(|_| Default::default()),
+        }
+    }
+
+    /// Begins the slices up to the one that `at` is in, unless another thread is at it.
+    fn move_to(&self, at: u64, sums: impl FnOnce() -> Sums) {
+        if at < self.ends.load(Ordering::Relaxed) || self.is_moving.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let (ends, sums) = (self.ends.load(Ordering::Relaxed), sums());
+        if at >= ends {
+            let (next, current) = (ends / self.slice, at / self.slice);
+            for slice in next.max(current.saturating_sub(SLICES))..=current {
+                write(&self.starts[(slice % (SLICES + 1)) as usize], sums);
+            }
+            self.ends.store((current + 1) * self.slice, Ordering::Release);
+        }
+        self.is_moving.store(false, Ordering::Release);
+    }
+
+    /// What the sums were when the window began, `SLICES - 1` before the current slice.
+    fn start(&self) -> Sums {
+        let current = self.ends.load(Ordering::Acquire) / self.slice - 1;
+        let first = current + 2; // modulo SLICES + 1
+        read(&self.starts[(first % (SLICES + 1)) as usize])
+    }
+}
+
+// === impl Bad ===
+
+impl Bad {
+    fn push(&mut self, number: u64, what: u8, size: u64) -> Counts {
+        self.calls.push_back((number, what));
+        self.add(what, 1);
+        while let Some(&(first, what)) = self.calls.front()
+            && first + size <= number
+        {
+            self.calls.pop_front();
+            self.add(what, -1);
+        }
+        Counts { calls: number.min(size), failed: self.failed, slow: self.slow }
+    }
+
+    fn add(&mut self, what: u8, sign: i64) {
+        let add = |sum: u64, is: bool| sum.saturating_add_signed(if is { sign } else { 0 });
+        self.failed = add(self.failed, what & FAILED != 0);
+        self.slow = add(self.slow, what & SLOW != 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// All calls, each time looked at from the first.
+    #[derive(Default)]
+    struct Naive(Vec<(u64, bool, bool)>);
+
+    impl Naive {
+        fn counts(&self, window: Window, at: u64) -> Counts {
+            let is_in = |index: usize, ended: u64| match window {
+                Window::Count(size) => index + size as usize >= self.0.len(),
+                Window::Time(time) => {
+                    let slice = time.as_nanos() as u64 / SLICES;
+                    at / slice - ended / slice < SLICES
+                }
+            };
+            let inside: Vec<_> =
+                self.0.iter().enumerate().filter(|(index, call)| is_in(*index, call.0)).collect();
+            let count = |is: fn(&(u64, bool, bool)) -> bool| {
+                inside.iter().filter(|(_, call)| is(call)).count() as u64
+            };
+            Counts {
+                calls: inside.len() as u64,
+                failed: count(|call| call.1),
+                slow: count(|call| call.2),
+            }
+        }
+    }
+
+    fn agrees(window: Window, calls: Vec<(u64, bool, bool, bool)>) {
+        let (sliding, mut naive, mut at) = (Sliding::new(window), Naive::default(), 0);
+        for (pause, failed, slow, clear) in calls {
+            at += pause;
+            if clear && pause % 8 == 0 {
+                sliding.clear();
+                naive.0.clear();
+            }
+            naive.0.push((at, failed, slow));
+            if let Some(counts) = sliding.record(failed, slow, || at) {
+                assert_eq!(counts, naive.counts(window, at), "at {at}");
+            } else {
+                assert!(!failed && !slow);
+            }
+        }
+    }
+
+    fn calls(longest: u64) -> impl Strategy<Value = Vec<(u64, bool, bool, bool)>> {
+        let pause = prop_oneof![4 => 0..longest / 50, 1 => 0..longest, 1 => Just(0)];
+        proptest::collection::vec((pause, any::<bool>(), any::<bool>(), any::<bool>()), 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_of_time_equals_the_naive_one(calls in calls(30_000_000)) {
+            agrees(Window::Time(Duration::from_millis(10)), calls);
+        }
+
+        #[test]
+        fn a_window_of_count_equals_the_naive_one(size in 1..100u32, calls in calls(1000)) {
+            agrees(Window::Count(size), calls);
+        }
+    }
+
+    #[test]
+    fn no_call_is_lost_between_threads() {
+        for window in [Window::Time(Duration::from_secs(1)), Window::Count(100_000)] {
+            let sliding = Sliding::new(window);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for at in 0..1000 {
+                            sliding.record(at % 2 == 0, false, || at);
+                        }
+                    });
+                }
+            });
+            let counts = sliding.record(true, true, || 1000);
+            assert_eq!(counts, Some(Counts { calls: 4001, failed: 2001, slow: 1 }), "{window:?}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What decides whether a call may be sent to an endpoint.
+
+use crate::{Unsent, Verdict};
+use std::{fmt, time::Duration};
+use tokio::time::Instant;
+
+/// Decides whether a call may be sent, and hears what became of it: the circuit breaker of an
+/// endpoint, for a balancer that knows nothing of breakers.
+///
+/// Whoever has entered leaves exactly once, also when the call is given up.
+pub trait Gate: fmt::Debug + Send + Sync {
+    /// Whether a call to `path` would be let through; nothing changes by asking.
+    fn is_open_to(&self, path: &str, now: Instant) -> bool;
+
+    /// Lets a call to `path` through.
+    ///
+    /// # Errors
+    /// Why not, and when it is worth trying again.
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent>;
+
+    /// The call has ended: its verdict, or `None` where it was given up for no fault of the
+    /// endpoint; how long the head of its response took; and when it ended.
+    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant);
+}
+
+/// What a [`Gate`] gives to a call that it lets through, and is given back. What the numbers mean
+/// is the gate's affair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(pub u32, pub u64);
