@@ -78,6 +78,7 @@ impl ResponseFuture {
         sent.unwrap_or_else(|request| Self::wait(set.clone(), request))
     }
 
+    #[expect(clippy::result_large_err, reason = "it is the request, which goes on")]
     fn try_send(
         set: &Arc<Set>,
         picked: Picked,
@@ -198,8 +199,14 @@ impl Flight {
             }
         };
         self.node.load.record(took, now);
-        let is_head = |head: &Response<Body>| status::code(head.headers()).is_none();
-        if verdict != Verdict::Ok || !outcome.as_ref().is_ok_and(is_head) {
+        let last = |head: &Response<Body>| status::code(head.headers()).is_some();
+        let is_last = outcome.as_ref().is_ok_and(last);
+        if let Ok(response) = outcome
+            && is_last
+        {
+            self.node.heard_last(response.headers(), now);
+        }
+        if verdict != Verdict::Ok || is_last {
             self.ended(Some(verdict), now);
         }
     }
@@ -265,7 +272,13 @@ impl HttpBody for ResponseBody {
         if let Some(verdict) = verdict
             && let Some(mut flight) = this.flight.take()
         {
-            flight.ended(Some(verdict), Instant::now());
+            let now = Instant::now();
+            if let Some(Ok(frame)) = &frame
+                && let Some(trailers) = frame.trailers_ref()
+            {
+                flight.node.heard_last(trailers, now);
+            }
+            flight.ended(Some(verdict), now);
         }
         Poll::Ready(frame)
     }

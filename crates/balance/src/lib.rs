@@ -20,6 +20,12 @@
 //! * A call with an `idempotency-key` is sent again only within the dedup domain that its first
 //!   attempt was sent to (`idempotency-domain`), or where that is not known to the same endpoint.
 //! * An endpoint whose gate is shut gets no calls ([`Options::gate`]): give it a circuit breaker.
+//! * [`Picker::WeightedRoundRobin`] weighs by utilization (gRFC A58, [`Utilization`]), as endpoints
+//!   report theirs with their answers: `endpoint-load-metrics-bin` in the trailers, an
+//!   `xds.data.orca.v3.OrcaLoadReport`. The weight is
+//!   `qps / (utilization + eps / qps * error_utilization_penalty)` and replaces [`Target::weight`];
+//!   an endpoint that has none gets the mean. While fewer than two have one that may be used,
+//!   [`Target::weight`] counts.
 //! * [`OutlierDetection`] (gRFC A50) takes endpoints out that fail more than others. Where fewer
 //!   than half were left, all are used.
 //! * [`connect_lazy`] is for a single endpoint: at most one attempt to connect in 250 ms, however
@@ -44,7 +50,8 @@
 //!
 //! # What it does not do
 //!
-//! It does not retry: a call on a connection that is lost fails, and is for the retry layer.
+//! It does not retry: a call on a connection that is lost fails, and is for the retry layer. It
+//! asks for no load reports out of band (`OpenRcaService`).
 
 mod connect;
 mod dns;
@@ -54,6 +61,7 @@ mod node;
 mod outlier;
 mod pick;
 mod set;
+mod utilization;
 
 pub use connect::{Down, Reconnect, Tcp, connect_lazy};
 pub use dns::Dns;
@@ -61,6 +69,7 @@ pub use flight::{ResponseBody, ResponseFuture};
 pub use node::State;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
+pub use utilization::Utilization;
 
 use cinchona_core::{BoxError, Discover, Gate, Invalid, Rng, Target};
 use http::{Request, Response, Uri};
@@ -88,6 +97,9 @@ pub struct Balance {
 pub struct Options {
     /// Which endpoint is next. Default: power of two choices over peak EWMA.
     pub picker: Picker,
+    /// How load reports make weights, for [`Picker::WeightedRoundRobin`]; the other pickers do not
+    /// look at them. Default: as in gRFC A58.
+    pub utilization: Utilization,
     /// When an endpoint is taken out. Default: never (both of gRPC's algorithms are off).
     pub outlier: OutlierDetection,
     /// If less than this share of the connected endpoints is not ejected, in percent, all are used.
@@ -114,7 +126,7 @@ pub struct Options {
 }
 
 /// Makes the gate of an endpoint.
-pub type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
+type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
 
 // === impl Balance ===
 
@@ -190,7 +202,8 @@ impl Options {
             return Err(Invalid::new("connect_timeout", "0s", "more than 0"));
         }
         let outlier = self.outlier.clone().checked()?;
-        Ok(Self { outlier, ..self })
+        let utilization = self.utilization.checked()?;
+        Ok(Self { outlier, utilization, ..self })
     }
 }
 
@@ -198,6 +211,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             picker: Picker::default(),
+            utilization: Utilization::default(),
             outlier: OutlierDetection::default(),
             panic_threshold: 50,
             patience: Duration::from_millis(1500),
@@ -215,6 +229,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("picker", &self.picker)
+            .field("utilization", &self.utilization)
             .field("outlier", &self.outlier)
             .field("patience", &self.patience)
             .field("health", &self.health)

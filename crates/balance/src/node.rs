@@ -1,6 +1,8 @@
 //! One endpoint: its connection, its load, and whether it is to be used.
 
-use crate::{connect::Watched, load::Load, outlier::Tally, set::Set};
+use crate::{
+    Picker, connect::Watched, load::Load, outlier::Tally, set::Set, utilization::Reported,
+};
 use cinchona_core::{Backoff, BoxError, DOMAIN, Gate, Live, Rng, Target, Ticket, Unsent, error};
 use http::{HeaderMap, HeaderValue, Uri};
 use hyper::rt::{Read, Write};
@@ -44,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) load: Load,
     pub(crate) tally: Tally,
     pub(crate) is_ejected: AtomicBool,
+    /// For the weighted picker only.
+    reported: Option<Reported>,
     pub(crate) gate: Option<Arc<dyn Gate>>,
     /// The dedup domain that its last response named.
     domain: Live<Option<HeaderValue>>,
@@ -68,7 +72,9 @@ pub(crate) struct Connecting<C> {
 
 impl Node {
     pub(crate) fn new(id: NonZeroU64, target: Target, set: &Arc<Set>, now: Instant) -> Self {
+        let is_weighted = set.options.picker == Picker::WeightedRoundRobin;
         Self {
+            reported: is_weighted.then(|| Reported::new(set.options.utilization, now)),
             gate: set.options.gate.as_ref().map(|make| make(&target)),
             id,
             target,
@@ -105,6 +111,18 @@ impl Node {
         }
     }
 
+    /// Hears of its load in the last headers of a call.
+    pub(crate) fn heard_last(&self, trailers: &HeaderMap, now: Instant) {
+        if let Some(reported) = &self.reported {
+            reported.hear(trailers, now);
+        }
+    }
+
+    /// Its weight by what it has reported, if that may be used.
+    pub(crate) fn weight(&self, now: Instant) -> Option<f64> {
+        self.reported.as_ref()?.weight(now)
+    }
+
     /// Whether its gate would let a call through.
     pub(crate) fn is_open_to(&self, path: &str, now: Instant) -> bool {
         self.gate.as_ref().is_none_or(|gate| gate.is_open_to(path, now))
@@ -125,9 +143,15 @@ impl Node {
 
     fn becomes(&self, state: State) {
         let before = self.state.swap(state as u8, Ordering::Relaxed);
-        if before != state as u8
-            && let Some(set) = self.set.upgrade()
+        if before == state as u8 {
+            return;
+        }
+        if state == State::Ready
+            && let Some(reported) = &self.reported
         {
+            reported.begins_anew();
+        }
+        if let Some(set) = self.set.upgrade() {
             tracing::debug!(endpoint = %self.target.uri, ?state, "connection state");
             set.refresh();
         }

@@ -1,6 +1,6 @@
 //! Which endpoint is next.
 
-use crate::node::Node;
+use crate::{node::Node, utilization};
 use cinchona_core::{Rng, Ticket, Tried, Unsent};
 use rand::RngExt;
 use std::sync::{
@@ -18,7 +18,9 @@ pub enum Picker {
     PeakEwma,
     /// One after the other.
     RoundRobin,
-    /// One after the other, each as often as its weight says.
+    /// One after the other, each as often as its weight says: by the load that the endpoints report
+    /// (gRFC A58, see [`Utilization`](crate::Utilization)), or while fewer than two do, by
+    /// [`Target::weight`](cinchona_core::Target::weight).
     WeightedRoundRobin,
     /// The first that can be used, in the order of the list.
     PickFirst,
@@ -48,13 +50,14 @@ const DRAWS: usize = 4;
 // === impl Choice ===
 
 impl Choice {
-    pub(crate) fn new(nodes: Vec<Arc<Node>>) -> Self {
-        let greatest = nodes.iter().map(|node| node.target.weight).max().unwrap_or(1).max(1);
-        let stride = |node: &Arc<Node>| {
-            let scaled = u64::from(node.target.weight.max(1)) * MOST / u64::from(greatest);
-            u16::try_from(scaled.max(1)).unwrap_or(u16::MAX)
-        };
-        let strides = nodes.iter().map(stride).collect();
+    /// As they are to be weighed now.
+    pub(crate) fn new(nodes: Vec<Arc<Node>>, now: Instant) -> Self {
+        let given = || nodes.iter().map(|node| f64::from(node.target.weight.max(1))).collect();
+        let weights = utilization::over_mean(nodes.iter().map(|node| node.weight(now)));
+        let weights: Vec<f64> = weights.unwrap_or_else(given);
+        let greatest = weights.iter().copied().fold(0.0, f64::max);
+        let stride = |weight: &f64| ((weight * MOST as f64 / greatest) as u16).max(1);
+        let strides = weights.iter().map(stride).collect();
         Self { nodes, strides }
     }
 }

@@ -1,7 +1,7 @@
 //! The endpoints of a client: found, connected, compared.
 
 use crate::{
-    Options,
+    Options, Picker,
     node::{Connecting, FIRST_BACKOFF, Node, State},
     outlier::Ejection,
     pick::{Choice, Picked, Picking},
@@ -56,6 +56,9 @@ pub(crate) struct Tasks(pub(crate) AbortHandle);
 /// Tells endpoints apart, also those of other balancers.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// As good as never, and no instant overflows by it.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 // === impl Set ===
 
 impl Set {
@@ -92,7 +95,7 @@ impl Set {
         // Rare: only attempts after the first look at all endpoints.
         let mut nodes = choice.nodes.clone();
         nodes.retain(|node| tried.would_recognise(node.id, node.domain().as_ref()));
-        self.picking.pick(&Choice::new(nodes), Some(tried), path, now)
+        self.picking.pick(&Choice::new(nodes, now), Some(tried), path, now)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
@@ -109,10 +112,19 @@ impl Set {
             // Where too many are ejected, the fault is likely to lie elsewhere: fail open.
             let panics = good * 100 < all * self.options.panic_threshold as usize;
             let nodes = ready().filter(|node| panics || sound(node)).cloned().collect();
-            self.choice.set(Choice::new(nodes));
+            self.choice.set(Choice::new(nodes, now));
             known.down_since = if all > 0 { None } else { known.down_since.or(Some(now)) };
         });
         self.changed.send_replace(());
+    }
+
+    /// Chooses among the same, by what they weigh now.
+    fn weigh(&self) {
+        // Known to none other meanwhile, so that no other choice is undone.
+        self.known(|_| {
+            let nodes = self.choice.get().nodes.clone();
+            self.choice.set(Choice::new(nodes, Instant::now()));
+        });
     }
 
     /// Whether a call without an endpoint is to wait until then, or to fail.
@@ -187,7 +199,7 @@ impl Set {
     }
 
     /// Finds endpoints, connects those that are new and lets go of those that have gone; compares
-    /// them at their interval.
+    /// them at their interval, and weighs them at theirs.
     pub(crate) async fn follow<C>(self: Arc<Self>, mut discover: impl Discover, connector: C)
     where
         C: Service<Uri> + Clone + Send + Sync + 'static,
@@ -199,6 +211,9 @@ impl Set {
         let set = Arc::downgrade(&self);
         let mut sweeps = interval(self.options.outlier.interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let is_weighted = self.options.picker == Picker::WeightedRoundRobin;
+        let mut weighings = interval(self.options.utilization.weight_update_period.min(YEAR));
+        weighings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         drop(self);
         let mut running: HashMap<Target, AbortHandle> = HashMap::new();
         let mut tasks = JoinSet::new();
@@ -209,6 +224,11 @@ impl Set {
                 _ = sweeps.tick() => {
                     let Some(set) = set.upgrade() else { return };
                     set.sweep();
+                    continue;
+                }
+                _ = weighings.tick(), if is_weighted => {
+                    let Some(set) = set.upgrade() else { return };
+                    set.weigh();
                     continue;
                 }
             };

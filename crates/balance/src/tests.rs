@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tower::{ServiceExt, service_fn};
 
 mod gates;
+mod utilization;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

@@ -76,6 +76,7 @@ impl ServiceConfig {
     pub fn balance(&self, options: Options) -> Options {
         Options {
             picker: self.picker.unwrap_or(options.picker),
+            utilization: self.utilization.unwrap_or(options.utilization),
             outlier: self.outlier_detection.clone().unwrap_or(options.outlier),
             health: self.health.clone().or(options.health),
             ..options

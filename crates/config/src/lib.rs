@@ -44,18 +44,21 @@
 //!
 //! # What it does not do
 //!
-//! It does not choose a load balancer, and it does not enforce message sizes: tonic's generated
-//! clients do (`max_encoding_message_size`, `max_decoding_message_size`). What it does not know, it
-//! does not check: load balancing, health checking and connection scaling are unknown fields to it.
-//! `perAttemptRecvTimeout`, which is not in gRFC A6, is read and not applied: an
-//! `AttemptTimeoutLayer` does that. Of a key that stands twice in one JSON object, the last counts.
+//! It does not enforce message sizes: tonic's generated clients do (`max_encoding_message_size`,
+//! `max_decoding_message_size`). What it does not know, it does not check: connection scaling is an
+//! unknown field to it, and so is every load balancing policy but `pick_first`, `round_robin`,
+//! `weighted_round_robin` and `outlier_detection_experimental`. In `weighted_round_robin`, an
+//! `enableOobLoadReport` that is true is refused: the balancer reads the reports that come with
+//! calls, and asks for no others. `perAttemptRecvTimeout`, which is not in gRFC A6, is read and not
+//! applied: an `AttemptTimeoutLayer` does that. Of a key that stands twice in one JSON object, the
+//! last counts.
 
 mod apply;
 mod parse;
 
 pub use apply::ATTEMPT_LIMIT;
 
-use cinchona_balance::{OutlierDetection, Picker};
+use cinchona_balance::{OutlierDetection, Picker, Utilization};
 use std::{fmt, time::Duration};
 use tonic::Code;
 
@@ -68,6 +71,9 @@ pub struct ServiceConfig {
     pub retry_throttling: Option<RetryThrottling>,
     /// `loadBalancingConfig`, or `loadBalancingPolicy`: how endpoints are picked.
     pub picker: Option<Picker>,
+    /// What `weighted_round_robin` says of load reports (gRFC A58), with the defaults for what it
+    /// does not say. A `weightUpdatePeriod` below 0.1 s is raised to that.
+    pub utilization: Option<Utilization>,
     /// `outlier_detection_experimental` around the picker (gRFC A50).
     pub outlier_detection: Option<OutlierDetection>,
     /// `healthCheckConfig.serviceName` (gRFC A17): the service whose health is asked for.

@@ -8,6 +8,7 @@ use crate::{
     Error, HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
     ServiceConfig,
 };
+use balancing::Balancing;
 use cinchona_core::code;
 use fields::{At, OBJECT, Report, number, thousandths, uint32};
 use serde_json::Value;
@@ -27,7 +28,8 @@ pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         methods.extend(method_entry(&entry, &mut report, &mut names));
     }
     let retry_throttling = retry_throttling(&root.field("retryThrottling"), &mut report);
-    let (picker, outlier_detection) = balancing::balancing(&root, &mut report);
+    let Balancing { picker, utilization, outlier_detection } =
+        balancing::balancing(&root, &mut report);
     let health = root.field("healthCheckConfig");
     let _ = health.read(&mut report, OBJECT, Value::as_object);
     let service = health.field("serviceName");
@@ -36,6 +38,7 @@ pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         methods,
         retry_throttling,
         picker,
+        utilization,
         outlier_detection,
         health,
     })

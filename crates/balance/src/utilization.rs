@@ -1,0 +1,192 @@
+//! Weights by how busy endpoints say that they are: gRFC A58, by the load report (ORCA) that comes
+//! with the trailers of a call.
+
+use cinchona_core::Invalid;
+use http::{HeaderMap, HeaderName};
+use prost::Message;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+
+/// How [`Picker::WeightedRoundRobin`](crate::Picker::WeightedRoundRobin) makes weights of load
+/// reports: the fields and defaults of gRFC A58.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Utilization {
+    /// How long an endpoint must have been reporting before its weight is used; begins anew with
+    /// each connection, and with the first report after its weight has expired. Default 10 s; 0 for
+    /// at once.
+    pub blackout_period: Duration,
+    /// A weight is not used once the last report is as old as this. Default 3 min; 0 for never
+    /// used.
+    pub weight_expiration_period: Duration,
+    /// How often the endpoints are weighed anew. Default 1 s; at least 100 ms.
+    pub weight_update_period: Duration,
+    /// What errors add to the utilization: this times errors per query. Default 1; 0 (errors do
+    /// not matter) or more.
+    pub error_utilization_penalty: f64,
+}
+
+/// What one endpoint has reported, without a lock: a report that another overwrites is one less.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    settings: Utilization,
+    began: Instant,
+    /// By the last report that gave one, as bits.
+    weight: AtomicU64,
+    /// Nanoseconds since `began` of that report; 0 before the first.
+    last: AtomicU64,
+    /// Likewise of the first since it was connected or its weight expired; 0 before that.
+    first: AtomicU64,
+}
+
+/// As much of `xds.data.orca.v3.OrcaLoadReport` as makes a weight.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Report {
+    #[prost(double, tag = "1")]
+    pub(crate) cpu_utilization: f64,
+    /// Queries per second.
+    #[prost(double, tag = "6")]
+    pub(crate) rps_fractional: f64,
+    /// Errors per second.
+    #[prost(double, tag = "7")]
+    pub(crate) eps: f64,
+    #[prost(double, tag = "9")]
+    pub(crate) application_utilization: f64,
+}
+
+/// The trailer that holds a report.
+const LOAD_METRICS: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
+
+/// No weight is above this times the mean, which bounds the rounds of a pick, or below that: as in
+/// gRPC C-core (`static_stride_scheduler.cc`).
+const MOST_OF_MEAN: f64 = 10.0;
+const LEAST_OF_MEAN: f64 = 0.01;
+
+/// The least `weight_update_period` of gRFC A58.
+const LEAST_PERIOD: Duration = Duration::from_millis(100);
+
+// === impl Utilization ===
+
+impl Utilization {
+    pub(crate) fn checked(self) -> Result<Self, Invalid> {
+        let Self { weight_update_period: period, error_utilization_penalty: penalty, .. } = self;
+        if period < LEAST_PERIOD {
+            let period = format!("{period:?}");
+            return Err(Invalid::new("weight_update_period", period, "at least 100ms"));
+        }
+        if !(penalty.is_finite() && penalty >= 0.0) {
+            return Err(Invalid::new("error_utilization_penalty", penalty, "0 or more, finite"));
+        }
+        Ok(self)
+    }
+
+    /// The weight of an endpoint that reports this, if it makes one.
+    fn weight(&self, report: &Report) -> Option<f64> {
+        let Report { cpu_utilization, rps_fractional: qps, eps, application_utilization } = *report;
+        let is_known = application_utilization > 0.0;
+        let utilization = if is_known { application_utilization } else { cpu_utilization };
+        // Not `utilization <= 0.0`: it may be NaN.
+        if !(utilization > 0.0 && qps > 0.0) {
+            return None;
+        }
+        let penalty = eps.max(0.0) / qps * self.error_utilization_penalty;
+        Some(qps / (utilization + penalty)).filter(|weight| weight.is_finite() && *weight > 0.0)
+    }
+}
+
+impl Default for Utilization {
+    fn default() -> Self {
+        Self {
+            blackout_period: Duration::from_secs(10),
+            weight_expiration_period: Duration::from_secs(180),
+            weight_update_period: Duration::from_secs(1),
+            error_utilization_penalty: 1.0,
+        }
+    }
+}
+
+// === impl Reported ===
+
+impl Reported {
+    pub(crate) fn new(settings: Utilization, now: Instant) -> Self {
+        let [weight, last, first] = [const { AtomicU64::new(0) }; 3];
+        Self { settings, began: now, weight, last, first }
+    }
+
+    /// The endpoint has a new connection: maybe it is another server, so the blackout begins anew.
+    pub(crate) fn begins_anew(&self) {
+        self.first.store(0, Ordering::Relaxed);
+    }
+
+    /// The last headers of a call; what is no report is ignored.
+    pub(crate) fn hear(&self, trailers: &HeaderMap, now: Instant) {
+        let Some(report) = Report::read(trailers) else { return };
+        let Some(weight) = self.settings.weight(&report) else { return };
+        let at = self.nanos(now).max(1);
+        if self.first.load(Ordering::Relaxed) == 0 || self.has_expired(at) {
+            self.first.store(at, Ordering::Relaxed);
+        }
+        self.weight.store(weight.to_bits(), Ordering::Relaxed);
+        // Whoever sees this report sees when the blackout began.
+        self.last.store(at, Ordering::Release);
+    }
+
+    /// The weight, if it may be used: neither expired nor within the blackout.
+    pub(crate) fn weight(&self, now: Instant) -> Option<f64> {
+        let at = self.nanos(now);
+        if self.has_expired(at) {
+            return None;
+        }
+        let blackout = self.settings.blackout_period;
+        let first = self.first.load(Ordering::Relaxed);
+        let is_proven = first != 0 && between(first, at) >= blackout;
+        (is_proven || blackout.is_zero())
+            .then(|| f64::from_bits(self.weight.load(Ordering::Relaxed)))
+    }
+
+    /// Whether there is no report, or the last is too old.
+    fn has_expired(&self, at: u64) -> bool {
+        let last = self.last.load(Ordering::Acquire);
+        last == 0 || between(last, at) >= self.settings.weight_expiration_period
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        (now - self.began).as_nanos() as u64
+    }
+}
+
+fn between(before: u64, at: u64) -> Duration {
+    Duration::from_nanos(at.saturating_sub(before))
+}
+
+// === impl Report ===
+
+impl Report {
+    /// By tonic's own decoder of base64.
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(LOAD_METRICS)?.clone();
+        let metadata = MetadataMap::from_headers(HeaderMap::from_iter([(LOAD_METRICS, value)]));
+        let bytes = metadata.get_bin(LOAD_METRICS.as_str())?.to_bytes().ok()?;
+        Self::decode(bytes).ok()
+    }
+}
+
+/// The weights of endpoints over their mean, which those get that have none; `None` where fewer
+/// than two have one (gRFC A58).
+pub(crate) fn over_mean(weights: impl Iterator<Item = Option<f64>>) -> Option<Vec<f64>> {
+    let weights: Vec<_> = weights.collect();
+    let count = weights.iter().flatten().count();
+    if count < 2 {
+        return None;
+    }
+    // Divided first, so that the sum of the greatest numbers is still one.
+    let mean: f64 = weights.iter().flatten().map(|weight| weight / count as f64).sum();
+    let over = |weight: f64| (weight / mean).clamp(LEAST_OF_MEAN, MOST_OF_MEAN);
+    Some(weights.into_iter().map(|weight| weight.map_or(1.0, over)).collect())
+}
+
+#[cfg(test)]
+mod tests;
