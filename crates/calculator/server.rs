@@ -7,11 +7,13 @@ use crate::{
     state::State,
 };
 use cinchona::{
-    core::{BoxError, PerMethod},
+    core::{BoxError, DEGRADED, Mode, PerMethod, Switch},
     deadline::ServerDeadlineLayer,
     fault::FaultLayer,
     idempotency::{DedupLayer, Guarantee, REQUEST_ID, Store},
+    shed::{RateLimitLayer, ShedLayer},
 };
+use http::HeaderValue;
 use prost::Message;
 use std::{any::Any, future::Future, io, net::SocketAddr, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,7 +23,9 @@ use tonic::{
     body::Body,
     transport::server::{Connected, Server, TcpIncoming},
 };
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use tower_http::{
+    catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer, trace::TraceLayer,
+};
 
 /// Makes a response of a panic's payload.
 pub type Panicked = fn(Box<dyn Any + Send>) -> http::Response<Body>;
@@ -29,6 +33,12 @@ pub type Panicked = fn(Box<dyn Any + Send>) -> http::Response<Body>;
 /// The layers that a server can be run with.
 #[derive(Clone, Debug)]
 pub struct Layers<S> {
+    /// What each caller may ask for.
+    pub quota: RateLimitLayer,
+    /// Turns away what is too much.
+    pub shed: ShedLayer,
+    /// What the server says of itself where its answers are less than they could be.
+    pub degraded: Option<HeaderValue>,
     /// Failures and delays.
     pub faults: FaultLayer,
     /// Recognises repeated calls.
@@ -48,6 +58,16 @@ pub fn dedup<S: Store + State>(store: S) -> DedupLayer<S> {
         .with_fragments(fragments)
 }
 
+impl<S: Store + State> Layers<S> {
+    /// These faults, recognised calls, and neither quota nor limit.
+    pub fn new(faults: FaultLayer, dedup: DedupLayer<S>) -> Self {
+        let off = || Switch::new(Mode::Off);
+        let quota = RateLimitLayer::default().with_switch(off());
+        let shed = ShedLayer::default().with_switch(off());
+        Self { quota, shed, degraded: None, faults, dedup }
+    }
+}
+
 /// Serves the calculator, its store, health and reflection on `incoming` until `shutdown`, then
 /// ends the calls that have begun.
 ///
@@ -64,7 +84,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { faults, dedup } = layers;
+    let Layers { quota, shed, degraded, faults, dedup } = layers;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CalculatorServer<Calculator<S>>>().await;
     health.set_serving::<StoreServer<Values<S>>>().await;
@@ -86,8 +106,14 @@ where
         .layer(TraceLayer::new_for_grpc().make_span_with(span))
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
         .layer(catching_panics())
+        // Before all that costs something: who is over its quota is told so, and no other pays.
+        .layer(quota)
+        // What is more than the server can do must not slow down the rest.
+        .layer(shed)
         // Drops the work that nobody waits for any more, and tells the handler how long it has.
         .layer(ServerDeadlineLayer::new())
+        // A caller can tell a full answer from what there is in bad times.
+        .layer(SetResponseHeaderLayer::if_not_present(DEGRADED, degraded))
         // What is injected looks as if the service had done it.
         .layer(faults)
         // Innermost: what fails above it after the service has answered is answered again.

@@ -5,7 +5,7 @@ use cinchona_core::{Gate, Live, Mode, Rng, Switch, Ticket, Unsent, Verdict};
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -24,15 +24,17 @@ pub(crate) struct Settings {
 /// The circuits of one service or endpoint: one, or one for each method.
 pub(crate) struct Circuits {
     pub(crate) settings: Arc<Settings>,
-    pub(crate) name: String,
-    pub(crate) all: Live<Known>,
+    name: String,
+    /// That of all methods, where they have none of their own.
+    one: OnceLock<Circuit>,
+    each: Live<Each>,
     adding: Mutex<()>,
 }
 
-/// In the order in which they were made; one alone is of all methods.
+/// A circuit for each method, in the order in which they were made.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    pub(crate) circuits: Vec<Circuit>,
+struct Each {
+    circuits: Vec<Circuit>,
     by_path: HashMap<Box<str>, u32>,
 }
 
@@ -43,27 +45,43 @@ const MOST_METHODS: usize = 1000;
 
 impl Circuits {
     pub(crate) fn new(settings: &Arc<Settings>, name: String) -> Arc<Self> {
-        let all = Live::new(Known::default());
-        let circuits =
-            Arc::new(Self { settings: settings.clone(), name, all, adding: Mutex::new(()) });
+        let circuits = Arc::new(Self {
+            settings: settings.clone(),
+            name,
+            one: OnceLock::new(),
+            each: Live::new(Each::default()),
+            adding: Mutex::new(()),
+        });
         let mut known = settings.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|circuits| circuits.strong_count() > 0);
         known.push(Arc::downgrade(&circuits));
         circuits
     }
 
+    /// Those that have had a call.
+    pub(crate) fn all(&self) -> Vec<Circuit> {
+        let each = self.each.get();
+        self.one.get().into_iter().chain(&each.circuits).cloned().collect()
+    }
+
+    /// The circuit of all methods, unless each has its own.
+    pub(crate) fn one(&self) -> Option<&Circuit> {
+        let one = || self.one.get_or_init(|| self.make(""));
+        (!self.settings.per_method).then(one)
+    }
+
     /// The circuit of the method at `path`, and its number.
     pub(crate) fn of(&self, path: &str) -> (u32, Circuit) {
-        self.find(path).unwrap_or_else(|| self.add(path))
+        match self.one() {
+            Some(one) => (0, one.clone()),
+            None => self.find(path).unwrap_or_else(|| self.add(path)),
+        }
     }
 
     fn find(&self, path: &str) -> Option<(u32, Circuit)> {
-        let known = self.all.get();
-        let index = match self.settings.per_method {
-            true => *known.by_path.get(path)?,
-            false => 0,
-        };
-        known.circuits.get(index as usize).map(|circuit| (index, circuit.clone()))
+        let each = self.each.get();
+        let index = *each.by_path.get(path)?;
+        Some((index, each.circuits[index as usize].clone()))
     }
 
     fn add(&self, path: &str) -> (u32, Circuit) {
@@ -71,27 +89,34 @@ impl Circuits {
         if let Some(found) = self.find(path) {
             return found;
         }
-        let Settings { policy, per_method, rng, switch, .. } = &*self.settings;
-        let mut known = Known::clone(&self.all.get());
-        let index = known.circuits.len().min(MOST_METHODS);
-        if index == known.circuits.len() {
-            let method = if *per_method { path } else { "" };
-            let name = format!("{}{method}", self.name);
-            known.circuits.push(Circuit::new(name, *policy, rng.clone(), switch.clone()));
+        let mut each = Each::clone(&self.each.get());
+        let index = each.circuits.len().min(MOST_METHODS);
+        if index == each.circuits.len() {
+            each.circuits.push(self.make(path));
         }
-        let found = (index as u32, known.circuits[index].clone());
-        if *per_method && index < MOST_METHODS {
-            known.by_path.insert(path.into(), found.0);
+        let found = (index as u32, each.circuits[index].clone());
+        if index < MOST_METHODS {
+            each.by_path.insert(path.into(), found.0);
         }
-        self.all.set(known);
+        self.each.set(each);
         found
+    }
+
+    fn make(&self, path: &str) -> Circuit {
+        let Settings { policy, rng, switch, .. } = &*self.settings;
+        Circuit::new(format!("{}{path}", self.name), *policy, rng.clone(), switch.clone())
     }
 }
 
 impl Gate for Circuits {
     fn is_open_to(&self, path: &str, now: Instant) -> bool {
-        self.settings.switch.mode() != Mode::Enforce
-            || self.find(path).is_none_or(|(_, circuit)| circuit.would_admit(|| now))
+        if self.settings.switch.mode() != Mode::Enforce {
+            return true;
+        }
+        match self.one() {
+            Some(one) => one.would_admit(|| now),
+            None => self.find(path).is_none_or(|(_, circuit)| circuit.would_admit(|| now)),
+        }
     }
 
     fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
@@ -99,11 +124,17 @@ impl Gate for Circuits {
         if mode == Mode::Off {
             return Ok(Ticket(u32::MAX, 0));
         }
-        let (index, circuit) = self.of(path);
-        match circuit.enter(|| now) {
+        let (index, entered) = match self.one() {
+            Some(one) => (0, one.enter(|| now)),
+            None => {
+                let (index, circuit) = self.of(path);
+                (index, circuit.enter(|| now))
+            }
+        };
+        match entered {
             Ok(pass) => Ok(Ticket(index, pass.number())),
             Err(_) if mode == Mode::Shadow => {
-                circuit.switch().count();
+                self.settings.switch.count();
                 Ok(Ticket(u32::MAX, 0))
             }
             Err(unsent) => Err(unsent),
@@ -112,14 +143,19 @@ impl Gate for Circuits {
 
     fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant) {
         let Ticket(index, pass) = ticket;
-        if let Some(circuit) = self.all.get().circuits.get(index as usize) {
-            circuit.leave(Pass::of(pass), verdict, || took, || now);
+        if index == u32::MAX {
+            return; // It was not asked for.
+        }
+        let leave = |circuit: &Circuit| circuit.leave(Pass::of(pass), verdict, || took, || now);
+        match self.one() {
+            Some(one) => leave(one),
+            None => leave(&self.each.get().circuits[index as usize]),
         }
     }
 }
 
 impl fmt::Debug for Circuits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.all.get().circuits).finish()
+        f.debug_list().entries(self.all()).finish()
     }
 }

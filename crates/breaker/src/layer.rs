@@ -6,7 +6,10 @@ use crate::{
     state::Pass,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Gate, Mode, Rng, Switch, Unsent, Verdict, status};
+use cinchona_core::{
+    BoxError, Deadline, Gate, Mode, Rng, Switch, Unsent, Verdict, deadline::GRPC_TIMEOUT, status,
+};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -141,7 +144,7 @@ impl BreakerLayer {
     pub fn circuits(&self) -> Vec<Circuit> {
         let known = self.settings.known.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = known.iter().filter_map(Weak::upgrade);
-        alive.flat_map(|circuits| circuits.all.get().circuits.clone()).collect()
+        alive.flat_map(|circuits| circuits.all()).collect()
     }
 }
 
@@ -195,7 +198,7 @@ where
 
 impl Permit {
     fn new<B>(circuit: Circuit, pass: Pass, request: &http::Request<B>) -> Self {
-        let has_timeout = request.headers().contains_key(cinchona_core::deadline::GRPC_TIMEOUT);
+        let has_timeout = request.headers().contains_key(&GRPC_TIMEOUT);
         let began = (has_timeout || circuit.needs_latency()).then(Instant::now);
         let deadline = began.and_then(|now| Deadline::of_attempt(request.headers(), now));
         Self { circuit, pass, began, deadline, took: Duration::ZERO }
@@ -208,11 +211,14 @@ impl Permit {
         {
             self.took = Instant::now() - began;
         }
-        let verdict = Verdict::of(outcome);
-        let is_head = outcome.as_ref().is_ok_and(|head| status::code(head.headers()).is_none());
-        if verdict == Verdict::Ok && is_head {
-            return Some(self);
-        }
+        let verdict = match outcome {
+            Ok(response) => match status::code(response.headers()) {
+                Some(Code::Ok) => Verdict::Ok,
+                None if response.status() == StatusCode::OK => return Some(self),
+                _ => Verdict::of_head(response),
+            },
+            Err(error) => Verdict::of_error(&**error),
+        };
         self.ended(verdict);
         None
     }

@@ -29,7 +29,7 @@ async fn compare() -> Result<(), BoxError> {
     let endpoint = Endpoint::from_shared(format!("http://{}", incoming.local_addr()?))?;
     let faults = cinchona::fault::FaultLayer::new(Default::default())?;
     let state = Memory::new();
-    let layers = server::Layers { faults, dedup: server::dedup(state.clone()) };
+    let layers = server::Layers::new(faults, server::dedup(state.clone()));
     tokio::spawn(serve(incoming, state, layers, pending()));
 
     let layers = Layers::from(Settings::default());

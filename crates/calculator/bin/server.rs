@@ -10,8 +10,10 @@ use cinchona::{
     idempotency::{MemoryStore, Store},
     redb::{Options, RedbStore},
     redis::RedisStore,
+    shed::{Limit, RateLimitLayer, ShedLayer},
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use http::HeaderValue;
 use humantime::{format_duration, parse_duration};
 use std::{
     fmt,
@@ -54,6 +56,20 @@ struct Args {
     #[arg(long, value_enum, default_value = "before")]
     fail_when: FailWhen,
 
+    /// How the server is: normal, degraded (it says so with each answer), or failure (it answers
+    /// nothing but UNAVAILABLE).
+    #[arg(long, value_enum, default_value = "normal")]
+    mode: Condition,
+
+    /// How many requests are in progress at once: a number, adaptive (as many as it can do), or
+    /// none for no limit. What is more waits for up to 100 ms, and is then turned away.
+    #[arg(long, value_name = "LIMIT", default_value = "none")]
+    limit: AtOnce,
+
+    /// How many requests each caller, by its address, may make in a second [default: no quota]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    quota: Option<u32>,
+
     /// The same seed gives the same faults.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -87,6 +103,17 @@ enum Place {
     None,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Condition {
+    Normal,
+    Degraded,
+    Failure,
+}
+
+/// The limit on requests in progress, if there is one.
+#[derive(Clone, Copy, Debug)]
+struct AtOnce(Option<Limit>);
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FailWhen {
     Before,
@@ -119,8 +146,9 @@ async fn main() -> ExitCode {
 }
 
 fn faults(args: &Args) -> Result<FaultLayer, Invalid> {
+    let fails = args.mode == Condition::Failure;
     FaultLayer::new(Faults {
-        failure_rate: args.failure_rate,
+        failure_rate: if fails { 1.0 } else { args.failure_rate },
         slow_rate: args.slow_rate,
         slow_delay: args.slow_delay,
         when: match args.fail_when {
@@ -174,7 +202,7 @@ async fn serve_over<S: Store + State>(
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
-    let layers = Layers { faults, dedup: dedup.clone() };
+    let layers = protected(args, Layers::new(faults, dedup.clone()))?;
 
     let (stop, stopped) = oneshot::channel();
     let serving = serve(incoming, store, layers, async { _ = stopped.await });
@@ -193,6 +221,20 @@ async fn serve_over<S: Store + State>(
     }
     tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.snapshot(), "stopped");
     Ok(())
+}
+
+/// The layers, with quota and limit.
+fn protected<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Layers<S>, Invalid> {
+    if args.mode == Condition::Degraded {
+        layers.degraded = Some(HeaderValue::from_static("service"));
+    }
+    if let Some(quota) = args.quota {
+        layers.quota = RateLimitLayer::new(quota, quota)?;
+    }
+    if let Some(limit) = args.limit.0 {
+        layers.shed = ShedLayer::new(limit)?;
+    }
+    Ok(layers)
 }
 
 /// Waits for SIGTERM or Ctrl-C.
@@ -224,6 +266,21 @@ impl Place {
             Self::Redis(url) => url.rsplit(['@', '/']).take(2).collect::<Vec<_>>().join(" "),
         };
         Some(place.escape_default().to_string())
+    }
+}
+
+impl FromStr for AtOnce {
+    type Err = &'static str;
+
+    fn from_str(limit: &str) -> Result<Self, Self::Err> {
+        match limit {
+            "none" => Ok(Self(None)),
+            "adaptive" => Ok(Self(Some(Limit::default()))),
+            number => match number.parse() {
+                Ok(limit) if limit > 0 => Ok(Self(Some(Limit::Fixed(limit)))),
+                _ => Err("is adaptive, none, or a number of at least 1"),
+            },
+        }
     }
 }
 

@@ -172,6 +172,7 @@ fn layers() -> Layers {
         timeout: Duration::from_secs(3),
         retry,
         rng: Rng::seeded(1),
+        ..Settings::default()
     });
     Layers { retry: layers.retry.with_budget(None), ..layers }
 }

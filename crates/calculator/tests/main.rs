@@ -57,7 +57,7 @@ fn scripted(
 fn calculator(faults: Faults) -> (Network, FaultLayer) {
     let (network, faults) = (Network::new(), FaultLayer::new(faults).unwrap());
     let state = Memory::new();
-    let layers = Layers { faults: faults.clone(), dedup: dedup(state.clone()) };
+    let layers = Layers::new(faults.clone(), dedup(state.clone()));
     tokio::spawn(serve(network.incoming(), state, layers, pending()));
     (network, faults)
 }

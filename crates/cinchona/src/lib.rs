@@ -5,14 +5,18 @@
 //! | `deadline` (default) | `deadline` | every call ends in time, and says `DEADLINE_EXCEEDED` |
 //! | `retry` (default) | `retry` | what can succeed is tried again, as gRPC defines it |
 //! | `balance` (default) | `balance` | many endpoints, or one whose restart is ridden out |
+//! | `breaker` | `breaker` | an endpoint that fails is left alone for a while |
 //! | `config` | `config` | gRPC's service config, put into a client that may be running |
+//! | `fallback` | `fallback` | a second answer: cached, static, or from elsewhere |
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
 //! | `redb`, `redis` | `redb`, `redis` | its stores in a file, and shared by replicas |
+//! | `shed` | `shed` | what is more than a server can do is turned away at once |
 //! | `full` | all of them | |
 //!
-//! The order of the layers, outermost first. Client: idempotency key, call deadline, retry, attempt
-//! timeout, channel. Server: deadline, fault, dedup, the service.
+//! The order of the layers, outermost first. Client: idempotency key, call deadline, fallback,
+//! bulkhead, retry, throttle, attempt timeout, balancer (breaker), channel. Server: quota, shed,
+//! deadline, fault, dedup, the service.
 //! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects.
 
 pub mod guide;
@@ -21,10 +25,14 @@ pub use cinchona_core as core;
 
 #[cfg(feature = "balance")]
 pub use cinchona_balance as balance;
+#[cfg(feature = "breaker")]
+pub use cinchona_breaker as breaker;
 #[cfg(feature = "config")]
 pub use cinchona_config as config;
 #[cfg(feature = "deadline")]
 pub use cinchona_deadline as deadline;
+#[cfg(feature = "fallback")]
+pub use cinchona_fallback as fallback;
 #[cfg(feature = "fault")]
 pub use cinchona_fault as fault;
 #[cfg(feature = "idempotency")]
@@ -35,3 +43,5 @@ pub use cinchona_redb as redb;
 pub use cinchona_redis as redis;
 #[cfg(feature = "retry")]
 pub use cinchona_retry as retry;
+#[cfg(feature = "shed")]
+pub use cinchona_shed as shed;

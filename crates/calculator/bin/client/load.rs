@@ -1,6 +1,6 @@
 //! `load`: calls at a rate, each at its time whatever becomes of the others.
 
-use crate::operation::Call;
+use crate::operation::{Call, degraded};
 use calculator::pb::BinaryOperation;
 use cinchona::{core::code, retry::Ledger};
 use clap::{Args, ValueEnum};
@@ -69,6 +69,7 @@ struct Seen {
     codes: BTreeMap<&'static str, u64>,
     errors: BTreeMap<String, u64>,
     attempts: u64,
+    degraded: u64,
 }
 
 /// The result, as JSON has it.
@@ -78,6 +79,7 @@ struct Report {
     succeeded: u64,
     failed: u64,
     attempts: u64,
+    degraded: u64,
     seconds: f64,
     rate: f64,
     latency_ms: BTreeMap<&'static str, f64>,
@@ -140,7 +142,10 @@ impl Load {
             sleep_until(began + due).await;
             let outcome = client.add(call.request(BinaryOperation { a: 1.0, b: 2.0 })?).await;
             let took = Instant::now() - (began + due);
-            lock(seen).note(took, outcome.as_ref().map(|response| response.extensions()));
+            let is_degraded = outcome.as_ref().is_ok_and(|answer| degraded(answer).is_some());
+            let mut seen = lock(seen);
+            seen.degraded += u64::from(is_degraded);
+            seen.note(took, outcome.as_ref().map(|response| response.extensions()));
         }
     }
 }
@@ -168,7 +173,7 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
 impl Seen {
     fn new() -> Result<Self, Status> {
         let took = Histogram::new(3).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Self { took, codes: BTreeMap::new(), errors: BTreeMap::new(), attempts: 0 })
+        Ok(Self { took, codes: BTreeMap::new(), errors: BTreeMap::new(), attempts: 0, degraded: 0 })
     }
 
     fn note(&mut self, took: Duration, outcome: Result<&Extensions, &Status>) {
@@ -176,7 +181,9 @@ impl Seen {
         let (code, ledger) = match outcome {
             Ok(extensions) => (tonic::Code::Ok, extensions.get::<Ledger>()),
             Err(status) => {
-                *self.errors.entry(status.message().to_owned()).or_default() += 1;
+                // What follows a semicolon is different each time.
+                let message = status.message().split(';').next().unwrap_or_default();
+                *self.errors.entry(message.to_owned()).or_default() += 1;
                 (status.code(), Ledger::of(status))
             }
         };
@@ -215,6 +222,7 @@ impl Seen {
             succeeded,
             failed,
             attempts: self.attempts,
+            degraded: self.degraded,
             seconds: took.as_secs_f64(),
             rate: calls as f64 / took.as_secs_f64(),
             latency_ms: QUANTILES.map(|(name, q)| (name, self.millis(q))).into(),
@@ -236,6 +244,9 @@ impl Report {
         );
         for (name, _) in QUANTILES {
             let _ = writeln!(text, "  {name:<6}{:>10.2} ms", self.latency_ms[name]);
+        }
+        if self.degraded > 0 {
+            let _ = writeln!(text, "\n{} answers were degraded", self.degraded);
         }
         text.push_str("\nstatus:\n");
         for (code, count) in &self.codes {

@@ -2,18 +2,21 @@
 
 mod load;
 mod operation;
+mod protect;
 
-use calculator::client::{Layers, Settings};
+use calculator::client::{self, Layers, Settings};
 use cinchona::{
     balance::{self, Balance, Picker},
     config::ServiceConfig,
-    core::{Invalid, Rng, Target, code},
+    core::{Invalid, Target, code},
+    deadline::AttemptTimeoutLayer,
     retry::{Backoff, Jitter, Ledger, RetryPolicy},
 };
 use clap::{Args, CommandFactory, Parser, error::ErrorKind};
 use http::Uri;
 use humantime::parse_duration;
 use operation::{Call, Operation};
+use protect::{Breaker, Fallback};
 use std::{
     fmt::Display,
     fs,
@@ -25,6 +28,7 @@ use std::{
     time::Duration,
 };
 use tonic::{Code, Status};
+use tower::Layer;
 use tracing_subscriber::EnvFilter;
 
 /// Asks a calculator server, and does not give up at the first fault.
@@ -53,6 +57,18 @@ struct Options {
     /// weighted:3,1 (a weight for each server) or pick-first
     #[arg(long, global = true, default_value = "p2c-ewma")]
     lb: Lb,
+
+    /// Leave a server alone for a while: after consecutive:N failures, by rate:RATE of failures or
+    /// slow:TIME:RATE of slow calls in a window:TIME or window:CALLS; at first for open:TIME; each
+    /// alone per-method; in shadow it only counts; separated by commas, or default [default: never]
+    #[arg(long, global = true, value_name = "RULES")]
+    breaker: Option<Breaker>,
+
+    /// What is answered where a call has failed that changes nothing: what alternate:HOST:PORT
+    /// says, the last answer to the same call (cached, or cached:TIME for how old), default:NUMBER;
+    /// separated by commas
+    #[arg(long, global = true, value_name = "ANSWERS")]
+    fallback: Option<Fallback>,
 
     /// How long one attempt may take, such as 250ms or 2s
     #[arg(long, global = true, default_value = "2s")]
@@ -104,7 +120,11 @@ struct Lb {
 }
 
 /// The servers as the options say.
-fn endpoints(options: &Options, config: Option<&ServiceConfig>) -> Result<Balance, String> {
+fn endpoints(
+    options: &Options,
+    config: Option<&ServiceConfig>,
+    layers: &Layers,
+) -> Result<Balance, String> {
     let Options { endpoints, lb, .. } = options;
     if !lb.weights.is_empty() && lb.weights.len() != endpoints.len() {
         let (weights, servers) = (lb.weights.len(), endpoints.len());
@@ -112,16 +132,19 @@ fn endpoints(options: &Options, config: Option<&ServiceConfig>) -> Result<Balanc
     }
     let weights = lb.weights.iter().copied().chain(iter::repeat(1));
     let target = |(address, weight): (&String, u32)| {
-        let uri: Uri = format!("http://{address}")
-            .parse()
-            .map_err(|error| format!("--endpoints {address}: {error}"))?;
+        let uri = uri("--endpoints", address)?;
         Ok(Target { uri, weight })
     };
     let targets: Vec<Target> =
         endpoints.iter().zip(weights).map(target).collect::<Result<_, String>>()?;
     let options = balance::Options { picker: lb.picker, ..balance::Options::default() };
     let options = config.map_or(options.clone(), |config| config.balance(options));
-    Balance::new(targets, options).map_err(|invalid| invalid.to_string())
+    client::endpoints(targets, layers, options).map_err(|invalid| invalid.to_string())
+}
+
+fn uri(option: &str, address: &str) -> Result<Uri, String> {
+    let uri = format!("http://{address}").parse();
+    uri.map_err(|error| format!("{option} {address}: {error}"))
 }
 
 /// What the file says, if there is one.
@@ -136,6 +159,21 @@ fn service_config(options: &Options) -> Result<Option<ServiceConfig>, String> {
 fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, String> {
     let settings = settings(options).map_err(|invalid| invalid.to_string())?;
     let mut layers = Layers::from(settings);
+    if let Some(breaker) = &options.breaker {
+        layers.breaker = breaker.layer();
+    }
+    if let Some(fallback) = &options.fallback {
+        let layer = fallback.layer(layers.fallback).map_err(|invalid| invalid.to_string())?;
+        layers.fallback = match &fallback.alternate {
+            None => layer,
+            Some(address) => {
+                let target = vec![Target::from(uri("--fallback alternate", address)?)];
+                let alternate = Balance::new(target, balance::Options::default());
+                let alternate = alternate.map_err(|invalid| invalid.to_string())?;
+                layer.with_alternate(AttemptTimeoutLayer::new(options.timeout).layer(alternate))
+            }
+        };
+    }
     if options.no_retry_budget {
         layers.retry = layers.retry.with_budget(None);
     }
@@ -158,8 +196,9 @@ async fn main() -> ExitCode {
     let usage =
         |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };
     let config = service_config(&options).unwrap_or_else(|error| usage(error));
-    let endpoints = endpoints(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
     let layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
+    let endpoints = endpoints(&options, config.as_ref(), &layers);
+    let endpoints = endpoints.unwrap_or_else(|error| usage(error));
     let call = Call::new(endpoints, layers, options.request_id);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,
@@ -179,7 +218,7 @@ fn settings(options: &Options) -> Result<Settings, Invalid> {
         .with_backoff(backoff)
         .with_codes(options.retry_on.iter().copied())?;
     let Options { deadline, timeout, .. } = *options;
-    Ok(Settings { deadline, timeout, retry, rng: Rng::from_os() })
+    Ok(Settings { deadline, timeout, retry, ..Settings::default() })
 }
 
 fn report(status: &Status) {

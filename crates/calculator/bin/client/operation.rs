@@ -9,7 +9,7 @@ use calculator::{
         calculator_client::CalculatorClient, store_client::StoreClient,
     },
 };
-use cinchona::{balance::Balance, idempotency::record::REPLAYED, retry::Ledger};
+use cinchona::{balance::Balance, core::DEGRADED, idempotency::record::REPLAYED, retry::Ledger};
 use clap::{Args, Subcommand};
 use std::{
     fmt::Display,
@@ -294,7 +294,20 @@ fn seen<T>(response: &Response<T>, value: i64) -> (i64, bool, usize) {
 
 fn answered<T>(response: Response<T>, print: impl FnOnce(T)) {
     report_retries(response.extensions());
+    if let Some(degraded) = degraded(&response) {
+        eprintln!("degraded: {degraded}");
+    }
     print(response.into_inner());
+}
+
+/// What the answer is instead of what was asked for, and how old.
+pub(crate) fn degraded<T>(response: &Response<T>) -> Option<String> {
+    let said = |name: &str| response.metadata().get(name)?.to_str().ok();
+    let degraded = said(DEGRADED.as_str())?;
+    Some(match said("age") {
+        Some(age) => format!("{degraded}, {age} s old"),
+        None => degraded.to_owned(),
+    })
 }
 
 /// A closed pipe is the reader's way of saying that it has seen enough.

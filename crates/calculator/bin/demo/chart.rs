@@ -64,6 +64,42 @@ pub(crate) fn attempts(entries: &[Entry]) -> String {
     })
 }
 
+pub(crate) const GREEN: RGBColor = RGBColor(60, 150, 80);
+pub(crate) const RED: RGBColor = RGBColor(200, 80, 70);
+
+/// A line, by its name, its points and its colour.
+pub(crate) type Line = (&'static str, Vec<(f64, f64)>, RGBColor);
+
+/// Lines from 0 on, with what the axes are.
+pub(crate) fn lines((x, y): (&str, &str), lines: &[Line]) -> String {
+    let most = |of: fn(&(f64, f64)) -> f64| {
+        lines.iter().flat_map(|(_, points, _)| points).map(of).fold(1.0, f64::max)
+    };
+    let (right, top) = (most(|point| point.0), most(|point| point.1) * 1.1);
+    let drawing = svg((900, 300), |area| {
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..right, 0.0..top)?;
+        chart.configure_mesh().x_desc(x).y_desc(y).light_line_style(TRANSPARENT).draw()?;
+        for (_, points, colour) in lines {
+            let style = colour.stroke_width(3);
+            chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+        }
+        Ok(())
+    });
+    let keys: Vec<Key> = lines.iter().map(|(name, _, colour)| (*name, *colour)).collect();
+    format!("<figure><figcaption>{}</figcaption>{drawing}</figure>", legend(&keys))
+}
+
+fn legend(keys: &[Key]) -> String {
+    keys.iter().fold(String::new(), |legend, (name, RGBColor(r, g, b))| {
+        legend + &format!("<i style='background:rgb({r},{g},{b})'></i>{name} ")
+    })
+}
+
 /// Horizontal bars, a band of height 1 for each entry, in the order of the table; and the legend.
 fn bars(
     entries: &[Entry],
@@ -104,8 +140,5 @@ fn bars(
         }
         Ok(())
     });
-    let legend = keys.iter().fold(String::new(), |legend, (name, RGBColor(r, g, b))| {
-        legend + &format!("<i style='background:rgb({r},{g},{b})'></i>{name} ")
-    });
-    format!("<figcaption>{legend}</figcaption>{drawing}")
+    format!("<figcaption>{}</figcaption>{drawing}", legend(keys))
 }

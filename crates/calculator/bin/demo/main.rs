@@ -2,6 +2,7 @@
 
 mod chart;
 mod endpoints;
+mod protection;
 mod report;
 mod run;
 mod scenario;

@@ -33,6 +33,9 @@ pub(crate) struct Study {
     pub(crate) answer: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) table: Vec<Vec<String>>,
+    /// For the page, where it says more than the table.
+    #[serde(skip)]
+    pub(crate) chart: String,
     pub(crate) expectation: &'static str,
     pub(crate) met: bool,
 }
@@ -85,7 +88,7 @@ impl Report {
             let mark = if *met { "met   " } else { "NOT MET" };
             let _ = writeln!(text, "{mark} {name}: {expectation}");
         }
-        for Study { question, answer, table, expectation, met } in &self.studies {
+        for Study { question, answer, table, expectation, met, .. } in &self.studies {
             let mark = if *met { "met   " } else { "NOT MET" };
             let _ = writeln!(text, "\n{question}\n  {answer}");
             for row in aligned(table).lines() {
@@ -110,7 +113,7 @@ impl Report {
             let _ = writeln!(text, "- [{mark}] **{name}**: {expectation}");
         }
         text.push_str("\n## Beyond the scenarios\n\n");
-        for Study { question, answer, table, expectation, met } in &self.studies {
+        for Study { question, answer, table, expectation, met, .. } in &self.studies {
             let mark = if *met { "x" } else { " " };
             let _ = writeln!(text, "- [{mark}] **{question}** {answer} Expected: {expectation}.");
             if !table.is_empty() {
@@ -133,12 +136,13 @@ impl Report {
             list
         });
         let studies = self.studies.iter().fold(String::new(), |mut list, study| {
-            let Study { question, answer, table, expectation, met } = study;
+            let Study { question, answer, table, chart, expectation, met } = study;
             let class = if *met { "met" } else { "unmet" };
             let table = if table.is_empty() { String::new() } else { tagged(table) };
             let _ = write!(
                 list,
-                "<li class={class}><b>{question}</b> {answer} Expected: {expectation}.{table}"
+                "<li class={class}><b>{question}</b> {answer} \
+                 Expected: {expectation}.{table}{chart}"
             );
             list
         });

@@ -30,7 +30,7 @@ use tower::{Service, ServiceExt};
 
 /// A calculator server, and the way to it.
 pub(crate) enum Site {
-    Loopback(Loopback),
+    Loopback(Box<Loopback>),
     Virtual(Network),
 }
 
@@ -56,12 +56,12 @@ impl Site {
         let mut site = Loopback {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             state: state.clone(),
-            layers: Layers { faults, dedup: dedup(state) },
+            layers: Layers::new(faults, dedup(state)),
             server: None,
             connects: Arc::default(),
         };
         site.start()?;
-        Ok(Self::Loopback(site))
+        Ok(Self::Loopback(site.into()))
     }
 
     /// A server in this runtime, whose clock is to be paused.
@@ -74,7 +74,7 @@ impl Site {
         let (network, state) = (Network::new(), Memory::new());
         network.set_latency(LATENCY);
         let dedup = dedup(state.clone()).with_switch(Switch::new(mode));
-        let layers = Layers { faults, dedup: dedup.clone() };
+        let layers = Layers::new(faults, dedup.clone());
         tokio::spawn(serve(network.incoming(), state, layers, pending()));
         (Self::Virtual(network), dedup)
     }
@@ -82,7 +82,8 @@ impl Site {
     /// A channel to the server; without `reconnect`, as tonic alone would connect it.
     pub(crate) fn channel(&self, reconnect: bool) -> Result<Channel, BoxError> {
         match self {
-            Self::Loopback(Loopback { addr, connects, .. }) => {
+            Self::Loopback(site) => {
+                let Loopback { addr, connects, .. } = &**site;
                 let connects = connects.clone();
                 let tcp = Tcp.map_request(move |uri| {
                     connects.fetch_add(1, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //! hedging does to the tail, and what retries do to effects. The client's layers are real; in the
 //! first two the server is a model.
 
-use crate::{endpoints, report::Study, site::Site};
+use crate::{endpoints, protection, report::Study, site::Site};
 use calculator::{
     client::{Layers, Settings, client},
     pb::{CounterRequest, Empty},
@@ -28,6 +28,9 @@ pub(crate) async fn run(seed: u64) -> Result<Vec<Study>, BoxError> {
         tail(seed).await?,
         effects(seed).await?,
         endpoints::slow(seed).await?,
+        protection::payment(seed).await?,
+        protection::overload(seed).await?,
+        protection::cascade(seed).await?,
     ])
 }
 
@@ -85,6 +88,7 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
             failures.len()
         ),
         table: Vec::new(),
+        chart: String::new(),
         expectation: "at most 1.1 attempts a call, and no failure later than 2 s after the return",
         met: ratio <= 1.1 && recovered <= Duration::from_secs(2),
     })
@@ -123,6 +127,7 @@ async fn tail(seed: u64) -> Result<Study, BoxError> {
             extra * 100.0
         ),
         table: Vec::new(),
+        chart: String::new(),
         expectation: "at least tenfold, for at most 2.5 %",
         met: hedged * 10 <= plain && extra <= 0.025,
     })
@@ -185,6 +190,7 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
             row("without dedup", bare, lost, 0),
             row("with dedup", exact, lost_too, replayed),
         ],
+        chart: String::new(),
         expectation: "without dedup too many, with it exactly 1,000",
         met: over > 0 && exact == CALLS as i32 && replayed > 0,
     })

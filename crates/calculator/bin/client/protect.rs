@@ -1,0 +1,188 @@
+//! What `--breaker` and `--fallback` say.
+
+use calculator::pb;
+use cinchona::{
+    breaker::{BreakerLayer, BreakerPolicy, Window},
+    core::{Invalid, Mode, Switch},
+    fallback::{Cache, FallbackLayer},
+};
+use humantime::parse_duration;
+use prost::Message;
+use std::{str::FromStr, time::Duration};
+
+/// When a server is left alone for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Breaker {
+    policy: BreakerPolicy,
+    per_method: bool,
+    shadow: bool,
+}
+
+/// What is answered where a call has failed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fallback {
+    cached: Option<Duration>,
+    value: Option<f64>,
+    /// An address.
+    pub(crate) alternate: Option<String>,
+}
+
+// === impl Breaker ===
+
+impl Breaker {
+    pub(crate) fn layer(&self) -> BreakerLayer {
+        let layer = BreakerLayer::new(self.policy);
+        let layer = if self.per_method { layer.per_method() } else { layer };
+        layer.with_switch(Switch::new(if self.shadow { Mode::Shadow } else { Mode::Enforce }))
+    }
+}
+
+impl FromStr for Breaker {
+    type Err = String;
+
+    /// `consecutive:3,rate:0.5,slow:2s:0.8,window:10s,open:5s,per-method,shadow`, each of them
+    /// optional; `default` for none.
+    fn from_str(said: &str) -> Result<Self, String> {
+        let mut policy = BreakerPolicy::default();
+        let (mut per_method, mut shadow, mut consecutive) = (false, false, None);
+        let mut has_rate = false;
+        for part in said.split(',') {
+            let invalid = |invalid: Invalid| invalid.to_string();
+            policy = match part.split_once(':') {
+                None if part == "default" => policy,
+                None if part == "per-method" => {
+                    per_method = true;
+                    policy
+                }
+                None if part == "shadow" => {
+                    shadow = true;
+                    policy
+                }
+                Some(("consecutive", failures)) => {
+                    consecutive = Some(number(part, failures)?);
+                    policy
+                }
+                Some(("rate", rate)) => {
+                    has_rate = true;
+                    policy.with_failure_rate(number(part, rate)?).map_err(invalid)?
+                }
+                Some(("slow", slow)) => {
+                    has_rate = true;
+                    let Some((after, rate)) = slow.split_once(':') else {
+                        return Err(format!("{part:?} is not slow:TIME:RATE"));
+                    };
+                    let (after, rate) = (time(part, after)?, number(part, rate)?);
+                    policy.with_slow_calls(after, rate).map_err(invalid)?
+                }
+                Some(("window", window)) => {
+                    let calls = window.parse().map(Window::Count);
+                    let window = calls.or_else(|_| time(part, window).map(Window::Time))?;
+                    policy.with_window(window).map_err(invalid)?
+                }
+                Some(("open", first)) => {
+                    let first = time(part, first)?;
+                    let longest = first.max(Duration::from_secs(120));
+                    policy.with_open_for(first, longest).map_err(invalid)?
+                }
+                _ => {
+                    return Err(format!(
+                        "{part:?} is none of default, consecutive:N, rate:RATE, slow:TIME:RATE, \
+                         window:TIME or window:CALLS, open:TIME, per-method and shadow"
+                    ));
+                }
+            };
+        }
+        // Whoever asks for a rate alone does not mean three in a row as well.
+        if consecutive.is_some() || has_rate {
+            let with = policy.with_consecutive_failures(consecutive);
+            policy = with.map_err(|invalid| invalid.to_string())?;
+        }
+        Ok(Self { policy, per_method, shadow })
+    }
+}
+
+// === impl Fallback ===
+
+impl Fallback {
+    pub(crate) fn layer(&self, mut layer: FallbackLayer) -> Result<FallbackLayer, Invalid> {
+        if let Some(max_age) = self.cached {
+            layer = layer.with_cache(Cache { max_age, ..Cache::default() })?;
+        }
+        if let Some(value) = self.value {
+            for method in ["Add", "Subtract", "Multiply", "Divide"] {
+                let answer = pb::Result { value }.encode_to_vec();
+                layer = layer.with_default("calculator.Calculator", method, answer)?;
+            }
+        }
+        Ok(layer)
+    }
+}
+
+impl FromStr for Fallback {
+    type Err = String;
+
+    /// `alternate:HOST:PORT,cached:5m,default:0`, each of them optional.
+    fn from_str(said: &str) -> Result<Self, String> {
+        let mut fallback = Self::default();
+        for part in said.split(',') {
+            match part.split_once(':') {
+                None if part == "cached" => fallback.cached = Some(Cache::default().max_age),
+                Some(("cached", age)) => fallback.cached = Some(time(part, age)?),
+                Some(("default", value)) => fallback.value = Some(number(part, value)?),
+                Some(("alternate", address)) => fallback.alternate = Some(address.to_owned()),
+                _ => {
+                    return Err(format!(
+                        "{part:?} is none of cached, cached:TIME, default:NUMBER and \
+                         alternate:HOST:PORT"
+                    ));
+                }
+            }
+        }
+        Ok(fallback)
+    }
+}
+
+fn number<T: FromStr>(part: &str, number: &str) -> Result<T, String> {
+    number.parse().map_err(|_| format!("{part:?}: {number:?} is no number that fits"))
+}
+
+fn time(part: &str, time: &str) -> Result<Duration, String> {
+    parse_duration(time).map_err(|error| format!("{part:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breaker_is_what_was_said() {
+        let said: Breaker = "rate:0.5,window:100,open:1s,per-method,shadow".parse().unwrap();
+        let expected = BreakerPolicy::default()
+            .with_consecutive_failures(None)
+            .and_then(|policy| policy.with_failure_rate(0.5))
+            .and_then(|policy| policy.with_window(Window::Count(100)))
+            .and_then(|policy| policy.with_open_for(Duration::from_secs(1), 120 * SECOND))
+            .unwrap();
+        assert_eq!((said.policy, said.per_method, said.shadow), (expected, true, true));
+        assert_eq!("default".parse::<Breaker>().unwrap().policy, BreakerPolicy::default());
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (said, error) in [
+            ("", "\"\" is none of default"),
+            ("consecutive:0", "consecutive_failures: 0 is not allowed"),
+            ("rate:2", "failure_rate: 2 is not allowed"),
+            ("slow:2s", "\"slow:2s\" is not slow:TIME:RATE"),
+            ("window:1ms", "window: 1ms is not allowed"),
+            ("open:x", "\"open:x\": "),
+        ] {
+            let refused = said.parse::<Breaker>().unwrap_err();
+            assert!(refused.starts_with(error), "{said}: {refused}");
+        }
+        assert!("cached:x".parse::<Fallback>().unwrap_err().starts_with("\"cached:x\""));
+        assert!("other".parse::<Fallback>().unwrap_err().contains("is none of cached"));
+    }
+}

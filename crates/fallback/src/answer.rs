@@ -1,0 +1,187 @@
+//! An answer that was read to its end, and the marks of one that is not live.
+
+use crate::body::{End, FallbackBody, Frames};
+use bytes::Bytes;
+use cinchona_core::{BoxError, DEGRADED, Verdict, status};
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode, Version,
+    header::{AGE, CONTENT_TYPE},
+    response::Parts,
+};
+use http_body::Body;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tonic::Status;
+
+/// An answer that can be given as often as it is needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) headers: HeaderMap,
+    /// With its gRPC frame.
+    pub(crate) message: Bytes,
+    pub(crate) trailers: HeaderMap,
+}
+
+/// Where a second answer is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Alternate,
+    Cached { age: Duration },
+    Default,
+}
+
+/// A response whose body is being read.
+#[derive(Debug)]
+pub(crate) struct Reading<B> {
+    head: Option<Parts>,
+    frames: Frames,
+    room: usize,
+    // So that it can be handed on where it is found to be too large.
+    body: Option<Pin<Box<B>>>,
+}
+
+/// A response that was read as far as it may be.
+pub(crate) struct Read<B> {
+    head: Parts,
+    frames: Frames,
+    end: End<B>,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// An answer of ours with `message`, in its frame.
+    pub(crate) fn of(message: Bytes) -> Self {
+        let grpc = HeaderValue::from_static("application/grpc");
+        let ok = HeaderValue::from_static("0");
+        Self {
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, grpc)]),
+            message,
+            trailers: HeaderMap::from_iter([(Status::GRPC_STATUS, ok)]),
+        }
+    }
+
+    pub(crate) fn play<B>(&self, source: Source) -> Response<FallbackBody<B>> {
+        let Self { headers, message, trailers } = self.clone();
+        let body = FallbackBody::played([message].into(), End::Trailers(trailers));
+        let mut response = Response::new(body);
+        *response.version_mut() = Version::HTTP_2;
+        *response.headers_mut() = headers;
+        source.mark(response.headers_mut());
+        response
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Alternate => "alternate",
+            Self::Cached { .. } => "cached",
+            Self::Default => "default",
+        }
+    }
+
+    /// In whole seconds (RFC 9111, 5.1).
+    pub(crate) const fn age(self) -> Option<u64> {
+        match self {
+            Self::Cached { age } => Some(age.as_secs()),
+            Self::Alternate | Self::Default => None,
+        }
+    }
+
+    pub(crate) fn mark(self, headers: &mut HeaderMap) {
+        headers.insert(DEGRADED, HeaderValue::from_static(self.name()));
+        if let Some(age) = self.age() {
+            headers.insert(AGE, HeaderValue::from(age));
+        }
+    }
+}
+
+// === impl Reading ===
+
+impl<B> Reading<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// Reads `response` up to `most` bytes, unless its head says it all.
+    pub(crate) fn of(response: Response<B>, most: usize) -> Result<Self, Response<B>> {
+        if status::code(response.headers()).is_some() || response.status() != StatusCode::OK {
+            return Err(response);
+        }
+        let (head, body) = response.into_parts();
+        let body = Some(Box::pin(body));
+        Ok(Self { head: Some(head), frames: Frames::new(), room: most, body })
+    }
+
+    /// To be polled until it is ready, and not again.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Read<B>>> {
+        let end = loop {
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            let frame = match ready!(body.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => break End::Error(error.into()),
+                None => break End::Nothing,
+            };
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => match frame.into_trailers() {
+                    Ok(trailers) => break End::Trailers(trailers),
+                    Err(_) => continue,
+                },
+            };
+            let room = self.room.checked_sub(data.len());
+            self.frames.push_back(data);
+            match (room, self.body.take_if(|_| room.is_none())) {
+                (_, Some(rest)) => break End::Rest(rest),
+                (room, None) => self.room = room.unwrap_or(0),
+            }
+        };
+        self.body = None;
+        let frames = std::mem::take(&mut self.frames);
+        Poll::Ready(self.head.take().map(|head| Read { head, frames, end }))
+    }
+}
+
+// === impl Read ===
+
+impl<B> Read<B> {
+    /// What the answer means; `None` where it was too large to be read to its end.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        match &self.end {
+            End::Trailers(trailers) => Some(Verdict::of_trailers(trailers)),
+            End::Error(error) => Some(Verdict::of_error(&**error)),
+            // A tonic client takes a message without trailers for an answer; so must we.
+            End::Nothing if !self.frames.is_empty() => Some(Verdict::Ok),
+            End::Nothing => Some(Verdict::of_trailers(&HeaderMap::new())),
+            End::Rest(_) => None,
+        }
+    }
+
+    /// The answer, if it is one whole message, and is not itself degraded. Copied, as its bytes
+    /// are a part of a larger buffer of the connection.
+    pub(crate) fn to_answer(&self) -> Option<Answer> {
+        let End::Trailers(trailers) = &self.end else { return None };
+        if self.head.headers.contains_key(DEGRADED) {
+            return None;
+        }
+        let mut message = Vec::with_capacity(self.frames.iter().map(Bytes::len).sum());
+        self.frames.iter().for_each(|frame| message.extend_from_slice(frame));
+        let [_, a, b, c, d, ref rest @ ..] = message[..] else { return None };
+        if u32::from_be_bytes([a, b, c, d]) as usize != rest.len() {
+            return None;
+        }
+        let headers = self.head.headers.clone();
+        Some(Answer { headers, message: message.into(), trailers: trailers.clone() })
+    }
+
+    /// The response, as if it had not been read.
+    pub(crate) fn into_response(self) -> Response<FallbackBody<B>> {
+        Response::from_parts(self.head, FallbackBody::played(self.frames, self.end))
+    }
+}

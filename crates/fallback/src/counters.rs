@@ -1,0 +1,82 @@
+//! How often there was a second answer, and how much is kept for one.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// The counters of a [`FallbackLayer`](crate::FallbackLayer), shared by its clones and services.
+#[derive(Clone, Debug, Default)]
+pub struct Counters(Arc<Cells>);
+
+/// What the counters said at one moment. Only calls that may be given a second answer count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Calls that were given an earlier answer.
+    pub served_cached: u64,
+    /// Calls that were given the default of their method.
+    pub served_default: u64,
+    /// Calls that the alternate answered.
+    pub served_alternate: u64,
+    /// Calls that failed, as there was no second answer.
+    pub none: u64,
+    /// Answers that are kept now.
+    pub kept_entries: u64,
+    /// Bytes that they take, with the requests they answer.
+    pub kept_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Cells {
+    pub(crate) served_cached: Cell,
+    pub(crate) served_default: Cell,
+    pub(crate) served_alternate: Cell,
+    pub(crate) none: Cell,
+    pub(crate) kept_entries: Cell,
+    pub(crate) kept_bytes: Cell,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Cell(AtomicU64);
+
+// === impl Counters ===
+
+impl Counters {
+    /// What they say now.
+    pub fn snapshot(&self) -> Snapshot {
+        let Cells { served_cached, served_default, served_alternate, .. } = &*self.0;
+        let Cells { none, kept_entries, kept_bytes, .. } = &*self.0;
+        Snapshot {
+            served_cached: served_cached.read(),
+            served_default: served_default.read(),
+            served_alternate: served_alternate.read(),
+            none: none.read(),
+            kept_entries: kept_entries.read(),
+            kept_bytes: kept_bytes.read(),
+        }
+    }
+
+    pub(crate) fn cells(&self) -> &Cells {
+        &self.0
+    }
+}
+
+// === impl Cell ===
+
+impl Cell {
+    pub(crate) fn count(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, more: usize) {
+        self.0.fetch_add(more as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, less: usize) {
+        self.0.fetch_sub(less as u64, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,113 @@
+//! What a layer was told, and which calls that makes eligible.
+
+use crate::{
+    Cache, Counters,
+    answer::Answer,
+    cache::{Key, Store},
+    degraded::Degraded,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use cinchona_core::{BoxError, Invalid, Methods, PerMethod, Safety, Switch};
+use http::{HeaderName, Request, Response, header, request::Parts};
+use std::sync::Arc;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+
+pub(crate) type Alternate = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+
+/// What the clones of a layer, and the services it was applied to, have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) methods: Methods,
+    pub(crate) forced: PerMethod<()>,
+    pub(crate) vary: Vec<HeaderName>,
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) max_answer: usize,
+    pub(crate) defaults: PerMethod<Answer>,
+    pub(crate) alternate: Option<Alternate>,
+    pub(crate) switch: Switch,
+    pub(crate) counters: Counters,
+    pub(crate) degraded: Arc<Degraded>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn new(methods: Methods) -> Self {
+        let vary = vec![
+            header::AUTHORIZATION,
+            header::COOKIE,
+            // They decide what the bytes of a message mean.
+            HeaderName::from_static("grpc-encoding"),
+            HeaderName::from_static("grpc-accept-encoding"),
+        ];
+        Self {
+            methods,
+            forced: PerMethod::new(),
+            vary,
+            store: None,
+            max_answer: Cache::default().max_answer,
+            defaults: PerMethod::new(),
+            alternate: None,
+            switch: Switch::default(),
+            counters: Counters::default(),
+            degraded: Arc::default(),
+        }
+    }
+
+    pub(crate) fn keep(&mut self, cache: Cache) {
+        self.max_answer = cache.max_answer;
+        self.store = Some(Arc::new(Store::new(cache, self.counters.clone())));
+    }
+
+    /// Refuses a method that is not known to be unary; of all methods of a service, those that are
+    /// not are left alone.
+    pub(crate) fn is_unary(&self, service: &str, method: &str) -> Result<(), Invalid> {
+        let path = format!("/{service}/{method}");
+        if method.is_empty() || self.methods.is_unary(&path) {
+            return Ok(());
+        }
+        Err(Invalid::new("method", path, "the unary methods of the descriptor set"))
+    }
+
+    /// Whether there might be a second answer for the method at `path`.
+    pub(crate) fn covers(&self, path: &str) -> bool {
+        let allowed = self.methods.is_unary(path)
+            && (self.methods.safety(path) == Safety::NoSideEffects
+                || self.forced.get(path).is_some());
+        allowed
+            && (self.store.is_some()
+                || self.alternate.is_some()
+                || self.defaults.get(path).is_some())
+    }
+
+    /// Each part with its length, so that no two requests have the same.
+    pub(crate) fn key(&self, parts: &Parts, message: &Bytes) -> Key {
+        let mut key = Vec::with_capacity(64 + parts.uri.path().len() + message.len());
+        let mut put = |part: &[u8]| {
+            key.extend_from_slice(&part.len().to_le_bytes());
+            key.extend_from_slice(part);
+        };
+        put(parts.uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
+        put(parts.uri.path_and_query().map_or("", |path| path.as_str()).as_bytes());
+        for name in &self.vary {
+            let values = parts.headers.get_all(name);
+            put(&values.iter().count().to_le_bytes());
+            values.iter().for_each(|value| put(value.as_bytes()));
+        }
+        put(message);
+        key.into()
+    }
+}
+
+/// With gRPC's prefix: not compressed, and the length.
+pub(crate) fn framed(message: Bytes) -> Result<Bytes, Invalid> {
+    let Ok(length) = u32::try_from(message.len()) else {
+        return Err(Invalid::new("message", message.len(), "fewer than 2^32 bytes"));
+    };
+    let mut framed = BytesMut::with_capacity(5 + message.len());
+    framed.put_u8(0);
+    framed.put_u32(length);
+    framed.put(message);
+    Ok(framed.freeze())
+}

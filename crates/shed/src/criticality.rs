@@ -1,0 +1,45 @@
+//! How much a call matters.
+
+use http::{HeaderMap, HeaderName};
+
+/// The request header that says how much a call matters.
+pub const CRITICALITY: HeaderName = HeaderName::from_static("criticality");
+
+/// How much a call matters, in the four classes of Site Reliability Engineering (chapter 21).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Criticality {
+    /// `sheddable`: may fail often, and now and then entirely; batch work that can be repeated.
+    Sheddable,
+    /// `sheddable_plus`: may fail in part.
+    SheddablePlus,
+    /// `critical`: users notice. Whatever says nothing is that.
+    #[default]
+    Critical,
+    /// `critical_plus`: the last to be turned away.
+    CriticalPlus,
+}
+
+// === impl Criticality ===
+
+impl Criticality {
+    pub(crate) const COUNT: usize = 4;
+    pub(crate) const ALL: [Self; Self::COUNT] =
+        [Self::Sheddable, Self::SheddablePlus, Self::Critical, Self::CriticalPlus];
+
+    /// As it is written in the header.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sheddable => "sheddable",
+            Self::SheddablePlus => "sheddable_plus",
+            Self::Critical => "critical",
+            Self::CriticalPlus => "critical_plus",
+        }
+    }
+
+    /// What the headers of a request say; the default where they say nothing that is known.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let Some(said) = headers.get(CRITICALITY) else { return Self::default() };
+        let named = |class: &Self| said.as_bytes().eq_ignore_ascii_case(class.name().as_bytes());
+        Self::ALL.into_iter().find(named).unwrap_or_default()
+    }
+}

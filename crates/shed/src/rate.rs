@@ -1,0 +1,282 @@
+//! A quota for each caller.
+
+use crate::body::ResponseBody;
+use cinchona_core::{Invalid, Mode, Switch, is_of_the_server};
+use governor::{
+    Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, nanos::Nanos,
+    state::keyed::DashMapStateStore,
+};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    num::NonZeroU32,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::{Status, server::NamedService, transport::server::TcpConnectInfo};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Applies [`RateLimit`] to a server.
+#[derive(Clone)]
+pub struct RateLimitLayer {
+    shared: Arc<Shared>,
+}
+
+/// Answers `RESOURCE_EXHAUSTED` to callers that are over their quota, and tells them not to retry.
+#[derive(Clone, Debug)]
+pub struct RateLimit<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+/// Names the caller of a request.
+type Caller = dyn Fn(&HeaderMap, &Extensions) -> String + Send + Sync;
+
+type Limiters = RateLimiter<
+    String,
+    DashMapStateStore<String>,
+    TokioClock,
+    NoOpMiddleware<<TokioClock as Clock>::Instant>,
+>;
+
+struct Shared {
+    limiters: Limiters,
+    quota: (NonZeroU32, NonZeroU32),
+    caller: Arc<Caller>,
+    switch: Switch,
+    checks: AtomicU64,
+    limited: AtomicU64,
+}
+
+/// tokio's clock, which tests can pause.
+#[derive(Clone, Debug)]
+struct TokioClock(Instant);
+
+pin_project! {
+    /// The future of a [`RateLimit`] call.
+    pub struct RateLimitFuture<F> {
+        #[pin]
+        state: Limited<F>,
+    }
+}
+
+pin_project! {
+    #[project = LimitedProj]
+    enum Limited<F> {
+        Called { #[pin] future: F },
+        Over { status: Option<Status> },
+    }
+}
+
+/// With more callers than this, those are forgotten that have all of their quota.
+const MOST_CALLERS: usize = 100_000;
+/// How often that is looked at, in checks.
+const SWEEP: u64 = 1024;
+
+// === impl RateLimitLayer ===
+
+impl RateLimitLayer {
+    /// Each caller may make `per_second` calls in the long run, and up to `burst` at once; both at
+    /// least 1. A caller is an IP address, unless said otherwise.
+    ///
+    /// # Errors
+    /// When one of them is 0.
+    pub fn new(per_second: u32, burst: u32) -> Result<Self, Invalid> {
+        let at_least_1 = |field, value| {
+            NonZeroU32::new(value).ok_or_else(|| Invalid::new(field, value, "at least 1"))
+        };
+        let quota = (at_least_1("per_second", per_second)?, at_least_1("burst", burst)?);
+        Ok(Self::of(quota, Arc::new(peer), Switch::default()))
+    }
+
+    fn of(quota: (NonZeroU32, NonZeroU32), caller: Arc<Caller>, switch: Switch) -> Self {
+        let rate = Quota::per_second(quota.0).allow_burst(quota.1);
+        let clock = TokioClock(Instant::now());
+        Self {
+            shared: Arc::new(Shared {
+                limiters: RateLimiter::new(rate, DashMapStateStore::default(), clock),
+                quota,
+                caller,
+                switch,
+                checks: AtomicU64::new(0),
+                limited: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Tells callers apart by this header; whoever has none is taken by its address.
+    pub fn by_header(self, name: HeaderName) -> Self {
+        self.by(move |headers, extensions| match headers.get(&name) {
+            Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            None => peer(headers, extensions),
+        })
+    }
+
+    /// Tells callers apart by what `caller` says of a request.
+    pub fn by(
+        self,
+        caller: impl Fn(&HeaderMap, &Extensions) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self::of(self.shared.quota, Arc::new(caller), self.shared.switch.clone())
+    }
+
+    /// Lets `switch` decide whether calls are refused, only counted, or not looked at.
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self::of(self.shared.quota, self.shared.caller.clone(), switch)
+    }
+
+    /// How many calls were refused.
+    pub fn limited(&self) -> u64 {
+        self.shared.limited.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for RateLimitLayer {
+    /// 100 calls a second, and as many at once.
+    fn default() -> Self {
+        let hundred = NonZeroU32::MIN.saturating_add(99);
+        Self::of((hundred, hundred), Arc::new(peer), Switch::default())
+    }
+}
+
+impl fmt::Debug for RateLimitLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RateLimit { inner, shared: self.shared.clone() }
+    }
+}
+
+/// The address of the other end, without its port.
+fn peer(_: &HeaderMap, extensions: &Extensions) -> String {
+    let addr = extensions.get().and_then(|info: &TcpConnectInfo| info.remote_addr());
+    addr.map_or_else(String::new, |addr| addr.ip().to_string())
+}
+
+// === impl RateLimit ===
+
+impl<S, B, ResBody> Service<Request<B>> for RateLimit<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    ResBody: Body,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = RateLimitFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mode = self.shared.switch.mode();
+        let exempt = mode == Mode::Off || is_of_the_server(request.uri().path());
+        let over = if exempt { None } else { self.shared.over(&request) };
+        let state = match over {
+            Some(wait) if mode == Mode::Enforce => {
+                let status = Some(self.shared.refusal(wait));
+                Limited::Over { status }
+            }
+            over => {
+                if over.is_some() {
+                    self.shared.switch.count();
+                }
+                Limited::Called { future: self.inner.call(request) }
+            }
+        };
+        RateLimitFuture { state }
+    }
+}
+
+impl<S: NamedService> NamedService for RateLimit<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// How long until the caller may call again, if it may not now.
+    fn over<B>(&self, request: &Request<B>) -> Option<Duration> {
+        let checks = self.checks.fetch_add(1, Ordering::Relaxed);
+        if checks % SWEEP == SWEEP - 1 && self.limiters.len() > MOST_CALLERS {
+            self.limiters.retain_recent();
+        }
+        let caller = (self.caller)(request.headers(), request.extensions());
+        let denied = self.limiters.check_key(&caller).err()?;
+        Some(denied.wait_time_from(self.limiters.clock().now()))
+    }
+
+    fn refusal(&self, wait: Duration) -> Status {
+        self.limited.fetch_add(1, Ordering::Relaxed);
+        let (per_second, burst) = self.quota;
+        Status::resource_exhausted(format!(
+            "over the quota of {per_second} calls a second, {burst} at once; one more in {wait:.1?}"
+        ))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimit").field("quota", &self.quota).finish_non_exhaustive()
+    }
+}
+
+// === impl TokioClock ===
+
+impl Clock for TokioClock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Instant::now().saturating_duration_since(self.0).into()
+    }
+}
+
+// === impl RateLimitFuture ===
+
+impl<F, B, E> Future for RateLimitFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            LimitedProj::Called { future } => {
+                let outcome = ready!(future.poll(cx));
+                let wrap = |inner| ResponseBody::new(inner, None);
+                Poll::Ready(outcome.map(|response| response.map(wrap)))
+            }
+            LimitedProj::Over { status } => {
+                let status = status.take().unwrap_or_else(|| Status::internal("polled again"));
+                let mut response = status.into_http::<()>();
+                // It would be refused by any other server as well.
+                let never = HeaderValue::from_static("-1");
+                response.headers_mut().insert("grpc-retry-pushback-ms", never);
+                Poll::Ready(Ok(response.map(|()| ResponseBody::empty())))
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for RateLimitFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitFuture").finish_non_exhaustive()
+    }
+}
