@@ -2,9 +2,7 @@
 
 use cinchona_core::{BoxError, error};
 use http::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
 use std::{
     fmt,
     future::Future,
@@ -16,7 +14,6 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
-    sync::oneshot,
     time::{Instant, sleep_until},
 };
 use tonic::transport::{Channel, Endpoint};
@@ -35,24 +32,6 @@ pub struct Reconnect<C> {
 /// acknowledgement.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
-
-pin_project! {
-    /// A connection that says when it is dropped.
-    #[derive(Debug)]
-    pub(crate) struct Noticed<I> {
-        #[pin]
-        io: I,
-        _lost: oneshot::Sender<()>,
-    }
-}
-
-/// Makes one connection, and tells when it is lost. A channel that would make another is told that
-/// there is none: its endpoint makes a new channel.
-#[derive(Clone, Debug)]
-pub(crate) struct Watched<C> {
-    inner: C,
-    lost: Arc<Mutex<Option<oneshot::Sender<()>>>>,
-}
 
 /// The endpoint is down, and it is not yet time for the next attempt.
 #[derive(Debug)]
@@ -133,7 +112,7 @@ impl<C> Reconnect<C> {
     }
 }
 
-async fn attempt<C>(mut connector: C, uri: Uri) -> Result<C::Response, BoxError>
+pub(crate) async fn attempt<C>(mut connector: C, uri: Uri) -> Result<C::Response, BoxError>
 where
     C: Service<Uri>,
     C::Error: Into<BoxError>,
@@ -182,82 +161,6 @@ impl Service<Uri> for Tcp {
             stream.set_nodelay(true)?;
             Ok(TokioIo::new(stream))
         })
-    }
-}
-
-// === impl Watched ===
-
-impl<C> Watched<C> {
-    pub(crate) fn new(inner: C) -> (Self, oneshot::Receiver<()>) {
-        let (sender, lost) = oneshot::channel();
-        (Self { inner, lost: Arc::new(Mutex::new(Some(sender))) }, lost)
-    }
-}
-
-impl<C> Service<Uri> for Watched<C>
-where
-    C: Service<Uri> + Clone + Send + Sync + 'static,
-    C::Response: Send,
-    C::Error: Into<BoxError>,
-    C::Future: Send,
-{
-    type Response = Noticed<C::Response>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let connector = self.inner.clone();
-        Box::pin(async move {
-            let lost = lost.ok_or("the connection is lost")?;
-            Ok(Noticed { io: attempt(connector, uri).await?, _lost: lost })
-        })
-    }
-}
-
-// === impl Noticed ===
-
-impl<I: Read> Read for Noticed<I> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.project().io.poll_read(cx, into)
-    }
-}
-
-impl<I: Write> Write for Noticed<I> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write_vectored(cx, bytes)
     }
 }
 

@@ -2,7 +2,11 @@
 
 use crate::{load::FAILURE, node::Node, pick::Picked, set::Set};
 use bytes::Bytes;
-use cinchona_core::{BoxError, DOMAIN, Deadline, Ticket, Tried, Unsent, Verdict, status};
+use cinchona_core::{
+    BoxError, DOMAIN, Ticket, Tried, Unsent, Verdict,
+    deadline::{is_why, parse_timeout},
+    status,
+};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -51,8 +55,8 @@ struct Flight {
     set: Arc<Set>,
     node: Arc<Node>,
     began: Instant,
-    /// When a timer of this client will end it.
-    deadline: Option<Deadline>,
+    /// How long a timer of this client gives it.
+    limit: Option<Duration>,
     /// What the endpoint's gate has given, until it is given back.
     ticket: Option<Ticket>,
     /// How long the head of the response took, once it is there.
@@ -171,9 +175,9 @@ impl fmt::Debug for ResponseFuture {
 impl Flight {
     fn new(set: &Arc<Set>, (node, ticket): Picked, request: &Request<Body>, now: Instant) -> Self {
         node.load.begins();
-        let deadline = Deadline::of_attempt(request.headers(), now);
+        let limit = parse_timeout(request.headers()).ok().flatten();
         let set = set.clone();
-        Self { set, node, began: now, deadline, ticket, took: None, has_ended: false }
+        Self { set, node, began: now, limit, ticket, took: None, has_ended: false }
     }
 
     /// The head of the response, or a failure, is there.
@@ -247,7 +251,7 @@ impl Drop for Flight {
                 self.node.load.record(waited, now);
             }
         }
-        let is_late = self.deadline.is_some_and(|deadline| deadline.is_why(now));
+        let is_late = self.limit.is_some_and(|limit| is_why(limit, now - self.began));
         self.ended(is_late.then_some(Verdict::Deadline), now);
     }
 }

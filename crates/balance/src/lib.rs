@@ -62,6 +62,7 @@ mod outlier;
 mod pick;
 mod set;
 mod utilization;
+mod watched;
 
 pub use connect::{Down, Reconnect, Tcp, connect_lazy};
 pub use dns::Dns;

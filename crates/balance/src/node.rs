@@ -1,7 +1,7 @@
 //! One endpoint: its connection, its load, and whether it is to be used.
 
 use crate::{
-    Picker, connect::Watched, load::Load, outlier::Tally, set::Set, utilization::Reported,
+    Picker, load::Load, outlier::Tally, set::Set, utilization::Reported, watched::Watched,
 };
 use cinchona_core::{Backoff, BoxError, DOMAIN, Gate, Live, Rng, Target, Ticket, Unsent, error};
 use http::{HeaderMap, HeaderValue, Uri};
@@ -52,6 +52,8 @@ pub(crate) struct Node {
     /// The dedup domain that its last response named.
     domain: Live<Option<HeaderValue>>,
     state: AtomicU8,
+    /// Whether its connection has answered a call.
+    has_served: AtomicBool,
     channel: Live<Option<Channel>>,
     last_error: Mutex<String>,
     set: Weak<Set>,
@@ -83,6 +85,7 @@ impl Node {
             is_ejected: AtomicBool::new(false),
             domain: Live::new(None),
             state: AtomicU8::new(State::Idle as u8),
+            has_served: AtomicBool::new(false),
             channel: Live::new(None),
             last_error: Mutex::default(),
             set: Arc::downgrade(set),
@@ -104,6 +107,9 @@ impl Node {
 
     /// Hears of itself in the headers of a response.
     pub(crate) fn heard(&self, headers: &HeaderMap) {
+        if !self.has_served.load(Ordering::Relaxed) {
+            self.has_served.store(true, Ordering::Relaxed);
+        }
         if let Some(domain) = headers.get(DOMAIN)
             && self.domain.get().as_ref().as_ref() != Some(domain)
         {
@@ -159,7 +165,7 @@ impl Node {
 
     /// Keeps the endpoint connected, for ever (gRPC's connection backoff: an attempt begins no
     /// sooner than the backoff after the one before it began).
-    pub(crate) async fn run<C>(&self, connecting: Connecting<C>)
+    pub(crate) async fn run<C>(self: Arc<Self>, connecting: Connecting<C>)
     where
         C: Service<Uri> + Clone + Send + Sync + 'static,
         C::Response: Read + Write + Unpin + Send + 'static,
@@ -170,13 +176,18 @@ impl Node {
         loop {
             let began = Instant::now();
             self.becomes(State::Connecting);
-            let (connector, lost) = Watched::new(connecting.connector.clone());
+            self.has_served.store(false, Ordering::Relaxed);
+            let node = Arc::downgrade(&self);
+            let (connector, lost) = Watched::new(connecting.connector.clone(), move || {
+                node.upgrade().iter().for_each(|node| node.disconnected());
+            });
             match connecting.endpoint.connect_with_connector(connector).await {
                 Ok(channel) => {
                     self.connected(channel, lost, &connecting).await;
                     tracing::info!(endpoint = %self.target.uri, "connection lost");
-                    // A connection that did not last is a failure too, or this would spin.
-                    if Instant::now() > began + FIRST_BACKOFF {
+                    // A connection that was of no use is a failure too, or this would spin.
+                    let has_served = self.has_served.load(Ordering::Relaxed);
+                    if has_served || Instant::now() > began + FIRST_BACKOFF {
                         failures = 0;
                         continue;
                     }
@@ -216,6 +227,10 @@ impl Node {
                 () = self.follow_health(channel, service, connecting) => {}
             },
         }
+        self.disconnected();
+    }
+
+    fn disconnected(&self) {
         self.channel.set(None);
         self.becomes(State::Connecting);
     }

@@ -6,7 +6,7 @@ use crate::{
     state::{Admission, Cell, Change, Kind, Limits, Outcome, Pass},
     window::Sliding,
 };
-use cinchona_core::{Rng, Switch, Unsent, Verdict};
+use cinchona_core::{Rng, Unsent, Verdict};
 use std::{
     fmt,
     sync::{
@@ -52,8 +52,6 @@ pub enum State {
     Isolated,
 }
 
-/// On cache lines of its own: the count of its handles, beside it, changes with every call.
-#[repr(align(128))]
 struct Inner {
     name: String,
     policy: BreakerPolicy,
@@ -65,14 +63,13 @@ struct Inner {
     rejected: AtomicU64,
     began: Instant,
     rng: Rng,
-    switch: Switch,
     changes: watch::Sender<State>,
 }
 
 // === impl Circuit ===
 
 impl Circuit {
-    pub(crate) fn new(name: String, policy: BreakerPolicy, rng: Rng, switch: Switch) -> Self {
+    pub(crate) fn new(name: String, policy: BreakerPolicy, rng: Rng) -> Self {
         Self(Arc::new(Inner {
             name,
             policy,
@@ -83,7 +80,6 @@ impl Circuit {
             rejected: AtomicU64::new(0),
             began: Instant::now(),
             rng,
-            switch,
             changes: watch::Sender::new(State::Closed),
         }))
     }
@@ -219,8 +215,9 @@ impl Circuit {
         tracing::info!(circuit, ?state, reason, calls, ?probe_in, "circuit breaker");
     }
 
-    pub(crate) fn switch(&self) -> &Switch {
-        &self.0.switch
+    /// `now` in nanoseconds since it was made.
+    pub(crate) fn nanos(&self, now: Instant) -> u64 {
+        self.0.nanos(now)
     }
 
     pub(crate) fn needs_latency(&self) -> bool {

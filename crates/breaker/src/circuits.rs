@@ -1,6 +1,10 @@
 //! The circuits of one service or endpoint: one, or one for each method.
 
-use crate::{BreakerPolicy, Circuit, state::Pass};
+use crate::{
+    BreakerPolicy, Circuit,
+    shard::{Ref, Shared},
+    state::Pass,
+};
 use cinchona_core::{Gate, Live, Mode, Rng, Switch, Ticket, Unsent, Verdict};
 use std::{
     collections::HashMap,
@@ -26,7 +30,7 @@ pub(crate) struct Circuits {
     pub(crate) settings: Arc<Settings>,
     name: String,
     /// That of all methods, where they have none of their own.
-    one: OnceLock<Circuit>,
+    one: OnceLock<Shared<Circuit>>,
     each: Live<Each>,
     adding: Mutex<()>,
 }
@@ -34,7 +38,7 @@ pub(crate) struct Circuits {
 /// A circuit for each method, in the order in which they were made.
 #[derive(Clone, Debug, Default)]
 struct Each {
-    circuits: Vec<Circuit>,
+    circuits: Vec<Arc<Shared<Circuit>>>,
     by_path: HashMap<Box<str>, u32>,
 }
 
@@ -61,50 +65,54 @@ impl Circuits {
     /// Those that have had a call.
     pub(crate) fn all(&self) -> Vec<Circuit> {
         let each = self.each.get();
-        self.one.get().into_iter().chain(&each.circuits).cloned().collect()
+        let each = each.circuits.iter().map(|circuit| circuit.get());
+        self.one.get().map(Shared::get).into_iter().chain(each).cloned().collect()
     }
 
     /// The circuit of all methods, unless each has its own.
-    pub(crate) fn one(&self) -> Option<&Circuit> {
+    fn one(&self) -> Option<&Shared<Circuit>> {
         let one = || self.one.get_or_init(|| self.make(""));
         (!self.settings.per_method).then(one)
     }
 
-    /// The circuit of the method at `path`, and its number.
-    pub(crate) fn of(&self, path: &str) -> (u32, Circuit) {
+    /// The circuit of the method at `path`.
+    pub(crate) fn of(&self, path: &str) -> Ref<Circuit> {
         match self.one() {
-            Some(one) => (0, one.clone()),
-            None => self.find(path).unwrap_or_else(|| self.add(path)),
+            Some(one) => one.take(),
+            None => self.each(path, |_, circuit| circuit.take()),
         }
     }
 
-    fn find(&self, path: &str) -> Option<(u32, Circuit)> {
-        let each = self.each.get();
-        let index = *each.by_path.get(path)?;
-        Some((index, each.circuits[index as usize].clone()))
-    }
-
-    fn add(&self, path: &str) -> (u32, Circuit) {
+    /// The circuit of this method alone, and its number.
+    fn each<T>(&self, path: &str, with: impl Fn(u32, &Shared<Circuit>) -> T) -> T {
+        let find = || {
+            let each = self.each.get();
+            let index = *each.by_path.get(path)?;
+            Some(with(index, &each.circuits[index as usize]))
+        };
+        if let Some(found) = find() {
+            return found;
+        }
         let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = self.find(path) {
+        if let Some(found) = find() {
             return found;
         }
         let mut each = Each::clone(&self.each.get());
         let index = each.circuits.len().min(MOST_METHODS);
         if index == each.circuits.len() {
-            each.circuits.push(self.make(path));
+            each.circuits.push(Arc::new(self.make(path)));
         }
-        let found = (index as u32, each.circuits[index].clone());
+        let found = with(index as u32, &each.circuits[index]);
         if index < MOST_METHODS {
-            each.by_path.insert(path.into(), found.0);
+            each.by_path.insert(path.into(), index as u32);
         }
         self.each.set(each);
         found
     }
 
-    fn make(&self, path: &str) -> Circuit {
-        let Settings { policy, rng, switch, .. } = &*self.settings;
-        Circuit::new(format!("{}{path}", self.name), *policy, rng.clone(), switch.clone())
+    fn make(&self, path: &str) -> Shared<Circuit> {
+        let Settings { policy, rng, .. } = &*self.settings;
+        Shared::new(Circuit::new(format!("{}{path}", self.name), *policy, rng.clone()))
     }
 }
 
@@ -114,8 +122,8 @@ impl Gate for Circuits {
             return true;
         }
         match self.one() {
-            Some(one) => one.would_admit(|| now),
-            None => self.find(path).is_none_or(|(_, circuit)| circuit.would_admit(|| now)),
+            Some(one) => one.get().would_admit(|| now),
+            None => self.each(path, |_, circuit| circuit.get().would_admit(|| now)),
         }
     }
 
@@ -125,11 +133,8 @@ impl Gate for Circuits {
             return Ok(Ticket(u32::MAX, 0));
         }
         let (index, entered) = match self.one() {
-            Some(one) => (0, one.enter(|| now)),
-            None => {
-                let (index, circuit) = self.of(path);
-                (index, circuit.enter(|| now))
-            }
+            Some(one) => (0, one.get().enter(|| now)),
+            None => self.each(path, |index, circuit| (index, circuit.get().enter(|| now))),
         };
         match entered {
             Ok(pass) => Ok(Ticket(index, pass.number())),
@@ -148,8 +153,8 @@ impl Gate for Circuits {
         }
         let leave = |circuit: &Circuit| circuit.leave(Pass::of(pass), verdict, || took, || now);
         match self.one() {
-            Some(one) => leave(one),
-            None => leave(&self.each.get().circuits[index as usize]),
+            Some(one) => leave(one.get()),
+            None => leave(self.each.get().circuits[index as usize].get()),
         }
     }
 }

@@ -3,11 +3,14 @@
 use crate::{
     BreakerPolicy, Circuit,
     circuits::{Circuits, Settings},
+    shard::Ref,
     state::Pass,
 };
 use bytes::Bytes;
 use cinchona_core::{
-    BoxError, Deadline, Gate, Mode, Rng, Switch, Unsent, Verdict, deadline::GRPC_TIMEOUT, status,
+    BoxError, Gate, Mode, Rng, Switch, Unsent, Verdict,
+    deadline::{is_why, parse_timeout},
+    status,
 };
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
@@ -67,12 +70,14 @@ pin_project! {
 
 /// A call that was let through; dropped, it gives its place back.
 struct Permit {
-    circuit: Circuit,
+    circuit: Ref<Circuit>,
     pass: Pass,
-    /// When it began, where that matters, and when a timer will end it.
-    began: Option<Instant>,
-    deadline: Option<Deadline>,
-    took: Duration,
+    /// In nanoseconds since the circuit was made; 0 where it does not matter.
+    began: u64,
+    /// How long a timer gives it, in nanoseconds; 0 where none does.
+    limit: u64,
+    /// How long the head of its response took.
+    took: u64,
 }
 
 // === impl BreakerLayer ===
@@ -137,7 +142,7 @@ impl BreakerLayer {
 
     /// The circuit of the layer itself for the method at `path`.
     pub fn circuit(&self, path: &str) -> Circuit {
-        self.own.of(path).1
+        Circuit::clone(&self.own.of(path))
     }
 
     /// All circuits that have had a call, by name: of the layer itself and of its endpoints.
@@ -178,11 +183,11 @@ where
         if mode == Mode::Off {
             return ResponseFuture::called(self.inner.call(request), None);
         }
-        let circuit = self.circuits.of(request.uri().path()).1;
+        let circuit = self.circuits.of(request.uri().path());
         let permit = match circuit.enter(Instant::now) {
             Ok(pass) => Some(Permit::new(circuit, pass, &request)),
             Err(_) if mode == Mode::Shadow => {
-                circuit.switch().count();
+                self.circuits.settings.switch.count();
                 None
             }
             Err(unsent) => {
@@ -197,19 +202,18 @@ where
 // === impl Permit ===
 
 impl Permit {
-    fn new<B>(circuit: Circuit, pass: Pass, request: &http::Request<B>) -> Self {
-        let has_timeout = request.headers().contains_key(&GRPC_TIMEOUT);
-        let began = (has_timeout || circuit.needs_latency()).then(Instant::now);
-        let deadline = began.and_then(|now| Deadline::of_attempt(request.headers(), now));
-        Self { circuit, pass, began, deadline, took: Duration::ZERO }
+    fn new<B>(circuit: Ref<Circuit>, pass: Pass, request: &http::Request<B>) -> Self {
+        let limit = parse_timeout(request.headers()).ok().flatten();
+        let limit = limit.map_or(0, |limit| limit.as_nanos() as u64);
+        let is_timed = limit > 0 || circuit.needs_latency();
+        let began = if is_timed { circuit.nanos(Instant::now()).max(1) } else { 0 };
+        Self { circuit, pass, began, limit, took: 0 }
     }
 
     /// The head of the response, or a failure, is there.
     fn answered<B>(mut self, outcome: &Result<http::Response<B>, BoxError>) -> Option<Self> {
-        if self.circuit.needs_latency()
-            && let Some(began) = self.began
-        {
-            self.took = Instant::now() - began;
+        if self.circuit.needs_latency() {
+            self.took = self.circuit.nanos(Instant::now()) - self.began;
         }
         let verdict = match outcome {
             Ok(response) => match status::code(response.headers()) {
@@ -226,25 +230,30 @@ impl Permit {
     fn ended(mut self, verdict: Verdict) {
         self.leave(Some(verdict));
         // Its own end is no longer one that counts.
-        self.pass = Pass::of(u64::MAX);
+        self.pass = Pass::NONE;
     }
 
     fn leave(&self, verdict: Option<Verdict>) {
-        self.circuit.leave(self.pass, verdict, || self.took, Instant::now);
+        let took = || Duration::from_nanos(self.took);
+        self.circuit.leave(self.pass, verdict, took, Instant::now);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.pass == Pass::of(u64::MAX) {
+        if self.pass == Pass::NONE {
             return;
         }
-        let Some(deadline) = self.deadline else { return self.leave(None) };
-        let now = Instant::now();
-        if let Some(began) = self.began.filter(|_| self.took.is_zero()) {
-            self.took = now - began;
+        if self.limit == 0 {
+            return self.leave(None);
         }
-        self.leave(deadline.is_why(now).then_some(Verdict::Deadline));
+        let waited = self.circuit.nanos(Instant::now()).saturating_sub(self.began);
+        if self.took == 0 {
+            self.took = waited;
+        }
+        let deadline = Duration::from_nanos(self.limit);
+        let is_why = is_why(deadline, Duration::from_nanos(waited));
+        self.leave(is_why.then_some(Verdict::Deadline));
     }
 }
 

@@ -50,6 +50,7 @@ mod circuit;
 mod circuits;
 mod layer;
 mod policy;
+mod shard;
 mod state;
 mod window;
 

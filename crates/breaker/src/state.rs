@@ -306,6 +306,9 @@ impl Word {
 // === impl Pass ===
 
 impl Pass {
+    /// That of no call: an epoch has fewer bits.
+    pub(crate) const NONE: Self = Self(u64::MAX);
+
     /// As a number, and back.
     pub(crate) const fn number(self) -> u64 {
         self.0

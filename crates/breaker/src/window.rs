@@ -3,12 +3,12 @@
 //! A call that went well is one addition in a cell of its thread. What is in the window is worked
 //! out when a call went badly: only that can make a rate too high.
 
-use crate::policy::Window;
+use crate::{policy::Window, shard};
 use std::{
     collections::VecDeque,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -68,15 +68,8 @@ struct Bad {
 }
 
 const SLICES: u64 = 64;
-const SHARDS: usize = 8;
 const FAILED: u8 = 1;
 const SLOW: u8 = 2;
-
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
-}
 
 // === impl Sliding ===
 
@@ -86,7 +79,7 @@ impl Sliding {
             Window::Time(window) => Kind::Time(Box::new(Slices::new(window))),
             Window::Count(size) => Kind::Count { size: size.into(), bad: Mutex::default() },
         };
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), kind }
+        Self { shards: (0..shard::COUNT).map(|_| Shard::default()).collect(), kind }
     }
 
     /// Counts a call that ended at `at` nanoseconds; what is in the window now, if it went badly.
@@ -100,7 +93,7 @@ impl Sliding {
             slices.move_to(at(), || self.sums());
         }
         let what = u8::from(failed) * FAILED + u8::from(slow) * SLOW;
-        let shard = &self.shards[SHARD.with(|shard| *shard)];
+        let shard = &self.shards[shard::current()];
         shard.0[usize::from(what)].fetch_add(1, Ordering::Relaxed);
         (what != 0).then(|| self.counts(what))
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::programs::Server;
 use calculator::client::{Layers, Stack, stack};
 use cinchona::{
-    balance::{Balance, Options},
+    balance::{Balance, Options, Picker},
     core::Target,
     retry::Backoff,
 };
@@ -15,25 +15,25 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 /// Between the starts of two calls: 300 a second.
 const PACE: Duration = Duration::from_micros(3333);
 
-type Client = CalculatorClient<Stack<Balance>>;
+pub(super) type Client = CalculatorClient<Stack<Balance>>;
 
 /// A call: when it began, how long it took, and whether it failed.
-type Seen = (Duration, Duration, bool);
+pub(super) type Seen = (Duration, Duration, bool);
 
-fn servers() -> Vec<Server> {
+pub(super) fn servers() -> Vec<Server> {
     (0..3).map(|_| Server::start(&[])).collect()
 }
 
-fn targets<'a>(addrs: impl IntoIterator<Item = &'a String>) -> Vec<Target> {
+pub(super) fn targets<'a>(addrs: impl IntoIterator<Item = &'a String>) -> Vec<Target> {
     let target = |addr: &String| format!("http://{addr}").parse::<http::Uri>().unwrap().into();
     addrs.into_iter().map(target).collect()
 }
 
-fn client(targets: Vec<Target>, max_retries: u32) -> Client {
+pub(super) fn client(targets: Vec<Target>, max_retries: u32) -> Client {
     let backoff = Backoff::new(10 * MS, 2.0, SECOND).unwrap();
     let retry = RetryPolicy::default()
         .with_codes([Code::Unavailable, Code::DeadlineExceeded])
@@ -46,7 +46,7 @@ fn client(targets: Vec<Target>, max_retries: u32) -> Client {
 }
 
 /// As many calls as begin in `time`, each at its time whatever becomes of the others.
-async fn load(client: &Client, time: Duration) -> Vec<Seen> {
+pub(super) async fn load(client: &Client, time: Duration) -> Vec<Seen> {
     let began = Instant::now();
     let mut calls = JoinSet::new();
     let mut at = Duration::ZERO;
@@ -62,7 +62,7 @@ async fn load(client: &Client, time: Duration) -> Vec<Seen> {
     calls.join_all().await
 }
 
-fn failed(seen: &[Seen]) -> usize {
+pub(super) fn failed(seen: &[Seen]) -> usize {
     seen.iter().filter(|(.., failed)| *failed).count()
 }
 
@@ -128,4 +128,44 @@ async fn a_server_that_refuses_from_the_start_costs_no_call_where_tonics_balance
     println!("one of three refuses: {lost} of {CALLS} lost, {lost_by_theirs} by tonic's balancer");
     assert_eq!(lost, 0);
     assert!(lost_by_theirs > CALLS / 10, "{lost_by_theirs}");
+}
+
+// real clock: the servers are processes.
+#[tokio::test]
+async fn a_server_that_drains_behind_long_calls_costs_no_other_call() {
+    let servers = servers();
+    let settings = Settings { timeout: 60 * SECOND, ..seeded() };
+    let options = Options { picker: Picker::RoundRobin, ..Options::default() };
+    let targets = targets(servers.iter().map(|server| &server.addr));
+    let balance = Balance::new(targets, options).unwrap();
+    let client = CalculatorClient::new(stack(balance, &Layers::from(settings)));
+    sleep(SECOND / 2).await;
+    let (sender, _) = tokio::sync::broadcast::channel::<()>(1);
+    let mut long = JoinSet::new();
+    for _ in 0..3 {
+        let (mut client, mut ends) = (client.clone(), sender.subscribe());
+        let until_then = silent_until(async move { drop(ends.recv().await) });
+        long.spawn(async move { client.sum(until_then).await.is_ok() });
+    }
+    sleep(SECOND / 5).await;
+    let (seen, ()) = tokio::join!(load(&client, 3 * SECOND), async {
+        sleep(SECOND).await;
+        servers[1].signal("TERM");
+    });
+    drop(sender);
+    println!("drained: {} of {} failed", failed(&seen), seen.len());
+    assert_eq!(failed(&seen), 0);
+    assert_eq!(long.join_all().await, [true; 3], "the calls it had were ended");
+}
+
+/// No numbers, until `ends`.
+fn silent_until(
+    ends: impl Future<Output = ()> + Send + 'static,
+) -> impl tokio_stream::Stream<Item = Number> + Send + 'static {
+    let (sender, numbers) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        ends.await;
+        drop(sender);
+    });
+    tokio_stream::wrappers::ReceiverStream::new(numbers)
 }

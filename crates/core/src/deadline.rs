@@ -36,13 +36,6 @@ impl Deadline {
         Ok(parse_timeout(request.headers())?.map(|timeout| Self::after(timeout, now)))
     }
 
-    /// When the attempt with these headers ends, if a timer will end it: what `grpc-timeout` gives
-    /// it from `now`, if that can be read.
-    pub fn of_attempt(headers: &HeaderMap, now: Instant) -> Option<Self> {
-        let timeout = parse_timeout(headers).ok().flatten()?;
-        Some(Self::after(timeout, now))
-    }
-
     /// `timeout` from `now`; a timeout too long for the clock is 30 years.
     pub fn after(timeout: Duration, now: Instant) -> Self {
         const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -59,16 +52,17 @@ impl Deadline {
         self.0 <= now
     }
 
-    /// Whether who gives up at `now` does so because of it. Two clock readings and the header's
-    /// rounding lie between the timer and this, so a millisecond is allowed for.
-    pub fn is_why(self, now: Instant) -> bool {
-        self.has_passed(now + Duration::from_millis(1))
-    }
-
     /// Writes what remains at `now` to `grpc-timeout`.
     pub fn stamp(self, headers: &mut HeaderMap, now: Instant) {
         headers.insert(GRPC_TIMEOUT, encode_timeout(self.remaining(now)));
     }
+}
+
+/// Whether an attempt that is given up after `waited` is given up because of its `timeout`. Two
+/// clock readings and the header's rounding lie between its timer and this, so a millisecond is
+/// allowed for.
+pub fn is_why(timeout: Duration, waited: Duration) -> bool {
+    timeout <= waited + Duration::from_millis(1)
 }
 
 /// Reads `grpc-timeout`: 1 to 8 digits and a unit, one of `H M S m u n`.

@@ -1,5 +1,6 @@
 //! Errors: boxed at the seams, questioned along their `source()` chain.
 
+use crate::Stage;
 use std::{borrow::Cow, error::Error, fmt, sync::OnceLock, time::Duration};
 use tonic::Status;
 
@@ -37,6 +38,7 @@ pub struct Invalid {
 pub struct Unsent {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    stage: Stage,
     // Made when it is asked for: refusing a call must cost next to nothing.
     status: OnceLock<Status>,
 }
@@ -74,7 +76,19 @@ impl Error for Invalid {}
 impl Unsent {
     /// Why it was not sent, and when it is worth trying again, if that is known.
     pub fn new(message: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
-        Self { message: message.into(), retry_after, status: OnceLock::new() }
+        let (message, stage) = (message.into(), Stage::Unconnected);
+        Self { message, retry_after, stage, status: OnceLock::new() }
+    }
+
+    /// There was a connection, and the request has not left the client: it can be sent again at
+    /// once, on another.
+    pub fn lost(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { stage: Stage::Unsent, ..Self::new(message, None) }
+    }
+
+    /// How far the call came.
+    pub const fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// When it is worth trying again.

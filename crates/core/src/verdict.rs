@@ -7,7 +7,7 @@
 
 use crate::{
     Elapsed,
-    error::{Unsent, chain},
+    error::{Unsent, chain, find_cause},
     status,
 };
 use http::{HeaderMap, StatusCode};
@@ -129,7 +129,9 @@ impl Verdict {
             return Some(Self::Deadline);
         }
         if cause.is::<tonic::ConnectError>() || cause.is::<Unsent>() {
-            return Some(Self::NotProcessed(Stage::Unconnected));
+            // A balancer's connector has more to say.
+            let stage = find_cause(cause).map_or(Stage::Unconnected, Unsent::stage);
+            return Some(Self::NotProcessed(stage));
         }
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             if hyper.is_canceled() {

@@ -6,7 +6,9 @@ use crate::{
     entry::Entering,
     limiter::{Entry, Limiter},
 };
-use cinchona_core::{Deadline, Invalid, Mode, Rng, Switch, is_of_the_server};
+use cinchona_core::{
+    Deadline, Invalid, Mode, Rng, Switch, deadline::parse_timeout, is_of_the_server,
+};
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -202,8 +204,9 @@ where
                     Entering::new(admitted, &mut self.inner, request, None)
                 }
                 entry => {
-                    let deadline = Deadline::of_attempt(request.headers(), Instant::now());
-                    let deadline = deadline.map(|deadline| deadline.0);
+                    let timeout = parse_timeout(request.headers()).ok().flatten();
+                    let after = |timeout| Deadline::after(timeout, Instant::now()).0;
+                    let deadline = timeout.map(after);
                     Entering::new(entry, &mut self.inner, request, deadline)
                 }
             }

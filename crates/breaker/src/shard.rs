@@ -1,0 +1,61 @@
+//! What threads write to often, each has of its own: two that write to one cache line wait for each
+//! other.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+pub(crate) const COUNT: usize = 8;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % COUNT;
+}
+
+/// The number of this thread's shard, below [`COUNT`].
+pub(crate) fn current() -> usize {
+    SHARD.with(|shard| *shard)
+}
+
+/// A value that threads share, with a reference count for each of them.
+#[derive(Debug)]
+pub(crate) struct Shared<T>([Arc<Counted<T>>; COUNT]);
+
+/// A reference that counts on the line of the thread that took it.
+#[derive(Debug)]
+pub(crate) struct Ref<T>(Arc<Counted<T>>);
+
+/// The reference count is beside it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Counted<T>(T);
+
+// === impl Shared ===
+
+impl<T: Clone> Shared<T> {
+    /// All are clones of `value`.
+    pub(crate) fn new(value: T) -> Self {
+        Self(std::array::from_fn(|_| Arc::new(Counted(value.clone()))))
+    }
+
+    pub(crate) fn get(&self) -> &T {
+        &self.0[0].0
+    }
+
+    pub(crate) fn take(&self) -> Ref<T> {
+        Ref(self.0[current()].clone())
+    }
+}
+
+impl<T> Deref for Ref<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.0
+    }
+}
