@@ -19,7 +19,8 @@ Usage: cargo xtask <task> [args..]
 Tasks:
   demo [args..]       run the calculator demo (`demo --virtual` is the short one)
   sim storm [args..]  run the retry storm, a simulation in virtual time
-  bench [name]        run the benchmarks, or one: happy_path, balance, dedup, redis, throughput
+  bench [name]        run the benchmarks, or one: happy_path, balance, dedup, redis, throughput,
+                      peers (beside other crates, which it downloads)
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
             failed => failed,
         },
         ["bench", "throughput", args @ ..] => bench("calculator", "throughput", args),
+        // A workspace of its own: nobody else has to build what it compares with.
+        ["bench", "peers"] => {
+            cargo(&["run", "--quiet", "--release", "--manifest-path", "peers/Cargo.toml"], &[])
+        }
         ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),

@@ -62,7 +62,7 @@ impl Circuits {
         circuits
     }
 
-    /// Those that have had a call.
+    /// Those that have been asked.
     pub(crate) fn all(&self) -> Vec<Circuit> {
         let each = self.each.get();
         let each = each.circuits.iter().map(|circuit| circuit.get());

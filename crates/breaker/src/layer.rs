@@ -145,7 +145,7 @@ impl BreakerLayer {
         Circuit::clone(&self.own.of(path))
     }
 
-    /// All circuits that have had a call, by name: of the layer itself and of its endpoints.
+    /// All circuits that have been asked: of the layer itself, and of its endpoints.
     pub fn circuits(&self) -> Vec<Circuit> {
         let known = self.settings.known.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = known.iter().filter_map(Weak::upgrade);
@@ -210,21 +210,25 @@ impl Permit {
         Self { circuit, pass, began, limit, took: 0 }
     }
 
-    /// The head of the response, or a failure, is there.
-    fn answered<B>(mut self, outcome: &Result<http::Response<B>, BoxError>) -> Option<Self> {
+    /// The head of the response is there; what is left of the permit if that is not all.
+    fn answered<B>(mut self, response: &http::Response<B>) -> Option<Self> {
         if self.circuit.needs_latency() {
             self.took = self.circuit.nanos(Instant::now()) - self.began;
         }
-        let verdict = match outcome {
-            Ok(response) => match status::code(response.headers()) {
-                Some(Code::Ok) => Verdict::Ok,
-                None if response.status() == StatusCode::OK => return Some(self),
-                _ => Verdict::of_head(response),
-            },
-            Err(error) => Verdict::of_error(&**error),
+        let verdict = match status::code(response.headers()) {
+            Some(Code::Ok) => Verdict::Ok,
+            None if response.status() == StatusCode::OK => return Some(self),
+            _ => Verdict::of_head(response),
         };
         self.ended(verdict);
         None
+    }
+
+    fn failed(mut self, error: &(dyn std::error::Error + 'static)) {
+        if self.circuit.needs_latency() {
+            self.took = self.circuit.nanos(Instant::now()) - self.began;
+        }
+        self.ended(Verdict::of_error(error));
     }
 
     fn ended(mut self, verdict: Verdict) {
@@ -274,15 +278,26 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let outcome = match this.state.project() {
-            CallingProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
+        let future = match this.state.project() {
+            CallingProj::Called { future } => future,
             CallingProj::Rejected { unsent } => {
                 let polled_again = || "polled after it had completed".into();
                 return Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)));
             }
         };
-        let permit = this.permit.take().and_then(|permit| permit.answered(&outcome));
-        Poll::Ready(outcome.map(|response| response.map(|inner| ResponseBody { inner, permit })))
+        match ready!(future.poll(cx)) {
+            Ok(response) => {
+                let permit = this.permit.take().and_then(|permit| permit.answered(&response));
+                Poll::Ready(Ok(response.map(|inner| ResponseBody { inner, permit })))
+            }
+            Err(error) => {
+                let error = error.into();
+                if let Some(permit) = this.permit.take() {
+                    permit.failed(&*error);
+                }
+                Poll::Ready(Err(error))
+            }
+        }
     }
 }
 

