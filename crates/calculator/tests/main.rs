@@ -9,6 +9,7 @@ mod hang;
 mod hops;
 mod nginx;
 mod programs;
+mod protected;
 mod python;
 
 use calculator::{

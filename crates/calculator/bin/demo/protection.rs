@@ -186,7 +186,7 @@ struct Goodput {
 
 /// A server that can do 400 calls a second, asked for more and more; callers wait for 500 ms.
 pub(crate) async fn overload(seed: u64) -> Result<Study, BoxError> {
-    const LOADS: [f64; 6] = [0.5, 0.9, 1.2, 1.5, 2.0, 3.0];
+    const LOADS: [f64; 5] = [0.5, 0.9, 1.2, 2.0, 3.0];
     async fn curve(seed: u64, mode: Mode) -> Result<Vec<Goodput>, BoxError> {
         let mut curve = Vec::new();
         for load in LOADS {
@@ -223,7 +223,7 @@ pub(crate) async fn overload(seed: u64) -> Result<Study, BoxError> {
     })
 }
 
-/// For six seconds after two to begin with.
+/// For four seconds after two to begin with.
 async fn goodput<S, B>(service: S, load: f64) -> Goodput
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
@@ -235,7 +235,7 @@ where
     const CAPACITY: f64 = 400.0;
     const PATIENCE: Duration = Duration::from_millis(500);
     let (began, mut calls) = (Instant::now(), JoinSet::new());
-    for n in 0..(8.0 * CAPACITY * load) as u32 {
+    for n in 0..(6.0 * CAPACITY * load) as u32 {
         let service = service.clone();
         let at = Duration::from_secs_f64(f64::from(n) / (CAPACITY * load));
         calls.spawn(async move {
@@ -247,7 +247,7 @@ where
     let mut good: Vec<Duration> = calls.join_all().await.into_iter().flatten().collect();
     good.sort_unstable();
     let p99 = good.get(good.len() * 99 / 100).copied().unwrap_or_default();
-    Goodput { load, share: good.len() as f64 / (6.0 * CAPACITY), p99 }
+    Goodput { load, share: good.len() as f64 / (4.0 * CAPACITY), p99 }
 }
 
 /// What is answered in time, by what is asked for.
@@ -269,9 +269,9 @@ pub(crate) async fn cascade(seed: u64) -> Result<Study, BoxError> {
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
     Ok(Study {
         question: "What becomes of three servers under load when one of them dies?",
-        answer: "Each dies of its own when it has taken in 300 calls more than it can do.".into(),
+        answer: "Each dies of its own when it has taken in 150 calls more than it can do.".into(),
         table: vec![
-            row(["", "alive after 20 s", "answered of what two can do"]),
+            row(["", "alive after 10 s", "answered of what two can do"]),
             row(["without shedding", &without_alive.to_string(), &percent(without)]),
             row(["with shedding", &with_alive.to_string(), &percent(with)]),
         ],
@@ -284,8 +284,8 @@ pub(crate) async fn cascade(seed: u64) -> Result<Study, BoxError> {
 /// What is answered from the death of the first on, of what two can do, and how many are alive.
 async fn survivors(seed: u64, mode: Mode) -> Result<(f64, usize), BoxError> {
     const DIES: Duration = Duration::from_secs(5);
-    const ENDS: Duration = Duration::from_secs(25);
-    const MOST: u32 = 300;
+    const ENDS: Duration = Duration::from_secs(15);
+    const MOST: u32 = 150;
     const PACE: Duration = Duration::from_millis(4);
     let models: Vec<_> = (0..3).map(|_| Model::new(2)).collect();
     let networks: HashMap<String, Network> =
