@@ -51,7 +51,6 @@ impl Call {
     pub(crate) fn begin(
         request: Request<Body>,
         shared: &Arc<Shared>,
-        now: Instant,
     ) -> (Option<Self>, Request<Body>) {
         let mode = shared.switch.mode();
         if mode == Mode::Off || !shared.covers(request.uri().path()) {
@@ -61,7 +60,7 @@ impl Call {
             shared: Arc::clone(shared),
             uri: request.uri().clone(),
             mode,
-            deadline: Deadline::of(&request, now).ok().flatten(),
+            deadline: Deadline::of(&request, Instant::now()).ok().flatten(),
             key: None,
             again: None,
         };

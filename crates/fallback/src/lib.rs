@@ -125,7 +125,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll, ready},
 };
-use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use tower_layer::Layer;
@@ -275,7 +274,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (call, request) = Call::begin(request, &self.shared, Instant::now());
+        let (call, request) = Call::begin(request, &self.shared);
         match self.unready.take() {
             Some(error) => ResponseFuture::failed(error, call),
             None => ResponseFuture::calling(self.inner.call(request), call),

@@ -72,13 +72,13 @@ impl Shared {
 
     /// Whether there might be a second answer for the method at `path`.
     pub(crate) fn covers(&self, path: &str) -> bool {
-        let allowed = self.methods.is_unary(path)
+        // First what costs least to know: most often there is nothing to answer with.
+        let has_answer =
+            self.store.is_some() || self.alternate.is_some() || self.defaults.get(path).is_some();
+        has_answer
+            && self.methods.is_unary(path)
             && (self.methods.safety(path) == Safety::NoSideEffects
-                || self.forced.get(path).is_some());
-        allowed
-            && (self.store.is_some()
-                || self.alternate.is_some()
-                || self.defaults.get(path).is_some())
+                || self.forced.get(path).is_some())
     }
 
     /// Each part with its length, so that no two requests have the same.

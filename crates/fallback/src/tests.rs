@@ -16,6 +16,7 @@ use prost_types::{
     ServiceDescriptorProto, method_options::IdempotencyLevel,
 };
 use std::{fmt, time::Duration};
+use tokio::time::Instant;
 use tokio::time::advance;
 use tonic::{Code, Status};
 
