@@ -16,6 +16,11 @@ pub enum Picker {
     /// EWMA). One slow endpoint is noticed with its first slow answer.
     #[default]
     PeakEwma,
+    /// The one of two at random that has fewer calls in flight (gRFC A48, with its default of two
+    /// choices).
+    LeastRequest,
+    /// Any.
+    Random,
     /// One after the other.
     RoundRobin,
     /// One after the other, each as often as its weight says: by the load that the endpoints report
@@ -65,21 +70,22 @@ impl Choice {
 /// An endpoint, and what its gate has given.
 pub(crate) type Picked = (Arc<Node>, Option<Ticket>);
 
-/// The gate has shut in the meantime, or all are: any that is open, or when the first will be.
+/// The gate has shut in the meantime, or all are: any that is open, or why none is, and when the
+/// first will be.
 fn enter_any(
     nodes: &[Arc<Node>],
     path: &str,
     now: Instant,
-    mut unsent: Unsent,
+    (asked, unsent): (&Arc<Node>, Unsent),
 ) -> Result<Picked, Unsent> {
-    for node in nodes {
+    let mut all = vec![unsent];
+    for node in nodes.iter().filter(|node| node.id != asked.id) {
         match node.enter(path, now) {
             Ok(ticket) => return Ok((node.clone(), ticket)),
-            Err(other) if other.retry_after() < unsent.retry_after() => unsent = other,
-            Err(_) => {}
+            Err(unsent) => all.push(unsent),
         }
     }
-    Err(unsent)
+    Err(Unsent::of_all(all))
 }
 
 // === impl Picking ===
@@ -111,13 +117,21 @@ impl Picking {
             Picker::WeightedRoundRobin => {
                 (0..DRAWS).map(|_| self.by_weight(choice)).find(|node| fresh(node))
             }
-            Picker::PeakEwma => self.better_of_two(nodes, fresh, now),
+            Picker::Random => {
+                let mut rng = self.rng.draw();
+                let drawn = (0..DRAWS).map(|_| &nodes[rng.random_range(0..nodes.len())]);
+                drawn.into_iter().find(|node| fresh(node))
+            }
+            Picker::LeastRequest => {
+                self.better_of_two(nodes, fresh, |node| node.load.in_flight() as f64)
+            }
+            Picker::PeakEwma => self.better_of_two(nodes, fresh, |node| node.load.cost(now)),
         };
         let untried = || nodes.iter().find(|node| fresh(node));
         let any = || nodes.iter().find(|node| open(node));
         let node = picked.or_else(untried).or_else(any).or_else(|| nodes.first())?;
         let entered = node.enter(path, now).map(|ticket| (node.clone(), ticket));
-        Some(entered.or_else(|unsent| enter_any(nodes, path, now, unsent)))
+        Some(entered.or_else(|unsent| enter_any(nodes, path, now, (node, unsent))))
     }
 
     fn in_turn<'a>(&self, nodes: &'a [Arc<Node>]) -> &'a Arc<Node> {
@@ -145,7 +159,7 @@ impl Picking {
         &self,
         nodes: &'a [Arc<Node>],
         fresh: impl Fn(&Arc<Node>) -> bool,
-        now: Instant,
+        cost: impl Fn(&Node) -> f64,
     ) -> Option<&'a Arc<Node>> {
         let mut rng = self.rng.draw();
         let mut found: Option<&Arc<Node>> = None;
@@ -155,7 +169,7 @@ impl Picking {
                 _ if !fresh(node) => {}
                 Some(one) if one.id == node.id => {}
                 Some(one) => {
-                    let is_better = node.load.cost(now) < one.load.cost(now);
+                    let is_better = cost(node) < cost(one);
                     return Some(if is_better { node } else { one });
                 }
                 None => found = Some(node),

@@ -2,7 +2,7 @@
 
 use crate::Stage;
 use std::{borrow::Cow, error::Error, fmt, sync::OnceLock, time::Duration};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Any error, as tower's layers pass it on.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -39,6 +39,7 @@ pub struct Unsent {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     stage: Stage,
+    code: Code,
     // Made when it is asked for: refusing a call must cost next to nothing.
     status: OnceLock<Status>,
 }
@@ -77,13 +78,36 @@ impl Unsent {
     /// Why it was not sent, and when it is worth trying again, if that is known.
     pub fn new(message: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
         let (message, stage) = (message.into(), Stage::Unconnected);
-        Self { message, retry_after, stage, status: OnceLock::new() }
+        Self { message, retry_after, stage, code: Code::Unavailable, status: OnceLock::new() }
     }
 
     /// There was a connection, and the request has not left the client: it can be sent again at
     /// once, on another.
     pub fn lost(message: impl Into<Cow<'static, str>>) -> Self {
         Self { stage: Stage::Unsent, ..Self::new(message, None) }
+    }
+
+    /// Whoever could have been sent this call has as much to do as it can: `RESOURCE_EXHAUSTED`,
+    /// and no case for a retry, which would ask for more of the same.
+    pub fn exhausted(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: Code::ResourceExhausted, ..Self::new(message, None) }
+    }
+
+    /// None of several places would have this call, each for its reason; the soonest says when.
+    pub fn of_all(all: Vec<Self>) -> Self {
+        let is_exhausted = all.iter().all(|unsent| unsent.code == Code::ResourceExhausted);
+        if is_exhausted && !all.is_empty() {
+            let all: Vec<_> = all.iter().map(|unsent| &*unsent.message).collect();
+            return Self::exhausted(format!("all are at capacity: {}", all.join(", ")));
+        }
+        let soonest = |unsent: &Self| unsent.retry_after.unwrap_or(Duration::MAX);
+        let soonest = all.into_iter().min_by_key(soonest);
+        soonest.unwrap_or_else(|| Self::new("there is nowhere to send it", None))
+    }
+
+    /// `UNAVAILABLE`, or `RESOURCE_EXHAUSTED`.
+    pub const fn code(&self) -> Code {
+        self.code
     }
 
     /// How far the call came.
@@ -109,7 +133,7 @@ impl fmt::Display for Unsent {
 
 impl Error for Unsent {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.status.get_or_init(|| Status::unavailable(self.to_string())))
+        Some(self.status.get_or_init(|| Status::new(self.code, self.to_string())))
     }
 }
 

@@ -129,9 +129,14 @@ impl Verdict {
             return Some(Self::Deadline);
         }
         if cause.is::<tonic::ConnectError>() || cause.is::<Unsent>() {
-            // A balancer's connector has more to say.
-            let stage = find_cause(cause).map_or(Stage::Unconnected, Unsent::stage);
-            return Some(Self::NotProcessed(stage));
+            // A balancer and its connector have more to say.
+            return Some(match find_cause::<Unsent>(cause) {
+                None => Self::NotProcessed(Stage::Unconnected),
+                Some(unsent) if unsent.code() == Code::Unavailable => {
+                    Self::NotProcessed(unsent.stage())
+                }
+                Some(unsent) => Self::MaybeProcessed(unsent.code()),
+            });
         }
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             if hyper.is_canceled() {

@@ -94,3 +94,59 @@ async fn a_call_that_is_given_up_leaves_and_one_whose_time_was_over_has_failed()
         assert_eq!(*doors.left.lock().unwrap(), [verdict]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_all_are_at_capacity_the_call_fails_with_resource_exhausted_and_their_loads() {
+    /// Has as much to do as it can.
+    #[derive(Debug)]
+    struct Full(String);
+
+    impl Gate for Full {
+        fn is_open_to(&self, _: &str, _: Instant) -> bool {
+            false
+        }
+
+        fn enter(&self, _: &str, _: Instant) -> Result<Ticket, Unsent> {
+            Err(Unsent::exhausted(format!("{} 64/64", self.0)))
+        }
+
+        fn leave(&self, _: Ticket, _: Option<Verdict>, _: Duration, _: Instant) {}
+    }
+
+    let world = World::of(2);
+    let gate = |target: &Target| -> Arc<dyn Gate> {
+        Arc::new(Full(target.uri.host().unwrap_or_default().to_owned()))
+    };
+    let balance = world.balance(Options { gate: Some(Arc::new(gate)), ..Options::default() });
+    sleep(SECOND).await;
+    let error = balance.clone().oneshot(request()).await.unwrap_err();
+    assert_eq!(Verdict::of_error(&*error), Verdict::MaybeProcessed(Code::ResourceExhausted));
+    let status = Status::from_error(error);
+    assert_eq!(status.message(), "all are at capacity: e0 64/64, e1 64/64");
+}
+
+#[tokio::test(start_paused = true)]
+async fn least_request_avoids_the_busy_one_and_random_picks_all_alike() {
+    let world = World::new([Answer::Hang, ok(), ok()]);
+    let balance = world.balance(by(Picker::LeastRequest));
+    sleep(SECOND).await;
+    let mut hanging = Vec::new();
+    while world.attempts()[0] < 1 {
+        let mut call = Box::pin(send(&balance, request()));
+        _ = timeout(MS, &mut call).await;
+        hanging.push(call);
+    }
+    let before = world.attempts()[0];
+    for _ in 0..300 {
+        _ = timeout(MS, send(&balance, request())).await;
+    }
+    // Two idle ones are always the better choice of two.
+    assert_eq!(world.attempts()[0], before);
+
+    let world = World::of(3);
+    let balance = world.balance(by(Picker::Random));
+    calls(&balance, 3000).await;
+    for attempts in world.attempts() {
+        assert!((900..1100).contains(&attempts), "{attempts}");
+    }
+}
