@@ -10,6 +10,9 @@ use std::sync::{
 pub struct Counters(Arc<Cells>);
 
 /// What the counters said at one moment.
+///
+/// What is of plain settings and what is of rules is counted alike, when it takes effect: a fault
+/// whose turn never came, since its caller went away before, is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Requests that could be hit.
@@ -24,8 +27,27 @@ pub struct Snapshot {
     pub failed_after: u64,
     /// Requests handed to the service, of those that could be hit.
     pub executed: u64,
-    /// Requests whose caller went away before there was an answer, of those that could be hit.
+    /// Requests whose caller went away before there was an answer, of those that could be hit, and
+    /// that were not left without one on purpose.
     pub abandoned: u64,
+    /// Requests left without an answer, or with headers only.
+    pub hung: u64,
+    /// Replies cut after some messages.
+    pub cut: u64,
+    /// Requests whose stream was reset.
+    pub reset: u64,
+    /// Requests whose connection was dropped.
+    pub dropped: u64,
+    /// Requests whose client was sent away from the connection.
+    pub sent_away: u64,
+    /// Replies whose trailers were broken.
+    pub bad_trailers: u64,
+    /// Replies that dripped.
+    pub dripped: u64,
+    /// Requests on which the task panicked.
+    pub panicked: u64,
+    /// Requests that passed because too many faults were active.
+    pub spared: u64,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +60,15 @@ pub(crate) struct Cells {
     pub(crate) failed_after: Cell,
     pub(crate) executed: Cell,
     pub(crate) abandoned: Cell,
+    pub(crate) hung: Cell,
+    pub(crate) cut: Cell,
+    pub(crate) reset: Cell,
+    pub(crate) dropped: Cell,
+    pub(crate) sent_away: Cell,
+    pub(crate) bad_trailers: Cell,
+    pub(crate) dripped: Cell,
+    pub(crate) panicked: Cell,
+    pub(crate) spared: Cell,
 }
 
 #[derive(Debug, Default)]
@@ -48,21 +79,55 @@ pub(crate) struct Cell(AtomicU64);
 impl Counters {
     /// What they say now.
     pub fn snapshot(&self) -> Snapshot {
-        let Cells { matched, exempt, delayed, .. } = &*self.0;
-        let Cells { failed_before, failed_after, executed, abandoned, .. } = &*self.0;
+        let cells = &*self.0;
         Snapshot {
-            matched: matched.read(),
-            exempt: exempt.read(),
-            delayed: delayed.read(),
-            failed_before: failed_before.read(),
-            failed_after: failed_after.read(),
-            executed: executed.read(),
-            abandoned: abandoned.read(),
+            matched: cells.matched.read(),
+            exempt: cells.exempt.read(),
+            delayed: cells.delayed.read(),
+            failed_before: cells.failed_before.read(),
+            failed_after: cells.failed_after.read(),
+            executed: cells.executed.read(),
+            abandoned: cells.abandoned.read(),
+            hung: cells.hung.read(),
+            cut: cells.cut.read(),
+            reset: cells.reset.read(),
+            dropped: cells.dropped.read(),
+            sent_away: cells.sent_away.read(),
+            bad_trailers: cells.bad_trailers.read(),
+            dripped: cells.dripped.read(),
+            panicked: cells.panicked.read(),
+            spared: cells.spared.read(),
         }
     }
 
     pub(crate) fn cells(&self) -> &Cells {
         &self.0
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// How often each kind was injected, by the word that the grammar of [`Rule`](crate::Rule) has
+    /// for it.
+    pub fn kinds(&self) -> [(&'static str, u64); 10] {
+        [
+            ("delay", self.delayed),
+            ("status", self.failed_before + self.failed_after),
+            ("hang", self.hung),
+            ("cut", self.cut),
+            ("reset", self.reset),
+            ("drop", self.dropped),
+            ("goaway", self.sent_away),
+            ("trailers", self.bad_trailers),
+            ("drip", self.dripped),
+            ("panic", self.panicked),
+        ]
+    }
+
+    /// How many faults were injected; a request that was delayed and then failed had two.
+    pub fn injected(&self) -> u64 {
+        self.kinds().iter().map(|(_, count)| count).sum()
     }
 }
 
@@ -74,7 +139,7 @@ impl Cell {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

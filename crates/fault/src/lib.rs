@@ -1,4 +1,5 @@
-//! Failures and delays for any tonic server, injected by a seed.
+//! Failures and delays for any tonic server, injected by a seed, and broken replies, streams and
+//! connections, injected by rules that can be changed while it runs.
 //!
 //! # Why
 //!
@@ -16,14 +17,19 @@
 //!   an id goes by its number.
 //! * [`When::Before`] answers without executing, [`When::After`] executes and throws the reply
 //!   away.
-//! * Health checks and reflection are not hit unless [`Faults::health_too`] says so.
+//! * [`Faults`] are settings that stay; [`Rules`] come and go, and each [`Rule`] says in one line
+//!   whom it hits, how often and with what. A layer may have both: their delays add up, and a
+//!   failure of the settings goes before what a rule has.
+//! * Health checks and reflection are not hit unless [`Faults::health_too`] or the rule says so;
+//!   [what controls the rules](Rules::control) never is.
 //! * Where nothing is injected, requests and responses pass through as they are.
 //! * A client that goes away ends the delay, and its request is not executed.
+//! * What each kind of fault is to a plain tonic client is in `FAULTS.md`, which a test writes.
 //!
 //! # Example
 //!
 //! ```
-//! use cinchona_fault::{FaultLayer, Faults};
+//! use cinchona_fault::{FaultLayer, Faults, Rules};
 //! use std::convert::Infallible;
 //! use tonic::{Code, Status, body::Body};
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -32,97 +38,86 @@
 //! let service = service_fn(|_: http::Request<Body>| async {
 //!     Ok::<_, Infallible>(http::Response::new(Body::empty()))
 //! });
-//! let faults = FaultLayer::new(Faults { failure_rate: 1.0, ..Faults::default() }).unwrap();
+//! let rules = Rules::new(7);
+//! let faults = FaultLayer::new(Faults::default()).unwrap().with_rules(rules.clone());
 //! let counters = faults.counters();
+//! let service = faults.layer(service);
+//! let call = || service.clone().oneshot(http::Request::new(Body::empty()));
 //!
-//! let response = faults.layer(service).oneshot(http::Request::new(Body::empty())).await.unwrap();
-//! let status = Status::from_header_map(response.headers()).unwrap();
+//! rules.set("flaky", "first=1 status=UNAVAILABLE ttl=60s".parse().unwrap()).unwrap();
+//! let status = Status::from_header_map(call().await.unwrap().headers()).unwrap();
 //! assert_eq!((status.code(), status.message()), (Code::Unavailable, "simulated failure"));
+//! assert!(Status::from_header_map(call().await.unwrap().headers()).is_none(), "first=1");
 //! assert_eq!(counters.snapshot().failed_before, 1);
 //! # }
 //! ```
 //!
 //! # What it does not do
 //!
-//! It cannot be changed while it runs, and it does not break what is below gRPC: no resets, no
-//! lost connections, no broken trailers.
+//! It does not change what requests say, nor messages that are whole. A hang ends at the caller's
+//! `grpc-timeout`, if it has one, since tonic's server answers then; only `hang=headers` outlasts
+//! it. What is of a connection needs [`FaultIo`], and that reads no TLS. A reset before any headers
+//! may come after them where the runtime has many threads. It has no page and no port of its own.
 
+mod body;
+mod control;
 mod counters;
+mod future;
+mod malformed;
 mod plan;
+mod rule;
+mod rules;
+mod wire;
 
 pub use counters::{Counters, Snapshot};
+pub use future::ResponseFuture;
+pub use malformed::Malformed;
 pub use plan::{Faults, When};
+pub use rule::Rule;
+pub use rules::{Listed, Rules};
+pub use wire::FaultIo;
 
 use cinchona_core::{Invalid, Mode, Switch, code};
-use counters::Cells;
-use pin_project_lite::pin_project;
+use future::Answer;
 use plan::Plan;
+use rule::Asked;
+use rules::Hit;
 use std::{
-    future::Future,
     mem,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Duration,
 };
-use tokio::time::{Sleep, sleep};
-use tonic::{Status, body::Body, server::NamedService};
+use tonic::{body::Body, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
 
 /// Applies [`Fault`] to a server, or to a single service.
 #[derive(Clone, Debug)]
-pub struct FaultLayer {
-    faults: Arc<Faults>,
-    counters: Counters,
-    switch: Switch,
-}
+pub struct FaultLayer(Settings);
 
 /// Fails and delays requests before they reach a service, and replies after they leave it.
 #[derive(Clone, Debug)]
 pub struct Fault<S> {
     inner: S,
+    settings: Settings,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
     faults: Arc<Faults>,
+    rules: Option<Rules>,
     counters: Counters,
     switch: Switch,
+    is_marking: bool,
 }
 
-pin_project! {
-    /// The future of a [`Fault`] call.
-    #[derive(Debug)]
-    pub struct ResponseFuture<S, F, B> {
-        #[pin]
-        stage: Stage<S, F, B>,
-        fail: Option<When>,
-        answer: Answer,
-    }
-
-    impl<S, F, B> PinnedDrop for ResponseFuture<S, F, B> {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            if this.answer.counted && !this.answer.given {
-                this.answer.counters.cells().abandoned.count();
-            }
-        }
-    }
-}
-
-pin_project! {
-    #[derive(Debug)]
-    #[project = StageProj]
-    enum Stage<S, F, B> {
-        Delayed { #[pin] delay: Sleep, held: Option<(S, http::Request<B>)> },
-        Refused,
-        Executing { #[pin] inner: F },
-    }
-}
-
-/// How the request is answered, and whether it was.
-#[derive(Debug)]
-struct Answer {
-    faults: Arc<Faults>,
-    counters: Counters,
-    counted: bool,
-    given: bool,
+/// What happens to one request.
+#[derive(Default)]
+struct Fate {
+    is_counted: bool,
+    plan: Plan,
+    hit: Option<Box<Hit>>,
 }
 
 // === impl FaultLayer ===
@@ -133,18 +128,36 @@ impl FaultLayer {
     /// # Errors
     /// When a rate is not in 0 to 1, or the code is `OK`.
     pub fn new(faults: Faults) -> Result<Self, Invalid> {
-        let faults = Arc::new(faults.checked()?);
-        Ok(Self { faults, counters: Counters::default(), switch: Switch::default() })
+        Ok(Self(Settings::of(faults.checked()?)))
     }
 
-    /// Lets `switch` decide whether faults are injected, only counted, or not drawn.
+    /// Injects what `rules` say as well, now and after each change of them.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self(Settings { rules: Some(rules), ..self.0 })
+    }
+
+    /// Lets `switch` decide whether faults are injected, only counted, or not drawn; those of rules
+    /// as well, whatever their own switch allows.
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self { switch, ..self }
+        Self(Settings { switch, ..self.0 })
+    }
+
+    /// Names the rules that hit a request in its reply, if there is a reply: a header
+    /// `fault-injected: <rule id>` for each. By default replies tell nothing.
+    pub fn with_marks(self) -> Self {
+        Self(Settings { is_marking: true, ..self.0 })
     }
 
     /// What it has injected so far, into all the services it was applied to.
     pub fn counters(&self) -> Counters {
-        self.counters.clone()
+        self.0.counters.clone()
+    }
+}
+
+impl From<Rules> for FaultLayer {
+    /// Injects what `rules` say, and nothing else.
+    fn from(rules: Rules) -> Self {
+        Self(Settings { rules: Some(rules), ..Settings::of(Faults::default()) })
     }
 }
 
@@ -152,12 +165,7 @@ impl<S> Layer<S> for FaultLayer {
     type Service = Fault<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Fault {
-            inner,
-            faults: self.faults.clone(),
-            counters: self.counters.clone(),
-            switch: self.switch.clone(),
-        }
+        Fault { inner, settings: self.0.clone() }
     }
 }
 
@@ -176,41 +184,23 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        let cells = self.counters.cells();
-        let mode = self.switch.mode();
-        let counted = mode != Mode::Off && self.faults.concern(path);
-        let mut plan = if counted {
-            cells.matched.count();
-            self.faults.plan(path, request.headers(), cells.requests.count())
-        } else {
-            cells.exempt.count();
-            Plan::default()
-        };
-        if mode == Mode::Shadow && plan != Plan::default() {
-            self.switch.count();
-            plan = Plan::default();
-        }
-        let Plan { delay, fail } = plan;
-        report(&self.faults, &request, delay.is_some(), fail);
-        let stage = match (delay, fail) {
-            (Some(delay), _) => {
-                cells.delayed.count();
+        let fate = self.settings.fate(&request);
+        self.settings.report(&request, &fate);
+        let delay = fate.delay();
+        let answer = Answer::new(&self.settings, fate);
+        match delay {
+            Some(delay) => {
                 // The service that is ready waits with the request; its place takes a clone.
                 let clone = self.inner.clone();
                 let readied = mem::replace(&mut self.inner, clone);
-                Stage::Delayed { delay: sleep(delay), held: Some((readied, request)) }
+                ResponseFuture::delayed(delay, readied, request, answer)
             }
-            (None, Some(When::Before)) => Stage::Refused,
-            (None, _) => {
-                if counted {
-                    cells.executed.count();
-                }
-                Stage::Executing { inner: self.inner.call(request) }
+            None if answer.refuses() => ResponseFuture::refused(answer),
+            None => {
+                answer.executes();
+                ResponseFuture::executing(self.inner.call(request), answer)
             }
-        };
-        let (faults, counters) = (self.faults.clone(), self.counters.clone());
-        ResponseFuture { stage, fail, answer: Answer { faults, counters, counted, given: false } }
+        }
     }
 }
 
@@ -218,72 +208,68 @@ impl<S: NamedService> NamedService for Fault<S> {
     const NAME: &'static str = S::NAME;
 }
 
-fn report<B>(faults: &Faults, request: &http::Request<B>, delayed: bool, fail: Option<When>) {
-    if delayed || fail.is_some() {
+// === impl Settings ===
+
+impl Settings {
+    fn of(faults: Faults) -> Self {
+        Self {
+            faults: Arc::new(faults),
+            rules: None,
+            counters: Counters::default(),
+            switch: Switch::default(),
+            is_marking: false,
+        }
+    }
+
+    fn fate<B>(&self, request: &http::Request<B>) -> Fate {
+        let (path, headers) = (request.uri().path(), request.headers());
+        let cells = self.counters.cells();
+        let mode = self.switch.mode();
+        let is_concerned = mode != Mode::Off && self.faults.concern(path);
+        let mut plan = Plan::default();
+        if is_concerned {
+            plan = self.faults.plan(path, headers, cells.requests.count());
+        }
+        if mode == Mode::Shadow && plan != Plan::default() {
+            self.switch.count();
+            plan = Plan::default();
+        }
+        let extensions = request.extensions();
+        let asked = Asked { path, headers, extensions, is_failing: plan.fail.is_some() };
+        let hit = self.rules.as_ref().and_then(|rules| rules.draw(asked, mode, cells));
+        let is_counted = is_concerned || hit.is_some();
+        let cell = if is_counted { &cells.matched } else { &cells.exempt };
+        cell.count();
+        Fate { is_counted, plan, hit }
+    }
+
+    fn report<B>(&self, request: &http::Request<B>, fate: &Fate) {
+        let Fate { plan: Plan { delay, fail }, hit, .. } = fate;
+        if delay.is_none() && fail.is_none() && hit.is_none() {
+            return;
+        }
         tracing::debug!(
             rpc.method = request.uri().path(),
             request_id = plan::id(request.headers()).and_then(|id| id.to_str().ok()),
-            delay = delayed.then_some(faults.slow_delay).map(tracing::field::debug),
-            code = fail.map(|_| code::name(faults.code)),
+            delay = fate.delay().map(tracing::field::debug),
+            code = fail.map(|_| code::name(self.faults.code)),
             when = fail.map(tracing::field::debug),
+            rules = hit.as_ref().map(|hit| tracing::field::debug(&hit.ids)),
             "injecting a fault"
         );
     }
 }
 
-// === impl ResponseFuture ===
+// === impl Fate ===
 
-impl<S, B> Future for ResponseFuture<S, S::Future, B>
-where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
-{
-    type Output = Result<http::Response<Body>, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let next = match this.stage.as_mut().project() {
-                StageProj::Delayed { delay, held } => {
-                    ready!(delay.poll(cx));
-                    match (&this.fail, held.take()) {
-                        (Some(When::Before), _) | (_, None) => Stage::Refused,
-                        (_, Some((mut readied, request))) => {
-                            this.answer.cells().executed.count();
-                            Stage::Executing { inner: readied.call(request) }
-                        }
-                    }
-                }
-                StageProj::Refused => {
-                    this.answer.cells().failed_before.count();
-                    return Poll::Ready(Ok(this.answer.failure()));
-                }
-                StageProj::Executing { inner } => {
-                    let reply = ready!(inner.poll(cx));
-                    this.answer.given = true;
-                    // An error of the service is more of a failure than this one.
-                    if this.fail.is_some() && reply.is_ok() {
-                        this.answer.cells().failed_after.count();
-                        return Poll::Ready(Ok(this.answer.failure()));
-                    }
-                    return Poll::Ready(reply);
-                }
-            };
-            this.stage.set(next);
+impl Fate {
+    /// How long the request waits before it is executed, or is not.
+    fn delay(&self) -> Option<Duration> {
+        let ruled = self.hit.as_ref().map(|hit| hit.before).filter(|before| !before.is_zero());
+        match (self.plan.delay, ruled) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
         }
-    }
-}
-
-// === impl Answer ===
-
-impl Answer {
-    fn cells(&self) -> &Cells {
-        self.counters.cells()
-    }
-
-    /// The injected status, as a trailers-only response.
-    fn failure(&mut self) -> http::Response<Body> {
-        self.given = true;
-        Status::new(self.faults.code, &*self.faults.message).into_http()
     }
 }
 

@@ -76,6 +76,9 @@ impl Faults {
 
     /// Whether a request to `path` may be hit at all.
     pub(crate) fn concern(&self, path: &str) -> bool {
+        if path.starts_with(crate::control::PATH) {
+            return false;
+        }
         let health = is_of_the_server(path);
         let listed = self.paths.iter().any(|prefix| path.starts_with(&**prefix));
         (self.health_too || !health) && (self.paths.is_empty() || listed)
@@ -87,17 +90,11 @@ impl Faults {
     /// then fails, as gRFC A33 has it.
     pub(crate) fn plan(&self, path: &str, headers: &HeaderMap, number: u64) -> Plan {
         let request = identity(path, headers, number);
-        let hits = |rate: f64, kind: &str| rate > 0.0 && self.draw(request, kind) < rate;
+        let hits = |rate: f64, kind: &str| rate > 0.0 && draw(self.seed, request, kind) < rate;
         Plan {
             delay: hits(self.slow_rate, "slow").then_some(self.slow_delay),
             fail: hits(self.failure_rate, "fail").then_some(self.when),
         }
-    }
-
-    /// A uniform number in 0..1: the upper 53 bits of the hash.
-    fn draw(&self, request: u64, kind: &str) -> f64 {
-        let hash = finish(fnv(finish(self.seed) ^ request, kind.as_bytes()));
-        (hash >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -117,6 +114,12 @@ impl Default for Faults {
     }
 }
 
+/// A uniform number in 0..1: the upper 53 bits of the hash.
+pub(crate) fn draw(seed: u64, request: u64, kind: &str) -> f64 {
+    let hash = finish(fnv(finish(seed) ^ request, kind.as_bytes()));
+    (hash >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// The id that the request carries, if any.
 pub(crate) fn id(headers: &HeaderMap) -> Option<&HeaderValue> {
     IDS.iter().find_map(|name| headers.get(*name))
@@ -124,7 +127,7 @@ pub(crate) fn id(headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// A request that carries an id is known by it and by its attempt, so that neither other requests
 /// nor their order bear on what happens to it; one that does not, by its number.
-fn identity(path: &str, headers: &HeaderMap, number: u64) -> u64 {
+pub(crate) fn identity(path: &str, headers: &HeaderMap, number: u64) -> u64 {
     let path = fnv(FNV_OFFSET, path.as_bytes());
     match id(headers) {
         Some(id) => {

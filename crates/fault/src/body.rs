@@ -1,0 +1,250 @@
+//! Replies that go wrong on their way.
+
+use crate::{
+    Counters,
+    rule::{Action, Broken},
+    rules::Active,
+    wire::Order,
+};
+use bytes::Bytes;
+use cinchona_core::BoxError;
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http_body::{Body as _, Frame};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::{Sleep, sleep};
+use tonic::{Status, body::Body};
+
+/// What has been written is sent before the stream ends; a reset would overtake it.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A body and what is wrong with it, one of the active faults until it is dropped.
+struct Faulty {
+    inner: Body,
+    flaw: Flaw,
+    counters: Counters,
+    wait: Option<Pin<Box<Sleep>>>,
+    _active: Option<Active>,
+}
+
+enum Flaw {
+    None,
+    /// Nothing comes, ever.
+    Silence,
+    /// The stream is reset by that code.
+    Reset(u32),
+    Cut {
+        left: u64,
+        messages: Messages,
+        code: u32,
+    },
+    Trailers(Broken),
+    Drip {
+        bytes: usize,
+        every: Duration,
+        held: Bytes,
+    },
+}
+
+/// Where in the messages of gRPC a stream of bytes is.
+#[derive(Default)]
+struct Messages {
+    head: [u8; HEAD],
+    passed: usize,
+    payload: usize,
+}
+
+/// A flag and the length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const HEAD: usize = 5;
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// Headers, and then nothing.
+pub(crate) fn silent(counters: &Counters, active: Option<Active>) -> http::Response<Body> {
+    respond(Flaw::Silence, counters, active)
+}
+
+/// A stream that is reset before there is anything on it.
+pub(crate) fn reset(code: u32, counters: &Counters) -> http::Response<Body> {
+    respond(Flaw::Reset(code), counters, None)
+}
+
+fn respond(flaw: Flaw, counters: &Counters, active: Option<Active>) -> http::Response<Body> {
+    let mut response = http::Response::new(wrap(Body::empty(), flaw, counters, active));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn wrap(inner: Body, flaw: Flaw, counters: &Counters, active: Option<Active>) -> Body {
+    let counters = counters.clone();
+    Body::new(Faulty { inner, flaw, counters, wait: None, _active: active })
+}
+
+/// Spoils a reply.
+pub(crate) fn spoil(
+    mut reply: http::Response<Body>,
+    action: &Action,
+    counters: &Counters,
+    active: Option<Active>,
+) -> http::Response<Body> {
+    let flaw = match *action {
+        Action::Cut { after: left, end } => {
+            let code = end.unwrap_or(Order::Drop.code());
+            Flaw::Cut { left, messages: Messages::default(), code }
+        }
+        Action::Drip { bytes, every } => {
+            counters.cells().dripped.count();
+            Flaw::Drip { bytes: bytes.get(), every, held: Bytes::new() }
+        }
+        Action::Trailers(broken) => {
+            if reply.headers().contains_key(Status::GRPC_STATUS) {
+                counters.cells().bad_trailers.count();
+                damage(reply.headers_mut(), broken);
+            }
+            Flaw::Trailers(broken)
+        }
+        _ => return reply,
+    };
+    reply.map(|body| wrap(body, flaw, counters, active))
+}
+
+fn damage(trailers: &mut HeaderMap, broken: Broken) {
+    let (key, value): (_, &'static [u8]) = match broken {
+        Broken::Missing => {
+            let all = [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS];
+            all.iter().for_each(|key| _ = trailers.remove(key));
+            return;
+        }
+        Broken::Status => (Status::GRPC_STATUS, b"banana"),
+        // Percent-encoded, and no UTF-8.
+        Broken::Message => (Status::GRPC_MESSAGE, b"%FF"),
+        Broken::Details => (Status::GRPC_STATUS_DETAILS, b"*not base64*"),
+    };
+    if let Ok(value) = HeaderValue::from_bytes(value) {
+        trailers.insert(key, value);
+    }
+}
+
+// === impl Faulty ===
+
+impl http_body::Body for Faulty {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        let this = self.get_mut();
+        match this.flaw {
+            Flaw::Silence => return Poll::Pending,
+            Flaw::Reset(code) => {
+                this.flaw = Flaw::None;
+                return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::from(code)).into())));
+            }
+            Flaw::Drip { .. } => return this.poll_drip(cx),
+            Flaw::Cut { left: 0, code, .. } => return this.poll_cut(cx, code),
+            Flaw::None | Flaw::Trailers(_) | Flaw::Cut { .. } => {}
+        }
+        match ready!(this.poll_inner(cx)) {
+            Some(Ok(frame)) => Poll::Ready(this.flawed(frame).map(Ok)),
+            end => Poll::Ready(end),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.flaw, Flaw::None) && self.inner.is_end_stream()
+    }
+}
+
+impl Faulty {
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Polled {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>, time: Duration) -> Poll<()> {
+        let wait = self.wait.get_or_insert_with(|| Box::pin(sleep(time)));
+        ready!(wait.as_mut().poll(cx));
+        self.wait = None;
+        Poll::Ready(())
+    }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>, code: u32) -> Polled {
+        ready!(self.poll_wait(cx, PAUSE));
+        self.counters.cells().cut.count();
+        self.flaw = Flaw::Reset(code);
+        Pin::new(self).poll_frame(cx)
+    }
+
+    fn poll_drip(&mut self, cx: &mut Context<'_>) -> Polled {
+        loop {
+            let Flaw::Drip { bytes, every, held } = &mut self.flaw else {
+                return self.poll_inner(cx);
+            };
+            let (bytes, every) = (*bytes, *every);
+            if !held.is_empty() {
+                ready!(self.poll_wait(cx, every));
+                let Flaw::Drip { held, .. } = &mut self.flaw else { continue };
+                let drop = held.split_to(bytes.min(held.len()));
+                return Poll::Ready(Some(Ok(Frame::data(drop))));
+            }
+            match ready!(self.poll_inner(cx)) {
+                Some(Ok(frame)) => match (frame.into_data(), &mut self.flaw) {
+                    (Ok(data), Flaw::Drip { held, .. }) => *held = data,
+                    (Ok(data), _) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    (Err(frame), _) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+    }
+
+    /// The frame with its flaw; none where the flaw is that it is missing.
+    fn flawed(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match (&mut self.flaw, frame.into_data()) {
+            (Flaw::Cut { left, messages, .. }, Ok(mut data)) => {
+                data.truncate(messages.read(&data, left));
+                Some(Frame::data(data))
+            }
+            (Flaw::Trailers(broken), Err(frame)) => {
+                let (broken, mut trailers) = (*broken, frame.into_trailers().unwrap_or_default());
+                self.counters.cells().bad_trailers.count();
+                damage(&mut trailers, broken);
+                (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+            }
+            (_, Ok(data)) => Some(Frame::data(data)),
+            (_, Err(frame)) => Some(frame),
+        }
+    }
+}
+
+// === impl Messages ===
+
+impl Messages {
+    /// Counts down the messages that end in `data`; how much of it there is up to the last.
+    fn read(&mut self, data: &[u8], left: &mut u64) -> usize {
+        let mut at = 0;
+        while at < data.len() && *left > 0 {
+            if self.passed < HEAD {
+                self.head[self.passed] = data[at];
+                self.passed += 1;
+                at += 1;
+                if self.passed == HEAD {
+                    let length = self.head.iter().skip(1);
+                    self.payload = length.fold(0, |length, b| (length << 8) | usize::from(*b));
+                }
+            } else {
+                let part = self.payload.min(data.len() - at);
+                self.payload -= part;
+                at += part;
+            }
+            if self.passed == HEAD && self.payload == 0 {
+                self.passed = 0;
+                *left -= 1;
+            }
+        }
+        at
+    }
+}

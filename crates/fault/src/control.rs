@@ -1,0 +1,250 @@
+//! The rules by gRPC: `cinchona.fault.v1.FaultControl`.
+
+mod messages;
+
+use crate::{Rules, rules::Listed};
+use cinchona_core::Mode;
+use http_body::Body as HttpBody;
+use messages::{
+    ListRequest, ListResponse, NamedRequest, Nothing, RemoveResponse, SetRequest, SwitchRequest,
+};
+use prost::Message;
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Future, Ready, ready},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codegen::StdError,
+    server::{Grpc, NamedService, UnaryService},
+};
+use tonic_prost::ProstCodec;
+use tower_service::Service;
+
+/// The service; it is made by [`Rules::control`].
+#[derive(Clone)]
+struct Control {
+    rules: Rules,
+    token: Option<Arc<str>>,
+}
+
+/// One method of it.
+struct Asked<M, R> {
+    control: Control,
+    answer: fn(&Control, M) -> Result<R, Status>,
+    access: Access,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Anyone,
+    /// Those who may change something.
+    Trusted,
+}
+
+/// Whatever its rules say, they can be changed.
+pub(crate) const PATH: &str = "/cinchona.fault.v1.FaultControl/";
+
+/// A rule is a line.
+const LARGEST: usize = 64 * 1024;
+
+// === impl Rules ===
+
+impl Rules {
+    /// The gRPC service `cinchona.fault.v1.FaultControl` (`proto/fault_control.proto`), for tonic's
+    /// `add_service`: `List`, `Set`, `Remove`, `Clear` and `Switch`. No fault ever hits it.
+    ///
+    /// Anyone may list. Who changes something must say `authorization: Bearer <token>` where there
+    /// is a `token`, also on loopback; where there is none, its connection must be from loopback.
+    /// What comes through a proxy on the same machine is from loopback: give a token there, and
+    /// TLS around it.
+    ///
+    /// ```
+    /// use cinchona_fault::{FaultLayer, Rules};
+    /// use tonic::transport::Server;
+    ///
+    /// let rules = Rules::new(7);
+    /// let server = Server::builder()
+    ///     .layer(FaultLayer::from(rules.clone()))
+    ///     .add_service(rules.control(Some("a long secret")));
+    /// # drop(server);
+    /// ```
+    pub fn control(
+        &self,
+        token: Option<&str>,
+    ) -> impl Service<
+        http::Request<Body>,
+        Response = http::Response<Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    >
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+    + use<> {
+        Control { rules: self.clone(), token: token.map(Arc::from) }
+    }
+}
+
+// === impl Control ===
+
+impl Control {
+    fn list(&self, _: ListRequest) -> Result<ListResponse, Status> {
+        let rules = self.rules.list().into_iter().map(messages::Listed::from).collect();
+        let mode = match self.rules.switch().mode() {
+            Mode::Enforce => messages::Mode::Enforce,
+            Mode::Shadow => messages::Mode::Shadow,
+            Mode::Off => messages::Mode::Off,
+        };
+        Ok(ListResponse { rules, mode: mode.into() })
+    }
+
+    fn set(&self, SetRequest { id, rule }: SetRequest) -> Result<Nothing, Status> {
+        if id.is_empty() {
+            return Err(Status::invalid_argument("a rule needs an id"));
+        }
+        let wrong = |error: &dyn fmt::Display| Status::invalid_argument(error.to_string());
+        let rule = rule.parse().map_err(|error| wrong(&error))?;
+        self.rules.set(&id, rule).map_err(|error| wrong(&error))?;
+        Ok(Nothing {})
+    }
+
+    fn remove(&self, NamedRequest { id }: NamedRequest) -> Result<RemoveResponse, Status> {
+        Ok(RemoveResponse { found: self.rules.remove(&id) })
+    }
+
+    fn clear(&self, _: Nothing) -> Result<Nothing, Status> {
+        self.rules.clear();
+        Ok(Nothing {})
+    }
+
+    fn switch(&self, request: SwitchRequest) -> Result<Nothing, Status> {
+        let mode = match request.mode() {
+            messages::Mode::Enforce => Mode::Enforce,
+            messages::Mode::Shadow => Mode::Shadow,
+            messages::Mode::Off => Mode::Off,
+            messages::Mode::Unspecified => {
+                return Err(Status::invalid_argument("the mode is one of enforce, shadow, off"));
+            }
+        };
+        tracing::info!(?mode, "switching fault rules");
+        self.rules.switch().set(mode);
+        Ok(Nothing {})
+    }
+
+    /// Whether a request may change something.
+    fn trusts<M>(&self, request: &Request<M>) -> bool {
+        let Some(token) = &self.token else {
+            let peer = request.remote_addr();
+            return peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        };
+        let said = request.metadata().get("authorization").and_then(|said| said.to_str().ok());
+        let said = said.and_then(|said| said.strip_prefix("Bearer "));
+        said.is_some_and(|said| is_same(said.as_bytes(), token.as_bytes()))
+    }
+
+    async fn answer<M, R, B>(
+        self,
+        request: http::Request<B>,
+        access: Access,
+        answer: fn(&Self, M) -> Result<R, Status>,
+    ) -> http::Response<Body>
+    where
+        M: Message + Default + 'static,
+        R: Message + Default + 'static,
+        B: HttpBody<Error: Into<StdError> + Send> + Send + 'static,
+    {
+        let codec = ProstCodec::<R, M>::default();
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(LARGEST);
+        grpc.unary(Asked { control: self, answer, access }, request).await
+    }
+}
+
+impl Service<http::Request<Body>> for Control {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        use Access::{Anyone, Trusted};
+        let this = self.clone();
+        Box::pin(async move {
+            Ok(match request.uri().path().strip_prefix(PATH) {
+                Some("List") => this.answer(request, Anyone, Self::list).await,
+                Some("Set") => this.answer(request, Trusted, Self::set).await,
+                Some("Remove") => this.answer(request, Trusted, Self::remove).await,
+                Some("Clear") => this.answer(request, Trusted, Self::clear).await,
+                Some("Switch") => this.answer(request, Trusted, Self::switch).await,
+                _ => Status::unimplemented("no such method").into_http(),
+            })
+        })
+    }
+}
+
+impl NamedService for Control {
+    const NAME: &'static str = "cinchona.fault.v1.FaultControl";
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the token.
+        f.debug_struct("Control").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+/// Takes as long whatever they have in common.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let differing = one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b));
+    one.len() == other.len() && std::hint::black_box(differing) == 0
+}
+
+// === impl Asked ===
+
+impl<M, R> UnaryService<M> for Asked<M, R> {
+    type Response = R;
+    type Future = Ready<Result<Response<R>, Status>>;
+
+    fn call(&mut self, request: Request<M>) -> Self::Future {
+        if self.access == Access::Trusted && !self.control.trusts(&request) {
+            tracing::warn!(peer = ?request.remote_addr(), "refusing to change fault rules");
+            let needed = match self.control.token {
+                Some(_) => "authorization: Bearer with the server's token is needed",
+                None => "only callers on loopback may change fault rules",
+            };
+            return ready(Err(Status::permission_denied(needed)));
+        }
+        ready((self.answer)(&self.control, request.into_inner()).map(Response::new))
+    }
+}
+
+// === impl messages::Listed ===
+
+impl From<Listed> for messages::Listed {
+    fn from(listed: Listed) -> Self {
+        let millis =
+            |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            kind: listed.rule.kind().to_owned(),
+            rule: listed.rule.to_string(),
+            id: listed.id,
+            matched: listed.matched,
+            injected: listed.injected,
+            age_ms: millis(listed.age),
+            ttl_ms: listed.rule.ttl().map(millis),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! What comes of a request, step by step.
+
+use crate::{
+    Counters, Fate, Faults, Settings, When, body,
+    counters::Cells,
+    rule::Action,
+    rules::{Drawn, Hit},
+    wire::Order,
+};
+use http::{HeaderName, HeaderValue};
+use pin_project_lite::pin_project;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::{Sleep, sleep};
+use tonic::{Code, Status, body::Body};
+use tower_service::Service;
+
+pin_project! {
+    /// The future of a [`Fault`](crate::Fault) call.
+    #[derive(Debug)]
+    pub struct ResponseFuture<S, F, B> {
+        #[pin]
+        stage: Stage<S, F, B>,
+        answer: Answer,
+    }
+
+    impl<S, F, B> PinnedDrop for ResponseFuture<S, F, B> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if this.answer.is_counted && !this.answer.is_given {
+                this.answer.cells().abandoned.count();
+            }
+        }
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = StageProj]
+    enum Stage<S, F, B> {
+        Delayed { #[pin] delay: Sleep, held: Option<(S, http::Request<B>)> },
+        Refused,
+        Executing { #[pin] inner: F },
+        Late { #[pin] delay: Sleep, reply: Option<http::Response<Body>> },
+        Hung,
+    }
+}
+
+/// How the request is answered, and whether it was.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    faults: Arc<Faults>,
+    counters: Counters,
+    is_marking: bool,
+    fail: Option<When>,
+    hit: Option<Box<Hit>>,
+    is_counted: bool,
+    is_given: bool,
+}
+
+/// Says which rules hit a request.
+const MARK: HeaderName = HeaderName::from_static("fault-injected");
+
+// === impl ResponseFuture ===
+
+impl<S, F, B> ResponseFuture<S, F, B> {
+    pub(crate) fn delayed(
+        delay: Duration,
+        readied: S,
+        request: http::Request<B>,
+        answer: Answer,
+    ) -> Self {
+        answer.cells().delayed.count();
+        Self::at(Stage::Delayed { delay: sleep(delay), held: Some((readied, request)) }, answer)
+    }
+
+    pub(crate) const fn refused(answer: Answer) -> Self {
+        Self::at(Stage::Refused, answer)
+    }
+
+    pub(crate) const fn executing(inner: F, answer: Answer) -> Self {
+        Self::at(Stage::Executing { inner }, answer)
+    }
+
+    const fn at(stage: Stage<S, F, B>, answer: Answer) -> Self {
+        Self { stage, answer }
+    }
+}
+
+impl<S, B> Future for ResponseFuture<S, S::Future, B>
+where
+    S: Service<http::Request<B>, Response = http::Response<Body>>,
+{
+    type Output = Result<http::Response<Body>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.stage.as_mut().project() {
+                StageProj::Delayed { delay, held } => {
+                    ready!(delay.poll(cx));
+                    match held.take() {
+                        Some((mut readied, request)) if !this.answer.refuses() => {
+                            this.answer.executes();
+                            Stage::Executing { inner: readied.call(request) }
+                        }
+                        _ => Stage::Refused,
+                    }
+                }
+                StageProj::Refused => match this.answer.instead(When::Before) {
+                    Some(answer) => return Poll::Ready(Ok(answer)),
+                    None => Stage::Hung,
+                },
+                StageProj::Executing { inner } => {
+                    let reply = ready!(inner.poll(cx));
+                    match (reply, this.answer.late()) {
+                        (Ok(reply), Some(delay)) => {
+                            Stage::Late { delay: sleep(delay), reply: Some(reply) }
+                        }
+                        (Ok(reply), None) => match this.answer.after(reply) {
+                            Some(reply) => return Poll::Ready(Ok(reply)),
+                            None => Stage::Hung,
+                        },
+                        // An error of the service is more of a failure than this one.
+                        (Err(error), _) => {
+                            this.answer.is_given = true;
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                }
+                StageProj::Late { delay, reply } => {
+                    ready!(delay.poll(cx));
+                    match reply.take().and_then(|reply| this.answer.after(reply)) {
+                        Some(reply) => return Poll::Ready(Ok(reply)),
+                        None => Stage::Hung,
+                    }
+                }
+                StageProj::Hung => return Poll::Pending,
+            };
+            this.stage.set(next);
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    pub(crate) fn new(settings: &Settings, fate: Fate) -> Self {
+        Self {
+            faults: settings.faults.clone(),
+            counters: settings.counters.clone(),
+            is_marking: settings.is_marking,
+            fail: fate.plan.fail,
+            hit: fate.hit,
+            is_counted: fate.is_counted,
+            is_given: false,
+        }
+    }
+
+    fn cells(&self) -> &Cells {
+        self.counters.cells()
+    }
+
+    /// Whether the request is answered without being executed.
+    pub(crate) fn refuses(&self) -> bool {
+        self.stands_in(When::Before)
+    }
+
+    pub(crate) fn executes(&self) {
+        if self.is_counted {
+            self.cells().executed.count();
+        }
+    }
+
+    /// Whether something stands in for the reply at that time.
+    fn stands_in(&self, time: When) -> bool {
+        let drawn = self.hit.as_ref().and_then(|hit| hit.action.as_ref());
+        let ruled = drawn.filter(|drawn| drawn.action.replaces_the_reply());
+        self.fail == Some(time) || ruled.is_some_and(|drawn| drawn.when == time)
+    }
+
+    /// How long the reply waits.
+    fn late(&self) -> Option<Duration> {
+        let late = self.hit.as_ref().map(|hit| hit.after).filter(|after| !after.is_zero())?;
+        self.cells().delayed.count();
+        Some(late)
+    }
+
+    /// The reply, or what is made of it; none if there is never one.
+    fn after(&mut self, reply: http::Response<Body>) -> Option<http::Response<Body>> {
+        if self.stands_in(When::After) {
+            return self.instead(When::After);
+        }
+        self.is_given = true;
+        let Some(hit) = self.hit.take() else { return Some(reply) };
+        let mut reply = reply;
+        self.mark(&mut reply, &hit);
+        Some(match hit.action {
+            Some(drawn) if !drawn.action.replaces_the_reply() => {
+                body::spoil(reply, &drawn.action, &self.counters, hit.active)
+            }
+            _ => reply,
+        })
+    }
+
+    /// What stands in for the reply; none if there is never one.
+    ///
+    /// # Panics
+    /// When that is what the rule says.
+    fn instead(&mut self, time: When) -> Option<http::Response<Body>> {
+        self.is_given = true;
+        let failed = match time {
+            When::Before => &self.counters.cells().failed_before,
+            When::After => &self.counters.cells().failed_after,
+        };
+        if self.fail == Some(time) {
+            failed.count();
+            return Some(Status::new(self.faults.code, &*self.faults.message).into_http());
+        }
+        // One that hangs stays active until it is dropped.
+        let drawn = self.hit.as_ref().and_then(|hit| hit.action.clone());
+        let cells = self.counters.cells();
+        let Drawn { action, .. } = drawn?;
+        let mut answer = match action {
+            Action::Status { codes, message, details } => {
+                failed.count();
+                let code = codes.first().map_or(Code::Unknown, |(code, _)| *code);
+                Status::with_details(code, message, details.into()).into_http()
+            }
+            Action::HeadersThenHang => {
+                cells.hung.count();
+                let mut hit = self.hit.take()?;
+                let active = hit.active.take();
+                let mut silent = body::silent(&self.counters, active);
+                self.mark(&mut silent, &hit);
+                return Some(silent);
+            }
+            Action::Reset(code) => {
+                cells.reset.count();
+                body::reset(code, &self.counters)
+            }
+            Action::Drop => {
+                cells.dropped.count();
+                body::reset(Order::Drop.code(), &self.counters)
+            }
+            Action::GoAway(code) => {
+                cells.sent_away.count();
+                body::reset(Order::GoAway(code).code(), &self.counters)
+            }
+            Action::Panic => {
+                cells.panicked.count();
+                panic!("injected by a fault rule");
+            }
+            Action::Hang | Action::Cut { .. } | Action::Trailers(_) | Action::Drip { .. } => {
+                cells.hung.count();
+                return None;
+            }
+        };
+        if let Some(hit) = &self.hit {
+            self.mark(&mut answer, hit);
+        }
+        Some(answer)
+    }
+
+    fn mark(&self, reply: &mut http::Response<Body>, hit: &Hit) {
+        for id in hit.ids.iter().filter(|_| self.is_marking) {
+            if let Ok(id) = HeaderValue::from_str(id) {
+                reply.headers_mut().append(MARK, id);
+            }
+        }
+    }
+}
