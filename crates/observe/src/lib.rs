@@ -1,0 +1,95 @@
+//! What a tonic client and server do, as gRPC's own metrics and as spans.
+//!
+//! # Why
+//!
+//! A stack that retries hides failures: the application sees one call where the servers saw four.
+//! So calls and attempts are counted apart, under the names that gRPC gave them for all languages
+//! ([gRFC A66], [gRFC A96]), and each call is a span with a child for each attempt.
+//!
+//! # Rule
+//!
+//! ```text
+//! client: CallSpan → CallMetrics → deadline → retry
+//!         → AttemptSpan → AttemptMetrics → attempt timeout → Channel
+//! server: ServerSpan → ServerMetrics → all else → the service
+//! ```
+//!
+//! * Each layer holds its handles: a call takes one look-up by its path, and adds to atomics.
+//! * How a call ended is what its trailers say; dropped before them, it is `CANCELLED`.
+//! * Numbers of other crates are registered as closures, and asked for when somebody looks
+//!   ([`Metrics::gauge`], [`Metrics::gauges`]): this crate knows none of them.
+//! * W3C trace context goes along in `traceparent` and `tracestate` ([`TraceContext`]).
+//!
+//! # Example
+//!
+//! ```
+//! use cinchona_core::Methods;
+//! use cinchona_observe::{AttemptMetricsLayer, CallMetricsLayer, Metrics};
+//! use tonic::{Status, body::Body};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! let down = service_fn(|_: http::Request<Body>| async {
+//!     Ok::<_, tonic::transport::Error>(Status::unavailable("draining").into_http::<Body>())
+//! });
+//! let metrics = Metrics::new(Methods::unknown());
+//! // Between the two there would be retries.
+//! let attempts = AttemptMetricsLayer::new(&metrics, "dns:///calculator").layer(down);
+//! let client = CallMetricsLayer::new(&metrics, "dns:///calculator").layer(attempts);
+//!
+//! let mut request = http::Request::new(Body::empty());
+//! *request.uri_mut() = http::Uri::from_static("http://server/calculator.Calculator/Add");
+//! // Generated clients do this.
+//! request.extensions_mut().insert(tonic::GrpcMethod::new("calculator.Calculator", "Add"));
+//! client.oneshot(request).await.unwrap();
+//!
+//! let labels = "grpc_method=\"calculator.Calculator/Add\",grpc_target=\"dns:///calculator\"";
+//! let text = metrics.render();
+//! let attempts = format!("grpc_client_attempt_started_total{{{labels}}} 1\n");
+//! assert!(text.contains(&attempts));
+//! let status = "grpc_status=\"UNAVAILABLE\"";
+//! let calls = format!("grpc_client_call_duration_seconds_count{{{labels},{status}}} 1\n");
+//! assert!(text.contains(&calls));
+//! # }
+//! ```
+//!
+//! # What it costs
+//!
+//! No allocation on the happy path, spans without a subscriber included (`src/tests/cost.rs`), but
+//! two for a request that is streamed, to count its bytes. In time, some 0.25 µs for each layer of
+//! metrics, of which 40 ns are two looks at the clock, and 50 ns for each layer of spans that
+//! nobody wants.
+//!
+//! # What it does not do
+//!
+//! It serves no page and exports nothing by itself: [`Metrics::render`] is Prometheus's text, and
+//! the spans are `tracing`'s, with the fields by which `tracing-opentelemetry` names them.
+//! The ids in `traceparent` are this crate's own, in the fields `trace_id` and `span_id`.
+//! `grafana.json` beside this crate's manifest is a dashboard for all of it.
+//!
+//! [gRFC A66]: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
+//! [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
+
+mod histogram;
+mod layers;
+mod meters;
+mod metrics;
+mod names;
+mod observed;
+mod render;
+mod series;
+mod size;
+mod spans;
+mod tally;
+mod trace;
+
+pub use layers::{
+    AttemptMetricsLayer, AttemptSpanLayer, CallMetricsLayer, CallSpanLayer, ServerMetricsLayer,
+    ServerSpanLayer,
+};
+pub use metrics::{Metrics, Samples};
+pub use observed::{Observed, ResponseBody, ResponseFuture};
+pub use trace::TraceContext;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,343 @@
+//! The registry: what is counted, by whom, and for whom.
+
+use crate::{
+    names,
+    series::{Calls, Table, Transfers},
+};
+use cinchona_core::{Invalid, Methods, Safety};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+/// What is counted in a process; its clones count together.
+///
+/// *Why:* gRPC has names, units and buckets for what its clients and servers do ([gRFC A66],
+/// [gRFC A96]), and dashboards that know them; tonic has no numbers at all.
+///
+/// *Rule:* a layer takes its handles from here, once for each method. What other parts of a program
+/// count ([`gauge`](Self::gauge), [`counter`](Self::counter), and
+/// [`gauges`](Self::gauges) for what comes and goes) is asked for when somebody looks.
+///
+/// *Labels:* `grpc.method` is `package.Service/Method` for the methods that are listed in the
+/// .proto or that generated client code names, and `other` for all else, lest a stranger fill the
+/// memory with names; `grpc.target` is what the client layer was made with; `grpc.status` is such
+/// as `DEADLINE_EXCEEDED`.
+///
+/// ```
+/// use cinchona_core::Methods;
+/// use cinchona_observe::Metrics;
+///
+/// let metrics = Metrics::new(Methods::unknown());
+/// metrics.gauge("cinchona.throttle.tokens", &[("client", "a \"b\"")], || 7.5)?;
+/// let text = metrics.render();
+/// assert!(text.contains("cinchona_throttle_tokens{client=\"a \\\"b\\\"\"} 7.5\n"));
+/// # Ok::<_, cinchona_core::Invalid>(())
+/// ```
+///
+/// *What it does not do:* it serves nothing (put [`render`](Self::render) behind an HTTP server),
+/// and forgets no method. All of gRPC's metrics are on, A96's too, which gRPC itself still has off
+/// by default.
+///
+/// [gRFC A66]: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
+/// [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Registry>);
+
+/// Where a closure puts what it counts when somebody looks: see [`Metrics::gauges`].
+#[derive(Debug, Default)]
+pub struct Samples(pub(crate) Vec<(Labels, f64)>);
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    known: Arc<Known>,
+    /// By target.
+    clients: Mutex<Vec<Arc<Client>>>,
+    server: OnceLock<Arc<Table<Transfers>>>,
+    others: Mutex<Vec<Source>>,
+}
+
+/// What is counted of the calls to one target.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) target: Box<str>,
+    pub(crate) calls: Table<Calls>,
+    pub(crate) attempts: Table<Transfers>,
+}
+
+/// Which methods are known by name.
+pub(crate) struct Known {
+    methods: Methods,
+    streams: Vec<Box<str>>,
+    unlisted: OnceLock<Box<Filter>>,
+}
+
+type Filter = dyn Fn(&str) -> bool + Send + Sync;
+
+/// Names and values.
+pub(crate) type Labels = Vec<(String, String)>;
+
+/// Numbers that are counted elsewhere.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) is_counter: bool,
+    /// Of its only sample; `None` where the closure says them.
+    labels: Option<Labels>,
+    pub(crate) ask: Arc<dyn Fn(&mut Samples) + Send + Sync>,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Counts the methods that `methods` lists by their names, and all others together; on the
+    /// client also those that generated code names.
+    pub fn new(methods: Methods) -> Self {
+        let streams = methods.unsafe_paths().map(Into::into).collect();
+        Self(Arc::new(Registry {
+            known: Arc::new(Known { methods, streams, unlisted: OnceLock::new() }),
+            clients: Mutex::default(),
+            server: OnceLock::new(),
+            others: Mutex::default(),
+        }))
+    }
+
+    /// Counts also those methods by name that are not listed but of whose paths `filter` is true
+    /// (gRFC A66 asks for such a way); the first filter that is set stays.
+    ///
+    /// Whoever can make up paths that pass can fill the memory.
+    pub fn with_unlisted(self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        // A second filter is not used, as it says.
+        _ = self.0.known.unlisted.set(Box::new(filter));
+        self
+    }
+
+    /// Shows what `value` says whenever somebody looks; a sample of the same name and labels is
+    /// replaced.
+    ///
+    /// # Errors
+    /// When a name is none, is taken by gRPC, or is that of a counter.
+    pub fn gauge(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        value: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Result<(), Invalid> {
+        self.add(Source::one(name, false, labels, value)?)
+    }
+
+    /// Shows what `value` says whenever somebody looks, which never falls; in Prometheus its name
+    /// ends in `_total`.
+    ///
+    /// # Errors
+    /// When a name is none, is taken by gRPC, or is that of a gauge.
+    pub fn counter(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        value: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Result<(), Invalid> {
+        self.add(Source::one(name, true, labels, value)?)
+    }
+
+    /// As [`gauge`](Self::gauge), for things that come and go: `ask` is asked for all of them.
+    ///
+    /// ```
+    /// # let metrics = cinchona_observe::Metrics::new(cinchona_core::Methods::unknown());
+    /// let circuits = || [("a:50051", 0.0), ("b:50051", 2.0)];
+    /// metrics.gauges("cinchona.breaker.state", move |samples| {
+    ///     for (name, state) in circuits() {
+    ///         samples.add(&[("circuit", name)], state);
+    ///     }
+    /// })?;
+    /// assert!(metrics.render().contains("cinchona_breaker_state{circuit=\"b:50051\"} 2\n"));
+    /// # Ok::<_, cinchona_core::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`gauge`](Self::gauge).
+    pub fn gauges(
+        &self,
+        name: &str,
+        ask: impl Fn(&mut Samples) + Send + Sync + 'static,
+    ) -> Result<(), Invalid> {
+        self.add(Source::new(name, false, None, Arc::new(ask))?)
+    }
+
+    /// As [`counter`](Self::counter), for things that come and go.
+    ///
+    /// # Errors
+    /// As [`counter`](Self::counter).
+    pub fn counters(
+        &self,
+        name: &str,
+        ask: impl Fn(&mut Samples) + Send + Sync + 'static,
+    ) -> Result<(), Invalid> {
+        self.add(Source::new(name, true, None, Arc::new(ask))?)
+    }
+
+    fn add(&self, source: Source) -> Result<(), Invalid> {
+        let mut others = lock(&self.0.others);
+        let is_same = |other: &Source| other.prometheus() == source.prometheus();
+        let is_near = |other: &Source| is_same(other) || other.name == source.name;
+        if others.iter().any(|other| is_near(other) && other.is_counter != source.is_counter) {
+            let rule = "a counter or a gauge, not both";
+            return Err(Invalid::new("metric", &source.name, rule));
+        }
+        others.retain(|other| !(is_same(other) && other.labels == source.labels));
+        others.push(source);
+        Ok(())
+    }
+
+    /// The names of all metrics that there are, as gRPC's, with dots: gRPC's own, and those that
+    /// were registered, in order.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = names::ALL.iter().map(|own| own.name.to_owned()).collect();
+        names.extend(lock(&self.0.others).iter().map(|other| other.name.clone()));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// All of it in Prometheus's text format 0.0.4, under the names that OpenTelemetry's exporter
+    /// gives them: `grpc_client_call_duration_seconds`, `grpc_server_call_started_total`.
+    pub fn render(&self) -> String {
+        crate::render::render(&self.0)
+    }
+
+    pub(crate) fn client(&self, target: &str) -> Arc<Client> {
+        let mut clients = lock(&self.0.clients);
+        if let Some(found) = clients.iter().find(|client| &*client.target == target) {
+            return found.clone();
+        }
+        let client = Arc::new(Client {
+            target: target.into(),
+            calls: Table::new(&self.0.known, Calls::new),
+            attempts: Table::new(&self.0.known, Transfers::of_attempts),
+        });
+        clients.push(client.clone());
+        client
+    }
+
+    pub(crate) fn server(&self) -> Arc<Table<Transfers>> {
+        let new = || Arc::new(Table::new(&self.0.known, Transfers::of_server));
+        self.0.server.get_or_init(new).clone()
+    }
+}
+
+/// Nothing that holds a lock here can panic, or waits.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Samples ===
+
+impl Samples {
+    /// Adds a sample. A label whose name is none is left out, and a sample whose labels were added
+    /// before replaces that.
+    pub fn add(&mut self, labels: &[(&str, &str)], value: f64) {
+        let labels: Labels = owned(labels).filter(|(name, _)| is_label(name)).collect();
+        self.0.retain(|(other, _)| *other != labels);
+        self.0.push((labels, value));
+    }
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub(crate) fn clients(&self) -> Vec<Arc<Client>> {
+        lock(&self.clients).clone()
+    }
+
+    pub(crate) fn served(&self) -> Option<&Table<Transfers>> {
+        self.server.get().map(|table| &**table)
+    }
+
+    pub(crate) fn others(&self) -> Vec<Source> {
+        lock(&self.others).clone()
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Whether the method at `path` has a name of its own in labels.
+    pub(crate) fn contains(&self, path: &str) -> bool {
+        self.lists(path) || self.unlisted.get().is_some_and(|filter| filter(path))
+    }
+
+    /// `Methods` does not say of a path that it is listed, but says more of it than of others.
+    fn lists(&self, path: &str) -> bool {
+        self.methods.is_unary(path)
+            || self.methods.safety(path) != self.methods.safety("")
+            || self.methods.safety(path) == Safety::Unknown
+                && self.streams.iter().any(|stream| **stream == *path)
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Known").field("methods", &self.methods).finish_non_exhaustive()
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn new(
+        name: &str,
+        is_counter: bool,
+        labels: Option<Labels>,
+        ask: Arc<dyn Fn(&mut Samples) + Send + Sync>,
+    ) -> Result<Self, Invalid> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(legal) {
+            return Err(Invalid::new("metric", name, "a letter, then letters, digits, `.` or `_`"));
+        }
+        let source = Self { name: name.to_owned(), is_counter, labels, ask };
+        let flat = name.replace('.', "_");
+        let is_taken = |own: &names::Instrument| {
+            own.name.replace('.', "_") == flat || own.prometheus() == source.prometheus()
+        };
+        if names::ALL.iter().any(is_taken) {
+            return Err(Invalid::new("metric", name, "a name that gRPC has not taken"));
+        }
+        Ok(source)
+    }
+
+    /// Its name in Prometheus.
+    pub(crate) fn prometheus(&self) -> String {
+        let total = if self.is_counter { "_total" } else { "" };
+        format!("{}{total}", self.name.replace('.', "_"))
+    }
+
+    fn one(
+        name: &str,
+        is_counter: bool,
+        labels: &[(&str, &str)],
+        value: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Result<Self, Invalid> {
+        let labels: Labels = owned(labels).collect();
+        if let Some((label, _)) = labels.iter().find(|(name, _)| !is_label(name)) {
+            return Err(Invalid::new("label", label, "a letter, then letters, digits or `_`"));
+        }
+        let own = labels.clone();
+        let ask = move |samples: &mut Samples| samples.0.push((own.clone(), value()));
+        Self::new(name, is_counter, Some(labels), Arc::new(ask))
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn owned(labels: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+}
+
+fn is_label(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(legal)
+}

@@ -1,0 +1,108 @@
+//! What a call costs that is watched, on the happy path: no allocation.
+
+use super::{TARGET, metrics, request};
+use crate::{
+    AttemptMetricsLayer, AttemptSpanLayer, CallMetricsLayer, CallSpanLayer, ServerMetricsLayer,
+    ServerSpanLayer,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    hint::black_box,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+use tonic::body::Body;
+use tower::{Service, ServiceBuilder};
+
+/// Answers at once, with a message and trailers, and allocates nothing by itself.
+#[derive(Clone)]
+struct Prompt(HeaderMap);
+
+struct Answer {
+    message: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Service<http::Request<Body>> for Prompt {
+    type Response = http::Response<Answer>;
+    type Error = Infallible;
+    type Future = Ready<Result<http::Response<Answer>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        black_box(&request);
+        let trailers = std::mem::take(&mut self.0);
+        let message = Some(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
+        ready(Ok(http::Response::new(Answer { message, trailers: Some(trailers) })))
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let data = self.message.take().map(Frame::data);
+        let frame = data.or_else(|| self.trailers.take().map(Frame::trailers));
+        Poll::Ready(frame.map(Ok))
+    }
+}
+
+fn prompt() -> Prompt {
+    Prompt(HeaderMap::from_iter([(tonic::Status::GRPC_STATUS, HeaderValue::from_static("0"))]))
+}
+
+/// Calls once, to the end of the trailers.
+fn call<S, B>(mut service: S, request: http::Request<Body>)
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>,
+    B: http_body::Body,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    let mut called = pin!(service.call(request));
+    let Poll::Ready(Ok(response)) = called.as_mut().poll(&mut cx) else { panic!("not ready") };
+    let mut body = pin!(response.into_body());
+    while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
+        assert!(frame.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_counted_allocates_nothing() {
+    let metrics = metrics().with_unlisted(|_| true);
+    let calls = CallMetricsLayer::new(&metrics, TARGET);
+    let attempts = AttemptMetricsLayer::new(&metrics, TARGET);
+    let server = ServerMetricsLayer::new(&metrics);
+    let stack = || {
+        let layers = ServiceBuilder::new().layer(calls.clone()).layer(attempts.clone());
+        layers.layer(server.clone()).service(prompt())
+    };
+    call(stack(), request());
+    let (service, request) = (stack(), request());
+    let counted = allocation_counter::measure(|| call(service, request));
+    assert_eq!(counted.count_total, 0);
+    assert!(metrics.render().contains("grpc_server_call_duration_seconds_count"));
+}
+
+#[tokio::test]
+async fn a_span_that_nobody_wants_allocates_nothing() {
+    let stack = || {
+        let layers = ServiceBuilder::new().layer(CallSpanLayer::new());
+        layers.layer(AttemptSpanLayer::new()).layer(ServerSpanLayer::new()).service(prompt())
+    };
+    call(stack(), request());
+    let (service, request) = (stack(), request());
+    let counted = allocation_counter::measure(|| call(service, request));
+    assert_eq!(counted.count_total, 0);
+}

@@ -1,0 +1,291 @@
+//! What spans say of a call, and how a trace crosses from client to server.
+
+use super::{PATH, call, request};
+use crate::{AttemptSpanLayer, CallSpanLayer, ServerSpanLayer, TraceContext};
+use cinchona_core::{BoxError, Methods, Rng, error::find_cause};
+use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
+use cinchona_testkit::{Answer, ScriptedServer, encode};
+use futures_util::FutureExt as _;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, ServiceExt, service_fn};
+use tracing::{
+    Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+    subscriber::DefaultGuard,
+};
+use tracing_subscriber::{
+    layer::{Context, Layer as Subscribing, SubscriberExt},
+    registry::LookupSpan,
+};
+
+/// The spans of a test's thread, as long as it lives.
+struct Spans {
+    told: Arc<Mutex<Vec<Told>>>,
+    _default: DefaultGuard,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Told {
+    name: &'static str,
+    parent: Option<&'static str>,
+    fields: BTreeMap<String, String>,
+    closed: bool,
+}
+
+struct Recorder(Arc<Mutex<Vec<Told>>>);
+
+/// Which of them a span is.
+struct At(usize);
+
+impl Spans {
+    fn capture() -> Self {
+        let told = Arc::<Mutex<Vec<Told>>>::default();
+        let subscriber = tracing_subscriber::registry().with(Recorder(told.clone()));
+        Self { told, _default: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// Those of this crate's that were told of, in order.
+    fn told(&self) -> Vec<Told> {
+        self.told.lock().unwrap().clone()
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Subscribing<S> for Recorder {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if attributes.metadata().target() != "cinchona_observe" {
+            return;
+        }
+        let span = context.span(id).unwrap();
+        let parent = span.parent().map(|parent| parent.name());
+        let mut told = Told { name: span.name(), parent, ..Told::default() };
+        attributes.record(&mut told);
+        let mut all = self.0.lock().unwrap();
+        span.extensions_mut().insert(At(all.len()));
+        all.push(told);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(At(at)) = context.span(id).unwrap().extensions().get() {
+            values.record(&mut self.0.lock().unwrap()[*at]);
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        if let Some(At(at)) = context.span(&id).unwrap().extensions().get() {
+            self.0.lock().unwrap()[*at].closed = true;
+        }
+    }
+}
+
+impl Visit for Told {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.fields.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.insert(field.name().to_owned(), value.to_owned());
+    }
+}
+
+impl Told {
+    #[track_caller]
+    fn assert(&self, expected: &[(&str, &str)]) {
+        for (field, value) in expected {
+            assert_eq!(
+                self.fields.get(*field).map(String::as_str),
+                Some(*value),
+                "{field}: {self:#?}"
+            );
+        }
+    }
+}
+
+fn unavailable() -> Answer {
+    Answer::Status(Status::unavailable("a secret"))
+}
+
+fn retries() -> RetryLayer {
+    let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
+    RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1))
+}
+
+fn story() -> CallSpanLayer {
+    CallSpanLayer::new().with_rng(Rng::seeded(7)).with_story(|outcome| {
+        let ledger = match outcome {
+            Ok(extensions) => extensions.get::<Ledger>(),
+            Err(error) => find_cause::<Ledger>(error),
+        };
+        ledger.map(|ledger| ledger.stopped().to_string())
+    })
+}
+
+fn attempts() -> AttemptSpanLayer {
+    AttemptSpanLayer::new().with_rng(Rng::seeded(8))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_has_a_span_and_each_attempt_a_child_of_it() {
+    let spans = Spans::capture();
+    let server = ScriptedServer::new([unavailable(), Answer::Ok(encode(&7_u32))]);
+    let client = story().layer(retries().layer(attempts().layer(server.clone())));
+    let mut request = request();
+    request.headers_mut().insert("x-request-id", "r-1".parse().unwrap());
+    call(client, request).await.unwrap();
+
+    let [call, first, second] = &spans.told()[..] else { panic!("{:#?}", spans.told()) };
+    assert!([call, first, second].iter().all(|span| span.closed));
+    assert_eq!((call.parent, first.parent, second.parent), (None, Some("call"), Some("call")));
+    call.assert(&[
+        ("otel.name", "Sent.calculator.Calculator.Add"),
+        ("otel.kind", "client"),
+        ("rpc.system", "grpc"),
+        ("rpc.service", "calculator.Calculator"),
+        ("rpc.method", "Add"),
+        ("rpc.grpc.status_code", "0"),
+        ("server.address", "server"),
+        ("request_id", "r-1"),
+        ("attempts", "2"),
+        ("verdict", "Ok"),
+        ("stopped", "succeeded"),
+    ]);
+    first.assert(&[
+        ("otel.name", "Attempt.calculator.Calculator.Add"),
+        ("attempt", "1"),
+        ("kind", "original"),
+        ("previous-rpc-attempts", "0"),
+        ("transparent-retry", "false"),
+        ("rpc.grpc.status_code", "14"),
+        ("otel.status_code", "ERROR"),
+        ("verdict", "MaybeProcessed(Unavailable)"),
+        ("wait", "0ns"),
+    ]);
+    second.assert(&[("attempt", "2"), ("kind", "retry"), ("previous-rpc-attempts", "1")]);
+    assert_ne!(second.fields["wait"], "0ns");
+    assert!(!second.fields.contains_key("otel.status_code"));
+
+    // What the server was told: the trace of the call, and each attempt's own span.
+    for (received, attempt) in server.received().iter().zip([first, second]) {
+        let told = TraceContext::of(&received.headers).unwrap();
+        assert_eq!(told.trace_id(), call.fields["trace_id"]);
+        assert_eq!(told.span_id(), attempt.fields["span_id"]);
+        assert!(told.is_sampled());
+    }
+    assert!(!format!("{:?}", spans.told()).contains("secret"), "texts of errors are not told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_says_why_it_stopped() {
+    let spans = Spans::capture();
+    let client =
+        story().layer(retries().layer(attempts().layer(ScriptedServer::new([unavailable()]))));
+    call(client, request()).await.unwrap_err();
+    let told = spans.told();
+    assert_eq!(told.len(), 5, "a call of four attempts");
+    told[0].assert(&[("attempts", "4"), ("rpc.grpc.status_code", "14")]);
+    assert!(!told[0].fields["stopped"].is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_says_that_it_was() {
+    let spans = Spans::capture();
+    let client = story().layer(attempts().layer(ScriptedServer::new([Answer::Hang])));
+    let limit = std::time::Duration::from_secs(1);
+    tokio::time::timeout(limit, call(client, request())).await.unwrap_err();
+    for told in spans.told() {
+        told.assert(&[("verdict", "dropped before its end"), ("rpc.grpc.status_code", "1")]);
+        assert!(told.closed);
+    }
+}
+
+/// A server whose handler calls `next`, and says what trace it was called in.
+fn relay(
+    next: ScriptedServer,
+    seen: Arc<Mutex<Vec<TraceContext>>>,
+) -> impl tower::Service<
+    http::Request<Body>,
+    Response = http::Response<impl http_body::Body<Data = bytes::Bytes> + use<>>,
+    Error = BoxError,
+> + Clone {
+    ServerSpanLayer::new().with_rng(Rng::seeded(9)).layer(service_fn(
+        move |request: http::Request<Body>| {
+            let seen_now = request.extensions().get::<TraceContext>().cloned();
+            seen.lock().unwrap().extend(seen_now);
+            let attempts = AttemptSpanLayer::new().with_rng(Rng::seeded(10));
+            let client = CallSpanLayer::new().layer(attempts.layer(next.clone()));
+            async move {
+                let request = http::Request::post(PATH).body(Body::empty())?;
+                call(client, request).await?;
+                Ok::<_, BoxError>(Status::ok("").into_http::<Body>())
+            }
+        },
+    ))
+}
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_goes_from_client_through_a_server_to_the_next() {
+    let spans = Spans::capture();
+    let (last, seen) = (ScriptedServer::new([Answer::Ok(encode(&7_u32))]), Arc::default());
+    let client = story().layer(attempts().layer(relay(last.clone(), Arc::clone(&seen))));
+    let mut request = request();
+    request.headers_mut().insert("traceparent", PARENT.parse().unwrap());
+    request.headers_mut().insert("tracestate", "vendor=1".parse().unwrap());
+    call(client, request).await.unwrap();
+
+    let told = spans.told();
+    let names: Vec<_> = told.iter().map(|told| told.name).collect();
+    assert_eq!(names, ["call", "attempt", "serve", "call", "attempt"]);
+    let parents: Vec<_> = told.iter().map(|told| told.parent).collect();
+    assert_eq!(parents, [None, Some("call"), Some("attempt"), Some("serve"), Some("call")]);
+    for told in &told {
+        told.assert(&[("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736")]);
+    }
+    assert_eq!(told[2].fields["parent_id"], told[1].fields["span_id"]);
+    assert_eq!(seen.lock().unwrap()[0].span_id(), told[2].fields["span_id"]);
+    let received = &last.received()[0].headers;
+    assert_eq!(received["tracestate"], "vendor=1");
+    assert_eq!(TraceContext::of(received).unwrap().span_id(), told[4].fields["span_id"]);
+    let ids: std::collections::BTreeSet<_> = told.iter().map(|t| &t.fields["span_id"]).collect();
+    assert_eq!(ids.len(), 5, "each has an id of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_is_passed_on_where_nobody_looks() {
+    let (last, seen) = (ScriptedServer::new([Answer::Ok(encode(&7_u32))]), Arc::default());
+    let server = relay(last.clone(), Arc::clone(&seen));
+    let mut request = request();
+    request.headers_mut().insert("traceparent", PARENT.parse().unwrap());
+    call(server.clone(), request).await.unwrap();
+    assert_eq!(last.received()[0].headers["traceparent"], PARENT);
+    assert_eq!(seen.lock().unwrap()[0].to_string(), PARENT);
+
+    call(server, super::request()).await.unwrap();
+    assert!(!last.received()[1].headers.contains_key("traceparent"), "none is begun");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_parent_begins_a_trace() {
+    let spans = Spans::capture();
+    let seen = Arc::<Mutex<Vec<TraceContext>>>::default();
+    let server = relay(ScriptedServer::new([Answer::Hang]), Arc::clone(&seen));
+    for parent in [&b"00-xyz"[..], b"\xff\xfe", b""] {
+        let mut request = request();
+        let parent = http::HeaderValue::from_bytes(parent).unwrap();
+        request.headers_mut().insert("traceparent", parent);
+        drop(server.clone().oneshot(request).now_or_never());
+    }
+    let told = spans.told();
+    let served: Vec<_> = told.iter().filter(|told| told.name == "serve").collect();
+    assert_eq!((served.len(), seen.lock().unwrap().len()), (3, 3));
+    for (told, seen) in served.iter().zip(seen.lock().unwrap().iter()) {
+        assert_eq!(told.fields["trace_id"], seen.trace_id());
+        assert!(!told.fields.contains_key("parent_id"));
+    }
+}
