@@ -6,11 +6,13 @@
 //! | [`state`] | what they keep between calls |
 //! | [`client`] | the client's stack, a reason beside each layer |
 //! | [`server`] | the server's stack, a reason beside each layer |
+//! | [`cluster`] | what is added where servers and clients find each other by gossip |
 //!
 //! The programs `calculator-server`, `calculator-client` and `calculator-demo` are thin users of
 //! these three.
 
 pub mod client;
+pub mod cluster;
 pub mod server;
 pub mod service;
 pub mod state;

@@ -7,6 +7,7 @@ use crate::{
     state::State,
 };
 use cinchona::{
+    cluster::QuorumGuardLayer,
     core::{BoxError, DEGRADED, Mode, PerMethod, Switch},
     deadline::ServerDeadlineLayer,
     fault::FaultLayer,
@@ -23,6 +24,7 @@ use tonic::{
     body::Body,
     transport::server::{Connected, Server, TcpIncoming},
 };
+use tower::util::option_layer;
 use tower_http::{
     catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer, trace::TraceLayer,
 };
@@ -43,6 +45,8 @@ pub struct Layers<S> {
     pub faults: FaultLayer,
     /// Recognises repeated calls.
     pub dedup: DedupLayer<S>,
+    /// Refuses writes where the cluster has no quorum; `None` for a server alone.
+    pub quorum: Option<QuorumGuardLayer>,
 }
 
 /// Recognises repeated calls by `store`, which is their state as well: so each has its effect
@@ -64,7 +68,7 @@ impl<S: Store + State> Layers<S> {
         let off = || Switch::new(Mode::Off);
         let quota = RateLimitLayer::default().with_switch(off());
         let shed = ShedLayer::default().with_switch(off());
-        Self { quota, shed, degraded: None, faults, dedup }
+        Self { quota, shed, degraded: None, faults, dedup, quorum: None }
     }
 }
 
@@ -84,7 +88,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { quota, shed, degraded, faults, dedup } = layers;
+    let Layers { quota, shed, degraded, faults, dedup, quorum } = layers;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CalculatorServer<Calculator<S>>>().await;
     health.set_serving::<StoreServer<Values<S>>>().await;
@@ -116,8 +120,10 @@ where
         .layer(SetResponseHeaderLayer::if_not_present(DEGRADED, degraded))
         // What is injected looks as if the service had done it.
         .layer(faults)
-        // Innermost: what fails above it after the service has answered is answered again.
+        // What fails above it after the service has answered is answered again.
         .layer(dedup)
+        // Innermost: what was written before the network was cut may still be told.
+        .layer(option_layer(quorum))
         .add_service(health_service)
         .add_service(reflection_service)
         .add_service(CalculatorServer::new(Calculator::new(state.clone())))

@@ -18,6 +18,7 @@ Usage: cargo xtask <task> [args..]
 
 Tasks:
   demo [args..]       run the calculator demo (`demo --virtual` is the short one)
+  demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
   bench [name]        run the benchmarks, or one: happy_path, balance, dedup, redis, throughput,
                       peers (beside other crates, which it downloads)
@@ -31,6 +32,13 @@ fn main() -> ExitCode {
         env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
+        // It starts servers, which are programs of their own.
+        ["demo", "cluster", args @ ..] => match cargo(&["build", "--quiet", "--bins"], &[]) {
+            ExitCode::SUCCESS => {
+                cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "cluster"], args)
+            }
+            failed => failed,
+        },
         ["demo", args @ ..] => cargo(&["run", "--quiet", "--bin", "calculator-demo", "--"], args),
         ["sim", "storm", args @ ..] => {
             cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "storm"], args)

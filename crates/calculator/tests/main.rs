@@ -7,6 +7,7 @@ mod differential;
 mod failover;
 mod hang;
 mod hops;
+mod joined;
 mod nginx;
 mod programs;
 mod protected;

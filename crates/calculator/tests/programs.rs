@@ -1,10 +1,11 @@
 //! The programs, as processes on loopback sockets.
 
 use std::{
+    cell::RefCell,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     time::Duration,
 };
 use tokio::time::sleep;
@@ -13,6 +14,7 @@ use tokio::time::sleep;
 pub(crate) struct Server {
     process: Child,
     pub(crate) addr: String,
+    said: RefCell<BufReader<ChildStdout>>,
 }
 
 impl Server {
@@ -28,10 +30,18 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        said.read_line(&mut line).unwrap();
         let addr = line.trim().strip_prefix("listening on ").unwrap().to_owned();
-        Self { process, addr }
+        Self { process, addr, said: said.into() }
+    }
+
+    /// Where it gossips, which it says after where it serves.
+    pub(crate) fn gossip(&self) -> String {
+        let mut line = String::new();
+        self.said.borrow_mut().read_line(&mut line).unwrap();
+        line.trim().strip_prefix("gossip on ").unwrap().to_owned()
     }
 
     #[cfg(unix)]

@@ -6,10 +6,12 @@
 //! | `retry` (default) | `retry` | what can succeed is tried again, as gRPC defines it |
 //! | `balance` (default) | `balance` | many endpoints, or one whose restart is ridden out |
 //! | `breaker` | `breaker` | an endpoint that fails is left alone for a while |
+//! | `cluster` | `cluster` | servers and clients that find each other, and know who is alive |
 //! | `config` | `config` | gRPC's service config, put into a client that may be running |
 //! | `fallback` | `fallback` | a second answer: cached, static, or from elsewhere |
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
+//! | `observe` | `observe` | gRPC's own metrics for Prometheus, and spans that carry on a trace |
 //! | `redb`, `redis` | `redb`, `redis` | its stores in a file, and shared by replicas |
 //! | `shed` | `shed` | what is more than a server can do is turned away at once |
 //! | `full` | all of them | |
@@ -27,6 +29,8 @@ pub use cinchona_core as core;
 pub use cinchona_balance as balance;
 #[cfg(feature = "breaker")]
 pub use cinchona_breaker as breaker;
+#[cfg(feature = "cluster")]
+pub use cinchona_cluster as cluster;
 #[cfg(feature = "config")]
 pub use cinchona_config as config;
 #[cfg(feature = "deadline")]
@@ -37,6 +41,8 @@ pub use cinchona_fallback as fallback;
 pub use cinchona_fault as fault;
 #[cfg(feature = "idempotency")]
 pub use cinchona_idempotency as idempotency;
+#[cfg(feature = "observe")]
+pub use cinchona_observe as observe;
 #[cfg(feature = "redb")]
 pub use cinchona_redb as redb;
 #[cfg(feature = "redis")]

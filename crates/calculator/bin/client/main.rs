@@ -1,10 +1,14 @@
 //! `calculator-client`: calls through the client's stack.
 
 mod load;
+mod nodes;
 mod operation;
 mod protect;
 
-use calculator::client::{self, Layers, Settings};
+use calculator::{
+    client::{self, Layers, Settings},
+    cluster,
+};
 use cinchona::{
     balance::{self, Balance, Picker},
     config::ServiceConfig,
@@ -27,6 +31,7 @@ use std::{
     str::FromStr,
     time::Duration,
 };
+use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower::Layer;
 use tracing_subscriber::EnvFilter;
@@ -53,8 +58,22 @@ struct Options {
     #[arg(value_name = "HOST:PORT,...", value_delimiter = ',')]
     endpoints: Vec<String>,
 
-    /// Which of the servers is next: p2c-ewma (by latency and calls in flight), round-robin,
-    /// weighted:3,1 (a weight for each server) or pick-first
+    /// Find the servers by gossip, through the gossip address of one of them, in place of
+    /// --endpoints
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    cluster: Option<String>,
+
+    /// Which nodes of the cluster are called: those with this role
+    #[arg(long, global = true, value_name = "ROLE", default_value = "worker")]
+    role: String,
+
+    /// Nodes of another cluster are not heard
+    #[arg(long, global = true, value_name = "ID", default_value = "calculator")]
+    cluster_id: String,
+
+    /// Which of the servers is next: p2c-ewma (by latency and calls in flight), least-request,
+    /// random, round-robin, weighted:3,1 (a weight for each server; in a cluster just weighted, by
+    /// capacity) or pick-first
     #[arg(long, global = true, default_value = "p2c-ewma")]
     lb: Lb,
 
@@ -120,12 +139,17 @@ struct Lb {
 }
 
 /// The servers as the options say.
-fn endpoints(
+async fn endpoints(
     options: &Options,
     config: Option<&ServiceConfig>,
     layers: &Layers,
 ) -> Result<Balance, String> {
     let Options { endpoints, lb, .. } = options;
+    let balanced = balance::Options { picker: lb.picker, ..balance::Options::default() };
+    let balanced = config.map_or(balanced.clone(), |config| config.balance(balanced));
+    if let Some(seed) = &options.cluster {
+        return in_cluster(options, seed, layers, balanced).await;
+    }
     if !lb.weights.is_empty() && lb.weights.len() != endpoints.len() {
         let (weights, servers) = (lb.weights.len(), endpoints.len());
         return Err(format!("--lb weighted: {weights} weights for {servers} servers"));
@@ -137,9 +161,26 @@ fn endpoints(
     };
     let targets: Vec<Target> =
         endpoints.iter().zip(weights).map(target).collect::<Result<_, String>>()?;
-    let options = balance::Options { picker: lb.picker, ..balance::Options::default() };
-    let options = config.map_or(options.clone(), |config| config.balance(options));
-    client::endpoints(targets, layers, options).map_err(|invalid| invalid.to_string())
+    client::endpoints(targets, layers, balanced).map_err(|invalid| invalid.to_string())
+}
+
+/// The nodes of the role, once one is heard of.
+async fn in_cluster(
+    options: &Options,
+    seed: &str,
+    layers: &Layers,
+    balanced: balance::Options,
+) -> Result<Balance, String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let Options { cluster_id, role, .. } = options;
+    let joined = cluster::look_on(cluster_id, seed).await;
+    let joined = joined.map_err(|error| format!("--cluster {seed}: {error}"))?;
+    let mut workers = joined.workers(&[("role", role)]);
+    let heard = timeout(PATIENCE, workers.wait_for(|workers| !workers.is_empty()));
+    if heard.await.is_err() {
+        return Err(format!("--cluster {seed}: heard of no node with role={role} in 5 s"));
+    }
+    cluster::endpoints(&joined, role, layers, balanced).map_err(|invalid| invalid.to_string())
 }
 
 fn uri(option: &str, address: &str) -> Result<Uri, String> {
@@ -197,14 +238,38 @@ async fn main() -> ExitCode {
         |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };
     let config = service_config(&options).unwrap_or_else(|error| usage(error));
     let layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
-    let endpoints = endpoints(&options, config.as_ref(), &layers);
-    let endpoints = endpoints.unwrap_or_else(|error| usage(error));
+    if let Operation::Nodes = operation {
+        return nodes(&options).await;
+    }
+    let endpoints = match endpoints(&options, config.as_ref(), &layers).await {
+        Ok(endpoints) => endpoints,
+        // That nobody answers is no mistake in the command line.
+        Err(error) if options.cluster.is_some() => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+        Err(error) => usage(error),
+    };
     let call = Call::new(endpoints, layers, options.request_id);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(status) => {
             report(&status);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn nodes(options: &Options) -> ExitCode {
+    let Some(seed) = &options.cluster else {
+        Cli::command().error(ErrorKind::MissingRequiredArgument, "nodes needs --cluster").exit()
+    };
+    match nodes::run(&options.cluster_id, seed).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("--cluster {seed}: {error}");
             ExitCode::FAILURE
         }
     }
@@ -238,6 +303,9 @@ impl FromStr for Lb {
         match lb.split_once(':') {
             None if lb == "p2c-ewma" => plain(Picker::PeakEwma),
             None if lb == "round-robin" => plain(Picker::RoundRobin),
+            None if lb == "random" => plain(Picker::Random),
+            None if lb == "least-request" => plain(Picker::LeastRequest),
+            None if lb == "weighted" => plain(Picker::WeightedRoundRobin),
             None if lb == "pick-first" => plain(Picker::PickFirst),
             Some(("weighted", weights)) => {
                 let weight = |weight: &str| match weight.parse() {
@@ -247,7 +315,11 @@ impl FromStr for Lb {
                 let weights = weights.split(',').map(weight).collect::<Result<_, _>>()?;
                 Ok(Self { picker: Picker::WeightedRoundRobin, weights })
             }
-            _ => Err("is p2c-ewma, round-robin, weighted:N,... or pick-first".to_owned()),
+            _ => {
+                Err("is p2c-ewma, least-request, random, round-robin, weighted, weighted:N,... or \
+                      pick-first"
+                    .to_owned())
+            }
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) enum Operation {
     Withdraw { key: String, amount: i64 },
     /// The number of a key
     Balance { key: String },
+    /// Who is in the --cluster: address, state, whether it is reachable, its load and tags
+    Nodes,
     /// Adds at a rate, and says how long that took and what failed
     Load(Load),
 }

@@ -1,6 +1,7 @@
 //! `calculator-demo`: the calculator under faults, and what its stacks make of them.
 
 mod chart;
+mod cluster;
 mod endpoints;
 mod protection;
 mod report;
@@ -57,12 +58,15 @@ struct Args {
 enum Simulation {
     /// 1,000 clients, a server that crashes and returns, and what jitter changes
     Storm(storm::Args),
+    /// Three servers that find each other by gossip; one is killed, one paused, one leaves
+    Cluster(cluster::Args),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let ran = match &args.simulation {
         Some(Simulation::Storm(storm)) => storm::run(storm),
+        Some(Simulation::Cluster(cluster)) => cluster::run(cluster),
         None => demo(&args),
     };
     match ran {

@@ -1,10 +1,14 @@
 //! `calculator-server`: the calculator behind its server stack.
 
+mod cluster;
+
 use calculator::{
+    methods,
     server::{Layers, dedup, listen, serve},
     state::State,
 };
 use cinchona::{
+    cluster::QuorumGuardLayer,
     core::{BoxError, Invalid, Mode, Switch},
     fault::{FaultLayer, Faults, When},
     idempotency::{MemoryStore, Store},
@@ -13,6 +17,7 @@ use cinchona::{
     shed::{Limit, RateLimitLayer, ShedLayer},
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use cluster::Membership;
 use http::HeaderValue;
 use humantime::{format_duration, parse_duration};
 use std::{
@@ -92,6 +97,9 @@ struct Args {
     /// How long a call may be executed; if its server crashes, others wait for so long.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     lease: Duration,
+
+    #[command(flatten)]
+    membership: Membership,
 }
 
 /// Where state and answers are kept.
@@ -202,12 +210,24 @@ async fn serve_over<S: Store + State>(
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
-    let layers = protected(args, Layers::new(faults, dedup.clone()))?;
+    let mut layers = protected(args, Layers::new(faults, dedup.clone()))?;
+    let cluster = args.membership.join(addr).await?;
+    if let Some(cluster) = &cluster {
+        writeln!(io::stdout(), "gossip on {}", cluster.gossip_address())?;
+        layers.quorum = Some(QuorumGuardLayer::new(cluster, methods()));
+        tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
+    }
 
     let (stop, stopped) = oneshot::channel();
     let serving = serve(incoming, store, layers, async { _ = stopped.await });
     let drained_or_overdue = async {
         signal().await;
+        if let Some(cluster) = &cluster {
+            tokio::select! {
+                () = cluster::leave(cluster) => {}
+                () = signal() => {}
+            }
+        }
         tracing::info!(grace = %format_duration(GRACE), "shutting down");
         _ = stop.send(());
         tokio::select! {
@@ -231,9 +251,8 @@ fn protected<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Lay
     if let Some(quota) = args.quota {
         layers.quota = RateLimitLayer::new(quota, quota)?;
     }
-    if let Some(limit) = args.limit.0 {
-        layers.shed = ShedLayer::new(limit)?;
-    }
+    // Without a limit it counts what is in progress all the same.
+    layers.shed = ShedLayer::new(args.limit.0.unwrap_or(Limit::Fixed(u32::MAX)))?;
     Ok(layers)
 }
 

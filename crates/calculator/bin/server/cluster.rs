@@ -1,0 +1,85 @@
+//! The server as a node of a cluster.
+
+use crate::resolve;
+use calculator::cluster::{own_ip, tag};
+use cinchona::{
+    cluster::{Cluster, Config},
+    core::BoxError,
+    shed::ShedLayer,
+};
+use clap::Args;
+use std::{net::SocketAddr, time::Duration};
+use tokio::time::sleep;
+
+/// Which cluster it joins, and as whom.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of a node in a cluster")]
+pub(crate) struct Membership {
+    /// Join a cluster through the gossip addresses of some of its nodes.
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    join: Vec<String>,
+
+    /// Where gossip is received, by UDP; nothing authenticates it, so it belongs into a private
+    /// network. Without --join, this node begins a cluster [default: any port, where --join is
+    /// given].
+    #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
+    gossip: Option<SocketAddr>,
+
+    /// Unique in the cluster, and the same after a restart [default: where it listens].
+    #[arg(long, value_name = "ID")]
+    node_id: Option<String>,
+
+    /// Nodes of another cluster are refused.
+    #[arg(long, value_name = "ID", default_value = "calculator")]
+    cluster_id: String,
+
+    /// What clients select nodes by; capacity is a weight.
+    #[arg(long, value_name = "NAME=VALUE,...", value_delimiter = ',', value_parser = tag)]
+    #[arg(default_value = "role=worker")]
+    tags: Vec<(String, String)>,
+
+    /// How many nodes found the cluster: no writes are taken until more than half of them hear each
+    /// other.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    expect: usize,
+}
+
+/// How long a node that leaves goes on serving: by then others have heard it.
+const DRAIN: Duration = Duration::from_secs(1);
+
+impl Membership {
+    /// Joins, if it is to, as the node that serves at `serves`.
+    pub(crate) async fn join(&self, serves: SocketAddr) -> Result<Option<Cluster>, BoxError> {
+        let Self { join, gossip, node_id, cluster_id, tags, expect } = self;
+        let gossip = match (gossip, join.first()) {
+            (Some(gossip), _) => *gossip,
+            (None, Some(seed)) => SocketAddr::new(own_ip(seed)?, 0),
+            (None, None) => return Ok(None),
+        };
+        let node_id = node_id.clone().unwrap_or_else(|| serves.to_string());
+        let mut config = Config::new(cluster_id, node_id, gossip);
+        let host = if serves.ip().is_unspecified() { gossip.ip() } else { serves.ip() };
+        config.address = Some(format!("http://{}", SocketAddr::new(host, serves.port())).parse()?);
+        config.tags = tags.iter().cloned().collect();
+        config.expect = *expect;
+        let seeds: Vec<&str> = join.iter().map(String::as_str).collect();
+        Cluster::join(config, &seeds).await.map(Some)
+    }
+}
+
+/// Leaves, so that no call is lost.
+pub(crate) async fn leave(cluster: &Cluster) {
+    cluster.leave(DRAIN).await;
+}
+
+/// Says how many calls are in progress, when that changes, for ever.
+pub(crate) async fn tell_load(cluster: Cluster, shed: ShedLayer) {
+    let mut told = None;
+    loop {
+        let load = shed.in_progress();
+        if told.replace(load) != Some(load) {
+            _ = cluster.set_tag("load", &load.to_string()).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}

@@ -1,0 +1,93 @@
+//! What servers and clients in a cluster have in common.
+
+use crate::client::Layers;
+use cinchona::{
+    balance::{self, Balance},
+    cluster::{Cluster, Config},
+    core::{BoxError, Invalid, Target},
+};
+use http::Uri;
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, ToSocketAddrs, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::sleep;
+
+/// Joins as one who only looks on, through the gossip address of a node.
+///
+/// # Errors
+/// When the seed is no address, or no port is free.
+pub async fn look_on(cluster_id: &str, seed: &str) -> Result<Cluster, BoxError> {
+    let gossip = (own_ip(seed)?, 0).into();
+    let id = format!("client-{}", uuid::Uuid::new_v4());
+    let config = Config { observer: true, ..Config::new(cluster_id, id, gossip) };
+    Cluster::join(config, &[seed]).await
+}
+
+/// A channel over the nodes of this role, which tells the cluster what becomes of its calls.
+///
+/// # Errors
+/// When an option is outside its range.
+pub fn endpoints(
+    cluster: &Cluster,
+    role: &str,
+    layers: &Layers,
+    options: balance::Options,
+) -> Result<Balance, Invalid> {
+    let workers = cluster.workers(&[("role", role)]);
+    let (breaker, told) = (layers.breaker.clone(), cluster.clone());
+    let gate = move |server: &Target| {
+        let breaker = breaker.endpoint(server.uri.to_string());
+        told.gate(server, Some(breaker))
+    };
+    let options = balance::Options { gate: Some(Arc::new(gate)), ..options };
+    let balance = Balance::new(workers, options)?;
+    tokio::spawn(watch_connections(cluster.clone(), balance.clone()));
+    Ok(balance)
+}
+
+/// Tells the cluster of connections that cannot be made, for ever.
+async fn watch_connections(cluster: Cluster, balance: Balance) {
+    loop {
+        sleep(Duration::from_millis(200)).await;
+        let ids = ids(&cluster);
+        for (server, state, _) in balance.states() {
+            if state == balance::State::TransientFailure
+                && let Some(id) = ids.get(&server.uri)
+            {
+                cluster.report_failure(id);
+            }
+        }
+    }
+}
+
+fn ids(cluster: &Cluster) -> HashMap<Uri, String> {
+    let nodes = cluster.nodes().into_iter();
+    nodes.filter_map(|node| Some((node.address?, node.id))).collect()
+}
+
+/// The address of this machine from which `seed` is reached.
+///
+/// # Errors
+/// When `seed` is no address, or there is no way to it.
+pub fn own_ip(seed: &str) -> io::Result<IpAddr> {
+    let addr = seed.to_socket_addrs()?.next();
+    let addr = addr.ok_or_else(|| io::Error::other(format!("{seed}: the host has no address")))?;
+    let any: IpAddr = if addr.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    // Sends nothing: it only asks for the way.
+    socket.connect(addr)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Reads `NAME=VALUE`.
+///
+/// # Errors
+/// When there is no `=`.
+pub fn tag(said: &str) -> Result<(String, String), String> {
+    let tag = said.split_once('=').ok_or_else(|| format!("{said:?} is not NAME=VALUE"))?;
+    Ok((tag.0.to_owned(), tag.1.to_owned()))
+}

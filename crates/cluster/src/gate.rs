@@ -1,0 +1,140 @@
+//! The gate of a worker: what becomes of calls is told to the detector, and a worker at its
+//! capacity gets no more.
+
+use crate::Cluster;
+use cinchona_core::{Gate, Target, Ticket, Unsent, Verdict};
+use http::Uri;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::Code;
+
+/// Tells `cluster` how calls end, and keeps to the capacity.
+#[derive(Debug)]
+struct Worker {
+    /// A breaker, say, which has its own say.
+    inner: Option<Arc<dyn Gate>>,
+    cluster: Cluster,
+    address: Uri,
+    /// How many calls it takes at once, if it says so.
+    capacity: Option<u32>,
+    in_flight: AtomicU32,
+    has_failed: AtomicBool,
+}
+
+impl Cluster {
+    /// The gate of a worker, for `cinchona_balance::Options::gate`; `inner` is asked first: its
+    /// breaker, if it is to have one.
+    ///
+    /// Calls that fail with `UNAVAILABLE` or `DEADLINE_EXCEEDED` are reported as failures of the
+    /// node. A node that has the tag `capacity` gets so many calls of this client at once; where
+    /// all are full, a call fails with `RESOURCE_EXHAUSTED` and says how full each is.
+    pub fn gate(&self, worker: &Target, inner: Option<Arc<dyn Gate>>) -> Arc<dyn Gate> {
+        let nodes = self.nodes();
+        let node = nodes.iter().find(|node| node.address.as_ref() == Some(&worker.uri));
+        let capacity = node.and_then(|node| node.tags.get("capacity")?.parse().ok());
+        Arc::new(Worker {
+            inner,
+            cluster: self.clone(),
+            address: worker.uri.clone(),
+            capacity,
+            in_flight: AtomicU32::new(0),
+            has_failed: AtomicBool::new(false),
+        })
+    }
+
+    /// The call to whoever serves there failed, or was answered.
+    fn report(&self, address: &Uri, failed: bool) {
+        let nodes = self.nodes();
+        let Some(node) = nodes.iter().find(|node| node.address.as_ref() == Some(address)) else {
+            return;
+        };
+        match failed {
+            true => self.report_failure(&node.id),
+            false => self.report_success(&node.id),
+        }
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn is_full(&self) -> bool {
+        self.capacity.is_some_and(|capacity| self.in_flight.load(Ordering::Relaxed) >= capacity)
+    }
+
+    /// One more is in flight, if there is room.
+    fn takes_place(&self) -> bool {
+        let most = self.capacity.unwrap_or(u32::MAX);
+        let more = |in_flight| (in_flight < most).then_some(in_flight + 1);
+        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn full(&self) -> Unsent {
+        let (place, capacity) = (self.address.authority(), self.capacity.unwrap_or(u32::MAX));
+        let place = place.map(ToString::to_string).unwrap_or_default();
+        Unsent::exhausted(format!("{place} {}/{capacity}", self.in_flight.load(Ordering::Relaxed)))
+    }
+}
+
+impl Gate for Worker {
+    fn is_open_to(&self, path: &str, now: Instant) -> bool {
+        !self.is_full() && self.inner.as_ref().is_none_or(|inner| inner.is_open_to(path, now))
+    }
+
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
+        if !self.takes_place() {
+            return Err(self.full());
+        }
+        let entered = self.inner.as_ref().map(|inner| inner.enter(path, now)).transpose();
+        if entered.is_err() {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        entered.map(Option::unwrap_or_default)
+    }
+
+    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(inner) = &self.inner {
+            inner.leave(ticket, verdict, took, now);
+        }
+        let Some(verdict) = verdict else { return };
+        let fails = matches!(verdict.code(), Code::Unavailable | Code::DeadlineExceeded);
+        // As long as all is well there is nothing to tell, and nobody to look up.
+        if fails || self.has_failed.load(Ordering::Relaxed) {
+            self.has_failed.store(fails, Ordering::Relaxed);
+            self.cluster.report(&self.address, fails);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+
+    #[tokio::test]
+    async fn a_worker_at_its_capacity_gets_no_more_and_says_how_full_it_is() {
+        let mut config = Config::new("gate", "n1", ([127, 0, 0, 1], 0).into());
+        config.address = Some(Uri::from_static("http://a:1"));
+        config.tags.insert("capacity".into(), "2".into());
+        let cluster = Cluster::join(config, &[]).await.unwrap();
+        let gate = cluster.gate(&Uri::from_static("http://a:1").into(), None);
+        let now = Instant::now();
+        let first = gate.enter("/s/M", now).unwrap();
+        gate.enter("/s/M", now).unwrap();
+        assert!(!gate.is_open_to("/s/M", now));
+        let full = gate.enter("/s/M", now).unwrap_err();
+        assert_eq!((full.code(), full.to_string().as_str()), (Code::ResourceExhausted, "a:1 2/2"));
+        gate.leave(first, None, Duration::ZERO, now);
+        assert!(gate.is_open_to("/s/M", now));
+        // Whoever says nothing of its capacity has no limit here.
+        let other = cluster.gate(&Uri::from_static("http://b:1").into(), None);
+        assert!((0..1000).all(|_| other.enter("/s/M", now).is_ok()));
+    }
+}

@@ -1,0 +1,275 @@
+//! Which side of a partition this node is on, and whether it may take writes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// What this node holds of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Every expected member hears this node, and is heard by it.
+    Healthy,
+    /// Something has changed, and may change back: not for `stable_after` yet.
+    Suspect,
+    /// Too few members are reachable for writes.
+    Minority,
+    /// Some members are not reachable, and enough are for writes.
+    Majority,
+    /// It is not a member yet: too few were ever heard to say how many there are.
+    Unknown,
+}
+
+/// Who may take writes when not all are reachable; the side that cannot does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// More than half of the expected members; of two halves, that with the lowest node id. As
+    /// Pekko's keep-majority.
+    #[default]
+    Majority,
+    /// Those who reach the node of this id, however few they are.
+    Leader(String),
+}
+
+/// The expected members and who of them is reachable, over time.
+#[derive(Clone, Debug)]
+pub(crate) struct Partition {
+    own: String,
+    strategy: Strategy,
+    stable_after: Duration,
+    settled: Settled,
+    /// What would be settled next, and since when it has been so.
+    next: Option<(Settled, Instant)>,
+}
+
+/// A status that has lasted, and between whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) status: Status,
+    pub(crate) ours: BTreeSet<String>,
+    pub(crate) others: BTreeSet<String>,
+}
+
+/// What holds at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// With hysteresis.
+    pub(crate) status: Status,
+    /// Without: whether enough members are reachable right now.
+    pub(crate) has_quorum: bool,
+    pub(crate) reachable: usize,
+    pub(crate) expected: usize,
+    /// The status that has just been settled, if one has.
+    pub(crate) changed: Option<Settled>,
+}
+
+/// Whether `reachable`, this node among them, may take writes for `expected`.
+pub(crate) fn has_quorum(
+    strategy: &Strategy,
+    expected: &BTreeSet<String>,
+    reachable: &BTreeSet<String>,
+) -> bool {
+    let count = reachable.intersection(expected).count();
+    match strategy {
+        Strategy::Majority if 2 * count == expected.len() => {
+            expected.first().is_some_and(|lowest| reachable.contains(lowest))
+        }
+        Strategy::Majority => 2 * count > expected.len(),
+        Strategy::Leader(leader) => reachable.contains(leader) && expected.contains(leader),
+    }
+}
+
+/// Who hears `own` and is heard by it, `own` included: `heard` are those that it hears, each with
+/// whom these say that they hear.
+pub(crate) fn two_way(own: &str, heard: &BTreeMap<&str, &BTreeSet<String>>) -> BTreeSet<String> {
+    let mutual = heard.iter().filter(|(_, hears)| hears.contains(own));
+    mutual.map(|(id, _)| (*id).to_owned()).chain([own.to_owned()]).collect()
+}
+
+// === impl Partition ===
+
+impl Partition {
+    pub(crate) fn new(own: String, strategy: Strategy, stable_after: Duration) -> Self {
+        let (ours, others) = (BTreeSet::new(), BTreeSet::new());
+        let settled = Settled { status: Status::Unknown, ours, others };
+        Self { own, strategy, stable_after, settled, next: None }
+    }
+
+    /// Takes in who is expected and reachable now.
+    pub(crate) fn observe(
+        &mut self,
+        expected: &BTreeSet<String>,
+        reachable: &BTreeSet<String>,
+        now: Instant,
+    ) -> Standing {
+        let ours: BTreeSet<_> = reachable.intersection(expected).cloned().collect();
+        let others: BTreeSet<_> = expected.difference(reachable).cloned().collect();
+        let is_member = expected.contains(&self.own);
+        let has_quorum = is_member && has_quorum(&self.strategy, expected, reachable);
+        let status = match (is_member, has_quorum, others.is_empty()) {
+            (false, ..) => Status::Unknown,
+            (true, false, _) => Status::Minority,
+            (true, true, false) => Status::Majority,
+            (true, true, true) => Status::Healthy,
+        };
+        let (reachable, expected) = (ours.len(), expected.len());
+        let changed = self.settle(Settled { status, ours, others }, now);
+        let status = if self.next.is_some() { Status::Suspect } else { self.settled.status };
+        Standing { status, has_quorum, reachable, expected, changed }
+    }
+
+    /// A status is settled when it has been the same for long enough, or nothing was known before.
+    fn settle(&mut self, current: Settled, now: Instant) -> Option<Settled> {
+        if current.status == self.settled.status && current.others == self.settled.others {
+            self.settled.ours = current.ours;
+            self.next = None;
+            return None;
+        }
+        let since = match &self.next {
+            Some((next, since)) if next.status == current.status => *since,
+            _ => now,
+        };
+        let begins = self.settled.status == Status::Unknown && current.status == Status::Healthy;
+        if !begins && now.saturating_duration_since(since) < self.stable_after {
+            self.next = Some((current, since));
+            return None;
+        }
+        self.next = None;
+        self.settled = current.clone();
+        Some(current)
+    }
+
+    /// What has lasted.
+    pub(crate) const fn settled(&self) -> &Settled {
+        &self.settled
+    }
+}
+
+// === impl Status ===
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::Minority => "minority",
+            Self::Majority => "majority",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn ids(all: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+        all.into_iter().map(|n| format!("n{n}")).collect()
+    }
+
+    fn partition() -> Partition {
+        Partition::new("n1".into(), Strategy::Majority, 2000 * MS)
+    }
+
+    #[test]
+    fn no_split_in_two_leaves_two_writable_sides_and_a_strict_majority_always_writes() {
+        let mut splits = 0;
+        for n in 1..=7_usize {
+            let expected = ids(0..n);
+            for mask in 0..1_usize << n {
+                let side = |bit| ids((0..n).filter(|i| (mask >> i) & 1 == bit));
+                let (left, right) = (side(0), side(1));
+                let writes = |side: &BTreeSet<String>| {
+                    !side.is_empty() && has_quorum(&Strategy::Majority, &expected, side)
+                };
+                assert!(!(writes(&left) && writes(&right)), "{left:?} | {right:?}");
+                if left.len() != right.len() {
+                    let (more, fewer) =
+                        if left.len() > right.len() { (&left, &right) } else { (&right, &left) };
+                    assert!(writes(more) && !writes(fewer), "{left:?} | {right:?}");
+                } else {
+                    assert!(
+                        writes(&left) == left.contains("n0") && writes(&left) != writes(&right)
+                    );
+                }
+                for leader in &expected {
+                    let led = |side| has_quorum(&Strategy::Leader(leader.clone()), &expected, side);
+                    assert!(led(&left) != led(&right));
+                }
+                splits += 1;
+            }
+        }
+        assert_eq!(splits, 254);
+    }
+
+    #[test]
+    fn no_split_in_three_leaves_two_writable_sides() {
+        for n in 1..=7_usize {
+            let expected = ids(0..n);
+            for number in 0..3_usize.pow(n as u32) {
+                let side_of = |i: &usize| number / 3_usize.pow(*i as u32) % 3;
+                let writable = (0..3).filter(|side| {
+                    let members = ids((0..n).filter(|i| side_of(i) == *side));
+                    has_quorum(&Strategy::Majority, &expected, &members)
+                });
+                assert!(writable.count() <= 1, "{n} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn strangers_add_nothing_to_a_quorum() {
+        let expected = ids(0..5);
+        assert!(!has_quorum(&Strategy::Majority, &expected, &ids([0, 1, 7, 8, 9])));
+    }
+
+    #[test]
+    fn a_peer_counts_only_if_it_hears_this_node() {
+        let (one, two) = (ids([1]), ids([2]));
+        let heard = BTreeMap::from([("n2", &one), ("n3", &two)]);
+        assert_eq!(two_way("n1", &heard), ids([1, 2]));
+    }
+
+    #[test]
+    fn a_status_must_last_before_it_is_told() {
+        let (mut partition, now) = (partition(), Instant::now());
+        let expected = ids(0..5);
+        let first = partition.observe(&expected, &expected, now);
+        assert_eq!(first.status, Status::Healthy, "nothing was known before");
+        let cut = |partition: &mut Partition, ms| {
+            partition.observe(&expected, &ids([0, 1]), now + ms * MS)
+        };
+        let at_once = cut(&mut partition, 100);
+        assert_eq!((at_once.status, at_once.has_quorum), (Status::Suspect, false));
+        assert_eq!(cut(&mut partition, 2000).status, Status::Suspect);
+        let settled = cut(&mut partition, 2100);
+        assert_eq!((settled.status, settled.reachable), (Status::Minority, 2));
+        assert_eq!(settled.changed.unwrap().others, ids([2, 3, 4]));
+        let healed = partition.observe(&expected, &expected, now + 2200 * MS);
+        assert_eq!((healed.status, healed.has_quorum), (Status::Suspect, true));
+        let healed = partition.observe(&expected, &expected, now + 4200 * MS);
+        assert_eq!(healed.status, Status::Healthy);
+    }
+
+    #[test]
+    fn a_blink_is_forgotten() {
+        let (mut partition, now) = (partition(), Instant::now());
+        let expected = ids(0..3);
+        for ms in (0..60_000).step_by(1000) {
+            let reachable = if ms % 2000 == 0 { ids(0..3) } else { ids([0, 1]) };
+            let standing = partition.observe(&expected, &reachable, now + ms * MS);
+            assert_eq!(standing.changed.is_some(), ms == 0, "{ms}");
+        }
+    }
+
+    #[test]
+    fn who_is_no_member_knows_nothing() {
+        let (mut partition, now) = (partition(), Instant::now());
+        let standing = partition.observe(&ids([2, 3]), &ids([1, 2, 3]), now);
+        assert_eq!((standing.status, standing.has_quorum), (Status::Unknown, false));
+    }
+}

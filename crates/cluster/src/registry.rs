@@ -1,0 +1,107 @@
+//! The workers that a balancer is to know, kept up to date.
+
+use crate::Node;
+use cinchona_core::Target;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// Those who watch workers.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers(Mutex<Vec<Watcher>>);
+
+#[derive(Debug)]
+struct Watcher {
+    tags: Vec<(String, String)>,
+    targets: watch::Sender<Vec<Target>>,
+}
+
+// === impl Watchers ===
+
+impl Watchers {
+    /// Watches those of `nodes` that are ready and have all of `tags`.
+    pub(crate) fn add(
+        &self,
+        tags: Vec<(String, String)>,
+        nodes: &[Node],
+    ) -> watch::Receiver<Vec<Target>> {
+        let found = select(nodes, &tags);
+        let is_known = !found.is_empty();
+        let (targets, mut watched) = watch::channel(found);
+        if is_known {
+            watched.mark_changed();
+        }
+        self.lock().push(Watcher { tags, targets });
+        watched
+    }
+
+    /// Tells those for whom something has changed.
+    pub(crate) fn update(&self, nodes: &[Node]) {
+        let mut watchers = self.lock();
+        watchers.retain(|watcher| !watcher.targets.is_closed());
+        for Watcher { tags, targets } in watchers.iter() {
+            let found = select(nodes, tags);
+            targets.send_if_modified(|known| {
+                let has_changed = *known != found;
+                *known = found;
+                has_changed
+            });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Watcher>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn select(nodes: &[Node], tags: &[(String, String)]) -> Vec<Target> {
+    let has_tags = |node: &&Node| tags.iter().all(|(name, value)| node.has_tag(name, value));
+    let ready = nodes.iter().filter(|node| node.is_ready()).filter(has_tags);
+    ready
+        .filter_map(|node| Some(Target { uri: node.address.clone()?, weight: weight(node) }))
+        .collect()
+}
+
+/// Its `capacity`; 1 where it does not say.
+fn weight(node: &Node) -> u32 {
+    let capacity = node.tags.get("capacity").and_then(|capacity| capacity.parse().ok());
+    capacity.unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::State;
+    use cinchona_core::Discover;
+
+    fn node(id: &str, state: State, tags: &[(&str, &str)]) -> Node {
+        let tags = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (id, address) = (id.to_owned(), format!("http://{id}").parse().ok());
+        Node { id, generation: 1, address, tags, state, phi: 0.0, reachable: true }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_balancer_hears_of_the_workers_that_match_and_of_their_capacity() {
+        let watchers = Watchers::default();
+        let worker = ("role", "worker");
+        let mut nodes = vec![
+            node("a", State::Alive, &[worker, ("capacity", "64")]),
+            node("b", State::Suspected, &[worker, ("capacity", "many")]),
+            node("c", State::Failed, &[worker]),
+            node("d", State::Alive, &[worker, ("draining", "true")]),
+            node("e", State::Alive, &[("role", "client")]),
+        ];
+        let mut watched = watchers.add(vec![("role".into(), "worker".into())], &nodes);
+        let targets = watched.next().await.unwrap();
+        let shares: Vec<_> =
+            targets.iter().map(|target| (target.uri.host().unwrap(), target.weight)).collect();
+        assert_eq!(shares, [("a", 64), ("b", 1)]);
+        watchers.update(&nodes);
+        assert!(!watched.has_changed().unwrap());
+        nodes[0].state = State::Failed;
+        watchers.update(&nodes);
+        assert_eq!(watched.next().await.map(|targets| targets.len()), Some(1));
+        drop(watched);
+        watchers.update(&nodes);
+        assert!(watchers.lock().is_empty(), "nobody watches any more");
+    }
+}
