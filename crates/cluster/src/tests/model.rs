@@ -3,6 +3,7 @@
 use crate::{
     Config, Event,
     node::{Facts, Seen},
+    shared,
     view::View,
 };
 use cinchona_core::Rng;
@@ -194,10 +195,7 @@ fn number(id: &str) -> usize {
 
 impl Host {
     fn new(config: Config, seeds: Vec<usize>, phase: u64) -> Self {
-        let mut pairs = BTreeMap::from([("address".to_owned(), "http://x".to_owned())]);
-        for (name, value) in &config.tags {
-            pairs.insert(crate::node::tag_key(name), value.clone());
-        }
+        let pairs: BTreeMap<_, _> = shared::pairs(&config).into_iter().collect();
         let mut host = Self {
             id: config.node_id.clone(),
             view: View::new(config.clone(), !seeds.is_empty()),

@@ -239,3 +239,29 @@ fn tags_that_change_are_told_once() {
         assert_eq!(told, [Event::TagsUpdated { node: "n2".into(), tags }]);
     }
 }
+
+#[test]
+fn an_observer_sees_all_and_counts_for_nothing() {
+    let mut net = Net::of(4, 3, |config| {
+        config.expect = 3;
+        config.observer = config.node_id == "n3";
+    });
+    let names = |n: usize, net: &Net| -> Vec<_> {
+        net.nodes[n].view.nodes(net.now()).into_iter().map(|node| node.id).collect()
+    };
+    assert_eq!((names(0, &net), names(3, &net)), (ids(&[1, 2]), ids(&[0, 1, 2])));
+    assert!(net.nodes[3].view.nodes(net.now()).iter().all(|node| node.reachable));
+    assert_eq!(net.nodes[0].view.quorum(), (3, 3));
+    assert_eq!(net.writable(), [0, 1, 2], "it takes no writes itself");
+    let is_about_it = |event: &Event| format!("{event:?}").contains("n3");
+    net.nodes[3].is_up = false;
+    net.run(5000);
+    assert!((0..3).all(|n| net.when(n, is_about_it).is_empty()), "nobody takes notice");
+    // Of three, one is no majority, whoever else looks on.
+    net.restart(3);
+    net.run(3000);
+    net.nodes[1].is_up = false;
+    net.nodes[2].is_up = false;
+    net.run(5000);
+    assert_eq!(net.writable(), Vec::<usize>::new());
+}
