@@ -10,7 +10,7 @@ use cinchona::{
     cluster::QuorumGuardLayer,
     core::{BoxError, DEGRADED, Mode, PerMethod, Switch},
     deadline::ServerDeadlineLayer,
-    fault::FaultLayer,
+    fault::{FaultLayer, Rules},
     idempotency::{DedupLayer, Guarantee, REQUEST_ID, Store},
     shed::{RateLimitLayer, ShedLayer},
 };
@@ -43,6 +43,8 @@ pub struct Layers<S> {
     pub degraded: Option<HeaderValue>,
     /// Failures and delays.
     pub faults: FaultLayer,
+    /// More of them, that can be changed while the server runs by whoever knows the token.
+    pub rules: Option<(Rules, Option<String>)>,
     /// Recognises repeated calls.
     pub dedup: DedupLayer<S>,
     /// Refuses writes where the cluster has no quorum; `None` for a server alone.
@@ -68,7 +70,7 @@ impl<S: Store + State> Layers<S> {
         let off = || Switch::new(Mode::Off);
         let quota = RateLimitLayer::default().with_switch(off());
         let shed = ShedLayer::default().with_switch(off());
-        Self { quota, shed, degraded: None, faults, dedup, quorum: None }
+        Self { quota, shed, degraded: None, faults, rules: None, dedup, quorum: None }
     }
 }
 
@@ -88,7 +90,9 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { quota, shed, degraded, faults, dedup, quorum } = layers;
+    let Layers { quota, shed, degraded, faults, rules, dedup, quorum } = layers;
+    let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
+    let control = rules.map(|(rules, token)| rules.control(token.as_deref()));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CalculatorServer<Calculator<S>>>().await;
     health.set_serving::<StoreServer<Values<S>>>().await;
@@ -125,6 +129,7 @@ where
         // Innermost: what was written before the network was cut may still be told.
         .layer(option_layer(quorum))
         .add_service(health_service)
+        .add_optional_service(control)
         .add_service(reflection_service)
         .add_service(CalculatorServer::new(Calculator::new(state.clone())))
         .add_service(StoreServer::new(Values::new(state)))

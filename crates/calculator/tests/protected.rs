@@ -2,6 +2,7 @@
 
 use crate::programs::{Server, ask};
 use std::{thread, time::Duration};
+use tokio::time::Instant;
 
 /// Exit code, result, and what was said beside it, of 10 + 5.
 fn add(server: &Server, args: &[&str]) -> (Option<i32>, String, String) {
@@ -98,4 +99,31 @@ fn what_is_wrong_with_an_option_is_said() {
         let (code, _, err) = ask(&[&["add", "1", "2"], &args[..]].concat());
         assert!(code == Some(2) && err.contains(error), "{err}");
     }
+}
+
+#[test]
+fn faults_are_injected_by_rules_and_by_a_file_that_changes() {
+    let rule = "method=/calculator.Calculator/Add first=2 status=UNAVAILABLE:busy";
+    let server = Server::start(&["--fault", rule]);
+    let add = |server: &Server, args: &[&str]| {
+        let fast = ["--backoff", "1ms", "--jitter", "0s", "--retry-on", "unavailable"];
+        ask(&[&["add", "10", "5", "--addr", &server.addr], &fast[..], args].concat())
+    };
+    let (code, out, err) = add(&server, &[]);
+    assert_eq!((code, out.as_str()), (Some(0), "15\n"), "{err}");
+    assert!(err.contains("3 attempts"), "{err}");
+
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
+    std::fs::write(&file, "# nothing yet\n").unwrap();
+    let server = Server::start(&["--faults-file", file.to_str().unwrap()]);
+    assert_eq!(add(&server, &[]).0, Some(0));
+    std::fs::write(&file, "gone: drop  # the connection\n").unwrap();
+    // real clock: the server is a process, which looks at its file twice a second.
+    let began = Instant::now();
+    while add(&server, &["--max-retries", "0"]).0 == Some(0) {
+        assert!(Instant::now() - began < Duration::from_secs(10));
+        thread::park_timeout(Duration::from_millis(100));
+    }
+    let (code, _, err) = ask(&["add", "1", "2", "--fault"]);
+    assert_eq!(code, Some(2), "the client injects nothing: {err}");
 }

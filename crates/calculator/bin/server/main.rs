@@ -1,6 +1,7 @@
 //! `calculator-server`: the calculator behind its server stack.
 
 mod cluster;
+mod faults;
 
 use calculator::{
     methods,
@@ -10,7 +11,7 @@ use calculator::{
 use cinchona::{
     cluster::QuorumGuardLayer,
     core::{BoxError, Invalid, Mode, Switch},
-    fault::{FaultLayer, Faults, When},
+    fault::{FaultIo, FaultLayer},
     idempotency::{MemoryStore, Store},
     redb::{Options, RedbStore},
     redis::RedisStore,
@@ -18,6 +19,7 @@ use cinchona::{
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use cluster::Membership;
+use faults::Injected;
 use http::HeaderValue;
 use humantime::{format_duration, parse_duration};
 use std::{
@@ -25,11 +27,13 @@ use std::{
     io::{self, IsTerminal, Write},
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    pin::Pin,
     process::ExitCode,
     str::FromStr,
     time::Duration,
 };
 use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
 use tracing_subscriber::EnvFilter;
 
 /// Serves a gRPC calculator, and injects faults into it when asked to.
@@ -45,22 +49,6 @@ struct Args {
     #[arg(value_name = "HOST:PORT", value_parser = resolve)]
     addr: SocketAddr,
 
-    /// The share of requests, 0 to 1, that are answered with UNAVAILABLE "simulated failure".
-    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
-    failure_rate: f64,
-
-    /// The share of requests, 0 to 1, that are delayed by --slow-delay.
-    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
-    slow_rate: f64,
-
-    /// How long a slow request is delayed, such as 250ms or 3s.
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
-    slow_delay: Duration,
-
-    /// Whether a failure comes before the service has executed the request, or after.
-    #[arg(long, value_enum, default_value = "before")]
-    fail_when: FailWhen,
-
     /// How the server is: normal, degraded (it says so with each answer), or failure (it answers
     /// nothing but UNAVAILABLE).
     #[arg(long, value_enum, default_value = "normal")]
@@ -74,10 +62,6 @@ struct Args {
     /// How many requests each caller, by its address, may make in a second [default: no quota]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     quota: Option<u32>,
-
-    /// The same seed gives the same faults.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
 
     /// Where the counter and the values are kept, and the answers by which repeated calls are
     /// recognised: memory, redb:PATH (a file), redis:URL (shared by servers), or none (in memory,
@@ -97,6 +81,9 @@ struct Args {
     /// How long a call may be executed; if its server crashes, others wait for so long.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     lease: Duration,
+
+    #[command(flatten)]
+    injected: Injected,
 
     #[command(flatten)]
     membership: Membership,
@@ -122,12 +109,6 @@ enum Condition {
 #[derive(Clone, Copy, Debug)]
 struct AtOnce(Option<Limit>);
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FailWhen {
-    Before,
-    After,
-}
-
 /// How long the calls that have begun may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -140,7 +121,7 @@ async fn main() -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let args = Args::parse();
-    let faults = match faults(&args) {
+    let faults = match args.injected.layer(args.mode == Condition::Failure) {
         Ok(faults) => faults,
         Err(invalid) => Args::command().error(ErrorKind::ValueValidation, invalid).exit(),
     };
@@ -151,21 +132,6 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn faults(args: &Args) -> Result<FaultLayer, Invalid> {
-    let fails = args.mode == Condition::Failure;
-    FaultLayer::new(Faults {
-        failure_rate: if fails { 1.0 } else { args.failure_rate },
-        slow_rate: args.slow_rate,
-        slow_delay: args.slow_delay,
-        when: match args.fail_when {
-            FailWhen::Before => When::Before,
-            FailWhen::After => When::After,
-        },
-        seed: args.seed,
-        ..Faults::default()
-    })
 }
 
 /// Serves with the store that is asked for.
@@ -196,6 +162,8 @@ fn named(place: impl fmt::Debug, error: &BoxError) -> BoxError {
     format!("--store {place:?}: {error}").into()
 }
 
+type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
 async fn serve_over<S: Store + State>(
     store: S,
     args: &Args,
@@ -211,6 +179,8 @@ async fn serve_over<S: Store + State>(
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
     let mut layers = protected(args, Layers::new(faults, dedup.clone()))?;
+    layers.rules = args.injected.rules();
+    let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;
     if let Some(cluster) = &cluster {
         writeln!(io::stdout(), "gossip on {}", cluster.gossip_address())?;
@@ -219,7 +189,14 @@ async fn serve_over<S: Store + State>(
     }
 
     let (stop, stopped) = oneshot::channel();
-    let serving = serve(incoming, store, layers, async { _ = stopped.await });
+    let stopped = async { _ = stopped.await };
+    let serving: Serving = if layers.rules.is_some() {
+        // What a layer cannot do to a connection, this does.
+        let incoming = incoming.map(|io| io.map(FaultIo::new));
+        Box::pin(serve(incoming, store, layers, stopped))
+    } else {
+        Box::pin(serve(incoming, store, layers, stopped))
+    };
     let drained_or_overdue = async {
         signal().await;
         if let Some(cluster) = &cluster {
@@ -238,6 +215,7 @@ async fn serve_over<S: Store + State>(
     tokio::select! {
         served = serving => served?,
         () = drained_or_overdue => {}
+        () = args.injected.follow(&rules) => {}
     }
     tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.snapshot(), "stopped");
     Ok(())

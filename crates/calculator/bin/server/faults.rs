@@ -1,0 +1,94 @@
+//! Which faults the server injects, and how they are changed while it runs.
+
+use cinchona::{
+    core::Invalid,
+    fault::{FaultLayer, Faults, Rule, Rules, When},
+};
+use clap::{Args, ValueEnum};
+use humantime::parse_duration;
+use std::{path::PathBuf, time::Duration};
+
+/// What is made to fail.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Faults to inject")]
+pub(crate) struct Injected {
+    /// The share of requests, 0 to 1, that are answered with UNAVAILABLE "simulated failure".
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    failure_rate: f64,
+
+    /// The share of requests, 0 to 1, that are delayed by --slow-delay.
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    slow_rate: f64,
+
+    /// How long a slow request is delayed, such as 250ms or 3s.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    slow_delay: Duration,
+
+    /// Whether a failure comes before the service has executed the request, or after.
+    #[arg(long, value_enum, default_value = "before")]
+    fail_when: FailWhen,
+
+    /// The same seed gives the same faults.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// A rule, such as "method=/calculator.Calculator/Add first=2 status=UNAVAILABLE:busy" or
+    /// "rate=10% delay=lognormal:20ms:1s"; may be given more than once.
+    #[arg(long = "fault", value_name = "RULE")]
+    rules: Vec<Rule>,
+
+    /// A file with a rule on each line, read again whenever it changes; in place of --fault.
+    #[arg(long, value_name = "FILE", conflicts_with = "rules")]
+    faults_file: Option<PathBuf>,
+
+    /// Who knows this may change the rules by gRPC (cinchona.fault.v1.FaultControl); without it,
+    /// whoever is on this machine, once there is a rule or a file.
+    #[arg(long, value_name = "TOKEN")]
+    fault_token: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FailWhen {
+    Before,
+    After,
+}
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Injected {
+    /// The layer; `fails` where it is to fail every request.
+    pub(crate) fn layer(&self, fails: bool) -> Result<FaultLayer, Invalid> {
+        FaultLayer::new(Faults {
+            failure_rate: if fails { 1.0 } else { self.failure_rate },
+            slow_rate: self.slow_rate,
+            slow_delay: self.slow_delay,
+            when: match self.fail_when {
+                FailWhen::Before => When::Before,
+                FailWhen::After => When::After,
+            },
+            seed: self.seed,
+            ..Faults::default()
+        })
+    }
+
+    /// The rules, if there are to be any, and the token that changes them.
+    pub(crate) fn rules(&self) -> Option<(Rules, Option<String>)> {
+        let Self { rules, faults_file, fault_token, seed, .. } = self;
+        if rules.is_empty() && faults_file.is_none() && fault_token.is_none() {
+            return None;
+        }
+        let rules = rules.iter().enumerate().fold(Rules::new(*seed), |all, (n, rule)| {
+            all.with(&format!("fault-{}", n + 1), rule.clone())
+        });
+        Some((rules, fault_token.clone()))
+    }
+
+    /// Reads the file, if there is one, whenever it changes, for ever.
+    pub(crate) async fn follow(&self, rules: &Rules) {
+        match &self.faults_file {
+            Some(file) => drop(rules.follow(file, LOOK).await),
+            None => std::future::pending().await,
+        }
+    }
+}
