@@ -30,8 +30,16 @@ pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
         return Status::from_header_map(headers);
     }
     let mut sound = headers.clone();
-    sound.remove(Status::GRPC_STATUS_DETAILS);
+    mend(&mut sound);
     Status::from_header_map(&sound)
+}
+
+/// Takes out `grpc-status-details-bin` where it is not base64: a tonic client panics when it reads
+/// that.
+pub fn mend(headers: &mut HeaderMap) {
+    if headers.get(Status::GRPC_STATUS_DETAILS).is_some_and(|value| !is_base64(value)) {
+        headers.remove(Status::GRPC_STATUS_DETAILS);
+    }
 }
 
 /// Whether tonic can decode `value`, by tonic's own decoder.

@@ -14,8 +14,8 @@ use std::{
 use tonic::Code;
 
 pin_project! {
-    /// A response body that is passed on as it is; the status in its trailers goes to the throttle
-    /// and the budget.
+    /// A response body; the status in its trailers goes to the throttle and the budget. It is passed
+    /// on as it is, but for status details by which tonic would panic.
     pub struct ResponseBody<B> {
         #[pin]
         inner: B,
@@ -46,12 +46,14 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(trailers) = frame.trailers_ref()
-            && let Some(observer) = this.observer.take()
+        let mut frame = ready!(this.inner.poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
         {
-            observer.ended(status::code(trailers).unwrap_or(Code::Unknown));
+            status::mend(trailers);
+            if let Some(observer) = this.observer.take() {
+                observer.ended(status::code(trailers).unwrap_or(Code::Unknown));
+            }
         }
         Poll::Ready(frame)
     }

@@ -119,6 +119,7 @@ impl Call {
                     response.extensions_mut().insert(self.ledger);
                 }
                 let observer = Observer::new(self.shared, self.policy.listed());
+                status::mend(response.headers_mut());
                 let observer = observer.unless_ended(&response);
                 return Ok(response.map(|body| ResponseBody::new(body, observer)));
             }
