@@ -77,8 +77,8 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         entering: Entering<S, B, F>,
-        shared: Arc<Shared>,
-        criticality: Criticality,
+        // Who answers if it is turned away: nobody where it is let in at once.
+        refusing: Option<(Arc<Shared>, Criticality)>,
     }
 }
 
@@ -189,29 +189,31 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = self.shared.clone();
+        let shared = &self.shared;
         let mode = shared.switch.mode();
+        if mode == Mode::Off || is_of_the_server(request.uri().path()) {
+            let entering = Entering::unlimited(&mut self.inner, request);
+            return ResponseFuture { entering, refusing: None };
+        }
         let criticality = Criticality::of(request.headers());
-        let entering = if mode == Mode::Off || is_of_the_server(request.uri().path()) {
-            Entering::unlimited(&mut self.inner, request)
-        } else {
-            match shared.limiter.enter(criticality) {
-                Entry::Waits(..) | Entry::TurnedAway if mode == Mode::Shadow => {
-                    shared.switch.count();
-                    Entering::unlimited(&mut self.inner, request)
-                }
-                admitted @ Entry::Admitted(_) => {
-                    Entering::new(admitted, &mut self.inner, request, None)
-                }
-                entry => {
-                    let timeout = parse_timeout(request.headers()).ok().flatten();
-                    let after = |timeout| Deadline::after(timeout, Instant::now()).0;
-                    let deadline = timeout.map(after);
-                    Entering::new(entry, &mut self.inner, request, deadline)
-                }
+        match shared.limiter.enter(criticality) {
+            admitted @ Entry::Admitted(_) => {
+                let entering = Entering::new(admitted, &mut self.inner, request, None);
+                ResponseFuture { entering, refusing: None }
             }
-        };
-        ResponseFuture { entering, shared, criticality }
+            _ if mode == Mode::Shadow => {
+                shared.switch.count();
+                let entering = Entering::unlimited(&mut self.inner, request);
+                ResponseFuture { entering, refusing: None }
+            }
+            entry => {
+                let timeout = parse_timeout(request.headers()).ok().flatten();
+                let after = |timeout| Deadline::after(timeout, Instant::now()).0;
+                let refusing = Some((shared.clone(), criticality));
+                let entering = Entering::new(entry, &mut self.inner, request, timeout.map(after));
+                ResponseFuture { entering, refusing }
+            }
+        }
     }
 }
 
@@ -298,8 +300,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answered = ready!(this.entering.poll(cx));
-        Poll::Ready(answered.unwrap_or_else(|| Ok(this.shared.refusal(*this.criticality))))
+        match (ready!(this.entering.poll(cx)), this.refusing) {
+            (Some(answered), _) => Poll::Ready(answered),
+            (None, Some((shared, criticality))) => Poll::Ready(Ok(shared.refusal(*criticality))),
+            // Whoever is let in is not turned away.
+            (None, None) => Poll::Pending,
+        }
     }
 }
 
