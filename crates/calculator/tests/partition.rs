@@ -7,6 +7,7 @@ use std::{
     env, fs,
     path::PathBuf,
     process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -28,38 +29,39 @@ const SECOND: Duration = Duration::from_secs(1);
 impl World {
     /// Or a word why there is none.
     fn new() -> Option<Self> {
-        let mut names = vec![format!("cin{}sw", process::id())];
-        names.extend((1..=NODES).map(|n| format!("cin{}n{n}", process::id())));
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let world = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let names = (0..=NODES).map(|n| format!("cin{}-{world}-{n}", process::id())).collect();
         let dir = tempfile::tempdir().unwrap();
         let mut world = Self { names, servers: Vec::new(), dir };
-        let names = world.names.clone();
-        for name in &names {
-            if !ip(&["netns", "add", name]) {
-                println!("SKIPPED: network namespaces are not permitted here");
-                return None;
-            }
-        }
-        if !inside(&names[0], "iptables", &["-L"]) {
-            println!("SKIPPED: iptables is not to be had");
+        if !world.is_wired() {
+            println!("SKIPPED: network namespaces and iptables are not to be had here");
             return None;
-        }
-        let switch = &names[0];
-        assert!(ip(&["-n", switch, "link", "add", "br0", "type", "bridge"]));
-        assert!(ip(&["-n", switch, "link", "set", "br0", "up"]));
-        for (n, name) in names.iter().enumerate().skip(1) {
-            let (port, address) = (format!("p{n}"), format!("{}/24", address(n)));
-            let pair =
-                ["link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", &port];
-            assert!(ip(&[&pair[..], &["netns", switch]].concat()));
-            assert!(ip(&["-n", switch, "link", "set", &port, "master", "br0", "up"]));
-            assert!(ip(&["-n", name, "addr", "add", &address, "dev", "eth0"]));
-            assert!(ip(&["-n", name, "link", "set", "eth0", "up"]));
-            assert!(ip(&["-n", name, "link", "set", "lo", "up"]));
         }
         for n in 1..=NODES {
             world.start(n);
         }
         Some(world)
+    }
+
+    /// The first namespace is a switch; each of the others has a cable to it.
+    fn is_wired(&self) -> bool {
+        let switch = &self.names[0];
+        let has_cable = |(n, name): (usize, &String)| {
+            let (port, address) = (format!("p{n}"), format!("{}/24", address(n)));
+            let pair =
+                ["link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", &port];
+            ip(&[&pair[..], &["netns", switch]].concat())
+                && ip(&["-n", switch, "link", "set", &port, "master", "br0", "up"])
+                && ip(&["-n", name, "addr", "add", &address, "dev", "eth0"])
+                && ip(&["-n", name, "link", "set", "eth0", "up"])
+                && ip(&["-n", name, "link", "set", "lo", "up"])
+        };
+        self.names.iter().all(|name| ip(&["netns", "add", name]))
+            && inside(switch, "iptables", &["-L"])
+            && ip(&["-n", switch, "link", "add", "br0", "type", "bridge"])
+            && ip(&["-n", switch, "link", "set", "br0", "up"])
+            && self.names.iter().enumerate().skip(1).all(has_cable)
     }
 
     fn start(&mut self, n: usize) {
