@@ -40,6 +40,7 @@ struct Joined {
     /// Gossip ends when it is dropped.
     gossip: ChitchatHandle,
     ticking: AbortHandle,
+    watching: AbortHandle,
     address: SocketAddr,
 }
 
@@ -89,7 +90,8 @@ impl Cluster {
         let told = chitchat_config(&config, id, seeds);
         let gossip = spawn_chitchat(told, shared::pairs(&config), &opened).await?;
         let ended = gossip.termination_watcher();
-        tokio::spawn(async move {
+        // Until it is ended on purpose.
+        let watching = tokio::spawn(async move {
             if let Err(error) = ended.await {
                 tracing::error!(%error, "gossip has ended");
             }
@@ -97,7 +99,8 @@ impl Cluster {
         let shared = Shared::new(config, gossip.chitchat(), ignored, !seeds.is_empty());
         let shared = Arc::new(shared);
         let ticking = tokio::spawn(shared::tick(shared.clone())).abort_handle();
-        Ok(Self(Arc::new(Joined { shared, gossip, ticking, address })))
+        let watching = watching.abort_handle();
+        Ok(Self(Arc::new(Joined { shared, gossip, ticking, watching, address })))
     }
 
     /// Where it receives gossip: a seed for others.
@@ -214,7 +217,7 @@ impl Cluster {
         self.0.ticking.abort();
         self.quorum().set(Permission::refused("this node has left the cluster".into()));
         sleep(5 * shared.config.heartbeat).await;
-        self.0.gossip.abort();
+        self.0.end();
     }
 
     /// How many datagrams came to the gossip port that are no gossip; with
@@ -241,10 +244,17 @@ impl fmt::Debug for Cluster {
 
 // === impl Joined ===
 
+impl Joined {
+    fn end(&self) {
+        self.ticking.abort();
+        self.watching.abort();
+        self.gossip.abort();
+    }
+}
+
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.ticking.abort();
-        self.gossip.abort();
+        self.end();
     }
 }
 
