@@ -14,8 +14,8 @@ use std::{
 use tonic::Code;
 
 pin_project! {
-    /// A response body; the status in its trailers goes to the throttle and the budget. It is passed
-    /// on as it is, but for status details by which tonic would panic.
+    /// A response body; the status in its trailers goes to the throttle and the budget. It is
+    /// passed on as it is, but for status details by which tonic would panic.
     pub struct ResponseBody<B> {
         #[pin]
         inner: B,
