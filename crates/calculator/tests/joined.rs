@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// Three that know each other, and the gossip address of the first.
 fn cluster() -> (Vec<Server>, String) {
     let first = Server::start(&["--gossip", "127.0.0.1:0", "--node-id", "n1"]);
-    let seed = first.gossip();
+    let seed = first.says("gossip on ");
     let tags = "role=worker,capacity=64,zone=a";
     let second = Server::start(&["--join", &seed, "--node-id", "n2", "--tags", tags]);
     let other = ["--join", &seed, "--node-id", "n3", "--tags", "role=other"];

@@ -9,6 +9,7 @@ mod hang;
 mod hops;
 mod joined;
 mod nginx;
+mod page;
 mod programs;
 mod protected;
 mod python;

@@ -37,11 +37,11 @@ impl Server {
         Self { process, addr, said: said.into() }
     }
 
-    /// Where it gossips, which it says after where it serves.
-    pub(crate) fn gossip(&self) -> String {
+    /// Where it gossips, or has its dashboard, which it says after where it serves.
+    pub(crate) fn says(&self, what: &str) -> String {
         let mut line = String::new();
         self.said.borrow_mut().read_line(&mut line).unwrap();
-        line.trim().strip_prefix("gossip on ").unwrap().to_owned()
+        line.trim().strip_prefix(what).unwrap().to_owned()
     }
 
     #[cfg(unix)]

@@ -8,6 +8,7 @@
 //! | `breaker` | `breaker` | an endpoint that fails is left alone for a while |
 //! | `cluster` | `cluster` | servers and clients that find each other, and know who is alive |
 //! | `config` | `config` | gRPC's service config, put into a client that may be running |
+//! | `dashboard` | `dashboard` | a live page of all this, and a console for faults |
 //! | `fallback` | `fallback` | a second answer: cached, static, or from elsewhere |
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
@@ -33,6 +34,8 @@ pub use cinchona_breaker as breaker;
 pub use cinchona_cluster as cluster;
 #[cfg(feature = "config")]
 pub use cinchona_config as config;
+#[cfg(feature = "dashboard")]
+pub use cinchona_dashboard as dashboard;
 #[cfg(feature = "deadline")]
 pub use cinchona_deadline as deadline;
 #[cfg(feature = "fallback")]

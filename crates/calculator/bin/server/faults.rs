@@ -72,10 +72,11 @@ impl Injected {
         })
     }
 
-    /// The rules, if there are to be any, and the token that changes them.
-    pub(crate) fn rules(&self) -> Option<(Rules, Option<String>)> {
+    /// The rules, if there are or `can_be` any, and the token that changes them.
+    pub(crate) fn rules(&self, can_be: bool) -> Option<(Rules, Option<String>)> {
         let Self { rules, faults_file, fault_token, seed, .. } = self;
-        if rules.is_empty() && faults_file.is_none() && fault_token.is_none() {
+        let is_told = !rules.is_empty() || faults_file.is_some() || fault_token.is_some();
+        if !is_told && !can_be {
             return None;
         }
         let rules = rules.iter().enumerate().fold(Rules::new(*seed), |all, (n, rule)| {

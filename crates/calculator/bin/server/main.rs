@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod watch;
 
 use calculator::{
     methods,
@@ -35,6 +36,7 @@ use std::{
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tracing_subscriber::EnvFilter;
+use watch::Page;
 
 /// Serves a gRPC calculator, and injects faults into it when asked to.
 ///
@@ -87,6 +89,9 @@ struct Args {
 
     #[command(flatten)]
     membership: Membership,
+
+    #[command(flatten)]
+    page: Page,
 }
 
 /// Where state and answers are kept.
@@ -179,7 +184,7 @@ async fn serve_over<S: Store + State>(
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
     let mut layers = protected(args, Layers::new(faults, dedup.clone()))?;
-    layers.rules = args.injected.rules();
+    layers.rules = args.injected.rules(args.page.is_wanted());
     let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;
     if let Some(cluster) = &cluster {
@@ -187,6 +192,7 @@ async fn serve_over<S: Store + State>(
         layers.quorum = Some(QuorumGuardLayer::new(cluster, methods()));
         tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
     }
+    args.page.serve(&layers, cluster.as_ref()).await?;
 
     let (stop, stopped) = oneshot::channel();
     let stopped = async { _ = stopped.await };

@@ -1,0 +1,197 @@
+//! The dashboard: what it asks the application for, and how it is served.
+
+use crate::{
+    Console, FaultRule, Feed, Tile,
+    feed::Line,
+    guard::{Peer, Token},
+    http,
+};
+use cinchona_core::Mode;
+use serde::Serialize;
+use std::{fmt, io, sync::Arc};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+
+/// How many may look at a time.
+const WATCHERS: usize = 32;
+
+/// A page of tiles, a feed and a console, served over HTTP/1; see the [crate] for what and to whom.
+///
+/// The functions it is given are called on the runtime, while requests are answered: they must not
+/// block.
+pub struct Dashboard {
+    tiles: Box<dyn Fn() -> Vec<Tile> + Send + Sync>,
+    metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
+    console: Option<Box<dyn Console>>,
+    feed: Feed,
+    token: Option<Token>,
+}
+
+/// A dashboard that is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    dashboard: Arc<Dashboard>,
+    pub(crate) watchers: Arc<Semaphore>,
+    /// Says true, or nothing any more, when the server stops.
+    pub(crate) is_over: watch::Receiver<bool>,
+}
+
+/// All that the page shows; of the feed, what is new.
+#[derive(Debug, Serialize)]
+pub(crate) struct State {
+    /// Whether it is the first of its stream, and has all lines that are kept.
+    is_first: bool,
+    /// Seconds since the feed was made, as the lines' `at`.
+    now: f64,
+    needs_token: bool,
+    tiles: Vec<Tile>,
+    events: Vec<Line>,
+    faults: Option<Faults>,
+}
+
+#[derive(Debug, Serialize)]
+struct Faults {
+    mode: Option<&'static str>,
+    rules: Vec<FaultRule>,
+}
+
+// === impl Dashboard ===
+
+impl Dashboard {
+    /// A page with nothing on it.
+    pub fn new() -> Self {
+        Self {
+            tiles: Box::new(Vec::new),
+            metrics: None,
+            console: None,
+            feed: Feed::new(),
+            token: None,
+        }
+    }
+
+    /// Shows these tiles, asked for each 500 ms and for each that looks.
+    #[must_use]
+    pub fn tiles(self, tiles: impl Fn() -> Vec<Tile> + Send + Sync + 'static) -> Self {
+        Self { tiles: Box::new(tiles), ..self }
+    }
+
+    /// Shows the lines of that feed.
+    #[must_use]
+    pub fn events(self, feed: Feed) -> Self {
+        Self { feed, ..self }
+    }
+
+    /// Serves `/metrics`: text in Prometheus' format. Without, it is 404.
+    #[must_use]
+    pub fn metrics(self, metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { metrics: Some(Box::new(metrics)), ..self }
+    }
+
+    /// Shows the console. Without, the page has none, and its paths are 404.
+    #[must_use]
+    pub fn faults(self, console: impl Console + 'static) -> Self {
+        Self { console: Some(Box::new(console)), ..self }
+    }
+
+    /// Changes need `authorization: Bearer <token>`, and may then come from anywhere. Default: no
+    /// token, and changes from loopback only. An empty token lets nobody in.
+    #[must_use]
+    pub fn with_token(self, token: impl Into<String>) -> Self {
+        Self { token: Some(Token::new(token.into())), ..self }
+    }
+
+    /// Serves until `shutdown` is over and the requests under way are answered; streams of events
+    /// end at once.
+    ///
+    /// # Errors
+    /// When the address of the listener cannot be told; what fails later is tried again.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        let is_safe = address.ip().is_loopback() || self.token.is_some();
+        tracing::info!(%address, "serving the dashboard");
+        if !is_safe {
+            tracing::info!(%address, "without a token, faults are changed from loopback only");
+        }
+        let (stop, is_over) = watch::channel(false);
+        let watchers = Arc::new(Semaphore::new(WATCHERS));
+        let served = Served { dashboard: Arc::new(self), watchers, is_over };
+        let routes = http::routes(served).into_make_service_with_connect_info::<Peer>();
+        let stopped = async move {
+            shutdown.await;
+            stop.send_replace(true);
+        };
+        axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+    }
+
+    pub(crate) fn metrics_text(&self) -> Option<String> {
+        self.metrics.as_ref().map(|metrics| metrics())
+    }
+
+    pub(crate) fn console(&self) -> Option<&dyn Console> {
+        self.console.as_deref()
+    }
+
+    pub(crate) const fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    /// The state with the lines after that number (none: all), and the number of the last.
+    pub(crate) fn state(&self, after: Option<u64>) -> (State, u64) {
+        let (events, last) = self.feed.after(after.unwrap_or(0));
+        let faults = self.console().map(|console| Faults {
+            mode: console.switch().map(|switch| mode_name(switch.mode())),
+            rules: console.list(),
+        });
+        let state = State {
+            is_first: after.is_none(),
+            now: self.feed.now().as_secs_f64(),
+            needs_token: self.token.is_some(),
+            tiles: (self.tiles)(),
+            events,
+            faults,
+        };
+        (state, last)
+    }
+}
+
+impl Default for Dashboard {
+    /// A page with nothing on it.
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Dashboard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dashboard")
+            .field("metrics", &self.metrics.is_some())
+            .field("faults", &self.console.is_some())
+            .field("token", &self.token.is_some())
+            .field("feed", &self.feed.len())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Served ===
+
+impl std::ops::Deref for Served {
+    type Target = Dashboard;
+
+    fn deref(&self) -> &Dashboard {
+        &self.dashboard
+    }
+}
+
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Shadow => "shadow",
+        Mode::Off => "off",
+    }
+}

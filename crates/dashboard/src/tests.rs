@@ -1,0 +1,336 @@
+//! The dashboard over a socket, by requests written by hand.
+
+use crate::{Console, Dashboard, FaultRule, Feed, Health, Tile};
+use cinchona_core::{Mode, Switch};
+use std::{
+    future::pending,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+const JSON: &str = "content-type: application/json\r\n";
+const CARET: &str = "not a rate\n  rate=3\n       ^\n  allowed: 0 to 1";
+
+/// A console that writes down what it is called with.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>, Switch);
+
+impl Told {
+    fn tell(&self, what: String) -> Result<(), String> {
+        self.0.lock().unwrap().push(what);
+        Ok(())
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Console for Told {
+    fn list(&self) -> Vec<FaultRule> {
+        let (id, rule) = ("slow".into(), "delay=1s".into());
+        vec![FaultRule { id, rule, matched: 7, injected: 3, age: Duration::from_secs(2) }]
+    }
+    fn set(&self, id: &str, rule: &str) -> Result<(), String> {
+        if rule == "rate=3" { Err(CARET.into()) } else { self.tell(format!("set {id} {rule}")) }
+    }
+    fn remove(&self, id: &str) -> Result<(), String> {
+        self.tell(format!("remove {id}"))
+    }
+    fn clear(&self) -> Result<(), String> {
+        self.tell("clear".into())
+    }
+    fn switch(&self) -> Option<&Switch> {
+        Some(&self.1)
+    }
+}
+
+fn sample(told: &Told) -> Dashboard {
+    let feed = Feed::new();
+    feed.push("breaker <eu-1> opened");
+    let tiles = || {
+        let (state, health) = ("open".into(), Health::Bad);
+        let numbers = vec![("failures".into(), 61.5, "%"), ("p99".into(), f64::NAN, "ms")];
+        vec![Tile { state, health, numbers, ..Tile::new("breaker", "<script>alert(1)</script>") }]
+    };
+    let dashboard = Dashboard::new().events(feed).tiles(tiles).faults(told.clone());
+    dashboard.metrics(|| "# TYPE calls_total counter\ncalls_total 3\n".into())
+}
+
+async fn started(dashboard: Dashboard) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(dashboard.serve(listener, pending()));
+    address
+}
+
+/// A request of these lines after the first, and a body; the status, the head and the body.
+async fn ask(at: SocketAddr, line: &str, more: &str, body: &str) -> (u16, String, String) {
+    let host = if more.lines().any(|line| line.starts_with("host:")) {
+        ""
+    } else {
+        &format!("host: {at}\r\n")
+    };
+    let length = body.len();
+    let head = format!("{line} HTTP/1.1\r\n{host}{more}connection: close\r\n");
+    let request = format!("{head}content-length: {length}\r\n\r\n{body}");
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    // A reset after the answer, when the body was not read.
+    _ = stream.read_to_end(&mut response).await;
+    let response = String::from_utf8(response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").expect("an answer");
+    (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
+}
+
+async fn post(at: SocketAddr, path: &str, more: &str, body: &str) -> (u16, String) {
+    let (status, _, body) = ask(at, &format!("POST {path}"), more, body).await;
+    (status, body)
+}
+
+#[tokio::test]
+async fn the_page_and_its_parts_come_with_headers_that_lock_them_in() {
+    let at = started(sample(&Told::default())).await;
+    for (path, kind) in
+        [("/", "text/html"), ("/app.js", "text/javascript"), ("/app.css", "text/css")]
+    {
+        let (status, head, body) = ask(at, &format!("GET {path}"), "", "").await;
+        assert_eq!(status, 200, "{path}");
+        assert!(head.contains(&format!("content-type: {kind}; charset=utf-8")), "{head}");
+        assert!(!body.is_empty() && !body.contains("://cdn"));
+    }
+    for path in ["/", "/nothing", "/api/state"] {
+        let (_, head, _) = ask(at, &format!("GET {path}"), "", "").await;
+        assert!(head.contains("x-content-type-options: nosniff"), "{head}");
+        assert!(head.contains("cache-control: no-store"), "{head}");
+        assert!(head.contains("x-frame-options: deny"), "{head}");
+        assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self'"));
+        assert!(!head.contains("unsafe-inline"), "{head}");
+    }
+}
+
+#[test]
+fn the_page_has_no_code_within_and_asks_nobody_else() {
+    let page = include_str!("../page/index.html");
+    let script = include_str!("../page/app.js");
+    assert_eq!(page.matches("<script").count(), 1);
+    for strange in [" onclick", " onload", " style=", "<style", "http:", "https:", "javascript:"] {
+        assert!(!page.contains(strange), "{strange}");
+    }
+    for strange in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+        assert!(!script.contains(strange), "{strange}");
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_sees_a_snapshot_and_the_next_within_a_second_each() {
+    let at = started(sample(&Told::default())).await;
+    let mut stream = BufReader::new(TcpStream::connect(at).await.unwrap());
+    let request = "GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    for is_first in [true, false] {
+        let line = timeout(Duration::from_secs(1), data(&mut stream)).await.unwrap();
+        let state: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(state["is_first"], is_first);
+        assert_eq!(state["tiles"][0]["state"], "open");
+        assert_eq!(state["events"].as_array().unwrap().len(), usize::from(is_first));
+    }
+}
+
+async fn data(stream: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    while !line.starts_with("data: ") {
+        line.clear();
+        assert!(stream.read_line(&mut line).await.unwrap() > 0, "the stream ended");
+    }
+    line["data: ".len()..].to_owned()
+}
+
+#[tokio::test]
+async fn hostile_names_are_escaped_and_what_is_no_number_is_null() {
+    let at = started(sample(&Told::default())).await;
+    let (status, head, body) = ask(at, "GET /api/state", "", "").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert!(!body.contains('<') && body.contains("\\u003cscript\\u003e"), "{body}");
+    let state: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(state["tiles"][0]["name"], "<script>alert(1)</script>");
+    assert_eq!(state["tiles"][0]["numbers"][1], serde_json::json!(["p99", null, "ms"]));
+    assert_eq!(state["events"][0]["text"], "breaker <eu-1> opened");
+    assert_eq!(state["faults"]["rules"][0]["injected"], 3);
+    assert_eq!(state["faults"]["mode"], "enforce");
+}
+
+#[tokio::test]
+async fn metrics_are_served_where_there_are_some() {
+    let at = started(sample(&Told::default())).await;
+    let (status, head, body) = ask(at, "GET /metrics", "", "").await;
+    assert!(status == 200 && head.contains("text/plain; version=0.0.4"), "{head}");
+    assert_eq!(body, "# TYPE calls_total counter\ncalls_total 3\n");
+    let bare = started(Dashboard::new()).await;
+    assert_eq!(ask(bare, "GET /metrics", "", "").await.0, 404);
+    assert_eq!(post(bare, "/api/faults/clear", JSON, "{}").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_change_that_is_accepted_calls_the_console_once() {
+    let told = Told::default();
+    let at = started(sample(&told)).await;
+    let own = format!("{JSON}origin: http://{at}\r\nsec-fetch-site: same-origin\r\n");
+    let set = r#"{"id": "slow", "rule": " delay=1s ttl=60s "}"#;
+    assert_eq!(post(at, "/api/faults", &own, set).await, (204, String::new()));
+    assert_eq!(post(at, "/api/faults/remove", JSON, r#"{"id": "slow"}"#).await.0, 204);
+    assert_eq!(post(at, "/api/faults/clear", JSON, "{}").await.0, 204);
+    assert_eq!(told.all(), ["set slow delay=1s ttl=60s", "remove slow", "clear"]);
+    assert_eq!(post(at, "/api/faults/switch", JSON, r#"{"mode": "off"}"#).await.0, 204);
+    assert_eq!(told.1.mode(), Mode::Off);
+    assert_eq!(post(at, "/api/faults/switch", JSON, r#"{"mode": "no"}"#).await.0, 422);
+}
+
+#[tokio::test]
+async fn what_the_console_refuses_is_said_with_its_caret() {
+    let at = started(sample(&Told::default())).await;
+    let answer = post(at, "/api/faults", JSON, r#"{"id": "a", "rule": "rate=3"}"#).await;
+    assert_eq!(answer, (422, CARET.to_owned()));
+}
+
+#[tokio::test]
+async fn a_change_is_refused_to_whom_it_is_not_due() {
+    let told = Told::default();
+    let at = started(sample(&told)).await;
+    let whole = r#"{"id": "a", "rule": "panic"}"#;
+    let oversized = format!(r#"{{"id": "a", "rule": "{}"}}"#, "x".repeat(64 * 1024));
+    let with = |more: &str| format!("{JSON}{more}\r\n");
+    for (status, more, body) in [
+        (403, with("origin: http://evil.example"), whole),
+        (403, with("origin: null"), whole),
+        (403, with("origin: http://localhost:1"), whole),
+        (403, with("sec-fetch-site: cross-site"), whole),
+        (403, with("sec-fetch-site: same-site"), whole),
+        (415, String::new(), whole),
+        (415, "content-type: text/plain\r\n".into(), whole),
+        (415, with("content-type: text/plain"), whole),
+        (413, JSON.into(), &oversized),
+        (400, JSON.into(), r#"{"id": "a", "rule""#),
+        (400, JSON.into(), r#"["a"]"#),
+        (400, JSON.into(), r#"{"id": "a"}"#),
+        (400, JSON.into(), r#"{"id": " ", "rule": "panic"}"#),
+        (400, JSON.into(), r#"{"id": "a", "rule": "panic", "other": 1}"#),
+        (400, JSON.into(), ""),
+        (421, with("host: evil.example"), whole),
+    ] {
+        assert_eq!(post(at, "/api/faults", &more, body).await.0, status, "{more:?}");
+    }
+    for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
+        for path in ["/api/faults", "/api/faults/remove", "/api/faults/clear"] {
+            assert_eq!(ask(at, &format!("{method} {path}"), JSON, whole).await.0, 405);
+        }
+    }
+    assert!(told.all().is_empty());
+}
+
+#[tokio::test]
+async fn with_a_token_even_loopback_needs_it() {
+    let told = Told::default();
+    let at = started(sample(&told).with_token("s3cret")).await;
+    for (status, more) in [(401, ""), (401, "authorization: Bearer guess\r\n")] {
+        let answer = post(at, "/api/faults/clear", &format!("{JSON}{more}"), "{}").await;
+        assert_eq!(answer.0, status);
+    }
+    assert!(told.all().is_empty());
+    let right = format!("{JSON}authorization: Bearer s3cret\r\n");
+    assert_eq!(post(at, "/api/faults/clear", &right, "{}").await.0, 204);
+    assert_eq!(told.all(), ["clear"]);
+    let (_, _, state) = ask(at, "GET /api/state", "", "").await;
+    assert!(state.contains(r#""needs_token":true"#) && !state.contains("s3cret"));
+    assert!(!format!("{:?}", sample(&told).with_token("s3cret")).contains("s3cret"));
+}
+
+#[tokio::test]
+async fn no_path_leads_out() {
+    let at = started(sample(&Told::default())).await;
+    for path in [
+        "/../etc/passwd",
+        "/..%2fetc/passwd",
+        "/%2e%2e/etc/passwd",
+        "/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/..%5cetc%5cpasswd",
+        "/app.js/../../etc/passwd",
+        "//etc/passwd",
+        "/api/../../etc/passwd",
+        "/index.html",
+        "/Cargo.toml",
+        "/api/faults/",
+        "/app.js%00.html",
+    ] {
+        let (status, _, body) = ask(at, &format!("GET {path}"), "", "").await;
+        assert_eq!((status, body.as_str()), (404, ""), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_strange_host_sees_nothing() {
+    let at = started(sample(&Told::default())).await;
+    for host in ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", ""] {
+        let (status, _, body) = ask(at, "GET /api/state", &format!("host: {host}\r\n"), "").await;
+        assert!(status == 421 && !body.contains("tiles"), "{host}");
+    }
+    let twice = "host: localhost\r\nhost: evil.example\r\n";
+    assert_ne!(ask(at, "GET /api/state", twice, "").await.0, 200);
+    let absolute = "GET http://evil.example/api/state";
+    assert_ne!(ask(at, absolute, "host: localhost\r\n", "").await.0, 200);
+    for host in ["localhost", "LocalHost:8080", "127.0.0.1", "[::1]:1"] {
+        assert_eq!(ask(at, "GET /", &format!("host: {host}\r\n"), "").await.0, 200, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn shutting_down_ends_the_streams_of_watchers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(Dashboard::new().serve(listener, async { _ = stopped.await }));
+    let mut stream = BufReader::new(TcpStream::connect(at).await.unwrap());
+    stream.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    data(&mut stream).await;
+    stop.send(()).unwrap();
+    timeout(Duration::from_secs(5), served).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_comes_when_32_look_is_turned_away_and_nobody_asks_when_none_look() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let tiles = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Vec::new()
+    };
+    let at = started(Dashboard::new().tiles(tiles)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    let mut watchers = Vec::new();
+    for _ in 0..32 {
+        let mut stream = BufReader::new(TcpStream::connect(at).await.unwrap());
+        stream.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        data(&mut stream).await;
+        watchers.push(stream);
+    }
+    assert_eq!(ask(at, "GET /events", "", "").await.0, 503);
+    drop(watchers);
+    let end = Instant::now() + Duration::from_secs(5);
+    while asked.load(Ordering::Relaxed) != 0 && Instant::now() < end {
+        asked.store(0, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
