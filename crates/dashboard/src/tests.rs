@@ -308,6 +308,7 @@ async fn shutting_down_ends_the_streams_of_watchers() {
     timeout(Duration::from_secs(5), served).await.unwrap().unwrap().unwrap();
 }
 
+// real clock: a watcher is a socket.
 #[tokio::test]
 async fn who_comes_when_32_look_is_turned_away_and_nobody_asks_when_none_look() {
     let asked = Arc::new(AtomicUsize::new(0));
