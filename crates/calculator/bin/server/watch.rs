@@ -97,7 +97,6 @@ impl<S: Store> Seen<S> {
         let mut tiles = vec![Tile {
             health: if self.shed.waiting() > 0 { Health::Warn } else { Health::Good },
             numbers: vec![
-                ("in progress".into(), in_progress, ""),
                 ("waiting".into(), f64::from(self.shed.waiting()), ""),
                 ("turned away".into(), shed as f64, ""),
             ],
@@ -164,7 +163,6 @@ fn nodes(cluster: &Cluster) -> Vec<Tile> {
             State::Alive | State::Suspected => Health::Warn,
             State::Failed | State::Left => Health::Bad,
         },
-        numbers: vec![("phi".into(), node.phi, "")],
         spark: node.phi,
         spark_of: "phi".into(),
         ..Tile::new("node", node.id)
