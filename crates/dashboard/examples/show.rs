@@ -38,7 +38,7 @@ fn tiles(t: f64) -> Vec<Tile> {
     let mut tiles: Vec<_> = (0..3).map(|n| breaker(n, wave(f64::from(n)))).collect();
     tiles.extend((0..4).map(|n| endpoint(n, wave(f64::from(n) * 1.7))));
     tiles.push(Tile {
-        state: "half of it left".into(),
+        state: "retries allowed".into(),
         numbers: vec![("tokens".into(), (60.0 + 30.0 * wave(0.0)).round(), "")],
         gauge: Some(0.6 + 0.3 * wave(0.0)),
         strip: vec![("1".into(), 900.0), ("2".into(), 140.0), ("3".into(), 31.0)],

@@ -111,6 +111,8 @@
   const drawStrip = (list, cells) => {
     while (list.children.length > cells.length) list.lastChild.remove();
     const most = Math.max(...cells.map(([, weight]) => weight || 0), 1e-9);
+    const said = cells.map(([label, weight]) => `${label}: ${format(weight)}`).join(", ");
+    setAttributes(list, { role: "img", "aria-label": said });
     cells.forEach(([label, weight], index) => {
       let cell = list.children[index];
       if (!cell) {
@@ -118,7 +120,7 @@
         list.append(cell = html("li", {}, svg("svg", { "aria-hidden": "true" }, rect), html("span")));
       }
       const share = Math.max(0, weight || 0) / most;
-      cell.querySelector("rect").setAttribute("fill-opacity", (0.06 + 0.94 * share).toFixed(3));
+      cell.querySelector("rect").setAttribute("fill-opacity", (0.14 + 0.86 * share).toFixed(3));
       setText(cell.lastChild, label);
       const title = `${label}: ${format(weight)}`;
       if (cell.title !== title) cell.title = title;
@@ -168,7 +170,8 @@
     }
     for (const [kind, section] of kinds) {
       const count = counts.get(kind);
-      if (count) setText(section.count, String(count));
+      section.root.classList.toggle("single", count === 1);
+      if (count) setText(section.count, count === 1 ? "" : String(count));
       else { section.root.remove(); kinds.delete(kind); }
     }
     byId("no-tiles").hidden = seen.size > 0;
@@ -181,6 +184,8 @@
   // Events.
   const drawEvents = (state) => {
     const list = byId("events");
+    // What was before is not read out.
+    list.setAttribute("aria-live", state.is_first ? "off" : "polite");
     if (state.is_first) list.replaceChildren();
     for (const { at, text } of state.events) {
       const when = new Date(Date.now() - (state.now - at) * 1000);
@@ -222,7 +227,7 @@
       if (await send("/api/faults/remove", { id })) byId("rule").focus();
       remove.disabled = false;
     });
-    const what = html("div", { class: "what" }, html("b", {}, id), html("br"), rule.text, html("br"), rule.counts);
+    const what = html("div", { class: "what" }, html("b", {}, id), rule.text, rule.counts);
     rule.root = html("li", {}, what, remove);
     return rule;
   };
@@ -243,7 +248,7 @@
       }
       const rule = rules.get(listed.id);
       setText(rule.text, listed.rule);
-      setText(rule.counts, `${format(listed.injected)} injected of ${format(listed.matched)} matched, ${lasting(listed.age)}`);
+      setText(rule.counts, `${format(listed.injected)} injected of ${format(listed.matched)} matched, set ${lasting(listed.age)} ago`);
     }
     for (const [id, rule] of rules) {
       if (!seen.has(id)) { rule.root.remove(); rules.delete(id); }
