@@ -21,6 +21,7 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body, transport::Channel};
 use tower::{ServiceExt, util::Oneshot};
+use tracing::Span;
 
 pin_project! {
     /// The future of a [`Balance`](crate::Balance) call.
@@ -94,11 +95,13 @@ impl ResponseFuture {
             flight.returns();
             return Err(request);
         };
+        // For the span of whoever makes the attempt, if it has such a field.
+        Span::current().record("endpoint", &*flight.node.name);
         if let Some(tried) = request.extensions().get::<Tried>().cloned() {
             if let Some(first) = tried.domain().filter(|_| !tried.is_empty()) {
                 request.headers_mut().insert(DOMAIN, first.clone());
             }
-            tried.add(flight.node.id, flight.node.domain().as_ref());
+            tried.add(flight.node.id, &flight.node.name, flight.node.domain().as_ref());
         }
         Ok(Self { way: Way::Sent { sent: channel.oneshot(request), flight: Some(flight) } })
     }

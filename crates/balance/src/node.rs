@@ -43,6 +43,8 @@ pub enum State {
 pub(crate) struct Node {
     pub(crate) id: NonZeroU64,
     pub(crate) target: Target,
+    /// Its host and port.
+    pub(crate) name: Arc<str>,
     pub(crate) load: Load,
     pub(crate) tally: Tally,
     pub(crate) is_ejected: AtomicBool,
@@ -79,6 +81,7 @@ impl Node {
             reported: is_weighted.then(|| Reported::new(set.options.utilization, now)),
             gate: set.options.gate.as_ref().map(|make| make(&target)),
             id,
+            name: target.uri.authority().map_or("", |authority| authority.as_str()).into(),
             target,
             load: Load::new(now),
             tally: Tally::default(),

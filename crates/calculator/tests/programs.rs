@@ -99,6 +99,30 @@ fn a_failed_call_exits_with_1_and_its_ledger() {
 }
 
 #[test]
+fn an_explained_call_is_drawn_with_its_attempts_its_waits_and_its_endpoints() {
+    let server = Server::start(&["--fault", "first=2 status=UNAVAILABLE:busy"]);
+    let args = ["add", "10", "5", "--explain", "--addr", &server.addr];
+    let retries = ["--retry-on", "unavailable", "--backoff", "1ms", "--jitter", "0s"];
+    let (code, out, err) = ask(&[&args[..], &retries].concat());
+    assert_eq!((code, out.as_str()), (Some(0), "15\n"));
+    let drawn = |err: &str| err.lines().filter(|line| line.contains('|')).count();
+    assert!(err.contains("3 attempts in ") && err.contains(", succeeded\n"), "{err}");
+    assert_eq!((drawn(&err), err.matches(&*server.addr).count()), (3, 3), "{err}");
+    let first = err.lines().find(|line| line.contains("#1")).unwrap();
+    assert!(first.contains("first") && first.contains("| UNAVAILABLE after"), "{err}");
+    assert!(first.contains(", then waited ") && first.contains('#'), "{err}");
+    assert!(err.lines().any(|line| line.contains("#3") && line.contains("| OK after ")), "{err}");
+
+    let (code, out, err) = ask(&[&args[..], &retries].concat());
+    assert_eq!((code, out.as_str(), drawn(&err)), (Some(0), "15\n", 1), "{err}");
+
+    let gone = ["add", "1", "2", "--explain", "--addr", "127.0.0.1:1", "--max-retries", "0"];
+    let (code, out, err) = ask(&[&gone[..], &["--fallback", "default:7"]].concat());
+    assert_eq!((code, out.as_str()), (Some(0), "7\n"));
+    assert!(err.contains("(no connection)") && err.contains("degraded: default"), "{err}");
+}
+
+#[test]
 fn a_service_config_is_read_from_a_file() {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (good, bad) = (dir.join("good.json"), dir.join("bad.json"));

@@ -46,11 +46,17 @@ pub trait Discover: Send + 'static {
 /// The endpoints that the attempts of a call were sent to, shared by them all: in the extensions of
 /// a request, for a balancer that sends it elsewhere if it can.
 #[derive(Clone, Debug, Default)]
-pub struct Tried(Arc<Places>);
+pub struct Tried {
+    places: Arc<Places>,
+    /// Which of the requests this is that were built for the call, from 0.
+    attempt: u32,
+}
 
 #[derive(Debug, Default)]
 struct Places {
     endpoints: [AtomicU64; MOST],
+    /// Where each attempt went.
+    names: [OnceLock<Arc<str>>; MOST],
     /// The dedup domain that the first attempt was sent to, if it was known.
     domain: OnceLock<Option<HeaderValue>>,
 }
@@ -85,12 +91,26 @@ impl Discover for watch::Receiver<Vec<Target>> {
 // === impl Tried ===
 
 impl Tried {
-    /// Adds an endpoint, by the number that its balancer gave it, and its dedup domain, if it has
-    /// named one; beyond six they are not remembered.
-    pub fn add(&self, endpoint: NonZeroU64, domain: Option<&HeaderValue>) {
+    /// The same, in the request of the `n`th attempt, from 0.
+    #[must_use]
+    pub fn in_attempt(&self, n: u32) -> Self {
+        Self { places: self.places.clone(), attempt: n }
+    }
+
+    /// Where the `n`th attempt was sent, from 0; of the first six.
+    pub fn endpoint_of(&self, n: u32) -> Option<&Arc<str>> {
+        self.places.names.get(n as usize)?.get()
+    }
+
+    /// Adds an endpoint, by the number and the name that its balancer gave it, and its dedup
+    /// domain, if it has named one; beyond six they are not remembered.
+    pub fn add(&self, endpoint: NonZeroU64, name: &Arc<str>, domain: Option<&HeaderValue>) {
         let endpoint = endpoint.get();
-        self.0.domain.get_or_init(|| domain.cloned());
-        for place in &self.0.endpoints {
+        self.places.domain.get_or_init(|| domain.cloned());
+        if let Some(place) = self.places.names.get(self.attempt as usize) {
+            place.get_or_init(|| name.clone());
+        }
+        for place in &self.places.endpoints {
             let free = place.compare_exchange(0, endpoint, Ordering::Relaxed, Ordering::Relaxed);
             if free.is_ok() || free == Err(endpoint) {
                 return;
@@ -100,13 +120,13 @@ impl Tried {
 
     /// Whether no attempt was sent yet.
     pub fn is_empty(&self) -> bool {
-        self.0.endpoints[0].load(Ordering::Relaxed) == 0
+        self.places.endpoints[0].load(Ordering::Relaxed) == 0
     }
 
     /// The dedup domain of the first attempt, if it was known: whoever is sent another is to be
     /// told in [`DOMAIN`], and refuses it in another domain.
     pub fn domain(&self) -> Option<&HeaderValue> {
-        self.0.domain.get()?.as_ref()
+        self.places.domain.get()?.as_ref()
     }
 
     /// Whether a call that is only safe to repeat because it is recognised may be sent to this
@@ -121,7 +141,7 @@ impl Tried {
 
     /// Whether an attempt was sent to this endpoint.
     pub fn contains(&self, endpoint: NonZeroU64) -> bool {
-        self.0.endpoints.iter().any(|place| place.load(Ordering::Relaxed) == endpoint.get())
+        self.places.endpoints.iter().any(|place| place.load(Ordering::Relaxed) == endpoint.get())
     }
 }
 
@@ -133,11 +153,24 @@ mod tests {
         NonZeroU64::new(id).unwrap()
     }
 
+    fn name(id: u64) -> Arc<str> {
+        format!("server-{id}").into()
+    }
+
+    #[test]
+    fn where_an_attempt_went_is_known_by_its_number() {
+        let tried = Tried::default();
+        tried.in_attempt(1).add(id(7), &name(7), None);
+        tried.in_attempt(9).add(id(8), &name(8), None);
+        assert_eq!(tried.endpoint_of(1).map(|name| &**name), Some("server-7"));
+        assert_eq!((tried.endpoint_of(0), tried.endpoint_of(9)), (None, None));
+    }
+
     #[test]
     fn what_was_tried_is_known_to_all_clones_up_to_six() {
         let tried = Tried::default();
         for n in [1, 2, 1, 3, 4, 5, 6, 7] {
-            tried.clone().add(id(n), None);
+            tried.clone().add(id(n), &name(n), None);
         }
         assert!((1..=6).all(|n| tried.contains(id(n))));
         assert!(!tried.contains(id(7)));
@@ -148,14 +181,14 @@ mod tests {
         let [ours, other] = ["ours", "other"].map(HeaderValue::from_static);
         let tried = Tried::default();
         assert!(tried.would_recognise(id(1), None), "it was not sent yet");
-        tried.add(id(1), Some(&ours));
-        tried.add(id(2), Some(&other));
+        tried.add(id(1), &name(1), Some(&ours));
+        tried.add(id(2), &name(2), Some(&other));
         assert_eq!(tried.domain(), Some(&ours));
         assert!(tried.would_recognise(id(3), Some(&ours)));
         assert!(!tried.would_recognise(id(3), None));
         assert!(!tried.would_recognise(id(1), Some(&other)), "it has forgotten since");
         let unknown = Tried::default();
-        unknown.add(id(1), None);
+        unknown.add(id(1), &name(1), None);
         assert!(unknown.would_recognise(id(1), Some(&ours)));
         assert!(!unknown.would_recognise(id(2), Some(&ours)));
     }

@@ -105,8 +105,9 @@ impl Replay {
     /// was chosen.
     pub fn request(&mut self) -> Option<Request<Body>> {
         let body = self.body.play(self.built)?;
+        let request = self.head.again(self.built);
         self.built += 1;
-        Some(self.head.again().map(|()| body))
+        Some(request.map(|()| body))
     }
 
     /// Whether there can be another attempt.
@@ -143,6 +144,14 @@ impl Replay {
     /// Where the request goes.
     pub const fn uri(&self) -> &Uri {
         &self.head.uri
+    }
+
+    /// Where its attempts were sent, if whoever captured it wanted to know.
+    pub fn tried(&self) -> Option<&Tried> {
+        match &self.head.extensions {
+            Kept::Known(.., tried) => tried.as_ref(),
+            Kept::All(all) => all.get(),
+        }
     }
 
     /// The first value of a header.
@@ -192,7 +201,8 @@ impl Head {
         }
     }
 
-    fn again(&self) -> Request<()> {
+    /// The parts for the `n`th attempt, from 0.
+    fn again(&self, n: u32) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -201,7 +211,7 @@ impl Head {
         for (name, value) in &self.headers {
             request.headers_mut().append(name, value.clone());
         }
-        *request.extensions_mut() = self.extensions.again();
+        *request.extensions_mut() = self.extensions.again(n);
         request
     }
 }
@@ -220,14 +230,19 @@ impl Kept {
         }
     }
 
-    fn again(&self) -> Extensions {
+    fn again(&self, n: u32) -> Extensions {
         let mut extensions = Extensions::new();
         match self {
-            Self::All(all) => return all.clone(),
+            Self::All(all) => {
+                extensions = all.clone();
+                if let Some(tried) = extensions.get_mut::<Tried>() {
+                    *tried = tried.in_attempt(n);
+                }
+            }
             Self::Known(method, deadline, tried) => {
                 method.clone().map(|method| extensions.insert(method));
                 deadline.map(|deadline| extensions.insert(deadline));
-                tried.clone().map(|tried| extensions.insert(tried));
+                tried.as_ref().map(|tried| extensions.insert(tried.in_attempt(n)));
             }
         }
         extensions

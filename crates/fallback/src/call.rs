@@ -7,7 +7,7 @@ use crate::{
     shared::{Alternate, Shared},
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Mode, Replay, Verdict};
+use cinchona_core::{BoxError, Deadline, Mode, Replay, Verdict, status};
 use http::{Request, Response, Uri, request::Parts};
 use http_body_util::Full;
 use std::{
@@ -150,7 +150,7 @@ impl Call {
         let Some(mut response) = answer else { return self.without_alternate(code, failed) };
         Source::Alternate.mark(response.headers_mut());
         self.gives(Source::Alternate, code);
-        Ok(response.map(FallbackBody::alternate))
+        Ok(instead_of(failed, response.map(FallbackBody::alternate)))
     }
 
     /// The last good answer, else the default, else the failure as it is.
@@ -160,7 +160,7 @@ impl Call {
             return failed;
         };
         self.gives(source, code);
-        Ok(response)
+        Ok(instead_of(failed, response))
     }
 
     fn kept<B>(&self, now: Instant) -> Option<(Source, Response<FallbackBody<B>>)> {
@@ -183,6 +183,20 @@ impl Call {
         }
         self.shared.degraded.enter(self.uri.path(), source, failed);
     }
+}
+
+/// The answer, with the failure that it stands in for.
+fn instead_of<B>(
+    failed: Outcome<B>,
+    mut answer: Response<FallbackBody<B>>,
+) -> Response<FallbackBody<B>> {
+    let status = match failed {
+        Ok(head) if status::code(head.headers()).is_some() => Some(status::of_head(&head)),
+        Ok(_) => None,
+        Err(error) => Some(status::of_error(error)),
+    };
+    status.map(|status| answer.extensions_mut().insert(status));
+    answer
 }
 
 fn again(parts: &Parts, message: &Bytes) -> Request<Bytes> {

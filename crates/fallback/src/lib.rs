@@ -26,7 +26,8 @@
 //!   (`stale-if-error`, [RFC 5861]).
 //! * A second answer says so in its header `degraded`: `alternate`, `cached` with its `age` in
 //!   seconds ([RFC 9111], 5.1), or `default`. Live answers are passed on with the headers they
-//!   have; those that say of themselves that they are degraded are not kept.
+//!   have; those that say of themselves that they are degraded are not kept. The failure that a
+//!   second answer stands in for is in its extensions, a `tonic::Status`.
 //! * To know how it ends, the answer of such a method is read before it is handed on, up to 64 KiB,
 //!   or another [`Cache::max_answer`]; a larger one is handed on as it comes.
 //! * A service below that fails to get ready fails the next call, which is given a second answer.
@@ -87,6 +88,7 @@
 //! let second = client.oneshot(request()).await?;
 //! assert_eq!(second.headers()["degraded"], "cached");
 //! assert_eq!(second.headers()["age"], "42");
+//! assert_eq!(second.extensions().get::<Status>().unwrap().message(), "down");
 //! assert_eq!(counters.snapshot().served_cached, 1);
 //! # Ok(())
 //! # }

@@ -3,7 +3,7 @@
 use crate::{
     Shared,
     body::{Observer, ResponseBody},
-    ledger::Ledger,
+    ledger::{Attempt, AttemptKind, Ledger},
     policy::{Decision, Ended, Kind, Policy, Progress, Stop},
 };
 use cinchona_core::{BoxError, Deadline, Inbound, Replay, Tried, Verdict, code, status};
@@ -17,11 +17,28 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) type Outcome<B> = Result<Response<B>, BoxError>;
 
 pub(crate) struct Call {
+    began: Instant,
     pub(crate) replay: Replay,
     pub(crate) progress: Progress,
     pub(crate) ledger: Ledger,
     pub(crate) policy: Policy,
     pub(crate) shared: Arc<Shared>,
+}
+
+/// An attempt that was begun: which of the requests that were built it sends, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) built: u32,
+    pub(crate) kind: AttemptKind,
+    pub(crate) at: Instant,
+}
+
+// === impl Begun ===
+
+impl Begun {
+    pub(crate) const fn first(at: Instant) -> Self {
+        Self { built: 0, kind: AttemptKind::First, at }
+    }
 }
 
 // === impl Call ===
@@ -48,17 +65,36 @@ impl Call {
         first.extensions_mut().insert(Tried::default());
         let (replay, first) = Replay::capture(first, &shared.buffer);
         let shared = shared.clone();
-        Ok((Self { replay, progress, ledger: Ledger::new(), policy, shared }, first))
+        let ledger = Ledger::new();
+        Ok((Self { began: now, replay, progress, ledger, policy, shared }, first))
     }
 
     pub(crate) fn path(&self) -> &str {
         self.replay.uri().path()
     }
 
-    /// What to do after an attempt that `began` then and has just ended.
-    pub(crate) fn judge<B>(&mut self, outcome: &Outcome<B>, began: Instant) -> Decision {
+    /// Whether a success at this point has no story.
+    fn is_plain(&self) -> bool {
+        self.ledger.attempts().is_empty() && !self.shared.explained
+    }
+
+    /// Notes what became of an attempt.
+    pub(crate) fn note(&mut self, begun: Begun, verdict: Verdict, now: Instant) {
+        let tried = self.replay.tried();
+        self.ledger.push(Attempt {
+            kind: begun.kind,
+            verdict,
+            began: begun.at - self.began,
+            duration: now - begun.at,
+            wait: Duration::ZERO,
+            endpoint: tried.and_then(|tried| tried.endpoint_of(begun.built)).cloned(),
+        });
+    }
+
+    /// What to do after an attempt that has just ended.
+    pub(crate) fn judge<B>(&mut self, outcome: &Outcome<B>, begun: Begun) -> Decision {
         let verdict = Verdict::of(outcome);
-        if verdict == Verdict::Ok && self.ledger.attempts().is_empty() {
+        if verdict == Verdict::Ok && self.is_plain() {
             return Decision::Stop(Stop::Succeeded);
         }
         let now = Instant::now();
@@ -77,7 +113,7 @@ impl Call {
         };
         // A wait for a connection is no attempt: nothing was sent, and it may go on for long.
         if decision != Decision::AwaitConnection {
-            self.ledger.push(verdict, now - began);
+            self.note(begun, verdict, now);
         }
         decision
     }
@@ -127,6 +163,6 @@ impl Call {
             Err(error) => status::of_error(error),
         };
         tracing::debug!(rpc.method = self.path(), ?stop, "giving up");
-        Err(self.ledger.close(stop, status).into())
+        Err(self.ledger.close(stop, status, self.shared.explained).into())
     }
 }

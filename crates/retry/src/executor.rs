@@ -2,7 +2,8 @@
 
 use crate::{
     body::ResponseBody,
-    call::{Call, Outcome},
+    call::{Begun, Call, Outcome},
+    ledger::AttemptKind,
     policy::{Decision, Kind, Stop},
 };
 use cinchona_core::{BoxError, Elapsed};
@@ -48,10 +49,16 @@ where
         }
         drop(outcome);
         sleep(wait).await;
-        let began = Instant::now();
-        call.progress.stamp(request.headers_mut(), call.progress.attempts, began);
+        let kind = match decision {
+            Decision::Transparent => AttemptKind::Transparent,
+            // Nothing was sent before.
+            Decision::AwaitConnection if call.ledger.attempts().is_empty() => AttemptKind::First,
+            _ => AttemptKind::Retry,
+        };
+        let begun = Begun { built: n, kind, at: Instant::now() };
+        call.progress.stamp(request.headers_mut(), call.progress.attempts, begun.at);
         outcome = within_deadline(&call, ready_and_call(&mut service, request)).await;
-        decision = call.judge(&outcome, began);
+        decision = call.judge(&outcome, begun);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Spare,
     body::ResponseBody,
-    call::{Call, Outcome},
+    call::{Begun, Call, Outcome},
     clone, executor,
     policy::Decision,
 };
@@ -101,7 +101,7 @@ where
                 if shadow && call.would_hedge(&outcome, Instant::now() - *began) {
                     call.shared.switch.count();
                 }
-                match call.judge(&outcome, *began) {
+                match call.judge(&outcome, Begun::first(*began)) {
                     Decision::Stop(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
                     _ if shadow => {
                         call.shared.switch.count();

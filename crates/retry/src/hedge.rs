@@ -4,9 +4,10 @@ use crate::{
     Spare,
     body::ResponseBody,
     budget::{Budget, HEDGE, Purse},
-    call::{Call, Outcome},
+    call::{Begun, Call, Outcome},
     clone,
     executor::{elapsed, ready_and_call},
+    ledger::AttemptKind,
     policy::{Codes, Decision, Ended, Stop},
 };
 use cinchona_core::{BoxError, Invalid, Latency, Verdict, status, status::Pushback};
@@ -47,12 +48,11 @@ struct Adaptive {
     purse: Purse,
 }
 
-/// An attempt: which of the requests that were built it sends, and its number.
+/// An attempt, and its number: what is sent again because it was never seen keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attempt {
-    built: u32,
     number: u32,
-    began: Instant,
+    begun: Begun,
 }
 
 // === impl HedgePolicy ===
@@ -177,13 +177,15 @@ where
             }
             () = at(race.next) => continue,
         };
-        if race.call.replay.has_left_behind(ended.built) {
+        if race.call.replay.has_left_behind(ended.begun.built) {
             continue;
         }
         match race.ended(ended, &outcome) {
-            Next::Finish(stop) => return race.withdraw(true).close(outcome, stop, ended.built),
+            Next::Finish(stop) => {
+                return race.withdraw(true).close(outcome, stop, ended.begun.built);
+            }
             Next::Again(number) => {
-                if let Some((begun, request)) = race.launch(number) {
+                if let Some((begun, request)) = race.launch(number, AttemptKind::Transparent) {
                     attempts.push(attempt(begun, Start::With(clone(&spare), request.into())));
                 }
             }
@@ -236,7 +238,7 @@ impl Race {
             None
         };
         let next = policy.delay().filter(|_| closed.is_none()).map(|delay| began + delay);
-        let running = vec![Attempt { built: 0, number: 0, began }];
+        let running = vec![Attempt { number: 0, begun: Begun::first(began) }];
         let mut race = Self { policy, call, began, running, built: 1, next, closed };
         race.call.progress.attempts = 1;
         race
@@ -273,18 +275,18 @@ impl Race {
         self.call.progress.attempts += 1;
         self.schedule(now);
         tracing::debug!(rpc.method = self.call.path(), attempt = n + 1, "hedging");
-        self.launch(n)
+        self.launch(n, AttemptKind::Hedge)
     }
 
     /// The attempt of this number, now.
-    fn launch(&mut self, number: u32) -> Option<(Attempt, Request<Body>)> {
+    fn launch(&mut self, number: u32, kind: AttemptKind) -> Option<(Attempt, Request<Body>)> {
         let mut request = self.call.replay.request()?;
-        let began = Instant::now();
-        self.call.progress.stamp(request.headers_mut(), number, began);
-        let begun = Attempt { built: self.built, number, began };
+        let at = Instant::now();
+        self.call.progress.stamp(request.headers_mut(), number, at);
+        let attempt = Attempt { number, begun: Begun { built: self.built, kind, at } };
         self.built += 1;
-        self.running.push(begun);
-        Some((begun, request))
+        self.running.push(attempt);
+        Some((attempt, request))
     }
 
     /// The next attempt begins a delay after `now`, if there is to be another.
@@ -303,13 +305,13 @@ impl Race {
         let decided =
             self.call.progress.before_policy(Ended { verdict, pushback, can_repeat, now });
         self.call.progress.attempts = attempts;
-        if verdict != Verdict::Ok || self.built > 1 {
-            self.call.ledger.push(verdict, now - ended.began);
+        if verdict != Verdict::Ok || self.built > 1 || self.call.shared.explained {
+            self.call.note(ended.begun, verdict, now);
         }
         match decided {
             Some(Decision::Stop(stop)) => return Next::Finish(stop),
             Some(_) => {
-                self.call.replay.stop(ended.built);
+                self.call.replay.stop(ended.begun.built);
                 return Next::Again(ended.number);
             }
             None => {}
@@ -322,7 +324,7 @@ impl Race {
         if !non_fatal {
             return Next::Finish(Stop::NotRetryable);
         }
-        self.call.replay.stop(ended.built);
+        self.call.replay.stop(ended.begun.built);
         match pushback {
             // No more hedges; those under way may still win.
             Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
@@ -346,8 +348,8 @@ impl Race {
                 adaptive.purse.earn();
             }
         }
-        for Attempt { began, .. } in self.running {
-            self.call.ledger.push(Verdict::MaybeProcessed(Code::Cancelled), now - began);
+        for Attempt { begun, .. } in self.running {
+            self.call.note(begun, Verdict::MaybeProcessed(Code::Cancelled), now);
         }
         self.call
     }

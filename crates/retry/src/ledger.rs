@@ -1,5 +1,7 @@
 //! What happened to a call: every attempt, and why there was not another.
 
+mod details;
+
 use crate::policy::Stop;
 use cinchona_core::{Verdict, code, error::find_cause};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
@@ -8,7 +10,10 @@ use tonic::{Code, Status};
 /// The attempts of one call and why they stopped.
 ///
 /// A call that fails carries it as the source of its status ([`Ledger::of`]); a call that
-/// succeeded after a retry, in the response's extensions.
+/// succeeded after a retry, in the response's extensions. Where the layer is
+/// [`explained`](crate::RetryLayer::explained), so does a call that succeeded at once, and a
+/// failure has it in its details as well, for readers in any language
+/// ([`proto/ledger.proto`](https://github.com/cinchona-rs/cinchona/blob/main/proto/ledger.proto)).
 #[derive(Clone, Debug)]
 pub struct Ledger {
     attempts: Vec<Attempt>,
@@ -17,14 +22,33 @@ pub struct Ledger {
 }
 
 /// One attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
+    /// Why it was made.
+    pub kind: AttemptKind,
     /// What its outcome meant; `verdict.code()` is its code.
     pub verdict: Verdict,
+    /// When it began, counted from when the call did.
+    pub began: Duration,
     /// How long it took.
     pub duration: Duration,
     /// How long the call then waited before the next attempt; zero after the last.
     pub wait: Duration,
+    /// Host and port of the server that it was sent to, where a balancer has said so.
+    pub endpoint: Option<Arc<str>>,
+}
+
+/// Why an attempt was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// It was the first.
+    First,
+    /// The one before had failed.
+    Retry,
+    /// The one before had not reached the service (gRFC A6, transparent retries).
+    Transparent,
+    /// Those before were still under way, or one of them had failed early (gRFC A6, hedging).
+    Hedge,
 }
 
 // === impl Ledger ===
@@ -34,8 +58,8 @@ impl Ledger {
         Self { attempts: Vec::new(), stopped: Stop::Succeeded, cause: None }
     }
 
-    pub(crate) fn push(&mut self, verdict: Verdict, duration: Duration) {
-        self.attempts.push(Attempt { verdict, duration, wait: Duration::ZERO });
+    pub(crate) fn push(&mut self, attempt: Attempt) {
+        self.attempts.push(attempt);
     }
 
     pub(crate) fn last_code(&self) -> Option<Code> {
@@ -48,15 +72,18 @@ impl Ledger {
         }
     }
 
-    /// `status`, with the story of the call as its source and its own source below that.
-    pub(crate) fn close(mut self, stopped: Stop, cause: Status) -> Status {
+    /// `cause`, with the story of the call as its source, and among its details where the call is
+    /// `explained`.
+    pub(crate) fn close(mut self, stopped: Stop, cause: Status, explained: bool) -> Status {
+        self.stopped = stopped;
+        let details =
+            if explained { details::with(&self, &cause) } else { cause.details().to_vec() };
         let mut status = Status::with_details_and_metadata(
             cause.code(),
             cause.message(),
-            cause.details().to_vec().into(),
+            details.into(),
             cause.metadata().clone(),
         );
-        self.stopped = stopped;
         self.cause = Some(Arc::new(cause));
         status.set_source(Arc::new(self));
         status
@@ -70,7 +97,19 @@ impl Ledger {
         find_cause(status)
     }
 
-    /// Every attempt, in order, the transparent ones included.
+    /// The ledger among the details of a status: that of a client further on, say, whose failure a
+    /// server has passed on.
+    ///
+    /// `None` where there is none, or where it is malformed.
+    ///
+    /// ```
+    /// assert!(cinchona_retry::Ledger::from_details(b"no message").is_none());
+    /// ```
+    pub fn from_details(details: &[u8]) -> Option<Self> {
+        details::of(details)
+    }
+
+    /// Every attempt, in the order in which they ended, the transparent ones included.
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
     }
@@ -86,8 +125,16 @@ impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.attempts.len() == 1 { "" } else { "s" };
         write!(f, "{} attempt{plural}, stopped: {}", self.attempts.len(), self.stopped)?;
-        for (n, Attempt { verdict, duration, wait }) in self.attempts.iter().enumerate() {
-            write!(f, "\n  #{} {} after {:.1?}", n + 1, code::name(verdict.code()), duration)?;
+        for (n, attempt) in self.attempts.iter().enumerate() {
+            let Attempt { kind, verdict, duration, wait, endpoint, .. } = attempt;
+            write!(f, "\n  #{}", n + 1)?;
+            if let AttemptKind::Transparent | AttemptKind::Hedge = kind {
+                write!(f, " ({kind})")?;
+            }
+            write!(f, " {} after {duration:.1?}", code::name(verdict.code()))?;
+            if let Some(endpoint) = endpoint {
+                write!(f, " from {endpoint}")?;
+            }
             if let Verdict::NotProcessed(stage) = verdict {
                 write!(f, ", {stage}")?;
             }
@@ -102,5 +149,18 @@ impl fmt::Display for Ledger {
 impl Error for Ledger {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+// === impl AttemptKind ===
+
+impl fmt::Display for AttemptKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Transparent => "transparent retry",
+            Self::Hedge => "hedge",
+        })
     }
 }

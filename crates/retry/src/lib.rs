@@ -84,7 +84,7 @@ pub use body::ResponseBody;
 pub use budget::Budget;
 pub use future::ResponseFuture;
 pub use hedge::HedgePolicy;
-pub use ledger::{Attempt, Ledger};
+pub use ledger::{Attempt, AttemptKind, Ledger};
 pub use policy::{Policy, RetryPolicy, Stop};
 pub use tower_policy::{TowerBody, TowerPolicy};
 
@@ -133,6 +133,7 @@ struct Shared {
     buffer: ReplayBuffer,
     switch: Switch,
     retries_of_retries: bool,
+    explained: bool,
 }
 
 // === impl RetryLayer ===
@@ -152,6 +153,7 @@ impl RetryLayer {
             buffer: ReplayBuffer::default(),
             switch: Switch::default(),
             retries_of_retries: false,
+            explained: false,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -180,6 +182,15 @@ impl RetryLayer {
     /// chain retries, lest `n` callers make `4^n` attempts.
     pub fn with_retries_of_retries(self) -> Self {
         self.with(|shared| shared.retries_of_retries = true)
+    }
+
+    /// Tells the story of every call: a [`Ledger`] is in the extensions of a response also where
+    /// the first attempt has succeeded, and among the details of a failure's status.
+    ///
+    /// Off by default: it costs a few allocations a call, and a server that passes on the failures
+    /// of its clients would tell its own callers which servers it calls.
+    pub fn explained(self) -> Self {
+        self.with(|shared| shared.explained = true)
     }
 
     /// Gives each method its own policy, and those that have none a single attempt.

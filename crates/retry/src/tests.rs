@@ -2,6 +2,7 @@
 
 mod laws;
 mod rules;
+mod story;
 mod wire;
 
 use super::*;

@@ -1,5 +1,6 @@
 //! `calculator-client`: calls through the client's stack.
 
+mod explain;
 mod load;
 mod nodes;
 mod operation;
@@ -14,7 +15,7 @@ use cinchona::{
     config::ServiceConfig,
     core::{Invalid, Target, code},
     deadline::AttemptTimeoutLayer,
-    retry::{Backoff, Jitter, Ledger, RetryPolicy},
+    retry::{Backoff, Jitter, RetryPolicy},
 };
 use clap::{Args, CommandFactory, Parser, error::ErrorKind};
 use http::Uri;
@@ -32,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::Code;
 use tower::Layer;
 use tracing_subscriber::EnvFilter;
 
@@ -120,6 +121,10 @@ struct Options {
     /// Retry without a budget: the more fails, the more is sent
     #[arg(long, global = true)]
     no_retry_budget: bool,
+
+    /// Draw what was done for the call: its attempts, the waits between them, and where each went
+    #[arg(long, global = true)]
+    explain: bool,
 
     /// The name of the call: the server answers another with the same name as it answered the first
     #[arg(long, global = true, value_name = "ID")]
@@ -218,6 +223,9 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
     if options.no_retry_budget {
         layers.retry = layers.retry.with_budget(None);
     }
+    if options.explain {
+        layers.retry = layers.retry.explained();
+    }
     if let Some(config) = config {
         let applied = config.apply(&layers.deadline, &layers.retry);
         applied.map_err(|invalid| format!("--service-config: {invalid}"))?;
@@ -250,12 +258,12 @@ async fn main() -> ExitCode {
         }
         Err(error) => usage(error),
     };
-    let call = Call::new(endpoints, layers, options.request_id);
+    let call = Call::new(endpoints, layers, options.request_id, options.explain);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(status) => {
-            report(&status);
+            call.report(&status);
             ExitCode::FAILURE
         }
     }
@@ -284,13 +292,6 @@ fn settings(options: &Options) -> Result<Settings, Invalid> {
         .with_codes(options.retry_on.iter().copied())?;
     let Options { deadline, timeout, .. } = *options;
     Ok(Settings { deadline, timeout, retry, ..Settings::default() })
-}
-
-fn report(status: &Status) {
-    eprintln!("{}: {}", code::name(status.code()), status.message());
-    if let Some(ledger) = Ledger::of(status) {
-        eprintln!("{ledger}");
-    }
 }
 
 // === impl Lb ===

@@ -1,6 +1,6 @@
 //! What can be asked, and how the answers are printed.
 
-use crate::load::Load;
+use crate::{explain, load::Load};
 use calculator::{
     client::{Client, Layers, Stack, stack},
     pb::{
@@ -9,7 +9,12 @@ use calculator::{
         calculator_client::CalculatorClient, store_client::StoreClient,
     },
 };
-use cinchona::{balance::Balance, core::DEGRADED, idempotency::record::REPLAYED, retry::Ledger};
+use cinchona::{
+    balance::Balance,
+    core::{DEGRADED, code},
+    idempotency::record::REPLAYED,
+    retry::Ledger,
+};
 use clap::{Args, Subcommand};
 use std::{
     fmt::Display,
@@ -96,6 +101,8 @@ pub(crate) struct Call {
     endpoints: Balance,
     layers: Layers,
     request_id: Option<String>,
+    /// Whether what was done for the call is drawn.
+    explains: bool,
 }
 
 /// What came of several calls.
@@ -134,7 +141,7 @@ impl Operation {
             Self::Increment(increment) => return call.increment(increment).await,
             stateful => return stateful.run_stateful(call).await,
         };
-        answered(result?, |result| print(result.value));
+        call.answered(result?, |result| print(result.value));
         Ok(())
     }
 
@@ -144,35 +151,37 @@ impl Operation {
         match self {
             Self::Counter => {
                 let counter = client.get_counter(call.request(Empty {})?).await?;
-                answered(counter, |counter| print(counter.value));
+                call.answered(counter, |counter| print(counter.value));
             }
             Self::Reset => {
                 let counter = client.reset_counter(call.request(Empty {})?).await?;
-                answered(counter, |counter| print(counter.value));
+                call.answered(counter, |counter| print(counter.value));
             }
             Self::Set { key, value } => {
                 let set = SetValueRequest { request_id, key, value };
-                answered(store.set_value(call.request(set)?).await?, drop);
+                call.answered(store.set_value(call.request(set)?).await?, drop);
             }
             Self::Delete { key } => {
                 let delete = DeleteRequest { request_id, key };
-                answered(store.delete(call.request(delete)?).await?, drop);
+                call.answered(store.delete(call.request(delete)?).await?, drop);
             }
             Self::Append { key, text } => {
                 let append = AppendRequest { request_id, key, text };
-                answered(store.append(call.request(append)?).await?, |text| print(text.text));
+                call.answered(store.append(call.request(append)?).await?, |text| print(text.text));
             }
             Self::Withdraw { key, amount } => {
                 let withdraw = WithdrawRequest { request_id, key, amount };
-                answered(store.withdraw(call.request(withdraw)?).await?, |left| print(left.value));
+                call.answered(store.withdraw(call.request(withdraw)?).await?, |left| {
+                    print(left.value)
+                });
             }
             Self::Get { key } => {
                 let text = store.get_value(call.request(Key { key })?).await?;
-                answered(text, |text| print(text.text));
+                call.answered(text, |text| print(text.text));
             }
             Self::Balance { key } => {
                 let balance = store.balance(call.request(Key { key })?).await?;
-                answered(balance, |balance| print(balance.value));
+                call.answered(balance, |balance| print(balance.value));
             }
             _ => {}
         }
@@ -191,8 +200,41 @@ impl From<Operands> for BinaryOperation {
 // === impl Call ===
 
 impl Call {
-    pub(crate) fn new(endpoints: Balance, layers: Layers, request_id: Option<String>) -> Self {
-        Self { endpoints, layers, request_id }
+    pub(crate) const fn new(
+        endpoints: Balance,
+        layers: Layers,
+        request_id: Option<String>,
+        explains: bool,
+    ) -> Self {
+        Self { endpoints, layers, request_id, explains }
+    }
+
+    /// Prints the answer, and what there is to say of the call.
+    fn answered<T>(&self, response: Response<T>, print: impl FnOnce(T)) {
+        self.tell(response.extensions());
+        if let Some(degraded) = degraded(&response) {
+            eprintln!("degraded: {degraded}");
+        }
+        print(response.into_inner());
+    }
+
+    /// What the call took to be answered.
+    fn tell(&self, extensions: &Extensions) {
+        match explain::story(extensions) {
+            Some(ledger) if self.explains => eprint!("{}", explain::drawn(ledger)),
+            Some(ledger) => tracing::info!("{ledger}"),
+            None => {}
+        }
+    }
+
+    /// Why the call has failed.
+    pub(crate) fn report(&self, status: &Status) {
+        eprintln!("{}: {}", code::name(status.code()), status.message());
+        match Ledger::of(status) {
+            Some(ledger) if self.explains => eprint!("{}", explain::drawn(ledger)),
+            Some(ledger) => eprintln!("{ledger}"),
+            None => {}
+        }
     }
 
     pub(crate) fn calculator(&self) -> Client<Balance> {
@@ -218,7 +260,7 @@ impl Call {
     async fn range(&self, first: f64, last: f64, step: f64) -> Result<(), Status> {
         let range = RangeRequest { first, last, step: Some(step) };
         let response = self.calculator().range(self.request(range)?).await?;
-        report_retries(response.extensions());
+        self.tell(response.extensions());
         let mut values = response.into_inner();
         while let Some(result) = values.try_next().await? {
             print(result.value);
@@ -294,14 +336,6 @@ fn seen<T>(response: &Response<T>, value: i64) -> (i64, bool, usize) {
     (value, response.metadata().contains_key(REPLAYED.as_str()), attempts)
 }
 
-fn answered<T>(response: Response<T>, print: impl FnOnce(T)) {
-    report_retries(response.extensions());
-    if let Some(degraded) = degraded(&response) {
-        eprintln!("degraded: {degraded}");
-    }
-    print(response.into_inner());
-}
-
 /// What the answer is instead of what was asked for, and how old.
 pub(crate) fn degraded<T>(response: &Response<T>) -> Option<String> {
     let said = |name: &str| response.metadata().get(name)?.to_str().ok();
@@ -316,11 +350,5 @@ pub(crate) fn degraded<T>(response: &Response<T>) -> Option<String> {
 fn print(value: impl Display) {
     if writeln!(io::stdout(), "{value}").is_err() {
         std::process::exit(0);
-    }
-}
-
-fn report_retries(extensions: &Extensions) {
-    if let Some(ledger) = extensions.get::<Ledger>() {
-        tracing::info!("{ledger}");
     }
 }
