@@ -7,12 +7,14 @@
 //! | [`client`] | the client's stack, a reason beside each layer |
 //! | [`server`] | the server's stack, a reason beside each layer |
 //! | [`cluster`] | what is added where servers and clients find each other by gossip |
+//! | [`recovery`] | what became of the attempts that failed |
 //!
 //! The programs `calculator-server`, `calculator-client` and `calculator-demo` are thin users of
-//! these three.
+//! these.
 
 pub mod client;
 pub mod cluster;
+pub mod recovery;
 pub mod server;
 pub mod service;
 pub mod state;

@@ -202,6 +202,7 @@ fn a_load_is_reported_as_json_and_judged_by_its_thresholds() {
         assert_eq!(report["missed"].as_array().unwrap().len() as i32, expected);
         let failed = report["codes"]["UNAVAILABLE"].as_u64().unwrap();
         assert_eq!(report["succeeded"].as_u64().unwrap() + failed, 200);
+        assert_eq!(report["failed_attempts"]["surfaced"].as_u64(), Some(failed));
         assert!(report["latency_ms"]["p99.9"].as_f64().unwrap() > 0.0);
     }
 }

@@ -1,7 +1,7 @@
 //! `load`: calls at a rate, each at its time whatever becomes of the others.
 
 use crate::operation::{Call, degraded};
-use calculator::pb::BinaryOperation;
+use calculator::{pb::BinaryOperation, recovery::Recovery};
 use cinchona::{core::code, retry::Ledger};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
@@ -70,6 +70,7 @@ struct Seen {
     errors: BTreeMap<String, u64>,
     attempts: u64,
     degraded: u64,
+    failed_attempts: Recovery,
 }
 
 /// The result, as JSON has it.
@@ -80,6 +81,8 @@ struct Report {
     failed: u64,
     attempts: u64,
     degraded: u64,
+    /// By what has kept their callers from noticing.
+    failed_attempts: Recovery,
     seconds: f64,
     rate: f64,
     latency_ms: BTreeMap<&'static str, f64>,
@@ -173,11 +176,19 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
 impl Seen {
     fn new() -> Result<Self, Status> {
         let took = Histogram::new(3).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Self { took, codes: BTreeMap::new(), errors: BTreeMap::new(), attempts: 0, degraded: 0 })
+        Ok(Self {
+            took,
+            codes: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            attempts: 0,
+            degraded: 0,
+            failed_attempts: Recovery::default(),
+        })
     }
 
     fn note(&mut self, took: Duration, outcome: Result<&Extensions, &Status>) {
         self.took.saturating_record(took.as_micros() as u64);
+        self.failed_attempts += Recovery::of(outcome);
         let (code, ledger) = match outcome {
             Ok(extensions) => (tonic::Code::Ok, extensions.get::<Ledger>()),
             Err(status) => {
@@ -223,6 +234,7 @@ impl Seen {
             failed,
             attempts: self.attempts,
             degraded: self.degraded,
+            failed_attempts: self.failed_attempts,
             seconds: took.as_secs_f64(),
             rate: calls as f64 / took.as_secs_f64(),
             latency_ms: QUANTILES.map(|(name, q)| (name, self.millis(q))).into(),
@@ -247,6 +259,9 @@ impl Report {
         }
         if self.degraded > 0 {
             let _ = writeln!(text, "\n{} answers were degraded", self.degraded);
+        }
+        if self.failed_attempts.all() > 0 {
+            let _ = writeln!(text, "\nfailed attempts: {}", self.failed_attempts);
         }
         text.push_str("\nstatus:\n");
         for (code, count) in &self.codes {

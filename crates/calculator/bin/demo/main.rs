@@ -1,5 +1,6 @@
 //! `calculator-demo`: the calculator under faults, and what its stacks make of them.
 
+mod accounts;
 mod chart;
 mod cluster;
 mod endpoints;

@@ -2,7 +2,7 @@
 //! hedging does to the tail, and what retries do to effects. The client's layers are real; in the
 //! first two the server is a model.
 
-use crate::{endpoints, protection, report::Study, site::Site};
+use crate::{accounts, endpoints, protection, report::Study, site::Site};
 use calculator::{
     client::{Layers, Settings, client},
     pb::{CounterRequest, Empty},
@@ -27,6 +27,7 @@ pub(crate) async fn run(seed: u64) -> Result<Vec<Study>, BoxError> {
         outage(seed).await?,
         tail(seed).await?,
         effects(seed).await?,
+        accounts::closed(seed).await?,
         endpoints::slow(seed).await?,
         protection::payment(seed).await?,
         protection::overload(seed).await?,
