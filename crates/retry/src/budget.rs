@@ -97,6 +97,13 @@ impl Purse {
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok()
         })
     }
+
+    /// What is in it, and at most; none where it is never empty.
+    pub(crate) fn tokens(&self) -> Option<(f64, f64)> {
+        let Balance { most, left, .. } = self.0.as_deref()?;
+        let whole = |thousandths: u64| thousandths as f64 / UNIT as f64;
+        Some((whole(left.load(Ordering::Relaxed)), whole(*most)))
+    }
 }
 
 /// What another attempt costs after one that ended so.
@@ -173,5 +180,15 @@ mod tests {
         for ratio in [-0.1, f64::NAN, 101.0] {
             assert_eq!(Budget::new(ratio, 1).unwrap_err().field(), "ratio");
         }
+    }
+
+    #[test]
+    fn what_is_left_can_be_seen() {
+        let purse = Purse::new(Some(Budget::new(0.5, 2).unwrap()));
+        assert_eq!(purse.tokens(), Some((2.0, 2.0)));
+        assert!(purse.spend(2));
+        purse.earn();
+        assert_eq!(purse.tokens(), Some((0.5, 2.0)));
+        assert_eq!(Purse::new(None).tokens(), None);
     }
 }

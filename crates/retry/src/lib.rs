@@ -248,6 +248,25 @@ impl RetryLayer {
         self.shared.limits.throttle.tokens()
     }
 
+    /// How many it has at most; `None` while it is off.
+    pub fn throttle_max_tokens(&self) -> Option<f64> {
+        self.shared.limits.throttle.max_tokens()
+    }
+
+    /// How many further attempts the budget can pay for now, and how many at most; `None` without
+    /// one.
+    ///
+    /// ```
+    /// # use cinchona_core::Methods;
+    /// # use cinchona_retry::{Budget, RetryLayer, RetryPolicy};
+    /// let layer = RetryLayer::new(RetryPolicy::default(), Methods::unknown());
+    /// assert_eq!(layer.budget_tokens(), Some((100.0, 100.0)));
+    /// assert_eq!(layer.with_budget(None).budget_tokens(), None);
+    /// ```
+    pub fn budget_tokens(&self) -> Option<(f64, f64)> {
+        self.shared.limits.purse.tokens()
+    }
+
     fn hedged_without_safety<'a>(&'a self, policies: &'a PerMethod<Policy>) -> Option<&'a str> {
         let hedged = |policy: &Policy| matches!(policy.kind, Kind::Hedge(_));
         let methods = &self.shared.methods;

@@ -68,6 +68,12 @@ impl Throttle {
         self.0.tokens.load(Ordering::Relaxed) as f64 / TOKEN as f64
     }
 
+    /// What it has at most, in tokens; none while it has no effect.
+    pub(crate) fn max_tokens(&self) -> Option<f64> {
+        let max = self.0.max.load(Ordering::Relaxed);
+        (max > 0).then(|| max as f64 / TOKEN as f64)
+    }
+
     fn update(&self, to: impl Fn(u64, u64) -> u64) {
         let max = self.0.max.load(Ordering::Relaxed);
         if max > 0 {
@@ -130,8 +136,10 @@ mod tests {
         assert_eq!(throttle.tokens(), 7.5);
         throttle.set(10.0, 1.0).unwrap();
         assert_eq!(throttle.tokens(), 7.5);
+        assert_eq!(throttle.max_tokens(), Some(10.0));
         throttle.unset();
         assert!(throttle.allows());
+        assert_eq!(throttle.max_tokens(), None);
     }
 
     // catalogue: D05, X-integer-token-ratio, X-max-tokens-bounds, CU-config-throttling
