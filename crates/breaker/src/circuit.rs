@@ -104,6 +104,14 @@ impl Circuit {
         self.0.rejected.load(Ordering::Relaxed)
     }
 
+    /// The share of the calls in its window that have failed, 0 to 1; `None` without a window (see
+    /// [`BreakerPolicy::with_failure_rate`] and [`BreakerPolicy::with_slow_calls`]), or without
+    /// calls in it.
+    pub fn failure_rate(&self) -> Option<f64> {
+        let counts = self.0.window.as_ref()?.read(self.0.nanos(Instant::now()));
+        (counts.calls > 0).then(|| counts.failed as f64 / counts.calls as f64)
+    }
+
     /// Its state as it changes. Who looks rarely sees the latest only.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.0.changes.subscribe()

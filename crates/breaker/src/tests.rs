@@ -431,3 +431,15 @@ proptest! {
         prop_assert_eq!(entered.count(), most);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_failure_rate_of_the_window_can_be_read_and_goes_with_it() {
+    let rates = policy().with_consecutive_failures(None).unwrap().with_failure_rate(0.9).unwrap();
+    let (layer, _) = play(rates, &[Code::Ok, Code::Unavailable, Code::Ok, Code::Ok]).await;
+    let circuit = &layer.circuits()[0];
+    assert_eq!(circuit.failure_rate(), Some(0.25));
+    sleep(11 * SECOND).await;
+    assert_eq!(circuit.failure_rate(), None, "the window is empty");
+    let (layer, _) = play(policy(), &[Code::Unavailable]).await;
+    assert_eq!(layer.circuits()[0].failure_rate(), None, "it has no window");
+}

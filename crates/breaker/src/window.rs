@@ -98,6 +98,21 @@ impl Sliding {
         (what != 0).then(|| self.counts(what))
     }
 
+    /// What is in the window at `at` nanoseconds, for those who only look.
+    pub(crate) fn read(&self, at: u64) -> Counts {
+        match &self.kind {
+            Kind::Time(slices) => {
+                slices.move_to(at, || self.sums());
+                self.counts(0)
+            }
+            Kind::Count { size, bad } => {
+                let bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
+                let number = self.sums().iter().sum::<u64>().saturating_sub(bad.base);
+                bad.read(number, *size)
+            }
+        }
+    }
+
     /// Begins anew.
     pub(crate) fn clear(&self) {
         let sums = self.sums();
@@ -200,6 +215,14 @@ impl Bad {
         Counts { calls: number.min(size), failed: self.failed, slow: self.slow }
     }
 
+    /// The same, when so many calls have ended: those that have left the window since are still in
+    /// the list.
+    fn read(&self, number: u64, size: u64) -> Counts {
+        let inside = || self.calls.iter().filter(|(call, _)| call + size > number);
+        let count = |bit: u8| inside().filter(|(_, what)| what & bit != 0).count() as u64;
+        Counts { calls: number.min(size), failed: count(FAILED), slow: count(SLOW) }
+    }
+
     fn add(&mut self, what: u8, sign: i64) {
         let add = |sum: u64, is: bool| sum.saturating_add_signed(if is { sign } else { 0 });
         self.failed = add(self.failed, what & FAILED != 0);
@@ -252,6 +275,7 @@ mod tests {
             } else {
                 assert!(!failed && !slow);
             }
+            assert_eq!(sliding.read(at), naive.counts(window, at), "read at {at}");
         }
     }
 
