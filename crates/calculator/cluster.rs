@@ -54,9 +54,9 @@ async fn watch_connections(cluster: Cluster, balance: Balance) {
     loop {
         sleep(Duration::from_millis(200)).await;
         let ids = ids(&cluster);
-        for (server, state, _) in balance.states() {
-            if state == balance::State::TransientFailure
-                && let Some(id) = ids.get(&server.uri)
+        for server in balance.states() {
+            if server.state == balance::State::TransientFailure
+                && let Some(id) = ids.get(&server.target.uri)
             {
                 cluster.report_failure(id);
             }

@@ -55,21 +55,25 @@
 
 mod connect;
 mod dns;
+mod ejections;
 mod flight;
 mod load;
 mod node;
 mod outlier;
 mod pick;
 mod set;
+mod snapshot;
 mod utilization;
 mod watched;
 
 pub use connect::{Down, Reconnect, Tcp, connect_lazy};
 pub use dns::Dns;
+pub use ejections::Ejections;
 pub use flight::{ResponseBody, ResponseFuture};
 pub use node::State;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
+pub use snapshot::Snapshot;
 pub use utilization::Utilization;
 
 use cinchona_core::{BoxError, Discover, Gate, Invalid, Rng, Target};
@@ -166,9 +170,14 @@ impl Balance {
         Ok(Self { set, _tasks: Arc::new(Tasks(task.abort_handle())) })
     }
 
-    /// Each endpoint, the state of its connection, and whether it is ejected.
-    pub fn states(&self) -> Vec<(Target, State, bool)> {
+    /// Each endpoint as it is now.
+    pub fn states(&self) -> Vec<Snapshot> {
         self.set.states()
+    }
+
+    /// How many outliers were found, and what became of them (gRFC A91).
+    pub fn ejections(&self) -> Ejections {
+        self.set.ejections()
     }
 }
 

@@ -78,6 +78,11 @@ impl Load {
         average * decayed(since) * (calls + 1.0)
     }
 
+    /// Whether there was a sample.
+    pub(crate) fn is_known(&self) -> bool {
+        self.read().0 != 0
+    }
+
     /// The average as of the last sample.
     pub(crate) fn average(&self) -> Duration {
         Duration::from_nanos(self.read().1 as u64)

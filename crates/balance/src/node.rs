@@ -1,7 +1,7 @@
 //! One endpoint: its connection, its load, and whether it is to be used.
 
 use crate::{
-    Picker, load::Load, outlier::Tally, set::Set, utilization::Reported, watched::Watched,
+    Picker, Snapshot, load::Load, outlier::Tally, set::Set, utilization::Reported, watched::Watched,
 };
 use cinchona_core::{Backoff, BoxError, DOMAIN, Gate, Live, Rng, Target, Ticket, Unsent, error};
 use http::{HeaderMap, HeaderValue, Uri};
@@ -101,6 +101,20 @@ impl Node {
             1 => State::Connecting,
             2 => State::Ready,
             _ => State::TransientFailure,
+        }
+    }
+
+    /// How it is, if it is ejected by that and for so long.
+    pub(crate) fn snapshot(&self, ejected: Option<(&'static str, Duration)>) -> Snapshot {
+        let (succeeded, failures) = self.tally.read();
+        Snapshot {
+            target: self.target.clone(),
+            state: self.state(),
+            ejected,
+            in_flight: self.load.in_flight(),
+            latency: self.load.is_known().then(|| self.load.average()),
+            calls: succeeded + failures,
+            failures,
         }
     }
 

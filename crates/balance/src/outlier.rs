@@ -1,6 +1,7 @@
 //! Outlier detection, gRFC A50: an endpoint that fails more than the others gets no calls for a
 //! while.
 
+use crate::ejections::{Ejections, Method};
 use cinchona_core::{Invalid, Rng};
 use rand::RngExt;
 use std::{
@@ -56,11 +57,13 @@ pub struct FailurePercentage {
     pub request_volume: u32,
 }
 
-/// What happened at one endpoint in the interval, counted without a lock.
+/// What happened at one endpoint, counted without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     succeeded: AtomicU64,
     failed: AtomicU64,
+    /// What those were at the last sweep, which is alone in writing them.
+    swept: [AtomicU64; 2],
     in_a_row: AtomicU32,
 }
 
@@ -68,6 +71,8 @@ pub(crate) struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Ejection {
     pub(crate) since: Option<Instant>,
+    /// By what it was ejected last.
+    by: Option<Method>,
     multiplier: u32,
 }
 
@@ -127,6 +132,7 @@ impl OutlierDetection {
         &self,
         tallies: &[&Tally],
         ejections: &mut [Ejection],
+        counts: &mut Ejections,
         now: Instant,
         rng: &Rng,
     ) {
@@ -136,7 +142,11 @@ impl OutlierDetection {
             let considered = enough(&volumes, rate.request_volume, rate.minimum_hosts);
             let least = rate.least(&considered);
             let outliers = considered.iter().filter(|volume| volume.rate() < least);
-            self.eject_all(outliers, rate.enforcement_percentage, ejections, now, rng);
+            let spares = || rng.draw().random_range(0..100) >= rate.enforcement_percentage;
+            for outlier in outliers {
+                let found = (outlier.index, Method::SuccessRate);
+                self.eject(found, spares, ejections, counts, now);
+            }
         }
         if let Some(failure) = self.failure_percentage {
             let considered = enough(&volumes, failure.request_volume, failure.minimum_hosts);
@@ -144,38 +154,54 @@ impl OutlierDetection {
             let outliers = considered
                 .iter()
                 .filter(|volume| 100 * (volume.total - volume.succeeded) > most * volume.total);
-            self.eject_all(outliers, failure.enforcement_percentage, ejections, now, rng);
+            let spares = || rng.draw().random_range(0..100) >= failure.enforcement_percentage;
+            for outlier in outliers {
+                let found = (outlier.index, Method::FailurePercentage);
+                self.eject(found, spares, ejections, counts, now);
+            }
         }
         for ejection in ejections {
             self.readmit(ejection, now);
         }
     }
 
-    fn eject_all<'a>(
+    /// Ejects one more, unless it is, or there are enough, or it is spared; whether it did.
+    pub(crate) fn eject(
         &self,
-        outliers: impl Iterator<Item = &'a Volume>,
-        enforcement: u32,
+        (index, by): (usize, Method),
+        spares: impl Fn() -> bool,
         ejections: &mut [Ejection],
+        counts: &mut Ejections,
         now: Instant,
-        rng: &Rng,
-    ) {
-        for outlier in outliers {
-            if rng.draw().random_range(0..100) < enforcement {
-                self.eject(outlier.index, ejections, now);
-            }
-        }
-    }
-
-    /// Ejects one more, unless it is or there are enough.
-    pub(crate) fn eject(&self, index: usize, ejections: &mut [Ejection], now: Instant) -> bool {
+    ) -> bool {
         let ejected = ejections.iter().filter(|ejection| ejection.since.is_some()).count();
         let most = ejections.len() * self.max_ejection_percent as usize;
-        let Some(own) = ejections.get_mut(index) else { return false };
-        if own.since.is_some() || 100 * ejected >= most {
+        let Some(own) = ejections.get_mut(index).filter(|own| own.since.is_none()) else {
+            return false;
+        };
+        let counts = counts.of(by);
+        if 100 * ejected >= most {
+            counts.overflow += 1;
             return false;
         }
-        *own = Ejection { since: Some(now), multiplier: own.multiplier + 1 };
+        if spares() {
+            counts.spared += 1;
+            return false;
+        }
+        counts.ejected += 1;
+        *own = Ejection { since: Some(now), by: Some(by), multiplier: own.multiplier + 1 };
         true
+    }
+
+    /// By what it is ejected, and for how long at least.
+    pub(crate) fn left(&self, ejection: &Ejection, now: Instant) -> Option<(Method, Duration)> {
+        let until = ejection.since? + self.time(ejection);
+        Some((ejection.by?, until.saturating_duration_since(now)))
+    }
+
+    fn time(&self, ejection: &Ejection) -> Duration {
+        let longest = self.base_ejection_time.max(self.max_ejection_time);
+        self.base_ejection_time.saturating_mul(ejection.multiplier).min(longest)
     }
 
     fn readmit(&self, ejection: &mut Ejection, now: Instant) {
@@ -183,9 +209,7 @@ impl OutlierDetection {
             ejection.multiplier = ejection.multiplier.saturating_sub(1);
             return;
         };
-        let longest = self.base_ejection_time.max(self.max_ejection_time);
-        let time = self.base_ejection_time.saturating_mul(ejection.multiplier).min(longest);
-        if now > since + time {
+        if now > since + self.time(ejection) {
             ejection.since = None;
         }
     }
@@ -251,8 +275,16 @@ impl Tally {
     }
 
     fn take(&self, index: usize) -> Volume {
-        let succeeded = self.succeeded.swap(0, Ordering::Relaxed);
-        Volume { index, succeeded, total: succeeded + self.failed.swap(0, Ordering::Relaxed) }
+        let (succeeded, failed) = self.read();
+        let [before, failed_before] = &self.swept;
+        let succeeded = succeeded - before.swap(succeeded, Ordering::Relaxed);
+        let failed = failed - failed_before.swap(failed, Ordering::Relaxed);
+        Volume { index, succeeded, total: succeeded + failed }
+    }
+
+    /// How many calls have ever succeeded, and failed.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.succeeded.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The endpoints of a client: found, connected, compared.
 
 use crate::{
-    Options, Picker,
+    Ejections, Options, Picker, Snapshot,
+    ejections::Method,
     node::{Connecting, FIRST_BACKOFF, Node, State},
     outlier::Ejection,
     pick::{Choice, Picked, Picking},
@@ -44,6 +45,7 @@ struct Known {
     nodes: Vec<Arc<Node>>,
     /// In the order of `nodes`.
     ejections: Vec<Ejection>,
+    counts: Ejections,
     /// Since when no endpoint can be used, though some are known.
     down_since: Option<Instant>,
     is_found: bool,
@@ -149,24 +151,35 @@ impl Set {
         })
     }
 
-    /// The state of each endpoint.
-    pub(crate) fn states(&self) -> Vec<(Target, State, bool)> {
-        let state = |node: &Arc<Node>| {
-            (node.target.clone(), node.state(), node.is_ejected.load(Ordering::Relaxed))
+    /// Each endpoint as it is now.
+    pub(crate) fn states(&self) -> Vec<Snapshot> {
+        let now = Instant::now();
+        let snapshot = |(node, ejection): (&Arc<Node>, &Ejection)| {
+            let left = self.options.outlier.left(ejection, now);
+            node.snapshot(left.map(|(by, left)| (by.name(), left)))
         };
-        self.known(|known| known.nodes.iter().map(state).collect())
+        self.known(|known| known.nodes.iter().zip(&known.ejections).map(snapshot).collect())
+    }
+
+    pub(crate) fn ejections(&self) -> Ejections {
+        self.known(|known| known.counts)
     }
 
     /// An endpoint has failed so often in a row.
     pub(crate) fn failed_in_a_row(&self, node: &Node, failures: u32) {
         let outlier = &self.options.outlier;
-        if outlier.consecutive_failures.is_none_or(|most| failures < most) {
+        // One that goes on failing is found again after as many failures.
+        if outlier.consecutive_failures.is_none_or(|most| !failures.is_multiple_of(most)) {
             return;
         }
         let now = Instant::now();
         let ejected = self.known(|known| {
             let index = known.nodes.iter().position(|known| known.id == node.id);
-            index.is_some_and(|index| outlier.eject(index, &mut known.ejections, now))
+            let Known { ejections, counts, .. } = known;
+            index.is_some_and(|index| {
+                let found = (index, Method::ConsecutiveFailures);
+                outlier.eject(found, || false, ejections, counts, now)
+            })
         });
         if ejected {
             tracing::info!(endpoint = %node.target.uri, failures, "endpoint ejected");
@@ -179,9 +192,10 @@ impl Set {
     fn sweep(&self) {
         let now = Instant::now();
         let changed = self.known(|known| {
-            let Known { nodes, ejections, .. } = known;
+            let Known { nodes, ejections, counts, .. } = known;
             let tallies: Vec<_> = nodes.iter().map(|node| &node.tally).collect();
-            self.options.outlier.sweep(&tallies, ejections, now, &self.options.rng);
+            let (outlier, rng) = (&self.options.outlier, &self.options.rng);
+            outlier.sweep(&tallies, ejections, counts, now, rng);
             let mut changed = false;
             for (node, ejection) in nodes.iter().zip(ejections) {
                 let is = ejection.since.is_some();
@@ -264,6 +278,7 @@ impl Set {
         let mut fresh = Vec::new();
         self.known(|known| {
             let old = std::mem::take(known);
+            known.counts = old.counts;
             let mut old: HashMap<Target, _> = old
                 .nodes
                 .into_iter()

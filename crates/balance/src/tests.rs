@@ -365,7 +365,10 @@ async fn an_outlier_is_ejected_and_readmitted_and_not_if_too_many_are() {
     let balance = world.balance(options());
     sleep(SECOND).await;
     assert_eq!(failures(&calls(&balance, 400).await), 5);
-    assert!(balance.states()[1].2, "it is ejected");
+    let seen = &balance.states()[1];
+    let thirty = ("consecutive_failures", 30 * SECOND);
+    assert_eq!((seen.ejected, seen.calls, seen.failures), (Some(thirty), 5, 5));
+    assert_eq!(balance.states()[0].ejected, None);
     sleep(50 * SECOND).await;
     assert_eq!(failures(&calls(&balance, 400).await), 5, "it got another chance");
 
@@ -374,6 +377,7 @@ async fn an_outlier_is_ejected_and_readmitted_and_not_if_too_many_are() {
     sleep(SECOND).await;
     let failed = failures(&calls(&balance, 400).await);
     assert!(failed >= 250, "fewer than half were left, so all are used: {failed}");
+    assert_eq!(balance.ejections().enforced().last(), Some(("consecutive_failures", 3)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -384,7 +388,7 @@ async fn an_endpoint_without_a_health_service_is_taken_to_be_well() {
     let options = Options { health: Some(String::new()), ..by(Picker::RoundRobin) };
     let balance = world.balance(options);
     sleep(SECOND).await;
-    assert!(balance.states().iter().all(|(_, state, _)| *state == State::Ready));
+    assert!(balance.states().iter().all(|seen| seen.state == State::Ready));
 }
 
 // catalogue: GO30
@@ -397,7 +401,7 @@ async fn an_endpoint_gets_calls_while_it_says_that_it_is_serving() {
     let connector = network.connector();
     let options = Options { health: Some("bank".to_owned()), ..Options::default() };
     let balance = Balance::with_connector(vec![target(0)], connector, options).unwrap();
-    let state = || balance.states()[0].1;
+    let state = || balance.states()[0].state;
     use tonic_health::ServingStatus::{NotServing, Serving};
     for (says, expected) in
         [(Serving, State::Ready), (NotServing, State::TransientFailure), (Serving, State::Ready)]
@@ -425,7 +429,7 @@ async fn a_call_that_is_dropped_anywhere_leaves_no_load_behind() {
         drop(timeout(wait * MS, call(&balance)).await);
     }
     let response = balance.clone().oneshot(request()).await.unwrap();
-    let in_flight = || balance.set.choice.get().nodes[0].load.in_flight();
+    let in_flight = || balance.states()[0].in_flight;
     assert_eq!(in_flight(), 1, "until the body ends");
     drop(response);
     assert_eq!(in_flight(), 0);

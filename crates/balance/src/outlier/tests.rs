@@ -11,7 +11,7 @@ fn tallies(counts: &[(u64, u64)]) -> Vec<Tally> {
     let tally = |(succeeded, failed): &(u64, u64)| Tally {
         succeeded: AtomicU64::new(*succeeded),
         failed: AtomicU64::new(*failed),
-        in_a_row: AtomicU32::new(0),
+        ..Tally::default()
     };
     counts.iter().map(tally).collect()
 }
@@ -20,7 +20,13 @@ fn swept(detection: &OutlierDetection, counts: &[(u64, u64)]) -> Vec<usize> {
     let mut ejections = vec![Ejection::default(); counts.len()];
     let tallies = tallies(counts);
     let tallies: Vec<&Tally> = tallies.iter().collect();
-    detection.sweep(&tallies, &mut ejections, Instant::now(), &Rng::seeded(1));
+    detection.sweep(
+        &tallies,
+        &mut ejections,
+        &mut Ejections::default(),
+        Instant::now(),
+        &Rng::seeded(1),
+    );
     let ejected = ejections.iter().enumerate().filter(|(_, ejection)| ejection.since.is_some());
     ejected.map(|(index, _)| index).collect()
 }
@@ -109,7 +115,13 @@ async fn an_endpoint_that_both_algorithms_find_is_ejected_once() {
     let tallies = tallies(&FIVE_ONE_BAD);
     let tallies: Vec<&Tally> = tallies.iter().collect();
     let mut ejections = [Ejection::default(); 5];
-    detection.sweep(&tallies, &mut ejections, Instant::now(), &Rng::seeded(1));
+    detection.sweep(
+        &tallies,
+        &mut ejections,
+        &mut Ejections::default(),
+        Instant::now(),
+        &Rng::seeded(1),
+    );
     assert_eq!(ejections[4].multiplier, 1);
 }
 
@@ -122,7 +134,13 @@ async fn each_ejection_is_longer_and_is_forgotten_step_by_step() {
     let mut sweep = |at: u32, counts: &[(u64, u64)]| {
         let tallies = tallies(counts);
         let tallies: Vec<&Tally> = tallies.iter().collect();
-        detection.sweep(&tallies, &mut ejections, began + at * SECOND, &rng);
+        detection.sweep(
+            &tallies,
+            &mut ejections,
+            &mut Ejections::default(),
+            began + at * SECOND,
+            &rng,
+        );
         (ejections[4].since.is_some(), ejections[4].multiplier)
     };
     let quiet = [(0, 0); 5];
@@ -179,9 +197,44 @@ proptest! {
         for (n, counts) in (1..).zip(&rounds) {
             let tallies = tallies(counts);
             let tallies: Vec<&Tally> = tallies.iter().collect();
-            detection.sweep(&tallies, &mut ejections, began + n * 10 * SECOND, &rng);
+            let (now, mut found) = (began + n * 10 * SECOND, Ejections::default());
+            detection.sweep(&tallies, &mut ejections, &mut found, now, &rng);
             let ejected = ejections.iter().filter(|ejection| ejection.since.is_some()).count();
             prop_assert!(ejected <= (12 * percent as usize).div_ceil(100));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_outlier_is_counted_by_its_method_and_by_why_it_was_not_ejected() {
+    let swept = |detection: OutlierDetection, counts: &[(u64, u64)]| {
+        let (tallies, mut found) = (tallies(counts), Ejections::default());
+        let tallies: Vec<&Tally> = tallies.iter().collect();
+        let mut ejections = vec![Ejection::default(); counts.len()];
+        detection.sweep(&tallies, &mut ejections, &mut found, Instant::now(), &Rng::seeded(1));
+        found
+    };
+    let all_bad = [(0, 50); 5];
+    let few = OutlierDetection { max_ejection_percent: 40, ..by_percentage() };
+    let found = swept(few, &all_bad);
+    let enforced: Vec<_> = found.enforced().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(enforced, [("failure_percentage", 2)]);
+    let unenforced: Vec<_> = found.unenforced().filter(|(.., count)| *count > 0).collect();
+    assert_eq!(unenforced, [("failure_percentage", "max_ejection_overflow", 3)]);
+
+    let never = SuccessRate { enforcement_percentage: 0, request_volume: 10, ..Default::default() };
+    let found = swept(OutlierDetection { success_rate: Some(never), ..by_rate() }, &FIVE_ONE_BAD);
+    assert!(found.enforced().all(|(_, count)| count == 0));
+    let unenforced: Vec<_> = found.unenforced().filter(|(.., count)| *count > 0).collect();
+    assert_eq!(unenforced, [("success_rate", "enforcement_percentage", 1)]);
+}
+
+#[test]
+fn what_was_swept_is_still_in_the_counters() {
+    let tally = Tally::default();
+    for succeeded in [true, false, true] {
+        tally.count(succeeded);
+    }
+    assert_eq!((tally.take(0).total, tally.take(0).total), (3, 0));
+    assert_eq!(tally.read(), (2, 1));
 }

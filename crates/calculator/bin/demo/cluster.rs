@@ -186,7 +186,7 @@ async fn ready(balance: &Balance, count: usize) -> Result<(), BoxError> {
     let began = Instant::now();
     while Instant::now() < began + 10 * SECOND {
         let states = balance.states();
-        if states.iter().filter(|(_, state, _)| *state == State::Ready).count() >= count {
+        if states.iter().filter(|seen| seen.state == State::Ready).count() >= count {
             return Ok(());
         }
         sleep(20 * MS).await;

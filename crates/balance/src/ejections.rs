@@ -1,0 +1,84 @@
+//! How many outliers were found, and what became of them.
+
+/// How many outliers a balancer has found since it was made, and how many of them it did not eject:
+/// the counters of gRFC A91.
+///
+/// The methods are `success_rate` and `failure_percentage`, as gRPC names them, and
+/// `consecutive_failures`, which gRPC does not have.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use cinchona_balance::{Balance, Options};
+///
+/// let balance = Balance::new(Vec::new(), Options::default()).unwrap();
+/// for (method, count) in balance.ejections().enforced() {
+///     // grpc.lb.outlier_detection.ejections_enforced,
+///     // with grpc.lb.outlier_detection.detection_method
+///     assert_eq!(count, 0, "{method}");
+/// }
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ejections([Found; 3]);
+
+/// By what an outlier is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    SuccessRate,
+    FailurePercentage,
+    ConsecutiveFailures,
+}
+
+/// What became of the outliers that a method has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) ejected: u64,
+    /// Spared by `enforcement_percentage`.
+    pub(crate) spared: u64,
+    /// Left in since too many were ejected already.
+    pub(crate) overflow: u64,
+}
+
+// === impl Ejections ===
+
+impl Ejections {
+    /// Each method, and how many endpoints were ejected by it
+    /// (`grpc.lb.outlier_detection.ejections_enforced`).
+    pub fn enforced(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.each().map(|(method, found)| (method, found.ejected))
+    }
+
+    /// Each method and each reason for which an outlier was not ejected, `enforcement_percentage`
+    /// or `max_ejection_overflow`, and how often
+    /// (`grpc.lb.outlier_detection.ejections_unenforced`).
+    pub fn unenforced(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        self.each().flat_map(|(method, found)| {
+            let Found { spared, overflow, .. } = found;
+            let reasons = [("enforcement_percentage", spared), ("max_ejection_overflow", overflow)];
+            reasons.map(|(reason, count)| (method, reason, count))
+        })
+    }
+
+    pub(crate) fn of(&mut self, method: Method) -> &mut Found {
+        &mut self.0[method as usize]
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&'static str, Found)> {
+        Method::ALL.map(Method::name).into_iter().zip(self.0)
+    }
+}
+
+// === impl Method ===
+
+impl Method {
+    /// In their order.
+    const ALL: [Self; 3] = [Self::SuccessRate, Self::FailurePercentage, Self::ConsecutiveFailures];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::SuccessRate => "success_rate",
+            Self::FailurePercentage => "failure_percentage",
+            Self::ConsecutiveFailures => "consecutive_failures",
+        }
+    }
+}
