@@ -1,7 +1,7 @@
 //! The dashboard with made-up data that moves: `cargo run -p cinchona-dashboard --example show`.
 
 use cinchona_core::Switch;
-use cinchona_dashboard::{Console, Dashboard, FaultRule, Feed, Health, Tile};
+use cinchona_dashboard::{Console, Dashboard, FaultRule, Feed, Health, Link, Map, Spot, Tile};
 use std::{
     env, io,
     sync::{Mutex, PoisonError},
@@ -18,6 +18,7 @@ async fn main() -> io::Result<()> {
     let feed = Feed::new();
     let dashboard = Dashboard::new()
         .tiles(move || tiles((Instant::now() - start).as_secs_f64()))
+        .map(map)
         .events(feed.clone())
         .metrics(|| "# TYPE calls_total counter\ncalls_total 3\n".into())
         .faults(Rules { feed: feed.clone(), ..Rules::default() });
@@ -54,13 +55,36 @@ fn tiles(t: f64) -> Vec<Tile> {
         gauge: Some(0.97),
         ..Tile::new("limit", "server")
     });
+    let row = |(label, most): (&str, f64)| {
+        let cell = |at: u32| (most * (1.0 + (t.floor() + f64::from(at)).sin())).round();
+        (label.to_owned(), (0..30).map(cell).collect())
+    };
     tiles.push(Tile {
-        state: "3 of 4 reachable".into(),
-        strip: [("a", 0.4), ("b", 1.1), ("c", 0.2), ("d", 8.9)].map(|(n, w)| (n.into(), w)).into(),
-        strip_of: "phi".into(),
-        ..Tile::new("cluster", "calculator")
+        spark: 300.0 + 90.0 * wave(1.0),
+        spark_of: "calls/s".into(),
+        heat: [("1 ms", 200.0), ("10 ms", 60.0), ("100 ms", 9.0), ("1 s", 1.0)].map(row).into(),
+        heat_of: "latency up to, last 30 s".into(),
+        ..Tile::new("client", "calls")
     });
     tiles
+}
+
+/// Four nodes, of which the last is hardly heard.
+fn map() -> Map {
+    let names = ["a", "b", "c", "d"];
+    let node = |name: &str| match name {
+        "d" => {
+            Spot { state: "suspected".into(), health: Health::Warn, phi: 8.9, ..Spot::new(name) }
+        }
+        _ => Spot { state: "alive".into(), phi: 0.4, ..Spot::new(name) },
+    };
+    let link = |(from, to): (&str, &str)| {
+        let health = if [from, to].contains(&"d") { Health::Bad } else { Health::Good };
+        Link { from: from.into(), to: to.into(), health }
+    };
+    let pairs = names.iter().flat_map(|from| names.iter().map(move |to| (*from, *to)));
+    let links = pairs.filter(|(from, to)| from != to).map(link).collect();
+    Map { nodes: names.map(node).into(), links }
 }
 
 fn breaker(n: u32, wave: f64) -> Tile {
@@ -99,6 +123,7 @@ fn endpoint(n: u32, wave: f64) -> Tile {
         ],
         spark: 48_000.0 + 20_000.0 * wave,
         spark_of: "requests/s".into(),
+        share: Some(0.4 - 0.1 * f64::from(n)),
         strip: cells.into_iter().enumerate().map(weight).collect(),
         strip_of: "latency, ms".into(),
         ..Tile::new("endpoint", format!("10.0.3.{}:50051", 11 + n))

@@ -71,18 +71,25 @@
       numbers: html("dl"),
       stripTitle: html("p", { class: "strip-title" }),
       strip: html("ul", { class: "strip" }),
+      heatTitle: html("p", { class: "strip-title" }),
+      heat: svg("svg", { class: "heat", role: "img", preserveAspectRatio: "none" }),
+      rows: html("ol", { class: "rows", "aria-hidden": "true" }),
+      dot: svg("circle", { cx: 12, cy: 12 }),
       values: [],
     };
     const box = { class: "spark", viewBox: "0 0 59 24", preserveAspectRatio: "none" };
     const spark = svg("svg", { ...box, "aria-hidden": "true" }, parts.area, parts.line);
-    parts.draw = html("div", { class: "draw" },
+    parts.share = svg("svg", { class: "share", viewBox: "0 0 24 24", role: "img" }, parts.dot);
+    parts.draw = html("div", { class: "draw" }, parts.share,
       html("div", { class: "now" }, parts.now, parts.of), spark);
     const track = svg("rect", { class: "track", width: "100%", height: 8, rx: 4 });
     parts.gauge = svg("svg", { class: "gauge", role: "img" }, track, parts.fill);
     parts.stripBox = html("div", {}, parts.stripTitle, parts.strip);
+    parts.heatBox = html("div", {}, parts.heatTitle,
+      html("div", { class: "heat-box" }, parts.rows, parts.heat));
     const head = html("div", { class: "tile-head" }, html("h3", {}, tile.name), parts.badge);
     parts.root = html("article", { class: "tile" }, html("div", {}, head, parts.state),
-      parts.draw, parts.gauge, parts.stripBox, parts.numbers);
+      parts.draw, parts.gauge, parts.heatBox, parts.stripBox, parts.numbers);
     return parts;
   };
 
@@ -127,6 +134,43 @@
     });
   };
 
+  // Rows of cells over time; the first row is the lowest, as on a chart.
+  const drawHeat = (parts, tile) => {
+    parts.heatBox.hidden = tile.heat.length === 0;
+    if (parts.heatBox.hidden) return;
+    setText(parts.heatTitle, tile.heat_of);
+    const columns = Math.max(...tile.heat.map(([, cells]) => cells.length), 1);
+    const most = Math.max(...tile.heat.flatMap(([, cells]) => cells), 1e-9);
+    const latest = tile.heat.map(([label, cells]) => `${label}: ${format(cells.at(-1))}`);
+    setAttributes(parts.heat, { viewBox: `0 0 ${columns} ${tile.heat.length}`,
+      "aria-label": `${tile.heat_of}; latest ${latest.join(", ")}` });
+    const rects = [];
+    const labels = [];
+    tile.heat.forEach(([label, cells], row) => {
+      const y = tile.heat.length - 1 - row;
+      labels.unshift(html("li", {}, label));
+      cells.forEach((weight, at) => {
+        if (!(weight > 0)) return;
+        // A single slow call among thousands is to be seen as well.
+        const opacity = 0.15 + 0.85 * Math.sqrt(weight / most);
+        rects.push(svg("rect", { x: at + columns - cells.length, y: y + 0.06, width: 0.9,
+          height: 0.88, "fill-opacity": opacity.toFixed(3) }));
+      });
+    });
+    parts.heat.replaceChildren(...rects);
+    parts.rows.replaceChildren(...labels);
+  };
+
+  const drawShare = (parts, share) => {
+    parts.share.toggleAttribute("hidden", share === null);
+    if (share === null) return;
+    const part = Math.min(1, Math.max(0, share));
+    const said = `${Math.round(100 * part)} % of the traffic`;
+    parts.dot.setAttribute("r", (1.2 + 10.6 * Math.sqrt(part)).toFixed(2));
+    parts.share.setAttribute("aria-label", said);
+    parts.draw.title = said;
+  };
+
   const drawTile = (parts, tile) => {
     parts.root.dataset.health = tile.health;
     parts.badge.dataset.health = tile.health;
@@ -144,6 +188,8 @@
     parts.stripBox.hidden = tile.strip.length === 0;
     setText(parts.stripTitle, tile.strip_of);
     drawStrip(parts.strip, tile.strip);
+    drawHeat(parts, tile);
+    drawShare(parts, tile.share);
     drawNumbers(parts.numbers, tile.numbers);
     parts.numbers.hidden = tile.numbers.length === 0;
   };
@@ -179,6 +225,44 @@
     const words = [[of("good"), "OK"], [of("warn"), "to watch"], [of("bad"), "failing"]];
     const said = words.filter(([count]) => count > 0).map(([count, word]) => `${count} ${word}`);
     setText(byId("summary"), said.join(" · "));
+  };
+
+  // The cluster.
+  const drawMap = (map) => {
+    byId("map").hidden = !map || map.nodes.length === 0;
+    if (byId("map").hidden) return;
+    const places = new Map();
+    map.nodes.forEach((node, index) => {
+      const angle = 2 * Math.PI * index / map.nodes.length - Math.PI / 2;
+      places.set(node.name, [180 + 112 * Math.cos(angle), 98 + 66 * Math.sin(angle)]);
+    });
+    const drawn = [];
+    const broken = [];
+    for (const { from, to, health } of map.links) {
+      if (!places.has(from) || !places.has(to)) continue;
+      const [[x1, y1], [x2, y2]] = [places.get(from), places.get(to)];
+      const length = Math.hypot(x2 - x1, y2 - y1) || 1;
+      // Each direction is bent to its own side, and begins and ends beside the nodes.
+      const [ux, uy] = [(x2 - x1) / length, (y2 - y1) / length];
+      const bend = [(x1 + x2) / 2 - 14 * uy, (y1 + y2) / 2 + 14 * ux];
+      const d = `M${x1 + 18 * ux},${y1 + 18 * uy} Q${bend} ${x2 - 18 * ux},${y2 - 18 * uy}`;
+      drawn.push(svg("path", { d, "data-health": health }));
+      if (health === "bad") broken.push(`${from} does not reach ${to}`);
+    }
+    for (const { name, health } of map.nodes) {
+      const [cx, cy] = places.get(name);
+      const below = cy > 98 ? cy + 28 : cy - 20;
+      drawn.push(svg("circle", { cx, cy, r: 13, "data-health": health }),
+        svg("text", { x: cx, y: below }, name));
+    }
+    byId("ways").replaceChildren(...drawn);
+    const said = broken.length ? broken.join(", ") : "all that is known to be there is reached";
+    byId("ways").setAttribute("aria-label", said);
+    byId("nodes").replaceChildren(...map.nodes.map(({ name, state, health, phi }) => {
+      const badge = html("span", { class: "badge", "data-health": health }, WORDS[health] || health);
+      const said = Number.isFinite(phi) ? `phi ${format(phi)}` : "";
+      return html("li", {}, badge, html("b", {}, name), html("span", {}, state), html("span", {}, said));
+    }), ...broken.map((text) => html("li", { class: "broken" }, text)));
   };
 
   // Events.
@@ -236,6 +320,7 @@
     byId("console").hidden = !state.faults;
     byId("token-field").hidden = !state.needs_token;
     if (!state.faults) return;
+    setText(byId("hint"), state.faults.hint);
     const { mode } = state.faults;
     byId("switch").hidden = mode === null;
     if (mode !== null && document.activeElement !== byId("mode")) byId("mode").value = mode;
@@ -286,6 +371,7 @@
       isOpen = true;
       last = performance.now();
       drawTiles(state.tiles);
+      drawMap(state.map);
       drawEvents(state);
       drawFaults(state);
       showConnection();

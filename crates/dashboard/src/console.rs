@@ -52,6 +52,12 @@ pub trait Console: Send + Sync {
     /// Why not.
     fn clear(&self) -> Result<(), String>;
 
+    /// What whoever sets a rule should know beside its grammar, such as what names mean. Default
+    /// nothing.
+    fn hint(&self) -> &str {
+        ""
+    }
+
     /// The master switch of all rules, if there is one. Default none.
     fn switch(&self) -> Option<&Switch> {
         None

@@ -1,7 +1,7 @@
 //! The dashboard: what it asks the application for, and how it is served.
 
 use crate::{
-    Console, FaultRule, Feed, Tile,
+    Console, FaultRule, Feed, Map, Tile,
     feed::Line,
     guard::{Peer, Token},
     http,
@@ -23,6 +23,7 @@ const WATCHERS: usize = 32;
 /// block.
 pub struct Dashboard {
     tiles: Box<dyn Fn() -> Vec<Tile> + Send + Sync>,
+    map: Option<Box<dyn Fn() -> Map + Send + Sync>>,
     metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
     console: Option<Box<dyn Console>>,
     feed: Feed,
@@ -47,6 +48,7 @@ pub(crate) struct State {
     now: f64,
     needs_token: bool,
     tiles: Vec<Tile>,
+    map: Option<Map>,
     events: Vec<Line>,
     faults: Option<Faults>,
 }
@@ -54,6 +56,7 @@ pub(crate) struct State {
 #[derive(Debug, Serialize)]
 struct Faults {
     mode: Option<&'static str>,
+    hint: String,
     rules: Vec<FaultRule>,
 }
 
@@ -64,6 +67,7 @@ impl Dashboard {
     pub fn new() -> Self {
         Self {
             tiles: Box::new(Vec::new),
+            map: None,
             metrics: None,
             console: None,
             feed: Feed::new(),
@@ -75,6 +79,12 @@ impl Dashboard {
     #[must_use]
     pub fn tiles(self, tiles: impl Fn() -> Vec<Tile> + Send + Sync + 'static) -> Self {
         Self { tiles: Box::new(tiles), ..self }
+    }
+
+    /// Shows this map of a cluster, asked for as the tiles are. Without, the page has none.
+    #[must_use]
+    pub fn map(self, map: impl Fn() -> Map + Send + Sync + 'static) -> Self {
+        Self { map: Some(Box::new(map)), ..self }
     }
 
     /// Shows the lines of that feed.
@@ -146,6 +156,7 @@ impl Dashboard {
         let (events, last) = self.feed.after(after.unwrap_or(0));
         let faults = self.console().map(|console| Faults {
             mode: console.switch().map(|switch| mode_name(switch.mode())),
+            hint: console.hint().to_owned(),
             rules: console.list(),
         });
         let state = State {
@@ -153,6 +164,7 @@ impl Dashboard {
             now: self.feed.now().as_secs_f64(),
             needs_token: self.token.is_some(),
             tiles: (self.tiles)(),
+            map: self.map.as_ref().map(|map| map()),
             events,
             faults,
         };
@@ -170,6 +182,7 @@ impl Default for Dashboard {
 impl fmt::Debug for Dashboard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dashboard")
+            .field("map", &self.map.is_some())
             .field("metrics", &self.metrics.is_some())
             .field("faults", &self.console.is_some())
             .field("token", &self.token.is_some())

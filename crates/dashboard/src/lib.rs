@@ -9,7 +9,7 @@
 //! # Rule
 //!
 //! * [`Dashboard`] knows no policy: it asks the application, each 500 ms that somebody looks, for
-//!   its [`Tile`]s. When nobody looks, it asks for nothing, and costs nothing.
+//!   its [`Tile`]s and its [`Map`]. When nobody looks, it asks for nothing, and costs nothing.
 //! * What happened goes into the [`Feed`], which keeps the last 200 lines.
 //! * Whoever can reach it can read it. Faults ([`Console`]) are changed from loopback only; with a
 //!   token, from anywhere with the token, and from nowhere without it.
@@ -77,11 +77,13 @@ mod dashboard;
 mod feed;
 mod guard;
 mod http;
+mod map;
 mod tile;
 
 pub use console::{Console, FaultRule};
 pub use dashboard::Dashboard;
 pub use feed::Feed;
+pub use map::{Link, Map, Spot};
 pub use tile::{Health, Tile};
 
 #[cfg(test)]

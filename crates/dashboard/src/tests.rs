@@ -1,6 +1,6 @@
 //! The dashboard over a socket, by requests written by hand.
 
-use crate::{Console, Dashboard, FaultRule, Feed, Health, Tile};
+use crate::{Console, Dashboard, FaultRule, Feed, Health, Link, Map, Spot, Tile};
 use cinchona_core::{Mode, Switch};
 use std::{
     future::pending,
@@ -49,6 +49,9 @@ impl Console for Told {
     }
     fn clear(&self) -> Result<(), String> {
         self.tell("clear".into())
+    }
+    fn hint(&self) -> &str {
+        "<b>names</b> are free"
     }
     fn switch(&self) -> Option<&Switch> {
         Some(&self.1)
@@ -170,6 +173,28 @@ async fn hostile_names_are_escaped_and_what_is_no_number_is_null() {
     assert_eq!(state["events"][0]["text"], "breaker <eu-1> opened");
     assert_eq!(state["faults"]["rules"][0]["injected"], 3);
     assert_eq!(state["faults"]["mode"], "enforce");
+}
+
+#[tokio::test]
+async fn a_map_a_hint_and_the_heat_of_a_tile_are_in_the_state_where_they_are_given() {
+    let (bare, told) = (started(Dashboard::new()).await, Told::default());
+    let state = async |at| {
+        let (_, _, body) = ask(at, "GET /api/state", "", "").await;
+        serde_json::from_str::<serde_json::Value>(&body).unwrap()
+    };
+    assert_eq!(state(bare).await["map"], serde_json::Value::Null);
+    let link = Link { from: "a".into(), to: "b".into(), health: Health::Bad };
+    let nodes = vec![Spot::new("a"), Spot { phi: f64::INFINITY, ..Spot::new("b") }];
+    let map = Map { nodes, links: vec![link] };
+    let heat = vec![("<1 ms".into(), vec![0.0, 7.0])];
+    let tile = Tile { heat, share: Some(0.5), ..Tile::new("client", "calls") };
+    let dashboard = sample(&told).map(move || map.clone()).tiles(move || vec![tile.clone()]);
+    let state = state(started(dashboard).await).await;
+    assert_eq!(state["map"]["links"][0]["health"], "bad");
+    assert_eq!(state["map"]["nodes"][1]["phi"], serde_json::Value::Null);
+    assert_eq!(state["tiles"][0]["heat"], serde_json::json!([["<1 ms", [0.0, 7.0]]]));
+    assert_eq!(state["tiles"][0]["share"], 0.5);
+    assert_eq!(state["faults"]["hint"], "<b>names</b> are free");
 }
 
 #[tokio::test]

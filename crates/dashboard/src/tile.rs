@@ -34,6 +34,8 @@ pub struct Tile {
     pub spark: f64,
     /// What that number is, such as `requests/s`; when empty, nothing is drawn. Default empty.
     pub spark_of: String,
+    /// Its share of all traffic, from 0 to 1, drawn as a dot of that area. Default none.
+    pub share: Option<f64>,
     /// How full it is, from 0 to 1, drawn as a bar. Default none.
     pub gauge: Option<f64>,
     /// Label and weight of cells in a row, the heaviest the darkest: how many requests were how
@@ -41,6 +43,11 @@ pub struct Tile {
     pub strip: Vec<(String, f64)>,
     /// What the strip is, such as `latency, ms`. Default empty.
     pub strip_of: String,
+    /// Label and weights of rows of cells over time, the oldest first, the heaviest the darkest:
+    /// how many requests were how slow, second by second. Default none.
+    pub heat: Vec<(String, Vec<f64>)>,
+    /// What they are, such as `latency, last 30 s`. Default empty.
+    pub heat_of: String,
 }
 
 /// How something is; the page says it by a colour and by a word.
