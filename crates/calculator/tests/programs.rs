@@ -208,6 +208,18 @@ fn a_load_is_reported_as_json_and_judged_by_its_thresholds() {
 }
 
 #[test]
+fn a_load_tells_how_long_calls_took() {
+    let server = Server::start(&["--slow-rate", "1", "--slow-delay", "300ms"]);
+    let load = ["load", "--rps", "20", "-z", "1s", "-O", "json", "--addr", &server.addr];
+    let (code, out, err) = ask(&load);
+    assert_eq!(code, Some(0), "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    for quantile in ["p50", "p99", "max"] {
+        assert!(report["latency_ms"][quantile].as_f64().unwrap() >= 300.0, "{report}");
+    }
+}
+
+#[test]
 fn what_is_kept_in_a_file_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("redb:{}", dir.path().join("kept.redb").display());

@@ -187,7 +187,8 @@ impl Seen {
     }
 
     fn note(&mut self, took: Duration, outcome: Result<&Extensions, &Status>) {
-        self.took.saturating_record(took.as_micros() as u64);
+        // Not `saturating_record`: that takes all values for the greatest so far.
+        _ = self.took.record(took.as_micros() as u64);
         self.failed_attempts += Recovery::of(outcome);
         let (code, ledger) = match outcome {
             Ok(extensions) => (tonic::Code::Ok, extensions.get::<Ledger>()),
