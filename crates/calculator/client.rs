@@ -3,6 +3,7 @@
 use crate::{
     methods,
     pb::{calculator_client::CalculatorClient, store_client::StoreClient},
+    watch::endpoints::Endpoints,
 };
 use cinchona::{
     balance::{self, Balance},
@@ -62,6 +63,8 @@ pub struct Layers {
     pub attempt: AttemptTimeoutLayer,
     /// Leaves endpoints alone that fail.
     pub breaker: BreakerLayer,
+    /// Measures the attempts at each endpoint, for a dashboard; `None` until one is wanted.
+    pub watched: Option<Endpoints>,
 }
 
 /// Puts the layers around `channel`.
@@ -97,8 +100,11 @@ pub fn endpoints(
     layers: &Layers,
     options: balance::Options,
 ) -> Result<Balance, Invalid> {
-    let breaker = layers.breaker.clone();
-    let gate = move |server: &Target| breaker.endpoint(server.uri.to_string());
+    let (breaker, watched) = (layers.breaker.clone(), layers.watched.clone());
+    let gate = move |server: &Target| {
+        let gate = breaker.endpoint(server.uri.to_string());
+        watched.iter().fold(gate, |gate, watched| watched.gate(server, gate))
+    };
     Balance::new(servers, balance::Options { gate: Some(Arc::new(gate)), ..options })
 }
 
@@ -146,6 +152,7 @@ impl From<Settings> for Layers {
             throttle: ThrottleLayer::default().with_switch(off()).with_rng(rng.clone()),
             attempt: AttemptTimeoutLayer::new(timeout),
             breaker: breaker.with_rng(rng).with_switch(breaks),
+            watched: None,
         }
     }
 }

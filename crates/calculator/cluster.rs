@@ -39,9 +39,11 @@ pub fn endpoints(
 ) -> Result<Balance, Invalid> {
     let workers = cluster.workers(&[("role", role)]);
     let (breaker, told) = (layers.breaker.clone(), cluster.clone());
+    let watched = layers.watched.clone();
     let gate = move |server: &Target| {
         let breaker = breaker.endpoint(server.uri.to_string());
-        told.gate(server, Some(breaker))
+        let gate = told.gate(server, Some(breaker));
+        watched.iter().fold(gate, |gate, watched| watched.gate(server, gate))
     };
     let options = balance::Options { gate: Some(Arc::new(gate)), ..options };
     let balance = Balance::new(workers, options)?;

@@ -8,6 +8,7 @@
 //! | [`server`] | the server's stack, a reason beside each layer |
 //! | [`cluster`] | what is added where servers and clients find each other by gossip |
 //! | [`recovery`] | what became of the attempts that failed |
+//! | [`watch`] | what all of them show on a dashboard |
 //!
 //! The programs `calculator-server`, `calculator-client` and `calculator-demo` are thin users of
 //! these.
@@ -18,6 +19,7 @@ pub mod recovery;
 pub mod server;
 pub mod service;
 pub mod state;
+pub mod watch;
 
 use cinchona::core::Methods;
 

@@ -13,6 +13,7 @@ mod page;
 mod programs;
 mod protected;
 mod python;
+mod watched;
 
 use calculator::{
     client::{Client, Settings, client},

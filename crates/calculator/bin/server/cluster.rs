@@ -50,20 +50,24 @@ const DRAIN: Duration = Duration::from_secs(1);
 impl Membership {
     /// Joins, if it is to, as the node that serves at `serves`.
     pub(crate) async fn join(&self, serves: SocketAddr) -> Result<Option<Cluster>, BoxError> {
-        let Self { join, gossip, node_id, cluster_id, tags, expect } = self;
+        let Self { join, gossip, cluster_id, tags, expect, .. } = self;
         let gossip = match (gossip, join.first()) {
             (Some(gossip), _) => *gossip,
             (None, Some(seed)) => SocketAddr::new(own_ip(seed)?, 0),
             (None, None) => return Ok(None),
         };
-        let node_id = node_id.clone().unwrap_or_else(|| serves.to_string());
-        let mut config = Config::new(cluster_id, node_id, gossip);
+        let mut config = Config::new(cluster_id, self.id(serves), gossip);
         let host = if serves.ip().is_unspecified() { gossip.ip() } else { serves.ip() };
         config.address = Some(format!("http://{}", SocketAddr::new(host, serves.port())).parse()?);
         config.tags = tags.iter().cloned().collect();
         config.expect = *expect;
         let seeds: Vec<&str> = join.iter().map(String::as_str).collect();
         Cluster::join(config, &seeds).await.map(Some)
+    }
+
+    /// What it is called there, as the node that serves at `serves`.
+    pub(crate) fn id(&self, serves: SocketAddr) -> String {
+        self.node_id.clone().unwrap_or_else(|| serves.to_string())
     }
 }
 

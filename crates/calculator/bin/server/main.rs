@@ -192,7 +192,8 @@ async fn serve_over<S: Store + State>(
         layers.quorum = Some(QuorumGuardLayer::new(cluster, methods()));
         tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
     }
-    args.page.serve(&layers, cluster.as_ref()).await?;
+    let node = cluster.as_ref().map(|cluster| (args.membership.id(addr), cluster));
+    args.page.serve(&layers, node).await?;
 
     let (stop, stopped) = oneshot::channel();
     let stopped = async { _ = stopped.await };

@@ -1,11 +1,19 @@
 //! The server's page: what its layers are doing, and a console for its faults.
 
-use calculator::{methods, server::Layers};
+use calculator::{
+    methods,
+    server::Layers,
+    watch::{
+        map::map,
+        server::{FaultConsole, Server},
+        story::{follow, follow_cluster},
+    },
+};
 use cinchona::{
-    cluster::{Cluster, State},
+    cluster::Cluster,
     core::{BoxError, Invalid},
-    dashboard::{Console, Dashboard, FaultRule, Feed, Health, Tile},
-    fault::{Counters, Rule, Rules},
+    dashboard::{Dashboard, Feed},
+    fault::Counters,
     idempotency::{DedupLayer, Store},
     observe::Metrics,
     shed::ShedLayer,
@@ -30,7 +38,7 @@ pub(crate) struct Page {
     dashboard: Option<SocketAddr>,
 }
 
-/// What the page is made of.
+/// What the metrics are made of.
 #[derive(Clone)]
 struct Seen<S> {
     shed: ShedLayer,
@@ -38,9 +46,6 @@ struct Seen<S> {
     faults: Counters,
     cluster: Option<Cluster>,
 }
-
-/// The rules as the page changes them.
-struct FaultConsole(Rules);
 
 impl Page {
     /// Whether the faults of the server are to be changed on the page.
@@ -52,7 +57,7 @@ impl Page {
     pub(crate) async fn serve<S: Store>(
         &self,
         layers: &Layers<S>,
-        cluster: Option<&Cluster>,
+        node: Option<(String, &Cluster)>,
     ) -> Result<(), BoxError> {
         let Some(address) = self.dashboard else { return Ok(()) };
         let listener = TcpListener::bind(address).await;
@@ -61,23 +66,24 @@ impl Page {
             shed: layers.shed.clone(),
             dedup: layers.dedup.clone(),
             faults: layers.faults.counters(),
-            cluster: cluster.cloned(),
+            cluster: node.as_ref().map(|(_, cluster)| (*cluster).clone()),
         };
         let (metrics, feed) = (seen.metrics()?, Feed::new());
-        if let Some(cluster) = cluster {
-            let (mut events, feed) = (cluster.events(), feed.clone());
-            tokio::spawn(async move {
-                while let Some(event) = events.next().await {
-                    feed.push(format!("{event:?}"));
-                }
-            });
-        }
+        let server = Server::new("this server", layers);
         let mut page = Dashboard::new()
-            .tiles(move || seen.tiles())
-            .events(feed)
+            .tiles(move || vec![server.tile()])
+            .events(feed.clone())
             .metrics(move || metrics.render());
+        if let Some((id, cluster)) = node {
+            follow_cluster(feed.clone(), cluster);
+            let members = [(id, cluster.clone())];
+            page = page.map(move || map(&members));
+        }
         if let Some((rules, token)) = &layers.rules {
-            page = page.faults(FaultConsole(rules.clone()));
+            let console = FaultConsole::new(vec![("this server".into(), rules.clone())]);
+            let told = console.clone();
+            follow(feed, move || told.conditions());
+            page = page.faults(console);
             if let Some(token) = token {
                 page = page.with_token(token.clone());
             }
@@ -91,44 +97,6 @@ impl Page {
 // === impl Seen ===
 
 impl<S: Store> Seen<S> {
-    fn tiles(&self) -> Vec<Tile> {
-        let (limit, shed) = (self.shed.limit(), self.shed.shed());
-        let in_progress = f64::from(self.shed.in_progress());
-        let mut tiles = vec![Tile {
-            health: if self.shed.waiting() > 0 { Health::Warn } else { Health::Good },
-            numbers: vec![
-                ("waiting".into(), f64::from(self.shed.waiting()), ""),
-                ("turned away".into(), shed as f64, ""),
-            ],
-            spark: in_progress,
-            spark_of: "in progress".into(),
-            gauge: (limit < u32::MAX).then(|| in_progress / f64::from(limit)),
-            ..Tile::new("limit", "requests")
-        }];
-        let dedup = self.dedup.snapshot();
-        let all = (dedup.executed + dedup.replayed).max(1);
-        tiles.push(Tile {
-            numbers: vec![
-                ("executed".into(), dedup.executed as f64, ""),
-                ("replayed".into(), dedup.replayed as f64, ""),
-                ("hit rate".into(), 100.0 * dedup.replayed as f64 / all as f64, "%"),
-            ],
-            ..Tile::new("dedup", "calls with a key")
-        });
-        let faults = self.faults.snapshot();
-        let injected = faults.injected() as f64;
-        tiles.push(Tile {
-            health: if injected > 0.0 { Health::Warn } else { Health::Good },
-            numbers: vec![
-                ("requests".into(), faults.matched as f64, ""),
-                ("injected".into(), injected, ""),
-            ],
-            ..Tile::new("faults", "injected")
-        });
-        tiles.extend(self.cluster.iter().flat_map(nodes));
-        tiles
-    }
-
     fn metrics(&self) -> Result<Metrics, Invalid> {
         let metrics = Metrics::new(methods());
         let (shed, away) = (self.shed.clone(), self.shed.clone());
@@ -151,55 +119,5 @@ impl<S: Store> Seen<S> {
             })?;
         }
         Ok(metrics)
-    }
-}
-
-/// A tile for each node.
-fn nodes(cluster: &Cluster) -> Vec<Tile> {
-    let tile = |node: cinchona::cluster::Node| Tile {
-        state: format!("{:?}", node.state).to_lowercase(),
-        health: match node.state {
-            State::Alive if node.reachable => Health::Good,
-            State::Alive | State::Suspected => Health::Warn,
-            State::Failed | State::Left => Health::Bad,
-        },
-        spark: node.phi,
-        spark_of: "phi".into(),
-        ..Tile::new("node", node.id)
-    };
-    cluster.nodes().into_iter().map(tile).collect()
-}
-
-// === impl FaultConsole ===
-
-impl Console for FaultConsole {
-    fn list(&self) -> Vec<FaultRule> {
-        let rule = |listed: cinchona::fault::Listed| FaultRule {
-            id: listed.id,
-            rule: listed.rule.to_string(),
-            matched: listed.matched,
-            injected: listed.injected,
-            age: listed.age,
-        };
-        self.0.list().into_iter().map(rule).collect()
-    }
-
-    fn set(&self, id: &str, rule: &str) -> Result<(), String> {
-        let rule: Rule =
-            rule.parse().map_err(|error: cinchona::fault::Malformed| error.to_string())?;
-        self.0.set(id, rule).map_err(|invalid| invalid.to_string())
-    }
-
-    fn remove(&self, id: &str) -> Result<(), String> {
-        self.0.remove(id).then_some(()).ok_or_else(|| format!("there is no rule {id}"))
-    }
-
-    fn clear(&self) -> Result<(), String> {
-        self.0.clear();
-        Ok(())
-    }
-
-    fn switch(&self) -> Option<&cinchona::core::Switch> {
-        Some(self.0.switch())
     }
 }

@@ -1,0 +1,155 @@
+//! What became of the calls of a client, as their callers see it.
+
+use super::recent::Recent;
+use cinchona::{
+    core::{DEGRADED, Verdict},
+    dashboard::{Health, Tile},
+    retry::Ledger,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::{Code, Response, Status};
+
+/// What became of the calls of a client; clones are the same.
+///
+/// ```
+/// use calculator::watch::calls::Calls;
+/// use tokio::time::Instant;
+/// use tonic::{Response, Status};
+///
+/// let calls = Calls::new();
+/// let began = Instant::now();
+/// let outcome: Result<Response<()>, _> = Err(Status::unavailable("down"));
+/// calls.note(began, &outcome);
+/// assert_eq!(calls.tiles()[0].numbers[0], ("failed".into(), 100.0, "%"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Calls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    recent: Recent,
+    calls: AtomicU64,
+    failed: AtomicU64,
+    degraded: AtomicU64,
+    retries: AtomicU64,
+    hedges: AtomicU64,
+}
+
+/// By how much the attempts of a call may seem to take longer than the call itself, as their clocks
+/// are read one after the other.
+const SLACK: Duration = Duration::from_millis(1);
+
+// === impl Calls ===
+
+impl Calls {
+    /// None yet.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            recent: Recent::new(Instant::now()),
+            calls: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            degraded: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            hedges: AtomicU64::new(0),
+        }))
+    }
+
+    /// A call that began then has ended now, so.
+    ///
+    /// Its attempts are those of its ledger; where they overlap, or one was reset since another was
+    /// faster, all after the first are hedges.
+    pub fn note<T>(&self, began: Instant, outcome: &Result<Response<T>, Status>) {
+        let now = Instant::now();
+        let took = now - began;
+        let ledger = match outcome {
+            Ok(response) => response.extensions().get::<Ledger>(),
+            Err(status) => Ledger::of(status),
+        };
+        let attempts = ledger.map_or(1, |ledger| ledger.attempts().len());
+        let is_hedged = ledger.is_some_and(|ledger| are_hedges(ledger, took));
+        let more = attempts.saturating_sub(1) as u64;
+        let count = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
+        count(if is_hedged { &self.0.hedges } else { &self.0.retries }, more);
+        let is_degraded =
+            |response: &Response<T>| response.metadata().contains_key(DEGRADED.as_str());
+        count(&self.0.calls, 1);
+        count(&self.0.failed, u64::from(outcome.is_err()));
+        count(&self.0.degraded, u64::from(outcome.as_ref().is_ok_and(is_degraded)));
+        self.0.recent.record(now, took, outcome.is_err(), attempts);
+    }
+
+    /// How many there were, and how many of them failed.
+    pub fn total(&self) -> (u64, u64) {
+        (self.0.calls.load(Ordering::Relaxed), self.0.failed.load(Ordering::Relaxed))
+    }
+
+    /// How many attempts were made after the first: in turn, and side by side.
+    pub fn retries_and_hedges(&self) -> (u64, u64) {
+        (self.0.retries.load(Ordering::Relaxed), self.0.hedges.load(Ordering::Relaxed))
+    }
+
+    /// A tile of the calls, and one of their attempts.
+    pub fn tiles(&self) -> [Tile; 2] {
+        let now = Instant::now();
+        let recent = self.0.recent.summary(now);
+        let (calls, failed) = self.total();
+        let (retries, hedges) = self.retries_and_hedges();
+        let degraded = self.0.degraded.load(Ordering::Relaxed);
+        let number = |label: &str, value: u64| (label.to_owned(), value as f64, "");
+        let labels = ["1", "2", "3", "4+"].map(str::to_owned);
+        let health = match recent.failures() {
+            failures if failures >= 5.0 => Health::Bad,
+            failures if failures > 0.0 => Health::Warn,
+            _ => Health::Good,
+        };
+        let told = Tile {
+            state: format!("{} of {} failed in the last 10 s", recent.failed, recent.calls),
+            health,
+            numbers: vec![
+                ("failed".into(), recent.failures(), "%"),
+                ("p50".into(), recent.p50, "ms"),
+                ("p99".into(), recent.p99, "ms"),
+                number("calls", calls),
+                number("all failed", failed),
+                number("degraded", degraded),
+            ],
+            spark: recent.per_second,
+            spark_of: "calls/s".into(),
+            heat: self.0.recent.heat(now),
+            heat_of: "latency up to, last 30 s".into(),
+            ..Tile::new("client", "calls")
+        };
+        let after = recent.attempts[1..].iter().sum::<u64>();
+        let attempts = Tile {
+            state: format!("{after} of {} took more than one", recent.calls),
+            health: if 10 * after > recent.calls { Health::Warn } else { Health::Good },
+            numbers: vec![number("retries", retries), number("hedges", hedges)],
+            strip: labels.into_iter().zip(recent.attempts.map(|calls| calls as f64)).collect(),
+            strip_of: "attempts per call, last 10 s".into(),
+            ..Tile::new("client", "attempts")
+        };
+        [told, attempts]
+    }
+}
+
+/// Whether the attempts of a call that took so long were made side by side.
+fn are_hedges(ledger: &Ledger, took: Duration) -> bool {
+    let reset = Verdict::MaybeProcessed(Code::Cancelled);
+    let attempts = ledger.attempts();
+    let in_turn: Duration = attempts.iter().map(|attempt| attempt.duration + attempt.wait).sum();
+    in_turn > took + SLACK || attempts.iter().any(|attempt| attempt.verdict == reset)
+}
+
+impl Default for Calls {
+    /// None yet.
+    fn default() -> Self {
+        Self::new()
+    }
+}

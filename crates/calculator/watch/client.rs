@@ -1,0 +1,266 @@
+//! The tiles of a client, and its metrics.
+
+use super::{calls::Calls, endpoints::Endpoints, recent::Summary, story::Condition};
+use crate::client::Layers;
+use cinchona::{
+    balance::{self, Balance},
+    breaker::{self, Circuit},
+    core::Invalid,
+    dashboard::{Health, Tile},
+    observe::Metrics,
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A client as a dashboard shows it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    layers: Layers,
+    balance: Balance,
+    calls: Calls,
+    endpoints: Endpoints,
+    /// An address, and what it is called.
+    names: Vec<(String, String)>,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// That of these layers over this channel; the layers must have been watched
+    /// ([`Layers::watched`]) before the channel was made, or nothing is known of its attempts.
+    pub fn new(layers: &Layers, balance: Balance, calls: Calls) -> Self {
+        let endpoints = layers.watched.clone().unwrap_or_default();
+        Self { layers: layers.clone(), balance, calls, endpoints, names: Vec::new() }
+    }
+
+    /// Calls endpoints by names: pairs of an address such as `127.0.0.1:50051` and its name.
+    pub fn with_names(self, names: Vec<(String, String)>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// All tiles.
+    pub fn tiles(&self) -> Vec<Tile> {
+        let circuits = self.layers.breaker.circuits();
+        let mut tiles = Vec::from(self.calls.tiles());
+        tiles.extend(self.budget());
+        tiles.push(self.limits());
+        tiles.push(self.fallback());
+        tiles.extend(self.endpoints(&circuits));
+        tiles.extend(circuits.iter().map(|circuit| self.breaker(circuit)));
+        tiles
+    }
+
+    /// The states of breakers and endpoints, to be told when they change.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let circuits = self.layers.breaker.circuits();
+        let circuits = circuits.iter().map(|circuit| {
+            let state = state_of(circuit.state()).to_owned();
+            Condition::new(format!("breaker {}", self.name(circuit.name())), state)
+        });
+        let endpoints = self.balance.states().into_iter().map(|seen| {
+            let name = self.name(&seen.target.uri.to_string());
+            let how = match seen.ejected {
+                Some((method, _)) => format!("ejected by {method}"),
+                None => connection(seen.state).to_owned(),
+            };
+            Condition::new(format!("endpoint {name}"), how)
+        });
+        circuits.chain(endpoints).collect()
+    }
+
+    /// Registers what the layers count.
+    ///
+    /// # Errors
+    /// When `metrics` has other metrics of these names.
+    pub fn register(&self, metrics: &Metrics) -> Result<(), Invalid> {
+        const METHOD: &str = "grpc_lb_outlier_detection_detection_method";
+        const REASON: &str = "grpc_lb_outlier_detection_unenforced_reason";
+        let (balance, retry) = (self.balance.clone(), self.layers.retry.clone());
+        metrics.counters("grpc.lb.outlier_detection.ejections_enforced", move |samples| {
+            for (method, count) in balance.ejections().enforced() {
+                samples.add(&[(METHOD, method)], count as f64);
+            }
+        })?;
+        let balance = self.balance.clone();
+        metrics.counters("grpc.lb.outlier_detection.ejections_unenforced", move |samples| {
+            for (method, reason, count) in balance.ejections().unenforced() {
+                samples.add(&[(METHOD, method), (REASON, reason)], count as f64);
+            }
+        })?;
+        metrics.gauges("cinchona.retry.budget_tokens", move |samples| {
+            if let Some((left, _)) = retry.budget_tokens() {
+                samples.add(&[], left);
+            }
+        })?;
+        let breaker = self.layers.breaker.clone();
+        metrics.counters("cinchona.breaker.rejected", move |samples| {
+            for circuit in breaker.circuits() {
+                samples.add(&[("circuit", circuit.name())], circuit.rejected() as f64);
+            }
+        })?;
+        let breaker = self.layers.breaker.clone();
+        metrics.gauges("cinchona.breaker.open", move |samples| {
+            for circuit in breaker.circuits() {
+                let is_open = circuit.state() != breaker::State::Closed;
+                samples.add(&[("circuit", circuit.name())], f64::from(u8::from(is_open)));
+            }
+        })?;
+        let balance = self.balance.clone();
+        metrics.counters("cinchona.balance.calls", move |samples| {
+            for seen in balance.states() {
+                let endpoint = seen.target.uri.to_string();
+                let succeeded = seen.calls - seen.failures;
+                for (ok, count) in [("true", succeeded), ("false", seen.failures)] {
+                    samples.add(&[("endpoint", &*endpoint), ("ok", ok)], count as f64);
+                }
+            }
+        })
+    }
+
+    fn endpoints(&self, circuits: &[Circuit]) -> Vec<Tile> {
+        let now = Instant::now();
+        let states = self.balance.states().into_iter().map(|seen| {
+            let recent = self.endpoints.of(&seen.target.uri, now).unwrap_or_default();
+            (seen, recent)
+        });
+        let states: Vec<_> = states.collect();
+        let all: f64 = states.iter().map(|(_, recent)| recent.per_second).sum();
+        let tile = |(seen, recent): (balance::Snapshot, Summary)| {
+            let uri = seen.target.uri.to_string();
+            let of_it = circuits.iter().filter(|circuit| circuit.name().starts_with(&uri));
+            let is_open = of_it.clone().any(|circuit| circuit.state() != breaker::State::Closed);
+            let (state, health) = match (seen.ejected, seen.state) {
+                (Some((method, left)), _) => {
+                    (format!("ejected by {method}, {} left", seconds(left)), Health::Bad)
+                }
+                (None, balance::State::Ready) if is_open => {
+                    ("connected, breaker open".into(), Health::Bad)
+                }
+                (None, balance::State::Ready) if recent.failures() >= 5.0 => {
+                    ("connected".into(), Health::Warn)
+                }
+                (None, balance::State::Ready) => ("connected".into(), Health::Good),
+                (None, balance::State::TransientFailure) => ("down".into(), Health::Bad),
+                (None, state) => (connection(state).into(), Health::Warn),
+            };
+            let ewma = seen.latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3);
+            Tile {
+                state,
+                health,
+                numbers: vec![
+                    ("failed".into(), recent.failures(), "%"),
+                    ("p50".into(), recent.p50, "ms"),
+                    ("p99".into(), recent.p99, "ms"),
+                    ("in flight".into(), seen.in_flight as f64, ""),
+                    ("peak EWMA".into(), ewma, "ms"),
+                    ("attempts".into(), seen.calls as f64, ""),
+                ],
+                spark: recent.per_second,
+                spark_of: "attempts/s".into(),
+                share: (all > 0.0).then(|| recent.per_second / all),
+                ..Tile::new("endpoint", self.name(&uri))
+            }
+        };
+        states.into_iter().map(tile).collect()
+    }
+
+    fn breaker(&self, circuit: &Circuit) -> Tile {
+        let state = circuit.state();
+        let next = circuit.next_probe_in().filter(|_| state == breaker::State::Open);
+        let rate = circuit.failure_rate().map(|rate| ("failed".into(), 100.0 * rate, "%"));
+        let rejected = ("rejected".into(), circuit.rejected() as f64, "");
+        Tile {
+            state: match next {
+                Some(left) => format!("{}, probe in {}", state_of(state), seconds(left)),
+                None => state_of(state).into(),
+            },
+            health: match state {
+                breaker::State::Closed => Health::Good,
+                breaker::State::HalfOpen => Health::Warn,
+                breaker::State::Open | breaker::State::Isolated => Health::Bad,
+            },
+            numbers: [rejected].into_iter().chain(rate).collect(),
+            ..Tile::new("breaker", self.name(circuit.name()))
+        }
+    }
+
+    fn budget(&self) -> Option<Tile> {
+        let retry = &self.layers.retry;
+        let (left, most) = retry.budget_tokens()?;
+        let share = if most > 0.0 { left / most } else { 0.0 };
+        let mut numbers = vec![("tokens".into(), left, ""), ("at most".into(), most, "")];
+        if let Some(most) = retry.throttle_max_tokens() {
+            numbers.push(("throttle".into(), retry.throttle_tokens(), ""));
+            numbers.push(("at most".into(), most, ""));
+        }
+        Some(Tile {
+            state: format!("{:.0} % left", 100.0 * share),
+            health: match share {
+                share if share < 0.1 => Health::Bad,
+                share if share < 0.5 => Health::Warn,
+                _ => Health::Good,
+            },
+            numbers,
+            gauge: Some(share),
+            ..Tile::new("client", "retry budget")
+        })
+    }
+
+    fn limits(&self) -> Tile {
+        let bulkhead = &self.layers.bulkhead;
+        Tile {
+            numbers: vec![
+                ("turned away".into(), bulkhead.shed() as f64, ""),
+                ("throttled".into(), self.layers.throttle.throttled() as f64, ""),
+            ],
+            spark: f64::from(bulkhead.in_progress()),
+            spark_of: "under way".into(),
+            ..Tile::new("client", "bulkhead and throttle")
+        }
+    }
+
+    fn fallback(&self) -> Tile {
+        let seen = self.layers.fallback.counters().snapshot();
+        let numbers = [
+            ("cached", seen.served_cached),
+            ("default", seen.served_default),
+            ("alternate", seen.served_alternate),
+            ("none", seen.none),
+        ];
+        Tile {
+            numbers: numbers.map(|(label, count)| (label.into(), count as f64, "")).into(),
+            ..Tile::new("client", "second answers")
+        }
+    }
+
+    /// Without scheme, and with names in place of addresses.
+    fn name(&self, uri: &str) -> String {
+        let bare = uri.strip_prefix("http://").unwrap_or(uri);
+        let (address, path) = bare.split_once('/').unwrap_or((bare, ""));
+        let named = self.names.iter().find(|(known, _)| known == address);
+        let name = named.map_or(address, |(_, name)| name);
+        if path.is_empty() { name.to_owned() } else { format!("{name} {path}") }
+    }
+}
+
+const fn state_of(state: breaker::State) -> &'static str {
+    match state {
+        breaker::State::Closed => "closed",
+        breaker::State::Open => "open",
+        breaker::State::HalfOpen => "half-open",
+        breaker::State::Isolated => "isolated",
+    }
+}
+
+const fn connection(state: balance::State) -> &'static str {
+    match state {
+        balance::State::Idle => "idle",
+        balance::State::Connecting => "connecting",
+        balance::State::Ready => "connected",
+        balance::State::TransientFailure => "down",
+    }
+}
+
+fn seconds(left: Duration) -> String {
+    format!("{:.1} s", left.as_secs_f64())
+}

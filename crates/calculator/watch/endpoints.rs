@@ -1,0 +1,100 @@
+//! What became of the attempts at each endpoint.
+
+use super::{
+    lock,
+    recent::{Recent, Summary},
+};
+use cinchona::core::{Gate, Target, Ticket, Unsent, Verdict};
+use http::Uri;
+use std::{
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// What became of the attempts at each endpoint; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints(Arc<Mutex<Vec<Seen>>>);
+
+/// An endpoint, for as long as its balancer knows it.
+#[derive(Debug)]
+struct Seen {
+    uri: Uri,
+    recent: Weak<Recent>,
+}
+
+/// A gate that looks on.
+#[derive(Debug)]
+struct Watched {
+    inner: Arc<dyn Gate>,
+    recent: Arc<Recent>,
+}
+
+// === impl Endpoints ===
+
+impl Endpoints {
+    /// The same gate, which counts the attempts that it lets through.
+    pub fn gate(&self, server: &Target, inner: Arc<dyn Gate>) -> Arc<dyn Gate> {
+        let recent = Arc::new(Recent::new(Instant::now()));
+        let mut all = lock(&self.0);
+        all.retain(|seen| seen.uri != server.uri && seen.recent.strong_count() > 0);
+        all.push(Seen { uri: server.uri.clone(), recent: Arc::downgrade(&recent) });
+        Arc::new(Watched { inner, recent })
+    }
+
+    /// What the latest attempts there came to.
+    pub(super) fn of(&self, uri: &Uri, now: Instant) -> Option<Summary> {
+        let all = lock(&self.0);
+        let seen = all.iter().find(|seen| seen.uri == *uri)?;
+        Some(seen.recent.upgrade()?.summary(now))
+    }
+}
+
+// === impl Watched ===
+
+impl Gate for Watched {
+    fn is_open_to(&self, path: &str, now: Instant) -> bool {
+        self.inner.is_open_to(path, now)
+    }
+
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
+        self.inner.enter(path, now)
+    }
+
+    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant) {
+        if let Some(verdict) = verdict {
+            let failed = !matches!(verdict, Verdict::Ok | Verdict::Refused(_));
+            self.recent.record(now, took, failed, 1);
+        }
+        self.inner.leave(ticket, verdict, took, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cinchona::breaker::{BreakerLayer, BreakerPolicy};
+
+    const PATH: &str = "/calculator.Calculator/Add";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watched_gate_decides_as_the_one_within_and_counts_what_it_hears() {
+        let breaker = BreakerLayer::new(BreakerPolicy::default());
+        let (endpoints, target) =
+            (Endpoints::default(), Target::from(Uri::from_static("http://a")));
+        let gate = endpoints.gate(&target, breaker.endpoint("a"));
+        let now = Instant::now();
+        let left = |verdict| {
+            let ticket = gate.enter(PATH, now).unwrap();
+            gate.leave(ticket, verdict, Duration::from_millis(7), now);
+        };
+        left(Some(Verdict::Ok));
+        left(None);
+        (0..3).for_each(|_| left(Some(Verdict::Deadline)));
+        assert!(!gate.is_open_to(PATH, now) && gate.enter(PATH, now).is_err());
+        let seen = endpoints.of(&target.uri, now).unwrap();
+        assert_eq!((seen.calls, seen.failed), (4, 3), "who gave up says nothing");
+        drop(gate);
+        assert_eq!(endpoints.of(&target.uri, now), None, "it is gone");
+    }
+}
