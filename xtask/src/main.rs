@@ -20,8 +20,8 @@ Tasks:
   demo [args..]       run the calculator demo (`demo --virtual` is the short one)
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
-  bench [name]        run the benchmarks, or one: happy_path, balance, dedup, redis, throughput,
-                      peers (beside other crates, which it downloads)
+  bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
+                      throughput, peers (beside other crates, which it downloads)
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this

@@ -1,82 +1,101 @@
-//! A histogram of fixed buckets: recording takes two atomic additions.
+//! A histogram of fixed buckets, in the shard of one thread: recording takes two additions.
 
-use crate::names::Instrument;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::shard::{Count, Writer};
 
+/// `N` is the number of buckets: one for each bound, and one for what is above them all.
 #[derive(Debug)]
-pub(crate) struct Histogram {
-    bounds: &'static [u64],
-    /// One for each bound, and one for what is above them all.
-    buckets: Box<[AtomicU64]>,
-    sum: AtomicU64,
+pub(crate) struct Histogram<const N: usize> {
+    buckets: [Count; N],
+    sum: Count,
 }
 
-/// What a histogram held when it was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What histograms held when they were looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// How many were at most as large as each bound, and how many there are.
-    pub(crate) cumulative: Vec<u64>,
+    /// How many were in each bucket.
+    buckets: Vec<u64>,
     pub(crate) sum: u64,
 }
 
 // === impl Histogram ===
 
-impl Histogram {
-    pub(crate) fn new(of: &Instrument) -> Self {
-        let buckets = (0..=of.bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self { bounds: of.bounds, buckets, sum: AtomicU64::new(0) }
+impl<const N: usize> Histogram<N> {
+    /// Adds `grains` to the first bucket of `of` that is not below it: bounds are inclusive.
+    #[inline]
+    pub(crate) fn record(&self, of: &[u64], grains: u64, writer: Writer) {
+        debug_assert_eq!(of.len() + 1, N, "a bucket for each bound, and one more");
+        let is_below = |bound: &u64| *bound < grains;
+        let at = if N > 16 {
+            of.partition_point(is_below)
+        } else {
+            // Most messages are small, and most calls take few retries.
+            of.iter().take_while(|bound| is_below(bound)).count()
+        };
+        if let Some(bucket) = self.buckets.get(at) {
+            bucket.add(1, writer);
+        }
+        self.sum.add(grains, writer);
     }
+}
 
-    /// Adds `grains` to the first bucket that is not below it: bounds are inclusive.
-    pub(crate) fn record(&self, grains: u64) {
-        let at = self.bounds.partition_point(|bound| *bound < grains);
-        self.buckets[at].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(grains, Ordering::Relaxed);
-    }
-
-    /// The count is that of the buckets, so the two agree while others record.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut count = 0;
-        let cumulative = self.buckets.iter().map(|bucket| {
-            count += bucket.load(Ordering::Relaxed);
-            count
-        });
-        Snapshot { cumulative: cumulative.collect(), sum: self.sum.load(Ordering::Relaxed) }
+impl<const N: usize> Default for Histogram<N> {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| Count::default()), sum: Count::default() }
     }
 }
 
 // === impl Snapshot ===
 
 impl Snapshot {
+    /// Adds what another thread has recorded.
+    pub(crate) fn add<const N: usize>(&mut self, histogram: &Histogram<N>) {
+        self.buckets.resize(N, 0);
+        for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
+            *sum += bucket.get();
+        }
+        self.sum = self.sum.wrapping_add(histogram.sum.get());
+    }
+
+    /// That of the buckets, so the two agree while others record.
     pub(crate) fn count(&self) -> u64 {
-        self.cumulative.last().copied().unwrap_or(0)
+        self.buckets.iter().sum()
+    }
+
+    /// How many were at most as large as each bound, and how many there are.
+    pub(crate) fn cumulative(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().scan(0, |below, bucket| {
+            *below += bucket;
+            Some(*below)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::CALL_RETRIES;
+    use crate::{names::FEW, shard::Sharded};
     use proptest::prelude::*;
+
+    fn recorded(values: &[u64]) -> Snapshot {
+        let sharded = Sharded::<Histogram<6>>::default();
+        let (histogram, writer) = sharded.own();
+        values.iter().for_each(|value| histogram.record(FEW, *value, writer));
+        let mut snapshot = Snapshot::default();
+        snapshot.add(histogram);
+        snapshot
+    }
 
     #[test]
     fn a_bound_belongs_to_the_bucket_that_it_ends() {
-        let histogram = Histogram::new(&CALL_RETRIES);
-        for value in [0, 1, 2, 5, 6, 1000] {
-            histogram.record(value);
-        }
-        let snapshot = histogram.snapshot();
-        assert_eq!(snapshot.cumulative, [2, 3, 3, 3, 4, 6]);
+        let snapshot = recorded(&[0, 1, 2, 5, 6, 1000]);
+        assert_eq!(snapshot.cumulative().collect::<Vec<_>>(), [2, 3, 3, 3, 4, 6]);
         assert_eq!((snapshot.count(), snapshot.sum), (6, 1014));
     }
 
     proptest! {
         #[test]
         fn every_value_is_in_all_buckets_from_its_own_on(value in 0..10_u64) {
-            let histogram = Histogram::new(&CALL_RETRIES);
-            histogram.record(value);
-            let found = histogram.snapshot().cumulative;
-            for (bound, count) in CALL_RETRIES.bounds.iter().zip(found) {
+            for (bound, count) in FEW.iter().zip(recorded(&[value]).cumulative()) {
                 prop_assert_eq!(count, u64::from(value <= *bound));
             }
         }

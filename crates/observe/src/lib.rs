@@ -9,12 +9,12 @@
 //! # Rule
 //!
 //! ```text
-//! client: CallSpan → CallMetrics → deadline → retry
-//!         → AttemptSpan → AttemptMetrics → attempt timeout → Channel
-//! server: ServerSpan → ServerMetrics → all else → the service
+//! client: CallLayer → deadline → retry → AttemptLayer → attempt timeout → Channel
+//! server: ServerLayer → all else → the service
 //! ```
 //!
-//! * Each layer holds its handles: a call takes one look-up by its path, and adds to atomics.
+//! * What is noted of a call lies in a box that its thread keeps for the next, with the handles of
+//!   the method that was called last; each thread counts for itself.
 //! * How a call ended is what its trailers say; dropped before them, it is `CANCELLED`.
 //! * Numbers of other crates are registered as closures, and asked for when somebody looks
 //!   ([`Metrics::gauge`], [`Metrics::gauges`]): this crate knows none of them.
@@ -24,7 +24,7 @@
 //!
 //! ```
 //! use cinchona_core::Methods;
-//! use cinchona_observe::{AttemptMetricsLayer, CallMetricsLayer, Metrics};
+//! use cinchona_observe::{AttemptLayer, CallLayer, Metrics};
 //! use tonic::{Status, body::Body};
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
@@ -34,8 +34,8 @@
 //! });
 //! let metrics = Metrics::new(Methods::unknown());
 //! // Between the two there would be retries.
-//! let attempts = AttemptMetricsLayer::new(&metrics, "dns:///calculator").layer(down);
-//! let client = CallMetricsLayer::new(&metrics, "dns:///calculator").layer(attempts);
+//! let attempts = AttemptLayer::new(&metrics, "dns:///calculator").layer(down);
+//! let client = CallLayer::new(&metrics, "dns:///calculator").layer(attempts);
 //!
 //! let mut request = http::Request::new(Body::empty());
 //! *request.uri_mut() = http::Uri::from_static("http://server/calculator.Calculator/Add");
@@ -55,10 +55,11 @@
 //!
 //! # What it costs
 //!
-//! No allocation on the happy path, spans without a subscriber included (`src/tests/cost.rs`), but
-//! two for a request that is streamed, to count its bytes. In time, some 0.25 µs for each layer of
-//! metrics, of which 40 ns are two looks at the clock, and 50 ns for each layer of spans that
-//! nobody wants.
+//! On the happy path, spans included that no subscriber wants: some 0.22 µs and no allocation for
+//! [`CallLayer`] and [`AttemptLayer`] together, 0.16 µs and none for [`ServerLayer`]. Of these,
+//! 40 ns each are two looks at the clock, and 50 to 70 ns what passing a call through any layers
+//! takes. A request whose length is not known in advance is counted while it is read, for one
+//! allocation and 40 ns more (`cargo xtask bench observe`, `src/tests/cost.rs`).
 //!
 //! # What it does not do
 //!
@@ -72,21 +73,20 @@
 
 mod histogram;
 mod layers;
-mod meters;
 mod metrics;
 mod names;
+mod note;
 mod observed;
 mod render;
 mod series;
+mod shard;
 mod size;
 mod spans;
 mod tally;
 mod trace;
+mod watch;
 
-pub use layers::{
-    AttemptMetricsLayer, AttemptSpanLayer, CallMetricsLayer, CallSpanLayer, ServerMetricsLayer,
-    ServerSpanLayer,
-};
+pub use layers::{AttemptLayer, CallLayer, ServerLayer};
 pub use metrics::{Metrics, Samples};
 pub use observed::{Observed, ResponseBody, ResponseFuture};
 pub use trace::TraceContext;

@@ -1,9 +1,6 @@
 //! The registry: what is counted, by whom, and for whom.
 
-use crate::{
-    names,
-    series::{Calls, Table, Transfers},
-};
+use crate::{names, series::Table};
 use cinchona_core::{Invalid, Methods, Safety};
 use std::{
     fmt,
@@ -53,7 +50,7 @@ pub(crate) struct Registry {
     known: Arc<Known>,
     /// By target.
     clients: Mutex<Vec<Arc<Client>>>,
-    server: OnceLock<Arc<Table<Transfers>>>,
+    server: OnceLock<Arc<Table>>,
     others: Mutex<Vec<Source>>,
 }
 
@@ -61,8 +58,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) target: Box<str>,
-    pub(crate) calls: Table<Calls>,
-    pub(crate) attempts: Table<Transfers>,
+    pub(crate) methods: Arc<Table>,
 }
 
 /// Which methods are known by name.
@@ -205,23 +201,18 @@ impl Metrics {
         crate::render::render(&self.0)
     }
 
-    pub(crate) fn client(&self, target: &str) -> Arc<Client> {
+    pub(crate) fn client(&self, target: &str) -> Arc<Table> {
         let mut clients = lock(&self.0.clients);
         if let Some(found) = clients.iter().find(|client| &*client.target == target) {
-            return found.clone();
+            return found.methods.clone();
         }
-        let client = Arc::new(Client {
-            target: target.into(),
-            calls: Table::new(&self.0.known, Calls::new),
-            attempts: Table::new(&self.0.known, Transfers::of_attempts),
-        });
-        clients.push(client.clone());
-        client
+        let methods = Arc::new(Table::new(&self.0.known));
+        clients.push(Arc::new(Client { target: target.into(), methods: methods.clone() }));
+        methods
     }
 
-    pub(crate) fn server(&self) -> Arc<Table<Transfers>> {
-        let new = || Arc::new(Table::new(&self.0.known, Transfers::of_server));
-        self.0.server.get_or_init(new).clone()
+    pub(crate) fn server(&self) -> Arc<Table> {
+        self.0.server.get_or_init(|| Arc::new(Table::new(&self.0.known))).clone()
     }
 }
 
@@ -249,7 +240,7 @@ impl Registry {
         lock(&self.clients).clone()
     }
 
-    pub(crate) fn served(&self) -> Option<&Table<Transfers>> {
+    pub(crate) fn served(&self) -> Option<&Table> {
         self.server.get().map(|table| &**table)
     }
 

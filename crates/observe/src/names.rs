@@ -93,10 +93,10 @@ pub(crate) const SIZE: &[u64] = &[
 ];
 
 /// A96: the buckets of retries and hedges.
-const FEW: &[u64] = &[1, 2, 3, 4, 5];
+pub(crate) const FEW: &[u64] = &[1, 2, 3, 4, 5];
 
 /// A96: the buckets of transparent retries.
-const SOME: &[u64] = &[1, 2, 3, 4, 5, 10];
+pub(crate) const SOME: &[u64] = &[1, 2, 3, 4, 5, 10];
 
 pub(crate) const CALL_DURATION: Instrument = Instrument {
     name: "grpc.client.call.duration",

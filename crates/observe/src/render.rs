@@ -1,17 +1,16 @@
 //! Prometheus's text format, version 0.0.4.
 
 use crate::{
-    histogram::Histogram,
+    histogram::{Histogram, Snapshot},
     metrics::{Registry, Samples},
     names::{self, Instrument},
-    series::{ATTEMPT, SERVER, Table, TransferNames, Transfers},
+    series::{CODES, Method, Table},
 };
 use cinchona_core::code;
 use std::{
     borrow::Cow,
     collections::BTreeMap,
     fmt::{self, Write},
-    sync::atomic::Ordering,
 };
 use tonic::Code;
 
@@ -33,28 +32,41 @@ struct Labels<'a> {
     status: Option<Code>,
 }
 
+/// By which names transfers are known.
+struct TransferNames {
+    started: Instrument,
+    duration: Instrument,
+    sent: Instrument,
+    received: Instrument,
+}
+
+const ATTEMPT: TransferNames = TransferNames {
+    started: names::ATTEMPT_STARTED,
+    duration: names::ATTEMPT_DURATION,
+    sent: names::ATTEMPT_SENT,
+    received: names::ATTEMPT_RCVD,
+};
+
+const SERVER: TransferNames = TransferNames {
+    started: names::SERVER_STARTED,
+    duration: names::SERVER_DURATION,
+    sent: names::SERVER_SENT,
+    received: names::SERVER_RCVD,
+};
+
 pub(crate) fn render(registry: &Registry) -> String {
     let mut page = Page::default();
     for client in registry.clients() {
-        let target = Some(&*client.target);
-        for (method, calls) in client.calls.all() {
-            let labels = Labels { method: &method, target, status: None };
-            for (code, duration) in calls.duration.iter() {
-                page.histogram(&names::CALL_DURATION, labels.ended(code), duration);
-            }
-            for (instrument, histogram) in [
-                (&names::CALL_RETRIES, &calls.retries),
-                (&names::CALL_TRANSPARENT_RETRIES, &calls.transparent_retries),
-                (&names::CALL_HEDGES, &calls.hedges),
-                (&names::CALL_RETRY_DELAY, &calls.retry_delay),
-            ] {
-                page.histogram(instrument, labels, histogram);
-            }
+        for method in client.methods.all() {
+            let target = Some(&*client.target);
+            let labels = Labels { method: method.label(), target, status: None };
+            page.calls(labels, &method);
+            page.transfers(&ATTEMPT, labels, &method);
         }
-        page.transfers(&ATTEMPT, target, &client.attempts);
     }
-    if let Some(served) = registry.served() {
-        page.transfers(&SERVER, None, served);
+    for method in registry.served().map(Table::all).unwrap_or_default() {
+        let labels = Labels { method: method.label(), target: None, status: None };
+        page.transfers(&SERVER, labels, &method);
     }
     for source in registry.others() {
         let mut samples = Samples::default();
@@ -62,6 +74,13 @@ pub(crate) fn render(registry: &Registry) -> String {
         page.others(source.prometheus(), source.is_counter, &samples);
     }
     page.text()
+}
+
+/// What all threads have recorded.
+fn sum<'a, const N: usize>(all: impl Iterator<Item = &'a Histogram<N>>) -> Snapshot {
+    let mut sum = Snapshot::default();
+    all.for_each(|histogram| sum.add(histogram));
+    sum
 }
 
 // === impl Page ===
@@ -75,29 +94,43 @@ impl Page {
         (name, &mut family.lines)
     }
 
-    fn transfers(&mut self, names: &TransferNames, target: Option<&str>, of: &Table<Transfers>) {
-        for (method, transfers) in of.all() {
-            let labels = Labels { method: &method, target, status: None };
-            let started = transfers.started.load(Ordering::Relaxed);
-            let (name, lines) = self.family(&names.started);
-            line(lines, format_args!("{name}{{{labels}}} {started}"));
-            for (code, transfer) in transfers.ended.iter() {
-                let labels = labels.ended(code);
-                self.histogram(&names.duration, labels, &transfer.duration);
-                self.histogram(&names.sent, labels, &transfer.sent);
-                self.histogram(&names.received, labels, &transfer.received);
-            }
+    fn calls(&mut self, labels: Labels<'_>, of: &Method) {
+        for code in CODES {
+            let ended = of.threads().filter_map(|counted| counted.calls.find(code));
+            self.histogram(&names::CALL_DURATION, labels.ended(code), &sum(ended));
+        }
+        let repeated = || of.threads().filter_map(|counted| counted.repeated.get());
+        for (instrument, found) in [
+            (&names::CALL_RETRIES, sum(repeated().map(|of| &of.retries))),
+            (&names::CALL_TRANSPARENT_RETRIES, sum(repeated().map(|of| &of.transparent_retries))),
+            (&names::CALL_HEDGES, sum(repeated().map(|of| &of.hedges))),
+            (&names::CALL_RETRY_DELAY, sum(repeated().map(|of| &of.delay))),
+        ] {
+            self.histogram(instrument, labels, &found);
+        }
+    }
+
+    fn transfers(&mut self, names: &TransferNames, labels: Labels<'_>, of: &Method) {
+        let transfers = || of.threads().map(|counted| &counted.transfers);
+        let started: u64 = transfers().map(|of| of.started.get()).sum();
+        let (name, lines) = self.family(&names.started);
+        line(lines, format_args!("{name}{{{labels}}} {started}"));
+        for code in CODES {
+            let ended = || transfers().filter_map(|of| of.ended.find(code));
+            let labels = labels.ended(code);
+            self.histogram(&names.duration, labels, &sum(ended().map(|of| &of.duration)));
+            self.histogram(&names.sent, labels, &sum(ended().map(|of| &of.sent)));
+            self.histogram(&names.received, labels, &sum(ended().map(|of| &of.received)));
         }
     }
 
     /// A histogram in which nothing was recorded is left out.
-    fn histogram(&mut self, of: &Instrument, labels: Labels<'_>, histogram: &Histogram) {
-        let found = histogram.snapshot();
+    fn histogram(&mut self, of: &Instrument, labels: Labels<'_>, found: &Snapshot) {
         if found.count() == 0 {
             return;
         }
         let (name, lines) = self.family(of);
-        for (bound, below) in of.bounds.iter().zip(&found.cumulative) {
+        for (bound, below) in of.bounds.iter().zip(found.cumulative()) {
             let bound = of.unit.of(*bound);
             line(lines, format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {below}"));
         }

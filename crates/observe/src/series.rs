@@ -3,130 +3,176 @@
 use crate::{
     histogram::Histogram,
     metrics::Known,
-    names::{self, Instrument},
+    names,
+    shard::{Count, Sharded, Writer},
 };
 use cinchona_core::Live;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 use tonic::Code;
 
-/// The calls of a method, as the application sees them.
+/// A method of a client or of a server, and what each thread has counted of it.
 #[derive(Debug)]
-pub(crate) struct Calls {
-    pub(crate) duration: PerStatus<Histogram>,
-    pub(crate) retries: Histogram,
-    pub(crate) transparent_retries: Histogram,
-    pub(crate) hedges: Histogram,
-    pub(crate) retry_delay: Histogram,
+pub(crate) struct Method {
+    /// `None` for all that have no name.
+    path: Option<Box<str>>,
+    table: u64,
+    threads: Sharded<Counted>,
 }
 
-/// The attempts at a method, or the calls of it that a server got.
-#[derive(Debug)]
+/// What one thread has counted of a method.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    /// A client's calls.
+    pub(crate) calls: PerStatus<Latency>,
+    pub(crate) repeated: OnceLock<Box<Repeated>>,
+    /// A client's attempts, or the calls that a server got.
+    pub(crate) transfers: Transfers,
+}
+
+/// The calls that took more than one attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Repeated {
+    pub(crate) retries: Histogram<6>,
+    pub(crate) transparent_retries: Histogram<7>,
+    pub(crate) hedges: Histogram<6>,
+    pub(crate) delay: Latency,
+}
+
+/// What was sent one way and answered the other.
+#[derive(Debug, Default)]
 pub(crate) struct Transfers {
-    pub(crate) started: AtomicU64,
+    pub(crate) started: Count,
     pub(crate) ended: PerStatus<Transfer>,
-    names: &'static TransferNames,
 }
 
 /// Those that ended with one status.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Transfer {
-    pub(crate) duration: Histogram,
-    pub(crate) sent: Histogram,
-    pub(crate) received: Histogram,
-}
-
-/// By which names they are known.
-#[derive(Debug)]
-pub(crate) struct TransferNames {
-    pub(crate) started: Instrument,
-    pub(crate) duration: Instrument,
-    pub(crate) sent: Instrument,
-    pub(crate) received: Instrument,
+    pub(crate) duration: Latency,
+    pub(crate) sent: Size,
+    pub(crate) received: Size,
 }
 
 /// A value for each status code, made when it is first needed.
 #[derive(Debug)]
 pub(crate) struct PerStatus<T>([OnceLock<Box<T>>; 17]);
 
-/// The series of each method; of what nobody has registered, those of `other` (gRFC A66).
+/// The methods of a client or of a server; what nobody has registered is `other` (gRFC A66).
 #[derive(Debug)]
-pub(crate) struct Table<T> {
+pub(crate) struct Table {
+    id: u64,
     /// In order; a few, so that a search takes less than a hash.
-    methods: Live<Vec<(Box<str>, Arc<T>)>>,
-    other: OnceLock<Arc<T>>,
+    methods: Live<Vec<Arc<Method>>>,
+    other: OnceLock<Arc<Method>>,
     known: Arc<Known>,
     /// Held while a method is added.
     adding: Mutex<()>,
-    new: fn() -> T,
 }
 
-pub(crate) const ATTEMPT: TransferNames = TransferNames {
-    started: names::ATTEMPT_STARTED,
-    duration: names::ATTEMPT_DURATION,
-    sent: names::ATTEMPT_SENT,
-    received: names::ATTEMPT_RCVD,
+/// Of [`names::LATENCY`].
+pub(crate) type Latency = Histogram<42>;
+
+/// Of [`names::SIZE`].
+pub(crate) type Size = Histogram<15>;
+
+/// All status codes.
+pub(crate) const CODES: [Code; 17] = {
+    let (mut codes, mut at) = ([Code::Ok; 17], 0);
+    while at < codes.len() {
+        codes[at] = Code::from_i32(at as i32);
+        at += 1;
+    }
+    codes
 };
 
-pub(crate) const SERVER: TransferNames = TransferNames {
-    started: names::SERVER_STARTED,
-    duration: names::SERVER_DURATION,
-    sent: names::SERVER_SENT,
-    received: names::SERVER_RCVD,
-};
+// === impl Method ===
 
-// === impl Calls ===
-
-impl Calls {
-    pub(crate) fn new() -> Self {
-        Self {
-            duration: PerStatus::default(),
-            retries: Histogram::new(&names::CALL_RETRIES),
-            transparent_retries: Histogram::new(&names::CALL_TRANSPARENT_RETRIES),
-            hedges: Histogram::new(&names::CALL_HEDGES),
-            retry_delay: Histogram::new(&names::CALL_RETRY_DELAY),
-        }
+impl Method {
+    fn new(path: Option<&str>, table: u64) -> Arc<Self> {
+        let path = path.map(Into::into);
+        Arc::new(Self { path, table, threads: Sharded::default() })
     }
 
-    pub(crate) fn duration(&self, code: Code) -> &Histogram {
-        self.duration.get(code, || Histogram::new(&names::CALL_DURATION))
+    /// Whether this is what `table` has for `path`.
+    #[inline]
+    pub(crate) fn is(&self, table: &Table, path: &str) -> bool {
+        self.table == table.id && self.path.as_deref() == Some(path)
+    }
+
+    /// As labels have it.
+    pub(crate) fn label(&self) -> &str {
+        let path = self.path.as_deref().unwrap_or("other");
+        path.strip_prefix('/').unwrap_or(path)
+    }
+
+    /// What this thread counts.
+    #[inline]
+    pub(crate) fn own(&self) -> (&Counted, Writer) {
+        self.threads.own()
+    }
+
+    /// What each thread has counted.
+    pub(crate) fn threads(&self) -> impl Iterator<Item = &Counted> + Clone {
+        self.threads.iter()
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// A call of a client has ended with `code`.
+    #[inline]
+    pub(crate) fn ended(&self, code: Code, nanos: u64, writer: Writer) {
+        self.calls.get(code).record(names::LATENCY, nanos, writer);
+    }
+}
+
+// === impl Repeated ===
+
+impl Repeated {
+    /// A call took so many attempts of each kind; zero is not reported (gRFC A96).
+    pub(crate) fn ended(&self, [retries, transparent, hedges]: [u32; 3], writer: Writer) {
+        if retries > 0 {
+            self.retries.record(names::FEW, retries.into(), writer);
+        }
+        if transparent > 0 {
+            self.transparent_retries.record(names::SOME, transparent.into(), writer);
+        }
+        if hedges > 0 {
+            self.hedges.record(names::FEW, hedges.into(), writer);
+        }
     }
 }
 
 // === impl Transfers ===
 
 impl Transfers {
-    pub(crate) fn of_attempts() -> Self {
-        Self::of(&ATTEMPT)
-    }
-
-    pub(crate) fn of_server() -> Self {
-        Self::of(&SERVER)
-    }
-
-    fn of(names: &'static TransferNames) -> Self {
-        Self { started: AtomicU64::new(0), ended: PerStatus::default(), names }
-    }
-
-    pub(crate) fn ended(&self, code: Code) -> &Transfer {
-        self.ended.get(code, || Transfer {
-            duration: Histogram::new(&self.names.duration),
-            sent: Histogram::new(&self.names.sent),
-            received: Histogram::new(&self.names.received),
-        })
+    /// One has ended with `code`, after so many bytes of messages.
+    #[inline]
+    pub(crate) fn ended(&self, code: Code, nanos: u64, [sent, rcvd]: [u64; 2], writer: Writer) {
+        let of = self.ended.get(code);
+        of.duration.record(names::LATENCY, nanos, writer);
+        of.sent.record(names::SIZE, sent, writer);
+        of.received.record(names::SIZE, rcvd, writer);
     }
 }
 
 // === impl PerStatus ===
 
-impl<T> PerStatus<T> {
-    fn get(&self, code: Code, new: impl FnOnce() -> T) -> &T {
-        self.0[code as usize].get_or_init(|| Box::new(new()))
+impl<T: Default> PerStatus<T> {
+    #[inline]
+    fn get(&self, code: Code) -> &T {
+        self.0[code as usize].get_or_init(Box::default)
     }
+}
 
-    /// Those that there are.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Code, &T)> {
-        let coded = (0..).map(Code::from_i32).zip(&self.0);
-        coded.filter_map(|(code, value)| Some((code, &**value.get()?)))
+impl<T> PerStatus<T> {
+    /// If there is any.
+    pub(crate) fn find(&self, code: Code) -> Option<&T> {
+        self.0[code as usize].get().map(|value| &**value)
     }
 }
 
@@ -138,57 +184,55 @@ impl<T> Default for PerStatus<T> {
 
 // === impl Table ===
 
-impl<T> Table<T> {
-    pub(crate) fn new(known: &Arc<Known>, new: fn() -> T) -> Self {
+impl Table {
+    pub(crate) fn new(known: &Arc<Known>) -> Self {
+        static TABLES: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: TABLES.fetch_add(1, Ordering::Relaxed),
             methods: Live::new(Vec::new()),
             other: OnceLock::new(),
             known: known.clone(),
             adding: Mutex::default(),
-            new,
         }
     }
 
-    /// The series of the method at `path`, if it `is_known` to the caller or was registered; one
-    /// look-up once there are any.
-    pub(crate) fn get(&self, path: &str, is_known: impl FnOnce() -> bool) -> Arc<T> {
+    /// The method at `path`, if it `is_known` to the caller or was registered; one look-up once
+    /// there are any.
+    pub(crate) fn get(&self, path: &str, is_known: impl FnOnce() -> bool) -> Arc<Method> {
         let methods = self.methods.get();
         if let Ok(at) = find(&methods, path) {
-            return methods[at].1.clone();
+            return methods[at].clone();
         }
         drop(methods);
         if is_known() || self.known.contains(path) {
             self.add(path)
         } else {
-            self.other.get_or_init(|| Arc::new((self.new)())).clone()
+            self.other.get_or_init(|| Method::new(None, self.id)).clone()
         }
     }
 
-    fn add(&self, path: &str) -> Arc<T> {
+    fn add(&self, path: &str) -> Arc<Method> {
         let _alone = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let mut methods = Vec::clone(&self.methods.get());
         match find(&methods, path) {
-            Ok(at) => methods[at].1.clone(),
+            Ok(at) => methods[at].clone(),
             Err(at) => {
-                let added = Arc::new((self.new)());
-                methods.insert(at, (path.into(), added.clone()));
+                let added = Method::new(Some(path), self.id);
+                methods.insert(at, added.clone());
                 self.methods.set(methods);
                 added
             }
         }
     }
 
-    /// The label of each method, and its series, in order.
-    pub(crate) fn all(&self) -> Vec<(String, Arc<T>)> {
-        let label = |path: &str| path.strip_prefix('/').unwrap_or(path).to_owned();
-        let methods = self.methods.get();
-        let mut all: Vec<_> =
-            methods.iter().map(|(path, own)| (label(path), own.clone())).collect();
-        all.extend(self.other.get().map(|other| ("other".to_owned(), other.clone())));
+    /// All methods, in order.
+    pub(crate) fn all(&self) -> Vec<Arc<Method>> {
+        let mut all = Vec::clone(&self.methods.get());
+        all.extend(self.other.get().cloned());
         all
     }
 }
 
-fn find<T>(methods: &[(Box<str>, Arc<T>)], path: &str) -> Result<usize, usize> {
-    methods.binary_search_by(|(own, _)| (**own).cmp(path))
+fn find(methods: &[Arc<Method>], path: &str) -> Result<usize, usize> {
+    methods.binary_search_by(|method| method.path.as_deref().cmp(&Some(path)))
 }

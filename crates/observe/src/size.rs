@@ -28,12 +28,12 @@ pub(crate) struct Sizer {
 }
 
 /// The size of a request's messages.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// Its body is complete.
-    Whole(u64),
-    /// It is counted while it is read.
-    Counting(Arc<AtomicU64>),
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// Where its body is complete.
+    whole: Option<u64>,
+    /// What is counted while it is read; kept for the next, once the body is gone.
+    counted: Arc<AtomicU64>,
 }
 
 /// A request body that is passed on as it is, and counted.
@@ -83,22 +83,26 @@ impl Sizer {
 impl Request {
     /// Watches the body of `request`. One whose length is known, as that of a unary call in a stack
     /// that repeats calls, is taken to be one message, and is left as it is.
-    pub(crate) fn of(request: &mut http::Request<Body>) -> Self {
-        if let Some(length) = request.body().size_hint().exact() {
-            return Self::Whole(length.saturating_sub(u64::from(PREFIX)));
+    #[inline]
+    pub(crate) fn watch(&mut self, request: &mut http::Request<Body>) {
+        let length = request.body().size_hint().exact();
+        self.whole = length.map(|length| length.saturating_sub(u64::from(PREFIX)));
+        if length.is_none() {
+            self.count(request.body_mut());
         }
-        let total = Arc::<AtomicU64>::default();
-        let inner = std::mem::take(request.body_mut());
-        let counted = Counted { inner, sizer: Sizer::default(), total: total.clone() };
-        *request.body_mut() = Body::new(counted);
-        Self::Counting(total)
+    }
+
+    fn count(&mut self, body: &mut Body) {
+        match Arc::get_mut(&mut self.counted) {
+            Some(total) => *total.get_mut() = 0,
+            None => self.counted = Arc::default(),
+        }
+        let (inner, total) = (std::mem::take(body), self.counted.clone());
+        *body = Body::new(Counted { inner, sizer: Sizer::default(), total });
     }
 
     pub(crate) fn total(&self) -> u64 {
-        match self {
-            Self::Whole(total) => *total,
-            Self::Counting(total) => total.load(Ordering::Relaxed),
-        }
+        self.whole.unwrap_or_else(|| self.counted.load(Ordering::Relaxed))
     }
 }
 

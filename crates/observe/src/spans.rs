@@ -1,21 +1,22 @@
-//! What the tracing layers note of one call.
+//! The spans of calls, attempts and served calls.
 
 use crate::{
-    tally::{Book, Kind, Tally},
-    trace::TraceContext,
+    note::Role,
+    tally::{Kind, Place},
+    trace::{Serving, TraceContext},
+    watch::{Ending, Watcher},
 };
-use cinchona_core::{Rng, Verdict, status};
+use cinchona_core::{Rng, status};
 use http::{Extensions, HeaderMap, HeaderName};
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tonic::{Code, body::Body};
 use tracing::{Level, Span, field::Empty};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How a layer makes spans; shared by all that it was applied to.
+/// How a layer makes spans.
 #[derive(Clone)]
 pub(crate) struct Tracer {
-    pub(crate) role: Role,
     pub(crate) rng: Rng,
     pub(crate) story: Option<Arc<Story>>,
 }
@@ -24,31 +25,21 @@ pub(crate) struct Tracer {
 pub(crate) type Story =
     dyn Fn(Result<&Extensions, &(dyn Error + 'static)>) -> Option<String> + Send + Sync;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Call,
-    Attempt,
-    Server,
-}
-
 /// The span of a call or an attempt.
 #[derive(Debug)]
 pub(crate) struct Traced {
     span: Span,
-    tracer: Arc<Tracer>,
-    tally: Tally,
+    watcher: Arc<Watcher>,
     /// What calls of a handler continue.
     served: Option<Arc<TraceContext>>,
     has_story: bool,
 }
 
-/// How a call or an attempt has ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Ending<'a> {
-    /// By what its response says.
-    Verdict(Verdict),
-    Failed(Verdict, &'a (dyn Error + 'static)),
-    Dropped,
+/// While it lasts, what happens in this thread belongs to a span.
+#[derive(Debug)]
+pub(crate) struct Entered<'a> {
+    _serving: Option<Serving>,
+    _span: tracing::span::Entered<'a>,
 }
 
 /// What of a request goes into a span.
@@ -59,84 +50,91 @@ struct Named<'a> {
     address: Option<&'a str>,
 }
 
+/// Whether somebody wants spans.
+#[inline]
+fn is_enabled() -> bool {
+    tracing::span_enabled!(target: "cinchona_observe", Level::INFO)
+}
+
 // === impl Tracer ===
 
 impl Tracer {
-    pub(crate) fn new(role: Role) -> Self {
-        Self { role, rng: Rng::from_os(), story: None }
+    pub(crate) fn new() -> Self {
+        Self { rng: Rng::from_os(), story: None }
     }
 
-    /// Whether there may be a span, or a trace to be passed on.
-    pub(crate) fn is_interested(&self) -> bool {
-        let is_enabled = tracing::span_enabled!(target: "cinchona_observe", Level::INFO);
-        is_enabled
-            || match self.role {
-                Role::Call => TraceContext::is_served(),
-                Role::Attempt => false,
-                Role::Server => true,
-            }
-    }
-
-    /// The span of a call that is about to be made, and its place in a trace; nothing where nobody
-    /// is interested.
-    pub(crate) fn begin(self: &Arc<Self>, request: &mut http::Request<Body>) -> Option<Traced> {
-        let is_enabled = tracing::span_enabled!(target: "cinchona_observe", Level::INFO);
-        match self.role {
-            Role::Server => self.serve(request, is_enabled),
-            Role::Call | Role::Attempt if is_enabled => Some(self.send(request)),
-            Role::Call => {
-                pass_on(request.headers_mut());
-                None
-            }
-            Role::Attempt => None,
-        }
-    }
-
-    fn send(self: &Arc<Self>, request: &mut http::Request<Body>) -> Traced {
-        let parent = TraceContext::of(request.headers());
-        let parent = parent.or_else(TraceContext::current);
-        let own = match &parent {
-            Some(parent) => parent.child(&self.rng),
-            None => TraceContext::root(&self.rng),
-        };
-        let span = match self.role {
-            Role::Attempt => attempt(request, &own),
-            _ => call(request, &own),
-        };
-        own.stamp(request.headers_mut());
-        self.traced(span, None)
-    }
-
-    fn serve(
-        self: &Arc<Self>,
+    /// The span of a call, and its place in a trace; nothing where nobody is interested.
+    #[inline]
+    pub(crate) fn call(
+        watcher: &Arc<Watcher>,
         request: &mut http::Request<Body>,
-        is_enabled: bool,
+    ) -> Option<Traced> {
+        if is_enabled() {
+            let (parent, own) = watcher.tracer.place(request.headers());
+            let span = call(request, &own, parent.as_ref());
+            own.stamp(request.headers_mut());
+            return Some(Traced::new(watcher, span, None));
+        }
+        if TraceContext::is_served() {
+            pass_on(request.headers_mut());
+        }
+        None
+    }
+
+    /// The span of an attempt, and its place among those of its call.
+    #[inline]
+    pub(crate) fn attempt(
+        watcher: &Arc<Watcher>,
+        request: &mut http::Request<Body>,
+        among: Option<Place>,
+    ) -> Option<Traced> {
+        if !is_enabled() {
+            return None;
+        }
+        let (parent, own) = watcher.tracer.place(request.headers());
+        let span = attempt(request, &own, parent.as_ref(), among);
+        own.stamp(request.headers_mut());
+        Some(Traced::new(watcher, span, None))
+    }
+
+    /// The span of a call that is served; without one, its place in the caller's trace, if it has
+    /// any.
+    #[inline]
+    pub(crate) fn serve(
+        watcher: &Arc<Watcher>,
+        request: &mut http::Request<Body>,
     ) -> Option<Traced> {
         let parent = TraceContext::of(request.headers());
-        let (span, own) = match (parent, is_enabled) {
+        let (span, own) = match (parent, is_enabled()) {
             (None, false) => return None,
             (Some(parent), false) => (Span::none(), parent),
             (parent, true) => {
-                let own = match &parent {
-                    Some(parent) => parent.child(&self.rng),
-                    None => TraceContext::root(&self.rng),
-                };
+                let own = watcher.tracer.within(parent.as_ref());
                 (served(request, &own, parent.as_ref()), own)
             }
         };
         request.extensions_mut().insert(own.clone());
-        Some(self.traced(span, Some(Arc::new(own))))
+        Some(Traced::new(watcher, span, Some(Arc::new(own))))
     }
 
-    fn traced(self: &Arc<Self>, span: Span, served: Option<Arc<TraceContext>>) -> Traced {
-        let (tracer, tally) = (self.clone(), Tally::default());
-        Traced { span, tracer, tally, served, has_story: false }
+    /// The place of a call that is made with these headers, by this task, and that above it.
+    fn place(&self, headers: &HeaderMap) -> (Option<TraceContext>, TraceContext) {
+        let parent = TraceContext::of(headers).or_else(TraceContext::current);
+        let own = self.within(parent.as_ref());
+        (parent, own)
+    }
+
+    fn within(&self, parent: Option<&TraceContext>) -> TraceContext {
+        match parent {
+            Some(parent) => parent.child(&self.rng),
+            None => TraceContext::root(&self.rng),
+        }
     }
 }
 
 impl fmt::Debug for Tracer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracer").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Tracer").finish_non_exhaustive()
     }
 }
 
@@ -149,7 +147,7 @@ fn pass_on(headers: &mut HeaderMap) {
     }
 }
 
-fn call(request: &http::Request<Body>, own: &TraceContext) -> Span {
+fn call(request: &http::Request<Body>, own: &TraceContext, parent: Option<&TraceContext>) -> Span {
     let Named { service, method, id, address } = Named::of(request);
     tracing::info_span!(
         target: "cinchona_observe",
@@ -165,16 +163,21 @@ fn call(request: &http::Request<Body>, own: &TraceContext) -> Span {
         request_id = id,
         trace_id = own.trace_id(),
         span_id = own.span_id(),
+        parent_id = parent.map(TraceContext::span_id),
         attempts = Empty,
         verdict = Empty,
         stopped = Empty,
     )
 }
 
-fn attempt(request: &http::Request<Body>, own: &TraceContext) -> Span {
+fn attempt(
+    request: &http::Request<Body>,
+    own: &TraceContext,
+    parent: Option<&TraceContext>,
+    place: Option<Place>,
+) -> Span {
     let Named { service, method, id, address } = Named::of(request);
     let previous = status::previous_attempts(request.headers());
-    let (_, place) = Book::Spans.begins(previous);
     let number = place.map_or(previous + 1, |place| place.number);
     let kind = place.map(|place| place.kind);
     tracing::info_span!(
@@ -191,6 +194,7 @@ fn attempt(request: &http::Request<Body>, own: &TraceContext) -> Span {
         request_id = id,
         trace_id = own.trace_id(),
         span_id = own.span_id(),
+        parent_id = parent.map(TraceContext::span_id),
         attempt = number,
         kind = kind.map(Kind::name),
         "previous-rpc-attempts" = previous,
@@ -226,20 +230,6 @@ fn served(
     )
 }
 
-// === impl Ending ===
-
-impl Ending<'_> {
-    /// Whether the request may have left this client.
-    pub(crate) const fn has_left(&self) -> bool {
-        use cinchona_core::Stage::{Unconnected, Unsent};
-        let verdict = match self {
-            Self::Verdict(verdict) | Self::Failed(verdict, _) => verdict,
-            Self::Dropped => return true,
-        };
-        !matches!(verdict, Verdict::NotProcessed(Unconnected | Unsent))
-    }
-}
-
 // === impl Named ===
 
 impl<'a> Named<'a> {
@@ -256,17 +246,15 @@ impl<'a> Named<'a> {
 // === impl Traced ===
 
 impl Traced {
-    /// Time has gone by since the last poll.
-    pub(crate) const fn wake(&mut self) {
-        self.tally.wake();
+    fn new(watcher: &Arc<Watcher>, span: Span, served: Option<Arc<TraceContext>>) -> Self {
+        Self { span, watcher: watcher.clone(), served, has_story: false }
     }
 
-    pub(crate) fn within<T>(&mut self, poll: impl FnOnce() -> T) -> T {
-        let Self { span, tracer, tally, served, .. } = self;
-        match (tracer.role, served) {
-            (Role::Call, _) => tally.within(Book::Spans, || span.in_scope(poll)),
-            (_, Some(served)) => served.within(|| span.in_scope(poll)),
-            _ => span.in_scope(poll),
+    /// What happens until the end of the scope belongs to the span.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        Entered {
+            _serving: self.served.as_ref().map(TraceContext::enter),
+            _span: self.span.enter(),
         }
     }
 
@@ -276,7 +264,7 @@ impl Traced {
     }
 
     fn tell(&mut self, outcome: Result<&Extensions, &(dyn Error + 'static)>) {
-        if let Some(story) = &self.tracer.story
+        if let Some(story) = &self.watcher.tracer.story
             && !self.span.is_disabled()
             && !self.has_story
             && let Some(told) = story(outcome)
@@ -286,10 +274,14 @@ impl Traced {
         }
     }
 
-    pub(crate) fn end(mut self, code: Code, how: &Ending<'_>) {
-        if self.tracer.role == Role::Attempt {
-            Book::Spans.ends();
-        }
+    /// It has ended with `code`: a call after so many `attempts`.
+    pub(crate) fn end(
+        mut self,
+        code: Code,
+        how: &Ending<'_>,
+        attempts: Option<u32>,
+        took: Duration,
+    ) {
         if self.span.is_disabled() {
             return;
         }
@@ -306,8 +298,26 @@ impl Traced {
             }
             Ending::Dropped => self.span.record("verdict", "dropped before its end"),
         };
-        if self.tracer.role == Role::Call {
-            self.span.record("attempts", self.tally.attempts());
+        if let Some(attempts) = attempts {
+            self.span.record("attempts", attempts);
         }
+        if self.watcher.role == Role::Served {
+            self.span.in_scope(|| report(code, took));
+        }
+    }
+}
+
+/// Says in a line what became of a call that was served.
+fn report(code: Code, took: Duration) {
+    let status = cinchona_core::code::name(code);
+    match code {
+        // What OpenTelemetry calls errors of a server.
+        Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => tracing::error!(target: "cinchona_observe", status, ?took, "failed"),
+        _ => tracing::debug!(target: "cinchona_observe", status, ?took, "ended"),
     }
 }

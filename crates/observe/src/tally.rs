@@ -4,11 +4,11 @@
 //! around the attempts finds it there. So nothing is allocated, and the request stays as it is.
 //! What begins at once begins at one time, and ends likewise, so the clock is looked at once.
 
-use std::{cell::Cell, thread::LocalKey, time::Duration};
+use std::{cell::Cell, time::Duration};
 use tokio::time::Instant;
 
 /// What is known of a call's attempts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Tally {
     attempts: u32,
     active: u32,
@@ -18,8 +18,6 @@ pub(crate) struct Tally {
     overlapped: bool,
     idle_since: Option<Instant>,
     delay: Duration,
-    /// What the clock showed last in the poll under way, if somebody has looked.
-    now: Option<Instant>,
 }
 
 /// An attempt among those of its call.
@@ -41,70 +39,92 @@ pub(crate) enum Kind {
     Transparent,
 }
 
-/// Who counts: metrics and spans may watch the same call, each in layers of their own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Book {
-    Metrics,
-    Spans,
-}
-
-/// Where a tally is lent, in turn.
-type Desk = LocalKey<Cell<Option<Tally>>>;
-
 thread_local! {
-    static METRICS: Cell<Option<Tally>> = const { Cell::new(None) };
-    static SPANS: Cell<Option<Tally>> = const { Cell::new(None) };
+    /// Where the tally of the call that is being polled lies.
+    static DESK: Cell<Option<Box<Tally>>> = const { Cell::new(None) };
+
+    /// What the clock has shown in the poll under way, in which only layers have worked since.
+    static SEEN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Takes back what was lent, whatever happens: a poll may panic.
-struct Lent {
-    desk: &'static Desk,
-    before: Option<Tally>,
+/// A tally that lies on the desk; it is taken back whatever happens, as a poll may panic.
+#[derive(Debug)]
+pub(crate) struct Lent<'a> {
+    from: &'a mut Option<Box<Tally>>,
+    before: Option<Box<Tally>>,
 }
 
-// === impl Book ===
+/// A poll begins: time has gone by since the last.
+#[inline]
+pub(crate) fn wake() {
+    SEEN.set(None);
+}
 
-impl Book {
-    /// An attempt begins in this task, after `previous` others by its own account; when, and its
-    /// place, which is `None` where no layer watches the call.
-    pub(crate) fn begins(self, previous: u32) -> (Instant, Option<Place>) {
-        let begun = self.change(|tally| {
-            let now = tally.look();
-            (now, Some(tally.begins(previous, now)))
-        });
-        begun.unwrap_or_else(|| (Instant::now(), None))
-    }
+/// The time, by one look in a poll.
+#[inline]
+pub(crate) fn look() -> Instant {
+    SEEN.get().unwrap_or_else(look_again)
+}
 
-    /// An attempt in this task has ended; when.
-    pub(crate) fn ends(self) -> Instant {
-        let now = Instant::now();
-        self.change(|tally| {
-            tally.now = Some(now);
-            tally.ends(now);
-        });
-        now
-    }
+#[inline]
+fn look_again() -> Instant {
+    let now = Instant::now();
+    SEEN.set(Some(now));
+    now
+}
 
-    const fn desk(self) -> &'static Desk {
-        match self {
-            Self::Metrics => &METRICS,
-            Self::Spans => &SPANS,
-        }
-    }
+/// What the clock has shown in this poll, if somebody has looked.
+#[inline]
+pub(crate) fn seen() -> Option<Instant> {
+    SEEN.get()
+}
 
-    fn change<T>(self, change: impl FnOnce(&mut Tally) -> T) -> Option<T> {
-        let mut tally = self.desk().get()?;
-        let result = change(&mut tally);
-        self.desk().set(Some(tally));
-        Some(result)
-    }
+/// An attempt begins in this task, after `previous` others by its own account; when, and its place,
+/// which is `None` where no layer watches the call.
+#[inline]
+pub(crate) fn begins(previous: impl FnOnce() -> u32) -> (Instant, Option<Place>) {
+    let begun = change(|tally| {
+        let now = look();
+        // The first has none: nobody has to read it.
+        let previous = if tally.attempts == 0 { 0 } else { previous() };
+        (now, tally.begins(previous, now))
+    });
+    begun.map_or_else(|| (Instant::now(), None), |(now, place)| (now, Some(place)))
+}
+
+/// An attempt in this task has ended; when.
+#[inline]
+pub(crate) fn ends() -> Instant {
+    let now = look_again();
+    change(|tally| tally.ends(now));
+    now
+}
+
+#[inline]
+fn change<T>(change: impl FnOnce(&mut Tally) -> T) -> Option<T> {
+    // A thread that is ending polls nothing any more.
+    let mut tally = DESK.try_with(Cell::take).ok()??;
+    let result = change(&mut tally);
+    DESK.set(Some(tally));
+    Some(result)
 }
 
 // === impl Lent ===
 
-impl Drop for Lent {
+impl<'a> Lent<'a> {
+    /// Counts in what is lent the attempts that begin and end in this thread, until it is taken
+    /// back.
+    #[inline]
+    pub(crate) fn new(from: &'a mut Option<Box<Tally>>) -> Self {
+        let before = DESK.replace(from.take());
+        Self { from, before }
+    }
+}
+
+impl Drop for Lent<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.desk.set(self.before);
+        *self.from = DESK.replace(self.before.take());
     }
 }
 
@@ -125,31 +145,6 @@ impl Kind {
 // === impl Tally ===
 
 impl Tally {
-    /// One of a call that begins `now`.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { now: Some(now), ..Self::default() }
-    }
-
-    /// Runs `poll`, and counts here the attempts that begin and end in it.
-    pub(crate) fn within<T>(&mut self, book: Book, poll: impl FnOnce() -> T) -> T {
-        let desk = book.desk();
-        let lent = Lent { desk, before: desk.replace(Some(*self)) };
-        let result = poll();
-        *self = desk.get().unwrap_or(*self);
-        drop(lent);
-        result
-    }
-
-    /// Time has gone by since the last poll.
-    pub(crate) const fn wake(&mut self) {
-        self.now = None;
-    }
-
-    /// The time: what was last seen in the poll under way, in which only layers have worked since.
-    pub(crate) fn look(&mut self) -> Instant {
-        *self.now.get_or_insert_with(Instant::now)
-    }
-
     fn begins(&mut self, previous: u32, now: Instant) -> Place {
         let kind = if self.attempts == 0 {
             Kind::Original
@@ -242,36 +237,41 @@ mod tests {
 
     #[test]
     fn a_call_within_a_call_has_a_tally_of_its_own() {
-        let (mut outer, mut inner) = (Tally::default(), Tally::default());
-        let (mine, others) = (Book::Metrics, Book::Spans);
-        outer.within(mine, || {
-            mine.begins(0);
-            inner.within(mine, || (mine.begins(0), mine.begins(1)));
-            assert_eq!(others.begins(0).1, None, "they do not watch");
-        });
-        assert_eq!((outer.attempts, inner.attempts), (1, 2));
-        assert_eq!(mine.begins(0).1, None, "nobody watches");
+        let (mut outer, mut inner) = (Some(Box::default()), Some(Box::default()));
+        let lent = Lent::new(&mut outer);
+        begins(|| 0);
+        let lent_within = Lent::new(&mut inner);
+        _ = (begins(|| 0), begins(|| 1));
+        drop(lent_within);
+        drop(lent);
+        let attempts = |tally: Option<Box<Tally>>| tally.unwrap().attempts;
+        assert_eq!((attempts(outer), attempts(inner)), (1, 2));
+        assert_eq!(begins(|| 0).1, None, "nobody watches");
     }
 
     #[test]
     fn a_poll_that_panics_leaves_no_tally_behind() {
         let polled = std::panic::catch_unwind(|| {
-            Tally::default().within(Book::Metrics, || panic!("by the handler"));
+            let mut tally = Some(Box::default());
+            let _lent = Lent::new(&mut tally);
+            panic!("by the handler");
         });
         assert!(polled.is_err());
-        assert_eq!(Book::Metrics.begins(0).1, None);
+        assert_eq!(begins(|| 0).1, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_and_its_attempt_that_begin_or_end_at_once_share_a_look_at_the_clock() {
-        let began = Instant::now();
-        let mut tally = Tally::new(began);
+        wake();
+        let (began, mut tally) = (look(), Some(Box::default()));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(tally.within(Book::Metrics, || Book::Metrics.begins(0).0), began);
-        tally.wake();
-        let ended = tally.within(Book::Metrics, || Book::Metrics.ends());
+        let lent = Lent::new(&mut tally);
+        assert_eq!(begins(|| 0).0, began);
+        wake();
+        let ended = ends();
+        drop(lent);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(ended, began + Duration::from_secs(1));
-        assert_eq!(tally.look(), ended);
+        assert_eq!(look(), ended);
     }
 }

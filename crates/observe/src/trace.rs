@@ -3,10 +3,10 @@
 use cinchona_core::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
-use std::{fmt, sync::Arc};
+use std::{cell::RefCell, fmt, sync::Arc};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Which trace a call belongs to, and which span of it is the one at hand ([W3C Trace Context]).
 ///
@@ -35,8 +35,15 @@ pub struct TraceContext {
     state: Vec<HeaderValue>,
 }
 
-tokio::task_local! {
-    static SERVED: Arc<TraceContext>;
+thread_local! {
+    /// That of the call which is being served, while its task is polled.
+    static SERVED: RefCell<Option<Arc<TraceContext>>> = const { RefCell::new(None) };
+}
+
+/// While it lasts, this thread serves a call of a known trace.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    before: Option<Arc<TraceContext>>,
 }
 
 // === impl TraceContext ===
@@ -44,23 +51,23 @@ tokio::task_local! {
 impl TraceContext {
     /// What `headers` say; `None` when `traceparent` is missing, malformed, or there twice.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(TRACEPARENT).iter();
+        let mut values = headers.get_all(&TRACEPARENT).iter();
         let (trace, span, sampled) = match (values.next(), values.next()) {
             (Some(value), None) => parse(value.as_bytes())?,
             _ => return None,
         };
-        let state = headers.get_all(TRACESTATE).iter().cloned().collect();
+        let state = headers.get_all(&TRACESTATE).iter().cloned().collect();
         Some(Self { trace, span, sampled, state })
     }
 
     /// That of the call which this task is serving, if it is.
     pub fn current() -> Option<Self> {
-        SERVED.try_with(|served| Self::clone(served)).ok()
+        SERVED.with_borrow(|served| served.as_deref().cloned())
     }
 
     /// Whether this task is serving a call of a known trace.
     pub(crate) fn is_served() -> bool {
-        SERVED.try_with(|_| ()).is_ok()
+        SERVED.with_borrow(Option::is_some)
     }
 
     /// A new trace.
@@ -79,16 +86,16 @@ impl TraceContext {
     /// Writes it to `headers`.
     pub fn stamp(&self, headers: &mut HeaderMap) {
         let Ok(parent) = HeaderValue::try_from(self.to_string()) else { return };
-        headers.insert(TRACEPARENT, parent);
-        headers.remove(TRACESTATE);
+        headers.insert(&TRACEPARENT, parent);
+        headers.remove(&TRACESTATE);
         for state in &self.state {
-            headers.append(TRACESTATE, state.clone());
+            headers.append(&TRACESTATE, state.clone());
         }
     }
 
-    /// Runs `poll` as serving a call of this trace.
-    pub(crate) fn within<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
-        SERVED.sync_scope(self.clone(), poll)
+    /// This thread serves a call of this trace, until the end of the scope.
+    pub(crate) fn enter(self: &Arc<Self>) -> Serving {
+        Serving { before: SERVED.replace(Some(self.clone())) }
     }
 
     /// 32 hexadecimal digits.
@@ -104,6 +111,14 @@ impl TraceContext {
     /// Whether the one who began the trace records it.
     pub const fn is_sampled(&self) -> bool {
         self.sampled
+    }
+}
+
+// === impl Serving ===
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVED.set(self.before.take());
     }
 }
 
@@ -148,7 +163,7 @@ mod tests {
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
     fn of(text: &str) -> Option<TraceContext> {
-        TraceContext::of(&HeaderMap::from_iter([(TRACEPARENT, text.parse().unwrap())]))
+        TraceContext::of(&HeaderMap::from_iter([(TRACEPARENT.clone(), text.parse().unwrap())]))
     }
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -179,8 +194,8 @@ mod tests {
     #[test]
     fn two_parents_are_none() {
         let mut headers = HeaderMap::new();
-        headers.append(TRACEPARENT, GOOD.parse().unwrap());
-        headers.append(TRACEPARENT, GOOD.parse().unwrap());
+        headers.append(&TRACEPARENT, GOOD.parse().unwrap());
+        headers.append(&TRACEPARENT, GOOD.parse().unwrap());
         assert_eq!(TraceContext::of(&headers), None);
     }
 
@@ -189,7 +204,7 @@ mod tests {
         fn no_value_makes_parsing_panic(bytes in prop::collection::vec(any::<u8>(), 0..70)) {
             _ = parse(&bytes);
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                _ = TraceContext::of(&HeaderMap::from_iter([(TRACEPARENT, value)]));
+                _ = TraceContext::of(&HeaderMap::from_iter([(TRACEPARENT.clone(), value)]));
             }
         }
 
@@ -208,11 +223,11 @@ mod tests {
         fn what_is_written_is_read_back(seed in any::<u64>()) {
             let rng = Rng::seeded(seed);
             let mut headers = HeaderMap::new();
-            headers.append(TRACESTATE, HeaderValue::from_static("a=1"));
-            headers.append(TRACESTATE, HeaderValue::from_static("b=2"));
+            headers.append(&TRACESTATE, HeaderValue::from_static("a=1"));
+            headers.append(&TRACESTATE, HeaderValue::from_static("b=2"));
             let root = TraceContext::root(&rng);
             root.stamp(&mut headers);
-            prop_assert!(!headers.contains_key(TRACESTATE), "it was of another trace");
+            prop_assert!(!headers.contains_key(&TRACESTATE), "it was of another trace");
             prop_assert_eq!(TraceContext::of(&headers), Some(root.clone()));
             prop_assert_eq!(root.child(&rng).trace, root.trace);
         }

@@ -2,7 +2,7 @@
 
 use super::{PATH, TARGET, call, metrics, request};
 use crate::{
-    AttemptMetricsLayer, CallMetricsLayer, Metrics, ServerMetricsLayer,
+    AttemptLayer, CallLayer, Metrics, ServerLayer,
     names::{self, Unit},
 };
 use cinchona_core::Methods;
@@ -38,14 +38,14 @@ const SERVER_ENDED: [&str; 2] = ["grpc.method", "grpc.status"];
 async fn full() -> Metrics {
     let metrics = Metrics::new(Methods::unknown()).with_unlisted(|path| path == PATH);
     let server = ScriptedServer::new([Answer::Ok(encode(&"seven".to_owned()))]);
-    let server = ServerMetricsLayer::new(&metrics).layer(server);
-    let client = AttemptMetricsLayer::new(&metrics, TARGET).layer(server);
-    call(CallMetricsLayer::new(&metrics, TARGET).layer(client), request()).await.unwrap();
-    let calls = metrics.client(TARGET).calls.get(PATH, || true);
-    for histogram in [&calls.retries, &calls.transparent_retries, &calls.hedges] {
-        histogram.record(2);
-    }
-    calls.retry_delay.record(1_500_000_000);
+    let server = ServerLayer::new(&metrics).layer(server);
+    let client = AttemptLayer::new(&metrics, TARGET).layer(server);
+    call(CallLayer::new(&metrics, TARGET).layer(client), request()).await.unwrap();
+    let method = metrics.client(TARGET).get(PATH, || true);
+    let (counted, writer) = method.own();
+    let repeated = counted.repeated.get_or_init(Box::default);
+    repeated.ended([2, 2, 2], writer);
+    repeated.delay.record(names::LATENCY, 1_500_000_000, writer);
     metrics
 }
 
@@ -171,7 +171,7 @@ async fn the_values_of_labels_are_escaped() {
     let metrics = metrics();
     let target = "a\"b\\c\nd,e=f}";
     let server = ScriptedServer::new([Answer::Hang]);
-    drop(CallMetricsLayer::new(&metrics, target).layer(server).call_once());
+    drop(CallLayer::new(&metrics, target).layer(server).call_once());
     metrics.gauge("x", &[("y", "\n\"\\")], || 1.0).unwrap();
     let text = metrics.render();
     assert!(text.contains(r#"grpc_target="a\"b\\c\nd,e=f}""#), "{text}");

@@ -1,10 +1,7 @@
 //! What every layer owes to those around it.
 
 use super::{TARGET, metrics};
-use crate::{
-    AttemptMetricsLayer, AttemptSpanLayer, CallMetricsLayer, CallSpanLayer, Observed,
-    ServerMetricsLayer, ServerSpanLayer,
-};
+use crate::{AttemptLayer, CallLayer, Observed, ServerLayer};
 use std::convert::Infallible;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tonic::{Status, body::Body, server::NamedService};
@@ -15,12 +12,9 @@ use tower_test::mock;
 fn layered<S: Clone>(inner: &S) -> Vec<Observed<S>> {
     let metrics = metrics();
     vec![
-        CallMetricsLayer::new(&metrics, TARGET).layer(inner.clone()),
-        AttemptMetricsLayer::new(&metrics, TARGET).layer(inner.clone()),
-        ServerMetricsLayer::new(&metrics).layer(inner.clone()),
-        CallSpanLayer::new().layer(inner.clone()),
-        AttemptSpanLayer::new().layer(inner.clone()),
-        ServerSpanLayer::new().layer(inner.clone()),
+        CallLayer::new(&metrics, TARGET).layer(inner.clone()),
+        AttemptLayer::new(&metrics, TARGET).layer(inner.clone()),
+        ServerLayer::new(&metrics).layer(inner.clone()),
     ]
 }
 

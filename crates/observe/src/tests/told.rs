@@ -1,7 +1,7 @@
 //! What spans say of a call, and how a trace crosses from client to server.
 
-use super::{PATH, call, request};
-use crate::{AttemptSpanLayer, CallSpanLayer, ServerSpanLayer, TraceContext};
+use super::{PATH, TARGET, call, metrics, request};
+use crate::{AttemptLayer, CallLayer, ServerLayer, TraceContext};
 use cinchona_core::{BoxError, Methods, Rng, error::find_cause};
 use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
@@ -115,8 +115,8 @@ fn retries() -> RetryLayer {
     RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1))
 }
 
-fn story() -> CallSpanLayer {
-    CallSpanLayer::new().with_rng(Rng::seeded(7)).with_story(|outcome| {
+fn story() -> CallLayer {
+    CallLayer::new(&metrics(), TARGET).with_rng(Rng::seeded(7)).with_story(|outcome| {
         let ledger = match outcome {
             Ok(extensions) => extensions.get::<Ledger>(),
             Err(error) => find_cause::<Ledger>(error),
@@ -125,8 +125,8 @@ fn story() -> CallSpanLayer {
     })
 }
 
-fn attempts() -> AttemptSpanLayer {
-    AttemptSpanLayer::new().with_rng(Rng::seeded(8))
+fn attempts() -> AttemptLayer {
+    AttemptLayer::new(&metrics(), TARGET).with_rng(Rng::seeded(8))
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,12 +212,12 @@ fn relay(
     Response = http::Response<impl http_body::Body<Data = bytes::Bytes> + use<>>,
     Error = BoxError,
 > + Clone {
-    ServerSpanLayer::new().with_rng(Rng::seeded(9)).layer(service_fn(
+    ServerLayer::new(&metrics()).with_rng(Rng::seeded(9)).layer(service_fn(
         move |request: http::Request<Body>| {
             let seen_now = request.extensions().get::<TraceContext>().cloned();
             seen.lock().unwrap().extend(seen_now);
-            let attempts = AttemptSpanLayer::new().with_rng(Rng::seeded(10));
-            let client = CallSpanLayer::new().layer(attempts.layer(next.clone()));
+            let attempts = AttemptLayer::new(&metrics(), TARGET).with_rng(Rng::seeded(10));
+            let client = CallLayer::new(&metrics(), TARGET).layer(attempts.layer(next.clone()));
             async move {
                 let request = http::Request::post(PATH).body(Body::empty())?;
                 call(client, request).await?;

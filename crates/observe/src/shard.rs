@@ -1,0 +1,153 @@
+//! Numbers that many threads count, each in a shard of its own: who alone writes a number needs no
+//! locked instruction for it, and two that write to one cache line wait for each other.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// How many threads at a time have a shard each; all others share one more.
+const OWN: usize = u64::BITS as usize;
+const COUNT: usize = OWN + 1;
+
+/// A bit for each shard that has a thread.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static SLOT: Slot = Slot::take();
+}
+
+/// Which shard a thread writes to, as long as it lives.
+struct Slot(usize);
+
+/// A value for each thread, made when the thread first needs it.
+#[derive(Debug)]
+pub(crate) struct Sharded<T>([OnceLock<Box<Lines<T>>>; COUNT]);
+
+/// Whole cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lines<T>(T);
+
+/// A number that only grows, and that one thread writes, or all do.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+/// Whether this thread is the only one that writes to a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writer {
+    is_alone: bool,
+}
+
+// === impl Slot ===
+
+impl Slot {
+    fn take() -> Self {
+        let mut taken = TAKEN.load(Ordering::Relaxed);
+        loop {
+            let free = taken.trailing_ones() as usize;
+            if free == OWN {
+                return Self(OWN);
+            }
+            // Acquires what the thread before has written there.
+            let (with, order) = (taken | 1 << free, Ordering::Acquire);
+            match TAKEN.compare_exchange_weak(taken, with, order, Ordering::Relaxed) {
+                Ok(_) => return Self(free),
+                Err(others) => taken = others,
+            }
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.0 < OWN {
+            TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
+        }
+    }
+}
+
+// === impl Sharded ===
+
+impl<T: Default> Sharded<T> {
+    /// This thread's.
+    #[inline]
+    pub(crate) fn own(&self) -> (&T, Writer) {
+        // A thread that is ending has given its shard back.
+        let slot = SLOT.try_with(|slot| slot.0).unwrap_or(OWN);
+        (&self.0[slot].get_or_init(Box::default).0, Writer { is_alone: slot < OWN })
+    }
+
+    /// All that there are.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
+        self.0.iter().filter_map(|shard| Some(&shard.get()?.0))
+    }
+}
+
+impl<T> Default for Sharded<T> {
+    fn default() -> Self {
+        Self([const { OnceLock::new() }; COUNT])
+    }
+}
+
+// === impl Count ===
+
+impl Count {
+    #[inline]
+    pub(crate) fn add(&self, more: u64, writer: Writer) {
+        if writer.is_alone {
+            let sum = self.0.load(Ordering::Relaxed).wrapping_add(more);
+            self.0.store(sum, Ordering::Relaxed);
+        } else {
+            self.0.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{sync::Barrier, thread};
+
+    fn sum(sharded: &Sharded<Count>) -> u64 {
+        sharded.iter().map(Count::get).sum()
+    }
+
+    #[test]
+    fn nothing_is_lost_however_many_threads_count_at_once() {
+        // More than have a shard of their own.
+        let (sharded, all) = (Sharded::<Count>::default(), Barrier::new(100));
+        thread::scope(|scope| {
+            for _ in 0..100 {
+                scope.spawn(|| {
+                    all.wait();
+                    for _ in 0..1_000 {
+                        let (count, writer) = sharded.own();
+                        count.add(1, writer);
+                    }
+                    all.wait();
+                });
+            }
+        });
+        assert_eq!(sum(&sharded), 100_000);
+    }
+
+    #[test]
+    fn threads_that_come_after_others_go_on_where_those_stopped() {
+        let sharded = Sharded::<Count>::default();
+        for _ in 0..200 {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (count, writer) = sharded.own();
+                    count.add(1, writer);
+                });
+            });
+        }
+        assert_eq!(sum(&sharded), 200);
+        assert!(sharded.iter().count() < COUNT, "shards are given back");
+    }
+}

@@ -1,0 +1,202 @@
+//! What is noted of one call, by the layer that sees it: numbers always, a span where it is wanted.
+
+use crate::{
+    note::{Note, Role, Scope},
+    series::Table,
+    spans::{Entered, Tracer},
+    tally,
+};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Stage, Verdict, status};
+use http::{HeaderMap, HeaderName, StatusCode};
+use http_body::Frame;
+use std::{any::Any, error::Error, sync::Arc};
+use tonic::{Code, Status, body::Body};
+
+/// What a layer notes of each call; shared by all that it was applied to.
+#[derive(Clone, Debug)]
+pub(crate) struct Watcher {
+    pub(crate) role: Role,
+    pub(crate) table: Arc<Table>,
+    pub(crate) tracer: Tracer,
+}
+
+/// What is noted of one call, until its end; dropped before that, it was cancelled.
+#[derive(Debug)]
+pub(crate) struct Watch(Option<Box<Note>>);
+
+/// How a call or an attempt has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending<'a> {
+    /// By what its response says.
+    Verdict(Verdict),
+    Failed(Verdict, &'a (dyn Error + 'static)),
+    Dropped,
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// A call is about to be made.
+    #[inline]
+    pub(crate) fn begin(self: &Arc<Self>, request: &mut http::Request<Body>) -> Watch {
+        let mut note = Note::take();
+        let place = note.begin(self.role, &self.table, request);
+        note.span = match self.role {
+            Role::Call => Tracer::call(self, request),
+            Role::Attempt => Tracer::attempt(self, request, place),
+            Role::Served => Tracer::serve(self, request),
+        };
+        Watch(Some(note))
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// The service below is about to be called, within the scope.
+    #[inline]
+    pub(crate) fn call(&mut self) -> Option<Scope<'_>> {
+        self.0.as_deref_mut()?.call()
+    }
+
+    /// It was called.
+    #[inline]
+    pub(crate) fn called(&mut self) {
+        if let Some(note) = &mut self.0 {
+            note.called();
+        }
+    }
+
+    /// The response is about to be polled, within the scope.
+    #[inline]
+    pub(crate) fn poll(&mut self) -> Option<Scope<'_>> {
+        self.0.as_deref_mut()?.poll()
+    }
+
+    /// The response's body is about to be polled, within the scope.
+    #[inline]
+    pub(crate) fn poll_body(&self) -> Option<Entered<'_>> {
+        self.0.as_deref()?.poll_body()
+    }
+
+    /// Whether nothing more is noted.
+    #[inline]
+    pub(crate) const fn is_off(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Leaves it to another.
+    #[inline]
+    pub(crate) const fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// The head of a response is there, and with it the end, where it is all there is.
+    #[inline]
+    pub(crate) fn head<B: http_body::Body>(&mut self, head: &http::Response<B>) {
+        if let Some(Note { span: Some(span), .. }) = self.0.as_deref_mut() {
+            span.head(head.extensions());
+        }
+        if let Some(code) = code(head.headers()) {
+            self.end(code, || Ending::Verdict(Verdict::of_head(head)));
+        } else if head.status() != StatusCode::OK {
+            let code = status::code_of_http(head.status());
+            self.end(code, || Ending::Verdict(Verdict::of_head(head)));
+        } else if head.body().is_end_stream() {
+            self.end_unsaid();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn frame<E: 'static>(&mut self, frame: Option<&Result<Frame<Bytes>, E>>) {
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    if let Some(note) = &mut self.0 {
+                        note.response.add(data);
+                    }
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    let code = code(trailers).unwrap_or(Code::Unknown);
+                    self.end(code, || Ending::Verdict(Verdict::of_trailers(trailers)));
+                }
+            }
+            Some(Err(error)) => self.failed(error),
+            None => self.end_unsaid(),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn failed(&mut self, error: &dyn Any) {
+        match as_error(error) {
+            Some(error) => {
+                let verdict = Verdict::of_error(error);
+                self.end(verdict.code(), || Ending::Failed(verdict, error));
+            }
+            None => self.end_unsaid(),
+        }
+    }
+
+    /// It has ended, and nothing says how.
+    fn end_unsaid(&mut self) {
+        self.end(Code::Unknown, || Ending::Verdict(Verdict::MaybeProcessed(Code::Unknown)));
+    }
+
+    /// It has ended with `code`; `how` is asked by who wants to know more.
+    #[inline]
+    fn end<'a>(&mut self, code: Code, how: impl Fn() -> Ending<'a>) {
+        let Some(mut note) = self.0.take() else { return };
+        // Only a request that failed has perhaps not left.
+        let took = note.end(code, || code == Code::Ok || how().has_left());
+        if let Some(span) = note.span.take() {
+            span.end(code, &how(), note.attempts(), took);
+        }
+        note.keep();
+    }
+}
+
+impl Drop for Watch {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            tally::wake();
+            self.end(Code::Cancelled, || Ending::Dropped);
+        }
+    }
+}
+
+/// As `status::code`, for the few headers that a response of gRPC's mostly has: to look at each
+/// takes less than a hash.
+#[inline]
+fn code(headers: &HeaderMap) -> Option<Code> {
+    static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+    let value = if headers.len() > 4 {
+        headers.get(&GRPC_STATUS)
+    } else {
+        headers.iter().find(|(name, _)| **name == GRPC_STATUS).map(|(_, value)| value)
+    };
+    value.map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+fn as_error(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
+    if let Some(boxed) = error.downcast_ref::<BoxError>() {
+        return Some(&**boxed);
+    }
+    if let Some(status) = error.downcast_ref::<Status>() {
+        return Some(status);
+    }
+    error.downcast_ref::<tonic::transport::Error>().map(|error| error as _)
+}
+
+// === impl Ending ===
+
+impl Ending<'_> {
+    /// Whether the request may have left this client.
+    const fn has_left(&self) -> bool {
+        let verdict = match self {
+            Self::Verdict(verdict) | Self::Failed(verdict, _) => verdict,
+            Self::Dropped => return true,
+        };
+        !matches!(verdict, Verdict::NotProcessed(Stage::Unconnected | Stage::Unsent))
+    }
+}
