@@ -3,6 +3,7 @@
 use crate::{
     DESCRIPTORS, methods,
     pb::{CounterResult, calculator_server::CalculatorServer, store_server::StoreServer},
+    rest::RestLayer,
     service::{Calculator, Values},
     state::State,
 };
@@ -24,17 +25,26 @@ use tonic::{
     body::Body,
     transport::server::{Connected, Server, TcpIncoming},
 };
+use tonic_reflection::server::{
+    self as reflection,
+    v1::{ServerReflection, ServerReflectionServer},
+};
 use tower::util::option_layer;
 use tower_http::{
-    catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer, trace::TraceLayer,
+    catch_panic::{CatchPanicLayer, ResponseForPanic},
+    set_header::SetResponseHeaderLayer,
+    trace::TraceLayer,
 };
 
 /// Makes a response of a panic's payload.
-pub type Panicked = fn(Box<dyn Any + Send>) -> http::Response<Body>;
+#[derive(Clone, Copy, Debug)]
+pub struct Panicked;
 
 /// The layers that a server can be run with.
 #[derive(Clone, Debug)]
 pub struct Layers<S> {
+    /// Whether the same calls can be made as JSON over HTTP.
+    pub rest: bool,
     /// What each caller may ask for.
     pub quota: RateLimitLayer,
     /// Turns away what is too much.
@@ -70,7 +80,7 @@ impl<S: Store + State> Layers<S> {
         let off = || Switch::new(Mode::Off);
         let quota = RateLimitLayer::default().with_switch(off());
         let shed = ShedLayer::default().with_switch(off());
-        Self { quota, shed, degraded: None, faults, rules: None, dedup, quorum: None }
+        Self { rest: false, quota, shed, degraded: None, faults, rules: None, dedup, quorum: None }
     }
 }
 
@@ -90,16 +100,12 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { quota, shed, degraded, faults, rules, dedup, quorum } = layers;
+    let Layers { rest, quota, shed, degraded, faults, rules, dedup, quorum } = layers;
     let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
     let control = rules.map(|(rules, token)| rules.control(token.as_deref()));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CalculatorServer<Calculator<S>>>().await;
     health.set_serving::<StoreServer<Values<S>>>().await;
-    let reflection_service = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
     let draining = async move {
         shutdown.await;
         // Whoever watches goes elsewhere while the calls that have begun are ended.
@@ -110,7 +116,10 @@ where
         // A client that has gone silently is noticed, and its calls are dropped.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        // Outermost: sees each call, and what came of it.
+        .accept_http1(rest)
+        // Around all: what comes as JSON is a gRPC call to every other layer.
+        .layer(RestLayer::new(rest))
+        // Sees each call, and what came of it.
         .layer(TraceLayer::new_for_grpc().make_span_with(span))
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
         .layer(catching_panics())
@@ -130,12 +139,19 @@ where
         .layer(option_layer(quorum))
         .add_service(health_service)
         .add_optional_service(control)
-        .add_service(reflection_service)
+        .add_service(reflection()?)
         .add_service(CalculatorServer::new(Calculator::new(state.clone())))
         .add_service(StoreServer::new(Values::new(state)))
         .serve_with_incoming_shutdown(incoming, draining)
         .await?;
     Ok(())
+}
+
+fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflection::Error> {
+    reflection::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
 }
 
 /// The client says in its lines what the server says in these.
@@ -157,12 +173,16 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpIncoming> {
 
 /// Answers `INTERNAL` where the service below panics.
 pub fn catching_panics() -> CatchPanicLayer<Panicked> {
-    CatchPanicLayer::custom(panicked)
+    CatchPanicLayer::custom(Panicked)
 }
 
-fn panicked(panic: Box<dyn Any + Send>) -> http::Response<Body> {
-    let said = panic.downcast_ref::<&str>().copied();
-    let said = said.or_else(|| panic.downcast_ref().map(String::as_str));
-    tracing::error!(panic = said, "the service panicked");
-    Status::internal("the service panicked").into_http()
+impl ResponseForPanic for Panicked {
+    type ResponseBody = Body;
+
+    fn response_for_panic(&mut self, panic: Box<dyn Any + Send>) -> http::Response<Body> {
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or_else(|| panic.downcast_ref().map(String::as_str));
+        tracing::error!(panic = said, "the service panicked");
+        Status::internal("the service panicked").into_http()
+    }
 }

@@ -13,6 +13,7 @@ mod page;
 mod programs;
 mod protected;
 mod python;
+mod rest;
 mod watched;
 
 use calculator::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The answer to a request, head and all.
-fn http(page: &str, request: &str, body: &str) -> String {
+pub(crate) fn http(page: &str, request: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(page).unwrap();
     let (length, close) = (body.len(), "connection: close");
     let head = format!("{request} HTTP/1.1\r\nhost: {page}\r\ncontent-length: {length}\r\n{close}");

@@ -84,6 +84,11 @@ struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     lease: Duration,
 
+    /// Answer the same calls as JSON over HTTP/1.1 and HTTP/2 too, at the same address: POST
+    /// /v1/add {"a": 10, "b": 5}.
+    #[arg(long)]
+    rest: bool,
+
     #[command(flatten)]
     injected: Injected,
 
@@ -184,6 +189,7 @@ async fn serve_over<S: Store + State>(
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
     let mut layers = protected(args, Layers::new(faults, dedup.clone()))?;
+    layers.rest = args.rest;
     layers.rules = args.injected.rules(args.page.is_wanted());
     let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;

@@ -1,0 +1,199 @@
+//! One request by REST, as a call on the stack.
+
+use super::problem::Problem;
+use crate::pb::{
+    AppendRequest, BinaryOperation, CounterRequest, DeleteRequest, Empty, IncrementRequest, Key,
+    SetValueRequest, WithdrawRequest,
+};
+use axum::{
+    Json, RequestPartsExt,
+    body::Body as HttpBody,
+    extract::{Path, Query, Request, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use bytes::Bytes;
+use cinchona::core::{BoxError, deadline::parse_timeout};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use prost::Message;
+use serde::{Serialize, de::DeserializeOwned};
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::{
+    Status,
+    body::Body,
+    client::{Grpc, GrpcService},
+    metadata::MetadataMap,
+};
+use tonic_prost::ProstCodec;
+
+/// A message, of which the path may have a field.
+pub(crate) trait InPath {
+    /// That field, if it is one of this message.
+    fn key(&mut self) -> Option<&mut String> {
+        None
+    }
+}
+
+/// The most bytes of a body: more than the longest text is, however it is escaped.
+const LIMIT: usize = 1 << 20;
+
+/// How long a body may take to arrive: until then it has met none of the stack's limits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The headers that are about one message of HTTP, beside those that begin with `accept`,
+/// `content-` and `grpc-`.
+const OF_HTTP: [&str; 11] = [
+    "cache-control",
+    "connection",
+    "date",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Requests by the methods of `filter`, each as a call of `rpc`.
+pub(super) fn call<S, Q, A>(filter: MethodFilter, rpc: &'static str) -> MethodRouter<S>
+where
+    S: GrpcService<Body> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    S::ResponseBody: http_body::Body<Data = Bytes> + Send + 'static,
+    <S::ResponseBody as http_body::Body>::Error: Into<BoxError> + Send,
+    Q: Message + InPath + DeserializeOwned + 'static,
+    A: Message + Serialize + Default + 'static,
+{
+    on(filter, async move |State(stack): State<S>, request: Request| {
+        let is_read = request.method().is_safe();
+        let call = message::<Q>(request).await?;
+        let mut stack = Grpc::new(stack);
+        stack.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        let (rpc, codec) = (PathAndQuery::from_static(rpc), ProstCodec::<Q, A>::default());
+        let (metadata, message, _) = stack.unary(call, rpc, codec).await?.into_parts();
+        let mut response = Json(message).into_response();
+        response.headers_mut().extend(as_headers(metadata));
+        if is_read {
+            // Nothing says how long it holds; without this a cache may guess.
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        Ok::<Response, Problem>(response)
+    })
+}
+
+/// The call that `request` stands for.
+async fn message<Q>(request: Request) -> Result<tonic::Request<Q>, Problem>
+where
+    Q: InPath + DeserializeOwned,
+{
+    let (mut parts, body) = request.into_parts();
+    let key: Result<Option<Path<String>>, PathRejection> = parts.extract().await;
+    let key = key.map_err(|rejected| Problem::invalid(rejected.body_text()))?;
+    let mut message: Q = if matches!(parts.method, Method::POST | Method::PUT) {
+        in_body(&parts, body).await?
+    } else {
+        let fields = Query::try_from_uri(&parts.uri);
+        fields.map_err(|rejected| Problem::invalid(rejected.body_text()))?.0
+    };
+    if let (Some(Path(key)), Some(field)) = (key, message.key()) {
+        if !field.is_empty() {
+            return Err(Problem::invalid("key: is in the path already"));
+        }
+        *field = key;
+    }
+    parse_timeout(&parts.headers).map_err(|invalid| Problem::invalid(invalid.to_string()))?;
+    Ok(tonic::Request::from_parts(as_metadata(parts.headers), parts.extensions, message))
+}
+
+/// The message in the body.
+async fn in_body<Q: DeserializeOwned>(parts: &Parts, body: HttpBody) -> Result<Q, Problem> {
+    if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+        let detail = format!("the query: the fields of a {} are in its body", parts.method);
+        return Err(Problem::invalid(detail));
+    }
+    let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if !kind.eq_ignore_ascii_case(b"application/json") {
+        let detail = "content-type: must be application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    if parts.headers.contains_key(CONTENT_ENCODING) {
+        let detail = "content-encoding: none is understood";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let body = whole(body).await?;
+    // serde would take the values of an array for the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::invalid("the body: must be a JSON object"));
+    }
+    let message = Json::from_bytes(&body);
+    Ok(message.map_err(|rejected| Problem::invalid(rejected.body_text()))?.0)
+}
+
+async fn whole(body: HttpBody) -> Result<Bytes, Problem> {
+    let read = timeout(PATIENCE, Limited::new(body, LIMIT).collect()).await.map_err(|_| {
+        let detail = format!("the body: has not arrived within {PATIENCE:?}");
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    })?;
+    let body = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let detail = format!("the body: is longer than {LIMIT} bytes");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail);
+        }
+        Problem::invalid(format!("the body: {error}"))
+    })?;
+    Ok(body.to_bytes())
+}
+
+/// What a request's headers say to the stack.
+fn as_metadata(mut headers: HeaderMap) -> MetadataMap {
+    retain(&mut headers, |name| name == "grpc-timeout" || !is_of_message(name));
+    MetadataMap::from_headers(headers)
+}
+
+/// What the stack says to the caller, beside the message.
+pub(super) fn as_headers(metadata: MetadataMap) -> HeaderMap {
+    let mut headers = metadata.into_headers();
+    retain(&mut headers, |name| !is_of_message(name));
+    headers
+}
+
+fn retain(headers: &mut HeaderMap, keeps: impl Fn(&str) -> bool) {
+    let all: Vec<HeaderName> = headers.keys().cloned().collect();
+    for name in all.iter().filter(|name| !keeps(name.as_str())) {
+        headers.remove(name);
+    }
+}
+
+/// Whether a header is about this very message of HTTP or gRPC, and not about the call.
+fn is_of_message(name: &str) -> bool {
+    OF_HTTP.contains(&name)
+        || ["accept", "content-", "grpc-"].iter().any(|start| name.starts_with(start))
+}
+
+// === impl InPath ===
+
+impl InPath for BinaryOperation {}
+impl InPath for CounterRequest {}
+impl InPath for Empty {}
+
+macro_rules! by_key {
+    ($($message:ty),*) => {
+        $(impl InPath for $message {
+            fn key(&mut self) -> Option<&mut String> {
+                Some(&mut self.key)
+            }
+        })*
+    };
+}
+
+by_key!(Key, SetValueRequest, DeleteRequest, IncrementRequest, AppendRequest, WithdrawRequest);
