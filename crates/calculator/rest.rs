@@ -45,8 +45,9 @@
 //!
 //! Methods that stream have no REST: JSON has no stream that all clients would read alike. A fault
 //! that breaks a connection below gRPC (a reset, `drop`, `goaway`) is an error of status 5xx here.
-//! There is no CORS: a web page of another origin cannot ask, since its JSON would need to be
-//! allowed first. An answer to a `GET` says `no-store`, as nothing says how long it holds.
+//! There is no CORS: a web page of another origin may send a `GET`, which changes nothing, but does
+//! not see the answer; all else would have to be allowed first. `Host` is not looked at. An answer
+//! to a `GET` says `no-store`, as nothing says how long it holds.
 //!
 //! [Envoy's transcoder]: https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/grpc_json_transcoder_filter
 //! [RFC 9110, 9.2]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2

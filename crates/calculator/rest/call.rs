@@ -13,7 +13,11 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 use bytes::Bytes;
-use cinchona::core::{BoxError, deadline::parse_timeout};
+use cinchona::core::{
+    BoxError,
+    deadline::{GRPC_TIMEOUT, parse_timeout},
+    status::PREVIOUS_ATTEMPTS,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
@@ -156,7 +160,8 @@ async fn whole(body: HttpBody) -> Result<Bytes, Problem> {
 
 /// What a request's headers say to the stack.
 fn as_metadata(mut headers: HeaderMap) -> MetadataMap {
-    retain(&mut headers, |name| name == "grpc-timeout" || !is_of_message(name));
+    let of_call = [GRPC_TIMEOUT, PREVIOUS_ATTEMPTS];
+    retain(&mut headers, |name| of_call.iter().any(|of| of == name) || !is_of_message(name));
     MetadataMap::from_headers(headers)
 }
 
@@ -197,3 +202,27 @@ macro_rules! by_key {
 }
 
 by_key!(Key, SetValueRequest, DeleteRequest, IncrementRequest, AppendRequest, WithdrawRequest);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_the_call_goes_on_and_what_is_about_http_does_not() {
+        let of_call = ["grpc-timeout", "grpc-previous-rpc-attempts", "traceparent", "x-tenant"];
+        let of_http = ["grpc-encoding", "content-length", "accept-encoding", "host", "te"];
+        let mut headers = HeaderMap::new();
+        for name in of_call.into_iter().chain(of_http) {
+            headers.append(name, HeaderValue::from_static("1"));
+            headers.append(name, HeaderValue::from_static("2"));
+        }
+        let kept = as_metadata(headers.clone()).into_headers();
+        assert_eq!(kept.len(), 2 * of_call.len());
+        assert!(of_call.iter().all(|name| kept.contains_key(*name)));
+        let shown = as_headers(MetadataMap::from_headers(headers));
+        assert_eq!(
+            shown.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["traceparent", "x-tenant"]
+        );
+    }
+}
