@@ -21,7 +21,8 @@ Tasks:
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
-                      throughput, peers (beside other crates, which it downloads)
+                      throughput, rest (`rest --quick` is the short one), peers (beside other
+                      crates, which it downloads)
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS => bench("calculator", "*", &[]),
             failed => failed,
         },
-        ["bench", "throughput", args @ ..] => bench("calculator", "throughput", args),
+        ["bench", name @ ("throughput" | "rest"), args @ ..] => bench("calculator", name, args),
         // A workspace of its own: nobody else has to build what it compares with.
         ["bench", "peers"] => {
             cargo(&["run", "--quiet", "--release", "--manifest-path", "peers/Cargo.toml"], &[])
