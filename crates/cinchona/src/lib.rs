@@ -20,7 +20,8 @@
 //! The order of the layers, outermost first. Client: idempotency key, call deadline, fallback,
 //! bulkhead, retry, throttle, attempt timeout, balancer (breaker), channel. Server: quota, shed,
 //! deadline, fault, dedup, the service.
-//! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects.
+//! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects;
+//! [`guide::rest`] when gRPC, REST or a message queue is the right thing.
 
 pub mod guide;
 
