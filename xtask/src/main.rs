@@ -18,6 +18,7 @@ Usage: cargo xtask <task> [args..]
 
 Tasks:
   demo [args..]       run the calculator demo (`demo --virtual` is the short one)
+  demo --dashboard    run servers, a client and faults that come and go, all on one live page
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,

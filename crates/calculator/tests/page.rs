@@ -1,9 +1,10 @@
-//! The server's dashboard, asked as a browser would.
+//! The dashboards of the programs, asked as a browser would, and as text.
 
-use crate::programs::{Server, ask};
+use crate::programs::{Server, ask, client};
 use std::{
-    io::{Read, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Stdio,
 };
 
 /// The answer to a request, head and all.
@@ -36,4 +37,46 @@ fn faults_are_set_and_removed_on_the_page_and_counted_in_the_metrics() {
     assert_eq!(add(), Some(0));
     let wrong = http(&page, "POST /api/faults", r#"{"id": "x", "rule": "rate=3 hang ttl=1s"}"#);
     assert!(wrong.starts_with("HTTP/1.1 422") && wrong.contains("\n       ^"), "{wrong}");
+}
+
+#[test]
+fn a_load_has_a_page_and_top_prints_it() {
+    let server = Server::start(&[]);
+    let load = ["load", "-z", "60s", "--dashboard", "127.0.0.1:0", "--breaker", "default"];
+    let mut loading = client(&load)
+        .args(["--addr", &server.addr])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .env("RUST_LOG", "off")
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(loading.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let page = line.trim().strip_prefix("dashboard on http://").unwrap().to_owned();
+    let breaker = format!("breaker\",\"name\":\"{}\"", server.addr);
+    // It ends with the load at the latest.
+    while !http(&page, "GET /api/state", "").contains(&breaker) {}
+    for url in [page.clone(), format!("http://{page}/")] {
+        let (code, out, err) = ask(&["top", "--dashboard", &url]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        for part in ["CLIENT", "retry budget", "ENDPOINT", &server.addr, "BREAKER", "EVENTS"] {
+            assert!(out.contains(part), "{part}: {out}");
+        }
+        assert!(!out.contains('\x1b') && out.lines().all(|line| line.chars().count() <= 80));
+    }
+    let metrics = http(&page, "GET /metrics", "");
+    assert!(metrics.contains("cinchona_balance_calls_total{"), "{metrics}");
+    loading.kill().unwrap();
+    loading.wait().unwrap();
+}
+
+#[test]
+fn top_says_that_nobody_listens_or_that_it_is_no_dashboard() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (code, out, err) = ask(&["top", "--dashboard", &free]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with(&format!("--dashboard {free}: Connection refused")), "{err}");
+    let server = Server::start(&[]);
+    let (code, _, err) = ask(&["top", "--dashboard", &server.addr]);
+    assert!(code == Some(1) && err.starts_with("--dashboard "), "{err}");
 }

@@ -58,7 +58,7 @@ impl Drop for Server {
     }
 }
 
-fn client(args: &[&str]) -> Command {
+pub(crate) fn client(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-client"));
     command.args(args);
     command

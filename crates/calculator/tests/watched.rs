@@ -16,7 +16,7 @@ use cinchona::{
     dashboard::{Health, Tile},
     fault::{FaultLayer, Faults, Rules},
     observe::Metrics,
-    retry::{HedgePolicy, Policy, RetryPolicy},
+    retry::{Backoff, HedgePolicy, Policy, RetryPolicy},
 };
 use cinchona_testkit::Answer;
 use std::{future::pending, net::SocketAddr, time::Duration};
@@ -71,7 +71,9 @@ fn tile(shown: &Shown, kind: &str, name: &str) -> Option<Tile> {
 #[tokio::test]
 async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let servers = [faulty(), faulty()];
-    let retry = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
+    let backoff = Backoff::new(SECOND / 1000, 1.0, SECOND).unwrap();
+    let retry = RetryPolicy::default().with_backoff(backoff);
+    let retry = retry.with_codes([Code::Unavailable]).unwrap();
     let open = BreakerPolicy::default().with_open_for(60 * SECOND, 60 * SECOND).unwrap();
     let mut layers = Layers::from(Settings { breaker: Some(open), retry, ..Settings::default() });
     layers.watched = Some(Default::default());

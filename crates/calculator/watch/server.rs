@@ -38,8 +38,8 @@ pub struct FaultConsole {
     hint: String,
 }
 
-/// How fast a counter grows, by what it was when somebody looked.
-#[derive(Debug, Default)]
+/// How fast a counter grows that began at 0, by what it was when somebody looked.
+#[derive(Debug)]
 struct Meter(Mutex<VecDeque<(Instant, f64)>>);
 
 /// Over how long a rate is taken.
@@ -52,14 +52,15 @@ const APART: Duration = Duration::from_millis(100);
 impl<S: Store> Server<S> {
     /// The server of these layers.
     pub fn new(name: impl Into<String>, layers: &Layers<S>) -> Self {
+        let now = Instant::now();
         Self {
             name: name.into(),
             shed: layers.shed.clone(),
             dedup: layers.dedup.clone(),
             faults: layers.faults.counters(),
-            requests: Arc::default(),
-            injected: Arc::default(),
-            turned_away: Arc::default(),
+            requests: Arc::new(Meter::new(now)),
+            injected: Arc::new(Meter::new(now)),
+            turned_away: Arc::new(Meter::new(now)),
         }
     }
 
@@ -203,6 +204,10 @@ impl Console for FaultConsole {
 // === impl Meter ===
 
 impl Meter {
+    fn new(now: Instant) -> Self {
+        Self(Mutex::new([(now, 0.0)].into()))
+    }
+
     fn per_second(&self, value: f64, now: Instant) -> f64 {
         let mut looks = super::lock(&self.0);
         if looks.back().is_none_or(|(at, _)| now - *at >= APART) {
@@ -261,17 +266,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_meter_tells_the_rate_of_the_last_second_to_however_many_look() {
-        let meter = Meter::default();
-        assert_eq!(meter.per_second(100.0, Instant::now()), 0.0);
+        let meter = Meter::new(Instant::now());
+        assert_eq!(meter.per_second(0.0, Instant::now()), 0.0);
         for n in 1..=10 {
             advance(Duration::from_millis(500)).await;
-            let value = 100.0 + 50.0 * f64::from(n);
+            let value = 50.0 * f64::from(n);
             assert_eq!(meter.per_second(value, Instant::now()), 100.0);
             assert_eq!(meter.per_second(value, Instant::now()), 100.0);
         }
         advance(Duration::from_secs(5)).await;
-        meter.per_second(600.0, Instant::now());
+        meter.per_second(500.0, Instant::now());
         advance(Duration::from_secs(1)).await;
-        assert_eq!(meter.per_second(600.0, Instant::now()), 0.0);
+        assert_eq!(meter.per_second(500.0, Instant::now()), 0.0);
     }
 }

@@ -1,7 +1,10 @@
 //! `load`: calls at a rate, each at its time whatever becomes of the others.
 
-use crate::operation::{Call, degraded};
-use calculator::{pb::BinaryOperation, recovery::Recovery};
+use crate::{
+    operation::{Call, degraded},
+    page::resolve,
+};
+use calculator::{pb::BinaryOperation, recovery::Recovery, watch::calls::Calls};
 use cinchona::{core::code, retry::Ledger};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
@@ -12,6 +15,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{self, Write},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -46,6 +50,11 @@ pub(crate) struct Load {
     /// How the result is written
     #[arg(short = 'O', long, value_enum, default_value = "summary")]
     format: Format,
+
+    /// Serve a page of what the client is doing, and Prometheus metrics (/metrics), at this address
+    /// while it runs; the address is printed to stderr
+    #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
+    dashboard: Option<SocketAddr>,
 
     /// Exit with 1 if the 99th percentile is over this
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -104,15 +113,27 @@ const QUANTILES: [(&str, f64); 7] = [
 // === impl Load ===
 
 impl Load {
+    /// Whether there is to be a page of it.
+    pub(crate) const fn is_shown(&self) -> bool {
+        self.dashboard.is_some()
+    }
+
     /// Whether every threshold was kept.
     pub(crate) async fn run(self, call: &Call) -> Result<bool, Status> {
         let seen = Arc::new(Mutex::new(Seen::new()?));
+        let calls = match self.dashboard {
+            Some(address) => Some(call.page().serve(address).await?),
+            None => None,
+        };
         let began = Instant::now();
         let next = Arc::new(AtomicU64::new(0));
         let mut callers = JoinSet::new();
         for _ in 0..self.concurrency {
             let (load, call, seen, next) = (self.clone(), call.clone(), seen.clone(), next.clone());
-            callers.spawn(async move { load.call_in_turn(&call, began, &next, &seen).await });
+            let calls = calls.clone();
+            callers.spawn(async move {
+                load.call_in_turn(&call, began, &next, &seen, calls.as_ref()).await
+            });
         }
         let shown = tokio::spawn(show(seen.clone(), self.duration, began));
         let ended: Result<Vec<()>, Status> = callers.join_all().await.into_iter().collect();
@@ -134,6 +155,7 @@ impl Load {
         began: Instant,
         next: &AtomicU64,
         seen: &Mutex<Seen>,
+        calls: Option<&Calls>,
     ) -> Result<(), Status> {
         let mut client = call.calculator();
         loop {
@@ -143,7 +165,9 @@ impl Load {
                 return Ok(());
             }
             sleep_until(began + due).await;
+            let called = Instant::now();
             let outcome = client.add(call.request(BinaryOperation { a: 1.0, b: 2.0 })?).await;
+            calls.into_iter().for_each(|calls| calls.note(called, &outcome));
             let took = Instant::now() - (began + due);
             let is_degraded = outcome.as_ref().is_ok_and(|answer| degraded(answer).is_some());
             let mut seen = lock(seen);

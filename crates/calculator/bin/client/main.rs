@@ -4,11 +4,14 @@ mod explain;
 mod load;
 mod nodes;
 mod operation;
+mod page;
 mod protect;
+mod top;
 
 use calculator::{
     client::{self, Layers, Settings},
     cluster,
+    watch::endpoints::Endpoints,
 };
 use cinchona::{
     balance::{self, Balance, Picker},
@@ -245,9 +248,12 @@ async fn main() -> ExitCode {
     let usage =
         |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };
     let config = service_config(&options).unwrap_or_else(|error| usage(error));
-    let layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
-    if let Operation::Nodes = operation {
-        return nodes(&options).await;
+    let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
+    match &operation {
+        Operation::Nodes => return nodes(&options).await,
+        Operation::Top(top) => return top.run().await,
+        Operation::Load(load) if load.is_shown() => layers.watched = Some(Endpoints::default()),
+        _ => {}
     }
     let endpoints = match endpoints(&options, config.as_ref(), &layers).await {
         Ok(endpoints) => endpoints,

@@ -1,6 +1,6 @@
 //! What can be asked, and how the answers are printed.
 
-use crate::{explain, load::Load};
+use crate::{explain, load::Load, page::Page, top::Top};
 use calculator::{
     client::{Client, Layers, Stack, stack},
     pb::{
@@ -68,6 +68,8 @@ pub(crate) enum Operation {
     Nodes,
     /// Adds at a rate, and says how long that took and what failed
     Load(Load),
+    /// What a dashboard shows, as text: refreshed each second on a terminal, else once
+    Top(Top),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -235,6 +237,11 @@ impl Call {
             Some(ledger) => eprintln!("{ledger}"),
             None => {}
         }
+    }
+
+    /// What a dashboard shows of it.
+    pub(crate) fn page(&self) -> Page {
+        Page::new(&self.layers, self.endpoints.clone())
     }
 
     pub(crate) fn calculator(&self) -> Client<Balance> {

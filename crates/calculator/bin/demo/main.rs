@@ -4,6 +4,7 @@ mod accounts;
 mod chart;
 mod cluster;
 mod endpoints;
+mod live;
 mod protection;
 mod report;
 mod run;
@@ -53,6 +54,9 @@ struct Args {
     /// Where the reports go
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
+
+    #[command(flatten)]
+    live: live::Page,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,7 +72,10 @@ fn main() -> ExitCode {
     let ran = match &args.simulation {
         Some(Simulation::Storm(storm)) => storm::run(storm),
         Some(Simulation::Cluster(cluster)) => cluster::run(cluster),
-        None => demo(&args),
+        None => match args.live.address() {
+            Some(address) => live::run(&args.live, address),
+            None => demo(&args),
+        },
     };
     match ran {
         Ok(true) => ExitCode::SUCCESS,

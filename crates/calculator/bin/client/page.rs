@@ -1,0 +1,59 @@
+//! The client's page: what its layers are doing.
+
+use calculator::{
+    client::Layers,
+    methods,
+    watch::{calls::Calls, client::Client, story::follow},
+};
+use cinchona::{
+    balance::Balance,
+    core::Invalid,
+    dashboard::{Dashboard, Feed},
+    observe::Metrics,
+};
+use std::{
+    future::pending,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+};
+use tokio::net::TcpListener;
+use tonic::Status;
+
+/// What is on the page.
+pub(crate) struct Page {
+    client: Client,
+    calls: Calls,
+}
+
+impl Page {
+    pub(crate) fn new(layers: &Layers, endpoints: Balance) -> Self {
+        let calls = Calls::new();
+        Self { client: Client::new(layers, endpoints, calls.clone()), calls }
+    }
+
+    /// Serves it until the program ends; the calls that it is to be told of.
+    pub(crate) async fn serve(self, address: SocketAddr) -> Result<Calls, Status> {
+        let refused = |error: io::Error| {
+            Status::failed_precondition(format!("--dashboard {address}: {error}"))
+        };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        eprintln!("dashboard on http://{}", listener.local_addr().map_err(refused)?);
+        let (feed, metrics) = (Feed::new(), Metrics::new(methods()));
+        let taken = |invalid: Invalid| Status::internal(invalid.to_string());
+        self.client.register(&metrics).map_err(taken)?;
+        let client = self.client.clone();
+        follow(feed.clone(), move || client.conditions());
+        let page = Dashboard::new()
+            .tiles(move || self.client.tiles())
+            .events(feed)
+            .metrics(move || metrics.render());
+        tokio::spawn(page.serve(listener, pending()));
+        Ok(self.calls)
+    }
+}
+
+/// The first address of that name.
+pub(crate) fn resolve(address: &str) -> Result<SocketAddr, String> {
+    let mut found = address.to_socket_addrs().map_err(|error| error.to_string())?;
+    found.next().ok_or_else(|| "the host has no address".to_owned())
+}

@@ -1,0 +1,78 @@
+//! Faults that come and go by themselves, one after the other.
+
+use super::{Site, load::USUAL};
+use cinchona::core::BoxError;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// What happens, for [`LASTS`].
+struct Step {
+    said: &'static str,
+    rules: &'static [(&'static str, &'static str)],
+    /// How many calls are due each second.
+    rps: u32,
+    /// The server that is down, by its place.
+    down: Option<usize>,
+}
+
+/// What the names of its rules end in.
+pub(super) const RULE: &str = "story";
+
+const LASTS: Duration = Duration::from_secs(18);
+
+const QUIET: Step = Step { said: "all is well", rules: &[], rps: USUAL, down: None };
+
+const STEPS: [Step; 10] = [
+    QUIET,
+    Step {
+        said: "server-1 fails every call: its breaker opens, and the others take over",
+        rules: &[("server-1/story", "status=UNAVAILABLE ttl=60s")],
+        ..QUIET
+    },
+    QUIET,
+    Step {
+        said: "server-2 is slow: calls avoid it, and hedges overtake it",
+        rules: &[("server-2/story", "delay=lognormal:150ms:600ms ttl=60s")],
+        ..QUIET
+    },
+    QUIET,
+    Step {
+        said: "server-3 loses replies: what it has executed already, it answers again",
+        rules: &[("server-3/story", "rate=0.3 status=UNAVAILABLE when=after ttl=60s")],
+        ..QUIET
+    },
+    Step {
+        said: "more calls than the servers can do: they turn away what is too much",
+        rules: &[("story", "delay=100ms ttl=60s")],
+        rps: 500,
+        down: None,
+    },
+    QUIET,
+    Step {
+        said: "server-3 crashes: the others notice, and no call goes there",
+        down: Some(2),
+        ..QUIET
+    },
+    Step { said: "server-3 is back", ..QUIET },
+];
+
+/// Tells it again and again.
+pub(super) async fn tell(site: &Site) -> Result<(), BoxError> {
+    let mut down: Option<usize> = None;
+    for step in STEPS.iter().cycle() {
+        site.feed.push(format!("story: {}", step.said));
+        if down != step.down {
+            if let Some(back) = down {
+                site.servers[back].restart().await?;
+            }
+            if let Some(gone) = step.down {
+                site.servers[gone].crash();
+            }
+            down = step.down;
+        }
+        site.set(step.rules)?;
+        site.load.set(step.rps);
+        sleep(LASTS).await;
+    }
+    Ok(())
+}
