@@ -85,7 +85,7 @@
     const track = svg("rect", { class: "track", width: "100%", height: 8, rx: 4 });
     parts.gauge = svg("svg", { class: "gauge", role: "img" }, track, parts.fill);
     parts.stripBox = html("div", {}, parts.stripTitle, parts.strip);
-    parts.heatBox = html("div", {}, parts.heatTitle,
+    parts.heatBox = html("div", { class: "heats" }, parts.heatTitle,
       html("div", { class: "heat-box" }, parts.rows, parts.heat));
     const head = html("div", { class: "tile-head" }, html("h3", {}, tile.name), parts.badge);
     parts.root = html("article", { class: "tile" }, html("div", {}, head, parts.state),
@@ -137,6 +137,7 @@
   // Rows of cells over time; the first row is the lowest, as on a chart.
   const drawHeat = (parts, tile) => {
     parts.heatBox.hidden = tile.heat.length === 0;
+    parts.root.classList.toggle("wide", !parts.heatBox.hidden);
     if (parts.heatBox.hidden) return;
     setText(parts.heatTitle, tile.heat_of);
     const columns = Math.max(...tile.heat.map(([, cells]) => cells.length), 1);
@@ -230,6 +231,7 @@
   // The cluster.
   const drawMap = (map) => {
     byId("map").hidden = !map || map.nodes.length === 0;
+    byId("to-map").hidden = byId("map").hidden;
     if (byId("map").hidden) return;
     const places = new Map();
     map.nodes.forEach((node, index) => {
@@ -318,6 +320,7 @@
 
   const drawFaults = (state) => {
     byId("console").hidden = !state.faults;
+    byId("to-console").hidden = !state.faults;
     byId("token-field").hidden = !state.needs_token;
     if (!state.faults) return;
     setText(byId("hint"), state.faults.hint);
