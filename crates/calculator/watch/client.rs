@@ -188,13 +188,15 @@ impl Client {
         let retry = &self.layers.retry;
         let (left, most) = retry.budget_tokens()?;
         let share = if most > 0.0 { left / most } else { 0.0 };
-        let mut numbers = vec![("tokens".into(), left, ""), ("at most".into(), most, "")];
+        let mut state = format!("{left:.0} of {most:.0} tokens left");
+        let mut numbers = vec![("budget".into(), 100.0 * share, "%")];
         if let Some(most) = retry.throttle_max_tokens() {
-            numbers.push(("throttle".into(), retry.throttle_tokens(), ""));
-            numbers.push(("at most".into(), most, ""));
+            let left = retry.throttle_tokens();
+            state += &format!(", throttle {left:.0} of {most:.0}");
+            numbers.push(("throttle".into(), 100.0 * left / most, "%"));
         }
         Some(Tile {
-            state: format!("{:.0} % left", 100.0 * share),
+            state,
             health: match share {
                 share if share < 0.1 => Health::Bad,
                 share if share < 0.5 => Health::Warn,

@@ -18,9 +18,11 @@ pub fn map(members: &[(String, Cluster)]) -> Map {
 
 fn of_views(views: &[(&str, Vec<Node>)]) -> Map {
     let Some((me, nodes)) = views.first() else { return Map::default() };
+    // With several views, the page is that of none of them.
+    let is_alone = views.len() == 1;
     let spot = |node: &Node| Spot {
         name: node.id.clone(),
-        state: if node.id == *me { "this node".into() } else { said(node) },
+        state: if is_alone && node.id == *me { "this node".into() } else { said(node) },
         health: health(node),
         phi: node.phi,
     };
@@ -80,7 +82,7 @@ mod tests {
         ];
         let map = of_views(&views);
         let spots: Vec<_> = map.nodes.iter().map(|spot| (&*spot.name, &*spot.state)).collect();
-        assert_eq!(spots, [("a", "this node"), ("b", "alive"), ("c", "failed")]);
+        assert_eq!(spots, [("a", "alive"), ("b", "alive"), ("c", "failed")]);
         let links: Vec<_> =
             map.links.iter().map(|link| (&*link.from, &*link.to, link.health)).collect();
         let (good, warn, bad) = (Health::Good, Health::Warn, Health::Bad);
@@ -92,6 +94,7 @@ mod tests {
         let views = [("a", vec![node("a", State::Alive, true), node("b", State::Left, false)])];
         let map = of_views(&views);
         assert_eq!((map.nodes.len(), map.links.len()), (1, 0));
+        assert_eq!(map.nodes[0].state, "this node");
         assert_eq!(of_views(&[]), Map::default());
     }
 }

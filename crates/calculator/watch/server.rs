@@ -75,8 +75,8 @@ impl<S: Store> Server<S> {
         let injected = self.injected.per_second(faults.injected() as f64, now);
         let turned_away = self.turned_away.per_second(shed as f64, now);
         let state = match () {
-            () if turned_away > 0.0 => format!("turns {turned_away:.0} away each second"),
-            () if injected > 0.0 => format!("{injected:.0} faults each second"),
+            () if turned_away >= 0.5 => format!("turns {turned_away:.0} away each second"),
+            () if injected >= 0.5 => format!("{injected:.0} faults each second"),
             () => format!("{in_progress} in progress, {waiting} waiting"),
         };
         let is_well = turned_away == 0.0 && injected == 0.0 && waiting == 0;
@@ -89,7 +89,7 @@ impl<S: Store> Server<S> {
                 ("limit".into(), most, ""),
                 ("turned away".into(), shed as f64, ""),
                 ("injected".into(), faults.injected() as f64, ""),
-                ("executed once".into(), dedup.executed as f64, ""),
+                ("executed".into(), dedup.executed as f64, ""),
                 ("replayed".into(), dedup.replayed as f64, ""),
                 ("dedup hits".into(), 100.0 * dedup.replayed as f64 / all as f64, "%"),
             ],

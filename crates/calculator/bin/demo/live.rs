@@ -19,7 +19,7 @@ use calculator::{
     },
 };
 use cinchona::{
-    balance::{Balance, Options, State},
+    balance::{Balance, Options, Picker, State},
     breaker::BreakerPolicy,
     cluster::Cluster,
     core::{BoxError, PerMethod},
@@ -145,7 +145,9 @@ impl Site {
         let seed = servers[0].gossip().to_string();
         let cluster = look_on(CLUSTER, &seed).await?;
         let layers = layers()?;
-        let balance = endpoints(&cluster, "worker", &layers, Options::default())?;
+        // A server that fails at once looks idle to it: so the breakers have something to do.
+        let options = Options { picker: Picker::LeastRequest, ..Options::default() };
+        let balance = endpoints(&cluster, "worker", &layers, options)?;
         let calls = Calls::new();
         let names = servers.iter().map(|server| (server.addr().to_string(), server.name()));
         let client =

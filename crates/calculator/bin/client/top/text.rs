@@ -88,7 +88,9 @@ impl Page {
         let left = format!("{name}  {state}");
         let room = rest.saturating_sub(now.chars().count() + 1);
         let left: String = left.chars().take(room).collect();
-        _ = writeln!(self.text, "{left:<room$} {now}");
+        let line = format!("{left:<room$} {now}");
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
         if let Some(full) = tile["gauge"].as_f64() {
             let filled = (full.clamp(0.0, 1.0) * 30.0).round() as usize;
             let (full_part, empty) = ("█".repeat(filled), "░".repeat(30 - filled));
