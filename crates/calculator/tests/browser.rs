@@ -94,7 +94,7 @@ fn a_fault_is_set_by_keyboard_is_seen_to_strike_and_is_seen_to_end() {
     page.tab_to("id");
     page.write("down");
     page.tab_to("rule");
-    page.write("rate=0.5 status=UNAVAILABLE ttl=5m");
+    page.write("rate=0.8 status=UNAVAILABLE ttl=5m");
     page.press("Enter");
     page.wait_for("document.querySelector('#rules b')?.textContent === 'down'");
     page.wait_for(&format!("number('client', 'attempts', 'retries') > {retries} + 20"));
