@@ -4,7 +4,7 @@ use crate::programs::{Server, ask, client};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 /// The answer to a request, head and all.
@@ -79,4 +79,22 @@ fn top_says_that_nobody_listens_or_that_it_is_no_dashboard() {
     let server = Server::start(&[]);
     let (code, _, err) = ask(&["top", "--dashboard", &server.addr]);
     assert!(code == Some(1) && err.starts_with("--dashboard "), "{err}");
+}
+
+#[test]
+fn the_live_demo_ends_when_it_is_told_to_and_names_an_address_that_is_taken() {
+    let demo = |args: &[&str]| {
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_calculator-demo"));
+        let output = demo.args(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, err) = demo(&["--dashboard", "127.0.0.1:0", "--seconds", "1"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with("dashboard on http://127.0.0.1:"), "{out}");
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listening.local_addr().unwrap().to_string();
+    let (code, _, err) = demo(&["--dashboard", &taken]);
+    assert!(code == Some(1) && err.starts_with(&format!("--dashboard {taken}: ")), "{err}");
+    assert_eq!(demo(&["--seconds", "1"]).0, Some(2));
 }

@@ -68,23 +68,27 @@ impl Client {
         circuits.chain(endpoints).collect()
     }
 
-    /// Registers what the layers count.
+    /// Registers what the layers count; `target` is what the servers are called together
+    /// (`grpc.target`, gRFC A66).
     ///
     /// # Errors
     /// When `metrics` has other metrics of these names.
-    pub fn register(&self, metrics: &Metrics) -> Result<(), Invalid> {
+    pub fn register(&self, target: &str, metrics: &Metrics) -> Result<(), Invalid> {
+        const TARGET: &str = "grpc_target";
         const METHOD: &str = "grpc_lb_outlier_detection_detection_method";
         const REASON: &str = "grpc_lb_outlier_detection_unenforced_reason";
-        let (balance, retry) = (self.balance.clone(), self.layers.retry.clone());
+        let (balance, of, retry) =
+            (self.balance.clone(), target.to_owned(), self.layers.retry.clone());
         metrics.counters("grpc.lb.outlier_detection.ejections_enforced", move |samples| {
             for (method, count) in balance.ejections().enforced() {
-                samples.add(&[(METHOD, method)], count as f64);
+                samples.add(&[(TARGET, &of), (METHOD, method)], count as f64);
             }
         })?;
-        let balance = self.balance.clone();
+        let (balance, of) = (self.balance.clone(), target.to_owned());
         metrics.counters("grpc.lb.outlier_detection.ejections_unenforced", move |samples| {
             for (method, reason, count) in balance.ejections().unenforced() {
-                samples.add(&[(METHOD, method), (REASON, reason)], count as f64);
+                let labels = [(TARGET, &*of), (METHOD, method), (REASON, reason)];
+                samples.add(&labels, count as f64);
             }
         })?;
         metrics.gauges("cinchona.retry.budget_tokens", move |samples| {

@@ -262,7 +262,8 @@
     byId("ways").setAttribute("aria-label", said);
     byId("nodes").replaceChildren(...map.nodes.map(({ name, state, health, phi }) => {
       const badge = html("span", { class: "badge", "data-health": health }, WORDS[health] || health);
-      const said = Number.isFinite(phi) ? `phi ${format(phi)}` : "";
+      // Beyond that, it says no more.
+      const said = phi > 300 ? "phi > 300" : Number.isFinite(phi) ? `phi ${format(phi)}` : "";
       return html("li", {}, badge, html("b", {}, name), html("span", {}, state), html("span", {}, said));
     }), ...broken.map((text) => html("li", { class: "broken" }, text)));
   };

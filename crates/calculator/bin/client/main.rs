@@ -264,7 +264,11 @@ async fn main() -> ExitCode {
         }
         Err(error) => usage(error),
     };
-    let call = Call::new(endpoints, layers, options.request_id, options.explain);
+    let target = options
+        .cluster
+        .as_ref()
+        .map_or_else(|| options.endpoints.join(","), |seed| format!("cluster:{seed}"));
+    let call = Call::new(target, endpoints, layers, options.request_id, options.explain);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

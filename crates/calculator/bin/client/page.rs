@@ -23,12 +23,14 @@ use tonic::Status;
 pub(crate) struct Page {
     client: Client,
     calls: Calls,
+    target: String,
 }
 
 impl Page {
-    pub(crate) fn new(layers: &Layers, endpoints: Balance) -> Self {
-        let calls = Calls::new();
-        Self { client: Client::new(layers, endpoints, calls.clone()), calls }
+    /// `target` is what the servers are called together.
+    pub(crate) fn new(target: &str, layers: &Layers, endpoints: Balance) -> Self {
+        let (calls, target) = (Calls::new(), target.to_owned());
+        Self { client: Client::new(layers, endpoints, calls.clone()), calls, target }
     }
 
     /// Serves it until the program ends; the calls that it is to be told of.
@@ -40,7 +42,7 @@ impl Page {
         eprintln!("dashboard on http://{}", listener.local_addr().map_err(refused)?);
         let (feed, metrics) = (Feed::new(), Metrics::new(methods()));
         let taken = |invalid: Invalid| Status::internal(invalid.to_string());
-        self.client.register(&metrics).map_err(taken)?;
+        self.client.register(&self.target, &metrics).map_err(taken)?;
         let client = self.client.clone();
         follow(feed.clone(), move || client.conditions());
         let page = Dashboard::new()

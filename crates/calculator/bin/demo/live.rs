@@ -163,7 +163,7 @@ impl Site {
     /// The page, and the tasks that tell its events.
     fn page(&self) -> Result<Dashboard, BoxError> {
         let metrics = Metrics::new(methods());
-        self.client.register(&metrics)?;
+        self.client.register(CLUSTER, &metrics)?;
         follow_cluster(self.feed.clone(), &self.cluster);
         let (client, console) = (self.client.clone(), self.console.clone());
         follow(self.feed.clone(), move || [client.conditions(), console.conditions()].concat());

@@ -154,8 +154,13 @@ impl Page {
         self.heading("cluster");
         for node in all(map, "nodes") {
             self.badge(&node["health"]);
-            let (name, state, phi) = (text(node, "name"), text(node, "state"), &node["phi"]);
-            let line = format!("{name}  {state}  phi {}", number(phi));
+            let (name, state) = (text(node, "name"), text(node, "state"));
+            let phi = match node["phi"].as_f64() {
+                // Beyond that, it says no more.
+                Some(phi) if phi > 300.0 => "> 300".to_owned(),
+                _ => number(&node["phi"]),
+            };
+            let line = format!("{name}  {state}  phi {phi}");
             self.text.extend(line.chars().take(WIDTH - 6));
             self.text.push('\n');
         }

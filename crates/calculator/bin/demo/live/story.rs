@@ -76,3 +76,25 @@ pub(super) async fn tell(site: &Site) -> Result<(), BoxError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cinchona::fault::{Rule, Rules};
+
+    #[test]
+    fn every_rule_of_the_story_is_one_and_is_cleared_by_its_name() {
+        let rules = Rules::new(1);
+        for (id, rule) in STEPS.iter().flat_map(|step| step.rules) {
+            assert!(id.ends_with(RULE), "{id}");
+            rules.set(id, rule.parse::<Rule>().unwrap()).unwrap();
+        }
+        assert_eq!(rules.list().len(), 4);
+    }
+
+    #[test]
+    fn who_is_down_comes_back_before_the_story_begins_again() {
+        assert!(STEPS.iter().any(|step| step.down.is_some()));
+        assert!(STEPS.last().is_some_and(|step| step.down.is_none()));
+    }
+}
