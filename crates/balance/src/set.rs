@@ -168,17 +168,21 @@ impl Set {
     /// An endpoint has failed so often in a row.
     pub(crate) fn failed_in_a_row(&self, node: &Node, failures: u32) {
         let outlier = &self.options.outlier;
-        // One that goes on failing is found again after as many failures.
-        if outlier.consecutive_failures.is_none_or(|most| !failures.is_multiple_of(most)) {
+        let Some(most) = outlier.consecutive_failures.filter(|most| failures >= *most) else {
             return;
-        }
+        };
         let now = Instant::now();
         let ejected = self.known(|known| {
             let index = known.nodes.iter().position(|known| known.id == node.id);
             let Known { ejections, counts, .. } = known;
             index.is_some_and(|index| {
-                let found = (index, Method::ConsecutiveFailures);
-                outlier.eject(found, || false, ejections, counts, now)
+                let (found, mut counted) = ((index, Method::ConsecutiveFailures), *counts);
+                let ejected = outlier.eject(found, || false, ejections, &mut counted, now);
+                // One that may not be ejected is found again after as many failures.
+                if ejected || failures.is_multiple_of(most) {
+                    *counts = counted;
+                }
+                ejected
             })
         });
         if ejected {

@@ -381,6 +381,24 @@ async fn an_outlier_is_ejected_and_readmitted_and_not_if_too_many_are() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outlier_that_may_not_be_ejected_is_counted_once_in_as_many_failures() {
+    let bad = || Answer::Status(Status::internal("broken"));
+    let outlier = OutlierDetection { consecutive_failures: Some(5), ..Default::default() };
+    let world = World::new([bad(), ok(), bad(), ok()]);
+    let balance = world.balance(Options { outlier, ..by(Picker::RoundRobin) });
+    sleep(SECOND).await;
+    calls(&balance, 200).await;
+    let states = balance.states();
+    let (ejected, left): (Vec<_>, Vec<_>) = states.iter().partition(|seen| seen.ejected.is_some());
+    assert_eq!((ejected.len(), ejected[0].failures), (1, 5), "10 percent is one of four");
+    let failures = left.iter().map(|seen| seen.failures).max().unwrap();
+    assert!(failures > 20, "{failures}");
+    let overflow = balance.ejections().unenforced().find(|(.., count)| *count > 0);
+    let expected = ("consecutive_failures", "max_ejection_overflow", failures / 5);
+    assert_eq!(overflow, Some(expected));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_without_a_health_service_is_taken_to_be_well() {
     // A scripted server answers all methods alike: this one has no health service.
     let none = || Answer::Status(Status::unimplemented("no health"));
