@@ -1,21 +1,23 @@
 //! The client's stack.
 
 use crate::{
-    methods,
+    methods, metrics,
     pb::{calculator_client::CalculatorClient, store_client::StoreClient},
     watch::endpoints::Endpoints,
 };
 use cinchona::{
     balance::{self, Balance},
     breaker::{BreakerLayer, BreakerPolicy},
-    core::{Discover, Invalid, Mode, Rng, Switch, Target},
+    core::{Discover, Invalid, Mode, Rng, Switch, Target, error::find_cause},
     deadline::{AttemptTimeout, AttemptTimeoutLayer, CallDeadline, CallDeadlineLayer},
     fallback::{Fallback, FallbackLayer},
     idempotency::{IdempotencyKey, IdempotencyKeyLayer},
-    retry::{Retry, RetryLayer, RetryPolicy},
+    observe::{AttemptLayer, CallLayer, Metrics, Observed},
+    retry::{Ledger, Retry, RetryLayer, RetryPolicy},
     shed::{Bulkhead, BulkheadLayer, Throttle, ThrottleLayer},
 };
-use std::{sync::Arc, time::Duration};
+use http::Extensions;
+use std::{error::Error, sync::Arc, time::Duration};
 use tonic::transport::Channel;
 use tower::ServiceBuilder;
 
@@ -24,7 +26,10 @@ pub type Client<C = Channel> = CalculatorClient<Stack<C>>;
 
 /// The layers around a channel, outermost first.
 pub type Stack<C> =
-    IdempotencyKey<CallDeadline<Fallback<Bulkhead<Retry<Throttle<AttemptTimeout<C>>>>>>>;
+    Observed<IdempotencyKey<CallDeadline<Fallback<Bulkhead<Retry<Observed<Attempt<C>>>>>>>>;
+
+/// Those of them that an attempt goes through.
+type Attempt<C> = Throttle<AttemptTimeout<C>>;
 
 /// What the layers are set to.
 #[derive(Clone, Debug)]
@@ -42,11 +47,17 @@ pub struct Settings {
     pub bulkhead: BulkheadLayer,
     /// Where the jitter comes from.
     pub rng: Rng,
+    /// What the calls are to, in metrics. Default `calculator`.
+    pub target: String,
 }
 
 /// The layers, which can still be changed while a client that was made of them is running.
 #[derive(Clone, Debug)]
 pub struct Layers {
+    /// What is counted of calls and attempts, and of the layers: see [`metrics`](crate::metrics).
+    pub metrics: Metrics,
+    /// Numbers and span of a call.
+    pub call: CallLayer,
     /// The name of the call.
     pub key: IdempotencyKeyLayer,
     /// The call's deadline.
@@ -57,10 +68,12 @@ pub struct Layers {
     pub bulkhead: BulkheadLayer,
     /// Retries and hedges.
     pub retry: RetryLayer,
+    /// Numbers and span of an attempt.
+    pub attempt: AttemptLayer,
     /// Spares a server that turns calls away; off until its switch is turned.
     pub throttle: ThrottleLayer,
     /// The time limit of an attempt.
-    pub attempt: AttemptTimeoutLayer,
+    pub timeout: AttemptTimeoutLayer,
     /// Leaves endpoints alone that fail.
     pub breaker: BreakerLayer,
     /// Measures the attempts at each endpoint, for a dashboard; `None` until one is wanted.
@@ -69,8 +82,11 @@ pub struct Layers {
 
 /// Puts the layers around `channel`.
 pub fn stack<C: Clone>(channel: C, layers: &Layers) -> Stack<C> {
-    let Layers { key, deadline, fallback, bulkhead, retry, throttle, attempt, .. } = layers.clone();
+    let Layers { call, key, deadline, fallback, bulkhead, .. } = layers.clone();
+    let Layers { retry, attempt, throttle, timeout, .. } = layers.clone();
     ServiceBuilder::new()
+        // Outermost: sees what the application sees.
+        .layer(call)
         // Around the retries, so that the server recognises them.
         .layer(key)
         // Whatever goes on below, the caller gets an answer in time.
@@ -81,10 +97,12 @@ pub fn stack<C: Clone>(channel: C, layers: &Layers) -> Stack<C> {
         .layer(bulkhead)
         // Around the timeout, so that an attempt which takes too long is one that failed.
         .layer(retry)
+        // Within the retries, so that each of them is seen.
+        .layer(attempt)
         // Within the retries, since each of them is a request to the server.
         .layer(throttle)
         // Innermost: waiting for the channel, and for a connection, counts as well.
-        .layer(attempt)
+        .layer(timeout)
         .service(channel)
 }
 
@@ -129,6 +147,7 @@ impl Default for Settings {
             breaker: None,
             bulkhead: BulkheadLayer::default(),
             rng: Rng::from_os(),
+            target: "calculator".to_owned(),
         }
     }
 }
@@ -137,12 +156,14 @@ impl Default for Settings {
 
 impl From<Settings> for Layers {
     fn from(settings: Settings) -> Self {
-        let Settings { deadline, timeout, retry, breaker, bulkhead, rng } = settings;
+        let Settings { deadline, timeout, retry, breaker, bulkhead, rng, target } = settings;
         let whole = CallDeadlineLayer::new();
         let off = || Switch::new(Mode::Off);
         let breaks = breaker.map_or_else(off, |_| Switch::default());
         let breaker = BreakerLayer::new(breaker.unwrap_or_default());
-        Self {
+        let metrics = Metrics::new(methods());
+        let layers = Self {
+            call: CallLayer::new(&metrics, &target).with_story(stopped),
             key: IdempotencyKeyLayer::new(methods()),
             deadline: deadline.map_or(whole.clone(), |limit| whole.with_limit(limit)),
             fallback: FallbackLayer::new(methods()),
@@ -150,9 +171,23 @@ impl From<Settings> for Layers {
             // What has an effect has a key.
             retry: RetryLayer::new(retry, methods().keyed()).with_rng(rng.clone()),
             throttle: ThrottleLayer::default().with_switch(off()).with_rng(rng.clone()),
-            attempt: AttemptTimeoutLayer::new(timeout),
+            attempt: AttemptLayer::new(&metrics, &target),
+            timeout: AttemptTimeoutLayer::new(timeout),
             breaker: breaker.with_rng(rng).with_switch(breaks),
             watched: None,
-        }
+            metrics,
+        };
+        let told = metrics::of_client(&layers);
+        debug_assert!(told.is_ok(), "the names are all different: {told:?}");
+        layers
     }
+}
+
+/// Why a call was not tried again.
+fn stopped(outcome: Result<&Extensions, &(dyn Error + 'static)>) -> Option<String> {
+    let ledger = match outcome {
+        Ok(extensions) => extensions.get::<Ledger>(),
+        Err(error) => find_cause::<Ledger>(error),
+    };
+    ledger.map(|ledger| ledger.stopped().to_string())
 }

@@ -7,6 +7,7 @@
 //! | [`client`] | the client's stack, a reason beside each layer |
 //! | [`server`] | the server's stack, a reason beside each layer |
 //! | [`rest`] | the same calls as JSON over HTTP, beside gRPC |
+//! | [`metrics`] | what the layers of both count |
 //! | [`cluster`] | what is added where servers and clients find each other by gossip |
 //! | [`recovery`] | what became of the attempts that failed |
 //! | [`watch`] | what all of them show on a dashboard |
@@ -16,6 +17,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod metrics;
 pub mod recovery;
 pub mod rest;
 pub mod server;

@@ -12,7 +12,8 @@ use cinchona::{
     core::{BoxError, DEGRADED, Mode, PerMethod, Switch},
     deadline::ServerDeadlineLayer,
     fault::{FaultLayer, Rules},
-    idempotency::{DedupLayer, Guarantee, REQUEST_ID, Store},
+    idempotency::{DedupLayer, Guarantee, Store},
+    observe::{Metrics, ServerLayer},
     shed::{RateLimitLayer, ShedLayer},
 };
 use http::HeaderValue;
@@ -33,7 +34,6 @@ use tower::util::option_layer;
 use tower_http::{
     catch_panic::{CatchPanicLayer, ResponseForPanic},
     set_header::SetResponseHeaderLayer,
-    trace::TraceLayer,
 };
 
 /// Makes a response of a panic's payload.
@@ -45,6 +45,8 @@ pub struct Panicked;
 pub struct Layers<S> {
     /// Whether the same calls can be made as JSON over HTTP.
     pub rest: bool,
+    /// What is counted of calls, and of the layers: see [`metrics`](crate::metrics).
+    pub metrics: Metrics,
     /// What each caller may ask for.
     pub quota: RateLimitLayer,
     /// Turns away what is too much.
@@ -80,7 +82,18 @@ impl<S: Store + State> Layers<S> {
         let off = || Switch::new(Mode::Off);
         let quota = RateLimitLayer::default().with_switch(off());
         let shed = ShedLayer::default().with_switch(off());
-        Self { rest: false, quota, shed, degraded: None, faults, rules: None, dedup, quorum: None }
+        let metrics = Metrics::new(methods());
+        Self {
+            rest: false,
+            metrics,
+            quota,
+            shed,
+            degraded: None,
+            faults,
+            rules: None,
+            dedup,
+            quorum: None,
+        }
     }
 }
 
@@ -100,7 +113,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { rest, quota, shed, degraded, faults, rules, dedup, quorum } = layers;
+    let Layers { rest, metrics, quota, shed, degraded, faults, rules, dedup, quorum } = layers;
     let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
     let control = rules.map(|(rules, token)| rules.control(token.as_deref()));
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -120,7 +133,7 @@ where
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
         // Sees each call, and what came of it.
-        .layer(TraceLayer::new_for_grpc().make_span_with(span))
+        .layer(ServerLayer::new(&metrics))
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
         .layer(catching_panics())
         // Before all that costs something: who is over its quota is told so, and no other pays.
@@ -152,12 +165,6 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflect
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-}
-
-/// The client says in its lines what the server says in these.
-fn span<B>(request: &http::Request<B>) -> tracing::Span {
-    let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    tracing::info_span!("request", rpc.method = request.uri().path(), request_id)
 }
 
 /// Listens on `addr` with `TCP_NODELAY`, so that no answer waits for an acknowledgement.

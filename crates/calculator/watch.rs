@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`calls`] | what became of the calls of a client, as their callers see it |
 //! | [`endpoints`] | what became of the attempts at each endpoint |
-//! | [`client`] | the tiles of a client, and its metrics |
+//! | [`client`] | the tiles of a client |
 //! | [`server`] | the tile of a server, and a console for its faults |
 //! | [`map`] | the map of a cluster |
 //! | [`story`] | the events: whatever has changed |

@@ -10,6 +10,7 @@ mod hang;
 mod hops;
 mod joined;
 mod nginx;
+mod observed;
 mod page;
 mod programs;
 mod protected;

@@ -3,7 +3,7 @@
 use crate::{SECOND, ok, operation, retrying, scripted, seeded};
 use calculator::{
     client::{self, Layers, Settings, stack},
-    methods,
+    metrics,
     pb::calculator_client::CalculatorClient,
     server::{self, dedup, listen, serve},
     state::Memory,
@@ -15,7 +15,6 @@ use cinchona::{
     core::{PerMethod, Target},
     dashboard::{Health, Tile},
     fault::{FaultLayer, Faults, Rules},
-    observe::Metrics,
     retry::{Backoff, HedgePolicy, Policy, RetryPolicy},
 };
 use cinchona_testkit::Answer;
@@ -83,6 +82,7 @@ async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let calls = Calls::new();
     let names = [("one", servers[0].0), ("two", servers[1].0)];
     let names = names.map(|(name, addr)| (addr.to_string(), name.to_owned())).into();
+    let known = balance.clone();
     let shown = Shown::new(&layers, balance.clone(), calls.clone()).with_names(names);
     let mut client = CalculatorClient::new(stack(balance, &layers));
     servers[1].1.set("down", "status=UNAVAILABLE ttl=none".parse().unwrap()).unwrap();
@@ -108,11 +108,10 @@ async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let conditions = shown.conditions();
     let how = |what: &str| conditions.iter().find(|seen| seen.what == what).map(|seen| &*seen.how);
     assert_eq!((how("breaker two"), how("endpoint one")), (Some("open"), Some("connected")));
-    let metrics = Metrics::new(methods());
-    shown.register("both", &metrics).unwrap();
-    let text = metrics.render();
+    metrics::of_balance(&layers.metrics, "both", &known).unwrap();
+    let text = layers.metrics.render();
     let enforced = "grpc_lb_outlier_detection_ejections_enforced_total{\
         grpc_target=\"both\",grpc_lb_outlier_detection_detection_method=\"success_rate\"} 0\n";
     assert!(text.contains(enforced), "{text}");
-    assert!(text.contains("cinchona_breaker_open{circuit=\"http://"), "{text}");
+    assert!(text.contains("cinchona_breaker_state{circuit=\"http://"), "{text}");
 }

@@ -1,13 +1,11 @@
-//! The tiles of a client, and its metrics.
+//! The tiles of a client.
 
 use super::{calls::Calls, endpoints::Endpoints, recent::Summary, story::Condition};
 use crate::client::Layers;
 use cinchona::{
     balance::{self, Balance},
     breaker::{self, Circuit},
-    core::Invalid,
     dashboard::{Health, Tile},
-    observe::Metrics,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -66,59 +64,6 @@ impl Client {
             Condition::new(format!("endpoint {name}"), how)
         });
         circuits.chain(endpoints).collect()
-    }
-
-    /// Registers what the layers count; `target` is what the servers are called together
-    /// (`grpc.target`, gRFC A66).
-    ///
-    /// # Errors
-    /// When `metrics` has other metrics of these names.
-    pub fn register(&self, target: &str, metrics: &Metrics) -> Result<(), Invalid> {
-        const TARGET: &str = "grpc_target";
-        const METHOD: &str = "grpc_lb_outlier_detection_detection_method";
-        const REASON: &str = "grpc_lb_outlier_detection_unenforced_reason";
-        let (balance, of, retry) =
-            (self.balance.clone(), target.to_owned(), self.layers.retry.clone());
-        metrics.counters("grpc.lb.outlier_detection.ejections_enforced", move |samples| {
-            for (method, count) in balance.ejections().enforced() {
-                samples.add(&[(TARGET, &of), (METHOD, method)], count as f64);
-            }
-        })?;
-        let (balance, of) = (self.balance.clone(), target.to_owned());
-        metrics.counters("grpc.lb.outlier_detection.ejections_unenforced", move |samples| {
-            for (method, reason, count) in balance.ejections().unenforced() {
-                let labels = [(TARGET, &*of), (METHOD, method), (REASON, reason)];
-                samples.add(&labels, count as f64);
-            }
-        })?;
-        metrics.gauges("cinchona.retry.budget_tokens", move |samples| {
-            if let Some((left, _)) = retry.budget_tokens() {
-                samples.add(&[], left);
-            }
-        })?;
-        let breaker = self.layers.breaker.clone();
-        metrics.counters("cinchona.breaker.rejected", move |samples| {
-            for circuit in breaker.circuits() {
-                samples.add(&[("circuit", circuit.name())], circuit.rejected() as f64);
-            }
-        })?;
-        let breaker = self.layers.breaker.clone();
-        metrics.gauges("cinchona.breaker.open", move |samples| {
-            for circuit in breaker.circuits() {
-                let is_open = circuit.state() != breaker::State::Closed;
-                samples.add(&[("circuit", circuit.name())], f64::from(u8::from(is_open)));
-            }
-        })?;
-        let balance = self.balance.clone();
-        metrics.counters("cinchona.balance.calls", move |samples| {
-            for seen in balance.states() {
-                let endpoint = seen.target.uri.to_string();
-                let succeeded = seen.calls - seen.failures;
-                for (ok, count) in [("true", succeeded), ("false", seen.failures)] {
-                    samples.add(&[("endpoint", &*endpoint), ("ok", ok)], count as f64);
-                }
-            }
-        })
     }
 
     fn endpoints(&self, circuits: &[Circuit]) -> Vec<Tile> {

@@ -17,9 +17,9 @@
 //! | `shed` | `shed` | what is more than a server can do is turned away at once |
 //! | `full` | all of them | |
 //!
-//! The order of the layers, outermost first. Client: idempotency key, call deadline, fallback,
-//! bulkhead, retry, throttle, attempt timeout, balancer (breaker), channel. Server: quota, shed,
-//! deadline, fault, dedup, the service.
+//! The order of the layers, outermost first. Client: `observe`'s call, idempotency key, call
+//! deadline, fallback, bulkhead, retry, `observe`'s attempt, throttle, attempt timeout, balancer
+//! (breaker), channel. Server: `observe`, quota, shed, deadline, fault, dedup, the service.
 //! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects;
 //! [`guide::rest`] when gRPC, REST or a message queue is the right thing.
 

@@ -9,7 +9,7 @@ use std::{
 };
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::{Instrument, instrument::Instrumented};
+use tracing::{Instrument, Metadata, Span, instrument::Instrumented};
 use uuid::Uuid;
 
 /// The request header by which logs of clients and servers are matched.
@@ -27,7 +27,8 @@ pub struct IdempotencyKeyLayer {
 /// A call of a unary method that is not safe to repeat gets an `idempotency-key`, a UUIDv7
 /// ([RFC 9562]); every call gets an `x-request-id`, equal to the key where it has one. What the
 /// caller has set stays. Streams, and methods that the .proto does not list, get no key, as no
-/// server would recognise it. The span `call` around everything below says the id as `request_id`.
+/// server would recognise it. The span `call` around everything below says the id as `request_id`:
+/// that of a layer further out, if it has such a field, else one of its own.
 ///
 /// *A promise:* retry layers take it that a call with a key may be executed twice, since the server
 /// will recognise it. So this layer belongs in front of servers that have a
@@ -112,11 +113,24 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let id = self.layer.name(&mut request);
         let request_id = id.as_ref().and_then(|id| id.to_str().ok());
-        let span = tracing::info_span!("call", rpc.method = request.uri().path(), request_id);
+        let around = Span::current();
+        let span = if has_place_for_id(&around) {
+            around.record("request_id", request_id);
+            around
+        } else {
+            tracing::info_span!("call", rpc.method = request.uri().path(), request_id)
+        };
         let _entered = span.enter();
         let calling = self.inner.call(request);
         calling.in_current_span()
     }
+}
+
+/// Whether it is that of a call, made by a layer further out, which does not know the id yet.
+fn has_place_for_id(span: &Span) -> bool {
+    let is_call =
+        |of: &Metadata<'_>| of.name() == "call" && of.fields().field("request_id").is_some();
+    span.metadata().is_some_and(is_call)
 }
 
 impl<S: fmt::Debug> fmt::Debug for IdempotencyKey<S> {
@@ -193,6 +207,21 @@ mod tests {
         });
         let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7));
         layer.layer(service).oneshot(Request::new(())).await.unwrap();
+        let [event] = &logs.events()[..] else { panic!("one event") };
+        assert_eq!(event.fields["request_id"], "00000000-0000-0000-0000-000000000007");
+    }
+
+    #[tokio::test]
+    async fn the_id_goes_into_the_span_of_the_call_that_is_there_already() {
+        let logs = Logs::of("cinchona_idempotency");
+        let span = tracing::info_span!("call", request_id = tracing::field::Empty);
+        let service = service_fn(|_: Request<()>| async {
+            tracing::info!("below");
+            Ok::<_, Infallible>(())
+        });
+        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7));
+        let called = async { layer.layer(service).oneshot(Request::new(())).await };
+        called.instrument(span).await.unwrap();
         let [event] = &logs.events()[..] else { panic!("one event") };
         assert_eq!(event.fields["request_id"], "00000000-0000-0000-0000-000000000007");
     }

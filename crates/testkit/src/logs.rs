@@ -8,7 +8,7 @@ use std::{
 use tracing::{
     Level, Metadata, Subscriber,
     field::{Field, Visit},
-    span::{Attributes, Id},
+    span::{Attributes, Id, Record},
     subscriber::DefaultGuard,
 };
 use tracing_subscriber::{
@@ -94,6 +94,15 @@ where
         let mut event = Event::of(values.metadata());
         values.record(&mut Fields(&mut event));
         span.extensions_mut().insert(event.fields);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut event = Event::of(span.metadata());
+        values.record(&mut Fields(&mut event));
+        if let Some(fields) = span.extensions_mut().get_mut::<BTreeMap<String, String>>() {
+            fields.extend(event.fields);
+        }
     }
 
     fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {

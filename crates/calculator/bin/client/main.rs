@@ -10,7 +10,7 @@ mod top;
 
 use calculator::{
     client::{self, Layers, Settings},
-    cluster,
+    cluster, metrics,
     watch::endpoints::Endpoints,
 };
 use cinchona::{
@@ -233,6 +233,8 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
         let applied = config.apply(&layers.deadline, &layers.retry);
         applied.map_err(|invalid| format!("--service-config: {invalid}"))?;
     }
+    // Of those that were replaced.
+    metrics::of_client(&layers).map_err(|invalid| invalid.to_string())?;
     Ok(layers)
 }
 
@@ -264,11 +266,10 @@ async fn main() -> ExitCode {
         }
         Err(error) => usage(error),
     };
-    let target = options
-        .cluster
-        .as_ref()
-        .map_or_else(|| options.endpoints.join(","), |seed| format!("cluster:{seed}"));
-    let call = Call::new(target, endpoints, layers, options.request_id, options.explain);
+    if let Err(invalid) = metrics::of_balance(&layers.metrics, &target(&options), &endpoints) {
+        usage(invalid.to_string());
+    }
+    let call = Call::new(endpoints, layers, options.request_id, options.explain);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -301,7 +302,13 @@ fn settings(options: &Options) -> Result<Settings, Invalid> {
         .with_backoff(backoff)
         .with_codes(options.retry_on.iter().copied())?;
     let Options { deadline, timeout, .. } = *options;
-    Ok(Settings { deadline, timeout, retry, ..Settings::default() })
+    Ok(Settings { deadline, timeout, retry, target: target(options), ..Settings::default() })
+}
+
+/// What the calls are to.
+fn target(options: &Options) -> String {
+    let seed = options.cluster.as_ref().map(|seed| format!("cluster:{seed}"));
+    seed.unwrap_or_else(|| options.endpoints.join(","))
 }
 
 // === impl Lb ===

@@ -100,8 +100,6 @@ pub(crate) struct Increment {
 /// What all calls of a command line have in common.
 #[derive(Clone)]
 pub(crate) struct Call {
-    /// What the servers are called together.
-    target: String,
     endpoints: Balance,
     layers: Layers,
     request_id: Option<String>,
@@ -205,13 +203,12 @@ impl From<Operands> for BinaryOperation {
 
 impl Call {
     pub(crate) const fn new(
-        target: String,
         endpoints: Balance,
         layers: Layers,
         request_id: Option<String>,
         explains: bool,
     ) -> Self {
-        Self { target, endpoints, layers, request_id, explains }
+        Self { endpoints, layers, request_id, explains }
     }
 
     /// Prints the answer, and what there is to say of the call.
@@ -244,7 +241,7 @@ impl Call {
 
     /// What a dashboard shows of it.
     pub(crate) fn page(&self) -> Page {
-        Page::new(&self.target, &self.layers, self.endpoints.clone())
+        Page::new(&self.layers, self.endpoints.clone())
     }
 
     pub(crate) fn calculator(&self) -> Client<Balance> {

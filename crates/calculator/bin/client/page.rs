@@ -2,12 +2,10 @@
 
 use calculator::{
     client::Layers,
-    methods,
     watch::{calls::Calls, client::Client, story::follow},
 };
 use cinchona::{
     balance::Balance,
-    core::Invalid,
     dashboard::{Dashboard, Feed},
     observe::Metrics,
 };
@@ -23,14 +21,13 @@ use tonic::Status;
 pub(crate) struct Page {
     client: Client,
     calls: Calls,
-    target: String,
+    metrics: Metrics,
 }
 
 impl Page {
-    /// `target` is what the servers are called together.
-    pub(crate) fn new(target: &str, layers: &Layers, endpoints: Balance) -> Self {
-        let (calls, target) = (Calls::new(), target.to_owned());
-        Self { client: Client::new(layers, endpoints, calls.clone()), calls, target }
+    pub(crate) fn new(layers: &Layers, endpoints: Balance) -> Self {
+        let (calls, metrics) = (Calls::new(), layers.metrics.clone());
+        Self { client: Client::new(layers, endpoints, calls.clone()), calls, metrics }
     }
 
     /// Serves it until the program ends; the calls that it is to be told of.
@@ -40,15 +37,12 @@ impl Page {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         eprintln!("dashboard on http://{}", listener.local_addr().map_err(refused)?);
-        let (feed, metrics) = (Feed::new(), Metrics::new(methods()));
-        let taken = |invalid: Invalid| Status::internal(invalid.to_string());
-        self.client.register(&self.target, &metrics).map_err(taken)?;
-        let client = self.client.clone();
+        let (feed, client) = (Feed::new(), self.client.clone());
         follow(feed.clone(), move || client.conditions());
         let page = Dashboard::new()
             .tiles(move || self.client.tiles())
             .events(feed)
-            .metrics(move || metrics.render());
+            .metrics(move || self.metrics.render());
         tokio::spawn(page.serve(listener, pending()));
         Ok(self.calls)
     }

@@ -8,7 +8,7 @@ mod story;
 use calculator::{
     client::{Layers, Settings, Stack, stack},
     cluster::{endpoints, look_on},
-    methods,
+    metrics,
     pb::calculator_client::CalculatorClient,
     watch::{
         calls::Calls,
@@ -67,6 +67,7 @@ pub(crate) struct Page {
 struct Site {
     servers: Vec<Arc<Server>>,
     client: Client,
+    metrics: Metrics,
     cluster: Cluster,
     console: FaultConsole,
     load: Arc<Load>,
@@ -148,6 +149,8 @@ impl Site {
         // A server that fails at once looks idle to it: so the breakers have something to do.
         let options = Options { picker: Picker::LeastRequest, ..Options::default() };
         let balance = endpoints(&cluster, "worker", &layers, options)?;
+        metrics::of_client(&layers)?;
+        metrics::of_balance(&layers.metrics, CLUSTER, &balance)?;
         let calls = Calls::new();
         let names = servers.iter().map(|server| (server.addr().to_string(), server.name()));
         let client =
@@ -157,13 +160,12 @@ impl Site {
         ready(&balance, &servers).await?;
         let stack: Stack<Balance> = stack(balance, &layers);
         let load = Arc::new(Load::new(CalculatorClient::new(stack), calls));
-        Ok(Self { servers, client, cluster, console, load, feed: Feed::new() })
+        let metrics = layers.metrics.clone();
+        Ok(Self { servers, client, metrics, cluster, console, load, feed: Feed::new() })
     }
 
     /// The page, and the tasks that tell its events.
     fn page(&self) -> Result<Dashboard, BoxError> {
-        let metrics = Metrics::new(methods());
-        self.client.register(CLUSTER, &metrics)?;
         follow_cluster(self.feed.clone(), &self.cluster);
         let (client, console) = (self.client.clone(), self.console.clone());
         follow(self.feed.clone(), move || [client.conditions(), console.conditions()].concat());
@@ -173,7 +175,7 @@ impl Site {
             tiles.extend(servers.iter().map(|server| server.tile()));
             tiles
         };
-        let servers = self.servers.clone();
+        let (servers, metrics) = (self.servers.clone(), self.metrics.clone());
         let members = move || -> Vec<_> {
             servers.iter().filter_map(|server| Some((server.name(), server.cluster()?))).collect()
         };

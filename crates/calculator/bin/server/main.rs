@@ -5,7 +5,7 @@ mod faults;
 mod watch;
 
 use calculator::{
-    methods,
+    methods, metrics,
     server::{Layers, dedup, listen, serve},
     state::State,
 };
@@ -198,6 +198,7 @@ async fn serve_over<S: Store + State>(
         layers.quorum = Some(QuorumGuardLayer::new(cluster, methods()));
         tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
     }
+    metrics::of_server(&layers, cluster.as_ref())?;
     let node = cluster.as_ref().map(|cluster| (args.membership.id(addr), cluster));
     args.page.serve(&layers, node).await?;
 

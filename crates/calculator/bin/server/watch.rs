@@ -1,7 +1,6 @@
 //! The server's page: what its layers are doing, and a console for its faults.
 
 use calculator::{
-    methods,
     server::Layers,
     watch::{
         map::map,
@@ -11,12 +10,9 @@ use calculator::{
 };
 use cinchona::{
     cluster::Cluster,
-    core::{BoxError, Invalid},
+    core::BoxError,
     dashboard::{Dashboard, Feed},
-    fault::Counters,
-    idempotency::{DedupLayer, Store},
-    observe::Metrics,
-    shed::ShedLayer,
+    idempotency::Store,
 };
 use clap::Args;
 use std::{
@@ -38,15 +34,6 @@ pub(crate) struct Page {
     dashboard: Option<SocketAddr>,
 }
 
-/// What the metrics are made of.
-#[derive(Clone)]
-struct Seen<S> {
-    shed: ShedLayer,
-    dedup: DedupLayer<S>,
-    faults: Counters,
-    cluster: Option<Cluster>,
-}
-
 impl Page {
     /// Whether the faults of the server are to be changed on the page.
     pub(crate) const fn is_wanted(&self) -> bool {
@@ -62,13 +49,7 @@ impl Page {
         let Some(address) = self.dashboard else { return Ok(()) };
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| format!("--dashboard {address}: {error}"))?;
-        let seen = Seen {
-            shed: layers.shed.clone(),
-            dedup: layers.dedup.clone(),
-            faults: layers.faults.counters(),
-            cluster: node.as_ref().map(|(_, cluster)| (*cluster).clone()),
-        };
-        let (metrics, feed) = (seen.metrics()?, Feed::new());
+        let (metrics, feed) = (layers.metrics.clone(), Feed::new());
         let server = Server::new("this server", layers);
         let mut page = Dashboard::new()
             .tiles(move || vec![server.tile()])
@@ -91,33 +72,5 @@ impl Page {
         writeln!(io::stdout(), "dashboard on {}", listener.local_addr()?)?;
         tokio::spawn(page.serve(listener, std::future::pending()));
         Ok(())
-    }
-}
-
-// === impl Seen ===
-
-impl<S: Store> Seen<S> {
-    fn metrics(&self) -> Result<Metrics, Invalid> {
-        let metrics = Metrics::new(methods());
-        let (shed, away) = (self.shed.clone(), self.shed.clone());
-        metrics.gauge("cinchona.shed.in_progress", &[], move || shed.in_progress().into())?;
-        metrics.counter("cinchona.shed.turned_away", &[], move || away.shed() as f64)?;
-        let dedup = self.dedup.clone();
-        metrics
-            .counter("cinchona.dedup.replayed", &[], move || dedup.snapshot().replayed as f64)?;
-        let faults = self.faults.clone();
-        metrics.counters("cinchona.fault.injected", move |samples| {
-            for (kind, count) in faults.snapshot().kinds() {
-                samples.add(&[("kind", kind)], count as f64);
-            }
-        })?;
-        if let Some(cluster) = self.cluster.clone() {
-            metrics.gauges("cinchona.cluster.phi", move |samples| {
-                for node in cluster.nodes() {
-                    samples.add(&[("node", node.id.as_str())], node.phi);
-                }
-            })?;
-        }
-        Ok(metrics)
     }
 }

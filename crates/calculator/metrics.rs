@@ -1,0 +1,174 @@
+//! What the layers of the two stacks count, told to the [`Metrics`] that are among them.
+//!
+//! gRPC's own metrics (`grpc.client.*`, `grpc.server.*`) are there without it; those of its outlier
+//! detection, `grpc.lb.outlier_detection.*` ([gRFC A91]), are told by [`of_balance`]. Beside them are:
+//!
+//! | metric | labels | what it says |
+//! |---|---|---|
+//! | `cinchona.breaker.state` | `circuit` | 0 closed, 1 half open, 2 open, 3 isolated |
+//! | `cinchona.breaker.rejected` | `circuit` | calls that a breaker did not let through |
+//! | `cinchona.balance.calls` | `endpoint`, `ok`: `true`, `false` | calls that it has ended |
+//! | `cinchona.fallback.served` | `by`: `cached`, `default`, `alternate` | second answers |
+//! | `cinchona.fallback.none` | | calls that failed, as there was no second answer |
+//! | `cinchona.retry.budget_tokens` | | how many attempts the retry budget can pay for |
+//! | `cinchona.retry.throttle_tokens` | | how many tokens the retry throttle has left |
+//! | `cinchona.shed.bulkhead_in_progress` | | calls that a client has under way |
+//! | `cinchona.shed.bulkhead_turned_away` | | calls that it did not begin, as it had too many |
+//! | `cinchona.shed.throttled` | | attempts that a client kept from a server that sheds |
+//! | `cinchona.shed.in_progress`, `.waiting` | | requests of a server |
+//! | `cinchona.shed.limit` | | how many of them it can do |
+//! | `cinchona.shed.turned_away` | | requests beyond that |
+//! | `cinchona.shed.over_quota` | | requests beyond their callers' quotas |
+//! | `cinchona.idempotency.executed`, `.replayed` | | calls with a key: done, and answered again |
+//! | `cinchona.fault.injected` | `kind` | faults |
+//! | `cinchona.cluster.node_state` | `node` | 0 alive, 1 suspected, 2 failed, 3 left |
+//! | `cinchona.cluster.phi` | `node` | how sure one can be that it is gone |
+//!
+//! [gRFC A91]: https://github.com/grpc/proposal/blob/master/A91-outlier-detection-metrics.md
+
+use crate::{client, server};
+use cinchona::{
+    balance::Balance,
+    breaker,
+    cluster::{self, Cluster},
+    core::Invalid,
+    idempotency::Store,
+    observe::Metrics,
+};
+
+/// Tells what the layers of a client count. Who replaces one of them tells it again.
+///
+/// # Errors
+/// When one of the names was registered as something else.
+pub fn of_client(layers: &client::Layers) -> Result<(), Invalid> {
+    let client::Layers { metrics, fallback, bulkhead, retry, throttle, breaker, .. } =
+        layers.clone();
+    circuits(&metrics, breaker)?;
+    let budget = retry.clone();
+    metrics.gauges("cinchona.retry.budget_tokens", move |samples| {
+        if let Some((left, _)) = budget.budget_tokens() {
+            samples.add(&[], left);
+        }
+    })?;
+    metrics.gauge("cinchona.retry.throttle_tokens", &[], move || retry.throttle_tokens())?;
+    metrics.counter("cinchona.shed.throttled", &[], move || throttle.throttled() as f64)?;
+    let (busy, away) = (bulkhead.clone(), bulkhead);
+    metrics.gauge("cinchona.shed.bulkhead_in_progress", &[], move || busy.in_progress().into())?;
+    metrics.counter("cinchona.shed.bulkhead_turned_away", &[], move || away.shed() as f64)?;
+    let (served, none) = (fallback.counters(), fallback.counters());
+    metrics.counters("cinchona.fallback.served", move |samples| {
+        let of = served.snapshot();
+        for (by, count) in [
+            ("cached", of.served_cached),
+            ("default", of.served_default),
+            ("alternate", of.served_alternate),
+        ] {
+            samples.add(&[("by", by)], count as f64);
+        }
+    })?;
+    metrics.counter("cinchona.fallback.none", &[], move || none.snapshot().none as f64)
+}
+
+/// Tells what became of the calls and the outliers among the endpoints of `target`, which stay
+/// connected for as long as `metrics` is there.
+///
+/// # Errors
+/// When one of the names was registered as something else.
+pub fn of_balance(metrics: &Metrics, target: &str, balance: &Balance) -> Result<(), Invalid> {
+    const TARGET: &str = "grpc_target";
+    const METHOD: &str = "grpc_lb_outlier_detection_detection_method";
+    const REASON: &str = "grpc_lb_outlier_detection_unenforced_reason";
+    let (of, to) = (balance.clone(), target.to_owned());
+    metrics.counters("grpc.lb.outlier_detection.ejections_enforced", move |samples| {
+        for (method, count) in of.ejections().enforced() {
+            samples.add(&[(TARGET, &to), (METHOD, method)], count as f64);
+        }
+    })?;
+    let (of, to) = (balance.clone(), target.to_owned());
+    metrics.counters("grpc.lb.outlier_detection.ejections_unenforced", move |samples| {
+        for (method, reason, count) in of.ejections().unenforced() {
+            samples.add(&[(TARGET, &*to), (METHOD, method), (REASON, reason)], count as f64);
+        }
+    })?;
+    let of = balance.clone();
+    metrics.counters("cinchona.balance.calls", move |samples| {
+        for seen in of.states() {
+            let endpoint = seen.target.uri.to_string();
+            let succeeded = seen.calls - seen.failures;
+            for (ok, count) in [("true", succeeded), ("false", seen.failures)] {
+                samples.add(&[("endpoint", &*endpoint), ("ok", ok)], count as f64);
+            }
+        }
+    })
+}
+
+fn circuits(metrics: &Metrics, layer: breaker::BreakerLayer) -> Result<(), Invalid> {
+    let of = layer.clone();
+    metrics.gauges("cinchona.breaker.state", move |samples| {
+        for circuit in of.circuits() {
+            let state = match circuit.state() {
+                breaker::State::Closed => 0.0,
+                breaker::State::HalfOpen => 1.0,
+                breaker::State::Open => 2.0,
+                breaker::State::Isolated => 3.0,
+            };
+            samples.add(&[("circuit", circuit.name())], state);
+        }
+    })?;
+    metrics.counters("cinchona.breaker.rejected", move |samples| {
+        for circuit in layer.circuits() {
+            samples.add(&[("circuit", circuit.name())], circuit.rejected() as f64);
+        }
+    })
+}
+
+/// Tells what the layers of a server count, and what it holds of the cluster that it is in.
+///
+/// # Errors
+/// When one of the names was registered as something else.
+pub fn of_server<S: Store>(
+    layers: &server::Layers<S>,
+    cluster: Option<&Cluster>,
+) -> Result<(), Invalid> {
+    let metrics = &layers.metrics;
+    let quota = layers.quota.clone();
+    metrics.counter("cinchona.shed.over_quota", &[], move || quota.limited() as f64)?;
+    let [busy, waiting, limit, away] = [(); 4].map(|()| layers.shed.clone());
+    metrics.gauge("cinchona.shed.in_progress", &[], move || busy.in_progress().into())?;
+    metrics.gauge("cinchona.shed.waiting", &[], move || waiting.waiting().into())?;
+    metrics.gauge("cinchona.shed.limit", &[], move || limit.limit().into())?;
+    metrics.counter("cinchona.shed.turned_away", &[], move || away.shed() as f64)?;
+    let [done, again] = [(); 2].map(|()| layers.dedup.clone());
+    let executed = move || done.snapshot().executed as f64;
+    metrics.counter("cinchona.idempotency.executed", &[], executed)?;
+    let replayed = move || again.snapshot().replayed as f64;
+    metrics.counter("cinchona.idempotency.replayed", &[], replayed)?;
+    let faults = layers.faults.counters();
+    metrics.counters("cinchona.fault.injected", move |samples| {
+        for (kind, count) in faults.snapshot().kinds() {
+            samples.add(&[("kind", kind)], count as f64);
+        }
+    })?;
+    cluster.map_or(Ok(()), |cluster| nodes(metrics, cluster))
+}
+
+fn nodes(metrics: &Metrics, cluster: &Cluster) -> Result<(), Invalid> {
+    let of = cluster.clone();
+    metrics.gauges("cinchona.cluster.node_state", move |samples| {
+        for node in of.nodes() {
+            let state = match node.state {
+                cluster::State::Alive => 0.0,
+                cluster::State::Suspected => 1.0,
+                cluster::State::Failed => 2.0,
+                cluster::State::Left => 3.0,
+            };
+            samples.add(&[("node", node.id.as_str())], state);
+        }
+    })?;
+    let of = cluster.clone();
+    metrics.gauges("cinchona.cluster.phi", move |samples| {
+        for node in of.nodes() {
+            samples.add(&[("node", node.id.as_str())], node.phi);
+        }
+    })
+}
