@@ -1,7 +1,7 @@
 //! What the layers of the two stacks count, told to the [`Metrics`] that are among them.
 //!
 //! gRPC's own metrics (`grpc.client.*`, `grpc.server.*`) are there without it; those of its outlier
-//! detection, `grpc.lb.outlier_detection.*` ([gRFC A91]), are told by [`of_balance`]. Beside them are:
+//! detection, `grpc.lb.outlier_detection.*` ([gRFC A91]), are told by [`of_balance`]. Beside them:
 //!
 //! | metric | labels | what it says |
 //! |---|---|---|

@@ -13,6 +13,7 @@
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
 //! | `observe` | `observe` | gRPC's own metrics for Prometheus, and spans that carry on a trace |
+//! | `otlp` | `otlp` | these spans, and all others, sent to an OpenTelemetry collector |
 //! | `redb`, `redis` | `redb`, `redis` | its stores in a file, and shared by replicas |
 //! | `shed` | `shed` | what is more than a server can do is turned away at once |
 //! | `full` | all of them | |
@@ -47,6 +48,8 @@ pub use cinchona_fault as fault;
 pub use cinchona_idempotency as idempotency;
 #[cfg(feature = "observe")]
 pub use cinchona_observe as observe;
+#[cfg(feature = "otlp")]
+pub use cinchona_otlp as otlp;
 #[cfg(feature = "redb")]
 pub use cinchona_redb as redb;
 #[cfg(feature = "redis")]

@@ -89,7 +89,7 @@ mod watch;
 pub use layers::{AttemptLayer, CallLayer, ServerLayer};
 pub use metrics::{Metrics, Samples};
 pub use observed::{Observed, ResponseBody, ResponseFuture};
-pub use trace::TraceContext;
+pub use trace::{Serving, TraceContext};
 
 #[cfg(test)]
 mod tests;

@@ -40,9 +40,10 @@ thread_local! {
     static SERVED: RefCell<Option<Arc<TraceContext>>> = const { RefCell::new(None) };
 }
 
-/// While it lasts, this thread serves a call of a known trace.
+/// While it lasts, the calls that this thread makes continue a trace: see [`TraceContext::enter`].
 #[derive(Debug)]
-pub(crate) struct Serving {
+#[must_use = "it ends when it is dropped"]
+pub struct Serving {
     before: Option<Arc<TraceContext>>,
 }
 
@@ -70,8 +71,14 @@ impl TraceContext {
         SERVED.with_borrow(Option::is_some)
     }
 
-    /// A new trace.
-    pub(crate) fn root(rng: &Rng) -> Self {
+    /// A span of a trace that is recorded; `None` when one of the two is 0, which is no id.
+    pub fn new(trace: u128, span: u64) -> Option<Self> {
+        let is_one = trace != 0 && span != 0;
+        is_one.then_some(Self { trace, span, sampled: true, state: Vec::new() })
+    }
+
+    /// The first span of a new trace.
+    pub fn root(rng: &Rng) -> Self {
         let mut rng = rng.draw();
         // All zeros mean that there is none.
         let (trace, span) = (rng.random::<u128>().max(1), rng.random::<u64>().max(1));
@@ -79,7 +86,7 @@ impl TraceContext {
     }
 
     /// Another span of the same trace.
-    pub(crate) fn child(&self, rng: &Rng) -> Self {
+    pub fn child(&self, rng: &Rng) -> Self {
         Self { span: rng.draw().random::<u64>().max(1), ..self.clone() }
     }
 
@@ -93,9 +100,19 @@ impl TraceContext {
         }
     }
 
-    /// This thread serves a call of this trace, until the end of the scope.
-    pub(crate) fn enter(self: &Arc<Self>) -> Serving {
+    /// Calls that this thread makes until the end of the scope continue this trace.
+    pub fn enter(self: &Arc<Self>) -> Serving {
         Serving { before: SERVED.replace(Some(self.clone())) }
+    }
+
+    /// The id of the trace.
+    pub const fn trace(&self) -> u128 {
+        self.trace
+    }
+
+    /// The id of the span.
+    pub const fn span(&self) -> u64 {
+        self.span
     }
 
     /// 32 hexadecimal digits.

@@ -11,6 +11,9 @@ const CONFIG: &str = "cinchona-config";
 /// The crate whose stores are crates of their own, for what these depend on.
 const IDEMPOTENCY: &str = "cinchona-idempotency";
 const STORES: [&str; 2] = ["cinchona-redb", "cinchona-redis"];
+/// The crate whose spans another exports, for the same reason.
+const OBSERVE: &str = "cinchona-observe";
+const OTLP: &str = "cinchona-otlp";
 
 /// The edges of one manifest that the rules forbid.
 pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
@@ -27,6 +30,7 @@ pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
             (_, FACADE) => "a policy does not name the facade",
             (CONFIG, _) => continue,
             (store, IDEMPOTENCY) if STORES.contains(&store) => continue,
+            (OTLP, OBSERVE) => continue,
             (_, named) if is_policy(named) => "a policy names no other policy",
             _ => continue,
         };
@@ -70,6 +74,13 @@ mod tests {
     fn a_store_names_the_crate_that_it_is_a_store_of() {
         let edge = "[dependencies]\ncinchona-idempotency.workspace = true";
         assert_eq!(forbidden("cinchona-redis", edge), [""; 0]);
+        assert_eq!(forbidden("cinchona-retry", edge), ["a policy names no other policy"]);
+    }
+
+    #[test]
+    fn the_exporter_names_the_crate_whose_spans_it_exports() {
+        let edge = "[dependencies]\ncinchona-observe.workspace = true";
+        assert_eq!(forbidden(OTLP, edge), [""; 0]);
         assert_eq!(forbidden("cinchona-retry", edge), ["a policy names no other policy"]);
     }
 

@@ -1,0 +1,176 @@
+//! Sends what it is told to the collector, in a task of its own.
+
+use crate::{layer::OtlpLayer, told::text};
+use cinchona_core::Invalid;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
+    common::v1::InstrumentationScope,
+    resource::v1::Resource,
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tonic::transport::{Channel, Endpoint};
+use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
+
+/// How many spans wait for the collector, how many are sent at once, and after how long fewer:
+/// OpenTelemetry's defaults, but for the time, which is 5 s there.
+const KEPT: usize = 2_048;
+const BATCH: usize = 512;
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the collector may take for a batch, and how often it is asked, each time after twice as
+/// long.
+const LIMIT: Duration = Duration::from_secs(10);
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What becomes of the spans; its clones are the same.
+#[derive(Clone, Debug)]
+pub struct Exporter(Queue);
+
+/// Where spans wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    spans: mpsc::Sender<Waiting>,
+    lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Span(Box<Span>),
+    /// Somebody wants to know when all before it are done with.
+    Flush(oneshot::Sender<bool>),
+}
+
+struct Collector {
+    client: TraceServiceClient<Channel>,
+    resource: Resource,
+    lost: Arc<AtomicU64>,
+}
+
+/// A layer for a `tracing` subscriber that sends all spans to the collector at `endpoint`, such as
+/// `http://127.0.0.1:4317`, under the name of this `service`; and what becomes of them.
+///
+/// # Errors
+/// When `endpoint` is no URI of the scheme `http`.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn export(endpoint: &str, service: &str) -> Result<(OtlpLayer, Exporter), Invalid> {
+    let refused = || Invalid::new("endpoint", endpoint, "a URI such as http://127.0.0.1:4317");
+    let found = Endpoint::from_shared(endpoint.to_owned()).map_err(|_| refused())?;
+    if found.uri().scheme_str() != Some("http") || found.uri().authority().is_none() {
+        return Err(refused());
+    }
+    Ok(over(found.connect_lazy(), service))
+}
+
+/// As [`export`], through a channel that there is.
+pub(crate) fn over(channel: Channel, service: &str) -> (OtlpLayer, Exporter) {
+    let (spans, waiting) = mpsc::channel(KEPT);
+    let queue = Queue { spans, lost: Arc::default() };
+    let resource =
+        Resource { attributes: vec![text("service.name", service)], ..Resource::default() };
+    let client = TraceServiceClient::new(channel);
+    let collector = Collector { client, resource, lost: queue.lost.clone() };
+    // What it does itself is not told, or that would be told in turn.
+    tokio::spawn(collector.run(waiting).with_subscriber(NoSubscriber::new()));
+    (OtlpLayer::new(queue.clone()), Exporter(queue))
+}
+
+// === impl Exporter ===
+
+impl Exporter {
+    /// Waits until the spans that have ended were sent, for as long as `within`; whether the
+    /// collector has taken all of them that were left.
+    pub async fn flush(&self, within: Duration) -> bool {
+        let flushed = async {
+            let (done, is_done) = oneshot::channel();
+            self.0.spans.send(Waiting::Flush(done)).await.ok()?;
+            is_done.await.ok()
+        };
+        matches!(timeout(within, flushed).await, Ok(Some(true)))
+    }
+
+    /// How many spans the collector did not take, or were too many to wait for it.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Sends `span`, when there is time for it; nobody waits here.
+    pub(crate) fn push(&self, span: Span) {
+        if self.spans.try_send(Waiting::Span(Box::new(span))).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+// === impl Collector ===
+
+impl Collector {
+    /// Sends what comes, until nobody can send any more.
+    async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
+        while let Some(first) = waiting.recv().await {
+            let (mut batch, mut asked) = (Vec::new(), None);
+            let due = Instant::now() + PATIENCE;
+            let mut next = Some(first);
+            while let Some(found) = next {
+                match found {
+                    Waiting::Span(span) => batch.push(*span),
+                    Waiting::Flush(done) => {
+                        asked = Some(done);
+                        break;
+                    }
+                }
+                if batch.len() == BATCH {
+                    break;
+                }
+                next = timeout_at(due, waiting.recv()).await.unwrap_or_default();
+            }
+            let is_taken = batch.is_empty() || self.send(batch).await;
+            if let Some(done) = asked {
+                // Whoever asked may have given up.
+                _ = done.send(is_taken);
+            }
+        }
+    }
+
+    /// Whether the collector has taken them.
+    async fn send(&self, spans: Vec<Span>) -> bool {
+        let count = spans.len() as u64;
+        let scope = InstrumentationScope { name: "cinchona".to_owned(), ..Default::default() };
+        let spans = ScopeSpans { scope: Some(scope), spans, ..Default::default() };
+        let of = ResourceSpans {
+            resource: Some(self.resource.clone()),
+            scope_spans: vec![spans],
+            ..Default::default()
+        };
+        let request = ExportTraceServiceRequest { resource_spans: vec![of] };
+        for n in 0..TRIES {
+            if n > 0 {
+                sleep(PAUSE * (1 << (n - 1))).await;
+            }
+            let mut client = self.client.clone();
+            let sent = timeout(LIMIT, client.export(request.clone())).await;
+            if matches!(sent, Ok(Ok(_))) {
+                return true;
+            }
+        }
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        false
+    }
+}

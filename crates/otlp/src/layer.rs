@@ -1,0 +1,183 @@
+//! The layer of a `tracing` subscriber that makes OTLP's spans of `tracing`'s.
+
+use crate::{
+    export::Queue,
+    told::{Ids, OfEvent, OfSpan, text},
+};
+use cinchona_core::Rng;
+use cinchona_observe::{Serving, TraceContext};
+use opentelemetry_proto::tonic::trace::v1::{Span, span};
+use std::{cell::RefCell, sync::Arc};
+use tokio::time::Instant;
+use tracing::{
+    Event, Metadata, Subscriber,
+    span::{Attributes, Id, Record},
+};
+use tracing_subscriber::{
+    layer::{Context, Layer},
+    registry::LookupSpan,
+};
+
+/// How many events of a span are told: OpenTelemetry's default.
+const EVENTS: usize = 128;
+
+thread_local! {
+    /// The spans that this thread is in, each with what it was in before.
+    static ENTERED: RefCell<Vec<(Id, Serving)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Tells an OpenTelemetry collector of all spans: see [`export`](crate::export).
+#[derive(Debug)]
+pub struct OtlpLayer {
+    queue: Queue,
+    rng: Rng,
+    clock: Clock,
+}
+
+/// A span that has not ended.
+struct Open {
+    span: Span,
+    ids: Ids,
+    place: Arc<TraceContext>,
+}
+
+/// The time of day, which goes on evenly from when it was looked at once.
+#[derive(Debug)]
+struct Clock {
+    began: Instant,
+    /// Nanoseconds since 1970.
+    at: u64,
+}
+
+// === impl OtlpLayer ===
+
+impl OtlpLayer {
+    pub(crate) fn new(queue: Queue) -> Self {
+        Self { queue, rng: Rng::from_os(), clock: Clock::new() }
+    }
+
+    /// The place of a span that says nothing of it: in the one around it, or in the call that this
+    /// task is serving, or at the beginning of a trace.
+    fn place(&self, parent: Option<&TraceContext>) -> (Option<TraceContext>, TraceContext) {
+        let parent = parent.cloned().or_else(TraceContext::current);
+        let own = match &parent {
+            Some(parent) => parent.child(&self.rng),
+            None => TraceContext::root(&self.rng),
+        };
+        (parent, own)
+    }
+}
+
+impl<S> Layer<S> for OtlpLayer
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(of) = context.span(id).filter(|of| is_told(of.metadata())) else { return };
+        let mut span = Span {
+            name: of.name().to_owned(),
+            kind: span::SpanKind::Internal.into(),
+            start_time_unix_nano: self.clock.now(),
+            // W3C's flag of a trace that is recorded.
+            flags: 1,
+            ..Span::default()
+        };
+        let mut ids = Ids::default();
+        attributes.record(&mut OfSpan { span: &mut span, ids: &mut ids });
+        let stated = ids.place();
+        let place = stated.unwrap_or_else(|| {
+            let around = of.parent().and_then(|around| {
+                around.extensions().get::<Open>().map(|open| open.place.clone())
+            });
+            let (parent, own) = self.place(around.as_deref());
+            ids.parent = parent.map(|parent| parent.span().to_be_bytes().to_vec());
+            own
+        });
+        of.extensions_mut().insert(Open { span, ids, place: Arc::new(place) });
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let Some(of) = context.span(id) else { return };
+        if let Some(Open { span, ids, .. }) = of.extensions_mut().get_mut::<Open>() {
+            values.record(&mut OfSpan { span, ids });
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let Some(of) = context.event_span(event) else { return };
+        let mut extensions = of.extensions_mut();
+        let Some(Open { span, .. }) = extensions.get_mut::<Open>() else { return };
+        if span.events.len() == EVENTS {
+            span.dropped_events_count += 1;
+            return;
+        }
+        let mut told = OfEvent::default();
+        event.record(&mut told);
+        let OfEvent { message: name, mut attributes } = told;
+        attributes.push(text("level", event.metadata().level().as_str()));
+        let time_unix_nano = self.clock.now();
+        span.events.push(span::Event { time_unix_nano, name, attributes, ..Default::default() });
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        let Some(of) = context.span(id) else { return };
+        let mut extensions = of.extensions_mut();
+        let Some(Open { place, .. }) = extensions.get_mut::<Open>() else { return };
+        match TraceContext::current() {
+            // The layer that made the span has said so already, and knows more of it.
+            Some(current) if current.span() == place.span() => *place = Arc::new(current),
+            _ => ENTERED.with_borrow_mut(|entered| entered.push((id.clone(), place.enter()))),
+        }
+    }
+
+    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
+        let left = ENTERED.with_borrow_mut(|entered| {
+            let at = entered.iter().rposition(|(other, _)| other == id)?;
+            Some(entered.remove(at))
+        });
+        drop(left);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(of) = context.span(&id) else { return };
+        let Some(Open { mut span, ids, place }) = of.extensions_mut().remove::<Open>() else {
+            return;
+        };
+        span.trace_id = place.trace().to_be_bytes().to_vec();
+        span.span_id = place.span().to_be_bytes().to_vec();
+        span.parent_span_id = ids.parent.unwrap_or_default();
+        span.end_time_unix_nano = self.clock.now();
+        self.queue.push(span);
+    }
+}
+
+/// What carries the spans is not told, lest it be told of itself.
+fn is_told(of: &Metadata<'_>) -> bool {
+    let library = of.target().split("::").next().unwrap_or_default();
+    !matches!(library, "h2" | "hyper" | "hyper_util")
+}
+
+// === impl Ids ===
+
+impl Ids {
+    /// That of a span of `cinchona-observe`.
+    fn place(&self) -> Option<TraceContext> {
+        let trace = u128::from_be_bytes(self.trace.as_deref()?.try_into().ok()?);
+        let span = u64::from_be_bytes(self.span.as_deref()?.try_into().ok()?);
+        TraceContext::new(trace, span)
+    }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    #[expect(clippy::disallowed_types, reason = "a collector asks for the time of day")]
+    fn new() -> Self {
+        let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self { began: Instant::now(), at: at.as_nanos() as u64 }
+    }
+
+    fn now(&self) -> u64 {
+        self.at + (Instant::now() - self.began).as_nanos() as u64
+    }
+}

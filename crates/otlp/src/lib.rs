@@ -1,0 +1,58 @@
+//! The spans of a tonic client and server, and of the application around them, sent to an
+//! [OpenTelemetry] collector by OTLP over gRPC.
+//!
+//! # Why
+//!
+//! A call that was retried is understood when its attempts are seen beside what the servers did
+//! with them, from many processes on one line of time. `cinchona-observe` has the spans, and
+//! carries the trace from one process to the next; this sends them to where they are put together.
+//!
+//! # Rule
+//!
+//! * The spans of `cinchona-observe` are exported under their own ids, those in `traceparent`: so
+//!   the span of a server has the attempt's as its parent, wherever each was exported from.
+//! * All other spans are exported too, each under the one it is in; calls that are made in them
+//!   belong to their trace.
+//! * What is logged in a span is an event of it, the first 128.
+//! * Nobody waits for the collector: up to 2,048 spans are kept for it, and what is beyond that, or
+//!   was refused three times, is lost and counted ([`Exporter::lost`]). A batch is 512 spans, or
+//!   what there is after a second.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//! use tracing_subscriber::layer::SubscriberExt;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), cinchona_core::Invalid> {
+//! let (layer, exporter) = cinchona_otlp::export("http://127.0.0.1:4317", "calculator")?;
+//! let subscriber = tracing_subscriber::registry().with(layer);
+//! tracing::subscriber::with_default(subscriber, || {
+//!     tracing::info_span!("checkout").in_scope(|| tracing::info!("paid"));
+//! });
+//! assert_eq!(exporter.lost(), 0, "it is kept for the collector");
+//! // Before the program ends.
+//! exporter.flush(Duration::from_secs(3)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does not do
+//!
+//! No metrics ([`Metrics::render`] is for a Prometheus receiver), no TLS (a collector is a sidecar,
+//! or behind one), no sampling: that is for the collector. Spans of `h2` and `hyper`, which carry
+//! the others, are not sent.
+//!
+//! [OpenTelemetry]: https://opentelemetry.io/docs/specs/otlp/
+//! [`Metrics::render`]: cinchona_observe::Metrics::render
+
+mod export;
+mod layer;
+mod told;
+
+pub use export::{Exporter, export};
+pub use layer::OtlpLayer;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! A real client with retries, a real server, and a collector, over HTTP/2 in memory.
+
+use crate::{Exporter, OtlpLayer, export, export::over};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Methods, error::find_cause};
+use cinchona_observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
+use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
+use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
+use http_body_util::{BodyExt, Full};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::{KeyValue, any_value::Value},
+    trace::v1::{Span, span::SpanKind},
+};
+use std::{
+    convert::Infallible,
+    error::Error,
+    sync::{Arc, Mutex},
+    task,
+    time::Duration,
+};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Request, Response, Status, body::Body, transport::Server};
+use tower::{Layer, Service, ServiceExt};
+use tracing::{Instrument, subscriber::DefaultGuard};
+use tracing_subscriber::{layer::SubscriberExt, registry};
+
+const PATH: &str = "/calculator.Calculator/Add";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Keeps what it is sent.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    fn start() -> (Self, Network) {
+        let (collector, network) = (Self::default(), Network::new());
+        let service = TraceServiceServer::new(collector.clone());
+        let server = Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(network.incoming()));
+        (collector, network)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let requests = self.0.lock().unwrap();
+        let of = requests.iter().flat_map(|request| &request.resource_spans);
+        of.flat_map(|of| &of.scope_spans).flat_map(|of| &of.spans).cloned().collect()
+    }
+}
+
+/// The thread's spans go to the collector, until it is dropped.
+fn subscribed((layer, exporter): (OtlpLayer, Exporter)) -> (Exporter, DefaultGuard) {
+    let subscriber = registry().with(layer);
+    (exporter, tracing::subscriber::set_default(subscriber))
+}
+
+/// A scripted server as a service of tonic's.
+#[derive(Clone)]
+struct Named(ScriptedServer);
+
+impl tonic::server::NamedService for Named {
+    const NAME: &'static str = "calculator.Calculator";
+}
+
+impl Service<http::Request<Body>> for Named {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = <ScriptedServer as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> task::Poll<Result<(), Infallible>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+fn serve(script: impl IntoIterator<Item = Answer>) -> Network {
+    let network = Network::new();
+    let metrics = Metrics::new(Methods::unknown());
+    let routes = tonic::service::Routes::new(Named(ScriptedServer::new(script)));
+    let server = Server::builder().layer(ServerLayer::new(&metrics)).add_routes(routes);
+    tokio::spawn(server.serve_with_incoming(network.incoming()));
+    network
+}
+
+fn stopped(outcome: Result<&http::Extensions, &(dyn Error + 'static)>) -> Option<String> {
+    let ledger = match outcome {
+        Ok(extensions) => extensions.get::<Ledger>(),
+        Err(error) => find_cause::<Ledger>(error),
+    };
+    ledger.map(|ledger| ledger.stopped().to_string())
+}
+
+/// Calls through a client that retries.
+async fn call(network: &Network) -> Result<(), BoxError> {
+    let metrics = Metrics::new(Methods::unknown());
+    let policy = RetryPolicy::default().with_codes([Code::Unavailable])?;
+    let retry = RetryLayer::new(policy, Methods::all_idempotent());
+    let attempts = AttemptLayer::new(&metrics, "calculator").layer(network.channel());
+    let client = CallLayer::new(&metrics, "calculator").with_story(stopped);
+    let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
+    let request = http::Request::post(format!("http://server{PATH}")).body(Body::new(message))?;
+    let response = client.layer(retry.layer(attempts)).oneshot(request).await?;
+    _ = response.into_body().collect().await;
+    Ok(())
+}
+
+fn unavailable() -> Answer {
+    Answer::Status(Status::unavailable("a secret"))
+}
+
+fn ok() -> Answer {
+    Answer::Ok(encode(&7_u32))
+}
+
+#[track_caller]
+fn attribute(span: &Span, key: &str) -> String {
+    let found = span.attributes.iter().find(|attribute| attribute.key == key);
+    let value = found.and_then(|KeyValue { value, .. }| value.clone()?.value);
+    match value {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::BoolValue(is)) => is.to_string(),
+        other => panic!("{key}: {other:?} of {span:#?}"),
+    }
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
+    let mut found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+    found.sort_by_key(|span| span.start_time_unix_nano);
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_its_attempts_and_what_the_server_did_are_one_trace() {
+    let ((collector, to), network) = (Collector::start(), serve([unavailable(), ok()]));
+    let (exporter, _default) = subscribed(over(to.channel(), "calculator-client"));
+    call(&network).await.unwrap();
+    assert!(exporter.flush(SECOND).await);
+    let spans = collector.spans();
+    let [call] = named(&spans, "Sent.calculator.Calculator.Add")[..] else { panic!("{spans:#?}") };
+    let attempts = named(&spans, "Attempt.calculator.Calculator.Add");
+    let served = named(&spans, "Recv.calculator.Calculator.Add");
+    assert_eq!((spans.len(), attempts.len(), served.len()), (5, 2, 2));
+    assert!(spans.iter().all(|span| span.trace_id == call.trace_id));
+    assert!(call.parent_span_id.is_empty(), "it begins the trace");
+    for (n, (attempt, served)) in attempts.iter().zip(&served).enumerate() {
+        assert_eq!(attempt.parent_span_id, call.span_id);
+        assert_eq!(served.parent_span_id, attempt.span_id, "the server's is under the attempt");
+        assert_eq!(attribute(attempt, "attempt"), (n + 1).to_string());
+        assert_eq!((attempt.kind(), served.kind()), (SpanKind::Client, SpanKind::Server));
+        assert!(attempt.start_time_unix_nano <= attempt.end_time_unix_nano);
+        for span in [call, attempt, served] {
+            assert_eq!(attribute(span, "rpc.system"), "grpc");
+            assert_eq!(attribute(span, "rpc.service"), "calculator.Calculator");
+            assert_eq!(attribute(span, "rpc.method"), "Add");
+        }
+    }
+    assert_eq!(attribute(call, "stopped"), "succeeded");
+    assert_eq!(attribute(call, "attempts"), "2");
+    assert_eq!(attribute(attempts[0], "verdict"), "MaybeProcessed(Unavailable)");
+    assert_eq!(attribute(attempts[1], "verdict"), "Ok");
+    assert_eq!(attribute(attempts[1], "kind"), "retry");
+    assert_eq!(attempts[0].status.as_ref().map(|status| status.code), Some(2), "an error");
+    let waited = attempts[1].start_time_unix_nano - attempts[0].end_time_unix_nano;
+    assert!(waited > 0, "between them it waited");
+    let service = &collector.0.lock().unwrap()[0].resource_spans[0].resource.clone().unwrap();
+    assert_eq!(service.attributes[0].key, "service.name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_trace() {
+    let ((collector, to), network) = (Collector::start(), serve([ok()]));
+    let (exporter, _default) = subscribed(over(to.channel(), "shop"));
+    let outer = tracing::info_span!("checkout", items = 3);
+    let inner = tracing::info_span!(parent: &outer, "payment");
+    let paying = async {
+        call(&network).await.unwrap();
+        tracing::info!(amount = 7, "paid");
+        call(&network).await.unwrap();
+    };
+    paying.instrument(inner).await;
+    drop(outer);
+    assert_eq!(TraceContext::current(), None, "nothing is left behind");
+    assert!(exporter.flush(SECOND).await);
+    let spans = collector.spans();
+    let ([outer], [inner]) = (&named(&spans, "checkout")[..], &named(&spans, "payment")[..]) else {
+        panic!("{spans:#?}")
+    };
+    assert_eq!((&inner.parent_span_id, outer.parent_span_id.len()), (&outer.span_id, 0));
+    assert_eq!(attribute(outer, "items"), "3");
+    let calls = named(&spans, "Sent.calculator.Calculator.Add");
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|call| call.parent_span_id == inner.span_id));
+    assert!(spans.iter().all(|span| span.trace_id == outer.trace_id), "{spans:#?}");
+    let event = inner.events.iter().find(|event| event.name == "paid").unwrap();
+    assert!(event.attributes.iter().any(|attribute| attribute.key == "amount"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vendors_say_of_a_trace_goes_on_through_a_server() {
+    let ((_, to), last) = (Collector::start(), ScriptedServer::new([ok()]));
+    let (_exporter, _default) = subscribed(over(to.channel(), "relay"));
+    let metrics = Metrics::new(Methods::unknown());
+    let client = CallLayer::new(&metrics, "last").layer(last.clone());
+    let relay = ServerLayer::new(&metrics).layer(tower::service_fn(move |_| {
+        let client = client.clone();
+        async move {
+            let request = http::Request::post(PATH).body(Body::empty())?;
+            let span = tracing::info_span!("handler");
+            client.oneshot(request).instrument(span).await.map_err(BoxError::from)
+        }
+    }));
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let request = http::Request::post(PATH).header("traceparent", parent);
+    let request = request.header("tracestate", "vendor=1").body(Body::empty()).unwrap();
+    relay.oneshot(request).await.unwrap();
+    let headers = &last.received()[0].headers;
+    assert_eq!(headers["tracestate"], "vendor=1");
+    let trace_id = TraceContext::of(headers).unwrap().trace_id();
+    assert_eq!(trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_that_is_down_neither_blocks_nor_fails_a_call() {
+    let (down, network) = (Network::new(), serve([ok()]));
+    // It takes connections and never says anything.
+    let (exporter, _default) = subscribed(over(down.channel(), "calculator"));
+    for _ in 0..1_000 {
+        let began = Instant::now();
+        call(&network).await.unwrap();
+        assert_eq!(Instant::now() - began, Duration::ZERO, "virtual time: it waited for nothing");
+    }
+    assert!(exporter.lost() >= 3_000 - 2_048 - 512, "what is too much is lost, not kept");
+    let flushed = timeout(10 * SECOND, exporter.flush(SECOND)).await;
+    assert_eq!(flushed, Ok(false), "and whoever flushes gives up in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_none_is_refused() {
+    for bad in ["", "127.0.0.1:4317", "https://collector:4317", "ftp://a", "http://", "a b"] {
+        let refused = export(bad, "calculator").unwrap_err().to_string();
+        assert!(refused.starts_with("endpoint: "), "{bad}: {refused}");
+    }
+}
