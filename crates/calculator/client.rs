@@ -54,7 +54,7 @@ pub struct Settings {
 /// The layers, which can still be changed while a client that was made of them is running.
 #[derive(Clone, Debug)]
 pub struct Layers {
-    /// What is counted of calls and attempts, and of the layers: see [`metrics`](crate::metrics).
+    /// What is counted of calls and attempts, and of the layers: see [`metrics`].
     pub metrics: Metrics,
     /// Numbers and span of a call.
     pub call: CallLayer,

@@ -23,13 +23,32 @@ impl Server {
     }
 
     pub(crate) fn on(addr: &str, args: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_calculator-server"))
-            .args(["--addr", addr])
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-server"));
+        command.stderr(Stdio::null());
+        Self::spawn(command, addr, args)
+    }
+
+    /// One whose log is read when it is stopped.
+    #[cfg(unix)]
+    pub(crate) fn logging(levels: (&str, &str), args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-server"));
+        command.env(levels.0, levels.1).stderr(Stdio::piped());
+        Self::spawn(command, "127.0.0.1:0", args)
+    }
+
+    /// Stops it as an operator does; what it has logged.
+    #[cfg(unix)]
+    pub(crate) fn stop(mut self) -> String {
+        self.signal("TERM");
+        let mut logged = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut logged).unwrap();
+        assert!(self.process.wait().unwrap().success());
+        logged
+    }
+
+    fn spawn(mut command: Command, addr: &str, args: &[&str]) -> Self {
+        let mut process =
+            command.args(["--addr", addr]).args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();

@@ -10,7 +10,9 @@ mod top;
 
 use calculator::{
     client::{self, Layers, Settings},
-    cluster, metrics,
+    cluster,
+    logs::Logs,
+    metrics,
     watch::endpoints::Endpoints,
 };
 use cinchona::{
@@ -25,20 +27,10 @@ use http::Uri;
 use humantime::parse_duration;
 use operation::{Call, Operation};
 use protect::{Breaker, Fallback};
-use std::{
-    fmt::Display,
-    fs,
-    io::{self, IsTerminal},
-    iter,
-    path::PathBuf,
-    process::ExitCode,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt::Display, fs, iter, path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 use tokio::time::timeout;
 use tonic::Code;
 use tower::Layer;
-use tracing_subscriber::EnvFilter;
 
 /// Asks a calculator server, and does not give up at the first fault.
 ///
@@ -137,6 +129,9 @@ struct Options {
     /// --lb
     #[arg(long, global = true, value_name = "FILE")]
     service_config: Option<PathBuf>,
+
+    #[command(flatten)]
+    logs: Logs,
 }
 
 /// How servers are picked, and their weights where these matter.
@@ -240,17 +235,20 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
     let Cli { operation, options } = Cli::parse();
-    let usage =
-        |error: String| -> ! { Cli::command().error(ErrorKind::ValueValidation, error).exit() };
-    let config = service_config(&options).unwrap_or_else(|error| usage(error));
-    let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(error));
+    let told = options.logs.begin("calculator-client").unwrap_or_else(|no| usage(&no));
+    let code = run(operation, options).await;
+    told.flush().await;
+    code
+}
+
+fn usage(error: &dyn Display) -> ! {
+    Cli::command().error(ErrorKind::ValueValidation, error).exit()
+}
+
+async fn run(operation: Operation, options: Options) -> ExitCode {
+    let config = service_config(&options).unwrap_or_else(|error| usage(&error));
+    let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(&error));
     match &operation {
         Operation::Nodes => return nodes(&options).await,
         Operation::Top(top) => return top.run().await,
@@ -264,10 +262,10 @@ async fn main() -> ExitCode {
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
-        Err(error) => usage(error),
+        Err(error) => usage(&error),
     };
     if let Err(invalid) = metrics::of_balance(&layers.metrics, &target(&options), &endpoints) {
-        usage(invalid.to_string());
+        usage(&invalid);
     }
     let call = Call::new(endpoints, layers, options.request_id, options.explain);
     match operation.run(&call).await {

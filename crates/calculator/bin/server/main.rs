@@ -5,6 +5,7 @@ mod faults;
 mod watch;
 
 use calculator::{
+    logs::Logs,
     methods, metrics,
     server::{Layers, dedup, listen, serve},
     state::State,
@@ -25,7 +26,7 @@ use http::HeaderValue;
 use humantime::{format_duration, parse_duration};
 use std::{
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
     pin::Pin,
@@ -35,7 +36,6 @@ use std::{
 };
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
-use tracing_subscriber::EnvFilter;
 use watch::Page;
 
 /// Serves a gRPC calculator, and injects faults into it when asked to.
@@ -97,6 +97,9 @@ struct Args {
 
     #[command(flatten)]
     page: Page,
+
+    #[command(flatten)]
+    logs: Logs,
 }
 
 /// Where state and answers are kept.
@@ -124,24 +127,22 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
     let args = Args::parse();
-    let faults = match args.injected.layer(args.mode == Condition::Failure) {
-        Ok(faults) => faults,
-        Err(invalid) => Args::command().error(ErrorKind::ValueValidation, invalid).exit(),
+    let usage = |invalid: Invalid| -> ! {
+        Args::command().error(ErrorKind::ValueValidation, invalid).exit()
     };
-    match run(&args, faults).await {
+    let told = args.logs.begin("calculator-server").unwrap_or_else(|invalid| usage(invalid));
+    let faults = args.injected.layer(args.mode == Condition::Failure);
+    let faults = faults.unwrap_or_else(|invalid| usage(invalid));
+    let code = match run(&args, faults).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    told.flush().await;
+    code
 }
 
 /// Serves with the store that is asked for.

@@ -1,0 +1,82 @@
+//! What the programs tell of themselves: lines on stderr, and spans for a collector.
+
+use cinchona::{
+    core::Invalid,
+    otlp::{Exporter, export},
+};
+use clap::{Args, ValueEnum};
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+/// How, and to whom.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is told of it")]
+pub struct Logs {
+    /// How the log is written to stderr: for people, or a JSON object on each line
+    #[arg(long, global = true, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    log: Format,
+
+    /// Send the spans of all calls to this OpenTelemetry collector, by OTLP over gRPC, such as
+    /// http://127.0.0.1:4317
+    #[arg(long, global = true, value_name = "URL")]
+    otlp: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Pretty,
+    Json,
+}
+
+/// What is still to be sent.
+#[derive(Debug)]
+#[must_use = "what is not flushed is lost"]
+pub struct Told(Option<Exporter>);
+
+/// How long a program that ends waits for the collector.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+// === impl Logs ===
+
+impl Logs {
+    /// Begins to tell, as `service`; `RUST_LOG` sets the level of the lines (default `info`), and
+    /// spans are sent from `info` on.
+    ///
+    /// # Errors
+    /// When the collector's address is none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, and where another has begun before.
+    pub fn begin(&self, service: &str) -> Result<Told, Invalid> {
+        let exported = self.otlp.as_deref().map(|to| export(to, service)).transpose()?;
+        let (spans, exporter) = exported.unzip();
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+        let lines: Box<dyn Layer<Registry> + Send + Sync> = match self.log {
+            Format::Pretty => lines.with_filter(filter).boxed(),
+            Format::Json => lines.json().with_filter(filter).boxed(),
+        };
+        let spans = spans.map(|spans| spans.with_filter(LevelFilter::INFO));
+        tracing_subscriber::registry().with(lines).with(spans).init();
+        Ok(Told(exporter))
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Sends what is left, before the program ends; for 3 s at the longest.
+    pub async fn flush(self) {
+        if let Some(exporter) = self.0
+            && !exporter.flush(PATIENCE).await
+        {
+            tracing::warn!(lost = exporter.lost(), "the collector did not take all spans");
+        }
+    }
+}

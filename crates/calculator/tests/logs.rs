@@ -1,0 +1,111 @@
+//! What the programs tell: lines of JSON, and spans for a collector.
+
+use super::programs::{Server, ask};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    trace::v1::Span,
+};
+use serde_json::Value;
+use std::sync::{Arc, Mutex};
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+/// The ids that a line of a log has in its spans.
+fn ids(line: &Value) -> Vec<&str> {
+    let spans = line["spans"].as_array().into_iter().flatten();
+    spans.filter_map(|span| span["request_id"].as_str()).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn every_line_of_a_call_is_json_and_has_its_request_id() {
+    let levels = ("RUST_LOG", "info,cinchona_observe=debug");
+    let server =
+        Server::logging(levels, &["--log", "json", "--failure-rate", "0.5", "--seed", "1"]);
+    let calls = ["r-1", "r-2", "r-3", "r-4"];
+    for id in calls {
+        let addr = ["--addr", &server.addr, "--request-id", id, "--max-retries", "0"];
+        ask(&[&["add", "10", "5"], &addr[..]].concat());
+    }
+    let logged = server.stop();
+    let lines: Vec<Value> = logged
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    // What is said of no call has no span.
+    let of_calls: Vec<_> = lines.iter().filter(|line| line["spans"].is_array()).collect();
+    assert!(of_calls.iter().all(|line| ids(line).len() == 1), "{logged}");
+    for id in calls {
+        let ended = of_calls.iter().filter(|line| {
+            let said = line["fields"]["message"].as_str();
+            ids(line) == [id] && matches!(said, Some("ended" | "failed"))
+        });
+        assert_eq!(ended.count(), 1, "{id}: {logged}");
+    }
+    let failed = of_calls.iter().filter(|line| line["level"] == "ERROR").count();
+    assert!(0 < failed && failed < calls.len(), "the seed makes some fail, not all: {logged}");
+}
+
+/// Keeps the spans that it is sent, with the names of those who sent them.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    fn spans(&self, name: &str) -> Vec<Span> {
+        let requests = self.0.lock().unwrap();
+        let of = requests.iter().flat_map(|request| &request.resource_spans);
+        let spans = of.flat_map(|of| &of.scope_spans).flat_map(|of| &of.spans);
+        spans.filter(|span| span.name == name).cloned().collect()
+    }
+}
+
+// real clock: the programs are processes.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_of_client_and_server_are_one_trace_and_are_flushed_when_they_end() {
+    let (collector, incoming) =
+        (Collector::default(), TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap());
+    let url = format!("http://{}", incoming.local_addr().unwrap());
+    let service = TraceServiceServer::new(collector.clone());
+    let serving = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(serving.serve_with_incoming(incoming));
+    let told = tokio::task::spawn_blocking(move || {
+        let server = Server::logging(("RUST_LOG", "warn"), &["--otlp", &url]);
+        let answer = ask(&["add", "10", "5", "--addr", &server.addr, "--otlp", &url]);
+        server.stop();
+        answer
+    });
+    assert_eq!(told.await.unwrap().1, "15\n");
+    let [call, attempt, served] = ["Sent", "Attempt", "Recv"].map(|kind| {
+        let found = collector.spans(&format!("{kind}.calculator.Calculator.Add"));
+        let [span] = &found[..] else { panic!("{kind}: {found:#?}") };
+        span.clone()
+    });
+    assert_eq!((attempt.parent_span_id, served.parent_span_id), (call.span_id, attempt.span_id));
+    assert_eq!((&attempt.trace_id, &served.trace_id), (&call.trace_id, &call.trace_id));
+}
+
+#[test]
+fn a_collector_that_is_none_or_down_is_said() {
+    let (code, _, error) = ask(&["add", "1", "2", "--otlp", "collector:4317"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("endpoint: collector:4317 is not allowed"), "{error}");
+    let server = Server::start(&[]);
+    let down = ["--otlp", "http://127.0.0.1:9", "--addr", &server.addr];
+    let (code, out, error) = ask(&[&["add", "1", "2"], &down[..]].concat());
+    assert_eq!((code, out.as_str()), (Some(0), "3\n"), "the call is none the worse for it");
+    assert!(error.contains("the collector did not take all spans"), "{error}");
+}
