@@ -45,9 +45,14 @@ async fn retries_come_in_turn_and_hedges_side_by_side() {
     let began = Instant::now();
     calls.note(began, &client.add(operation(1.0, 2.0)).await);
     assert_eq!((calls.total(), calls.retries_and_hedges()), ((2, 0), (2, 1)));
-    let [_, attempts] = calls.tiles();
+    let [_, attempts, failed] = calls.tiles();
     let counts: Vec<_> = attempts.strip.iter().map(|(_, count)| *count).collect();
     assert_eq!(counts, [0.0, 1.0, 1.0, 0.0]);
+    let counts: Vec<_> = failed.numbers.iter().map(|(_, count, _)| *count).collect();
+    assert_eq!(
+        (&*failed.state, counts),
+        ("3 of 3 kept from callers", vec![2.0, 0.0, 1.0, 0.0, 0.0])
+    );
 }
 
 /// A server on a loopback socket, and what makes it fail.

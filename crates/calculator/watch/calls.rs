@@ -1,20 +1,18 @@
 //! What became of the calls of a client, as their callers see it.
 
-use super::recent::Recent;
+use super::{lock, recent::Recent};
+use crate::recovery::Recovery;
 use cinchona::{
-    core::{DEGRADED, Verdict},
+    core::DEGRADED,
     dashboard::{Health, Tile},
-    retry::Ledger,
+    retry::{AttemptKind, Ledger},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
 };
 use tokio::time::Instant;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 /// What became of the calls of a client; clones are the same.
 ///
@@ -40,11 +38,8 @@ struct Inner {
     degraded: AtomicU64,
     retries: AtomicU64,
     hedges: AtomicU64,
+    recovery: Mutex<Recovery>,
 }
-
-/// By how much the attempts of a call may seem to take longer than the call itself, as their clocks
-/// are read one after the other.
-const SLACK: Duration = Duration::from_millis(1);
 
 // === impl Calls ===
 
@@ -58,31 +53,31 @@ impl Calls {
             degraded: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
+            recovery: Mutex::default(),
         }))
     }
 
-    /// A call that began then has ended now, so.
-    ///
-    /// Its attempts are those of its ledger; where they overlap, or one was reset since another was
-    /// faster, all after the first are hedges.
+    /// A call that began then has ended now, so; its attempts are those of its ledger.
     pub fn note<T>(&self, began: Instant, outcome: &Result<Response<T>, Status>) {
         let now = Instant::now();
-        let took = now - began;
-        let ledger = match outcome {
-            Ok(response) => response.extensions().get::<Ledger>(),
+        let told = outcome.as_ref().map(Response::extensions);
+        let ledger = match told {
+            Ok(extensions) => extensions.get::<Ledger>(),
             Err(status) => Ledger::of(status),
         };
-        let attempts = ledger.map_or(1, |ledger| ledger.attempts().len());
-        let is_hedged = ledger.is_some_and(|ledger| are_hedges(ledger, took));
-        let more = attempts.saturating_sub(1) as u64;
+        let attempts = ledger.map_or(&[][..], Ledger::attempts);
+        let of = |kind| attempts.iter().filter(|attempt| attempt.kind == kind).count() as u64;
+        let hedges = of(AttemptKind::Hedge);
         let count = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
-        count(if is_hedged { &self.0.hedges } else { &self.0.retries }, more);
+        count(&self.0.hedges, hedges);
+        count(&self.0.retries, attempts.len().saturating_sub(1) as u64 - hedges);
         let is_degraded =
             |response: &Response<T>| response.metadata().contains_key(DEGRADED.as_str());
         count(&self.0.calls, 1);
         count(&self.0.failed, u64::from(outcome.is_err()));
         count(&self.0.degraded, u64::from(outcome.as_ref().is_ok_and(is_degraded)));
-        self.0.recent.record(now, took, outcome.is_err(), attempts);
+        *lock(&self.0.recovery) += Recovery::of(told);
+        self.0.recent.record(now, now - began, outcome.is_err(), attempts.len().max(1));
     }
 
     /// How many there were, and how many of them failed.
@@ -95,8 +90,8 @@ impl Calls {
         (self.0.retries.load(Ordering::Relaxed), self.0.hedges.load(Ordering::Relaxed))
     }
 
-    /// A tile of the calls, and one of their attempts.
-    pub fn tiles(&self) -> [Tile; 2] {
+    /// A tile of the calls, one of their attempts, and one of what became of those that failed.
+    pub fn tiles(&self) -> [Tile; 3] {
         let now = Instant::now();
         let recent = self.0.recent.summary(now);
         let (calls, failed) = self.total();
@@ -135,16 +130,25 @@ impl Calls {
             strip_of: "attempts per call, last 10 s".into(),
             ..Tile::new("client", "attempts")
         };
-        [told, attempts]
+        [told, attempts, self.recovered()]
     }
-}
 
-/// Whether the attempts of a call that took so long were made side by side.
-fn are_hedges(ledger: &Ledger, took: Duration) -> bool {
-    let reset = Verdict::MaybeProcessed(Code::Cancelled);
-    let attempts = ledger.attempts();
-    let in_turn: Duration = attempts.iter().map(|attempt| attempt.duration + attempt.wait).sum();
-    in_turn > took + SLACK || attempts.iter().any(|attempt| attempt.verdict == reset)
+    fn recovered(&self) -> Tile {
+        let recovery = *lock(&self.0.recovery);
+        let Recovery { retry, failover, hedge, fallback, surfaced } = recovery;
+        let number = |label: &str, count: u64| (label.to_owned(), count as f64, "");
+        Tile {
+            state: format!("{} of {} kept from callers", recovery.all() - surfaced, recovery.all()),
+            numbers: vec![
+                number("by retry", retry),
+                number("by failover", failover),
+                number("by hedge", hedge),
+                number("by fallback", fallback),
+                number("surfaced", surfaced),
+            ],
+            ..Tile::new("client", "failed attempts")
+        }
+    }
 }
 
 impl Default for Calls {

@@ -28,7 +28,7 @@ pub(crate) enum Protocol {
 /// One who calls, and waits for the answer.
 pub(crate) enum Caller {
     Grpc(CalculatorClient<Channel>),
-    Whole(Client),
+    Whole(Box<Client>),
     Rest(Rest),
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn connect(
         Protocol::Grpc if layers => {
             let layers = Layers::from(Settings::default());
             let client = client(connect_lazy(endpoint), &layers);
-            Ok((0..callers).map(|_| Caller::Whole(client.clone())).collect())
+            Ok((0..callers).map(|_| Caller::Whole(client.clone().into())).collect())
         }
         Protocol::Grpc => {
             let client = CalculatorClient::new(endpoint.connect().await?);
