@@ -39,6 +39,7 @@ struct Open {
     span: Span,
     ids: Ids,
     place: Arc<TraceContext>,
+    is_sampled: bool,
 }
 
 /// The time of day, which goes on evenly from when it was looked at once.
@@ -56,15 +57,13 @@ impl OtlpLayer {
         Self { queue, rng: Rng::from_os(), clock: Clock::new() }
     }
 
-    /// The place of a span that says nothing of it: in the one around it, or in the call that this
-    /// task is serving, or at the beginning of a trace.
-    fn place(&self, parent: Option<&TraceContext>) -> (Option<TraceContext>, TraceContext) {
-        let parent = parent.cloned().or_else(TraceContext::current);
-        let own = match &parent {
+    /// The place of a span that says nothing of it: under its parent, or at the beginning of a
+    /// trace.
+    fn place(&self, parent: Option<&TraceContext>) -> TraceContext {
+        match parent {
             Some(parent) => parent.child(&self.rng),
             None => TraceContext::root(&self.rng),
-        };
-        (parent, own)
+        }
     }
 }
 
@@ -84,16 +83,20 @@ where
         };
         let mut ids = Ids::default();
         attributes.record(&mut OfSpan { span: &mut span, ids: &mut ids });
-        let stated = ids.place();
-        let place = stated.unwrap_or_else(|| {
-            let around = of.parent().and_then(|around| {
-                around.extensions().get::<Open>().map(|open| open.place.clone())
-            });
-            let (parent, own) = self.place(around.as_deref());
-            ids.parent = parent.map(|parent| parent.span().to_be_bytes().to_vec());
-            own
+        let around = of.parent().and_then(|around| {
+            around.extensions().get::<Open>().map(|open| TraceContext::clone(&open.place))
         });
-        of.extensions_mut().insert(Open { span, ids, place: Arc::new(place) });
+        // Else the call that this task is serving.
+        let parent = around.or_else(TraceContext::current);
+        let place = ids.place().unwrap_or_else(|| {
+            ids.parent = parent.as_ref().map(|parent| parent.span().to_be_bytes().to_vec());
+            self.place(parent.as_ref())
+        });
+        let is_sampled = match &parent {
+            Some(parent) if parent.trace() == place.trace() => parent.is_sampled(),
+            _ => place.is_sampled(),
+        };
+        of.extensions_mut().insert(Open { span, ids, place: Arc::new(place), is_sampled });
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
@@ -122,10 +125,13 @@ where
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
         let Some(of) = context.span(id) else { return };
         let mut extensions = of.extensions_mut();
-        let Some(Open { place, .. }) = extensions.get_mut::<Open>() else { return };
+        let Some(Open { place, is_sampled, .. }) = extensions.get_mut::<Open>() else { return };
         match TraceContext::current() {
             // The layer that made the span has said so already, and knows more of it.
-            Some(current) if current.span() == place.span() => *place = Arc::new(current),
+            Some(current) if current.span() == place.span() => {
+                *is_sampled = current.is_sampled();
+                *place = Arc::new(current);
+            }
             _ => ENTERED.with_borrow_mut(|entered| entered.push((id.clone(), place.enter()))),
         }
     }
@@ -140,7 +146,9 @@ where
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(of) = context.span(&id) else { return };
-        let Some(Open { mut span, ids, place }) = of.extensions_mut().remove::<Open>() else {
+        let Some(Open { mut span, ids, place, is_sampled: true }) =
+            of.extensions_mut().remove::<Open>()
+        else {
             return;
         };
         span.trace_id = place.trace().to_be_bytes().to_vec();

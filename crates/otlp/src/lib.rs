@@ -13,6 +13,8 @@
 //!   the span of a server has the attempt's as its parent, wherever each was exported from.
 //! * All other spans are exported too, each under the one it is in; calls that are made in them
 //!   belong to their trace.
+//! * A trace whose `traceparent` says that its caller does not record it is not sent
+//!   (OpenTelemetry's sampler `ParentBased(AlwaysOn)`).
 //! * What is logged in a span is an event of it, the first 128.
 //! * Nobody waits for the collector: up to 2,048 spans are kept for it, and what is beyond that, or
 //!   was refused three times, is lost and counted ([`Exporter::lost`]). A batch is 512 spans, or
@@ -41,8 +43,8 @@
 //! # What it does not do
 //!
 //! No metrics ([`Metrics::render`] is for a Prometheus receiver), no TLS (a collector is a sidecar,
-//! or behind one), no sampling: that is for the collector. Spans of `h2` and `hyper`, which carry
-//! the others, are not sent.
+//! or behind one), no sampling of its own: that is for the collector. Spans of `h2` and `hyper`,
+//! which carry the others, are not sent.
 //!
 //! [OpenTelemetry]: https://opentelemetry.io/docs/specs/otlp/
 //! [`Metrics::render`]: cinchona_observe::Metrics::render

@@ -213,10 +213,9 @@ async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_tr
     assert!(event.attributes.iter().any(|attribute| attribute.key == "amount"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_vendors_say_of_a_trace_goes_on_through_a_server() {
-    let ((_, to), last) = (Collector::start(), ScriptedServer::new([ok()]));
-    let (_exporter, _default) = subscribed(over(to.channel(), "relay"));
+/// Has a server that calls another be called with these headers; what the other one gets.
+async fn relayed(traceparent: &str) -> http::HeaderMap {
+    let last = ScriptedServer::new([ok()]);
     let metrics = Metrics::new(Methods::unknown());
     let client = CallLayer::new(&metrics, "last").layer(last.clone());
     let relay = ServerLayer::new(&metrics).layer(tower::service_fn(move |_| {
@@ -227,14 +226,33 @@ async fn what_vendors_say_of_a_trace_goes_on_through_a_server() {
             client.oneshot(request).instrument(span).await.map_err(BoxError::from)
         }
     }));
-    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let request = http::Request::post(PATH).header("traceparent", parent);
+    let request = http::Request::post(PATH).header("traceparent", traceparent);
     let request = request.header("tracestate", "vendor=1").body(Body::empty()).unwrap();
     relay.oneshot(request).await.unwrap();
-    let headers = &last.received()[0].headers;
+    last.received()[0].headers.clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vendors_say_of_a_trace_goes_on_through_a_server() {
+    let (_, to) = Collector::start();
+    let (_exporter, _default) = subscribed(over(to.channel(), "relay"));
+    let headers = relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await;
     assert_eq!(headers["tracestate"], "vendor=1");
-    let trace_id = TraceContext::of(headers).unwrap().trace_id();
+    let trace_id = TraceContext::of(&headers).unwrap().trace_id();
     assert_eq!(trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_that_its_caller_does_not_record_is_not_sent_and_stays_so_further_on() {
+    let (collector, to) = Collector::start();
+    let (exporter, _default) = subscribed(over(to.channel(), "relay"));
+    let headers = relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00").await;
+    assert!(!TraceContext::of(&headers).unwrap().is_sampled());
+    assert!(exporter.flush(SECOND).await);
+    assert_eq!(collector.spans(), []);
+    relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await;
+    assert!(exporter.flush(SECOND).await);
+    assert_eq!(collector.spans().len(), 3, "the server's, the handler's and the client's");
 }
 
 #[tokio::test(start_paused = true)]
