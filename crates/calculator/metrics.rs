@@ -75,9 +75,9 @@ pub fn of_client(layers: &client::Layers) -> Result<(), Invalid> {
 /// # Errors
 /// When one of the names was registered as something else.
 pub fn of_balance(metrics: &Metrics, target: &str, balance: &Balance) -> Result<(), Invalid> {
-    const TARGET: &str = "grpc_target";
-    const METHOD: &str = "grpc_lb_outlier_detection_detection_method";
-    const REASON: &str = "grpc_lb_outlier_detection_unenforced_reason";
+    const TARGET: &str = "grpc.target";
+    const METHOD: &str = "grpc.lb.outlier_detection.detection_method";
+    const REASON: &str = "grpc.lb.outlier_detection.unenforced_reason";
     let (of, to) = (balance.clone(), target.to_owned());
     metrics.counters("grpc.lb.outlier_detection.ejections_enforced", move |samples| {
         for (method, count) in of.ejections().enforced() {

@@ -71,6 +71,7 @@
 //! [gRFC A66]: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
 //! [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
 
+mod collect;
 mod histogram;
 mod layers;
 mod metrics;
@@ -86,6 +87,7 @@ mod tally;
 mod trace;
 mod watch;
 
+pub use collect::{Metric, Value};
 pub use layers::{AttemptLayer, CallLayer, ServerLayer};
 pub use metrics::{Metrics, Samples};
 pub use observed::{Observed, ResponseBody, ResponseFuture};

@@ -1,6 +1,6 @@
 //! The registry: what is counted, by whom, and for whom.
 
-use crate::{names, series::Table};
+use crate::{collect::Metric, names, series::Table};
 use cinchona_core::{Invalid, Methods, Safety};
 use std::{
     fmt,
@@ -180,7 +180,11 @@ impl Metrics {
             let rule = "a counter or a gauge, not both";
             return Err(Invalid::new("metric", &source.name, rule));
         }
-        others.retain(|other| !(is_same(other) && other.labels == source.labels));
+        if others.iter().any(|other| is_same(other) && other.name != source.name) {
+            let rule = "a name that differs from others in more than dots and underscores";
+            return Err(Invalid::new("metric", &source.name, rule));
+        }
+        others.retain(|other| !(other.name == source.name && other.labels == source.labels));
         others.push(source);
         Ok(())
     }
@@ -198,7 +202,24 @@ impl Metrics {
     /// All of it in Prometheus's text format 0.0.4, under the names that OpenTelemetry's exporter
     /// gives them: `grpc_client_call_duration_seconds`, `grpc_server_call_started_total`.
     pub fn render(&self) -> String {
-        crate::render::render(&self.0)
+        crate::render::render(&self.collect())
+    }
+
+    /// All of it as data, by name: what is not in Prometheus's text is made of this.
+    ///
+    /// ```
+    /// use cinchona_core::Methods;
+    /// use cinchona_observe::{Metrics, Value};
+    ///
+    /// let metrics = Metrics::new(Methods::unknown());
+    /// metrics.counter("cinchona.shed.turned_away", &[], || 3.0)?;
+    /// let [only] = &metrics.collect()[..] else { panic!("there is one") };
+    /// assert_eq!(only.name, "cinchona.shed.turned_away");
+    /// assert_eq!(only.series, [(Vec::new(), Value::Counter(3.0))]);
+    /// # Ok::<_, cinchona_core::Invalid>(())
+    /// ```
+    pub fn collect(&self) -> Vec<Metric> {
+        crate::collect::collect(&self.0)
     }
 
     pub(crate) fn client(&self, target: &str) -> Arc<Table> {
@@ -224,7 +245,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Samples ===
 
 impl Samples {
-    /// Adds a sample. A label whose name is none is left out, and a sample whose labels were added
+    /// Adds a sample. Names of labels are as OpenTelemetry's, with dots, for which Prometheus has
+    /// `_`. A label whose name is none is left out, and a sample whose labels were added
     /// before replaces that.
     pub fn add(&mut self, labels: &[(&str, &str)], value: f64) {
         let labels: Labels = owned(labels).filter(|(name, _)| is_label(name)).collect();
@@ -310,7 +332,7 @@ impl Source {
     ) -> Result<Self, Invalid> {
         let labels: Labels = owned(labels).collect();
         if let Some((label, _)) = labels.iter().find(|(name, _)| !is_label(name)) {
-            return Err(Invalid::new("label", label, "a letter, then letters, digits or `_`"));
+            return Err(Invalid::new("label", label, "a letter, then letters, digits, `.` or `_`"));
         }
         let own = labels.clone();
         let ask = move |samples: &mut Samples| samples.0.push((own.clone(), value()));
@@ -329,6 +351,6 @@ fn owned(labels: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
 }
 
 fn is_label(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
     name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(legal)
 }

@@ -22,7 +22,7 @@ pub(crate) enum Unit {
     /// `By`.
     Bytes,
     /// `{attempt}`, `{call}`, `{retry}` and the like.
-    Count,
+    Count(&'static str),
 }
 
 const US: u64 = 1_000;
@@ -108,21 +108,21 @@ pub(crate) const CALL_DURATION: Instrument = Instrument {
 pub(crate) const CALL_RETRIES: Instrument = Instrument {
     name: "grpc.client.call.retries",
     help: "How many retries calls took that took any.",
-    unit: Unit::Count,
+    unit: Unit::Count("{retry}"),
     bounds: FEW,
 };
 
 pub(crate) const CALL_TRANSPARENT_RETRIES: Instrument = Instrument {
     name: "grpc.client.call.transparent_retries",
     help: "How many transparent retries calls took that took any.",
-    unit: Unit::Count,
+    unit: Unit::Count("{transparent_retry}"),
     bounds: SOME,
 };
 
 pub(crate) const CALL_HEDGES: Instrument = Instrument {
     name: "grpc.client.call.hedges",
     help: "How many hedges calls took that took any.",
-    unit: Unit::Count,
+    unit: Unit::Count("{hedge}"),
     bounds: FEW,
 };
 
@@ -136,7 +136,7 @@ pub(crate) const CALL_RETRY_DELAY: Instrument = Instrument {
 pub(crate) const ATTEMPT_STARTED: Instrument = Instrument {
     name: "grpc.client.attempt.started",
     help: "How many attempts were started, those under way included.",
-    unit: Unit::Count,
+    unit: Unit::Count("{attempt}"),
     bounds: &[],
 };
 
@@ -164,7 +164,7 @@ pub(crate) const ATTEMPT_RCVD: Instrument = Instrument {
 pub(crate) const SERVER_STARTED: Instrument = Instrument {
     name: "grpc.server.call.started",
     help: "How many calls have arrived, those under way included.",
-    unit: Unit::Count,
+    unit: Unit::Count("{call}"),
     bounds: &[],
 };
 
@@ -214,7 +214,7 @@ impl Instrument {
         let suffix = match self.unit {
             Unit::Seconds => "_seconds",
             Unit::Bytes => "_bytes",
-            Unit::Count => "",
+            Unit::Count(_) => "",
         };
         let total = if self.bounds.is_empty() { "_total" } else { "" };
         format!("{}{suffix}{total}", self.name.replace('.', "_"))
@@ -224,11 +224,20 @@ impl Instrument {
 // === impl Unit ===
 
 impl Unit {
+    /// In UCUM, as OpenTelemetry has it.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Bytes => "By",
+            Self::Count(code) => code,
+        }
+    }
+
     /// A number of grains, in this unit.
     pub(crate) fn of(self, grains: u64) -> f64 {
         match self {
             Self::Seconds => grains as f64 / S as f64,
-            Self::Bytes | Self::Count => grains as f64,
+            Self::Bytes | Self::Count(_) => grains as f64,
         }
     }
 }

@@ -130,7 +130,7 @@ fn the_buckets_are_those_of_the_grfcs() {
             ("grpc.client.call.transparent_retries", _) => &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0],
             (_, Unit::Seconds) => &latency,
             (_, Unit::Bytes) => &size,
-            (_, Unit::Count) => &[],
+            (_, Unit::Count(_)) => &[],
         };
         assert_eq!(bounds, expected, "{}", instrument.name);
     }
@@ -230,6 +230,7 @@ fn names_that_would_break_the_page_are_refused() {
     let metrics = metrics();
     metrics.gauge("taken", &[], || 0.0).unwrap();
     metrics.gauge("sum.total", &[], || 0.0).unwrap();
+    metrics.counter("a.b", &[], || 0.0).unwrap();
     for (name, label, rule) in [
         ("", "x", "a letter"),
         ("9", "x", "a letter"),
@@ -239,6 +240,7 @@ fn names_that_would_break_the_page_are_refused() {
         ("grpc_client.attempt_started", "x", "not taken"),
         ("taken", "x", "not both"),
         ("sum", "x", "not both"),
+        ("a_b", "x", "more than dots"),
         ("fine", "", "a letter"),
         ("fine", "a-b", "a letter"),
     ] {

@@ -1,0 +1,152 @@
+//! All that was counted, as data.
+
+use crate::{
+    histogram::{Histogram, Snapshot},
+    metrics::{Labels, Registry, Samples},
+    names::{self, Instrument},
+    series::{CODES, Method, Table},
+};
+use cinchona_core::code;
+use std::collections::BTreeMap;
+
+/// A metric as it was when somebody looked: see [`Metrics::collect`](crate::Metrics::collect).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metric {
+    /// With dots, such as `grpc.client.call.duration`.
+    pub name: String,
+    /// What it is; empty for those that were registered.
+    pub help: &'static str,
+    /// In the code of UCUM, as OpenTelemetry has it: `s`, `By`, `{call}`; empty for those that were
+    /// registered.
+    pub unit: &'static str,
+    /// Names and values of labels, the names with dots; and the value that was found there.
+    pub series: Vec<(Vec<(String, String)>, Value)>,
+}
+
+/// What was found of a series.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// What it is now.
+    Gauge(f64),
+    /// What it has grown to.
+    Counter(f64),
+    /// How often values were measured, since the beginning.
+    Histogram {
+        /// The bounds of the buckets, upwards; each is the highest value of its bucket.
+        bounds: Vec<f64>,
+        /// How many were in each bucket; the last is for those above all bounds.
+        counts: Vec<u64>,
+        /// All values together.
+        sum: f64,
+    },
+}
+
+/// What there is so far, by name: all series of one stand together, whoever they come from.
+#[derive(Default)]
+struct Collected(BTreeMap<String, Metric>);
+
+/// By which names transfers are known.
+struct TransferNames {
+    started: Instrument,
+    duration: Instrument,
+    sent: Instrument,
+    received: Instrument,
+}
+
+const ATTEMPT: TransferNames = TransferNames {
+    started: names::ATTEMPT_STARTED,
+    duration: names::ATTEMPT_DURATION,
+    sent: names::ATTEMPT_SENT,
+    received: names::ATTEMPT_RCVD,
+};
+
+const SERVER: TransferNames = TransferNames {
+    started: names::SERVER_STARTED,
+    duration: names::SERVER_DURATION,
+    sent: names::SERVER_SENT,
+    received: names::SERVER_RCVD,
+};
+
+/// All metrics that have a series, by name.
+pub(crate) fn collect(registry: &Registry) -> Vec<Metric> {
+    let mut all = Collected::default();
+    for client in registry.clients() {
+        for method in client.methods.all() {
+            let labels = [("grpc.method", method.label()), ("grpc.target", &client.target)];
+            all.calls(&labels, &method);
+            all.transfers(&ATTEMPT, &labels, &method);
+        }
+    }
+    for method in registry.served().map(Table::all).unwrap_or_default() {
+        all.transfers(&SERVER, &[("grpc.method", method.label())], &method);
+    }
+    for source in registry.others() {
+        let mut samples = Samples::default();
+        (source.ask)(&mut samples);
+        let value = if source.is_counter { Value::Counter } else { Value::Gauge };
+        let new = Metric { name: source.name.clone(), ..Metric::default() };
+        let metric = all.0.entry(source.name).or_insert(new);
+        metric.series.extend(samples.0.into_iter().map(|(labels, found)| (labels, value(found))));
+    }
+    all.0.into_values().filter(|metric| !metric.series.is_empty()).collect()
+}
+
+/// What all threads have recorded.
+fn sum<'a, const N: usize>(all: impl Iterator<Item = &'a Histogram<N>>) -> Snapshot {
+    let mut sum = Snapshot::default();
+    all.for_each(|histogram| sum.add(histogram));
+    sum
+}
+
+fn owned(labels: &[(&str, &str)]) -> Labels {
+    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+// === impl Collected ===
+
+impl Collected {
+    fn add(&mut self, of: &Instrument, labels: Labels, value: Value) {
+        let Instrument { name, help, unit, .. } = *of;
+        let new = || Metric { name: name.to_owned(), help, unit: unit.code(), series: Vec::new() };
+        self.0.entry(name.to_owned()).or_insert_with(new).series.push((labels, value));
+    }
+
+    fn calls(&mut self, labels: &[(&str, &str)], of: &Method) {
+        for code in CODES {
+            let ended = of.threads().filter_map(|counted| counted.calls.find(code));
+            let labels = [labels, &[("grpc.status", code::name(code))]].concat();
+            self.histogram(&names::CALL_DURATION, &labels, &sum(ended));
+        }
+        let repeated = || of.threads().filter_map(|counted| counted.repeated.get());
+        for (instrument, found) in [
+            (&names::CALL_RETRIES, sum(repeated().map(|of| &of.retries))),
+            (&names::CALL_TRANSPARENT_RETRIES, sum(repeated().map(|of| &of.transparent_retries))),
+            (&names::CALL_HEDGES, sum(repeated().map(|of| &of.hedges))),
+            (&names::CALL_RETRY_DELAY, sum(repeated().map(|of| &of.delay))),
+        ] {
+            self.histogram(instrument, labels, &found);
+        }
+    }
+
+    fn transfers(&mut self, names: &TransferNames, labels: &[(&str, &str)], of: &Method) {
+        let transfers = || of.threads().map(|counted| &counted.transfers);
+        let started: u64 = transfers().map(|of| of.started.get()).sum();
+        self.add(&names.started, owned(labels), Value::Counter(started as f64));
+        for code in CODES {
+            let ended = || transfers().filter_map(|of| of.ended.find(code));
+            let labels = [labels, &[("grpc.status", code::name(code))]].concat();
+            self.histogram(&names.duration, &labels, &sum(ended().map(|of| &of.duration)));
+            self.histogram(&names.sent, &labels, &sum(ended().map(|of| &of.sent)));
+            self.histogram(&names.received, &labels, &sum(ended().map(|of| &of.received)));
+        }
+    }
+
+    /// A histogram in which nothing was recorded is left out.
+    fn histogram(&mut self, of: &Instrument, labels: &[(&str, &str)], found: &Snapshot) {
+        if found.buckets.iter().any(|count| *count > 0) {
+            let bounds = of.bounds.iter().map(|bound| of.unit.of(*bound)).collect();
+            let (counts, sum) = (found.buckets.clone(), of.unit.of(found.sum));
+            self.add(of, owned(labels), Value::Histogram { bounds, counts, sum });
+        }
+    }
+}
