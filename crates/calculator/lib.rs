@@ -7,7 +7,7 @@
 //! | [`client`] | the client's stack, a reason beside each layer |
 //! | [`server`] | the server's stack, a reason beside each layer |
 //! | [`rest`] | the same calls as JSON over HTTP, beside gRPC |
-//! | [`logs`] | what the programs tell: lines, and spans for a collector |
+//! | [`logs`] | what the programs tell: lines, and spans and metrics for a collector |
 //! | [`metrics`] | what the layers of both count |
 //! | [`cluster`] | what is added where servers and clients find each other by gossip |
 //! | [`recovery`] | what became of the attempts that failed |

@@ -1,12 +1,14 @@
-//! What the programs tell of themselves: lines on stderr, and spans for a collector.
+//! What the programs tell of themselves: lines on stderr, and spans and metrics for a collector.
 
 use cinchona::{
     core::Invalid,
-    otlp::{Exporter, export},
+    observe::Metrics,
+    otlp::{Exporter, MetricsExporter, export, export_metrics},
 };
 use clap::{Args, ValueEnum};
 use std::{
     io::{self, IsTerminal},
+    sync::OnceLock,
     time::Duration,
 };
 use tracing_subscriber::{
@@ -22,8 +24,8 @@ pub struct Logs {
     #[arg(long, global = true, value_enum, default_value = "pretty", value_name = "FORMAT")]
     log: Format,
 
-    /// Send the spans of all calls to this OpenTelemetry collector, by OTLP over gRPC, such as
-    /// http://127.0.0.1:4317
+    /// Send the spans of all calls, and each minute all metrics, to this OpenTelemetry collector,
+    /// by OTLP over gRPC, such as http://127.0.0.1:4317
     #[arg(long, global = true, value_name = "URL")]
     otlp: Option<String>,
 }
@@ -37,10 +39,18 @@ enum Format {
 /// What is still to be sent.
 #[derive(Debug)]
 #[must_use = "what is not flushed is lost"]
-pub struct Told(Option<Exporter>);
+pub struct Told {
+    service: String,
+    /// Where, and the spans.
+    to: Option<(String, Exporter)>,
+    metrics: OnceLock<MetricsExporter>,
+}
 
 /// How long a program that ends waits for the collector.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often metrics are sent.
+const EACH: Duration = Duration::from_secs(60);
 
 // === impl Logs ===
 
@@ -64,19 +74,40 @@ impl Logs {
         };
         let spans = spans.map(|spans| spans.with_filter(LevelFilter::INFO));
         tracing_subscriber::registry().with(lines).with(spans).init();
-        Ok(Told(exporter))
+        let to = self.otlp.clone().zip(exporter);
+        Ok(Told { service: service.to_owned(), to, metrics: OnceLock::new() })
     }
 }
 
 // === impl Told ===
 
 impl Told {
-    /// Sends what is left, before the program ends; for 3 s at the longest.
+    /// Sends these, too, if there is a collector.
+    ///
+    /// # Errors
+    /// When the collector's address is none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn send(&self, metrics: &Metrics) -> Result<(), Invalid> {
+        if let Some((to, _)) = &self.to {
+            let exporter = export_metrics(metrics, to, &self.service, EACH)?;
+            // A program has them in one place.
+            _ = self.metrics.set(exporter);
+        }
+        Ok(())
+    }
+
+    /// Sends what is left, before the program ends; for 3 s each at the longest.
     pub async fn flush(self) {
-        if let Some(exporter) = self.0
-            && !exporter.flush(PATIENCE).await
+        let Some((_, spans)) = self.to else { return };
+        if !spans.flush(PATIENCE).await {
+            tracing::warn!(lost = spans.lost(), "the collector did not take all spans");
+        }
+        if let Some(metrics) = self.metrics.get()
+            && !metrics.flush(PATIENCE).await
         {
-            tracing::warn!(lost = exporter.lost(), "the collector did not take all spans");
+            tracing::warn!("the collector did not take the metrics");
         }
     }
 }

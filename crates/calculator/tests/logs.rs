@@ -1,10 +1,16 @@
-//! What the programs tell: lines of JSON, and spans for a collector.
+//! What the programs tell: lines of JSON, and spans and metrics for a collector.
 
 use super::programs::{Server, ask};
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
+    collector::{
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
     },
     trace::v1::Span,
 };
@@ -48,9 +54,12 @@ fn every_line_of_a_call_is_json_and_has_its_request_id() {
     assert!(0 < failed && failed < calls.len(), "the seed makes some fail, not all: {logged}");
 }
 
-/// Keeps the spans that it is sent, with the names of those who sent them.
+/// Keeps the spans and the metrics that it is sent.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+struct Collector {
+    spans: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    metrics: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -58,14 +67,33 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.lock().unwrap().push(request.into_inner());
+        self.spans.lock().unwrap().push(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.metrics.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
 impl Collector {
+    /// The names of all metrics, whoever sent them.
+    fn metrics(&self) -> Vec<String> {
+        let requests = self.metrics.lock().unwrap();
+        let of = requests.iter().flat_map(|request| &request.resource_metrics);
+        let metrics = of.flat_map(|of| &of.scope_metrics).flat_map(|of| &of.metrics);
+        metrics.map(|metric| metric.name.clone()).collect()
+    }
+
     fn spans(&self, name: &str) -> Vec<Span> {
-        let requests = self.0.lock().unwrap();
+        let requests = self.spans.lock().unwrap();
         let of = requests.iter().flat_map(|request| &request.resource_spans);
         let spans = of.flat_map(|of| &of.scope_spans).flat_map(|of| &of.spans);
         spans.filter(|span| span.name == name).cloned().collect()
@@ -75,12 +103,13 @@ impl Collector {
 // real clock: the programs are processes.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn spans_of_client_and_server_are_one_trace_and_are_flushed_when_they_end() {
+async fn spans_of_client_and_server_are_one_trace_and_are_flushed_with_the_metrics_at_the_end() {
     let (collector, incoming) =
         (Collector::default(), TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap());
     let url = format!("http://{}", incoming.local_addr().unwrap());
-    let service = TraceServiceServer::new(collector.clone());
-    let serving = tonic::transport::Server::builder().add_service(service);
+    let serving = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(collector.clone()))
+        .add_service(MetricsServiceServer::new(collector.clone()));
     tokio::spawn(serving.serve_with_incoming(incoming));
     let told = tokio::task::spawn_blocking(move || {
         let server = Server::logging(("RUST_LOG", "warn"), &["--otlp", &url]);
@@ -96,6 +125,17 @@ async fn spans_of_client_and_server_are_one_trace_and_are_flushed_when_they_end(
     });
     assert_eq!((attempt.parent_span_id, served.parent_span_id), (call.span_id, attempt.span_id));
     assert_eq!((&attempt.trace_id, &served.trace_id), (&call.trace_id, &call.trace_id));
+    let metrics = collector.metrics();
+    for name in [
+        "grpc.client.call.duration",
+        "grpc.client.attempt.duration",
+        "grpc.lb.outlier_detection.ejections_enforced",
+        "cinchona.retry.budget_tokens",
+        "grpc.server.call.duration",
+        "cinchona.shed.in_progress",
+    ] {
+        assert!(metrics.iter().any(|sent| sent == name), "{name}: {metrics:?}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
 //! | `observe` | `observe` | gRPC's own metrics for Prometheus, and spans that carry on a trace |
-//! | `otlp` | `otlp` | these spans, and all others, sent to an OpenTelemetry collector |
+//! | `otlp` | `otlp` | these, and all other spans, sent to an OpenTelemetry collector |
 //! | `redb`, `redis` | `redb`, `redis` | its stores in a file, and shared by replicas |
 //! | `shed` | `shed` | what is more than a server can do is turned away at once |
 //! | `full` | all of them | |

@@ -83,7 +83,8 @@ mod tests {
         fn every_value_is_in_the_first_bucket_whose_bound_it_does_not_exceed(value in 0..10_u64) {
             let found = recorded(&[value]).buckets;
             let first = FEW.iter().position(|bound| value <= *bound).unwrap_or(FEW.len());
-            prop_assert!(found.iter().enumerate().all(|(at, count)| *count == u64::from(at == first)));
+            let expected = (0..found.len()).map(|at| u64::from(at == first));
+            prop_assert_eq!(found.clone(), expected.collect::<Vec<_>>());
         }
     }
 }

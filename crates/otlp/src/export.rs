@@ -67,21 +67,29 @@ struct Collector {
 /// # Panics
 /// Outside a tokio runtime.
 pub fn export(endpoint: &str, service: &str) -> Result<(OtlpLayer, Exporter), Invalid> {
+    Ok(over(self::endpoint(endpoint)?.connect_lazy(), service))
+}
+
+/// Where a collector is.
+pub(crate) fn endpoint(endpoint: &str) -> Result<Endpoint, Invalid> {
     let refused = || Invalid::new("endpoint", endpoint, "a URI such as http://127.0.0.1:4317");
     let found = Endpoint::from_shared(endpoint.to_owned()).map_err(|_| refused())?;
     if found.uri().scheme_str() != Some("http") || found.uri().authority().is_none() {
         return Err(refused());
     }
-    Ok(over(found.connect_lazy(), service))
+    Ok(found)
+}
+
+/// Who tells.
+pub(crate) fn resource(service: &str) -> Resource {
+    Resource { attributes: vec![text("service.name", service)], ..Resource::default() }
 }
 
 /// As [`export`], through a channel that there is.
 pub(crate) fn over(channel: Channel, service: &str) -> (OtlpLayer, Exporter) {
     let (spans, waiting) = mpsc::channel(KEPT);
     let queue = Queue { spans, lost: Arc::default() };
-    let resource =
-        Resource { attributes: vec![text("service.name", service)], ..Resource::default() };
-    let client = TraceServiceClient::new(channel);
+    let (client, resource) = (TraceServiceClient::new(channel), resource(service));
     let collector = Collector { client, resource, lost: queue.lost.clone() };
     // What it does itself is not told, or that would be told in turn.
     tokio::spawn(collector.run(waiting).with_subscriber(NoSubscriber::new()));

@@ -1,6 +1,7 @@
 //! The layer of a `tracing` subscriber that makes OTLP's spans of `tracing`'s.
 
 use crate::{
+    clock::Clock,
     export::Queue,
     told::{Ids, OfEvent, OfSpan, text},
 };
@@ -8,7 +9,6 @@ use cinchona_core::Rng;
 use cinchona_observe::{Serving, TraceContext};
 use opentelemetry_proto::tonic::trace::v1::{Span, span};
 use std::{cell::RefCell, sync::Arc};
-use tokio::time::Instant;
 use tracing::{
     Event, Metadata, Subscriber,
     span::{Attributes, Id, Record},
@@ -40,14 +40,6 @@ struct Open {
     ids: Ids,
     place: Arc<TraceContext>,
     is_sampled: bool,
-}
-
-/// The time of day, which goes on evenly from when it was looked at once.
-#[derive(Debug)]
-struct Clock {
-    began: Instant,
-    /// Nanoseconds since 1970.
-    at: u64,
 }
 
 // === impl OtlpLayer ===
@@ -173,19 +165,5 @@ impl Ids {
         let trace = u128::from_be_bytes(self.trace.as_deref()?.try_into().ok()?);
         let span = u64::from_be_bytes(self.span.as_deref()?.try_into().ok()?);
         TraceContext::new(trace, span)
-    }
-}
-
-// === impl Clock ===
-
-impl Clock {
-    #[expect(clippy::disallowed_types, reason = "a collector asks for the time of day")]
-    fn new() -> Self {
-        let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        Self { began: Instant::now(), at: at.as_nanos() as u64 }
-    }
-
-    fn now(&self) -> u64 {
-        self.at + (Instant::now() - self.began).as_nanos() as u64
     }
 }

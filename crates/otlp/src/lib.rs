@@ -1,11 +1,12 @@
-//! The spans of a tonic client and server, and of the application around them, sent to an
-//! [OpenTelemetry] collector by OTLP over gRPC.
+//! The spans and metrics of a tonic client and server, and the spans of the application around
+//! them, sent to an [OpenTelemetry] collector by OTLP over gRPC.
 //!
 //! # Why
 //!
 //! A call that was retried is understood when its attempts are seen beside what the servers did
 //! with them, from many processes on one line of time. `cinchona-observe` has the spans, and
-//! carries the trace from one process to the next; this sends them to where they are put together.
+//! carries the trace from one process to the next; this sends them to where they are put together,
+//! and the metrics too ([`export_metrics`]), where nobody comes to scrape them.
 //!
 //! # Rule
 //!
@@ -42,19 +43,21 @@
 //!
 //! # What it does not do
 //!
-//! No metrics ([`Metrics::render`] is for a Prometheus receiver), no TLS (a collector is a sidecar,
-//! or behind one), no sampling of its own: that is for the collector. Spans of `h2` and `hyper`,
-//! which carry the others, are not sent.
+//! No TLS (a collector is a sidecar, or behind one), no sampling of its own: that is for the
+//! collector. Spans of `h2` and `hyper`, which carry the others, are not sent. Metrics have no
+//! exemplars.
 //!
 //! [OpenTelemetry]: https://opentelemetry.io/docs/specs/otlp/
-//! [`Metrics::render`]: cinchona_observe::Metrics::render
 
+mod clock;
 mod export;
 mod layer;
+mod metrics;
 mod told;
 
 pub use export::{Exporter, export};
 pub use layer::OtlpLayer;
+pub use metrics::{MetricsExporter, export_metrics};
 
 #[cfg(test)]
 mod tests;

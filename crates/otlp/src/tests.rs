@@ -1,6 +1,6 @@
 //! A real client with retries, a real server, and a collector, over HTTP/2 in memory.
 
-use crate::{Exporter, OtlpLayer, export, export::over};
+use crate::{Exporter, OtlpLayer, export, export::over, export_metrics, metrics};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Methods, error::find_cause};
 use cinchona_observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
@@ -8,11 +8,18 @@ use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
 use http_body_util::{BodyExt, Full};
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
+    collector::{
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
     },
     common::v1::{KeyValue, any_value::Value},
+    metrics::v1::{Metric, metric::Data, number_data_point},
     trace::v1::{Span, span::SpanKind},
 };
 use std::{
@@ -33,7 +40,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Keeps what it is sent.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+struct Collector(
+    Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
+);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -46,11 +56,23 @@ impl TraceService for Collector {
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.1.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
 impl Collector {
     fn start() -> (Self, Network) {
         let (collector, network) = (Self::default(), Network::new());
-        let service = TraceServiceServer::new(collector.clone());
-        let server = Server::builder().add_service(service);
+        let server = Server::builder()
+            .add_service(TraceServiceServer::new(collector.clone()))
+            .add_service(MetricsServiceServer::new(collector.clone()));
         tokio::spawn(server.serve_with_incoming(network.incoming()));
         (collector, network)
     }
@@ -60,6 +82,15 @@ impl Collector {
         let of = requests.iter().flat_map(|request| &request.resource_spans);
         of.flat_map(|of| &of.scope_spans).flat_map(|of| &of.spans).cloned().collect()
     }
+}
+
+/// The metric of this name, as it was sent last.
+#[track_caller]
+fn sent(collector: &Collector, name: &str) -> Metric {
+    let requests = collector.1.lock().unwrap();
+    let [of] = &requests.last().unwrap().resource_metrics[..] else { panic!("one resource") };
+    let mut metrics = of.scope_metrics.iter().flat_map(|of| &of.metrics);
+    metrics.find(|metric| metric.name == name).unwrap_or_else(|| panic!("no {name}")).clone()
 }
 
 /// The thread's spans go to the collector, until it is dropped.
@@ -109,11 +140,14 @@ fn stopped(outcome: Result<&http::Extensions, &(dyn Error + 'static)>) -> Option
 
 /// Calls through a client that retries.
 async fn call(network: &Network) -> Result<(), BoxError> {
-    let metrics = Metrics::new(Methods::unknown());
+    counted_call(network, &Metrics::new(Methods::unknown())).await
+}
+
+async fn counted_call(network: &Network, metrics: &Metrics) -> Result<(), BoxError> {
     let policy = RetryPolicy::default().with_codes([Code::Unavailable])?;
     let retry = RetryLayer::new(policy, Methods::all_idempotent());
-    let attempts = AttemptLayer::new(&metrics, "calculator").layer(network.channel());
-    let client = CallLayer::new(&metrics, "calculator").with_story(stopped);
+    let attempts = AttemptLayer::new(metrics, "calculator").layer(network.channel());
+    let client = CallLayer::new(metrics, "calculator").with_story(stopped);
     let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
     let request = http::Request::post(format!("http://server{PATH}")).body(Body::new(message))?;
     let response = client.layer(retry.layer(attempts)).oneshot(request).await?;
@@ -271,9 +305,78 @@ async fn a_collector_that_is_down_neither_blocks_nor_fails_a_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn metrics_are_sent_as_grpc_names_them_and_cumulative() {
+    let ((collector, to), network) = (Collector::start(), serve([unavailable(), ok()]));
+    let metrics = Metrics::new(Methods::unknown()).with_unlisted(|path| path == PATH);
+    metrics.gauge("cinchona.breaker.state", &[("circuit", "a:1")], || 2.0).unwrap();
+    let exporter = metrics::over(&metrics, to.channel(), "calculator-client", 60 * SECOND);
+    counted_call(&network, &metrics).await.unwrap();
+    assert_eq!(collector.1.lock().unwrap().len(), 0, "it is not due yet");
+    tokio::time::sleep(61 * SECOND).await;
+    assert_eq!(collector.1.lock().unwrap().len(), 1);
+    counted_call(&network, &metrics).await.unwrap();
+    assert!(exporter.flush(SECOND).await);
+
+    let of = |key: &str, attributes: &[KeyValue]| {
+        let found = attributes.iter().find(|attribute| attribute.key == key);
+        let value = found.and_then(|attribute| attribute.value.clone()?.value);
+        let Some(Value::StringValue(text)) = value else { panic!("{key}") };
+        text
+    };
+    let duration = sent(&collector, "grpc.client.call.duration");
+    assert_eq!(duration.unit, "s");
+    let Some(Data::Histogram(histogram)) = duration.data else { panic!("a histogram") };
+    assert_eq!(histogram.aggregation_temporality, 2, "cumulative");
+    let [point] = &histogram.data_points[..] else { panic!("one series") };
+    assert_eq!(point.count, 2, "that of before, and the one since");
+    assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+    assert!(point.start_time_unix_nano < point.time_unix_nano);
+    assert_eq!(of("grpc.method", &point.attributes), "calculator.Calculator/Add");
+    assert_eq!(of("grpc.target", &point.attributes), "calculator");
+    assert_eq!(of("grpc.status", &point.attributes), "OK");
+
+    let started = sent(&collector, "grpc.client.attempt.started");
+    assert_eq!(started.unit, "{attempt}");
+    let Some(Data::Sum(sum)) = started.data else { panic!("a counter") };
+    let three = Some(number_data_point::Value::AsDouble(3.0));
+    assert!(sum.is_monotonic && sum.data_points[0].value == three, "one was a retry");
+
+    let Some(Data::Gauge(gauge)) = sent(&collector, "cinchona.breaker.state").data else {
+        panic!("a gauge")
+    };
+    assert_eq!(of("circuit", &gauge.data_points[0].attributes), "a:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_that_a_collector_did_not_take_are_in_those_that_it_takes() {
+    let ((collector, to), network) = (Collector::start(), serve([ok()]));
+    let metrics = Metrics::new(Methods::unknown());
+    let exporter = metrics::over(&metrics, to.channel(), "calculator", 60 * SECOND);
+    to.refuse(true);
+    counted_call(&network, &metrics).await.unwrap();
+    assert!(!exporter.flush(SECOND).await);
+    to.refuse(false);
+    assert!(exporter.flush(30 * SECOND).await);
+    let Some(Data::Sum(sum)) = sent(&collector, "grpc.client.attempt.started").data else {
+        panic!("a counter")
+    };
+    assert_eq!(sum.data_points[0].value, Some(number_data_point::Value::AsDouble(1.0)));
+    drop(exporter);
+    let before = collector.1.lock().unwrap().len();
+    tokio::time::sleep(600 * SECOND).await;
+    assert_eq!(collector.1.lock().unwrap().len(), before, "nobody has the exporter any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_none_is_refused() {
     for bad in ["", "127.0.0.1:4317", "https://collector:4317", "ftp://a", "http://", "a b"] {
         let refused = export(bad, "calculator").unwrap_err().to_string();
         assert!(refused.starts_with("endpoint: "), "{bad}: {refused}");
+        let metrics = Metrics::new(Methods::unknown());
+        let refused = export_metrics(&metrics, bad, "calculator", SECOND).unwrap_err();
+        assert_eq!(refused.field(), "endpoint");
     }
+    let metrics = Metrics::new(Methods::unknown());
+    let refused = export_metrics(&metrics, "http://a:1", "calculator", Duration::ZERO);
+    assert_eq!(refused.unwrap_err().field(), "each");
 }

@@ -11,7 +11,7 @@ mod top;
 use calculator::{
     client::{self, Layers, Settings},
     cluster,
-    logs::Logs,
+    logs::{Logs, Told},
     metrics,
     watch::endpoints::Endpoints,
 };
@@ -237,7 +237,7 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
 async fn main() -> ExitCode {
     let Cli { operation, options } = Cli::parse();
     let told = options.logs.begin("calculator-client").unwrap_or_else(|no| usage(&no));
-    let code = run(operation, options).await;
+    let code = run(operation, options, &told).await;
     told.flush().await;
     code
 }
@@ -246,7 +246,7 @@ fn usage(error: &dyn Display) -> ! {
     Cli::command().error(ErrorKind::ValueValidation, error).exit()
 }
 
-async fn run(operation: Operation, options: Options) -> ExitCode {
+async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
     let config = service_config(&options).unwrap_or_else(|error| usage(&error));
     let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(&error));
     match &operation {
@@ -264,9 +264,8 @@ async fn run(operation: Operation, options: Options) -> ExitCode {
         }
         Err(error) => usage(&error),
     };
-    if let Err(invalid) = metrics::of_balance(&layers.metrics, &target(&options), &endpoints) {
-        usage(&invalid);
-    }
+    let counted = metrics::of_balance(&layers.metrics, &target(&options), &endpoints);
+    counted.and_then(|()| told.send(&layers.metrics)).unwrap_or_else(|invalid| usage(&invalid));
     let call = Call::new(endpoints, layers, options.request_id, options.explain);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,

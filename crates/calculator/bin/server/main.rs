@@ -5,7 +5,7 @@ mod faults;
 mod watch;
 
 use calculator::{
-    logs::Logs,
+    logs::{Logs, Told},
     methods, metrics,
     server::{Layers, dedup, listen, serve},
     state::State,
@@ -134,7 +134,7 @@ async fn main() -> ExitCode {
     let told = args.logs.begin("calculator-server").unwrap_or_else(|invalid| usage(invalid));
     let faults = args.injected.layer(args.mode == Condition::Failure);
     let faults = faults.unwrap_or_else(|invalid| usage(invalid));
-    let code = match run(&args, faults).await {
+    let code = match run(&args, &told, faults).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -146,7 +146,7 @@ async fn main() -> ExitCode {
 }
 
 /// Serves with the store that is asked for.
-async fn run(args: &Args, faults: FaultLayer) -> Result<(), BoxError> {
+async fn run(args: &Args, told: &Told, faults: FaultLayer) -> Result<(), BoxError> {
     let ttl = args.cache_ttl;
     match &args.store {
         Place::Redb(path) => {
@@ -154,17 +154,17 @@ async fn run(args: &Args, faults: FaultLayer) -> Result<(), BoxError> {
             // Every effect is in the store itself, so a claim need not be.
             let options = Options { ttl, entries, durable_claims: false, ..Options::default() };
             let store = RedbStore::open(path, options).map_err(|error| named(path, &error))?;
-            serve_over(store, args, faults, Mode::Enforce).await
+            serve_over(store, args, told, faults, Mode::Enforce).await
         }
         Place::Redis(url) => {
             let store = RedisStore::new(url).map_err(|error| named(url, &error))?.with_ttl(ttl)?;
-            serve_over(store, args, faults, Mode::Enforce).await
+            serve_over(store, args, told, faults, Mode::Enforce).await
         }
         place => {
             let mode = if matches!(place, Place::None) { Mode::Off } else { Mode::Enforce };
             let store = MemoryStore::new().with_ttl(ttl)?;
             let store = store.with_caps(args.cache_size as usize, 256 << 20)?;
-            serve_over(store, args, faults, mode).await
+            serve_over(store, args, told, faults, mode).await
         }
     }
 }
@@ -178,6 +178,7 @@ type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 async fn serve_over<S: Store + State>(
     store: S,
     args: &Args,
+    told: &Told,
     faults: FaultLayer,
     mode: Mode,
 ) -> Result<(), BoxError> {
@@ -189,9 +190,7 @@ async fn serve_over<S: Store + State>(
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
-    let mut layers = protected(args, Layers::new(faults, dedup.clone()))?;
-    layers.rest = args.rest;
-    layers.rules = args.injected.rules(args.page.is_wanted());
+    let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
     let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;
     if let Some(cluster) = &cluster {
@@ -200,6 +199,7 @@ async fn serve_over<S: Store + State>(
         tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
     }
     metrics::of_server(&layers, cluster.as_ref())?;
+    told.send(&layers.metrics)?;
     let node = cluster.as_ref().map(|cluster| (args.membership.id(addr), cluster));
     args.page.serve(&layers, node).await?;
 
@@ -236,14 +236,16 @@ async fn serve_over<S: Store + State>(
     Ok(())
 }
 
-/// The layers, with quota and limit.
-fn protected<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Layers<S>, Invalid> {
+/// The layers as the options say.
+fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Layers<S>, Invalid> {
     if args.mode == Condition::Degraded {
         layers.degraded = Some(HeaderValue::from_static("service"));
     }
     if let Some(quota) = args.quota {
         layers.quota = RateLimitLayer::new(quota, quota)?;
     }
+    layers.rest = args.rest;
+    layers.rules = args.injected.rules(args.page.is_wanted());
     // Without a limit it counts what is in progress all the same.
     layers.shed = ShedLayer::new(args.limit.0.unwrap_or(Limit::Fixed(u32::MAX)))?;
     Ok(layers)

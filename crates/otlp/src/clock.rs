@@ -1,0 +1,31 @@
+//! The time of day.
+
+use tokio::time::Instant;
+
+/// The time of day, which goes on evenly from when it was looked at once.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    began: Instant,
+    /// Nanoseconds since 1970.
+    at: u64,
+}
+
+// === impl Clock ===
+
+impl Clock {
+    #[expect(clippy::disallowed_types, reason = "a collector asks for the time of day")]
+    pub(crate) fn new() -> Self {
+        let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self { began: Instant::now(), at: at.as_nanos() as u64 }
+    }
+
+    /// When it was looked at, in nanoseconds since 1970.
+    pub(crate) const fn began(&self) -> u64 {
+        self.at
+    }
+
+    /// Nanoseconds since 1970.
+    pub(crate) fn now(&self) -> u64 {
+        self.at + (Instant::now() - self.began).as_nanos() as u64
+    }
+}

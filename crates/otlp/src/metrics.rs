@@ -1,0 +1,196 @@
+//! Sends the metrics to the collector, each time all of them.
+
+use crate::{clock::Clock, export, told::text};
+use cinchona_core::Invalid;
+use cinchona_observe::{Metric, Metrics, Value};
+use opentelemetry_proto::tonic::{
+    collector::metrics::v1::{
+        ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
+    },
+    common::v1::{InstrumentationScope, KeyValue},
+    metrics::v1::{
+        self as otlp, AggregationTemporality, Gauge, Histogram, HistogramDataPoint,
+        NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
+    },
+    resource::v1::Resource,
+};
+use std::time::Duration;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{interval, timeout},
+};
+use tonic::transport::Channel;
+use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
+
+/// How long the collector may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Sends metrics for as long as it is there.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent once it is dropped"]
+pub struct MetricsExporter(mpsc::Sender<oneshot::Sender<bool>>);
+
+/// What there is to be sent, and where.
+struct Sent {
+    metrics: Metrics,
+    client: MetricsServiceClient<Channel>,
+    resource: Resource,
+    clock: Clock,
+}
+
+/// Sends all that `metrics` count to the collector at `endpoint`, such as `http://127.0.0.1:4317`,
+/// under the name of this `service`, so often (OpenTelemetry's default: each 60 s).
+///
+/// The numbers are cumulative: where the collector did not take them, the next have them as well,
+/// so nothing is kept, nor sent again.
+///
+/// ```
+/// use cinchona_core::Methods;
+/// use cinchona_observe::Metrics;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), cinchona_core::Invalid> {
+/// let metrics = Metrics::new(Methods::unknown());
+/// let (to, each) = ("http://127.0.0.1:4317", Duration::from_secs(60));
+/// let exporter = cinchona_otlp::export_metrics(&metrics, to, "calculator", each)?;
+/// // Before the program ends.
+/// exporter.flush(Duration::from_secs(3)).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When `endpoint` is no URI of the scheme `http`, or `each` is zero.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn export_metrics(
+    metrics: &Metrics,
+    endpoint: &str,
+    service: &str,
+    each: Duration,
+) -> Result<MetricsExporter, Invalid> {
+    if each.is_zero() {
+        return Err(Invalid::new("each", "0s", "more than zero"));
+    }
+    Ok(over(metrics, export::endpoint(endpoint)?.connect_lazy(), service, each))
+}
+
+/// As [`export_metrics`], through a channel that there is.
+pub(crate) fn over(
+    metrics: &Metrics,
+    channel: Channel,
+    service: &str,
+    each: Duration,
+) -> MetricsExporter {
+    let (ask, asked) = mpsc::channel(1);
+    let sent = Sent {
+        metrics: metrics.clone(),
+        client: MetricsServiceClient::new(channel),
+        resource: export::resource(service),
+        clock: Clock::new(),
+    };
+    tokio::spawn(sent.run(each, asked).with_subscriber(NoSubscriber::new()));
+    MetricsExporter(ask)
+}
+
+// === impl MetricsExporter ===
+
+impl MetricsExporter {
+    /// Sends what there is now, and waits for it, for as long as `within`; whether the collector
+    /// has taken it.
+    pub async fn flush(&self, within: Duration) -> bool {
+        let flushed = async {
+            let (done, is_done) = oneshot::channel();
+            self.0.send(done).await.ok()?;
+            is_done.await.ok()
+        };
+        matches!(timeout(within, flushed).await, Ok(Some(true)))
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    /// Sends again and again, until nobody has the exporter any more.
+    async fn run(self, each: Duration, mut asked: mpsc::Receiver<oneshot::Sender<bool>>) {
+        let mut due = interval(each);
+        // The first is due at once, and there is nothing yet.
+        due.tick().await;
+        loop {
+            let asked = tokio::select! {
+                asked = asked.recv() => match asked {
+                    Some(done) => Some(done),
+                    None => return,
+                },
+                _ = due.tick() => None,
+            };
+            let is_taken = self.send().await;
+            if let Some(done) = asked {
+                // Whoever asked may have given up.
+                _ = done.send(is_taken);
+            }
+        }
+    }
+
+    /// Whether the collector has taken what there is now.
+    async fn send(&self) -> bool {
+        let (since, now) = (self.clock.began(), self.clock.now());
+        let metrics = self.metrics.collect().into_iter().map(|found| metric(found, since, now));
+        let scope = InstrumentationScope { name: "cinchona".to_owned(), ..Default::default() };
+        let metrics =
+            ScopeMetrics { scope: Some(scope), metrics: metrics.collect(), ..Default::default() };
+        let of = ResourceMetrics {
+            resource: Some(self.resource.clone()),
+            scope_metrics: vec![metrics],
+            ..Default::default()
+        };
+        let request = ExportMetricsServiceRequest { resource_metrics: vec![of] };
+        let mut client = self.client.clone();
+        matches!(timeout(LIMIT, client.export(request)).await, Ok(Ok(_)))
+    }
+}
+
+/// As OTLP has it, of the time from `since` to `now`.
+fn metric(found: Metric, since: u64, now: u64) -> otlp::Metric {
+    let (name, description) = (found.name, found.help.to_owned());
+    let (mut gauges, mut sums, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
+    for (labels, value) in found.series {
+        let attributes = labels.iter().map(|(name, value)| text(name, value)).collect();
+        match value {
+            Value::Gauge(value) => gauges.push(number(value, attributes, 0, now)),
+            Value::Counter(value) => sums.push(number(value, attributes, since, now)),
+            Value::Histogram { bounds, counts, sum } => histograms.push(HistogramDataPoint {
+                attributes,
+                start_time_unix_nano: since,
+                time_unix_nano: now,
+                count: counts.iter().sum(),
+                sum: Some(sum),
+                bucket_counts: counts,
+                explicit_bounds: bounds,
+                ..Default::default()
+            }),
+        }
+    }
+    let aggregation_temporality = AggregationTemporality::Cumulative.into();
+    let data = if !histograms.is_empty() {
+        Data::Histogram(Histogram { data_points: histograms, aggregation_temporality })
+    } else if !sums.is_empty() {
+        Data::Sum(Sum { data_points: sums, aggregation_temporality, is_monotonic: true })
+    } else {
+        Data::Gauge(Gauge { data_points: gauges })
+    };
+    let unit = found.unit.to_owned();
+    otlp::Metric { name, description, unit, data: Some(data), ..Default::default() }
+}
+
+fn number(value: f64, attributes: Vec<KeyValue>, since: u64, now: u64) -> NumberDataPoint {
+    NumberDataPoint {
+        attributes,
+        start_time_unix_nano: since,
+        time_unix_nano: now,
+        value: Some(number_data_point::Value::AsDouble(value)),
+        ..Default::default()
+    }
+}
