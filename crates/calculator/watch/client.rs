@@ -42,7 +42,6 @@ impl Client {
         let mut tiles = Vec::from(self.calls.tiles());
         tiles.extend(self.budget());
         tiles.push(self.limits());
-        tiles.push(self.fallback());
         tiles.extend(self.endpoints(&circuits));
         tiles.extend(circuits.iter().map(|circuit| self.breaker(circuit)));
         tiles
@@ -167,20 +166,6 @@ impl Client {
             spark: f64::from(bulkhead.in_progress()),
             spark_of: "under way".into(),
             ..Tile::new("client", "bulkhead and throttle")
-        }
-    }
-
-    fn fallback(&self) -> Tile {
-        let seen = self.layers.fallback.counters().snapshot();
-        let numbers = [
-            ("cached", seen.served_cached),
-            ("default", seen.served_default),
-            ("alternate", seen.served_alternate),
-            ("none", seen.none),
-        ];
-        Tile {
-            numbers: numbers.map(|(label, count)| (label.into(), count as f64, "")).into(),
-            ..Tile::new("client", "second answers")
         }
     }
 
