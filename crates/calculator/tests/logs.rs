@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::{
             trace_service_server::{TraceService, TraceServiceServer},
         },
     },
+    common::v1::any_value::Value as Told,
     trace::v1::Span,
 };
 use serde_json::Value;
@@ -114,15 +115,21 @@ async fn spans_of_client_and_server_are_one_trace_and_are_flushed_with_the_metri
     let told = tokio::task::spawn_blocking(move || {
         let server = Server::logging(("RUST_LOG", "warn"), &["--otlp", &url]);
         let answer = ask(&["add", "10", "5", "--addr", &server.addr, "--otlp", &url]);
+        let addr = server.addr.clone();
         server.stop();
-        answer
+        (answer, addr)
     });
-    assert_eq!(told.await.unwrap().1, "15\n");
+    let (answer, addr) = told.await.unwrap();
+    assert_eq!(answer.1, "15\n");
     let [call, attempt, served] = ["Sent", "Attempt", "Recv"].map(|kind| {
         let found = collector.spans(&format!("{kind}.calculator.Calculator.Add"));
         let [span] = &found[..] else { panic!("{kind}: {found:#?}") };
         span.clone()
     });
+    let mut attributes = attempt.attributes.iter();
+    let endpoint = attributes.find(|attribute| attribute.key == "endpoint").unwrap();
+    let endpoint = endpoint.value.clone().and_then(|value| value.value);
+    assert_eq!(endpoint, Some(Told::StringValue(addr)), "where the balancer sent it");
     assert_eq!((attempt.parent_span_id, served.parent_span_id), (call.span_id, attempt.span_id));
     assert_eq!((&attempt.trace_id, &served.trace_id), (&call.trace_id, &call.trace_id));
     let metrics = collector.metrics();

@@ -42,8 +42,8 @@ pub struct CallLayer(Arc<Watcher>);
 ///
 /// *Its span* is `attempt`: the server is told its id as its parent. `attempt` counts from 1;
 /// `kind` is `original`, `retry`, `hedge` or `transparent_retry`, and `wait` how long none was
-/// under way before it, where a [`CallLayer`] watches the call. Whoever picks an endpoint may
-/// `Span::current().record("endpoint", ..)`: the field is there, and empty.
+/// under way before it, where a [`CallLayer`] watches the call. Whoever picks an endpoint,
+/// as `cinchona-balance` does, says so by `Span::current().record("endpoint", ..)`.
 ///
 /// *Sizes* are those of the messages, compressed, without their five-byte prefixes. A request whose
 /// length is known in advance, as behind the retry layer, is taken to be one message, and costs
