@@ -1,6 +1,9 @@
 //! What the programs tell: lines of JSON, and spans and metrics for a collector.
 
-use super::programs::{Server, ask};
+use super::{
+    page::http,
+    programs::{Server, ask, client},
+};
 use opentelemetry_proto::tonic::{
     collector::{
         metrics::v1::{
@@ -53,6 +56,44 @@ fn every_line_of_a_call_is_json_and_has_its_request_id() {
     }
     let failed = of_calls.iter().filter(|line| line["level"] == "ERROR").count();
     assert!(0 < failed && failed < calls.len(), "the seed makes some fail, not all: {logged}");
+}
+
+#[cfg(unix)]
+#[test]
+fn no_secret_and_no_message_is_in_a_line_of_a_log() {
+    const TRACED: (&str, &str) = ("RUST_LOG", "info,cinchona=trace,calculator=trace");
+    let server = Server::logging(
+        TRACED,
+        &[
+            &["--rest", "--fault", "every=2 status=UNAVAILABLE:busy"],
+            &["--fault-token", "swordfish", "--dashboard", "127.0.0.1:0"][..],
+        ]
+        .concat(),
+    );
+    let page = server.says("dashboard on ");
+    let (to, retries) = (["--addr", &server.addr], ["--retry-on", "unavailable"]);
+    let fast = ["--backoff", "1ms", "--jitter", "0s"];
+    let mut told = String::new();
+    for operation in [["set", "hunter1", "hunter2"], ["append", "hunter1", "hunter3"]] {
+        let mut client = client(&[&operation[..], &to, &retries, &fast].concat());
+        let output = client.env(TRACED.0, TRACED.1).output().unwrap();
+        told.push_str(&String::from_utf8(output.stderr).unwrap());
+    }
+    let authorized = "POST /v1/values/hunter1/append HTTP/1.1\r\nauthorization: Bearer hunter4";
+    for _ in 0..2 {
+        http(&server.addr, authorized, r#"{"text": "hunter5"}"#);
+    }
+    let rule = r#"{"id": "a", "rule": "status=UNAVAILABLE ttl=1s"}"#;
+    for token in ["swordfish", "hunter6"] {
+        let change = format!("POST /api/faults HTTP/1.1\r\nauthorization: Bearer {token}");
+        http(&page, &change, rule);
+    }
+    told.push_str(&server.stop());
+    assert!(told.contains("attempt failed, retrying") && told.contains("UNAVAILABLE"), "{told}");
+    for secret in ["hunter", "swordfish"] {
+        let line = told.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
 }
 
 /// Keeps the spans and the metrics that it is sent.

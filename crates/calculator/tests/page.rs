@@ -11,7 +11,9 @@ use std::{
 pub(crate) fn http(page: &str, request: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(page).unwrap();
     let (length, close) = (body.len(), "connection: close");
-    let head = format!("{request} HTTP/1.1\r\nhost: {page}\r\ncontent-length: {length}\r\n{close}");
+    // Whoever says the version has headers of his own.
+    let version = if request.contains(" HTTP/1.1\r\n") { "" } else { " HTTP/1.1" };
+    let head = format!("{request}{version}\r\nhost: {page}\r\ncontent-length: {length}\r\n{close}");
     write!(stream, "{head}\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
