@@ -27,7 +27,7 @@ use http::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 use tokio::time::timeout;
 use tonic::{
     Status,
@@ -101,12 +101,12 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let key: Result<Option<Path<String>>, PathRejection> = parts.extract().await;
-    let key = key.map_err(|rejected| Problem::invalid(rejected.body_text()))?;
+    let key = key.map_err(|rejected| Problem::invalid(why(&rejected)))?;
     let mut message: Q = if matches!(parts.method, Method::POST | Method::PUT) {
         in_body(&parts, body).await?
     } else {
         let fields = Query::try_from_uri(&parts.uri);
-        fields.map_err(|rejected| Problem::invalid(rejected.body_text()))?.0
+        fields.map_err(|rejected| Problem::invalid(why(&rejected)))?.0
     };
     if let (Some(Path(key)), Some(field)) = (key, message.key()) {
         if !field.is_empty() {
@@ -140,7 +140,12 @@ async fn in_body<Q: DeserializeOwned>(parts: &Parts, body: HttpBody) -> Result<Q
         return Err(Problem::invalid("the body: must be a JSON object"));
     }
     let message = Json::from_bytes(&body);
-    Ok(message.map_err(|rejected| Problem::invalid(rejected.body_text()))?.0)
+    Ok(message.map_err(|rejected| Problem::invalid(why(&rejected)))?.0)
+}
+
+/// What is wrong, without what axum says before it.
+fn why(rejected: &dyn Error) -> String {
+    rejected.source().unwrap_or(rejected).to_string()
 }
 
 async fn whole(body: HttpBody) -> Result<Bytes, Problem> {
