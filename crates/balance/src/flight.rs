@@ -62,6 +62,8 @@ struct Flight {
     ticket: Option<Ticket>,
     /// How long the head of the response took, once it is there.
     took: Option<Duration>,
+    /// Whether the answer says when to come again: that of an endpoint which sheds.
+    is_shed: bool,
     has_ended: bool,
 }
 
@@ -180,7 +182,7 @@ impl Flight {
         node.load.begins();
         let limit = parse_timeout(request.headers()).ok().flatten();
         let set = set.clone();
-        Self { set, node, began: now, limit, ticket, took: None, has_ended: false }
+        Self { set, node, began: now, limit, ticket, took: None, is_shed: false, has_ended: false }
     }
 
     /// The head of the response, or a failure, is there.
@@ -198,6 +200,7 @@ impl Flight {
             _ => {
                 let headers = outcome.as_ref().ok().map(|response| response.headers());
                 let pushback = headers.and_then(status::pushback);
+                self.is_shed = pushback.is_some();
                 let asked = match pushback {
                     Some(status::Pushback::After(wait)) => wait,
                     _ => FAILURE,
@@ -224,7 +227,7 @@ impl Flight {
         self.has_ended = true;
         if let (Some(gate), Some(ticket)) = (&self.node.gate, self.ticket.take()) {
             let took = self.took.unwrap_or(now - self.began);
-            gate.leave(ticket, verdict, took, now);
+            gate.leave(ticket, verdict.filter(|_| !self.is_shed), took, now);
         }
         let Some(verdict) = verdict else { return };
         let failures = self.node.tally.count(verdict == Verdict::Ok);

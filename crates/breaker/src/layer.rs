@@ -218,9 +218,14 @@ impl Permit {
         let verdict = match status::code(response.headers()) {
             Some(Code::Ok) => Verdict::Ok,
             None if response.status() == StatusCode::OK => return Some(self),
+            // Who says when to come again is there, and has more to do than it can.
+            Some(_) if status::pushback(response.headers()).is_some() => {
+                self.ended(None);
+                return None;
+            }
             _ => Verdict::of_head(response),
         };
-        self.ended(verdict);
+        self.ended(Some(verdict));
         None
     }
 
@@ -228,11 +233,11 @@ impl Permit {
         if self.circuit.needs_latency() {
             self.took = self.circuit.nanos(Instant::now()) - self.began;
         }
-        self.ended(Verdict::of_error(error));
+        self.ended(Some(Verdict::of_error(error)));
     }
 
-    fn ended(mut self, verdict: Verdict) {
-        self.leave(Some(verdict));
+    fn ended(mut self, verdict: Option<Verdict>) {
+        self.leave(verdict);
         // Its own end is no longer one that counts.
         self.pass = Pass::NONE;
     }
@@ -331,7 +336,7 @@ where
         if let Some(verdict) = verdict
             && let Some(permit) = this.permit.take()
         {
-            permit.ended(verdict);
+            permit.ended(Some(verdict));
         }
         Poll::Ready(frame)
     }

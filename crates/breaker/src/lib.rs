@@ -16,6 +16,9 @@
 //!   that is given up gives its place to the next call.
 //! * What is a failure is the verdict's affair: `NOT_FOUND` is an answer. A call that its caller
 //!   gives up says nothing, unless its `grpc-timeout` had passed: then it is `DEADLINE_EXCEEDED`.
+//! * An answer that says when to come again (`grpc-retry-pushback-ms`, gRFC A6) says nothing
+//!   either: that server sheds what is too much, and to leave it alone for seconds would put its
+//!   whole share on the others.
 //! * A call that began before the state changed changes nothing any more.
 //! * A rejection was not processed: a retry layer above may send the call elsewhere.
 //!

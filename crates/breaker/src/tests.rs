@@ -67,6 +67,37 @@ fn circuit(layer: &BreakerLayer) -> Circuit {
     layer.circuit("/calculator.Calculator/Add")
 }
 
+/// An answer of a server that sheds.
+fn later(pushback: &'static str) -> Answer {
+    let mut headers = http::HeaderMap::new();
+    Status::unavailable("too much to do").add_header(&mut headers).unwrap();
+    headers.insert("grpc-retry-pushback-ms", http::HeaderValue::from_static(pushback));
+    Answer::Raw(headers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_when_to_come_again_is_not_left_alone() {
+    let rate = policy().with_failure_rate(0.1).and_then(|policy| policy.with_min_calls(5));
+    for pushback in ["0", "250", "-1"] {
+        let (layer, server) =
+            (layer(rate.clone().unwrap()), ScriptedServer::new([later(pushback)]));
+        let service = layer.layer(server.clone());
+        for _ in 0..20 {
+            assert_eq!(call(&service).await, Code::Unavailable);
+        }
+        assert_eq!((circuit(&layer).state(), server.attempts()), (State::Closed, 20));
+    }
+    // Nor does it tell that the others have ended.
+    let script = [answer(Code::Unavailable), later("0"), answer(Code::Unavailable)];
+    let (layer, server) =
+        (layer(policy()), ScriptedServer::new(script.into_iter().chain([answer(Code::Internal)])));
+    let service = layer.layer(server);
+    for _ in 0..4 {
+        call(&service).await;
+    }
+    assert_eq!(circuit(&layer).state(), State::Open);
+}
+
 #[tokio::test(start_paused = true)]
 async fn three_failures_in_a_row_open_it_and_a_success_between_them_does_not() {
     use Code::{Ok, Unavailable};

@@ -90,6 +90,19 @@ fn what_is_over_the_limit_is_turned_away() {
 }
 
 #[test]
+fn servers_that_shed_are_not_left_alone_by_a_breaker() {
+    // Together they can do 60 a second.
+    let slow = ["--limit", "4", "--slow-rate", "1", "--slow-delay", "200ms"];
+    let servers = [0; 3].map(|_| Server::start(&slow));
+    let all = servers.each_ref().map(|server| &*server.addr).join(",");
+    let args = ["--endpoints", &all, "--max-retries", "0", "-z", "3s", "--rps", "200"];
+    let report = load(&[&args[..], &["--breaker", "default", "-c", "256"]].concat());
+    assert!(report["errors"]["overloaded"].as_u64().unwrap() > 100, "{report}");
+    assert!(report["succeeded"].as_u64().unwrap() >= 90, "{report}");
+    assert!(report["errors"].get("circuit breaker is open").is_none(), "{report}");
+}
+
+#[test]
 fn what_is_wrong_with_an_option_is_said() {
     for (args, error) in [
         (["--breaker", "rate:7"], "failure_rate: 7 is not allowed; the range is above 0 to 1"),

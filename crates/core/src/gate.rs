@@ -19,7 +19,8 @@ pub trait Gate: fmt::Debug + Send + Sync {
     fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent>;
 
     /// The call has ended: its verdict, or `None` where it was given up for no fault of the
-    /// endpoint; how long the head of its response took; and when it ended.
+    /// endpoint, or answered with when to come again (`grpc-retry-pushback-ms`); how long the head
+    /// of its response took; and when it ended.
     fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant);
 }
 

@@ -64,6 +64,23 @@ async fn calls_go_where_they_are_let_through() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gate_does_not_hear_of_answers_that_say_when_to_come_again() {
+    let mut shed = Status::unavailable("too much to do");
+    let failed = Answer::Status(shed.clone());
+    shed.metadata_mut().insert("grpc-retry-pushback-ms", "0".parse().unwrap());
+    for (answer, heard) in
+        [(Answer::Status(shed), None), (failed, Some(Verdict::MaybeProcessed(Code::Unavailable)))]
+    {
+        let (world, doors) = (World::new([answer]), Arc::new(Doors::default()));
+        let balance = world.balance(gated(&doors));
+        assert_eq!(call(&balance).await, Code::Unavailable);
+        assert_eq!(*doors.left.lock().unwrap(), [heard]);
+        // Outlier detection hears of both: gRFC A50 knows no exception.
+        assert_eq!(balance.states()[0].failures, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_all_are_shut_a_call_fails_at_once_and_says_which_opens_first() {
     let (world, doors) = (World::of(2), Arc::new(Doors::default()));
     let balance = world.balance(gated(&doors));
