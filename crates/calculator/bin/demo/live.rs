@@ -202,11 +202,8 @@ fn layers() -> Result<Layers, BoxError> {
     let retry = RetryPolicy::default()
         .with_codes([Code::Unavailable, Code::DeadlineExceeded])?
         .with_backoff(Backoff::new(20 * MS, 2.0, SECOND / 5)?);
-    // By rate alone: a server that turns some calls away must not lose the others as well.
-    let breaker = BreakerPolicy::default()
-        .with_consecutive_failures(None)?
-        .with_failure_rate(0.5)?
-        .with_open_for(2 * SECOND, 8 * SECOND)?;
+    let breaker =
+        BreakerPolicy::default().with_failure_rate(0.5)?.with_open_for(2 * SECOND, 8 * SECOND)?;
     let mut layers = Layers::from(Settings {
         deadline: Some(3 * SECOND / 2),
         timeout: 400 * MS,
