@@ -58,7 +58,7 @@ async fn connected(count: usize, picker: Picker) -> (Balance, Vec<Serving>) {
     });
     let options = Options { picker, rng: Rng::seeded(1), ..Options::default() };
     let balance = Balance::with_connector(targets, connector, options).expect("allowed");
-    let ready = || balance.states().iter().filter(|(_, state, _)| *state == State::Ready).count();
+    let ready = || balance.states().iter().filter(|seen| seen.state == State::Ready).count();
     while ready() < count {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

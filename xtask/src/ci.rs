@@ -69,6 +69,8 @@ fn steps(features: &[String]) -> Vec<Step> {
     steps.extend(features.iter().map(|feature| {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
+    // A workspace of its own, which nothing else builds.
+    steps.push(Step::cargo("check --manifest-path peers/Cargo.toml"));
     steps.push(Step::cargo("test --workspace"));
     steps.push(Step {
         name: "cargo xtask demo --virtual".into(),
