@@ -200,7 +200,7 @@ impl Flight {
             _ => {
                 let headers = outcome.as_ref().ok().map(|response| response.headers());
                 let pushback = headers.and_then(status::pushback);
-                self.is_shed = pushback.is_some();
+                self.is_shed = headers.is_some_and(|of| verdict.unless_shed(of).is_none());
                 let asked = match pushback {
                     Some(status::Pushback::After(wait)) => wait,
                     _ => FAILURE,

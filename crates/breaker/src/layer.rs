@@ -218,14 +218,9 @@ impl Permit {
         let verdict = match status::code(response.headers()) {
             Some(Code::Ok) => Verdict::Ok,
             None if response.status() == StatusCode::OK => return Some(self),
-            // Who says when to come again is there, and has more to do than it can.
-            Some(_) if status::pushback(response.headers()).is_some() => {
-                self.ended(None);
-                return None;
-            }
             _ => Verdict::of_head(response),
         };
-        self.ended(Some(verdict));
+        self.ended(verdict.unless_shed(response.headers()));
         None
     }
 

@@ -95,6 +95,16 @@ impl Verdict {
         }
     }
 
+    /// What an answer with these headers says of its server's health: nothing, where it is a
+    /// failure that says when to come again (`grpc-retry-pushback-ms`, gRFC A6). Who sheds is
+    /// there.
+    pub fn unless_shed(self, headers: &HeaderMap) -> Option<Self> {
+        match self {
+            Self::Ok | Self::Refused(_) => Some(self),
+            _ => status::pushback(headers).is_none().then_some(self),
+        }
+    }
+
     /// The verdict on an error, from its `source()` chain.
     pub fn of_error(error: &(dyn Error + 'static)) -> Self {
         let mut in_transport = false;
@@ -187,6 +197,20 @@ impl fmt::Display for Stage {
 mod tests {
     use super::*;
     use tonic::Status;
+
+    #[test]
+    fn only_a_failure_with_a_pushback_says_nothing_of_the_health() {
+        let later = HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-retry-pushback-ms"),
+            http::HeaderValue::from_static("250"),
+        )]);
+        let failed = Verdict::MaybeProcessed(Code::Unavailable);
+        assert_eq!(failed.unless_shed(&HeaderMap::new()), Some(failed));
+        assert_eq!(failed.unless_shed(&later), None);
+        for fine in [Verdict::Ok, Verdict::Refused(Code::NotFound)] {
+            assert_eq!(fine.unless_shed(&later), Some(fine));
+        }
+    }
 
     #[test]
     fn the_source_chain_speaks_before_the_code() {
