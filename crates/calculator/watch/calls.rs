@@ -70,7 +70,8 @@ impl Calls {
         let hedges = of(AttemptKind::Hedge);
         let count = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
         count(&self.0.hedges, hedges);
-        count(&self.0.retries, attempts.len().saturating_sub(1) as u64 - hedges);
+        // A first attempt that was left behind by a hedge is in no ledger.
+        count(&self.0.retries, (attempts.len() as u64).saturating_sub(1 + hedges));
         let is_degraded =
             |response: &Response<T>| response.metadata().contains_key(DEGRADED.as_str());
         count(&self.0.calls, 1);
