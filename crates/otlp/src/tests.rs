@@ -96,7 +96,7 @@ fn sent(collector: &Collector, name: &str) -> Metric {
 /// The thread's spans go to the collector, until it is dropped.
 fn subscribed((layer, exporter): (OtlpLayer, Exporter)) -> (Exporter, DefaultGuard) {
     let subscriber = registry().with(layer);
-    (exporter, tracing::subscriber::set_default(subscriber))
+    (exporter, cinchona_testkit::subscribe(subscriber))
 }
 
 /// A scripted server as a service of tonic's.

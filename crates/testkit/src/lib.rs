@@ -53,7 +53,7 @@ mod redis;
 mod script;
 mod wire;
 
-pub use logs::{Event, Logs};
+pub use logs::{Event, Logs, subscribe};
 pub use net::{Connector, Incoming, Network, Serving};
 pub use redis::Redis;
 pub use script::{Answer, Received, ScriptedServer, encode};

@@ -3,15 +3,16 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 use tracing::{
-    Level, Metadata, Subscriber,
+    Dispatch, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
     subscriber::DefaultGuard,
 };
 use tracing_subscriber::{
+    filter::dynamic_filter_fn,
     layer::{Context, Layer, SubscriberExt},
     registry,
     registry::LookupSpan,
@@ -70,13 +71,27 @@ impl Logs {
         let events = Arc::default();
         let recorder = Recorder { prefix: prefix.to_owned(), events: Arc::clone(&events) };
         let subscriber = registry().with(recorder);
-        Self { events, _default: tracing::subscriber::set_default(subscriber) }
+        Self { events, _default: subscribe(subscriber) }
     }
 
     /// The events so far.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Tells `subscriber` what the current thread reports until the guard is dropped, whatever other
+/// threads of the process report first.
+///
+/// As [`tracing::subscriber::set_default`], which is not enough where tests share a process: while
+/// there is one subscriber alone, `tracing` asks the thread that comes to an event first whether
+/// anyone wants to know, and keeps a no for every thread.
+pub fn subscribe(subscriber: impl Into<Dispatch>) -> DefaultGuard {
+    /// Wants nothing, but to be asked each time; being the second, it has all be asked.
+    static SECOND: LazyLock<Dispatch> =
+        LazyLock::new(|| registry().with(dynamic_filter_fn(|_, _| false)).into());
+    LazyLock::force(&SECOND);
+    tracing::dispatcher::set_default(&subscriber.into())
 }
 
 // === impl Recorder ===
@@ -166,6 +181,17 @@ mod tests {
                 fields: fields.into(),
             }]
         );
+    }
+
+    #[test]
+    fn an_event_that_another_thread_reports_first_is_recorded() {
+        fn report() {
+            tracing::info!("by two");
+        }
+        let logs = Logs::of(module_path!());
+        std::thread::spawn(report).join().unwrap();
+        report();
+        assert_eq!(logs.events().len(), 1);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Spans {
     fn capture() -> Self {
         let told = Arc::<Mutex<Vec<Told>>>::default();
         let subscriber = tracing_subscriber::registry().with(Recorder(told.clone()));
-        Self { told, _default: tracing::subscriber::set_default(subscriber) }
+        Self { told, _default: cinchona_testkit::subscribe(subscriber) }
     }
 
     /// Those of this crate's that were told of, in order.
