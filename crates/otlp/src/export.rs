@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tonic::transport::{Channel, Endpoint};
-use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
+use tracing::{Dispatch, instrument::WithSubscriber};
 
 /// How many spans wait for the collector, how many are sent at once, and after how long fewer:
 /// OpenTelemetry's defaults, but for the time, which is 5 s there.
@@ -92,7 +92,7 @@ pub(crate) fn over(channel: Channel, service: &str) -> (OtlpLayer, Exporter) {
     let (client, resource) = (TraceServiceClient::new(channel), resource(service));
     let collector = Collector { client, resource, lost: queue.lost.clone() };
     // What it does itself is not told, or that would be told in turn.
-    tokio::spawn(collector.run(waiting).with_subscriber(NoSubscriber::new()));
+    tokio::spawn(collector.run(waiting).with_subscriber(Dispatch::none()));
     (OtlpLayer::new(queue.clone()), Exporter(queue))
 }
 

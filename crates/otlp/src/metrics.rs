@@ -20,7 +20,7 @@ use tokio::{
     time::{interval, timeout},
 };
 use tonic::transport::Channel;
-use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
+use tracing::{Dispatch, instrument::WithSubscriber};
 
 /// How long the collector may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -91,7 +91,7 @@ pub(crate) fn over(
         resource: export::resource(service),
         clock: Clock::new(),
     };
-    tokio::spawn(sent.run(each, asked).with_subscriber(NoSubscriber::new()));
+    tokio::spawn(sent.run(each, asked).with_subscriber(Dispatch::none()));
     MetricsExporter(ask)
 }
 
