@@ -19,7 +19,12 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    body::Body,
+    client::GrpcService,
+    codegen::{Body as HttpBody, Bytes, StdError},
+    transport::Endpoint,
+};
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 /// How many spans wait for the collector, how many are sent at once, and after how long fewer:
@@ -33,6 +38,20 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(10);
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// What leads to a collector: a [`Channel`](tonic::transport::Channel), bare or with whatever is
+/// put around it.
+pub trait CollectorChannel:
+    GrpcService<
+        Body,
+        Future: Send,
+        ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
 
 /// What becomes of the spans; its clones are the same.
 #[derive(Clone, Debug)]
@@ -52,8 +71,8 @@ enum Waiting {
     Flush(oneshot::Sender<bool>),
 }
 
-struct Collector {
-    client: TraceServiceClient<Channel>,
+struct Collector<T> {
+    client: TraceServiceClient<T>,
     resource: Resource,
     lost: Arc<AtomicU64>,
 }
@@ -67,7 +86,7 @@ struct Collector {
 /// # Panics
 /// Outside a tokio runtime.
 pub fn export(endpoint: &str, service: &str) -> Result<(OtlpLayer, Exporter), Invalid> {
-    Ok(over(self::endpoint(endpoint)?.connect_lazy(), service))
+    Ok(export_over(self::endpoint(endpoint)?.connect_lazy(), service))
 }
 
 /// Where a collector is.
@@ -85,8 +104,27 @@ pub(crate) fn resource(service: &str) -> Resource {
     Resource { attributes: vec![text("service.name", service)], ..Resource::default() }
 }
 
-/// As [`export`], through a channel that there is.
-pub(crate) fn over(channel: Channel, service: &str) -> (OtlpLayer, Exporter) {
+/// As [`export`], through a `channel` that there is: one with TLS, with a token for each request,
+/// or with retries of its own.
+///
+/// ```
+/// use tonic::{Request, service::interceptor::InterceptedService, transport::Endpoint};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tonic::transport::Error> {
+/// let channel = Endpoint::from_static("http://collector.example:4317").connect_lazy();
+/// let channel = InterceptedService::new(channel, |mut request: Request<()>| {
+///     request.metadata_mut().insert("x-api-key", "secret".parse().unwrap());
+///     Ok(request)
+/// });
+/// let (layer, exporter) = cinchona_otlp::export_over(channel, "calculator");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn export_over(channel: impl CollectorChannel, service: &str) -> (OtlpLayer, Exporter) {
     let (spans, waiting) = mpsc::channel(KEPT);
     let queue = Queue { spans, lost: Arc::default() };
     let (client, resource) = (TraceServiceClient::new(channel), resource(service));
@@ -94,6 +132,20 @@ pub(crate) fn over(channel: Channel, service: &str) -> (OtlpLayer, Exporter) {
     // What it does itself is not told, or that would be told in turn.
     tokio::spawn(collector.run(waiting).with_subscriber(Dispatch::none()));
     (OtlpLayer::new(queue.clone()), Exporter(queue))
+}
+
+// === impl CollectorChannel ===
+
+impl<T> CollectorChannel for T where
+    T: GrpcService<
+            Body,
+            Future: Send,
+            ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 // === impl Exporter ===
@@ -129,7 +181,7 @@ impl Queue {
 
 // === impl Collector ===
 
-impl Collector {
+impl<T: CollectorChannel> Collector<T> {
     /// Sends what comes, until nobody can send any more.
     async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
         while let Some(first) = waiting.recv().await {

@@ -43,9 +43,9 @@
 //!
 //! # What it does not do
 //!
-//! No TLS (a collector is a sidecar, or behind one), no sampling of its own: that is for the
-//! collector. Spans of `h2` and `hyper`, which carry the others, are not sent. Metrics have no
-//! exemplars.
+//! No TLS of its own: a collector is a sidecar, or is reached through a channel that is given
+//! ([`export_over`]). No sampling of its own: that is for the collector. Spans of `h2` and `hyper`,
+//! which carry the others, are not sent. Metrics have no exemplars.
 //!
 //! [OpenTelemetry]: https://opentelemetry.io/docs/specs/otlp/
 
@@ -55,9 +55,9 @@ mod layer;
 mod metrics;
 mod told;
 
-pub use export::{Exporter, export};
+pub use export::{CollectorChannel, Exporter, export, export_over};
 pub use layer::OtlpLayer;
-pub use metrics::{MetricsExporter, export_metrics};
+pub use metrics::{MetricsExporter, export_metrics, export_metrics_over};
 
 #[cfg(test)]
 mod tests;

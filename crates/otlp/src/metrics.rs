@@ -1,6 +1,10 @@
 //! Sends the metrics to the collector, each time all of them.
 
-use crate::{clock::Clock, export, told::text};
+use crate::{
+    clock::Clock,
+    export::{self, CollectorChannel},
+    told::text,
+};
 use cinchona_core::Invalid;
 use cinchona_observe::{Metric, Metrics, Value};
 use opentelemetry_proto::tonic::{
@@ -19,7 +23,6 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{interval, timeout},
 };
-use tonic::transport::Channel;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 /// How long the collector may take.
@@ -31,9 +34,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub struct MetricsExporter(mpsc::Sender<oneshot::Sender<bool>>);
 
 /// What there is to be sent, and where.
-struct Sent {
+struct Sent<T> {
     metrics: Metrics,
-    client: MetricsServiceClient<Channel>,
+    client: MetricsServiceClient<T>,
     resource: Resource,
     clock: Clock,
 }
@@ -71,19 +74,26 @@ pub fn export_metrics(
     service: &str,
     each: Duration,
 ) -> Result<MetricsExporter, Invalid> {
+    export_metrics_over(metrics, export::endpoint(endpoint)?.connect_lazy(), service, each)
+}
+
+/// As [`export_metrics`], through a `channel` that there is, as [`export_over`](crate::export_over)
+/// has it.
+///
+/// # Errors
+/// When `each` is zero.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn export_metrics_over(
+    metrics: &Metrics,
+    channel: impl CollectorChannel,
+    service: &str,
+    each: Duration,
+) -> Result<MetricsExporter, Invalid> {
     if each.is_zero() {
         return Err(Invalid::new("each", "0s", "more than zero"));
     }
-    Ok(over(metrics, export::endpoint(endpoint)?.connect_lazy(), service, each))
-}
-
-/// As [`export_metrics`], through a channel that there is.
-pub(crate) fn over(
-    metrics: &Metrics,
-    channel: Channel,
-    service: &str,
-    each: Duration,
-) -> MetricsExporter {
     let (ask, asked) = mpsc::channel(1);
     let sent = Sent {
         metrics: metrics.clone(),
@@ -92,7 +102,7 @@ pub(crate) fn over(
         clock: Clock::new(),
     };
     tokio::spawn(sent.run(each, asked).with_subscriber(Dispatch::none()));
-    MetricsExporter(ask)
+    Ok(MetricsExporter(ask))
 }
 
 // === impl MetricsExporter ===
@@ -112,7 +122,7 @@ impl MetricsExporter {
 
 // === impl Sent ===
 
-impl Sent {
+impl<T: CollectorChannel> Sent<T> {
     /// Sends again and again, until nobody has the exporter any more.
     async fn run(self, each: Duration, mut asked: mpsc::Receiver<oneshot::Sender<bool>>) {
         let mut due = interval(each);

@@ -1,6 +1,6 @@
 //! A real client with retries, a real server, and a collector, over HTTP/2 in memory.
 
-use crate::{Exporter, OtlpLayer, export, export::over, export_metrics, metrics};
+use crate::{Exporter, OtlpLayer, export, export_metrics, export_metrics_over, export_over};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Methods, error::find_cause};
 use cinchona_observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
@@ -184,7 +184,7 @@ fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
 #[tokio::test(start_paused = true)]
 async fn a_call_its_attempts_and_what_the_server_did_are_one_trace() {
     let ((collector, to), network) = (Collector::start(), serve([unavailable(), ok()]));
-    let (exporter, _default) = subscribed(over(to.channel(), "calculator-client"));
+    let (exporter, _default) = subscribed(export_over(to.channel(), "calculator-client"));
     call(&network).await.unwrap();
     assert!(exporter.flush(SECOND).await);
     let spans = collector.spans();
@@ -221,7 +221,7 @@ async fn a_call_its_attempts_and_what_the_server_did_are_one_trace() {
 #[tokio::test(start_paused = true)]
 async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_trace() {
     let ((collector, to), network) = (Collector::start(), serve([ok()]));
-    let (exporter, _default) = subscribed(over(to.channel(), "shop"));
+    let (exporter, _default) = subscribed(export_over(to.channel(), "shop"));
     let outer = tracing::info_span!("checkout", items = 3);
     let inner = tracing::info_span!(parent: &outer, "payment");
     let paying = async {
@@ -269,7 +269,7 @@ async fn relayed(traceparent: &str) -> http::HeaderMap {
 #[tokio::test(start_paused = true)]
 async fn what_vendors_say_of_a_trace_goes_on_through_a_server() {
     let (_, to) = Collector::start();
-    let (_exporter, _default) = subscribed(over(to.channel(), "relay"));
+    let (_exporter, _default) = subscribed(export_over(to.channel(), "relay"));
     let headers = relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await;
     assert_eq!(headers["tracestate"], "vendor=1");
     let trace_id = TraceContext::of(&headers).unwrap().trace_id();
@@ -279,7 +279,7 @@ async fn what_vendors_say_of_a_trace_goes_on_through_a_server() {
 #[tokio::test(start_paused = true)]
 async fn a_trace_that_its_caller_does_not_record_is_not_sent_and_stays_so_further_on() {
     let (collector, to) = Collector::start();
-    let (exporter, _default) = subscribed(over(to.channel(), "relay"));
+    let (exporter, _default) = subscribed(export_over(to.channel(), "relay"));
     let headers = relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00").await;
     assert!(!TraceContext::of(&headers).unwrap().is_sampled());
     assert!(exporter.flush(SECOND).await);
@@ -293,7 +293,7 @@ async fn a_trace_that_its_caller_does_not_record_is_not_sent_and_stays_so_furthe
 async fn a_collector_that_is_down_neither_blocks_nor_fails_a_call() {
     let (down, network) = (Network::new(), serve([ok()]));
     // It takes connections and never says anything.
-    let (exporter, _default) = subscribed(over(down.channel(), "calculator"));
+    let (exporter, _default) = subscribed(export_over(down.channel(), "calculator"));
     for _ in 0..1_000 {
         let began = Instant::now();
         call(&network).await.unwrap();
@@ -309,7 +309,8 @@ async fn metrics_are_sent_as_grpc_names_them_and_cumulative() {
     let ((collector, to), network) = (Collector::start(), serve([unavailable(), ok()]));
     let metrics = Metrics::new(Methods::unknown()).with_unlisted(|path| path == PATH);
     metrics.gauge("cinchona.breaker.state", &[("circuit", "a:1")], || 2.0).unwrap();
-    let exporter = metrics::over(&metrics, to.channel(), "calculator-client", 60 * SECOND);
+    let exporter =
+        export_metrics_over(&metrics, to.channel(), "calculator-client", 60 * SECOND).unwrap();
     counted_call(&network, &metrics).await.unwrap();
     assert_eq!(collector.1.lock().unwrap().len(), 0, "it is not due yet");
     tokio::time::sleep(61 * SECOND).await;
@@ -351,7 +352,7 @@ async fn metrics_are_sent_as_grpc_names_them_and_cumulative() {
 async fn metrics_that_a_collector_did_not_take_are_in_those_that_it_takes() {
     let ((collector, to), network) = (Collector::start(), serve([ok()]));
     let metrics = Metrics::new(Methods::unknown());
-    let exporter = metrics::over(&metrics, to.channel(), "calculator", 60 * SECOND);
+    let exporter = export_metrics_over(&metrics, to.channel(), "calculator", 60 * SECOND).unwrap();
     to.refuse(true);
     counted_call(&network, &metrics).await.unwrap();
     assert!(!exporter.flush(SECOND).await);
