@@ -31,17 +31,16 @@ pub(crate) struct Note {
     /// Of a call; lent while it is polled.
     tally: Option<Box<Tally>>,
     request: Request,
-    pub(crate) response: Sizer,
+    response: Sizer,
     pub(crate) span: Option<Traced>,
 }
 
-/// While it lasts, what happens in this thread belongs to a call.
+/// While it lasts, what happens in this thread belongs to a call: to the numbers of a client's, and
+/// to its span.
 #[derive(Debug)]
-pub(crate) enum Scope<'a> {
-    /// To its numbers.
-    Counted { _lent: Lent<'a> },
-    /// To its span, and to its numbers if it is one of a client.
-    Told { _lent: Option<Lent<'a>>, _entered: Entered<'a> },
+pub(crate) struct Scope<'a> {
+    _lent: Option<Lent<'a>>,
+    _entered: Option<Entered<'a>>,
 }
 
 /// What a layer sees.
@@ -112,8 +111,8 @@ impl Note {
     }
 
     /// The service below is about to be called, within the scope.
-    #[inline]
-    pub(crate) fn call(&mut self) -> Option<Scope<'_>> {
+    #[inline(always)]
+    pub(crate) fn call(&mut self) -> Scope<'_> {
         if self.role == Role::Call {
             tally::wake();
         }
@@ -129,8 +128,8 @@ impl Note {
     }
 
     /// The response is about to be polled, within the scope.
-    #[inline]
-    pub(crate) fn poll(&mut self) -> Option<Scope<'_>> {
+    #[inline(always)]
+    pub(crate) fn poll(&mut self) -> Scope<'_> {
         if self.role == Role::Call {
             tally::wake();
             if self.began.is_none() {
@@ -140,16 +139,12 @@ impl Note {
         self.scope()
     }
 
-    #[inline]
-    fn scope(&mut self) -> Option<Scope<'_>> {
-        match (self.role, &self.span) {
-            (Role::Call, None) => Some(Scope::Counted { _lent: Lent::new(&mut self.tally) }),
-            (_, None) => None,
-            (Role::Call, Some(span)) => Some(Scope::Told {
-                _lent: Some(Lent::new(&mut self.tally)),
-                _entered: span.enter(),
-            }),
-            (_, Some(span)) => Some(Scope::Told { _lent: None, _entered: span.enter() }),
+    #[inline(always)]
+    fn scope(&mut self) -> Scope<'_> {
+        let is_call = self.role == Role::Call;
+        Scope {
+            _lent: is_call.then(|| Lent::new(&mut self.tally)),
+            _entered: self.span.as_ref().map(Traced::enter),
         }
     }
 
@@ -161,6 +156,15 @@ impl Note {
             tally::wake();
         }
         self.span.as_ref().map(Traced::enter)
+    }
+
+    /// Some of its answer is there.
+    #[inline]
+    pub(crate) fn answered(&mut self, data: &[u8]) {
+        // A call's is that of its last attempt, which has counted it.
+        if self.role != Role::Call {
+            self.response.add(data);
+        }
     }
 
     /// How many attempts it took, if it is a call.

@@ -57,7 +57,7 @@ impl Watch {
     /// The service below is about to be called, within the scope.
     #[inline]
     pub(crate) fn call(&mut self) -> Option<Scope<'_>> {
-        self.0.as_deref_mut()?.call()
+        Some(self.0.as_deref_mut()?.call())
     }
 
     /// It was called.
@@ -71,7 +71,7 @@ impl Watch {
     /// The response is about to be polled, within the scope.
     #[inline]
     pub(crate) fn poll(&mut self) -> Option<Scope<'_>> {
-        self.0.as_deref_mut()?.poll()
+        Some(self.0.as_deref_mut()?.poll())
     }
 
     /// The response's body is about to be polled, within the scope.
@@ -114,7 +114,7 @@ impl Watch {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     if let Some(note) = &mut self.0 {
-                        note.response.add(data);
+                        note.answered(data);
                     }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     let code = code(trailers).unwrap_or(Code::Unknown);
@@ -135,6 +135,12 @@ impl Watch {
             }
             None => self.end_unsaid(),
         }
+    }
+
+    #[cold]
+    fn dropped(&mut self) {
+        tally::wake();
+        self.end(Code::Cancelled, || Ending::Dropped);
     }
 
     /// It has ended, and nothing says how.
@@ -159,8 +165,7 @@ impl Drop for Watch {
     #[inline]
     fn drop(&mut self) {
         if self.0.is_some() {
-            tally::wake();
-            self.end(Code::Cancelled, || Ending::Dropped);
+            self.dropped();
         }
     }
 }
