@@ -5,7 +5,9 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Stdio},
+    time::Duration,
 };
+use tokio::time::sleep;
 
 /// The answer to a request, head and all.
 pub(crate) fn http(page: &str, request: &str, body: &str) -> String {
@@ -99,4 +101,43 @@ fn the_live_demo_ends_when_it_is_told_to_and_names_an_address_that_is_taken() {
     let (code, _, err) = demo(&["--dashboard", &taken]);
     assert!(code == Some(1) && err.starts_with(&format!("--dashboard {taken}: ")), "{err}");
     assert_eq!(demo(&["--seconds", "1"]).0, Some(2));
+}
+
+/// A step takes long enough for a server that is gone to be convicted.
+// real clock: the demo is a process.
+#[tokio::test]
+async fn the_story_of_the_live_demo_is_told_and_each_fault_shows_in_the_events() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
+        .args(["--dashboard", "127.0.0.1:0", "--each", "6", "--seconds", "180"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(demo.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let page = line.trim().strip_prefix("dashboard on http://").unwrap().to_owned();
+    let mut told = String::new();
+    while demo.try_wait().unwrap().is_none() && !told.contains("node server-3: recovered") {
+        sleep(Duration::from_millis(500)).await;
+        told = http(&page, "GET /api/state", "");
+    }
+    _ = demo.kill();
+    demo.wait().unwrap();
+    let mut rest = &told[..];
+    for event in [
+        "story: server-1 fails every call",
+        "breaker server-1: open, was closed",
+        "fault rule server-1/story: gone",
+        "breaker server-1: closed",
+        "story: server-2 is slow",
+        "story: server-3 loses replies",
+        "story: more calls than the servers can do",
+        "story: server-3 crashes",
+        "endpoint server-3: down, was connected",
+        "node server-3: failed",
+        "story: server-3 is back",
+        "node server-3: recovered",
+    ] {
+        let at = rest.find(event).unwrap_or_else(|| panic!("{event}: {told}"));
+        rest = &rest[at..];
+    }
 }

@@ -27,7 +27,7 @@ use cinchona::{
     observe::Metrics,
     retry::{Backoff, HedgePolicy, Policy, RetryPolicy},
 };
-use clap::Args;
+use clap::{Args, value_parser};
 use load::Load;
 use server::Server;
 use std::{
@@ -61,6 +61,11 @@ pub(crate) struct Page {
     /// Inject no faults but those that are set on the page
     #[arg(long, requires = "dashboard")]
     no_story: bool,
+
+    /// Let each step of the story last so many seconds
+    #[arg(long, value_name = "N", default_value_t = 18, requires = "dashboard")]
+    #[arg(value_parser = value_parser!(u32).range(1..=3600), conflicts_with = "no_story")]
+    each: u32,
 }
 
 /// All that there is.
@@ -110,7 +115,7 @@ async fn show(args: &Page, address: SocketAddr) -> Result<(), BoxError> {
     let told = async {
         match args.no_story {
             true => pending().await,
-            false => story::tell(&site).await,
+            false => story::tell(&site, args.each * SECOND).await,
         }
     };
     tokio::select! {

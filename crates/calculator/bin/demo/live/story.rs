@@ -5,7 +5,7 @@ use cinchona::core::BoxError;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What happens, for [`LASTS`].
+/// What happens, for a while.
 struct Step {
     said: &'static str,
     rules: &'static [(&'static str, &'static str)],
@@ -17,8 +17,6 @@ struct Step {
 
 /// What the names of its rules end in.
 pub(super) const RULE: &str = "story";
-
-const LASTS: Duration = Duration::from_secs(18);
 
 const QUIET: Step = Step { said: "all is well", rules: &[], rps: USUAL, down: None };
 
@@ -56,8 +54,8 @@ const STEPS: [Step; 10] = [
     Step { said: "server-3 is back", ..QUIET },
 ];
 
-/// Tells it again and again.
-pub(super) async fn tell(site: &Site) -> Result<(), BoxError> {
+/// Tells it again and again; each step lasts as long.
+pub(super) async fn tell(site: &Site, each: Duration) -> Result<(), BoxError> {
     let mut down: Option<usize> = None;
     for step in STEPS.iter().cycle() {
         site.feed.push(format!("story: {}", step.said));
@@ -72,7 +70,7 @@ pub(super) async fn tell(site: &Site) -> Result<(), BoxError> {
         }
         site.set(step.rules)?;
         site.load.set(step.rps);
-        sleep(LASTS).await;
+        sleep(each).await;
     }
     Ok(())
 }
