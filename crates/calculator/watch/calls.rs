@@ -67,11 +67,9 @@ impl Calls {
         };
         let attempts = ledger.map_or(&[][..], Ledger::attempts);
         let of = |kind| attempts.iter().filter(|attempt| attempt.kind == kind).count() as u64;
-        let hedges = of(AttemptKind::Hedge);
         let count = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
-        count(&self.0.hedges, hedges);
-        // A first attempt that was left behind by a hedge is in no ledger.
-        count(&self.0.retries, (attempts.len() as u64).saturating_sub(1 + hedges));
+        count(&self.0.hedges, of(AttemptKind::Hedge));
+        count(&self.0.retries, of(AttemptKind::Retry) + of(AttemptKind::Transparent));
         let is_degraded =
             |response: &Response<T>| response.metadata().contains_key(DEGRADED.as_str());
         count(&self.0.calls, 1);
