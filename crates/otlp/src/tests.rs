@@ -221,7 +221,8 @@ async fn a_call_its_attempts_and_what_the_server_did_are_one_trace() {
 #[tokio::test(start_paused = true)]
 async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_trace() {
     let ((collector, to), network) = (Collector::start(), serve([ok()]));
-    let (exporter, _default) = subscribed(export_over(to.channel(), "shop"));
+    let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
+    let (exporter, _default) = subscribed(export_over(retry.layer(to.channel()), "shop"));
     let outer = tracing::info_span!("checkout", items = 3);
     let inner = tracing::info_span!(parent: &outer, "payment");
     let paying = async {
