@@ -7,7 +7,7 @@ use cinchona_core::{
     deadline::{is_why, parse_timeout},
     status,
 };
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -62,8 +62,6 @@ struct Flight {
     ticket: Option<Ticket>,
     /// How long the head of the response took, once it is there.
     took: Option<Duration>,
-    /// Whether the answer says when to come again: that of an endpoint which sheds.
-    is_shed: bool,
     has_ended: bool,
 }
 
@@ -182,7 +180,7 @@ impl Flight {
         node.load.begins();
         let limit = parse_timeout(request.headers()).ok().flatten();
         let set = set.clone();
-        Self { set, node, began: now, limit, ticket, took: None, is_shed: false, has_ended: false }
+        Self { set, node, began: now, limit, ticket, took: None, has_ended: false }
     }
 
     /// The head of the response, or a failure, is there.
@@ -191,43 +189,39 @@ impl Flight {
         let took = now - self.began;
         self.took = Some(took);
         let verdict = Verdict::of(outcome);
-        if let Ok(response) = outcome {
-            self.node.heard(response.headers());
+        let headers = outcome.as_ref().ok().map(Response::headers);
+        if let Some(headers) = headers {
+            self.node.heard(headers);
         }
         let took = match verdict {
             Verdict::Ok | Verdict::Refused(_) => took,
             // What fails fast is not fast.
-            _ => {
-                let headers = outcome.as_ref().ok().map(|response| response.headers());
-                let pushback = headers.and_then(status::pushback);
-                self.is_shed = headers.is_some_and(|of| verdict.unless_shed(of).is_none());
-                let asked = match pushback {
-                    Some(status::Pushback::After(wait)) => wait,
-                    _ => FAILURE,
-                };
-                took.max(asked)
-            }
+            _ => match headers.and_then(status::pushback) {
+                Some(status::Pushback::After(wait)) => took.max(wait),
+                _ => took.max(FAILURE),
+            },
         };
         self.node.load.record(took, now);
-        let last = |head: &Response<Body>| status::code(head.headers()).is_some();
-        let is_last = outcome.as_ref().is_ok_and(last);
-        if let Ok(response) = outcome
-            && is_last
-        {
-            self.node.heard_last(response.headers(), now);
+        let last = headers.filter(|headers| status::code(headers).is_some());
+        if let Some(last) = last {
+            self.node.heard_last(last, now);
         }
-        if verdict != Verdict::Ok || is_last {
-            self.ended(Some(verdict), now);
+        if verdict != Verdict::Ok || last.is_some() {
+            self.ended(Some(verdict), headers, now);
         }
     }
 
     /// The call has ended, with this verdict where the endpoint is to be judged by it (gRFC A50:
-    /// whatever is not OK is a failure).
-    fn ended(&mut self, verdict: Option<Verdict>, now: Instant) {
+    /// whatever is not OK is a failure), and by these headers or trailers, if there are any.
+    fn ended(&mut self, verdict: Option<Verdict>, last: Option<&HeaderMap>, now: Instant) {
         self.has_ended = true;
         if let (Some(gate), Some(ticket)) = (&self.node.gate, self.ticket.take()) {
             let took = self.took.unwrap_or(now - self.began);
-            gate.leave(ticket, verdict.filter(|_| !self.is_shed), took, now);
+            let of_health = |verdict: Verdict| match last {
+                Some(last) => verdict.unless_shed(last),
+                None => Some(verdict),
+            };
+            gate.leave(ticket, verdict.and_then(of_health), took, now);
         }
         let Some(verdict) = verdict else { return };
         let failures = self.node.tally.count(verdict == Verdict::Ok);
@@ -239,7 +233,7 @@ impl Flight {
     /// It was not sent.
     fn returns(mut self) {
         self.took = Some(Duration::ZERO);
-        self.ended(None, self.began);
+        self.ended(None, None, self.began);
     }
 }
 
@@ -258,7 +252,7 @@ impl Drop for Flight {
             }
         }
         let is_late = self.limit.is_some_and(|limit| is_why(limit, now - self.began));
-        self.ended(is_late.then_some(Verdict::Deadline), now);
+        self.ended(is_late.then_some(Verdict::Deadline), None, now);
     }
 }
 
@@ -283,12 +277,11 @@ impl HttpBody for ResponseBody {
             && let Some(mut flight) = this.flight.take()
         {
             let now = Instant::now();
-            if let Some(Ok(frame)) = &frame
-                && let Some(trailers) = frame.trailers_ref()
-            {
+            let last = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
+            if let Some(trailers) = last {
                 flight.node.heard_last(trailers, now);
             }
-            flight.ended(Some(verdict), now);
+            flight.ended(Some(verdict), last, now);
         }
         Poll::Ready(frame)
     }

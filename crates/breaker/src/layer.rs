@@ -323,15 +323,16 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
-        let verdict = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().map(Verdict::of_trailers),
-            Some(Err(error)) => Some(Verdict::of_error(&**error)),
-            None => Some(Verdict::MaybeProcessed(Code::Unknown)),
+        let of_health = |trailers| Verdict::of_trailers(trailers).unless_shed(trailers);
+        let ended = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().map(of_health),
+            Some(Err(error)) => Some(Some(Verdict::of_error(&**error))),
+            None => Some(Some(Verdict::MaybeProcessed(Code::Unknown))),
         };
-        if let Some(verdict) = verdict
+        if let Some(verdict) = ended
             && let Some(permit) = this.permit.take()
         {
-            permit.ended(Some(verdict));
+            permit.ended(verdict);
         }
         Poll::Ready(frame)
     }

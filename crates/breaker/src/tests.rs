@@ -67,20 +67,20 @@ fn circuit(layer: &BreakerLayer) -> Circuit {
     layer.circuit("/calculator.Calculator/Add")
 }
 
-/// An answer of a server that sheds.
-fn later(pushback: &'static str) -> Answer {
-    let mut headers = http::HeaderMap::new();
-    Status::unavailable("too much to do").add_header(&mut headers).unwrap();
-    headers.insert("grpc-retry-pushback-ms", http::HeaderValue::from_static(pushback));
-    Answer::Raw(headers)
+/// What a server says that sheds.
+fn later(pushback: &str) -> Status {
+    let mut status = Status::unavailable("too much to do");
+    status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+    status
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_says_when_to_come_again_is_not_left_alone() {
     let rate = policy().with_failure_rate(0.1).and_then(|policy| policy.with_min_calls(5));
-    for pushback in ["0", "250", "-1"] {
-        let (layer, server) =
-            (layer(rate.clone().unwrap()), ScriptedServer::new([later(pushback)]));
+    let sheds = ["0", "250", "-1"].map(later);
+    let heads = sheds.clone().map(Answer::Status);
+    for shed in heads.into_iter().chain(sheds.map(Answer::HeadersThenStatus)) {
+        let (layer, server) = (layer(rate.clone().unwrap()), ScriptedServer::new([shed]));
         let service = layer.layer(server.clone());
         for _ in 0..20 {
             assert_eq!(call(&service).await, Code::Unavailable);
@@ -88,7 +88,8 @@ async fn who_says_when_to_come_again_is_not_left_alone() {
         assert_eq!((circuit(&layer).state(), server.attempts()), (State::Closed, 20));
     }
     // Nor does it tell that the others have ended.
-    let script = [answer(Code::Unavailable), later("0"), answer(Code::Unavailable)];
+    let shed = Answer::Status(later("0"));
+    let script = [answer(Code::Unavailable), shed, answer(Code::Unavailable)];
     let (layer, server) =
         (layer(policy()), ScriptedServer::new(script.into_iter().chain([answer(Code::Internal)])));
     let service = layer.layer(server);

@@ -68,9 +68,11 @@ async fn a_gate_does_not_hear_of_answers_that_say_when_to_come_again() {
     let mut shed = Status::unavailable("too much to do");
     let failed = Answer::Status(shed.clone());
     shed.metadata_mut().insert("grpc-retry-pushback-ms", "0".parse().unwrap());
-    for (answer, heard) in
-        [(Answer::Status(shed), None), (failed, Some(Verdict::MaybeProcessed(Code::Unavailable)))]
-    {
+    for (answer, heard) in [
+        (Answer::Status(shed.clone()), None),
+        (Answer::HeadersThenStatus(shed), None),
+        (failed, Some(Verdict::MaybeProcessed(Code::Unavailable))),
+    ] {
         let (world, doors) = (World::new([answer]), Arc::new(Doors::default()));
         let balance = world.balance(gated(&doors));
         assert_eq!(call(&balance).await, Code::Unavailable);
