@@ -73,22 +73,10 @@ async fn a_server_counts_calls_and_what_its_layers_do() {
     assert_eq!(value(&metrics, "cinchona_idempotency_executed_total"), 0.0);
 }
 
-/// What the server says of its calls, from now on.
-async fn logs(network: &Network) -> Logs {
-    let logs = Logs::of("cinchona_observe");
-    // Where another test's thread, which listens to nothing, comes to a line of a log first, and at
-    // the same time, `tracing` may take it that nobody does; so it is asked once more.
-    let mut client = client::client(network.channel(), &client::Settings::default().into());
-    _ = client.add(operation(1.0, 1.0)).await;
-    tracing::callsite::rebuild_interest_cache();
-    drop(logs);
-    Logs::of("cinchona_observe")
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_server_says_how_each_call_ended_and_by_which_id_it_is_known() {
     let (network, _) = calculator(Faults::default());
-    let logs = logs(&network).await;
+    let logs = Logs::of("cinchona_observe");
     let mut client = client::client(network.channel(), &client::Settings::default().into());
     for (b, id) in [(5.0, "r-1"), (0.0, "r-2")] {
         let mut request = Request::new(operation(10.0, b));
@@ -109,7 +97,7 @@ async fn a_server_says_how_each_call_ended_and_by_which_id_it_is_known() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_failed_says_so_louder() {
     let (network, _) = calculator(Faults { failure_rate: 1.0, ..Faults::default() });
-    let logs = logs(&network).await;
+    let logs = Logs::of("cinchona_observe");
     let mut client = client::client(network.channel(), &client::Settings::default().into());
     client.add(operation(1.0, 2.0)).await.unwrap_err();
     let events = logs.events();
