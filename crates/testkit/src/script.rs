@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use tonic::{Status, body::Body};
+use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
 /// Answers the nth request with the nth [`Answer`] of a script, and the rest with the last one.
@@ -21,6 +21,8 @@ use tower::Service;
 /// It is the service that a tonic client calls, so a client layer can be put right around it; for
 /// the real client and HTTP/2 between, hand it to [`Network::serve_service`]. Clones share the
 /// script and the records.
+///
+/// To tonic's routes it is the service `calculator.Calculator`.
 ///
 /// Requests are numbered as `call` is called. Each is read to its end before it is answered.
 ///
@@ -138,6 +140,10 @@ impl ScriptedServer {
     pub fn dropped(&self) -> usize {
         self.record.lock().dropped
     }
+}
+
+impl NamedService for ScriptedServer {
+    const NAME: &'static str = "calculator.Calculator";
 }
 
 impl<B> Service<http::Request<B>> for ScriptedServer

@@ -269,7 +269,7 @@ async fn clients_of_one_target_count_together() {
 async fn the_layers_fit_tonics_own_client_and_server() {
     let metrics = Metrics::new(Methods::unknown()).with_unlisted(|path| path == PATH);
     let net = cinchona_testkit::Network::new();
-    let routes = tonic::service::Routes::new(Named(ScriptedServer::new([ok()])));
+    let routes = tonic::service::Routes::new(ScriptedServer::new([ok()]));
     let server = tonic::transport::Server::builder()
         .layer(ServerLayer::new(&metrics))
         .add_routes(routes)
@@ -303,29 +303,4 @@ async fn the_layers_fit_tonics_own_client_and_server() {
 
 fn client_of(name: &str, status: &str) -> String {
     client(&format!("grpc_client_{name}"), status)
-}
-
-/// A scripted server as a service of tonic's.
-#[derive(Clone)]
-struct Named(ScriptedServer);
-
-impl tonic::server::NamedService for Named {
-    const NAME: &'static str = "calculator.Calculator";
-}
-
-impl Service<http::Request<Body>> for Named {
-    type Response = http::Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = <ScriptedServer as Service<http::Request<Body>>>::Future;
-
-    fn poll_ready(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        Service::<http::Request<Body>>::poll_ready(&mut self.0, cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.0.call(request)
-    }
 }
