@@ -37,7 +37,6 @@ pub struct OtlpLayer {
 /// A span that has not ended.
 struct Open {
     span: Span,
-    ids: Ids,
     place: Arc<TraceContext>,
     is_sampled: bool,
 }
@@ -74,27 +73,31 @@ where
             ..Span::default()
         };
         let mut ids = Ids::default();
-        attributes.record(&mut OfSpan { span: &mut span, ids: &mut ids });
+        // An application may have fields of these names, too.
+        let is_ours = of.metadata().target() == "cinchona_observe";
+        let own = is_ours.then_some(&mut ids);
+        attributes.record(&mut OfSpan { span: &mut span, ids: own });
         let around = of.parent().and_then(|around| {
             around.extensions().get::<Open>().map(|open| TraceContext::clone(&open.place))
         });
         // Else the call that this task is serving.
         let parent = around.or_else(TraceContext::current);
         let place = ids.place().unwrap_or_else(|| {
-            ids.parent = parent.as_ref().map(|parent| parent.span().to_be_bytes().to_vec());
+            ids.parent = parent.as_ref().map(TraceContext::span);
             self.place(parent.as_ref())
         });
+        span.parent_span_id = ids.parent.map_or(Vec::new(), |id| id.to_be_bytes().to_vec());
         let is_sampled = match &parent {
             Some(parent) if parent.trace() == place.trace() => parent.is_sampled(),
             _ => place.is_sampled(),
         };
-        of.extensions_mut().insert(Open { span, ids, place: Arc::new(place), is_sampled });
+        of.extensions_mut().insert(Open { span, place: Arc::new(place), is_sampled });
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let Some(of) = context.span(id) else { return };
-        if let Some(Open { span, ids, .. }) = of.extensions_mut().get_mut::<Open>() {
-            values.record(&mut OfSpan { span, ids });
+        if let Some(Open { span, .. }) = of.extensions_mut().get_mut::<Open>() {
+            values.record(&mut OfSpan { span, ids: None });
         }
     }
 
@@ -138,14 +141,12 @@ where
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(of) = context.span(&id) else { return };
-        let Some(Open { mut span, ids, place, is_sampled: true }) =
-            of.extensions_mut().remove::<Open>()
+        let Some(Open { mut span, place, is_sampled: true }) = of.extensions_mut().remove::<Open>()
         else {
             return;
         };
         span.trace_id = place.trace().to_be_bytes().to_vec();
         span.span_id = place.span().to_be_bytes().to_vec();
-        span.parent_span_id = ids.parent.unwrap_or_default();
         span.end_time_unix_nano = self.clock.now();
         self.queue.push(span);
     }
@@ -162,8 +163,6 @@ fn is_told(of: &Metadata<'_>) -> bool {
 impl Ids {
     /// That of a span of `cinchona-observe`.
     fn place(&self) -> Option<TraceContext> {
-        let trace = u128::from_be_bytes(self.trace.as_deref()?.try_into().ok()?);
-        let span = u64::from_be_bytes(self.span.as_deref()?.try_into().ok()?);
-        TraceContext::new(trace, span)
+        TraceContext::new(self.trace?, self.span?)
     }
 }

@@ -23,15 +23,13 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind},
 };
 use std::{
-    convert::Infallible,
     error::Error,
     sync::{Arc, Mutex},
-    task,
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status, body::Body, transport::Server};
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, ServiceExt};
 use tracing::{Instrument, subscriber::DefaultGuard};
 use tracing_subscriber::{layer::SubscriberExt, registry};
 
@@ -99,32 +97,10 @@ fn subscribed((layer, exporter): (OtlpLayer, Exporter)) -> (Exporter, DefaultGua
     (exporter, cinchona_testkit::subscribe(subscriber))
 }
 
-/// A scripted server as a service of tonic's.
-#[derive(Clone)]
-struct Named(ScriptedServer);
-
-impl tonic::server::NamedService for Named {
-    const NAME: &'static str = "calculator.Calculator";
-}
-
-impl Service<http::Request<Body>> for Named {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = <ScriptedServer as Service<http::Request<Body>>>::Future;
-
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> task::Poll<Result<(), Infallible>> {
-        Service::<http::Request<Body>>::poll_ready(&mut self.0, cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.0.call(request)
-    }
-}
-
 fn serve(script: impl IntoIterator<Item = Answer>) -> Network {
     let network = Network::new();
     let metrics = Metrics::new(Methods::unknown());
-    let routes = tonic::service::Routes::new(Named(ScriptedServer::new(script)));
+    let routes = tonic::service::Routes::new(ScriptedServer::new(script));
     let server = Server::builder().layer(ServerLayer::new(&metrics)).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(network.incoming()));
     network
@@ -224,7 +200,9 @@ async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_tr
     let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
     let (exporter, _default) = subscribed(export_over(retry.layer(to.channel()), "shop"));
     let outer = tracing::info_span!("checkout", items = 3);
-    let inner = tracing::info_span!(parent: &outer, "payment");
+    // What an application calls an id is none of ours.
+    let (trace_id, span_id) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let inner = tracing::info_span!(parent: &outer, "payment", trace_id, span_id);
     let paying = async {
         call(&network).await.unwrap();
         tracing::info!(amount = 7, "paid");
@@ -240,6 +218,8 @@ async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_tr
     };
     assert_eq!((&inner.parent_span_id, outer.parent_span_id.len()), (&outer.span_id, 0));
     assert_eq!(attribute(outer, "items"), "3");
+    let ids = ["trace_id", "span_id"].map(|key| attribute(inner, key));
+    assert_eq!(ids, [trace_id, span_id]);
     let calls = named(&spans, "Sent.calculator.Calculator.Add");
     assert_eq!(calls.len(), 2);
     assert!(calls.iter().all(|call| call.parent_span_id == inner.span_id));

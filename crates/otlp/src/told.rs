@@ -10,15 +10,16 @@ use tracing::field::{Field, Visit};
 /// The ids of a span of `cinchona-observe`, which are in its fields.
 #[derive(Debug, Default)]
 pub(crate) struct Ids {
-    pub(crate) trace: Option<Vec<u8>>,
-    pub(crate) span: Option<Vec<u8>>,
-    pub(crate) parent: Option<Vec<u8>>,
+    pub(crate) trace: Option<u128>,
+    pub(crate) span: Option<u64>,
+    pub(crate) parent: Option<u64>,
 }
 
 /// Reads the fields of a span into it, some of which have a meaning of their own.
 pub(crate) struct OfSpan<'a> {
     pub(crate) span: &'a mut Span,
-    pub(crate) ids: &'a mut Ids,
+    /// Where the fields that are named like ids are some.
+    pub(crate) ids: Option<&'a mut Ids>,
 }
 
 /// Reads the fields of an event.
@@ -47,14 +48,6 @@ fn put(attributes: &mut Vec<KeyValue>, new: KeyValue) {
     attributes.push(new);
 }
 
-/// The bytes of so many hexadecimal digits.
-fn bytes(digits: &str, count: usize) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let all: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
-    all.filter(|_| digits.len() == count)
-}
-
 // === impl OfSpan ===
 
 impl OfSpan<'_> {
@@ -77,9 +70,17 @@ impl OfSpan<'_> {
                 let code = if is_error { StatusCode::Error } else { StatusCode::Ok };
                 self.span.status = Some(Status { code: code.into(), ..Status::default() });
             }
-            "trace_id" => self.ids.trace = bytes(value, 32),
-            "span_id" => self.ids.span = bytes(value, 16),
-            "parent_id" => self.ids.parent = bytes(value, 16),
+            _ => return self.is_id(name, value),
+        }
+        true
+    }
+
+    fn is_id(&mut self, name: &str, value: &str) -> bool {
+        let Some(ids) = &mut self.ids else { return false };
+        match name {
+            "trace_id" => ids.trace = u128::from_str_radix(value, 16).ok(),
+            "span_id" => ids.span = u64::from_str_radix(value, 16).ok(),
+            "parent_id" => ids.parent = u64::from_str_radix(value, 16).ok(),
             _ => return false,
         }
         true
