@@ -320,8 +320,7 @@ impl Source {
 
     /// Its name in Prometheus.
     pub(crate) fn prometheus(&self) -> String {
-        let total = if self.is_counter { "_total" } else { "" };
-        format!("{}{total}", self.name.replace('.', "_"))
+        names::prometheus(&self.name, "", self.is_counter)
     }
 
     fn one(

@@ -206,18 +206,24 @@ pub(crate) const ALL: [Instrument; 13] = [
     SERVER_RCVD,
 ];
 
+/// The name that OpenTelemetry's exporter gives in Prometheus to what has this unit, in the code of
+/// UCUM.
+pub(crate) fn prometheus(name: &str, unit: &str, is_counter: bool) -> String {
+    let unit = match unit {
+        "s" => "_seconds",
+        "By" => "_bytes",
+        _ => "",
+    };
+    let total = if is_counter { "_total" } else { "" };
+    format!("{}{unit}{total}", name.replace('.', "_"))
+}
+
 // === impl Instrument ===
 
 impl Instrument {
-    /// Its name in Prometheus, as OpenTelemetry's exporter writes it.
+    /// Its name in Prometheus.
     pub(crate) fn prometheus(&self) -> String {
-        let suffix = match self.unit {
-            Unit::Seconds => "_seconds",
-            Unit::Bytes => "_bytes",
-            Unit::Count(_) => "",
-        };
-        let total = if self.bounds.is_empty() { "_total" } else { "" };
-        format!("{}{suffix}{total}", self.name.replace('.', "_"))
+        prometheus(self.name, self.unit.code(), self.bounds.is_empty())
     }
 }
 

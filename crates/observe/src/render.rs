@@ -3,6 +3,7 @@
 use crate::{
     collect::{Metric, Value},
     metrics::Labels,
+    names,
 };
 use std::{
     borrow::Cow,
@@ -15,33 +16,21 @@ struct Braced<'a>(&'a Labels, Option<&'a str>);
 pub(crate) fn render(metrics: &[Metric]) -> String {
     let mut text = String::new();
     for metric in metrics {
-        let name = name(metric);
-        if !metric.help.is_empty() {
-            line(&mut text, format_args!("# HELP {name} {}", metric.help));
-        }
         let kind = match metric.series.first() {
             Some((_, Value::Counter(_))) => "counter",
             Some((_, Value::Histogram { .. })) => "histogram",
             _ => "gauge",
         };
+        let name = names::prometheus(&metric.name, metric.unit, kind == "counter");
+        if !metric.help.is_empty() {
+            line(&mut text, format_args!("# HELP {name} {}", metric.help));
+        }
         line(&mut text, format_args!("# TYPE {name} {kind}"));
         for (labels, value) in &metric.series {
             series(&mut text, &name, labels, value);
         }
     }
     text
-}
-
-/// As OpenTelemetry's exporter writes it.
-fn name(metric: &Metric) -> String {
-    let unit = match metric.unit {
-        "s" => "_seconds",
-        "By" => "_bytes",
-        _ => "",
-    };
-    let is_counter = matches!(metric.series.first(), Some((_, Value::Counter(_))));
-    let total = if is_counter { "_total" } else { "" };
-    format!("{}{unit}{total}", metric.name.replace('.', "_"))
 }
 
 fn series(text: &mut String, name: &str, labels: &Labels, value: &Value) {
