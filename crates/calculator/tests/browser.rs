@@ -3,19 +3,9 @@
 
 mod devtools;
 
+use crate::programs::Demo;
 use devtools::Page;
-use std::{
-    env, fs,
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
-
-/// A `calculator-demo` with its page, without its story, which is killed when it is dropped.
-struct Demo {
-    process: Child,
-    url: String,
-}
+use std::{env, fs, path::PathBuf};
 
 /// Reads the page: the tile of that kind and name, one of its numbers, and its state.
 const READ: &str = "
@@ -36,27 +26,6 @@ const READ: &str = "
         .map((state) => state.textContent);
     true
 ";
-
-impl Demo {
-    fn start() -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
-            .args(["--dashboard", "127.0.0.1:0", "--no-story"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("dashboard on ").unwrap().to_owned();
-        Self { process, url }
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
 
 /// At both widths and in both themes nothing is wider than the window; with
 /// `CINCHONA_SCREENSHOTS` set, what it looks like goes to `target/screenshots`.
@@ -82,8 +51,8 @@ fn fits(page: &mut Page) {
 
 #[test]
 fn a_fault_is_set_by_keyboard_is_seen_to_strike_and_is_seen_to_end() {
-    let demo = Demo::start();
-    let Some(mut page) = Page::open(&demo.url) else { return };
+    let demo = Demo::start(&["--no-story"]);
+    let Some(mut page) = Page::open(&format!("http://{}", demo.page)) else { return };
     page.wait_for("document.getElementById('connection')?.textContent === 'live'");
     page.evaluate(READ);
     page.wait_for("states('breaker').length === 3");

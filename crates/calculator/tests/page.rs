@@ -1,6 +1,6 @@
 //! The dashboards of the programs, asked as a browser would, and as text.
 
-use crate::programs::{Server, ask, client};
+use crate::programs::{Demo, Server, ask, client};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -122,14 +122,7 @@ const STORY: [(&str, &str); 11] = [
 // real clock: the demo is a process.
 #[tokio::test]
 async fn the_story_of_the_live_demo_is_told_and_each_fault_shows_in_the_events() {
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
-        .args(["--dashboard", "127.0.0.1:0", "--each", "6", "--seconds", "240"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(demo.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let page = line.trim().strip_prefix("dashboard on http://").unwrap().to_owned();
+    let demo = Demo::start(&["--each", "6"]);
     let (mut told, due) = (String::new(), Instant::now() + Duration::from_secs(170));
     let missing = loop {
         let is_told = |(cause, effect): &&(&str, &str)| {
@@ -140,9 +133,7 @@ async fn the_story_of_the_live_demo_is_told_and_each_fault_shows_in_the_events()
             break missing;
         }
         sleep(Duration::from_millis(500)).await;
-        told = http(&page, "GET /api/state", "");
+        told = http(&demo.page, "GET /api/state", "");
     };
-    demo.kill().unwrap();
-    demo.wait().unwrap();
     assert_eq!(missing, None, "{told}");
 }

@@ -77,6 +77,35 @@ impl Drop for Server {
     }
 }
 
+/// A `calculator-demo` with its page, which is killed when it is dropped.
+pub(crate) struct Demo {
+    process: Child,
+    /// Where the page is.
+    pub(crate) page: String,
+}
+
+impl Demo {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
+            .args(["--dashboard", "127.0.0.1:0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let page = line.trim().strip_prefix("dashboard on http://").unwrap().to_owned();
+        Self { process, page }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
 pub(crate) fn client(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-client"));
     command.args(args);
