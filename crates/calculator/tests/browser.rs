@@ -3,7 +3,7 @@
 
 mod devtools;
 
-use crate::programs::Demo;
+use crate::programs::Paged;
 use devtools::Page;
 use std::{env, fs, path::PathBuf};
 
@@ -51,13 +51,15 @@ fn fits(page: &mut Page) {
 
 #[test]
 fn a_fault_is_set_by_keyboard_is_seen_to_strike_and_is_seen_to_end() {
-    let demo = Demo::start(&["--no-story"]);
+    let demo = Paged::demo(&["--no-story"]);
     let Some(mut page) = Page::open(&format!("http://{}", demo.page)) else { return };
     page.wait_for("document.getElementById('connection')?.textContent === 'live'");
     page.evaluate(READ);
     page.wait_for("states('breaker').length === 3");
     page.wait_for("states('breaker').every((state) => state === 'closed')");
     page.wait_for("document.querySelectorAll('#nodes li').length === 3");
+    // At half of its tokens nothing is tried again any more.
+    page.wait_for("number('client', 'retry budget', 'throttle') > 75");
     let retries = page.evaluate("number('client', 'attempts', 'retries')").as_f64().unwrap();
 
     page.tab_to("id");

