@@ -36,6 +36,32 @@ use cinchona::{
     observe::Metrics,
 };
 
+/// What they are, in the words of `/metrics`.
+const HELP: [(&str, &str); 22] = [
+    ("cinchona.balance.calls", "Calls that an endpoint has ended."),
+    ("cinchona.breaker.rejected", "Calls that a breaker did not let through."),
+    ("cinchona.breaker.state", "0 closed, 1 half open, 2 open, 3 isolated."),
+    ("cinchona.cluster.node_state", "0 alive, 1 suspected, 2 failed, 3 left."),
+    ("cinchona.cluster.phi", "How sure one can be that a node is gone."),
+    ("cinchona.fallback.none", "Calls that failed, as there was no second answer."),
+    ("cinchona.fallback.served", "Second answers, by where they came from."),
+    ("cinchona.fault.injected", "Faults that were injected, by kind."),
+    ("cinchona.idempotency.executed", "Calls with a key that were done."),
+    ("cinchona.idempotency.replayed", "Calls with a key that were answered again."),
+    ("cinchona.retry.budget_tokens", "How many attempts the retry budget can pay for."),
+    ("cinchona.retry.throttle_tokens", "How many tokens the retry throttle has left."),
+    ("cinchona.shed.bulkhead_in_progress", "Calls that a client has under way."),
+    ("cinchona.shed.bulkhead_turned_away", "Calls not begun, as too many were under way."),
+    ("cinchona.shed.in_progress", "Requests that a server is handling."),
+    ("cinchona.shed.limit", "How many requests a server can handle at once."),
+    ("cinchona.shed.over_quota", "Requests beyond their callers' quotas."),
+    ("cinchona.shed.throttled", "Attempts that were kept from a server that sheds."),
+    ("cinchona.shed.turned_away", "Requests beyond what a server can handle."),
+    ("cinchona.shed.waiting", "Requests that wait for their turn."),
+    ("grpc.lb.outlier_detection.ejections_enforced", "Outliers that were ejected."),
+    ("grpc.lb.outlier_detection.ejections_unenforced", "Outliers that were not ejected, and why."),
+];
+
 /// Tells what the layers of a client count. Who replaces one of them tells it again.
 ///
 /// # Errors
@@ -43,6 +69,7 @@ use cinchona::{
 pub fn of_client(layers: &client::Layers) -> Result<(), Invalid> {
     let client::Layers { metrics, fallback, bulkhead, retry, throttle, breaker, .. } =
         layers.clone();
+    describe(&metrics);
     circuits(&metrics, breaker)?;
     let budget = retry.clone();
     metrics.gauges("cinchona.retry.budget_tokens", move |samples| {
@@ -78,6 +105,7 @@ pub fn of_balance(metrics: &Metrics, target: &str, balance: &Balance) -> Result<
     const TARGET: &str = "grpc.target";
     const METHOD: &str = "grpc.lb.outlier_detection.detection_method";
     const REASON: &str = "grpc.lb.outlier_detection.unenforced_reason";
+    describe(metrics);
     let (of, to) = (balance.clone(), target.to_owned());
     metrics.counters("grpc.lb.outlier_detection.ejections_enforced", move |samples| {
         for (method, count) in of.ejections().enforced() {
@@ -100,6 +128,10 @@ pub fn of_balance(metrics: &Metrics, target: &str, balance: &Balance) -> Result<
             }
         }
     })
+}
+
+fn describe(metrics: &Metrics) {
+    HELP.iter().for_each(|(name, help)| metrics.describe(name, help));
 }
 
 fn circuits(metrics: &Metrics, layer: breaker::BreakerLayer) -> Result<(), Invalid> {
@@ -131,6 +163,7 @@ pub fn of_server<S: Store>(
     cluster: Option<&Cluster>,
 ) -> Result<(), Invalid> {
     let metrics = &layers.metrics;
+    describe(metrics);
     let quota = layers.quota.clone();
     metrics.counter("cinchona.shed.over_quota", &[], move || quota.limited() as f64)?;
     let [busy, waiting, limit, away] = [(); 4].map(|()| layers.shed.clone());

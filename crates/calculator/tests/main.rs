@@ -14,6 +14,7 @@ mod nginx;
 mod observed;
 mod page;
 mod programs;
+mod prometheus;
 mod protected;
 mod python;
 mod rest;

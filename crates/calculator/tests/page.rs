@@ -1,10 +1,10 @@
 //! The dashboards of the programs, asked as a browser would, and as text.
 
-use crate::programs::{Demo, Server, ask, client};
+use crate::programs::{Paged, Server, ask};
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -14,7 +14,7 @@ pub(crate) fn http(page: &str, request: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(page).unwrap();
     let (length, close) = (body.len(), "connection: close");
     // Whoever says the version has headers of his own.
-    let version = if request.contains(" HTTP/1.1\r\n") { "" } else { " HTTP/1.1" };
+    let version = if request.contains(" HTTP/1.") { "" } else { " HTTP/1.1" };
     let head = format!("{request}{version}\r\nhost: {page}\r\ncontent-length: {length}\r\n{close}");
     write!(stream, "{head}\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
@@ -46,20 +46,11 @@ fn faults_are_set_and_removed_on_the_page_and_counted_in_the_metrics() {
 #[test]
 fn a_load_has_a_page_and_top_prints_it() {
     let server = Server::start(&[]);
-    let load = ["load", "-z", "60s", "--dashboard", "127.0.0.1:0", "--breaker", "default"];
-    let mut loading = client(&load)
-        .args(["--addr", &server.addr])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .env("RUST_LOG", "off")
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(loading.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let page = line.trim().strip_prefix("dashboard on http://").unwrap().to_owned();
+    let load = Paged::load(&["--breaker", "default", "--addr", &server.addr]);
+    let page = &load.page;
     let breaker = format!("breaker\",\"name\":\"{}\"", server.addr);
     // It ends with the load at the latest.
-    while !http(&page, "GET /api/state", "").contains(&breaker) {}
+    while !http(page, "GET /api/state", "").contains(&breaker) {}
     for url in [page.clone(), format!("http://{page}/")] {
         let (code, out, err) = ask(&["top", "--dashboard", &url]);
         assert_eq!((code, err.as_str()), (Some(0), ""));
@@ -68,10 +59,8 @@ fn a_load_has_a_page_and_top_prints_it() {
         }
         assert!(!out.contains('\x1b') && out.lines().all(|line| line.chars().count() <= 80));
     }
-    let metrics = http(&page, "GET /metrics", "");
+    let metrics = http(page, "GET /metrics", "");
     assert!(metrics.contains("cinchona_balance_calls_total{"), "{metrics}");
-    loading.kill().unwrap();
-    loading.wait().unwrap();
 }
 
 #[test]
@@ -122,7 +111,7 @@ const STORY: [(&str, &str); 11] = [
 // real clock: the demo is a process.
 #[tokio::test]
 async fn the_story_of_the_live_demo_is_told_and_each_fault_shows_in_the_events() {
-    let demo = Demo::start(&["--each", "6"]);
+    let demo = Paged::demo(&["--each", "6"]);
     let (mut told, due) = (String::new(), Instant::now() + Duration::from_secs(170));
     let missing = loop {
         let is_told = |(cause, effect): &&(&str, &str)| {

@@ -77,29 +77,40 @@ impl Drop for Server {
     }
 }
 
-/// A `calculator-demo` with its page, which is killed when it is dropped.
-pub(crate) struct Demo {
+/// A program with a page, which is killed when it is dropped.
+pub(crate) struct Paged {
     process: Child,
     /// Where the page is.
     pub(crate) page: String,
 }
 
-impl Demo {
-    pub(crate) fn start(args: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
-            .args(["--dashboard", "127.0.0.1:0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let page = line.trim().strip_prefix("dashboard on http://").unwrap().to_owned();
+impl Paged {
+    /// `calculator-demo`, which says on stdout where its page is.
+    pub(crate) fn demo(args: &[&str]) -> Self {
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_calculator-demo"));
+        demo.args(["--dashboard", "127.0.0.1:0"]).args(args);
+        let mut process = demo.stdout(Stdio::piped()).spawn().unwrap();
+        let page = page(process.stdout.take().unwrap());
+        Self { process, page }
+    }
+
+    /// `calculator-client load`, which says it on stderr.
+    pub(crate) fn load(args: &[&str]) -> Self {
+        let mut load = client(&["load", "-z", "10m", "--dashboard", "127.0.0.1:0"]);
+        load.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).env("RUST_LOG", "off");
+        let mut process = load.spawn().unwrap();
+        let page = page(process.stderr.take().unwrap());
         Self { process, page }
     }
 }
 
-impl Drop for Demo {
+fn page(said: impl Read) -> String {
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line).unwrap();
+    line.trim().strip_prefix("dashboard on http://").unwrap().to_owned()
+}
+
+impl Drop for Paged {
     fn drop(&mut self) {
         _ = self.process.kill();
         _ = self.process.wait();

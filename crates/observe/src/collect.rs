@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub struct Metric {
     /// With dots, such as `grpc.client.call.duration`.
     pub name: String,
-    /// What it is; empty for those that were registered.
+    /// What it is, in a sentence; empty where nobody has [described](crate::Metrics::describe) it.
     pub help: &'static str,
     /// In the code of UCUM, as OpenTelemetry has it: `s`, `By`, `{call}`; empty for those that were
     /// registered.
@@ -84,7 +84,8 @@ pub(crate) fn collect(registry: &Registry) -> Vec<Metric> {
         let mut samples = Samples::default();
         (source.ask)(&mut samples);
         let value = if source.is_counter { Value::Counter } else { Value::Gauge };
-        let new = Metric { name: source.name.clone(), ..Metric::default() };
+        let help = registry.help(&source.name);
+        let new = Metric { name: source.name.clone(), help, ..Metric::default() };
         let metric = all.0.entry(source.name).or_insert(new);
         metric.series.extend(samples.0.into_iter().map(|(labels, found)| (labels, value(found))));
     }

@@ -3,6 +3,7 @@
 use crate::{collect::Metric, names, series::Table};
 use cinchona_core::{Invalid, Methods, Safety};
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -27,6 +28,7 @@ use std::{
 ///
 /// let metrics = Metrics::new(Methods::unknown());
 /// metrics.gauge("cinchona.throttle.tokens", &[("client", "a \"b\"")], || 7.5)?;
+/// metrics.describe("cinchona.throttle.tokens", "How many tokens the throttle has left.");
 /// let text = metrics.render();
 /// assert!(text.contains("cinchona_throttle_tokens{client=\"a \\\"b\\\"\"} 7.5\n"));
 /// # Ok::<_, cinchona_core::Invalid>(())
@@ -52,6 +54,8 @@ pub(crate) struct Registry {
     clients: Mutex<Vec<Arc<Client>>>,
     server: OnceLock<Arc<Table>>,
     others: Mutex<Vec<Source>>,
+    /// What those of others are, by name.
+    help: Mutex<BTreeMap<String, &'static str>>,
 }
 
 /// What is counted of the calls to one target.
@@ -95,6 +99,7 @@ impl Metrics {
             clients: Mutex::default(),
             server: OnceLock::new(),
             others: Mutex::default(),
+            help: Mutex::default(),
         }))
     }
 
@@ -170,6 +175,13 @@ impl Metrics {
         ask: impl Fn(&mut Samples) + Send + Sync + 'static,
     ) -> Result<(), Invalid> {
         self.add(Source::new(name, true, None, Arc::new(ask))?)
+    }
+
+    /// Says in a sentence what a registered metric is: `# HELP` in Prometheus's text, the
+    /// description in OpenTelemetry's. What was said last stays; what is never registered is not
+    /// shown.
+    pub fn describe(&self, name: &str, help: &'static str) {
+        lock(&self.0.help).insert(name.to_owned(), help);
     }
 
     fn add(&self, source: Source) -> Result<(), Invalid> {
@@ -268,6 +280,11 @@ impl Registry {
 
     pub(crate) fn others(&self) -> Vec<Source> {
         lock(&self.others).clone()
+    }
+
+    /// What was said of a metric that was registered.
+    pub(crate) fn help(&self, name: &str) -> &'static str {
+        lock(&self.help).get(name).copied().unwrap_or_default()
     }
 }
 

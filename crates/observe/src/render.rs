@@ -23,7 +23,9 @@ pub(crate) fn render(metrics: &[Metric]) -> String {
         };
         let name = names::prometheus(&metric.name, metric.unit, kind == "counter");
         if !metric.help.is_empty() {
-            line(&mut text, format_args!("# HELP {name} {}", metric.help));
+            // A quote stands for itself here, other than in labels.
+            let help = metric.help.replace('\\', r"\\").replace('\n', r"\n");
+            line(&mut text, format_args!("# HELP {name} {help}"));
         }
         line(&mut text, format_args!("# TYPE {name} {kind}"));
         for (labels, value) in &metric.series {

@@ -179,6 +179,18 @@ async fn the_values_of_labels_are_escaped() {
     assert!(text.lines().all(|line| line.starts_with('#') || line.contains("} ")));
 }
 
+#[test]
+fn a_metric_is_described_in_a_line() {
+    let metrics = metrics();
+    metrics.describe("never.registered", "Nothing.");
+    metrics.describe("x.y", "At first.");
+    metrics.gauge("x.y", &[], || 1.0).unwrap();
+    metrics.describe("x.y", "With \"quotes\", \\ and\ntwo lines.");
+    let text = "# HELP x_y With \"quotes\", \\\\ and\\ntwo lines.\n# TYPE x_y gauge\nx_y 1\n";
+    assert_eq!(metrics.render(), text);
+    assert!(!metrics.names().contains(&"never.registered".to_owned()));
+}
+
 trait CallOnce {
     type Future;
     fn call_once(self) -> Self::Future;
@@ -247,32 +259,4 @@ fn names_that_would_break_the_page_are_refused() {
         let refused = metrics.counter(name, &[(label, "")], || 0.0).unwrap_err().to_string();
         assert!(refused.contains(rule), "{refused}");
     }
-}
-
-#[test]
-fn the_grafana_dashboard_names_only_metrics_that_there_are() {
-    let metrics = metrics();
-    metrics.gauge("cinchona.breaker.state", &[("circuit", "a")], || 0.0).unwrap();
-    let mut known: BTreeSet<_> = names::ALL.iter().map(names::Instrument::prometheus).collect();
-    let own = metrics.names().into_iter().filter(|name| name.starts_with("cinchona"));
-    known.extend(own.map(|name| name.replace('.', "_")));
-    let dashboard: serde_json::Value =
-        serde_json::from_str(include_str!("../../grafana.json")).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    let mut named = BTreeSet::new();
-    for panel in panels {
-        assert!(panel["title"].is_string() && panel["gridPos"]["w"].is_u64(), "{panel}");
-        for target in panel["targets"].as_array().unwrap() {
-            let query = target["expr"].as_str().unwrap();
-            let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-            let labels = ["grpc_method", "grpc_target", "grpc_status"];
-            let ours = words.filter(|word| word.starts_with("grpc_") || word.starts_with("cinch"));
-            named.extend(ours.filter(|word| !labels.contains(word)).map(str::to_owned));
-        }
-    }
-    for name in &named {
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-        assert!(known.contains(family.unwrap_or(name)), "{name} is not among {known:#?}");
-    }
-    assert!(named.len() >= 6 && named.contains("cinchona_breaker_state"), "{named:?}");
 }
