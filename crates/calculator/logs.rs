@@ -11,6 +11,7 @@ use std::{
     sync::OnceLock,
     time::Duration,
 };
+use tonic::Code;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -101,13 +102,20 @@ impl Told {
     /// Sends what is left, before the program ends; for 3 s each at the longest.
     pub async fn flush(self) {
         let Some((_, spans)) = self.to else { return };
-        if !spans.flush(PATIENCE).await {
-            tracing::warn!(lost = spans.lost(), "the collector did not take all spans");
+        if let Err(why) = spans.flush(PATIENCE).await {
+            let (lost, code, why) = (spans.lost(), why.code(), why.message());
+            tracing::warn!(lost, ?code, why, "the collector did not take all spans");
         }
-        if let Some(metrics) = self.metrics.get()
-            && !metrics.flush(PATIENCE).await
-        {
-            tracing::warn!("the collector did not take the metrics");
+        let Some(metrics) = self.metrics.get() else { return };
+        match metrics.flush(PATIENCE).await {
+            Ok(()) => {}
+            Err(why) if why.code() == Code::Unimplemented => {
+                tracing::debug!("the collector is one for spans alone, and takes no metrics")
+            }
+            Err(why) => {
+                let (code, why) = (why.code(), why.message());
+                tracing::warn!(?code, why, "the collector did not take the metrics");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Sends what it is told to the collector, in a task of its own.
 
 use crate::{layer::OtlpLayer, told::text};
-use cinchona_core::Invalid;
+use cinchona_core::{Invalid, Verdict};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
     common::v1::InstrumentationScope,
@@ -20,6 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tonic::{
+    Code, Status,
     body::Body,
     client::GrpcService,
     codegen::{Body as HttpBody, Bytes, StdError},
@@ -33,11 +34,12 @@ const KEPT: usize = 2_048;
 const BATCH: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the collector may take for a batch, and how often it is asked, each time after twice as
-/// long.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long the collector may take for what it is sent.
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is sent a batch, each time after twice as long.
 const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What leads to a collector: a [`Channel`](tonic::transport::Channel), bare or with whatever is
 /// put around it.
@@ -67,9 +69,11 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 enum Waiting {
     Span(Box<Span>),
-    /// Somebody wants to know when all before it are done with.
-    Flush(oneshot::Sender<bool>),
+    Flush(Asked),
 }
+
+/// Somebody wants to know what became of all that was there.
+pub(crate) type Asked = oneshot::Sender<Result<(), Status>>;
 
 struct Collector<T> {
     client: TraceServiceClient<T>,
@@ -151,21 +155,31 @@ impl<T> CollectorChannel for T where
 // === impl Exporter ===
 
 impl Exporter {
-    /// Waits until the spans that have ended were sent, for as long as `within`; whether the
-    /// collector has taken all of them that were left.
-    pub async fn flush(&self, within: Duration) -> bool {
-        let flushed = async {
-            let (done, is_done) = oneshot::channel();
-            self.0.spans.send(Waiting::Flush(done)).await.ok()?;
-            is_done.await.ok()
-        };
-        matches!(timeout(within, flushed).await, Ok(Some(true)))
+    /// Waits until the spans that have ended were sent, for as long as `within`.
+    ///
+    /// # Errors
+    /// What the collector had against those that were left, or `DEADLINE_EXCEEDED`.
+    pub async fn flush(&self, within: Duration) -> Result<(), Status> {
+        flush(async |asked| drop(self.0.spans.send(Waiting::Flush(asked)).await), within).await
     }
 
     /// How many spans the collector did not take, or were too many to wait for it.
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
+}
+
+/// Asks for all to be sent, and waits for it, for as long as `within`; who drops what it is asked
+/// with has ended.
+pub(crate) async fn flush(ask: impl AsyncFnOnce(Asked), within: Duration) -> Result<(), Status> {
+    let flushed = async {
+        let (asked, answer) = oneshot::channel();
+        ask(asked).await;
+        let gone = || Err(Status::cancelled("the runtime of the exporter has ended"));
+        answer.await.unwrap_or_else(|_| gone())
+    };
+    let late = |_| Err(Status::deadline_exceeded(format!("the collector took over {within:?}")));
+    timeout(within, flushed).await.unwrap_or_else(late)
 }
 
 // === impl Queue ===
@@ -201,16 +215,16 @@ impl<T: CollectorChannel> Collector<T> {
                 }
                 next = timeout_at(due, waiting.recv()).await.unwrap_or_default();
             }
-            let is_taken = batch.is_empty() || self.send(batch).await;
-            if let Some(done) = asked {
+            let taken = if batch.is_empty() { Ok(()) } else { self.send(batch).await };
+            if let Some(asked) = asked {
                 // Whoever asked may have given up.
-                _ = done.send(is_taken);
+                _ = asked.send(taken);
             }
         }
     }
 
-    /// Whether the collector has taken them.
-    async fn send(&self, spans: Vec<Span>) -> bool {
+    /// Sends them, again where OTLP says so; what the collector does not take is lost.
+    async fn send(&self, spans: Vec<Span>) -> Result<(), Status> {
         let count = spans.len() as u64;
         let scope = InstrumentationScope { name: "cinchona".to_owned(), ..Default::default() };
         let spans = ScopeSpans { scope: Some(scope), spans, ..Default::default() };
@@ -220,17 +234,47 @@ impl<T: CollectorChannel> Collector<T> {
             ..Default::default()
         };
         let request = ExportTraceServiceRequest { resource_spans: vec![of] };
-        for n in 0..TRIES {
-            if n > 0 {
-                sleep(PAUSE * (1 << (n - 1))).await;
-            }
+        let mut tries = 1;
+        let (rejected, refused) = loop {
             let mut client = self.client.clone();
-            let sent = timeout(LIMIT, client.export(request.clone())).await;
-            if matches!(sent, Ok(Ok(_))) {
-                return true;
+            match in_time(client.export(request.clone())).await {
+                Ok(answer) => {
+                    let partial = answer.into_inner().partial_success.unwrap_or_default();
+                    break (partial.rejected_spans.max(0) as u64, rejected(partial.error_message));
+                }
+                Err(status) if tries == TRIES || !may_retry(&status) => break (count, status),
+                Err(_) => sleep(PAUSE * (1 << (tries - 1))).await,
             }
-        }
-        self.lost.fetch_add(count, Ordering::Relaxed);
-        false
+            tries += 1;
+        };
+        self.lost.fetch_add(rejected, Ordering::Relaxed);
+        if rejected == 0 { Ok(()) } else { Err(refused) }
     }
+}
+
+/// The collector's answer, within the time it may take.
+pub(crate) async fn in_time<T>(
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let late = |_| Err(Status::deadline_exceeded(format!("the collector took over {LIMIT:?}")));
+    timeout(LIMIT, answer).await.unwrap_or_else(late)
+}
+
+/// What a collector says that has taken all but some, which is not sent again.
+pub(crate) fn rejected(message: String) -> Status {
+    Status::invalid_argument(message)
+}
+
+/// Whether OTLP has a client send again what was answered so. (`RESOURCE_EXHAUSTED` only with a
+/// time to wait in its details, which nobody reads here.)
+fn may_retry(status: &Status) -> bool {
+    matches!(
+        Verdict::of_error(status).code(),
+        Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }

@@ -17,9 +17,10 @@
 //! * A trace whose `traceparent` says that its caller does not record it is not sent
 //!   (OpenTelemetry's sampler `ParentBased(AlwaysOn)`).
 //! * What is logged in a span is an event of it, the first 128.
-//! * Nobody waits for the collector: up to 2,048 spans are kept for it, and what is beyond that, or
-//!   was refused three times, is lost and counted ([`Exporter::lost`]). A batch is 512 spans, or
-//!   what there is after a second.
+//! * Nobody waits for the collector: up to 2,048 spans are kept for it. A batch is 512 spans, or
+//!   what there is after a second; it is sent up to three times, where the answer is one that OTLP
+//!   has a client repeat. What is beyond that, or was refused, is lost and counted
+//!   ([`Exporter::lost`]).
 //!
 //! # Example
 //!
@@ -36,7 +37,9 @@
 //! });
 //! assert_eq!(exporter.lost(), 0, "it is kept for the collector");
 //! // Before the program ends.
-//! exporter.flush(Duration::from_secs(3)).await;
+//! if let Err(status) = exporter.flush(Duration::from_secs(3)).await {
+//!     eprintln!("{status}: {} spans are lost", exporter.lost());
+//! }
 //! # Ok(())
 //! # }
 //! ```

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Clock,
-    export::{self, CollectorChannel},
+    export::{self, Asked, CollectorChannel},
     told::text,
 };
 use cinchona_core::Invalid;
@@ -19,19 +19,14 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 use std::time::Duration;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{interval, timeout},
-};
+use tokio::{sync::mpsc, time::interval};
+use tonic::Status;
 use tracing::{Dispatch, instrument::WithSubscriber};
-
-/// How long the collector may take.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends metrics for as long as it is there.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent once it is dropped"]
-pub struct MetricsExporter(mpsc::Sender<oneshot::Sender<bool>>);
+pub struct MetricsExporter(mpsc::Sender<Asked>);
 
 /// What there is to be sent, and where.
 struct Sent<T> {
@@ -58,7 +53,9 @@ struct Sent<T> {
 /// let (to, each) = ("http://127.0.0.1:4317", Duration::from_secs(60));
 /// let exporter = cinchona_otlp::export_metrics(&metrics, to, "calculator", each)?;
 /// // Before the program ends.
-/// exporter.flush(Duration::from_secs(3)).await;
+/// if let Err(status) = exporter.flush(Duration::from_secs(3)).await {
+///     eprintln!("{status}");
+/// }
 /// # Ok(())
 /// # }
 /// ```
@@ -108,15 +105,13 @@ pub fn export_metrics_over(
 // === impl MetricsExporter ===
 
 impl MetricsExporter {
-    /// Sends what there is now, and waits for it, for as long as `within`; whether the collector
-    /// has taken it.
-    pub async fn flush(&self, within: Duration) -> bool {
-        let flushed = async {
-            let (done, is_done) = oneshot::channel();
-            self.0.send(done).await.ok()?;
-            is_done.await.ok()
-        };
-        matches!(timeout(within, flushed).await, Ok(Some(true)))
+    /// Sends what there is now, and waits for it, for as long as `within`.
+    ///
+    /// # Errors
+    /// What the collector had against it, or `DEADLINE_EXCEEDED`; `UNIMPLEMENTED` from one that is
+    /// for traces alone.
+    pub async fn flush(&self, within: Duration) -> Result<(), Status> {
+        export::flush(async |asked| drop(self.0.send(asked).await), within).await
     }
 }
 
@@ -124,28 +119,28 @@ impl MetricsExporter {
 
 impl<T: CollectorChannel> Sent<T> {
     /// Sends again and again, until nobody has the exporter any more.
-    async fn run(self, each: Duration, mut asked: mpsc::Receiver<oneshot::Sender<bool>>) {
+    async fn run(self, each: Duration, mut asked: mpsc::Receiver<Asked>) {
         let mut due = interval(each);
         // The first is due at once, and there is nothing yet.
         due.tick().await;
         loop {
             let asked = tokio::select! {
                 asked = asked.recv() => match asked {
-                    Some(done) => Some(done),
+                    Some(asked) => Some(asked),
                     None => return,
                 },
                 _ = due.tick() => None,
             };
-            let is_taken = self.send().await;
-            if let Some(done) = asked {
+            let taken = self.send().await;
+            if let Some(asked) = asked {
                 // Whoever asked may have given up.
-                _ = done.send(is_taken);
+                _ = asked.send(taken);
             }
         }
     }
 
-    /// Whether the collector has taken what there is now.
-    async fn send(&self) -> bool {
+    /// Sends what there is now.
+    async fn send(&self) -> Result<(), Status> {
         let (since, now) = (self.clock.began(), self.clock.now());
         let metrics = self.metrics.collect().into_iter().map(|found| metric(found, since, now));
         let scope = InstrumentationScope { name: "cinchona".to_owned(), ..Default::default() };
@@ -158,7 +153,12 @@ impl<T: CollectorChannel> Sent<T> {
         };
         let request = ExportMetricsServiceRequest { resource_metrics: vec![of] };
         let mut client = self.client.clone();
-        matches!(timeout(LIMIT, client.export(request)).await, Ok(Ok(_)))
+        let answer = export::in_time(client.export(request)).await?.into_inner();
+        let partial = answer.partial_success.unwrap_or_default();
+        if partial.rejected_data_points > 0 {
+            return Err(export::rejected(partial.error_message));
+        }
+        Ok(())
     }
 }
 

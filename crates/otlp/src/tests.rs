@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::{
             metrics_service_server::{MetricsService, MetricsServiceServer},
         },
         trace::v1::{
-            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
             trace_service_server::{TraceService, TraceServiceServer},
         },
     },
@@ -162,7 +162,7 @@ async fn a_call_its_attempts_and_what_the_server_did_are_one_trace() {
     let ((collector, to), network) = (Collector::start(), serve([unavailable(), ok()]));
     let (exporter, _default) = subscribed(export_over(to.channel(), "calculator-client"));
     call(&network).await.unwrap();
-    assert!(exporter.flush(SECOND).await);
+    exporter.flush(SECOND).await.unwrap();
     let spans = collector.spans();
     let [call] = named(&spans, "Sent.calculator.Calculator.Add")[..] else { panic!("{spans:#?}") };
     let attempts = named(&spans, "Attempt.calculator.Calculator.Add");
@@ -211,7 +211,7 @@ async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_tr
     paying.instrument(inner).await;
     drop(outer);
     assert_eq!(TraceContext::current(), None, "nothing is left behind");
-    assert!(exporter.flush(SECOND).await);
+    exporter.flush(SECOND).await.unwrap();
     let spans = collector.spans();
     let ([outer], [inner]) = (&named(&spans, "checkout")[..], &named(&spans, "payment")[..]) else {
         panic!("{spans:#?}")
@@ -263,10 +263,10 @@ async fn a_trace_that_its_caller_does_not_record_is_not_sent_and_stays_so_furthe
     let (exporter, _default) = subscribed(export_over(to.channel(), "relay"));
     let headers = relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00").await;
     assert!(!TraceContext::of(&headers).unwrap().is_sampled());
-    assert!(exporter.flush(SECOND).await);
+    exporter.flush(SECOND).await.unwrap();
     assert_eq!(collector.spans(), []);
     relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await;
-    assert!(exporter.flush(SECOND).await);
+    exporter.flush(SECOND).await.unwrap();
     assert_eq!(collector.spans().len(), 3, "the server's, the handler's and the client's");
 }
 
@@ -281,8 +281,36 @@ async fn a_collector_that_is_down_neither_blocks_nor_fails_a_call() {
         assert_eq!(Instant::now() - began, Duration::ZERO, "virtual time: it waited for nothing");
     }
     assert!(exporter.lost() >= 3_000 - 2_048 - 512, "what is too much is lost, not kept");
-    let flushed = timeout(10 * SECOND, exporter.flush(SECOND)).await;
-    assert_eq!(flushed, Ok(false), "and whoever flushes gives up in time");
+    let flushed = timeout(10 * SECOND, exporter.flush(SECOND)).await.unwrap();
+    let status = flushed.expect_err("and whoever flushes gives up in time");
+    assert_eq!(status.message(), "the collector took over 1s");
+}
+
+/// What is said of a span by a collector that answers by `script`, how many spans are lost, and how
+/// often it was asked.
+async fn told(script: impl IntoIterator<Item = Answer>) -> (Result<(), Status>, u64, usize) {
+    let (server, network) = (ScriptedServer::new(script), Network::new());
+    let _serving = network.serve_service(server.clone());
+    let (exporter, _default) = subscribed(export_over(network.channel(), "calculator"));
+    tracing::info_span!("checkout").in_scope(|| {});
+    let flushed = exporter.flush(60 * SECOND).await;
+    (flushed, exporter.lost(), server.attempts())
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_are_sent_again_where_otlp_says_so_and_else_are_lost_at_once() {
+    let taken = || Answer::Ok(encode(&ExportTraceServiceResponse::default()));
+    let (flushed, lost, asked) = told([unavailable(), unavailable(), taken()]).await;
+    assert!(flushed.is_ok() && (lost, asked) == (0, 3), "{flushed:?}");
+    let (flushed, lost, asked) = told([unavailable(), unavailable(), unavailable()]).await;
+    assert_eq!((flushed.unwrap_err().code(), lost, asked), (Code::Unavailable, 1, 3));
+    let (flushed, lost, asked) = told([Answer::Status(Status::permission_denied("no"))]).await;
+    assert_eq!((flushed.unwrap_err().message(), lost, asked), ("no", 1, 1));
+    let partial_success =
+        Some(ExportTracePartialSuccess { rejected_spans: 1, error_message: "too old".to_owned() });
+    let partial = ExportTraceServiceResponse { partial_success };
+    let (flushed, lost, asked) = told([Answer::Ok(encode(&partial))]).await;
+    assert_eq!((flushed.unwrap_err().message(), lost, asked), ("too old", 1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,7 +325,7 @@ async fn metrics_are_sent_as_grpc_names_them_and_cumulative() {
     tokio::time::sleep(61 * SECOND).await;
     assert_eq!(collector.1.lock().unwrap().len(), 1);
     counted_call(&network, &metrics).await.unwrap();
-    assert!(exporter.flush(SECOND).await);
+    exporter.flush(SECOND).await.unwrap();
 
     let of = |key: &str, attributes: &[KeyValue]| {
         let found = attributes.iter().find(|attribute| attribute.key == key);
@@ -336,9 +364,9 @@ async fn metrics_that_a_collector_did_not_take_are_in_those_that_it_takes() {
     let exporter = export_metrics_over(&metrics, to.channel(), "calculator", 60 * SECOND).unwrap();
     to.refuse(true);
     counted_call(&network, &metrics).await.unwrap();
-    assert!(!exporter.flush(SECOND).await);
+    assert_eq!(exporter.flush(SECOND).await.unwrap_err().code(), Code::Unavailable);
     to.refuse(false);
-    assert!(exporter.flush(30 * SECOND).await);
+    exporter.flush(30 * SECOND).await.unwrap();
     let Some(Data::Sum(sum)) = sent(&collector, "grpc.client.attempt.started").data else {
         panic!("a counter")
     };
