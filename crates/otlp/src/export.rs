@@ -223,7 +223,8 @@ impl<T: CollectorChannel> Collector<T> {
         }
     }
 
-    /// Sends them, again where OTLP says so; what the collector does not take is lost.
+    /// Sends them, again where OTLP says so; what the collector does not take is lost, in part or
+    /// all of it.
     async fn send(&self, spans: Vec<Span>) -> Result<(), Status> {
         let count = spans.len() as u64;
         let scope = InstrumentationScope { name: "cinchona".to_owned(), ..Default::default() };
@@ -235,20 +236,21 @@ impl<T: CollectorChannel> Collector<T> {
         };
         let request = ExportTraceServiceRequest { resource_spans: vec![of] };
         let mut tries = 1;
-        let (rejected, refused) = loop {
+        let (lost, why) = loop {
             let mut client = self.client.clone();
             match in_time(client.export(request.clone())).await {
                 Ok(answer) => {
                     let partial = answer.into_inner().partial_success.unwrap_or_default();
-                    break (partial.rejected_spans.max(0) as u64, rejected(partial.error_message));
+                    let why = Status::invalid_argument(partial.error_message);
+                    break (partial.rejected_spans.max(0) as u64, why);
                 }
                 Err(status) if tries == TRIES || !may_retry(&status) => break (count, status),
                 Err(_) => sleep(PAUSE * (1 << (tries - 1))).await,
             }
             tries += 1;
         };
-        self.lost.fetch_add(rejected, Ordering::Relaxed);
-        if rejected == 0 { Ok(()) } else { Err(refused) }
+        self.lost.fetch_add(lost, Ordering::Relaxed);
+        if lost == 0 { Ok(()) } else { Err(why) }
     }
 }
 
@@ -258,11 +260,6 @@ pub(crate) async fn in_time<T>(
 ) -> Result<T, Status> {
     let late = |_| Err(Status::deadline_exceeded(format!("the collector took over {LIMIT:?}")));
     timeout(LIMIT, answer).await.unwrap_or_else(late)
-}
-
-/// What a collector says that has taken all but some, which is not sent again.
-pub(crate) fn rejected(message: String) -> Status {
-    Status::invalid_argument(message)
 }
 
 /// Whether OTLP has a client send again what was answered so. (`RESOURCE_EXHAUSTED` only with a

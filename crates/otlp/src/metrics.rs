@@ -156,7 +156,7 @@ impl<T: CollectorChannel> Sent<T> {
         let answer = export::in_time(client.export(request)).await?.into_inner();
         let partial = answer.partial_success.unwrap_or_default();
         if partial.rejected_data_points > 0 {
-            return Err(export::rejected(partial.error_message));
+            return Err(Status::invalid_argument(partial.error_message));
         }
         Ok(())
     }
