@@ -68,7 +68,7 @@ fn a_fault_is_set_by_keyboard_is_seen_to_strike_and_is_seen_to_end() {
     page.write("rate=0.8 status=UNAVAILABLE ttl=5m");
     page.press("Enter");
     page.wait_for("document.querySelector('#rules b')?.textContent === 'down'");
-    page.wait_for(&format!("number('client', 'attempts', 'retries') > {retries}"));
+    page.wait_for(&format!("number('client', 'attempts', 'retries') > {retries} + 20"));
     page.wait_for("number('client', 'calls', 'failed') > 0");
     page.wait_for("states('breaker').some((state) => state.startsWith('open, probe in '))");
     page.wait_for("document.getElementById('events').textContent.includes(': open, was ')");

@@ -96,7 +96,7 @@ impl Paged {
 
     /// `calculator-client load`, which says it on stderr.
     pub(crate) fn load(args: &[&str]) -> Self {
-        let mut load = client(&["load", "-z", "10m", "--dashboard", "127.0.0.1:0"]);
+        let mut load = client(&["load", "-z", "2m", "--dashboard", "127.0.0.1:0"]);
         load.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).env("RUST_LOG", "off");
         let mut process = load.spawn().unwrap();
         let page = page(process.stderr.take().unwrap());

@@ -73,14 +73,15 @@ async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
         panic!("not found again");
     };
     let costs_little = async |key: &'static [u8]| {
-        // The least of some: a machine that stands still for a while is not what is tested.
-        let mut least = Duration::MAX;
-        for _ in 0..5 {
+        let mut times = [Duration::ZERO; 5];
+        for time in &mut times {
             let (claim, took) = claim(key).await;
             assert!(claim.is_err(), "{claim:?}");
-            least = least.min(took);
+            *time = took;
         }
-        assert!(least < Duration::from_millis(280), "{least:?}");
+        // Most of them: a machine that stands still for a while is not what is tested.
+        times.sort();
+        assert!(times[2] < Duration::from_millis(280), "{times:?}");
     };
     connected(b"before").await;
     redis.signal("STOP");
