@@ -1,28 +1,11 @@
 //! What the layers of the two stacks count, told to the [`Metrics`] that are among them.
 //!
 //! gRPC's own metrics (`grpc.client.*`, `grpc.server.*`) are there without it; those of its outlier
-//! detection, `grpc.lb.outlier_detection.*` ([gRFC A91]), are told by [`of_balance`]. Beside them:
-//!
-//! | metric | labels | what it says |
-//! |---|---|---|
-//! | `cinchona.breaker.state` | `circuit` | 0 closed, 1 half open, 2 open, 3 isolated |
-//! | `cinchona.breaker.rejected` | `circuit` | calls that a breaker did not let through |
-//! | `cinchona.balance.calls` | `endpoint`, `ok`: `true`, `false` | calls that it has ended |
-//! | `cinchona.fallback.served` | `by`: `cached`, `default`, `alternate` | second answers |
-//! | `cinchona.fallback.none` | | calls that failed, as there was no second answer |
-//! | `cinchona.retry.budget_tokens` | | how many attempts the retry budget can pay for |
-//! | `cinchona.retry.throttle_tokens` | | how many tokens the retry throttle has left |
-//! | `cinchona.shed.bulkhead_in_progress` | | calls that a client has under way |
-//! | `cinchona.shed.bulkhead_turned_away` | | calls that it did not begin, as it had too many |
-//! | `cinchona.shed.throttled` | | attempts that a client kept from a server that sheds |
-//! | `cinchona.shed.in_progress`, `.waiting` | | requests of a server |
-//! | `cinchona.shed.limit` | | how many of them it can do |
-//! | `cinchona.shed.turned_away` | | requests beyond that |
-//! | `cinchona.shed.over_quota` | | requests beyond their callers' quotas |
-//! | `cinchona.idempotency.executed`, `.replayed` | | calls with a key: done, and answered again |
-//! | `cinchona.fault.injected` | `kind` | faults |
-//! | `cinchona.cluster.node_state` | `node` | 0 alive, 1 suspected, 2 failed, 3 left |
-//! | `cinchona.cluster.phi` | `node` | how sure one can be that it is gone |
+//! detection, `grpc.lb.outlier_detection.*` ([gRFC A91]), are told by [`of_balance`]. Beside them
+//! are those in the list below, which is their help text, too. Those of breakers have the label
+//! `circuit`; `cinchona.balance.calls` has `endpoint` and `ok` (`true`, `false`),
+//! `cinchona.fallback.served` `by` (`cached`, `default`, `alternate`), `cinchona.fault.injected`
+//! `kind`, and those of the cluster `node`.
 //!
 //! [gRFC A91]: https://github.com/grpc/proposal/blob/master/A91-outlier-detection-metrics.md
 

@@ -66,7 +66,7 @@
 //! It serves no page and exports nothing by itself: [`Metrics::render`] is Prometheus's text, and
 //! the spans are `tracing`'s, with the fields by which `tracing-opentelemetry` names them.
 //! The ids in `traceparent` are this crate's own, in the fields `trace_id` and `span_id`.
-//! `grafana.json` beside this crate's manifest is a dashboard for all of it.
+//! `grafana.json` beside this crate's manifest is a dashboard of it.
 //!
 //! [gRFC A66]: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
 //! [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
