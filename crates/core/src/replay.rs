@@ -6,6 +6,8 @@
 //! never `Pending`.
 //! So it is drained without a wait, and every attempt is rebuilt from its parts and its bytes.
 //! A body that is still being streamed is recorded as attempts read it: see [`tape`](self::tape).
+//! A body that fails is passed on as failing: the server never sees an end that the body did not
+//! have.
 
 mod tape;
 
@@ -24,7 +26,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use tape::Tape;
-use tonic::{GrpcMethod, body::Body};
+use tonic::{GrpcMethod, Status, body::Body};
 
 /// A request that can be built as often as it is needed, for as long as it fits its buffer.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl Replay {
     pub fn capture(request: Request<Body>, buffer: &ReplayBuffer) -> (Self, Request<Body>) {
         let (parts, body) = request.into_parts();
         let body = Recording::of(body, buffer);
-        let first = body.play(0).unwrap_or_else(Body::empty);
+        let first = body.first();
         let replay = Self { head: Head::of(&parts), body, built: 1 };
         (replay, Request::from_parts(parts, first))
     }
@@ -94,10 +96,7 @@ impl Replay {
         let (parts, body) = request.into_parts();
         match Recording::of(body, &ReplayBuffer::new(cap, cap)) {
             Recording::Whole { bytes, .. } => Ok((parts, bytes)),
-            tape @ Recording::Tape(_) => {
-                let body = tape.play(0).unwrap_or_else(Body::empty);
-                Err(Request::from_parts(parts, body))
-            }
+            Recording::Tape(tape) => Err(Request::from_parts(parts, Body::new(tape.player(0)))),
         }
     }
 
@@ -115,6 +114,14 @@ impl Replay {
         match &self.body {
             Recording::Whole { .. } => true,
             Recording::Tape(tape) => !tape.is_cut(),
+        }
+    }
+
+    /// By what the body of the request has failed, if it has: no attempt can send all of it.
+    pub fn failure(&self) -> Option<Status> {
+        match &self.body {
+            Recording::Whole { .. } => None,
+            Recording::Tape(tape) => tape.failure(),
         }
     }
 
@@ -177,7 +184,15 @@ impl Recording {
         }
     }
 
-    /// The body of the `n`th attempt, from 0.
+    /// The body of the first attempt, to which no other can have been preferred yet.
+    fn first(&self) -> Body {
+        match self {
+            Self::Whole { bytes, .. } => Body::new(Full::new(bytes.clone())),
+            Self::Tape(tape) => Body::new(tape.player(0)),
+        }
+    }
+
+    /// The body of the `n`th attempt, from 0; `None` where another attempt goes on alone.
     fn play(&self, n: u32) -> Option<Body> {
         match self {
             Self::Whole { bytes, .. } => Some(Body::new(Full::new(bytes.clone()))),
@@ -253,10 +268,13 @@ impl Kept {
 type Frames = SmallVec<[Bytes; 1]>;
 
 /// Why a body was not drained to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Undrained {
     Streaming,
     TooLarge,
+    /// It has failed, and must not be polled again: a body that has failed then says that it has
+    /// ended.
+    Failed(Status),
 }
 
 /// All frames of `body`, or those that could be read and why not more.
@@ -276,10 +294,8 @@ fn drain(
         let data = match Pin::new(&mut *body).poll_frame(&mut cx) {
             Poll::Ready(None) => return (frames, None),
             Poll::Ready(Some(Ok(frame))) => frame.into_data(),
-            // The body fails again for the one who sends it, who reports it as it is.
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {
-                return (frames, Some(Undrained::Streaming));
-            }
+            Poll::Ready(Some(Err(status))) => return (frames, Some(Undrained::Failed(status))),
+            Poll::Pending => return (frames, Some(Undrained::Streaming)),
         };
         // A gRPC request ends with its data: there are no request trailers.
         let Ok(data) = data else { continue };

@@ -27,6 +27,9 @@ pub enum Verdict {
     MaybeProcessed(Code),
     /// A timer of this client ended the attempt; the service may still be executing it.
     Deadline,
+    /// This client could not go on: the request's body failed, or the client's own HTTP/2 library
+    /// reset the stream. It says nothing of the server, and a repetition would end the same way.
+    Local(Code),
 }
 
 /// How far a request came that was not processed.
@@ -165,6 +168,10 @@ impl Verdict {
         if unseen {
             return Some(Self::NotProcessed(Stage::Unseen));
         }
+        // By hyper, for a body that has failed, or by h2, for what it could not read.
+        if error.is_reset() && !error.is_remote() {
+            return Some(Self::Local(error.reason().map_or(Code::Internal, status::code_of_reset)));
+        }
         // The connection broke; h2 keeps to itself what it says of that.
         let lost = error.is_io().then_some(Code::Unavailable);
         error.reason().map(status::code_of_reset).or(lost).map(Self::MaybeProcessed)
@@ -174,7 +181,7 @@ impl Verdict {
     pub const fn code(self) -> Code {
         match self {
             Self::Ok => Code::Ok,
-            Self::Refused(code) | Self::MaybeProcessed(code) => code,
+            Self::Refused(code) | Self::MaybeProcessed(code) | Self::Local(code) => code,
             Self::NotProcessed(_) => Code::Unavailable,
             Self::Deadline => Code::DeadlineExceeded,
         }

@@ -64,6 +64,10 @@ impl Call {
         // A balancer notes there where an attempt goes, and sends the next one elsewhere.
         first.extensions_mut().insert(Tried::default());
         let (replay, first) = Replay::capture(first, &shared.buffer);
+        if let Some(failed) = replay.failure() {
+            // As a bare channel, but without the detour over a server.
+            return Err(failed);
+        }
         let shared = shared.clone();
         let ledger = Ledger::new();
         Ok((Self { began: now, replay, progress, ledger, policy, shared }, first))
@@ -91,9 +95,22 @@ impl Call {
         });
     }
 
+    /// What an attempt came to. Where the request's own body has failed, that is why, and not what
+    /// HTTP/2 made of it.
+    pub(crate) fn verdict<B>(&self, outcome: &mut Outcome<B>) -> Verdict {
+        match self.replay.failure() {
+            Some(own) if outcome.is_err() => {
+                let local = Verdict::Local(own.code());
+                *outcome = Err(own.into());
+                local
+            }
+            _ => Verdict::of(outcome),
+        }
+    }
+
     /// What to do after an attempt that has just ended.
-    pub(crate) fn judge<B>(&mut self, outcome: &Outcome<B>, begun: Begun) -> Decision {
-        let verdict = Verdict::of(outcome);
+    pub(crate) fn judge<B>(&mut self, outcome: &mut Outcome<B>, begun: Begun) -> Decision {
+        let verdict = self.verdict(outcome);
         if verdict == Verdict::Ok && self.is_plain() {
             return Decision::Stop(Stop::Succeeded);
         }

@@ -58,7 +58,7 @@ where
         let begun = Begun { built: n, kind, at: Instant::now() };
         call.progress.stamp(request.headers_mut(), call.progress.attempts, begun.at);
         outcome = within_deadline(&call, ready_and_call(&mut service, request)).await;
-        decision = call.judge(&outcome, begun);
+        decision = call.judge(&mut outcome, begun);
     }
 }
 

@@ -96,12 +96,12 @@ where
                 );
             }
             StateProj::First { attempt, began, call } => {
-                let outcome = ready!(attempt.poll(cx)).map_err(Into::into);
+                let mut outcome = ready!(attempt.poll(cx)).map_err(Into::into);
                 let Some((mut call, spare, shadow)) = call.take() else { return Poll::Pending };
                 if shadow && call.would_hedge(&outcome, Instant::now() - *began) {
                     call.shared.switch.count();
                 }
-                match call.judge(&outcome, Begun::first(*began)) {
+                match call.judge(&mut outcome, Begun::first(*began)) {
                     Decision::Stop(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
                     _ if shadow => {
                         call.shared.switch.count();

@@ -167,7 +167,7 @@ where
             // Nothing runs and nothing is to come: the last failure is the call's.
             break;
         }
-        let (ended, outcome) = tokio::select! {
+        let (ended, mut outcome) = tokio::select! {
             biased;
             Some(ended) = attempts.next() => ended,
             () = at(deadline) => {
@@ -180,7 +180,7 @@ where
         if race.call.replay.has_left_behind(ended.begun.built) {
             continue;
         }
-        match race.ended(ended, &outcome) {
+        match race.ended(ended, &mut outcome) {
             Next::Finish(stop) => {
                 return race.withdraw(true).close(outcome, stop, ended.begun.built);
             }
@@ -295,9 +295,9 @@ impl Race {
         self.next = self.policy.delay().filter(|_| more).map(|delay| now + delay);
     }
 
-    fn ended<B>(&mut self, ended: Attempt, outcome: &Outcome<B>) -> Next {
+    fn ended<B>(&mut self, ended: Attempt, outcome: &mut Outcome<B>) -> Next {
         let now = Instant::now();
-        let verdict = Verdict::of(outcome);
+        let verdict = self.call.verdict(outcome);
         self.running.retain(|running| *running != ended);
         let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
         let can_repeat = self.call.replay.can_repeat();

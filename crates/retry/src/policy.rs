@@ -83,6 +83,9 @@ pub enum Stop {
     Budget,
     /// This call is made to serve one that is itself a retry: whoever began retries, not everybody.
     Chained,
+    /// The client itself could not go on: its request's body failed, or its HTTP/2 library reset
+    /// the stream.
+    Local,
 }
 
 /// What to do after an attempt.
@@ -274,6 +277,9 @@ impl Progress {
         if verdict == Verdict::Ok {
             return Some(Decision::Stop(Stop::Succeeded));
         }
+        if let Verdict::Local(_) = verdict {
+            return Some(Decision::Stop(Stop::Local));
+        }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             return Some(Decision::Stop(Stop::Deadline));
         }
@@ -375,6 +381,7 @@ impl fmt::Display for Stop {
             Self::Throttled => "throttled",
             Self::Budget => "budget used up",
             Self::Chained => "serving a retry",
+            Self::Local => "failed in this client",
         })
     }
 }

@@ -69,6 +69,8 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The body with its frame prefixes; empty until it was read to its end.
     pub body: Bytes,
+    /// Whether the body has ended well; not where it failed, or was not read to its end yet.
+    pub is_complete: bool,
     /// When the call arrived.
     pub at: Instant,
 }
@@ -165,23 +167,27 @@ where
         let answer = answer.unwrap_or_else(|| Answer::Status(Status::unimplemented("no script")));
         let flight = InFlight { record: Arc::clone(&self.record), completed: false };
         Box::pin(async move {
-            let body = read(body).await;
-            flight.record.read(number, body);
+            let (body, is_complete) = read(body).await;
+            flight.record.read(number, body, is_complete);
             Ok(flight.answer(answer).await)
         })
     }
 }
 
-/// The data of a body up to its end or its first error.
-async fn read<B: http_body::Body>(body: B) -> Bytes {
+/// The data of a body up to its end or its first error, and whether it has ended.
+async fn read<B: http_body::Body>(body: B) -> (Bytes, bool) {
     let mut body = pin!(body);
     let mut bytes = BytesMut::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(data) = frame.into_data() {
-            bytes.put(data);
+    loop {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    bytes.put(data);
+                }
+            }
+            end => return (bytes.freeze(), end.is_none()),
         }
     }
-    bytes.freeze()
 }
 
 // === impl Received ===
@@ -209,13 +215,15 @@ impl Record {
             path: head.uri.path().to_owned(),
             headers: head.headers,
             body: Bytes::new(),
+            is_complete: false,
             at: Instant::now(),
         });
         book.received.len() - 1
     }
 
-    fn read(&self, number: usize, body: Bytes) {
-        self.lock().received[number].body = body;
+    fn read(&self, number: usize, body: Bytes, is_complete: bool) {
+        let received = &mut self.lock().received[number];
+        (received.body, received.is_complete) = (body, is_complete);
     }
 }
 
@@ -389,6 +397,7 @@ mod tests {
         let whole = Received {
             path: String::new(),
             headers: HeaderMap::new(),
+            is_complete: true,
             body: encode(&HealthCheckRequest { service: "calculator".to_owned() }),
             at: Instant::now(),
         };

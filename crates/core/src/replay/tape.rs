@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -33,14 +33,22 @@ struct Reel {
     /// How many frames were before these, and are no longer kept.
     gone: usize,
     reserved: Reservation,
-    /// Where further frames come from, until its end.
-    source: Option<Body>,
+    rest: Rest,
     /// The attempt that goes on alone.
     chosen: Option<u32>,
     /// Attempts that have failed, and read no more.
     over: Vec<u32>,
     /// Attempts that wait for the source.
     waiting: Vec<(u32, Waker)>,
+}
+
+/// What comes after the frames that were read.
+enum Rest {
+    Source(Body),
+    /// The body has ended well, and only then is the request complete.
+    Ended,
+    /// The body has failed: so do all that read on, always.
+    Failed(Status),
 }
 
 // === impl Tape ===
@@ -53,30 +61,45 @@ impl Tape {
         source: Body,
         reserved: Reservation,
     ) -> Arc<Self> {
-        let chosen = (why == Undrained::TooLarge).then_some(0);
+        let chosen = matches!(why, Undrained::TooLarge).then_some(0);
+        let rest = match why {
+            Undrained::Failed(status) => Rest::Failed(status),
+            Undrained::Streaming | Undrained::TooLarge => Rest::Source(source),
+        };
         Arc::new(Self(Mutex::new(Reel {
             frames: frames.into_iter().collect(),
             gone: 0,
             reserved,
-            source: Some(source),
+            rest,
             chosen,
             over: Vec::new(),
             waiting: Vec::new(),
         })))
     }
 
-    /// The body of an attempt, from the beginning; `None` where another attempt goes on alone.
+    /// The body of an attempt, from its beginning; `None` where another attempt goes on alone.
     pub(super) fn play(self: &Arc<Self>, attempt: u32) -> Option<Player> {
         let alone = self.reel().chosen;
-        alone.is_none_or(|chosen| chosen == attempt).then(|| Player {
-            tape: self.clone(),
-            attempt,
-            position: 0,
-        })
+        alone.is_none_or(|chosen| chosen == attempt).then(|| self.player(attempt))
     }
 
+    /// The same, where that is known.
+    pub(super) fn player(self: &Arc<Self>, attempt: u32) -> Player {
+        Player { tape: self.clone(), attempt, position: 0 }
+    }
+
+    /// Whether no further attempt can send the request.
     pub(super) fn is_cut(&self) -> bool {
-        self.reel().chosen.is_some()
+        let reel = self.reel();
+        reel.chosen.is_some() || matches!(reel.rest, Rest::Failed(_))
+    }
+
+    /// By what the body has failed, if it has.
+    pub(super) fn failure(&self) -> Option<Status> {
+        match &self.reel().rest {
+            Rest::Failed(status) => Some(status.clone()),
+            Rest::Source(_) | Rest::Ended => None,
+        }
     }
 
     pub(super) fn has_left_behind(&self, attempt: u32) -> bool {
@@ -97,7 +120,7 @@ impl Tape {
         reel.wake_all();
     }
 
-    /// Nothing that holds the lock can panic but the source, which is then not polled again.
+    /// Nothing that holds the lock can panic but the source, which has then failed.
     fn reel(&self) -> MutexGuard<'_, Reel> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,11 +128,12 @@ impl Tape {
 
 impl fmt::Debug for Tape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Reel { frames, gone, source, chosen, .. } = &*self.reel();
+        let Reel { frames, gone, rest, chosen, .. } = &*self.reel();
         f.debug_struct("Tape")
             .field("kept", &frames.len())
             .field("gone", gone)
-            .field("ended", &source.is_none())
+            .field("ended", &matches!(rest, Rest::Ended))
+            .field("failed", &matches!(rest, Rest::Failed(_)))
             .field("chosen", chosen)
             .finish()
     }
@@ -135,7 +159,7 @@ impl HttpBody for Player {
 
     fn is_end_stream(&self) -> bool {
         let reel = self.tape.reel();
-        reel.source.is_none() && self.position >= reel.gone + reel.frames.len()
+        matches!(reel.rest, Rest::Ended) && self.position >= reel.gone + reel.frames.len()
     }
 }
 
@@ -177,29 +201,16 @@ impl Reel {
         alone: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Status>>> {
-        let data = loop {
-            let Some(source) = &mut self.source else { return Poll::Ready(None) };
-            match Pin::new(source).poll_frame(cx) {
-                Poll::Pending => {
-                    self.waiting.retain(|(waiting, _)| *waiting != attempt);
-                    self.waiting.push((attempt, cx.waker().clone()));
-                    return Poll::Pending;
-                }
-                Poll::Ready(None) => {
-                    self.source = None;
-                    self.wake_all();
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    (self.source, self.chosen) = (None, Some(attempt));
-                    self.wake_all();
-                    return Poll::Ready(Some(Err(error)));
-                }
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        break data;
-                    }
-                }
+        let data = match self.poll_source(cx) {
+            Poll::Pending => {
+                self.waiting.retain(|(waiting, _)| *waiting != attempt);
+                self.waiting.push((attempt, cx.waker().clone()));
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(data))) => data,
+            Poll::Ready(end) => {
+                self.wake_all();
+                return Poll::Ready(end);
             }
         };
         if !alone && self.reserved.add(data.len()) {
@@ -212,6 +223,41 @@ impl Reel {
         }
         self.wake_all();
         Poll::Ready(Some(Ok(data)))
+    }
+
+    /// The next data of the source. How it ends is kept.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        // A source that panics is gone, and must not look as if it had ended.
+        let panicked = || Rest::Failed(Status::internal("the request's body has panicked"));
+        let mut source = match mem::replace(&mut self.rest, panicked()) {
+            Rest::Source(source) => source,
+            Rest::Ended => {
+                self.rest = Rest::Ended;
+                return Poll::Ready(None);
+            }
+            Rest::Failed(status) => {
+                self.rest = Rest::Failed(status.clone());
+                return Poll::Ready(Some(Err(status)));
+            }
+        };
+        let polled = loop {
+            match Pin::new(&mut source).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => break Poll::Ready(Some(Ok(data))),
+                    // A gRPC request has no trailers.
+                    Err(_) => continue,
+                },
+                Poll::Ready(Some(Err(error))) => break Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => break Poll::Ready(None),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.rest = match &polled {
+            Poll::Ready(None) => Rest::Ended,
+            Poll::Ready(Some(Err(status))) => Rest::Failed(status.clone()),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => Rest::Source(source),
+        };
+        polled
     }
 
     fn forget_before(&mut self, position: usize) {

@@ -236,3 +236,174 @@ async fn an_empty_body_is_complete() {
     assert!(read(replay.request()).await.is_empty());
     assert!(Replay::whole(Request::new(Body::empty()), 0).unwrap().1.is_empty());
 }
+
+/// One thing that a body does.
+#[derive(Clone, Debug)]
+enum Step {
+    Data(&'static str),
+    /// It is not ready, once.
+    Pause,
+    Trailers,
+}
+
+/// A body that does these things, and then ends or fails; then, as tonic's own, it says that it has
+/// ended.
+#[derive(Debug)]
+struct Acting {
+    steps: std::collections::VecDeque<Step>,
+    fails: bool,
+    is_over: bool,
+}
+
+impl http_body::Body for Acting {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(match self.steps.pop_front() {
+            Some(Step::Pause) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Step::Data(data)) => Some(Ok(Frame::data(data.into()))),
+            Some(Step::Trailers) => Some(Ok(Frame::trailers(http::HeaderMap::new()))),
+            None if self.fails && !self.is_over => {
+                self.is_over = true;
+                Some(Err(Status::data_loss("own words")))
+            }
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.steps.is_empty() && (!self.fails || self.is_over)
+    }
+}
+
+/// What a server can know of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct View {
+    data: String,
+    end: Option<Result<(), String>>,
+}
+
+impl View {
+    /// Reads once, as HTTP/2 does: what says that it has ended is not polled.
+    fn read(&mut self, body: &mut Body) {
+        if self.end.is_some() {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(&mut *body).poll_frame(&mut cx) {
+            Poll::Pending => return,
+            Poll::Ready(None) => self.end = Some(Ok(())),
+            Poll::Ready(Some(Err(status))) => self.end = Some(Err(status.message().to_owned())),
+            Poll::Ready(Some(Ok(frame))) => {
+                let data = frame.into_data().unwrap_or_default();
+                self.data.push_str(std::str::from_utf8(&data).unwrap());
+            }
+        }
+        if self.end.is_none() && body.is_end_stream() {
+            self.end = Some(Ok(()));
+        }
+    }
+
+    fn of(mut body: Body) -> Self {
+        let mut view = Self::default();
+        if body.is_end_stream() {
+            view.end = Some(Ok(()));
+        }
+        (0..100).for_each(|_| view.read(&mut body));
+        view
+    }
+}
+
+fn acting() -> impl proptest::strategy::Strategy<Value = (Vec<Step>, bool)> {
+    use proptest::prelude::*;
+    let step = prop_oneof![
+        4 => prop::sample::select(vec!["a", "bc", "def", ""]).prop_map(Step::Data),
+        2 => Just(Step::Pause),
+        1 => Just(Step::Trailers),
+    ];
+    (prop::collection::vec(step, 0..8), any::<bool>())
+}
+
+fn body((steps, fails): &(Vec<Step>, bool)) -> Body {
+    Body::new(Acting { steps: steps.iter().cloned().collect(), fails: *fails, is_over: false })
+}
+
+proptest::proptest! {
+    // catalogue: S-A1
+    /// The law of this module: a server takes for complete what it would of a bare channel.
+    #[test]
+    fn the_first_attempt_is_to_the_server_what_the_body_itself_would_be(
+        script in acting(), per_call in 0usize..12,
+    ) {
+        let bare = View::of(body(&script));
+        let (_, first) = Replay::capture(Request::new(body(&script)), &ReplayBuffer::new(per_call, 100));
+        proptest::prop_assert_eq!(View::of(first.into_body()), bare.clone());
+        let whole = match Replay::whole(Request::new(body(&script)), per_call) {
+            Ok((_, bytes)) => View::of(Body::new(Full::new(bytes))),
+            Err(request) => View::of(request.into_body()),
+        };
+        proptest::prop_assert_eq!(whole, bare);
+    }
+
+    // catalogue: S-A1
+    /// However attempts are interleaved, stopped, chosen and dropped.
+    #[test]
+    fn no_attempt_is_complete_unless_the_body_has_ended_and_all_of_it_was_sent(
+        script in acting(), per_call in 0usize..12,
+        moves in proptest::collection::vec((0u8..12, 0usize..4), 0..60),
+    ) {
+        let bare = View::of(body(&script));
+        let (mut replay, first) =
+            Replay::capture(Request::new(body(&script)), &ReplayBuffer::new(per_call, 100));
+        let mut attempts = vec![Some((first.into_body(), View::default()))];
+        for (what, which) in moves {
+            match what {
+                0 => replay.choose(which as u32),
+                1 => replay.stop(which as u32),
+                2 => attempts.get_mut(which).map(Option::take).map_or((), drop),
+                3 => attempts.extend(
+                    replay.request().map(|again| Some((again.into_body(), View::default()))),
+                ),
+                _ => attempts
+                    .get_mut(which)
+                    .and_then(Option::as_mut)
+                    .map_or((), |(body, view)| view.read(body)),
+            }
+        }
+        for (_, view) in attempts.into_iter().flatten() {
+            proptest::prop_assert!(bare.data.starts_with(&view.data));
+            if view.end == Some(Ok(())) {
+                proptest::prop_assert_eq!(view, bare.clone());
+            }
+        }
+        let failed = replay.failure().map(|status| status.message().to_owned());
+        proptest::prop_assert!(failed.is_none() || failed.as_deref() == Some("own words"));
+        proptest::prop_assert!(!(replay.failure().is_some() && replay.can_repeat()));
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_panics_has_failed_and_has_not_ended() {
+    let (mut sender, slow) = streaming();
+    let panics = slow.map_frame(|frame| match frame.data_ref() {
+        Some(data) if data == "cd" => panic!("by the caller's own code"),
+        _ => frame,
+    });
+    sender.send_data("ab".into()).await.unwrap();
+    let (mut replay, _) = captured(Body::new(panics), 10);
+    let mut first = replay.request().unwrap().into_body();
+    assert_eq!(now(&mut first).unwrap(), "ab");
+    sender.send_data("cd".into()).await.unwrap();
+    let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| now(&mut first)));
+    assert!(polled.is_err());
+    let again = first.frame().await.unwrap().unwrap_err();
+    assert_eq!(again.message(), "the request's body has panicked");
+    assert!(!replay.can_repeat());
+}

@@ -15,7 +15,7 @@ const KINDS: [AttemptKind; 4] =
     [AttemptKind::First, AttemptKind::Retry, AttemptKind::Transparent, AttemptKind::Hedge];
 
 /// By their numbers in the file, from 1.
-const STOPS: [Stop; 10] = [
+const STOPS: [Stop; 11] = [
     Stop::Succeeded,
     Stop::Exhausted,
     Stop::NotRetryable,
@@ -26,6 +26,7 @@ const STOPS: [Stop; 10] = [
     Stop::Throttled,
     Stop::Budget,
     Stop::Chained,
+    Stop::Local,
 ];
 
 /// `google.rpc.Status`.
@@ -117,6 +118,7 @@ fn message(ledger: &Ledger) -> LedgerMessage {
             Verdict::NotProcessed(Stage::Unseen) => 5,
             Verdict::MaybeProcessed(_) => 6,
             Verdict::Deadline => 7,
+            Verdict::Local(_) => 8,
         },
         code: attempt.verdict.code() as i32,
         began: Some(attempt.began.into()),
@@ -140,6 +142,7 @@ fn ledger(message: LedgerMessage) -> Option<Ledger> {
                 5 => Verdict::NotProcessed(Stage::Unseen),
                 6 => Verdict::MaybeProcessed(code),
                 7 => Verdict::Deadline,
+                8 => Verdict::Local(code),
                 _ => return None,
             },
             began: message.began?.into(),

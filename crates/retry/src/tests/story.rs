@@ -112,10 +112,10 @@ fn the_messages_are_those_of_the_proto() {
         Message wait = 6, String endpoint = 7, \
         KIND_UNSPECIFIED = 0, FIRST = 1, RETRY = 2, TRANSPARENT = 3, HEDGE = 4, \
         VERDICT_UNSPECIFIED = 0, OK = 1, REFUSED = 2, UNCONNECTED = 3, UNSENT = 4, UNSEEN = 5, \
-        MAYBE_PROCESSED = 6, DEADLINE = 7, \
+        MAYBE_PROCESSED = 6, DEADLINE = 7, LOCAL_FAILURE = 8, \
         STOP_UNSPECIFIED = 0, SUCCEEDED = 1, EXHAUSTED = 2, NOT_RETRYABLE = 3, CALL_DEADLINE = 4, \
         BODY_TOO_LARGE = 5, NOT_IDEMPOTENT = 6, PUSHBACK = 7, THROTTLED = 8, BUDGET = 9, \
-        CHAINED = 10";
+        CHAINED = 10, LOCAL = 11";
     assert_eq!(described().join(", "), expected);
 }
 
@@ -152,7 +152,8 @@ fn every_kind_verdict_and_reason_is_read_as_it_was_written() {
     let [unconnected, unsent, unseen] =
         [Stage::Unconnected, Stage::Unsent, Stage::Unseen].map(V::NotProcessed);
     let refused = V::Refused(Code::Unavailable);
-    let verdicts = [V::Ok, refused, unconnected, unsent, unseen, sent, V::Deadline];
+    let local = V::Local(Code::Unavailable);
+    let verdicts = [V::Ok, refused, unconnected, unsent, unseen, sent, V::Deadline, local];
     for (number, verdict) in (1..).zip(verdicts) {
         assert_eq!(read(1, number, 1).unwrap().attempts()[0].verdict, verdict);
     }
@@ -167,12 +168,13 @@ fn every_kind_verdict_and_reason_is_read_as_it_was_written() {
         S::Throttled,
         S::Budget,
         S::Chained,
+        S::Local,
     ];
     for (number, stop) in (1..).zip(stops) {
         assert_eq!(read(1, 1, number).unwrap().stopped(), stop);
     }
     for (kind, verdict, stopped) in
-        [(0, 1, 1), (5, 1, 1), (1, 0, 1), (1, 8, 1), (1, 1, 0), (1, 1, 11)]
+        [(0, 1, 1), (5, 1, 1), (1, 0, 1), (1, 9, 1), (1, 1, 0), (1, 1, 12)]
     {
         assert!(read(kind, verdict, stopped).is_none(), "{kind} {verdict} {stopped}");
     }

@@ -5,6 +5,7 @@
 //! `CONFORMANCE.md`.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
+mod bodies;
 mod buffer;
 mod cancel;
 mod commit;

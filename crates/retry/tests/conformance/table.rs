@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 9] = [
     "balance/src",
+    "breaker/src",
     "core/src",
+    "fallback/src",
     "retry/src",
     "retry/tests",
     "config/src",
@@ -20,8 +22,9 @@ const HEAD: &str = "\
 
 The cases of the test suites of gRPC's C++, Go, Java, JavaScript and .NET clients that bear on
 retries, hedging, throttling, pushback, deadlines and service config (`CC`, `CU`, `GO`, `JV`, `JS`,
-`DN`), defects found in those clients (`D`), and cases that no suite has (`X`): the test here that
-covers each, or why none does.
+`DN`), defects found in those clients (`D`), cases that no suite has (`X`), and the laws behind
+public bug reports about clients like this one (`S`): the tests here that cover each, or why none
+does.
 
 Written by `UPDATE=1 cargo test -p cinchona-retry --test conformance table`.
 
