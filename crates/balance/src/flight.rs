@@ -3,8 +3,8 @@
 use crate::{load::FAILURE, node::Node, pick::Picked, set::Set};
 use bytes::Bytes;
 use cinchona_core::{
-    BoxError, DOMAIN, Ticket, Tried, Unsent, Verdict,
-    deadline::{is_why, parse_timeout},
+    Allowed, BoxError, DOMAIN, Evidence, Framing, Spent, Ticket, Tried, Unsent,
+    deadline::{GRPC_TIMEOUT, encode_timeout, parse_timeout},
     status,
 };
 use http::{HeaderMap, Request, Response};
@@ -56,12 +56,12 @@ struct Flight {
     set: Arc<Set>,
     node: Arc<Node>,
     began: Instant,
-    /// How long a timer of this client gives it.
-    limit: Option<Duration>,
+    allowed: Allowed,
     /// What the endpoint's gate has given, until it is given back.
     ticket: Option<Ticket>,
     /// How long the head of the response took, once it is there.
     took: Option<Duration>,
+    framing: Framing,
     has_ended: bool,
 }
 
@@ -116,9 +116,15 @@ impl ResponseFuture {
         let waiting = Box::pin(async move {
             let mut changed = set.subscribe();
             let began = Instant::now();
+            let told = parse_timeout(request.headers()).ok().flatten();
             loop {
                 changed.mark_unchanged();
                 let now = Instant::now();
+                if let Some(told) = told {
+                    // The server is told what is left when the request is sent.
+                    let left = told.saturating_sub(now - began);
+                    request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(left));
+                }
                 if let Some(picked) = set.pick(&request, now) {
                     match Self::try_send(&set, picked?, request, now) {
                         Ok(sent) => return sent.await,
@@ -178,9 +184,21 @@ impl fmt::Debug for ResponseFuture {
 impl Flight {
     fn new(set: &Arc<Set>, (node, ticket): Picked, request: &Request<Body>, now: Instant) -> Self {
         node.load.begins();
-        let limit = parse_timeout(request.headers()).ok().flatten();
-        let set = set.clone();
-        Self { set, node, began: now, limit, ticket, took: None, has_ended: false }
+        Self {
+            set: set.clone(),
+            node,
+            began: now,
+            allowed: Allowed::of(request, now),
+            ticket,
+            took: None,
+            framing: Framing::default(),
+            has_ended: false,
+        }
+    }
+
+    /// How it has spent its time so far.
+    fn spent(&self, now: Instant) -> Spent {
+        Spent { allowed: self.allowed, took: now - self.began, usual: self.node.load.usual() }
     }
 
     /// The head of the response, or a failure, is there.
@@ -188,43 +206,104 @@ impl Flight {
         let now = Instant::now();
         let took = now - self.began;
         self.took = Some(took);
-        let verdict = Verdict::of(outcome);
+        let spent = || self.spent(now);
         let headers = outcome.as_ref().ok().map(Response::headers);
+        let evidence = match outcome {
+            Ok(response) => Evidence::of_head(response, spent),
+            Err(error) => Some(Evidence::of_error(&**error, spent)),
+        };
         if let Some(headers) = headers {
             self.node.heard(headers);
         }
-        let took = match verdict {
-            Verdict::Ok | Verdict::Refused(_) => took,
-            // What fails fast is not fast.
-            _ => match headers.and_then(status::pushback) {
-                Some(status::Pushback::After(wait)) => took.max(wait),
-                _ => took.max(FAILURE),
-            },
-        };
-        self.node.load.record(took, now);
-        let last = headers.filter(|headers| status::code(headers).is_some());
-        if let Some(last) = last {
+        self.weigh(evidence, headers, took, now);
+        if let Some(last) = headers.filter(|headers| status::code(headers).is_some()) {
             self.node.heard_last(last, now);
         }
-        if verdict != Verdict::Ok || last.is_some() {
-            self.ended(Some(verdict), headers, now);
+        match (evidence, &self.node.gate, self.ticket) {
+            (Some(evidence), ..) => self.ended(evidence, now),
+            (None, Some(gate), Some(ticket)) => gate.answered(ticket, took, now),
+            (None, ..) => {}
         }
     }
 
-    /// The call has ended, with this verdict where the endpoint is to be judged by it (gRFC A50:
-    /// whatever is not OK is a failure), and by these headers or trailers, if there are any.
-    fn ended(&mut self, verdict: Option<Verdict>, last: Option<&HeaderMap>, now: Instant) {
+    /// Lets the picker know how long the endpoint takes. What fails fast is not fast.
+    fn weigh(
+        &self,
+        evidence: Option<Evidence>,
+        headers: Option<&HeaderMap>,
+        took: Duration,
+        now: Instant,
+    ) {
+        let load = &self.node.load;
+        match evidence {
+            None | Some(Evidence::Good(_)) => {
+                load.record_good(took);
+                load.record(took, now);
+            }
+            Some(Evidence::Nothing(None | Some(Code::Cancelled | Code::DeadlineExceeded))) => {
+                self.waited(took, now);
+            }
+            // It fails, or sheds.
+            Some(Evidence::Bad(_) | Evidence::Nothing(Some(_))) => {
+                let least = match headers.and_then(status::pushback) {
+                    Some(status::Pushback::After(wait)) => wait,
+                    _ => FAILURE,
+                };
+                load.record(took.max(least), now);
+            }
+        }
+    }
+
+    /// Who gives up has waited for so long at least.
+    fn waited(&self, waited: Duration, now: Instant) {
+        if self.node.load.average() < waited {
+            self.node.load.record(waited, now);
+        }
+    }
+
+    /// The body goes on, or not.
+    fn read(&mut self, frame: Option<&Result<Frame<Bytes>, Status>>) {
+        let evidence = match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.framing.read(data);
+                    self.framing.is_broken().then(Evidence::of_broken)
+                } else {
+                    frame.trailers_ref().map(|trailers| self.trailers(trailers))
+                }
+            }
+            Some(Err(status)) => {
+                let now = Instant::now();
+                Some(Evidence::of_error(status, || self.spent(now)))
+            }
+            None => Some(Evidence::of_broken()),
+        };
+        if let Some(evidence) = evidence.filter(|_| !self.has_ended) {
+            let now = Instant::now();
+            if let Evidence::Bad(_) = evidence {
+                // Its good head has made it look fast.
+                self.node.load.record((now - self.began).max(FAILURE), now);
+            }
+            self.ended(evidence, now);
+        }
+    }
+
+    fn trailers(&self, trailers: &HeaderMap) -> Evidence {
+        let now = Instant::now();
+        self.node.heard_last(trailers, now);
+        match Evidence::of_trailers(trailers, || self.spent(now)) {
+            Evidence::Good(Code::Ok) if !self.framing.is_whole() => Evidence::of_broken(),
+            evidence => evidence,
+        }
+    }
+
+    /// The call has ended, and says this of the endpoint.
+    fn ended(&mut self, evidence: Evidence, now: Instant) {
         self.has_ended = true;
         if let (Some(gate), Some(ticket)) = (&self.node.gate, self.ticket.take()) {
-            let took = self.took.unwrap_or(now - self.began);
-            let of_health = |verdict: Verdict| match last {
-                Some(last) => verdict.unless_shed(last),
-                None => Some(verdict),
-            };
-            gate.leave(ticket, verdict.and_then(of_health), took, now);
+            gate.leave(ticket, evidence, self.took.unwrap_or(now - self.began), now);
         }
-        let Some(verdict) = verdict else { return };
-        let failures = self.node.tally.count(verdict == Verdict::Ok);
+        let failures = self.node.tally.count(evidence);
         if failures > 0 {
             self.set.failed_in_a_row(&self.node, failures);
         }
@@ -233,7 +312,7 @@ impl Flight {
     /// It was not sent.
     fn returns(mut self) {
         self.took = Some(Duration::ZERO);
-        self.ended(None, None, self.began);
+        self.ended(Evidence::Nothing(None), self.began);
     }
 }
 
@@ -245,14 +324,14 @@ impl Drop for Flight {
         }
         let now = Instant::now();
         if self.took.is_none() {
-            // Who gave up has waited for so long at least.
-            let waited = now - self.began;
-            if self.node.load.average() < waited {
-                self.node.load.record(waited, now);
-            }
+            self.waited(now - self.began, now);
         }
-        let is_late = self.limit.is_some_and(|limit| is_why(limit, now - self.began));
-        self.ended(is_late.then_some(Verdict::Deadline), None, now);
+        // A stream that has brought something is not to blame for its length.
+        let evidence = match self.framing.has_message() {
+            true => Evidence::Nothing(None),
+            false => Evidence::of_dropped(self.spent(now)),
+        };
+        self.ended(evidence, now);
     }
 }
 
@@ -268,20 +347,11 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        let verdict = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().map(Verdict::of_trailers),
-            Some(Err(status)) => Some(Verdict::of_error(status)),
-            None => Some(Verdict::MaybeProcessed(Code::Unknown)),
-        };
-        if let Some(verdict) = verdict
-            && let Some(mut flight) = this.flight.take()
-        {
-            let now = Instant::now();
-            let last = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
-            if let Some(trailers) = last {
-                flight.node.heard_last(trailers, now);
+        if let Some(flight) = this.flight {
+            flight.read(frame.as_ref());
+            if flight.has_ended {
+                *this.flight = None;
             }
-            flight.ended(Some(verdict), last, now);
         }
         Poll::Ready(frame)
     }

@@ -15,6 +15,9 @@ pub(crate) struct Load {
     at: AtomicU64,
     /// The average as of then, in nanoseconds, as bits.
     average: AtomicU64,
+    /// How long a good answer takes, in nanoseconds: a peak at once, less by and by; 0 before the
+    /// first.
+    usual: AtomicU64,
 }
 
 /// How fast the past is forgotten: a sample counts 1/e after this long.
@@ -36,6 +39,7 @@ impl Load {
             in_flight: AtomicUsize::new(0),
             at: AtomicU64::new(0),
             average: AtomicU64::new(0),
+            usual: AtomicU64::new(0),
         }
     }
 
@@ -55,7 +59,7 @@ impl Load {
     pub(crate) fn record(&self, took: Duration, now: Instant) {
         let sample = took.as_nanos() as f64;
         let (at, average) = self.read();
-        let at_now = (now - self.began).as_nanos() as u64;
+        let at_now = now.saturating_duration_since(self.began).as_nanos() as u64;
         let average = if at == 0 || sample > average {
             sample
         } else {
@@ -66,6 +70,22 @@ impl Load {
         self.at.store(at_now.max(1), Ordering::Relaxed);
     }
 
+    /// A good answer took this long.
+    pub(crate) fn record_good(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let usual = self.usual.load(Ordering::Relaxed);
+        let now = if took > usual { took } else { usual - (usual - took) / 8 };
+        if now != usual {
+            self.usual.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// How long a good answer usually takes, if there was one.
+    pub(crate) fn usual(&self) -> Option<Duration> {
+        let usual = self.usual.load(Ordering::Relaxed);
+        (usual > 0).then(|| Duration::from_nanos(usual))
+    }
+
     /// What a call more would cost.
     pub(crate) fn cost(&self, now: Instant) -> f64 {
         let calls = self.in_flight() as f64;
@@ -74,7 +94,8 @@ impl Load {
             return if calls > 0.0 { UNKNOWN * calls } else { 0.0 };
         }
         // An endpoint that was avoided is worth another look in time.
-        let since = ((now - self.began).as_nanos() as u64).saturating_sub(at);
+        let since =
+            (now.saturating_duration_since(self.began).as_nanos() as u64).saturating_sub(at);
         average * decayed(since) * (calls + 1.0)
     }
 

@@ -2,13 +2,14 @@
 //! while.
 
 use crate::ejections::{Ejections, Method};
-use cinchona_core::{Invalid, Rng};
+use cinchona_core::{Evidence, Invalid, Rng};
 use rand::RngExt;
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
+use tonic::Code;
 
 /// When an endpoint is ejected, and for how long: gRPC's fields and defaults, and consecutive
 /// failures beside them.
@@ -27,7 +28,8 @@ pub struct OutlierDetection {
     pub success_rate: Option<SuccessRate>,
     /// Ejects those that fail more than a share of their calls. Default: off.
     pub failure_percentage: Option<FailurePercentage>,
-    /// Ejects an endpoint at once after so many failures in a row. Default: off, as in gRPC.
+    /// Ejects an endpoint at once after so many failures in a row, of those that speak against it
+    /// ([`Evidence`]): not what the application refuses. Default: off, as in gRPC.
     pub consecutive_failures: Option<u32>,
 }
 
@@ -256,17 +258,24 @@ impl Default for FailurePercentage {
 
 impl Tally {
     /// Counts a call; how many failures in a row there are now.
-    pub(crate) fn count(&self, succeeded: bool) -> u32 {
-        if succeeded {
-            self.succeeded.fetch_add(1, Ordering::Relaxed);
+    ///
+    /// To A50's two algorithms, whatever is not OK is a failure. Of failures in a row, only what
+    /// speaks against the endpoint is one.
+    pub(crate) fn count(&self, evidence: Evidence) -> u32 {
+        match evidence {
+            Evidence::Good(Code::Ok) => self.succeeded.fetch_add(1, Ordering::Relaxed),
+            Evidence::Nothing(None) => return 0,
+            _ => self.failed.fetch_add(1, Ordering::Relaxed),
+        };
+        match evidence {
+            Evidence::Bad(_) => self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1,
             // Mostly it is 0 already, and nothing is written.
-            if self.in_a_row.load(Ordering::Relaxed) != 0 {
+            Evidence::Good(_) if self.in_a_row.load(Ordering::Relaxed) != 0 => {
                 self.in_a_row.store(0, Ordering::Relaxed);
+                0
             }
-            return 0;
+            Evidence::Good(_) | Evidence::Nothing(_) => 0,
         }
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Failures before an ejection do not count after it.

@@ -107,6 +107,10 @@ impl Picking {
         now: Instant,
     ) -> Option<Result<Picked, Unsent>> {
         let Choice { nodes, .. } = choice;
+        // Once all have been met, it is picked as for a new call.
+        let is_met =
+            |tried: &Tried| !tried.is_empty() && nodes.iter().all(|n| tried.contains(n.id));
+        let tried = tried.filter(|tried| !is_met(tried));
         let open = |node: &Arc<Node>| node.is_open_to(path, now);
         let fresh =
             |node: &Arc<Node>| tried.is_none_or(|tried| !tried.contains(node.id)) && open(node);

@@ -12,6 +12,7 @@ use tokio::{
 use tonic::{Code, Status};
 use tower::{ServiceExt, service_fn};
 
+mod evidence;
 mod gates;
 mod utilization;
 

@@ -6,7 +6,7 @@ use crate::{
     state::{Admission, Cell, Change, Kind, Limits, Outcome, Pass},
     window::Sliding,
 };
-use cinchona_core::{Rng, Unsent, Verdict};
+use cinchona_core::{Evidence, Rng, Unsent};
 use std::{
     fmt,
     sync::{
@@ -160,12 +160,12 @@ impl Circuit {
     pub(crate) fn leave(
         &self,
         pass: Pass,
-        verdict: Option<Verdict>,
+        evidence: Evidence,
         took: impl FnOnce() -> Duration,
         now: impl Fn() -> Instant,
     ) {
         let Inner { policy, limits, cell, window, .. } = &*self.0;
-        let mut outcome = verdict.map_or(Outcome::Ignored, |verdict| policy.outcome(verdict));
+        let mut outcome = policy.outcome(evidence);
         let mut tripped = None;
         if outcome != Outcome::Ignored {
             let is_slow = policy.slow.is_some_and(|slow| took() >= slow.after);

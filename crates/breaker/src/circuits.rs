@@ -5,7 +5,7 @@ use crate::{
     shard::{Ref, Shared},
     state::Pass,
 };
-use cinchona_core::{Gate, Live, Mode, Rng, Switch, Ticket, Unsent, Verdict};
+use cinchona_core::{Evidence, Gate, Live, Mode, Rng, Switch, Ticket, Unsent};
 use std::{
     collections::HashMap,
     fmt,
@@ -146,12 +146,12 @@ impl Gate for Circuits {
         }
     }
 
-    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant) {
+    fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {
         let Ticket(index, pass) = ticket;
         if index == u32::MAX {
             return; // It was not asked for.
         }
-        let leave = |circuit: &Circuit| circuit.leave(Pass::of(pass), verdict, || took, || now);
+        let leave = |circuit: &Circuit| circuit.leave(Pass::of(pass), evidence, || took, || now);
         match self.one() {
             Some(one) => leave(one.get()),
             None => leave(self.each.get().circuits[index as usize].get()),

@@ -7,12 +7,7 @@ use crate::{
     state::Pass,
 };
 use bytes::Bytes;
-use cinchona_core::{
-    BoxError, Gate, Mode, Rng, Switch, Unsent, Verdict,
-    deadline::{is_why, parse_timeout},
-    status,
-};
-use http::StatusCode;
+use cinchona_core::{Allowed, BoxError, Evidence, Gate, Mode, Rng, Spent, Switch, Unsent};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -24,7 +19,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -74,8 +68,7 @@ struct Permit {
     pass: Pass,
     /// In nanoseconds since the circuit was made; 0 where it does not matter.
     began: u64,
-    /// How long a timer gives it, in nanoseconds; 0 where none does.
-    limit: u64,
+    allowed: Allowed,
     /// How long the head of its response took.
     took: u64,
 }
@@ -203,43 +196,50 @@ where
 
 impl Permit {
     fn new<B>(circuit: Ref<Circuit>, pass: Pass, request: &http::Request<B>) -> Self {
-        let limit = parse_timeout(request.headers()).ok().flatten();
-        let limit = limit.map_or(0, |limit| limit.as_nanos() as u64);
-        let is_timed = limit > 0 || circuit.needs_latency();
-        let began = if is_timed { circuit.nanos(Instant::now()).max(1) } else { 0 };
-        Self { circuit, pass, began, limit, took: 0 }
+        let now = Instant::now();
+        let began = circuit.nanos(now).max(1);
+        Self { circuit, pass, began, allowed: Allowed::of(request, now), took: 0 }
     }
 
     /// The head of the response is there; what is left of the permit if that is not all.
-    fn answered<B>(mut self, response: &http::Response<B>) -> Option<Self> {
+    fn answered<B: Body>(mut self, response: &http::Response<B>) -> Option<Self> {
         if self.circuit.needs_latency() {
-            self.took = self.circuit.nanos(Instant::now()) - self.began;
+            self.took = self.waited();
         }
-        let verdict = match status::code(response.headers()) {
-            Some(Code::Ok) => Verdict::Ok,
-            None if response.status() == StatusCode::OK => return Some(self),
-            _ => Verdict::of_head(response),
+        let Some(evidence) = Evidence::of_head(response, || self.spent()) else {
+            return Some(self);
         };
-        self.ended(verdict.unless_shed(response.headers()));
+        self.ended(evidence);
         None
     }
 
     fn failed(mut self, error: &(dyn std::error::Error + 'static)) {
         if self.circuit.needs_latency() {
-            self.took = self.circuit.nanos(Instant::now()) - self.began;
+            self.took = self.waited();
         }
-        self.ended(Some(Verdict::of_error(error)));
+        let evidence = Evidence::of_error(error, || self.spent());
+        self.ended(evidence);
     }
 
-    fn ended(mut self, verdict: Option<Verdict>) {
-        self.leave(verdict);
+    /// In nanoseconds.
+    fn waited(&self) -> u64 {
+        self.circuit.nanos(Instant::now()).saturating_sub(self.began)
+    }
+
+    fn spent(&self) -> Spent {
+        let took = Duration::from_nanos(self.waited());
+        Spent { allowed: self.allowed, took, usual: None }
+    }
+
+    fn ended(mut self, evidence: Evidence) {
+        self.leave(evidence);
         // Its own end is no longer one that counts.
         self.pass = Pass::NONE;
     }
 
-    fn leave(&self, verdict: Option<Verdict>) {
+    fn leave(&self, evidence: Evidence) {
         let took = || Duration::from_nanos(self.took);
-        self.circuit.leave(self.pass, verdict, took, Instant::now);
+        self.circuit.leave(self.pass, evidence, took, Instant::now);
     }
 }
 
@@ -248,16 +248,11 @@ impl Drop for Permit {
         if self.pass == Pass::NONE {
             return;
         }
-        if self.limit == 0 {
-            return self.leave(None);
-        }
-        let waited = self.circuit.nanos(Instant::now()).saturating_sub(self.began);
+        let spent = self.spent();
         if self.took == 0 {
-            self.took = waited;
+            self.took = self.waited();
         }
-        let deadline = Duration::from_nanos(self.limit);
-        let is_why = is_why(deadline, Duration::from_nanos(waited));
-        self.leave(is_why.then_some(Verdict::Deadline));
+        self.leave(Evidence::of_dropped(spent));
     }
 }
 
@@ -273,6 +268,7 @@ impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<http::Response<B>, E>>,
     E: Into<BoxError>,
+    B: Body,
 {
     type Output = Result<http::Response<ResponseBody<B>>, BoxError>;
 
@@ -323,16 +319,16 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
-        let of_health = |trailers| Verdict::of_trailers(trailers).unless_shed(trailers);
-        let ended = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().map(of_health),
-            Some(Err(error)) => Some(Some(Verdict::of_error(&**error))),
-            None => Some(Some(Verdict::MaybeProcessed(Code::Unknown))),
-        };
-        if let Some(verdict) = ended
-            && let Some(permit) = this.permit.take()
-        {
-            permit.ended(verdict);
+        let ended = this.permit.as_ref().and_then(|permit| match &frame {
+            Some(Ok(frame)) => {
+                let trailers = frame.trailers_ref()?;
+                Some(Evidence::of_trailers(trailers, || permit.spent()))
+            }
+            Some(Err(error)) => Some(Evidence::of_error(&**error, || permit.spent())),
+            None => Some(Evidence::of_broken()),
+        });
+        if let (Some(evidence), Some(permit)) = (ended, this.permit.take_if(|_| ended.is_some())) {
+            permit.ended(evidence);
         }
         Poll::Ready(frame)
     }

@@ -4,7 +4,7 @@ use crate::{
     state::{Limits, Outcome},
     window::Counts,
 };
-use cinchona_core::{Backoff, Invalid, Jitter, Verdict, code};
+use cinchona_core::{Backoff, Evidence, Invalid, Jitter, code};
 use std::{fmt, time::Duration};
 use tonic::Code;
 
@@ -60,7 +60,8 @@ pub struct BreakerPolicy {
     longest: Duration,
     pub(crate) probes: u32,
     pub(crate) successes: u32,
-    counted: Codes,
+    /// Instead of what speaks against the server.
+    counted: Option<Codes>,
 }
 
 /// Which calls the rates are of.
@@ -205,12 +206,11 @@ impl BreakerPolicy {
         Ok(Self { successes, ..self })
     }
 
-    /// Which codes are failures. Default `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`,
-    /// `DATA_LOSS`, `UNKNOWN` and `RESOURCE_EXHAUSTED` (so linkerd: who sheds load wants less).
+    /// Which codes are failures. Default: whatever speaks against the server ([`Evidence`]), so
+    /// `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` and a deadline that left it enough time.
     ///
-    /// What was not processed goes by `UNAVAILABLE`, a timer of this client that ran out by
-    /// `DEADLINE_EXCEEDED`. Of the codes that are no failures, `CANCELLED` and `ABORTED` do not
-    /// count at all, and all others are successes: the service did answer.
+    /// Of the codes that are not named here, those that say nothing of the server do not count at
+    /// all (`CANCELLED`, `RESOURCE_EXHAUSTED`), and all others are successes: it did answer.
     ///
     /// # Errors
     /// When `OK` is among them.
@@ -219,15 +219,20 @@ impl BreakerPolicy {
         if counted.contains(Code::Ok) {
             return Err(Invalid::new("counted", code::name(Code::Ok), "any code but OK"));
         }
-        Ok(Self { counted, ..self })
+        Ok(Self { counted: Some(counted), ..self })
     }
 
-    /// What a call with this verdict counts as.
-    pub(crate) fn outcome(&self, verdict: Verdict) -> Outcome {
-        match verdict.code() {
-            code if self.counted.contains(code) => Outcome::Failure,
-            Code::Cancelled | Code::Aborted => Outcome::Ignored,
-            _ => Outcome::Success,
+    /// What a call counts as that says this of the server.
+    pub(crate) fn outcome(&self, evidence: Evidence) -> Outcome {
+        match (self.counted, evidence) {
+            (Some(counted), evidence)
+                if evidence.code().is_some_and(|code| counted.contains(code)) =>
+            {
+                Outcome::Failure
+            }
+            (_, Evidence::Nothing(_)) => Outcome::Ignored,
+            (None, Evidence::Bad(_)) => Outcome::Failure,
+            (_, Evidence::Good(_) | Evidence::Bad(_)) => Outcome::Success,
         }
     }
 
@@ -274,14 +279,6 @@ impl BreakerPolicy {
 
 impl Default for BreakerPolicy {
     fn default() -> Self {
-        let counted = [
-            Code::Unavailable,
-            Code::DeadlineExceeded,
-            Code::Internal,
-            Code::DataLoss,
-            Code::Unknown,
-            Code::ResourceExhausted,
-        ];
         Self {
             consecutive: Some(3),
             failure_rate: None,
@@ -292,7 +289,7 @@ impl Default for BreakerPolicy {
             longest: Duration::from_secs(120),
             probes: 1,
             successes: 1,
-            counted: counted.into_iter().fold(Codes(0), Codes::and),
+            counted: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Gate, Mode, Rng, Switch, Unsent, Verdict, error, status};
+use cinchona_core::{BoxError, Evidence, Gate, Mode, Rng, Switch, Unsent, Verdict, error, status};
 use cinchona_testkit::{Answer, Logs, ScriptedServer, encode};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
@@ -119,14 +119,18 @@ async fn what_the_application_refuses_is_no_failure_and_what_is_cancelled_says_n
             play(policy(), &[Code::Unavailable, Code::Unavailable, code, Code::Unavailable]).await;
         assert_eq!(circuit(&layer).state(), State::Closed, "{code:?} is an answer");
     }
-    for code in [Code::ResourceExhausted, Code::Internal, Code::Unknown, Code::DeadlineExceeded] {
+    for code in [Code::DataLoss, Code::Internal, Code::Unknown, Code::DeadlineExceeded] {
         let (layer, _) = play(policy(), &[code; 3]).await;
         assert_eq!(circuit(&layer).state(), State::Open, "{code:?}");
     }
-    use Code::{Aborted, Unavailable};
-    let (layer, _) =
-        play(policy(), &[Unavailable, Aborted, Unavailable, Aborted, Unavailable]).await;
-    assert_eq!(circuit(&layer).state(), State::Open);
+    use Code::{Cancelled, ResourceExhausted, Unavailable};
+    for nothing in [Cancelled, ResourceExhausted] {
+        let codes = [Unavailable, nothing, Unavailable, nothing, Unavailable];
+        let (layer, _) = play(policy(), &codes).await;
+        assert_eq!(circuit(&layer).state(), State::Open, "{nothing:?}");
+        let (layer, _) = play(policy().with_counted([nothing]).unwrap(), &[nothing; 3]).await;
+        assert_eq!(circuit(&layer).state(), State::Open, "{nothing:?}, where it is named");
+    }
     let counted = policy().with_counted([Code::NotFound]).unwrap();
     let (layer, _) = play(counted, &[Code::NotFound; 3]).await;
     assert_eq!(circuit(&layer).state(), State::Open);
@@ -390,7 +394,7 @@ async fn the_gate_of_an_endpoint_is_a_breaker() {
     let now = Instant::now();
     let fail = |gate: &Arc<dyn Gate>| {
         let ticket = gate.enter("/s/M", now)?;
-        gate.leave(ticket, Some(Verdict::Deadline), SECOND, now);
+        gate.leave(ticket, Evidence::Bad(Code::DeadlineExceeded), SECOND, now);
         Ok::<_, Unsent>(())
     };
     (0..3).for_each(|_| fail(&one).unwrap());
@@ -399,7 +403,7 @@ async fn the_gate_of_an_endpoint_is_a_breaker() {
     assert!(one.is_open_to("/s/M", now + 7 * SECOND), "for a probe");
     let probe = one.enter("/s/M", now + 7 * SECOND).unwrap();
     assert!(!one.is_open_to("/s/M", now + 7 * SECOND), "for one");
-    one.leave(probe, Some(Verdict::Ok), MS, now + 7 * SECOND);
+    one.leave(probe, Evidence::Good(Code::Ok), MS, now + 7 * SECOND);
     assert!(one.is_open_to("/s/M", now + 7 * SECOND));
     let names: Vec<_> = layer.circuits().iter().map(|c| c.name().to_owned()).collect();
     assert_eq!(names, ["one", "other"]);

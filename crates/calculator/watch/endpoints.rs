@@ -4,7 +4,7 @@ use super::{
     lock,
     recent::{Recent, Summary},
 };
-use cinchona::core::{Gate, Target, Ticket, Unsent, Verdict};
+use cinchona::core::{Evidence, Gate, Target, Ticket, Unsent};
 use http::Uri;
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -61,12 +61,16 @@ impl Gate for Watched {
         self.inner.enter(path, now)
     }
 
-    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant) {
-        if let Some(verdict) = verdict {
-            let failed = !matches!(verdict, Verdict::Ok | Verdict::Refused(_));
+    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) {
+        self.inner.answered(ticket, took, now);
+    }
+
+    fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {
+        if evidence != Evidence::Nothing(None) {
+            let failed = !matches!(evidence, Evidence::Good(_));
             self.recent.record(now, took, failed, 1);
         }
-        self.inner.leave(ticket, verdict, took, now);
+        self.inner.leave(ticket, evidence, took, now);
     }
 }
 
@@ -74,6 +78,7 @@ impl Gate for Watched {
 mod tests {
     use super::*;
     use cinchona::breaker::{BreakerLayer, BreakerPolicy};
+    use tonic::Code;
 
     const PATH: &str = "/calculator.Calculator/Add";
 
@@ -84,13 +89,13 @@ mod tests {
             (Endpoints::default(), Target::from(Uri::from_static("http://a")));
         let gate = endpoints.gate(&target, breaker.endpoint("a"));
         let now = Instant::now();
-        let left = |verdict| {
+        let left = |evidence| {
             let ticket = gate.enter(PATH, now).unwrap();
-            gate.leave(ticket, verdict, Duration::from_millis(7), now);
+            gate.leave(ticket, evidence, Duration::from_millis(7), now);
         };
-        left(Some(Verdict::Ok));
-        left(None);
-        (0..3).for_each(|_| left(Some(Verdict::Deadline)));
+        left(Evidence::Good(Code::Ok));
+        left(Evidence::Nothing(None));
+        (0..3).for_each(|_| left(Evidence::Bad(Code::DeadlineExceeded)));
         assert!(!gate.is_open_to(PATH, now) && gate.enter(PATH, now).is_err());
         let seen = endpoints.of(&target.uri, now).unwrap();
         assert_eq!((seen.calls, seen.failed), (4, 3), "who gave up says nothing");

@@ -9,17 +9,18 @@ use cinchona::{
 };
 use cinchona_testkit::{Network, Serving};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use http::{Request, Response, Uri};
+use http::{Request, Uri};
 use std::{collections::HashMap, convert::Infallible, hint::black_box, time::Duration};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt, service_fn};
 
 /// A balancer over so many endpoints, once all are connected.
 async fn connected(count: usize, picker: Picker) -> (Balance, Vec<Serving>) {
     let networks: HashMap<String, Network> =
         (0..count).map(|n| (format!("e{n}"), Network::new())).collect();
-    let answer =
-        service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+    let answer = service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Status::ok("").into_http::<Body>())
+    });
     let serving = networks.values().map(|network| network.serve_service(answer)).collect();
     let target = |name: &String| -> Target {
         format!("http://{name}").parse::<Uri>().expect("an address").into()

@@ -38,7 +38,11 @@ fn bare() -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxE
 + 'static {
     service_fn(|request: Request<Body>| async move {
         black_box(&request);
-        Ok(Response::new(Body::empty()))
+        let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]);
+        let mut response = Response::new(Body::new(Full::new(message)));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert("content-type", grpc);
+        Ok(response)
     })
 }
 

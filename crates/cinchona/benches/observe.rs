@@ -51,7 +51,10 @@ impl Service<Request<Body>> for Prompt {
         // Read to its end, as a server or a connection does.
         read(request.into_body());
         let message = Some(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
-        ready(Ok(Response::new(Answer { message, has_trailers: true })))
+        let mut response = Response::new(Answer { message, has_trailers: true });
+        let grpc = http::HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert("content-type", grpc);
+        ready(Ok(response))
     }
 }
 

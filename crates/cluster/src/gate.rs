@@ -2,7 +2,7 @@
 //! capacity gets no more.
 
 use crate::Cluster;
-use cinchona_core::{Gate, Target, Ticket, Unsent, Verdict};
+use cinchona_core::{Evidence, Gate, Target, Ticket, Unsent};
 use http::Uri;
 use std::{
     sync::{
@@ -98,13 +98,22 @@ impl Gate for Worker {
         entered.map(Option::unwrap_or_default)
     }
 
-    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant) {
+    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) {
+        if let Some(inner) = &self.inner {
+            inner.answered(ticket, took, now);
+        }
+    }
+
+    fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if let Some(inner) = &self.inner {
-            inner.leave(ticket, verdict, took, now);
+            inner.leave(ticket, evidence, took, now);
         }
-        let Some(verdict) = verdict else { return };
-        let fails = matches!(verdict.code(), Code::Unavailable | Code::DeadlineExceeded);
+        let fails = match evidence {
+            Evidence::Nothing(None) => return,
+            Evidence::Bad(code) => matches!(code, Code::Unavailable | Code::DeadlineExceeded),
+            Evidence::Good(_) | Evidence::Nothing(_) => false,
+        };
         // As long as all is well there is nothing to tell, and nobody to look up.
         if fails || self.has_failed.load(Ordering::Relaxed) {
             self.has_failed.store(fails, Ordering::Relaxed);
@@ -131,7 +140,7 @@ mod tests {
         assert!(!gate.is_open_to("/s/M", now));
         let full = gate.enter("/s/M", now).unwrap_err();
         assert_eq!((full.code(), full.to_string().as_str()), (Code::ResourceExhausted, "a:1 2/2"));
-        gate.leave(first, None, Duration::ZERO, now);
+        gate.leave(first, Evidence::Nothing(None), Duration::ZERO, now);
         assert!(gate.is_open_to("/s/M", now));
         // Whoever says nothing of its capacity has no limit here.
         let other = cluster.gate(&Uri::from_static("http://b:1").into(), None);

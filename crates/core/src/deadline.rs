@@ -62,8 +62,11 @@ impl Deadline {
 /// clock readings and the header's rounding lie between its timer and this, so a millisecond is
 /// allowed for.
 pub fn is_why(timeout: Duration, waited: Duration) -> bool {
-    timeout <= waited + Duration::from_millis(1)
+    timeout <= waited.saturating_add(SLACK)
 }
+
+/// What may lie between two readings of the clock for one timer.
+pub(crate) const SLACK: Duration = Duration::from_millis(1);
 
 /// Reads `grpc-timeout`: 1 to 8 digits and a unit, one of `H M S m u n`.
 ///

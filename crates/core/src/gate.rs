@@ -1,6 +1,6 @@
 //! What decides whether a call may be sent to an endpoint.
 
-use crate::{Unsent, Verdict};
+use crate::{Evidence, Unsent};
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
@@ -18,10 +18,15 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// Why not, and when it is worth trying again.
     fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent>;
 
-    /// The call has ended: its verdict, or `None` where it was given up for no fault of the
-    /// endpoint, or answered with when to come again (`grpc-retry-pushback-ms`); how long the head
-    /// of its response took; and when it ended.
-    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, took: Duration, now: Instant);
+    /// A response has begun that is no failure so far, after `took`: a stream, say, which may last.
+    /// The call has not ended yet. By default this changes nothing.
+    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) {
+        _ = (ticket, took, now);
+    }
+
+    /// The call has ended: what it says of the endpoint; how long the head of its response took;
+    /// and when it ended.
+    fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant);
 }
 
 /// What a [`Gate`] gives to a call that it lets through, and is given back. What the numbers mean

@@ -3,6 +3,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | [`Verdict`] | what the outcome of an attempt means; every policy reads this and nothing else |
+//! | [`Evidence`] | what the outcome says about the server; whoever judges servers reads this |
 //! | [`Deadline`], [`Elapsed`] | when the call must have ended, and what it says when it had not |
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again, as long as it is kept |
 //! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
@@ -25,6 +26,8 @@ pub mod code;
 pub mod deadline;
 mod endpoint;
 pub mod error;
+mod evidence;
+mod framing;
 mod gate;
 mod inbound;
 mod latency;
@@ -41,6 +44,8 @@ pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
 pub use endpoint::{DEGRADED, DOMAIN, Discover, IDEMPOTENCY_KEY, Target, Tried};
 pub use error::{BoxError, Invalid, Unsent};
+pub use evidence::{Allowed, Evidence, Spent};
+pub use framing::Framing;
 pub use gate::{Gate, Ticket};
 pub use inbound::Inbound;
 pub use latency::Latency;

@@ -1,7 +1,7 @@
 //! Reading and making gRPC statuses, without tonic's panic on malformed details.
 
-use crate::{BoxError, Verdict};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use crate::{BoxError, Verdict, error::find_cause};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use std::{error::Error, sync::Arc, time::Duration};
 use tonic::{Code, Status, metadata::MetadataMap};
 
@@ -50,23 +50,49 @@ fn is_base64(value: &HeaderValue) -> bool {
         .is_some_and(|value| value.to_bytes().is_ok())
 }
 
+/// Whether the content type is one of gRPC's: it begins with `application/grpc`
+/// ([PROTOCOL-HTTP2]).
+///
+/// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().get(..GRPC.len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+}
+
 /// The status of a response that failed before it began: its trailers-only headers, or the
 /// status that its HTTP code stands for.
 pub fn of_head<B>(response: &http::Response<B>) -> Status {
-    let mut status = from_headers(response.headers()).unwrap_or_else(|| {
-        let http = response.status();
-        let message = format!("no grpc-status header; the HTTP status was {http}");
+    from_headers(response.headers()).unwrap_or_else(|| {
+        let (http, headers) = (response.status(), response.headers());
+        let message = if is_grpc(headers) {
+            format!("the answer ended without a grpc-status; its HTTP status was {http}")
+        } else {
+            let kind =
+                headers.get(CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()));
+            let kind =
+                kind.map_or("none".into(), |kind| kind.chars().take(100).collect::<String>());
+            format!("not an answer of gRPC: HTTP status {http}, content type {kind}")
+        };
         Status::new(code_of_http(http), message)
-    });
-    recode(&mut status, Verdict::of_head(response).code());
-    status
+    })
 }
 
 /// `error` as a status whose code is that of its verdict, with `error` as its source.
 ///
 /// A `Status` that already has the right code is passed on untouched, message, details and all.
 pub fn of_error(error: BoxError) -> Status {
-    let code = Verdict::of_error(&*error).code();
+    let verdict = Verdict::of_error(&*error);
+    let code = verdict.code();
+    if let Verdict::Local(_) = verdict
+        && let Some(reset) = find_cause::<h2::Error>(&*error)
+    {
+        let mut status = Status::new(code, why_reset(reset));
+        status.set_source(Arc::from(error));
+        return status;
+    }
     let mut status = Status::try_from_error(error).unwrap_or_else(|error| {
         let mut status = Status::new(code, root_cause(&*error).to_string());
         status.set_source(Arc::from(error));
@@ -74,6 +100,19 @@ pub fn of_error(error: BoxError) -> Status {
     });
     recode(&mut status, code);
     status
+}
+
+/// Why this client itself has reset a stream: HTTP/2 gives a reason, and means little by it.
+fn why_reset(reset: &h2::Error) -> String {
+    let reason = reset.reason().unwrap_or(h2::Reason::INTERNAL_ERROR);
+    if reset.is_library() {
+        format!(
+            "this client has reset the stream ({reason:?}): it cannot read what the server has sent; \
+             headers or trailers over the client's limit (max_header_list_size), perhaps"
+        )
+    } else {
+        format!("this client has reset the stream ({reason:?}): the request's body has failed")
+    }
 }
 
 fn recode(status: &mut Status, code: Code) {

@@ -11,6 +11,7 @@ use crate::{
     status,
 };
 use http::{HeaderMap, StatusCode};
+use http_body::Body;
 use std::{error::Error, fmt, io};
 use tonic::Code;
 
@@ -49,6 +50,7 @@ impl Verdict {
     /// The verdict on a response head or on an error.
     pub fn of<B, E>(outcome: &Result<http::Response<B>, E>) -> Self
     where
+        B: Body,
         E: AsRef<dyn Error + Send + Sync>,
     {
         match outcome {
@@ -59,26 +61,24 @@ impl Verdict {
 
     /// The verdict on a response head.
     ///
-    /// A head without `grpc-status` is the start of a response: it commits the call, whatever
-    /// the trailers will say (gRFC A6).
-    pub fn of_head<B>(response: &http::Response<B>) -> Self {
+    /// A gRPC head without `grpc-status` is the start of a response: it commits the call, whatever
+    /// the trailers will say (gRFC A6). A head of another content type is not gRPC's, and one that
+    /// is all there is says nothing: both are `UNKNOWN`, as grpc-go and grpc-java say.
+    pub fn of_head<B: Body>(response: &http::Response<B>) -> Self {
         match (status::code(response.headers()), response.status()) {
-            (Some(_), _) => Self::of_trailers(response.headers()),
-            (None, StatusCode::OK) => Self::Ok,
+            (Some(code), _) => Self::of_code(code),
+            (None, StatusCode::OK)
+                if status::is_grpc(response.headers()) && !response.body().is_end_stream() =>
+            {
+                Self::Ok
+            }
             (None, http) => Self::of_code(status::code_of_http(http)),
         }
     }
 
     /// The verdict on trailers, or on the headers of a trailers-only response.
     pub fn of_trailers(trailers: &HeaderMap) -> Self {
-        match status::code(trailers) {
-            // tonic's server says this of its own timers.
-            Some(Code::Cancelled) if status::says_timeout_expired(trailers) => {
-                Self::MaybeProcessed(Code::DeadlineExceeded)
-            }
-            Some(code) => Self::of_code(code),
-            None => Self::MaybeProcessed(Code::Unknown),
-        }
+        Self::of_code(status::code(trailers).unwrap_or(Code::Unknown))
     }
 
     /// The verdict on a status that the server sent.
@@ -95,16 +95,6 @@ impl Verdict {
             | Code::DataLoss
             | Code::Unauthenticated => Self::Refused(code),
             _ => Self::MaybeProcessed(code),
-        }
-    }
-
-    /// What an answer with these headers says of its server's health: nothing, where it is a
-    /// failure that says when to come again (`grpc-retry-pushback-ms`, gRFC A6). Who sheds is
-    /// there.
-    pub fn unless_shed(self, headers: &HeaderMap) -> Option<Self> {
-        match self {
-            Self::Ok | Self::Refused(_) => Some(self),
-            _ => status::pushback(headers).is_none().then_some(self),
         }
     }
 
@@ -203,21 +193,10 @@ impl fmt::Display for Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use http::header::CONTENT_TYPE;
+    use http_body_util::Full;
     use tonic::Status;
-
-    #[test]
-    fn only_a_failure_with_a_pushback_says_nothing_of_the_health() {
-        let later = HeaderMap::from_iter([(
-            http::HeaderName::from_static("grpc-retry-pushback-ms"),
-            http::HeaderValue::from_static("250"),
-        )]);
-        let failed = Verdict::MaybeProcessed(Code::Unavailable);
-        assert_eq!(failed.unless_shed(&HeaderMap::new()), Some(failed));
-        assert_eq!(failed.unless_shed(&later), None);
-        for fine in [Verdict::Ok, Verdict::Refused(Code::NotFound)] {
-            assert_eq!(fine.unless_shed(&later), Some(fine));
-        }
-    }
 
     #[test]
     fn the_source_chain_speaks_before_the_code() {
@@ -252,23 +231,46 @@ mod tests {
         assert_eq!(Verdict::of_error(&local), Verdict::MaybeProcessed(Code::Unavailable));
     }
 
+    fn head(http: u16, content_type: Option<&'static str>, body: &'static str) -> Verdict {
+        let mut head = http::Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+        *head.status_mut() = StatusCode::from_u16(http).unwrap();
+        head.headers_mut()
+            .extend(content_type.map(|text| (CONTENT_TYPE, http::HeaderValue::from_static(text))));
+        Verdict::of_head(&head)
+    }
+
+    // catalogue: S-A3
     #[test]
-    fn a_head_without_status_commits() {
-        assert_eq!(Verdict::of_head(&http::Response::new(())), Verdict::Ok);
+    fn only_a_head_of_grpcs_content_type_that_goes_on_commits() {
+        for grpc in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc; charset=utf-8",
+            "Application/GRPC",
+            "application/grpc-web+proto",
+        ] {
+            assert_eq!(head(200, Some(grpc), "message"), Verdict::Ok, "{grpc}");
+            let unsaid = Verdict::MaybeProcessed(Code::Unknown);
+            assert_eq!(head(200, Some(grpc), ""), unsaid, "{grpc}: it has ended without a status");
+        }
+        for other in [None, Some("text/html"), Some("application/json"), Some("application/grp")] {
+            let expected = Verdict::MaybeProcessed(Code::Unknown);
+            assert_eq!(head(200, other, "<html>"), expected, "{other:?}");
+        }
     }
 
     #[test]
     fn a_proxy_answering_503_is_unavailable() {
-        let head = http::Response::builder().status(503).body(()).unwrap();
-        assert_eq!(Verdict::of_head(&head), Verdict::MaybeProcessed(Code::Unavailable));
+        let expected = Verdict::MaybeProcessed(Code::Unavailable);
+        assert_eq!(head(503, Some("text/html"), "<html>"), expected);
     }
 
+    // catalogue: S-A10
     #[test]
-    fn the_timer_of_a_tonic_server_is_its_deadline() {
-        let head = Status::cancelled("Timeout expired").into_http::<tonic::body::Body>();
-        let expected = Verdict::MaybeProcessed(Code::DeadlineExceeded);
-        assert_eq!(Verdict::of_head(&head), expected);
-        let other = Status::cancelled("by the user").into_http::<tonic::body::Body>();
-        assert_eq!(Verdict::of_head(&other), Verdict::MaybeProcessed(Code::Cancelled));
+    fn a_servers_own_cancelled_stays_whatever_its_words() {
+        for words in ["Timeout expired", "by the user"] {
+            let head = Status::cancelled(words).into_http::<tonic::body::Body>();
+            assert_eq!(Verdict::of_head(&head), Verdict::MaybeProcessed(Code::Cancelled));
+        }
     }
 }

@@ -231,7 +231,6 @@ async fn a_failure_of_any_form_is_a_failure() {
         Reply::HeadersThenStatus(lost()),
         Reply::MessageThenStatus(encode(&9_u32), lost()),
         Reply::Reset(h2::Reason::INTERNAL_ERROR),
-        Reply::Status(Status::cancelled("Timeout expired")),
         Reply::Status(Status::resource_exhausted("full")),
     ] {
         let client = caching().layer(ScriptedServer::new([ok(7), reply.clone()]));

@@ -103,7 +103,7 @@ impl Watch {
         } else if head.status() != StatusCode::OK {
             let code = status::code_of_http(head.status());
             self.end(code, || Ending::Verdict(Verdict::of_head(head)));
-        } else if head.body().is_end_stream() {
+        } else if head.body().is_end_stream() || !status::is_grpc(head.headers()) {
             self.end_unsaid();
         }
     }

@@ -8,6 +8,7 @@ use crate::{
 };
 use cinchona_core::{BoxError, Deadline, Inbound, Replay, Tried, Verdict, code, status};
 use http::{HeaderName, Request, Response};
+use http_body::Body as HttpBody;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
@@ -97,7 +98,7 @@ impl Call {
 
     /// What an attempt came to. Where the request's own body has failed, that is why, and not what
     /// HTTP/2 made of it.
-    pub(crate) fn verdict<B>(&self, outcome: &mut Outcome<B>) -> Verdict {
+    pub(crate) fn verdict<B: HttpBody>(&self, outcome: &mut Outcome<B>) -> Verdict {
         match self.replay.failure() {
             Some(own) if outcome.is_err() => {
                 let local = Verdict::Local(own.code());
@@ -109,7 +110,11 @@ impl Call {
     }
 
     /// What to do after an attempt that has just ended.
-    pub(crate) fn judge<B>(&mut self, outcome: &mut Outcome<B>, begun: Begun) -> Decision {
+    pub(crate) fn judge<B: HttpBody>(
+        &mut self,
+        outcome: &mut Outcome<B>,
+        begun: Begun,
+    ) -> Decision {
         let verdict = self.verdict(outcome);
         if verdict == Verdict::Ok && self.is_plain() {
             return Decision::Stop(Stop::Succeeded);
@@ -136,7 +141,7 @@ impl Call {
     }
 
     /// Whether a hedge would have been begun beside an attempt that `took` this long.
-    pub(crate) fn would_hedge<B>(&self, outcome: &Outcome<B>, took: Duration) -> bool {
+    pub(crate) fn would_hedge<B: HttpBody>(&self, outcome: &Outcome<B>, took: Duration) -> bool {
         let Kind::Hedge(hedge) = &self.policy.kind else { return false };
         let failed = hedge.codes.contains(Verdict::of(outcome).code());
         self.progress.safety.allows_repeating() && (failed || hedge.is_due_after(took))

@@ -26,6 +26,7 @@ pub(crate) async fn retries<S, B>(
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
+    B: http_body::Body,
 {
     let of = match &call.policy.kind {
         Kind::Retry(retry) => retry.max_attempts(),

@@ -77,7 +77,7 @@ where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
-    B: Send + 'static,
+    B: http_body::Body + Send + 'static,
 {
     type Output = Outcome<ResponseBody<B>>;
 

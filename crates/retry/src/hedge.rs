@@ -152,6 +152,7 @@ pub(crate) async fn race<S, B>(
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
+    B: http_body::Body,
 {
     let mut race = Race::begin(call, policy);
     let mut attempts = FuturesUnordered::new();
@@ -295,7 +296,7 @@ impl Race {
         self.next = self.policy.delay().filter(|_| more).map(|delay| now + delay);
     }
 
-    fn ended<B>(&mut self, ended: Attempt, outcome: &mut Outcome<B>) -> Next {
+    fn ended<B: http_body::Body>(&mut self, ended: Attempt, outcome: &mut Outcome<B>) -> Next {
         let now = Instant::now();
         let verdict = self.call.verdict(outcome);
         self.running.retain(|running| *running != ended);

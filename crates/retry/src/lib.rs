@@ -299,7 +299,7 @@ where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
-    B: Send + 'static,
+    B: http_body::Body + Send + 'static,
 {
     type Response = http::Response<ResponseBody<B>>;
     type Error = BoxError;

@@ -69,6 +69,7 @@ impl TowerPolicy {
 
 impl<B, E> tower::retry::Policy<Request<TowerBody>, Response<B>, E> for TowerPolicy
 where
+    B: http_body::Body,
     E: Error + 'static,
 {
     type Future = Sleep;

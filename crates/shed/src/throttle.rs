@@ -132,6 +132,7 @@ impl<S, B, ResBody> Service<Request<B>> for Throttle<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
+    ResBody: http_body::Body,
 {
     type Response = Response<ResBody>;
     type Error = BoxError;
@@ -217,6 +218,7 @@ impl<F, B, E> Future for ThrottleFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
+    B: http_body::Body,
 {
     type Output = Result<Response<B>, BoxError>;
 

@@ -50,10 +50,14 @@ pub enum Answer {
     HeadersThenStatus(Status),
     /// Headers, the message, then trailers with this status.
     MessageThenStatus(Bytes, Status),
+    /// Headers, the message, then nothing ever.
+    MessageThenHang(Bytes),
     /// No answer ever.
     Hang,
     /// A trailers-only response with exactly these headers besides `content-type`.
     Raw(HeaderMap),
+    /// An HTTP response that is not gRPC's, as a proxy gives it: status, content type, body.
+    Http(http::StatusCode, &'static str, Bytes),
     /// The stream reset with this reason, before any headers when served over a network.
     ///
     /// Without one the response has headers and its body fails with the `h2::Error`.
@@ -241,10 +245,12 @@ impl InFlight {
                 self.stream(Some(message), End::status(status))
             }
             Answer::HeadersThenStatus(status) => self.stream(None, End::status(status)),
+            Answer::MessageThenHang(message) => self.stream(Some(message), End::Never),
             Answer::HeadersThenHang => self.stream(None, End::Never),
             Answer::Reset(reason) => self.stream(None, End::Reset(reason)),
             Answer::Status(status) => self.trailers_only(trailers(status)),
             Answer::Raw(headers) => self.trailers_only(headers),
+            Answer::Http(status, content_type, page) => self.http(status, content_type, page),
             Answer::Hang | Answer::After(..) => future::pending().await,
         }
     }
@@ -252,6 +258,19 @@ impl InFlight {
     fn stream(self, message: Option<Bytes>, end: End) -> http::Response<Body> {
         let body = AnswerBody { message, end, flight: self };
         response(HeaderMap::new(), Body::new(body))
+    }
+
+    fn http(
+        mut self,
+        status: http::StatusCode,
+        content_type: &'static str,
+        page: Bytes,
+    ) -> http::Response<Body> {
+        self.completed = true;
+        let mut response = http::Response::new(Body::new(http_body_util::Full::new(page)));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
     }
 
     fn trailers_only(mut self, headers: HeaderMap) -> http::Response<Body> {

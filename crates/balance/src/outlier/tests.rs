@@ -158,8 +158,12 @@ async fn each_ejection_is_longer_and_is_forgotten_step_by_step() {
 #[test]
 fn failures_in_a_row_are_counted_until_one_succeeds() {
     let tally = Tally::default();
-    assert_eq!([tally.count(false), tally.count(false)], [1, 2]);
-    assert_eq!([tally.count(true), tally.count(false)], [0, 1]);
+    let (good, bad) = (Evidence::Good(Code::Ok), Evidence::Bad(Code::Unavailable));
+    assert_eq!([tally.count(bad), tally.count(bad)], [1, 2]);
+    assert_eq!([tally.count(Evidence::Nothing(None)), tally.count(bad)], [0, 3]);
+    assert_eq!([tally.count(good), tally.count(bad)], [0, 1]);
+    assert_eq!([tally.count(Evidence::Good(Code::NotFound)), tally.count(bad)], [0, 1]);
+    assert_eq!(tally.read(), (1, 6), "to A50, whatever is not OK is a failure");
 }
 
 #[test]
@@ -232,8 +236,9 @@ async fn every_outlier_is_counted_by_its_method_and_by_why_it_was_not_ejected() 
 #[test]
 fn what_was_swept_is_still_in_the_counters() {
     let tally = Tally::default();
-    for succeeded in [true, false, true] {
-        tally.count(succeeded);
+    let (good, bad) = (Evidence::Good(Code::Ok), Evidence::Bad(Code::Unavailable));
+    for evidence in [good, bad, good] {
+        tally.count(evidence);
     }
     assert_eq!((tally.take(0).total, tally.take(0).total), (3, 0));
     assert_eq!(tally.read(), (2, 1));

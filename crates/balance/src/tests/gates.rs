@@ -1,7 +1,7 @@
 //! Gates of endpoints.
 
 use super::*;
-use cinchona_core::{Gate, Ticket, Unsent, Verdict, error};
+use cinchona_core::{Evidence, Gate, Ticket, Unsent, Verdict, error};
 use std::sync::{
     Mutex,
     atomic::{AtomicI64, Ordering},
@@ -12,7 +12,7 @@ use std::sync::{
 struct Doors {
     shut: Mutex<Vec<String>>,
     inside: AtomicI64,
-    left: Mutex<Vec<Option<Verdict>>>,
+    left: Mutex<Vec<Evidence>>,
 }
 
 #[derive(Debug)]
@@ -32,10 +32,10 @@ impl Gate for Door {
         Ok(Ticket(1, 2))
     }
 
-    fn leave(&self, ticket: Ticket, verdict: Option<Verdict>, _: Duration, _: Instant) {
+    fn leave(&self, ticket: Ticket, evidence: Evidence, _: Duration, _: Instant) {
         assert_eq!(ticket, Ticket(1, 2));
         self.0.inside.fetch_sub(1, Ordering::Relaxed);
-        self.0.left.lock().unwrap().push(verdict);
+        self.0.left.lock().unwrap().push(evidence);
     }
 }
 
@@ -59,19 +59,19 @@ async fn calls_go_where_they_are_let_through() {
         let attempts = world.attempts();
         assert_eq!((attempts[0], attempts[1] + attempts[2]), (0, 60), "{picker:?}");
         assert_eq!(doors.inside.load(Ordering::Relaxed), 0, "whoever entered has left");
-        assert_eq!(*doors.left.lock().unwrap(), [Some(Verdict::Ok); 60]);
+        assert_eq!(*doors.left.lock().unwrap(), [Evidence::Good(Code::Ok); 60]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gate_does_not_hear_of_answers_that_say_when_to_come_again() {
+async fn to_a_gate_an_answer_that_says_when_to_come_again_is_no_failure() {
     let mut shed = Status::unavailable("too much to do");
     let failed = Answer::Status(shed.clone());
     shed.metadata_mut().insert("grpc-retry-pushback-ms", "0".parse().unwrap());
     for (answer, heard) in [
-        (Answer::Status(shed.clone()), None),
-        (Answer::HeadersThenStatus(shed), None),
-        (failed, Some(Verdict::MaybeProcessed(Code::Unavailable))),
+        (Answer::Status(shed.clone()), Evidence::Nothing(Some(Code::Unavailable))),
+        (Answer::HeadersThenStatus(shed), Evidence::Nothing(Some(Code::Unavailable))),
+        (failed, Evidence::Bad(Code::Unavailable)),
     ] {
         let (world, doors) = (World::new([answer]), Arc::new(Doors::default()));
         let balance = world.balance(gated(&doors));
@@ -98,7 +98,8 @@ async fn where_all_are_shut_a_call_fails_at_once_and_says_which_opens_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_given_up_leaves_and_one_whose_time_was_over_has_failed() {
-    for (timeout_header, verdict) in [(None, None), (Some("1S"), Some(Verdict::Deadline))] {
+    let (given_up, late) = (Evidence::Nothing(None), Evidence::Bad(Code::DeadlineExceeded));
+    for (timeout_header, evidence) in [(None, given_up), (Some("1S"), late)] {
         let (world, doors) = (World::new([Answer::Hang]), Arc::new(Doors::default()));
         let balance = world.balance(gated(&doors));
         sleep(SECOND).await;
@@ -108,9 +109,9 @@ async fn a_call_that_is_given_up_leaves_and_one_whose_time_was_over_has_failed()
         }
         let outcome = timeout(SECOND, balance.clone().oneshot(request)).await;
         // Either this timer ends it, or that of tonic's channel.
-        assert!(outcome.is_err() || verdict.is_some(), "{outcome:?}");
+        assert!(outcome.is_err() || evidence == late, "{outcome:?}");
         assert_eq!(doors.inside.load(Ordering::Relaxed), 0);
-        assert_eq!(*doors.left.lock().unwrap(), [verdict]);
+        assert_eq!(*doors.left.lock().unwrap(), [evidence]);
     }
 }
 
@@ -129,7 +130,7 @@ async fn where_all_are_at_capacity_the_call_fails_with_resource_exhausted_and_th
             Err(Unsent::exhausted(format!("{} 64/64", self.0)))
         }
 
-        fn leave(&self, _: Ticket, _: Option<Verdict>, _: Duration, _: Instant) {}
+        fn leave(&self, _: Ticket, _: Evidence, _: Duration, _: Instant) {}
     }
 
     let world = World::of(2);

@@ -125,7 +125,7 @@ async fn answer(server: Arc<Mutex<Server>>) -> Result<Response<Body>, BoxError> 
     match admitted {
         Some(answered_at) => {
             sleep_until(answered_at).await;
-            Ok(Response::new(Body::empty()))
+            Ok(Status::ok("").into_http())
         }
         None => Ok(Status::unavailable("down, or overloaded").into_http()),
     }

@@ -37,7 +37,10 @@ impl Service<http::Request<Body>> for Prompt {
         black_box(&request);
         let trailers = std::mem::take(&mut self.0);
         let message = Some(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
-        ready(Ok(http::Response::new(Answer { message, trailers: Some(trailers) })))
+        let mut response = http::Response::new(Answer { message, trailers: Some(trailers) });
+        let grpc = http::HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert("content-type", grpc);
+        ready(Ok(response))
     }
 }
 

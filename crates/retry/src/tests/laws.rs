@@ -42,7 +42,7 @@ async fn the_ready_service_makes_the_first_attempt_and_is_readied_for_the_next()
     assert_pending!(task::spawn(handle.next_request()).poll());
     handle.allow(1);
     assert_pending!(call.poll());
-    handle.next_request().await.unwrap().1.send_response(Response::new(Body::empty()));
+    handle.next_request().await.unwrap().1.send_response(Status::ok("").into_http());
     assert_ready_ok!(call.poll());
 }
 

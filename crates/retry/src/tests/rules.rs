@@ -104,7 +104,7 @@ async fn what_was_provably_not_processed_is_repeated_for_any_method() {
         let up = connected.swap(true, Ordering::Relaxed);
         let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         std::future::ready(if up {
-            Ok(Response::new(Body::empty()))
+            Ok(Status::ok("").into_http::<Body>())
         } else {
             Err(tonic::ConnectError(refused().into()))
         })

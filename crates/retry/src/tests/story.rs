@@ -13,7 +13,7 @@ async fn balance(request: Request) -> Result<Response, Infallible> {
     tried.add(NonZeroU64::new(n).unwrap(), &name.into(), None);
     tokio::time::sleep(SECOND).await;
     let down = Status::unavailable("draining").into_http();
-    Ok(if n == 1 { down } else { Response::new(Body::empty()) })
+    Ok(if n == 1 { down } else { Status::ok("").into_http() })
 }
 
 #[tokio::test(start_paused = true)]

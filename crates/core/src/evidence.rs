@@ -1,0 +1,196 @@
+//! What the outcome of an attempt says about the server that it was sent to.
+
+use crate::{Deadline, Stage, Verdict, deadline, status};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+use std::{error::Error, time::Duration};
+use tokio::time::Instant;
+use tonic::Code;
+
+/// What the outcome of an attempt says about the server: whoever judges servers (pickers, outlier
+/// detection, breakers) reads this, and nothing else.
+///
+/// # Rule
+///
+/// | outcome | evidence |
+/// |---|---|
+/// | success; a code by which the application refuses the request (`NOT_FOUND`, `ABORTED`, …) | good |
+/// | `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` | bad |
+/// | those with a pushback (`grpc-retry-pushback-ms`); `RESOURCE_EXHAUSTED`: a server that sheds is there | none |
+/// | no connection, a lost connection, a stream reset or refused by the server | bad |
+/// | an answer that is not gRPC's: HTTP 200 of another content type, HTTP 404, 5xx | bad |
+/// | HTTP 400, 401, 403, 413, 429 and other 4xx without `grpc-status`: about the request | none |
+/// | a body that ends without trailers, in the middle of a message, or is no gRPC message | bad |
+/// | a deadline that left the server the time that it usually takes, or the limit of an attempt | bad |
+/// | any other deadline; a caller that gives up; `CANCELLED` | none |
+/// | a failure of this client ([`Verdict::Local`]); a request that never left it | none |
+///
+/// The two algorithms of gRFC A50 have a rule of their own: whatever is not OK is a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The server has answered.
+    Good(Code),
+    /// The server has failed.
+    Bad(Code),
+    /// Nothing, and the code where the server has said one.
+    Nothing(Option<Code>),
+}
+
+/// The time that an attempt is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    limit: Option<Duration>,
+    is_of_attempt: bool,
+}
+
+/// How an attempt spent its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// What it was given.
+    pub allowed: Allowed,
+    /// How long it took.
+    pub took: Duration,
+    /// How long the server usually takes, if that is known.
+    pub usual: Option<Duration>,
+}
+
+/// Less than this is not held against a server of which nothing is known.
+const LEAST: Duration = Duration::from_millis(100);
+
+// === impl Evidence ===
+
+impl Evidence {
+    /// What a response head says; nothing yet where its trailers are to come. The time is asked for
+    /// where it matters.
+    pub fn of_head<B: Body>(response: &Response<B>, spent: impl FnOnce() -> Spent) -> Option<Self> {
+        let headers = response.headers();
+        if status::code(headers).is_some() {
+            return Some(Self::of_trailers(headers, spent));
+        }
+        match Verdict::of_head(response) {
+            Verdict::Ok => None,
+            verdict => Some(Self::of_http(response.status(), verdict.code())),
+        }
+    }
+
+    /// What trailers say, or the headers of a trailers-only response.
+    pub fn of_trailers(trailers: &HeaderMap, spent: impl FnOnce() -> Spent) -> Self {
+        let verdict = Verdict::of_trailers(trailers);
+        if verdict == Verdict::Ok {
+            return Self::Good(Code::Ok);
+        }
+        let evidence = match verdict {
+            // By these words a tonic server's timer ends a call.
+            Verdict::MaybeProcessed(Code::Cancelled) if status::says_timeout_expired(trailers) => {
+                let spent = spent();
+                match spent.is_over() {
+                    true => Self::of_deadline(Some(Code::Cancelled), spent),
+                    false => Self::Nothing(Some(Code::Cancelled)),
+                }
+            }
+            verdict => Self::of_verdict(verdict, spent),
+        };
+        match evidence {
+            Self::Bad(code) if status::pushback(trailers).is_some() => Self::Nothing(Some(code)),
+            evidence => evidence,
+        }
+    }
+
+    /// What an error says, from its `source()` chain.
+    pub fn of_error(error: &(dyn Error + 'static), spent: impl FnOnce() -> Spent) -> Self {
+        Self::of_verdict(Verdict::of_error(error), spent)
+    }
+
+    /// What it says that a body has ended without trailers, or made no sense.
+    pub const fn of_broken() -> Self {
+        Self::Bad(Code::Unknown)
+    }
+
+    /// What it says that the attempt was dropped.
+    pub fn of_dropped(spent: Spent) -> Self {
+        if spent.is_over() { Self::of_deadline(None, spent) } else { Self::Nothing(None) }
+    }
+
+    /// What a verdict says where nothing more is known.
+    pub fn of_verdict(verdict: Verdict, spent: impl FnOnce() -> Spent) -> Self {
+        match verdict {
+            Verdict::Ok => Self::Good(Code::Ok),
+            Verdict::Refused(Code::DataLoss) => Self::Bad(Code::DataLoss),
+            Verdict::Refused(code) | Verdict::MaybeProcessed(code @ Code::Aborted) => {
+                Self::Good(code)
+            }
+            Verdict::MaybeProcessed(code @ (Code::Cancelled | Code::ResourceExhausted)) => {
+                Self::Nothing(Some(code))
+            }
+            Verdict::MaybeProcessed(code @ Code::DeadlineExceeded) => {
+                Self::of_deadline(Some(code), spent())
+            }
+            Verdict::Deadline => Self::of_deadline(None, spent()),
+            Verdict::Local(_) | Verdict::NotProcessed(Stage::Unsent) => Self::Nothing(None),
+            Verdict::NotProcessed(Stage::Unconnected | Stage::Unseen) => {
+                Self::Bad(Code::Unavailable)
+            }
+            Verdict::MaybeProcessed(code) => Self::Bad(code),
+        }
+    }
+
+    /// An answer without a gRPC status: from whoever stands there in place of a gRPC server, unless
+    /// it is about the request.
+    fn of_http(http: StatusCode, code: Code) -> Self {
+        let is_about_request = http.is_client_error() && http != StatusCode::NOT_FOUND;
+        if is_about_request { Self::Nothing(Some(code)) } else { Self::Bad(code) }
+    }
+
+    fn of_deadline(said: Option<Code>, spent: Spent) -> Self {
+        if spent.was_enough() { Self::Bad(Code::DeadlineExceeded) } else { Self::Nothing(said) }
+    }
+
+    /// The code, where there is one.
+    pub const fn code(self) -> Option<Code> {
+        match self {
+            Self::Good(code) | Self::Bad(code) => Some(code),
+            Self::Nothing(code) => code,
+        }
+    }
+}
+
+// === impl Allowed ===
+
+impl Allowed {
+    /// What `request` is given if it is sent `now`: its `grpc-timeout`, which is that of the attempt
+    /// where the deadline of the call is later.
+    pub fn of<B>(request: &Request<B>, now: Instant) -> Self {
+        let call = request.extensions().get::<Deadline>().map(|call| call.remaining(now));
+        match deadline::parse_timeout(request.headers()).ok().flatten() {
+            None => Self { limit: call, is_of_attempt: false },
+            Some(limit) => {
+                let is_of_attempt = call.is_some_and(|call| limit + 2 * deadline::SLACK < call);
+                Self { limit: Some(limit), is_of_attempt }
+            }
+        }
+    }
+
+    /// The limit, if there is one.
+    pub const fn limit(self) -> Option<Duration> {
+        self.limit
+    }
+}
+
+// === impl Spent ===
+
+impl Spent {
+    /// Whether all of the time that was given has passed.
+    fn is_over(&self) -> bool {
+        self.allowed.limit.is_some_and(|limit| deadline::is_why(limit, self.took))
+    }
+
+    /// Whether a server that has not answered in this time can be blamed for it.
+    fn was_enough(&self) -> bool {
+        let Some(limit) = self.allowed.limit else { return true };
+        // A server that gives up before that has its own reasons.
+        self.allowed.is_of_attempt || !self.is_over() || limit >= self.usual.unwrap_or(LEAST)
+    }
+}
+
+#[cfg(test)]
+mod tests;

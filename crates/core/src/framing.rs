@@ -1,0 +1,127 @@
+//! gRPC's framing of messages, as far as one can tell sense from nonsense by it.
+
+use std::fmt;
+
+/// Follows the messages in a stream of bytes that may be cut anywhere: each has a flag, 0 or 1, four
+/// bytes of length, and so many bytes ([PROTOCOL-HTTP2]).
+///
+/// *Why:* an answer that is none (a proxy's page, a broken server) is dropped by the client that
+/// tries to read it, and whoever judges servers must not take that for a caller that gave up.
+///
+/// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+#[derive(Clone, Copy, Default)]
+pub struct Framing {
+    /// How much of the message at hand is still to come.
+    rest: u32,
+    /// How much of the next one's prefix was there.
+    prefix: u8,
+    length: u32,
+    is_broken: bool,
+    has_message: bool,
+}
+
+const PREFIX: u8 = 5;
+
+// === impl Framing ===
+
+impl Framing {
+    /// Reads on.
+    pub fn read(&mut self, mut data: &[u8]) {
+        while let (false, Some(first)) = (self.is_broken, data.first()) {
+            if self.rest > 0 {
+                let taken = data.len().min(self.rest as usize);
+                self.rest -= taken as u32;
+                self.has_message |= self.rest == 0;
+                data = &data[taken..];
+                continue;
+            }
+            match self.prefix {
+                0 => self.is_broken = *first > 1,
+                _ => self.length = self.length << 8 | u32::from(*first),
+            }
+            self.prefix += 1;
+            data = &data[1..];
+            if self.prefix == PREFIX {
+                self.rest = self.length;
+                self.has_message |= self.rest == 0;
+                (self.prefix, self.length) = (0, 0);
+            }
+        }
+    }
+
+    /// Whether what was read cannot be gRPC's.
+    pub const fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Whether a whole message was read.
+    pub const fn has_message(&self) -> bool {
+        self.has_message
+    }
+
+    /// Whether what was read ends with a whole message, or is nothing.
+    pub const fn is_whole(&self) -> bool {
+        !self.is_broken && self.rest == 0 && self.prefix == 0
+    }
+}
+
+impl fmt::Debug for Framing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framing")
+            .field("is_broken", &self.is_broken)
+            .field("is_whole", &self.is_whole())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(parts: &[&[u8]]) -> Framing {
+        let mut framing = Framing::default();
+        parts.iter().for_each(|part| framing.read(part));
+        framing
+    }
+
+    #[test]
+    fn a_page_is_broken_with_its_first_byte() {
+        for page in ["<html>", "{\"error\": 1}", "no healthy upstream", "\r\n"] {
+            assert!(read(&[page.as_bytes()]).is_broken(), "{page}");
+        }
+        assert!(read(&[b"\0\0\0\0\x01a", b"<"]).is_broken(), "after a message, too");
+        assert!(!read(&[]).is_broken() && read(&[]).is_whole());
+    }
+
+    #[test]
+    fn a_message_that_is_cut_short_is_not_whole() {
+        for cut in 1..7 {
+            let framing = read(&[&b"\0\0\0\0\x02ab"[..cut]]);
+            assert_eq!((framing.is_whole(), framing.is_broken()), (cut == 7, false), "{cut}");
+            assert_eq!(framing.has_message(), cut == 7, "{cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_whole_wherever_the_bytes_are_cut(
+            messages in prop::collection::vec((0u8..2, prop::collection::vec(any::<u8>(), 0..20)), 0..6),
+            cuts in prop::collection::vec(1usize..9, 1..9),
+        ) {
+            let mut bytes = Vec::new();
+            for (flag, message) in &messages {
+                bytes.push(*flag);
+                bytes.extend_from_slice(&(message.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(message);
+            }
+            let (mut framing, mut rest, mut cuts) = (Framing::default(), &bytes[..], cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (part, after) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                framing.read(part);
+                rest = after;
+            }
+            prop_assert!(framing.is_whole() && !framing.is_broken());
+        }
+    }
+}
