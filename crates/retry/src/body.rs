@@ -1,6 +1,6 @@
 //! The response's body: what its trailers say counts too.
 
-use crate::{Shared, policy::Codes};
+use crate::{Shared, budget::Depositor, policy::Codes, throttle::CallThrottle};
 use bytes::Bytes;
 use cinchona_core::status;
 use http_body::{Body, Frame, SizeHint};
@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll, ready},
 };
+use tokio::time::Instant;
 use tonic::Code;
 
 pin_project! {
@@ -26,6 +27,8 @@ pin_project! {
 /// Who is told how the call ended.
 pub(crate) struct Observer {
     shared: Arc<Shared>,
+    throttle: CallThrottle,
+    depositor: Depositor,
     listed: Codes,
 }
 
@@ -76,8 +79,13 @@ impl<B> fmt::Debug for ResponseBody<B> {
 // === impl Observer ===
 
 impl Observer {
-    pub(crate) const fn new(shared: Arc<Shared>, listed: Codes) -> Self {
-        Self { shared, listed }
+    pub(crate) const fn new(
+        shared: Arc<Shared>,
+        throttle: CallThrottle,
+        depositor: Depositor,
+        listed: Codes,
+    ) -> Self {
+        Self { shared, throttle, depositor, listed }
     }
 
     /// Waits for the trailers, unless the head has already said it all.
@@ -94,9 +102,10 @@ impl Observer {
     /// The attempt that was committed to has ended with `code`.
     pub(crate) fn ended(self, code: Code) {
         if code == Code::Ok {
-            self.shared.succeeded();
+            self.throttle.succeeded();
+            self.shared.budget.deposit(&self.depositor, Instant::now);
         } else if self.listed.contains(code) {
-            self.shared.limits.throttle.failed();
+            self.throttle.failed();
         }
     }
 }

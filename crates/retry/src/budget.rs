@@ -1,57 +1,86 @@
 //! A ceiling on what retries and hedges may add to the load.
 
+mod accounts;
+
+use accounts::{Accounts, UNIT};
 use cinchona_core::{Invalid, Stage, Verdict};
 use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
+use tokio::time::Instant;
 use tonic::Code;
 
-/// How many attempts beyond the first all calls of a client may make together.
+/// How many attempts beyond the first the calls of a client may make.
 ///
-/// Whatever happens, and in whatever order, the attempts that a server may have executed are at
-/// most `(1 + ratio) · calls + burst`. Each call that succeeds earns `ratio`; another attempt
-/// costs, by what it follows:
+/// Whatever happens, and in whatever order, the further attempts that a server may have executed
+/// are at most `ratio · calls + burst + per_second · seconds`. Another attempt costs, by what it
+/// follows:
 ///
-/// | after | costs |
+/// | after | tokens |
 /// |---|---|
 /// | a request that never left the client | 0 |
 /// | a failure that may pass, or as a hedge | 1 |
 /// | a timeout, as the server may still be at it | 2 |
 /// | `RESOURCE_EXHAUSTED` or pushback, as the server says that it is too much | 2 |
 ///
+/// *Where tokens come from:* a pot begins with `burst` tokens, gets `per_second` with time, and holds
+/// at most `burst` (at least 4). While it is not full, each call that succeeds deposits `ratio` for
+/// its own method: it repays what the method has taken from the pot, then it is saved in the method's
+/// account, up to a tenth of what the pot holds (at least 4), and what is more goes into the pot. A
+/// further attempt withdraws from its method's account, then from the pot. When the pot is full, all
+/// accounts are closed.
+///
+/// *What one method may take:* no method is paid from another's account. In a client that calls
+/// several methods, a method that has taken from the pot leaves at least as much in it as it owes: one
+/// that fails for good gets half of the pot, two get two thirds. In a client that calls one, that
+/// method may take it all. Accounts are kept for 1,000 methods; the others share one.
+///
+/// *Why by time:* an outage empties the pot, and a client with one call a minute would need hours to
+/// earn it back. tower's `TpsBudget` and linkerd give 10 tokens a second, here it is 1: each client
+/// of a fleet has them, and all clients retry at the same time when a server is in trouble.
+///
 /// It goes beyond gRFC A6, whose throttle is off unless the service config sets it.
 ///
 /// ```
 /// use cinchona_retry::Budget;
 ///
-/// let budget = Budget::new(0.1, 10)?;
+/// let budget = Budget::new(0.1, 10)?.with_per_second(0.5)?;
 /// assert!(Budget::new(-0.1, 10).is_err());
+/// assert!(budget.with_per_second(f64::NAN).is_err());
 /// # Ok::<_, cinchona_core::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
     ratio: f64,
     burst: u32,
+    per_second: f64,
 }
 
-/// The budget of a client, in thousandths; shared by clones.
+/// The budget of a client, in use; shared by clones. Without one, everything is paid for.
 #[derive(Clone, Debug)]
-pub(crate) struct Purse(Option<Arc<Balance>>);
+pub(crate) struct SharedBudget(Option<Arc<Inner>>);
 
 #[derive(Debug)]
-struct Balance {
-    earning: u64,
-    most: u64,
-    left: AtomicU64,
+struct Inner {
+    /// Whether a success has nothing to write.
+    is_idle: AtomicBool,
+    /// Whether calls of more than one method have been seen.
+    has_several: AtomicBool,
+    /// The method that was seen first.
+    first: OnceLock<Box<str>>,
+    accounts: Mutex<Accounts>,
 }
 
-const UNIT: u64 = 1000;
+/// Whose account a success is deposited to; nobody's, where the pot was full when its response began.
+#[derive(Debug)]
+pub(crate) struct Depositor(Option<Box<str>>);
 
 // === impl Budget ===
 
 impl Budget {
-    /// Allows `ratio` further attempts for each call, and `burst` besides.
+    /// Allows `ratio` further attempts for each call, `burst` besides, and 1 a second
+    /// ([`with_per_second`](Self::with_per_second)).
     ///
     /// # Errors
     /// When `ratio` is not in 0 to 100.
@@ -59,55 +88,123 @@ impl Budget {
         if !(0.0..=100.0).contains(&ratio) {
             return Err(Invalid::new("ratio", ratio, "0 to 100"));
         }
-        Ok(Self { ratio, burst })
+        Ok(Self { ratio, burst, per_second: 1.0 })
+    }
+
+    /// Adds `per_second` tokens with each second, up to `burst`, however few calls there are. With 0
+    /// only successes bring tokens. Default 1.
+    ///
+    /// # Errors
+    /// When `per_second` is not in 0 to 1,000,000.
+    pub fn with_per_second(self, per_second: f64) -> Result<Self, Invalid> {
+        if !(0.0..=1e6).contains(&per_second) {
+            return Err(Invalid::new("per_second", per_second, "0 to 1000000"));
+        }
+        Ok(Self { per_second, ..self })
     }
 }
 
 impl Default for Budget {
-    /// 0.2 further attempts a call, and 100 besides.
+    /// 0.2 further attempts a call, 100 besides, and 1 a second.
     fn default() -> Self {
-        Self { ratio: 0.2, burst: 100 }
+        Self { ratio: 0.2, burst: 100, per_second: 1.0 }
     }
 }
 
-// === impl Purse ===
+// === impl SharedBudget ===
 
-impl Purse {
-    /// A full purse; without a budget, one that is never empty.
-    pub(crate) fn new(budget: Option<Budget>) -> Self {
-        Self(budget.map(|Budget { ratio, burst }| {
-            let most = u64::from(burst) * UNIT;
-            let earning = (ratio * UNIT as f64) as u64;
-            Arc::new(Balance { earning, most, left: AtomicU64::new(most) })
-        }))
+impl SharedBudget {
+    /// One that begins `now`, with a burst to spend.
+    pub(crate) fn new(budget: Option<Budget>, now: Instant) -> Self {
+        Self(budget.map(|budget| Arc::new(Inner::new(budget, now))))
+    }
+
+    /// Notes that a call of `method` is answered.
+    pub(crate) fn depositor(&self, method: &str) -> Depositor {
+        Depositor(
+            self.0.as_deref().and_then(|inner| inner.is_saving(method).then(|| method.into())),
+        )
     }
 
     /// A call has succeeded.
-    pub(crate) fn earn(&self) {
-        let Some(Balance { earning, most, left }) = self.0.as_deref() else { return };
-        // Most of the time it is full, and nobody has to write.
-        let earned = |left: u64| (left < *most).then(|| (left + earning).min(*most));
-        _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
+    pub(crate) fn deposit(&self, Depositor(method): &Depositor, now: impl FnOnce() -> Instant) {
+        if let Some(inner) = self.0.as_deref()
+            && !inner.is_idle.load(Ordering::Relaxed)
+        {
+            inner.update(|accounts| accounts.deposit(method.as_deref(), now()));
+        }
     }
 
-    /// Whether another attempt can be paid for, and pays for it.
-    pub(crate) fn spend(&self, cost: u64) -> bool {
-        self.0.as_deref().is_none_or(|Balance { left, .. }| {
-            let spent = |left: u64| left.checked_sub(cost * UNIT);
-            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok()
-        })
+    /// Whether another attempt of a call of `method` can be paid for, and pays for it.
+    pub(crate) fn withdraw(&self, method: &str, cost: u32, now: Instant) -> bool {
+        let Some(inner) = self.0.as_deref().filter(|_| cost > 0) else { return true };
+        let is_alone = !inner.has_met_several(method);
+        inner.update(|accounts| accounts.withdraw(method, tokens(cost), is_alone, now))
     }
 
-    /// What is in it, and at most; none where it is never empty.
-    pub(crate) fn tokens(&self) -> Option<(f64, f64)> {
-        let Balance { most, left, .. } = self.0.as_deref()?;
-        let whole = |thousandths: u64| thousandths as f64 / UNIT as f64;
-        Some((whole(left.load(Ordering::Relaxed)), whole(*most)))
+    /// The attempt that was paid for is not made.
+    pub(crate) fn refund(&self, method: &str, cost: u32) {
+        if let Some(inner) = self.0.as_deref() {
+            inner.update(|accounts| accounts.refund(method, tokens(cost)));
+        }
+    }
+
+    /// What is in the pot, and at most; none where everything is paid for.
+    pub(crate) fn tokens(&self, now: Instant) -> Option<(f64, f64)> {
+        let whole = |units: i64| units as f64 / UNIT as f64;
+        let (left, most) = self.0.as_deref()?.update(|accounts| accounts.pot(now));
+        Some((whole(left), whole(most)))
     }
 }
 
-/// What another attempt costs after one that ended so.
-pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u64 {
+const fn tokens(whole: u32) -> i64 {
+    whole as i64 * UNIT
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn new(Budget { ratio, burst, per_second }: Budget, now: Instant) -> Self {
+        let accounts = Accounts::new(ratio, burst, per_second, now);
+        Self {
+            is_idle: AtomicBool::new(accounts.is_idle()),
+            has_several: AtomicBool::new(false),
+            first: OnceLock::new(),
+            accounts: Mutex::new(accounts),
+        }
+    }
+
+    /// Whether a success of `method` has something to deposit to.
+    fn is_saving(&self, method: &str) -> bool {
+        self.has_met_several(method);
+        !self.is_idle.load(Ordering::Relaxed)
+    }
+
+    /// Whether methods other than `method` are called, too: so that it is known before the first of
+    /// them fails.
+    fn has_met_several(&self, method: &str) -> bool {
+        if self.has_several.load(Ordering::Relaxed) {
+            return true;
+        }
+        let is_another = &**self.first.get_or_init(|| method.into()) != method;
+        if is_another {
+            self.has_several.store(true, Ordering::Relaxed);
+        }
+        is_another
+    }
+
+    /// Only while the pot is not full does a success come here. Nothing that holds the lock waits.
+    fn update<T>(&self, change: impl FnOnce(&mut Accounts) -> T) -> T {
+        let mut accounts: MutexGuard<'_, Accounts> =
+            self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut accounts);
+        self.is_idle.store(accounts.is_idle(), Ordering::Relaxed);
+        changed
+    }
+}
+
+/// What another attempt costs after one that ended so, in tokens.
+pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u32 {
     match verdict {
         Verdict::NotProcessed(Stage::Unconnected | Stage::Unsent) => 0,
         _ if pushed_back => 2,
@@ -117,46 +214,98 @@ pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u64 {
     }
 }
 
-/// What a hedge costs.
-pub(crate) const HEDGE: u64 = 1;
+/// What a hedge costs, in tokens.
+pub(crate) const HEDGE: u32 = 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::thread;
+    use std::{sync::atomic::AtomicU64, thread, time::Duration};
+
+    const METHODS: [&str; 3] = ["/a.B/Good", "/a.B/Bad", "/a.B/Other"];
+
+    /// What a thread does next.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Succeed(usize),
+        /// A stream succeeds whose response began while the pot was full.
+        SucceedLate,
+        Try(usize, u32),
+        /// A hedge is paid for, and not made.
+        Refund(usize),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let method = || 0..METHODS.len();
+        prop_oneof![
+            4 => method().prop_map(Step::Succeed),
+            1 => Just(Step::SucceedLate),
+            4 => (method(), 0u32..3).prop_map(|(method, cost)| Step::Try(method, cost)),
+            1 => method().prop_map(Step::Refund),
+            1 => (0u64..2_000_000_000).prop_map(Step::Wait),
+        ]
+    }
+
+    fn budget(ratio: f64, burst: u32, per_second: f64) -> Budget {
+        Budget::new(ratio, burst).unwrap().with_per_second(per_second).unwrap()
+    }
+
+    fn in_use(budget: Budget) -> (SharedBudget, Instant) {
+        let now = Instant::now();
+        (SharedBudget::new(Some(budget), now), now)
+    }
+
+    /// The calls that have succeeded, and the tokens that were withdrawn.
+    fn run(budget: &SharedBudget, steps: Vec<Step>, clock: &AtomicU64, began: Instant) -> [u64; 2] {
+        let now = || began + Duration::from_nanos(clock.load(Ordering::SeqCst));
+        let (mut calls, mut spent) = (0, 0);
+        for step in steps {
+            match step {
+                Step::Succeed(method) => {
+                    calls += 1;
+                    budget.deposit(&budget.depositor(METHODS[method]), now);
+                }
+                Step::SucceedLate => {
+                    calls += 1;
+                    budget.deposit(&Depositor(None), now);
+                }
+                Step::Try(method, cost) => {
+                    let is_paid = budget.withdraw(METHODS[method], cost, now());
+                    spent += u64::from(is_paid) * u64::from(cost);
+                }
+                Step::Refund(method) => {
+                    if budget.withdraw(METHODS[method], HEDGE, now()) {
+                        budget.refund(METHODS[method], HEDGE);
+                    }
+                }
+                Step::Wait(nanos) => _ = clock.fetch_add(nanos, Ordering::SeqCst),
+            }
+        }
+        [calls, spent]
+    }
 
     proptest! {
         #[test]
         fn attempts_never_exceed_the_ceiling_whatever_the_interleaving(
-            ratio in 0.0..2.0f64, burst in 0u32..20,
-            threads in proptest::collection::vec(
-                proptest::collection::vec((any::<bool>(), 1u64..3), 0..200), 1..4,
-            ),
+            ratio in prop_oneof![Just(0.0), 0.0..2.0f64],
+            burst in 0u32..20,
+            per_second in prop_oneof![Just(0.0), 0.0..5.0f64],
+            threads in proptest::collection::vec(proptest::collection::vec(step(), 0..200), 1..4),
         ) {
-            let purse = Purse::new(Some(Budget::new(ratio, burst).unwrap()));
-            let counts: Vec<(u64, u64)> = thread::scope(|scope| {
-                let run = |steps: Vec<(bool, u64)>| {
-                    let purse = purse.clone();
-                    scope.spawn(move || {
-                        let (mut calls, mut extra) = (0, 0);
-                        for (succeeds, cost) in steps {
-                            if succeeds {
-                                calls += 1;
-                                purse.earn();
-                            } else if purse.spend(cost) {
-                                extra += 1;
-                            }
-                        }
-                        (calls, extra)
-                    })
-                };
-                let running: Vec<_> = threads.into_iter().map(run).collect();
+            let (shared, began) = in_use(budget(ratio, burst, per_second));
+            let clock = AtomicU64::new(0);
+            let done: Vec<[u64; 2]> = thread::scope(|scope| {
+                let start = |steps| scope.spawn(|| run(&shared, steps, &clock, began));
+                let running: Vec<_> = threads.into_iter().map(start).collect();
                 running.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
-            let calls: u64 = counts.iter().map(|(calls, _)| calls).sum();
-            let extra: u64 = counts.iter().map(|(_, extra)| extra).sum();
-            prop_assert!(extra as f64 <= ratio * calls as f64 + f64::from(burst) + 1e-9);
+            let calls: u64 = done.iter().map(|[calls, _]| calls).sum();
+            let spent: u64 = done.iter().map(|[_, spent]| spent).sum();
+            let seconds = clock.load(Ordering::SeqCst) as f64 / 1e9;
+            let ceiling = ratio * calls as f64 + f64::from(burst) + per_second * seconds;
+            prop_assert!(spent as f64 <= ceiling + 1e-6, "{spent} of {ceiling}");
         }
     }
 
@@ -167,28 +316,71 @@ mod tests {
         assert_eq!(cost(Verdict::MaybeProcessed(Code::Unavailable), false), 1);
         assert_eq!(cost(Verdict::MaybeProcessed(Code::Unavailable), true), 2);
         assert_eq!(cost(Verdict::Deadline, false), 2);
-        let purse = Purse::new(Some(Budget::new(0.5, 2).unwrap()));
-        assert!(purse.spend(2) && !purse.spend(1) && purse.spend(0));
-        purse.earn();
-        assert!(!purse.spend(1));
-        purse.earn();
-        assert!(purse.spend(1));
+        let (shared, now) = in_use(budget(0.5, 2, 0.0));
+        let withdraw = |cost| shared.withdraw("/a.B/C", cost, now);
+        let deposit = || shared.deposit(&shared.depositor("/a.B/C"), || now);
+        assert!(withdraw(2) && !withdraw(1) && withdraw(0));
+        deposit();
+        assert!(!withdraw(1));
+        deposit();
+        assert!(withdraw(1));
     }
 
     #[test]
-    fn a_ratio_out_of_range_is_refused_by_name() {
-        for ratio in [-0.1, f64::NAN, 101.0] {
-            assert_eq!(Budget::new(ratio, 1).unwrap_err().field(), "ratio");
+    fn values_out_of_range_are_refused_by_name() {
+        for bad in [-0.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX] {
+            let refused = Budget::new(bad, 1).unwrap_err();
+            assert_eq!((refused.field(), refused.allowed()), ("ratio", "0 to 100"));
+            let refused = Budget::default().with_per_second(bad).unwrap_err();
+            assert_eq!((refused.field(), refused.allowed()), ("per_second", "0 to 1000000"));
         }
     }
 
     #[test]
-    fn what_is_left_can_be_seen() {
-        let purse = Purse::new(Some(Budget::new(0.5, 2).unwrap()));
-        assert_eq!(purse.tokens(), Some((2.0, 2.0)));
-        assert!(purse.spend(2));
-        purse.earn();
-        assert_eq!(purse.tokens(), Some((0.5, 2.0)));
-        assert_eq!(Purse::new(None).tokens(), None);
+    fn what_is_left_can_be_seen_with_what_time_has_brought() {
+        let (shared, now) = in_use(budget(0.5, 5, 2.0));
+        assert_eq!(shared.tokens(now), Some((5.0, 5.0)));
+        assert!(shared.withdraw("/a.B/C", 2, now) && shared.withdraw("/a.B/C", 2, now));
+        shared.deposit(&shared.depositor("/a.B/C"), || now);
+        assert_eq!(shared.tokens(now), Some((1.5, 5.0)));
+        assert_eq!(shared.tokens(now + Duration::from_secs(1)), Some((3.5, 5.0)));
+        assert_eq!(shared.tokens(now + Duration::from_secs(3600)), Some((5.0, 5.0)));
+        assert_eq!(SharedBudget::new(None, now).tokens(now), None);
+    }
+
+    #[test]
+    fn while_the_pot_is_full_a_success_reads_no_clock_and_takes_no_lock() {
+        let no_clock = || unreachable!("the pot is full");
+        let (shared, now) = in_use(Budget::default());
+        // Nobody else gets it: whoever wants it waits for ever.
+        let locked = shared.0.as_ref().unwrap().accounts.lock().unwrap();
+        for method in METHODS {
+            shared.deposit(&shared.depositor(method), no_clock);
+        }
+        drop(locked);
+        assert!(shared.withdraw(METHODS[0], 1, now));
+        assert!(shared.depositor(METHODS[1]).0.is_some());
+        // Seconds later it is full again, as whoever looks first finds.
+        shared.deposit(&shared.depositor(METHODS[1]), || now + Duration::from_secs(2));
+        shared.deposit(&shared.depositor(METHODS[1]), no_clock);
+    }
+
+    #[test]
+    fn where_a_success_brings_nothing_it_writes_nothing() {
+        let (shared, now) = in_use(budget(0.0, 3, 0.0));
+        assert!(shared.withdraw(METHODS[0], 2, now));
+        shared.deposit(&shared.depositor(METHODS[0]), || unreachable!("there is no ratio"));
+    }
+
+    #[test]
+    fn a_method_takes_all_where_it_is_alone_and_half_where_it_is_not() {
+        for (others, taken) in [(&METHODS[..0], 10), (&METHODS[1..], 5)] {
+            let (shared, now) = in_use(budget(0.2, 10, 0.0));
+            for other in others {
+                shared.deposit(&shared.depositor(other), || now);
+            }
+            let paid = (0..50).filter(|_| shared.withdraw(METHODS[0], 1, now)).count();
+            assert_eq!(paid, taken, "besides {others:?}");
+        }
     }
 }

@@ -4,7 +4,8 @@ use crate::{
     Shared,
     body::{Observer, ResponseBody},
     ledger::{Attempt, AttemptKind, Ledger},
-    policy::{Decision, Ended, Kind, Policy, Progress, Stop},
+    policy::{Decision, Ended, Kind, Limits, Policy, Progress, Stop},
+    throttle::CallThrottle,
 };
 use cinchona_core::{BoxError, Deadline, Inbound, Replay, Tried, Verdict, code, status};
 use http::{HeaderName, Request, Response};
@@ -23,6 +24,7 @@ pub(crate) struct Call {
     pub(crate) progress: Progress,
     pub(crate) ledger: Ledger,
     pub(crate) policy: Policy,
+    pub(crate) throttle: CallThrottle,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -69,9 +71,9 @@ impl Call {
             // As a bare channel, but without the detour over a server.
             return Err(failed);
         }
-        let shared = shared.clone();
+        let (throttle, shared) = (shared.throttle.now(), shared.clone());
         let ledger = Ledger::new();
-        Ok((Self { began: now, replay, progress, ledger, policy, shared }, first))
+        Ok((Self { began: now, replay, progress, ledger, policy, throttle, shared }, first))
     }
 
     pub(crate) fn path(&self) -> &str {
@@ -125,7 +127,9 @@ impl Call {
         let ended = Ended { verdict, pushback, can_repeat, now };
         let decision = match &self.policy.kind {
             Kind::Retry(retry) => {
-                let Shared { limits, rng, .. } = &*self.shared;
+                let Shared { budget, rng, .. } = &*self.shared;
+                let (throttle, method) = (&self.throttle, self.replay.uri().path());
+                let limits = Limits { throttle, budget, method };
                 retry.decide(ended, &mut self.progress, limits, &mut rng.draw())
             }
             _ => {
@@ -176,7 +180,9 @@ impl Call {
                 if !self.ledger.attempts().is_empty() {
                     response.extensions_mut().insert(self.ledger);
                 }
-                let observer = Observer::new(self.shared, self.policy.listed());
+                let depositor = self.shared.budget.depositor(self.replay.uri().path());
+                let listed = self.policy.listed();
+                let observer = Observer::new(self.shared, self.throttle, depositor, listed);
                 status::mend(response.headers_mut());
                 let observer = observer.unless_ended(&response);
                 return Ok(response.map(|body| ResponseBody::new(body, observer)));

@@ -3,7 +3,7 @@
 use crate::{
     Spare,
     body::ResponseBody,
-    budget::{Budget, HEDGE, Purse},
+    budget::{Budget, HEDGE, SharedBudget},
     call::{Begun, Call, Outcome},
     clone,
     executor::{elapsed, ready_and_call},
@@ -45,7 +45,7 @@ pub struct HedgePolicy {
 /// The delay follows the latency, and what it costs is capped.
 struct Adaptive {
     latency: Latency,
-    purse: Purse,
+    budget: SharedBudget,
 }
 
 /// An attempt, and its number: what is sent again because it was never seen keeps it.
@@ -84,8 +84,10 @@ impl HedgePolicy {
         if !(extra_load > 0.0 && extra_load <= 1.0) {
             return Err(Invalid::new("extra_load", extra_load, "above 0 and at most 1"));
         }
-        let purse = Purse::new(Some(Budget::new(extra_load, 10)?));
-        let adaptive = Adaptive { latency: Latency::new(1.0 - extra_load), purse };
+        // Never more than the share: so no tokens by time.
+        let budget = Budget::new(extra_load, 10)?.with_per_second(0.0)?;
+        let budget = SharedBudget::new(Some(budget), Instant::now());
+        let adaptive = Adaptive { latency: Latency::new(1.0 - extra_load), budget };
         Ok(Self { adaptive: Some(Arc::new(adaptive)), ..self })
     }
 
@@ -254,17 +256,13 @@ impl Race {
         let now = Instant::now();
         let n = self.call.progress.attempts;
         self.next = None;
-        let limits = &self.call.shared.limits;
-        let adaptive = self.policy.adaptive.as_ref();
         let refused = if n >= self.policy.max_attempts {
             Some(Stop::Exhausted)
         } else if !self.call.replay.can_repeat() {
             Some(Stop::BodyTooLarge)
-        } else if !limits.throttle.allows() {
+        } else if !self.call.throttle.allows() {
             Some(Stop::Throttled)
-        } else if !adaptive.is_none_or(|adaptive| adaptive.purse.spend(HEDGE))
-            || !limits.purse.spend(HEDGE)
-        {
+        } else if !self.is_paid_for(now) {
             Some(Stop::Budget)
         } else {
             None
@@ -277,6 +275,20 @@ impl Race {
         self.schedule(now);
         tracing::debug!(rpc.method = self.call.path(), attempt = n + 1, "hedging");
         self.launch(n, AttemptKind::Hedge)
+    }
+
+    /// Whether both budgets can pay for a hedge, and pays for it.
+    fn is_paid_for(&self, now: Instant) -> bool {
+        let path = self.call.path();
+        let own = self.policy.adaptive.as_ref().map(|adaptive| &adaptive.budget);
+        if own.is_some_and(|own| !own.withdraw(path, HEDGE, now)) {
+            return false;
+        }
+        let is_paid = self.call.shared.budget.withdraw(path, HEDGE, now);
+        if let Some(own) = own.filter(|_| !is_paid) {
+            own.refund(path, HEDGE);
+        }
+        is_paid
     }
 
     /// The attempt of this number, now.
@@ -317,10 +329,9 @@ impl Race {
             }
             None => {}
         }
-        let throttle = &self.call.shared.limits.throttle;
         let non_fatal = self.policy.codes.contains(verdict.code());
         if non_fatal || pushback == Some(Pushback::Stop) {
-            throttle.failed();
+            self.call.throttle.failed();
         }
         if !non_fatal {
             return Next::Finish(Stop::NotRetryable);
@@ -346,7 +357,8 @@ impl Race {
             // Where a hedge has won, the first attempt would have taken even longer.
             adaptive.latency.record(now - self.began);
             if answered {
-                adaptive.purse.earn();
+                let depositor = adaptive.budget.depositor(self.call.path());
+                adaptive.budget.deposit(&depositor, || now);
             }
         }
         for Attempt { begun, .. } in self.running {

@@ -88,10 +88,10 @@ pub use ledger::{Attempt, AttemptKind, Ledger};
 pub use policy::{Policy, RetryPolicy, Stop};
 pub use tower_policy::{TowerBody, TowerPolicy};
 
-use budget::Purse;
+use budget::SharedBudget;
 use call::Call;
 use cinchona_core::{BoxError, Invalid, Live, Methods, Mode, PerMethod, ReplayBuffer, Rng, Switch};
-use policy::{Kind, Limits};
+use policy::Kind;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -129,7 +129,8 @@ struct Shared {
     policies: Live<PerMethod<Policy>>,
     methods: Methods,
     rng: Rng,
-    limits: Limits,
+    throttle: Throttle,
+    budget: SharedBudget,
     buffer: ReplayBuffer,
     switch: Switch,
     retries_of_retries: bool,
@@ -146,10 +147,8 @@ impl RetryLayer {
             policies: Live::new(PerMethod::from(Policy::from(policy))),
             methods,
             rng: Rng::from_os(),
-            limits: Limits {
-                throttle: Throttle::default(),
-                purse: Purse::new(Some(Budget::default())),
-            },
+            throttle: Throttle::default(),
+            budget: SharedBudget::new(Some(Budget::default()), Instant::now()),
             buffer: ReplayBuffer::default(),
             switch: Switch::default(),
             retries_of_retries: false,
@@ -165,7 +164,7 @@ impl RetryLayer {
 
     /// Limits the attempts of all calls together; `None` lifts the limit.
     pub fn with_budget(self, budget: Option<Budget>) -> Self {
-        self.with(|shared| shared.limits.purse = Purse::new(budget))
+        self.with(|shared| shared.budget = SharedBudget::new(budget, Instant::now()))
     }
 
     /// Keeps requests for further attempts in `buffer`. Default 256 KiB a call, 16 MiB in all.
@@ -207,7 +206,7 @@ impl RetryLayer {
     /// # Errors
     /// As [`set_throttle`](Self::set_throttle).
     pub fn with_throttle(self, max_tokens: f64, token_ratio: f64) -> Result<Self, Invalid> {
-        let own = self.with(|shared| shared.limits.throttle = Throttle::default());
+        let own = self.with(|shared| shared.throttle = Throttle::default());
         own.set_throttle(Some((max_tokens, token_ratio))).map(|()| own)
     }
 
@@ -227,34 +226,32 @@ impl RetryLayer {
     /// Sets the retry throttle: with `(max_tokens, token_ratio)`, while failures have taken half of
     /// `max_tokens` or more, one token each, and successes have not given them back, `token_ratio`
     /// each, nothing is retried or hedged; `None` turns it off. The share of tokens that are left
-    /// stays.
+    /// stays; calls that have begun keep the throttle they began with, or none.
     ///
     /// # Errors
     /// When `max_tokens` is not above 0 and at most 1000, or `token_ratio` is below 0.001.
     pub fn set_throttle(&self, throttle: Option<(f64, f64)>) -> Result<(), Invalid> {
         match throttle {
-            Some((max_tokens, token_ratio)) => {
-                self.shared.limits.throttle.set(max_tokens, token_ratio)
-            }
+            Some((max_tokens, token_ratio)) => self.shared.throttle.set(max_tokens, token_ratio),
             None => {
-                self.shared.limits.throttle.unset();
+                self.shared.throttle.unset();
                 Ok(())
             }
         }
     }
 
-    /// How many tokens the throttle has left.
+    /// How many tokens the throttle has left; 0 while it is off.
     pub fn throttle_tokens(&self) -> f64 {
-        self.shared.limits.throttle.tokens()
+        self.shared.throttle.now().tokens()
     }
 
     /// How many it has at most; `None` while it is off.
     pub fn throttle_max_tokens(&self) -> Option<f64> {
-        self.shared.limits.throttle.max_tokens()
+        self.shared.throttle.now().max_tokens()
     }
 
-    /// How many further attempts the budget can pay for now, and how many at most; `None` without
-    /// one.
+    /// How many tokens the pot of the [`Budget`] has now, and how many at most; `None` without a
+    /// budget. What methods have saved in their own accounts comes on top.
     ///
     /// ```
     /// # use cinchona_core::Methods;
@@ -264,7 +261,7 @@ impl RetryLayer {
     /// assert_eq!(layer.with_budget(None).budget_tokens(), None);
     /// ```
     pub fn budget_tokens(&self) -> Option<(f64, f64)> {
-        self.shared.limits.purse.tokens()
+        self.shared.budget.tokens(Instant::now())
     }
 
     fn hedged_without_safety<'a>(&'a self, policies: &'a PerMethod<Policy>) -> Option<&'a str> {
@@ -333,16 +330,6 @@ where
 /// Nothing that holds the lock can panic, or waits.
 fn clone<S: Clone>(spare: &Spare<S>) -> S {
     spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-// === impl Shared ===
-
-impl Shared {
-    /// A call has succeeded: there is more to spend.
-    fn succeeded(&self) {
-        self.limits.throttle.succeeded();
-        self.limits.purse.earn();
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! When to retry: data, and a decision that is told everything it needs.
 
 use crate::{
-    budget::{Purse, cost},
+    budget::{SharedBudget, cost},
     hedge::HedgePolicy,
-    throttle::Throttle,
+    throttle::CallThrottle,
 };
 use cinchona_core::{
     Backoff, Deadline, Invalid, Safety, Stage, Verdict, code,
@@ -79,7 +79,7 @@ pub enum Stop {
     Pushback,
     /// The server fails too often: gRPC's throttle is at half or below.
     Throttled,
-    /// All calls together have used up their [`Budget`](crate::Budget).
+    /// The [`Budget`](crate::Budget) of all calls has no tokens for another attempt of this method.
     Budget,
     /// This call is made to serve one that is itself a retry: whoever began retries, not everybody.
     Chained,
@@ -125,11 +125,12 @@ pub(crate) struct Ended {
     pub(crate) now: Instant,
 }
 
-/// What all calls of a client share.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) throttle: Throttle,
-    pub(crate) purse: Purse,
+/// What holds back the further attempts of a call of `method`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits<'a> {
+    pub(crate) throttle: &'a CallThrottle,
+    pub(crate) budget: &'a SharedBudget,
+    pub(crate) method: &'a str,
 }
 
 /// Unsent requests go round at once; a bound keeps a broken connector from spinning for ever.
@@ -207,7 +208,7 @@ impl RetryPolicy {
         &self,
         ended: Ended,
         call: &mut Progress,
-        limits: &Limits,
+        limits: Limits<'_>,
         rng: &mut impl Rng,
     ) -> Decision {
         let Ended { verdict, pushback, can_repeat, now } = ended;
@@ -238,7 +239,7 @@ impl RetryPolicy {
         if call.deadline.is_some_and(|deadline| deadline <= now + wait) {
             return Decision::Stop(Stop::Deadline);
         }
-        if !limits.purse.spend(cost(verdict, pushback.is_some())) {
+        if !limits.budget.withdraw(limits.method, cost(verdict, pushback.is_some()), now) {
             return Decision::Stop(Stop::Budget);
         }
         Decision::RetryAfter(wait)

@@ -1,6 +1,7 @@
 //! What every test of the layer needs.
 
 mod laws;
+mod limits;
 mod rules;
 mod story;
 mod wire;

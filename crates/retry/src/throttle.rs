@@ -1,20 +1,28 @@
 //! gRPC's retry throttle: while a server fails more than it succeeds, nothing is tried again.
 
-use cinchona_core::Invalid;
+use cinchona_core::{Invalid, Live};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// The token bucket of gRFC A6, in thousandths of a token; shared by clones, and without effect
-/// until it is set.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Throttle(Arc<Bucket>);
+/// The retry throttle of gRFC A6, shared by clones; off until it is set.
+#[derive(Clone, Debug)]
+pub(crate) struct Throttle(Live<CallThrottle>);
 
-#[derive(Debug, Default)]
+/// The throttle as it was when a call began, which holds for the call until its end; without effect
+/// where it was off.
+///
+/// gRFC A6 does not say what becomes of calls in flight when the service config changes: grpc-java's
+/// keep theirs, too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallThrottle(Option<Arc<Bucket>>);
+
+/// A token bucket, in thousandths of a token.
+#[derive(Debug)]
 struct Bucket {
-    max: AtomicU64,
-    ratio: AtomicU64,
+    max: u64,
+    ratio: u64,
     tokens: AtomicU64,
 }
 
@@ -24,7 +32,8 @@ const TOKEN: u64 = 1000;
 
 impl Throttle {
     /// At most `max_tokens`; a failure takes one, a success gives `token_ratio`. The share of
-    /// tokens that are left stays what it is.
+    /// tokens that are left stays what it is; calls that have begun keep the bucket they began with,
+    /// unless nothing changes.
     pub(crate) fn set(&self, max_tokens: f64, token_ratio: f64) -> Result<(), Invalid> {
         let max = (max_tokens * TOKEN as f64) as u64;
         if !(max > 0 && max_tokens <= 1000.0) {
@@ -35,58 +44,80 @@ impl Throttle {
         if ratio == 0 || !token_ratio.is_finite() {
             return Err(Invalid::new("tokenRatio", token_ratio, "at least 0.001, and finite"));
         }
-        let Bucket { max: most, ratio: gain, tokens } = &*self.0;
-        let before = most.swap(max, Ordering::Relaxed);
-        gain.store(ratio, Ordering::Relaxed);
-        let rescaled = |left: u64| Some((left * max).checked_div(before).unwrap_or(max));
-        _ = tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rescaled);
+        let tokens = match &self.now().0 {
+            Some(before) if (before.max, before.ratio) == (max, ratio) => return Ok(()),
+            Some(before) => before.tokens.load(Ordering::Relaxed) * max / before.max,
+            None => max,
+        };
+        let bucket = Bucket { max, ratio, tokens: AtomicU64::new(tokens) };
+        self.0.set(CallThrottle(Some(Arc::new(bucket))));
         Ok(())
     }
 
-    /// Has no effect any more.
+    /// Has no effect on calls that begin from now on.
     pub(crate) fn unset(&self) {
-        self.0.max.store(0, Ordering::Relaxed);
+        self.0.set(CallThrottle(None));
     }
 
+    /// For a call that begins now.
+    pub(crate) fn now(&self) -> CallThrottle {
+        CallThrottle::clone(&self.0.get())
+    }
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self(Live::new(CallThrottle(None)))
+    }
+}
+
+// === impl CallThrottle ===
+
+impl CallThrottle {
+    /// An attempt has failed with a code that is retried, or the server asked for no retry.
     pub(crate) fn failed(&self) {
         self.update(|tokens, _| tokens.saturating_sub(TOKEN));
     }
 
+    /// A call has succeeded.
     pub(crate) fn succeeded(&self) {
-        let ratio = self.0.ratio.load(Ordering::Relaxed);
-        self.update(|tokens, max| (tokens + ratio).min(max));
+        self.update(|tokens, Bucket { max, ratio, .. }| tokens.saturating_add(*ratio).min(*max));
     }
 
     /// Whether anything may be tried again: more than half of the tokens are left.
     pub(crate) fn allows(&self) -> bool {
-        let max = self.0.max.load(Ordering::Relaxed);
-        max == 0 || self.0.tokens.load(Ordering::Relaxed) > max / 2
+        self.0
+            .as_deref()
+            .is_none_or(|Bucket { max, tokens, .. }| tokens.load(Ordering::Relaxed) > max / 2)
     }
 
     /// What is left, in tokens.
     pub(crate) fn tokens(&self) -> f64 {
-        self.0.tokens.load(Ordering::Relaxed) as f64 / TOKEN as f64
+        self.0.as_deref().map_or(0.0, |bucket| whole(bucket.tokens.load(Ordering::Relaxed)))
     }
 
-    /// What it has at most, in tokens; none while it has no effect.
+    /// What there is at most, in tokens; none where it is off.
     pub(crate) fn max_tokens(&self) -> Option<f64> {
-        let max = self.0.max.load(Ordering::Relaxed);
-        (max > 0).then(|| max as f64 / TOKEN as f64)
+        self.0.as_deref().map(|bucket| whole(bucket.max))
     }
 
-    fn update(&self, to: impl Fn(u64, u64) -> u64) {
-        let max = self.0.max.load(Ordering::Relaxed);
-        if max > 0 {
-            let tokens = &self.0.tokens;
-            let to = |tokens| Some(to(tokens, max)).filter(|to| *to != tokens);
-            _ = tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
+    fn update(&self, to: impl Fn(u64, &Bucket) -> u64) {
+        if let Some(bucket) = self.0.as_deref() {
+            // Most of the time it is full, and nobody has to write.
+            let to = |tokens| Some(to(tokens, bucket)).filter(|to| *to != tokens);
+            _ = bucket.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
         }
     }
+}
+
+fn whole(thousandths: u64) -> f64 {
+    thousandths as f64 / TOKEN as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn throttle(max: f64, ratio: f64) -> Throttle {
         let throttle = Throttle::default();
@@ -94,10 +125,90 @@ mod tests {
         throttle
     }
 
+    /// What happens while calls are under way.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Begin,
+        Fail(usize),
+        Succeed(usize),
+        Set(u32, u32),
+        Unset,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => Just(Step::Begin),
+            4 => (0usize..20).prop_map(Step::Fail),
+            3 => (0usize..20).prop_map(Step::Succeed),
+            2 => (1u32..8, 1u32..4).prop_map(|(max, ratio)| Step::Set(max, ratio)),
+            1 => Just(Step::Unset),
+        ]
+    }
+
+    /// A bucket in tokens: at most, a success, left. None where the throttle is off.
+    type Model = Option<[u64; 3]>;
+
+    fn expected([max, _, left]: [u64; 3]) -> (Option<f64>, f64, bool) {
+        (Some(whole(max)), whole(left), left > max / 2)
+    }
+
+    fn seen(call: &CallThrottle) -> (Option<f64>, f64, bool) {
+        (call.max_tokens(), call.tokens(), call.allows())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_replaces_it_a_call_ends_by_the_throttle_it_began_with(
+            steps in proptest::collection::vec(step(), 0..200),
+        ) {
+            let throttle = Throttle::default();
+            // Each bucket there has been; which of them a call has; the one that is set.
+            let (mut buckets, mut calls): (Vec<Model>, Vec<(usize, CallThrottle)>) = (vec![None], vec![]);
+            for step in steps {
+                let last = buckets.len() - 1;
+                match step {
+                    Step::Begin => calls.push((last, throttle.now())),
+                    Step::Fail(n) | Step::Succeed(n) if n < calls.len() => {
+                        let (own, call) = &calls[n];
+                        let is_failure = matches!(step, Step::Fail(_));
+                        if is_failure { call.failed() } else { call.succeeded() }
+                        if let Some([max, ratio, left]) = &mut buckets[*own] {
+                            *left = if is_failure {
+                                left.saturating_sub(TOKEN)
+                            } else {
+                                (*left + *ratio).min(*max)
+                            };
+                        }
+                    }
+                    Step::Fail(_) | Step::Succeed(_) => {}
+                    Step::Set(max, ratio) => {
+                        throttle.set(max.into(), ratio.into()).unwrap();
+                        let [max, ratio] = [max, ratio].map(|whole| u64::from(whole) * TOKEN);
+                        match buckets[last] {
+                            Some([most, gain, _]) if (most, gain) == (max, ratio) => {}
+                            Some([most, _, left]) => buckets.push(Some([max, ratio, left * max / most])),
+                            None => buckets.push(Some([max, ratio, max])),
+                        }
+                    }
+                    Step::Unset => {
+                        throttle.unset();
+                        buckets.push(None);
+                    }
+                }
+                let off = (None, 0.0, true);
+                for (own, call) in &calls {
+                    prop_assert_eq!(seen(call), buckets[*own].map_or(off, expected));
+                }
+                let now = buckets[buckets.len() - 1];
+                prop_assert_eq!(seen(&throttle.now()), now.map_or(off, expected));
+            }
+        }
+    }
+
     // catalogue: CU-throttle-basic, JV-throttle
     #[test]
     fn more_than_half_of_the_tokens_allow_a_retry() {
-        let throttle = throttle(4.0, 1.6);
+        let throttle = throttle(4.0, 1.6).now();
         let mut states = Vec::new();
         for step in "FSFFFFFSSFFSFSF".chars() {
             if step == 'S' {
@@ -131,15 +242,17 @@ mod tests {
     #[test]
     fn new_settings_keep_the_share_of_tokens_that_are_left() {
         let throttle = throttle(4.0, 1.0);
-        throttle.failed();
+        throttle.now().failed();
         throttle.set(10.0, 1.0).unwrap();
-        assert_eq!(throttle.tokens(), 7.5);
+        assert_eq!(throttle.now().tokens(), 7.5);
         throttle.set(10.0, 1.0).unwrap();
-        assert_eq!(throttle.tokens(), 7.5);
-        assert_eq!(throttle.max_tokens(), Some(10.0));
+        assert_eq!(throttle.now().tokens(), 7.5);
+        assert_eq!(throttle.now().max_tokens(), Some(10.0));
         throttle.unset();
-        assert!(throttle.allows());
-        assert_eq!(throttle.max_tokens(), None);
+        assert!(throttle.now().allows());
+        assert_eq!(throttle.now().max_tokens(), None);
+        throttle.set(4.0, 1.0).unwrap();
+        assert_eq!(throttle.now().tokens(), 4.0);
     }
 
     // catalogue: D05, X-integer-token-ratio, X-max-tokens-bounds, CU-config-throttling
@@ -159,11 +272,11 @@ mod tests {
             assert_eq!(refused.field(), field, "{refused}");
         }
         let throttle = throttle(10.0, 0.5466);
-        (0..2).for_each(|_| throttle.failed());
-        throttle.succeeded();
-        assert_eq!(throttle.tokens(), 8.546);
+        (0..2).for_each(|_| throttle.now().failed());
+        throttle.now().succeeded();
+        assert_eq!(throttle.now().tokens(), 8.546);
         throttle.set(10.0, 1.0).unwrap();
-        throttle.succeeded();
-        assert_eq!(throttle.tokens(), 9.546);
+        throttle.now().succeeded();
+        assert_eq!(throttle.now().tokens(), 9.546);
     }
 }

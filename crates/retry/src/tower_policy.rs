@@ -2,7 +2,8 @@
 
 use crate::{
     RetryLayer, Shared,
-    policy::{Decision, Ended, Progress, RetryPolicy},
+    policy::{Decision, Ended, Limits, Progress, RetryPolicy},
+    throttle::CallThrottle,
 };
 use bytes::Bytes;
 use cinchona_core::{Deadline, Methods, Replay, Verdict, status};
@@ -84,7 +85,12 @@ where
             Ok(head) => (Verdict::of_head(head), status::pushback(head.headers())),
             Err(error) => (Verdict::of_error(error), None),
         };
-        let Shared { methods, limits, rng, .. } = &*self.shared;
+        let Shared { methods, budget, rng, .. } = &*self.shared;
+        let method = request.uri().path();
+        if verdict == Verdict::Ok {
+            budget.deposit(&budget.depositor(method), || now);
+        }
+        let limits = Limits { throttle: &CallThrottle::default(), budget, method };
         let progress = self.progress.get_or_insert_with(|| {
             let deadline: Option<&Deadline> = request.extensions().get();
             Progress::new(methods.safety_of(request), deadline.map(|deadline| deadline.0))
