@@ -24,21 +24,21 @@ use tonic::Code;
 /// | a timeout, as the server may still be at it | 2 |
 /// | `RESOURCE_EXHAUSTED` or pushback, as the server says that it is too much | 2 |
 ///
-/// *Where tokens come from:* a pot begins with `burst` tokens, gets `per_second` with time, and holds
-/// at most `burst` (at least 4). While it is not full, each call that succeeds deposits `ratio` for
-/// its own method: it repays what the method has taken from the pot, then it is saved in the method's
-/// account, up to a tenth of what the pot holds (at least 4), and what is more goes into the pot. A
-/// further attempt withdraws from its method's account, then from the pot. When the pot is full, all
-/// accounts are closed.
+/// *Where tokens come from:* a pot begins with `burst` tokens, gets `per_second` with time, and
+/// holds at most `burst` (at least 4). While it is not full, each call that succeeds deposits
+/// `ratio` for its own method: that repays what the method has taken from the pot, then it is saved
+/// in the method's account, up to a tenth of what the pot holds at most (at least 4), and what is
+/// more goes into the pot. A further attempt withdraws from its method's account, then from the
+/// pot. When the pot is full, all accounts are closed.
 ///
 /// *What one method may take:* no method is paid from another's account. In a client that calls
-/// several methods, a method that has taken from the pot leaves at least as much in it as it owes: one
-/// that fails for good gets half of the pot, two get two thirds. In a client that calls one, that
-/// method may take it all. Accounts are kept for 1,000 methods; the others share one.
+/// several methods, a method that has taken from the pot leaves at least as much in it as it owes:
+/// one that fails for good gets half of the pot, two get two thirds. In a client that calls one,
+/// that method may take it all. Accounts are kept for 1,000 methods; the others share one.
 ///
-/// *Why by time:* an outage empties the pot, and a client with one call a minute would need hours to
-/// earn it back. tower's `TpsBudget` and linkerd give 10 tokens a second, here it is 1: each client
-/// of a fleet has them, and all clients retry at the same time when a server is in trouble.
+/// *Why by time:* an outage empties the pot, and a client with one call a minute would need hours
+/// to earn it back. tower's `TpsBudget` and linkerd give 10 tokens a second, here it is 1: each
+/// client of a fleet has them, and all clients retry at the same time when a server is in trouble.
 ///
 /// It goes beyond gRFC A6, whose throttle is off unless the service config sets it.
 ///
@@ -72,7 +72,7 @@ struct Inner {
     accounts: Mutex<Accounts>,
 }
 
-/// Whose account a success is deposited to; nobody's, where the pot was full when its response began.
+/// Whose account a success is deposited to; the pot, where that was full when the response began.
 #[derive(Debug)]
 pub(crate) struct Depositor(Option<Box<str>>);
 
@@ -91,8 +91,8 @@ impl Budget {
         Ok(Self { ratio, burst, per_second: 1.0 })
     }
 
-    /// Adds `per_second` tokens with each second, up to `burst`, however few calls there are. With 0
-    /// only successes bring tokens. Default 1.
+    /// Adds `per_second` tokens with each second, up to `burst`, however few calls there are. With
+    /// 0 only successes bring tokens. Default 1.
     ///
     /// # Errors
     /// When `per_second` is not in 0 to 1,000,000.

@@ -13,8 +13,8 @@ pub(crate) struct Throttle(Live<CallThrottle>);
 /// The throttle as it was when a call began, which holds for the call until its end; without effect
 /// where it was off.
 ///
-/// gRFC A6 does not say what becomes of calls in flight when the service config changes: grpc-java's
-/// keep theirs, too.
+/// gRFC A6 does not say what becomes of calls in flight when the service config changes:
+/// grpc-java's keep theirs, too, C-core's go on with the new one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallThrottle(Option<Arc<Bucket>>);
 
@@ -32,8 +32,8 @@ const TOKEN: u64 = 1000;
 
 impl Throttle {
     /// At most `max_tokens`; a failure takes one, a success gives `token_ratio`. The share of
-    /// tokens that are left stays what it is; calls that have begun keep the bucket they began with,
-    /// unless nothing changes.
+    /// tokens that are left stays what it is, and calls that have begun keep the bucket they began
+    /// with. Where nothing changes it is the same bucket (as in C-core).
     pub(crate) fn set(&self, max_tokens: f64, token_ratio: f64) -> Result<(), Invalid> {
         let max = (max_tokens * TOKEN as f64) as u64;
         if !(max > 0 && max_tokens <= 1000.0) {
@@ -162,8 +162,9 @@ mod tests {
             steps in proptest::collection::vec(step(), 0..200),
         ) {
             let throttle = Throttle::default();
-            // Each bucket there has been; which of them a call has; the one that is set.
-            let (mut buckets, mut calls): (Vec<Model>, Vec<(usize, CallThrottle)>) = (vec![None], vec![]);
+            // Each bucket there has been, the last of which is set; and which of them a call has.
+            let mut buckets: Vec<Model> = vec![None];
+            let mut calls: Vec<(usize, CallThrottle)> = Vec::new();
             for step in steps {
                 let last = buckets.len() - 1;
                 match step {
@@ -186,7 +187,9 @@ mod tests {
                         let [max, ratio] = [max, ratio].map(|whole| u64::from(whole) * TOKEN);
                         match buckets[last] {
                             Some([most, gain, _]) if (most, gain) == (max, ratio) => {}
-                            Some([most, _, left]) => buckets.push(Some([max, ratio, left * max / most])),
+                            Some([most, _, left]) => {
+                                buckets.push(Some([max, ratio, left * max / most]));
+                            }
                             None => buckets.push(Some([max, ratio, max])),
                         }
                     }

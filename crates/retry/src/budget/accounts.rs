@@ -77,8 +77,10 @@ impl Accounts {
         self.credit(method, amount);
     }
 
-    /// Whether `method` can pay for `amount`, and pays for it: from what it has saved, then from the
-    /// pot, in which it leaves as much as it owes unless it `is_alone`.
+    /// Whether `method` can pay for `amount`, and pays for it: from what it has saved, then from
+    /// the pot, in which it leaves as much as it owes unless it `is_alone`.
+    ///
+    /// Switches share a buffer in this way (dynamic thresholds, Choudhury and Hahne 1998).
     pub(super) fn withdraw(
         &mut self,
         method: &str,
@@ -160,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_method_is_paid_from_what_another_has_saved_and_none_takes_more_of_the_pot_than_it_leaves(
+        fn no_method_spends_what_another_saved_or_more_of_the_pot_than_it_leaves(
             ratio in 0.0..2.0f64,
             burst in 0u32..30,
             per_second in prop_oneof![Just(0.0), 0.0..3.0f64],

@@ -3,22 +3,21 @@
 use super::*;
 use http_body_util::BodyExt;
 use std::{
-    future::ready,
+    future::{Ready, ready},
     sync::atomic::{AtomicU32, Ordering},
 };
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tower::service_fn;
+use tower::util::{ServiceFn, service_fn};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+type Now = Ready<Result<Response, BoxError>>;
+
 /// Fails as long as `fails` says so of a path.
-fn server(
-    fails: impl Fn(&str) -> bool + Clone + Send + 'static,
-) -> impl Service<Request, Response = Response, Error = BoxError, Future: Send> + Clone + Send + 'static
-{
+fn server<F: Fn(&str) -> bool + Clone>(fails: F) -> ServiceFn<impl Fn(Request) -> Now + Clone> {
     service_fn(move |request: Request| {
         let status = match fails(request.uri().path()) {
             true => Status::unavailable("simulated"),
@@ -95,7 +94,7 @@ async fn beside_a_bad_method(budget: Budget, pause: Duration) -> [usize; 2] {
 async fn a_bad_method_costs_a_good_one_no_retry() {
     let tight = Budget::new(0.2, 10).unwrap();
     for (budget, pause) in [
-        (Budget::default(), 100),
+        (Budget::default(), 250),
         (Budget::default(), 1000),
         (Budget::default().with_per_second(0.0).unwrap(), 500),
         (tight, 500),
