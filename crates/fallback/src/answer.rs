@@ -1,16 +1,20 @@
 //! An answer that was read to its end, and the marks of one that is not live.
 
-use crate::body::{End, FallbackBody, Frames};
+use crate::{
+    body::{End, FallbackBody, Frames},
+    key::forbids_keeping,
+};
 use bytes::Bytes;
 use cinchona_core::{BoxError, DEGRADED, Verdict, status};
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Response, Version,
     header::{AGE, CONTENT_TYPE},
     response::Parts,
 };
 use http_body::Body;
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,6 +27,21 @@ pub(crate) struct Answer {
     /// With its gRPC frame.
     pub(crate) message: Bytes,
     pub(crate) trailers: HeaderMap,
+    /// How old it was when it came.
+    pub(crate) age: Duration,
+}
+
+/// What an answer does to the one that is kept for the same question.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// It is newer.
+    Replace(Arc<Answer>),
+    /// It is newer, and cannot be kept itself.
+    Outdate,
+    /// It is a refusal: there is no such answer any more, or not for this caller.
+    TakeBack,
+    /// It says nothing of it.
+    Nothing,
 }
 
 /// Where a second answer is from.
@@ -61,17 +80,33 @@ impl Answer {
             headers: HeaderMap::from_iter([(CONTENT_TYPE, grpc)]),
             message,
             trailers: HeaderMap::from_iter([(Status::GRPC_STATUS, ok)]),
+            age: Duration::ZERO,
         }
     }
 
     pub(crate) fn play<B>(&self, source: Source) -> Response<FallbackBody<B>> {
-        let Self { headers, message, trailers } = self.clone();
+        let Self { headers, message, trailers, .. } = self.clone();
         let body = FallbackBody::played([message].into(), End::Trailers(trailers));
         let mut response = Response::new(body);
         *response.version_mut() = Version::HTTP_2;
         *response.headers_mut() = headers;
         source.mark(response.headers_mut());
         response
+    }
+}
+
+// === impl Effect ===
+
+impl Effect {
+    /// Of an answer with this verdict, as far as `headers` say.
+    pub(crate) fn of(verdict: Verdict, headers: &HeaderMap) -> Self {
+        match verdict {
+            // It is less than what was asked for, and may be older.
+            Verdict::Ok if headers.contains_key(DEGRADED) => Self::Nothing,
+            Verdict::Ok => Self::Outdate,
+            Verdict::Refused(_) => Self::TakeBack,
+            _ => Self::Nothing,
+        }
     }
 }
 
@@ -111,7 +146,8 @@ where
 {
     /// Reads `response` up to `most` bytes, unless its head says it all.
     pub(crate) fn of(response: Response<B>, most: usize) -> Result<Self, Response<B>> {
-        if status::code(response.headers()).is_some() || response.status() != StatusCode::OK {
+        let is_over = status::code(response.headers()).is_some();
+        if is_over || Verdict::of_head(&response) != Verdict::Ok {
             return Err(response);
         }
         let (head, body) = response.into_parts();
@@ -163,25 +199,48 @@ impl<B> Read<B> {
         }
     }
 
-    /// The answer, if it is one whole message, and is not itself degraded. Copied, as its bytes
-    /// are a part of a larger buffer of the connection.
-    pub(crate) fn to_answer(&self) -> Option<Answer> {
+    /// What it does to the answer that is kept, where `verdict` is what it means.
+    pub(crate) fn effect(&self, verdict: Option<Verdict>) -> Effect {
+        let is_marked = match &self.end {
+            End::Trailers(trailers) => trailers.contains_key(DEGRADED),
+            _ => false,
+        };
+        match Effect::of(verdict.unwrap_or(Verdict::Ok), &self.head.headers) {
+            Effect::Outdate if is_marked => Effect::Nothing,
+            Effect::Outdate => match self.to_answer() {
+                Some(answer) => Effect::Replace(Arc::new(answer)),
+                None => Effect::Outdate,
+            },
+            effect => effect,
+        }
+    }
+
+    /// The answer, if it is one whole message and may be kept. Copied, as its bytes are a part of a
+    /// larger buffer of the connection.
+    fn to_answer(&self) -> Option<Answer> {
         let End::Trailers(trailers) = &self.end else { return None };
-        if self.head.headers.contains_key(DEGRADED) {
+        let headers = &self.head.headers;
+        if forbids_keeping(headers) {
             return None;
         }
         let mut message = Vec::with_capacity(self.frames.iter().map(Bytes::len).sum());
         self.frames.iter().for_each(|frame| message.extend_from_slice(frame));
-        let [_, a, b, c, d, ref rest @ ..] = message[..] else { return None };
+        let [0 | 1, a, b, c, d, ref rest @ ..] = message[..] else { return None };
         if u32::from_be_bytes([a, b, c, d]) as usize != rest.len() {
             return None;
         }
-        let headers = self.head.headers.clone();
-        Some(Answer { headers, message: message.into(), trailers: trailers.clone() })
+        let (headers, trailers) = (headers.clone(), trailers.clone());
+        Some(Answer { age: age(&headers), headers, message: message.into(), trailers })
     }
 
     /// The response, as if it had not been read.
     pub(crate) fn into_response(self) -> Response<FallbackBody<B>> {
         Response::from_parts(self.head, FallbackBody::played(self.frames, self.end))
     }
+}
+
+/// How old an answer is when it comes, in whole seconds (RFC 9111, 5.1).
+fn age(headers: &HeaderMap) -> Duration {
+    let value = headers.get(AGE).and_then(|value| value.to_str().ok());
+    value.and_then(|seconds| seconds.parse().ok()).map_or(Duration::ZERO, Duration::from_secs)
 }

@@ -1,12 +1,21 @@
 //! The last good answers, bounded by age and bytes.
 
-use crate::{Counters, answer::Answer};
+use crate::{
+    Counters,
+    answer::{Answer, Effect},
+    fences::Fences,
+    key::Key,
+};
 use cinchona_core::Invalid;
 use hashlink::LinkedHashMap;
 use http::HeaderMap;
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
@@ -23,9 +32,12 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// An older answer is never given, and is dropped (`stale-if-error`, [RFC 5861]). 5 minutes
-    /// unless said otherwise; more than 0.
+    /// unless said otherwise; more than 0; `Duration::MAX` for ever. Age counts from when the
+    /// answer had been read, by a clock that nobody sets, and on from the `age` that it came with
+    /// ([RFC 9111]).
     ///
     /// [RFC 5861]: https://www.rfc-editor.org/rfc/rfc5861#section-4
+    /// [RFC 9111]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3
     pub max_age: Duration,
     /// The bytes that all answers may take, with the requests they answer; the least recently used
     /// make room. 16 MiB unless said otherwise; at least 1.
@@ -39,23 +51,31 @@ pub struct Cache {
 pub(crate) struct Store {
     max_age: Duration,
     max_bytes: usize,
+    /// How many calls have begun; those before `seen_from` are forgotten.
+    begun: AtomicU64,
+    seen_from: AtomicU64,
     entries: Mutex<Entries>,
     counters: Counters,
 }
+
+/// The place of a call in the order in which calls begin, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn(u64);
 
 /// From the least to the most recently used.
 #[derive(Default)]
 struct Entries {
     by_key: LinkedHashMap<Key, Kept>,
     bytes: usize,
+    /// For the questions of which nothing is kept.
+    fences: Fences,
 }
-
-/// All that distinguishes a request from others, in full: a hash of it might be that of another.
-pub(crate) type Key = Box<[u8]>;
 
 struct Kept {
     answer: Arc<Answer>,
     at: Instant,
+    /// The first call that may replace it: the one after its own.
+    next: u64,
     bytes: usize,
 }
 
@@ -92,21 +112,77 @@ impl Default for Cache {
 impl Store {
     pub(crate) fn new(cache: Cache, counters: Counters) -> Self {
         let Cache { max_age, max_bytes, .. } = cache;
-        Self { max_age, max_bytes, entries: Mutex::default(), counters }
+        let (begun, seen_from) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { max_age, max_bytes, begun, seen_from, entries: Mutex::default(), counters }
     }
 
-    /// Keeps `answer`, which came `now`, in the place of an earlier one, if there is room for it.
-    pub(crate) fn keep(&self, key: Key, answer: Answer, now: Instant) {
-        let bytes = weight(&key, &answer);
-        let kept = Kept { answer: Arc::new(answer), at: now, bytes };
+    /// A call begins.
+    pub(crate) fn begin(&self) -> Turn {
+        Turn(self.begun.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What the answer to a call does to the one that is kept.
+    pub(crate) fn apply(&self, effect: Effect, key: Key, turn: Turn, now: Instant) {
         let mut entries = self.lock();
-        self.forget(&mut entries, &key);
-        if bytes > self.max_bytes {
-            return;
+        match effect {
+            Effect::Nothing => {}
+            // Calls under way may have been answered before this was taken back, whichever came
+            // first, so none of them is kept.
+            Effect::TakeBack => self.fence(&mut entries, &key, self.begun.load(Ordering::Relaxed)),
+            Effect::Outdate | Effect::Replace(_) if turn.0 < entries.first_to_keep(&key) => {}
+            Effect::Outdate => self.fence(&mut entries, &key, turn.0 + 1),
+            Effect::Replace(answer) => self.replace(&mut entries, key, answer, turn, now),
         }
+    }
+
+    /// The last good answer and its age, unless it is too old.
+    pub(crate) fn find(&self, key: &[u8], now: Instant) -> Option<(Arc<Answer>, Duration)> {
+        let mut entries = self.lock();
+        let kept = entries.by_key.to_back(key)?;
+        let (age, next) = (kept.age(now), kept.next);
+        if age > self.max_age {
+            self.fence(&mut entries, key, next);
+            return None;
+        }
+        Some((Arc::clone(&kept.answer), age))
+    }
+
+    /// Whether a call that passes unseen could take back what is kept, or what is about to be.
+    pub(crate) fn has_something(&self) -> bool {
+        self.seen_from.load(Ordering::Relaxed) != self.begun.load(Ordering::Relaxed)
+    }
+
+    /// A call was answered, nobody knows how: forgets everything, and what is under way.
+    pub(crate) fn forget_all(&self) {
+        let mut entries = self.lock();
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.seen_from.store(begun, Ordering::Relaxed);
+        self.uncount_all(&entries);
+        entries.by_key.clear();
+        entries.bytes = 0;
+        entries.fences.raise_all(begun);
+    }
+
+    /// Keeps `answer`, if there is room for it.
+    fn replace(
+        &self,
+        entries: &mut Entries,
+        key: Key,
+        answer: Arc<Answer>,
+        turn: Turn,
+        now: Instant,
+    ) {
+        let next = turn.0 + 1;
+        let bytes = weight(&key, &answer);
+        let kept = Kept { answer, at: now, next, bytes };
+        if bytes > self.max_bytes || kept.age(now) > self.max_age {
+            return self.fence(entries, &key, next);
+        }
+        self.forget(entries, &key);
         while entries.bytes + bytes > self.max_bytes || self.has_expired(entries.first(), now) {
-            let Some((_, evicted)) = entries.by_key.pop_front() else { break };
-            self.uncount(&mut entries, &evicted);
+            let Some((key, evicted)) = entries.by_key.pop_front() else { break };
+            self.uncount(entries, &evicted);
+            entries.raise_fence(&key, evicted.next);
         }
         entries.bytes += bytes;
         entries.by_key.insert(key, kept);
@@ -114,20 +190,14 @@ impl Store {
         self.counters.cells().kept_bytes.add(bytes);
     }
 
-    /// The last good answer and its age, unless it is too old.
-    pub(crate) fn find(&self, key: &[u8], now: Instant) -> Option<(Arc<Answer>, Duration)> {
-        let mut entries = self.lock();
-        let kept = entries.by_key.to_back(key)?;
-        let age = now.saturating_duration_since(kept.at);
-        if age > self.max_age {
-            self.forget(&mut entries, key);
-            return None;
-        }
-        Some((Arc::clone(&kept.answer), age))
+    /// Forgets the answer, and keeps none of a call before `first`.
+    fn fence(&self, entries: &mut Entries, key: &[u8], first: u64) {
+        self.forget(entries, key);
+        entries.raise_fence(key, first);
     }
 
     fn has_expired(&self, kept: Option<&Kept>, now: Instant) -> bool {
-        kept.is_some_and(|kept| now.saturating_duration_since(kept.at) > self.max_age)
+        kept.is_some_and(|kept| kept.age(now) > self.max_age)
     }
 
     fn forget(&self, entries: &mut Entries, key: &[u8]) {
@@ -142,6 +212,11 @@ impl Store {
         self.counters.cells().kept_bytes.subtract(kept.bytes);
     }
 
+    fn uncount_all(&self, entries: &Entries) {
+        self.counters.cells().kept_entries.subtract(entries.by_key.len());
+        self.counters.cells().kept_bytes.subtract(entries.bytes);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,9 +225,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         // The counters outlive it, and may be those of another store as well.
-        let entries = self.entries.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.counters.cells().kept_entries.subtract(entries.by_key.len());
-        self.counters.cells().kept_bytes.subtract(entries.bytes);
+        self.uncount_all(&self.lock());
     }
 }
 
@@ -173,6 +246,28 @@ impl Entries {
     fn first(&self) -> Option<&Kept> {
         self.by_key.front().map(|(_, kept)| kept)
     }
+
+    /// The first call whose answer may be kept.
+    fn first_to_keep(&self, key: &[u8]) -> u64 {
+        let kept = self.by_key.get(key).map(|kept| kept.next);
+        kept.unwrap_or_else(|| self.fences.of(self.hash(key)))
+    }
+
+    fn raise_fence(&mut self, key: &[u8], first: u64) {
+        self.fences.raise(self.hash(key), first);
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.by_key.hasher().hash_one(key)
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn age(&self, now: Instant) -> Duration {
+        self.answer.age.saturating_add(now.saturating_duration_since(self.at))
+    }
 }
 
 /// The bytes that an entry takes; an empty one is not free, so that the cap bounds their number.
@@ -180,6 +275,6 @@ pub(crate) fn weight(key: &[u8], answer: &Answer) -> usize {
     let headers = |map: &HeaderMap| -> usize {
         map.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER).sum()
     };
-    let Answer { headers: head, message, trailers } = answer;
+    let Answer { headers: head, message, trailers, .. } = answer;
     OVERHEAD + key.len() + message.len() + headers(head) + headers(trailers)
 }

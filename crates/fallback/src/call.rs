@@ -1,14 +1,15 @@
 //! One call that may be given a second answer, and which it is given.
 
 use crate::{
-    answer::{Read, Reading, Source},
+    answer::{Effect, Read, Reading, Source},
     body::FallbackBody,
-    cache::Key,
+    cache::{Store, Turn},
+    key::Key,
     shared::{Alternate, Shared},
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Mode, Replay, Verdict, status};
-use http::{Request, Response, Uri, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, request::Parts};
 use http_body_util::Full;
 use std::{
     future::{Future, poll_fn},
@@ -20,7 +21,16 @@ use tonic::{Code, body::Body};
 use tower::ServiceExt;
 
 pub(crate) type Outcome<B> = Result<Response<FallbackBody<B>>, BoxError>;
-pub(crate) type Asking = Pin<Box<dyn Future<Output = Option<Response<Body>>> + Send>>;
+pub(crate) type Asking = Pin<Box<dyn Future<Output = Asked> + Send>>;
+
+/// What the alternate has said.
+pub(crate) enum Asked {
+    Good(Response<Body>),
+    /// This caller may not have an answer.
+    Denied,
+    /// It has failed, or may just not know.
+    Nothing,
+}
 
 /// Not `Debug`: it holds credentials.
 pub(crate) struct Call {
@@ -28,6 +38,7 @@ pub(crate) struct Call {
     uri: Uri,
     mode: Mode,
     deadline: Option<Deadline>,
+    turn: Option<Turn>,
     key: Option<Key>,
     again: Option<Request<Bytes>>,
 }
@@ -47,29 +58,39 @@ const MOST_REQUEST: usize = 256 << 10;
 // === impl Call ===
 
 impl Call {
-    /// The call, if it may be given a second answer, and its request as good as new.
+    /// The call, if it may be given a second answer, and its request as good as new. Of the
+    /// services that the layer was applied to, it is made to `service`.
     pub(crate) fn begin(
         request: Request<Body>,
         shared: &Arc<Shared>,
+        service: u64,
     ) -> (Option<Self>, Request<Body>) {
         let mode = shared.switch.mode();
-        if mode == Mode::Off || !shared.covers(request.uri().path()) {
+        let store = shared.store.as_deref();
+        let is_seen = mode != Mode::Off || store.is_some_and(Store::has_something);
+        if !is_seen || !shared.covers(request.uri().path()) {
             return (None, request);
         }
         let mut call = Self {
             shared: Arc::clone(shared),
             uri: request.uri().clone(),
             mode,
-            deadline: Deadline::of(&request, Instant::now()).ok().flatten(),
+            deadline: None,
+            turn: None,
             key: None,
             again: None,
         };
-        if shared.store.is_none() && shared.alternate.is_none() {
+        if mode == Mode::Off {
+            return (Some(call), request);
+        }
+        call.deadline = Deadline::of(&request, Instant::now()).ok().flatten();
+        call.turn = store.map(Store::begin);
+        if store.is_none() && shared.alternate.is_none() {
             return (Some(call), request);
         }
         match Replay::whole(request, MOST_REQUEST) {
             Ok((parts, message)) => {
-                call.key = shared.store.as_ref().map(|_| shared.key(&parts, &message));
+                call.key = store.and_then(|_| shared.key(service, &parts, &message));
                 call.again = shared.alternate.as_ref().map(|_| again(&parts, &message));
                 (Some(call), Request::from_parts(parts, Body::new(Full::new(message))))
             }
@@ -84,26 +105,56 @@ impl Call {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
+        if self.mode == Mode::Off {
+            return self.pass(outcome);
+        }
         match outcome.map(|response| Reading::of(response, self.shared.max_answer)) {
             Ok(Ok(reading)) => Next::Read(reading),
             Ok(Err(response)) => {
-                let verdict = Verdict::of_head(&response);
+                let verdict = of_head(&response);
+                self.apply(Effect::of(verdict, response.headers()));
                 self.judge(verdict, Ok(response.map(FallbackBody::passed)))
             }
-            Err(error) => self.judge(Verdict::of_error(&*error), Err(error)),
+            Err(error) => {
+                let verdict = Verdict::of_error(&*error);
+                self.apply(Effect::of(verdict, &HeaderMap::new()));
+                self.judge(verdict, Err(error))
+            }
         }
     }
 
     /// The answer of the service below was read.
     pub(crate) fn read<B>(&mut self, read: Read<B>) -> Next<B> {
-        let Some(verdict) = read.verdict() else { return Next::End(Ok(read.into_response())) };
-        if verdict == Verdict::Ok
-            && let (Some(store), Some(answer)) = (&self.shared.store, read.to_answer())
+        let verdict = read.verdict();
+        if self.key.is_some() {
+            self.apply(read.effect(verdict));
+        }
+        match verdict {
+            Some(verdict) => self.judge(verdict, Ok(read.into_response())),
+            None => Next::End(Ok(read.into_response())),
+        }
+    }
+
+    /// The layer is off. What it keeps may have been taken back, or be older than this answer.
+    fn pass<B>(&self, outcome: Result<Response<B>, BoxError>) -> Next<B> {
+        let effect = match &outcome {
+            Ok(response) => Effect::of(of_head(response), response.headers()),
+            Err(error) => Effect::of(Verdict::of_error(&**error), &HeaderMap::new()),
+        };
+        if let (Effect::Outdate | Effect::TakeBack, Some(store)) = (effect, &self.shared.store) {
+            store.forget_all();
+        }
+        Next::End(outcome.map(|response| response.map(FallbackBody::passed)))
+    }
+
+    /// Does to the answer that is kept what a newer one does.
+    fn apply(&mut self, effect: Effect) {
+        if !matches!(effect, Effect::Nothing)
+            && let (Some(store), Some(turn)) = (&self.shared.store, self.turn)
             && let Some(key) = self.key.take()
         {
-            store.keep(key, answer, Instant::now());
+            store.apply(effect, key, turn, Instant::now());
         }
-        self.judge(verdict, Ok(read.into_response()))
     }
 
     fn judge<B>(&mut self, verdict: Verdict, outcome: Outcome<B>) -> Next<B> {
@@ -141,13 +192,11 @@ impl Call {
     }
 
     /// The alternate has answered, if it has.
-    pub(crate) fn asked<B>(
-        &self,
-        answer: Option<Response<Body>>,
-        code: Code,
-        failed: Outcome<B>,
-    ) -> Outcome<B> {
-        let Some(mut response) = answer else { return self.without_alternate(code, failed) };
+    pub(crate) fn asked<B>(&mut self, asked: Asked, code: Code, failed: Outcome<B>) -> Outcome<B> {
+        if matches!(asked, Asked::Denied) {
+            self.apply(Effect::TakeBack);
+        }
+        let Asked::Good(mut response) = asked else { return self.without_alternate(code, failed) };
         Source::Alternate.mark(response.headers_mut());
         self.gives(Source::Alternate, code);
         Ok(instead_of(failed, response.map(FallbackBody::alternate)))
@@ -203,16 +252,40 @@ fn again(parts: &Parts, message: &Bytes) -> Request<Bytes> {
     Request::from_parts(parts.clone(), message.clone())
 }
 
-/// The answer of the alternate, if it has a good one: what it refuses, it may just not know.
-async fn ask(
-    alternate: Alternate,
-    request: Request<Bytes>,
-    max_answer: usize,
-) -> Option<Response<Body>> {
+/// The answer of the alternate, if it has a good one: what it refuses, it may just not know. But
+/// where it refuses the caller, what is kept is not for this caller either.
+async fn ask(alternate: Alternate, request: Request<Bytes>, max_answer: usize) -> Asked {
     let request = request.map(|message| Body::new(Full::new(message)));
-    let response = alternate.oneshot(request).await.ok()?;
-    let mut reading = Reading::of(response, max_answer).ok()?;
-    let read = poll_fn(|cx| reading.poll(cx)).await?;
-    let good = read.verdict().is_none_or(|verdict| verdict == Verdict::Ok);
-    good.then(|| read.into_response().map(Body::new))
+    let Ok(response) = alternate.oneshot(request).await else { return Asked::Nothing };
+    let mut reading = match Reading::of(response, max_answer) {
+        Ok(reading) => reading,
+        Err(response) => return Asked::without_answer(of_head(&response)),
+    };
+    let Some(read) = poll_fn(|cx| reading.poll(cx)).await else { return Asked::Nothing };
+    match read.verdict() {
+        None | Some(Verdict::Ok) => Asked::Good(read.into_response().map(Body::new)),
+        Some(verdict) => Asked::without_answer(verdict),
+    }
+}
+
+/// The verdict on a head. Without `grpc-status` it is that of a proxy, which may refuse a caller
+/// (401, 403) but knows of no methods: a 404 says that it has no way to the service.
+fn of_head<B>(response: &Response<B>) -> Verdict {
+    let is_lost =
+        response.status() == StatusCode::NOT_FOUND && status::code(response.headers()).is_none();
+    match Verdict::of_head(response) {
+        Verdict::Refused(code) if is_lost => Verdict::MaybeProcessed(code),
+        verdict => verdict,
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    const fn without_answer(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Refused(Code::PermissionDenied | Code::Unauthenticated) => Self::Denied,
+            _ => Self::Nothing,
+        }
+    }
 }

@@ -84,9 +84,9 @@ where
                     None => return Poll::Pending,
                 },
                 (StageProj::Asking { asking, code, failed }, Some(call)) => {
-                    let answer = ready!(asking.as_mut().poll(cx));
+                    let asked = ready!(asking.as_mut().poll(cx));
                     match failed.take() {
-                        Some(failed) => Next::End(call.asked(answer, *code, failed)),
+                        Some(failed) => Next::End(call.asked(asked, *code, failed)),
                         None => return Poll::Pending,
                     }
                 }

@@ -15,19 +15,47 @@
 //!   are, with nothing read or kept of them.
 //! * A call has failed when its [`Verdict`](cinchona_core::Verdict), with that of the trailers, is
 //!   neither ok nor a refusal: `NOT_FOUND` is an answer. `CANCELLED` is passed on, too: nobody
-//!   waits.
+//!   waits. An HTTP answer without `grpc-status` is a proxy's: its 401 and 403 are refusals, all
+//!   else is a failure.
 //! * The second answer is the first there is of: that of the [alternate], if the call's deadline
 //!   has not passed; the last good answer to the same request, from the [cache]; the [default] of
 //!   the method. Where there is none, the failure is passed on as it came.
-//! * The same request is: the same authority, path and message, byte by byte, and the same
-//!   `authorization`, `cookie`, `grpc-encoding`, `grpc-accept-encoding` and whatever else
-//!   [`with_vary`](FallbackLayer::with_vary) names. So no caller is given the answer of another.
+//! * **An answer is only for who may have it.** It is given to requests alone which the server
+//!   could not tell from the one it was made for: byte by byte the same method, scheme, authority,
+//!   path, query and message; the same metadata, each with the same values in the same order; made
+//!   to the same service of those that the layer was applied to, or a clone of it. Metadata
+//!   includes what is not thought of as a credential, such as `baggage` and `x-forwarded-for`.
+//! * Ignored is metadata of the one call: `grpc-timeout`, `grpc-previous-rpc-attempts`,
+//!   `x-request-id`, `user-agent`, the trace context of W3C (`traceparent`, `tracestate`), B3 and
+//!   OpenCensus (`grpc-trace-bin`); for methods without side effects `idempotency-key`; and what
+//!   [`with_ignored`](FallbackLayer::with_ignored) names. What else differs in each call keeps the
+//!   cache from ever being of use.
+//! * **What was taken back is not given.** The answer to a later call takes the place of the kept
+//!   one, even if it cannot be kept itself: because it is too large, came without trailers, or one
+//!   of request and answer says `no-store`, `no-cache` or `must-revalidate` in `cache-control`
+//!   ([RFC 9111], 5.2). A refusal removes the kept answer, and those of the calls under way are
+//!   not kept any more. A failure says nothing of what is kept, nor does an answer that says of
+//!   itself that it is degraded.
+//!
+//!   | answer to the same request | the call | what is kept |
+//!   |---|---|---|
+//!   | `OK` | is answered | is replaced, or removed |
+//!   | `OK`, marked `degraded` | is answered | stays |
+//!   | `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS`, `PERMISSION_DENIED`, `UNAUTHENTICATED`, `FAILED_PRECONDITION`, `OUT_OF_RANGE`, `UNIMPLEMENTED`, `DATA_LOSS`; HTTP 401, 403 | is refused | is removed |
+//!   | `CANCELLED` | is cancelled | stays |
+//!   | `UNKNOWN`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`, `ABORTED`, `INTERNAL`, `UNAVAILABLE`; no answer; other HTTP answers | gets a second answer | stays |
+//!   | of the alternate: `PERMISSION_DENIED`, `UNAUTHENTICATED`; HTTP 401, 403 | gets the default | is removed |
+//!
+//! * Calls are ordered by when they begin: of two answers that of the later call is kept, in
+//!   whichever order they come.
 //! * An answer older than 5 minutes, or another [`Cache::max_age`], is never given
-//!   (`stale-if-error`, [RFC 5861]).
+//!   (`stale-if-error`, [RFC 5861]). Age counts from when it had been read.
+//! * In shadow ([`Switch`]) the cache is filled and emptied as always. Off, nothing is kept; an
+//!   answer that then passes empties the cache, as nobody sees what it takes back.
 //! * A second answer says so in its header `degraded`: `alternate`, `cached` with its `age` in
 //!   seconds ([RFC 9111], 5.1), or `default`. Live answers are passed on with the headers they
-//!   have; those that say of themselves that they are degraded are not kept. The failure that a
-//!   second answer stands in for is in its extensions, a `tonic::Status`.
+//!   have. The failure that a second answer stands in for is in its extensions, a
+//!   `tonic::Status`.
 //! * To know how it ends, the answer of such a method is read before it is handed on, up to 64 KiB,
 //!   or another [`Cache::max_answer`]; a larger one is handed on as it comes.
 //! * A service below that fails to get ready fails the next call, which is given a second answer.
@@ -99,8 +127,17 @@
 //! It does not answer from the cache while the service answers, and it does not race a slow service
 //! against a second answer: a call whose own deadline runs out is over, so attempts need a shorter
 //! limit than the call.
-//! It does not see credentials that are added below it, nor know which other metadata tells callers
-//! apart: name that with [`with_vary`](FallbackLayer::with_vary).
+//!
+//! It does not see credentials that a layer below it adds: put that layer above it, or say whom they
+//! are of with [`with_caller`](FallbackLayer::with_caller). A TLS client certificate is of a channel,
+//! and each channel that the layer is applied to has its own answers; so it is applied once, and its
+//! service cloned. The extensions of a request are not compared.
+//!
+//! A refusal takes back the answer to its own request, not those to others of the same caller: one
+//! whose token was revoked is given what it was told before, for as long as [`Cache::max_age`] and
+//! an outage last. Nor is anything taken back by the answer to a request that is not complete at
+//! once or has more than 256 KiB, as such a request is not compared.
+//!
 //! A second answer is not kept, and the cache is in memory: it ends with the process.
 
 mod answer;
@@ -109,7 +146,9 @@ mod cache;
 mod call;
 mod counters;
 mod degraded;
+mod fences;
 mod future;
+mod key;
 mod shared;
 
 pub use body::FallbackBody;
@@ -121,7 +160,8 @@ use answer::Answer;
 use bytes::Bytes;
 use call::Call;
 use cinchona_core::{BoxError, Invalid, Methods, Switch};
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, Request, Response, request::Parts};
+use key::Caller;
 use shared::Shared;
 use std::{
     sync::Arc,
@@ -134,8 +174,9 @@ use tower_service::Service;
 
 /// Applies [`Fallback`] to a client's service.
 ///
-/// The services that it is applied to share cache, counters and switch; without cache, alternate or
-/// default there are no second answers.
+/// The services that it is applied to share counters, switch and the room for answers, but no
+/// answers: apply it once, and clone its service. Without cache, alternate or default there are no
+/// second answers.
 #[derive(Clone, Debug)]
 pub struct FallbackLayer {
     shared: Arc<Shared>,
@@ -145,6 +186,8 @@ pub struct FallbackLayer {
 #[derive(Debug)]
 pub struct Fallback<S> {
     inner: S,
+    /// Which of the services it is that the layer was applied to; the same for its clones.
+    service: u64,
     shared: Arc<Shared>,
     /// Why the service below did not get ready, for the next call.
     unready: Option<BoxError>,
@@ -168,10 +211,42 @@ impl FallbackLayer {
         Ok(self)
     }
 
-    /// Tells the requests of different callers apart by this metadata as well, such as `x-user`:
-    /// the answer to one is not given to another. By `authorization` and `cookie` in any case.
-    pub fn with_vary(mut self, name: HeaderName) -> Self {
-        self.shared().vary.push(name);
+    /// Takes requests for the same that differ only in this metadata, such as an id that each call
+    /// has of its own: else nothing kept is ever found for them. The [rule](crate#rule) names what
+    /// is ignored in any case.
+    ///
+    /// Only what the answer does not depend on, and what tells nobody apart: the answer to one is
+    /// given to the other. Of a method with side effects that is [forced](Self::with_forced),
+    /// ignoring `idempotency-key` lets the answer to one operation stand in for that to another.
+    ///
+    /// # Errors
+    /// When it names callers everywhere (`authorization`, `proxy-authorization`, `cookie`, `host`),
+    /// or says how to read messages (`content-type`, `grpc-encoding`, `grpc-accept-encoding`).
+    pub fn with_ignored(mut self, name: HeaderName) -> Result<Self, Invalid> {
+        self.shared().compared.ignore(name)?;
+        Ok(self)
+    }
+
+    /// Tells callers apart by what `caller` says as well, where their metadata do not say it all:
+    /// by extensions of the request, which a layer below turns into credentials. `None` is for a
+    /// call whose answer is not kept and which is given none that is; the same where it panics.
+    ///
+    /// ```
+    /// use cinchona_core::Methods;
+    /// use cinchona_fallback::FallbackLayer;
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// let layer = FallbackLayer::new(Methods::unknown())
+    ///     .with_caller(|request| Some(request.extensions.get::<Tenant>()?.0.clone()));
+    /// ```
+    #[must_use]
+    pub fn with_caller<K: Into<Vec<u8>>>(
+        mut self,
+        caller: impl Fn(&Parts) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.shared().compared.name_callers(Caller::new(caller));
         self
     }
 
@@ -193,10 +268,13 @@ impl FallbackLayer {
     }
 
     /// Asks another service when a call fails: a channel to another place, or a whole client stack.
-    /// Only its good answers count, not what it refuses.
+    /// Only its good answers count: what it refuses, it may just not know. But where it refuses the
+    /// caller (`PERMISSION_DENIED`, `UNAUTHENTICATED`), this one is given no kept answer either.
     ///
-    /// The request is sent as it came from above, with what is left of its deadline. A request that
+    /// The request is sent as it came from above, credentials and all, with what is left of its
+    /// deadline. A request that
     /// is not complete at once or has more than 256 KiB is not sent to it.
+    #[must_use]
     pub fn with_alternate<A, B>(mut self, alternate: A) -> Self
     where
         A: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -214,7 +292,8 @@ impl FallbackLayer {
 
     /// Gives second answers to `method` of `service` too, or to all its unary methods where
     /// `method` is empty, though they have side effects: they may have happened or not, or have
-    /// happened at the alternate, and the caller is told of an answer.
+    /// happened at the alternate, and the caller is told of an answer. Calls with different
+    /// `idempotency-key`s are not given each other's answers.
     ///
     /// # Errors
     /// When the method was named before, or is not known to be unary.
@@ -225,7 +304,8 @@ impl FallbackLayer {
     }
 
     /// Lets `switch` decide whether second answers are given, only counted, or not looked for. The
-    /// alternate is not asked for a count; the cache is filled.
+    /// alternate is not asked for a count. The [rule](crate#rule) says what becomes of the cache.
+    #[must_use]
     pub fn with_switch(mut self, switch: Switch) -> Self {
         self.shared().switch = switch;
         self
@@ -245,7 +325,8 @@ impl<S> Layer<S> for FallbackLayer {
     type Service = Fallback<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Fallback { inner, shared: Arc::clone(&self.shared), unready: None }
+        let (service, shared) = (self.shared.next_service(), Arc::clone(&self.shared));
+        Fallback { inner, service, shared, unready: None }
     }
 }
 
@@ -253,7 +334,8 @@ impl<S> Layer<S> for FallbackLayer {
 
 impl<S: Clone> Clone for Fallback<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), unready: None }
+        let Self { inner, service, shared, .. } = self;
+        Self { inner: inner.clone(), service: *service, shared: Arc::clone(shared), unready: None }
     }
 }
 
@@ -276,7 +358,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (call, request) = Call::begin(request, &self.shared);
+        let (call, request) = Call::begin(request, &self.shared, self.service);
         match self.unready.take() {
             Some(error) => ResponseFuture::failed(error, call),
             None => ResponseFuture::calling(self.inner.call(request), call),

@@ -3,13 +3,17 @@
 use crate::{
     Cache, Counters,
     answer::Answer,
-    cache::{Key, Store},
+    cache::Store,
     degraded::Degraded,
+    key::{Compared, Key},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use cinchona_core::{BoxError, Invalid, Methods, PerMethod, Safety, Switch};
-use http::{HeaderName, Request, Response, header, request::Parts};
-use std::sync::Arc;
+use http::{Request, Response, request::Parts};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 
@@ -20,7 +24,7 @@ pub(crate) type Alternate = BoxCloneSyncService<Request<Body>, Response<Body>, B
 pub(crate) struct Shared {
     pub(crate) methods: Methods,
     pub(crate) forced: PerMethod<()>,
-    pub(crate) vary: Vec<HeaderName>,
+    pub(crate) compared: Compared,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) max_answer: usize,
     pub(crate) defaults: PerMethod<Answer>,
@@ -28,23 +32,18 @@ pub(crate) struct Shared {
     pub(crate) switch: Switch,
     pub(crate) counters: Counters,
     pub(crate) degraded: Arc<Degraded>,
+    /// How many services it was applied to.
+    services: Arc<AtomicU64>,
 }
 
 // === impl Shared ===
 
 impl Shared {
     pub(crate) fn new(methods: Methods) -> Self {
-        let vary = vec![
-            header::AUTHORIZATION,
-            header::COOKIE,
-            // They decide what the bytes of a message mean.
-            HeaderName::from_static("grpc-encoding"),
-            HeaderName::from_static("grpc-accept-encoding"),
-        ];
         Self {
             methods,
             forced: PerMethod::new(),
-            vary,
+            compared: Compared::default(),
             store: None,
             max_answer: Cache::default().max_answer,
             defaults: PerMethod::new(),
@@ -52,6 +51,7 @@ impl Shared {
             switch: Switch::default(),
             counters: Counters::default(),
             degraded: Arc::default(),
+            services: Arc::default(),
         }
     }
 
@@ -81,22 +81,15 @@ impl Shared {
                 || self.forced.get(path).is_some())
     }
 
-    /// Each part with its length, so that no two requests have the same.
-    pub(crate) fn key(&self, parts: &Parts, message: &Bytes) -> Key {
-        let mut key = Vec::with_capacity(64 + parts.uri.path().len() + message.len());
-        let mut put = |part: &[u8]| {
-            key.extend_from_slice(&part.len().to_le_bytes());
-            key.extend_from_slice(part);
-        };
-        put(parts.uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
-        put(parts.uri.path_and_query().map_or("", |path| path.as_str()).as_bytes());
-        for name in &self.vary {
-            let values = parts.headers.get_all(name);
-            put(&values.iter().count().to_le_bytes());
-            values.iter().for_each(|value| put(value.as_bytes()));
-        }
-        put(message);
-        key.into()
+    /// A number for another service that the layer is applied to. It may be another server, or the
+    /// same by other credentials, which the requests do not show: each has its own answers.
+    pub(crate) fn next_service(&self) -> u64 {
+        self.services.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn key(&self, service: u64, parts: &Parts, message: &Bytes) -> Option<Key> {
+        let safety = self.methods.safety(parts.uri.path());
+        self.compared.key(service, safety, parts, message)
     }
 }
 

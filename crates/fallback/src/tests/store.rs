@@ -1,13 +1,18 @@
 //! What is kept, against a model that is plain to see.
 
 use super::*;
-use crate::cache::{Key, Store, weight};
-use crate::shared::framed;
+use crate::{
+    answer::Effect,
+    cache::{Store, weight},
+    key::Key,
+    shared::framed,
+};
 use proptest::prelude::*;
 
 #[tokio::test(start_paused = true)]
 async fn the_least_recently_used_answers_make_room() {
-    let one = weight(&caching().shared.key(&balance().into_parts().0, &encode(&1_u32)), &kept(2));
+    let key = caching().shared.key(0, &balance().into_parts().0, &encode(&1_u32)).unwrap();
+    let one = weight(&key, &kept(2));
     // The heads of a scripted server's answers have the same headers as ours.
     let cache = Cache { max_bytes: 3 * one, max_answer: 100, ..Cache::default() };
     let layer = FallbackLayer::new(methods()).with_cache(cache).unwrap();
@@ -57,7 +62,7 @@ fn step(store: &Store, model: &mut Model, step: Step, now: &mut Instant) {
         Step::Keep { key, bytes } => {
             let (name, answer) = (Key::from([key]), kept(bytes));
             let weight = weight(&name, &answer);
-            store.keep(name, answer, *now);
+            store.apply(Effect::Replace(answer.into()), name, store.begin(), *now);
             model.retain(|entry| entry.0 != key);
             if weight <= MOST {
                 model.push((key, bytes, weight, *now));

@@ -1,0 +1,306 @@
+//! Who is given which answer.
+
+use super::*;
+use cinchona_core::IDEMPOTENCY_KEY;
+use cinchona_testkit::Network;
+use http::{HeaderMap, HeaderValue, header};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use tonic::{Request as Call, client::Grpc, metadata::MetadataValue};
+use tonic_prost::ProstCodec;
+
+fn answering_once() -> ScriptedServer {
+    ScriptedServer::new([ok(7), down()])
+}
+
+fn name(name: &'static str) -> HeaderName {
+    HeaderName::from_static(name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_caller_is_given_the_answer_of_another_whatever_tells_them_apart() {
+    for who in [
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-api-key",
+        "x-user",
+        "x-tenant-id",
+        "x-forwarded-for",
+        "x-forwarded-client-cert",
+        "x-goog-request-params",
+        "x-correlation-id",
+        "session",
+        "baggage",
+        "grpc-tags-bin",
+        "identity-bin",
+        "accept-language",
+        "content-type",
+        "te",
+        "grpc-encoding",
+        "grpc-accept-encoding",
+        "criticality",
+    ] {
+        let client = caching().layer(answering_once());
+        let by = |value| with(balance(), name(who), value);
+        assert_eq!(ask(&client, by("YWxpY2U")).await, live(7), "{who}");
+        for other in [by("Ym9i"), by(""), balance(), with(by("YWxpY2U"), name(who), "YWxpY2U")] {
+            assert_eq!(ask(&client, other).await, unavailable(), "{who}");
+        }
+        assert_eq!(ask(&client, by("YWxpY2U")).await, cached(7, 0), "{who}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_of_one_call_does_not_keep_its_answer_from_the_caller() {
+    for own in [
+        "grpc-timeout",
+        "grpc-previous-rpc-attempts",
+        "user-agent",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "grpc-trace-bin",
+        "b3",
+        "x-b3-traceid",
+        "x-b3-spanid",
+        "x-b3-parentspanid",
+        "x-b3-sampled",
+        "x-b3-flags",
+        "idempotency-key",
+    ] {
+        let client = caching().layer(answering_once());
+        let by = |who| with(balance(), name("x-api-key"), who);
+        assert_eq!(ask(&client, with(by("alice"), name(own), "1S")).await, live(7));
+        assert_eq!(ask(&client, by("alice")).await, cached(7, 0), "{own}");
+        assert_eq!(ask(&client, with(by("alice"), name(own), "2S")).await, cached(7, 0), "{own}");
+        assert_eq!(ask(&client, with(by("bob"), name(own), "1S")).await, unavailable(), "{own}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_named_as_ignored_does_not_tell_requests_apart() {
+    let layer = caching().with_ignored(name("x-correlation-id")).unwrap();
+    let client = layer.layer(answering_once());
+    let by = |id| with(balance(), name("x-correlation-id"), id);
+    assert_eq!(ask(&client, by("1")).await, live(7));
+    assert_eq!(ask(&client, by("2")).await, cached(7, 0));
+    assert_eq!(ask(&client, with(by("2"), name("x-api-key"), "bob")).await, unavailable());
+}
+
+#[test]
+fn what_names_a_caller_or_says_how_to_read_a_message_cannot_be_ignored() {
+    for essential in [
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "host",
+        "content-type",
+        "grpc-encoding",
+        "grpc-accept-encoding",
+    ] {
+        let refused = caching().with_ignored(name(essential)).unwrap_err();
+        assert_eq!(refused.field(), "ignored", "{essential}");
+        assert!(refused.to_string().contains(essential), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_service_that_the_layer_is_applied_to_has_its_own_answers_and_its_clones_share_them() {
+    let layer = caching();
+    let (alice, bob) = (layer.layer(answering_once()), layer.layer(ScriptedServer::new([down()])));
+    assert_eq!(ask(&alice, balance()).await, live(7));
+    assert_eq!(ask(&bob, balance()).await, unavailable(), "its channel may be another caller's");
+    assert_eq!(ask(&alice.clone(), balance()).await, cached(7, 0));
+    assert_eq!(ask(&layer.clone().layer(answering_once()), balance()).await, live(7));
+    assert_eq!(layer.counters().snapshot().kept_entries, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_whom_only_extensions_tell_apart_are_told_apart_by_the_function_that_names_them() {
+    #[derive(Clone)]
+    struct User(&'static str);
+    let layer = caching().with_caller(|request| match request.extensions.get()? {
+        User("mallory") => panic!("simulated"),
+        User(user) => Some(*user),
+    });
+    let client = layer.layer(ScriptedServer::new([ok(7), ok(8), ok(9), down()]));
+    let by = |user| {
+        let mut request = balance();
+        request.extensions_mut().insert(User(user));
+        request
+    };
+    assert_eq!(ask(&client, by("alice")).await, live(7));
+    assert_eq!(ask(&client, balance()).await, live(8), "nobody");
+    assert_eq!(ask(&client, by("mallory")).await, live(9), "the panic costs no call");
+    for other in [by("bob"), balance(), by("mallory")] {
+        assert_eq!(ask(&client, other).await, unavailable());
+    }
+    assert_eq!(ask(&client, by("alice")).await, cached(7, 0));
+    assert_eq!(layer.counters().snapshot().kept_entries, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_not_answered_by_the_outcome_of_another_unless_that_is_asked_for() {
+    let forced = caching().with_forced("bank.Bank", "Withdraw").unwrap();
+    let careless = forced.clone().with_ignored(IDEMPOTENCY_KEY).unwrap();
+    for (layer, expected) in [(forced, unavailable()), (careless, cached(7, 0))] {
+        let client = layer.layer(answering_once());
+        let named = |key| with(request(WITHDRAW, 1), IDEMPOTENCY_KEY, key);
+        assert_eq!(ask(&client, named("1")).await, live(7));
+        assert_eq!(ask(&client, named("2")).await, expected);
+        assert_eq!(ask(&client, named("1")).await, cached(7, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_address_tells_requests_apart() {
+    let client = caching().layer(answering_once());
+    let to = |uri: &str| {
+        let mut request = balance();
+        *request.uri_mut() = uri.parse().unwrap();
+        request
+    };
+    let first = "http://bank/bank.Bank/Balance?branch=1";
+    assert_eq!(ask(&client, to(first)).await, live(7));
+    for other in [
+        "https://bank/bank.Bank/Balance?branch=1",
+        "http://bank:80/bank.Bank/Balance?branch=1",
+        "http://bank2/bank.Bank/Balance?branch=1",
+        "http://alice@bank/bank.Bank/Balance?branch=1",
+        "http://bank/bank.Bank/Balance?branch=2",
+        "http://bank/bank.Bank/Balance",
+        "/bank.Bank/Balance?branch=1",
+    ] {
+        assert_eq!(ask(&client, to(other)).await, unavailable(), "{other}");
+    }
+    let mut get = to(first);
+    *get.method_mut() = http::Method::GET;
+    assert_eq!(ask(&client, get).await, unavailable());
+    assert_eq!(ask(&client, to(first)).await, cached(7, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_or_given_that_the_caller_or_the_server_does_not_allow() {
+    for (value, expected) in [
+        ("no-store", unavailable()),
+        ("private, No-Cache", unavailable()),
+        ("no-cache=\"x\"", unavailable()),
+        ("max-age=1 ,must-revalidate", unavailable()),
+        ("private, max-age=60", cached(7, 0)),
+        ("no-storefront", cached(7, 0)),
+    ] {
+        let client = caching().layer(answering_once());
+        let asked = || with(balance(), header::CACHE_CONTROL, value);
+        ask(&client, asked()).await;
+        assert_eq!(ask(&client, asked()).await, expected, "asked: {value}");
+
+        let said = HeaderValue::from_static(value);
+        let server =
+            tower::util::MapResponse::new(answering_once(), move |mut response: Response<Body>| {
+                response.headers_mut().append(header::CACHE_CONTROL, said.clone());
+                response
+            });
+        let client = caching().layer(server);
+        ask(&client, balance()).await;
+        assert_eq!(ask(&client, balance()).await, expected, "said: {value}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generated_client_with_another_key_is_not_given_the_answer_to_the_first() {
+    let net = Network::new();
+    let _serving = net.serve_service(answering_once());
+    let client = caching().layer(net.channel());
+    let call = async |metadata: &[(&'static str, &'static str)], token: &'static [u8]| {
+        let mut client = Grpc::with_origin(client.clone(), http::Uri::from_static("http://bank"));
+        client.ready().await.unwrap();
+        let mut call = Call::new(1_u32);
+        call.set_timeout(Duration::from_millis(token.len() as u64 * 1000));
+        for (name, value) in metadata {
+            call.metadata_mut().append(*name, value.parse().unwrap());
+        }
+        call.metadata_mut().insert_bin("token-bin", MetadataValue::from_bytes(token));
+        let path = http::uri::PathAndQuery::from_static(BALANCE);
+        let got = client.unary(call, path, ProstCodec::<u32, u32>::default()).await;
+        let got = got.map(|got| (got.metadata().clone().into_headers(), got.into_inner()));
+        got.map_err(|status| status.code())
+    };
+    let live = call(&[("x-api-key", "alice")], b"1").await.unwrap();
+    assert_eq!((live.1, live.0.get("degraded")), (7, None));
+    assert_eq!(call(&[("x-api-key", "bob")], b"1").await.unwrap_err(), Code::Unavailable);
+    assert_eq!(call(&[("x-api-key", "alice")], b"2").await.unwrap_err(), Code::Unavailable);
+    assert_eq!(call(&[], b"1").await.unwrap_err(), Code::Unavailable);
+    let second = call(&[("x-api-key", "alice"), ("x-request-id", "2")], b"1").await.unwrap();
+    assert_eq!((second.1, second.0["degraded"].to_str().unwrap()), (7, "cached"));
+}
+
+/// What a request is to the server, but for what is ignored.
+type Seen = (String, BTreeMap<String, Vec<Vec<u8>>>, Vec<u8>);
+
+#[derive(Clone, Debug)]
+struct Asked {
+    path: String,
+    metadata: Vec<(&'static str, &'static str)>,
+    message: Vec<u8>,
+}
+
+impl Asked {
+    fn key(&self, layer: &FallbackLayer) -> Box<[u8]> {
+        let mut headers = HeaderMap::new();
+        for (own, value) in &self.metadata {
+            headers.append(name(own), HeaderValue::from_static(value));
+        }
+        let mut request = Request::post(&self.path).body(()).unwrap();
+        *request.headers_mut() = headers;
+        layer.shared.key(0, &request.into_parts().0, &self.message.clone().into()).unwrap()
+    }
+
+    fn seen(&self) -> Seen {
+        let mut seen = BTreeMap::<_, Vec<_>>::new();
+        for (name, value) in &self.metadata {
+            if !["x-request-id", "traceparent"].contains(name) {
+                seen.entry((*name).to_owned()).or_default().push(value.as_bytes().to_vec());
+            }
+        }
+        (self.path.clone(), seen, self.message.clone())
+    }
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let path = prop::sample::select(vec!["/a.B/C", "/a.B/Cx", "http://a/a.B/C"]);
+    let metadata = prop::sample::subsequence(
+        vec![
+            ("x", ""),
+            ("x", "a"),
+            ("x", "ab"),
+            ("xa", "b"),
+            ("x-bin", "AA"),
+            ("x-bin", "AA=="),
+            ("x-request-id", "a"),
+            ("traceparent", "b"),
+        ],
+        0..4,
+    );
+    let message = prop::sample::select(vec![&b""[..], b"a", b"ab", b"\0"]);
+    (path, metadata.prop_shuffle(), message).prop_map(|(path, metadata, message)| Asked {
+        path: path.into(),
+        metadata,
+        message: message.into(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn two_requests_have_one_key_only_if_the_server_could_not_tell_them_apart(
+        all in prop::collection::vec(asked(), 8),
+    ) {
+        let layer = caching();
+        let all: Vec<_> = all.iter().map(|asked| (asked.seen(), asked.key(&layer))).collect();
+        for (seen, key) in &all {
+            for (other, its_key) in &all {
+                prop_assert_eq!(seen == other, key == its_key);
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The layer against a model of who may see what: several callers, whose calls overlap.
+
+use super::manual::{Flight, Manual, proxy};
+use super::*;
+use http::HeaderMap;
+use proptest::{prelude::*, sample::Index};
+use std::collections::HashMap;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Begin {
+        caller: usize,
+        question: usize,
+        noise: Vec<(&'static str, &'static str)>,
+    },
+    /// The head of an answer with a value arrives, and its rest later.
+    Head {
+        flight: Index,
+    },
+    Finish {
+        flight: Index,
+        how: How,
+    },
+    GiveUp {
+        flight: Index,
+    },
+    Wait {
+        seconds: u64,
+    },
+    Turn {
+        mode: Mode,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Value,
+    /// A message that is too large to keep.
+    Large,
+    Degraded,
+    Refused(Code, Form),
+    Failed(Code, Form),
+    Lost,
+    Proxy(u16),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Head,
+    Trailers,
+    AfterMessage,
+}
+
+/// What tells callers apart.
+const CALLERS: [&[(&str, &str)]; 6] = [
+    &[],
+    &[("x-api-key", "alice")],
+    &[("x-api-key", "bob")],
+    &[("x-api-key", "alice"), ("x-api-key", "bob")],
+    &[("x-api-key", "bob"), ("x-api-key", "alice")],
+    &[("x-api-key", "alice"), ("baggage", "tenant=1"), ("id-bin", "AAE")],
+];
+
+const QUESTIONS: [(&str, u32); 3] = [(BALANCE, 1), (BALANCE, 2), ("/bank.Bank/Limit", 1)];
+
+const NOISE: [(&str, &str); 6] = [
+    ("grpc-timeout", "90S"),
+    ("traceparent", "1"),
+    ("traceparent", "2"),
+    ("x-request-id", "1"),
+    ("user-agent", "other"),
+    ("idempotency-key", "1"),
+];
+
+const AGE_LIMIT: Duration = Duration::from_secs(60);
+
+type Who = (usize, usize);
+
+struct Under {
+    flight: Flight,
+    who: Who,
+    mode: Mode,
+    turn: u64,
+    /// When it is off, whether there was something that it could take back.
+    looks: bool,
+    /// The value of which the head has come.
+    value: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    value: u32,
+    at: Instant,
+}
+
+/// What may be given to whom.
+#[derive(Default)]
+struct Model {
+    kept: HashMap<Who, Kept>,
+    first: HashMap<Who, u64>,
+    floor: u64,
+    begun: u64,
+    values: u32,
+}
+
+impl Model {
+    fn first(&self, who: Who) -> u64 {
+        self.first.get(&who).copied().unwrap_or(0).max(self.floor)
+    }
+
+    fn answered(&mut self, who: Who, turn: u64, value: Option<u32>) {
+        if turn >= self.first(who) {
+            self.first.insert(who, turn + 1);
+            self.kept.remove(&who);
+            let at = Instant::now();
+            self.kept.extend(value.map(|value| (who, Kept { value, at })));
+        }
+    }
+
+    fn refused(&mut self, who: Who) {
+        self.first.insert(who, self.begun);
+        self.kept.remove(&who);
+    }
+
+    fn forget_all(&mut self) {
+        self.floor = self.begun;
+        self.kept.clear();
+    }
+
+    fn failed(&self, who: Who, mode: Mode, code: Code) -> Got {
+        let kept = self.kept.get(&who).map(|kept| (kept.value, Instant::now() - kept.at));
+        match kept {
+            Some((value, age)) if mode == Mode::Enforce && age <= AGE_LIMIT => {
+                cached(value, age.as_secs() as u32)
+            }
+            _ => failed(code),
+        }
+    }
+
+    fn finished(&mut self, under: &Under, how: How, value: u32) -> Got {
+        let Under { who, mode, turn, looks, .. } = *under;
+        if mode == Mode::Off {
+            let has_answer = match how {
+                How::Value | How::Large => true,
+                How::Refused(..) => true,
+                How::Failed(_, form) => !matches!(form, Form::Head),
+                How::Proxy(status) => [401, 403].contains(&status),
+                How::Degraded | How::Lost => false,
+            };
+            if has_answer && looks {
+                self.forget_all();
+            }
+        }
+        match how {
+            How::Value | How::Large | How::Degraded if mode == Mode::Off => {}
+            How::Value => self.answered(who, turn, Some(value)),
+            How::Large => self.answered(who, turn, None),
+            How::Refused(..) | How::Proxy(401 | 403) if mode != Mode::Off => self.refused(who),
+            _ => {}
+        }
+        match how {
+            How::Value => live(value),
+            How::Degraded => second("partial", value),
+            How::Large => Got { value: None, ..live(0) },
+            How::Refused(code, _) | How::Failed(code @ Code::Cancelled, _) => failed(code),
+            How::Failed(code, _) => self.failed(who, mode, code),
+            How::Lost => self.failed(who, mode, Code::Unavailable),
+            // It has no status that the test would find.
+            How::Proxy(_) => self.failed(who, mode, Code::Unknown),
+        }
+    }
+}
+
+fn status(code: Code, form: Form) -> Reply {
+    let status = Status::new(code, "simulated");
+    match form {
+        Form::Head => Reply::Status(status),
+        Form::Trailers => Reply::HeadersThenStatus(status),
+        Form::AfterMessage => Reply::MessageThenStatus(encode(&99_u32), status),
+    }
+}
+
+fn large() -> Bytes {
+    encode(&"x".repeat(500))
+}
+
+fn outcome(how: How, value: u32) -> Result<Response<Body>, BoxError> {
+    use super::manual::respond;
+    Ok(match how {
+        How::Value => respond(ok(value)),
+        How::Large => respond(Reply::Ok(large())),
+        How::Degraded => {
+            let mut response = respond(ok(value));
+            response.headers_mut().insert(DEGRADED, http::HeaderValue::from_static("partial"));
+            response
+        }
+        How::Refused(code, form) | How::Failed(code, form) => respond(status(code, form)),
+        How::Lost => return Err(Status::unavailable("lost").into()),
+        How::Proxy(status) => proxy(status),
+    })
+}
+
+fn asked(who: Who, noise: &[(&'static str, &'static str)]) -> Request<Body> {
+    let (path, message) = QUESTIONS[who.1];
+    let mut request = request(path, message);
+    let (before, after) = noise.split_at(noise.len() / 2);
+    let all = [before, CALLERS[who.0], after].concat();
+    let mut headers = HeaderMap::new();
+    for (name, value) in all {
+        headers.append(HeaderName::from_static(name), http::HeaderValue::from_static(value));
+    }
+    *request.headers_mut() = headers;
+    request
+}
+
+/// The layer, its calls under way, and what is expected of it.
+struct Trial {
+    client: Fallback<Manual>,
+    switch: Switch,
+    model: Model,
+    under_way: Vec<Under>,
+    /// Apart from the model: whose each value was, and when its call began.
+    made_for: HashMap<u32, (Who, u64)>,
+    /// How many calls had begun when a question was last refused.
+    refused: HashMap<Who, u64>,
+}
+
+impl Trial {
+    fn new() -> Self {
+        let switch = Switch::default();
+        let cache = Cache { max_age: AGE_LIMIT, max_answer: 400, ..Cache::default() };
+        let layer = FallbackLayer::new(methods()).with_cache(cache).unwrap();
+        let client = layer.with_switch(switch.clone()).layer(Manual::default());
+        let (made_for, refused) = Default::default();
+        Self { client, switch, model: Model::default(), under_way: vec![], made_for, refused }
+    }
+
+    fn take(&mut self, flight: Index) -> Option<Under> {
+        let many = self.under_way.len();
+        (many > 0).then(|| self.under_way.swap_remove(flight.index(many)))
+    }
+
+    fn begin(&mut self, who: Who, noise: &[(&'static str, &'static str)]) {
+        let (mode, turn) = (self.switch.mode(), self.model.begun);
+        let looks = self.model.floor != self.model.begun;
+        self.model.begun += u64::from(mode != Mode::Off);
+        let flight = Flight::begin(&self.client, asked(who, noise));
+        self.under_way.push(Under { flight, who, mode, turn, looks, value: None });
+    }
+
+    fn value(&mut self, under: &Under) -> u32 {
+        self.model.values += 1;
+        self.made_for.insert(self.model.values, (under.who, under.turn));
+        self.model.values
+    }
+
+    fn head(&mut self, flight: Index) {
+        let Some(mut under) = self.take(flight) else { return };
+        if !under.flight.has_head() && under.mode != Mode::Off {
+            let value = self.value(&under);
+            under.value = Some(value);
+            under.flight.head(ok(value));
+        }
+        self.under_way.push(under);
+    }
+
+    fn finish(&mut self, flight: Index, how: How) {
+        let Some(under) = self.take(flight) else { return };
+        let how = if under.flight.has_head() { How::Value } else { how };
+        let value = under.value.unwrap_or_else(|| self.value(&under));
+        let expected = self.model.finished(&under, how, value);
+        if let How::Refused(..) | How::Proxy(401 | 403) = how {
+            self.refused.insert(under.who, self.model.begun);
+        }
+        let who = under.who;
+        let got = match under.flight.has_head() {
+            true => under.flight.rest(),
+            false => under.flight.outcome(outcome(how, value)),
+        };
+        assert_eq!(got, expected, "{how:?}");
+        if got.degraded.as_deref() == Some("cached") {
+            self.may_see(who, &got);
+        }
+    }
+
+    /// What holds of every second answer, whatever the model says.
+    fn may_see(&self, who: Who, got: &Got) {
+        let (made_for, turn) = self.made_for[&got.value.unwrap()];
+        assert_eq!(made_for, who, "an answer is for who asked for it");
+        assert!(self.refused.get(&who).is_none_or(|begun| turn >= *begun), "it was taken back");
+        assert!(got.age.as_ref().unwrap().parse::<u64>().unwrap() <= AGE_LIMIT.as_secs());
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Begin { caller, question, noise } => self.begin((caller, question), &noise),
+            Step::Head { flight } => self.head(flight),
+            Step::Finish { flight, how } => self.finish(flight, how),
+            Step::GiveUp { flight } => drop(self.take(flight)),
+            Step::Wait { seconds } => advance(Duration::from_secs(seconds)).await,
+            Step::Turn { mode } => self.switch.set(mode),
+        }
+    }
+}
+
+fn how() -> impl Strategy<Value = How> {
+    use Code::*;
+    let form = || prop::sample::select(vec![Form::Head, Form::Trailers, Form::AfterMessage]);
+    let refusals = vec![NotFound, PermissionDenied, Unauthenticated, FailedPrecondition, DataLoss];
+    let failures = vec![Unavailable, Internal, Aborted, DeadlineExceeded, Unknown, Cancelled];
+    prop_oneof![
+        6 => Just(How::Value),
+        1 => Just(How::Large),
+        1 => Just(How::Degraded),
+        2 => (prop::sample::select(refusals), form()).prop_map(|(code, form)| How::Refused(code, form)),
+        5 => (prop::sample::select(failures), form()).prop_map(|(code, form)| How::Failed(code, form)),
+        1 => Just(How::Lost),
+        1 => prop::sample::select(vec![401, 403, 404, 502]).prop_map(How::Proxy),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let noise = prop::sample::subsequence(NOISE.to_vec(), 0..3).prop_shuffle();
+    let modes = vec![Mode::Enforce, Mode::Enforce, Mode::Shadow, Mode::Off];
+    let step = prop_oneof![
+        20 => (0..CALLERS.len(), 0..QUESTIONS.len(), noise)
+            .prop_map(|(caller, question, noise)| Step::Begin { caller, question, noise }),
+        3 => any::<Index>().prop_map(|flight| Step::Head { flight }),
+        20 => (any::<Index>(), how()).prop_map(|(flight, how)| Step::Finish { flight, how }),
+        1 => any::<Index>().prop_map(|flight| Step::GiveUp { flight }),
+        2 => (1..40_u64).prop_map(|seconds| Step::Wait { seconds }),
+        1 => prop::sample::select(modes).prop_map(|mode| Step::Turn { mode }),
+    ];
+    proptest::collection::vec(step, 0..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn each_caller_is_given_what_the_model_lets_it_see(steps in steps()) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut trial = Trial::new();
+            for step in steps {
+                trial.step(step).await;
+            }
+        });
+    }
+}
