@@ -10,14 +10,14 @@ use crate::{
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Mode, Replay, Verdict, status};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, request::Parts};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tokio::time::Instant;
-use tonic::{Code, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::ServiceExt;
 
 pub(crate) type Outcome<B> = Result<Response<FallbackBody<B>>, BoxError>;
@@ -41,6 +41,8 @@ pub(crate) struct Call {
     turn: Option<Turn>,
     key: Option<Key>,
     again: Option<Request<Bytes>>,
+    /// By what the request's body has failed, where it was not complete at once.
+    failure: Option<Arc<OnceLock<Status>>>,
 }
 
 /// What comes after a step of the call.
@@ -79,15 +81,13 @@ impl Call {
             turn: None,
             key: None,
             again: None,
+            failure: None,
         };
         if mode == Mode::Off {
             return (Some(call), request);
         }
         call.deadline = Deadline::of(&request, Instant::now()).ok().flatten();
         call.turn = store.map(Store::begin);
-        if store.is_none() && shared.alternate.is_none() {
-            return (Some(call), request);
-        }
         match Replay::whole(request, MOST_REQUEST) {
             Ok((parts, message)) => {
                 call.key = store.and_then(|_| shared.key(service, &parts, &message));
@@ -95,7 +95,10 @@ impl Call {
                 (Some(call), Request::from_parts(parts, Body::new(Full::new(message))))
             }
             // There is nothing but the default for a request that is not known in full.
-            Err(request) => (Some(call), request),
+            Err(request) => {
+                let failure = Arc::clone(call.failure.get_or_insert_default());
+                (Some(call), request.map(|body| noting(body, failure)))
+            }
         }
     }
 
@@ -158,13 +161,20 @@ impl Call {
     }
 
     fn judge<B>(&mut self, verdict: Verdict, outcome: Outcome<B>) -> Next<B> {
+        let failure = self.failure.as_deref().and_then(OnceLock::get);
+        if verdict != Verdict::Ok
+            && let Some(failure) = failure
+        {
+            // That is why, and not what the server or HTTP/2 made of a body that has failed.
+            return Next::End(Err(failure.clone().into()));
+        }
         match verdict {
             Verdict::Ok | Verdict::Refused(_) => {
                 self.shared.degraded.leave(self.uri.path());
                 Next::End(outcome)
             }
-            // Nobody waits for an answer.
-            Verdict::MaybeProcessed(Code::Cancelled) => Next::End(outcome),
+            // Nobody waits for an answer; or no service could have given one.
+            Verdict::MaybeProcessed(Code::Cancelled) | Verdict::Local(_) => Next::End(outcome),
             failed => self.fail(failed.code(), outcome),
         }
     }
@@ -250,6 +260,14 @@ fn instead_of<B>(
 
 fn again(parts: &Parts, message: &Bytes) -> Request<Bytes> {
     Request::from_parts(parts.clone(), message.clone())
+}
+
+/// `body`, and by what it fails.
+fn noting(body: Body, failure: Arc<OnceLock<Status>>) -> Body {
+    Body::new(body.map_err(move |status| {
+        failure.get_or_init(|| status.clone());
+        status
+    }))
 }
 
 /// The answer of the alternate, if it has a good one: what it refuses, it may just not know. But

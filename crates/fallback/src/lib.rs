@@ -15,7 +15,8 @@
 //!   are, with nothing read or kept of them.
 //! * A call has failed when its [`Verdict`](cinchona_core::Verdict), with that of the trailers, is
 //!   neither ok nor a refusal: `NOT_FOUND` is an answer. `CANCELLED` is passed on, too: nobody
-//!   waits. An HTTP answer without `grpc-status` is a proxy's: its 401 and 403 are refusals, all
+//!   waits; and so is what this client itself could not do, such as to encode the request, in the
+//!   words that the request's body failed with. An HTTP answer without `grpc-status` is a proxy's: its 401 and 403 are refusals, all
 //!   else is a failure.
 //! * The second answer is the first there is of: that of the [alternate], if the call's deadline
 //!   has not passed; the last good answer to the same request, from the [cache]; the [default] of
@@ -43,6 +44,7 @@
 //!   | `OK`, marked `degraded` | is answered | stays |
 //!   | `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS`, `PERMISSION_DENIED`, `UNAUTHENTICATED`, `FAILED_PRECONDITION`, `OUT_OF_RANGE`, `UNIMPLEMENTED`, `DATA_LOSS`; HTTP 401, 403 | is refused | is removed |
 //!   | `CANCELLED` | is cancelled | stays |
+//!   | none, as the request failed in this client | fails | stays |
 //!   | `UNKNOWN`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`, `ABORTED`, `INTERNAL`, `UNAVAILABLE`; no answer; other HTTP answers | gets a second answer | stays |
 //!   | of the alternate: `PERMISSION_DENIED`, `UNAUTHENTICATED`; HTTP 401, 403 | gets the default | is removed |
 //!

@@ -5,6 +5,7 @@ mod callers;
 mod laws;
 mod manual;
 mod model;
+mod requests;
 mod store;
 mod stories;
 mod taken_back;

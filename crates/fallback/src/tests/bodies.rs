@@ -134,7 +134,10 @@ async fn an_error_of_the_service_below_is_passed_on_unchanged() {
 #[tokio::test(start_paused = true)]
 async fn a_message_without_trailers_is_passed_on_and_not_kept() {
     let bare = tower::service_fn(|_: Request<Body>| async {
-        Ok::<_, Infallible>(Response::new(framed_body(&7_u32)))
+        let mut response = Response::new(framed_body(&7_u32));
+        let grpc = http::HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
+        Ok::<_, Infallible>(response)
     });
     let layer = caching().with_default("bank.Bank", "", 5_u32.encode_to_vec()).unwrap();
     let response = layer.layer(bare).oneshot(balance()).await.unwrap();
