@@ -52,13 +52,14 @@ enum Form {
 }
 
 /// What tells callers apart.
-const CALLERS: [&[(&str, &str)]; 6] = [
+const CALLERS: [&[(&str, &str)]; 7] = [
     &[],
     &[("x-api-key", "alice")],
     &[("x-api-key", "bob")],
     &[("x-api-key", "alice"), ("x-api-key", "bob")],
     &[("x-api-key", "bob"), ("x-api-key", "alice")],
-    &[("x-api-key", "alice"), ("baggage", "tenant=1"), ("id-bin", "AAE")],
+    &[("x-api-key", "alice"), ("baggage", "tenant=1")],
+    &[("x-api-key", "alice"), ("id-bin", "AAE")],
 ];
 
 const QUESTIONS: [(&str, u32); 3] = [(BALANCE, 1), (BALANCE, 2), ("/bank.Bank/Limit", 1)];

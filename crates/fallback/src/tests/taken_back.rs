@@ -246,6 +246,18 @@ async fn what_made_room_is_not_replaced_by_an_older_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_expired_is_not_replaced_by_an_older_answer() {
+    let client = caching().layer(Manual::default());
+    let begin = || Flight::begin(&client, balance());
+    let (older, newer) = (begin(), begin());
+    newer.answer(ok(8));
+    advance(301 * SECOND).await;
+    assert_eq!(begin().answer(down()), unavailable());
+    assert_eq!(older.answer(ok(7)), live(7));
+    assert_eq!(begin().answer(down()), unavailable());
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_shadow_what_was_taken_back_is_taken_back_as_well() {
     let switch = Switch::default();
     let refused = Reply::Status(Status::not_found("simulated"));
