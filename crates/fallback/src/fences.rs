@@ -2,8 +2,8 @@
 
 use hashlink::LinkedHashMap;
 
-/// For questions of which no answer is kept: the first call, in the order in which they begin, whose
-/// answer may be.
+/// For questions of which no answer is kept: the first call whose answer may be, in the order in
+/// which calls begin.
 ///
 /// Answers do not come in the order of their calls: one that was under way when the application
 /// took it back, or gave a newer one, comes too late. Questions are known by a hash: where two have

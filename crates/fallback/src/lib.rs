@@ -15,9 +15,11 @@
 //!   are, with nothing read or kept of them.
 //! * A call has failed when its [`Verdict`](cinchona_core::Verdict), with that of the trailers, is
 //!   neither ok nor a refusal: `NOT_FOUND` is an answer. `CANCELLED` is passed on, too: nobody
-//!   waits; and so is what this client itself could not do, such as to encode the request, in the
-//!   words that the request's body failed with. An HTTP answer without `grpc-status` is a proxy's: its 401 and 403 are refusals, all
-//!   else is a failure.
+//!   waits.
+//! * What this client itself could not do, such as to encode the request, is passed on as well, in
+//!   the words that the request's body failed with.
+//! * An HTTP answer without `grpc-status` is a proxy's: its 401 and 403 are refusals, all else is a
+//!   failure.
 //! * The second answer is the first there is of: that of the [alternate], if the call's deadline
 //!   has not passed; the last good answer to the same request, from the [cache]; the [default] of
 //!   the method. Where there is none, the failure is passed on as it came.
@@ -42,11 +44,16 @@
 //!   |---|---|---|
 //!   | `OK` | is answered | is replaced, or removed |
 //!   | `OK`, marked `degraded` | is answered | stays |
-//!   | `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS`, `PERMISSION_DENIED`, `UNAUTHENTICATED`, `FAILED_PRECONDITION`, `OUT_OF_RANGE`, `UNIMPLEMENTED`, `DATA_LOSS`; HTTP 401, 403 | is refused | is removed |
+//!   | a refusal: `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS` | is refused | is removed |
+//!   | `PERMISSION_DENIED`, `UNAUTHENTICATED`, HTTP 401 or 403 | is refused | is removed |
+//!   | `FAILED_PRECONDITION`, `OUT_OF_RANGE`, `UNIMPLEMENTED` | is refused | is removed |
+//!   | `DATA_LOSS`: what was read may be what is lost | is refused | is removed |
 //!   | `CANCELLED` | is cancelled | stays |
 //!   | none, as the request failed in this client | fails | stays |
-//!   | `UNKNOWN`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`, `ABORTED`, `INTERNAL`, `UNAVAILABLE`; no answer; other HTTP answers | gets a second answer | stays |
-//!   | of the alternate: `PERMISSION_DENIED`, `UNAUTHENTICATED`; HTTP 401, 403 | gets the default | is removed |
+//!   | a failure: `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `ABORTED` | gets a second answer | stays |
+//!   | `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED` | gets a second answer | stays |
+//!   | none, or another HTTP answer | gets a second answer | stays |
+//!   | of the alternate: one that refuses the caller | gets the default | is removed |
 //!
 //! * Calls are ordered by when they begin: of two answers that of the later call is kept, in
 //!   whichever order they come.
@@ -130,10 +137,11 @@
 //! against a second answer: a call whose own deadline runs out is over, so attempts need a shorter
 //! limit than the call.
 //!
-//! It does not see credentials that a layer below it adds: put that layer above it, or say whom they
-//! are of with [`with_caller`](FallbackLayer::with_caller). A TLS client certificate is of a channel,
-//! and each channel that the layer is applied to has its own answers; so it is applied once, and its
-//! service cloned. The extensions of a request are not compared.
+//! It does not see credentials that a layer below it adds, and compares no extensions of a request:
+//! put that layer above it, or say whom the credentials are of with
+//! [`with_caller`](FallbackLayer::with_caller).
+//! A TLS client certificate is of a channel, and each channel that the layer is applied to has its
+//! own answers; so apply it once, and clone its service.
 //!
 //! A refusal takes back the answer to its own request, not those to others of the same caller: one
 //! whose token was revoked is given what it was told before, for as long as [`Cache::max_age`] and

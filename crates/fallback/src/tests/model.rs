@@ -309,12 +309,14 @@ fn how() -> impl Strategy<Value = How> {
     let form = || prop::sample::select(vec![Form::Head, Form::Trailers, Form::AfterMessage]);
     let refusals = vec![NotFound, PermissionDenied, Unauthenticated, FailedPrecondition, DataLoss];
     let failures = vec![Unavailable, Internal, Aborted, DeadlineExceeded, Unknown, Cancelled];
+    let refusals = (prop::sample::select(refusals), form());
+    let failures = (prop::sample::select(failures), form());
     prop_oneof![
         6 => Just(How::Value),
         1 => Just(How::Large),
         1 => Just(How::Degraded),
-        2 => (prop::sample::select(refusals), form()).prop_map(|(code, form)| How::Refused(code, form)),
-        5 => (prop::sample::select(failures), form()).prop_map(|(code, form)| How::Failed(code, form)),
+        2 => refusals.prop_map(|(code, form)| How::Refused(code, form)),
+        5 => failures.prop_map(|(code, form)| How::Failed(code, form)),
         1 => Just(How::Lost),
         1 => prop::sample::select(vec![401, 403, 404, 502]).prop_map(How::Proxy),
     ]
