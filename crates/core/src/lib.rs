@@ -14,7 +14,7 @@
 //! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
 //! | [`Tried`] | the endpoints that a call was sent to |
 //! | [`Inbound`] | the call that is being served while another is made |
-//! | [`Methods`] | which methods may be executed twice, from the .proto |
+//! | [`Methods`], [`MethodKind`] | which methods may be executed twice, and what they stream, from the .proto |
 //! | [`Rng`] | chance that can be replayed |
 //! | [`Invalid`] | a setting outside its range |
 //! | [`Unsent`] | why a call was not sent |
@@ -50,7 +50,7 @@ pub use gate::{Gate, Ticket};
 pub use inbound::Inbound;
 pub use latency::Latency;
 pub use live::Live;
-pub use methods::{Methods, Safety, is_of_the_server};
+pub use methods::{MethodKind, Methods, Safety, is_of_the_server};
 pub use per_method::PerMethod;
 pub use replay::{Replay, ReplayBuffer};
 pub use rng::Rng;

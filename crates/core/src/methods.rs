@@ -1,13 +1,17 @@
-//! What the .proto says of methods: which may be executed twice, and how a call names itself.
+//! What the .proto says of methods: which may be executed twice, what they stream, and how a call
+//! names itself.
 
-use crate::{BoxError, IDEMPOTENCY_KEY};
+use crate::{BoxError, IDEMPOTENCY_KEY, Live};
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
     field_descriptor_proto::{Label, Type},
     method_options::IdempotencyLevel,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
 
 /// What a set of .proto files says of its methods; cheap to clone.
 ///
@@ -24,8 +28,23 @@ pub struct Methods {
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     safety: Safety,
-    is_unary: bool,
+    kind: MethodKind,
     request_id: Option<u32>,
+}
+
+/// What a method streams.
+///
+/// In a request's extensions it says so of that one call, for a client that has no descriptor set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MethodKind {
+    /// One message each way.
+    Unary,
+    /// Many messages to the server, and one back.
+    ClientStreaming,
+    /// One message to the server, and many back.
+    ServerStreaming,
+    /// Many messages each way.
+    Bidi,
 }
 
 /// Whether a method may be executed more than once for one call.
@@ -45,6 +64,21 @@ pub fn is_of_the_server(path: &str) -> bool {
     ["/grpc.health.", "/grpc.reflection."].iter().any(|prefix| path.starts_with(prefix))
 }
 
+/// The kinds of all methods that this process has read of, as protobuf's other libraries keep one
+/// registry of all their files; to begin with, those that every server may have.
+static KINDS: LazyLock<Live<HashMap<String, MethodKind>>> = LazyLock::new(|| {
+    let kinds = [
+        ("/grpc.health.v1.Health/Check", MethodKind::Unary),
+        ("/grpc.health.v1.Health/Watch", MethodKind::ServerStreaming),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
+    ];
+    Live::new(kinds.map(|(path, kind)| (path.to_owned(), kind)).into())
+});
+
+/// Held while something is added to them.
+static ADDING: Mutex<()> = Mutex::new(());
+
 // === impl Methods ===
 
 impl Methods {
@@ -57,6 +91,7 @@ impl Methods {
         let files = FileDescriptorSet::decode(encoded)?.file;
         let messages = files.iter().flat_map(messages_of).collect();
         let listed = files.iter().flat_map(|file| methods_of(file, &messages)).collect();
+        remember(&listed);
         Ok(Self { listed: Arc::new(listed), unlisted: Safety::Unknown })
     }
 
@@ -74,7 +109,7 @@ impl Methods {
     /// `idempotency-key`, by which the server recognises a repetition: none of them is unsafe then.
     pub fn keyed(mut self) -> Self {
         for facts in Arc::make_mut(&mut self.listed).values_mut() {
-            if facts.is_unary && facts.safety == Safety::Unknown {
+            if facts.kind == MethodKind::Unary && facts.safety == Safety::Unknown {
                 facts.safety = Safety::Idempotent;
             }
         }
@@ -103,7 +138,26 @@ impl Methods {
 
     /// Whether the method at `path` is listed, and streams neither requests nor responses.
     pub fn is_unary(&self, path: &str) -> bool {
-        self.listed.get(path).is_some_and(|facts| facts.is_unary)
+        self.kind(path) == Some(MethodKind::Unary)
+    }
+
+    /// What the method at `path` streams; `None` where it is not listed.
+    pub fn kind(&self, path: &str) -> Option<MethodKind> {
+        self.listed.get(path).map(|facts| facts.kind)
+    }
+
+    /// The listed methods by path, and what they stream.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, MethodKind)> {
+        self.listed.iter().map(|(path, facts)| (path.as_str(), facts.kind))
+    }
+
+    /// The methods of all descriptor sets that this process has read so far, and those of gRPC's
+    /// health checks and reflection, and what they stream.
+    ///
+    /// *Why:* what a method streams is a fact of its .proto, whoever has read it. A layer that needs
+    /// no other fact need not be told.
+    pub fn known_kinds() -> Arc<HashMap<String, MethodKind>> {
+        KINDS.get().clone()
     }
 
     /// The number of the request message's field `string request_id`, by which a caller names its
@@ -112,6 +166,17 @@ impl Methods {
     /// [AIP-155]: https://google.aip.dev/155
     pub fn request_id_field(&self, path: &str) -> Option<u32> {
         self.listed.get(path)?.request_id
+    }
+}
+
+/// Adds what a descriptor set says to [`KINDS`].
+fn remember(listed: &HashMap<String, Facts>) {
+    let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = KINDS.get();
+    if listed.iter().any(|(path, facts)| known.get(path) != Some(&facts.kind)) {
+        let mut kinds = HashMap::clone(&known);
+        kinds.extend(listed.iter().map(|(path, facts)| (path.clone(), facts.kind)));
+        KINDS.set(kinds);
     }
 }
 
@@ -142,7 +207,12 @@ fn methods_of(
             Some(IdempotencyLevel::Idempotent) => Safety::Idempotent,
             _ => Safety::Unknown,
         },
-        is_unary: !method.client_streaming() && !method.server_streaming(),
+        kind: match (method.client_streaming(), method.server_streaming()) {
+            (false, false) => MethodKind::Unary,
+            (true, false) => MethodKind::ClientStreaming,
+            (false, true) => MethodKind::ServerStreaming,
+            (true, true) => MethodKind::Bidi,
+        },
         request_id: messages.get(method.input_type()).and_then(|message| request_id_of(message)),
     };
     services.map(|(path, method)| (path, facts(method))).collect()
@@ -160,6 +230,20 @@ impl Safety {
     /// Whether executing the method twice does no harm.
     pub const fn allows_repeating(self) -> bool {
         matches!(self, Self::NoSideEffects | Self::Idempotent)
+    }
+}
+
+// === impl MethodKind ===
+
+impl MethodKind {
+    /// Whether the client sends any number of messages.
+    pub const fn streams_requests(self) -> bool {
+        matches!(self, Self::ClientStreaming | Self::Bidi)
+    }
+
+    /// Whether the server sends any number of messages.
+    pub const fn streams_responses(self) -> bool {
+        matches!(self, Self::ServerStreaming | Self::Bidi)
     }
 }
 
@@ -250,6 +334,17 @@ mod tests {
         assert!(methods.is_unary("/money.v1.Bank/Named"));
         assert!(!methods.is_unary("/money.v1.Streams/Named"), "it streams");
         assert!(!methods.is_unary("/money.v1.Bank/Missing"), "nothing is known of it");
+        assert_eq!(methods.kind("/money.v1.Streams/Named"), Some(MethodKind::ServerStreaming));
+        assert_eq!(methods.kinds().count(), 4);
+        let known = Methods::known_kinds();
+        for (path, kind) in [
+            ("/money.v1.Bank/Named", Some(MethodKind::Unary)),
+            ("/money.v1.Streams/Named", Some(MethodKind::ServerStreaming)),
+            ("/grpc.health.v1.Health/Watch", Some(MethodKind::ServerStreaming)),
+            ("/money.v1.Bank/Missing", None),
+        ] {
+            assert_eq!(known.get(path).copied(), kind, "{path}");
+        }
     }
 
     #[test]
