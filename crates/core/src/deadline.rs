@@ -25,7 +25,7 @@ pub struct Elapsed(Status);
 
 impl Deadline {
     /// The deadline in a request's extensions, or else the one that `grpc-timeout` gives it if
-    /// the call begins `now`.
+    /// the call begins `now`; none where that is [for ever](Self::within).
     ///
     /// # Errors
     /// [`Invalid`] when `grpc-timeout` is malformed.
@@ -33,7 +33,14 @@ impl Deadline {
         if let Some(deadline) = request.extensions().get() {
             return Ok(Some(*deadline));
         }
-        Ok(parse_timeout(request.headers())?.map(|timeout| Self::after(timeout, now)))
+        Ok(parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
+    }
+
+    /// `timeout` from `now`; `None` where that is ten years or more, such as `Duration::MAX`: for
+    /// ever.
+    pub fn within(timeout: Duration, now: Instant) -> Option<Self> {
+        const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+        (timeout < FOR_EVER).then(|| Self::after(timeout, now))
     }
 
     /// `timeout` from `now`; a timeout too long for the clock is 30 years.
@@ -183,6 +190,19 @@ mod tests {
         assert_eq!(nanos("00000001M"), 60_000_000_000);
         assert_eq!(nanos("99999999H"), 99_999_999 * 3_600_000_000_000);
         assert_eq!(nanos("0S"), 0);
+    }
+
+    #[test]
+    fn ten_years_are_for_ever() {
+        let now = Instant::now();
+        let asked =
+            |value| http::Request::builder().header("grpc-timeout", value).body(()).unwrap();
+        assert_eq!(Deadline::of(&asked("99999999H"), now), Ok(None));
+        assert_eq!(Deadline::within(Duration::MAX, now), None);
+        for seconds in [0, 1, 9 * 365 * 24 * 3600] {
+            let timeout = Duration::from_secs(seconds);
+            assert_eq!(Deadline::within(timeout, now).unwrap().remaining(now), timeout);
+        }
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! The time limit of one attempt.
 
-use crate::bound::{Bound, BoundBody, Readied, ResponseFuture};
-use cinchona_core::{BoxError, Deadline, Mode, Switch};
+use crate::{
+    body::BoundBody,
+    bound::{Asked, Bound, End, Terms, What, earlier},
+    limits::{Kinds, Times},
+    readied::{Readied, ResponseFuture},
+};
+use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, PerMethod, Switch};
 use http_body::Body;
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,23 +21,22 @@ use tower_service::Service;
 /// Applies [`AttemptTimeout`] to a service; 2 s unless said otherwise.
 #[derive(Clone, Debug)]
 pub struct AttemptTimeoutLayer {
-    limit: Duration,
-    switch: Switch,
+    settings: Arc<Settings>,
 }
 
-/// Ends an attempt that is not over within a limit with `DEADLINE_EXCEEDED`.
+/// Ends an attempt that has not been answered within a limit with `DEADLINE_EXCEEDED`.
 ///
-/// The attempt's response body counts: a unary answer that stalls after its headers is ended too.
-/// Never later than the call's own deadline.
+/// What the limit bounds is [by kind of method](crate#what-a-limit-bounds). Never later than the
+/// call's own deadline.
 #[derive(Clone, Debug)]
 pub struct AttemptTimeout<S> {
     inner: Readied<S>,
-    limit: Duration,
-    switch: Switch,
+    settings: Arc<Settings>,
+    kinds: Kinds,
 }
 
-/// Another limit for the attempts of one call, put into the request's extensions; `None` lifts it,
-/// for a server stream that is meant to last.
+/// Another limit for the attempts of one call, put into the request's extensions; `None` lifts it.
+/// As every attempt's limit, it ends with the first message of a stream.
 ///
 /// ```
 /// let mut request = tonic::Request::new(());
@@ -40,18 +45,79 @@ pub struct AttemptTimeout<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptLimit(pub Option<Duration>);
 
+#[derive(Clone, Debug)]
+struct Settings {
+    limits: Times,
+    silences: Times,
+    methods: Option<Methods>,
+    switch: Switch,
+}
+
 // === impl AttemptTimeoutLayer ===
 
 impl AttemptTimeoutLayer {
-    /// Bounds each attempt by `limit`. Any duration is valid; zero ends all attempts.
+    /// Bounds each attempt by `limit`. Any duration is valid; zero ends all attempts, ten years or
+    /// more are for ever.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, switch: Switch::default() }
+        let settings = Settings {
+            limits: Times { all: Some(limit), ..Times::default() },
+            silences: Times::default(),
+            methods: None,
+            switch: Switch::default(),
+        };
+        Self { settings: Arc::new(settings) }
+    }
+
+    /// Bounds the attempts of the methods of one kind by `limit`, or not at all.
+    #[must_use]
+    pub fn with_kind_limit(self, kind: MethodKind, limit: Option<Duration>) -> Self {
+        self.with(|settings| settings.limits.set_kind(kind, limit))
+    }
+
+    /// Bounds the attempts of the methods that have a limit here by that, or, where it is `None`,
+    /// not at all; whatever their kind.
+    #[must_use]
+    pub fn with_limits(self, limits: PerMethod<Option<Duration>>) -> Self {
+        self.with(|settings| settings.limits.methods = limits)
+    }
+
+    /// Ends a response that has begun when there is nothing of it for `silence` while the caller
+    /// waits. Off by default.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> Self {
+        self.with(|settings| settings.silences.all = Some(silence))
+    }
+
+    /// As [`with_silence`](Self::with_silence), for the methods of one kind.
+    #[must_use]
+    pub fn with_kind_silence(self, kind: MethodKind, silence: Option<Duration>) -> Self {
+        self.with(|settings| settings.silences.set_kind(kind, silence))
+    }
+
+    /// As [`with_silence`](Self::with_silence), for the methods that have a silence here.
+    #[must_use]
+    pub fn with_silences(self, silences: PerMethod<Option<Duration>>) -> Self {
+        self.with(|settings| settings.silences.methods = silences)
+    }
+
+    /// Learns from `methods` what each method streams. By default from all descriptor sets that
+    /// this process has read before the layer is put around a service
+    /// ([`Methods::known_kinds`]).
+    #[must_use]
+    pub fn with_methods(self, methods: Methods) -> Self {
+        self.with(|settings| settings.methods = Some(methods))
     }
 
     /// Lets `switch` decide whether attempts are ended, only counted, or not watched. The call's
     /// own deadline is not this layer's to switch.
+    #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self { switch, ..self }
+        self.with(|settings| settings.switch = switch)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
     }
 }
 
@@ -65,11 +131,8 @@ impl<S> Layer<S> for AttemptTimeoutLayer {
     type Service = AttemptTimeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AttemptTimeout {
-            inner: Readied::new(inner),
-            limit: self.limit,
-            switch: self.switch.clone(),
-        }
+        let kinds = Kinds::new(self.settings.methods.as_ref());
+        AttemptTimeout { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
     }
 }
 
@@ -79,6 +142,7 @@ impl<S, B, ResBody> Service<http::Request<B>> for AttemptTimeout<S>
 where
     S: Service<http::Request<B>, Response = http::Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
+    B: 'static,
     ResBody: Body,
 {
     type Response = http::Response<BoundBody<ResBody>>;
@@ -90,29 +154,52 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let now = Instant::now();
-        let call = match Deadline::of(&request, now) {
-            Ok(call) => call,
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        let (now, mode) = (Instant::now(), self.settings.switch.mode());
+        let kind = self.kinds.of(&request);
+        let asked = match Asked::of(&mut request, kind, now) {
+            Ok(asked) => asked,
             Err(invalid) => {
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
-        let mode = self.switch.mode();
-        let limit =
-            request.extensions().get().map_or(Some(self.limit), |limit: &AttemptLimit| limit.0);
-        let attempt = limit.map(|limit| Deadline::after(limit, now));
-        let attempt = attempt.filter(|_| mode != Mode::Off);
-        let (deadline, what) = match (attempt, call) {
-            (None, None) => return self.inner.call(request, None),
-            (Some(attempt), Some(call)) if call <= attempt => (call, "call deadline"),
-            (None, Some(call)) => (call, "call deadline"),
-            (Some(attempt), _) if mode == Mode::Shadow => {
-                let bound = Bound::new("attempt timeout", attempt, &request, now);
-                return self.inner.call(request, Some(bound.counting(self.switch.clone())));
-            }
-            (Some(attempt), _) => (attempt, "attempt timeout"),
+        let terms = self.settings.terms(&request, kind, asked, mode, now);
+        let bound = (!terms.is_empty()).then(|| {
+            let bound = Bound::new(terms, &mut request, now);
+            if mode == Mode::Shadow { bound.counting(&self.settings.switch) } else { bound }
+        });
+        self.inner.call(request, bound)
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    fn terms<B>(
+        &self,
+        request: &http::Request<B>,
+        kind: Option<MethodKind>,
+        asked: Asked,
+        mode: Mode,
+        now: Instant,
+    ) -> Terms {
+        let path = request.uri().path();
+        let own = request.extensions().get().map(|limit: &AttemptLimit| limit.0);
+        let own = own.unwrap_or_else(|| self.limits.of(path, kind)).filter(|_| mode != Mode::Off);
+        let own = own.and_then(|limit| Deadline::within(limit, now));
+        let silence = self.silences.of(path, kind).filter(|_| mode != Mode::Off);
+        // What the server is told of ends the whole call there.
+        let ends_all = kind.is_none_or(|kind| kind == MethodKind::Unary);
+        let enforced = own.filter(|_| ends_all && mode == Mode::Enforce);
+        let told = if ends_all { earlier(enforced, asked.min()) } else { asked.whole };
+        // Where requests are streamed too, the limit is no instant: see `Upload`.
+        let left = asked.first.filter(|_| !kind.is_some_and(MethodKind::streams_requests));
+        let first = match (own, left) {
+            (Some(own), Some(left)) if own < left => Some(End::new(own, What::Attempt)),
+            (own, None) => own.map(|own| End::new(own, What::Attempt)),
+            (_, left) => left.map(|left| End::new(left, What::Left)),
         };
-        self.inner.call_until(request, (deadline, what), now)
+        let whole = asked.whole.map(|whole| End::new(whole, What::Left));
+        Terms { kind, first, whole, silence, told }
     }
 }

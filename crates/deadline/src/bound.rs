@@ -1,358 +1,377 @@
-//! What both layers share: a call, from readiness to trailers, that ends at an instant.
+//! What ends a call or an attempt, and when.
 
-use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Elapsed, Switch, status};
-use http::uri::PathAndQuery;
-use http_body::{Body, Frame, SizeHint};
+use crate::upload::Upload;
+use cinchona_core::{
+    Deadline, Elapsed, Invalid, MethodKind, Switch,
+    deadline::{GRPC_TIMEOUT, parse_timeout},
+    status,
+};
+use http::{HeaderMap, uri::PathAndQuery};
 use pin_project_lite::pin_project;
 use std::{
-    mem,
+    fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
-use tower_service::Service;
+
+/// What was asked for a call: by its caller, or by the layers above.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// What a layer above ends the call at, if it has not begun to be answered, or at all.
+    pub(crate) first: Option<Deadline>,
+    /// What ends the call, however far it is.
+    pub(crate) whole: Option<Deadline>,
+}
+
+/// In a request's extensions, beside a [`Deadline`] that is only that of the first message: the
+/// deadline of the whole stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole(pub(crate) Option<Deadline>);
+
+/// The ends of a call at one layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) kind: Option<MethodKind>,
+    /// When the answer must have begun; for a unary method, and as far as is known, ended.
+    pub(crate) first: Option<End>,
+    /// When it must have ended.
+    pub(crate) whole: Option<End>,
+    /// How long a response that has begun may be silent.
+    pub(crate) silence: Option<Duration>,
+    /// What the server is told.
+    pub(crate) told: Option<Deadline>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    at: Instant,
+    what: What,
+}
+
+/// What it is that ends a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The call's own deadline, at the layer that keeps it.
+    Call,
+    /// The call's deadline, where it ends an attempt.
+    Left,
+    /// The attempt's limit.
+    Attempt,
+    Silence,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A place, or a connection.
+    Readiness,
+    Head,
+    First,
+    /// There is one message, and neither another nor the trailers.
+    Second,
+    Rest,
+}
+
+/// The terms of a call, and what to say of it when it ends by them.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    terms: Terms,
+    started: Instant,
+    path: Option<PathAndQuery>,
+    attempt: u32,
+    // Where the end is only counted.
+    counting: Option<Switch>,
+    upload: Option<Arc<Upload>>,
+    // Since when the caller has been waiting for a frame, if that is of interest.
+    waiting: Option<Instant>,
+}
 
 pin_project! {
-    /// The future of a call that ends at an instant.
+    /// A bound and its timer.
     #[derive(Debug)]
-    pub struct ResponseFuture<S, B, F> {
-        #[pin]
-        state: State<S, B, F>,
-        #[pin]
+    pub(crate) struct Timer {
         bound: Option<Bound>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    #[derive(Debug)]
-    enum State<S, B, F> {
-        // Boxed: it is rare, and large.
-        Waiting { waiting: Option<Box<(S, http::Request<B>)>> },
-        Called { #[pin] future: F },
-        Failed { error: Option<BoxError> },
-    }
-}
-
-pin_project! {
-    /// A response body that ends at an instant, if need be with an error.
-    #[derive(Debug)]
-    pub struct BoundBody<B> {
-        #[pin]
-        inner: Option<B>,
-        #[pin]
-        bound: Option<Bound>,
-    }
-}
-
-pin_project! {
-    /// The instant, and what to say of the call when it comes.
-    #[derive(Debug)]
-    pub(crate) struct Bound {
-        end: Instant,
         // Begun when there is something to wait for.
         #[pin]
         sleep: Option<Sleep>,
-        what: &'static str,
-        started: Instant,
-        limit: Duration,
-        path: Option<PathAndQuery>,
-        attempt: u32,
-        // Where the end is only counted.
-        counting: Option<Switch>,
     }
 }
 
-/// A service whose readiness is waited for within the call, so that the wait is bounded too.
-#[derive(Debug)]
-pub(crate) struct Readied<S> {
-    inner: S,
-    readiness: Readiness,
-}
+/// For how long a response may be silent after its first message, at least, if nobody knows what its
+/// method streams. A unary method's trailers follow at once, so that there are none after a minute is
+/// a fault; a stream's second message may take a while.
+const PAUSE: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
-enum Readiness {
-    Waiting,
-    Ready,
-    Failed(BoxError),
-}
+/// How far two clocks, and the rounding of `grpc-timeout`, may be apart.
+const TICK: Duration = Duration::from_millis(1);
 
-// === impl Readied ===
+// === impl Asked ===
 
-impl<S> Readied<S> {
-    pub(crate) const fn new(inner: S) -> Self {
-        Self { inner, readiness: Readiness::Waiting }
-    }
-
-    /// Polls the service and says nothing of it: the wait belongs to the call.
-    pub(crate) fn poll<B>(&mut self, cx: &mut Context<'_>)
-    where
-        S: Service<http::Request<B>>,
-        S::Error: Into<BoxError>,
-    {
-        if matches!(self.readiness, Readiness::Waiting) {
-            self.readiness = match self.inner.poll_ready(cx) {
-                Poll::Pending => Readiness::Waiting,
-                Poll::Ready(Ok(())) => Readiness::Ready,
-                Poll::Ready(Err(error)) => Readiness::Failed(error.into()),
-            };
-        }
-    }
-
-    /// Calls the service and ends the call at `deadline`; `what` names the limit that does.
-    pub(crate) fn call_until<B>(
-        &mut self,
-        request: http::Request<B>,
-        (deadline, what): (Deadline, &'static str),
+impl Asked {
+    /// What was asked for `request`, whose method is of this `kind`. The layer that put a deadline
+    /// there also keeps it, so only where a stream is known must it be known what it is of.
+    ///
+    /// # Errors
+    /// When `grpc-timeout` is malformed.
+    pub(crate) fn of<B>(
+        request: &mut http::Request<B>,
+        kind: Option<MethodKind>,
         now: Instant,
-    ) -> ResponseFuture<S, B, S::Future>
-    where
-        S: Service<http::Request<B>> + Clone,
-    {
-        let bound = Bound::new(what, deadline, &request, now);
-        if deadline.has_passed(now) {
-            return ResponseFuture::failed(bound.elapsed(now));
+    ) -> Result<Self, Invalid> {
+        if let Some(first) = request.extensions().get::<Deadline>().copied() {
+            let whole = kind.filter(|kind| *kind != MethodKind::Unary).and_then(|_| {
+                request.extensions().get::<Whole>().map_or(Some(first), |whole| whole.0)
+            });
+            return Ok(Self { first: Some(first), whole });
         }
-        self.call(request, Some(bound))
+        let timeout = parse_timeout(request.headers())?;
+        let whole = timeout.and_then(|timeout| Deadline::within(timeout, now));
+        if timeout.is_some() && whole.is_none() {
+            // For ever is not told.
+            request.headers_mut().remove(GRPC_TIMEOUT);
+        }
+        Ok(Self { first: None, whole })
     }
 
-    pub(crate) fn call<B>(
-        &mut self,
-        mut request: http::Request<B>,
-        bound: Option<Bound>,
-    ) -> ResponseFuture<S, B, S::Future>
-    where
-        S: Service<http::Request<B>> + Clone,
-    {
-        let state = match mem::replace(&mut self.readiness, Readiness::Waiting) {
-            Readiness::Failed(error) => State::Failed { error: Some(error) },
-            Readiness::Ready => {
-                if let Some(bound) = &bound {
-                    stamp(&mut request, Some(bound), bound.started);
-                }
-                State::Called { future: self.inner.call(request) }
-            }
-            Readiness::Waiting => {
-                // The one that is already queueing goes along; its place here takes a clone.
-                let clone = self.inner.clone();
-                let service = mem::replace(&mut self.inner, clone);
-                State::Waiting { waiting: Some(Box::new((service, request))) }
-            }
-        };
-        ResponseFuture { state, bound }
+    /// The earlier of the two.
+    pub(crate) fn min(self) -> Option<Deadline> {
+        earlier(self.first, self.whole)
     }
 }
 
-impl<S: Clone> Clone for Readied<S> {
-    /// A clone has to become ready by itself.
-    fn clone(&self) -> Self {
-        Self::new(self.inner.clone())
+/// The earlier of two that may not be there.
+pub(crate) fn earlier<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
-fn stamp<B>(request: &mut http::Request<B>, bound: Option<&Bound>, now: Instant) {
-    if let Some(bound) = bound.filter(|bound| bound.counting.is_none()) {
-        Deadline(bound.end).stamp(request.headers_mut(), now);
+// === impl Terms ===
+
+impl Terms {
+    /// Whether nothing ends the call.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.first.is_none() && self.whole.is_none() && self.silence.is_none()
     }
 }
 
-// === impl ResponseFuture ===
+// === impl End ===
 
-impl<S, B, F> ResponseFuture<S, B, F> {
-    /// Answers with `error` and sends nothing.
-    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
-        Self { state: State::Failed { error: Some(error.into()) }, bound: None }
+impl End {
+    pub(crate) const fn new(deadline: Deadline, what: What) -> Self {
+        Self { at: deadline.0, what }
     }
-}
 
-impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
-where
-    S: Service<http::Request<B>, Response = http::Response<ResBody>>,
-    S::Error: Into<BoxError>,
-    ResBody: Body,
-{
-    type Output = Result<http::Response<BoundBody<ResBody>>, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let bound = this.bound.as_ref().get_ref().as_ref();
-        match this.state.as_mut().poll_response(cx, bound) {
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, bound))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(status::of_error(error).into())),
-            Poll::Pending => {
-                let Some(elapsed) = ready!(Bound::poll_end(this.bound, cx)) else {
-                    return Poll::Pending;
-                };
-                // Drops the call: HTTP/2 resets the stream.
-                this.state.set(State::Failed { error: None });
-                Poll::Ready(Err(elapsed.into()))
-            }
+    fn earlier(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        match (a, b) {
+            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+            (a, b) => a.or(b),
         }
     }
-}
-
-impl<S, B, F> State<S, B, F> {
-    fn poll_response<ResBody>(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bound: Option<&Bound>,
-    ) -> Poll<Result<http::Response<ResBody>, BoxError>>
-    where
-        S: Service<http::Request<B>, Response = http::Response<ResBody>, Future = F>,
-        S::Error: Into<BoxError>,
-        F: Future<Output = Result<S::Response, S::Error>>,
-    {
-        loop {
-            let future = match self.as_mut().project() {
-                StateProj::Called { future } => return future.poll(cx).map_err(Into::into),
-                StateProj::Failed { error } => {
-                    let polled_again = || "polled after it had completed".into();
-                    return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
-                }
-                StateProj::Waiting { waiting } => {
-                    if let Some(waiting) = waiting {
-                        ready!(waiting.0.poll_ready(cx)).map_err(Into::into)?;
-                    }
-                    let Some(waiting) = waiting.take() else { return Poll::Pending };
-                    let (mut service, mut request) = *waiting;
-                    stamp(&mut request, bound, Instant::now());
-                    service.call(request)
-                }
-            };
-            self.set(Self::Called { future });
-        }
-    }
-}
-
-/// Bounds the response's body, if there is one to wait for.
-fn bind<B: Body>(
-    response: http::Response<B>,
-    bound: Option<&Bound>,
-) -> http::Response<BoundBody<B>> {
-    let (mut head, body) = response.into_parts();
-    status::correct_timeout(&mut head.headers);
-    let bound = bound.filter(|_| !body.is_end_stream()).map(Bound::again);
-    http::Response::from_parts(head, BoundBody { inner: Some(body), bound })
 }
 
 // === impl Bound ===
 
 impl Bound {
-    pub(crate) fn new<B>(
-        what: &'static str,
-        deadline: Deadline,
-        request: &http::Request<B>,
+    pub(crate) fn new<B: 'static>(
+        terms: Terms,
+        request: &mut http::Request<B>,
         now: Instant,
     ) -> Self {
+        let upload = terms.first.and_then(|_| Upload::watch(terms.kind, request, now));
         Self {
-            end: deadline.0,
-            sleep: None,
-            what,
+            terms,
             started: now,
-            limit: deadline.remaining(now),
             path: request.uri().path_and_query().cloned(),
             attempt: status::previous_attempts(request.headers()) + 1,
             counting: None,
+            upload,
+            waiting: None,
         }
     }
 
-    /// The same bound, which ends nothing and only tells `switch`.
-    pub(crate) fn counting(self, switch: Switch) -> Self {
-        Self { counting: Some(switch), ..self }
+    /// The same bound, which ends nothing at the layer's own limits and only tells `switch`.
+    pub(crate) fn counting(self, switch: &Switch) -> Self {
+        Self { counting: Some(switch.clone()), ..self }
     }
 
-    /// What there is to say at the end; `None` where it was only counted, and never again.
-    fn poll_end(mut bound: Pin<&mut Option<Self>>, cx: &mut Context<'_>) -> Poll<Option<Elapsed>> {
-        let Some(own) = bound.as_mut().as_pin_mut() else { return Poll::Pending };
-        let elapsed = ready!(own.poll(cx));
-        match bound.as_ref().get_ref().as_ref().and_then(|own| own.counting.as_ref()) {
-            None => Poll::Ready(Some(elapsed)),
-            Some(switch) => {
-                switch.count();
-                bound.set(None);
-                Poll::Ready(None)
+    /// When it was asked for.
+    pub(crate) const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// What there is to say if there is no time at all.
+    pub(crate) fn passed(&self) -> Option<Elapsed> {
+        let end = End::earlier(self.terms.first, self.terms.whole)?;
+        let is_over = end.at <= self.started && !self.counts(end);
+        is_over.then(|| self.elapsed(end, Stage::Readiness, self.started))
+    }
+
+    /// Tells the server how long there is; nothing where the deadline is not that of the whole call.
+    pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
+        match self.terms.told {
+            Some(told) => told.stamp(headers, now),
+            None => drop(headers.remove(GRPC_TIMEOUT)),
+        }
+    }
+
+    /// Whether the time that the server was told of is over, so that a timer of its own, too, can
+    /// have ended the call.
+    pub(crate) fn told_is_over(&self, now: Instant) -> bool {
+        self.terms.told.is_some_and(|told| told.remaining(now) <= TICK)
+    }
+
+    /// There was a frame.
+    pub(crate) const fn heard(&mut self) {
+        self.waiting = None;
+    }
+
+    /// What ends the call if it goes on as it is.
+    fn end(&mut self, stage: Stage) -> Option<End> {
+        let Terms { kind, first, whole, silence, .. } = self.terms;
+        let limit = || first.map(|first| first.at - self.started);
+        let pause = match (stage, kind) {
+            (Stage::Readiness | Stage::Head | Stage::First, _) => {
+                return End::earlier(self.first(), whole);
             }
-        }
+            (_, Some(MethodKind::Unary)) => return End::earlier(first, whole),
+            (_, Some(MethodKind::ClientStreaming)) => earlier(limit(), silence),
+            (Stage::Second, None) => earlier(limit().map(|limit| limit.max(PAUSE)), silence),
+            _ => silence,
+        };
+        let quiet = pause.map(|pause| {
+            let since = *self.waiting.get_or_insert_with(Instant::now);
+            End::new(Deadline::after(pause, since), What::Silence)
+        });
+        End::earlier(quiet, whole)
     }
 
-    /// The same bound for the next phase of the call: a `Sleep` cannot move once polled.
-    fn again(&self) -> Self {
-        Self {
-            end: self.end,
-            sleep: None,
-            what: self.what,
-            started: self.started,
-            limit: self.limit,
-            path: self.path.clone(),
-            attempt: self.attempt,
-            counting: self.counting.clone(),
-        }
+    fn first(&self) -> Option<End> {
+        let (first, Some(upload)) = (self.terms.first?, &self.upload) else {
+            return self.terms.first;
+        };
+        let at = upload.end(first.at - self.started, Instant::now());
+        Some(End { at, ..first })
     }
 
-    /// Reports that the instant has come.
-    fn elapsed(&self, now: Instant) -> Elapsed {
-        let Self { what, limit, attempt, .. } = self;
+    fn counts(&self, end: End) -> bool {
+        self.counting.is_some() && end.what != What::Left
+    }
+
+    /// Counts `end`, which is not to end anything; whether it did.
+    fn count(&mut self, end: End) -> bool {
+        let Some(switch) = self.counting.as_ref().filter(|_| end.what != What::Left) else {
+            return false;
+        };
+        switch.count();
+        let whole = self.terms.whole.filter(|whole| whole.what == What::Left);
+        self.terms = Terms { first: None, silence: None, whole, ..self.terms };
+        true
+    }
+
+    /// Reports that `end` has come.
+    fn elapsed(&self, end: End, stage: Stage, now: Instant) -> Elapsed {
         let method = self.path.as_ref().map_or("", PathAndQuery::path);
-        let elapsed = now - self.started;
-        tracing::info!(rpc.method = method, attempt, ?limit, ?elapsed, "{what} exceeded");
-        Elapsed::new(format!("{what} of {limit:?} exceeded by {method}, attempt {attempt}"))
+        let (attempt, elapsed) = (self.attempt, now - self.started);
+        let limit = match (&self.upload, end.what, self.waiting) {
+            (_, What::Silence, Some(since)) => end.at - since,
+            (Some(_), ..) => self.terms.first.map_or(end.at, |first| first.at) - self.started,
+            _ => end.at - self.started,
+        };
+        let what = end.what;
+        tracing::info!(rpc.method = method, attempt, ?limit, ?elapsed, %stage, "{what} exceeded");
+        Elapsed::new(match what {
+            _ if end.at <= self.started => {
+                format!(
+                    "{what} of {limit:?} exceeded by {method}, attempt {attempt}, before it was sent"
+                )
+            }
+            What::Left => format!(
+                "{what} exceeded by {method}, attempt {attempt}, {limit:?} after it began, \
+                waiting for {stage}"
+            ),
+            _ => format!(
+                "{what} of {limit:?} exceeded by {method}, attempt {attempt}, waiting for {stage}"
+            ),
+        })
     }
 }
 
-impl Future for Bound {
-    type Output = Elapsed;
+// === impl Timer ===
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Elapsed> {
-        let mut this = self.as_mut().project();
-        if this.sleep.is_none() {
-            this.sleep.set(Some(sleep_until(*this.end)));
-        }
-        if let Some(sleep) = this.sleep.as_pin_mut() {
-            ready!(sleep.poll(cx));
-        }
-        Poll::Ready(self.elapsed(Instant::now()))
+impl Timer {
+    pub(crate) const fn new(bound: Option<Bound>) -> Self {
+        Self { bound, sleep: None }
     }
-}
 
-// === impl BoundBody ===
+    pub(crate) const fn bound(&self) -> Option<&Bound> {
+        self.bound.as_ref()
+    }
 
-impl<B> Body for BoundBody<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
+    /// The bound, for the next part of the call: a `Sleep` cannot move once polled.
+    pub(crate) fn take(self: Pin<&mut Self>) -> Option<Bound> {
+        self.project().bound.take()
+    }
 
-    fn poll_frame(
+    /// There was a frame.
+    pub(crate) fn heard(self: Pin<&mut Self>) {
+        if let Some(bound) = self.project().bound {
+            bound.heard();
+        }
+    }
+
+    /// What there is to say at the end, while a `stage` is waited for.
+    pub(crate) fn poll_end(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        stage: Stage,
+    ) -> Poll<Elapsed> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        match inner.poll_frame(cx) {
-            Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Some(Err(status::of_error(error.into()).into())))
+        let Some(bound) = this.bound else { return Poll::Pending };
+        loop {
+            let Some(end) = bound.end(stage) else { return Poll::Pending };
+            let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
+                this.sleep.set(Some(sleep_until(end.at)));
+                continue;
+            };
+            // One that comes too early is set anew when it does, which most never do.
+            if end.at < sleep.deadline() || (sleep.is_elapsed() && sleep.deadline() < end.at) {
+                sleep.as_mut().reset(end.at);
             }
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
-            Poll::Pending => {
-                let Some(elapsed) = ready!(Bound::poll_end(this.bound, cx)) else {
-                    return Poll::Pending;
-                };
-                // Drops the body: HTTP/2 resets the stream.
-                this.inner.set(None);
-                Poll::Ready(Some(Err(elapsed.into())))
+            ready!(sleep.as_mut().poll(cx));
+            if end.at <= sleep.deadline() && !bound.count(end) {
+                return Poll::Ready(bound.elapsed(end, stage, Instant::now()));
             }
         }
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+// === impl What ===
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Call | Self::Left => "call deadline",
+            Self::Attempt => "attempt timeout",
+            Self::Silence => "limit of silence",
+        })
     }
+}
 
-    fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map(Body::size_hint).unwrap_or_default()
+// === impl Stage ===
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Readiness => "a connection",
+            Self::Head => "the response",
+            Self::First => "the first message",
+            Self::Second => "the end of the response, or its second message",
+            Self::Rest => "the rest of the response",
+        })
     }
 }

@@ -1,9 +1,18 @@
 //! The deadline of the whole call.
 
-use crate::bound::{Bound, BoundBody, Readied, ResponseFuture};
-use cinchona_core::{BoxError, Deadline, Inbound, Live, Mode, PerMethod, Switch};
+use crate::{
+    body::BoundBody,
+    bound::{Asked, Bound, End, Terms, What, Whole, earlier},
+    limits::{Kinds, Times},
+    readied::{Readied, ResponseFuture},
+};
+use cinchona_core::{
+    BoxError, Deadline, Inbound, Live, MethodKind, Methods, Mode, PerMethod, Switch,
+};
+use http::Extensions;
 use http_body::Body;
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,26 +26,31 @@ use tower_service::Service;
 /// Its clones, and the services it was applied to, share the timeouts by method.
 #[derive(Clone, Debug)]
 pub struct CallDeadlineLayer {
-    settings: Settings,
+    settings: Arc<Settings>,
 }
 
 /// Ends a call at its deadline with `DEADLINE_EXCEEDED`, wherever it then is.
 ///
-/// The deadline is the earliest of the request's `grpc-timeout`, the configured limit, the method's
-/// timeout and, where the call is made by the handler of another, that one's deadline; from the
-/// moment of the call. It is handed on as a [`Deadline`] in the request's extensions.
+/// The deadline is the earliest of the request's `grpc-timeout`, the method's timeout
+/// ([`set_timeouts`](CallDeadlineLayer::set_timeouts)) and, where the call is made by the handler of
+/// another, that one's deadline; from the moment of the call. The configured limit ends it too, for
+/// a stream [until its first message](crate#what-a-limit-bounds). It is handed on as a [`Deadline`]
+/// in the request's extensions.
 /// Always ready: waiting for the service below is part of the call. A malformed `grpc-timeout` is
 /// answered with `INVALID_ARGUMENT`, one of zero with `DEADLINE_EXCEEDED`, and neither is sent.
 #[derive(Clone, Debug)]
 pub struct CallDeadline<S> {
     inner: Readied<S>,
-    settings: Settings,
+    settings: Arc<Settings>,
+    kinds: Kinds,
 }
 
 #[derive(Clone, Debug)]
 struct Settings {
-    limit: Option<Duration>,
+    limits: Times,
+    silences: Times,
     timeouts: Live<PerMethod<Option<Duration>>>,
+    methods: Option<Methods>,
     switch: Switch,
 }
 
@@ -45,25 +59,77 @@ struct Settings {
 impl CallDeadlineLayer {
     /// Enforces the `grpc-timeout` of the calls that have one.
     pub fn new() -> Self {
-        let timeouts = Live::new(PerMethod::new());
-        Self { settings: Settings { limit: None, timeouts, switch: Switch::default() } }
+        let settings = Settings {
+            limits: Times::default(),
+            silences: Times::default(),
+            timeouts: Live::new(PerMethod::new()),
+            methods: None,
+            switch: Switch::default(),
+        };
+        Self { settings: Arc::new(settings) }
     }
 
-    /// Ends every call after `limit` at the latest. Any duration is valid; zero ends all calls.
-    pub fn with_limit(mut self, limit: Duration) -> Self {
-        self.settings.limit = Some(limit);
-        self
+    /// Ends every call that has not been answered after `limit`. Any duration is valid; zero ends
+    /// all calls, ten years or more are for ever.
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
+        self.with(|settings| settings.limits.all = Some(limit))
+    }
+
+    /// Another limit, or none, for the methods of one kind.
+    #[must_use]
+    pub fn with_kind_limit(self, kind: MethodKind, limit: Option<Duration>) -> Self {
+        self.with(|settings| settings.limits.set_kind(kind, limit))
+    }
+
+    /// Another limit, or none, for each method that has one here; whatever its kind.
+    #[must_use]
+    pub fn with_limits(self, limits: PerMethod<Option<Duration>>) -> Self {
+        self.with(|settings| settings.limits.methods = limits)
+    }
+
+    /// Ends a response that has begun when there is nothing of it for `silence` while the caller
+    /// waits. Off by default.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> Self {
+        self.with(|settings| settings.silences.all = Some(silence))
+    }
+
+    /// As [`with_silence`](Self::with_silence), for the methods of one kind.
+    #[must_use]
+    pub fn with_kind_silence(self, kind: MethodKind, silence: Option<Duration>) -> Self {
+        self.with(|settings| settings.silences.set_kind(kind, silence))
+    }
+
+    /// As [`with_silence`](Self::with_silence), for the methods that have a silence here.
+    #[must_use]
+    pub fn with_silences(self, silences: PerMethod<Option<Duration>>) -> Self {
+        self.with(|settings| settings.silences.methods = silences)
+    }
+
+    /// Learns from `methods` what each method streams. By default from all descriptor sets that
+    /// this process has read before the layer is put around a service
+    /// ([`Methods::known_kinds`]).
+    #[must_use]
+    pub fn with_methods(self, methods: Methods) -> Self {
+        self.with(|settings| settings.methods = Some(methods))
     }
 
     /// Lets `switch` decide whether calls are ended, only counted, or not watched.
-    pub fn with_switch(mut self, switch: Switch) -> Self {
-        self.settings.switch = switch;
-        self
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        self.with(|settings| settings.switch = switch)
     }
 
-    /// Sets how long the calls of each method may take, while calls run.
+    /// Sets how long the calls of each method may take, streams included, while calls run: as the
+    /// `timeout` of gRPC's service config, these are deadlines like a caller's own.
     pub fn set_timeouts(&self, timeouts: PerMethod<Option<Duration>>) {
         self.settings.timeouts.set(timeouts);
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
     }
 }
 
@@ -77,7 +143,8 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CallDeadline { inner: Readied::new(inner), settings: self.settings.clone() }
+        let kinds = Kinds::new(self.settings.methods.as_ref());
+        CallDeadline { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
     }
 }
 
@@ -87,6 +154,7 @@ impl<S, B, ResBody> Service<http::Request<B>> for CallDeadline<S>
 where
     S: Service<http::Request<B>, Response = http::Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
+    B: 'static,
     ResBody: Body,
 {
     type Response = http::Response<BoundBody<ResBody>>;
@@ -99,30 +167,91 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let now = Instant::now();
-        let Settings { limit, timeouts, switch } = &self.settings;
-        let mode = switch.mode();
+        let mode = self.settings.switch.mode();
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
-        let asked = match Deadline::of(&request, now) {
+        let now = Instant::now();
+        let kind = self.kinds.of(&request);
+        let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
             Err(invalid) => {
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
-        let of_method = timeouts.get().get(request.uri().path()).copied().flatten();
-        let configured = [*limit, of_method].into_iter().flatten();
-        let configured = configured.map(|limit| Deadline::after(limit, now));
-        let inherited = Inbound::current().and_then(|inbound| inbound.deadline);
-        let Some(deadline) = configured.chain(asked).chain(inherited).min() else {
+        let limits = Limits::of(&self.settings, request.uri().path(), kind, asked, now);
+        let silence = self.settings.silences.of(request.uri().path(), kind);
+        let mut terms = limits.terms(kind, silence);
+        if terms.is_empty() {
             return self.inner.call(request, None);
-        };
-        if mode == Mode::Shadow {
-            let bound = Bound::new("call deadline", deadline, &request, now);
-            return self.inner.call(request, Some(bound.counting(switch.clone())));
         }
-        request.extensions_mut().insert(deadline);
-        self.inner.call_until(request, (deadline, "call deadline"), now)
+        if mode == Mode::Shadow {
+            terms.told = asked.min();
+            let bound = Bound::new(terms, &mut request, now);
+            return self.inner.call(request, Some(bound.counting(&self.settings.switch)));
+        }
+        limits.hand_on(kind, request.extensions_mut());
+        let bound = Bound::new(terms, &mut request, now);
+        self.inner.call(request, Some(bound))
+    }
+}
+
+/// What ends a call.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// The configured limit, or that of a layer above.
+    first: Option<Deadline>,
+    /// The deadline.
+    whole: Option<Deadline>,
+}
+
+// === impl Limits ===
+
+impl Limits {
+    fn of(
+        settings: &Settings,
+        path: &str,
+        kind: Option<MethodKind>,
+        asked: Asked,
+        now: Instant,
+    ) -> Self {
+        let within = |limit| Deadline::within(limit, now);
+        let of_method = settings.timeouts.get().get(path).copied().flatten().and_then(within);
+        let inherited = Inbound::current().and_then(|inbound| inbound.deadline);
+        let whole = earlier(earlier(of_method, asked.whole), inherited);
+        let limit = settings.limits.of(path, kind).and_then(within);
+        // Where requests are streamed too, the limit is no instant: see `Upload`.
+        let above = asked.first.filter(|_| !kind.is_some_and(MethodKind::streams_requests));
+        Self { first: earlier(limit, above), whole }
+    }
+
+    fn terms(self, kind: Option<MethodKind>, silence: Option<Duration>) -> Terms {
+        let end = |deadline| End::new(deadline, What::Call);
+        Terms {
+            kind,
+            first: self.first.map(end),
+            whole: self.whole.map(end),
+            silence,
+            told: match kind {
+                None | Some(MethodKind::Unary) => earlier(self.first, self.whole),
+                _ => self.whole,
+            },
+        }
+    }
+
+    /// Tells the layers below: what is waited for before there is an answer is not worth more time.
+    fn hand_on(self, kind: Option<MethodKind>, extensions: &mut Extensions) {
+        let streams = kind.filter(|kind| *kind != MethodKind::Unary);
+        let first = match streams {
+            Some(kind) if kind.streams_requests() => self.whole,
+            _ => earlier(self.first, self.whole),
+        };
+        if let Some(kind) = streams {
+            extensions.insert(kind);
+            extensions.insert(Whole(self.whole));
+        }
+        if let Some(first) = first {
+            extensions.insert(first);
+        }
     }
 }

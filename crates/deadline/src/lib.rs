@@ -11,8 +11,8 @@
 //!
 //! * [`CallDeadlineLayer`] is the outermost layer. It bounds the whole call, from the moment it is
 //!   called: readiness, queue, connecting, every attempt, every backoff, the response's body to
-//!   its trailers. The bound is `Request::set_timeout` (`grpc-timeout`) or a configured limit, the
-//!   earlier of the two.
+//!   its trailers. The bound is `Request::set_timeout` (`grpc-timeout`), a method's timeout or a
+//!   configured limit, the earliest of them.
 //! * [`AttemptTimeoutLayer`] stands inside the retries. It bounds each attempt by 2 s, or another
 //!   limit, in the same way, and never beyond the call's deadline.
 //! * [`ServerDeadlineLayer`] ends the work of a server at the caller's deadline, and hands the
@@ -20,10 +20,38 @@
 //! * Each client layer writes what remains to `grpc-timeout`, rounded down, at the moment it sends.
 //! * A timer that fires ends the call with [`Elapsed`](cinchona_core::Elapsed), whose source is a
 //!   `DEADLINE_EXCEEDED` status, resets the HTTP/2 stream, and is logged once, with method,
-//!   attempt, limit and elapsed time.
+//!   attempt, limit, elapsed time and what was waited for.
 //! * Other errors leave as a status that tells the truth: a connection lost mid-call is
 //!   `UNAVAILABLE` (tonic: `UNKNOWN`), and a tonic server's `CANCELLED "Timeout expired"` is
-//!   `DEADLINE_EXCEEDED`.
+//!   `DEADLINE_EXCEEDED` if the time that it was told of is over. At any other time these are the
+//!   server's own words, and stay.
+//!
+//! # What a limit bounds
+//!
+//! A deadline that was asked for (`Request::set_timeout`, the inherited deadline of a call that is
+//! being served, the `timeout` of gRPC's service config) ends the whole call, streams included, as
+//! everywhere in gRPC. A limit that is configured on a layer, [`CallDeadlineLayer::with_limit`] or
+//! [`AttemptTimeoutLayer::new`], is a default for calls of all kinds, and ends what hangs:
+//!
+//! | method | the limit is for | `grpc-timeout` |
+//! |---|---|---|
+//! | unary | the whole answer, to its trailers | the limit, or the deadline if that is earlier |
+//! | server streaming | the first message | the deadline, if there is one |
+//! | client streaming | the server, while it is to move: until it takes the next message, and from the request's end to the answer; after the message, the trailers | the deadline |
+//! | bidirectional | the same, until the first message | the deadline |
+//! | unknown | the first message; until there is a second, a minute (or the limit, if longer) of silence | as unary |
+//!
+//! So neither the length of a stream nor a caller that is slow to send counts. The server is not told
+//! of a limit that does not bound the stream, as it would end the stream by it.
+//! Once there is a first message, [`with_silence`](AttemptTimeoutLayer::with_silence) ends a stream
+//! in which nothing comes for so long; by default nothing does. Limits and silences can be set by
+//! method and by kind. Ten years or more, such as `Duration::MAX`, are for ever, and not told.
+//!
+//! What a method streams is known from the descriptor sets that were read in this process, by
+//! [`Methods`](cinchona_core::Methods), before the layer is put around a service; or a call says so
+//! itself, by a [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. Of an unknown
+//! method the server is told the limit, as most methods are unary: one that enforces
+//! `grpc-timeout` on streams will end its streams by it.
 //!
 //! # Example
 //!
@@ -50,16 +78,22 @@
 //!
 //! It does not bound a call that has neither `grpc-timeout` nor a configured limit, and it cannot
 //! stop the server: it tells it how long there is (`grpc-timeout`) and resets the stream.
-//! A server stream longer than the attempt's limit needs its own: see [`AttemptLimit`].
+//! A caller that has begun a bidirectional stream and waits for an answer before it sends more is not
+//! told from one that has nothing to say: give such a call a deadline.
 
 mod attempt;
+mod body;
 mod bound;
 mod call;
+mod limits;
+mod readied;
 mod server;
+mod upload;
 
 pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer};
-pub use bound::{BoundBody, ResponseFuture};
+pub use body::BoundBody;
 pub use call::{CallDeadline, CallDeadlineLayer};
+pub use readied::ResponseFuture;
 pub use server::{ServerBody, ServerDeadline, ServerDeadlineLayer, ServerFuture};
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The deadline of a call that is served.
 
-use cinchona_core::{Deadline, Inbound, Latency, Mode, Switch, deadline::parse_timeout, status};
+use crate::limits::Kinds;
+use cinchona_core::{
+    Deadline, Inbound, Latency, MethodKind, Mode, Switch, deadline::parse_timeout, status,
+};
 use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
 use std::{
@@ -27,8 +30,8 @@ pub struct ServerDeadlineLayer {
 
 /// Ends the work on a call at its deadline, and does not begin what cannot be done in time.
 ///
-/// * The deadline is the caller's `grpc-timeout`, or the configured limit if that is earlier. A
-///   malformed one is answered with `INTERNAL`, as gRPC's servers do; one that has passed with
+/// * The deadline is the caller's `grpc-timeout`, or the configured limit if that is earlier; once a
+///   response has begun, the caller's alone. A malformed one is answered with `INTERNAL`, as gRPC's servers do; one that has passed with
 ///   `DEADLINE_EXCEEDED`, and the handler is not called.
 /// * At the deadline the handler is dropped, a stream is ended, and the answer is
 ///   `DEADLINE_EXCEEDED`.
@@ -40,6 +43,7 @@ pub struct ServerDeadlineLayer {
 pub struct ServerDeadline<S> {
     inner: S,
     settings: Arc<Settings>,
+    kinds: Kinds,
 }
 
 #[derive(Debug)]
@@ -56,6 +60,7 @@ pin_project! {
         work: Work<F>,
         #[pin]
         end: Option<Sleep>,
+        whole: Option<Deadline>,
         inbound: Inbound,
         began: Instant,
         latency: Option<Arc<Latency>>,
@@ -76,9 +81,15 @@ pin_project! {
         inner: Option<Body>,
         #[pin]
         end: Option<Sleep>,
+        // The caller's deadline, until it is the end.
+        whole: Option<Option<Deadline>>,
         inbound: Inbound,
     }
 }
+
+/// What is admitted: until when it must have begun to be answered, and ended, and where to record
+/// how long it took.
+type Admitted = (Option<Deadline>, Option<Deadline>, Option<Arc<Latency>>);
 
 /// More methods than a server has; what strangers make up is not remembered.
 const MOST_METHODS: usize = 1000;
@@ -96,7 +107,9 @@ impl ServerDeadlineLayer {
         Self { settings: Arc::new(settings) }
     }
 
-    /// Ends every call after `limit` at the latest.
+    /// Ends every call that has not been answered after `limit`, uploads included; of a stream the
+    /// first message. Any duration is valid: a millisecond or less ends all calls, ten years or more
+    /// are for ever.
     pub fn with_limit(self, limit: Duration) -> Self {
         self.with(Some(limit), self.settings.hopeless.clone())
     }
@@ -122,7 +135,7 @@ impl<S> Layer<S> for ServerDeadlineLayer {
     type Service = ServerDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ServerDeadline { inner, settings: self.settings.clone() }
+        ServerDeadline { inner, settings: self.settings.clone(), kinds: Kinds::new(None) }
     }
 }
 
@@ -143,23 +156,26 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let now = Instant::now();
         let previous_attempts = status::previous_attempts(request.headers());
-        let (deadline, latency) = match self.settings.admit(&request, now) {
+        let (first, whole, latency) = match self.settings.admit(&request, now) {
             Ok(admitted) => admitted,
             Err(refused) => {
-                let refused = Some(refused);
+                let work = Work::Refused { refused: Some(refused) };
                 let inbound = Inbound { deadline: None, previous_attempts };
-                let work = Work::Refused { refused };
-                return ServerFuture { work, end: None, inbound, began: now, latency: None };
+                let (end, whole, latency) = (None, None, None);
+                return ServerFuture { work, end, whole, inbound, began: now, latency };
             }
         };
-        if let Some(deadline) = deadline {
+        // What the handler of a stream does may last as long as the stream.
+        let kind = self.kinds.of(&request);
+        let streams = kind.is_some_and(MethodKind::streams_responses);
+        let inbound = Inbound { deadline: if streams { whole } else { first }, previous_attempts };
+        if let Some(deadline) = inbound.deadline {
             request.extensions_mut().insert(deadline);
         }
-        let inbound = Inbound { deadline, previous_attempts };
         let handler = inbound.within(|| self.inner.call(request));
         let work = Work::Handler { handler: inbound.scope(handler) };
-        let end = deadline.map(|deadline| sleep_until(deadline.0 - TICK));
-        ServerFuture { work, end, inbound, began: now, latency }
+        let end = first.map(|first| sleep_until(first.0 - TICK));
+        ServerFuture { work, end, whole, inbound, began: now, latency }
     }
 }
 
@@ -170,17 +186,15 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
 // === impl Settings ===
 
 impl Settings {
-    /// The deadline of a request, and where to record how long it took; or why it is not begun.
-    fn admit<B>(
-        &self,
-        request: &http::Request<B>,
-        now: Instant,
-    ) -> Result<(Option<Deadline>, Option<Arc<Latency>>), Status> {
+    /// The terms of a request, or why it is not begun.
+    fn admit<B>(&self, request: &http::Request<B>, now: Instant) -> Result<Admitted, Status> {
         let asked = parse_timeout(request.headers())
             .map_err(|invalid| Status::internal(invalid.to_string()))?;
         let left = asked.into_iter().chain(self.limit).min();
         if left.is_some_and(|left| left <= TICK) {
-            return Err(Status::deadline_exceeded("the deadline had passed on arrival"));
+            let left = left.unwrap_or_default();
+            let message = format!("the deadline had passed on arrival: {left:?} left");
+            return Err(Status::deadline_exceeded(message));
         }
         let mode = self.hopeless.mode();
         let latency = (mode != Mode::Off).then(|| self.latency(request.uri().path())).flatten();
@@ -196,7 +210,8 @@ impl Settings {
             }
             self.hopeless.count();
         }
-        Ok((left.map(|left| Deadline::after(left, now)), latency))
+        let within = |left| Deadline::within(left, now);
+        Ok((left.and_then(within), asked.and_then(within), latency))
     }
 
     fn latency(&self, path: &str) -> Option<Arc<Latency>> {
@@ -230,7 +245,7 @@ where
                     if let Some(latency) = this.latency.take() {
                         latency.record(Instant::now() - *this.began);
                     }
-                    let bound = |body| ServerBody::bound(body, end, *this.inbound);
+                    let bound = |body| ServerBody::bound(body, end, *this.whole, *this.inbound);
                     return Poll::Ready(reply.map(|response| response.map(bound)));
                 }
                 Poll::Pending => {
@@ -258,12 +273,14 @@ const EXCEEDED: &str = "the deadline has passed";
 // === impl ServerBody ===
 
 impl ServerBody {
-    /// `body`, ended at `end`; as it is where there is no end or nothing to wait for.
-    fn bound(body: Body, end: Option<Instant>, inbound: Inbound) -> Body {
+    /// `body`, which must begin before `end` and end before the deadline of the `whole`; as it is
+    /// where there is nothing to wait for.
+    fn bound(body: Body, end: Option<Instant>, whole: Option<Deadline>, inbound: Inbound) -> Body {
         if body.is_end_stream() {
             return body;
         }
-        Body::new(Self { inner: Some(body), end: end.map(sleep_until), inbound })
+        let end = end.map(sleep_until);
+        Body::new(Self { inner: Some(body), end, whole: Some(whole), inbound })
     }
 }
 
@@ -275,11 +292,19 @@ impl HttpBody for ServerBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let this = self.project();
+        let mut this = self.project();
         let Some(inner) = this.inner else { return Poll::Ready(None) };
         // The stream of a handler may make calls as well.
         let polled = this.inbound.within(|| Pin::new(inner).poll_frame(cx));
         if polled.is_ready() {
+            // It has begun: from here on only the caller's deadline counts.
+            if let Some(whole) = this.whole.take() {
+                this.inbound.deadline = whole;
+                let whole = whole.map(|whole| whole.0 - TICK);
+                if whole != this.end.as_ref().as_pin_ref().map(|end| end.deadline()) {
+                    this.end.set(whole.map(sleep_until));
+                }
+            }
             return polled;
         }
         let Some(end) = this.end.as_pin_mut() else { return Poll::Pending };

@@ -44,7 +44,8 @@ async fn a_call_ends_at_its_deadline_and_not_before() {
     advance(ms(1)).await;
     let error = assert_ready_err!(call.poll());
     assert_eq!(Verdict::of_error(&*error), Verdict::Deadline);
-    assert_eq!(error.to_string(), "call deadline of 10ms exceeded by /a.B/C, attempt 1");
+    let said = "call deadline of 10ms exceeded by /a.B/C, attempt 1, waiting for the response";
+    assert_eq!(error.to_string(), said);
     assert_eq!(code(error), Code::DeadlineExceeded);
 }
 
@@ -184,12 +185,26 @@ async fn a_body_that_ends_in_time_is_untouched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_timer_of_a_tonic_server_is_reported_as_a_deadline() {
-    let expired = service_fn(|_: Request| async {
-        Ok::<_, Infallible>(Status::cancelled("Timeout expired").into_http::<Body>())
-    });
-    let response = CallDeadlineLayer::new().layer(expired).oneshot(request()).await.unwrap();
-    assert_eq!(response.headers()["grpc-status"], "4");
+async fn the_timer_of_a_tonic_server_is_a_deadline_only_when_it_can_have_fired() {
+    let says = |after: Duration, message: &'static str| {
+        service_fn(move |_: Request| async move {
+            tokio::time::sleep(after).await;
+            Ok::<_, Infallible>(Status::cancelled(message).into_http::<Body>())
+        })
+    };
+    for (after, limit, message, expected) in [
+        (ms(99), Some(ms(100)), "Timeout expired", "4"),
+        (ms(100), Some(ms(100)), "Timeout expired", "4"),
+        (ms(97), Some(ms(100)), "Timeout expired", "1"),
+        (ms(100), Some(ms(100)), "the user left", "1"),
+        (ms(0), None, "Timeout expired", "1"),
+    ] {
+        let layer = CallDeadlineLayer::new().with_limit(limit.unwrap_or(Duration::MAX));
+        let response = layer.layer(says(after, message)).oneshot(request()).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], expected, "{after:?} {limit:?} {message}");
+        let said = cinchona_core::status::from_headers(response.headers()).unwrap();
+        assert_eq!(said.message(), message);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,6 +276,9 @@ async fn in_shadow_a_limit_that_is_exceeded_is_counted_and_the_call_goes_on() {
     // From now on the deadline is stamped, which the service above refuses.
     assert!(tokio::spawn(stack.oneshot(request())).await.is_err());
 }
+
+mod kinds;
+mod told;
 
 mod server {
     use super::*;

@@ -7,6 +7,7 @@ use crate::{
 };
 use cinchona_core::{
     Backoff, Deadline, Invalid, Safety, Stage, Verdict, code,
+    deadline::GRPC_TIMEOUT,
     status::{self, Pushback},
 };
 use http::HeaderMap;
@@ -323,7 +324,11 @@ impl Progress {
         if previous > 0 {
             headers.insert(status::PREVIOUS_ATTEMPTS, previous.into());
         }
-        if let Some(deadline) = self.deadline {
+        // A stream's deadline may be that of its first message only: then the first attempt has not
+        // told it either.
+        if let Some(deadline) = self.deadline
+            && headers.contains_key(GRPC_TIMEOUT)
+        {
             Deadline(deadline).stamp(headers, now);
         }
     }

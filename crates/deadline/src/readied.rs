@@ -1,0 +1,203 @@
+//! What both layers share: a call, from readiness to the head of its response, that ends in time.
+
+use crate::{
+    body::BoundBody,
+    bound::{Bound, Stage, Timer},
+};
+use cinchona_core::{BoxError, status};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use std::{
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::time::Instant;
+use tonic::Code;
+use tower_service::Service;
+
+pin_project! {
+    /// The future of a call that ends in time.
+    #[derive(Debug)]
+    pub struct ResponseFuture<S, B, F> {
+        #[pin]
+        state: State<S, B, F>,
+        #[pin]
+        timer: Timer,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<S, B, F> {
+        // Boxed: it is rare, and large.
+        Waiting { waiting: Option<Box<(S, http::Request<B>)>> },
+        Called { #[pin] future: F },
+        Failed { error: Option<BoxError> },
+    }
+}
+
+/// A service whose readiness is waited for within the call, so that the wait is bounded too.
+#[derive(Debug)]
+pub(crate) struct Readied<S> {
+    inner: S,
+    readiness: Readiness,
+}
+
+#[derive(Debug)]
+enum Readiness {
+    Waiting,
+    Ready,
+    Failed(BoxError),
+}
+
+// === impl Readied ===
+
+impl<S> Readied<S> {
+    pub(crate) const fn new(inner: S) -> Self {
+        Self { inner, readiness: Readiness::Waiting }
+    }
+
+    /// Polls the service and says nothing of it: the wait belongs to the call.
+    pub(crate) fn poll<B>(&mut self, cx: &mut Context<'_>)
+    where
+        S: Service<http::Request<B>>,
+        S::Error: Into<BoxError>,
+    {
+        if matches!(self.readiness, Readiness::Waiting) {
+            self.readiness = match self.inner.poll_ready(cx) {
+                Poll::Pending => Readiness::Waiting,
+                Poll::Ready(Ok(())) => Readiness::Ready,
+                Poll::Ready(Err(error)) => Readiness::Failed(error.into()),
+            };
+        }
+    }
+
+    /// Calls the service, within `bound` if there is one.
+    pub(crate) fn call<B>(
+        &mut self,
+        mut request: http::Request<B>,
+        bound: Option<Bound>,
+    ) -> ResponseFuture<S, B, S::Future>
+    where
+        S: Service<http::Request<B>> + Clone,
+    {
+        if let Some(elapsed) = bound.as_ref().and_then(Bound::passed) {
+            return ResponseFuture::failed(elapsed);
+        }
+        let state = match mem::replace(&mut self.readiness, Readiness::Waiting) {
+            Readiness::Failed(error) => State::Failed { error: Some(error) },
+            Readiness::Ready => {
+                if let Some(bound) = &bound {
+                    bound.stamp(request.headers_mut(), bound.started());
+                }
+                State::Called { future: self.inner.call(request) }
+            }
+            Readiness::Waiting => {
+                // The one that is already queueing goes along; its place here takes a clone.
+                let clone = self.inner.clone();
+                let service = mem::replace(&mut self.inner, clone);
+                State::Waiting { waiting: Some(Box::new((service, request))) }
+            }
+        };
+        ResponseFuture { state, timer: Timer::new(bound) }
+    }
+}
+
+impl<S: Clone> Clone for Readied<S> {
+    /// A clone has to become ready by itself.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone())
+    }
+}
+
+// === impl ResponseFuture ===
+
+impl<S, B, F> ResponseFuture<S, B, F> {
+    /// Answers with `error` and sends nothing.
+    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
+        Self { state: State::Failed { error: Some(error.into()) }, timer: Timer::new(None) }
+    }
+}
+
+impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
+where
+    S: Service<http::Request<B>, Response = http::Response<ResBody>>,
+    S::Error: Into<BoxError>,
+    ResBody: Body,
+{
+    type Output = Result<http::Response<BoundBody<ResBody>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        match this.state.as_mut().poll_response(cx, this.timer.bound()) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, this.timer.take()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(status::of_error(error).into())),
+            Poll::Pending => {
+                let elapsed = ready!(this.timer.poll_end(cx, this.state.stage()));
+                // Drops the call: HTTP/2 resets the stream.
+                this.state.set(State::Failed { error: None });
+                Poll::Ready(Err(elapsed.into()))
+            }
+        }
+    }
+}
+
+impl<S, B, F> State<S, B, F> {
+    const fn stage(&self) -> Stage {
+        match self {
+            Self::Waiting { .. } => Stage::Readiness,
+            _ => Stage::Head,
+        }
+    }
+
+    fn poll_response<ResBody>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bound: Option<&Bound>,
+    ) -> Poll<Result<http::Response<ResBody>, BoxError>>
+    where
+        S: Service<http::Request<B>, Response = http::Response<ResBody>, Future = F>,
+        S::Error: Into<BoxError>,
+        F: Future<Output = Result<S::Response, S::Error>>,
+    {
+        loop {
+            let future = match self.as_mut().project() {
+                StateProj::Called { future } => return future.poll(cx).map_err(Into::into),
+                StateProj::Failed { error } => {
+                    let polled_again = || "polled after it had completed".into();
+                    return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
+                }
+                StateProj::Waiting { waiting } => {
+                    if let Some(waiting) = waiting {
+                        ready!(waiting.0.poll_ready(cx)).map_err(Into::into)?;
+                    }
+                    let Some(waiting) = waiting.take() else { return Poll::Pending };
+                    let (mut service, mut request) = *waiting;
+                    if let Some(bound) = bound {
+                        bound.stamp(request.headers_mut(), Instant::now());
+                    }
+                    service.call(request)
+                }
+            };
+            self.set(Self::Called { future });
+        }
+    }
+}
+
+/// Bounds the response's body, if there is one to wait for.
+fn bind<B: Body>(
+    response: http::Response<B>,
+    bound: Option<Bound>,
+) -> http::Response<BoundBody<B>> {
+    let (mut head, body) = response.into_parts();
+    // tonic's server says CANCELLED when the time it was told of is over, and only in a head
+    // (`GrpcTimeout`). At any other time these are the words of whoever is there.
+    let cancelled = bound.as_ref().filter(|_| status::code(&head.headers) == Some(Code::Cancelled));
+    if cancelled.is_some_and(|bound| bound.told_is_over(Instant::now())) {
+        status::correct_timeout(&mut head.headers);
+    }
+    let bound = bound.filter(|_| !body.is_end_stream());
+    http::Response::from_parts(head, BoundBody::new(body, bound))
+}

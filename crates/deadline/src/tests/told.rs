@@ -1,0 +1,212 @@
+//! What the server is told is true when it is sent; and any duration will do.
+
+use super::*;
+use cinchona_core::{MethodKind, deadline::parse_timeout};
+use proptest::prelude::*;
+use std::{
+    pin::Pin,
+    sync::Mutex,
+    task::{Context, Poll},
+};
+use tokio::time::{Sleep, sleep};
+
+/// How long there was, by `grpc-timeout`, and when that was said.
+type Told = Arc<Mutex<Vec<(Option<Duration>, Instant)>>>;
+
+/// Becomes ready some time after it is asked, notes what it is told, and answers.
+struct Slow {
+    ready_after: Duration,
+    becoming: Option<Pin<Box<Sleep>>>,
+    told: Told,
+}
+
+impl Clone for Slow {
+    fn clone(&self) -> Self {
+        Self { becoming: None, told: self.told.clone(), ..*self }
+    }
+}
+
+impl Service<Request> for Slow {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        let after = self.ready_after;
+        self.becoming.get_or_insert_with(|| Box::pin(sleep(after))).as_mut().poll(cx).map(Ok)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let timeout = parse_timeout(request.headers()).unwrap();
+        self.told.lock().unwrap().push((timeout, Instant::now()));
+        std::future::ready(Ok(Response::new(Body::empty())))
+    }
+}
+
+const KINDS: [Option<MethodKind>; 4] =
+    [None, Some(MethodKind::Unary), Some(MethodKind::ServerStreaming), Some(MethodKind::Bidi)];
+
+/// A layer between the two, such as a queue, that takes its time.
+fn queue<S>(
+    after: Duration,
+    inner: S,
+) -> impl Service<Request, Response = http::Response<BoundBody<Body>>, Error = BoxError, Future: Send>
++ Clone
+where
+    S: Service<Request, Response = http::Response<BoundBody<Body>>, Error = BoxError>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    service_fn(move |request: Request| {
+        let inner = inner.clone();
+        async move {
+            sleep(after).await;
+            inner.oneshot(request).await
+        }
+    })
+}
+
+fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap().block_on(run)
+}
+
+proptest! {
+    #[test]
+    fn what_remains_is_told_when_it_is_sent(
+        asked in proptest::option::of(1_u64..20_000),
+        limit in proptest::option::of(1_u64..20_000),
+        attempt in proptest::option::of(1_u64..20_000),
+        waits in (0_u64..3_000, 0_u64..3_000, 0_u64..3_000),
+        kind in prop::sample::select(&KINDS[..]),
+        modes in (0..3_usize, 0..3_usize),
+        ready_first in any::<bool>(),
+    ) {
+        let modes = [modes.0, modes.1].map(|mode| [Mode::Enforce, Mode::Shadow, Mode::Off][mode]);
+        let told = Told::default();
+        let begun = in_virtual_time(async {
+            sleep(ms(waits.0)).await;
+            let slow = Slow { ready_after: ms(waits.1), becoming: None, told: told.clone() };
+            let forever = |limit: Option<u64>| limit.map_or(Duration::MAX, ms);
+            let attempts = AttemptTimeoutLayer::new(forever(attempt))
+                .with_switch(Switch::new(modes[1]))
+                .layer(slow);
+            let calls = CallDeadlineLayer::new()
+                .with_limit(forever(limit))
+                .with_switch(Switch::new(modes[0]));
+            let mut service = calls.layer(queue(ms(waits.2), attempts));
+            if ready_first {
+                service.ready().await.unwrap();
+                sleep(ms(waits.0)).await;
+            }
+            let mut request = request();
+            if let Some(asked) = asked {
+                let asked = format!("{asked}m").parse().unwrap();
+                request.headers_mut().insert("grpc-timeout", asked);
+            }
+            kind.map(|kind| request.extensions_mut().insert(kind));
+            let begun = Instant::now();
+            drop(service.ready().await.unwrap().call(request).await);
+            begun
+        });
+        for (timeout, at) in told.lock().unwrap().iter() {
+            let is_unary = matches!(kind, None | Some(MethodKind::Unary));
+            let mut ends = Vec::new();
+            let asked = asked.map(ms);
+            // Where the layer above only counts, the time begins when the layer below is called.
+            let read = if modes[0] == Mode::Enforce { begun } else { begun + ms(waits.2) };
+            ends.extend(asked.map(|asked| read + asked));
+            if let Some(limit) = limit.filter(|_| is_unary && modes[0] == Mode::Enforce) {
+                ends.push(begun + ms(limit));
+            }
+            if let Some(attempt) = attempt.filter(|_| is_unary && modes[1] == Mode::Enforce) {
+                // It began when the queue let it through.
+                ends.push(begun + ms(waits.2) + ms(attempt));
+            }
+            let remains = ends.iter().min().map(|end| end.saturating_duration_since(*at));
+            match (timeout, remains) {
+                (None, None) => {}
+                (Some(timeout), Some(remains)) => {
+                    prop_assert!(*timeout <= remains, "{timeout:?} of {remains:?}");
+                    prop_assert!(*timeout + ms(1) >= remains, "{timeout:?} of {remains:?}");
+                }
+                (told, remains) => prop_assert!(false, "told {told:?} of {remains:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_duration_ends_calls_or_lets_them_be() {
+    const NANO: Duration = Duration::from_nanos(1);
+    let hang = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
+    let kinds = [MethodKind::Unary, MethodKind::ClientStreaming, MethodKind::ServerStreaming];
+    for kind in kinds.map(Some).into_iter().chain([Some(MethodKind::Bidi), None]) {
+        let request = move || {
+            let mut request = request();
+            kind.map(|kind| request.extensions_mut().insert(kind));
+            request
+        };
+        for limit in [Duration::ZERO, NANO, ms(1), Duration::MAX, Duration::MAX - NANO] {
+            let call = CallDeadlineLayer::new().with_limit(limit).with_silence(limit);
+            let attempt = AttemptTimeoutLayer::new(limit).with_silence(limit);
+            let year = Duration::from_secs(365 * 24 * 3600);
+            let call = tokio::time::timeout(year, call.layer(hang).oneshot(request()));
+            let attempt = tokio::time::timeout(year, attempt.layer(hang).oneshot(request()));
+            let (call, attempt) = tokio::join!(call, attempt);
+            for ended in [call.ok(), attempt.ok()] {
+                let code = ended.map(|outcome| code(outcome.err().unwrap()));
+                let expected = (limit <= ms(1)).then_some(Code::DeadlineExceeded);
+                assert_eq!(code, expected, "{kind:?} {limit:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_ever_is_not_told() {
+    let service = service_fn(|request: Request| async move {
+        assert!(!request.headers().contains_key("grpc-timeout"));
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    for asked in [request(), with_timeout("99999999H")] {
+        let stack = tower::ServiceBuilder::new()
+            .layer(CallDeadlineLayer::new().with_limit(Duration::MAX))
+            .layer(AttemptTimeoutLayer::new(Duration::MAX))
+            .service(service);
+        stack.oneshot(asked).await.unwrap();
+    }
+    let server = ServerDeadlineLayer::new().with_limit(Duration::MAX).layer(service_fn(
+        |request: Request| async move {
+            assert!(request.extensions().get::<Deadline>().is_none());
+            assert_eq!(cinchona_core::Inbound::current().unwrap().deadline, None);
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        },
+    ));
+    server.clone().oneshot(request()).await.unwrap();
+    server.oneshot(with_timeout("99999999H")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_says_what_it_is_of_and_what_was_waited_for() {
+    let hang = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
+    let said = async |call: CallDeadlineLayer, attempt: AttemptTimeoutLayer, request| {
+        let stack = tower::ServiceBuilder::new().layer(call).layer(attempt).service(hang);
+        Status::from_error(stack.oneshot(request).await.err().unwrap()).message().to_owned()
+    };
+    let (none, never) = (CallDeadlineLayer::new(), AttemptTimeoutLayer::new(Duration::MAX));
+    assert_eq!(
+        said(none.clone(), AttemptTimeoutLayer::new(ms(5)), request()).await,
+        "attempt timeout of 5ms exceeded by /a.B/C, attempt 1, waiting for the response",
+    );
+    assert_eq!(
+        said(none.clone().with_limit(Duration::ZERO), never.clone(), request()).await,
+        "call deadline of 0ns exceeded by /a.B/C, attempt 1, before it was sent",
+    );
+    assert_eq!(
+        said(none, never.clone(), with_timeout("7m")).await,
+        "call deadline exceeded by /a.B/C, attempt 1, 7ms after it began, waiting for the response",
+    );
+}

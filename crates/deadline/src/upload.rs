@@ -1,0 +1,107 @@
+//! Whose turn it is while a request is streamed.
+
+use bytes::Bytes;
+use cinchona_core::MethodKind;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use std::{
+    any::Any,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::{Status, body::Body};
+
+/// Since when the server has been to move: since it was called, the last message that the client has
+/// handed over, or the end of the request. While the caller has not yet made its next message, a
+/// limit does not run.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    origin: Instant,
+    /// Nanoseconds after `origin`, or [`CALLER`].
+    since: AtomicU64,
+}
+
+/// It is the caller's turn.
+const CALLER: u64 = u64::MAX;
+
+struct Watched {
+    inner: Body,
+    upload: Arc<Upload>,
+}
+
+// === impl Upload ===
+
+impl Upload {
+    /// Watches the body of a request that is streamed. Only tonic's own can be: it is what
+    /// generated clients send.
+    pub(crate) fn watch<B: 'static>(
+        kind: Option<MethodKind>,
+        request: &mut http::Request<B>,
+        now: Instant,
+    ) -> Option<Arc<Self>> {
+        if !kind.is_some_and(MethodKind::streams_requests) {
+            return None;
+        }
+        let body = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>()?;
+        let upload = Arc::new(Self { origin: now, since: AtomicU64::new(0) });
+        let inner = std::mem::take(body);
+        *body = Body::new(Watched { inner, upload: upload.clone() });
+        Some(upload)
+    }
+
+    /// When `limit` is over as it stands at `now`.
+    pub(crate) fn end(&self, limit: Duration, now: Instant) -> Instant {
+        match self.since.load(Ordering::Acquire) {
+            // To look again then. Timers have the resolution of a millisecond.
+            CALLER => now + limit.max(Duration::from_millis(1)),
+            since => self.origin + Duration::from_nanos(since) + limit,
+        }
+    }
+
+    fn server_is_to_move(&self) {
+        let nanos = (Instant::now() - self.origin).as_nanos();
+        let nanos = u64::try_from(nanos).unwrap_or(CALLER).min(CALLER - 1);
+        self.since.store(nanos, Ordering::Release);
+    }
+}
+
+// === impl Watched ===
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &polled {
+            Poll::Pending => self.upload.since.store(CALLER, Ordering::Release),
+            Poll::Ready(_) => self.upload.server_is_to_move(),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    /// Nobody waits for the caller any more.
+    fn drop(&mut self) {
+        if self.upload.since.load(Ordering::Acquire) == CALLER {
+            self.upload.server_is_to_move();
+        }
+    }
+}
