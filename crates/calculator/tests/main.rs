@@ -9,6 +9,7 @@ mod failover;
 mod hang;
 mod hops;
 mod joined;
+mod lasting;
 mod logs;
 mod nginx;
 mod observed;
