@@ -125,6 +125,11 @@ impl Methods {
         self.safety(request.uri().path())
     }
 
+    /// The paths of the methods that are listed, in no order; none where nothing was read of any.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.listed.keys().map(String::as_str)
+    }
+
     /// The paths of the methods that are listed and may not be executed twice.
     pub fn unsafe_paths(&self) -> impl Iterator<Item = &str> {
         let listed = self.listed.iter().filter(|(_, facts)| !facts.safety.allows_repeating());
@@ -282,6 +287,11 @@ mod tests {
         assert_eq!(methods.safety("/money.v1.Bank/Set"), Safety::Idempotent);
         assert_eq!(methods.safety("/money.v1.Bank/Withdraw"), Safety::Unknown);
         assert_eq!(methods.safety("/money.v1.Bank/Missing"), Safety::Unknown);
+        let mut paths: Vec<_> = methods.paths().collect();
+        paths.sort_unstable();
+        let listed = ["/money.v1.Bank/Balance", "/money.v1.Bank/Set", "/money.v1.Bank/Withdraw"];
+        assert_eq!(paths, listed);
+        assert_eq!(Methods::all_idempotent().paths().count(), 0);
     }
 
     #[test]

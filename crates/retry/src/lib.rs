@@ -240,6 +240,11 @@ impl RetryLayer {
         }
     }
 
+    /// What is known of the methods that are called.
+    pub fn methods(&self) -> &Methods {
+        &self.shared.methods
+    }
+
     /// How many tokens the throttle has left; 0 while it is off.
     pub fn throttle_tokens(&self) -> f64 {
         self.shared.throttle.now().tokens()
