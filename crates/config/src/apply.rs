@@ -1,69 +1,182 @@
 //! From a config to the layers of a client.
 
-use crate::{HedgingPolicy, MethodConfig, MethodEntry, Policy, RetryPolicy, ServiceConfig};
+use crate::{
+    HedgingPolicy, MessageLimits, MessageLimitsLayer, MethodConfig, MethodEntry, Policy,
+    RetryPolicy, RetryThrottling, ServiceConfig, Warning, advice,
+};
 use cinchona_balance::Options;
 use cinchona_core::{Backoff, Invalid, Jitter, PerMethod};
 use cinchona_deadline::CallDeadlineLayer;
 use cinchona_retry::{HedgePolicy, RetryLayer};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// The most attempts that a client makes, whatever its service config says (gRFC A6).
 pub const ATTEMPT_LIMIT: u32 = 5;
+
+/// The layers of a client that a config is put into.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    deadline: &'a CallDeadlineLayer,
+    pub(crate) retry: &'a RetryLayer,
+    pub(crate) limits: Option<&'a MessageLimitsLayer>,
+    pub(crate) attempts: u32,
+}
+
+/// What has been done with a config, which is no part of what it says: all are equal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told(Arc<Done>);
+
+#[derive(Debug, Default)]
+struct Done {
+    logged: Mutex<HashSet<Warning>>,
+    balanced: AtomicBool,
+}
+
+// === impl Client ===
+
+impl<'a> Client<'a> {
+    /// A client of these layers, whose message sizes are not limited.
+    pub const fn new(deadline: &'a CallDeadlineLayer, retry: &'a RetryLayer) -> Self {
+        Self { deadline, retry, limits: None, attempts: ATTEMPT_LIMIT }
+    }
+
+    /// With the layer that enforces `maxRequestMessageBytes` and `maxResponseMessageBytes`.
+    #[must_use]
+    pub const fn with_limits(self, limits: &'a MessageLimitsLayer) -> Self {
+        Self { limits: Some(limits), ..self }
+    }
+
+    /// With another limit for `maxAttempts`; less than 2 means 5. Default 5.
+    #[must_use]
+    pub const fn with_attempt_limit(self, attempts: u32) -> Self {
+        Self { attempts: if attempts < 2 { ATTEMPT_LIMIT } else { attempts }, ..self }
+    }
+}
 
 // === impl ServiceConfig ===
 
 impl ServiceConfig {
     /// Puts the config into the layers of a client, which may be running: calls that have begun
-    /// end by what they began with. `maxAttempts` above 5 is cut to 5.
+    /// end by what they began with. As in gRPC a method for which it has no policy is not retried
+    /// from then on, and `maxAttempts` above 5 is cut to 5.
+    ///
+    /// Returns what does not act in this client: [`warnings`](Self::warnings), and beside them
+    ///
+    /// * `maxRequestMessageBytes` and `maxResponseMessageBytes`, which need
+    ///   [`apply_to`](Self::apply_to) and a [`MessageLimitsLayer`];
+    /// * names that are in no descriptor of the layer's `Methods`;
+    /// * policies for methods that may not be executed twice, as far as `Methods` knows: a failure
+    ///   after which the request may have been executed is not retried there;
+    /// * load balancing and health checks, unless [`balance`](Self::balance) was asked before.
+    ///
+    /// Each of them is logged, at `warn`, when a config that was parsed is first applied; applying
+    /// it again logs what is new.
+    ///
+    /// *Which methods may be executed twice* is known from the `option idempotency_level` of the
+    /// .proto (`Methods::from_file_descriptor_set`), or from your word that all may
+    /// (`Methods::all_idempotent`), which is what a config for grpc-go or grpc-java assumes. With
+    /// `Methods::unknown` only what provably was not processed is retried, whatever the config
+    /// lists.
     ///
     /// ```
     /// use cinchona_config::ServiceConfig;
     /// use cinchona_core::Methods;
     /// use cinchona_deadline::CallDeadlineLayer;
-    /// use cinchona_retry::{RetryLayer, RetryPolicy};
+    /// use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
+    /// use tonic::{Status, body::Body};
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
     ///
-    /// let json = r#"{ "retryThrottling": { "maxTokens": 10, "tokenRatio": 1 } }"#;
-    /// let config = ServiceConfig::parse(json)?;
-    /// let retry = RetryLayer::new(RetryPolicy::default(), Methods::unknown());
-    /// config.apply(&CallDeadlineLayer::new(), &retry)?;
-    /// assert_eq!(retry.throttle_tokens(), 10.0);
-    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let config = ServiceConfig::parse(r#"{ "methodConfig": [{
+    ///     "name": [{ "service": "calculator.Calculator" }],
+    ///     "timeout": "10s",
+    ///     "retryPolicy": {
+    ///         "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s",
+    ///         "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]
+    ///     }
+    /// }] }"#).unwrap();
+    /// // Every method of this server may be executed twice.
+    /// let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
+    /// let deadline = CallDeadlineLayer::new();
+    /// assert_eq!(config.apply(&deadline, &retry).unwrap(), [], "all of it acts");
+    ///
+    /// let down = service_fn(|_: http::Request<Body>| async {
+    ///     Ok::<_, Status>(Status::unavailable("draining").into_http::<Body>())
+    /// });
+    /// let client = ServiceBuilder::new().layer(deadline).layer(retry).service(down);
+    /// let add = http::Request::post("/calculator.Calculator/Add").body(Body::empty()).unwrap();
+    /// let failed = Status::from_error(client.oneshot(add).await.err().unwrap());
+    /// assert_eq!(Ledger::of(&failed).unwrap().attempts().len(), 4);
+    /// # }
     /// ```
     ///
     /// # Errors
-    /// When a method is to be hedged that may not be executed twice. Nothing is changed then.
-    pub fn apply(&self, deadline: &CallDeadlineLayer, retry: &RetryLayer) -> Result<(), Invalid> {
-        self.apply_limited(deadline, retry, ATTEMPT_LIMIT)
-    }
-
-    /// As [`apply`](Self::apply), with another limit for `maxAttempts`; less than 2 means 5.
-    ///
-    /// # Errors
-    /// As [`apply`](Self::apply).
-    pub fn apply_limited(
+    /// When a method is to be hedged that may not be executed twice, or a field that was changed in
+    /// code is outside its range. Nothing is changed then.
+    pub fn apply(
         &self,
         deadline: &CallDeadlineLayer,
         retry: &RetryLayer,
-        limit: u32,
-    ) -> Result<(), Invalid> {
-        let limit = if limit < 2 { ATTEMPT_LIMIT } else { limit };
+    ) -> Result<Vec<Warning>, Invalid> {
+        self.apply_to(Client::new(deadline, retry))
+    }
+
+    /// As [`apply`](Self::apply), for a client that has more layers or another limit.
+    ///
+    /// ```
+    /// use cinchona_config::{Client, MessageLimitsLayer, ServiceConfig};
+    /// use cinchona_core::Methods;
+    /// use cinchona_deadline::CallDeadlineLayer;
+    /// use cinchona_retry::{RetryLayer, RetryPolicy};
+    ///
+    /// let json = r#"{ "methodConfig": [{ "name": [{}], "maxResponseMessageBytes": 1000000 }] }"#;
+    /// let config = ServiceConfig::parse(json).unwrap();
+    /// let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
+    /// let (deadline, limits) = (CallDeadlineLayer::new(), MessageLimitsLayer::new());
+    /// let client = Client::new(&deadline, &retry);
+    /// let warnings = config.apply_to(client)?;
+    /// assert_eq!(warnings[0].path, "methodConfig[0].maxResponseMessageBytes");
+    /// assert_eq!(config.apply_to(client.with_limits(&limits))?, []);
+    /// # Ok::<_, cinchona_core::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn apply_to(&self, client: Client<'_>) -> Result<Vec<Warning>, Invalid> {
         let (mut policies, mut timeouts) = (PerMethod::new(), PerMethod::new());
-        for MethodEntry { names, config } in &self.methods {
+        let mut limits = PerMethod::new();
+        for MethodEntry { names, config, .. } in &self.methods {
+            let sizes = message_limits(config);
             for name in names {
-                policies.insert(&name.service, &name.method, policy(config, limit)?)?;
+                policies.insert(&name.service, &name.method, policy(config, client.attempts)?)?;
                 timeouts.insert(&name.service, &name.method, config.timeout)?;
+                limits.insert(&name.service, &name.method, sizes)?;
             }
         }
-        let tokens = |thousandths: u32| f64::from(thousandths) / 1000.0;
-        let throttling = self.retry_throttling;
-        let throttling = throttling.map(|t| (tokens(t.max_tokens), tokens(t.token_ratio)));
-        retry.set_policies(policies)?;
-        retry.set_throttle(throttling)?;
-        deadline.set_timeouts(timeouts);
-        Ok(())
+        let throttling = self.retry_throttling.map(throttle).transpose()?;
+        client.retry.set_policies(policies)?;
+        client.retry.set_throttle(throttling)?;
+        client.deadline.set_timeouts(timeouts);
+        if let Some(layer) = client.limits {
+            layer.set_limits(limits);
+        }
+        let mut warnings = self.warnings.clone();
+        warnings.extend(advice::of(self, client));
+        self.told.log(&warnings);
+        Ok(warnings)
     }
 
     /// `options`, and in them what the config says of load balancing, outlier detection and health
     /// checks.
+    ///
+    /// It is for a balancer that is about to be made: one that runs keeps its options, whatever
+    /// config is applied later.
     ///
     /// ```
     /// use cinchona_balance::{Options, Picker};
@@ -74,6 +187,7 @@ impl ServiceConfig {
     /// # Ok::<_, cinchona_config::Errors>(())
     /// ```
     pub fn balance(&self, options: Options) -> Options {
+        self.told.0.balanced.store(true, Ordering::Relaxed);
         Options {
             picker: self.picker.unwrap_or(options.picker),
             utilization: self.utilization.unwrap_or(options.utilization),
@@ -97,7 +211,7 @@ fn retry(retry: &RetryPolicy, limit: u32) -> Result<cinchona_retry::RetryPolicy,
     let RetryPolicy { initial_backoff, max_backoff, backoff_multiplier, .. } = *retry;
     let backoff = Backoff::new(initial_backoff, backoff_multiplier, max_backoff)?;
     let policy = cinchona_retry::RetryPolicy::default()
-        .with_max_retries(retry.max_attempts.min(limit) - 1)
+        .with_max_retries(retry.max_attempts.min(limit).saturating_sub(1))
         .with_backoff(backoff.with_jitter(Jitter::Grpc))
         // Whoever writes a service config may name any code.
         .with_forced_codes(retry.retryable_status_codes.iter().copied());
@@ -109,6 +223,51 @@ fn hedge(hedging: &HedgingPolicy, limit: u32) -> HedgePolicy {
         .with_max_attempts(hedging.max_attempts.min(limit))
         .with_delay(hedging.hedging_delay)
         .with_non_fatal_codes(hedging.non_fatal_status_codes.iter().copied())
+}
+
+const fn message_limits(config: &MethodConfig) -> MessageLimits {
+    MessageLimits {
+        max_request_bytes: config.max_request_message_bytes,
+        max_response_bytes: config.max_response_message_bytes,
+    }
+}
+
+/// In tokens. What the layer would refuse is refused before anything has been changed.
+fn throttle(throttling: RetryThrottling) -> Result<(f64, f64), Invalid> {
+    let RetryThrottling { max_tokens, token_ratio } = throttling;
+    if !(1..=1_000_000).contains(&max_tokens) {
+        return Err(Invalid::new("retryThrottling.maxTokens", max_tokens, "1 to 1000000"));
+    }
+    if token_ratio == 0 {
+        return Err(Invalid::new("retryThrottling.tokenRatio", token_ratio, "at least 1"));
+    }
+    Ok((f64::from(max_tokens) / 1000.0, f64::from(token_ratio) / 1000.0))
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Whether a balancer was made of the config.
+    pub(crate) fn has_balanced(&self) -> bool {
+        self.0.balanced.load(Ordering::Relaxed)
+    }
+
+    /// Each of them once.
+    fn log(&self, warnings: &[Warning]) {
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        for warning in warnings {
+            if !logged.contains(warning) {
+                logged.insert(warning.clone());
+                tracing::warn!("service config: {warning}");
+            }
+        }
+    }
+}
+
+impl PartialEq for Told {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +310,8 @@ mod tests {
     async fn attempts_above_the_limit_of_the_client_are_cut_to_it() {
         let layers = layers();
         for (written, limit, expected) in [(9, 4, 4), (9, 7, 7), (3, 10, 3), (8, 0, 5), (3, 1, 3)] {
-            retries(written).apply_limited(&layers.0, &layers.1, limit).unwrap();
+            let client = Client::new(&layers.0, &layers.1).with_attempt_limit(limit);
+            retries(written).apply_to(client).unwrap();
             assert_eq!(attempts(&layers).await, expected, "{written}, {limit}");
         }
         retries(10).apply(&layers.0, &layers.1).unwrap();

@@ -1,21 +1,30 @@
-//! gRPC's service config: its JSON parsed, and checked in full.
+//! gRPC's service config: its JSON parsed, checked in full, and put into the layers of a client.
 //!
 //! # Why
 //!
 //! The service config is how gRPC writes down timeouts, retries and hedging, by method. One that is
-//! wrong is refused as a whole, so a parser should name every mistake, and not only the first.
+//! wrong is refused as a whole, so a parser should name every mistake, and not only the first. One
+//! that is right and does nothing is worse: so whatever does not act is named as well.
 //!
 //! # Rule
 //!
-//! * One known field that is invalid refuses the whole config (gRFC A21); unknown fields are
-//!   ignored, and a field that is `null` is absent.
+//! * What was configured acts, or is named: [`ServiceConfig::warnings`] has each field that is
+//!   unknown or not honoured, by its path; [`ServiceConfig::apply`] adds what cannot act in the
+//!   client that it is put into, and logs each warning once.
+//! * One known field that is invalid refuses the whole config; unknown fields never do (gRFC A21:
+//!   "unknown fields do not affect validation"). gRPC's own clients ignore them in silence: grpc-go
+//!   reads the config by `encoding/json` without `DisallowUnknownFields`, where the case of a key
+//!   does not matter; C-core, and so grpcio, looks up the fields that it knows, in camelCase. A
+//!   field that is `null` is absent.
 //! * A name is of a method, of all methods of a service, or of everything else (`{}`), and stands
 //!   at most once in a config. An entry without names is checked, and then skipped.
 //! * Retries, hedging and throttling are as gRFC A6 has them. An entry may have a `retryPolicy` or
 //!   a `hedgingPolicy`, not both.
+//! * Message sizes are enforced by a [`MessageLimitsLayer`].
 //! * Values are written as in proto3 JSON: a duration is a string of seconds such as `"0.25s"`, of
-//!   at most nine decimals; a number may stand in a string, and an integer may be written `3.0`. A
-//!   status code is its integer, or its name in any case.
+//!   at most nine decimals and at most 315576000000 s; a number may stand in a string, and an
+//!   integer may be written `3.0`. NaN and Infinity are no numbers. A status code is its integer,
+//!   or its name in any case.
 //!
 //! # Example
 //!
@@ -32,32 +41,41 @@
 //!         "initialBackoff": "0.1s",
 //!         "maxBackoff": "1s",
 //!         "backoffMultiplier": 2,
-//!         "retryableStatusCodes": ["UNAVAILABLE"]
+//!         "retryableStatusCodes": ["UNAVAILABLE"],
+//!         "retryAfter": "1s"
 //!     }
 //! }] }"#)?;
 //! let add = config.method("/calculator.Calculator/Add").unwrap();
 //! assert_eq!(add.timeout, Some(Duration::from_millis(2500)));
 //! let Some(Policy::Retry(retry)) = &add.policy else { panic!("no retry policy") };
 //! assert_eq!((retry.max_attempts, &*retry.retryable_status_codes), (4, &[Code::Unavailable][..]));
+//! assert_eq!(config.warnings()[0].path, "methodConfig[0].retryPolicy.retryAfter");
 //! # Ok::<_, cinchona_config::Errors>(())
 //! ```
 //!
+//! [`ServiceConfig::apply`] has one of a client that retries.
+//!
 //! # What it does not do
 //!
-//! It does not enforce message sizes: tonic's generated clients do (`max_encoding_message_size`,
-//! `max_decoding_message_size`). What it does not know, it does not check: connection scaling is an
-//! unknown field to it, and so is every load balancing policy but `pick_first`, `round_robin`,
-//! `weighted_round_robin` and `outlier_detection_experimental`. In `weighted_round_robin`, an
-//! `enableOobLoadReport` that is true is refused: the balancer reads the reports that come with
-//! calls, and asks for no others. `perAttemptRecvTimeout`, which is not in gRFC A6, is read and not
-//! applied: an `AttemptTimeoutLayer` does that. Of a key that stands twice in one JSON object, the
-//! last counts.
+//! Of the load balancing policies it knows `pick_first`, `round_robin`, `weighted_round_robin`,
+//! `least_request_experimental` and `outlier_detection_experimental`; the others are skipped where
+//! one of these follows, and a list without any is refused, both as in gRPC. Each of these is named
+//! where it stands, and not honoured: `shuffleAddressList` of `pick_first`, a `choiceCount` other
+//! than 2, `enableOobLoadReport`, `connectionScaling`, and `perAttemptRecvTimeout`, which is not in
+//! gRFC A6 (an `AttemptTimeoutLayer` does that). Of a key that stands twice in one JSON object, the
+//! last counts. A config that comes from DNS in an object of gRFC A2 (`clientLanguage`,
+//! `percentage`, `serviceConfig`) must be taken out of it first.
 
+mod advice;
 mod apply;
+mod limits;
+mod nearest;
 mod parse;
 
-pub use apply::ATTEMPT_LIMIT;
+pub use apply::{ATTEMPT_LIMIT, Client};
+pub use limits::{LimitMessages, MessageLimits, MessageLimitsLayer, ResponseBody, ResponseFuture};
 
+use apply::Told;
 use cinchona_balance::{OutlierDetection, Picker, Utilization};
 use std::{fmt, time::Duration};
 use tonic::Code;
@@ -78,11 +96,15 @@ pub struct ServiceConfig {
     pub outlier_detection: Option<OutlierDetection>,
     /// `healthCheckConfig.serviceName` (gRFC A17): the service whose health is asked for.
     pub health: Option<String>,
+    warnings: Vec<Warning>,
+    told: Told,
 }
 
 /// One entry of `methodConfig`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MethodEntry {
+    /// Which element of `methodConfig` it is, from 0.
+    pub index: usize,
     /// `name`: what the entry is for; at least one.
     pub names: Vec<Name>,
     /// What it says.
@@ -105,7 +127,8 @@ pub struct MethodConfig {
     pub timeout: Option<Duration>,
     /// `waitForReady`: whether a call waits for a connection; what the caller says comes first.
     pub wait_for_ready: Option<bool>,
-    /// `maxRequestMessageBytes`, which may be 0; a smaller limit that the caller sets comes first.
+    /// `maxRequestMessageBytes`: how large a message may be as it is sent, so after it was
+    /// compressed; may be 0. A smaller limit that the application sets comes first.
     pub max_request_message_bytes: Option<u32>,
     /// `maxResponseMessageBytes`, likewise.
     pub max_response_message_bytes: Option<u32>,
@@ -162,6 +185,17 @@ pub struct RetryThrottling {
     pub token_ratio: u32,
 }
 
+/// Something in a service config that is valid and does not act as it says; `Display` is its path
+/// and its text, on one line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Warning {
+    /// The place, such as `methodConfig[0].retryPolicy.perAttemptRecvTimeout`.
+    pub path: String,
+    /// What does not act, and what to do, such as `is unknown, and ignored as in gRPC; maxAttempts
+    /// is the field that is known`.
+    pub text: String,
+}
+
 /// Every mistake of a service config; at least one. `Display` writes one on a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors(Vec<Error>);
@@ -189,6 +223,22 @@ impl ServiceConfig {
         parse::service_config(json).map_err(Errors)
     }
 
+    /// What is in the config and does not act as it says, whatever client it is put into: fields
+    /// that are unknown or not honoured, in the order of the text.
+    ///
+    /// ```
+    /// use cinchona_config::ServiceConfig;
+    ///
+    /// let json = r#"{ "methodConfig": [{ "name": [{}], "timeuot": "1s" }] }"#;
+    /// let expected = "methodConfig[0].timeuot: is unknown, and ignored as in gRPC; \
+    ///     timeout is the field that is known";
+    /// assert_eq!(ServiceConfig::parse(json)?.warnings()[0].to_string(), expected);
+    /// # Ok::<_, cinchona_config::Errors>(())
+    /// ```
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
     /// What the config says of the method at `path`, such as `/calculator.Calculator/Add`: the
     /// entry of the method, else of its service, else the default `{}`. Entries are not merged.
     pub fn method(&self, path: &str) -> Option<&MethodConfig> {
@@ -202,6 +252,20 @@ impl ServiceConfig {
         let is_meant = |name: &Name| name.service == service && name.method == method;
         let entry = self.methods.iter().find(|entry| entry.names.iter().any(is_meant));
         entry.map(|entry| &entry.config)
+    }
+}
+
+// === impl Warning ===
+
+impl Warning {
+    pub(crate) fn new(path: &str, text: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), text: text.into() }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.text)
     }
 }
 

@@ -23,52 +23,105 @@ const COUNT: &str = "an integer from 0 to 4294967295";
 /// What a `weightUpdatePeriod` that is shorter is raised to (gRFC A58).
 const LEAST_UPDATE_PERIOD: Duration = Duration::from_millis(100);
 
+const KNOWN: &str = "a list with a policy that is known: pick_first, round_robin, \
+    weighted_round_robin, least_request_experimental or outlier_detection_experimental";
+
+/// A shorter `interval` would keep a core busy; gRFC A50 has no least one.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
 pub(super) fn balancing(root: &At<'_>, report: &mut Report) -> Balancing {
-    let list = root.field("loadBalancingConfig");
+    let (list, name) = (root.field("loadBalancingConfig"), root.field("loadBalancingPolicy"));
     if list.is_absent() {
-        let picker = by_name(&root.field("loadBalancingPolicy"), report);
-        return Balancing { picker, ..Balancing::default() };
+        return Balancing { picker: by_name(&name, report), ..Balancing::default() };
     }
-    policy(&list, report)
+    if !name.is_absent() {
+        report.warn(&name, "is not used beside a loadBalancingConfig, as in gRPC");
+    }
+    first_known(&list, report)
 }
 
 /// The first policy of the list that is known (gRFC A24).
-fn policy(list: &At<'_>, report: &mut Report) -> Balancing {
+fn first_known(list: &At<'_>, report: &mut Report) -> Balancing {
+    let mut skipped = Vec::new();
     for entry in list.items(report) {
         let Some(policies) = entry.require(report, OBJECT, Value::as_object) else { continue };
-        if policies.len() != 1 {
+        let mut names = policies.keys();
+        let (Some(name), None) = (names.next(), names.next()) else {
             report.refuse(&entry, "an object with one policy");
             continue;
+        };
+        let config = entry.field(name);
+        let Some(known) = policy(name, &config, report) else {
+            skipped.push(config);
+            continue;
+        };
+        for at in skipped {
+            report.warn(&at, format!("is not supported, and skipped: {name} is used"));
         }
-        for name in policies.keys() {
-            let config = entry.field(name);
-            if let Some(picker) = picker(name) {
-                let _ = config.read(report, OBJECT, Value::as_object);
-                let is_weighted = picker == Picker::WeightedRoundRobin;
-                let utilization = is_weighted.then(|| utilization(&config, report));
-                return Balancing { picker: Some(picker), utilization, outlier_detection: None };
-            }
-            if name == "outlier_detection_experimental" {
-                let outlier_detection = outlier_detection(&config, report);
-                let child = config.field("childPolicy");
-                if child.is_absent() {
-                    report.refuse(&child, "a list of policies");
-                    return Balancing { outlier_detection, ..Balancing::default() };
-                }
-                let inner = policy(&child, report);
-                if inner.picker == Some(Picker::PickFirst) {
-                    report.refuse(&child, "a policy that picks among several endpoints");
-                }
-                return Balancing { outlier_detection, ..inner };
-            }
-        }
+        return known;
     }
-    report.refuse(list, "a list with a policy that is known: pick_first, round_robin, ...");
+    report.refuse(list, KNOWN);
     Balancing::default()
 }
 
+fn policy(name: &str, config: &At<'_>, report: &mut Report) -> Option<Balancing> {
+    if name == "outlier_detection_experimental" {
+        return Some(with_outlier_detection(config, report));
+    }
+    let picker = picker(name)?;
+    let _ = config.read(report, OBJECT, Value::as_object);
+    let mut utilization = None;
+    match picker {
+        Picker::PickFirst => pick_first(config, report),
+        Picker::WeightedRoundRobin => utilization = Some(self::utilization(config, report)),
+        Picker::LeastRequest => least_request(config, report),
+        _ => config.knows(report, &[]),
+    }
+    Some(Balancing { picker: Some(picker), utilization, outlier_detection: None })
+}
+
+fn with_outlier_detection(config: &At<'_>, report: &mut Report) -> Balancing {
+    let outlier_detection = outlier_detection(config, report);
+    let child = config.field("childPolicy");
+    if child.is_absent() {
+        report.refuse(&child, "a list of policies");
+        return Balancing { outlier_detection, ..Balancing::default() };
+    }
+    let inner = first_known(&child, report);
+    if inner.picker == Some(Picker::PickFirst) {
+        let text = "has no effect around pick_first, which uses one endpoint: none is ejected";
+        report.warn(config, text);
+        return inner;
+    }
+    if inner.outlier_detection.is_some() {
+        report.warn(&child, "has another outlier detection, which is not used");
+    }
+    Balancing { outlier_detection, ..inner }
+}
+
+/// gRFC A62.
+fn pick_first(at: &At<'_>, report: &mut Report) {
+    at.knows(report, &["shuffleAddressList"]);
+    let shuffle = at.field("shuffleAddressList");
+    if shuffle.read(report, "true or false", Value::as_bool) == Some(true) {
+        report.warn(&shuffle, "is not honoured: endpoints are used in the order of their list");
+    }
+}
+
+/// gRFC A48.
+fn least_request(at: &At<'_>, report: &mut Report) {
+    at.knows(report, &["choiceCount"]);
+    let choices = at.field("choiceCount");
+    let at_least_2 = |value: &Value| uint32(value).filter(|choices| *choices >= 2);
+    match choices.read(report, "an integer of at least 2", at_least_2) {
+        None | Some(2) => {}
+        Some(_) => report.warn(&choices, "is not honoured: the better of 2 endpoints is picked"),
+    }
+}
+
 fn by_name(at: &At<'_>, report: &mut Report) -> Option<Picker> {
-    const NAMES: &str = "\"pick_first\", \"round_robin\" or \"weighted_round_robin\"";
+    const NAMES: &str = "\"pick_first\", \"round_robin\", \"weighted_round_robin\" or \
+        \"least_request_experimental\"";
     let known = |value: &Value| picker(&value.as_str()?.to_ascii_lowercase());
     at.read(report, NAMES, known)
 }
@@ -77,21 +130,39 @@ fn picker(name: &str) -> Option<Picker> {
     match name {
         "pick_first" => Some(Picker::PickFirst),
         "round_robin" => Some(Picker::RoundRobin),
-        "weighted_round_robin" => Some(Picker::WeightedRoundRobin),
+        // The second is what it was called before it was released.
+        "weighted_round_robin" | "weighted_round_robin_experimental" => {
+            Some(Picker::WeightedRoundRobin)
+        }
+        "least_request_experimental" => Some(Picker::LeastRequest),
         _ => None,
     }
 }
 
 fn utilization(at: &At<'_>, report: &mut Report) -> Utilization {
-    const FALSE: &str = "false, as reports out of band are not supported";
     const PENALTY: &str = "a number of at least 0";
-    let _ = at
-        .field("enableOobLoadReport")
-        .read(report, FALSE, |value| value.as_bool().filter(|is_enabled| !is_enabled));
+    const FIELDS: [&str; 6] = [
+        "enableOobLoadReport",
+        "oobReportingPeriod",
+        "blackoutPeriod",
+        "weightExpirationPeriod",
+        "weightUpdatePeriod",
+        "errorUtilizationPenalty",
+    ];
+    at.knows(report, &FIELDS);
+    let out_of_band = at.field("enableOobLoadReport");
+    if out_of_band.read(report, "true or false", Value::as_bool) == Some(true) {
+        let text = "is not honoured: the balancer reads the reports that come with answers";
+        report.warn(&out_of_band, text);
+    }
     let mut time = |key| at.field(key).read(report, FROM_0S, duration::parse);
     let _ = time("oobReportingPeriod");
     let (blackout, expiration) = (time("blackoutPeriod"), time("weightExpirationPeriod"));
-    let update = time("weightUpdatePeriod").map(|period| period.max(LEAST_UPDATE_PERIOD));
+    let update = time("weightUpdatePeriod");
+    if update.is_some_and(|period| period < LEAST_UPDATE_PERIOD) {
+        report.warn(&at.field("weightUpdatePeriod"), "is raised to 0.1s (gRFC A58)");
+    }
+    let update = update.map(|period| period.max(LEAST_UPDATE_PERIOD));
     let penalty = |value: &Value| number(value).filter(|number| *number >= 0.0);
     let penalty = at.field("errorUtilizationPenalty").read(report, PENALTY, penalty);
     let default = Utilization::default();
@@ -104,18 +175,31 @@ fn utilization(at: &At<'_>, report: &mut Report) -> Utilization {
 }
 
 fn outlier_detection(at: &At<'_>, report: &mut Report) -> Option<OutlierDetection> {
+    const FIELDS: [&str; 7] = [
+        "interval",
+        "baseEjectionTime",
+        "maxEjectionTime",
+        "maxEjectionPercent",
+        "successRateEjection",
+        "failurePercentageEjection",
+        "childPolicy",
+    ];
     at.read(report, OBJECT, Value::as_object)?;
+    at.knows(report, &FIELDS);
     let default = OutlierDetection::default();
     let above_0s = |value: &Value| duration::parse(value).filter(|time| !time.is_zero());
     let interval =
         at.field("interval").read(report, "a duration above 0 such as \"10s\"", above_0s);
+    if interval.is_some_and(|interval| interval < LEAST_INTERVAL) {
+        report.warn(&at.field("interval"), "is raised to 0.01s: endpoints are compared no oftener");
+    }
     let mut time = |key| at.field(key).read(report, FROM_0S, duration::parse);
     let (base, max) = (time("baseEjectionTime"), time("maxEjectionTime"));
     let percent = at.field("maxEjectionPercent").read(report, PERCENT, percent);
     let success_rate = success_rate(&at.field("successRateEjection"), report);
     let failure_percentage = failure_percentage(&at.field("failurePercentageEjection"), report);
     Some(OutlierDetection {
-        interval: interval.unwrap_or(default.interval),
+        interval: interval.map_or(default.interval, |interval| interval.max(LEAST_INTERVAL)),
         base_ejection_time: base.unwrap_or(default.base_ejection_time),
         max_ejection_time: max.unwrap_or(default.max_ejection_time),
         max_ejection_percent: percent.unwrap_or(default.max_ejection_percent),
@@ -126,7 +210,10 @@ fn outlier_detection(at: &At<'_>, report: &mut Report) -> Option<OutlierDetectio
 }
 
 fn success_rate(at: &At<'_>, report: &mut Report) -> Option<SuccessRate> {
+    const FIELDS: [&str; 4] =
+        ["stdevFactor", "enforcementPercentage", "minimumHosts", "requestVolume"];
     at.read(report, OBJECT, Value::as_object)?;
+    at.knows(report, &FIELDS);
     let default = SuccessRate::default();
     let mut count =
         |key, rule, read: fn(&Value) -> Option<u32>| at.field(key).read(report, rule, read);
@@ -143,7 +230,10 @@ fn success_rate(at: &At<'_>, report: &mut Report) -> Option<SuccessRate> {
 }
 
 fn failure_percentage(at: &At<'_>, report: &mut Report) -> Option<FailurePercentage> {
+    const FIELDS: [&str; 4] =
+        ["threshold", "enforcementPercentage", "minimumHosts", "requestVolume"];
     at.read(report, OBJECT, Value::as_object)?;
+    at.knows(report, &FIELDS);
     let default = FailurePercentage::default();
     let mut count =
         |key, rule, read: fn(&Value) -> Option<u32>| at.field(key).read(report, rule, read);
@@ -190,6 +280,14 @@ mod tests {
             (
                 r#"{"loadBalancingConfig": [{"weighted_round_robin": {}}]}"#,
                 Some(Picker::WeightedRoundRobin),
+            ),
+            (
+                r#"{"loadBalancingConfig": [{"weighted_round_robin_experimental": {}}]}"#,
+                Some(Picker::WeightedRoundRobin),
+            ),
+            (
+                r#"{"loadBalancingConfig": [{"least_request_experimental": {"choiceCount": 2}}]}"#,
+                Some(Picker::LeastRequest),
             ),
         ] {
             assert_eq!(ServiceConfig::parse(json).unwrap().picker, expected, "{json}");
@@ -256,7 +354,7 @@ mod tests {
         let json = weighted(
             r#""blackoutPeriod": "-1s", "weightExpirationPeriod": 3,
             "weightUpdatePeriod": "soon", "errorUtilizationPenalty": -0.1,
-            "enableOobLoadReport": true, "oobReportingPeriod": "10""#,
+            "enableOobLoadReport": 1, "oobReportingPeriod": "10""#,
         );
         let told = mistakes(&json);
         for field in [
@@ -271,9 +369,6 @@ mod tests {
             assert_eq!(told.iter().filter(|told| told.starts_with(&place)).count(), 1, "{place}");
         }
         assert_eq!(told.len(), 6);
-        let expected = "loadBalancingConfig[0].weighted_round_robin.enableOobLoadReport: must be \
-            false, as reports out of band are not supported, not true";
-        assert!(told.iter().any(|told| told == expected), "{told:?}");
         for wrong in [r#""NaN""#, r#""Infinity""#, "true", "[]"] {
             let json = weighted(&format!(r#""errorUtilizationPenalty": {wrong}"#));
             assert_eq!(mistakes(&json).len(), 1, "{wrong}");
@@ -305,6 +400,16 @@ mod tests {
         assert_eq!(options.health.as_deref(), Some("bank"));
     }
 
+    #[test]
+    fn outlier_detection_around_pick_first_ejects_nothing_and_says_so() {
+        let json = r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {
+            "failurePercentageEjection": {}, "childPolicy": [{"pick_first": {}}] }}]}"#;
+        let config = ServiceConfig::parse(json).unwrap();
+        assert_eq!((config.picker, &config.outlier_detection), (Some(Picker::PickFirst), &None));
+        let path = "loadBalancingConfig[0].outlier_detection_experimental";
+        assert_eq!(config.warnings()[0].path, path);
+    }
+
     // catalogue: CU-config-health-and-balancing
     #[test]
     fn every_mistake_is_told_with_its_place() {
@@ -313,7 +418,7 @@ mod tests {
             "maxEjectionPercent": 101,
             "successRateEjection": {"enforcementPercentage": 101, "stdevFactor": -1},
             "failurePercentageEjection": {"threshold": 101, "requestVolume": 1.5},
-            "childPolicy": [{"pick_first": {}}] }}]}"#;
+            "childPolicy": [{"pick_last": {}}] }}]}"#;
         let at = "loadBalancingConfig[0].outlier_detection_experimental";
         let told = mistakes(json);
         for field in [
@@ -336,6 +441,8 @@ mod tests {
             r#"{"loadBalancingConfig": [{"unknown": {}}]}"#,
             r#"{"loadBalancingConfig": [{"round_robin": {}, "pick_first": {}}]}"#,
             r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {}}]}"#,
+            r#"{"loadBalancingConfig": [{"least_request_experimental": {"choiceCount": 1}}]}"#,
+            r#"{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": 1}}]}"#,
             r#"{"loadBalancingPolicy": "best"}"#,
         ] {
             assert!(!mistakes(json).is_empty(), "{json}");

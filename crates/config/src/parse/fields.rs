@@ -1,7 +1,8 @@
-//! A place in the JSON, and the list of what is wrong in it.
+//! A place in the JSON, and the list of what is wrong in it or has no effect.
 
-use crate::Error;
+use crate::{Error, Warning, nearest};
 use serde_json::{Number, Value};
+use std::borrow::Cow;
 
 pub(super) const OBJECT: &str = "an object";
 
@@ -14,9 +15,12 @@ pub(super) struct At<'a> {
     value: Option<&'a Value>,
 }
 
-/// What is wrong so far.
+/// What is wrong so far, and what has no effect.
 #[derive(Default)]
-pub(super) struct Report(Vec<Error>);
+pub(super) struct Report {
+    errors: Vec<Error>,
+    warnings: Vec<Warning>,
+}
 
 // === impl At ===
 
@@ -28,7 +32,20 @@ impl<'a> At<'a> {
     pub(super) fn field(&self, key: &str) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
         let value = self.value.and_then(|value| value.get(key));
-        Self { path: format!("{}{dot}{key}", self.path), value }
+        Self { path: format!("{}{dot}{}", self.path, label(key)), value }
+    }
+
+    /// Warns of each field that is not among `known`: a field that is misspelt, or newer than this.
+    pub(super) fn knows(&self, report: &mut Report, known: &[&'static str]) {
+        let fields = self.value.and_then(Value::as_object).into_iter().flatten();
+        let unknown =
+            |(key, value): &(&String, &Value)| !value.is_null() && !known.contains(&key.as_str());
+        for (key, _) in fields.filter(unknown) {
+            let meant = nearest::misspelt(key, known.iter().copied());
+            let meant = meant.map(|meant| format!("; {meant} is the field that is known"));
+            let text = format!("is unknown, and ignored as in gRPC{}", meant.unwrap_or_default());
+            report.warn(&self.field(key), text);
+        }
     }
 
     /// The elements of a list; none where it is absent, or no list.
@@ -84,12 +101,28 @@ impl<'a> At<'a> {
 impl Report {
     pub(super) fn refuse(&mut self, at: &At<'_>, rule: &'static str) {
         let value = at.value.map_or_else(|| "absent".into(), shown);
-        self.0.push(Error { path: at.path.clone(), value, rule });
+        self.errors.push(Error { path: at.path.clone(), value, rule });
     }
 
-    pub(super) fn unless_empty<T>(self, value: T) -> Result<T, Vec<Error>> {
-        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+    /// What stands at `at` is valid, and does not act as it says.
+    pub(super) fn warn(&mut self, at: &At<'_>, text: impl Into<String>) {
+        self.warnings.push(Warning::new(&at.path, text));
     }
+
+    /// The warnings, if there are no mistakes.
+    pub(super) fn end(self) -> Result<Vec<Warning>, Vec<Error>> {
+        if self.errors.is_empty() { Ok(self.warnings) } else { Err(self.errors) }
+    }
+}
+
+/// A key as a path shows it: as JSON where it is no plain name, lest it look like another place or
+/// another line.
+pub(super) fn label(key: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if (1..=SHOWN).contains(&key.len()) && key.bytes().all(is_plain) {
+        return key.into();
+    }
+    shown(&key.chars().take(SHOWN).collect::<String>().into()).into()
 }
 
 fn shown(value: &Value) -> String {

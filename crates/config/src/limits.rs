@@ -1,0 +1,227 @@
+//! How large a message may be: `maxRequestMessageBytes` and `maxResponseMessageBytes`.
+
+mod body;
+mod lengths;
+
+pub use body::ResponseBody;
+
+use body::{Overrun, RequestBody};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Live, PerMethod};
+use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
+use pin_project_lite::pin_project;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tonic::body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// How large each message of a call may be, in bytes as it is sent: after it was compressed, and
+/// without the five bytes before it. Default: any size; 0 allows empty messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// Of a request, or of each message in a stream of them.
+    pub max_request_bytes: Option<u32>,
+    /// Of a response, likewise.
+    pub max_response_bytes: Option<u32>,
+}
+
+/// Applies [`LimitMessages`] to a service. Its clones, and the services it was applied to, share
+/// the limits by method.
+///
+/// *Where:* around the retries. What this client must not send is not worth another attempt.
+///
+/// ```
+/// use cinchona_config::{MessageLimits, MessageLimitsLayer};
+/// use tonic::{Code, Status, body::Body};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let server = service_fn(|_: http::Request<Body>| async {
+///     Ok::<_, Status>(Status::ok("").into_http::<Body>())
+/// });
+/// let limits = MessageLimits { max_request_bytes: Some(4), ..MessageLimits::default() };
+/// let client = MessageLimitsLayer::new().with_limits(limits).layer(server);
+///
+/// let five = http_body_util::Full::from(&b"\0\0\0\0\x05hello"[..]);
+/// let error = client.oneshot(http::Request::new(Body::new(five))).await.err().unwrap();
+/// let status = Status::from_error(error);
+/// assert_eq!(status.code(), Code::ResourceExhausted);
+/// assert_eq!(status.message(), "trying to send message larger than max (5 vs. 4)");
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MessageLimitsLayer {
+    own: MessageLimits,
+    by_method: Live<PerMethod<MessageLimits>>,
+}
+
+/// Ends a call whose request or response has a message that is too large with
+/// `RESOURCE_EXHAUSTED`.
+///
+/// A request that is complete when the call is made, as a unary one is, is not sent at all. A
+/// stream goes on up to the message that is too large, and then fails: it is reset, and never looks
+/// complete. Messages before it are delivered. Sizes are those that gRPC's `service_config.proto`
+/// speaks of, as they are in the frames; of a message that was compressed, tonic limits what it is
+/// decompressed to (`max_decoding_message_size`).
+#[derive(Clone, Debug)]
+pub struct LimitMessages<S> {
+    inner: S,
+    layer: MessageLimitsLayer,
+}
+
+pin_project! {
+    /// The future of a call whose messages are limited.
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+        overrun: Option<Overrun>,
+        max_response: Option<u32>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F> {
+        Called { #[pin] future: F },
+        Failed { error: Option<BoxError> },
+    }
+}
+
+// === impl MessageLimits ===
+
+impl MessageLimits {
+    /// The smaller of both, each way.
+    fn min(self, other: Self) -> Self {
+        let smaller = |one: Option<u32>, two| one.into_iter().chain(two).min();
+        Self {
+            max_request_bytes: smaller(self.max_request_bytes, other.max_request_bytes),
+            max_response_bytes: smaller(self.max_response_bytes, other.max_response_bytes),
+        }
+    }
+}
+
+// === impl MessageLimitsLayer ===
+
+impl MessageLimitsLayer {
+    /// Limits nothing until it is told to.
+    pub fn new() -> Self {
+        Self { own: MessageLimits::default(), by_method: Live::new(PerMethod::new()) }
+    }
+
+    /// The application's own limits, for all methods: of these and those by method, the smaller
+    /// ones count.
+    #[must_use]
+    pub fn with_limits(self, own: MessageLimits) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Sets the limits by method, while calls run: those that have begun keep theirs.
+    pub fn set_limits(&self, by_method: PerMethod<MessageLimits>) {
+        self.by_method.set(by_method);
+    }
+
+    fn limits(&self, path: &str) -> MessageLimits {
+        let by_method = self.by_method.get();
+        by_method.get(path).map_or(self.own, |limits| limits.min(self.own))
+    }
+}
+
+impl Default for MessageLimitsLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for MessageLimitsLayer {
+    type Service = LimitMessages<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LimitMessages { inner, layer: self.clone() }
+    }
+}
+
+// === impl LimitMessages ===
+
+impl<S, B, ResBody> Service<Request<B>> for LimitMessages<S>
+where
+    S: Service<Request<Body>, Response = Response<ResBody>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let limits = self.layer.limits(request.uri().path());
+        let request = request.map(Body::new);
+        let (request, overrun) = match limits.max_request_bytes {
+            None => (request, None),
+            Some(most) => {
+                let (head, body) = request.into_parts();
+                match RequestBody::begin(body, most) {
+                    Ok((body, overrun)) => {
+                        (Request::from_parts(head, Body::new(body)), Some(overrun))
+                    }
+                    Err(status) => return ResponseFuture::failed(status.into()),
+                }
+            }
+        };
+        let state = State::Called { future: self.inner.call(request) };
+        ResponseFuture { state, overrun, max_response: limits.max_response_bytes }
+    }
+}
+
+// === impl ResponseFuture ===
+
+impl<F> ResponseFuture<F> {
+    fn failed(error: BoxError) -> Self {
+        Self { state: State::Failed { error: Some(error) }, overrun: None, max_response: None }
+    }
+}
+
+impl<F, E, ResBody> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let outcome = match this.state.project() {
+            StateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
+            StateProj::Failed { error } => {
+                Err(error.take().unwrap_or_else(|| "polled after it had completed".into()))
+            }
+        };
+        // What became of a request that failed here is a consequence of that.
+        if let Some(status) = this.overrun.as_ref().and_then(|overrun| overrun.get()) {
+            return Poll::Ready(Err(status.clone().into()));
+        }
+        let (most, overrun) = (*this.max_response, this.overrun.take());
+        Poll::Ready(outcome.map(|response| {
+            let most = most.filter(|_| is_grpc(response.headers()));
+            response.map(|body| ResponseBody::new(body, most, overrun))
+        }))
+    }
+}
+
+/// Whether the body can be one of gRPC's: that of another content type has no messages.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE);
+    content_type.is_none_or(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests;
