@@ -345,6 +345,46 @@ mod tests {
         assert_eq!(Instant::now() - began, Duration::from_secs(3));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_runs_keeps_the_timeout_that_it_began_with() {
+        let limited = |timeout: &str| {
+            let json =
+                format!(r#"{{ "methodConfig": [{{ "name": [{{}}], "timeout": "{timeout}" }}] }}"#);
+            ServiceConfig::parse(&json).unwrap()
+        };
+        for (before, after) in [("3s", "1s"), ("3s", "100s")] {
+            let (deadline, retry) = layers();
+            limited(before).apply(&deadline, &retry).unwrap();
+            let hanging = service_fn(|_: http::Request<Body>| {
+                std::future::pending::<Result<http::Response<Body>, Status>>()
+            });
+            let stack = ServiceBuilder::new().layer(deadline.clone()).layer(retry.clone());
+            let began = Instant::now();
+            let running = stack.service(hanging).oneshot(http::Request::new(Body::empty()));
+            let replacing = async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                limited(after).apply(&deadline, &retry).unwrap();
+            };
+            let (outcome, ()) = tokio::join!(running, replacing);
+            assert!(outcome.is_err());
+            assert_eq!(Instant::now() - began, Duration::from_secs(3), "{after}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_was_changed_in_code_is_cut_and_never_overflows() {
+        let (deadline, retry) = layers();
+        for attempts in [0, 1, u32::MAX] {
+            let mut config = retries(2);
+            let Some(Policy::Retry(policy)) = &mut config.methods[0].config.policy else {
+                panic!("it retries");
+            };
+            policy.max_attempts = attempts;
+            policy.max_backoff = Duration::MAX;
+            config.apply(&deadline, &retry).unwrap();
+        }
+    }
+
     // catalogue: X-hedge-needs-safety
     #[test]
     fn hedging_a_method_with_effects_is_refused_by_name_and_changes_nothing() {
