@@ -1,7 +1,7 @@
 //! What the programs tell of themselves: lines on stderr, and spans and metrics for a collector.
 
 use cinchona::{
-    core::Invalid,
+    core::{Invalid, Secret},
     observe::Metrics,
     otlp::{Exporter, MetricsExporter, export, export_metrics},
 };
@@ -28,7 +28,7 @@ pub struct Logs {
     /// Send the spans of all calls, and each minute all metrics, to this OpenTelemetry collector,
     /// by OTLP over gRPC, such as http://127.0.0.1:4317
     #[arg(long, global = true, value_name = "URL")]
-    otlp: Option<String>,
+    otlp: Option<Secret>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,7 +43,7 @@ enum Format {
 pub struct Told {
     service: String,
     /// Where, and the spans.
-    to: Option<(String, Exporter)>,
+    to: Option<(Secret, Exporter)>,
     metrics: OnceLock<MetricsExporter>,
 }
 
@@ -65,7 +65,7 @@ impl Logs {
     /// # Panics
     /// Outside a tokio runtime, and where another has begun before.
     pub fn begin(&self, service: &str) -> Result<Told, Invalid> {
-        let exported = self.otlp.as_deref().map(|to| export(to, service)).transpose()?;
+        let exported = self.otlp.as_ref().map(|to| export(to.expose(), service)).transpose()?;
         let (spans, exporter) = exported.unzip();
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
@@ -92,7 +92,7 @@ impl Told {
     /// Outside a tokio runtime.
     pub fn send(&self, metrics: &Metrics) -> Result<(), Invalid> {
         if let Some((to, _)) = &self.to {
-            let exporter = export_metrics(metrics, to, &self.service, EACH)?;
+            let exporter = export_metrics(metrics, to.expose(), &self.service, EACH)?;
             // A program has them in one place.
             _ = self.metrics.set(exporter);
         }

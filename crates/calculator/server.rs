@@ -9,7 +9,7 @@ use crate::{
 };
 use cinchona::{
     cluster::QuorumGuardLayer,
-    core::{BoxError, DEGRADED, Mode, PerMethod, Switch},
+    core::{BoxError, DEGRADED, Mode, PerMethod, Secret, Switch},
     deadline::ServerDeadlineLayer,
     fault::{FaultLayer, Rules},
     idempotency::{DedupLayer, Guarantee, Store},
@@ -56,7 +56,7 @@ pub struct Layers<S> {
     /// Failures and delays.
     pub faults: FaultLayer,
     /// More of them, that can be changed while the server runs by whoever knows the token.
-    pub rules: Option<(Rules, Option<String>)>,
+    pub rules: Option<(Rules, Option<Secret>)>,
     /// Recognises repeated calls.
     pub dedup: DedupLayer<S>,
     /// Refuses writes where the cluster has no quorum; `None` for a server alone.
@@ -115,7 +115,7 @@ where
 {
     let Layers { rest, metrics, quota, shed, degraded, faults, rules, dedup, quorum } = layers;
     let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
-    let control = rules.map(|(rules, token)| rules.control(token.as_deref()));
+    let control = rules.map(|(rules, token)| rules.control(token));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CalculatorServer<Calculator<S>>>().await;
     health.set_serving::<StoreServer<Values<S>>>().await;

@@ -1,6 +1,6 @@
 //! The connector of one endpoint.
 
-use cinchona_core::{BoxError, error};
+use cinchona_core::{BoxError, error, without_userinfo};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use std::{
@@ -187,12 +187,14 @@ impl Outage {
         self.last_error = error::chain(error).last().unwrap_or(error).to_string();
         if self.since.is_none() {
             self.since = Some(now);
+            let uri = without_userinfo(uri.clone());
             tracing::info!(%uri, error = self.last_error, "endpoint is down");
         }
     }
 
     fn ends(&mut self, uri: &Uri, now: Instant) {
         if let Some(since) = self.since.take() {
+            let uri = without_userinfo(uri.clone());
             tracing::info!(%uri, outage = ?(now - since), "endpoint is up again");
         }
     }

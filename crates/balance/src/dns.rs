@@ -57,7 +57,7 @@ impl Discover for Dns {
                 }
                 Ok(_) if self.last.is_some() => {}
                 outcome => {
-                    tracing::warn!(host = %self.uri, ?outcome, "no addresses");
+                    tracing::warn!(host = self.uri.host(), ?outcome, "no addresses");
                     sleep(Duration::from_secs(1)).await;
                 }
             }

@@ -255,6 +255,7 @@ impl Set {
                 is_final = true;
                 continue;
             };
+            let found: Vec<_> = found.into_iter().map(Target::without_userinfo).collect();
             for node in set.replace(&found) {
                 let Some(connecting) = set.options.connecting(&node.target, connector.clone())
                 else {

@@ -19,6 +19,7 @@ mod prometheus;
 mod protected;
 mod python;
 mod rest;
+mod secrets;
 mod watched;
 
 use calculator::{

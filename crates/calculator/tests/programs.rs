@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Child, ChildStdout, Command, Output, Stdio},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 use tokio::time::sleep;
@@ -15,6 +16,8 @@ pub(crate) struct Server {
     process: Child,
     pub(crate) addr: String,
     said: RefCell<BufReader<ChildStdout>>,
+    /// Reads its log, lest it wait for somebody who does.
+    logged: Option<JoinHandle<String>>,
 }
 
 impl Server {
@@ -33,17 +36,22 @@ impl Server {
     pub(crate) fn logging(levels: (&str, &str), args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-server"));
         command.env(levels.0, levels.1).stderr(Stdio::piped());
-        Self::spawn(command, "127.0.0.1:0", args)
+        let mut server = Self::spawn(command, "127.0.0.1:0", args);
+        let mut log = server.process.stderr.take().unwrap();
+        server.logged = Some(thread::spawn(move || {
+            let mut logged = String::new();
+            log.read_to_string(&mut logged).unwrap();
+            logged
+        }));
+        server
     }
 
     /// Stops it as an operator does; what it has logged.
     #[cfg(unix)]
     pub(crate) fn stop(mut self) -> String {
         self.signal("TERM");
-        let mut logged = String::new();
-        self.process.stderr.take().unwrap().read_to_string(&mut logged).unwrap();
         assert!(self.process.wait().unwrap().success());
-        logged
+        self.logged.take().unwrap().join().unwrap()
     }
 
     fn spawn(mut command: Command, addr: &str, args: &[&str]) -> Self {
@@ -53,7 +61,7 @@ impl Server {
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
         let addr = line.trim().strip_prefix("listening on ").unwrap().to_owned();
-        Self { process, addr, said: said.into() }
+        Self { process, addr, said: said.into(), logged: None }
     }
 
     /// Where it gossips, or has its dashboard, which it says after where it serves.

@@ -66,10 +66,33 @@ const MOST: usize = 6;
 
 // === impl Target ===
 
+impl Target {
+    /// The same, [without a user and a password](without_userinfo) in its URI.
+    #[must_use]
+    pub fn without_userinfo(self) -> Self {
+        Self { uri: without_userinfo(self.uri), ..self }
+    }
+}
+
 impl From<Uri> for Target {
     fn from(uri: Uri) -> Self {
         Self { uri, weight: 1 }
     }
+}
+
+/// `uri` without its user and its password, which no `:authority` may hold ([RFC 9113, 8.3.1]), and
+/// no log, name or metric of an endpoint.
+///
+/// [RFC 9113, 8.3.1]: https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1
+pub fn without_userinfo(uri: Uri) -> Uri {
+    let Some((_, host)) = uri.authority().and_then(|whole| whole.as_str().rsplit_once('@')) else {
+        return uri;
+    };
+    let Ok(host) = host.parse() else { return uri };
+    let mut parts = uri.into_parts();
+    parts.authority = Some(host);
+    // It was sound with a longer authority.
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 // === impl Discover ===
@@ -155,6 +178,20 @@ mod tests {
 
     fn name(id: u64) -> Arc<str> {
         format!("server-{id}").into()
+    }
+
+    #[test]
+    fn an_endpoint_has_no_user_and_no_password() {
+        for (uri, expected) in [
+            ("http://user:p%40ss@db.example:50051/path?q", "http://db.example:50051/path?q"),
+            ("http://user@[::1]:1", "http://[::1]:1/"),
+            ("https://:pass@db.example", "https://db.example/"),
+            ("http://db.example", "http://db.example/"),
+            ("/path", "/path"),
+        ] {
+            let target = Target::from(uri.parse::<Uri>().unwrap());
+            assert_eq!(target.without_userinfo().uri, expected, "{uri}");
+        }
     }
 
     #[test]

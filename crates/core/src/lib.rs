@@ -16,6 +16,7 @@
 //! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`], [`MethodKind`] | which methods may be executed twice, and what they stream, from the .proto |
 //! | [`Rng`] | chance that can be replayed |
+//! | [`Secret`] | a token, or a URL with a password: it is never shown |
 //! | [`Invalid`] | a setting outside its range |
 //! | [`Unsent`] | why a call was not sent |
 //!
@@ -36,13 +37,14 @@ mod methods;
 mod per_method;
 mod replay;
 mod rng;
+mod secret;
 pub mod status;
 mod switch;
 mod verdict;
 
 pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
-pub use endpoint::{DEGRADED, DOMAIN, Discover, IDEMPOTENCY_KEY, Target, Tried};
+pub use endpoint::{DEGRADED, DOMAIN, Discover, IDEMPOTENCY_KEY, Target, Tried, without_userinfo};
 pub use error::{BoxError, Invalid, Unsent};
 pub use evidence::{Allowed, Evidence, Spent};
 pub use framing::Framing;
@@ -54,5 +56,6 @@ pub use methods::{MethodKind, Methods, Safety, is_of_the_server};
 pub use per_method::PerMethod;
 pub use replay::{Replay, ReplayBuffer};
 pub use rng::Rng;
+pub use secret::Secret;
 pub use switch::{Mode, Switch};
 pub use verdict::{Stage, Verdict};

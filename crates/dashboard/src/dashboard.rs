@@ -1,12 +1,7 @@
 //! The dashboard: what it asks the application for, and how it is served.
 
-use crate::{
-    Console, FaultRule, Feed, Map, Tile,
-    feed::Line,
-    guard::{Peer, Token},
-    http,
-};
-use cinchona_core::Mode;
+use crate::{Console, FaultRule, Feed, Map, Tile, feed::Line, guard::Peer, http};
+use cinchona_core::{Mode, Secret};
 use serde::Serialize;
 use std::{fmt, io, sync::Arc};
 use tokio::{
@@ -27,7 +22,7 @@ pub struct Dashboard {
     metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
     console: Option<Box<dyn Console>>,
     feed: Feed,
-    token: Option<Token>,
+    token: Option<Secret>,
 }
 
 /// A dashboard that is served.
@@ -108,8 +103,8 @@ impl Dashboard {
     /// Changes need `authorization: Bearer <token>`, and may then come from anywhere. Default: no
     /// token, and changes from loopback only. An empty token lets nobody in.
     #[must_use]
-    pub fn with_token(self, token: impl Into<String>) -> Self {
-        Self { token: Some(Token::new(token.into())), ..self }
+    pub fn with_token(self, token: impl Into<Secret>) -> Self {
+        Self { token: Some(token.into()), ..self }
     }
 
     /// Serves until `shutdown` is over and the requests under way are answered; streams of events
@@ -147,7 +142,7 @@ impl Dashboard {
         self.console.as_deref()
     }
 
-    pub(crate) const fn token(&self) -> Option<&Token> {
+    pub(crate) const fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
     }
 

@@ -3,7 +3,7 @@
 mod messages;
 
 use crate::{Rules, rules::Listed};
-use cinchona_core::Mode;
+use cinchona_core::{Mode, Secret};
 use http_body::Body as HttpBody;
 use messages::{
     ListRequest, ListResponse, NamedRequest, Nothing, RemoveResponse, SetRequest, SwitchRequest,
@@ -14,7 +14,6 @@ use std::{
     fmt,
     future::{Future, Ready, ready},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 use tonic::{
@@ -30,7 +29,7 @@ use tower_service::Service;
 #[derive(Clone)]
 struct Control {
     rules: Rules,
-    token: Option<Arc<str>>,
+    token: Option<Secret>,
 }
 
 /// One method of it.
@@ -60,7 +59,8 @@ impl Rules {
     /// `add_service`: `List`, `Set`, `Remove`, `Clear` and `Switch`. No fault ever hits it.
     ///
     /// Anyone may list. Who changes something must say `authorization: Bearer <token>` where there
-    /// is a `token`, also on loopback; where there is none, its connection must be from loopback.
+    /// is a `token`, also on loopback, and an empty one lets nobody in; where there is none, its
+    /// connection must be from loopback.
     /// What comes through a proxy on the same machine is from loopback: give a token there, and
     /// TLS around it.
     ///
@@ -71,12 +71,12 @@ impl Rules {
     /// let rules = Rules::new(7);
     /// let server = Server::builder()
     ///     .layer(FaultLayer::from(rules.clone()))
-    ///     .add_service(rules.control(Some("a long secret")));
+    ///     .add_service(rules.control(Some("a long secret".into())));
     /// # drop(server);
     /// ```
     pub fn control(
         &self,
-        token: Option<&str>,
+        token: Option<Secret>,
     ) -> impl Service<
         http::Request<Body>,
         Response = http::Response<Body>,
@@ -89,7 +89,7 @@ impl Rules {
     + Sync
     + 'static
     + use<> {
-        Control { rules: self.clone(), token: token.map(Arc::from) }
+        Control { rules: self.clone(), token }
     }
 }
 
@@ -147,7 +147,7 @@ impl Control {
         };
         let said = request.metadata().get("authorization").and_then(|said| said.to_str().ok());
         let said = said.and_then(|said| said.strip_prefix("Bearer "));
-        said.is_some_and(|said| is_same(said.as_bytes(), token.as_bytes()))
+        said.is_some_and(|said| token.is(said.as_bytes()))
     }
 
     async fn answer<M, R, B>(
@@ -198,15 +198,8 @@ impl NamedService for Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the token.
-        f.debug_struct("Control").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Control").field("rules", &self.rules).field("token", &self.token).finish()
     }
-}
-
-/// Takes as long whatever they have in common.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let differing = one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b));
-    one.len() == other.len() && std::hint::black_box(differing) == 0
 }
 
 // === impl Asked ===

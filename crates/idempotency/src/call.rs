@@ -138,7 +138,7 @@ where
                     cells.store_failures.count();
                     return Decision::PassThrough;
                 }
-                (&cells.store_failures, refusal::store_failed(&error))
+                (&cells.store_failures, refusal::store_failed())
             }
         };
         counted.count();

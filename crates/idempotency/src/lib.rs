@@ -169,7 +169,8 @@ impl<T: Store> DedupLayer<T> {
     /// Recognises repeated calls by `store`. Only methods that `methods` lists can be: it must know
     /// which of them stream.
     pub fn new(store: T, methods: Methods) -> Self {
-        Self::over(store, Settings::new(methods))
+        let settings = Settings::new(methods, store.domain().as_deref());
+        Self::over(store, settings)
     }
 
     fn over(store: T, settings: Settings) -> Self {
@@ -243,14 +244,16 @@ impl<T: Store> DedupLayer<T> {
     }
 
     /// Names in every response the servers that share this store ([`DOMAIN`]): give all of them
-    /// the same name, and the same after a restart if the store survives it. Default: a random
-    /// name, which no other has.
+    /// the same name, and the same after a restart if the store survives it. Every caller reads
+    /// it: do not make it of a URL with a password. Default: the store's own
+    /// ([`Store::domain`]), or else a random name, which no other has.
     ///
     /// # Errors
     /// When `domain` is no header value.
     pub fn with_domain(self, domain: &str) -> Result<Self, Invalid> {
         let value = HeaderValue::from_str(domain);
-        let value = value.map_err(|_| Invalid::new("domain", domain, "printable ASCII"))?;
+        let value = value
+            .map_err(|_| Invalid::new("domain", "what is no header value", "printable ASCII"))?;
         Ok(self.with(|settings| settings.domain = Some(value)))
     }
 

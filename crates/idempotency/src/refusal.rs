@@ -3,7 +3,6 @@
 //!
 //! [AIP-193]: https://google.aip.dev/193
 
-use cinchona_core::BoxError;
 use http::HeaderValue;
 use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
@@ -62,7 +61,8 @@ pub(crate) fn in_flight(pushback: Duration) -> Status {
     status
 }
 
-pub(crate) fn store_failed(error: &BoxError) -> Status {
-    let message = format!("the idempotency store does not answer: {error}");
+/// Without the cause, which may name where the store is: that is for the server's log.
+pub(crate) fn store_failed() -> Status {
+    let message = "the idempotency store does not answer";
     status(Code::Unavailable, "IDEMPOTENCY_STORE_UNAVAILABLE", message)
 }

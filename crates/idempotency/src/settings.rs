@@ -47,7 +47,10 @@ pub(crate) type Caller = Arc<dyn Fn(&HeaderMap, &Extensions) -> Option<String> +
 // === impl Settings ===
 
 impl Settings {
-    pub(crate) fn new(methods: Methods) -> Self {
+    /// Under the name of the store's own, if it has one that is a header value.
+    pub(crate) fn new(methods: Methods, domain: Option<&str>) -> Self {
+        let random = || HeaderValue::from_str(&uuid::Uuid::new_v4().simple().to_string()).ok();
+        let domain = domain.and_then(|domain| HeaderValue::from_str(domain).ok());
         Self {
             methods,
             in_flight: InFlight::default(),
@@ -59,7 +62,7 @@ impl Settings {
             lease: Duration::from_secs(30),
             request_limit: 4 << 20,
             record_limit: 1 << 20,
-            domain: HeaderValue::from_str(&uuid::Uuid::new_v4().simple().to_string()).ok(),
+            domain: domain.or_else(random),
             switch: Switch::default(),
         }
     }

@@ -50,6 +50,15 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The same for all clones of this store and for no other, while it lives: the address of what
     /// they share.
     fn instance(&self) -> usize;
+
+    /// What names this store to callers (`idempotency-domain`): the same for all servers that share
+    /// it, however each of them spells where it is, the same after a restart that it survives, and
+    /// that of no other store. It is in every response, so it tells nothing of where the store is,
+    /// and by which password it is reached. Printable ASCII. Default: `None`, for a store that
+    /// nobody shares and that does not survive its process.
+    fn domain(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What came of claiming a key.

@@ -418,7 +418,7 @@ struct Away;
 
 impl Store for Away {
     async fn claim(&self, _: &[u8], _: u128, _: u128, _: Duration) -> Result<Claim, BoxError> {
-        Err("connection refused".into())
+        Err("redis://:mark@host: connection refused".into())
     }
 
     async fn finish(&self, _: &[u8], _: u128, _: &[u8]) -> Result<bool, BoxError> {
@@ -432,6 +432,10 @@ impl Store for Away {
     fn instance(&self) -> usize {
         0
     }
+
+    fn domain(&self) -> Option<String> {
+        Some("away-1".to_owned())
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,6 +446,7 @@ async fn without_its_store_it_refuses_or_executes_as_configured() {
         let answered = status(&ask(&layer.layer(bank), pay("k")).await);
         let expected = if open { Code::Ok } else { Code::Unavailable };
         assert_eq!((answered.code(), executed.load(Ordering::Relaxed)), (expected, executions));
+        assert!(!format!("{answered:?}").contains("mark"), "where it is: {answered:?}");
         assert_eq!(layer.snapshot().store_failures, 1);
     }
 }
@@ -538,6 +543,21 @@ async fn every_response_names_the_domain() {
         assert_eq!(ask(&service, request).await.headers()[DOMAIN], "eu-1");
     }
     assert_eq!(dedup().with_domain("a\nb").unwrap_err().field(), "domain");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_name_of_its_own_a_layer_has_that_of_its_store_or_one_that_no_other_has() {
+    let named = async |layer: DedupLayer<_>| {
+        let (bank, _) = bank(Duration::ZERO, &[]);
+        ask(&layer.layer(bank), pay("k")).await.headers()[DOMAIN].clone()
+    };
+    let away = || DedupLayer::new(Away, methods());
+    assert_eq!(named(away()).await, "away-1");
+    assert_eq!(named(away().with_domain("eu-1").unwrap()).await, "eu-1");
+    let (bank, _) = bank(Duration::ZERO, &[]);
+    let (one, other) = (dedup().layer(bank.clone()), dedup().layer(bank));
+    let of = async |service| ask(service, pay("k")).await.headers()[DOMAIN].clone();
+    assert_ne!(of(&one).await, of(&other).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,7 +85,8 @@ struct Collector<T> {
 /// `http://127.0.0.1:4317`, under the name of this `service`; and what becomes of them.
 ///
 /// # Errors
-/// When `endpoint` is no URI of the scheme `http`.
+/// When `endpoint` is no URI of the scheme `http`, or holds a user or a password, which are never
+/// sent by gRPC: a token goes with [`export_over`]. The error does not repeat it.
 ///
 /// # Panics
 /// Outside a tokio runtime.
@@ -95,12 +96,18 @@ pub fn export(endpoint: &str, service: &str) -> Result<(OtlpLayer, Exporter), In
 
 /// Where a collector is.
 pub(crate) fn endpoint(endpoint: &str) -> Result<Endpoint, Invalid> {
-    let refused = || Invalid::new("endpoint", endpoint, "a URI such as http://127.0.0.1:4317");
-    let found = Endpoint::from_shared(endpoint.to_owned()).map_err(|_| refused())?;
-    if found.uri().scheme_str() != Some("http") || found.uri().authority().is_none() {
-        return Err(refused());
+    const ALLOWED: &str = "a URI such as http://127.0.0.1:4317";
+    let refused = |wrong| Err(Invalid::new("endpoint", wrong, ALLOWED));
+    let Ok(found) = Endpoint::from_shared(endpoint.to_owned()) else {
+        return refused("what is no URI");
+    };
+    match (found.uri().scheme_str(), found.uri().authority()) {
+        (Some("http"), Some(authority)) if authority.as_str().contains('@') => {
+            refused("a user or a password in it")
+        }
+        (Some("http"), Some(_)) => Ok(found),
+        _ => refused("a scheme other than http"),
     }
-    Ok(found)
 }
 
 /// Who tells.

@@ -59,6 +59,7 @@ use redb::{Database, ReadableDatabase};
 use std::{path::Path, sync::Arc, time::Duration};
 use tables::{Found, Limits, Reading, Tables};
 use tonic::Status;
+use uuid::Uuid;
 use writer::Writer;
 
 /// A store and a state in one file; its clones are the same store. With the last of them the file
@@ -88,6 +89,7 @@ pub struct Options {
 #[derive(Debug)]
 struct Shared {
     database: Arc<Database>,
+    name: u128,
     writer: Writer,
     /// The claims, and lately used records.
     memory: MemoryStore,
@@ -109,10 +111,10 @@ impl RedbStore {
         let options = options.checked()?;
         let database = Arc::new(Database::create(path)?);
         let limits = Limits::from(options);
-        tables::prepare(&database, &limits)?;
+        let name = tables::prepare(&database, &limits, Uuid::new_v4().as_u128())?;
         let writer = Writer::start(database.clone(), limits)?;
         let memory = MemoryStore::new().with_ttl(options.ttl)?.with_caps(CACHED, CACHED_BYTES)?;
-        Ok(Self { shared: Arc::new(Shared { database, writer, memory, options }) })
+        Ok(Self { shared: Arc::new(Shared { database, name, writer, memory, options }) })
     }
 
     /// How many records there are on disk.
@@ -206,6 +208,14 @@ impl Store for RedbStore {
 
     fn instance(&self) -> usize {
         Arc::as_ptr(&self.shared) as usize
+    }
+
+    /// A random number that is in the file from its first opening on: so the file has the same
+    /// domain wherever it is moved, and none that another machine has at the same path. A copy of
+    /// the file has it, too: servers that each get one are to be named by
+    /// `DedupLayer::with_domain`.
+    fn domain(&self) -> Option<String> {
+        Some(format!("redb-{:032x}", self.shared.name))
     }
 }
 

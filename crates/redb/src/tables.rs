@@ -18,6 +18,8 @@ const BEGUN: TableDefinition<'_, &[u8], (u128, u64)> = TableDefinition::new("beg
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 /// The bytes of all records, under an empty name.
 const BYTES: TableDefinition<'_, &str, u64> = TableDefinition::new("bytes");
+/// What names the file, under an empty name; it was drawn when the file was made.
+const NAME: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
 
 /// What a store keeps, in the units of the file.
 #[derive(Clone, Copy, Debug)]
@@ -71,16 +73,24 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Makes the tables that are not there, and forgets what expired while the file was closed.
-pub(crate) fn prepare(database: &Database, limits: &Limits) -> Result<(), Error> {
+/// Makes the tables that are not there, and forgets what expired while the file was closed; the
+/// name of the file, which is `fresh` if it had none.
+pub(crate) fn prepare(database: &Database, limits: &Limits, fresh: u128) -> Result<u128, Error> {
     let transaction = database.begin_write()?;
-    {
+    let name = {
         let mut tables = Tables::new(&transaction, *limits)?;
         let now = tables.now;
         tables.begun.retain(|_, (_, expires)| expires > now)?;
         tables.sweep(usize::MAX)?;
-    }
-    Ok(transaction.commit()?)
+        let mut names = transaction.open_table(NAME)?;
+        let known = names.get("")?.map(|name| name.value());
+        if known.is_none() {
+            names.insert("", fresh)?;
+        }
+        known.unwrap_or(fresh)
+    };
+    transaction.commit()?;
+    Ok(name)
 }
 
 // === impl Limits ===

@@ -108,6 +108,22 @@ async fn what_has_expired_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_file_keeps_its_domain_wherever_it_is_and_no_other_has_it() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(&dir, Options::default());
+    let domain = store.domain().unwrap();
+    assert_eq!(store.clone().domain().unwrap(), domain);
+    assert_ne!(open(&other, Options::default()).domain().unwrap(), domain, "the same name");
+    let path = dir.path().to_str().unwrap().to_owned();
+    assert!(path.split('/').all(|part| part.is_empty() || !domain.contains(part)), "{domain}");
+    drop(store);
+    std::fs::rename(dir.path().join("calls.redb"), other.path().join("moved.redb")).unwrap();
+    let moved = RedbStore::open(other.path().join("moved.redb"), Options::default()).unwrap();
+    assert_eq!(moved.domain().unwrap(), domain);
+    assert_ne!(open(&dir, Options::default()).domain().unwrap(), domain, "it has forgotten");
+}
+
+#[tokio::test]
 async fn bad_options_and_a_file_in_use_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("calls.redb");

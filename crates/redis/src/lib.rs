@@ -32,12 +32,15 @@
 //! It needs Redis 7.0 or later, and one primary: with Redis Cluster a change of two keys of state
 //! would span slots, and a failover to a replica that lags loses what had been acknowledged.
 
+mod place;
+
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid};
 use cinchona_idempotency::{Claim, Execution, State, Store, Wait, fenced, record};
+use place::Place;
 use prost::Message;
 use redis::{
-    Cmd, FromRedisValue, Script, ScriptInvocation,
+    Cmd, FromRedisValue, RedisError, Script, ScriptInvocation,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use std::{
@@ -68,6 +71,7 @@ struct Settings {
 }
 
 struct Shared {
+    place: Place,
     connection: ConnectionManager,
     scripts: Scripts,
     /// Changes of the same value by this process come one after the other, as all but one of those
@@ -134,10 +138,15 @@ const POLL: Duration = Duration::from_millis(25);
 
 impl RedisStore {
     /// A store in the Redis at `url`, such as `redis://127.0.0.1:6379/0`, to which it connects when
-    /// it is first used.
+    /// it is first used: `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]` (default port 6379, default
+    /// database 0), or `unix:///PATH[?db=DB&user=USER&pass=PASSWORD]`. `valkey` is another word for
+    /// `redis`; what is special in a URL is percent-encoded.
+    ///
+    /// What the store says of itself, its [domain](Store::domain) and its errors, holds no part of
+    /// `url`.
     ///
     /// # Errors
-    /// When `url` is none.
+    /// When `url` is none; [`Invalid`] says which part of it is wrong, and does not repeat it.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -149,9 +158,12 @@ impl RedisStore {
             .set_number_of_retries(2)
             .set_min_delay(Duration::from_millis(10))
             .set_max_delay(Duration::from_millis(100));
-        let client = redis::Client::open(url)?;
+        let (info, place) = place::parse(url)?;
+        let client = redis::Client::open(info).map_err(|error| said(&error))?;
         let shared = Shared {
-            connection: ConnectionManager::new_lazy_with_config(client, config)?,
+            place,
+            connection: ConnectionManager::new_lazy_with_config(client, config)
+                .map_err(|error| said(&error))?,
             scripts: Scripts {
                 take_over: Script::new(TAKE_OVER),
                 finish: Script::new(FINISH),
@@ -204,7 +216,8 @@ impl RedisStore {
     ) -> Result<T, BoxError> {
         let limit = self.settings.timeout;
         let answered = timeout(limit, asking).await;
-        Ok(answered.map_err(|_| format!("Redis did not answer within {limit:?}"))??)
+        let answered = answered.map_err(|_| format!("Redis did not answer within {limit:?}"))?;
+        Ok(answered.map_err(|error| said(&error))?)
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BoxError> {
@@ -279,6 +292,12 @@ impl Store for RedisStore {
     fn instance(&self) -> usize {
         Arc::as_ptr(&self.shared) as usize
     }
+
+    /// A hash of host, port, database and prefix; with the name of the machine, where the host is
+    /// `localhost` or a socket.
+    fn domain(&self) -> Option<String> {
+        Some(self.shared.place.domain(&self.settings.prefix))
+    }
 }
 
 impl State for RedisStore {
@@ -344,6 +363,16 @@ fn answered(record: &[u8]) -> Vec<u8> {
 /// A value as the change script takes it.
 fn present(value: Option<&[u8]>) -> Vec<u8> {
     value.map_or_else(|| b"0".to_vec(), |value| [b"1", value].concat())
+}
+
+/// What went wrong, without a word of the server's: it repeats what it was sent, and what it does
+/// not understand may be a password (`ERR unknown command 'HELLO', with args beginning with: …`).
+fn said(error: &RedisError) -> String {
+    match error.code() {
+        _ if error.is_io_error() => format!("no connection to Redis: {error}"),
+        Some(code) => format!("Redis answered {code}"),
+        None => format!("Redis: {}", error.category()),
+    }
 }
 
 fn unavailable(error: &BoxError) -> Status {

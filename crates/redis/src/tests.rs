@@ -4,7 +4,11 @@ use super::*;
 use cinchona_idempotency::conformance;
 use cinchona_testkit::Redis;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+    time::Instant,
+};
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -113,4 +117,53 @@ async fn bad_settings_are_refused() {
     let store = || RedisStore::new("redis://127.0.0.1:1").unwrap();
     assert_eq!(store().with_ttl(Duration::ZERO).unwrap_err().field(), "ttl");
     assert_eq!(store().with_timeout(Duration::ZERO).unwrap_err().field(), "timeout");
+}
+
+/// Where a server listens that answers each line that it is sent with an error that repeats it, as
+/// a Redis does with what it does not know; or, where it is `silent`, with nothing.
+async fn repeating(silent: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (read, mut write) = stream.split();
+                let mut lines = BufReader::new(read).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let all = "mark-user mark-password";
+                    let answer = format!("-ERR unknown command '{line}', with args {all}\r\n");
+                    if !silent && !line.starts_with(['*', '$']) {
+                        _ = write.write_all(answer.as_bytes()).await;
+                    }
+                }
+            });
+        }
+    });
+    addr.to_string()
+}
+
+// real clock: the answers come over sockets.
+#[tokio::test]
+async fn what_a_store_says_of_itself_and_of_its_failures_holds_no_part_of_its_url() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (loud, silent) = (repeating(false).await, repeating(true).await);
+    for (at, protocol, said) in [
+        (&loud, "resp2", "Redis"),
+        (&loud, "resp3", "Redis"),
+        (&silent, "resp2", "within"),
+        (&free.to_string(), "resp2", "no connection to Redis"),
+        (&"mark.invalid".to_owned(), "resp2", "Redis"),
+    ] {
+        let url = format!("redis://mark-user:mark-password@{at}/7?protocol={protocol}");
+        let store = RedisStore::new(&url).unwrap();
+        let mut all = vec![format!("{store:?} {}", store.domain().unwrap())];
+        let failed = store.claim(b"k", 1, 1, LEASE).await.unwrap_err();
+        assert!(failed.to_string().contains(said), "{at} {protocol}: {failed}");
+        all.push(format!("{failed} {failed:?} {:?}", failed.source().map(ToString::to_string)));
+        let failed = store.read("k").await.unwrap_err();
+        all.push(format!("{failed} {failed:?}"));
+        for said in all {
+            assert!(!said.contains("mark") && !said.contains(at), "{said}");
+        }
+    }
 }

@@ -187,6 +187,9 @@ async fn in_cluster(
 }
 
 fn uri(option: &str, address: &str) -> Result<Uri, String> {
+    if address.contains('@') {
+        return Err(format!("{option}: an address has no user and no password"));
+    }
     let uri = format!("http://{address}").parse();
     uri.map_err(|error| format!("{option} {address}: {error}"))
 }

@@ -1,7 +1,7 @@
 //! Which faults the server injects, and how they are changed while it runs.
 
 use cinchona::{
-    core::Invalid,
+    core::{Invalid, Secret},
     fault::{FaultLayer, Faults, Rule, Rules, When},
 };
 use clap::{Args, ValueEnum};
@@ -44,7 +44,7 @@ pub(crate) struct Injected {
     /// Who knows this may change the rules by gRPC (cinchona.fault.v1.FaultControl); without it,
     /// whoever is on this machine, once there is a rule or a file.
     #[arg(long, value_name = "TOKEN")]
-    fault_token: Option<String>,
+    fault_token: Option<Secret>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -73,7 +73,7 @@ impl Injected {
     }
 
     /// The rules, if there are or `can_be` any, and the token that changes them.
-    pub(crate) fn rules(&self, can_be: bool) -> Option<(Rules, Option<String>)> {
+    pub(crate) fn rules(&self, can_be: bool) -> Option<(Rules, Option<Secret>)> {
         let Self { rules, faults_file, fault_token, seed, .. } = self;
         let is_told = !rules.is_empty() || faults_file.is_some() || fault_token.is_some();
         if !is_told && !can_be {

@@ -12,7 +12,7 @@ use calculator::{
 };
 use cinchona::{
     cluster::QuorumGuardLayer,
-    core::{BoxError, Invalid, Mode, Switch},
+    core::{BoxError, Invalid, Mode, Secret, Switch},
     fault::{FaultIo, FaultLayer},
     idempotency::{MemoryStore, Store},
     redb::{Options, RedbStore},
@@ -69,7 +69,7 @@ struct Args {
     /// recognised: memory, redb:PATH (a file), redis:URL (shared by servers), or none (in memory,
     /// and no repeated call is recognised).
     #[arg(long, default_value = "memory")]
-    store: Place,
+    store: Secret,
 
     /// How many answers are kept, in memory or in a file. Redis has limits of its own.
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -107,7 +107,7 @@ struct Args {
 enum Place {
     Memory,
     Redb(PathBuf),
-    Redis(String),
+    Redis(Secret),
     None,
 }
 
@@ -128,13 +128,16 @@ const GRACE: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let usage = |invalid: Invalid| -> ! {
-        Args::command().error(ErrorKind::ValueValidation, invalid).exit()
+    let refuse = |why: &dyn fmt::Display| -> ! {
+        Args::command().error(ErrorKind::ValueValidation, why).exit()
     };
+    let usage = |invalid: Invalid| -> ! { refuse(&invalid) };
+    let place = args.store.expose().parse();
+    let place = place.unwrap_or_else(|why: &str| refuse(&format!("--store {why}")));
     let told = args.logs.begin("calculator-server").unwrap_or_else(|invalid| usage(invalid));
     let faults = args.injected.layer(args.mode == Condition::Failure);
     let faults = faults.unwrap_or_else(|invalid| usage(invalid));
-    let code = match run(&args, &told, faults).await {
+    let code = match run(place, &args, &told, faults).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -146,18 +149,21 @@ async fn main() -> ExitCode {
 }
 
 /// Serves with the store that is asked for.
-async fn run(args: &Args, told: &Told, faults: FaultLayer) -> Result<(), BoxError> {
+async fn run(place: Place, args: &Args, told: &Told, faults: FaultLayer) -> Result<(), BoxError> {
     let ttl = args.cache_ttl;
-    match &args.store {
+    match place {
         Place::Redb(path) => {
             let entries = u64::from(args.cache_size);
             // Every effect is in the store itself, so a claim need not be.
             let options = Options { ttl, entries, durable_claims: false, ..Options::default() };
-            let store = RedbStore::open(path, options).map_err(|error| named(path, &error))?;
+            let store = RedbStore::open(&path, options);
+            let store =
+                store.map_err(|error| format!("--store redb:{}: {error}", path.display()))?;
             serve_over(store, args, told, faults, Mode::Enforce).await
         }
         Place::Redis(url) => {
-            let store = RedisStore::new(url).map_err(|error| named(url, &error))?.with_ttl(ttl)?;
+            let store = RedisStore::new(url.expose());
+            let store = store.map_err(|error| format!("--store: {error}"))?.with_ttl(ttl)?;
             serve_over(store, args, told, faults, Mode::Enforce).await
         }
         place => {
@@ -169,10 +175,6 @@ async fn run(args: &Args, told: &Told, faults: FaultLayer) -> Result<(), BoxErro
     }
 }
 
-fn named(place: impl fmt::Debug, error: &BoxError) -> BoxError {
-    format!("--store {place:?}: {error}").into()
-}
-
 type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 async fn serve_over<S: Store + State>(
@@ -182,10 +184,7 @@ async fn serve_over<S: Store + State>(
     faults: FaultLayer,
     mode: Mode,
 ) -> Result<(), BoxError> {
-    let mut dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
-    if let Some(domain) = args.store.domain() {
-        dedup = dedup.with_domain(&domain)?;
-    }
+    let dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
     let incoming = listen(args.addr)?;
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
@@ -269,19 +268,23 @@ async fn signal() {
 
 // === impl Place ===
 
-impl Place {
-    /// Names those who share the place, and the same after a restart; `None` where there is nobody
-    /// and nothing stays.
-    fn domain(&self) -> Option<String> {
-        let place = match self {
-            Self::Memory | Self::None => return None,
-            Self::Redb(path) => path.display().to_string(),
-            // Without what is in front of an @, which is secret.
-            Self::Redis(url) => url.rsplit(['@', '/']).take(2).collect::<Vec<_>>().join(" "),
-        };
-        Some(place.escape_default().to_string())
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(place: &str) -> Result<Self, Self::Err> {
+        match place.split_once(':') {
+            None if place == "memory" => Ok(Self::Memory),
+            None if place == "none" => Ok(Self::None),
+            Some(("redb", path)) if !path.is_empty() => Ok(Self::Redb(path.into())),
+            // redis://HOST, or another of its schemes; or redis: and a whole URL.
+            Some((_, rest)) if rest.starts_with("//") => Ok(Self::Redis(place.into())),
+            Some(("redis", url)) if !url.is_empty() => Ok(Self::Redis(url.into())),
+            _ => Err("is memory, redb:PATH, redis:URL or none"),
+        }
     }
 }
+
+// === impl AtOnce ===
 
 impl FromStr for AtOnce {
     type Err = &'static str;
@@ -294,24 +297,6 @@ impl FromStr for AtOnce {
                 Ok(limit) if limit > 0 => Ok(Self(Some(Limit::Fixed(limit)))),
                 _ => Err("is adaptive, none, or a number of at least 1"),
             },
-        }
-    }
-}
-
-impl FromStr for Place {
-    type Err = &'static str;
-
-    fn from_str(place: &str) -> Result<Self, Self::Err> {
-        match place.split_once(':') {
-            None if place == "memory" => Ok(Self::Memory),
-            None if place == "none" => Ok(Self::None),
-            Some(("redb", path)) if !path.is_empty() => Ok(Self::Redb(path.into())),
-            // redis://HOST, or redis: and a whole URL.
-            Some(("redis" | "rediss", rest)) if rest.starts_with("//") => {
-                Ok(Self::Redis(place.to_owned()))
-            }
-            Some(("redis", url)) if !url.is_empty() => Ok(Self::Redis(url.to_owned())),
-            _ => Err("is memory, redb:PATH, redis:URL or none"),
         }
     }
 }

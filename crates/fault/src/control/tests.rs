@@ -23,7 +23,8 @@ where
     M: Message + Clone + 'static,
     R: Message + Default + 'static,
 {
-    let (service, peer) = (rules.control(own_token), peer.map(|peer| peer.parse::<SocketAddr>()));
+    let (service, peer) =
+        (rules.control(own_token.map(Secret::from)), peer.map(|peer| peer.parse::<SocketAddr>()));
     let service = tower::service_fn(move |mut request: http::Request<Body>| {
         if let Some(Ok(peer)) = peer {
             let info = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
@@ -116,7 +117,7 @@ async fn a_server_whose_every_call_fails_can_be_set_right() {
     let rules = Rules::new(7).with("all", "health drop".parse().unwrap());
     let faults = crate::Faults { failure_rate: 1.0, health_too: true, ..Default::default() };
     let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone());
-    let server = Server::builder().layer(layer).add_service(rules.control(Some("secret")));
+    let server = Server::builder().layer(layer).add_service(rules.control(Some("secret".into())));
     tokio::spawn(server.serve_with_incoming(net.incoming()));
     let mut client = tonic::client::Grpc::new(net.channel());
     client.ready().await.unwrap();

@@ -1,0 +1,229 @@
+//! Where a Redis is, and what names it to callers.
+
+use cinchona_core::Invalid;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use sha2::{Digest, Sha256};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+use url::{Host, Url};
+
+/// A database of a Redis, in one spelling of all that lead there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    server: Server,
+    database: i64,
+}
+
+/// Not how it is reached: by TLS or not, as whom, and under which version of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Server {
+    At {
+        host: String,
+        port: u16,
+    },
+    /// On the machine (or in the container) of that name: every other has one of its own there.
+    Local {
+        machine: String,
+        port: u16,
+    },
+    Socket {
+        machine: String,
+        path: PathBuf,
+    },
+}
+
+/// How to connect to `url`, and where that leads.
+///
+/// # Errors
+/// Says which part of it is wrong, without repeating it: it may hold a password.
+pub(crate) fn parse(url: &str) -> Result<(ConnectionInfo, Place), Invalid> {
+    let url = Url::parse(url).map_err(|error| refused(&error.to_string()))?;
+    if redis::parse_redis_url(url.as_str()).is_none() {
+        return Err(refused("a scheme other than redis, rediss, valkey, valkeys and unix"));
+    }
+    let info = url.into_connection_info().map_err(|error| match error.detail() {
+        None => refused(error.to_string().split(" - ").next().unwrap_or_default()),
+        // That would be what the query says of it.
+        Some(_) => refused("a protocol other than resp2 and resp3"),
+    })?;
+    let database = info.redis_settings().db();
+    let server = Server::at(info.addr());
+    Ok((info, Place { server, database }))
+}
+
+fn refused(why: &str) -> Invalid {
+    Invalid::new("url", why, "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]")
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Names those who keep what they keep under `prefix` at this place. It is a hash, so that it
+    /// tells nobody the place.
+    pub(crate) fn domain(&self, prefix: &str) -> String {
+        let server = match &self.server {
+            Server::At { host, port } => format!("at\0{host}\0{port}"),
+            Server::Local { machine, port } => format!("local\0{machine}\0{port}"),
+            Server::Socket { machine, path } => format!("socket\0{machine}\0{}", path.display()),
+        };
+        let hash = Sha256::digest(format!("{server}\0{}\0{prefix}", self.database));
+        let short = hash.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte));
+        format!("redis-{short:016x}")
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    fn at(addr: &ConnectionAddr) -> Self {
+        match addr {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                match canonical(host) {
+                    Some(host) => Self::At { host, port: *port },
+                    None => Self::Local { machine: machine(), port: *port },
+                }
+            }
+            ConnectionAddr::Unix(path) => {
+                Self::Socket { machine: machine(), path: Path::new(path).components().collect() }
+            }
+            // Of a later version of the client: whoever spells it otherwise is another.
+            other => Self::At { host: other.to_string(), port: 0 },
+        }
+    }
+}
+
+/// One spelling of all that a host has; none for this machine.
+fn canonical(host: &str) -> Option<String> {
+    let address =
+        |ip: IpAddr| (!ip.to_canonical().is_loopback()).then(|| ip.to_canonical().to_string());
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return address(ip);
+    }
+    // As in the URLs of the web: without regard to case, 127.1 is an address, and ü is xn--tda.
+    match Host::parse(host.trim_end_matches('.')) {
+        Ok(Host::Ipv4(ip)) => address(ip.into()),
+        Ok(Host::Ipv6(ip)) => address(ip.into()),
+        Ok(Host::Domain(name)) => (name != "localhost").then_some(name),
+        Err(_) => Some(host.to_lowercase()),
+    }
+}
+
+/// The name of this machine, or of this container.
+fn machine() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(url: &str) -> String {
+        let (_, place) = parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        place.domain("cinchona")
+    }
+
+    #[test]
+    fn all_spellings_of_a_place_have_one_domain_whoever_comes_by_whatever_password() {
+        for spellings in [
+            &[
+                "redis://db.example",
+                "redis://db.example:6379",
+                "redis://db.example/",
+                "redis://db.example:6379/0",
+                "redis://db.example/00",
+                "redis://DB.Example",
+                "REDIS://db.example.",
+                "valkey://db.example",
+                "redis://:hunter2@db.example",
+                "redis://alice:hunter2@db.example:6379/0",
+                "redis://alice@db.example",
+                "redis://:hunter%2F%40%3A2@db.example",
+                "redis://db.example?password=hunter2",
+                "redis://db.example?protocol=resp3",
+                "redis://db.example#hunter2",
+            ][..],
+            &["redis://10.0.0.1", "redis://:hunter2@10.0.0.1:6379", "redis://[::ffff:10.0.0.1]"],
+            &["redis://[2001:db8::1]", "redis://:hunter2@[2001:DB8:0:0::1]:6379/0"],
+            &["redis://localhost", "redis://127.0.0.1", "redis://[::1]", "redis://127.1"],
+            &[
+                "unix:///run/redis.sock",
+                "redis+unix:///run/redis.sock",
+                "valkey+unix:///run/redis.sock?db=0",
+                "unix:///run//./redis.sock?user=alice&pass=hunter2",
+                "unix:///run/redis%2Esock?db=0&pass=hunter2",
+            ],
+        ] {
+            for spelling in spellings {
+                assert_eq!(domain(spelling), domain(spellings[0]), "{spelling}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_places_have_one_domain() {
+        let places = [
+            "redis://db.example",
+            "redis://db.example/1",
+            "redis://db.example:6380",
+            "redis://db2.example",
+            "redis://127.0.0.1",
+            "redis://127.0.0.1:6380",
+            "redis://10.0.0.1",
+            "unix:///run/redis.sock",
+            "unix:///run/redis.sock?db=1",
+            "unix:///run/redis2.sock",
+        ];
+        let mut domains: Vec<_> = places.into_iter().map(domain).collect();
+        domains.extend(places.map(|url| parse(url).unwrap().1.domain("payments")));
+        domains.sort_unstable();
+        domains.dedup();
+        assert_eq!(domains.len(), 2 * places.len());
+    }
+
+    #[test]
+    fn a_domain_is_the_same_in_every_version() {
+        assert_eq!(domain("redis://db.example/3"), "redis-ee15f9fdcc5fff1c");
+    }
+
+    #[test]
+    fn a_domain_tells_no_part_of_the_url() {
+        for url in [
+            "redis://mark-user:mark-password@mark-host:6379/7",
+            "redis://mark-host?password=mark-password",
+            "unix:///mark-path/mark.sock?user=mark-user&pass=mark-password",
+        ] {
+            let domain = domain(url);
+            assert!(!domain.contains("mark") && domain.is_ascii(), "{domain}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_by_its_wrong_part_and_is_not_repeated() {
+        for (url, part) in [
+            ("mark", "relative URL without a base"),
+            ("http://mark:mark@mark", "scheme"),
+            ("redi://:mark@mark", "scheme"),
+            ("redis://:mark@", "empty host"),
+            ("redis://:ma/rk@mark", "empty host"),
+            ("redis://:mark@mark:port", "port"),
+            ("redis://:mark@mark:66666", "port"),
+            ("redis://:mark@[mark]", "IPv6"),
+            ("redis://:mark@ma rk", "domain character"),
+            ("redis://:mark@mark/mark", "database"),
+            ("redis://mark:6379/0:mark@mark", "database"),
+            ("redis://:mark%FF@mark", "Password"),
+            ("redis://mark%FF:mark@mark", "Username"),
+            ("redis://:mark@mark?protocol=mark", "protocol"),
+            ("redis://:mark@0.0.0.0", "wildcard"),
+            ("unix://mark/mark?pass=mark", "path"),
+            ("unix:///mark?db=mark&pass=mark", "database"),
+        ] {
+            let refused = parse(url).unwrap_err();
+            let (said, debug) = (refused.to_string(), format!("{refused:?}"));
+            assert!(said.contains(part), "{url}: {said}");
+            assert!(!said.contains("mark") && !debug.contains("mark"), "{url}: {said} {debug}");
+        }
+    }
+}
