@@ -1,6 +1,6 @@
 //! How long to wait before a retry.
 
-use crate::Invalid;
+use crate::{Invalid, clock::times};
 use rand::{Rng, RngExt};
 use std::time::Duration;
 
@@ -65,17 +65,17 @@ impl Backoff {
         Self { jitter, ..self }
     }
 
-    /// The wait before retry `n`; the first retry is number 1.
+    /// The wait before retry `n`; the first retry is number 1. A wait that does not fit is
+    /// `Duration::MAX`.
     pub fn delay(&self, n: u32, rng: &mut impl Rng) -> Duration {
         let growth = self.multiplier.powf(f64::from(n.saturating_sub(1)));
-        let delay = Duration::try_from_secs_f64(self.initial.as_secs_f64() * growth);
-        let delay = delay.map_or(self.cap, |delay| delay.min(self.cap));
+        let delay = times(self.initial, growth).min(self.cap);
         match self.jitter {
             Jitter::None => delay,
-            Jitter::Additive(most) => delay + most.mul_f64(rng.random()),
-            Jitter::Full => delay.mul_f64(rng.random()),
-            Jitter::Equal => delay.mul_f64(rng.random_range(0.5..1.0)),
-            Jitter::Grpc => delay.mul_f64(rng.random_range(0.8..1.2)),
+            Jitter::Additive(most) => delay.saturating_add(times(most, rng.random())),
+            Jitter::Full => times(delay, rng.random()),
+            Jitter::Equal => times(delay, rng.random_range(0.5..1.0)),
+            Jitter::Grpc => times(delay, rng.random_range(0.8..1.2)),
         }
     }
 }
@@ -135,12 +135,28 @@ mod tests {
     proptest! {
         #[test]
         fn no_setting_overflows(
-            initial: Duration, cap in 0..u32::MAX, multiplier in 1e-9..1e9f64, n: u32, seed: u64,
+            initial: Duration,
+            cap in prop_oneof![any::<Duration>(), Just(Duration::MAX), Just(Duration::ZERO)],
+            multiplier in prop_oneof![1e-9..1e9f64, Just(f64::MIN_POSITIVE), Just(f64::MAX)],
+            most: Duration,
+            n: u32,
+            seed: u64,
         ) {
-            let cap = Duration::from_secs(cap.into());
-            let backoff = Backoff::new(initial, multiplier, cap).unwrap().with_jitter(Jitter::Grpc);
+            let backoff = Backoff::new(initial, multiplier, cap).unwrap();
             let mut rng = crate::Rng::seeded(seed).draw();
-            prop_assert!(backoff.delay(n, &mut rng) <= cap.mul_f64(1.2));
+            let mut delay = |jitter| backoff.with_jitter(jitter).delay(n, &mut rng);
+            prop_assert!(delay(Jitter::None) <= cap);
+            prop_assert!(delay(Jitter::Full) <= cap && delay(Jitter::Equal) <= cap);
+            prop_assert!(delay(Jitter::Grpc) <= times(cap, 1.2));
+            prop_assert!(delay(Jitter::Additive(most)) <= cap.saturating_add(most));
+        }
+
+        #[test]
+        fn what_begins_with_no_wait_stays_so(n: u32, multiplier in 1.0..1e300f64) {
+            let backoff = Backoff::new(Duration::ZERO, multiplier, Duration::MAX).unwrap();
+            let mut rng = crate::Rng::seeded(1).draw();
+            let none = backoff.with_jitter(Jitter::Grpc).delay(n, &mut rng);
+            prop_assert_eq!(none, Duration::ZERO);
         }
     }
 }

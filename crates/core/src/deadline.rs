@@ -1,6 +1,6 @@
 //! The instant at which a call must have ended, and its form on the wire.
 
-use crate::Invalid;
+use crate::{Invalid, clock};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::{error::Error, fmt, time::Duration};
 use tokio::time::Instant;
@@ -45,8 +45,7 @@ impl Deadline {
 
     /// `timeout` from `now`; a timeout too long for the clock is 30 years.
     pub fn after(timeout: Duration, now: Instant) -> Self {
-        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-        Self(now + timeout.min(FAR))
+        Self(clock::later(now, timeout))
     }
 
     /// What remains at `now`; zero once it has passed.
@@ -126,7 +125,7 @@ pub fn encode_timeout(timeout: Duration) -> HeaderValue {
         (1_000_000_000, b'S'),
         (60_000_000_000, b'M'),
     ];
-    let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let nanos = clock::nanos(timeout).max(1);
     let fits = |(size, _): &(u64, u8)| nanos < (MOST + 1).saturating_mul(*size);
     match UNITS.into_iter().find(fits) {
         Some((size, unit)) => digits_and_unit(nanos / size, unit),

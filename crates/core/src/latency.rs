@@ -26,8 +26,10 @@ const REFRESH: u64 = 100;
 // === impl Latency ===
 
 impl Latency {
-    /// Follows this quantile, in 0 to 1.
+    /// Follows this quantile, in 0 to 1; what is outside of that is the end that is nearer, and what
+    /// is no number is 1, the slowest.
     pub fn new(quantile: f64) -> Self {
+        let quantile = if quantile.is_nan() { 1.0 } else { quantile.clamp(0.0, 1.0) };
         let buckets = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
         Self { quantile, buckets, recorded: AtomicU64::new(0), current: AtomicU64::new(0) }
     }
@@ -72,12 +74,14 @@ impl Latency {
 
     fn quantile_of(&self, counts: &[u64]) -> u64 {
         let wanted = (counts.iter().sum::<u64>() as f64 * self.quantile).ceil() as u64;
+        // One at least, or the least would be that of an empty bucket.
+        let wanted = wanted.max(1);
         let mut seen = 0;
         let reached = |count: &u64| {
             seen += count;
             seen >= wanted
         };
-        counts.iter().position(reached).map_or(u64::MAX, upper_end)
+        counts.iter().position(reached).map_or(0, upper_end)
     }
 }
 
@@ -127,6 +131,22 @@ mod tests {
         assert!(latency.current().unwrap() < Duration::from_millis(12));
         record(20_000, 40);
         assert!(latency.current().unwrap() > Duration::from_millis(39));
+    }
+
+    #[test]
+    fn a_quantile_outside_its_range_is_the_end_that_is_nearer() {
+        let of = |quantile| {
+            let latency = Latency::new(quantile);
+            (1..=100).for_each(|millis| latency.record(Duration::from_millis(millis)));
+            latency.record(Duration::MAX);
+            latency.take().unwrap().0
+        };
+        for least in [0.0, -1.0, f64::NEG_INFINITY, f64::MIN_POSITIVE] {
+            assert!(of(least) < Duration::from_micros(1130), "{least}: {:?}", of(least));
+        }
+        for most in [1.0, 1e308, f64::INFINITY, f64::NAN] {
+            assert_eq!(of(most), of(1.0), "{most}");
+        }
     }
 
     proptest! {

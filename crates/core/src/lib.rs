@@ -7,6 +7,7 @@
 //! | [`Deadline`], [`Elapsed`] | when the call must have ended, and what it says when it had not |
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again, as long as it is kept |
 //! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
+//! | [`clock`] | arithmetic that saturates: `Duration::MAX` means for ever |
 //! | [`PerMethod`], [`Live`] | settings by method, and replaced while calls run |
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
 //! | [`Latency`] | how long answers take |
@@ -23,6 +24,7 @@
 //! *Why a crate of its own:* a policy never names another policy; what two of them need is here.
 
 mod backoff;
+pub mod clock;
 pub mod code;
 pub mod deadline;
 mod endpoint;
