@@ -1,6 +1,6 @@
 //! The connector of one endpoint.
 
-use cinchona_core::{BoxError, error, without_userinfo};
+use cinchona_core::{BoxError, clock::later, error, without_userinfo};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use std::{
@@ -71,7 +71,8 @@ impl<C> Reconnect<C> {
         Self { inner, pace, patience: 6 * pace, outage: Arc::default() }
     }
 
-    /// Lets calls wait for `patience` from the start of an outage; zero fails them at once.
+    /// Lets calls wait for `patience` from the start of an outage; zero fails them at once, and
+    /// `Duration::MAX` lets them wait for ever.
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
@@ -90,7 +91,7 @@ impl<C> Reconnect<C> {
             match self.outage(|outage| outage.turn(Instant::now(), self.pace, self.patience)) {
                 Turn::WaitUntil(then) => sleep_until(then).await,
                 Turn::FailUntil(then) => {
-                    let next_attempt = then - Instant::now();
+                    let next_attempt = then.saturating_duration_since(Instant::now());
                     let last_error = self.outage(|outage| outage.last_error.clone());
                     return Err(Down { last_error, next_attempt }.into());
                 }
@@ -180,7 +181,7 @@ impl Outage {
     }
 
     fn is_long(&self, now: Instant, patience: Duration) -> bool {
-        self.since.is_some_and(|since| since + patience <= now)
+        self.since.is_some_and(|since| later(since, patience) <= now)
     }
 
     fn goes_on(&mut self, uri: &Uri, error: &(dyn std::error::Error + 'static), now: Instant) {

@@ -15,6 +15,9 @@ pub struct Dns {
     last: Option<BTreeSet<SocketAddr>>,
 }
 
+/// The least time between two lookups.
+const LEAST: Duration = Duration::from_secs(1);
+
 // === impl Dns ===
 
 impl Dns {
@@ -23,9 +26,9 @@ impl Dns {
         Self { uri, every: Duration::from_secs(30), last: None }
     }
 
-    /// Looks them up that often.
+    /// Looks them up that often, and at most each second: a shorter interval is taken to be 1 s.
     pub fn with_interval(self, every: Duration) -> Self {
-        Self { every, ..self }
+        Self { every: every.max(LEAST), ..self }
     }
 
     async fn look_up(&self) -> std::io::Result<BTreeSet<SocketAddr>> {
@@ -58,7 +61,7 @@ impl Discover for Dns {
                 Ok(_) if self.last.is_some() => {}
                 outcome => {
                     tracing::warn!(host = self.uri.host(), ?outcome, "no addresses");
-                    sleep(Duration::from_secs(1)).await;
+                    sleep(LEAST).await;
                 }
             }
         }

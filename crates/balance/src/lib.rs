@@ -110,13 +110,15 @@ pub struct Options {
     /// If less than this share of the connected endpoints is not ejected, in percent, all are used.
     /// Default 50; 0 to 100.
     pub panic_threshold: u32,
-    /// How long calls wait from the start of an outage of all endpoints. Default 1.5 s.
+    /// How long calls wait from the start of an outage of all endpoints. Default 1.5 s; 0 to fail
+    /// at once, and `Duration::MAX` to wait for ever.
     pub patience: Duration,
-    /// How long a connection may take to be made. Default 5 s.
+    /// How long a connection may take to be made. Default 5 s; more than 0.
     pub connect_timeout: Duration,
     /// After how long without a word from the endpoint it is pinged, and how long it may take to
     /// answer before the connection is given up. Default 20 s and 10 s; `None` for never. Servers
-    /// that allow fewer pings close the connection: grpc-go's default is one in five minutes.
+    /// that allow fewer pings close the connection: grpc-go's default is one in five minutes. Each
+    /// at least 1 ms.
     pub keep_alive: Option<(Duration, Duration)>,
     /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
     /// an empty name asks for the server as a whole. Default: not asked.
@@ -210,6 +212,12 @@ impl Options {
         }
         if self.connect_timeout.is_zero() {
             return Err(Invalid::new("connect_timeout", "0s", "more than 0"));
+        }
+        let (after, within) = self.keep_alive.unwrap_or((Duration::MAX, Duration::MAX));
+        for (field, time) in [("keep_alive.0", after), ("keep_alive.1", within)] {
+            if time < Duration::from_millis(1) {
+                return Err(Invalid::new(field, format!("{time:?}"), "at least 1ms"));
+            }
         }
         let outlier = self.outlier.clone().checked()?;
         let utilization = self.utilization.checked()?;

@@ -1,5 +1,6 @@
 //! How long an endpoint is likely to keep a call: peak EWMA (Finagle, linkerd).
 
+use cinchona_core::clock;
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
@@ -59,7 +60,7 @@ impl Load {
     pub(crate) fn record(&self, took: Duration, now: Instant) {
         let sample = took.as_nanos() as f64;
         let (at, average) = self.read();
-        let at_now = now.saturating_duration_since(self.began).as_nanos() as u64;
+        let at_now = self.nanos(now);
         let average = if at == 0 || sample > average {
             sample
         } else {
@@ -94,8 +95,7 @@ impl Load {
             return if calls > 0.0 { UNKNOWN * calls } else { 0.0 };
         }
         // An endpoint that was avoided is worth another look in time.
-        let since =
-            (now.saturating_duration_since(self.began).as_nanos() as u64).saturating_sub(at);
+        let since = self.nanos(now).saturating_sub(at);
         average * decayed(since) * (calls + 1.0)
     }
 
@@ -107,6 +107,10 @@ impl Load {
     /// The average as of the last sample.
     pub(crate) fn average(&self) -> Duration {
         Duration::from_nanos(self.read().1 as u64)
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        clock::nanos(now.saturating_duration_since(self.began))
     }
 
     fn read(&self) -> (u64, f64) {

@@ -2,7 +2,7 @@
 //! while.
 
 use crate::ejections::{Ejections, Method};
-use cinchona_core::{Evidence, Invalid, Rng};
+use cinchona_core::{Evidence, Invalid, Rng, clock::later};
 use rand::RngExt;
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -15,7 +15,7 @@ use tonic::Code;
 /// failures beside them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierDetection {
-    /// How often the endpoints are compared. Default 10 s.
+    /// How often the endpoints are compared. Default 10 s; more than 0, and in effect at least 1 ms.
     pub interval: Duration,
     /// An ejection takes this long times the number of ejections not yet forgotten. Default 30 s.
     pub base_ejection_time: Duration,
@@ -191,13 +191,17 @@ impl OutlierDetection {
             return false;
         }
         counts.ejected += 1;
-        *own = Ejection { since: Some(now), by: Some(by), multiplier: own.multiplier + 1 };
+        *own = Ejection {
+            since: Some(now),
+            by: Some(by),
+            multiplier: own.multiplier.saturating_add(1),
+        };
         true
     }
 
     /// By what it is ejected, and for how long at least.
     pub(crate) fn left(&self, ejection: &Ejection, now: Instant) -> Option<(Method, Duration)> {
-        let until = ejection.since? + self.time(ejection);
+        let until = later(ejection.since?, self.time(ejection));
         Some((ejection.by?, until.saturating_duration_since(now)))
     }
 
@@ -211,7 +215,7 @@ impl OutlierDetection {
             ejection.multiplier = ejection.multiplier.saturating_sub(1);
             return;
         };
-        if now > since + self.time(ejection) {
+        if now > later(since, self.time(ejection)) {
             ejection.since = None;
         }
     }

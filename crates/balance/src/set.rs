@@ -9,6 +9,7 @@ use crate::{
 };
 use cinchona_core::{
     Backoff, BoxError, Discover, IDEMPOTENCY_KEY, Jitter, Live, Target, Tried, Unsent,
+    clock::{FOR_EVER, later, period},
 };
 use http::{Request, Uri};
 use hyper::rt::{Read, Write};
@@ -57,9 +58,6 @@ pub(crate) struct Tasks(pub(crate) AbortHandle);
 
 /// Tells endpoints apart, also those of other balancers.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
-/// As good as never, and no instant overflows by it.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 // === impl Set ===
 
@@ -134,7 +132,7 @@ impl Set {
         self.known(|known| {
             let down = |node: &Arc<Node>| node.state() == State::TransientFailure;
             let Some(since) = known.down_since.filter(|_| known.is_found) else { return Ok(None) };
-            let until = since + self.options.patience;
+            let until = later(since, self.options.patience);
             if now < until {
                 return Ok(Some(until));
             }
@@ -227,10 +225,10 @@ impl Set {
     {
         // Weakly, so that the last clone of the balancer ends this.
         let set = Arc::downgrade(&self);
-        let mut sweeps = interval(self.options.outlier.interval);
+        let mut sweeps = interval(period(self.options.outlier.interval));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let is_weighted = self.options.picker == Picker::WeightedRoundRobin;
-        let mut weighings = interval(self.options.utilization.weight_update_period.min(YEAR));
+        let mut weighings = interval(period(self.options.utilization.weight_update_period));
         weighings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         drop(self);
         let mut running: HashMap<Target, AbortHandle> = HashMap::new();
@@ -318,12 +316,12 @@ impl Options {
     fn connecting<C>(&self, target: &Target, connector: C) -> Option<Connecting<C>> {
         let mut endpoint = Endpoint::from_shared(target.uri.to_string())
             .ok()?
-            .connect_timeout(self.connect_timeout);
+            .connect_timeout(self.connect_timeout.min(FOR_EVER));
         if let Some((interval, timeout)) = self.keep_alive {
             // hyper takes a call that waits for its answer to be idle.
             endpoint = endpoint
-                .http2_keep_alive_interval(interval)
-                .keep_alive_timeout(timeout)
+                .http2_keep_alive_interval(interval.min(FOR_EVER))
+                .keep_alive_timeout(timeout.min(FOR_EVER))
                 .keep_alive_while_idle(true);
         }
         if let Some(configure) = &self.configure {

@@ -1,7 +1,7 @@
 //! Weights by how busy endpoints say that they are: gRFC A58, by the load report (ORCA) that comes
 //! with the trailers of a call.
 
-use cinchona_core::Invalid;
+use cinchona_core::{Invalid, clock};
 use http::{HeaderMap, HeaderName};
 use prost::Message;
 use std::{
@@ -154,7 +154,7 @@ impl Reported {
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        (now - self.began).as_nanos() as u64
+        clock::nanos(now.saturating_duration_since(self.began))
     }
 }
 

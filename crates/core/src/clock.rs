@@ -22,6 +22,12 @@ pub fn later(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait.min(FOR_EVER)).unwrap_or(now)
 }
 
+/// What a timer that comes again and again may take: `each`, at least 1 ms, which is the finest
+/// that tokio's timers tell apart (so none spins), and at most [`FOR_EVER`].
+pub fn period(each: Duration) -> Duration {
+    each.clamp(Duration::from_millis(1), FOR_EVER)
+}
+
 /// `duration` times `factor`: zero where the factor is below 0 or no number, and at most
 /// `Duration::MAX`.
 pub fn times(duration: Duration, factor: f64) -> Duration {

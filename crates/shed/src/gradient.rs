@@ -157,7 +157,7 @@ impl Finder {
         } else if !is_saturated {
             self.baseline += (p90 - self.baseline) * DRIFT;
         }
-        self.saturated = if is_saturated { self.saturated + 1 } else { 0 };
+        self.saturated = if is_saturated { self.saturated.saturating_add(1) } else { 0 };
         self.follow(p90, throughput, seen.most);
         self.throughput = throughput;
         if self.saturated >= PROBE_AFTER {

@@ -7,7 +7,10 @@ use crate::{
     limiter::{Entry, Limiter},
 };
 use cinchona_core::{
-    Deadline, Invalid, Mode, Rng, Switch, deadline::parse_timeout, is_of_the_server,
+    Deadline, Invalid, Mode, Rng, Switch,
+    clock::{millis, times},
+    deadline::parse_timeout,
+    is_of_the_server,
 };
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
@@ -56,7 +59,7 @@ pub enum Limit {
 pub struct Queue {
     /// How many wait at most. Default 100.
     pub capacity: u32,
-    /// How long each waits at most. Default 100 ms.
+    /// How long each waits at most. Default 100 ms; `Duration::MAX` for as long as its caller does.
     pub longest: Duration,
     /// How long each waits at most while the queue does not get empty. Default 5 ms.
     pub target: Duration,
@@ -280,10 +283,10 @@ impl Shared {
     fn refusal<B: Body>(&self, criticality: Criticality) -> Response<ResponseBody<B>> {
         self.limiter.count_shed(criticality);
         tracing::debug!(criticality = criticality.name(), limit = self.limiter.limit(), "shed");
-        let wait = self.pushback.mul_f64(self.rng.draw().random_range(0.5..1.5));
+        let wait = times(self.pushback, self.rng.draw().random_range(0.5..1.5));
         let status = Status::unavailable("overloaded; not processed, another server may have room");
         let mut response = status.into_http::<()>();
-        let wait = HeaderValue::from(wait.as_millis() as u64);
+        let wait = HeaderValue::from(millis(wait));
         response.headers_mut().insert("grpc-retry-pushback-ms", wait);
         response.map(|()| ResponseBody::empty())
     }

@@ -4,7 +4,10 @@ use crate::{
     Criticality, Limit, Queue,
     gradient::{Finder, Seen},
 };
-use cinchona_core::Latency;
+use cinchona_core::{
+    Latency,
+    clock::{later, nanos},
+};
 use std::{
     collections::VecDeque,
     fmt,
@@ -79,7 +82,7 @@ impl Limiter {
                 latency: Latency::new(0.9),
                 calls: AtomicU32::new(0),
                 most: AtomicU32::new(0),
-                ends: AtomicU64::new(settings.window.as_nanos() as u64),
+                ends: AtomicU64::new(nanos(settings.window)),
                 began: now,
                 finder: Mutex::new((Finder::new(settings), now)),
                 window: settings.window,
@@ -142,7 +145,7 @@ impl Limiter {
         }
         let (give, given) = oneshot::channel();
         waiting.classes[criticality as usize].push_back(Waiter { since: now, give });
-        Entry::Waits(given, now + self.queue.longest)
+        Entry::Waits(given, later(now, self.queue.longest))
     }
 
     /// The word with a call more in progress, if the limit allows it and nobody waits.
@@ -197,7 +200,9 @@ impl Limiter {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
         if let (Some(measured), Some(began)) = (&self.adaptive, began) {
             let now = Instant::now();
-            if let Some(limit) = measured.record(now - began, before as u32, now) {
+            if let Some(limit) =
+                measured.record(now.saturating_duration_since(began), before as u32, now)
+            {
                 self.becomes(limit);
             }
         }
@@ -236,11 +241,12 @@ impl Waiting {
     fn next(&mut self, queue: &Queue, now: Instant) -> (Option<Waiter>, u64) {
         // Where the queue has not been empty for a while, it will not be: then whoever has waited
         // is likely to have been given up, and the newest has the best chances.
-        let is_overloaded = now - self.empty > queue.interval;
+        let is_overloaded = now.saturating_duration_since(self.empty) > queue.interval;
         let patience = if is_overloaded { queue.target } else { queue.longest };
         let mut expired = 0;
         for class in self.classes.iter_mut().rev() {
-            while class.front().is_some_and(|waiter| now - waiter.since > patience) {
+            let is_late = |waiter: &Waiter| now.saturating_duration_since(waiter.since) > patience;
+            while class.front().is_some_and(is_late) {
                 class.pop_front();
                 expired += 1;
             }
@@ -263,10 +269,10 @@ impl Measured {
         if in_progress > self.most.load(Ordering::Relaxed) {
             self.most.fetch_max(in_progress, Ordering::Relaxed);
         }
-        let at = (now - self.began).as_nanos() as u64;
+        let at = nanos(now.saturating_duration_since(self.began));
         let ends = self.ends.load(Ordering::Relaxed);
-        let window = self.window.as_nanos() as u64;
-        if at < ends || (calls < self.samples && at < ends + 9 * window) {
+        let window = nanos(self.window);
+        if at < ends || (calls < self.samples && at < ends.saturating_add(9 * window)) {
             return None;
         }
         let mut guarded = self.finder.try_lock().ok()?;
@@ -278,7 +284,7 @@ impl Measured {
         let (p90, calls) = self.latency.take()?;
         self.calls.store(0, Ordering::Relaxed);
         let most = self.most.swap(0, Ordering::Relaxed);
-        self.ends.store(at + window, Ordering::Relaxed);
+        self.ends.store(at.saturating_add(window), Ordering::Relaxed);
         *began = now;
         Some(finder.update(Seen { p90, calls, took, most }))
     }
