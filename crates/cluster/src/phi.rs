@@ -1,6 +1,6 @@
 //! Phi accrual: how sure one can be that a node that is silent is gone.
 
-use cinchona_core::Invalid;
+use cinchona_core::{Invalid, clock::later};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -119,12 +119,15 @@ impl Detector {
 
     /// This process did not run for so long, so it is not the node that was silent.
     pub(crate) fn forgive(&mut self, pause: Duration) {
-        self.last = self.last.map(|last| last + pause);
+        self.last = self.last.map(|last| later(last, pause));
     }
 
     /// The intervals between its heartbeats, oldest first; the first two are made up.
     pub(crate) fn history(&self) -> impl Iterator<Item = Duration> {
-        self.intervals.iter().map(|&seconds| Duration::from_secs_f64(seconds))
+        let saturated = |_| Duration::MAX;
+        let interval =
+            move |&seconds: &f64| Duration::try_from_secs_f64(seconds).unwrap_or_else(saturated);
+        self.intervals.iter().map(interval)
     }
 }
 

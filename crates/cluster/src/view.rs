@@ -9,6 +9,7 @@ use crate::{
     permission::Permission,
     suspicion::{Change, OwnPause, Suspicion},
 };
+use cinchona_core::clock::later;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -242,7 +243,7 @@ impl View {
     fn permission(&self, standing: &Standing, may_write: bool, now: Instant) -> Permission {
         let Standing { reachable, expected, status, has_quorum, .. } = standing;
         if may_write && matches!(self.resync, Resync::Done(_)) {
-            return Permission::granted(now + self.config.reachable_within);
+            return Permission::granted(later(now, self.config.reachable_within));
         }
         Permission::refused(match (status, has_quorum) {
             _ if self.is_outlived => {
@@ -260,7 +261,7 @@ impl View {
         self.stage(node::MEMBERS, node::list(self.members.all().iter().map(String::as_str)));
         if self.next_beat.is_none_or(|due| due <= now) {
             let heartbeat = self.config.heartbeat;
-            let next = self.next_beat.unwrap_or(now) + heartbeat;
+            let next = later(self.next_beat.unwrap_or(now), heartbeat);
             self.next_beat = Some(next.max(now));
             self.beat += 1;
             self.stage(node::BEAT, self.beat.to_string());

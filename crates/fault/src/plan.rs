@@ -19,7 +19,7 @@ pub struct Faults {
     pub when: When,
     /// The share of requests that are delayed, 0 to 1. Default 0.
     pub slow_rate: f64,
-    /// For how long. Default 3 s.
+    /// For how long. Default 3 s; `Duration::MAX` for ever.
     pub slow_delay: Duration,
     /// Decides, with the request's id or number, which requests are hit. Default 0.
     pub seed: u64,

@@ -87,7 +87,7 @@ impl<T: Store> Lease<T> {
     pub(crate) async fn claim(&mut self, fingerprint: u128) -> Result<Claim, BoxError> {
         self.outcome = Some(Outcome::Release);
         let (key, token) = (self.execution.key(), self.execution.token());
-        let lease = self.shared.settings.lease + GRACE;
+        let lease = self.shared.settings.lease.saturating_add(GRACE);
         let claim = self.shared.store.claim(key, fingerprint, token, lease).await;
         self.outcome = match claim {
             Ok(Claim::Granted { .. }) => Some(Outcome::Unknown),

@@ -226,7 +226,7 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| settings.caller = Some(Arc::new(caller)))
     }
 
-    /// How long an execution may take before it is cut off. Default 30 s.
+    /// How long an execution may take before it is cut off. Default 30 s; `Duration::MAX` for ever.
     ///
     /// # Errors
     /// When it is zero.

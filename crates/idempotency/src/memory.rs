@@ -4,7 +4,7 @@ mod shard;
 
 use crate::{Claim, Execution, State, Store, record, state};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Invalid};
+use cinchona_core::{BoxError, Invalid, clock::later};
 use prost::Message;
 use shard::{Claimed, Finished, Shard};
 use std::{
@@ -75,7 +75,7 @@ impl MemoryStore {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Keeps records for `ttl`; an empty store of its own.
+    /// Keeps records for `ttl`, and for ever by `Duration::MAX`; an empty store of its own.
     ///
     /// # Errors
     /// When `ttl` is zero.
@@ -146,7 +146,7 @@ impl Store for MemoryStore {
         let now = Instant::now();
         let (hash, mut shard) = self.shared.shard(key);
         shard.expire(now);
-        Ok(shard.claim(key, hash, Claimed::new(fingerprint, token, now + lease), now))
+        Ok(shard.claim(key, hash, Claimed::new(fingerprint, token, later(now, lease)), now))
     }
 
     async fn finish(&self, key: &[u8], token: u128, record: &[u8]) -> Result<bool, BoxError> {
@@ -209,7 +209,7 @@ impl Shared {
 
     /// Ends the claim with `record`, and runs `effect` in between, if it is the key's own.
     fn finish(&self, key: &[u8], token: u128, record: &[u8], effect: impl FnOnce()) -> bool {
-        let expires = Instant::now() + self.limits.ttl;
+        let expires = later(Instant::now(), self.limits.ttl);
         let (hash, mut shard) = self.shard(key);
         let Some((key, fingerprint)) = shard.end(key, token) else { return false };
         effect();

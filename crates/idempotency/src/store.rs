@@ -1,7 +1,7 @@
 //! Where it is kept who executes what, and what was answered.
 
 use bytes::Bytes;
-use cinchona_core::BoxError;
+use cinchona_core::{BoxError, clock::period};
 use std::{future::Future, time::Duration};
 use tokio::{
     sync::watch,
@@ -89,7 +89,7 @@ pub struct Wait {
 // === impl Wait ===
 
 impl Wait {
-    /// For stores that cannot tell: ask again after this long.
+    /// For stores that cannot tell: ask again after this long, at least 1 ms.
     pub const fn polling(after: Duration) -> Self {
         Self { longest: after, end: None }
     }
@@ -104,7 +104,7 @@ impl Wait {
         match self.end {
             // Either way, whoever waits asks again.
             Some(mut end) => drop(timeout(self.longest, end.changed()).await),
-            None => sleep(self.longest).await,
+            None => sleep(period(self.longest)).await,
         }
     }
 }

@@ -222,5 +222,5 @@ fn find(role: Role, table: &Table, request: &http::Request<Body>) -> Arc<Method>
 
 /// Enough for 584 years.
 const fn nanos(duration: Duration) -> u64 {
-    duration.as_secs().wrapping_mul(1_000_000_000).wrapping_add(duration.subsec_nanos() as u64)
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
 }

@@ -1,5 +1,6 @@
 //! The time of day.
 
+use cinchona_core::clock::nanos;
 use tokio::time::Instant;
 
 /// The time of day, which goes on evenly from when it was looked at once.
@@ -16,7 +17,7 @@ impl Clock {
     #[expect(clippy::disallowed_types, reason = "a collector asks for the time of day")]
     pub(crate) fn new() -> Self {
         let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        Self { began: Instant::now(), at: at.as_nanos() as u64 }
+        Self { began: Instant::now(), at: nanos(at) }
     }
 
     /// When it was looked at, in nanoseconds since 1970.
@@ -26,6 +27,6 @@ impl Clock {
 
     /// Nanoseconds since 1970.
     pub(crate) fn now(&self) -> u64 {
-        self.at + (Instant::now() - self.began).as_nanos() as u64
+        self.at.saturating_add(nanos(Instant::now().saturating_duration_since(self.began)))
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     export::{self, Asked, CollectorChannel},
     told::text,
 };
-use cinchona_core::Invalid;
+use cinchona_core::{Invalid, clock::period};
 use cinchona_observe::{Metric, Metrics, Value};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::{
@@ -19,7 +19,10 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 use std::time::Duration;
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 use tonic::Status;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
@@ -37,7 +40,8 @@ struct Sent<T> {
 }
 
 /// Sends all that `metrics` count to the collector at `endpoint`, such as `http://127.0.0.1:4317`,
-/// under the name of this `service`, so often (OpenTelemetry's default: each 60 s).
+/// under the name of this `service`, so often (OpenTelemetry's default: each 60 s), and at most each
+/// millisecond.
 ///
 /// The numbers are cumulative: where the collector did not take them, the next have them as well,
 /// so nothing is kept, nor sent again.
@@ -120,7 +124,9 @@ impl MetricsExporter {
 impl<T: CollectorChannel> Sent<T> {
     /// Sends again and again, until nobody has the exporter any more.
     async fn run(self, each: Duration, mut asked: mpsc::Receiver<Asked>) {
-        let mut due = interval(each);
+        let mut due = interval(period(each));
+        // Whoever is late sends the next once, and not all that it has missed.
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first is due at once, and there is nothing yet.
         due.tick().await;
         loop {

@@ -72,7 +72,7 @@ pub struct RedbStore {
 /// What a store keeps, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long a record is kept. Default 300 s; at least 1 ms.
+    /// How long a record is kept. Default 300 s; at least 1 ms, and for ever by `Duration::MAX`.
     pub ttl: Duration,
     /// How many records there are at most; the oldest make room. Default 1,000,000; at least 1.
     pub entries: u64,

@@ -2,11 +2,12 @@
 
 use crate::Options;
 use bytes::Bytes;
+use cinchona_core::clock::millis;
 use redb::{
     Database, Error, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table,
     TableDefinition, WriteTransaction,
 };
-use std::{ops::Bound, time::Duration};
+use std::ops::Bound;
 
 /// Fingerprint, time of expiry, and the record; no record where it was evicted.
 type Row = (u128, u64, Option<&'static [u8]>);
@@ -159,7 +160,7 @@ impl<'txn> Tables<'txn> {
 
     /// Writes that a call has begun.
     pub(crate) fn begin(&mut self, key: &[u8], fingerprint: u128) -> Result<(), Error> {
-        self.begun.insert(key, (fingerprint, self.now + self.limits.ttl))?;
+        self.begun.insert(key, (fingerprint, self.now.saturating_add(self.limits.ttl)))?;
         Ok(())
     }
 
@@ -185,7 +186,7 @@ impl<'txn> Tables<'txn> {
             Some((expires, Some(length))) => self.forget(key, expires, length)?,
             _ => {}
         }
-        let expires = self.now + self.limits.ttl;
+        let expires = self.now.saturating_add(self.limits.ttl);
         self.records.insert(key, (fingerprint, expires, Some(record)))?;
         self.expiry.insert((expires, key), ())?;
         self.begun.remove(key)?;
@@ -261,7 +262,7 @@ impl<'txn> Tables<'txn> {
     }
 
     fn add_bytes(&mut self, more: usize) -> Result<(), Error> {
-        let total = self.total()? + more as u64;
+        let total = self.total()?.saturating_add(more as u64);
         self.bytes.insert("", total)?;
         Ok(())
     }

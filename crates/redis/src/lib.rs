@@ -35,7 +35,10 @@
 mod place;
 
 use bytes::Bytes;
-use cinchona_core::{BoxError, Invalid};
+use cinchona_core::{
+    BoxError, Invalid,
+    clock::{FOR_EVER, millis},
+};
 use cinchona_idempotency::{Claim, Execution, State, Store, Wait, fenced, record};
 use place::Place;
 use prost::Message;
@@ -184,7 +187,7 @@ impl RedisStore {
         self
     }
 
-    /// Keeps records for `ttl`. Default 300 s.
+    /// Keeps records for `ttl`. Default 300 s; `Duration::MAX` for ever.
     ///
     /// # Errors
     /// When it is less than a millisecond.
@@ -193,7 +196,8 @@ impl RedisStore {
         Ok(self)
     }
 
-    /// Waits for Redis for `timeout` at most, each time it is asked something. Default 80 ms.
+    /// Waits for Redis for `timeout` at most, each time it is asked something. Default 80 ms;
+    /// `Duration::MAX` for ever.
     ///
     /// # Errors
     /// When it is less than a millisecond.
@@ -233,7 +237,12 @@ impl RedisStore {
     /// How long a claim stays: its lease, and then a record's time, so that it is known to have
     /// lapsed.
     fn claimed_for(&self, lease: Duration) -> u64 {
-        millis(lease) + millis(self.settings.ttl)
+        millis(lease.min(FOR_EVER)) + self.kept_for()
+    }
+
+    /// How long a record stays. Redis refuses a time that, with that of its clock, overflows.
+    fn kept_for(&self) -> u64 {
+        millis(self.settings.ttl.min(FOR_EVER))
     }
 
     async fn busy(
@@ -244,7 +253,7 @@ impl RedisStore {
         lease: Duration,
     ) -> Result<Claim, BoxError> {
         let mut take_over = self.shared.scripts.take_over.key(key);
-        take_over.arg(old).arg(fresh).arg(self.claimed_for(lease)).arg(millis(self.settings.ttl));
+        take_over.arg(old).arg(fresh).arg(self.claimed_for(lease)).arg(self.kept_for());
         Ok(match self.run(&take_over).await? {
             0 => Claim::Granted { lapsed: true },
             left => {
@@ -279,7 +288,7 @@ impl Store for RedisStore {
 
     async fn finish(&self, key: &[u8], token: u128, record: &[u8]) -> Result<bool, BoxError> {
         let mut finish = self.shared.scripts.finish.key(self.call_key(key));
-        finish.arg(&claimed(token)).arg(answered(record)).arg(millis(self.settings.ttl));
+        finish.arg(&claimed(token)).arg(answered(record)).arg(self.kept_for());
         Ok(self.run(&finish).await? == 1)
     }
 
@@ -327,7 +336,7 @@ impl State for RedisStore {
             let answer = change(&mut values)?;
             let mut script = scripts.change.key(call.as_deref().unwrap_or_default());
             script.arg(&claimed(token)).arg(answered(&record::of_message(&answer)));
-            script.arg(millis(self.settings.ttl));
+            script.arg(self.kept_for());
             for ((name, old), new) in names.iter().zip(&before).zip(&values) {
                 script.key(name).arg(present(old.as_deref())).arg(present(new.as_deref()));
             }
@@ -377,10 +386,6 @@ fn said(error: &RedisError) -> String {
 
 fn unavailable(error: &BoxError) -> Status {
     Status::unavailable(format!("the state does not answer: {error}"))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn at_least_1_ms(field: &'static str, value: Duration) -> Result<Duration, Invalid> {

@@ -1,6 +1,7 @@
 //! What is left to chance in a rule that hits.
 
 use super::{Action, Wait};
+use cinchona_core::clock::times;
 use std::time::Duration;
 
 /// The longest delay that is drawn: a normal distribution has no end.
@@ -17,7 +18,9 @@ impl Wait {
         };
         let seconds = match self {
             Self::Fixed(delay) => return delay,
-            Self::Uniform(from, to) => return from + (to - from).mul_f64(draw("delay")),
+            Self::Uniform(from, to) => {
+                return from.saturating_add(times(to.saturating_sub(from), draw("delay")));
+            }
             Self::Normal { mean, deviation } => {
                 mean.as_secs_f64() + deviation.as_secs_f64() * normal()
             }

@@ -1,6 +1,7 @@
 //! Rules in a text, one on a line, and a file of them that is read again when it changes.
 
 use super::{Entry, Malformed, Rule, Rules};
+use cinchona_core::clock::period;
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
@@ -59,7 +60,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Looks at a file each `every`, and [loads](Self::load) it at first and whenever its contents
+    /// Looks at a file each `every`, which is at least 1 ms, and [loads](Self::load) it at first and whenever its contents
     /// have changed. A file that cannot be read, or is wrong, changes nothing and is a warning.
     ///
     /// It never ends: spawn it, or select on it. Dropping it leaves the rules as they are.
@@ -72,7 +73,7 @@ impl Rules {
                 self.reload(path, &now);
                 before = Some(now);
             }
-            sleep(every).await;
+            sleep(period(every)).await;
         }
     }
 

@@ -84,7 +84,10 @@ impl Shard {
             Some(claimed) if claimed.fingerprint != fresh.fingerprint => Claim::Mismatch,
             Some(claimed) if claimed.until > now => {
                 let end = claimed.end.get_or_insert_with(|| watch::Sender::new(()));
-                Claim::Busy(Wait::notified(claimed.until - now, end.subscribe()))
+                Claim::Busy(Wait::notified(
+                    claimed.until.saturating_duration_since(now),
+                    end.subscribe(),
+                ))
             }
             Some(claimed) => {
                 *claimed = fresh;
