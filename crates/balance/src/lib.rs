@@ -118,7 +118,7 @@ pub struct Options {
     /// After how long without a word from the endpoint it is pinged, and how long it may take to
     /// answer before the connection is given up. Default 20 s and 10 s; `None` for never. Servers
     /// that allow fewer pings close the connection: grpc-go's default is one in five minutes. Each
-    /// at least 1 ms.
+    /// at least 10 ms (grpc-java's least timeout), and `Duration::MAX` for ever.
     pub keep_alive: Option<(Duration, Duration)>,
     /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
     /// an empty name asks for the server as a whole. Default: not asked.
@@ -134,6 +134,9 @@ pub struct Options {
 
 /// Makes the gate of an endpoint.
 type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
+
+/// A connection that is pinged more often does little else.
+const LEAST_KEEP_ALIVE: Duration = Duration::from_millis(10);
 
 // === impl Balance ===
 
@@ -215,8 +218,8 @@ impl Options {
         }
         let (after, within) = self.keep_alive.unwrap_or((Duration::MAX, Duration::MAX));
         for (field, time) in [("keep_alive.0", after), ("keep_alive.1", within)] {
-            if time < Duration::from_millis(1) {
-                return Err(Invalid::new(field, format!("{time:?}"), "at least 1ms"));
+            if time < LEAST_KEEP_ALIVE {
+                return Err(Invalid::new(field, format!("{time:?}"), "at least 10ms"));
             }
         }
         let outlier = self.outlier.clone().checked()?;

@@ -15,7 +15,8 @@ use tonic::Code;
 /// failures beside them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierDetection {
-    /// How often the endpoints are compared. Default 10 s; more than 0, and in effect at least 1 ms.
+    /// How often the endpoints are compared. Default 10 s; more than 0, and in effect at least
+    /// 1 ms.
     pub interval: Duration,
     /// An ejection takes this long times the number of ejections not yet forgotten. Default 30 s.
     pub base_ejection_time: Duration,

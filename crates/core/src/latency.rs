@@ -26,8 +26,8 @@ const REFRESH: u64 = 100;
 // === impl Latency ===
 
 impl Latency {
-    /// Follows this quantile, in 0 to 1; what is outside of that is the end that is nearer, and what
-    /// is no number is 1, the slowest.
+    /// Follows this quantile, in 0 to 1; what is outside of that is the end that is nearer, and
+    /// what is no number is 1, the slowest.
     pub fn new(quantile: f64) -> Self {
         let quantile = if quantile.is_nan() { 1.0 } else { quantile.clamp(0.0, 1.0) };
         let buckets = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();

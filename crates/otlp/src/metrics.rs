@@ -40,8 +40,8 @@ struct Sent<T> {
 }
 
 /// Sends all that `metrics` count to the collector at `endpoint`, such as `http://127.0.0.1:4317`,
-/// under the name of this `service`, so often (OpenTelemetry's default: each 60 s), and at most each
-/// millisecond.
+/// under the name of this `service`, so often (OpenTelemetry's default: each 60 s), and at most
+/// each millisecond.
 ///
 /// The numbers are cumulative: where the collector did not take them, the next have them as well,
 /// so nothing is kept, nor sent again.

@@ -57,8 +57,8 @@ pin_project! {
 
 impl BulkheadLayer {
     /// So many calls are under way at most, until their bodies have ended. Those that come on top
-    /// wait for up to `patience`, as many as there are under way; zero for none, and `Duration::MAX`
-    /// for as long as their callers do.
+    /// wait for up to `patience`, as many as there are under way; zero for none, and
+    /// `Duration::MAX` for as long as their callers do.
     ///
     /// # Errors
     /// When `limit` is 0.

@@ -60,8 +60,9 @@ impl Rules {
         Ok(())
     }
 
-    /// Looks at a file each `every`, which is at least 1 ms, and [loads](Self::load) it at first and whenever its contents
-    /// have changed. A file that cannot be read, or is wrong, changes nothing and is a warning.
+    /// Looks at a file each `every`, which is at least 1 ms, and [loads](Self::load) it at first
+    /// and whenever its contents have changed. A file that cannot be read, or is wrong, changes
+    /// nothing and is a warning.
     ///
     /// It never ends: spawn it, or select on it. Dropping it leaves the rules as they are.
     pub async fn follow(&self, path: impl AsRef<Path>, every: Duration) -> Infallible {
