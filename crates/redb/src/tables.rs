@@ -70,10 +70,6 @@ pub(crate) fn now() -> u64 {
     since.map_or(0, millis)
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Makes the tables that are not there, and forgets what expired while the file was closed; the
 /// name of the file, which is `fresh` if it had none.
 pub(crate) fn prepare(database: &Database, limits: &Limits, fresh: u128) -> Result<u128, Error> {
