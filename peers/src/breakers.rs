@@ -137,6 +137,7 @@ fn contestants() -> Vec<Contestant> {
     use Kind::{Closure as InClosure, Layered as Own, Nothing, NothingInClosure, Ours};
     use Opens::{Count, InARow, Never, Time};
     let policy = BreakerPolicy::default().with_open_for(OPEN_FOR, OPEN_FOR).expect("allowed");
+    let policy = policy.with_consecutive_failures(Some(IN_A_ROW)).expect("allowed");
     let rate = policy.with_consecutive_failures(None).and_then(|p| p.with_failure_rate(RATE));
     let rate = rate.and_then(|p| p.with_min_calls(MIN_CALLS)).expect("allowed");
     let time = rate.with_window(Window::Time(WINDOW)).expect("allowed");

@@ -219,9 +219,9 @@ impl Flight {
         if let Some(last) = headers.filter(|headers| status::code(headers).is_some()) {
             self.node.heard_last(last, now);
         }
-        match (evidence, &self.node.gate, self.ticket) {
+        match (evidence, &self.node.gate, &mut self.ticket) {
             (Some(evidence), ..) => self.ended(evidence, now),
-            (None, Some(gate), Some(ticket)) => gate.answered(ticket, took, now),
+            (None, Some(gate), Some(ticket)) => *ticket = gate.answered(*ticket, took, now),
             (None, ..) => {}
         }
     }
@@ -326,12 +326,8 @@ impl Drop for Flight {
         if self.took.is_none() {
             self.waited(now - self.began, now);
         }
-        // A stream that has brought something is not to blame for its length.
-        let evidence = match self.framing.has_message() {
-            true => Evidence::Nothing(None),
-            false => Evidence::of_dropped(self.spent(now)),
-        };
-        self.ended(evidence, now);
+        let read = self.took.map(|_| &self.framing);
+        self.ended(Evidence::of_dropped(self.spent(now), read), now);
     }
 }
 

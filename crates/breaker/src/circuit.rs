@@ -2,8 +2,12 @@
 
 use crate::{
     BreakerPolicy,
+    limits::Limits,
+    pass::Pass,
     policy::Reason,
-    state::{Admission, Cell, Change, Kind, Limits, Outcome, Pass},
+    state::{Admission, Cell, Change, Kind, Outcome},
+    suspects::Suspects,
+    usual::Usual,
     window::Sliding,
 };
 use cinchona_core::{Evidence, Rng, Unsent};
@@ -58,6 +62,8 @@ struct Inner {
     limits: Limits,
     cell: Cell,
     window: Option<Sliding>,
+    suspects: Suspects,
+    usual: Usual,
     /// How often it has opened without having closed.
     openings: AtomicU32,
     rejected: AtomicU64,
@@ -76,6 +82,8 @@ impl Circuit {
             limits: policy.limits(),
             cell: Cell::new(),
             window: policy.has_rates().then(|| Sliding::new(policy.window)),
+            suspects: Suspects::default(),
+            usual: Usual::default(),
             openings: AtomicU32::new(0),
             rejected: AtomicU64::new(0),
             began: Instant::now(),
@@ -128,32 +136,66 @@ impl Circuit {
     }
 
     fn force(&self, kind: Kind) {
-        if let Some(window) = &self.0.window {
-            window.clear();
-        }
-        self.0.openings.store(0, Ordering::Relaxed);
+        self.clear_window();
+        self.recovered();
         if self.0.cell.force(kind) != kind {
             self.changed(Reason::ByHand, None);
         }
     }
 
-    pub(crate) fn would_admit(&self, now: impl Fn() -> Instant) -> bool {
-        self.0.cell.would_admit(&self.0.limits, || self.0.millis(now()))
+    /// Whether a call of this method would be let through.
+    pub(crate) fn would_admit(
+        &self,
+        method: impl FnOnce() -> u32,
+        now: impl Fn() -> Instant,
+    ) -> bool {
+        let Inner { cell, limits, suspects, .. } = &*self.0;
+        cell.would_admit(limits, || self.0.millis(now()))
+            || (cell.kind() != Kind::Isolated && !suspects.contains(method()))
     }
 
-    /// Lets a call through, which must end with [`leave`](Self::leave).
-    pub(crate) fn enter(&self, now: impl Fn() -> Instant) -> Result<Pass, Unsent> {
-        match self.0.cell.admit(&self.0.limits, || self.0.millis(now())) {
+    /// Lets a call of this method through, which must end with [`leave`](Self::leave).
+    pub(crate) fn enter(&self, method: u32, now: impl Fn() -> Instant) -> Result<Pass, Unsent> {
+        let Inner { cell, limits, suspects, rejected, .. } = &*self.0;
+        let pass = match cell.admit(limits, || self.0.millis(now())) {
             Admission::Admitted(pass) => Ok(pass),
             Admission::HalfOpened(pass) => {
                 self.changed(Reason::Waited, None);
                 Ok(pass)
             }
             Admission::Rejected(wait) => {
-                self.0.rejected.fetch_add(1, Ordering::Relaxed);
-                Err(Unsent::new("circuit breaker is open", wait.map(Duration::from_millis)))
+                let beside = (!suspects.contains(method)).then(|| cell.admit_beside());
+                beside.flatten().ok_or(wait)
             }
+        };
+        pass.map(|pass| pass.of_method(method)).map_err(|wait| {
+            rejected.fetch_add(1, Ordering::Relaxed);
+            Unsent::new("circuit breaker is open", wait.map(Duration::from_millis))
+        })
+    }
+
+    /// The head of a response has come, which is not its end: what is left of the call's pass, if
+    /// its end still counts.
+    pub(crate) fn answered(
+        &self,
+        pass: Pass,
+        took: impl FnOnce() -> Duration,
+        now: impl Fn() -> Instant,
+    ) -> Option<Pass> {
+        if !pass.awaits_head() {
+            return Some(pass);
         }
+        let (slow, took) = (self.0.policy.slow, took());
+        if slow.is_some_and(|slow| took >= slow.after) {
+            self.leave(pass, Evidence::Good(tonic::Code::Ok), || took, now);
+            return None;
+        }
+        let (pass, change) = self.0.cell.answered(pass, &self.0.limits);
+        if change == Change::OnProbation {
+            self.clear_window();
+            self.changed(Reason::ProbeSucceeded, None);
+        }
+        Some(pass)
     }
 
     /// A call has ended: how, how long its head took, and when.
@@ -164,51 +206,79 @@ impl Circuit {
         took: impl FnOnce() -> Duration,
         now: impl Fn() -> Instant,
     ) {
-        let Inner { policy, limits, cell, window, .. } = &*self.0;
-        let mut outcome = policy.outcome(evidence);
-        let mut tripped = None;
-        if outcome != Outcome::Ignored {
-            let is_slow = policy.slow.is_some_and(|slow| took() >= slow.after);
-            if let Some(window) = window
-                && cell.is_closed_since(pass)
-            {
-                let failed = outcome == Outcome::Failure;
-                let counts = window.record(failed, is_slow, || self.0.nanos(now()));
-                tripped = counts.and_then(|counts| policy.tripped(counts));
-            }
-            if is_slow && cell.kind() == Kind::HalfOpen {
-                outcome = Outcome::Failure;
-            }
+        let Inner { policy, limits, cell, suspects, .. } = &*self.0;
+        let outcome = policy.outcome(evidence);
+        if outcome == Outcome::Failure {
+            suspects.add(pass.method());
         }
-        match cell.leave(pass, outcome, limits, || self.until(now())) {
-            Change::Nothing => {}
-            Change::Opened(failures) => return self.opened(Reason::Consecutive, failures.into()),
+        let is_slow =
+            outcome != Outcome::Ignored && policy.slow.is_some_and(|slow| took() >= slow.after);
+        let tripped = self.tripped(pass, outcome, is_slow, &now);
+        let outcome = match cell.kind() {
+            Kind::HalfOpen if is_slow => Outcome::Failure,
+            _ => outcome,
+        };
+        let millis = || self.0.millis(now());
+        match cell.leave(pass, outcome, limits, millis, || self.until(now())) {
+            Change::Nothing | Change::OnProbation => {}
+            Change::Recovered => self.recovered(),
+            Change::Opened(failures) => return self.opened(Reason::Failures, failures.into()),
             Change::ProbeFailed => return self.opened(Reason::ProbeFailed, 1),
             Change::Closed => {
-                if let Some(window) = window {
-                    window.clear();
-                }
-                self.0.openings.store(0, Ordering::Relaxed);
+                self.clear_window();
+                self.recovered();
                 return self.changed(Reason::ProbeSucceeded, None);
             }
         }
         if let Some((reason, calls)) = tripped
             && cell.trip(pass, || self.until(now()))
         {
+            // A rate is of all calls.
+            suspects.add_all();
             self.opened(reason, calls);
         }
     }
 
+    /// Counts a call in the window: which rate is too high, and how many calls made it so.
+    fn tripped(
+        &self,
+        pass: Pass,
+        outcome: Outcome,
+        is_slow: bool,
+        now: impl Fn() -> Instant,
+    ) -> Option<(Reason, u64)> {
+        let window = self.0.window.as_ref()?;
+        if outcome == Outcome::Ignored || !self.0.cell.is_closed_since(pass) {
+            return None;
+        }
+        let failed = outcome == Outcome::Failure;
+        let counts = window.record(failed, is_slow, || self.0.nanos(now()))?;
+        self.0.policy.tripped(counts)
+    }
+
     /// Until when it stays open, in milliseconds.
     fn until(&self, now: Instant) -> u64 {
-        let openings = self.0.openings.load(Ordering::Relaxed) + 1;
+        let openings = self.0.openings.load(Ordering::Relaxed).saturating_add(1);
         let delay = self.0.policy.backoff().delay(openings, &mut self.0.rng.draw());
-        self.0.millis(now + delay).max(1)
+        let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.0.millis(now).saturating_add(delay).max(1)
     }
 
     fn opened(&self, reason: Reason, calls: u64) {
         self.0.openings.fetch_add(1, Ordering::Relaxed);
         self.changed(reason, Some(calls));
+    }
+
+    /// A call has ended well.
+    fn recovered(&self) {
+        self.0.openings.store(0, Ordering::Relaxed);
+        self.0.suspects.clear();
+    }
+
+    fn clear_window(&self) {
+        if let Some(window) = &self.0.window {
+            window.clear();
+        }
     }
 
     /// Says so, once for each change.
@@ -231,6 +301,11 @@ impl Circuit {
     pub(crate) fn needs_latency(&self) -> bool {
         self.0.policy.slow.is_some()
     }
+
+    /// How long the heads of its responses take.
+    pub(crate) fn usual(&self) -> &Usual {
+        &self.0.usual
+    }
 }
 
 impl fmt::Debug for Circuit {
@@ -248,11 +323,13 @@ impl fmt::Debug for Circuit {
 
 impl Inner {
     fn nanos(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.began).as_nanos() as u64
+        let since = now.saturating_duration_since(self.began);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.began).as_millis() as u64
+        let since = now.saturating_duration_since(self.began);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::{
     BreakerPolicy, Circuit,
+    pass::Pass,
     shard::{Ref, Shared},
-    state::Pass,
+    suspects,
 };
 use cinchona_core::{Evidence, Gate, Live, Mode, Rng, Switch, Ticket, Unsent};
 use std::{
@@ -44,6 +45,8 @@ struct Each {
 
 /// With more methods than this, the rest share a circuit: a proxy's paths are not its own.
 const MOST_METHODS: usize = 1000;
+/// Of a call that is not judged.
+const NOT_ASKED_FOR: Ticket = Ticket(u32::MAX, 0);
 
 // === impl Circuits ===
 
@@ -110,6 +113,22 @@ impl Circuits {
         found
     }
 
+    /// The circuit that has given this ticket.
+    fn circuit_of<T>(&self, ticket: Ticket, with: impl FnOnce(&Circuit) -> T) -> Option<T> {
+        if ticket == NOT_ASKED_FOR {
+            return None;
+        }
+        Some(match self.one() {
+            Some(one) => with(one.get()),
+            None => with(self.each.get().circuits.get(ticket.0 as usize)?.get()),
+        })
+    }
+
+    /// The number of the method at `path`, for its circuit: a circuit of one needs none.
+    pub(crate) fn method(&self, path: &str) -> u32 {
+        if self.settings.per_method { 1 } else { suspects::hash(path) }
+    }
+
     fn make(&self, path: &str) -> Shared<Circuit> {
         let Settings { policy, rng, .. } = &*self.settings;
         Shared::new(Circuit::new(format!("{}{path}", self.name), *policy, rng.clone()))
@@ -121,41 +140,47 @@ impl Gate for Circuits {
         if self.settings.switch.mode() != Mode::Enforce {
             return true;
         }
+        let ask =
+            |circuit: &Shared<Circuit>| circuit.get().would_admit(|| self.method(path), || now);
         match self.one() {
-            Some(one) => one.get().would_admit(|| now),
-            None => self.each(path, |_, circuit| circuit.get().would_admit(|| now)),
+            Some(one) => ask(one),
+            None => self.each(path, |_, circuit| ask(circuit)),
         }
     }
 
     fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
         let mode = self.settings.switch.mode();
         if mode == Mode::Off {
-            return Ok(Ticket(u32::MAX, 0));
+            return Ok(NOT_ASKED_FOR);
         }
+        let method = self.method(path);
+        let enter = |index, circuit: &Shared<Circuit>| (index, circuit.get().enter(method, || now));
         let (index, entered) = match self.one() {
-            Some(one) => (0, one.get().enter(|| now)),
-            None => self.each(path, |index, circuit| (index, circuit.get().enter(|| now))),
+            Some(one) => enter(0, one),
+            None => self.each(path, enter),
         };
         match entered {
             Ok(pass) => Ok(Ticket(index, pass.number())),
             Err(_) if mode == Mode::Shadow => {
                 self.settings.switch.count();
-                Ok(Ticket(u32::MAX, 0))
+                Ok(NOT_ASKED_FOR)
             }
             Err(unsent) => Err(unsent),
         }
     }
 
-    fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {
+    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) -> Ticket {
         let Ticket(index, pass) = ticket;
-        if index == u32::MAX {
-            return; // It was not asked for.
+        let answered = |circuit: &Circuit| circuit.answered(Pass::of(pass), || took, || now);
+        match self.circuit_of(ticket, answered).flatten() {
+            Some(pass) => Ticket(index, pass.number()),
+            None => NOT_ASKED_FOR,
         }
-        let leave = |circuit: &Circuit| circuit.leave(Pass::of(pass), evidence, || took, || now);
-        match self.one() {
-            Some(one) => leave(one.get()),
-            None => leave(self.each.get().circuits[index as usize].get()),
-        }
+    }
+
+    fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {
+        let pass = Pass::of(ticket.1);
+        self.circuit_of(ticket, |circuit| circuit.leave(pass, evidence, || took, || now));
     }
 }
 

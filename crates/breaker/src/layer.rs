@@ -3,11 +3,10 @@
 use crate::{
     BreakerPolicy, Circuit,
     circuits::{Circuits, Settings},
-    shard::Ref,
-    state::Pass,
+    permit::Permit,
 };
 use bytes::Bytes;
-use cinchona_core::{Allowed, BoxError, Evidence, Gate, Mode, Rng, Spent, Switch, Unsent};
+use cinchona_core::{BoxError, Gate, Mode, Rng, Switch, Unsent};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -16,7 +15,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 use tokio::time::Instant;
 use tower_layer::Layer;
@@ -62,17 +60,6 @@ pin_project! {
     }
 }
 
-/// A call that was let through; dropped, it gives its place back.
-struct Permit {
-    circuit: Ref<Circuit>,
-    pass: Pass,
-    /// In nanoseconds since the circuit was made; 0 where it does not matter.
-    began: u64,
-    allowed: Allowed,
-    /// How long the head of its response took.
-    took: u64,
-}
-
 // === impl BreakerLayer ===
 
 impl BreakerLayer {
@@ -112,7 +99,8 @@ impl BreakerLayer {
         self.changed(|settings| settings.name = name.into())
     }
 
-    /// A circuit for each method, so that one which fails does not stop the others.
+    /// A circuit for each method, so that one which fails is left alone while others work; in an
+    /// outage each has to find out by itself. Default: one for all.
     pub fn per_method(self) -> Self {
         self.changed(|settings| settings.per_method = true)
     }
@@ -176,8 +164,9 @@ where
         if mode == Mode::Off {
             return ResponseFuture::called(self.inner.call(request), None);
         }
-        let circuit = self.circuits.of(request.uri().path());
-        let permit = match circuit.enter(Instant::now) {
+        let path = request.uri().path();
+        let (circuit, method) = (self.circuits.of(path), self.circuits.method(path));
+        let permit = match circuit.enter(method, Instant::now) {
             Ok(pass) => Some(Permit::new(circuit, pass, &request)),
             Err(_) if mode == Mode::Shadow => {
                 self.circuits.settings.switch.count();
@@ -192,70 +181,6 @@ where
     }
 }
 
-// === impl Permit ===
-
-impl Permit {
-    fn new<B>(circuit: Ref<Circuit>, pass: Pass, request: &http::Request<B>) -> Self {
-        let now = Instant::now();
-        let began = circuit.nanos(now).max(1);
-        Self { circuit, pass, began, allowed: Allowed::of(request, now), took: 0 }
-    }
-
-    /// The head of the response is there; what is left of the permit if that is not all.
-    fn answered<B: Body>(mut self, response: &http::Response<B>) -> Option<Self> {
-        if self.circuit.needs_latency() {
-            self.took = self.waited();
-        }
-        let Some(evidence) = Evidence::of_head(response, || self.spent()) else {
-            return Some(self);
-        };
-        self.ended(evidence);
-        None
-    }
-
-    fn failed(mut self, error: &(dyn std::error::Error + 'static)) {
-        if self.circuit.needs_latency() {
-            self.took = self.waited();
-        }
-        let evidence = Evidence::of_error(error, || self.spent());
-        self.ended(evidence);
-    }
-
-    /// In nanoseconds.
-    fn waited(&self) -> u64 {
-        self.circuit.nanos(Instant::now()).saturating_sub(self.began)
-    }
-
-    fn spent(&self) -> Spent {
-        let took = Duration::from_nanos(self.waited());
-        Spent { allowed: self.allowed, took, usual: None }
-    }
-
-    fn ended(mut self, evidence: Evidence) {
-        self.leave(evidence);
-        // Its own end is no longer one that counts.
-        self.pass = Pass::NONE;
-    }
-
-    fn leave(&self, evidence: Evidence) {
-        let took = || Duration::from_nanos(self.took);
-        self.circuit.leave(self.pass, evidence, took, Instant::now);
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if self.pass == Pass::NONE {
-            return;
-        }
-        let spent = self.spent();
-        if self.took == 0 {
-            self.took = self.waited();
-        }
-        self.leave(Evidence::of_dropped(spent));
-    }
-}
-
 // === impl ResponseFuture ===
 
 impl<F> ResponseFuture<F> {
@@ -267,8 +192,8 @@ impl<F> ResponseFuture<F> {
 impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<http::Response<B>, E>>,
-    E: Into<BoxError>,
     B: Body,
+    E: Into<BoxError>,
 {
     type Output = Result<http::Response<ResponseBody<B>>, BoxError>;
 
@@ -319,17 +244,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
-        let ended = this.permit.as_ref().and_then(|permit| match &frame {
-            Some(Ok(frame)) => {
-                let trailers = frame.trailers_ref()?;
-                Some(Evidence::of_trailers(trailers, || permit.spent()))
-            }
-            Some(Err(error)) => Some(Evidence::of_error(&**error, || permit.spent())),
-            None => Some(Evidence::of_broken()),
-        });
-        if let (Some(evidence), Some(permit)) = (ended, this.permit.take_if(|_| ended.is_some())) {
-            permit.ended(evidence);
-        }
+        *this.permit = this.permit.take().and_then(|permit| permit.read(frame.as_ref()));
         Poll::Ready(frame)
     }
 

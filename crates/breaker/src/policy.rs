@@ -1,7 +1,8 @@
 //! When a breaker opens, for how long, and what closes it: data, and what a verdict counts as.
 
 use crate::{
-    state::{Limits, Outcome},
+    limits::{Limits, MOST_FAILURES, Run},
+    state::Outcome,
     window::Counts,
 };
 use cinchona_core::{Backoff, Evidence, Invalid, Jitter, code};
@@ -19,14 +20,15 @@ use tonic::Code;
 ///
 /// | setting | default | from |
 /// |---|---|---|
-/// | failures in a row that open it | 3 | our choice |
+/// | outage: nothing but failures | 20 that last 1.5 s, or 10 that last 6 s | [measured](crate) |
+/// | failures in a row, however fast | off | |
 /// | failure rate, slow-call rate | off | |
 /// | the window of the rates | the last 10 s | Hystrix, `rollingStats.timeInMilliseconds` |
 /// | calls in the window before a rate means anything | 20 | Hystrix, `requestVolumeThreshold` |
-/// | how long it stays open at first | 5 s | Hystrix, `sleepWindowInMilliseconds` |
-/// | how long at most; it doubles each time | 120 s | gRPC, connection backoff |
+/// | how long it stays open at first | 1 s | the least outage that it opens for |
+/// | how long at most; it doubles each time | 5 s | Hystrix, `sleepWindowInMilliseconds` |
 /// | jitter on both | ±20 % | gRPC, connection backoff |
-/// | probes at a time, successes that close it | 1, 1 | |
+/// | probes at a time, successes that close it | 1, 1 | Hystrix |
 /// | codes that are failures | see [`with_counted`](Self::with_counted) | |
 ///
 /// # Example
@@ -36,7 +38,7 @@ use tonic::Code;
 /// use std::time::Duration;
 ///
 /// let policy = BreakerPolicy::default()
-///     .with_consecutive_failures(None)?
+///     .with_outage(50, Duration::from_secs(3))?
 ///     .with_failure_rate(0.5)?
 ///     .with_slow_calls(Duration::from_secs(2), 0.8)?
 ///     .with_window(Window::Count(100))?;
@@ -50,7 +52,7 @@ use tonic::Code;
 /// It sets no time limit: a call that hangs is no failure until something ends it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerPolicy {
-    pub(crate) consecutive: Option<u32>,
+    run: Option<Run>,
     failure_rate: Option<f64>,
     pub(crate) slow: Option<Slow>,
     pub(crate) window: Window,
@@ -87,7 +89,7 @@ struct Codes(u32);
 /// Why a breaker changes its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    Consecutive,
+    Failures,
     FailureRate,
     SlowCalls,
     ProbeFailed,
@@ -98,20 +100,47 @@ pub(crate) enum Reason {
 
 /// What the packed state of half-open has room for.
 pub(crate) const MOST_PROBES: u32 = (1 << 8) - 1;
-/// What the packed state of closed has room for.
-const MOST_CONSECUTIVE: u32 = (1 << 24) - 1;
+/// Longer than any process lasts.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 // === impl BreakerPolicy ===
 
 impl BreakerPolicy {
-    /// Opens after so many failures in a row, 1 to 16,777,215; none for never. Default 3.
+    /// Opens after so many failures in a row, 1 to 65,535, that last for so long, 0 to one day,
+    /// from the first to the last; after four times as long, half of them suffice. Default 20 and
+    /// 1.5 s.
+    ///
+    /// *Why:* a call that fails by chance is repeated, and succeeds; rejected, it fails. So a
+    /// breaker does no harm only where nothing succeeds any more. Where 3 in 10 calls fail by
+    /// chance, one in 29 billion is the 20th failure in a row. And a server that is back within 1.5
+    /// s has restarted, or lost a connection: rejecting calls for longer than that would cost more
+    /// than it saves.
+    ///
+    /// # Errors
+    /// When one of them is outside its range.
+    pub fn with_outage(self, failures: u32, lasting: Duration) -> Result<Self, Invalid> {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        checked("outage_failures", failures, 1..=MOST_FAILURES, "1 to 65535")?;
+        if lasting > DAY {
+            return Err(Invalid::new("outage_lasting", format!("{lasting:?}"), "0 to 1 day"));
+        }
+        let lasting = lasting.as_nanos().div_ceil(1_000_000) as u64;
+        Ok(Self { run: Some(Run { failures, lasting }), ..self })
+    }
+
+    /// Opens after so many failures in a row, 1 to 65,535, however short the time between them, and
+    /// in place of [`with_outage`](Self::with_outage); none: a run of failures does not open it.
+    /// Default: an outage does.
+    ///
+    /// *What it costs:* where 3 in 10 calls fail by chance, 27 in 1,000 are the third failure in a
+    /// row. It suits calls that are few, and expensive to wait for.
     ///
     /// # Errors
     /// When it is outside that range.
     pub fn with_consecutive_failures(self, consecutive: Option<u32>) -> Result<Self, Invalid> {
         let value = consecutive.unwrap_or(1);
-        checked("consecutive_failures", value, 1..=MOST_CONSECUTIVE, "1 to 16777215")?;
-        Ok(Self { consecutive, ..self })
+        checked("consecutive_failures", value, 1..=MOST_FAILURES, "1 to 65535")?;
+        Ok(Self { run: consecutive.map(|failures| Run { failures, lasting: 0 }), ..self })
     }
 
     /// Opens when at least this share of the calls in the window have failed, above 0 to 1.
@@ -169,26 +198,28 @@ impl BreakerPolicy {
     }
 
     /// Stays open for `first`, and twice as long each time it opens again without having closed,
-    /// but at most `longest`; each ±20 %. Default 5 s and 120 s.
+    /// but at most `longest`; each ±20 %. Default 1 s and 5 s. More than 30 years are for ever.
     ///
     /// # Errors
-    /// When `first` is zero, or `longest` is shorter than that, or longer than 30 days.
+    /// When `first` is zero, or `longest` is shorter than that.
     pub fn with_open_for(self, first: Duration, longest: Duration) -> Result<Self, Invalid> {
-        const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
         if first.is_zero() {
             return Err(Invalid::new("open_for", "0s", "more than 0"));
         }
-        if longest < first || longest > MONTH {
-            let longest = format!("{longest:?}");
-            return Err(Invalid::new("open_for_longest", longest, "the first to 30 days"));
+        if longest < first {
+            return Err(Invalid::new(
+                "open_for_longest",
+                format!("{longest:?}"),
+                "at least the first",
+            ));
         }
         Ok(Self { open_for: first, longest, ..self })
     }
 
     /// How many probes may be under way at a time while it is half-open, 1 to 255. Default 1.
     ///
-    /// Where all of them have been under way for as long as it stays open at first, one more is
-    /// let through: a stream without end must not keep every other call out.
+    /// A probe ends with the head of its response. Where none has come for as long as the circuit
+    /// stays open at first, one more is let through.
     ///
     /// # Errors
     /// When it is outside that range.
@@ -206,8 +237,9 @@ impl BreakerPolicy {
         Ok(Self { successes, ..self })
     }
 
-    /// Which codes are failures. Default: whatever speaks against the server ([`Evidence`]), so
-    /// `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` and a deadline that left it enough time.
+    /// Which codes are failures, in place of the default: whatever speaks against the server
+    /// ([`Evidence`]), so `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS`, and a deadline that left
+    /// it enough time.
     ///
     /// Of the codes that are not named here, those that say nothing of the server do not count at
     /// all (`CANCELLED`, `RESOURCE_EXHAUSTED`), and all others are successes: it did answer.
@@ -224,12 +256,10 @@ impl BreakerPolicy {
 
     /// What a call counts as that says this of the server.
     pub(crate) fn outcome(&self, evidence: Evidence) -> Outcome {
+        let is_counted =
+            |counted: Codes| evidence.code().is_some_and(|code| counted.contains(code));
         match (self.counted, evidence) {
-            (Some(counted), evidence)
-                if evidence.code().is_some_and(|code| counted.contains(code)) =>
-            {
-                Outcome::Failure
-            }
+            (Some(counted), _) if is_counted(counted) => Outcome::Failure,
             (_, Evidence::Nothing(_)) => Outcome::Ignored,
             (None, Evidence::Bad(_)) => Outcome::Failure,
             (_, Evidence::Good(_) | Evidence::Bad(_)) => Outcome::Success,
@@ -239,7 +269,7 @@ impl BreakerPolicy {
     /// What its state machine needs of it.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
-            consecutive: self.consecutive,
+            run: self.run,
             probes: self.probes,
             successes: self.successes,
             patience: u64::try_from(self.open_for.as_millis()).unwrap_or(u64::MAX),
@@ -272,7 +302,7 @@ impl BreakerPolicy {
 
     /// How long it stays open, by how often it opened without having closed.
     pub(crate) fn backoff(&self) -> Backoff {
-        let backoff = Backoff::new(self.open_for, 2.0, self.longest);
+        let backoff = Backoff::new(self.open_for, 2.0, self.longest.min(FOR_EVER));
         backoff.unwrap_or_default().with_jitter(Jitter::Grpc)
     }
 }
@@ -280,13 +310,13 @@ impl BreakerPolicy {
 impl Default for BreakerPolicy {
     fn default() -> Self {
         Self {
-            consecutive: Some(3),
+            run: Some(Run { failures: 20, lasting: 1500 }),
             failure_rate: None,
             slow: None,
             window: Window::Time(Duration::from_secs(10)),
             min_calls: 20,
-            open_for: Duration::from_secs(5),
-            longest: Duration::from_secs(120),
+            open_for: Duration::from_secs(1),
+            longest: Duration::from_secs(5),
             probes: 1,
             successes: 1,
             counted: None,
@@ -337,7 +367,7 @@ impl fmt::Debug for Codes {
 impl Reason {
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Consecutive => "failures in a row",
+            Self::Failures => "failures in a row",
             Self::FailureRate => "failure rate",
             Self::SlowCalls => "slow calls",
             Self::ProbeFailed => "probe failed",

@@ -1,11 +1,16 @@
 //! The state of a circuit in one word, so that every change is one compare-and-swap.
 //!
-//! Two bits say which state, 16 count the changes (a call that began before the last one is a
-//! straggler, and changes nothing), and 46 hold what the state has to remember: closed, how many
-//! calls have failed in a row; open, until when; half-open, the probes under way, those that
-//! succeeded, and when one more is let through.
+//! Two bits say which state, 16 count the openings (a call that began before the last one is a
+//! straggler, and changes nothing), and 46 hold what the state has to remember: closed, the run of
+//! failures ([`Run`](crate::limits::Run)), when it began, and whether the circuit is on probation;
+//! open, until when; half-open, the probes under way, those that succeeded, and when one more is
+//! let through.
 
-use crate::atomic::{AtomicU64, Ordering};
+use crate::{
+    atomic::{AtomicU64, Ordering},
+    limits::{Limits, MOST_FAILURES},
+    pass::{EPOCHS, Pass},
+};
 
 /// Which state it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,23 +20,6 @@ pub(crate) enum Kind {
     HalfOpen,
     Isolated,
 }
-
-/// What makes a state change.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// So many failures in a row open it.
-    pub(crate) consecutive: Option<u32>,
-    /// So many probes may be under way.
-    pub(crate) probes: u32,
-    /// So many that succeed close it.
-    pub(crate) successes: u32,
-    /// After so many milliseconds one more probe is let through.
-    pub(crate) patience: u64,
-}
-
-/// A call that was let through, and under which state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pass(u64);
 
 /// What a call ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +44,15 @@ pub(crate) enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Nothing,
+    /// A success has ended a run of failures, or a probation.
+    Recovered,
     /// After so many failures in a row.
     Opened(u32),
     ProbeFailed,
+    /// By a call that has ended well.
     Closed,
+    /// By the head of a response.
+    OnProbation,
 }
 
 /// The word.
@@ -72,7 +65,6 @@ struct Word(u64);
 
 const EPOCH: u32 = 2;
 const DATA: u32 = 18;
-const EPOCHS: u64 = (1 << 16) - 1;
 const MOST_DATA: u64 = (1 << (64 - DATA)) - 1;
 const MOST_UNDER_WAY: u64 = (1 << 8) - 1;
 /// What is subtracted when a probe has ended.
@@ -80,6 +72,11 @@ const UNDER_WAY: u64 = 1;
 const SUCCEEDED: u64 = 1 << 8;
 /// In seconds.
 const ONE_MORE: u32 = 16;
+/// Where the time at which a run began is, in milliseconds and modulo what has room.
+const BEGAN: u32 = 16;
+const BEGINNINGS: u64 = (1 << 29) - 1;
+/// Closed by the head of a response: the first call that ends decides.
+const PROBATION: u64 = 1 << 45;
 
 // === impl Cell ===
 
@@ -92,10 +89,10 @@ impl Cell {
         self.load().kind()
     }
 
-    /// Whether it is closed, and has been since `pass`.
+    /// Whether it is closed, and has not opened since `pass`.
     pub(crate) fn is_closed_since(&self, pass: Pass) -> bool {
         let word = self.load();
-        word.kind() == Kind::Closed && word.pass() == pass
+        word.kind() == Kind::Closed && word.is_of(pass)
     }
 
     /// How long it stays open at `now`, in milliseconds.
@@ -129,8 +126,7 @@ impl Cell {
                     if now < word.data() {
                         return Admission::Rejected(Some(word.data() - now));
                     }
-                    let one_more = (now + limits.patience).div_ceil(1000) << ONE_MORE;
-                    word.next(Kind::HalfOpen, UNDER_WAY | one_more)
+                    word.turns(Kind::HalfOpen, UNDER_WAY | (limits.one_more(now) << ONE_MORE))
                 }
                 Kind::HalfOpen if word.under_way() < u64::from(limits.probes) => {
                     word.with(word.data() + UNDER_WAY)
@@ -140,41 +136,72 @@ impl Cell {
                     if now / 1000 < word.one_more() || word.under_way() == MOST_UNDER_WAY {
                         return Admission::Rejected(None);
                     }
-                    let one_more = (now + limits.patience).div_ceil(1000) << ONE_MORE;
                     let counts = word.data() & ((1 << ONE_MORE) - 1);
-                    word.with((counts + UNDER_WAY) | one_more)
+                    word.with((counts + UNDER_WAY) | (limits.one_more(now) << ONE_MORE))
                 }
             };
             match self.change(word, next) {
-                Ok(()) if word.kind() == Kind::Open => return Admission::HalfOpened(next.pass()),
-                Ok(()) => return Admission::Admitted(next.pass()),
+                Ok(()) if word.kind() == Kind::Open => {
+                    return Admission::HalfOpened(next.pass().with(Pass::PROBE));
+                }
+                Ok(()) => return Admission::Admitted(next.pass().with(Pass::PROBE)),
                 Err(current) => word = current,
             }
         }
     }
 
-    /// A call has ended. Where that opens the circuit, `until` says until when.
+    /// Lets a call through that [`admit`](Self::admit) has rejected, unless it is isolated.
+    pub(crate) fn admit_beside(&self) -> Option<Pass> {
+        let word = self.load();
+        (word.kind() != Kind::Isolated).then(|| word.pass().with(Pass::BESIDE))
+    }
+
+    /// The head of a response that is not its end has come: that is an answer, so a probe has
+    /// succeeded, and gives its place back. What is left of the pass.
+    pub(crate) fn answered(&self, pass: Pass, limits: &Limits) -> (Pass, Change) {
+        if !pass.awaits_head() {
+            return (pass, Change::Nothing);
+        }
+        let mut word = self.load();
+        loop {
+            let (next, change) = match word.kind() {
+                _ if !word.is_of(pass) => return (pass.plain(), Change::Nothing),
+                Kind::Closed | Kind::Isolated => return (pass.plain(), Change::Nothing),
+                _ if pass.is(Pass::BESIDE) => {
+                    (word.turns(Kind::Closed, PROBATION), Change::OnProbation)
+                }
+                _ => word.succeeded_one(limits, PROBATION),
+            };
+            match self.change(word, next) {
+                Ok(()) => return (pass.plain(), change),
+                Err(current) => word = current,
+            }
+        }
+    }
+
+    /// A call has ended at `now`. Where that opens the circuit, `until` says until when.
     pub(crate) fn leave(
         &self,
         pass: Pass,
         outcome: Outcome,
         limits: &Limits,
+        now: impl Fn() -> u64,
         until: impl Fn() -> u64,
     ) -> Change {
         let mut word = self.load();
         loop {
-            if word.pass() != pass {
+            if !word.is_of(pass) {
                 return Change::Nothing;
             }
-            let (next, change) = match word.kind() {
-                Kind::Closed => match word.closed(outcome, limits, &until) {
-                    Some(changed) => changed,
-                    None => return Change::Nothing,
-                },
-                Kind::HalfOpen => word.half_open(outcome, limits, &until),
-                // No call was let through in these.
-                Kind::Open | Kind::Isolated => return Change::Nothing,
+            let changed = match word.kind() {
+                Kind::Closed => word.closed(outcome, limits, &now, &until),
+                Kind::HalfOpen => word.half_open(pass, outcome, limits, &until),
+                Kind::Open if pass.is(Pass::BESIDE) && outcome == Outcome::Success => {
+                    Some((word.turns(Kind::Closed, 0), Change::Closed))
+                }
+                Kind::Open | Kind::Isolated => None,
             };
+            let Some((next, change)) = changed else { return Change::Nothing };
             match self.change(word, next) {
                 Ok(()) => return change,
                 Err(current) => word = current,
@@ -182,11 +209,11 @@ impl Cell {
         }
     }
 
-    /// Opens it, if it is still as it was for `pass`.
+    /// Opens it, if it is closed and has not opened since `pass`.
     pub(crate) fn trip(&self, pass: Pass, until: impl Fn() -> u64) -> bool {
         let mut word = self.load();
-        while word.pass() == pass && word.kind() == Kind::Closed {
-            match self.change(word, word.next(Kind::Open, until().min(MOST_DATA))) {
+        while word.is_of(pass) && word.kind() == Kind::Closed {
+            match self.change(word, word.opens(&until)) {
                 Ok(()) => return true,
                 Err(current) => word = current,
             }
@@ -231,6 +258,10 @@ impl Word {
         self.0 >> DATA
     }
 
+    const fn epoch(self) -> u64 {
+        self.0 >> EPOCH & EPOCHS
+    }
+
     const fn under_way(self) -> u64 {
         self.data() & MOST_UNDER_WAY
     }
@@ -243,18 +274,32 @@ impl Word {
         self.data() >> ONE_MORE
     }
 
-    /// State and epoch.
     const fn pass(self) -> Pass {
-        Pass(self.0 & ((1 << DATA) - 1))
+        Pass::since(self.epoch())
+    }
+
+    /// Whether it has not opened since.
+    const fn is_of(self, pass: Pass) -> bool {
+        self.epoch() == pass.epoch()
     }
 
     const fn with(self, data: u64) -> Self {
-        Self(self.pass().0 | data << DATA)
+        Self(self.0 & ((1 << DATA) - 1) | data << DATA)
     }
 
+    /// Another state of the same opening.
+    const fn turns(self, kind: Kind, data: u64) -> Self {
+        Self(kind as u64 | self.epoch() << EPOCH | data << DATA)
+    }
+
+    /// A state for which all calls so far are stragglers.
     const fn next(self, kind: Kind, data: u64) -> Self {
-        let epoch = ((self.0 >> EPOCH) + 1) & EPOCHS;
+        let epoch = (self.epoch() + 1) & EPOCHS;
         Self(kind as u64 | epoch << EPOCH | data << DATA)
+    }
+
+    fn opens(self, until: impl Fn() -> u64) -> Self {
+        self.next(Kind::Open, until().min(MOST_DATA))
     }
 
     /// What becomes of it while it is closed.
@@ -262,59 +307,60 @@ impl Word {
         self,
         outcome: Outcome,
         limits: &Limits,
+        now: impl Fn() -> u64,
         until: impl Fn() -> u64,
     ) -> Option<(Self, Change)> {
         match outcome {
             Outcome::Ignored => None,
             // The usual case, in which nothing is written.
             Outcome::Success if self.data() == 0 => None,
-            Outcome::Success => Some((self.with(0), Change::Nothing)),
+            Outcome::Success => Some((self.with(0), Change::Recovered)),
+            Outcome::Failure if self.data() == PROBATION => {
+                Some((self.opens(until), Change::ProbeFailed))
+            }
             Outcome::Failure => {
-                let failures = self.data() + 1;
-                let most = u64::from(limits.consecutive?);
-                Some(if failures < most {
-                    (self.with(failures), Change::Nothing)
+                let run = limits.run?;
+                let now = now() & BEGINNINGS;
+                let began = if self.data() == 0 { now } else { self.data() >> BEGAN & BEGINNINGS };
+                let failures = (self.data() & u64::from(MOST_FAILURES)) as u32;
+                let failures = failures.saturating_add(1).min(MOST_FAILURES);
+                // Threads may read the clock in another order than they come here.
+                let lasted = now.wrapping_sub(began) & BEGINNINGS;
+                let lasted = if lasted > BEGINNINGS / 2 { 0 } else { lasted };
+                Some(if run.is_enough(failures, lasted) {
+                    (self.opens(until), Change::Opened(failures))
                 } else {
-                    let open = self.next(Kind::Open, until().min(MOST_DATA));
-                    (open, Change::Opened(failures as u32))
+                    (self.with(began << BEGAN | u64::from(failures)), Change::Nothing)
                 })
             }
         }
     }
 
-    /// What becomes of it when a probe has ended.
+    /// What becomes of it when a call has ended while it is half-open.
     fn half_open(
         self,
+        pass: Pass,
         outcome: Outcome,
         limits: &Limits,
         until: impl Fn() -> u64,
-    ) -> (Self, Change) {
-        let ended = self.data() - UNDER_WAY;
+    ) -> Option<(Self, Change)> {
+        let is_beside = pass.is(Pass::BESIDE);
         match outcome {
-            Outcome::Ignored => (self.with(ended), Change::Nothing),
-            Outcome::Failure => {
-                (self.next(Kind::Open, until().min(MOST_DATA)), Change::ProbeFailed)
-            }
-            Outcome::Success if self.succeeded() + 1 < u64::from(limits.successes) => {
-                (self.with(ended + SUCCEEDED), Change::Nothing)
-            }
-            Outcome::Success => (self.next(Kind::Closed, 0), Change::Closed),
+            Outcome::Failure if !is_beside => Some((self.opens(until), Change::ProbeFailed)),
+            Outcome::Success if is_beside => Some((self.turns(Kind::Closed, 0), Change::Closed)),
+            // Its place has been given back, and its head counted.
+            _ if !pass.is(Pass::PROBE) => None,
+            Outcome::Success => Some(self.succeeded_one(limits, 0)),
+            _ => Some((self.with(self.data() - UNDER_WAY), Change::Nothing)),
         }
     }
-}
 
-// === impl Pass ===
-
-impl Pass {
-    /// That of no call: an epoch has fewer bits.
-    pub(crate) const NONE: Self = Self(u64::MAX);
-
-    /// As a number, and back.
-    pub(crate) const fn number(self) -> u64 {
-        self.0
-    }
-
-    pub(crate) const fn of(number: u64) -> Self {
-        Self(number)
+    /// A probe has succeeded; `closed` is what is remembered if that closes it.
+    fn succeeded_one(self, limits: &Limits, closed: u64) -> (Self, Change) {
+        if self.succeeded() + 1 < u64::from(limits.successes) {
+            return (self.with(self.data() - UNDER_WAY + SUCCEEDED), Change::Nothing);
+        }
+        let change = if closed == 0 { Change::Closed } else { Change::OnProbation };
+        (self.turns(Kind::Closed, closed), change)
     }
 }

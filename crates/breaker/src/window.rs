@@ -187,7 +187,7 @@ impl Slices {
             for slice in next.max(current.saturating_sub(SLICES))..=current {
                 write(&self.starts[(slice % (SLICES + 1)) as usize], sums);
             }
-            self.ends.store((current + 1) * self.slice, Ordering::Release);
+            self.ends.store((current + 1).saturating_mul(self.slice), Ordering::Release);
         }
         self.is_moving.store(false, Ordering::Release);
     }

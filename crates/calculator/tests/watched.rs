@@ -79,6 +79,7 @@ async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let retry = RetryPolicy::default().with_backoff(backoff);
     let retry = retry.with_codes([Code::Unavailable]).unwrap();
     let open = BreakerPolicy::default().with_open_for(60 * SECOND, 60 * SECOND).unwrap();
+    let open = open.with_consecutive_failures(Some(3)).unwrap();
     let mut layers = Layers::from(Settings { breaker: Some(open), retry, ..Settings::default() });
     layers.watched = Some(Default::default());
     let uri = |addr: &SocketAddr| format!("http://{addr}").parse::<http::Uri>().unwrap();

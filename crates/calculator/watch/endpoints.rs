@@ -61,8 +61,8 @@ impl Gate for Watched {
         self.inner.enter(path, now)
     }
 
-    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) {
-        self.inner.answered(ticket, took, now);
+    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) -> Ticket {
+        self.inner.answered(ticket, took, now)
     }
 
     fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {

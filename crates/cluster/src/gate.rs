@@ -98,10 +98,8 @@ impl Gate for Worker {
         entered.map(Option::unwrap_or_default)
     }
 
-    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) {
-        if let Some(inner) = &self.inner {
-            inner.answered(ticket, took, now);
-        }
+    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) -> Ticket {
+        self.inner.as_ref().map_or(ticket, |inner| inner.answered(ticket, took, now))
     }
 
     fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {

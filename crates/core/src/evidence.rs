@@ -1,6 +1,6 @@
 //! What the outcome of an attempt says about the server that it was sent to.
 
-use crate::{Deadline, Stage, Verdict, deadline, status};
+use crate::{Deadline, Framing, Stage, Verdict, deadline, status};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use std::{error::Error, time::Duration};
@@ -106,9 +106,16 @@ impl Evidence {
         Self::Bad(Code::Unknown)
     }
 
-    /// What it says that the attempt was dropped.
-    pub fn of_dropped(spent: Spent) -> Self {
-        if spent.is_over() { Self::of_deadline(None, spent) } else { Self::Nothing(None) }
+    /// What it says that the attempt was dropped; `read` is what there was of its response, if that
+    /// had begun. A stream that has brought a message, or that is quiet and ended by its caller's
+    /// own deadline, may last.
+    pub fn of_dropped(spent: Spent, read: Option<&Framing>) -> Self {
+        let may_last = |read: &Framing| read.has_message() || !spent.allowed.is_of_attempt;
+        match read {
+            Some(read) if may_last(read) => Self::Nothing(None),
+            _ if spent.is_over() => Self::of_deadline(None, spent),
+            _ => Self::Nothing(None),
+        }
     }
 
     /// What a verdict says where nothing more is known.

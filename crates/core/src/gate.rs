@@ -18,10 +18,11 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// Why not, and when it is worth trying again.
     fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent>;
 
-    /// A response has begun that is no failure so far, after `took`: a stream, say, which may last.
-    /// The call has not ended yet. By default this changes nothing.
-    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) {
-        _ = (ticket, took, now);
+    /// The head of a good response has come after `took`, and the call goes on: a stream, say, that
+    /// need not end soon. What it leaves with; a gate that waits for an answer has it.
+    fn answered(&self, ticket: Ticket, took: Duration, now: Instant) -> Ticket {
+        _ = (took, now);
+        ticket
     }
 
     /// The call has ended: what it says of the endpoint; how long the head of its response took;

@@ -139,7 +139,10 @@ impl Call {
     }
 
     /// The layer is off. What it keeps may have been taken back, or be older than this answer.
-    fn pass<B>(&self, outcome: Result<Response<B>, BoxError>) -> Next<B> {
+    fn pass<B: http_body::Body<Data = Bytes>>(
+        &self,
+        outcome: Result<Response<B>, BoxError>,
+    ) -> Next<B> {
         let effect = match &outcome {
             Ok(response) => Effect::of(of_head(response), response.headers()),
             Err(error) => Effect::of(Verdict::of_error(&**error), &HeaderMap::new()),
@@ -288,7 +291,7 @@ async fn ask(alternate: Alternate, request: Request<Bytes>, max_answer: usize) -
 
 /// The verdict on a head. Without `grpc-status` it is that of a proxy, which may refuse a caller
 /// (401, 403) but knows of no methods: a 404 says that it has no way to the service.
-fn of_head<B>(response: &Response<B>) -> Verdict {
+fn of_head<B: http_body::Body>(response: &Response<B>) -> Verdict {
     let is_lost =
         response.status() == StatusCode::NOT_FOUND && status::code(response.headers()).is_none();
     match Verdict::of_head(response) {

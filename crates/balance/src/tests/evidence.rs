@@ -93,7 +93,9 @@ async fn callers_in_a_hurry_eject_nobody_and_a_server_that_hangs_is_ejected() {
         (late, 1, Some(1000), 2),
         (Answer::Hang, 200, None, 2),
         (Answer::Hang, 200, Some(200), 2),
-        (Answer::HeadersThenHang, 200, None, 2),
+        (Answer::HeadersThenHang, 200, Some(1000), 2),
+        // A quiet stream, perhaps.
+        (Answer::HeadersThenHang, 200, None, 0),
     ] {
         let world = World::new(vec![answer.clone(); 2]);
         let balance = world.balance(ejecting(Picker::RoundRobin));

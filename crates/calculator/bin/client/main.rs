@@ -73,9 +73,11 @@ struct Options {
     #[arg(long, global = true, default_value = "p2c-ewma")]
     lb: Lb,
 
-    /// Leave a server alone for a while: after consecutive:N failures, by rate:RATE of failures or
-    /// slow:TIME:RATE of slow calls in a window:TIME or window:CALLS; at first for open:TIME; each
-    /// alone per-method; in shadow it only counts; separated by commas, or default [default: never]
+    /// Leave a server alone for a while: after an outage:N:TIME of so many failures without a
+    /// success that last so long (20:1500ms), or consecutive:N failures however fast, by rate:RATE
+    /// of failures or slow:TIME:RATE of slow calls in a window:TIME or window:CALLS; at first for
+    /// open:TIME; each alone per-method; in shadow it only counts; separated by commas, or default
+    /// [default: never]
     #[arg(long, global = true, value_name = "RULES")]
     breaker: Option<Breaker>,
 

@@ -40,12 +40,11 @@ impl Breaker {
 impl FromStr for Breaker {
     type Err = String;
 
-    /// `consecutive:3,rate:0.5,slow:2s:0.8,window:10s,open:5s,per-method,shadow`, each of them
-    /// optional; `default` for none.
+    /// `outage:20:1500ms,rate:0.5,slow:2s:0.8,window:10s,open:5s,per-method,shadow`, each of them
+    /// optional; `default` for none; `consecutive:3` in place of `outage`.
     fn from_str(said: &str) -> Result<Self, String> {
         let mut policy = BreakerPolicy::default();
-        let (mut per_method, mut shadow, mut consecutive) = (false, false, None);
-        let mut has_rate = false;
+        let (mut per_method, mut shadow) = (false, false);
         for part in said.split(',') {
             let invalid = |invalid: Invalid| invalid.to_string();
             policy = match part.split_once(':') {
@@ -59,15 +58,20 @@ impl FromStr for Breaker {
                     policy
                 }
                 Some(("consecutive", failures)) => {
-                    consecutive = Some(number(part, failures)?);
-                    policy
+                    let failures = Some(number(part, failures)?);
+                    policy.with_consecutive_failures(failures).map_err(invalid)?
+                }
+                Some(("outage", outage)) => {
+                    let Some((failures, lasting)) = outage.split_once(':') else {
+                        return Err(format!("{part:?} is not outage:N:TIME"));
+                    };
+                    let (failures, lasting) = (number(part, failures)?, time(part, lasting)?);
+                    policy.with_outage(failures, lasting).map_err(invalid)?
                 }
                 Some(("rate", rate)) => {
-                    has_rate = true;
                     policy.with_failure_rate(number(part, rate)?).map_err(invalid)?
                 }
                 Some(("slow", slow)) => {
-                    has_rate = true;
                     let Some((after, rate)) = slow.split_once(':') else {
                         return Err(format!("{part:?} is not slow:TIME:RATE"));
                     };
@@ -81,21 +85,17 @@ impl FromStr for Breaker {
                 }
                 Some(("open", first)) => {
                     let first = time(part, first)?;
-                    let longest = first.max(Duration::from_secs(120));
+                    let longest = first.max(Duration::from_secs(5));
                     policy.with_open_for(first, longest).map_err(invalid)?
                 }
                 _ => {
                     return Err(format!(
-                        "{part:?} is none of default, consecutive:N, rate:RATE, slow:TIME:RATE, \
-                         window:TIME or window:CALLS, open:TIME, per-method and shadow"
+                        "{part:?} is none of default, consecutive:N, outage:N:TIME, rate:RATE, \
+                         slow:TIME:RATE, window:TIME or window:CALLS, open:TIME, per-method and \
+                         shadow"
                     ));
                 }
             };
-        }
-        // Whoever asks for a rate alone does not mean three in a row as well.
-        if consecutive.is_some() || has_rate {
-            let with = policy.with_consecutive_failures(consecutive);
-            policy = with.map_err(|invalid| invalid.to_string())?;
         }
         Ok(Self { policy, per_method, shadow })
     }
@@ -158,13 +158,20 @@ mod tests {
     fn a_breaker_is_what_was_said() {
         let said: Breaker = "rate:0.5,window:100,open:1s,per-method,shadow".parse().unwrap();
         let expected = BreakerPolicy::default()
-            .with_consecutive_failures(None)
-            .and_then(|policy| policy.with_failure_rate(0.5))
+            .with_failure_rate(0.5)
             .and_then(|policy| policy.with_window(Window::Count(100)))
-            .and_then(|policy| policy.with_open_for(Duration::from_secs(1), 120 * SECOND))
+            .and_then(|policy| policy.with_open_for(SECOND, 5 * SECOND))
             .unwrap();
         assert_eq!((said.policy, said.per_method, said.shadow), (expected, true, true));
-        assert_eq!("default".parse::<Breaker>().unwrap().policy, BreakerPolicy::default());
+        let three = BreakerPolicy::default().with_consecutive_failures(Some(3)).unwrap();
+        let long = BreakerPolicy::default().with_outage(50, 3 * SECOND).unwrap();
+        for (said, policy) in [
+            ("default", BreakerPolicy::default()),
+            ("consecutive:3", three),
+            ("outage:50:3s", long),
+        ] {
+            assert_eq!(said.parse::<Breaker>().unwrap().policy, policy, "{said}");
+        }
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -174,6 +181,8 @@ mod tests {
         for (said, error) in [
             ("", "\"\" is none of default"),
             ("consecutive:0", "consecutive_failures: 0 is not allowed"),
+            ("outage:5", "\"outage:5\" is not outage:N:TIME"),
+            ("outage:0:1s", "outage_failures: 0 is not allowed"),
             ("rate:2", "failure_rate: 2 is not allowed"),
             ("slow:2s", "\"slow:2s\" is not slow:TIME:RATE"),
             ("window:1ms", "window: 1ms is not allowed"),

@@ -87,7 +87,9 @@ async fn waited(seed: u64, mode: Mode) -> (Duration, Vec<(Duration, State)>) {
     const CALLS: u32 = 1000;
     const LIMIT: Duration = Duration::from_secs(5);
     let is_down = Arc::new(AtomicBool::new(true));
-    let breaker = BreakerLayer::new(BreakerPolicy::default())
+    // Calls that are made one after the other, and are as expensive to wait for as these, are few.
+    let policy = BreakerPolicy::default().with_consecutive_failures(Some(3)).unwrap_or_default();
+    let breaker = BreakerLayer::new(policy)
         .with_name("payment")
         .with_rng(Rng::seeded(seed))
         .with_switch(Switch::new(mode));

@@ -349,3 +349,12 @@ async fn age_counts_from_when_the_answer_had_come_and_on_from_the_age_it_came_wi
     ask(&client, balance()).await;
     assert_eq!(ask(&client, balance()).await, unavailable());
 }
+// content-type than application/grpc* a failure (A3). Nothing else in the crate has to change:
+// `Reading::of` asks `Verdict::of_head` before it reads a body.
+#[tokio::test(start_paused = true)]
+async fn an_http_200_that_is_no_grpc_answer_is_a_failure_and_says_nothing() {
+    let client = answers([respond(ok(7)), proxy(200)]);
+    ask(&client, balance()).await;
+    assert_eq!(ask(&client, balance()).await, cached(7, 0));
+    assert_eq!(ask(&client, balance()).await, cached(7, 0), "then an outage");
+}

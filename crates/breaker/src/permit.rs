@@ -1,0 +1,163 @@
+//! A call that was let through: what it was given, and what its end says of the server.
+
+use crate::{Circuit, pass::Pass, shard::Ref};
+use bytes::Bytes;
+use cinchona_core::{
+    Allowed, BoxError, Deadline, Evidence, Framing, Spent, deadline::GRPC_TIMEOUT,
+};
+use http_body::{Body, Frame};
+use std::{error::Error, time::Duration};
+use tokio::time::Instant;
+use tonic::Code;
+
+/// A call that was let through; dropped, it gives its place back.
+pub(crate) struct Permit {
+    circuit: Ref<Circuit>,
+    pass: Pass,
+    /// In nanoseconds since the circuit was made, or [`NOT_TIMED`].
+    began: u64,
+    /// How long the head of its response took, or [`NOT_TIMED`].
+    took: u64,
+    allowed: Allowed,
+    framing: Framing,
+    /// The head of its response has come, and was not its end.
+    has_begun: bool,
+}
+
+const NOT_TIMED: u64 = u64::MAX;
+/// One in so many answers is timed to learn how long they usually take.
+const SAMPLE: u64 = 16;
+
+// === impl Permit ===
+
+impl Permit {
+    pub(crate) fn new<B>(circuit: Ref<Circuit>, pass: Pass, request: &http::Request<B>) -> Self {
+        let is_bounded = request.headers().contains_key(GRPC_TIMEOUT)
+            || request.extensions().get::<Deadline>().is_some();
+        let (began, allowed) = if is_bounded || circuit.needs_latency() {
+            let now = Instant::now();
+            (circuit.nanos(now), Allowed::of(request, now))
+        } else {
+            (NOT_TIMED, Allowed::default())
+        };
+        Self {
+            circuit,
+            pass,
+            began,
+            took: NOT_TIMED,
+            allowed,
+            framing: Framing::default(),
+            has_begun: false,
+        }
+    }
+
+    /// The head of the response is there; what is left of the permit if that is not all.
+    pub(crate) fn answered<B: Body>(mut self, response: &http::Response<B>) -> Option<Self> {
+        let evidence = Evidence::of_head(response, || self.spent());
+        if matches!(evidence, None | Some(Evidence::Good(_))) {
+            self.learn();
+        }
+        match evidence {
+            None => self.goes_on(),
+            Some(evidence) => {
+                self.ended(evidence);
+                None
+            }
+        }
+    }
+
+    /// The server has begun to answer, which settles a probe.
+    fn goes_on(mut self) -> Option<Self> {
+        let took = if self.circuit.needs_latency() { self.took() } else { 0 };
+        let took = || Duration::from_nanos(took);
+        let pass = self.circuit.answered(self.pass, took, Instant::now);
+        self.pass = pass.unwrap_or(Pass::NONE);
+        self.has_begun = true;
+        pass.is_some().then_some(self)
+    }
+
+    /// The call has failed without an answer.
+    pub(crate) fn failed(self, error: &(dyn Error + 'static)) {
+        let evidence = Evidence::of_error(error, || self.spent());
+        self.ended(evidence);
+    }
+
+    /// The body goes on, or not; what is left of the permit.
+    pub(crate) fn read(mut self, frame: Option<&Result<Frame<Bytes>, BoxError>>) -> Option<Self> {
+        let evidence = match frame {
+            Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) => {
+                    self.framing.read(data);
+                    self.framing.is_broken().then(Evidence::of_broken)
+                }
+                (None, trailers) => trailers.map(|trailers| {
+                    match Evidence::of_trailers(trailers, || self.spent()) {
+                        Evidence::Good(Code::Ok) if !self.framing.is_whole() => {
+                            Evidence::of_broken()
+                        }
+                        evidence => evidence,
+                    }
+                }),
+            },
+            Some(Err(error)) => Some(Evidence::of_error(&**error, || self.spent())),
+            None => Some(Evidence::of_broken()),
+        };
+        match evidence {
+            None => Some(self),
+            Some(evidence) => {
+                self.ended(evidence);
+                None
+            }
+        }
+    }
+
+    /// The call has ended, and says this of the server.
+    fn ended(mut self, evidence: Evidence) {
+        self.leave(evidence);
+        // Its own end is no longer one that counts.
+        self.pass = Pass::NONE;
+    }
+
+    fn leave(&mut self, evidence: Evidence) {
+        let took = if self.circuit.needs_latency() { self.took() } else { 0 };
+        let took = || Duration::from_nanos(took);
+        self.circuit.leave(self.pass, evidence, took, Instant::now);
+    }
+
+    fn spent(&self) -> Spent {
+        let took = if self.began == NOT_TIMED { Duration::ZERO } else { self.waited() };
+        Spent { allowed: self.allowed, took, usual: self.circuit.usual().get() }
+    }
+
+    /// Of calls that are timed anyway.
+    fn learn(&mut self) {
+        let usual = self.circuit.usual();
+        if self.began != NOT_TIMED && (self.began.is_multiple_of(SAMPLE) || usual.get().is_none()) {
+            let took = self.took();
+            self.circuit.usual().learn(took);
+        }
+    }
+
+    /// How long the head took, if this is asked for first when it is there.
+    fn took(&mut self) -> u64 {
+        if self.took == NOT_TIMED {
+            self.took = u64::try_from(self.waited().as_nanos()).unwrap_or(NOT_TIMED - 1);
+        }
+        self.took
+    }
+
+    fn waited(&self) -> Duration {
+        let now = self.circuit.nanos(Instant::now());
+        Duration::from_nanos(now.saturating_sub(self.began))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.pass == Pass::NONE {
+            return;
+        }
+        let read = self.has_begun.then_some(&self.framing);
+        self.leave(Evidence::of_dropped(self.spent(), read));
+    }
+}

@@ -1,0 +1,98 @@
+//! The methods that have failed since the last success.
+//!
+//! Only they are rejected: a bad method must not make the calls of good ones fail, however rare
+//! those are.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The methods that have failed since the last success, by their [`hash`].
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Suspects([AtomicU32; MOST]);
+
+/// Where more methods than this fail, and none succeeds, it is not the methods: all are suspects.
+const MOST: usize = 16;
+const FREE: u32 = 0;
+/// No method has an even number.
+const ALL: u32 = 2;
+
+// === impl Suspects ===
+
+impl Suspects {
+    pub(crate) fn add(&self, method: u32) {
+        for slot in &self.0 {
+            match slot.compare_exchange(FREE, method, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(there) if there == method => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn contains(&self, method: u32) -> bool {
+        let mut all = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
+        let mut is_full = true;
+        all.any(|slot| {
+            is_full &= slot != FREE;
+            slot == method
+        }) || is_full
+    }
+
+    /// From now on all methods are.
+    pub(crate) fn add_all(&self) {
+        self.set(ALL);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.set(FREE);
+    }
+
+    fn set(&self, all: u32) {
+        for slot in &self.0 {
+            slot.store(all, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A number for the method at `path`, which is odd. Made for each call, so it is a fast one; two
+/// methods of one number suffer each other's failures.
+pub(crate) fn hash(path: &str) -> u32 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(FACTOR);
+    let words = path.as_bytes().chunks(8);
+    let word = |bytes: &[u8]| match bytes.try_into() {
+        Ok(whole) => u64::from_le_bytes(whole),
+        Err(_) => bytes.iter().fold(1, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    (words.fold(path.len() as u64, |hash, bytes| mix(hash, word(bytes))) >> 32) as u32 | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn who_has_failed_is_a_suspect_until_all_are_cleared() {
+        let suspects = Suspects::default();
+        let methods: Vec<u32> = (0..20).map(|n| hash(&format!("/package.Service/M{n}"))).collect();
+        for (n, method) in methods.iter().enumerate() {
+            suspects.add(*method);
+            suspects.add(*method);
+            let known = |method: &&u32| suspects.contains(**method);
+            let expected = if n + 1 < MOST { n + 1 } else { methods.len() };
+            assert_eq!(methods.iter().filter(known).count(), expected, "after {n}");
+        }
+        suspects.clear();
+        suspects.add_all();
+        assert!(methods.iter().all(|method| suspects.contains(*method)));
+        suspects.clear();
+        assert!(!methods.iter().any(|method| suspects.contains(*method)));
+    }
+
+    #[test]
+    fn ten_thousand_methods_have_as_many_numbers_but_for_chance() {
+        let hashes: HashSet<u32> = (0..10_000).map(|n| hash(&format!("/a.B/{n}"))).collect();
+        assert!(hashes.len() >= 9_950 && !hashes.contains(&FREE), "{}", hashes.len());
+    }
+}
