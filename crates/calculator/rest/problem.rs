@@ -94,11 +94,10 @@ impl From<Status> for Problem {
         let code = status.code();
         let mut problem = Self::of(http_status(code), Some(code), status.message().to_owned());
         problem.said.reason = status.get_details_error_info().map(|info| info.reason);
-        let metadata = status.metadata().clone();
-        if let Some(Pushback::After(wait)) = status::pushback(metadata.as_ref()) {
+        if let Some(Pushback::After(wait)) = status::pushback_of(&status) {
             problem.headers.insert(RETRY_AFTER, seconds(wait));
         }
-        problem.headers.extend(as_headers(metadata));
+        problem.headers.extend(as_headers(status.metadata().clone()));
         problem
     }
 }

@@ -43,6 +43,7 @@ use std::{future::pending, time::Duration};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::{Code, Request, Status, body::Body, transport::Endpoint};
+use tonic_types::{ErrorDetails, StatusExt};
 use tower::Layer;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -110,6 +111,24 @@ async fn the_first_attempt_fails_and_the_second_succeeds() {
     assert_eq!(received.len(), 2);
     assert_eq!(received[1].message(), Some(operation(10.0, 5.0)));
     assert_eq!(received[1].headers["grpc-previous-rpc-attempts"], "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_in_its_details_when_to_come_again_is_asked_then() {
+    let details = ErrorDetails::with_retry_info(Some(7 * SECOND));
+    for code in [Code::ResourceExhausted, Code::Unavailable] {
+        let later = Status::with_error_details(code, "quota", details.clone());
+        let answers = [Answer::Status(later.clone()), ok(15.0)];
+        let (server, mut client, _serving) = scripted(answers, &retrying([code]));
+        client.add(operation(10.0, 5.0)).await.unwrap();
+        let arrivals = arrivals(&server);
+        assert_eq!(arrivals[1] - arrivals[0], 7 * SECOND, "{code}");
+        // Where the code is not retried, it is not.
+        let answers = [Answer::Status(later), ok(15.0)];
+        let (server, mut client, _serving) = scripted(answers, &retrying([]));
+        assert_eq!(client.add(operation(10.0, 5.0)).await.unwrap_err().code(), code);
+        assert_eq!(server.attempts(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,21 +1,16 @@
 //! Reading and making gRPC statuses, without tonic's panic on malformed details.
 
+mod pushback;
+
+pub use pushback::{Pushback, has_retry_info, pushback, pushback_of, retry_delay};
+
 use crate::{BoxError, Verdict, error::find_cause};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc};
 use tonic::{Code, Status, metadata::MetadataMap};
 
 /// The request header that counts the attempts before this one; absent on the first (gRFC A6).
 pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-
-/// What a server asks of the next retry in `grpc-retry-pushback-ms` (gRFC A6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushback {
-    /// Retry after exactly this long, without jitter.
-    After(Duration),
-    /// Do not retry: the value was negative, not a 32-bit integer, or given twice.
-    Stop,
-}
 
 /// The code in `grpc-status`, if there is one; a value that is no known number is `UNKNOWN`.
 pub fn code(headers: &HeaderMap) -> Option<Code> {
@@ -152,17 +147,6 @@ pub fn previous_attempts(headers: &HeaderMap) -> u32 {
     value.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// What `grpc-retry-pushback-ms` asks for, if it is there (gRFC A6).
-pub fn pushback(headers: &HeaderMap) -> Option<Pushback> {
-    let mut values = headers.get_all("grpc-retry-pushback-ms").iter();
-    let value = values.next()?;
-    let millis = value.to_str().ok().and_then(|text| text.parse::<i32>().ok());
-    match (millis.map(u64::try_from), values.next()) {
-        (Some(Ok(millis)), None) => Some(Pushback::After(Duration::from_millis(millis))),
-        _ => Some(Pushback::Stop),
-    }
-}
-
 /// The code that an HTTP status stands for where `grpc-status` is missing
 /// ([http-grpc-status-mapping]).
 ///
@@ -221,20 +205,6 @@ mod tests {
     fn sound_details_are_kept() {
         let headers = headers(&[("grpc-status", b"5"), ("grpc-status-details-bin", b"aGk")]);
         assert_eq!(from_headers(&headers).unwrap().details(), b"hi");
-    }
-
-    #[test]
-    fn pushback_is_one_32_bit_integer_or_a_stop() {
-        let ask = |value: &[u8]| pushback(&headers(&[("grpc-retry-pushback-ms", value)]));
-        assert_eq!(pushback(&HeaderMap::new()), None);
-        assert_eq!(ask(b"0"), Some(Pushback::After(Duration::ZERO)));
-        assert_eq!(ask(b"250"), Some(Pushback::After(Duration::from_millis(250))));
-        for stop in ["-1", "", "xxx", "12abc", "10.5", "1e3", "2147483648", " 7"] {
-            assert_eq!(ask(stop.as_bytes()), Some(Pushback::Stop), "{stop:?}");
-        }
-        let mut twice = headers(&[("grpc-retry-pushback-ms", b"10")]);
-        twice.append("grpc-retry-pushback-ms", HeaderValue::from_static("10"));
-        assert_eq!(pushback(&twice), Some(Pushback::Stop));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Sends what it is told to the collector, in a task of its own.
 
 use crate::{layer::OtlpLayer, told::text};
-use cinchona_core::{Invalid, Verdict};
+use cinchona_core::{
+    Invalid, Verdict,
+    status::{self, Pushback},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
     common::v1::InstrumentationScope,
@@ -40,6 +43,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// How often it is sent a batch, each time after twice as long.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest wait that a collector can ask for: more spans come meanwhile than are kept.
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
 /// What leads to a collector: a [`Channel`](tonic::transport::Channel), bare or with whatever is
 /// put around it.
@@ -251,8 +257,10 @@ impl<T: CollectorChannel> Collector<T> {
                     let why = Status::invalid_argument(partial.error_message);
                     break (partial.rejected_spans.max(0) as u64, why);
                 }
-                Err(status) if tries == TRIES || !may_retry(&status) => break (count, status),
-                Err(_) => sleep(PAUSE * (1 << (tries - 1))).await,
+                Err(status) => match pause(&status, tries) {
+                    Some(pause) => sleep(pause).await,
+                    None => break (count, status),
+                },
             }
             tries += 1;
         };
@@ -269,16 +277,31 @@ pub(crate) async fn in_time<T>(
     timeout(LIMIT, answer).await.unwrap_or_else(late)
 }
 
-/// Whether OTLP has a client send again what was answered so. (`RESOURCE_EXHAUSTED` only with a
-/// time to wait in its details, which nobody reads here.)
-fn may_retry(status: &Status) -> bool {
-    matches!(
-        Verdict::of_error(status).code(),
+/// How long to wait before what was answered so, after that many tries, is sent again: at least as
+/// long as the collector asks, up to [`LONGEST`]. `None`, where it is not to be.
+fn pause(status: &Status, tries: u32) -> Option<Duration> {
+    let asked = match status::pushback_of(status) {
+        Some(Pushback::Stop) => return None,
+        Some(Pushback::After(wait)) => Some(wait.min(LONGEST)),
+        None => None,
+    };
+    let own = PAUSE * (1 << (tries - 1));
+    (tries < TRIES && may_retry(status, asked.is_some())).then(|| asked.unwrap_or(own).max(own))
+}
+
+/// Whether OTLP has a client send again what was answered so ([failures]): `RESOURCE_EXHAUSTED`
+/// only where the collector says that it will recover, by a `RetryInfo`.
+///
+/// [failures]: https://opentelemetry.io/docs/specs/otlp/#failures
+fn may_retry(status: &Status, is_asked: bool) -> bool {
+    match Verdict::of_error(status).code() {
         Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Aborted
-            | Code::OutOfRange
-            | Code::Unavailable
-            | Code::DataLoss
-    )
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        Code::ResourceExhausted => is_asked || status::has_retry_info(status.details()),
+        _ => false,
+    }
 }

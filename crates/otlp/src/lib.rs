@@ -19,8 +19,9 @@
 //! * What is logged in a span is an event of it, the first 128.
 //! * Nobody waits for the collector: up to 2,048 spans are kept for it. A batch is 512 spans, or
 //!   what there is after a second; it is sent up to three times, where the answer is one that OTLP
-//!   has a client repeat. What is beyond that, or was refused, is lost and counted
-//!   ([`Exporter::lost`]).
+//!   has a client repeat, and not before the time that the collector asks for (`RetryInfo`, or
+//!   `grpc-retry-pushback-ms`; at most 60 s). What is beyond that, or was refused, is lost and
+//!   counted ([`Exporter::lost`]).
 //!
 //! # Example
 //!

@@ -2,10 +2,14 @@
 
 use crate::{
     clock::Clock,
-    export::{self, Asked, CollectorChannel},
+    export::{self, Asked, CollectorChannel, LONGEST},
     told::text,
 };
-use cinchona_core::{Invalid, clock::period};
+use cinchona_core::{
+    Invalid,
+    clock::period,
+    status::{self, Pushback},
+};
 use cinchona_observe::{Metric, Metrics, Value};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::{
@@ -138,6 +142,13 @@ impl<T: CollectorChannel> Sent<T> {
                 _ = due.tick() => None,
             };
             let taken = self.send().await;
+            if let Err(status) = &taken
+                && let Some(Pushback::After(wait)) = status::pushback_of(status)
+                && wait > each
+            {
+                // The next report says all that this one did.
+                due.reset_after(wait.min(LONGEST));
+            }
             if let Some(asked) = asked {
                 // Whoever asked may have given up.
                 _ = asked.send(taken);

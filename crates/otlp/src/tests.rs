@@ -293,7 +293,7 @@ async fn told(script: impl IntoIterator<Item = Answer>) -> (Result<(), Status>, 
     let _serving = network.serve_service(server.clone());
     let (exporter, _default) = subscribed(export_over(network.channel(), "calculator"));
     tracing::info_span!("checkout").in_scope(|| {});
-    let flushed = exporter.flush(60 * SECOND).await;
+    let flushed = exporter.flush(120 * SECOND).await;
     (flushed, exporter.lost(), server.attempts())
 }
 
@@ -311,6 +311,63 @@ async fn spans_are_sent_again_where_otlp_says_so_and_else_are_lost_at_once() {
     let partial = ExportTraceServiceResponse { partial_success };
     let (flushed, lost, asked) = told([Answer::Ok(encode(&partial))]).await;
     assert_eq!((flushed.unwrap_err().message(), lost, asked), ("too old", 1, 1));
+}
+
+/// A status of `code` whose details hold a `google.rpc.RetryInfo` with this delay in seconds.
+fn throttled(code: Code, delay: Option<u8>) -> Status {
+    const NAME: &[u8] = b"type.googleapis.com/google.rpc.RetryInfo";
+    let delay = delay.map_or(vec![], |seconds| vec![0x0a, 2, 0x08, seconds]);
+    let any = [&[0x0a, NAME.len() as u8], NAME, &[0x12, delay.len() as u8], &delay].concat();
+    let details = [&[0x1a, any.len() as u8], &any[..]].concat();
+    Status::with_details(code, "later", details.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_are_sent_again_when_the_collector_says_and_if_it_is_exhausted_only_where_it_does() {
+    let taken = || Answer::Ok(encode(&ExportTraceServiceResponse::default()));
+    let mut pushed = Status::resource_exhausted("later");
+    pushed.metadata_mut().insert("grpc-retry-pushback-ms", "7000".parse().unwrap());
+    let mut stopped = throttled(Code::Unavailable, Some(5));
+    stopped.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
+    for (status, waits) in [
+        (throttled(Code::ResourceExhausted, Some(5)), Some(5)),
+        (throttled(Code::Unavailable, Some(20)), Some(20)),
+        (throttled(Code::Unavailable, Some(100)), Some(60)),
+        (pushed, Some(7)),
+        (Status::resource_exhausted("full"), None),
+        (throttled(Code::PermissionDenied, Some(5)), None),
+        (stopped, None),
+    ] {
+        let began = Instant::now();
+        let (flushed, lost, asked) = told([Answer::Status(status.clone()), taken()]).await;
+        match waits {
+            Some(seconds) => {
+                // A batch waits for a second span for a second, and was asked for before that.
+                let took = Instant::now() - began;
+                assert!((lost, asked) == (0, 2) && flushed.is_ok(), "{status:?} {flushed:?}");
+                assert!(took >= seconds * SECOND, "{status:?}: {took:?}");
+                assert!(took <= (seconds + 1) * SECOND, "{status:?}: {took:?}");
+            }
+            None => assert_eq!((lost, asked), (1, 1), "{status:?} {flushed:?}"),
+        }
+    }
+    // It is exhausted, and will recover, and does not say when.
+    let (flushed, lost, asked) =
+        told([Answer::Status(throttled(Code::ResourceExhausted, None)), taken()]).await;
+    assert!(flushed.is_ok() && (lost, asked) == (0, 2), "{flushed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_are_not_sent_before_the_collector_says() {
+    let throttled = Answer::Status(throttled(Code::ResourceExhausted, Some(30)));
+    let (server, network) = (ScriptedServer::new([throttled]), Network::new());
+    let _serving = network.serve_service(server.clone());
+    let metrics = Metrics::new(Methods::unknown());
+    let _exporter = export_metrics_over(&metrics, network.channel(), "calculator", SECOND).unwrap();
+    tokio::time::sleep(29 * SECOND).await;
+    assert_eq!(server.attempts(), 1);
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(server.attempts(), 2);
 }
 
 #[tokio::test(start_paused = true)]
