@@ -163,7 +163,8 @@ impl Future for ResponseFuture {
                 if let Some(flight) = &mut flight {
                     flight.answered(&outcome);
                 }
-                Poll::Ready(outcome.map(|response| {
+                Poll::Ready(outcome.map(|mut response| {
+                    status::mend(response.headers_mut());
                     // What has ended with its head is counted.
                     let flight = flight.filter(|flight| !flight.has_ended);
                     response.map(|inner| ResponseBody { inner, flight })
@@ -342,7 +343,10 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
+        let mut frame = ready!(this.inner.poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame {
+            frame.trailers_mut().into_iter().for_each(status::mend);
+        }
         if let Some(flight) = this.flight {
             flight.read(frame.as_ref());
             if flight.has_ended {

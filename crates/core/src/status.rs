@@ -1,7 +1,9 @@
 //! Reading and making gRPC statuses, without tonic's panic on malformed details.
 
+mod hop;
 mod pushback;
 
+pub use hop::strip;
 pub use pushback::{Pushback, has_retry_info, pushback, pushback_of, retry_delay};
 
 use crate::{BoxError, Verdict, error::find_cause};
@@ -25,13 +27,26 @@ pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
         return Status::from_header_map(headers);
     }
     let mut sound = headers.clone();
-    mend(&mut sound);
+    mend_details(&mut sound);
     Status::from_header_map(&sound)
 }
 
-/// Takes out `grpc-status-details-bin` where it is not base64: a tonic client panics when it reads
-/// that.
+/// For client layers: makes the headers or trailers of a status that was received fit for the
+/// application. Takes out `grpc-status-details-bin` where it is not base64, as a tonic client panics
+/// when it reads that; and marks what a handler is not to hand on ([`strip`]).
 pub fn mend(headers: &mut HeaderMap) {
+    // A success says no more.
+    if headers.len() < 2 {
+        return;
+    }
+    let Some(code) = code(headers) else { return };
+    mend_details(headers);
+    if code != Code::Ok {
+        hop::mark(headers);
+    }
+}
+
+fn mend_details(headers: &mut HeaderMap) {
     if headers.get(Status::GRPC_STATUS_DETAILS).is_some_and(|value| !is_base64(value)) {
         headers.remove(Status::GRPC_STATUS_DETAILS);
     }
@@ -58,9 +73,10 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// The status of a response that failed before it began: its trailers-only headers, or the
-/// status that its HTTP code stands for.
+/// status that its HTTP code stands for; what a handler is not to hand on of it is marked
+/// ([`strip`]).
 pub fn of_head<B>(response: &http::Response<B>) -> Status {
-    from_headers(response.headers()).unwrap_or_else(|| {
+    let mut status = from_headers(response.headers()).unwrap_or_else(|| {
         let (http, headers) = (response.status(), response.headers());
         let message = if is_grpc(headers) {
             format!("the answer ended without a grpc-status; its HTTP status was {http}")
@@ -72,7 +88,9 @@ pub fn of_head<B>(response: &http::Response<B>) -> Status {
             format!("not an answer of gRPC: HTTP status {http}, content type {kind}")
         };
         Status::new(code_of_http(http), message)
-    })
+    });
+    hop::mark(status.metadata_mut().as_mut());
+    status
 }
 
 /// `error` as a status whose code is that of its verdict, with `error` as its source.

@@ -37,6 +37,8 @@ pub struct ServerDeadlineLayer {
 ///   `DEADLINE_EXCEEDED`.
 /// * The handler finds the deadline in the request's extensions ([`Deadline`]); the calls it makes
 ///   in its own task inherit it by themselves ([`Inbound`]).
+/// * A failure that the handler passes on from a call of its own is passed on without what the
+///   other server said to *its* caller ([`status::strip`]).
 /// * A call with less time left than the fastest hundredth of its method's calls takes is
 ///   *hopeless*. By default it is only counted.
 #[derive(Clone, Debug)]
@@ -246,7 +248,10 @@ where
                         latency.record(Instant::now() - *this.began);
                     }
                     let bound = |body| ServerBody::bound(body, end, *this.whole, *this.inbound);
-                    return Poll::Ready(reply.map(|response| response.map(bound)));
+                    return Poll::Ready(reply.map(|mut response| {
+                        status::strip(response.headers_mut());
+                        response.map(bound)
+                    }));
                 }
                 Poll::Pending => {
                     let Some(end) = this.end.as_pin_mut() else { return Poll::Pending };
@@ -295,8 +300,11 @@ impl HttpBody for ServerBody {
         let mut this = self.project();
         let Some(inner) = this.inner else { return Poll::Ready(None) };
         // The stream of a handler may make calls as well.
-        let polled = this.inbound.within(|| Pin::new(inner).poll_frame(cx));
-        if polled.is_ready() {
+        let mut polled = this.inbound.within(|| Pin::new(inner).poll_frame(cx));
+        if let Poll::Ready(frame) = &mut polled {
+            if let Some(Ok(frame)) = frame {
+                frame.trailers_mut().into_iter().for_each(status::strip);
+            }
             // It has begun: from here on only the caller's deadline counts.
             if let Some(whole) = this.whole.take() {
                 this.inbound.deadline = whole;

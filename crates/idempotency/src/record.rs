@@ -1,6 +1,7 @@
 //! An answer, kept and given again.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use cinchona_core::status;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
@@ -148,17 +149,19 @@ pub(crate) async fn read(
 // === impl Answer ===
 
 impl Answer {
-    /// Reads `response` to its end.
+    /// Reads `response` to its end; without what the server itself was sent between hops, of which
+    /// a record would not know that.
     pub(crate) async fn of(response: Response<Body>) -> Result<Self, Status> {
-        let (parts, body) = response.into_parts();
-        let (body, trailers) = read(body, usize::MAX).await?;
+        let (mut parts, body) = response.into_parts();
+        let (body, mut trailers) = read(body, usize::MAX).await?;
+        status::strip(trailers.as_mut().unwrap_or(&mut parts.headers));
         Ok(Self { headers: parts.headers, body, trailers })
     }
 
     /// How the call ended: the response's trailers say, or its headers where it has no others.
     pub(crate) fn code(&self) -> Code {
         let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
-        cinchona_core::status::code(trailers).unwrap_or(Code::Unknown)
+        status::code(trailers).unwrap_or(Code::Unknown)
     }
 
     pub(crate) fn record(&self) -> Bytes {

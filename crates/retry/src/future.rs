@@ -7,7 +7,7 @@ use crate::{
     clone, executor,
     policy::Decision,
 };
-use cinchona_core::BoxError;
+use cinchona_core::{BoxError, status};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -90,10 +90,7 @@ where
                 return Poll::Ready(Err(error.take().unwrap_or_else(again)));
             }
             StateProj::Plain { attempt } => {
-                let outcome = ready!(attempt.poll(cx)).map_err(Into::into);
-                return Poll::Ready(
-                    outcome.map(|head| head.map(|body| ResponseBody::new(body, None))),
-                );
+                return Poll::Ready(ready!(attempt.poll(cx)).map(plain).map_err(Into::into));
             }
             StateProj::First { attempt, began, call } => {
                 let mut outcome = ready!(attempt.poll(cx)).map_err(Into::into);
@@ -105,8 +102,7 @@ where
                     Decision::Stop(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
                     _ if shadow => {
                         call.shared.switch.count();
-                        let plain = |body| ResponseBody::new(body, None);
-                        return Poll::Ready(outcome.map(|head| head.map(plain)));
+                        return Poll::Ready(outcome.map(plain));
                     }
                     decision => Box::pin(executor::retries(call, clone(&spare), outcome, decision)),
                 }
@@ -119,6 +115,12 @@ where
             _ => Poll::Pending,
         }
     }
+}
+
+/// What is nobody's to judge.
+fn plain<B>(mut head: Response<B>) -> Response<ResponseBody<B>> {
+    status::mend(head.headers_mut());
+    head.map(|body| ResponseBody::new(body, None))
 }
 
 impl<S: Service<Request<Body>>, B> fmt::Debug for ResponseFuture<S, B> {

@@ -1,0 +1,153 @@
+//! What a hop hands on of a status, and what it does not.
+//!
+//! The handler of a server that calls another passes its status on by `?`, metadata and all. Some
+//! of that metadata is between the two of them: a `grpc-retry-pushback-ms` is for whoever called
+//! the server that said it, and would be taken for the word of the one in between.
+//!
+//! *Rule.* Client layers mark such values in the failures that they receive, and server layers take
+//! out what is marked from the failures that they send; what the handler has set itself is not
+//! marked, and stays. The mark is that the value is sensitive ([`HeaderValue::set_sensitive`]): it
+//! goes wherever the value goes (a `Status`, its clones, other tasks), and needs no other header.
+//! It is not sent, and has no effect where there is no server layer, but that `Debug` says
+//! `Sensitive`.
+
+use super::code;
+use http::{HeaderMap, HeaderValue};
+use tonic::Code;
+
+/// What says something of the server, of one connection to it, or of how its answer was sent.
+///
+/// Not here: the status itself; its details, also their `RetryInfo`, which says when it is worth
+/// doing *this* again, whoever asks (AIP-193: they describe the error); what tonic never passes on
+/// (`content-type`, `te`); and the application's own metadata.
+const HOP_BY_HOP: [&str; 21] = [
+    // gRPC
+    "grpc-retry-pushback-ms",
+    "grpc-previous-rpc-attempts",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+    "endpoint-load-metrics",
+    "endpoint-load-metrics-bin",
+    // this project: who remembers the call, and an answer that is less than what was asked for
+    "idempotency-domain",
+    "degraded",
+    "age",
+    // HTTP (RFC 9110, 7.6.1), and what describes one message or its sender
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "content-encoding",
+    "date",
+    "server",
+    "via",
+];
+
+/// Marks, in the headers or trailers of a failure that this process was sent, what it is not to
+/// hand on.
+pub(super) fn mark(headers: &mut HeaderMap) {
+    for (name, value) in headers.iter_mut() {
+        if HOP_BY_HOP.contains(&name.as_str()) {
+            value.set_sensitive(true);
+        }
+    }
+}
+
+/// Takes out of the headers or trailers of a failure that is to be sent what came, between hops,
+/// from a server that was called. For server layers; what is no failure is not looked into.
+pub fn strip(headers: &mut HeaderMap) {
+    // A failure that says more than its code.
+    if headers.len() < 2 || code(headers).is_none_or(|code| code == Code::Ok) {
+        return;
+    }
+    for name in HOP_BY_HOP {
+        if headers.get_all(name).iter().any(HeaderValue::is_sensitive) {
+            let all = headers.get_all(name).iter();
+            let own: Vec<_> = all.filter(|value| !value.is_sensitive()).cloned().collect();
+            headers.remove(name);
+            for value in own {
+                headers.append(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{mend, of_head};
+    use tonic::Status;
+
+    /// A failure with all of these, and some that are the application's.
+    fn failure() -> http::Response<()> {
+        let mut status = Status::with_details(Code::Unavailable, "down", "details".into());
+        for name in HOP_BY_HOP.into_iter().filter(|name| !name.ends_with("-bin")) {
+            status.metadata_mut().insert(name, "1".parse().unwrap());
+        }
+        let utilization = tonic::metadata::MetadataValue::from_bytes(b"1");
+        status.metadata_mut().insert_bin("endpoint-load-metrics-bin", utilization);
+        status.metadata_mut().insert("x-reason", "theirs".parse().unwrap());
+        status.into_http()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    const END_TO_END: [&str; 5] =
+        ["content-type", "grpc-message", "grpc-status", "grpc-status-details-bin", "x-reason"];
+
+    #[test]
+    fn a_status_that_was_received_is_handed_on_without_what_is_between_hops() {
+        let mut handed_on = of_head(&failure()).into_http::<()>();
+        assert!(handed_on.headers().len() > END_TO_END.len());
+        strip(handed_on.headers_mut());
+        assert_eq!(names(handed_on.headers()), END_TO_END);
+        let mut trailers = failure().headers().clone();
+        mend(&mut trailers);
+        let status = Status::from_header_map(&trailers).unwrap();
+        let mut sent = HeaderMap::new();
+        status.clone().add_header(&mut sent).unwrap();
+        strip(&mut sent);
+        assert_eq!(names(&sent), END_TO_END[1..]);
+    }
+
+    #[test]
+    fn what_the_handler_sets_itself_stays_even_where_it_is_the_same() {
+        let mut own = failure();
+        let before = names(own.headers()).len();
+        strip(own.headers_mut());
+        assert_eq!(names(own.headers()).len(), before);
+        let mut status = of_head(&failure());
+        status.metadata_mut().insert("grpc-retry-pushback-ms", "1".parse().unwrap());
+        let mut sent = status.into_http::<()>();
+        strip(sent.headers_mut());
+        assert_eq!(sent.headers()["grpc-retry-pushback-ms"], "1");
+        assert!(!sent.headers().contains_key("idempotency-domain"));
+    }
+
+    #[test]
+    fn of_several_values_those_that_were_received_go() {
+        let mut status = of_head(&failure());
+        status.metadata_mut().append("degraded", "own".parse().unwrap());
+        let mut sent = status.into_http::<()>();
+        strip(sent.headers_mut());
+        assert_eq!(sent.headers().get_all("degraded").iter().collect::<Vec<_>>(), ["own"]);
+    }
+
+    #[test]
+    fn a_success_is_left_as_it_is() {
+        let mut head = http::Response::new(());
+        head.headers_mut().insert("degraded", HeaderValue::from_static("cached"));
+        mend(head.headers_mut());
+        strip(head.headers_mut());
+        assert_eq!(head.headers()["degraded"], "cached");
+        assert!(!head.headers()["degraded"].is_sensitive());
+    }
+}
