@@ -206,9 +206,18 @@ impl Bound {
 
     /// What there is to say if there is no time at all.
     pub(crate) fn passed(&self) -> Option<Elapsed> {
-        let end = End::earlier(self.terms.first, self.terms.whole)?;
-        let is_over = end.at <= self.started && !self.counts(end);
-        is_over.then(|| self.elapsed(end, Stage::Readiness, self.started))
+        let end = self.over(self.started)?;
+        Some(self.elapsed(end, Stage::Readiness, self.started))
+    }
+
+    /// Whether there is nothing left to send it in.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.over(now).is_some()
+    }
+
+    fn over(&self, now: Instant) -> Option<End> {
+        let ends = [self.terms.first, self.terms.whole].into_iter().flatten();
+        ends.filter(|end| end.at <= now && !self.counts(*end)).min_by_key(|end| end.at)
     }
 
     /// Tells the server how long there is; nothing where the deadline is not that of the whole call.

@@ -173,10 +173,13 @@ impl<S, B, F> State<S, B, F> {
                     if let Some(waiting) = waiting {
                         ready!(waiting.0.poll_ready(cx)).map_err(Into::into)?;
                     }
-                    let Some(waiting) = waiting.take() else { return Poll::Pending };
+                    let now = Instant::now();
+                    // Ready in the instant in which the time is over: its timer says so.
+                    let waiting = waiting.take().filter(|_| !bound.is_some_and(|b| b.is_over(now)));
+                    let Some(waiting) = waiting else { return Poll::Pending };
                     let (mut service, mut request) = *waiting;
                     if let Some(bound) = bound {
-                        bound.stamp(request.headers_mut(), Instant::now());
+                        bound.stamp(request.headers_mut(), now);
                     }
                     service.call(request)
                 }

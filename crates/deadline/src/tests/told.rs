@@ -210,3 +210,14 @@ async fn an_end_says_what_it_is_of_and_what_was_waited_for() {
         "call deadline exceeded by /a.B/C, attempt 1, 7ms after it began, waiting for the response",
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_gets_ready_in_the_instant_in_which_its_time_is_over_is_not_sent() {
+    let told = Told::default();
+    let slow = Slow { ready_after: ms(50), becoming: None, told: told.clone() };
+    let service = AttemptTimeoutLayer::new(ms(50)).layer(slow);
+    let error = service.oneshot(request()).await.err().unwrap();
+    let said = "attempt timeout of 50ms exceeded by /a.B/C, attempt 1, waiting for a connection";
+    assert_eq!(error.to_string(), said);
+    assert!(told.lock().unwrap().is_empty());
+}
