@@ -8,6 +8,7 @@ use crate::{
 use cinchona::{
     balance::{self, Balance},
     breaker::{BreakerLayer, BreakerPolicy},
+    config::{LimitMessages, MessageLimitsLayer},
     core::{Discover, Invalid, Mode, Rng, Switch, Target, error::find_cause},
     deadline::{AttemptTimeout, AttemptTimeoutLayer, CallDeadline, CallDeadlineLayer},
     fallback::{Fallback, FallbackLayer},
@@ -25,8 +26,9 @@ use tower::ServiceBuilder;
 pub type Client<C = Channel> = CalculatorClient<Stack<C>>;
 
 /// The layers around a channel, outermost first.
-pub type Stack<C> =
-    Observed<IdempotencyKey<CallDeadline<Fallback<Bulkhead<Retry<Observed<Attempt<C>>>>>>>>;
+pub type Stack<C> = Observed<
+    IdempotencyKey<LimitMessages<CallDeadline<Fallback<Bulkhead<Retry<Observed<Attempt<C>>>>>>>>,
+>;
 
 /// Those of them that an attempt goes through.
 type Attempt<C> = Throttle<AttemptTimeout<C>>;
@@ -60,6 +62,8 @@ pub struct Layers {
     pub call: CallLayer,
     /// The name of the call.
     pub key: IdempotencyKeyLayer,
+    /// How large a message may be, where a service config says so.
+    pub limits: MessageLimitsLayer,
     /// The call's deadline.
     pub deadline: CallDeadlineLayer,
     /// Second answers; there are none until they are set.
@@ -82,13 +86,15 @@ pub struct Layers {
 
 /// Puts the layers around `channel`.
 pub fn stack<C: Clone>(channel: C, layers: &Layers) -> Stack<C> {
-    let Layers { call, key, deadline, fallback, bulkhead, .. } = layers.clone();
+    let Layers { call, key, limits, deadline, fallback, bulkhead, .. } = layers.clone();
     let Layers { retry, attempt, throttle, timeout, .. } = layers.clone();
     ServiceBuilder::new()
         // Outermost: sees what the application sees.
         .layer(call)
         // Around the retries, so that the server recognises them.
         .layer(key)
+        // Around the retries: what is too large is so each time.
+        .layer(limits)
         // Whatever goes on below, the caller gets an answer in time.
         .layer(deadline)
         // Around the retries: the second answer is for when they have given up.
@@ -165,6 +171,7 @@ impl From<Settings> for Layers {
         let layers = Self {
             call: CallLayer::new(&metrics, &target).with_story(stopped),
             key: IdempotencyKeyLayer::new(methods()),
+            limits: MessageLimitsLayer::new(),
             deadline: deadline.map_or(whole.clone(), |limit| whole.with_limit(limit)),
             fallback: FallbackLayer::new(methods()),
             bulkhead,

@@ -212,6 +212,24 @@ fn a_service_config_is_read_from_a_file() {
     assert!(code == Some(2) && err.contains(place), "{code:?} {err}");
 }
 
+#[test]
+fn what_of_a_service_config_does_not_act_is_told_and_message_sizes_act() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sizes.json");
+    let json = r#"{ "methodConfig": [{ "name": [{ "service": "calculator.Calculatr" }] },
+        { "name": [{}], "maxRequestMessageBytes": 3, "timeuot": "1s" }],
+        "loadBalancingConfig": [{ "round_robin": {} }] }"#;
+    std::fs::write(&file, json).unwrap();
+    let server = Server::start(&[]);
+    let file = file.to_str().unwrap();
+    let args = ["add", "10", "5", "--addr", &server.addr, "--service-config", file];
+    let (code, _, err) = ask(&args);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("trying to send message larger than max"), "{err}");
+    assert!(err.contains("service config: methodConfig[1].timeuot: is unknown"), "{err}");
+    assert!(err.contains("service config: methodConfig[0].name[0]: names no method"), "{err}");
+    assert_eq!(err.matches("service config: ").count(), 2, "{err}");
+}
+
 /// Patient with a server whose replies are lost.
 const PATIENT: [&str; 8] =
     ["--retry-on", "unavailable", "--backoff", "1ms", "--jitter", "0s", "--max-retries", "50"];

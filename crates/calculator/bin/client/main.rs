@@ -17,7 +17,7 @@ use calculator::{
 };
 use cinchona::{
     balance::{self, Balance, Picker},
-    config::ServiceConfig,
+    config::{self, ServiceConfig},
     core::{Invalid, Target, code},
     deadline::AttemptTimeoutLayer,
     retry::{Backoff, Jitter, RetryPolicy},
@@ -146,12 +146,10 @@ struct Lb {
 /// The servers as the options say.
 async fn endpoints(
     options: &Options,
-    config: Option<&ServiceConfig>,
+    balanced: balance::Options,
     layers: &Layers,
 ) -> Result<Balance, String> {
     let Options { endpoints, lb, .. } = options;
-    let balanced = balance::Options { picker: lb.picker, ..balance::Options::default() };
-    let balanced = config.map_or(balanced.clone(), |config| config.balance(balanced));
     if let Some(seed) = &options.cluster {
         return in_cluster(options, seed, layers, balanced).await;
     }
@@ -204,6 +202,12 @@ fn service_config(options: &Options) -> Result<Option<ServiceConfig>, String> {
     ServiceConfig::parse(&json).map(Some).map_err(|errors| refused(&errors))
 }
 
+/// How endpoints are picked, as the option says, or the service config where it does.
+fn balanced(options: &Options, config: Option<&ServiceConfig>) -> balance::Options {
+    let balanced = balance::Options { picker: options.lb.picker, ..balance::Options::default() };
+    config.map_or(balanced.clone(), |config| config.balance(balanced))
+}
+
 /// The layers as the options say, or the service config where there is one.
 fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, String> {
     let settings = settings(options).map_err(|invalid| invalid.to_string())?;
@@ -230,7 +234,9 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
         layers.retry = layers.retry.explained();
     }
     if let Some(config) = config {
-        let applied = config.apply(&layers.deadline, &layers.retry);
+        let client = config::Client::new(&layers.deadline, &layers.retry);
+        let applied = config.apply_to(client.with_limits(&layers.limits));
+        // What does not act has been logged.
         applied.map_err(|invalid| format!("--service-config: {invalid}"))?;
     }
     // Of those that were replaced.
@@ -253,6 +259,7 @@ fn usage(error: &dyn Display) -> ! {
 
 async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
     let config = service_config(&options).unwrap_or_else(|error| usage(&error));
+    let balanced = balanced(&options, config.as_ref());
     let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(&error));
     match &operation {
         Operation::Nodes => return nodes(&options).await,
@@ -260,7 +267,7 @@ async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
         Operation::Load(load) if load.is_shown() => layers.watched = Some(Endpoints::default()),
         _ => {}
     }
-    let endpoints = match endpoints(&options, config.as_ref(), &layers).await {
+    let endpoints = match endpoints(&options, balanced, &layers).await {
         Ok(endpoints) => endpoints,
         // That nobody answers is no mistake in the command line.
         Err(error) if options.cluster.is_some() => {
