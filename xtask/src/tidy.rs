@@ -99,8 +99,14 @@ fn machine_paths<'a>(path: &'a str, text: &'a str) -> impl Iterator<Item = Viola
 const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
-const ROOMIER: [(&str, usize); 5] =
-    [("core", 26), ("retry", 14), ("idempotency", 14), ("balance", 16), ("shed", 17)];
+const ROOMIER: [(&str, usize); 6] = [
+    ("core", 26),
+    ("retry", 14),
+    ("idempotency", 14),
+    ("balance", 16),
+    ("shed", 17),
+    ("config", 17),
+];
 
 fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     let mut crates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -119,7 +125,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
         path: format!("crates/{library}/src/lib.rs"),
         line: 1,
         what: format!("{} public types ({})", types.len(), types.join(", ")),
-        rule: "a crate has at most 12 (core 26; shed 17; balance 16; idempotency and retry 14)",
+        rule: "at most 12 a crate (core 26; config, shed 17; balance 16; idempotency, retry 14)",
     };
     crates.into_iter().map(violation).collect()
 }

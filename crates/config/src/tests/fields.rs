@@ -7,7 +7,10 @@ use cinchona_balance::Options;
 /// that is not its default; for a policy of load balancing, one config each.
 fn full() -> Vec<Value> {
     let balancing = |policy: Value| json!({ "loadBalancingConfig": [policy] });
-    let ejection = |first: &str| json!({ first: 7, "enforcementPercentage": 8, "minimumHosts": 9, "requestVolume": 10 });
+    let ejection = |first: &str| {
+        let counts = json!({ "enforcementPercentage": 8, "minimumHosts": 9, "requestVolume": 10 });
+        with(counts, first, json!(7))
+    };
     vec![
         json!({
             "methodConfig": [{
