@@ -2,7 +2,7 @@
 
 use crate::{Shared, budget::Depositor, policy::Codes, throttle::CallThrottle};
 use bytes::Bytes;
-use cinchona_core::status;
+use cinchona_core::{BoxError, Verdict, status};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -40,23 +40,32 @@ impl<B> ResponseBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
+impl<B> Body for ResponseBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
-        let mut frame = ready!(this.inner.poll_frame(cx));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
+        let mut frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
+        let verdict = match &mut frame {
+            Some(Ok(frame)) => frame.trailers_mut().map(|trailers| {
+                status::mend(trailers);
+                Verdict::of_trailers(trailers)
+            }),
+            Some(Err(error)) => Some(Verdict::of_error(&**error)),
+            None => Some(Verdict::MaybeProcessed(Code::Unknown)),
+        };
+        if let Some(verdict) = verdict
+            && let Some(observer) = this.observer.take()
         {
-            status::mend(trailers);
-            if let Some(observer) = this.observer.take() {
-                observer.ended(status::code(trailers).unwrap_or(Code::Unknown));
-            }
+            observer.ended(verdict);
         }
         Poll::Ready(frame)
     }
@@ -92,20 +101,24 @@ impl Observer {
     pub(crate) fn unless_ended<B>(self, head: &http::Response<B>) -> Option<Self> {
         match status::code(head.headers()) {
             Some(code) => {
-                self.ended(code);
+                self.ended(Verdict::of_code(code));
                 None
             }
             None => Some(self),
         }
     }
 
-    /// The attempt that was committed to has ended with `code`.
-    pub(crate) fn ended(self, code: Code) {
-        if code == Code::Ok {
-            self.throttle.succeeded();
-            self.shared.budget.deposit(&self.depositor, Instant::now);
-        } else if self.listed.contains(code) {
-            self.throttle.failed();
+    /// The attempt that was committed to has ended so. A failure counts as one before the commit
+    /// does, whether trailers say it, a reset or a lost connection.
+    pub(crate) fn ended(self, verdict: Verdict) {
+        match verdict {
+            Verdict::Ok => {
+                self.throttle.succeeded();
+                self.shared.budget.deposit(&self.depositor, Instant::now);
+            }
+            Verdict::Local(_) => {}
+            failed if self.listed.contains(failed.code()) => self.throttle.failed(),
+            _ => {}
         }
     }
 }

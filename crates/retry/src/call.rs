@@ -19,7 +19,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) type Outcome<B> = Result<Response<B>, BoxError>;
 
 pub(crate) struct Call {
-    began: Instant,
+    pub(crate) began: Instant,
     pub(crate) replay: Replay,
     pub(crate) progress: Progress,
     pub(crate) ledger: Ledger,
@@ -137,6 +137,9 @@ impl Call {
                 decided.unwrap_or(Decision::Stop(Stop::NotRetryable))
             }
         };
+        if decision == Decision::Stop(Stop::NotIdempotent) {
+            self.shared.unsafe_to_repeat.warn(self.path(), verdict.code());
+        }
         // A wait for a connection is no attempt: nothing was sent, and it may go on for long.
         if decision != Decision::AwaitConnection {
             self.note(begun, verdict, now);

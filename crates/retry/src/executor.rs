@@ -4,7 +4,7 @@ use crate::{
     body::ResponseBody,
     call::{Begun, Call, Outcome},
     ledger::AttemptKind,
-    policy::{Decision, Kind, Stop},
+    policy::{Decision, Kind, LOOK, Stop},
 };
 use cinchona_core::{BoxError, Elapsed};
 use http::{Request, Response};
@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-/// How long a call that waits for a connection leaves between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+/// No more than two attempts of a call begin within this time, whatever the policy: a call that
+/// fails at once must not keep a core busy.
+const PACE: Duration = Duration::from_millis(1);
 
 /// Goes on after the first attempt with a `decision` to try again, until the policy is satisfied.
 pub(crate) async fn retries<S, B>(
@@ -32,15 +33,20 @@ where
         Kind::Retry(retry) => retry.max_attempts(),
         _ => 1,
     };
+    // When the last attempt began, and the one before.
+    let (mut last, mut before) = (call.began, None);
     let mut n = 0;
     loop {
         n += 1;
         let wait = match decision {
             Decision::Stop(stop) => return call.close(outcome, stop, n - 1),
-            Decision::Transparent => Duration::ZERO,
             Decision::AwaitConnection => LOOK,
-            Decision::RetryAfter(wait) => wait,
+            Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
         };
+        let paced = before.map_or(Duration::ZERO, |before: Instant| {
+            (before + PACE).saturating_duration_since(Instant::now())
+        });
+        let wait = wait.max(paced);
         call.replay.stop(n - 1);
         let Some(mut request) = call.replay.request() else {
             return call.close(outcome, Stop::BodyTooLarge, n - 1);
@@ -51,12 +57,13 @@ where
         drop(outcome);
         sleep(wait).await;
         let kind = match decision {
-            Decision::Transparent => AttemptKind::Transparent,
+            Decision::Transparent(_) => AttemptKind::Transparent,
             // Nothing was sent before.
             Decision::AwaitConnection if call.ledger.attempts().is_empty() => AttemptKind::First,
             _ => AttemptKind::Retry,
         };
         let begun = Begun { built: n, kind, at: Instant::now() };
+        (last, before) = (begun.at, Some(last));
         call.progress.stamp(request.headers_mut(), call.progress.attempts, begun.at);
         outcome = within_deadline(&call, ready_and_call(&mut service, request)).await;
         decision = call.judge(&mut outcome, begun);

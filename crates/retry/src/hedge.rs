@@ -8,9 +8,13 @@ use crate::{
     clone,
     executor::{elapsed, ready_and_call},
     ledger::AttemptKind,
-    policy::{Codes, Decision, Ended, Stop},
+    policy::{Codes, Decision, Ended, LOOK, Stop},
 };
-use cinchona_core::{BoxError, Invalid, Latency, Verdict, status, status::Pushback};
+use cinchona_core::{
+    BoxError, Invalid, Latency, Verdict,
+    clock::later,
+    status::{self, Pushback},
+};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
 use std::{fmt, sync::Arc, time::Duration};
@@ -42,6 +46,9 @@ pub struct HedgePolicy {
     adaptive: Option<Arc<Adaptive>>,
 }
 
+/// With more than this, a delay of zero would be a flood.
+const MOST_ATTEMPTS: u32 = 100;
+
 /// The delay follows the latency, and what it costs is capped.
 struct Adaptive {
     latency: Latency,
@@ -58,9 +65,10 @@ struct Attempt {
 // === impl HedgePolicy ===
 
 impl HedgePolicy {
-    /// Makes at most this many attempts, the first included; less than 2 disables hedging.
+    /// Makes at most this many attempts, the first included; less than 2 disables hedging, and more
+    /// than 100 are 100 (a service config has at most 5, gRFC A6).
     pub fn with_max_attempts(self, max_attempts: u32) -> Self {
-        Self { max_attempts, ..self }
+        Self { max_attempts: max_attempts.min(MOST_ATTEMPTS), ..self }
     }
 
     /// Begins an attempt this long after the one before; zero begins all of them at once.
@@ -139,8 +147,8 @@ struct Race {
 /// What to do when an attempt has ended.
 enum Next {
     GoOn,
-    /// Begin the one of this number anew: it was never seen.
-    Again(u32),
+    /// Begin this one anew, after a wait: it was never seen.
+    Again(Attempt, Duration),
     Finish(Stop),
 }
 
@@ -187,8 +195,8 @@ where
             Next::Finish(stop) => {
                 return race.withdraw(true).close(outcome, stop, ended.begun.built);
             }
-            Next::Again(number) => {
-                if let Some((begun, request)) = race.launch(number, AttemptKind::Transparent) {
+            Next::Again(Attempt { number, begun }, wait) => {
+                if let Some((begun, request)) = race.launch(number, begun.kind, wait) {
                     attempts.push(attempt(begun, Start::With(clone(&spare), request.into())));
                 }
             }
@@ -214,7 +222,10 @@ where
 {
     let outcome = match start {
         Start::Begun(begun) => begun.await.map_err(Into::into),
-        Start::With(mut service, request) => ready_and_call(&mut service, *request).await,
+        Start::With(mut service, request) => {
+            sleep_until(attempt.begun.at).await;
+            ready_and_call(&mut service, *request).await
+        }
     };
     (attempt, outcome)
 }
@@ -234,13 +245,14 @@ impl Race {
         let closed = if policy.max_attempts < 2 {
             Some(Stop::Exhausted)
         } else if !call.progress.safety.allows_repeating() {
+            call.shared.unsafe_to_repeat.warn(call.path(), Code::Unavailable);
             Some(Stop::NotIdempotent)
         } else if call.progress.chained {
             Some(Stop::Chained)
         } else {
             None
         };
-        let next = policy.delay().filter(|_| closed.is_none()).map(|delay| began + delay);
+        let next = policy.delay().filter(|_| closed.is_none()).map(|delay| later(began, delay));
         let running = vec![Attempt { number: 0, begun: Begun::first(began) }];
         let mut race = Self { policy, call, began, running, built: 1, next, closed };
         race.call.progress.attempts = 1;
@@ -274,7 +286,7 @@ impl Race {
         self.call.progress.attempts += 1;
         self.schedule(now);
         tracing::debug!(rpc.method = self.call.path(), attempt = n + 1, "hedging");
-        self.launch(n, AttemptKind::Hedge)
+        self.launch(n, AttemptKind::Hedge, Duration::ZERO)
     }
 
     /// Whether both budgets can pay for a hedge, and pays for it.
@@ -291,10 +303,15 @@ impl Race {
         is_paid
     }
 
-    /// The attempt of this number, now.
-    fn launch(&mut self, number: u32, kind: AttemptKind) -> Option<(Attempt, Request<Body>)> {
+    /// The attempt of this number, after a wait.
+    fn launch(
+        &mut self,
+        number: u32,
+        kind: AttemptKind,
+        wait: Duration,
+    ) -> Option<(Attempt, Request<Body>)> {
         let mut request = self.call.replay.request()?;
-        let at = Instant::now();
+        let at = later(Instant::now(), wait);
         self.call.progress.stamp(request.headers_mut(), number, at);
         let attempt = Attempt { number, begun: Begun { built: self.built, kind, at } };
         self.built += 1;
@@ -305,7 +322,7 @@ impl Race {
     /// The next attempt begins a delay after `now`, if there is to be another.
     fn schedule(&mut self, now: Instant) {
         let more = self.closed.is_none() && self.call.progress.attempts < self.policy.max_attempts;
-        self.next = self.policy.delay().filter(|_| more).map(|delay| now + delay);
+        self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
     }
 
     fn ended<B: http_body::Body>(&mut self, ended: Attempt, outcome: &mut Outcome<B>) -> Next {
@@ -318,17 +335,33 @@ impl Race {
         let decided =
             self.call.progress.before_policy(Ended { verdict, pushback, can_repeat, now });
         self.call.progress.attempts = attempts;
-        if verdict != Verdict::Ok || self.built > 1 || self.call.shared.explained {
+        // A wait for a connection is no attempt.
+        let is_waiting = decided == Some(Decision::AwaitConnection);
+        let has_story = verdict != Verdict::Ok || self.built > 1 || self.call.shared.explained;
+        if has_story && !is_waiting {
             self.call.note(ended.begun, verdict, now);
         }
-        match decided {
-            Some(Decision::Stop(stop)) => return Next::Finish(stop),
-            Some(_) => {
-                self.call.replay.stop(ended.begun.built);
-                return Next::Again(ended.number);
-            }
-            None => {}
+        if let Some(Decision::Stop(stop)) = decided {
+            return Next::Finish(stop);
         }
+        let (kind, wait) = match decided {
+            Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait),
+            Some(_) => (ended.begun.kind, LOOK),
+            None => return self.failed(ended, verdict, pushback, now),
+        };
+        self.call.replay.stop(ended.begun.built);
+        let begun = Begun { kind, ..ended.begun };
+        Next::Again(Attempt { begun, ..ended }, wait)
+    }
+
+    /// An attempt has failed: whether the others go on.
+    fn failed(
+        &mut self,
+        ended: Attempt,
+        verdict: Verdict,
+        pushback: Option<Pushback>,
+        now: Instant,
+    ) -> Next {
         let non_fatal = self.policy.codes.contains(verdict.code());
         if non_fatal || pushback == Some(Pushback::Stop) {
             self.call.throttle.failed();
@@ -341,10 +374,10 @@ impl Race {
             // No more hedges; those under way may still win.
             Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
             _ if self.closed.is_some() => {}
-            Some(Pushback::After(wait)) => self.next = Some(now + wait),
+            Some(Pushback::After(wait)) => self.next = Some(later(now, wait)),
             None => self.next = Some(now),
         }
-        if attempts >= self.policy.max_attempts {
+        if self.call.progress.attempts >= self.policy.max_attempts {
             self.next = None;
         }
         Next::GoOn

@@ -77,6 +77,7 @@ mod ledger;
 mod policy;
 mod throttle;
 mod tower_policy;
+mod warnings;
 
 pub use cinchona_core::{Backoff, Jitter};
 
@@ -101,6 +102,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
+use warnings::UnsafeToRepeat;
 
 /// Applies [`Retry`] to a service.
 ///
@@ -135,6 +137,7 @@ struct Shared {
     switch: Switch,
     retries_of_retries: bool,
     explained: bool,
+    unsafe_to_repeat: UnsafeToRepeat,
 }
 
 // === impl RetryLayer ===
@@ -153,6 +156,7 @@ impl RetryLayer {
             switch: Switch::default(),
             retries_of_retries: false,
             explained: false,
+            unsafe_to_repeat: UnsafeToRepeat::default(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -6,7 +6,9 @@ use crate::{
     throttle::CallThrottle,
 };
 use cinchona_core::{
-    Backoff, Deadline, Invalid, Safety, Stage, Verdict, code,
+    Backoff, Deadline, Invalid, Safety, Stage, Verdict,
+    clock::later,
+    code,
     deadline::GRPC_TIMEOUT,
     status::{self, Pushback},
 };
@@ -92,8 +94,9 @@ pub enum Stop {
 /// What to do after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Try again at once, outside the count: the service has not seen the request.
-    Transparent,
+    /// Try again after a wait, none at first, outside the count: the service has not seen the
+    /// request.
+    Transparent(Duration),
     /// Nothing was sent for want of a connection: wait for one, outside the count.
     AwaitConnection,
     RetryAfter(Duration),
@@ -136,6 +139,9 @@ pub(crate) struct Limits<'a> {
 
 /// Unsent requests go round at once; a bound keeps a broken connector from spinning for ever.
 const MAX_TRANSPARENT: u32 = 1000;
+
+/// How long a call that waits for a connection leaves between two looks.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 // === impl Policy ===
 
@@ -237,7 +243,7 @@ impl RetryPolicy {
         }
         let wait = call.wait(pushback, &self.backoff, rng);
         // Waiting for an attempt that could not even start is waiting for nothing.
-        if call.deadline.is_some_and(|deadline| deadline <= now + wait) {
+        if call.deadline.is_some_and(|deadline| deadline <= later(now, wait)) {
             return Decision::Stop(Stop::Deadline);
         }
         if !limits.budget.withdraw(limits.method, cost(verdict, pushback.is_some()), now) {
@@ -286,7 +292,7 @@ impl Progress {
             return Some(Decision::Stop(Stop::Deadline));
         }
         if can_repeat && self.goes_round(verdict) {
-            return Some(Decision::Transparent);
+            return Some(Decision::Transparent(self.pause()));
         }
         if can_repeat && self.wait_for_ready && verdict == Verdict::NotProcessed(Stage::Unconnected)
         {
@@ -306,6 +312,15 @@ impl Progress {
             }
             Verdict::NotProcessed(Stage::Unseen) => !mem::replace(&mut self.seen_refusal, true),
             _ => false,
+        }
+    }
+
+    /// What never left the client is sent again at once, and then ever later, up to 100 ms: a
+    /// connection that is of no use may go on being that.
+    fn pause(&self) -> Duration {
+        match self.transparent {
+            0 | 1 => Duration::ZERO,
+            n => Duration::from_millis(1 << (n - 2).min(7)).min(LOOK),
         }
     }
 

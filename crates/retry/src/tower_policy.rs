@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cinchona_core::{Deadline, Methods, Replay, Verdict, status};
 use http::{Request, Response};
 use http_body_util::Full;
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc};
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::body::Body;
 
@@ -98,8 +98,7 @@ where
         let ended = Ended { verdict, pushback, can_repeat: true, now };
         let wait = match self.policy.decide(ended, progress, limits, &mut rng.draw()) {
             Decision::Stop(_) | Decision::AwaitConnection => return None,
-            Decision::Transparent => Duration::ZERO,
-            Decision::RetryAfter(wait) => wait,
+            Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
         };
         progress.stamp(request.headers_mut(), progress.attempts, now + wait);
         Some(sleep(wait))

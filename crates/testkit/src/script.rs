@@ -9,10 +9,10 @@ use std::{
     future,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
@@ -50,6 +50,8 @@ pub enum Answer {
     HeadersThenStatus(Status),
     /// Headers, the message, then trailers with this status.
     MessageThenStatus(Bytes, Status),
+    /// Headers, the message, and 10 ms later the stream reset with this reason.
+    MessageThenReset(Bytes, h2::Reason),
     /// Headers, the message, then nothing ever.
     MessageThenHang(Bytes),
     /// No answer ever.
@@ -108,6 +110,7 @@ struct AnswerBody {
 enum End {
     Trailers(HeaderMap),
     Reset(h2::Reason),
+    LateReset(Pin<Box<Sleep>>, h2::Reason),
     Never,
     Reached,
 }
@@ -245,6 +248,10 @@ impl InFlight {
                 self.stream(Some(message), End::status(status))
             }
             Answer::HeadersThenStatus(status) => self.stream(None, End::status(status)),
+            Answer::MessageThenReset(message, reason) => {
+                let late = Box::pin(sleep(Duration::from_millis(10)));
+                self.stream(Some(message), End::LateReset(late, reason))
+            }
             Answer::MessageThenHang(message) => self.stream(Some(message), End::Never),
             Answer::HeadersThenHang => self.stream(None, End::Never),
             Answer::Reset(reason) => self.stream(None, End::Reset(reason)),
@@ -310,18 +317,20 @@ impl http_body::Body for AnswerBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if let Some(message) = self.message.take() {
             return Poll::Ready(Some(Ok(Frame::data(message))));
         }
-        if matches!(self.end, End::Never) {
-            return Poll::Pending;
+        match &mut self.end {
+            End::Never => return Poll::Pending,
+            End::LateReset(late, _) => ready!(late.as_mut().poll(cx)),
+            _ => {}
         }
         self.flight.completed = true;
         Poll::Ready(match std::mem::replace(&mut self.end, End::Reached) {
             End::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
-            End::Reset(reason) => Some(Err(reason.into())),
+            End::Reset(reason) | End::LateReset(_, reason) => Some(Err(reason.into())),
             End::Never | End::Reached => None,
         })
     }

@@ -7,8 +7,8 @@ use cinchona::{
     cluster::Phi,
     config::{HedgingPolicy, Policy as Configured, RetryPolicy as ConfigRetry},
     core::{
-        Backoff, BoxError, Deadline, Discover, Elapsed, Invalid, Jitter, Latency, Methods,
-        PerMethod, Rng, Ticket, Verdict, clock,
+        Backoff, BoxError, Deadline, Discover, Elapsed, Evidence, Invalid, Jitter, Latency,
+        Methods, PerMethod, Rng, Ticket, clock,
     },
     idempotency::{Store, Wait},
     observe::Metrics,
@@ -69,7 +69,7 @@ pub(crate) async fn gate(took: Duration) -> Ended {
     let layer = BreakerLayer::new(BreakerPolicy::default().with_slow_calls(SECOND, 0.5)?);
     let (gate, now) = (layer.endpoint("one"), Instant::now());
     let ticket: Ticket = gate.enter("/a/B", now)?;
-    gate.leave(ticket, Some(Verdict::Ok), took, now);
+    gate.leave(ticket, Evidence::Good(tonic::Code::Ok), took, now);
     expect("it lets calls through", gate.is_open_to("/a/B", now))
 }
 

@@ -374,7 +374,7 @@ pub(crate) async fn kept(cache: Cache) -> Ended {
 /// A service config that says this of every method.
 pub(crate) async fn configured(timeout: Option<Duration>, policy: Option<Policy>) -> Ended {
     let config = MethodConfig { timeout, policy, ..MethodConfig::default() };
-    let entry = MethodEntry { names: vec![Name::default()], config };
+    let entry = MethodEntry { index: 0, names: vec![Name::default()], config };
     let config = ServiceConfig { methods: vec![entry], ..ServiceConfig::default() };
     let (deadline, retry) = (CallDeadlineLayer::new(), retry());
     config.apply(&deadline, &retry)?;

@@ -11,6 +11,7 @@ mod cancel;
 mod commit;
 mod deadline;
 mod hedge;
+mod loops;
 mod modes;
 mod pushback;
 mod retry;
