@@ -81,7 +81,7 @@ async fn over_three_hops_the_deadline_shrinks_and_only_the_first_caller_retries(
 /// What the second of three servers does with the failure of the third: its status, for the caller.
 type Hands = fn(Status) -> Status;
 
-/// The second of three: it asks the third for a sum, or for a stream, in its own task or `elsewhere`.
+/// The second of three asks the third for a sum, in its own task or `elsewhere`.
 async fn second(
     client: Client,
     request: BinaryOperation,
@@ -93,8 +93,8 @@ async fn second(
 
 type Stream = Pin<Box<dyn tokio_stream::Stream<Item = Result<Value, Status>> + Send>>;
 
-/// Serves, behind the server's deadline layer, what asks the third server and passes its failures on
-/// as it `hands` them.
+/// Serves, behind the server's deadline layer, what asks the third server and passes its failures
+/// on as it `hands` them.
 fn relay(third: &Network, hands: Hands, elsewhere: bool) -> Network {
     let settings = Settings { timeout: SECOND, ..retrying([]) };
     let client = client(third.channel(), &Layers::from(settings));

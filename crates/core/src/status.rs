@@ -32,8 +32,8 @@ pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
 }
 
 /// For client layers: makes the headers or trailers of a status that was received fit for the
-/// application. Takes out `grpc-status-details-bin` where it is not base64, as a tonic client panics
-/// when it reads that; and marks what a handler is not to hand on ([`strip`]).
+/// application. Takes out `grpc-status-details-bin` where it is not base64, as a tonic client
+/// panics when it reads that; and marks what a handler is not to hand on ([`strip`]).
 pub fn mend(headers: &mut HeaderMap) {
     // A success says no more.
     if headers.len() < 2 {
