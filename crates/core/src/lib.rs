@@ -15,7 +15,7 @@
 //! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
 //! | [`Tried`] | the endpoints that a call was sent to |
 //! | [`Inbound`] | the call that is being served while another is made |
-//! | [`Methods`], [`MethodKind`] | which methods may be executed twice, and what they stream, from the .proto |
+//! | [`Methods`], [`MethodKind`] | from the .proto: what may be executed twice, what is streamed |
 //! | [`Rng`] | chance that can be replayed |
 //! | [`Secret`] | a token, or a URL with a password: it is never shown |
 //! | [`Invalid`] | a setting outside its range |

@@ -100,9 +100,9 @@ pin_project! {
     }
 }
 
-/// For how long a response may be silent after its first message, at least, if nobody knows what its
-/// method streams. A unary method's trailers follow at once, so that there are none after a minute is
-/// a fault; a stream's second message may take a while.
+/// For how long a response may be silent after its first message, at least, if nobody knows what
+/// its method streams. A unary method's trailers follow at once, so that there are none after a
+/// minute is a fault; a stream's second message may take a while.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// How far two clocks, and the rounding of `grpc-timeout`, may be apart.
@@ -220,7 +220,7 @@ impl Bound {
         ends.filter(|end| end.at <= now && !self.counts(*end)).min_by_key(|end| end.at)
     }
 
-    /// Tells the server how long there is; nothing where the deadline is not that of the whole call.
+    /// Tells the server how long there is; nothing where no deadline is that of the whole call.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
         match self.terms.told {
             Some(told) => told.stamp(headers, now),
@@ -284,6 +284,7 @@ impl Bound {
 
     /// Reports that `end` has come.
     fn elapsed(&self, end: End, stage: Stage, now: Instant) -> Elapsed {
+        let what = end.what;
         let method = self.path.as_ref().map_or("", PathAndQuery::path);
         let (attempt, elapsed) = (self.attempt, now - self.started);
         let limit = match (&self.upload, end.what, self.waiting) {
@@ -291,21 +292,12 @@ impl Bound {
             (Some(_), ..) => self.terms.first.map_or(end.at, |first| first.at) - self.started,
             _ => end.at - self.started,
         };
-        let what = end.what;
+        let by = format!("exceeded by {method}, attempt {attempt}");
         tracing::info!(rpc.method = method, attempt, ?limit, ?elapsed, %stage, "{what} exceeded");
         Elapsed::new(match what {
-            _ if end.at <= self.started => {
-                format!(
-                    "{what} of {limit:?} exceeded by {method}, attempt {attempt}, before it was sent"
-                )
-            }
-            What::Left => format!(
-                "{what} exceeded by {method}, attempt {attempt}, {limit:?} after it began, \
-                waiting for {stage}"
-            ),
-            _ => format!(
-                "{what} of {limit:?} exceeded by {method}, attempt {attempt}, waiting for {stage}"
-            ),
+            _ if end.at <= self.started => format!("{what} of {limit:?} {by}, before it was sent"),
+            What::Left => format!("{what} {by}, {limit:?} after it began, waiting for {stage}"),
+            _ => format!("{what} of {limit:?} {by}, waiting for {stage}"),
         })
     }
 }

@@ -32,10 +32,10 @@ pub struct CallDeadlineLayer {
 /// Ends a call at its deadline with `DEADLINE_EXCEEDED`, wherever it then is.
 ///
 /// The deadline is the earliest of the request's `grpc-timeout`, the method's timeout
-/// ([`set_timeouts`](CallDeadlineLayer::set_timeouts)) and, where the call is made by the handler of
-/// another, that one's deadline; from the moment of the call. The configured limit ends it too, for
-/// a stream [until its first message](crate#what-a-limit-bounds). It is handed on as a [`Deadline`]
-/// in the request's extensions.
+/// ([`set_timeouts`](CallDeadlineLayer::set_timeouts)) and, where the call is made by the handler
+/// of another, that one's deadline; from the moment of the call. The configured limit ends it too,
+/// for a stream [until its first message](crate#what-a-limit-bounds). The deadline is handed on as
+/// a [`Deadline`] in the request's extensions.
 /// Always ready: waiting for the service below is part of the call. A malformed `grpc-timeout` is
 /// answered with `INVALID_ARGUMENT`, one of zero with `DEADLINE_EXCEEDED`, and neither is sent.
 #[derive(Clone, Debug)]

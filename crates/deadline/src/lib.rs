@@ -35,22 +35,26 @@
 //!
 //! | method | the limit is for | `grpc-timeout` |
 //! |---|---|---|
-//! | unary | the whole answer, to its trailers | the limit, or the deadline if that is earlier |
+//! | unary | the whole answer, to its trailers | limit or deadline, the earlier |
 //! | server streaming | the first message | the deadline, if there is one |
-//! | client streaming | the server, while it is to move: until it takes the next message, and from the request's end to the answer; after the message, the trailers | the deadline |
-//! | bidirectional | the same, until the first message | the deadline |
-//! | unknown | the first message; until there is a second, a minute (or the limit, if longer) of silence | as unary |
+//! | client streaming | the server's turns, and the trailers | the deadline |
+//! | bidirectional | the server's turns, until the first message | the deadline |
+//! | unknown | the first message, and the silence after it | as unary |
 //!
-//! So neither the length of a stream nor a caller that is slow to send counts. The server is not told
-//! of a limit that does not bound the stream, as it would end the stream by it.
+//! It is the server's turn until it takes the next message, and from the end of the request to the
+//! first message of the response. So neither the length of a stream nor a caller that is slow to
+//! send counts. The server is not told of a limit that does not bound the stream, as it would end
+//! the stream by it. A response of which nobody knows whether there will be a second message may be
+//! silent for a minute after the first, or the limit, whichever is longer.
+//!
 //! Once there is a first message, [`with_silence`](AttemptTimeoutLayer::with_silence) ends a stream
 //! in which nothing comes for so long; by default nothing does. Limits and silences can be set by
 //! method and by kind. Ten years or more, such as `Duration::MAX`, are for ever, and not told.
 //!
 //! What a method streams is known from the descriptor sets that were read in this process, by
 //! [`Methods`](cinchona_core::Methods), before the layer is put around a service; or a call says so
-//! itself, by a [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. Of an unknown
-//! method the server is told the limit, as most methods are unary: one that enforces
+//! itself, by a [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. Of an
+//! unknown method the server is told the limit, as most methods are unary: one that enforces
 //! `grpc-timeout` on streams will end its streams by it.
 //!
 //! # Example
@@ -78,8 +82,8 @@
 //!
 //! It does not bound a call that has neither `grpc-timeout` nor a configured limit, and it cannot
 //! stop the server: it tells it how long there is (`grpc-timeout`) and resets the stream.
-//! A caller that has begun a bidirectional stream and waits for an answer before it sends more is not
-//! told from one that has nothing to say: give such a call a deadline.
+//! A caller that has begun a bidirectional stream and waits for an answer before it sends more is
+//! not told from one that has nothing to say: give such a call a deadline.
 
 mod attempt;
 mod body;

@@ -30,9 +30,10 @@ pub struct ServerDeadlineLayer {
 
 /// Ends the work on a call at its deadline, and does not begin what cannot be done in time.
 ///
-/// * The deadline is the caller's `grpc-timeout`, or the configured limit if that is earlier; once a
-///   response has begun, the caller's alone. A malformed one is answered with `INTERNAL`, as gRPC's servers do; one that has passed with
-///   `DEADLINE_EXCEEDED`, and the handler is not called.
+/// * The deadline is the caller's `grpc-timeout`, or the configured limit if that is earlier; once
+///   a response has begun, the caller's alone. A malformed one is answered with `INTERNAL`, as
+///   gRPC's servers do; one that has passed with `DEADLINE_EXCEEDED`, and the handler is not
+///   called.
 /// * At the deadline the handler is dropped, a stream is ended, and the answer is
 ///   `DEADLINE_EXCEEDED`.
 /// * The handler finds the deadline in the request's extensions ([`Deadline`]); the calls it makes
@@ -110,8 +111,8 @@ impl ServerDeadlineLayer {
     }
 
     /// Ends every call that has not been answered after `limit`, uploads included; of a stream the
-    /// first message. Any duration is valid: a millisecond or less ends all calls, ten years or more
-    /// are for ever.
+    /// first message. Any duration is valid: a millisecond or less ends all calls, ten years or
+    /// more are for ever.
     pub fn with_limit(self, limit: Duration) -> Self {
         self.with(Some(limit), self.settings.hopeless.clone())
     }

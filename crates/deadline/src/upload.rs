@@ -16,9 +16,9 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
-/// Since when the server has been to move: since it was called, the last message that the client has
-/// handed over, or the end of the request. While the caller has not yet made its next message, a
-/// limit does not run.
+/// Since when the server has been to move: since it was called, the last message that the client
+/// has handed over, or the end of the request. While the caller has not yet made its next message,
+/// a limit does not run.
 #[derive(Debug)]
 pub(crate) struct Upload {
     origin: Instant,

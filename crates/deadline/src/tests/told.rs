@@ -46,17 +46,15 @@ impl Service<Request> for Slow {
 const KINDS: [Option<MethodKind>; 4] =
     [None, Some(MethodKind::Unary), Some(MethodKind::ServerStreaming), Some(MethodKind::Bidi)];
 
+type Bounded = http::Response<BoundBody<Body>>;
+
 /// A layer between the two, such as a queue, that takes its time.
 fn queue<S>(
     after: Duration,
     inner: S,
-) -> impl Service<Request, Response = http::Response<BoundBody<Body>>, Error = BoxError, Future: Send>
-+ Clone
+) -> impl Service<Request, Response = Bounded, Error = BoxError, Future: Send> + Clone
 where
-    S: Service<Request, Response = http::Response<BoundBody<Body>>, Error = BoxError>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Request, Response = Bounded, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
     service_fn(move |request: Request| {
