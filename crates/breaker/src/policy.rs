@@ -238,8 +238,8 @@ impl BreakerPolicy {
     }
 
     /// Which codes are failures, in place of the default: whatever speaks against the server
-    /// ([`Evidence`]), so `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS`, and a deadline that left
-    /// it enough time.
+    /// ([`Evidence`]), so `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS`, and a deadline that
+    /// left it enough time.
     ///
     /// Of the codes that are not named here, those that say nothing of the server do not count at
     /// all (`CANCELLED`, `RESOURCE_EXHAUSTED`), and all others are successes: it did answer.

@@ -14,14 +14,14 @@ use tonic::Code;
 ///
 /// | outcome | evidence |
 /// |---|---|
-/// | success; a code by which the application refuses the request (`NOT_FOUND`, `ABORTED`, …) | good |
+/// | success; a refusal of the request by the application (`NOT_FOUND`, `ABORTED`, …) | good |
 /// | `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` | bad |
-/// | those with a pushback (`grpc-retry-pushback-ms`); `RESOURCE_EXHAUSTED`: a server that sheds is there | none |
+/// | those with a pushback, and `RESOURCE_EXHAUSTED`: a server that sheds is there | none |
 /// | no connection, a lost connection, a stream reset or refused by the server | bad |
 /// | an answer that is not gRPC's: HTTP 200 of another content type, HTTP 404, 5xx | bad |
 /// | HTTP 400, 401, 403, 413, 429 and other 4xx without `grpc-status`: about the request | none |
 /// | a body that ends without trailers, in the middle of a message, or is no gRPC message | bad |
-/// | a deadline that left the server the time that it usually takes, or the limit of an attempt | bad |
+/// | a deadline that left it the time that it usually takes, or the limit of an attempt | bad |
 /// | any other deadline; a caller that gives up; `CANCELLED` | none |
 /// | a failure of this client ([`Verdict::Local`]); a request that never left it | none |
 ///
@@ -141,8 +141,8 @@ impl Evidence {
         }
     }
 
-    /// An answer without a gRPC status: from whoever stands there in place of a gRPC server, unless
-    /// it is about the request.
+    /// An answer without a gRPC status, from whoever stands in for a gRPC server; some are about the
+    /// request.
     fn of_http(http: StatusCode, code: Code) -> Self {
         let is_about_request = http.is_client_error() && http != StatusCode::NOT_FOUND;
         if is_about_request { Self::Nothing(Some(code)) } else { Self::Bad(code) }
@@ -164,8 +164,8 @@ impl Evidence {
 // === impl Allowed ===
 
 impl Allowed {
-    /// What `request` is given if it is sent `now`: its `grpc-timeout`, which is that of the attempt
-    /// where the deadline of the call is later.
+    /// What `request` is given if it is sent `now`: its `grpc-timeout`, which is the limit of the
+    /// attempt where the deadline of the call is later.
     pub fn of<B>(request: &Request<B>, now: Instant) -> Self {
         let call = request.extensions().get::<Deadline>().map(|call| call.remaining(now));
         match deadline::parse_timeout(request.headers()).ok().flatten() {

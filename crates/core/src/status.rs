@@ -120,8 +120,8 @@ fn why_reset(reset: &h2::Error) -> String {
     let reason = reset.reason().unwrap_or(h2::Reason::INTERNAL_ERROR);
     if reset.is_library() {
         format!(
-            "this client has reset the stream ({reason:?}): it cannot read what the server has sent; \
-             headers or trailers over the client's limit (max_header_list_size), perhaps"
+            "this client has reset the stream ({reason:?}): it cannot read what the server has \
+             sent; headers or trailers over the client's limit (max_header_list_size), perhaps"
         )
     } else {
         format!("this client has reset the stream ({reason:?}): the request's body has failed")

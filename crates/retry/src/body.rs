@@ -1,6 +1,6 @@
 //! The response's body: what its trailers say counts too.
 
-use crate::{Shared, budget::Depositor, policy::Codes, throttle::CallThrottle};
+use crate::{Shared, budget::Depositor, codes::Codes, throttle::CallThrottle};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Verdict, status};
 use http_body::{Body, Frame, SizeHint};

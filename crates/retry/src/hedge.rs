@@ -6,9 +6,10 @@ use crate::{
     budget::{Budget, HEDGE, SharedBudget},
     call::{Begun, Call, Outcome},
     clone,
+    codes::Codes,
     executor::{elapsed, ready_and_call},
     ledger::AttemptKind,
-    policy::{Codes, Decision, Ended, LOOK, Stop},
+    policy::{Decision, Ended, LOOK, Stop},
 };
 use cinchona_core::{
     BoxError, Invalid, Latency, Verdict,
@@ -46,7 +47,6 @@ pub struct HedgePolicy {
     adaptive: Option<Arc<Adaptive>>,
 }
 
-/// With more than this, a delay of zero would be a flood.
 const MOST_ATTEMPTS: u32 = 100;
 
 /// The delay follows the latency, and what it costs is capped.
@@ -174,8 +174,8 @@ where
             let Some((begun, request)) = race.start() else { break };
             attempts.push(attempt(begun, Start::With(clone(&spare), request.into())));
         }
+        // Nothing runs and nothing is to come: the last failure is the call's.
         if attempts.is_empty() && race.next.is_none() {
-            // Nothing runs and nothing is to come: the last failure is the call's.
             break;
         }
         let (ended, mut outcome) = tokio::select! {
@@ -341,10 +341,8 @@ impl Race {
         if has_story && !is_waiting {
             self.call.note(ended.begun, verdict, now);
         }
-        if let Some(Decision::Stop(stop)) = decided {
-            return Next::Finish(stop);
-        }
         let (kind, wait) = match decided {
+            Some(Decision::Stop(stop)) => return Next::Finish(stop),
             Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait),
             Some(_) => (ended.begun.kind, LOOK),
             None => return self.failed(ended, verdict, pushback, now),

@@ -70,6 +70,7 @@
 mod body;
 mod budget;
 mod call;
+mod codes;
 mod executor;
 mod future;
 mod hedge;

@@ -2,13 +2,13 @@
 
 use crate::{
     budget::{SharedBudget, cost},
+    codes::Codes,
     hedge::HedgePolicy,
     throttle::CallThrottle,
 };
 use cinchona_core::{
     Backoff, Deadline, Invalid, Safety, Stage, Verdict,
     clock::later,
-    code,
     deadline::GRPC_TIMEOUT,
     status::{self, Pushback},
 };
@@ -58,10 +58,6 @@ pub struct RetryPolicy {
     pub(crate) codes: Codes,
     backoff: Backoff,
 }
-
-/// A set of codes.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Codes(u32);
 
 /// Why a call was not tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,44 +342,6 @@ impl Progress {
         {
             Deadline(deadline).stamp(headers, now);
         }
-    }
-}
-
-// === impl Codes ===
-
-const CODES: &str = "codes that can become OK by trying again: CANCELLED, UNKNOWN, \
-    DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE \
-    (with_forced_codes takes any)";
-
-impl Codes {
-    pub(crate) const fn contains(self, code: Code) -> bool {
-        self.0 & (1 << code as u32) != 0
-    }
-
-    /// These codes, unless one of them cannot become OK by trying again.
-    pub(crate) fn retryable(self) -> Result<Self, Invalid> {
-        let hopeless =
-            |code: &Code| matches!(Verdict::of_code(*code), Verdict::Refused(_) | Verdict::Ok);
-        match self.iter().find(hopeless) {
-            Some(bad) => Err(Invalid::new("codes", code::name(bad), CODES)),
-            None => Ok(self),
-        }
-    }
-
-    fn iter(self) -> impl Iterator<Item = Code> {
-        code::all().filter(move |code| self.contains(*code))
-    }
-}
-
-impl FromIterator<Code> for Codes {
-    fn from_iter<I: IntoIterator<Item = Code>>(codes: I) -> Self {
-        Self(codes.into_iter().fold(0, |set, code| set | 1 << code as u32))
-    }
-}
-
-impl fmt::Debug for Codes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter()).finish()
     }
 }
 

@@ -26,8 +26,8 @@ impl UnsafeToRepeat {
                 code = code::name(code),
                 "the policy repeats calls of this method, but nothing says that it may be executed \
                  twice, so they are not repeated: give it `option idempotency_level` in the .proto \
-                 and its descriptor set to `Methods`, or say `Methods::all_idempotent()`, or let its \
-                 calls carry an `idempotency-key`"
+                 and its descriptor set to `Methods`, or say `Methods::all_idempotent()`, or let \
+                 its calls carry an `idempotency-key`"
             );
         }
     }

@@ -375,7 +375,8 @@ pub(crate) async fn kept(cache: Cache) -> Ended {
 pub(crate) async fn configured(timeout: Option<Duration>, policy: Option<Policy>) -> Ended {
     let config = MethodConfig { timeout, policy, ..MethodConfig::default() };
     let entry = MethodEntry { index: 0, names: vec![Name::default()], config };
-    let config = ServiceConfig { methods: vec![entry], ..ServiceConfig::default() };
+    let mut config = ServiceConfig::parse("{}")?;
+    config.methods = vec![entry];
     let (deadline, retry) = (CallDeadlineLayer::new(), retry());
     config.apply(&deadline, &retry)?;
     let script = [unavailable(), unavailable(), ok()];

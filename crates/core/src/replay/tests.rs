@@ -343,7 +343,8 @@ proptest::proptest! {
         script in acting(), per_call in 0usize..12,
     ) {
         let bare = View::of(body(&script));
-        let (_, first) = Replay::capture(Request::new(body(&script)), &ReplayBuffer::new(per_call, 100));
+        let buffer = ReplayBuffer::new(per_call, 100);
+        let (_, first) = Replay::capture(Request::new(body(&script)), &buffer);
         proptest::prop_assert_eq!(View::of(first.into_body()), bare.clone());
         let whole = match Replay::whole(Request::new(body(&script)), per_call) {
             Ok((_, bytes)) => View::of(Body::new(Full::new(bytes))),

@@ -160,7 +160,7 @@ async fn what_fails_after_the_commit_takes_a_token_however_it_fails() {
         tokio::time::sleep(ms(100)).await;
         network.reset();
     });
-    assert_eq!(code(&client.call().await), Code::Unavailable);
+    assert!(client.call().await.is_err());
     assert_eq!(layer.throttle_tokens(), 3.0);
 }
 
