@@ -316,6 +316,7 @@ impl Options {
     fn connecting<C>(&self, target: &Target, connector: C) -> Option<Connecting<C>> {
         let mut endpoint = Endpoint::from_shared(target.uri.to_string())
             .ok()?
+            .http2_max_header_list_size(self.max_header_list_size)
             .connect_timeout(self.connect_timeout.min(FOR_EVER));
         if let Some((interval, timeout)) = self.keep_alive {
             // hyper takes a call that waits for its answer to be idle.

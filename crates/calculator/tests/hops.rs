@@ -47,6 +47,7 @@ fn hop(name: &'static str, next: Option<&Network>, told: &Told) -> Network {
     network
 }
 
+// catalogue: S-A15
 #[tokio::test(start_paused = true)]
 async fn over_three_hops_the_deadline_shrinks_and_only_the_first_caller_retries() {
     let told = Told::default();

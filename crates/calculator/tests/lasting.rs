@@ -156,6 +156,7 @@ async fn read(answer: Result<Response<Streaming<Value>>, Status>) -> (usize, Cod
 
 const RANGE: RangeRequest = RangeRequest { first: 0.0, last: 1.0, step: None };
 
+// catalogue: S-D5
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_lasts_arrives_whole() {
     for waits in [[0, 30, 30, 30, 30], [15, 1_000, 1_000, 36_000, 10]] {

@@ -90,6 +90,7 @@ async fn told(store: &str) {
 }
 
 // real clock: the programs are processes.
+// catalogue: S-E1
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn no_caller_no_page_and_no_log_is_told_a_password_or_where_a_store_is() {

@@ -345,6 +345,7 @@ mod tests {
         assert_eq!(Instant::now() - began, Duration::from_secs(3));
     }
 
+    // catalogue: S-A12
     #[tokio::test(start_paused = true)]
     async fn a_call_that_runs_keeps_the_timeout_that_it_began_with() {
         let limited = |timeout: &str| {

@@ -184,6 +184,7 @@ async fn a_body_that_ends_in_time_is_untouched() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "frame");
 }
 
+// catalogue: S-A10
 #[tokio::test(start_paused = true)]
 async fn the_timer_of_a_tonic_server_is_a_deadline_only_when_it_can_have_fired() {
     let says = |after: Duration, message: &'static str| {

@@ -157,6 +157,7 @@ mod tests {
     }
 
     proptest! {
+        // catalogue: S-A12
         #[test]
         fn whatever_replaces_it_a_call_ends_by_the_throttle_it_began_with(
             steps in proptest::collection::vec(step(), 0..200),

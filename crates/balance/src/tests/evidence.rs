@@ -197,3 +197,20 @@ async fn a_call_that_has_waited_for_an_endpoint_tells_the_server_what_is_left() 
     let left = 5 * SECOND - (received.at - began);
     assert!(left < 4 * SECOND && told <= left && told >= left - MS, "{told:?} of {left:?}");
 }
+
+// catalogue: S-A13
+#[tokio::test(start_paused = true)]
+async fn a_status_as_long_as_the_limit_allows_is_passed_on_and_a_longer_one_says_what_happened() {
+    let long = |bytes: usize| Answer::Status(Status::unavailable("x".repeat(bytes)));
+    let world = World::new([long(20_000)]);
+    let balance = world.balance(by(Picker::RoundRobin));
+    let response = balance.clone().oneshot(request()).await.unwrap();
+    let status = cinchona_core::status::of_head(&response);
+    assert_eq!((status.code(), status.message().len()), (Code::Unavailable, 20_000));
+
+    let world = World::new([long(20_000)]);
+    let small = Options { max_header_list_size: 16 * 1024, ..by(Picker::RoundRobin) };
+    let error = world.balance(small).oneshot(request()).await.unwrap_err();
+    let status = cinchona_core::status::of_error(error);
+    assert!(status.message().contains("max_header_list_size"), "{status:?}");
+}

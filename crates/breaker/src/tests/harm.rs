@@ -249,6 +249,7 @@ fn check(scenario: &Scenario, [without, with]: &[Seen; 2], what: &str) {
     }
 }
 
+// catalogue: S-E11, S-F10
 #[test]
 fn the_default_fails_no_call_but_in_an_outage_and_then_spares_the_server() {
     let mut rows = String::new();

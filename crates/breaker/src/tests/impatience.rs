@@ -41,6 +41,7 @@ async fn after(
     circuit(&layer).state()
 }
 
+// catalogue: S-A5
 #[tokio::test(start_paused = true)]
 async fn a_callers_impatience_is_no_evidence_and_a_limit_that_sufficed_is() {
     use State::{Closed, Open};

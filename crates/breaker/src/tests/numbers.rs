@@ -81,6 +81,7 @@ async fn play(policy: BreakerPolicy, limit: &str) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+    // catalogue: S-D7
     #[test]
     fn each_setting_is_refused_by_name_or_works(
         (open, longest, slow, time, lasting) in
@@ -110,6 +111,7 @@ proptest! {
     }
 }
 
+// catalogue: S-F8
 #[tokio::test(start_paused = true)]
 async fn a_circuit_that_is_made_and_answered_in_one_instant_works() {
     let slow = policy().with_slow_calls(SECOND, 0.5).unwrap();

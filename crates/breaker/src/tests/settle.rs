@@ -70,6 +70,7 @@ async fn begin(
     layer.layer(streams.service()).oneshot(request()).await
 }
 
+// catalogue: S-A6
 #[tokio::test(start_paused = true)]
 async fn streams_as_probes_keep_nobody_out() {
     for probes in [1, 3] {
@@ -107,6 +108,7 @@ async fn the_first_stream_that_ends_after_its_head_closed_it_decides() {
     assert!(circuit(&layer).next_probe_in().unwrap() >= 8 * SECOND);
 }
 
+// catalogue: S-A6
 #[tokio::test(start_paused = true)]
 async fn bad_trailers_of_a_probe_count_like_those_of_any_other_call() {
     let rate = policy().with_consecutive_failures(None).unwrap().with_failure_rate(0.9).unwrap();
@@ -131,6 +133,7 @@ async fn a_probe_whose_stream_ends_badly_while_others_are_awaited_opens_it() {
     assert_eq!(circuit(&layer).state(), State::Open);
 }
 
+// catalogue: S-A3
 #[tokio::test(start_paused = true)]
 async fn a_head_that_ends_without_a_status_is_no_answer() {
     let layer = layer(policy());
@@ -146,6 +149,7 @@ async fn a_head_that_ends_without_a_status_is_no_answer() {
     assert_eq!(circuit(&layer).state(), State::Open);
 }
 
+// catalogue: S-F10
 #[tokio::test(start_paused = true)]
 async fn a_good_method_is_let_through_an_open_circuit_and_closes_it() {
     let layer = layer(policy());

@@ -19,5 +19,4 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[(
 )];
 
 /// Rows that do not hold yet, as their crates are being mended; once one holds, it must go.
-pub(crate) const NOT_YET: &[&str] = &[
-];
+pub(crate) const NOT_YET: &[&str] = &[];

@@ -111,6 +111,7 @@ fn unclear(refused: &BoxError) -> Option<String> {
     }
 }
 
+// catalogue: S-D7, S-F8
 #[test]
 fn every_value_is_refused_by_field_and_range_or_calls_go_on_to_end() {
     note_panics();

@@ -87,6 +87,7 @@ fn said(config: &ServiceConfig) -> ServiceConfig {
     ServiceConfig { warnings: Vec::new(), ..config.clone() }
 }
 
+// catalogue: S-A11
 #[test]
 fn every_known_field_acts_or_is_named() {
     for json in full() {
@@ -120,6 +121,7 @@ fn what_a_config_says_of_balancing_is_in_the_options_of_the_balancer() {
     }
 }
 
+// catalogue: S-A11
 #[test]
 fn an_unknown_field_is_named_wherever_it_stands_and_changes_nothing() {
     for json in full() {

@@ -200,6 +200,7 @@ fn a_name_that_is_in_no_descriptor_is_named_with_the_nearest() {
     }
 }
 
+// catalogue: S-D3
 #[test]
 fn methods_that_are_listed_and_may_not_be_executed_twice_are_named() {
     let expected = |methods| {

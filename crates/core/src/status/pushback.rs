@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(pushback(&twice), Some(Pushback::Stop));
     }
 
+    // catalogue: S-A14
     #[test]
     fn retry_info_is_a_pushback_wherever_it_is_among_the_details() {
         let other = || detail("google.rpc.ErrorInfo", b"\x0a\x01x".to_vec());

@@ -72,6 +72,7 @@ fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
 }
 
 proptest! {
+    // catalogue: S-A8
     #[test]
     fn what_remains_is_told_when_it_is_sent(
         asked in proptest::option::of(1_u64..20_000),
@@ -136,6 +137,7 @@ proptest! {
     }
 }
 
+// catalogue: S-D7
 #[tokio::test(start_paused = true)]
 async fn any_duration_ends_calls_or_lets_them_be() {
     const NANO: Duration = Duration::from_nanos(1);

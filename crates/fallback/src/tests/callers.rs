@@ -17,6 +17,7 @@ fn name(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
 }
 
+// catalogue: S-F2
 #[tokio::test(start_paused = true)]
 async fn no_caller_is_given_the_answer_of_another_whatever_tells_them_apart() {
     for who in [

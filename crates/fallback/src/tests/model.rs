@@ -340,6 +340,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
+    // catalogue: S-F2, S-F4
     #[test]
     fn each_caller_is_given_what_the_model_lets_it_see(steps in steps()) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -57,6 +57,7 @@ where
     assert_eq!((status.code(), status.message()), (code, "own words"));
 }
 
+// catalogue: S-A1, S-F1
 #[tokio::test(start_paused = true)]
 async fn a_request_that_fails_is_passed_on_as_failing_and_has_no_second_answer() {
     let replies = [

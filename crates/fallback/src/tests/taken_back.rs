@@ -87,6 +87,7 @@ fn with_header(
     response
 }
 
+// catalogue: S-F4
 #[tokio::test(start_paused = true)]
 async fn a_refusal_takes_back_what_is_kept_and_a_failure_says_nothing_of_it() {
     for code in ALL {

@@ -48,6 +48,7 @@ fn drain(layer: &RetryLayer) -> impl Future<Output = ()> {
     }
 }
 
+// catalogue: S-F7
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_no_call_a_minute_fails_for_want_of_budget() {
     let layer = layer(on([Code::Unavailable]));
@@ -90,6 +91,7 @@ async fn beside_a_bad_method(budget: Budget, pause: Duration) -> [usize; 2] {
     [unpaid, stops.iter().filter(|stop| **stop != Stop::Succeeded).count()]
 }
 
+// catalogue: S-F7
 #[tokio::test(start_paused = true)]
 async fn a_bad_method_costs_a_good_one_no_retry() {
     let tight = Budget::new(0.2, 10).unwrap();

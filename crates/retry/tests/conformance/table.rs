@@ -5,11 +5,16 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 14] = [
     "balance/src",
     "breaker/src",
+    "cinchona/tests",
     "core/src",
     "fallback/src",
+    "idempotency/src",
+    "otlp/src",
+    "redb/src",
+    "redis/src",
     "retry/src",
     "retry/tests",
     "config/src",
