@@ -60,7 +60,7 @@ fn the_last_answer_outlives_the_server() {
 fn a_breaker_spares_a_server_that_fails() {
     let failing = Server::start(&["--mode", "failure"]);
     let args = ["--addr", &failing.addr, "--max-retries", "0", "-z", "1s", "--rps", "100"];
-    let report = load(&[&args[..], &["--breaker", "consecutive:3", "-c", "1"]].concat());
+    let report = load(&[&args[..], &["--breaker", "consecutive:3,open:5s", "-c", "1"]].concat());
     let errors = &report["errors"];
     assert_eq!(errors["circuit breaker is open"], 97, "{report}");
     assert_eq!(errors["simulated failure"], 3, "{report}");

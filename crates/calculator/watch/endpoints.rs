@@ -84,7 +84,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_watched_gate_decides_as_the_one_within_and_counts_what_it_hears() {
-        let breaker = BreakerLayer::new(BreakerPolicy::default());
+        let policy = BreakerPolicy::default().with_consecutive_failures(Some(3)).unwrap();
+        let breaker = BreakerLayer::new(policy);
         let (endpoints, target) =
             (Endpoints::default(), Target::from(Uri::from_static("http://a")));
         let gate = endpoints.gate(&target, breaker.endpoint("a"));

@@ -3,6 +3,9 @@
 pub(crate) const ALL: &[(&str, &[&str])] = &[(
     "it is told, and set by nobody",
     &[
+        "core::Gate::answered",
+        "core::Spent::took",
+        "core::Spent::usual",
         "balance::Snapshot::ejected",
         "balance::Snapshot::latency",
         "cluster::Node::phi",

@@ -6,7 +6,7 @@ use cinchona::{
     breaker::Window,
     cluster::Phi,
     config::RetryPolicy as ConfigRetry,
-    core::{Backoff, Jitter, Methods, PerMethod, Unsent, clock, deadline},
+    core::{Backoff, Jitter, MethodKind, Methods, PerMethod, Unsent, clock, deadline},
     dashboard::{FaultRule, Spot, Tile},
     deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     fallback::Cache,
@@ -84,6 +84,7 @@ fn words() -> Vec<Row> {
         Number "core::Latency::new": |n| latency(n, SECOND);
         Time "core::Latency::record": |t| latency(0.5, t);
         Time "core::Deadline::after": |t| deadline_after(t);
+        Time "core::Deadline::within": |t| deadline_after(t);
         Time "core::is_why": |t| done((deadline::is_why(t, t), deadline::is_why(SECOND, t)));
         Time "core::encode_timeout": |t| done(deadline::encode_timeout(t));
         Time "core::Unsent::new": |t| done(Unsent::new("down", Some(t)).to_string());
@@ -252,6 +253,26 @@ fn clients() -> Vec<Row> {
             layer.set_timeouts(PerMethod::new());
             expect("it is put right", call(&layer.layer(slow())).await == Some(Code::Ok))
         };
+        Time "deadline::AttemptTimeoutLayer::with_kind_limit": |t| limited_attempt(
+            AttemptTimeoutLayer::default().with_kind_limit(MethodKind::Unary, Some(t)));
+        Time "deadline::AttemptTimeoutLayer::with_limits": |t|
+            limited_attempt(AttemptTimeoutLayer::default().with_limits(PerMethod::from(Some(t))));
+        Time "deadline::AttemptTimeoutLayer::with_silence": |t|
+            limited_attempt(AttemptTimeoutLayer::default().with_silence(t));
+        Time "deadline::AttemptTimeoutLayer::with_kind_silence": |t| limited_attempt(
+            AttemptTimeoutLayer::default().with_kind_silence(MethodKind::Unary, Some(t)));
+        Time "deadline::AttemptTimeoutLayer::with_silences": |t|
+            limited_attempt(AttemptTimeoutLayer::default().with_silences(PerMethod::from(Some(t))));
+        Time "deadline::CallDeadlineLayer::with_kind_limit": |t|
+            limited_call(CallDeadlineLayer::new().with_kind_limit(MethodKind::Unary, Some(t)));
+        Time "deadline::CallDeadlineLayer::with_limits": |t|
+            limited_call(CallDeadlineLayer::new().with_limits(PerMethod::from(Some(t))));
+        Time "deadline::CallDeadlineLayer::with_silence": |t|
+            limited_call(CallDeadlineLayer::new().with_silence(t));
+        Time "deadline::CallDeadlineLayer::with_kind_silence": |t|
+            limited_call(CallDeadlineLayer::new().with_kind_silence(MethodKind::Unary, Some(t)));
+        Time "deadline::CallDeadlineLayer::with_silences": |t|
+            limited_call(CallDeadlineLayer::new().with_silences(PerMethod::from(Some(t))));
         Number "retry::RetryLayer::with_throttle": |n|
             async move { retried(retry().with_throttle(n, 0.1)?).await };
         Number "retry::RetryLayer::with_throttle": |n|
@@ -265,6 +286,9 @@ fn clients() -> Vec<Row> {
         };
         Number "retry::Budget::new": |n|
             async move { retried(retry().with_budget(Some(Budget::new(n, 1)?))).await };
+        Number "retry::Budget::with_per_second": |n| async move {
+            retried(retry().with_budget(Some(Budget::default().with_per_second(n)?))).await
+        };
         Time "retry::HedgePolicy::with_delay": |t|
             async move { hedged(HedgePolicy::default().with_delay(t)).await };
         Number "retry::HedgePolicy::with_extra_load": |n|
@@ -275,6 +299,8 @@ fn clients() -> Vec<Row> {
             async move { broken(breaker().with_slow_calls(t, 0.5)?).await };
         Number "breaker::BreakerPolicy::with_slow_calls": |n|
             async move { broken(breaker().with_slow_calls(SECOND, n)?).await };
+        Time "breaker::BreakerPolicy::with_outage": |t|
+            async move { broken(breaker().with_outage(3, t)?).await };
         Time "breaker::BreakerPolicy::with_open_for": |t|
             async move { broken(breaker().with_open_for(t, 30 * DAY)?).await };
         Time "breaker::BreakerPolicy::with_open_for": |t|

@@ -59,7 +59,7 @@ pub(crate) async fn latency(quantile: f64, latency: Duration) -> Ended {
 
 pub(crate) async fn deadline_after(timeout: Duration) -> Ended {
     let now = Instant::now();
-    let deadline = Deadline::after(timeout, now);
+    let deadline = Deadline::within(timeout, now).unwrap_or(Deadline::after(timeout, now));
     deadline.stamp(request().headers_mut(), now);
     _ = (Elapsed::new("late"), deadline.remaining(now), deadline.has_passed(now));
     Ok(())
