@@ -15,9 +15,12 @@ use std::{
 use tonic::body::Body;
 use tower::{Service, ServiceBuilder};
 
-/// Answers at once, with a message and trailers, and allocates nothing by itself.
-#[derive(Clone)]
-struct Prompt(HeaderMap);
+/// Answers at once, with headers, a message and trailers, and allocates nothing by itself.
+#[derive(Clone, Default)]
+struct Prompt {
+    headers: HeaderMap,
+    trailers: HeaderMap,
+}
 
 struct Answer {
     message: Option<Bytes>,
@@ -35,11 +38,10 @@ impl Service<http::Request<Body>> for Prompt {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         black_box(&request);
-        let trailers = std::mem::take(&mut self.0);
+        let Self { headers, trailers } = std::mem::take(self);
         let message = Some(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
         let mut response = http::Response::new(Answer { message, trailers: Some(trailers) });
-        let grpc = http::HeaderValue::from_static("application/grpc");
-        response.headers_mut().insert("content-type", grpc);
+        *response.headers_mut() = headers;
         ready(Ok(response))
     }
 }
@@ -59,7 +61,11 @@ impl http_body::Body for Answer {
 }
 
 fn prompt() -> Prompt {
-    Prompt(HeaderMap::from_iter([(tonic::Status::GRPC_STATUS, HeaderValue::from_static("0"))]))
+    let only = |name, value| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+    Prompt {
+        headers: only(http::header::CONTENT_TYPE, "application/grpc"),
+        trailers: only(tonic::Status::GRPC_STATUS, "0"),
+    }
 }
 
 /// Calls once, to the end of the trailers.
