@@ -1,6 +1,6 @@
 //! A call on its way: to an endpoint, or waiting for one.
 
-use crate::{load::FAILURE, node::Node, pick::Picked, set::Set};
+use crate::{Balance, load::FAILURE, node::Node, pick::Picked, set::Set};
 use bytes::Bytes;
 use cinchona_core::{
     Allowed, BoxError, DOMAIN, Evidence, Framing, Spent, Ticket, Tried, Unsent,
@@ -74,13 +74,13 @@ impl ResponseFuture {
     /// Sends a call to the endpoint that was picked, or waits for another if its connection has
     /// just gone.
     pub(crate) fn send(
-        set: &Arc<Set>,
+        balance: &Balance,
         picked: Picked,
         request: Request<Body>,
         now: Instant,
     ) -> Self {
-        let sent = Self::try_send(set, picked, request, now);
-        sent.unwrap_or_else(|request| Self::wait(set.clone(), request))
+        let sent = Self::try_send(&balance.set, picked, request, now);
+        sent.unwrap_or_else(|request| Self::wait(balance.clone(), request))
     }
 
     #[expect(clippy::result_large_err, reason = "it is the request, which goes on")]
@@ -111,9 +111,13 @@ impl ResponseFuture {
         Self { way: Way::Rejected { unsent: Some(unsent) } }
     }
 
-    /// Waits for an endpoint that can be used, and sends the call to it.
-    pub(crate) fn wait(set: Arc<Set>, mut request: Request<Body>) -> Self {
+    /// Waits for an endpoint that can be used, and sends the call to it. Meanwhile it holds the
+    /// balancer, whose endpoints are connected for as long as somebody does.
+    pub(crate) fn wait(balance: Balance, mut request: Request<Body>) -> Self {
         let waiting = Box::pin(async move {
+            // All of it, and not only what is used.
+            let balance = balance;
+            let set = &balance.set;
             let mut changed = set.subscribe();
             let began = Instant::now();
             let told = parse_timeout(request.headers()).ok().flatten();
@@ -126,7 +130,7 @@ impl ResponseFuture {
                     request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(left));
                 }
                 if let Some(picked) = set.pick(&request, now) {
-                    match Self::try_send(&set, picked?, request, now) {
+                    match Self::try_send(set, picked?, request, now) {
                         Ok(sent) => return sent.await,
                         Err(unsent) => request = unsent,
                     }

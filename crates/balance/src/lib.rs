@@ -203,9 +203,9 @@ impl Service<Request<Body>> for Balance {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let now = Instant::now();
         match self.set.pick(&request, now) {
-            Some(Ok(picked)) => ResponseFuture::send(&self.set, picked, request, now),
+            Some(Ok(picked)) => ResponseFuture::send(self, picked, request, now),
             Some(Err(unsent)) => ResponseFuture::rejected(unsent),
-            None => ResponseFuture::wait(self.set.clone(), request),
+            None => ResponseFuture::wait(self.clone(), request),
         }
     }
 }

@@ -204,13 +204,22 @@ async fn a_status_as_long_as_the_limit_allows_is_passed_on_and_a_longer_one_says
     let long = |bytes: usize| Answer::Status(Status::unavailable("x".repeat(bytes)));
     let world = World::new([long(20_000)]);
     let balance = world.balance(by(Picker::RoundRobin));
-    let response = balance.clone().oneshot(request()).await.unwrap();
+    let response = timeout(SECOND, balance.clone().oneshot(request())).await.unwrap().unwrap();
     let status = cinchona_core::status::of_head(&response);
     assert_eq!((status.code(), status.message().len()), (Code::Unavailable, 20_000));
 
     let world = World::new([long(20_000)]);
     let small = Options { max_header_list_size: 16 * 1024, ..by(Picker::RoundRobin) };
-    let error = world.balance(small).oneshot(request()).await.unwrap_err();
+    let balance = world.balance(small);
+    let error = timeout(SECOND, balance.oneshot(request())).await.unwrap().unwrap_err();
     let status = cinchona_core::status::of_error(error);
     assert!(status.message().contains("max_header_list_size"), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_is_sent_though_nobody_else_has_the_balancer_any_more() {
+    let world = World::of(1);
+    let balance = world.balance(by(Picker::RoundRobin));
+    let response = timeout(SECOND, balance.oneshot(request())).await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
