@@ -82,7 +82,7 @@ async fn whatever_the_policy_and_the_failure_attempts_have_time_between_them() {
                 let ended = timeout(ms(1000), call).await;
                 let calls = calls.load(Ordering::Relaxed);
                 let case = format!("{what}, {name}, waits {waits}: {calls} attempts");
-                assert!(began.elapsed() <= ms(1001), "{case}");
+                assert!((Instant::now() - began) <= ms(1001), "{case}");
                 // Two a millisecond, and a hundred hedges.
                 assert!(calls <= 2200, "{case}");
                 if waits && what == "unconnected" {
@@ -105,7 +105,11 @@ async fn a_hedged_call_that_waits_for_ready_ends_at_its_deadline_with_a_short_le
     let began = Instant::now();
     let outcome = unary(&mut grpc, request).await;
     assert_eq!(code(&outcome), Code::DeadlineExceeded);
-    assert!((3999..=4001).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert!(
+        (3999..=4001).contains(&(Instant::now() - began).as_millis()),
+        "{:?}",
+        (Instant::now() - began)
+    );
     assert!(ledger(&outcome).attempts().len() <= 2, "{}", ledger(&outcome));
 }
 
