@@ -14,7 +14,7 @@
 //!
 //! A script may have a `request` that `cannot be encoded`, or one of `stream` messages and then one
 //! that cannot; only attempts whose request is complete count there. A server that is `down` says
-//! nothing, for ever or until the call is `down_ms` old.
+//! nothing, for ever or until the call is `down_ms` old. Codes of which `either` is right are one.
 //!
 //! Where a peer `differs`, the script says how many attempts there are and how the calls end, for
 //! the peer and for `ours`, and why: a difference that is known is held to as well.
@@ -156,8 +156,9 @@ fn seen(script: &Json, server: &ScriptedServer, said: Vec<Said>) -> Seen {
     if script["unordered"].as_bool() == Some(true) {
         attempts.sort_by(|a, b| a.partial_cmp(b).unwrap());
     }
+    let either = script["either"].as_array().map_or(&[][..], Vec::as_slice);
     let outcome = |(code, message, details, took): Said| Outcome {
-        code,
+        code: if either.contains(&json!(code)) { either[0].as_i64().unwrap() } else { code },
         message: if is_wordless(script) { String::new() } else { message },
         details,
         in_time: is_within(&script["took_ms"], Duration::from_secs_f64(took / 1000.0)),

@@ -43,6 +43,13 @@ const ready = (client) =>
     client.waitForReady(Date.now() + 20000, (error) => (error ? reject(error) : resolve())),
   );
 
+// Until the client knows that its connection is lost, of which the call hears first, or has another.
+const lost = (client) =>
+  new Promise((resolve) => {
+    const channel = client.getChannel();
+    channel.watchConnectivityState(grpc.connectivityState.READY, Date.now() + 2000, resolve);
+  });
+
 async function run(task) {
   const options = {
     "grpc.service_config": JSON.stringify(task.config),
@@ -56,6 +63,7 @@ async function run(task) {
     // Calls are what is compared: they begin when there is a connection.
     if (!task.down) await ready(client);
     outcomes.push(await call(client, methods[n % methods.length], task));
+    if (task.answers[n]?.headers_then_lost) await lost(client);
   }
   client.close();
   return outcomes;
