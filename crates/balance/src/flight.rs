@@ -3,8 +3,7 @@
 use crate::{Balance, load::FAILURE, node::Node, pick::Picked, set::Set};
 use bytes::Bytes;
 use cinchona_core::{
-    Allowed, BoxError, DOMAIN, Evidence, Framing, Spent, Ticket, Tried, Unsent,
-    deadline::{GRPC_TIMEOUT, encode_timeout, parse_timeout},
+    Allowed, BoxError, DOMAIN, Evidence, Framing, Spent, Ticket, Tried, Unsent, deadline::take_off,
     status,
 };
 use http::{HeaderMap, Request, Response};
@@ -120,15 +119,13 @@ impl ResponseFuture {
             let set = &balance.set;
             let mut changed = set.subscribe();
             let began = Instant::now();
-            let told = parse_timeout(request.headers()).ok().flatten();
+            let mut last = began;
             loop {
                 changed.mark_unchanged();
                 let now = Instant::now();
-                if let Some(told) = told {
-                    // The server is told what is left when the request is sent.
-                    let left = told.saturating_sub(now - began);
-                    request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(left));
-                }
+                // The server is told what is left when the request is sent.
+                take_off(request.headers_mut(), now - last);
+                last = now;
                 if let Some(picked) = set.pick(&request, now) {
                     match Self::try_send(set, picked?, request, now) {
                         Ok(sent) => return sent.await,
@@ -242,7 +239,7 @@ impl Flight {
         let load = &self.node.load;
         match evidence {
             None | Some(Evidence::Good(_)) => {
-                load.record_good(took);
+                load.record_good(took, now);
                 load.record(took, now);
             }
             Some(Evidence::Nothing(None | Some(Code::Cancelled | Code::DeadlineExceeded))) => {

@@ -120,8 +120,8 @@ pub struct Options {
     /// that allow fewer pings close the connection: grpc-go's default is one in five minutes. Each
     /// at least 10 ms (grpc-java's least timeout), and `Duration::MAX` for ever.
     pub keep_alive: Option<(Duration, Duration)>,
-    /// How many bytes of headers, or of trailers, a response may have: a status with a long message or
-    /// large details, say. Default 64 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). What is larger is
+    /// How many bytes of headers, or of trailers, a response may have: a status with a long message
+    /// or large details, say. Default 64 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). What is larger is
     /// reset by this client, and its status says so.
     pub max_header_list_size: u32,
     /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);

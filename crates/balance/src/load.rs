@@ -16,13 +16,17 @@ pub(crate) struct Load {
     at: AtomicU64,
     /// The average as of then, in nanoseconds, as bits.
     average: AtomicU64,
-    /// How long a good answer takes, in nanoseconds: a peak at once, less by and by; 0 before the
-    /// first.
-    usual: AtomicU64,
+    /// How long the slowest good answer took, in nanoseconds, in the window at hand and in the one
+    /// before.
+    slowest: [AtomicU64; 2],
+    window: AtomicU64,
 }
 
 /// How fast the past is forgotten: a sample counts 1/e after this long.
 const DECAY: Duration = Duration::from_secs(10);
+
+/// How long a slow good answer is remembered at least, in nanoseconds.
+const WINDOW: u64 = 30_000_000_000;
 
 /// What a failure counts for at least, so that failing fast attracts nothing (linkerd's load
 /// biaser).
@@ -40,7 +44,8 @@ impl Load {
             in_flight: AtomicUsize::new(0),
             at: AtomicU64::new(0),
             average: AtomicU64::new(0),
-            usual: AtomicU64::new(0),
+            slowest: [AtomicU64::new(0), AtomicU64::new(0)],
+            window: AtomicU64::new(0),
         }
     }
 
@@ -72,19 +77,25 @@ impl Load {
     }
 
     /// A good answer took this long.
-    pub(crate) fn record_good(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let usual = self.usual.load(Ordering::Relaxed);
-        let now = if took > usual { took } else { usual - (usual - took) / 8 };
-        if now != usual {
-            self.usual.store(now, Ordering::Relaxed);
+    pub(crate) fn record_good(&self, took: Duration, now: Instant) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let window = self.nanos(now) / WINDOW;
+        if self.window.load(Ordering::Relaxed) != window {
+            self.window.store(window, Ordering::Relaxed);
+            let last = self.slowest[0].swap(0, Ordering::Relaxed);
+            self.slowest[1].store(last, Ordering::Relaxed);
+        }
+        // Mostly it is no slower, and nothing is written.
+        if self.slowest[0].load(Ordering::Relaxed) < took {
+            self.slowest[0].store(took, Ordering::Relaxed);
         }
     }
 
-    /// How long a good answer usually takes, if there was one.
+    /// How long the slowest good answer has taken of late, if there was one: the time that a call
+    /// of whichever method may take.
     pub(crate) fn usual(&self) -> Option<Duration> {
-        let usual = self.usual.load(Ordering::Relaxed);
-        (usual > 0).then(|| Duration::from_nanos(usual))
+        let slowest = self.slowest.iter().map(|slowest| slowest.load(Ordering::Relaxed)).max();
+        slowest.filter(|slowest| *slowest > 0).map(Duration::from_nanos)
     }
 
     /// What a call more would cost.

@@ -75,7 +75,8 @@ struct Outcome {
     in_time: bool,
 }
 
-/// How a call ended, as a client says it: code, message, details, and how many milliseconds it took.
+/// How a call ended, as a client says it: code, message, details, and how many milliseconds it
+/// took.
 type Said = (i64, String, String, f64);
 
 /// Messages that are bytes, and one that is nothing and cannot be encoded.

@@ -141,8 +141,8 @@ impl Evidence {
         }
     }
 
-    /// An answer without a gRPC status, from whoever stands in for a gRPC server; some are about the
-    /// request.
+    /// An answer without a gRPC status, from whoever stands in for a gRPC server; some are about
+    /// the request.
     fn of_http(http: StatusCode, code: Code) -> Self {
         let is_about_request = http.is_client_error() && http != StatusCode::NOT_FOUND;
         if is_about_request { Self::Nothing(Some(code)) } else { Self::Bad(code) }

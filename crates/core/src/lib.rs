@@ -56,7 +56,7 @@ pub use latency::Latency;
 pub use live::Live;
 pub use methods::{MethodKind, Methods, Safety, is_of_the_server};
 pub use per_method::PerMethod;
-pub use replay::{Replay, ReplayBuffer};
+pub use replay::{Replay, ReplayBuffer, Sent};
 pub use rng::Rng;
 pub use secret::Secret;
 pub use switch::{Mode, Switch};

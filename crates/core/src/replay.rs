@@ -36,6 +36,10 @@ pub struct Replay {
     built: u32,
 }
 
+/// A request that was sent: whether its body has failed since.
+#[derive(Debug)]
+pub struct Sent(Option<Arc<Tape>>);
+
 /// How much of the requests under way is kept, for each call and for all calls together; shared by
 /// its clones. Of all calls together, unary requests of at most 512 bytes are not counted.
 #[derive(Clone, Debug)]
@@ -125,6 +129,14 @@ impl Replay {
         }
     }
 
+    /// The request, of which no other attempt will be built.
+    pub fn into_sent(self) -> Sent {
+        match self.body {
+            Recording::Whole { .. } => Sent(None),
+            Recording::Tape(tape) => Sent(Some(tape)),
+        }
+    }
+
     /// Keeps nothing for further attempts: the `n`th that was built, from 0, is the one.
     pub fn choose(&self, n: u32) {
         if let Recording::Tape(tape) = &self.body {
@@ -164,6 +176,15 @@ impl Replay {
     /// The first value of a header.
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.head.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value)
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    /// By what the body of the request has failed, if it has.
+    pub fn failure(&self) -> Option<Status> {
+        self.0.as_ref()?.failure()
     }
 }
 

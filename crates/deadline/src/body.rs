@@ -65,7 +65,14 @@ where
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref().filter(|_| this.timer.bound().is_some()) {
                     this.messages.read(data);
-                    this.timer.heard();
+                    this.timer.as_mut().heard();
+                    // A stream whose next frame is always there never waits, and must end as well.
+                    if this.messages.stage() == Stage::Rest
+                        && let Some(elapsed) = this.timer.bound().and_then(Bound::whole_is_over)
+                    {
+                        this.inner.set(None);
+                        return Poll::Ready(Some(Err(elapsed.into())));
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -220,6 +220,14 @@ impl Bound {
         ends.filter(|end| end.at <= now && !self.counts(*end)).min_by_key(|end| end.at)
     }
 
+    /// What there is to say if the deadline of the whole call has passed.
+    pub(crate) fn whole_is_over(&self) -> Option<Elapsed> {
+        let whole = self.terms.whole?;
+        let now = Instant::now();
+        let is_over = whole.at <= now && !self.counts(whole);
+        is_over.then(|| self.elapsed(whole, Stage::Rest, now))
+    }
+
     /// Tells the server how long there is; nothing where no deadline is that of the whole call.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
         match self.terms.told {

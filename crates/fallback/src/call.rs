@@ -4,7 +4,7 @@ use crate::{
     answer::{Effect, Read, Reading, Source},
     body::FallbackBody,
     cache::{Store, Turn},
-    key::Key,
+    key::{Key, forbids_keeping},
     shared::{Alternate, Shared},
 };
 use bytes::Bytes;
@@ -40,6 +40,8 @@ pub(crate) struct Call {
     deadline: Option<Deadline>,
     turn: Option<Turn>,
     key: Option<Key>,
+    /// The caller wants no answer of the cache, and none kept (`cache-control`).
+    is_past_cache: bool,
     again: Option<Request<Bytes>>,
     /// By what the request's body has failed, where it was not complete at once.
     failure: Option<Arc<OnceLock<Status>>>,
@@ -80,6 +82,7 @@ impl Call {
             deadline: None,
             turn: None,
             key: None,
+            is_past_cache: forbids_keeping(request.headers()),
             again: None,
             failure: None,
         };
@@ -155,6 +158,11 @@ impl Call {
 
     /// Does to the answer that is kept what a newer one does.
     fn apply(&mut self, effect: Effect) {
+        let effect = match effect {
+            // What it is told is not kept, but may take the place of what is.
+            Effect::Replace(_) if self.is_past_cache => Effect::Outdate,
+            effect => effect,
+        };
         if !matches!(effect, Effect::Nothing)
             && let (Some(store), Some(turn)) = (&self.shared.store, self.turn)
             && let Some(key) = self.key.take()
@@ -227,7 +235,7 @@ impl Call {
 
     fn kept<B>(&self, now: Instant) -> Option<(Source, Response<FallbackBody<B>>)> {
         let shared = &self.shared;
-        let cached = shared.store.as_ref().zip(self.key.as_ref());
+        let cached = shared.store.as_ref().zip(self.key.as_ref()).filter(|_| !self.is_past_cache);
         if let Some((answer, age)) = cached.and_then(|(store, key)| store.find(key, now)) {
             let source = Source::Cached { age };
             return Some((source, answer.play(source)));

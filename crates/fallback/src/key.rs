@@ -49,7 +49,7 @@ impl Compared {
     }
 
     /// The key of a request to `service`, one of those that the layer was applied to; `None` where
-    /// its answer must not be kept. Each part comes with its length, so that no two requests have
+    /// it is not known whose it is. Each part comes with its length, so that no two requests have
     /// the same.
     pub(crate) fn key(
         &self,
@@ -58,9 +58,6 @@ impl Compared {
         parts: &Parts,
         message: &Bytes,
     ) -> Option<Key> {
-        if forbids_keeping(&parts.headers) {
-            return None;
-        }
         let caller = match &self.caller {
             Some(caller) => caller.of(parts)?,
             None => Vec::new(),
@@ -112,6 +109,8 @@ fn is_of_one_call(name: &HeaderName) -> bool {
         "grpc-timeout"
             | "grpc-previous-rpc-attempts"
             | "user-agent"
+            | "cache-control"
+            | "pragma"
             | "x-request-id"
             | "traceparent"
             | "tracestate"

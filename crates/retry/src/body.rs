@@ -2,7 +2,7 @@
 
 use crate::{Shared, budget::Depositor, codes::Codes, throttle::CallThrottle};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Verdict, status};
+use cinchona_core::{BoxError, Sent, Verdict, status};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -30,6 +30,8 @@ pub(crate) struct Observer {
     throttle: CallThrottle,
     depositor: Depositor,
     listed: Codes,
+    /// What has become of the request's own body, which may fail after the answer has begun.
+    sent: Sent,
 }
 
 // === impl ResponseBody ===
@@ -54,6 +56,13 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let mut frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
+        if let Some(Err(error)) = &mut frame
+            && let Some(own) = this.observer.as_ref().and_then(|observer| observer.sent.failure())
+        {
+            *error = own.into();
+            *this.observer = None;
+            return Poll::Ready(frame);
+        }
         let verdict = match &mut frame {
             Some(Ok(frame)) => frame.trailers_mut().map(|trailers| {
                 status::mend(trailers);
@@ -93,8 +102,9 @@ impl Observer {
         throttle: CallThrottle,
         depositor: Depositor,
         listed: Codes,
+        sent: Sent,
     ) -> Self {
-        Self { shared, throttle, depositor, listed }
+        Self { shared, throttle, depositor, listed, sent }
     }
 
     /// Waits for the trailers, unless the head has already said it all.

@@ -3,11 +3,12 @@
 use crate::{
     Shared,
     body::{Observer, ResponseBody},
+    executor::elapsed,
     ledger::{Attempt, AttemptKind, Ledger},
     policy::{Decision, Ended, Kind, Limits, Policy, Progress, Stop},
     throttle::CallThrottle,
 };
-use cinchona_core::{BoxError, Deadline, Inbound, Replay, Tried, Verdict, code, status};
+use cinchona_core::{BoxError, Deadline, Inbound, Replay, Stage, Tried, Verdict, code, status};
 use http::{HeaderName, Request, Response};
 use http_body::Body as HttpBody;
 use std::{sync::Arc, time::Duration};
@@ -140,11 +141,22 @@ impl Call {
         if decision == Decision::Stop(Stop::NotIdempotent) {
             self.shared.unsafe_to_repeat.warn(self.path(), verdict.code());
         }
+        if decision == Decision::Stop(Stop::Deadline) && self.progress.wait_for_ready {
+            self.has_waited_in_vain(verdict, outcome);
+        }
         // A wait for a connection is no attempt: nothing was sent, and it may go on for long.
         if decision != Decision::AwaitConnection {
             self.note(begun, verdict, now);
         }
         decision
+    }
+
+    /// A call that waits for a connection ends at its deadline by that, and not by the last failure
+    /// to connect.
+    pub(crate) fn has_waited_in_vain<B>(&self, verdict: Verdict, outcome: &mut Outcome<B>) {
+        if verdict == Verdict::NotProcessed(Stage::Unconnected) {
+            *outcome = Err(elapsed(self).into());
+        }
     }
 
     /// Whether a hedge would have been begun beside an attempt that `took` this long.
@@ -185,7 +197,8 @@ impl Call {
                 }
                 let depositor = self.shared.budget.depositor(self.replay.uri().path());
                 let listed = self.policy.listed();
-                let observer = Observer::new(self.shared, self.throttle, depositor, listed);
+                let sent = self.replay.into_sent();
+                let observer = Observer::new(self.shared, self.throttle, depositor, listed, sent);
                 status::mend(response.headers_mut());
                 let observer = observer.unless_ended(&response);
                 return Ok(response.map(|body| ResponseBody::new(body, observer)));

@@ -7,7 +7,7 @@ use crate::{
     policy::{Decision, Kind, LOOK, Stop},
 };
 use cinchona_core::{BoxError, Elapsed};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::body::Body;
@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt};
 
 /// No more than two attempts of a call begin within this time, whatever the policy: a call that
 /// fails at once must not keep a core busy.
-const PACE: Duration = Duration::from_millis(1);
+pub(crate) const PACE: Duration = Duration::from_millis(1);
 
 /// Goes on after the first attempt with a `decision` to try again, until the policy is satisfied.
 pub(crate) async fn retries<S, B>(
@@ -48,7 +48,7 @@ where
         });
         let wait = wait.max(paced);
         call.replay.stop(n - 1);
-        let Some(mut request) = call.replay.request() else {
+        let Some(request) = call.replay.request() else {
             return call.close(outcome, Stop::BodyTooLarge, n - 1);
         };
         if decision != Decision::AwaitConnection {
@@ -64,18 +64,27 @@ where
         };
         let begun = Begun { built: n, kind, at: Instant::now() };
         (last, before) = (begun.at, Some(last));
-        call.progress.stamp(request.headers_mut(), call.progress.attempts, begun.at);
-        outcome = within_deadline(&call, ready_and_call(&mut service, request)).await;
+        let (progress, previous) = (call.progress, call.progress.attempts);
+        let stamp = move |headers: &mut HeaderMap| {
+            progress.stamp(headers, previous, Instant::now());
+        };
+        outcome = within_deadline(&call, ready_and_call(&mut service, request, stamp)).await;
         decision = call.judge(&mut outcome, begun);
     }
 }
 
-pub(crate) async fn ready_and_call<S, B>(service: &mut S, request: Request<Body>) -> Outcome<B>
+/// Waits for the service, and tells the server what is left after that.
+pub(crate) async fn ready_and_call<S, B>(
+    service: &mut S,
+    mut request: Request<Body>,
+    stamp: impl FnOnce(&mut HeaderMap),
+) -> Outcome<B>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
 {
     let ready = service.ready().await.map_err(Into::into)?;
+    stamp(request.headers_mut());
     ready.call(request).await.map_err(Into::into)
 }
 

@@ -1,5 +1,7 @@
 //! Hedging: the same request several times at once, and the first good answer wins.
 
+mod attempt;
+
 use crate::{
     Spare,
     body::ResponseBody,
@@ -7,10 +9,11 @@ use crate::{
     call::{Begun, Call, Outcome},
     clone,
     codes::Codes,
-    executor::{elapsed, ready_and_call},
+    executor::elapsed,
     ledger::AttemptKind,
     policy::{Decision, Ended, LOOK, Stop},
 };
+use attempt::{Attempt, Start, at, attempt};
 use cinchona_core::{
     BoxError, Invalid, Latency, Verdict,
     clock::later,
@@ -19,7 +22,7 @@ use cinchona_core::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
 use std::{fmt, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tonic::{Code, body::Body};
 use tower::Service;
 
@@ -53,13 +56,6 @@ const MOST_ATTEMPTS: u32 = 100;
 struct Adaptive {
     latency: Latency,
     budget: SharedBudget,
-}
-
-/// An attempt, and its number: what is sent again because it was never seen keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Attempt {
-    number: u32,
-    begun: Begun,
 }
 
 // === impl HedgePolicy ===
@@ -172,7 +168,8 @@ where
     loop {
         while race.is_due() {
             let Some((begun, request)) = race.start() else { break };
-            attempts.push(attempt(begun, Start::With(clone(&spare), request.into())));
+            let start = Start::With(clone(&spare), request.into(), race.call.progress);
+            attempts.push(attempt(begun, start));
         }
         // Nothing runs and nothing is to come: the last failure is the call's.
         if attempts.is_empty() && race.next.is_none() {
@@ -197,7 +194,8 @@ where
             }
             Next::Again(Attempt { number, begun }, wait) => {
                 if let Some((begun, request)) = race.launch(number, begun.kind, wait) {
-                    attempts.push(attempt(begun, Start::With(clone(&spare), request.into())));
+                    let start = Start::With(clone(&spare), request.into(), race.call.progress);
+                    attempts.push(attempt(begun, start));
                 }
             }
             Next::GoOn => {}
@@ -207,34 +205,6 @@ where
     let stop = race.closed.unwrap_or(Stop::Exhausted);
     let outcome = failure.unwrap_or_else(|| Err(elapsed(&race.call).into()));
     race.call.close(outcome, stop, 0)
-}
-
-/// An attempt that was begun, or what it takes.
-enum Start<S: Service<Request<Body>>> {
-    Begun(S::Future),
-    With(S, Box<Request<Body>>),
-}
-
-async fn attempt<S, B>(attempt: Attempt, start: Start<S>) -> (Attempt, Outcome<B>)
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-{
-    let outcome = match start {
-        Start::Begun(begun) => begun.await.map_err(Into::into),
-        Start::With(mut service, request) => {
-            sleep_until(attempt.begun.at).await;
-            ready_and_call(&mut service, *request).await
-        }
-    };
-    (attempt, outcome)
-}
-
-async fn at(then: Option<Instant>) {
-    match then {
-        Some(then) => sleep_until(then).await,
-        None => std::future::pending().await,
-    }
 }
 
 // === impl Race ===
@@ -310,9 +280,8 @@ impl Race {
         kind: AttemptKind,
         wait: Duration,
     ) -> Option<(Attempt, Request<Body>)> {
-        let mut request = self.call.replay.request()?;
+        let request = self.call.replay.request()?;
         let at = later(Instant::now(), wait);
-        self.call.progress.stamp(request.headers_mut(), number, at);
         let attempt = Attempt { number, begun: Begun { built: self.built, kind, at } };
         self.built += 1;
         self.running.push(attempt);
@@ -342,7 +311,12 @@ impl Race {
             self.call.note(ended.begun, verdict, now);
         }
         let (kind, wait) = match decided {
-            Some(Decision::Stop(stop)) => return Next::Finish(stop),
+            Some(Decision::Stop(stop)) => {
+                if stop == Stop::Deadline && self.call.progress.wait_for_ready {
+                    self.call.has_waited_in_vain(verdict, outcome);
+                }
+                return Next::Finish(stop);
+            }
             Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait),
             Some(_) => (ended.begun.kind, LOOK),
             None => return self.failed(ended, verdict, pushback, now),
@@ -372,6 +346,10 @@ impl Race {
             // No more hedges; those under way may still win.
             Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
             _ if self.closed.is_some() => {}
+            // Waiting for an attempt that could not even start is waiting for nothing.
+            Some(Pushback::After(wait)) if !self.call.progress.has_time(later(now, wait)) => {
+                (self.closed, self.next) = (Some(Stop::Deadline), None);
+            }
             Some(Pushback::After(wait)) => self.next = Some(later(now, wait)),
             None => self.next = Some(now),
         }

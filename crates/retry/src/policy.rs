@@ -239,7 +239,7 @@ impl RetryPolicy {
         }
         let wait = call.wait(pushback, &self.backoff, rng);
         // Waiting for an attempt that could not even start is waiting for nothing.
-        if call.deadline.is_some_and(|deadline| deadline <= later(now, wait)) {
+        if !call.has_time(later(now, wait)) {
             return Decision::Stop(Stop::Deadline);
         }
         if !limits.budget.withdraw(limits.method, cost(verdict, pushback.is_some()), now) {
@@ -309,6 +309,11 @@ impl Progress {
             Verdict::NotProcessed(Stage::Unseen) => !mem::replace(&mut self.seen_refusal, true),
             _ => false,
         }
+    }
+
+    /// Whether the call's deadline is later than `then`.
+    pub(crate) fn has_time(&self, then: Instant) -> bool {
+        self.deadline.is_none_or(|deadline| then < deadline)
     }
 
     /// What never left the client is sent again at once, and then ever later, up to 100 ms: a

@@ -2,11 +2,12 @@
 
 use crate::{
     RetryLayer, Shared,
+    executor::PACE,
     policy::{Decision, Ended, Limits, Progress, RetryPolicy},
     throttle::CallThrottle,
 };
 use bytes::Bytes;
-use cinchona_core::{Deadline, Methods, Replay, Verdict, status};
+use cinchona_core::{Deadline, Inbound, Methods, Replay, Verdict, clock::later, status};
 use http::{Request, Response};
 use http_body_util::Full;
 use std::{error::Error, sync::Arc};
@@ -93,14 +94,20 @@ where
         let limits = Limits { throttle: &CallThrottle::default(), budget, method };
         let progress = self.progress.get_or_insert_with(|| {
             let deadline: Option<&Deadline> = request.extensions().get();
-            Progress::new(methods.safety_of(request), deadline.map(|deadline| deadline.0))
+            let deadline = deadline.map(|deadline| deadline.0);
+            let mut progress = Progress::new(methods.safety_of(request), deadline);
+            progress.chained =
+                Inbound::current().is_some_and(|served| served.previous_attempts > 0);
+            progress
         });
         let ended = Ended { verdict, pushback, can_repeat: true, now };
         let wait = match self.policy.decide(ended, progress, limits, &mut rng.draw()) {
             Decision::Stop(_) | Decision::AwaitConnection => return None,
             Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
         };
-        progress.stamp(request.headers_mut(), progress.attempts, now + wait);
+        // At most one attempt in a millisecond, as the caller's own timer is to fire.
+        let wait = wait.max(PACE);
+        progress.stamp(request.headers_mut(), progress.attempts, later(now, wait));
         Some(sleep(wait))
     }
 

@@ -4,6 +4,7 @@ use crate::{
     body::ResponseBody,
     limiter::{Entry, Permit},
 };
+use cinchona_core::deadline::take_off;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -36,7 +37,7 @@ pin_project! {
             given: oneshot::Receiver<Permit>,
             #[pin]
             patience: Sleep,
-            held: Option<(S, Request<B>)>,
+            held: Option<(S, Request<B>, Instant)>,
         },
         Calling { #[pin] future: F },
         TurnedAway,
@@ -65,7 +66,7 @@ where
                 let until = deadline.map_or(until, |deadline| deadline.min(until));
                 // The one that is ready waits with the request; its place takes a clone.
                 let clone = service.clone();
-                let held = Some((mem::replace(service, clone), request));
+                let held = Some((mem::replace(service, clone), request, Instant::now()));
                 (State::Waiting { given, patience: sleep_until(until), held }, None)
             }
             Entry::TurnedAway => (State::TurnedAway, None),
@@ -106,7 +107,9 @@ where
                     }
                     Poll::Ready(Err(_)) => State::TurnedAway,
                     Poll::Ready(Ok(permit)) => match held.take() {
-                        Some((mut service, request)) => {
+                        Some((mut service, mut request, since)) => {
+                            // Whoever serves it is told what is left, not what there was.
+                            take_off(request.headers_mut(), Instant::now() - since);
                             *this.permit = Some(permit);
                             State::Calling { future: service.call(request) }
                         }

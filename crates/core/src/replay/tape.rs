@@ -11,6 +11,7 @@ use http_body::{Body as HttpBody, Frame};
 use std::{
     collections::VecDeque,
     fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -227,7 +228,8 @@ impl Reel {
 
     /// The next data of the source. How it ends is kept.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
-        // A source that panics is gone, and must not look as if it had ended.
+        // A source that panics is gone, and must not look as if it had ended: that is an error of
+        // this call alone.
         let panicked = || Rest::Failed(Status::internal("the request's body has panicked"));
         let mut source = match mem::replace(&mut self.rest, panicked()) {
             Rest::Source(source) => source,
@@ -241,7 +243,11 @@ impl Reel {
             }
         };
         let polled = loop {
-            match Pin::new(&mut source).poll_frame(cx) {
+            let polled = || Pin::new(&mut source).poll_frame(cx);
+            let Ok(polled) = catch_unwind(AssertUnwindSafe(polled)) else {
+                return Poll::Ready(Some(Err(self.failed())));
+            };
+            match polled {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => break Poll::Ready(Some(Ok(data))),
                     // A gRPC request has no trailers.
@@ -258,6 +264,14 @@ impl Reel {
             Poll::Ready(Some(Ok(_))) | Poll::Pending => Rest::Source(source),
         };
         polled
+    }
+
+    /// What the body has failed by, once it has.
+    fn failed(&self) -> Status {
+        match &self.rest {
+            Rest::Failed(status) => status.clone(),
+            Rest::Source(_) | Rest::Ended => Status::internal("the request's body has failed"),
+        }
     }
 
     fn forget_before(&mut self, position: usize) {

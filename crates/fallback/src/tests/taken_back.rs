@@ -359,3 +359,15 @@ async fn an_http_200_that_is_no_grpc_answer_is_a_failure_and_says_nothing() {
     assert_eq!(ask(&client, balance()).await, cached(7, 0));
     assert_eq!(ask(&client, balance()).await, cached(7, 0), "then an outage");
 }
+
+// catalogue: S-F4
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_back_past_the_cache_is_taken_back_all_the_same() {
+    for directive in ["no-cache", "no-store", "max-age=0"] {
+        let refused = Reply::Status(Status::permission_denied("no more"));
+        let client = caching().layer(ScriptedServer::new([ok(7), refused, down()]));
+        ask(&client, balance()).await;
+        ask(&client, with(balance(), http::header::CACHE_CONTROL, directive)).await;
+        assert_eq!(ask(&client, balance()).await, unavailable(), "{directive}");
+    }
+}

@@ -179,3 +179,57 @@ async fn what_this_client_resets_is_its_own_failure_and_what_a_server_resets_is_
     let verdict = cinchona_core::Verdict::of_error(&outcome.unwrap_err());
     assert_eq!(verdict, cinchona_core::Verdict::Local(Code::Internal));
 }
+
+/// A server that answers with a message at once, and then reads on.
+fn serve_early(network: &Network) -> Serving {
+    let service = tower::service_fn(|request: http::Request<Body>| async move {
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.frame().await {}
+        });
+        let early = ScriptedServer::new([Answer::MessageThenHang(encode(&message(7)))]);
+        tower::ServiceExt::oneshot(early, http::Request::new(Body::empty())).await
+    });
+    network.serve_service(service)
+}
+
+// catalogue: S-F1
+#[tokio::test(start_paused = true)]
+async fn a_request_that_fails_after_the_answer_has_begun_keeps_its_own_words() {
+    for nth in 1..stacks(&Network::new()).len() - 1 {
+        let network = Network::new();
+        let _serving = serve_early(&network);
+        let (name, stack) = stacks(&network).swap_remove(nth);
+        let items = tokio_stream::iter([message(1), message(1 << 40)]);
+        let items = tokio_stream::StreamExt::then(items, |item| async move {
+            tokio::time::sleep(ms(50)).await;
+            item
+        });
+        let mut answers = stream(stack, items, 2).await.expect(name).into_inner();
+        assert_eq!(answers.message().await.expect(name), Some(message(7)), "{name}");
+        let status = answers.message().await.expect_err(name);
+        assert_eq!(status.code(), Code::OutOfRange, "{name}: {status:?}");
+    }
+}
+
+// catalogue: S-A1
+#[tokio::test(start_paused = true)]
+async fn a_callers_stream_that_panics_is_an_error_of_its_call_and_never_complete() {
+    let network = Network::new();
+    let (_serving, seen) = serve(&network);
+    let stack = boxed(layer(retry(4, every_code())).layer(network.channel()));
+    let items = tokio_stream::iter([1, 2]);
+    let items = tokio_stream::StreamExt::then(items, |n| async move {
+        tokio::time::sleep(ms(50)).await;
+        assert!(n < 2, "by the caller's own code");
+        message(n)
+    });
+    let status = stream(stack, items, 100).await.map(|_| ()).unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Internal, "the request's body has panicked")
+    );
+    settle().await;
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() == 1 && !seen[0].is_complete, "{seen:?}");
+}

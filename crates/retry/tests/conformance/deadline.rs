@@ -100,3 +100,43 @@ async fn a_timeout_that_has_passed_or_is_malformed_is_not_sent() {
     }
     assert_eq!(server.attempts(), 0);
 }
+
+// catalogue: S-A8
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_has_waited_for_the_service_below_tells_the_server_what_is_left() {
+    let layers =
+        [layer(retry(4, [Code::Unavailable])), layer(hedge(2, ms(100), [Code::Unavailable]))];
+    for layer in layers {
+        let network = Network::new();
+        let slow = |answer| Answer::After(ms(1000), Box::new(answer));
+        let server = ScriptedServer::new([slow(unavailable()), slow(ok()), ok()]);
+        let _serving = network.serve_service(server.clone());
+        // One at a time: each waits for the one before.
+        let channel = tower::limit::ConcurrencyLimit::new(network.channel(), 1);
+        let mut grpc = Grpc::new(layer.layer(channel));
+        let mut request = Request::new(message(3));
+        request.set_timeout(Duration::from_secs(5));
+        let began = Instant::now();
+        assert_eq!(code(&unary(&mut grpc, request).await), Code::Ok);
+        for received in server.received() {
+            let told = cinchona_core::deadline::parse_timeout(&received.headers).unwrap().unwrap();
+            let left = Duration::from_secs(5) - (received.at - began);
+            assert!(told <= left && told + ms(2) >= left, "{told:?} of {left:?}");
+        }
+    }
+}
+
+// catalogue: JV-serverCancelledAndClientDeadlineExceeded
+#[tokio::test(start_paused = true)]
+async fn a_hedge_is_not_waited_for_where_the_server_asks_for_more_time_than_there_is() {
+    let mut client = Client::new(
+        &layer(hedge(2, ms(500), [Code::Unavailable])),
+        [pushing_back(Code::Unavailable, &["60000"])],
+    );
+    let mut request = Request::new(message(3));
+    request.set_timeout(Duration::from_secs(5));
+    let began = Instant::now();
+    let outcome = client.send(request).await;
+    assert_eq!((code(&outcome), ledger(&outcome).stopped()), (Code::Unavailable, Stop::Deadline));
+    assert!(Instant::now() - began < ms(10));
+}

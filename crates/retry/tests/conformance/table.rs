@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "balance/src",
     "breaker/src",
     "cinchona/tests",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 14] = [
     "otlp/src",
     "redb/src",
     "redis/src",
+    "shed/src",
     "retry/src",
     "retry/tests",
     "config/src",

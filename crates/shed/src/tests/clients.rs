@@ -141,3 +141,25 @@ async fn a_throttle_does_nothing_to_a_server_that_answers() {
     }
     assert_eq!((layer.throttled(), asked.load(Ordering::Relaxed)), (0, 1000));
 }
+
+// catalogue: S-A8
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_waited_for_its_place_tells_the_server_what_is_left() {
+    use cinchona_core::{Deadline, deadline::parse_timeout};
+    let server =
+        ScriptedServer::new([Answer::After(3 * SECOND, Box::new(Answer::Ok(encode(&1_u32))))]);
+    let client = BulkheadLayer::new(1, 10 * SECOND).unwrap().layer(server.clone());
+    let began = tokio::time::Instant::now();
+    let call = || {
+        let mut request = http::Request::post("/a.B/C").body(Body::empty()).unwrap();
+        Deadline::after(5 * SECOND, began).stamp(request.headers_mut(), began);
+        client.clone().oneshot(request)
+    };
+    let ended = tokio::join!(async { drop(call().await) }, async { drop(call().await) });
+    drop(ended);
+    for received in server.received() {
+        let told = parse_timeout(&received.headers).unwrap().unwrap();
+        assert!(told <= 5 * SECOND - (received.at - began), "{told:?}");
+    }
+    assert_eq!(server.attempts(), 2);
+}
