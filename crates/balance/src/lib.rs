@@ -121,8 +121,8 @@ pub struct Options {
     /// at least 10 ms (grpc-java's least timeout), and `Duration::MAX` for ever.
     pub keep_alive: Option<(Duration, Duration)>,
     /// How many bytes of headers, or of trailers, a response may have: a status with a long message
-    /// or large details, say. Default 64 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). What is larger is
-    /// reset by this client, and its status says so.
+    /// or large details, say. Default 64 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). This client
+    /// resets what is larger, and its status says so.
     pub max_header_list_size: u32,
     /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
     /// an empty name asks for the server as a whole. Default: not asked.
