@@ -4,6 +4,7 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[(
     "it is told, and set by nobody",
     &[
         "core::Gate::answered",
+        "core::take_off",
         "core::Spent::took",
         "core::Spent::usual",
         "balance::Snapshot::ejected",

@@ -270,7 +270,9 @@ impl Trial {
         let how = if under.flight.has_head() { How::Value } else { how };
         let value = under.value.unwrap_or_else(|| self.value(&under));
         let expected = self.model.finished(&under, how, value);
-        if let How::Refused(..) | How::Proxy(401 | 403) = how {
+        // A layer that is off does not look at calls while it keeps nothing.
+        let is_seen = under.mode != Mode::Off || under.looks;
+        if is_seen && matches!(how, How::Refused(..) | How::Proxy(401 | 403)) {
             self.refused.insert(under.who, self.model.begun);
         }
         let who = under.who;
