@@ -216,7 +216,7 @@ async fn ours(script: &Json) -> Seen {
         let begun = Instant::now();
         let messages = tokio_stream::iter(messages(script));
         let outcome = grpc.client_streaming(request(script, messages), path, Raw).await;
-        let took = begun.elapsed().as_secs_f64() * 1000.0;
+        let took = (Instant::now() - begun).as_secs_f64() * 1000.0;
         let status = outcome.err().unwrap_or_else(|| Status::ok(""));
         let details = String::from_utf8(status.details().to_vec()).unwrap();
         said.push((status.code() as i64, status.message().to_owned(), details, took));
