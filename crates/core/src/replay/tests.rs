@@ -408,3 +408,12 @@ async fn a_source_that_panics_has_failed_and_has_not_ended() {
     assert_eq!(again.message(), "the request's body has panicked");
     assert!(!replay.can_repeat());
 }
+
+// catalogue: S-A2
+#[tokio::test]
+async fn a_body_that_is_always_ready_and_brings_nothing_is_taken_for_a_stream() {
+    let endless = std::iter::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::new())));
+    let body = Body::new(StreamBody::new(tokio_stream::iter(endless)));
+    let (mut replay, _) = captured(body, 10);
+    assert_eq!(now(&mut replay.request().unwrap().into_body()).unwrap(), "");
+}
