@@ -9,7 +9,10 @@
 //! A body that fails is passed on as failing: the server never sees an end that the body did not
 //! have.
 
+mod sent;
 mod tape;
+
+pub use sent::Sent;
 
 use crate::{Deadline, Tried};
 use bytes::{Bytes, BytesMut};
@@ -35,10 +38,6 @@ pub struct Replay {
     body: Recording,
     built: u32,
 }
-
-/// A request that was sent: whether its body has failed since.
-#[derive(Debug)]
-pub struct Sent(Option<Arc<Tape>>);
 
 /// How much of the requests under way is kept, for each call and for all calls together; shared by
 /// its clones. Of all calls together, unary requests of at most 512 bytes are not counted.
@@ -176,15 +175,6 @@ impl Replay {
     /// The first value of a header.
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.head.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value)
-    }
-}
-
-// === impl Sent ===
-
-impl Sent {
-    /// By what the body of the request has failed, if it has.
-    pub fn failure(&self) -> Option<Status> {
-        self.0.as_ref()?.failure()
     }
 }
 
