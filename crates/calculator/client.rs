@@ -5,11 +5,12 @@ use crate::{
     pb::{calculator_client::CalculatorClient, store_client::StoreClient},
     watch::endpoints::Endpoints,
 };
+use bytes::Bytes;
 use cinchona::{
     balance::{self, Balance},
     breaker::{BreakerLayer, BreakerPolicy},
     config::{LimitMessages, MessageLimitsLayer},
-    core::{Discover, Invalid, Mode, Rng, Switch, Target, error::find_cause},
+    core::{BoxError, Discover, Invalid, Mode, Rng, Switch, Target, error::find_cause},
     deadline::{AttemptTimeout, AttemptTimeoutLayer, CallDeadline, CallDeadlineLayer},
     fallback::{Fallback, FallbackLayer},
     idempotency::{IdempotencyKey, IdempotencyKeyLayer},
@@ -18,8 +19,9 @@ use cinchona::{
     shed::{Bulkhead, BulkheadLayer, Throttle, ThrottleLayer},
 };
 use http::Extensions;
+use http_body::Body as HttpBody;
 use std::{error::Error, sync::Arc, time::Duration};
-use tonic::transport::Channel;
+use tonic::{body::Body, client::GrpcService, transport::Channel};
 use tower::ServiceBuilder;
 
 /// A calculator client that withstands faults around it.
@@ -126,19 +128,27 @@ pub fn endpoints(
 ) -> Result<Balance, Invalid> {
     let (breaker, watched) = (layers.breaker.clone(), layers.watched.clone());
     let gate = move |server: &Target| {
-        let gate = breaker.endpoint(server.uri.to_string());
+        let gate = breaker.endpoint(server.to_string());
         watched.iter().fold(gate, |gate, watched| watched.gate(server, gate))
     };
     Balance::new(servers, balance::Options { gate: Some(Arc::new(gate)), ..options })
 }
 
-/// A client over `channel`.
-pub fn client(channel: Channel, layers: &Layers) -> Client {
+/// A client over `channel`: a [`Balance`], or tonic's own.
+pub fn client<C: Clone>(channel: C, layers: &Layers) -> Client<C>
+where
+    Stack<C>: GrpcService<Body, ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send>>,
+    <Stack<C> as GrpcService<Body>>::ResponseBody: Send + 'static,
+{
     CalculatorClient::new(stack(channel, layers))
 }
 
 /// A client of the store beside the calculator.
-pub fn store(channel: Channel, layers: &Layers) -> StoreClient<Stack<Channel>> {
+pub fn store<C: Clone>(channel: C, layers: &Layers) -> StoreClient<Stack<C>>
+where
+    Stack<C>: GrpcService<Body, ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send>>,
+    <Stack<C> as GrpcService<Body>>::ResponseBody: Send + 'static,
+{
     StoreClient::new(stack(channel, layers))
 }
 

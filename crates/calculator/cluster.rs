@@ -41,7 +41,7 @@ pub fn endpoints(
     let (breaker, told) = (layers.breaker.clone(), cluster.clone());
     let watched = layers.watched.clone();
     let gate = move |server: &Target| {
-        let breaker = breaker.endpoint(server.uri.to_string());
+        let breaker = breaker.endpoint(server.to_string());
         let gate = told.gate(server, Some(breaker));
         watched.iter().fold(gate, |gate, watched| watched.gate(server, gate))
     };

@@ -104,7 +104,7 @@ pub fn of_balance(metrics: &Metrics, target: &str, balance: &Balance) -> Result<
     let of = balance.clone();
     metrics.counters("cinchona.balance.calls", move |samples| {
         for seen in of.states() {
-            let endpoint = seen.target.uri.to_string();
+            let endpoint = seen.target.to_string();
             let succeeded = seen.calls - seen.failures;
             for (ok, count) in [("true", succeeded), ("false", seen.failures)] {
                 samples.add(&[("endpoint", &*endpoint), ("ok", ok)], count as f64);

@@ -1,6 +1,13 @@
 //! A call on its way: to an endpoint, or waiting for one.
 
-use crate::{Balance, load::FAILURE, node::Node, pick::Picked, set::Set};
+use crate::{
+    Balance,
+    failed::{self, Whereto},
+    load::FAILURE,
+    node::{Connection, Node},
+    pick::Picked,
+    set::Set,
+};
 use bytes::Bytes;
 use cinchona_core::{
     Allowed, BoxError, DOMAIN, Evidence, Framing, Spent, Ticket, Tried, Unsent, deadline::take_off,
@@ -62,10 +69,13 @@ struct Flight {
     took: Option<Duration>,
     framing: Framing,
     has_ended: bool,
+    /// What it was sent on, and how much had come on that before.
+    sent: Option<(Arc<Connection>, u64)>,
+    whereto: Whereto,
 }
 
-/// How long a call waits for an endpoint that would recognise it.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// A call that has waited for less may be one whose caller is impatient.
+const SILENCE: Duration = Duration::from_millis(500);
 
 // === impl ResponseFuture ===
 
@@ -89,25 +99,29 @@ impl ResponseFuture {
         mut request: Request<Body>,
         now: Instant,
     ) -> Result<Self, Request<Body>> {
-        let (channel, flight) = (picked.0.channel(), Flight::new(set, picked, &request, now));
-        let Some(channel) = channel else {
+        let connection = picked.0.connection();
+        let mut flight = Flight::new(set, picked, &request, now);
+        let Some(connection) = connection else {
             flight.returns();
             return Err(request);
         };
         // For the span of whoever makes the attempt, if it has such a field.
-        Span::current().record("endpoint", &*flight.node.name);
+        Span::current().record("endpoint", &**flight.node.name());
         if let Some(tried) = request.extensions().get::<Tried>().cloned() {
             if let Some(first) = tried.domain().filter(|_| !tried.is_empty()) {
                 request.headers_mut().insert(DOMAIN, first.clone());
             }
-            tried.add(flight.node.id, &flight.node.name, flight.node.domain().as_ref());
+            tried.add(flight.node.id, flight.node.name(), flight.node.domain().as_ref());
         }
+        let channel = connection.channel.clone();
+        let reads = connection.line.reads();
+        flight.sent = Some((connection, reads));
         Ok(Self { way: Way::Sent { sent: channel.oneshot(request), flight: Some(flight) } })
     }
 
     /// No endpoint lets the call through.
-    pub(crate) const fn rejected(unsent: Unsent) -> Self {
-        Self { way: Way::Rejected { unsent: Some(unsent) } }
+    pub(crate) fn rejected(unsent: Unsent, request: &Request<Body>) -> Self {
+        Self { way: Way::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
     }
 
     /// Waits for an endpoint that can be used, and sends the call to it. Meanwhile it holds the
@@ -120,28 +134,26 @@ impl ResponseFuture {
             let mut changed = set.subscribe();
             let began = Instant::now();
             let mut last = began;
+            set.is_used.send_if_modified(|used| !std::mem::replace(used, true));
             loop {
                 changed.mark_unchanged();
                 let now = Instant::now();
                 // The server is told what is left when the request is sent.
                 take_off(request.headers_mut(), now - last);
                 last = now;
-                if let Some(picked) = set.pick(&request, now) {
-                    match Self::try_send(set, picked?, request, now) {
+                match set.pick(&request, now) {
+                    Some(Ok(picked)) => match Self::try_send(set, picked, request, now) {
                         Ok(sent) => return sent.await,
                         Err(unsent) => request = unsent,
+                    },
+                    Some(Err(unsent)) if !set.has_more() => {
+                        return Err(unsent.of_call(request.uri()).into());
                     }
+                    Some(Err(_)) | None => {}
                 }
-                // Endpoints there are, but none that would recognise the call.
-                let patience = match set.choice.get().nodes.is_empty() {
-                    true => set.patience(now),
-                    false if now < began + PATIENCE => Ok(Some(began + PATIENCE)),
-                    false => Err(Unsent::new("no endpoint would recognise this attempt", None)),
-                };
-                match patience.map_err(|unsent| status::of_error(unsent.into()))? {
-                    None => drop(changed.changed().await),
-                    Some(until) => drop(timeout_at(until, changed.changed()).await),
-                }
+                let until = set.until(began, now);
+                let until = until.map_err(|unsent| unsent.of_call(request.uri()))?;
+                drop(timeout_at(until, changed.changed()).await);
             }
         });
         Self { way: Way::Waiting { waiting } }
@@ -164,6 +176,11 @@ impl Future for ResponseFuture {
                 if let Some(flight) = &mut flight {
                     flight.answered(&outcome);
                 }
+                let told = |error| match &flight {
+                    Some(flight) => flight.whereto.explain(error, flight.node.name()),
+                    None => error,
+                };
+                let outcome = outcome.map_err(told);
                 Poll::Ready(outcome.map(|mut response| {
                     status::mend(response.headers_mut());
                     // What has ended with its head is counted.
@@ -195,6 +212,8 @@ impl Flight {
             took: None,
             framing: Framing::default(),
             has_ended: false,
+            sent: None,
+            whereto: Whereto::of(request),
         }
     }
 
@@ -214,8 +233,9 @@ impl Flight {
             Ok(response) => Evidence::of_head(response, spent),
             Err(error) => Some(Evidence::of_error(&**error, spent)),
         };
-        if let Some(headers) = headers {
-            self.node.heard(headers);
+        match outcome {
+            Ok(response) => self.node.heard(response.headers()),
+            Err(error) => self.failed(&**error, took),
         }
         self.weigh(evidence, headers, took, now);
         if let Some(last) = headers.filter(|headers| status::code(headers).is_some()) {
@@ -225,6 +245,29 @@ impl Flight {
             (Some(evidence), ..) => self.ended(evidence, now),
             (None, Some(gate), Some(ticket)) => *ticket = gate.answered(*ticket, took, now),
             (None, ..) => {}
+        }
+    }
+
+    /// There is no answer.
+    fn failed(&self, error: &(dyn std::error::Error + 'static), took: Duration) {
+        if failed::is_of_too_many_pings(error) && !self.is_readable() {
+            self.node.is_pinged_too_often();
+        }
+        self.unanswered(took);
+    }
+
+    /// Whether the connection itself tells of what the server says.
+    fn is_readable(&self) -> bool {
+        self.sent.as_ref().is_some_and(|(connection, _)| connection.line.is_readable())
+    }
+
+    /// It was waited for so long in vain. If nothing else has come either, the server may be gone.
+    fn unanswered(&self, waited: Duration) {
+        if let Some((connection, reads)) = &self.sent
+            && waited >= SILENCE
+            && connection.line.reads() == *reads
+        {
+            self.node.suspects(connection);
         }
     }
 
@@ -327,6 +370,7 @@ impl Drop for Flight {
         let now = Instant::now();
         if self.took.is_none() {
             self.waited(now - self.began, now);
+            self.unanswered(now - self.began);
         }
         let read = self.took.map(|_| &self.framing);
         self.ended(Evidence::of_dropped(self.spent(now), read), now);
@@ -350,6 +394,9 @@ impl HttpBody for ResponseBody {
         }
         if let Some(flight) = this.flight {
             flight.read(frame.as_ref());
+            if let Some(Err(status)) = frame {
+                frame = Some(Err(flight.whereto.explain_status(status, flight.node.name())));
+            }
             if flight.has_ended {
                 *this.flight = None;
             }

@@ -53,94 +53,95 @@
 //! It does not retry: a call on a connection that is lost fails, and is for the retry layer. It
 //! asks for no load reports out of band (`OpenRcaService`).
 
-mod connect;
+mod address;
+mod callback;
+mod channel;
+mod dial;
 mod dns;
+mod drive;
 mod ejections;
+mod engine;
+mod failed;
+mod first;
 mod flight;
+mod frames;
+mod health;
+mod link;
 mod load;
 mod node;
+mod options;
 mod outlier;
 mod pick;
 mod set;
 mod snapshot;
+mod source;
 mod utilization;
-mod watched;
+mod wait;
+mod wire;
 
-pub use connect::{Down, Reconnect, Tcp, connect_lazy};
+pub use dial::Tcp;
 pub use dns::Dns;
 pub use ejections::Ejections;
 pub use flight::{ResponseBody, ResponseFuture};
-pub use node::State;
+pub use link::State;
+pub use options::Options;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
 pub use snapshot::Snapshot;
 pub use utilization::Utilization;
 
-use cinchona_core::{BoxError, Discover, Gate, Invalid, Rng, Target};
+use address::Place;
+use cinchona_core::{BoxError, Discover, Invalid, Target};
+use dial::{Dialer, dialer_of};
+use engine::Engine;
 use http::{Request, Response, Uri};
 use hyper::rt::{Read, Write};
-use set::{Set, Tasks};
+use set::Set;
 use std::{
-    fmt,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task::AbortHandle, time::Instant};
 use tonic::{body::Body, transport::Endpoint};
 use tower_service::Service;
 
-/// A channel over many endpoints; its clones are the same.
+/// A channel over many endpoints, or over one; its clones are the same.
 #[derive(Clone, Debug)]
 pub struct Balance {
     set: Arc<Set>,
-    _tasks: Arc<Tasks>,
+    _task: Arc<Task>,
 }
 
-/// How endpoints are connected, picked and ejected.
-#[derive(Clone)]
-pub struct Options {
-    /// Which endpoint is next. Default: power of two choices over peak EWMA.
-    pub picker: Picker,
-    /// How load reports make weights, for [`Picker::WeightedRoundRobin`]; the other pickers do not
-    /// look at them. Default: as in gRFC A58.
-    pub utilization: Utilization,
-    /// When an endpoint is taken out. Default: never (both of gRPC's algorithms are off).
-    pub outlier: OutlierDetection,
-    /// If less than this share of the connected endpoints is not ejected, in percent, all are used.
-    /// Default 50; 0 to 100.
-    pub panic_threshold: u32,
-    /// How long calls wait from the start of an outage of all endpoints. Default 1.5 s; 0 to fail
-    /// at once, and `Duration::MAX` to wait for ever.
-    pub patience: Duration,
-    /// How long a connection may take to be made. Default 5 s; more than 0.
-    pub connect_timeout: Duration,
-    /// After how long without a word from the endpoint it is pinged, and how long it may take to
-    /// answer before the connection is given up. Default 20 s and 10 s; `None` for never. Servers
-    /// that allow fewer pings close the connection: grpc-go's default is one in five minutes. Each
-    /// at least 10 ms (grpc-java's least timeout), and `Duration::MAX` for ever.
-    pub keep_alive: Option<(Duration, Duration)>,
-    /// How many bytes of headers, or of trailers, a response may have: a status with a long message
-    /// or large details, say. Default 64 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). This client
-    /// resets what is larger, and its status says so.
-    pub max_header_list_size: u32,
-    /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
-    /// an empty name asks for the server as a whole. Default: not asked.
-    pub health: Option<String>,
-    /// Makes the gate of each endpoint, such as a circuit breaker; calls go where they are let
-    /// through, and fail with `UNAVAILABLE` where that is nowhere. Default: none.
-    pub gate: Option<MakeGate>,
-    /// Changes the endpoints that are connected: TLS, windows, origin.
-    pub configure: Option<Arc<dyn Fn(Endpoint) -> Endpoint + Send + Sync>>,
-    /// Where picks and jitter come from.
-    pub rng: Rng,
+/// Ends the task of a balancer with its last clone.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+/// How a balancer connects.
+struct Connecting {
+    by: address::Connector,
+    dialer: Dialer,
+    whole: Option<Endpoint>,
 }
 
-/// Makes the gate of an endpoint.
-type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
-
-/// A connection that is pinged more often does little else.
-const LEAST_KEEP_ALIVE: Duration = Duration::from_millis(10);
+/// A channel to one endpoint that connects when it is first used: a [`Balance`] over a list of one,
+/// with [`Options::of_one_endpoint`] and the endpoint's own settings.
+///
+/// TLS, HTTP/2, timeout and user agent are the endpoint's, and so is its `connect_timeout` (5 s
+/// where it has none); its TCP settings do not hold. The window of its connections is as large as
+/// HTTP/2 allows, so that streams which nobody reads do not stop others.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn connect_lazy(endpoint: Endpoint) -> Balance {
+    let default = Options::of_one_endpoint();
+    let connect_timeout = endpoint.get_connect_timeout().filter(|timeout| !timeout.is_zero());
+    let options =
+        Options { connect_timeout: connect_timeout.unwrap_or(default.connect_timeout), ..default };
+    let target = Target::from(endpoint.uri().clone());
+    let dialer = Tcp::new().dialer();
+    let by = Connecting { by: address::Connector::Lenient, dialer, whole: Some(endpoint) };
+    Balance::over(vec![target], by, options)
+}
 
 // === impl Balance ===
 
@@ -148,18 +149,25 @@ impl Balance {
     /// Connects to all endpoints that `discover` finds: a list, a watch, or [`Dns`].
     ///
     /// # Errors
-    /// When an option is outside its range.
+    /// When an option is outside its range, or what `discover` knows from the start is no address:
+    /// `http://host:port`, `https://host[:port]`, or a Unix domain socket. What it finds later and
+    /// is none is logged, and left out.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(discover: impl Discover, options: Options) -> Result<Self, Invalid> {
-        Self::with_connector(discover, Tcp, options)
+        let options = options.checked()?;
+        let dialer = Tcp::new().with_user_timeout(options.user_timeout).dialer();
+        let by = Connecting { by: address::Connector::Ours, dialer, whole: None };
+        Self::checked(discover, by, options)
     }
 
-    /// The same, by a connector of yours.
+    /// The same, by a connector of yours. It is told the URI of the target, with the address in
+    /// place of the host where that is known; what host and port mean is its affair.
     ///
     /// # Errors
-    /// When an option is outside its range.
+    /// When an option is outside its range, or what `discover` knows from the start is no URI with
+    /// `http` or `https` and a host.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -174,9 +182,43 @@ impl Balance {
         C::Error: Into<BoxError>,
         C::Future: Send,
     {
-        let set = Set::new(options.checked()?, Instant::now());
-        let task = tokio::spawn(set.clone().follow(discover, connector));
-        Ok(Self { set, _tasks: Arc::new(Tasks(task.abort_handle())) })
+        let dialer = dialer_of(connector);
+        let by = Connecting { by: address::Connector::Users, dialer, whole: None };
+        Self::checked(discover, by, options.checked()?)
+    }
+
+    fn checked(
+        mut discover: impl Discover,
+        by: Connecting,
+        options: Options,
+    ) -> Result<Self, Invalid> {
+        let known = discover.known();
+        for target in known.iter().flatten() {
+            Place::new(target, by.by)?;
+        }
+        Ok(Self::begin(discover, known, by, options))
+    }
+
+    /// Over a list that connects when it is first used.
+    fn over(targets: Vec<Target>, by: Connecting, options: Options) -> Self {
+        Self::begin(Vec::new(), Some(targets), by, options)
+    }
+
+    fn begin(
+        discover: impl Discover,
+        known: Option<Vec<Target>>,
+        by: Connecting,
+        options: Options,
+    ) -> Self {
+        let is_lazy = by.whole.is_some();
+        let set = Set::new(options, discover.signals(), by.by, Instant::now());
+        if let Some(known) = known {
+            set.replace(known);
+        }
+        let connector =
+            channel::Connector { dialer: by.dialer, options: set.options.clone(), whole: by.whole };
+        let task = tokio::spawn(Engine::new(&set, connector).run(discover, is_lazy));
+        Self { set, _task: Arc::new(Task(task.abort_handle())) }
     }
 
     /// Each endpoint as it is now.
@@ -204,62 +246,18 @@ impl Service<Request<Body>> for Balance {
         let now = Instant::now();
         match self.set.pick(&request, now) {
             Some(Ok(picked)) => ResponseFuture::send(self, picked, request, now),
-            Some(Err(unsent)) => ResponseFuture::rejected(unsent),
+            Some(Err(_)) if self.set.has_more() => ResponseFuture::wait(self.clone(), request),
+            Some(Err(unsent)) => ResponseFuture::rejected(unsent, &request),
             None => ResponseFuture::wait(self.clone(), request),
         }
     }
 }
 
-// === impl Options ===
+// === impl Task ===
 
-impl Options {
-    fn checked(self) -> Result<Self, Invalid> {
-        if self.panic_threshold > 100 {
-            return Err(Invalid::new("panic_threshold", self.panic_threshold, "0 to 100"));
-        }
-        if self.connect_timeout.is_zero() {
-            return Err(Invalid::new("connect_timeout", "0s", "more than 0"));
-        }
-        let (after, within) = self.keep_alive.unwrap_or((Duration::MAX, Duration::MAX));
-        for (field, time) in [("keep_alive.0", after), ("keep_alive.1", within)] {
-            if time < LEAST_KEEP_ALIVE {
-                return Err(Invalid::new(field, format!("{time:?}"), "at least 10ms"));
-            }
-        }
-        let outlier = self.outlier.clone().checked()?;
-        let utilization = self.utilization.checked()?;
-        Ok(Self { outlier, utilization, ..self })
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            picker: Picker::default(),
-            utilization: Utilization::default(),
-            outlier: OutlierDetection::default(),
-            panic_threshold: 50,
-            patience: Duration::from_millis(1500),
-            connect_timeout: Duration::from_secs(5),
-            keep_alive: Some((Duration::from_secs(20), Duration::from_secs(10))),
-            max_header_list_size: 64 * 1024,
-            health: None,
-            gate: None,
-            configure: None,
-            rng: Rng::from_os(),
-        }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("picker", &self.picker)
-            .field("utilization", &self.utilization)
-            .field("outlier", &self.outlier)
-            .field("patience", &self.patience)
-            .field("health", &self.health)
-            .finish_non_exhaustive()
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

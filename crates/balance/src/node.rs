@@ -1,50 +1,37 @@
-//! One endpoint: its connection, its load, and whether it is to be used.
+//! One endpoint: what calls, pickers and its connection know of each other.
 
 use crate::{
-    Picker, Snapshot, load::Load, outlier::Tally, set::Set, utilization::Reported, watched::Watched,
+    Snapshot, State,
+    address::Place,
+    load::Load,
+    outlier::Tally,
+    utilization::{Reported, Utilization},
+    wire::Line,
 };
-use cinchona_core::{Backoff, BoxError, DOMAIN, Gate, Live, Rng, Target, Ticket, Unsent, error};
-use http::{HeaderMap, HeaderValue, Uri};
-use hyper::rt::{Read, Write};
+use cinchona_core::{DOMAIN, Gate, Live, Target, Ticket, Unsent};
+use http::{HeaderMap, HeaderValue};
 use std::{
     num::NonZeroU64,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep, sleep_until},
+    sync::{Notify, watch},
+    time::Instant,
 };
-use tonic::transport::{Channel, Endpoint};
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
-use tower_service::Service;
-
-/// The state of an endpoint's connection, as gRPC names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// No connection is wanted.
-    #[default]
-    Idle,
-    /// One is being made, or the endpoint has not yet said that it is healthy.
-    Connecting,
-    /// Calls can be sent.
-    Ready,
-    /// The last attempt has failed, or the endpoint says that it is not healthy.
-    TransientFailure,
-}
+use tonic::transport::Channel;
 
 /// An endpoint of a set.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) id: NonZeroU64,
+    /// As it was found first; its weight is [`Node::weight`].
     pub(crate) target: Target,
-    /// Its host and port.
-    pub(crate) name: Arc<str>,
+    pub(crate) place: Place,
+    given_weight: AtomicU32,
     pub(crate) load: Load,
     pub(crate) tally: Tally,
     pub(crate) is_ejected: AtomicBool,
@@ -54,45 +41,78 @@ pub(crate) struct Node {
     /// The dedup domain that its last response named.
     domain: Live<Option<HeaderValue>>,
     state: AtomicU8,
-    /// Whether its connection has answered a call.
-    has_served: AtomicBool,
-    channel: Live<Option<Channel>>,
-    last_error: Mutex<String>,
-    set: Weak<Set>,
+    connection: Live<Option<Arc<Connection>>>,
+    trouble: Mutex<Option<Trouble>>,
+    /// Whether it is to be connected.
+    pub(crate) wanted: watch::Sender<bool>,
+    /// Whether it can never be connected, since its gate could not be made.
+    is_broken: AtomicBool,
+    /// Ends a wait for the next attempt to connect.
+    pub(crate) woken: Notify,
+    /// A call has ended without an answer, and its connection was silent.
+    pub(crate) suspected: Notify,
+    /// How often the server has said that it was pinged too often.
+    too_many_pings: AtomicU32,
+    /// Heard by whoever chooses among the endpoints.
+    changed: Arc<Notify>,
 }
 
-/// How connections are made.
-#[derive(Clone, Debug)]
-pub(crate) struct Connecting<C> {
-    pub(crate) connector: C,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) backoff: Backoff,
-    /// The service whose health is asked for, if it is.
-    pub(crate) health: Option<String>,
-    pub(crate) rng: Rng,
+/// A connection of an endpoint that can be sent calls.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) channel: Channel,
+    pub(crate) line: Arc<Line>,
+    /// What had come on it when a call ended without an answer.
+    suspected: AtomicU64,
 }
+
+/// Why an endpoint cannot be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) since: Instant,
+    pub(crate) error: String,
+}
+
+/// Tells endpoints apart, also those of other balancers.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 // === impl Node ===
 
 impl Node {
-    pub(crate) fn new(id: NonZeroU64, target: Target, set: &Arc<Set>, now: Instant) -> Self {
-        let is_weighted = set.options.picker == Picker::WeightedRoundRobin;
+    pub(crate) fn new(
+        (target, place): (Target, Place),
+        gate: Option<Arc<dyn Gate>>,
+        utilization: Option<Utilization>,
+        changed: Arc<Notify>,
+        now: Instant,
+    ) -> Self {
+        let id = NonZeroU64::new(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         Self {
-            reported: is_weighted.then(|| Reported::new(set.options.utilization, now)),
-            gate: set.options.gate.as_ref().map(|make| make(&target)),
-            id,
-            name: target.uri.authority().map_or("", |authority| authority.as_str()).into(),
+            id: id.unwrap_or(NonZeroU64::MIN),
+            given_weight: AtomicU32::new(target.weight),
             target,
+            place,
             load: Load::new(now),
             tally: Tally::default(),
             is_ejected: AtomicBool::new(false),
+            reported: utilization.map(|settings| Reported::new(settings, now)),
+            gate,
             domain: Live::new(None),
             state: AtomicU8::new(State::Idle as u8),
-            has_served: AtomicBool::new(false),
-            channel: Live::new(None),
-            last_error: Mutex::default(),
-            set: Arc::downgrade(set),
+            connection: Live::new(None),
+            trouble: Mutex::default(),
+            wanted: watch::Sender::new(false),
+            is_broken: AtomicBool::new(false),
+            woken: Notify::new(),
+            suspected: Notify::new(),
+            too_many_pings: AtomicU32::new(0),
+            changed,
         }
+    }
+
+    /// Host and port, or the path of its socket.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.place.name
     }
 
     pub(crate) fn state(&self) -> State {
@@ -104,11 +124,16 @@ impl Node {
         }
     }
 
+    /// Whether calls can be sent to it at this moment.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state() == State::Ready
+    }
+
     /// How it is, if it is ejected by that and for so long.
     pub(crate) fn snapshot(&self, ejected: Option<(&'static str, Duration)>) -> Snapshot {
         let (succeeded, failures) = self.tally.read();
         Snapshot {
-            target: self.target.clone(),
+            target: self.target.clone().with_weight(self.given_weight.load(Ordering::Relaxed)),
             state: self.state(),
             ejected,
             in_flight: self.load.in_flight(),
@@ -124,9 +149,6 @@ impl Node {
 
     /// Hears of itself in the headers of a response.
     pub(crate) fn heard(&self, headers: &HeaderMap) {
-        if !self.has_served.load(Ordering::Relaxed) {
-            self.has_served.store(true, Ordering::Relaxed);
-        }
         if let Some(domain) = headers.get(DOMAIN)
             && self.domain.get().as_ref().as_ref() != Some(domain)
         {
@@ -142,8 +164,17 @@ impl Node {
     }
 
     /// Its weight by what it has reported, if that may be used.
-    pub(crate) fn weight(&self, now: Instant) -> Option<f64> {
+    pub(crate) fn reported_weight(&self, now: Instant) -> Option<f64> {
         self.reported.as_ref()?.weight(now)
+    }
+
+    /// Its weight as its source has given it.
+    pub(crate) fn given_weight(&self) -> u32 {
+        self.given_weight.load(Ordering::Relaxed).max(1)
+    }
+
+    pub(crate) fn set_weight(&self, weight: u32) {
+        self.given_weight.store(weight, Ordering::Relaxed);
     }
 
     /// Whether its gate would let a call through.
@@ -156,137 +187,100 @@ impl Node {
         self.gate.as_ref().map(|gate| gate.enter(path, now)).transpose()
     }
 
-    pub(crate) fn channel(&self) -> Option<Channel> {
-        (**self.channel.get()).clone()
+    /// Its connection, if there is one that takes calls.
+    pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
+        let connection = self.connection.get();
+        (**connection).as_ref().filter(|connection| !connection.line.has_ended()).cloned()
     }
 
-    pub(crate) fn last_error(&self) -> String {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Why it cannot be used, if it cannot.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn becomes(&self, state: State) {
+    /// It has a connection from now on, or none.
+    pub(crate) fn connects(&self, connection: Option<Arc<Connection>>) {
+        self.connection.set(connection);
+    }
+
+    /// It cannot be used, and this is why.
+    pub(crate) fn fails(&self, error: impl Into<String>) {
+        self.loses(error);
+        self.becomes(State::TransientFailure);
+    }
+
+    /// Its connection is of no use, and this is why.
+    pub(crate) fn loses(&self, error: impl Into<String>) {
+        let (error, now) = (error.into(), Instant::now());
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
+        if trouble.as_ref().is_none_or(|trouble| trouble.error != error) {
+            tracing::info!(endpoint = %self.name(), error, "endpoint is down");
+        }
+        *trouble = Some(Trouble { since, error });
+    }
+
+    pub(crate) fn becomes(&self, state: State) {
         let before = self.state.swap(state as u8, Ordering::Relaxed);
         if before == state as u8 {
             return;
         }
-        if state == State::Ready
-            && let Some(reported) = &self.reported
-        {
-            reported.begins_anew();
-        }
-        if let Some(set) = self.set.upgrade() {
-            tracing::debug!(endpoint = %self.target.uri, ?state, "connection state");
-            set.refresh();
-        }
-    }
-
-    /// Keeps the endpoint connected, for ever (gRPC's connection backoff: an attempt begins no
-    /// sooner than the backoff after the one before it began).
-    pub(crate) async fn run<C>(self: Arc<Self>, connecting: Connecting<C>)
-    where
-        C: Service<Uri> + Clone + Send + Sync + 'static,
-        C::Response: Read + Write + Unpin + Send + 'static,
-        C::Error: Into<BoxError>,
-        C::Future: Send,
-    {
-        let mut failures = 0;
-        loop {
-            let began = Instant::now();
-            self.becomes(State::Connecting);
-            self.has_served.store(false, Ordering::Relaxed);
-            let node = Arc::downgrade(&self);
-            let (connector, lost) = Watched::new(connecting.connector.clone(), move || {
-                node.upgrade().iter().for_each(|node| node.disconnected());
-            });
-            match connecting.endpoint.connect_with_connector(connector).await {
-                Ok(channel) => {
-                    self.connected(channel, lost, &connecting).await;
-                    tracing::info!(endpoint = %self.target.uri, "connection lost");
-                    // A connection that was of no use is a failure too, or this would spin.
-                    let has_served = self.has_served.load(Ordering::Relaxed);
-                    if has_served || Instant::now() > began + FIRST_BACKOFF {
-                        failures = 0;
-                        continue;
-                    }
-                }
-                Err(error) => self.failed(&error),
+        if state == State::Ready {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            if let Some(reported) = &self.reported {
+                reported.begins_anew();
             }
-            failures += 1;
-            sleep_until(began + connecting.backoff.delay(failures, &mut connecting.rng.draw()))
-                .await;
+        }
+        tracing::debug!(endpoint = %self.name(), ?state, "connection state");
+        self.changed.notify_one();
+    }
+
+    /// It can never be used.
+    pub(crate) fn is_broken(&self, error: String) {
+        self.is_broken.store(true, Ordering::Relaxed);
+        self.fails(error);
+    }
+
+    /// Whether it is to be connected.
+    pub(crate) fn set_wanted(&self, wanted: bool) {
+        let wanted = wanted && !self.is_broken.load(Ordering::Relaxed);
+        self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
+    }
+
+    /// A call has ended without an answer while `connection` was silent: it may be dead.
+    pub(crate) fn suspects(&self, connection: &Arc<Connection>) {
+        let current = self.connection.get();
+        if (**current).as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            connection.suspected.store(connection.line.reads(), Ordering::Relaxed);
+            self.suspected.notify_one();
         }
     }
 
-    fn failed(&self, error: &(dyn std::error::Error + 'static)) {
-        let cause = error::chain(error).last().unwrap_or(error).to_string();
-        if self.state() != State::TransientFailure {
-            tracing::info!(endpoint = %self.target.uri, error = cause, "endpoint is down");
-        }
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = cause;
-        self.becomes(State::TransientFailure);
+    /// The server has said that it was pinged too often (gRFC A8).
+    pub(crate) fn is_pinged_too_often(&self) {
+        let before = self.too_many_pings.fetch_add(1, Ordering::Relaxed);
+        let factor = 2_u64.saturating_pow(before.saturating_add(1).min(32));
+        tracing::warn!(
+            endpoint = %self.name(), factor,
+            "the server forbids as many keepalive pings: their interval is doubled",
+        );
     }
 
-    /// Until the connection is lost.
-    async fn connected<C>(
-        &self,
-        channel: Channel,
-        lost: oneshot::Receiver<()>,
-        connecting: &Connecting<C>,
-    ) {
-        self.channel.set(Some(channel.clone()));
-        match &connecting.health {
-            None => {
-                self.becomes(State::Ready);
-                _ = lost.await;
-            }
-            Some(service) => tokio::select! {
-                _ = lost => {}
-                () = self.follow_health(channel, service, connecting) => {}
-            },
-        }
-        self.disconnected();
-    }
-
-    fn disconnected(&self) {
-        self.channel.set(None);
-        self.becomes(State::Connecting);
-    }
-
-    /// Asks the endpoint to tell of its health, and believes it (gRFC A17), for ever.
-    async fn follow_health<C>(&self, channel: Channel, service: &str, connecting: &Connecting<C>) {
-        let mut failures = 0;
-        loop {
-            let request = HealthCheckRequest { service: service.to_owned() };
-            let ended = match HealthClient::new(channel.clone()).watch(request).await {
-                Ok(told) => {
-                    let mut told = told.into_inner();
-                    loop {
-                        match told.message().await {
-                            Ok(Some(health)) => {
-                                failures = 0;
-                                self.becomes(match health.status() {
-                                    ServingStatus::Serving => State::Ready,
-                                    _ => State::TransientFailure,
-                                });
-                            }
-                            Ok(None) => break tonic::Status::unavailable("the watch ended"),
-                            Err(status) => break status,
-                        }
-                    }
-                }
-                Err(status) => status,
-            };
-            if ended.code() == tonic::Code::Unimplemented {
-                tracing::error!(endpoint = %self.target.uri, "no health service, taken to be well");
-                self.becomes(State::Ready);
-                return std::future::pending().await;
-            }
-            self.failed(&ended);
-            failures += 1;
-            sleep(connecting.backoff.delay(failures, &mut connecting.rng.draw())).await;
-        }
+    /// By what the interval of its pings is multiplied.
+    pub(crate) fn ping_factor(&self) -> u32 {
+        2_u32.saturating_pow(self.too_many_pings.load(Ordering::Relaxed))
     }
 }
 
-/// The shortest time in which an endpoint that is down is tried again.
-pub(crate) const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+// === impl Connection ===
+
+impl Connection {
+    pub(crate) const fn new(channel: Channel, line: Arc<Line>) -> Self {
+        Self { channel, line, suspected: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Whether nothing has come since a call ended without an answer.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspected.load(Ordering::Relaxed) == self.line.reads()
+    }
+}

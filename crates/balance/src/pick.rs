@@ -27,7 +27,8 @@ pub enum Picker {
     /// (gRFC A58, see [`Utilization`](crate::Utilization)), or while fewer than two do, by
     /// [`Target::weight`](cinchona_core::Target::weight).
     WeightedRoundRobin,
-    /// The first that can be used, in the order of the list.
+    /// The first that can be connected to, in the order of the list; only that is connected, until
+    /// it is lost (gRFC A61, A62).
     PickFirst,
 }
 
@@ -45,6 +46,8 @@ pub(crate) struct Choice {
     pub(crate) nodes: Vec<Arc<Node>>,
     /// Scaled so that the greatest is [`MOST`], for the weighted picker.
     strides: Vec<u16>,
+    /// Whether those are picked as well that are ejected.
+    spares_none: bool,
 }
 
 const MOST: u64 = u16::MAX as u64;
@@ -56,14 +59,30 @@ const DRAWS: usize = 4;
 
 impl Choice {
     /// As they are to be weighed now.
-    pub(crate) fn new(nodes: Vec<Arc<Node>>, now: Instant) -> Self {
-        let given = || nodes.iter().map(|node| f64::from(node.target.weight.max(1))).collect();
-        let weights = utilization::over_mean(nodes.iter().map(|node| node.weight(now)));
+    pub(crate) fn new(nodes: Vec<Arc<Node>>, spares_none: bool, now: Instant) -> Self {
+        let given = || nodes.iter().map(|node| f64::from(node.given_weight())).collect();
+        let reported = nodes.iter().map(|node| node.reported_weight(now));
+        let weights = utilization::over_mean(reported);
         let weights: Vec<f64> = weights.unwrap_or_else(given);
         let greatest = weights.iter().copied().fold(0.0, f64::max);
         let stride = |weight: &f64| ((weight * MOST as f64 / greatest) as u16).max(1);
         let strides = weights.iter().map(stride).collect();
-        Self { nodes, strides }
+        Self { nodes, strides, spares_none }
+    }
+
+    /// The same of fewer endpoints.
+    pub(crate) fn of_those(&self, nodes: Vec<Arc<Node>>, now: Instant) -> Self {
+        Self::new(nodes, self.spares_none, now)
+    }
+
+    /// The same, as it is to be weighed now.
+    pub(crate) fn weighed(&self, now: Instant) -> Self {
+        Self::new(self.nodes.clone(), self.spares_none, now)
+    }
+
+    /// Whether a call can be sent to it at this moment: much may have happened since it was chosen.
+    fn can_have(&self, node: &Node) -> bool {
+        node.is_ready() && (self.spares_none || !node.is_ejected.load(Ordering::Relaxed))
     }
 }
 
@@ -73,13 +92,14 @@ pub(crate) type Picked = (Arc<Node>, Option<Ticket>);
 /// The gate has shut in the meantime, or all are: any that is open, or why none is, and when the
 /// first will be.
 fn enter_any(
-    nodes: &[Arc<Node>],
+    choice: &Choice,
     path: &str,
     now: Instant,
     (asked, unsent): (&Arc<Node>, Unsent),
 ) -> Result<Picked, Unsent> {
     let mut all = vec![unsent];
-    for node in nodes.iter().filter(|node| node.id != asked.id) {
+    let can_have = |node: &&Arc<Node>| node.id != asked.id && choice.can_have(node);
+    for node in choice.nodes.iter().filter(can_have) {
         match node.enter(path, now) {
             Ok(ticket) => return Ok((node.clone(), ticket)),
             Err(unsent) => all.push(unsent),
@@ -111,11 +131,11 @@ impl Picking {
         let is_met =
             |tried: &Tried| !tried.is_empty() && nodes.iter().all(|n| tried.contains(n.id));
         let tried = tried.filter(|tried| !is_met(tried));
-        let open = |node: &Arc<Node>| node.is_open_to(path, now);
+        let open = |node: &Arc<Node>| choice.can_have(node) && node.is_open_to(path, now);
         let fresh =
             |node: &Arc<Node>| tried.is_none_or(|tried| !tried.contains(node.id)) && open(node);
         let picked = match self.picker {
-            _ if nodes.len() < 2 => nodes.first(),
+            _ if nodes.len() < 2 => nodes.first().filter(|node| choice.can_have(node)),
             Picker::PickFirst => nodes.iter().find(|node| fresh(node)),
             Picker::RoundRobin => (0..DRAWS).map(|_| self.in_turn(nodes)).find(|node| fresh(node)),
             Picker::WeightedRoundRobin => {
@@ -133,9 +153,10 @@ impl Picking {
         };
         let untried = || nodes.iter().find(|node| fresh(node));
         let any = || nodes.iter().find(|node| open(node));
-        let node = picked.or_else(untried).or_else(any).or_else(|| nodes.first())?;
+        let shut = || nodes.iter().find(|node| choice.can_have(node));
+        let node = picked.or_else(untried).or_else(any).or_else(shut)?;
         let entered = node.enter(path, now).map(|ticket| (node.clone(), ticket));
-        Some(entered.or_else(|unsent| enter_any(nodes, path, now, (node, unsent))))
+        Some(entered.or_else(|unsent| enter_any(choice, path, now, (node, unsent))))
     }
 
     fn in_turn<'a>(&self, nodes: &'a [Arc<Node>]) -> &'a Arc<Node> {

@@ -1,80 +1,109 @@
-//! The endpoints of a client: found, connected, compared.
+//! The endpoints of a client: known, compared, chosen among.
 
 use crate::{
-    Ejections, Options, Picker, Snapshot,
+    Ejections, Options, Snapshot, State,
+    address::{Connector, Key, Place, interleave},
+    callback,
     ejections::Method,
-    node::{Connecting, FIRST_BACKOFF, Node, State},
+    node::Node,
     outlier::Ejection,
-    pick::{Choice, Picked, Picking},
+    pick::{Choice, Picked, Picker, Picking},
 };
-use cinchona_core::{
-    Backoff, BoxError, Discover, IDEMPOTENCY_KEY, Jitter, Live, Target, Tried, Unsent,
-    clock::{FOR_EVER, later, period},
-};
-use http::{Request, Uri};
-use hyper::rt::{Read, Write};
+use cinchona_core::{IDEMPOTENCY_KEY, Live, Signals, Target, Tried, Unsent};
+use http::Request;
+use rand::seq::SliceRandom;
 use std::{
-    collections::HashMap,
-    num::NonZeroU64,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 use tokio::{
-    sync::watch,
-    task::{AbortHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, interval},
+    sync::{Notify, watch},
+    time::Instant,
 };
-use tonic::{body::Body, transport::Endpoint};
-use tower_service::Service;
+use tonic::body::Body;
 
 /// What all clones of a balancer share.
 #[derive(Debug)]
 pub(crate) struct Set {
     pub(crate) picking: Picking,
     pub(crate) choice: Live<Choice>,
-    pub(crate) options: Options,
-    /// Told of every change of `choice`.
+    pub(crate) options: Arc<Options>,
+    pub(crate) signals: Signals,
+    /// Whose connector connects them.
+    connector: Connector,
+    /// Told after every change of `choice`.
     changed: watch::Sender<()>,
+    /// Something has happened to an endpoint: it is to be chosen anew.
+    pub(crate) stirred: Arc<Notify>,
+    /// Whether a call was made: a lazy balancer connects no sooner.
+    pub(crate) is_used: watch::Sender<bool>,
+    /// Gates are shut: another endpoint is to be connected.
+    pub(crate) wants_more: AtomicBool,
     known: Mutex<Known>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    nodes: Vec<Arc<Node>>,
+/// What is known of the endpoints.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) nodes: Vec<Arc<Node>>,
     /// In the order of `nodes`.
     ejections: Vec<Ejection>,
     counts: Ejections,
-    /// Since when no endpoint can be used, though some are known.
-    down_since: Option<Instant>,
-    is_found: bool,
+    /// Targets that are no addresses, and why.
+    pub(crate) refused: Vec<String>,
+    /// Since when no endpoint can be used.
+    pub(crate) down_since: Option<Instant>,
+    pub(crate) source: Source,
 }
 
-/// Ends the tasks of a set with the last clone of its balancer.
-#[derive(Debug)]
-pub(crate) struct Tasks(pub(crate) AbortHandle);
-
-/// Tells endpoints apart, also those of other balancers.
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// How the source of the endpoints is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It has found nothing yet.
+    Looking,
+    Found,
+    /// It has ended: by itself, or by a panic.
+    Ended(Option<String>),
+    /// The task that connects endpoints is gone, with its runtime say.
+    Gone,
+}
 
 // === impl Set ===
 
 impl Set {
-    pub(crate) fn new(options: Options, now: Instant) -> Arc<Self> {
+    pub(crate) fn new(
+        options: Options,
+        signals: Signals,
+        connector: Connector,
+        now: Instant,
+    ) -> Arc<Self> {
         let picking = Picking::new(options.picker, options.rng.clone());
-        let known = Known { down_since: Some(now), ..Known::default() };
+        let known = Known {
+            nodes: Vec::new(),
+            ejections: Vec::new(),
+            counts: Ejections::default(),
+            refused: Vec::new(),
+            down_since: Some(now),
+            source: Source::Looking,
+        };
         Arc::new(Self {
             picking,
             choice: Live::new(Choice::default()),
-            options,
+            options: Arc::new(options),
+            signals,
+            connector,
             changed: watch::Sender::new(()),
+            stirred: Arc::default(),
+            is_used: watch::Sender::new(false),
+            wants_more: AtomicBool::new(false),
             known: Mutex::new(known),
         })
     }
 
-    fn known<T>(&self, with: impl FnOnce(&mut Known) -> T) -> T {
+    pub(crate) fn known<T>(&self, with: impl FnOnce(&mut Known) -> T) -> T {
         with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -95,58 +124,40 @@ impl Set {
         // Rare: only attempts after the first look at all endpoints.
         let mut nodes = choice.nodes.clone();
         nodes.retain(|node| tried.would_recognise(node.id, node.domain().as_ref()));
-        self.picking.pick(&Choice::new(nodes, now), Some(tried), path, now)
+        self.picking.pick(&choice.of_those(nodes, now), Some(tried), path, now)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Chooses anew whom calls can be sent to.
-    pub(crate) fn refresh(&self) {
+    /// Chooses anew whom calls can be sent to; whether an outage of all has just ended.
+    pub(crate) fn refresh(&self) -> bool {
         let now = Instant::now();
-        self.known(|known| {
-            let ready = || known.nodes.iter().filter(|node| node.state() == State::Ready);
+        let has_ended = self.known(|known| {
+            let ready = || known.nodes.iter().filter(|node| node.is_ready());
             let sound = |node: &&Arc<Node>| !node.is_ejected.load(Ordering::Relaxed);
             let (all, good) = (ready().count(), ready().filter(sound).count());
             // Where too many are ejected, the fault is likely to lie elsewhere: fail open.
             let panics = good * 100 < all * self.options.panic_threshold as usize;
-            let nodes = ready().filter(|node| panics || sound(node)).cloned().collect();
-            self.choice.set(Choice::new(nodes, now));
-            known.down_since = if all > 0 { None } else { known.down_since.or(Some(now)) };
+            let nodes: Vec<_> = ready().filter(|node| panics || sound(node)).cloned().collect();
+            let is_down = nodes.is_empty();
+            let was_down = known.down_since.is_some();
+            self.choice.set(Choice::new(nodes, panics, now));
+            known.down_since = if is_down { known.down_since.or(Some(now)) } else { None };
+            was_down && !is_down
         });
         self.changed.send_replace(());
+        has_ended
     }
 
     /// Chooses among the same, by what they weigh now.
-    fn weigh(&self) {
+    pub(crate) fn weigh(&self) {
         // Known to none other meanwhile, so that no other choice is undone.
         self.known(|_| {
-            let nodes = self.choice.get().nodes.clone();
-            self.choice.set(Choice::new(nodes, Instant::now()));
+            let weighed = self.choice.get().weighed(Instant::now());
+            self.choice.set(weighed);
         });
-    }
-
-    /// Whether a call without an endpoint is to wait until then, or to fail.
-    pub(crate) fn patience(&self, now: Instant) -> Result<Option<Instant>, Unsent> {
-        self.known(|known| {
-            let down = |node: &Arc<Node>| node.state() == State::TransientFailure;
-            let Some(since) = known.down_since.filter(|_| known.is_found) else { return Ok(None) };
-            let until = later(since, self.options.patience);
-            if now < until {
-                return Ok(Some(until));
-            }
-            if known.nodes.iter().any(|node| !down(node)) {
-                return Ok(None);
-            }
-            let last = known.nodes.iter().map(|node| node.last_error()).next_back();
-            let count = known.nodes.len();
-            let message = match last {
-                Some(error) => format!("all {count} endpoints are down; the last error: {error}"),
-                None => "there are no endpoints".to_owned(),
-            };
-            Err(Unsent::new(message, None))
-        })
     }
 
     /// Each endpoint as it is now.
@@ -169,6 +180,9 @@ impl Set {
         let Some(most) = outlier.consecutive_failures.filter(|most| failures >= *most) else {
             return;
         };
+        if !self.ejects() {
+            return;
+        }
         let now = Instant::now();
         let ejected = self.known(|known| {
             let index = known.nodes.iter().position(|known| known.id == node.id);
@@ -184,16 +198,25 @@ impl Set {
             })
         });
         if ejected {
-            tracing::info!(endpoint = %node.target.uri, failures, "endpoint ejected");
+            tracing::info!(endpoint = %node.name(), failures, "endpoint ejected");
             node.is_ejected.store(true, Ordering::Relaxed);
             node.tally.begin_anew();
             self.refresh();
         }
     }
 
-    fn sweep(&self) {
+    /// One endpoint of a list is used: there is nothing to compare it with.
+    fn ejects(&self) -> bool {
+        self.options.picker != Picker::PickFirst
+    }
+
+    /// Compares the endpoints; whether another one was ejected, or readmitted.
+    pub(crate) fn sweep(&self) -> bool {
+        if !self.ejects() {
+            return false;
+        }
         let now = Instant::now();
-        let changed = self.known(|known| {
+        self.known(|known| {
             let Known { nodes, ejections, counts, .. } = known;
             let tallies: Vec<_> = nodes.iter().map(|node| &node.tally).collect();
             let (outlier, rng) = (&self.options.outlier, &self.options.rng);
@@ -203,146 +226,101 @@ impl Set {
                 let is = ejection.since.is_some();
                 if node.is_ejected.swap(is, Ordering::Relaxed) != is {
                     let what = if is { "endpoint ejected" } else { "endpoint readmitted" };
-                    tracing::info!(endpoint = %node.target.uri, "{what}");
+                    tracing::info!(endpoint = %node.name(), "{what}");
                     changed = true;
                 }
             }
             changed
-        });
-        if changed {
-            self.refresh();
-        }
-    }
-
-    /// Finds endpoints, connects those that are new and lets go of those that have gone; compares
-    /// them at their interval, and weighs them at theirs.
-    pub(crate) async fn follow<C>(self: Arc<Self>, mut discover: impl Discover, connector: C)
-    where
-        C: Service<Uri> + Clone + Send + Sync + 'static,
-        C::Response: Read + Write + Unpin + Send + 'static,
-        C::Error: Into<BoxError>,
-        C::Future: Send,
-    {
-        // Weakly, so that the last clone of the balancer ends this.
-        let set = Arc::downgrade(&self);
-        let mut sweeps = interval(period(self.options.outlier.interval));
-        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let is_weighted = self.options.picker == Picker::WeightedRoundRobin;
-        let mut weighings = interval(period(self.options.utilization.weight_update_period));
-        weighings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        drop(self);
-        let mut running: HashMap<Target, AbortHandle> = HashMap::new();
-        let mut tasks = JoinSet::new();
-        let mut is_final = false;
-        loop {
-            let found = tokio::select! {
-                found = discover.next(), if !is_final => found,
-                _ = sweeps.tick() => {
-                    let Some(set) = set.upgrade() else { return };
-                    set.sweep();
-                    continue;
-                }
-                _ = weighings.tick(), if is_weighted => {
-                    let Some(set) = set.upgrade() else { return };
-                    set.weigh();
-                    continue;
-                }
-            };
-            let Some(set) = set.upgrade() else { return };
-            let Some(found) = found else {
-                is_final = true;
-                continue;
-            };
-            let found: Vec<_> = found.into_iter().map(Target::without_userinfo).collect();
-            for node in set.replace(&found) {
-                let Some(connecting) = set.options.connecting(&node.target, connector.clone())
-                else {
-                    tracing::error!(endpoint = %node.target.uri, "is no address of an endpoint");
-                    continue;
-                };
-                let target = node.target.clone();
-                let task = tasks.spawn(async move { node.run(connecting).await });
-                running.insert(target, task);
-            }
-            running.retain(|target, task| {
-                let stays = found.contains(target);
-                if !stays {
-                    task.abort();
-                }
-                stays
-            });
-            set.refresh();
-        }
-    }
-
-    /// Knows these endpoints from now on; the new ones among them.
-    fn replace(self: &Arc<Self>, found: &[Target]) -> Vec<Arc<Node>> {
-        let now = Instant::now();
-        let mut fresh = Vec::new();
-        self.known(|known| {
-            let old = std::mem::take(known);
-            known.counts = old.counts;
-            let mut old: HashMap<Target, _> = old
-                .nodes
-                .into_iter()
-                .zip(old.ejections)
-                .map(|(node, ejection)| (node.target.clone(), (node, ejection)))
-                .collect();
-            for target in found {
-                if known.nodes.iter().any(|node| node.target == *target) {
-                    continue;
-                }
-                let (node, ejection) = old.remove(target).unwrap_or_else(|| {
-                    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-                    let id = NonZeroU64::new(id).unwrap_or(NonZeroU64::MIN);
-                    let node = Node::new(id, target.clone(), self, now);
-                    let node = Arc::new(node);
-                    fresh.push(node.clone());
-                    (node, Ejection::default())
-                });
-                known.nodes.push(node);
-                known.ejections.push(ejection);
-            }
-            known.is_found = true;
-            known.down_since = Some(now);
-        });
-        fresh
-    }
-}
-
-// === impl Options ===
-
-impl Options {
-    fn connecting<C>(&self, target: &Target, connector: C) -> Option<Connecting<C>> {
-        let mut endpoint = Endpoint::from_shared(target.uri.to_string())
-            .ok()?
-            .http2_max_header_list_size(self.max_header_list_size)
-            .connect_timeout(self.connect_timeout.min(FOR_EVER));
-        if let Some((interval, timeout)) = self.keep_alive {
-            // hyper takes a call that waits for its answer to be idle.
-            endpoint = endpoint
-                .http2_keep_alive_interval(interval.min(FOR_EVER))
-                .keep_alive_timeout(timeout.min(FOR_EVER))
-                .keep_alive_while_idle(true);
-        }
-        if let Some(configure) = &self.configure {
-            endpoint = configure(endpoint);
-        }
-        let backoff = Backoff::new(FIRST_BACKOFF, 1.6, Duration::from_secs(120)).ok()?;
-        Some(Connecting {
-            connector,
-            endpoint,
-            backoff: backoff.with_jitter(Jitter::Grpc),
-            health: self.health.clone(),
-            rng: self.rng.clone(),
         })
     }
-}
 
-// === impl Tasks ===
+    /// Knows these endpoints from now on, and keeps what it knows of those that stay; the new ones
+    /// among them, and the ones that have gone.
+    pub(crate) fn replace(&self, found: Vec<Target>) -> (Vec<Arc<Node>>, Vec<Arc<Node>>) {
+        let now = Instant::now();
+        let (found, refused) = self.places(found);
+        let (mut fresh, mut nodes, mut ejections) = (Vec::new(), Vec::new(), Vec::new());
+        self.known(|known| {
+            let old = known.nodes.drain(..).zip(known.ejections.drain(..));
+            let mut old: HashMap<Key, _> =
+                old.map(|(node, ejection)| (node.place.key.clone(), (node, ejection))).collect();
+            for (target, place) in found {
+                let (node, ejection) = match old.remove(&place.key) {
+                    Some((node, ejection)) => {
+                        node.set_weight(target.weight);
+                        (node, ejection)
+                    }
+                    None => {
+                        let node = self.node(target, place, now);
+                        fresh.push(node.clone());
+                        (node, Ejection::default())
+                    }
+                };
+                nodes.push(node);
+                ejections.push(ejection);
+            }
+            (known.nodes, known.ejections) = (nodes, ejections);
+            known.refused = refused;
+            known.source = Source::Found;
+            known.down_since = Some(now);
+            (fresh, old.into_values().map(|(node, _)| node).collect())
+        })
+    }
 
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.0.abort();
+    fn node(&self, target: Target, place: Place, now: Instant) -> Arc<Node> {
+        let gate = self.options.gate.as_ref().map(|make| callback::call("gate", || make(&target)));
+        let (gate, error) = match gate {
+            Some(Err(error)) => (None, Some(error)),
+            gate => (gate.and_then(Result::ok), None),
+        };
+        let utilization = self.options.utilization;
+        let is_weighted = self.options.picker == Picker::WeightedRoundRobin;
+        let utilization = is_weighted.then_some(utilization);
+        let node = Node::new((target, place), gate, utilization, self.stirred.clone(), now);
+        if let Some(error) = error {
+            node.is_broken(error);
+        }
+        Arc::new(node)
+    }
+
+    /// Each of them once, in the order in which they are used, and those that are none.
+    fn places(&self, found: Vec<Target>) -> (Vec<(Target, Place)>, Vec<String>) {
+        let (mut seen, mut places, mut refused) = (HashSet::new(), Vec::new(), Vec::new());
+        for target in found {
+            let target = target.without_userinfo();
+            match Place::new(&target, self.connector) {
+                Ok(place) if seen.insert(place.key.clone()) => places.push((target, place)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "an endpoint that was found is none");
+                    refused.push(error.to_string());
+                }
+            }
+        }
+        if self.options.picker == Picker::PickFirst {
+            if self.options.shuffle_address_list {
+                places.shuffle(&mut self.options.rng.draw());
+            }
+            places = interleave(places, |(_, place)| place.is_ipv6());
+        }
+        (places, refused)
+    }
+
+    /// Which of the endpoints are to be connected.
+    pub(crate) fn wants(&self, wants: impl Fn(usize) -> bool) {
+        let nodes = self.known(|known| known.nodes.clone());
+        for (place, node) in nodes.iter().enumerate() {
+            node.set_wanted(wants(place));
+        }
+    }
+
+    /// The states of all, in their order.
+    pub(crate) fn looks(&self) -> Vec<State> {
+        self.known(|known| known.nodes.iter().map(|node| node.state()).collect())
+    }
+
+    pub(crate) fn becomes(&self, source: Source) {
+        self.known(|known| known.source = source);
+        self.changed.send_replace(());
     }
 }

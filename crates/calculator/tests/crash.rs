@@ -12,8 +12,8 @@ use calculator::{
     },
 };
 use cinchona::{
-    balance,
-    core::Rng,
+    balance::{self, Balance},
+    core::{Rng, status},
     retry::{Backoff, RetryPolicy},
 };
 use cinchona_testkit::Redis;
@@ -29,11 +29,7 @@ use std::{
     time::Duration,
 };
 use tokio::{task::JoinSet, time::sleep};
-use tonic::{
-    Code, Status,
-    body::Body,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, body::Body, transport::Endpoint};
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
 const CLIENTS: usize = 8;
@@ -64,8 +60,7 @@ struct Told {
 }
 
 /// Channels to all servers, taken in turn by the attempts of a call and of others.
-type Anywhere =
-    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, tonic::transport::Error>;
+type Anywhere = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
 
 // === impl Server ===
 
@@ -100,7 +95,7 @@ impl Server {
         self.process = Self::spawn(&self.args);
     }
 
-    fn channel(&self) -> Channel {
+    fn channel(&self) -> Balance {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.args[1])).unwrap();
         balance::connect_lazy(endpoint)
     }
@@ -152,11 +147,12 @@ fn expected(status: &Status) {
 }
 
 fn anywhere(servers: &[Server]) -> Anywhere {
-    let channels: Arc<[Channel]> = servers.iter().map(Server::channel).collect();
+    let channels: Arc<[Balance]> = servers.iter().map(Server::channel).collect();
     let turn = Arc::new(AtomicUsize::new(0));
     BoxCloneSyncService::new(tower::service_fn(move |request| {
         let turn = turn.fetch_add(1, Ordering::Relaxed);
-        channels[turn % channels.len()].clone().oneshot(request)
+        let answer = channels[turn % channels.len()].clone().oneshot(request);
+        async { Ok(answer.await.map_err(status::of_error)?.map(Body::new)) }
     }))
 }
 

@@ -33,12 +33,13 @@ use calculator::{
     state::Memory,
 };
 use cinchona::{
-    balance::Reconnect,
-    core::Rng,
+    balance::{self, Balance},
+    core::{Rng, Target},
     fault::{FaultLayer, Faults, When},
     retry::{Ledger, RetryPolicy, Stop},
 };
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
+use http::Uri;
 use std::{future::pending, time::Duration};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
@@ -214,8 +215,9 @@ async fn a_reply_that_fails_after_execution_makes_the_calculator_at_least_once()
 #[tokio::test(start_paused = true)]
 async fn a_server_away_for_a_second_is_not_noticed_and_not_hammered() {
     let (network, _) = calculator(Faults::default());
-    let endpoint = Endpoint::from_static("http://server");
-    let channel = endpoint.connect_with_connector_lazy(Reconnect::new(network.connector()));
+    let target = Target::from(Uri::from_static("http://server"));
+    let options = balance::Options { rng: Rng::seeded(1), ..balance::Options::of_one_endpoint() };
+    let channel = Balance::with_connector(vec![target], network.connector(), options).unwrap();
     let client = client(channel, &retrying([Code::Unavailable]).into());
     for outage in ["at start", "between calls"] {
         let before = network.connects();

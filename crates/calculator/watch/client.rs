@@ -55,7 +55,7 @@ impl Client {
             Condition::new(format!("breaker {}", self.name(circuit.name())), state)
         });
         let endpoints = self.balance.states().into_iter().map(|seen| {
-            let name = self.name(&seen.target.uri.to_string());
+            let name = self.name(&seen.target.to_string());
             let how = match seen.ejected {
                 Some((method, _)) => format!("ejected by {method}"),
                 None => connection(seen.state).to_owned(),
@@ -68,13 +68,13 @@ impl Client {
     fn endpoints(&self, circuits: &[Circuit]) -> Vec<Tile> {
         let now = Instant::now();
         let states = self.balance.states().into_iter().map(|seen| {
-            let recent = self.endpoints.of(&seen.target.uri, now).unwrap_or_default();
+            let recent = self.endpoints.of(&seen.target, now).unwrap_or_default();
             (seen, recent)
         });
         let states: Vec<_> = states.collect();
         let all: f64 = states.iter().map(|(_, recent)| recent.per_second).sum();
         let tile = |(seen, recent): (balance::Snapshot, Summary)| {
-            let uri = seen.target.uri.to_string();
+            let uri = seen.target.to_string();
             let of_it = circuits.iter().filter(|circuit| circuit.name().starts_with(&uri));
             let is_open = of_it.clone().any(|circuit| circuit.state() != breaker::State::Closed);
             let (state, health) = match (seen.ejected, seen.state) {

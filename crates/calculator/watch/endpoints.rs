@@ -5,7 +5,6 @@ use super::{
     recent::{Recent, Summary},
 };
 use cinchona::core::{Evidence, Gate, Target, Ticket, Unsent};
-use http::Uri;
 use std::{
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -19,7 +18,7 @@ pub struct Endpoints(Arc<Mutex<Vec<Seen>>>);
 /// An endpoint, for as long as its balancer knows it.
 #[derive(Debug)]
 struct Seen {
-    uri: Uri,
+    name: String,
     recent: Weak<Recent>,
 }
 
@@ -37,15 +36,16 @@ impl Endpoints {
     pub fn gate(&self, server: &Target, inner: Arc<dyn Gate>) -> Arc<dyn Gate> {
         let recent = Arc::new(Recent::new(Instant::now()));
         let mut all = lock(&self.0);
-        all.retain(|seen| seen.uri != server.uri && seen.recent.strong_count() > 0);
-        all.push(Seen { uri: server.uri.clone(), recent: Arc::downgrade(&recent) });
+        let name = server.to_string();
+        all.retain(|seen| seen.name != name && seen.recent.strong_count() > 0);
+        all.push(Seen { name, recent: Arc::downgrade(&recent) });
         Arc::new(Watched { inner, recent })
     }
 
     /// What the latest attempts there came to.
-    pub(super) fn of(&self, uri: &Uri, now: Instant) -> Option<Summary> {
-        let all = lock(&self.0);
-        let seen = all.iter().find(|seen| seen.uri == *uri)?;
+    pub(super) fn of(&self, target: &Target, now: Instant) -> Option<Summary> {
+        let (all, name) = (lock(&self.0), target.to_string());
+        let seen = all.iter().find(|seen| seen.name == name)?;
         Some(seen.recent.upgrade()?.summary(now))
     }
 }
@@ -78,6 +78,7 @@ impl Gate for Watched {
 mod tests {
     use super::*;
     use cinchona::breaker::{BreakerLayer, BreakerPolicy};
+    use http::Uri;
     use tonic::Code;
 
     const PATH: &str = "/calculator.Calculator/Add";
@@ -98,9 +99,9 @@ mod tests {
         left(Evidence::Nothing(None));
         (0..3).for_each(|_| left(Evidence::Bad(Code::DeadlineExceeded)));
         assert!(!gate.is_open_to(PATH, now) && gate.enter(PATH, now).is_err());
-        let seen = endpoints.of(&target.uri, now).unwrap();
+        let seen = endpoints.of(&target, now).unwrap();
         assert_eq!((seen.calls, seen.failed), (4, 3), "who gave up says nothing");
         drop(gate);
-        assert_eq!(endpoints.of(&target.uri, now), None, "it is gone");
+        assert_eq!(endpoints.of(&target, now), None, "it is gone");
     }
 }

@@ -57,7 +57,7 @@ fn select(nodes: &[Node], tags: &[(String, String)]) -> Vec<Target> {
     let has_tags = |node: &&Node| tags.iter().all(|(name, value)| node.has_tag(name, value));
     let ready = nodes.iter().filter(|node| node.is_ready()).filter(has_tags);
     ready
-        .filter_map(|node| Some(Target { uri: node.address.clone()?, weight: weight(node) }))
+        .filter_map(|node| Some(Target::from(node.address.clone()?).with_weight(weight(node))))
         .collect()
 }
 

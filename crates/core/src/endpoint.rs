@@ -1,15 +1,13 @@
-//! Endpoints: where they are, and which of them a call has been sent to.
+//! Which endpoints a call has been sent to.
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue};
 use std::{
-    future::Future,
     num::NonZeroU64,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::watch;
 
 /// The request header that names a logical call, the same on each of its attempts
 /// ([draft-ietf-httpapi-idempotency-key-header]).
@@ -26,22 +24,6 @@ pub const DOMAIN: HeaderName = HeaderName::from_static("idempotency-domain");
 /// answer, with its [`age`](https://www.rfc-editor.org/rfc/rfc9111#section-5.1) in seconds),
 /// `default` or `alternate`, or whatever a service in trouble says of itself.
 pub const DEGRADED: HeaderName = HeaderName::from_static("degraded");
-
-/// An address that serves, and how much of the load it is meant for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
-    /// Such as `http://10.0.0.1:50051`.
-    pub uri: Uri,
-    /// Its share is this over the sum of all; at least 1. Of interest to weighted pickers only.
-    pub weight: u32,
-}
-
-/// Finds endpoints, and notices when they change.
-pub trait Discover: Send + 'static {
-    /// All endpoints, whenever they have changed; at first as soon as they are known. `None` when
-    /// they will not change any more.
-    fn next(&mut self) -> impl Future<Output = Option<Vec<Target>>> + Send;
-}
 
 /// The endpoints that the attempts of a call were sent to, shared by them all: in the extensions of
 /// a request, for a balancer that sends it elsewhere if it can.
@@ -63,53 +45,6 @@ struct Places {
 
 /// gRPC makes at most five attempts (gRFC A6).
 const MOST: usize = 6;
-
-// === impl Target ===
-
-impl Target {
-    /// The same, [without a user and a password](without_userinfo) in its URI.
-    #[must_use]
-    pub fn without_userinfo(self) -> Self {
-        Self { uri: without_userinfo(self.uri), ..self }
-    }
-}
-
-impl From<Uri> for Target {
-    fn from(uri: Uri) -> Self {
-        Self { uri, weight: 1 }
-    }
-}
-
-/// `uri` without its user and its password, which no `:authority` may hold ([RFC 9113, 8.3.1]), and
-/// no log, name or metric of an endpoint.
-///
-/// [RFC 9113, 8.3.1]: https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1
-pub fn without_userinfo(uri: Uri) -> Uri {
-    let Some((_, host)) = uri.authority().and_then(|whole| whole.as_str().rsplit_once('@')) else {
-        return uri;
-    };
-    let Ok(host) = host.parse() else { return uri };
-    let mut parts = uri.into_parts();
-    parts.authority = Some(host);
-    // It was sound with a longer authority.
-    Uri::from_parts(parts).unwrap_or_default()
-}
-
-// === impl Discover ===
-
-impl Discover for Vec<Target> {
-    async fn next(&mut self) -> Option<Self> {
-        let all = std::mem::take(self);
-        (!all.is_empty()).then_some(all)
-    }
-}
-
-impl Discover for watch::Receiver<Vec<Target>> {
-    async fn next(&mut self) -> Option<Vec<Target>> {
-        self.changed().await.ok()?;
-        Some(self.borrow_and_update().clone())
-    }
-}
 
 // === impl Tried ===
 
@@ -181,20 +116,6 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_has_no_user_and_no_password() {
-        for (uri, expected) in [
-            ("http://user:p%40ss@db.example:50051/path?q", "http://db.example:50051/path?q"),
-            ("http://user@[::1]:1", "http://[::1]:1/"),
-            ("https://:pass@db.example", "https://db.example/"),
-            ("http://db.example", "http://db.example/"),
-            ("/path", "/path"),
-        ] {
-            let target = Target::from(uri.parse::<Uri>().unwrap());
-            assert_eq!(target.without_userinfo().uri, expected, "{uri}");
-        }
-    }
-
-    #[test]
     fn where_an_attempt_went_is_known_by_its_number() {
         let tried = Tried::default();
         tried.in_attempt(1).add(id(7), &name(7), None);
@@ -228,14 +149,5 @@ mod tests {
         unknown.add(id(1), &name(1), None);
         assert!(unknown.would_recognise(id(1), Some(&ours)));
         assert!(!unknown.would_recognise(id(2), Some(&ours)));
-    }
-
-    #[tokio::test]
-    async fn a_watch_tells_of_each_change_and_of_the_end() {
-        let (targets, mut watched) = watch::channel(Vec::new());
-        targets.send_replace(vec![Target::from(Uri::from_static("http://a"))]);
-        assert_eq!(watched.next().await.map(|all| all.len()), Some(1));
-        drop(targets);
-        assert_eq!(watched.next().await, None);
     }
 }

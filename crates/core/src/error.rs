@@ -1,6 +1,7 @@
 //! Errors: boxed at the seams, questioned along their `source()` chain.
 
 use crate::Stage;
+use http::{Uri, uri::PathAndQuery};
 use std::{borrow::Cow, error::Error, fmt, sync::OnceLock, time::Duration};
 use tonic::{Code, Status};
 
@@ -40,6 +41,8 @@ pub struct Unsent {
     retry_after: Option<Duration>,
     stage: Stage,
     code: Code,
+    /// The method that was called, if it is known.
+    method: Option<PathAndQuery>,
     // Made when it is asked for: refusing a call must cost next to nothing.
     status: OnceLock<Status>,
 }
@@ -78,7 +81,8 @@ impl Unsent {
     /// Why it was not sent, and when it is worth trying again, if that is known.
     pub fn new(message: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
         let (message, stage) = (message.into(), Stage::Unconnected);
-        Self { message, retry_after, stage, code: Code::Unavailable, status: OnceLock::new() }
+        let (code, status) = (Code::Unavailable, OnceLock::new());
+        Self { message, retry_after, stage, code, method: None, status }
     }
 
     /// There was a connection, and the request has not left the client: it can be sent again at
@@ -105,6 +109,13 @@ impl Unsent {
         soonest.unwrap_or_else(|| Self::new("there is nowhere to send it", None))
     }
 
+    /// The same, of a call to the method that `uri` names; its messages begin with that.
+    #[must_use]
+    pub fn of_call(self, uri: &Uri) -> Self {
+        let is_one = |path: &&PathAndQuery| path.path().len() > 1;
+        Self { method: uri.path_and_query().filter(is_one).cloned(), ..self }
+    }
+
     /// `UNAVAILABLE`, or `RESOURCE_EXHAUSTED`.
     pub const fn code(&self) -> Code {
         self.code
@@ -123,6 +134,9 @@ impl Unsent {
 
 impl fmt::Display for Unsent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(method) = &self.method {
+            write!(f, "{}: ", method.path())?;
+        }
         f.write_str(&self.message)?;
         match self.retry_after {
             Some(wait) => write!(f, "; worth trying again in {wait:.1?}"),

@@ -11,7 +11,7 @@
 //! | [`PerMethod`], [`Live`] | settings by method, and replaced while calls run |
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
 //! | [`Latency`] | how long answers take |
-//! | [`Target`], [`Discover`] | where a service is, and who finds out |
+//! | [`Target`], [`Address`], [`Discover`], [`Signals`] | where a service is, and who finds out |
 //! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
 //! | [`Tried`] | the endpoints that a call was sent to |
 //! | [`Inbound`] | the call that is being served while another is made |
@@ -27,6 +27,7 @@ mod backoff;
 pub mod clock;
 pub mod code;
 pub mod deadline;
+mod discover;
 mod endpoint;
 pub mod error;
 mod evidence;
@@ -42,11 +43,13 @@ mod rng;
 mod secret;
 pub mod status;
 mod switch;
+mod target;
 mod verdict;
 
 pub use backoff::{Backoff, Jitter};
 pub use deadline::{Deadline, Elapsed};
-pub use endpoint::{DEGRADED, DOMAIN, Discover, IDEMPOTENCY_KEY, Target, Tried, without_userinfo};
+pub use discover::{Discover, Signals};
+pub use endpoint::{DEGRADED, DOMAIN, IDEMPOTENCY_KEY, Tried};
 pub use error::{BoxError, Invalid, Unsent};
 pub use evidence::{Allowed, Evidence, Spent};
 pub use framing::Framing;
@@ -60,4 +63,5 @@ pub use replay::{Replay, ReplayBuffer, Sent};
 pub use rng::Rng;
 pub use secret::Secret;
 pub use switch::{Mode, Switch};
+pub use target::{Address, Target, without_userinfo};
 pub use verdict::{Stage, Verdict};

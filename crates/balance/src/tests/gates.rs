@@ -142,7 +142,10 @@ async fn where_all_are_at_capacity_the_call_fails_with_resource_exhausted_and_th
     let error = balance.clone().oneshot(request()).await.unwrap_err();
     assert_eq!(Verdict::of_error(&*error), Verdict::MaybeProcessed(Code::ResourceExhausted));
     let status = Status::from_error(error);
-    assert_eq!(status.message(), "all are at capacity: e0 64/64, e1 64/64");
+    assert_eq!(
+        status.message(),
+        "/calculator.Calculator/Add: all are at capacity: e0 64/64, e1 64/64"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -166,7 +166,13 @@ async fn other_pickers_do_not_look_at_reports() {
     let balance = proven(&world, by(Picker::RoundRobin)).await;
     assert_eq!(spread(&world, &balance, 400).await, [200, 200]);
     assert!(
-        balance.set.choice.get().nodes.iter().all(|node| node.weight(Instant::now()).is_none())
+        balance
+            .set
+            .choice
+            .get()
+            .nodes
+            .iter()
+            .all(|node| node.reported_weight(Instant::now()).is_none())
     );
 }
 

@@ -5,7 +5,10 @@ use calculator::{
     client::{Client, Layers, Settings, client},
     pb::{BinaryOperation, Result as Value, calculator_client::CalculatorClient},
 };
-use cinchona::{balance::connect_lazy, core::BoxError};
+use cinchona::{
+    balance::{Balance, connect_lazy},
+    core::BoxError,
+};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -28,7 +31,7 @@ pub(crate) enum Protocol {
 /// One who calls, and waits for the answer.
 pub(crate) enum Caller {
     Grpc(CalculatorClient<Channel>),
-    Whole(Box<Client>),
+    Whole(Box<Client<Balance>>),
     Rest(Rest),
 }
 

@@ -160,7 +160,7 @@ async fn endpoints(
     let weights = lb.weights.iter().copied().chain(iter::repeat(1));
     let target = |(address, weight): (&String, u32)| {
         let uri = uri("--endpoints", address)?;
-        Ok(Target { uri, weight })
+        Ok(Target::from(uri).with_weight(weight))
     };
     let targets: Vec<Target> =
         endpoints.iter().zip(weights).map(target).collect::<Result<_, String>>()?;

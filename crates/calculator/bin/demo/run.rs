@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
-use tonic::{Status, body::Body, transport::Channel};
+use tonic::{Status, body::Body};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
 
 /// A layer of the client that a run can do without.
@@ -32,7 +32,7 @@ pub(crate) enum Without {
     Reconnect,
 }
 
-type Boxed = BoxCloneService<Request<Body>, Response<Body>, Status>;
+pub(crate) type Boxed = BoxCloneService<Request<Body>, Response<Body>, Status>;
 
 /// Plays `scenario` on a site that `site` makes, without one of the layers; tells `done` of each
 /// call that has ended.
@@ -94,12 +94,12 @@ async fn call(scenario: &Scenario, mut client: CalculatorClient<Boxed>, n: u32) 
 }
 
 /// The client's stack, or what is left of it.
-fn stack(channel: Channel, scenario: &Scenario, without: Without) -> Boxed {
+fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Boxed {
     let settings = &scenario.settings;
     if matches!(without, Without::Nothing | Without::Reconnect) {
         return boxed(client::stack(channel, &settings.clone().into()));
     }
-    let mut service = boxed(channel);
+    let mut service = channel;
     if without != Without::AttemptTimeout {
         service = boxed(AttemptTimeoutLayer::new(settings.timeout).layer(service));
     }
@@ -113,7 +113,7 @@ fn stack(channel: Channel, scenario: &Scenario, without: Without) -> Boxed {
     service
 }
 
-fn boxed<S, B>(service: S) -> Boxed
+pub(crate) fn boxed<S, B>(service: S) -> Boxed
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,

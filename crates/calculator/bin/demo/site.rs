@@ -1,14 +1,17 @@
 //! Where a scenario takes place: real sockets and the real clock, or an in-memory network and
 //! virtual time.
 
-use crate::scenario::AWAY;
+use crate::{
+    run::{Boxed, boxed},
+    scenario::AWAY,
+};
 use calculator::{
     server::{Layers, dedup, listen, serve},
     state::Memory,
 };
 use cinchona::{
-    balance::{Reconnect, Tcp},
-    core::{BoxError, Mode, Switch},
+    balance::{Balance, Options, Tcp},
+    core::{BoxError, Mode, Rng, Switch, Target},
     fault::FaultLayer,
     idempotency::DedupLayer,
 };
@@ -16,7 +19,6 @@ use cinchona_testkit::Network;
 use http::Uri;
 use std::{
     future::pending,
-    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -25,7 +27,7 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime, time::sleep};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tower::{Service, ServiceExt};
 
 /// A calculator server, and the way to it.
@@ -80,21 +82,19 @@ impl Site {
     }
 
     /// A channel to the server; without `reconnect`, as tonic alone would connect it.
-    pub(crate) fn channel(&self, reconnect: bool) -> Result<Channel, BoxError> {
+    pub(crate) fn channel(&self, reconnect: bool) -> Result<Boxed, BoxError> {
         match self {
             Self::Loopback(site) => {
                 let Loopback { addr, connects, .. } = &**site;
                 let connects = connects.clone();
-                let tcp = Tcp.map_request(move |uri| {
+                let tcp = Tcp::new().map_request(move |uri| {
                     connects.fetch_add(1, Ordering::Relaxed);
                     uri
                 });
-                let endpoint = Endpoint::from_shared(format!("http://{addr}"))?;
-                Ok(connect(endpoint, tcp, reconnect))
+                connect(format!("http://{addr}").parse()?, tcp, reconnect)
             }
             Self::Virtual(network) => {
-                let endpoint = Endpoint::from_static("http://server");
-                Ok(connect(endpoint, network.connector(), reconnect))
+                connect(Uri::from_static("http://server"), network.connector(), reconnect)
             }
         }
     }
@@ -153,15 +153,17 @@ impl Drop for Loopback {
     }
 }
 
-fn connect<C>(endpoint: Endpoint, connector: C, reconnect: bool) -> Channel
+fn connect<C>(uri: Uri, connector: C, reconnect: bool) -> Result<Boxed, BoxError>
 where
-    C: Service<Uri, Error = io::Error> + Clone + Send + Sync + 'static,
+    C: Service<Uri> + Clone + Send + Sync + 'static,
     C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send,
+    C::Error: Into<BoxError> + Send,
     C::Future: Send,
+    BoxError: From<C::Error>,
 {
-    if reconnect {
-        endpoint.connect_with_connector_lazy(Reconnect::new(connector))
-    } else {
-        endpoint.connect_with_connector_lazy(connector)
+    if !reconnect {
+        return Ok(boxed(Endpoint::from(uri).connect_with_connector_lazy(connector)));
     }
+    let options = Options { rng: Rng::seeded(1), ..Options::of_one_endpoint() };
+    Ok(boxed(Balance::with_connector(vec![Target::from(uri)], connector, options)?))
 }

@@ -2,15 +2,14 @@
 
 use crate::world::*;
 use cinchona::{
-    balance::{Options, OutlierDetection, Reconnect},
+    balance::{Options, OutlierDetection},
     core::IDEMPOTENCY_KEY,
     idempotency::{Claim, DedupLayer, MemoryStore, Store},
     shed::{BulkheadLayer, Queue},
 };
 use cinchona_testkit::ScriptedServer;
-use http::Uri;
-use std::{io, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -27,18 +26,6 @@ async fn a_call_waits_for_its_endpoint_through_an_outage_of_a_day() {
     assert!(!waiting.is_finished());
     place.revive();
     waiting.await.unwrap().unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connector_waits_through_an_outage_of_a_day() {
-    let up = Instant::now() + 24 * 3600 * SECOND;
-    let connector = Reconnect::new(service_fn(move |_: Uri| async move {
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        if Instant::now() < up { Err(refused) } else { Ok(()) }
-    }));
-    let connector = connector.with_patience(FOR_EVER);
-    connector.oneshot(Uri::from_static("http://any")).await.unwrap();
-    assert!(Instant::now() >= up);
 }
 
 #[tokio::test(start_paused = true)]

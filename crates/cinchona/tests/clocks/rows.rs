@@ -122,7 +122,9 @@ fn endpoints() -> Vec<Row> {
         Number "balance::Utilization::error_utilization_penalty": |n|
             weighed(of!(Utilization { error_utilization_penalty: n }));
         Time "balance::Dns::with_interval": |t| looked_up(dns().with_interval(t));
-        Time "balance::Reconnect::with_patience": |t| reconnected(t);
+        Time "balance::Options::user_timeout": |t|
+            balanced(of!(Options { user_timeout: Some(t) }));
+        Time "balance::Tcp::with_user_timeout": |t| connected(t);
     }
 }
 

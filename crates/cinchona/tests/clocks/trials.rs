@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use cinchona::{
-    balance::{Dns, Options, Reconnect},
+    balance::{Dns, Options, Tcp},
     breaker::{BreakerLayer, BreakerPolicy, Window},
     cluster::Phi,
     config::{HedgingPolicy, Policy as Configured, RetryPolicy as ConfigRetry},
@@ -20,10 +20,10 @@ use cinchona::{
 };
 use cinchona_testkit::{Answer, ScriptedServer};
 use http::{HeaderMap, HeaderValue, Uri};
-use std::{io, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
 use tonic::Code;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceExt};
 
 /// Nothing is left to be done.
 pub(crate) async fn done<T>(_: T) -> Ended {
@@ -88,21 +88,12 @@ pub(crate) async fn looked_up(mut dns: Dns) -> Ended {
     expect("it does not change", timeout(60 * SECOND, dns.next()).await.is_err())
 }
 
-/// An endpoint that is down, and then up.
-pub(crate) async fn reconnected(patience: Duration) -> Ended {
-    let up = Instant::now() + 20 * SECOND;
-    let connector = Reconnect::new(service_fn(move |_: Uri| async move {
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        if Instant::now() < up { Err(refused) } else { Ok(()) }
-    }));
-    let connector = connector.with_patience(patience);
-    let connect = async || {
-        let connecting = connector.clone().oneshot(Uri::from_static("http://any"));
-        timeout(5 * SECOND, connecting).await.is_ok_and(|connected| connected.is_ok())
-    };
-    expect("it is down", !connect().await && !connect().await)?;
-    sleep(20 * SECOND).await;
-    expect("it is found again", connect().await)
+/// A socket that is connected, and carries bytes.
+pub(crate) async fn connected(user_timeout: Duration) -> Ended {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let uri: Uri = format!("http://{}", listener.local_addr()?).parse()?;
+    Tcp::new().with_user_timeout(Some(user_timeout)).oneshot(uri).await?;
+    Ok(())
 }
 
 pub(crate) async fn throttled(k: f64) -> Ended {

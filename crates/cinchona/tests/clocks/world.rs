@@ -188,7 +188,7 @@ pub(crate) async fn ejected(outlier: OutlierDetection) -> Ended {
         OutlierDetection { consecutive_failures: Some(2), max_ejection_percent: 100, ..outlier };
     let failing = [unavailable(), unavailable(), ok()];
     let place = Place::new(ScriptedServer::new(failing));
-    let balance = place.balance(Options { outlier, ..Options::default() })?;
+    let balance = place.balance(Options { outlier, panic_threshold: 50, ..Options::default() })?;
     for _ in 0..3 {
         calls(&balance).await?;
         _ = balance.states();

@@ -1,0 +1,132 @@
+//! The tonic channel on a connection.
+
+use crate::{
+    Options, callback,
+    dial::{Dialer, race, root},
+    node::{Connection, Node},
+    wire::{End, Line, Once, Wire},
+};
+use cinchona_core::clock::FOR_EVER;
+use std::{future::Future, pin::Pin, sync::Arc};
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Endpoint;
+
+/// Makes the connections of a balancer.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    pub(crate) dialer: Dialer,
+    pub(crate) options: Arc<Options>,
+    /// An endpoint that the user has made, instead of one for each target.
+    pub(crate) whole: Option<Endpoint>,
+}
+
+/// Spawns the tasks of a connection, and says when the first has ended: that of HTTP/2.
+#[derive(Clone)]
+struct Watching(Arc<Line>);
+
+/// What a stream may receive unread. grpc-java's is 1 MiB, grpc-go's and C-core's grow to as much.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// What all streams of a connection may receive unread: as much as HTTP/2 allows, so that 2,047
+/// streams which nobody reads leave room for others.
+pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+// === impl Connector ===
+
+impl Connector {
+    /// A connection to the endpoint, once its server has sent its SETTINGS.
+    ///
+    /// # Errors
+    /// What went wrong, at the bottom of it.
+    pub(crate) async fn connect(&self, node: &Node) -> Result<Arc<Connection>, String> {
+        let limit = self.options.connect_timeout.min(FOR_EVER);
+        let deadline = Instant::now() + limit;
+        let late = |what: &str| format!("{what} within {limit:?}");
+        if let Some(socket) = self.whole.as_ref().filter(|endpoint| is_socket(endpoint)) {
+            let made = timeout_at(deadline, connect_by_itself(socket)).await;
+            return made.map_err(|_| late("no connection"))?.map(Arc::new);
+        }
+        let endpoint = self.endpoint(node)?;
+        let dialer = self.dialer.clone();
+        let dialing = race(node.place.dials.clone(), move |dial| dialer(dial));
+        let io = timeout_at(deadline, dialing).await.map_err(|_| late("no connection"))?;
+        let (wire, line) = Wire::new(io.map_err(|error| error.to_string())?);
+        let making = endpoint.connect_with_connector(Once::new(wire));
+        let channel = timeout_at(deadline, making).await.map_err(|_| late("no TLS session"))?;
+        let channel = channel.map_err(|error| failure(&error, &line, node.target.is_tls()))?;
+        let settled = timeout_at(deadline, line.settles()).await;
+        settled.map_err(|_| late("no HTTP/2 SETTINGS"))?.map_err(|end| explain(&end))?;
+        Ok(Arc::new(Connection::new(channel, line)))
+    }
+
+    fn endpoint(&self, node: &Node) -> Result<Endpoint, String> {
+        let options = &self.options;
+        let mut endpoint = match &self.whole {
+            Some(whole) => whole.clone().initial_connection_window_size(CONNECTION_WINDOW),
+            None => Endpoint::from(node.target.uri.clone())
+                .http2_max_header_list_size(options.max_header_list_size)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW),
+        };
+        if let Some((interval, timeout)) = options.keep_alive {
+            endpoint = endpoint
+                .http2_keep_alive_interval(
+                    interval.saturating_mul(node.ping_factor()).min(FOR_EVER),
+                )
+                .keep_alive_timeout(timeout.min(FOR_EVER));
+        }
+        let Some(configure) = &options.configure else { return Ok(endpoint) };
+        let configured = callback::call("configure", || configure(endpoint))?;
+        configured.map_err(|error| format!("configure: {}", root(&*error)))
+    }
+}
+
+/// Why there is no channel.
+fn failure(error: &tonic::transport::Error, line: &Line, is_tls: bool) -> String {
+    let cause = root(error);
+    match line.end() {
+        Some(end @ End::Other(_)) if !is_tls => end.to_string(),
+        Some(End::Other("HTTP/1" | "something else")) => {
+            format!("{cause}; the server does not speak TLS")
+        }
+        _ => cause,
+    }
+}
+
+fn explain(end: &End) -> String {
+    match end {
+        End::Closed => "the server closed the connection before its HTTP/2 SETTINGS".to_owned(),
+        end => end.to_string(),
+    }
+}
+
+/// tonic keeps the path of a Unix domain socket to itself, and calls it this.
+fn is_socket(endpoint: &Endpoint) -> bool {
+    endpoint.uri().authority().is_some_and(|authority| authority == "tonic")
+        && endpoint.uri().scheme_str() == Some("http")
+}
+
+async fn connect_by_itself(endpoint: &Endpoint) -> Result<Connection, String> {
+    let line = Line::unseen();
+    let watched = endpoint.clone().executor(Watching(line.clone()));
+    let channel = watched.connect().await.map_err(|error| root(&error))?;
+    Ok(Connection::new(channel, line))
+}
+
+// === impl Watching ===
+
+impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Watching {
+    fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        struct Ends(Arc<Line>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.ends(End::Closed);
+            }
+        }
+        let ends = Ends(self.0.clone());
+        tokio::spawn(async move {
+            let _ends = ends;
+            task.await;
+        });
+    }
+}

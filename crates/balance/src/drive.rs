@@ -1,0 +1,216 @@
+//! The task that keeps one endpoint connected.
+
+use crate::{
+    channel::Connector,
+    health,
+    link::Link,
+    node::{Connection, Node},
+    wire::End,
+};
+use cinchona_core::Signals;
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep_until};
+
+/// Connects one endpoint, again and again, while it is wanted.
+pub(crate) struct Driver {
+    pub(crate) node: Arc<Node>,
+    pub(crate) connector: Connector,
+    /// Asked for a new look where the endpoint is not there.
+    pub(crate) signals: Signals,
+    link: Link,
+}
+
+/// A second connection, made since the first is silent.
+struct Probe {
+    connecting: Connecting,
+    /// What had come on the first when it was suspected.
+    reads: u64,
+    /// When the first is taken to be dead, unless something has come.
+    doubted: Option<Instant>,
+}
+
+/// What is new of it.
+enum Probed {
+    Made(Result<Arc<Connection>, String>),
+    /// It takes long; so much had come on the first.
+    Doubted(u64),
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Arc<Connection>, String>> + Send>>;
+
+/// How a connection was left.
+enum Left {
+    /// It takes no more calls; so much had come on it.
+    Ended(End, u64),
+    /// It is silent, and no other can be made.
+    Silent(String),
+}
+
+/// How long a silent connection is used while a second one is being made.
+const DOUBT: Duration = Duration::from_secs(1);
+
+// === impl Driver ===
+
+impl Driver {
+    pub(crate) fn new(node: Arc<Node>, connector: Connector, signals: Signals) -> Self {
+        let link = Link::new(connector.options.backoff, Instant::now());
+        Self { node, connector, signals, link }
+    }
+
+    /// For ever.
+    pub(crate) async fn run(mut self) {
+        let node = self.node.clone();
+        let mut wanted = node.wanted.subscribe();
+        loop {
+            if wanted.wait_for(|wanted| *wanted).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                _ = wanted.wait_for(|wanted| !wanted) => {}
+                never = self.stay_connected() => match never {},
+            }
+            self.node.connects(None);
+            self.link.rests();
+            self.shows();
+        }
+    }
+
+    async fn stay_connected(&mut self) -> std::convert::Infallible {
+        loop {
+            self.link.begins(Instant::now());
+            self.shows();
+            let next = match self.connector.connect(&self.node).await {
+                Err(error) => self.failed(error),
+                Ok(connection) => {
+                    self.link.settles(Instant::now());
+                    let left = self.serve(connection).await;
+                    self.node.connects(None);
+                    self.left(left)
+                }
+            };
+            // Its addresses may be others by now.
+            self.signals.ask_again();
+            self.rest_until(next).await;
+        }
+    }
+
+    fn shows(&self) {
+        self.node.becomes(self.link.state());
+    }
+
+    fn failed(&mut self, error: String) -> Instant {
+        let next = self.link.fails(&mut self.connector.options.rng.draw());
+        self.node.fails(error);
+        next
+    }
+
+    fn left(&mut self, left: Left) -> Instant {
+        match left {
+            Left::Silent(error) => self.failed(error),
+            Left::Ended(end, reads) => {
+                if let End::Goaway(goaway) = &end
+                    && goaway.is_too_many_pings()
+                {
+                    self.node.is_pinged_too_often();
+                }
+                let rng = &mut self.connector.options.rng.draw();
+                let next = self.link.loses(reads, Instant::now(), rng);
+                self.node.loses(end.to_string());
+                self.shows();
+                next
+            }
+        }
+    }
+
+    /// Until it is time, or something shows that it is worth trying.
+    async fn rest_until(&mut self, mut next: Instant) {
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => return,
+                () = self.node.woken.notified() => {
+                    let rng = &mut self.connector.options.rng.draw();
+                    next = next.min(self.link.wakes(Instant::now(), rng));
+                }
+            }
+        }
+    }
+
+    /// Lets calls use the connection until it is of no use.
+    async fn serve(&mut self, mut connection: Arc<Connection>) -> Left {
+        let node = self.node.clone();
+        let mut health = self.begin(&connection);
+        let mut probe: Option<Probe> = None;
+        loop {
+            tokio::select! {
+                end = connection.line.ended() => {
+                    return Left::Ended(end, connection.line.reads());
+                }
+                () = &mut health => {}
+                () = node.suspected.notified(), if probe.is_none() => {
+                    probe = self.suspect(&connection);
+                }
+                news = probed(&mut probe) => match news {
+                    Probed::Made(made) => {
+                        let before = probe.take().map(|probe| probe.reads);
+                        match made {
+                            Ok(second) => connection = second,
+                            Err(error) if before == Some(connection.line.reads()) => {
+                                let text = "the server answers nothing, and cannot be reached";
+                                return Left::Silent(format!("{text}: {error}"));
+                            }
+                            Err(_) => {}
+                        }
+                        self.link.settles(Instant::now());
+                        health = self.begin(&connection);
+                    }
+                    Probed::Doubted(reads) if reads == connection.line.reads() => {
+                        node.fails("the server answers nothing");
+                    }
+                    Probed::Doubted(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Calls are sent on this connection, as soon as the endpoint is healthy if that is asked.
+    fn begin(&self, connection: &Arc<Connection>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (node, options) = (self.node.clone(), &self.connector.options);
+        node.connects(Some(connection.clone()));
+        match options.health.clone().filter(|_| options.asks_for_health()) {
+            None => {
+                self.shows();
+                Box::pin(std::future::pending())
+            }
+            Some(service) => {
+                let rng = options.rng.clone();
+                Box::pin(health::follow(node, connection.clone(), service, rng))
+            }
+        }
+    }
+
+    /// A call has ended without an answer on a silent connection. Servers may take their time; so
+    /// a second connection tells whether the server is there.
+    fn suspect(&mut self, connection: &Connection) -> Option<Probe> {
+        let now = Instant::now();
+        if !connection.is_suspect() || !self.link.may_probe(now) {
+            return None;
+        }
+        tracing::debug!(endpoint = %self.node.name(), "is silent: trying a second connection");
+        let (connector, node) = (self.connector.clone(), self.node.clone());
+        let connecting = Box::pin(async move { connector.connect(&node).await });
+        Some(Probe { connecting, reads: connection.line.reads(), doubted: Some(now + DOUBT) })
+    }
+}
+
+/// What is new of a second connection, if one is being made.
+async fn probed(probe: &mut Option<Probe>) -> Probed {
+    let Some(probe) = probe else { return std::future::pending().await };
+    let doubted = probe.doubted;
+    tokio::select! {
+        made = &mut probe.connecting => Probed::Made(made),
+        () = sleep_until(doubted.unwrap_or_else(Instant::now)), if doubted.is_some() => {
+            probe.doubted = None;
+            Probed::Doubted(probe.reads)
+        }
+    }
+}

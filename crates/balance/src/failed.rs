@@ -1,0 +1,73 @@
+//! What is said of a call that has failed on its way: method, endpoint, cause.
+
+use crate::dial::root;
+use cinchona_core::{BoxError, Verdict, error::find_cause};
+use http::{Request, uri::PathAndQuery};
+use std::{error::Error, fmt, sync::Arc};
+use tonic::Status;
+
+/// The method of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Whereto(Option<PathAndQuery>);
+
+/// A call that has failed on its way; its `source()` is a status that says so, whose source is the
+/// cause.
+#[derive(Debug)]
+struct Failed(Status);
+
+// === impl Whereto ===
+
+impl Whereto {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        Self(request.uri().path_and_query().cloned())
+    }
+
+    /// `error`, with what it happened to. What the server or a layer of ours has said stays.
+    pub(crate) fn explain(&self, error: BoxError, endpoint: &str) -> BoxError {
+        let verdict = Verdict::of_error(&*error);
+        if matches!(verdict, Verdict::Local(_)) || find_cause::<Status>(&*error).is_some() {
+            return error;
+        }
+        let mut status = Status::new(verdict.code(), self.says(endpoint, &root(&*error)));
+        status.set_source(Arc::from(error));
+        Failed(status).into()
+    }
+
+    /// The same of what a response ends with, where the server has not said it.
+    pub(crate) fn explain_status(&self, status: Status, endpoint: &str) -> Status {
+        if status.source().is_none() || matches!(Verdict::of_error(&status), Verdict::Local(_)) {
+            return status;
+        }
+        let mut told = Status::new(status.code(), self.says(endpoint, status.message()));
+        told.set_source(Arc::new(status));
+        told
+    }
+
+    fn says(&self, endpoint: &str, cause: &str) -> String {
+        let method = self.0.as_ref().map_or("", |method| method.path());
+        format!("{method} at {endpoint}: {cause}")
+    }
+}
+
+/// Whether the server has ended the connection since it was pinged too often (gRFC A8).
+pub(crate) fn is_of_too_many_pings(error: &(dyn Error + 'static)) -> bool {
+    find_cause::<h2::Error>(error).is_some_and(|error| {
+        error.is_go_away()
+            && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+            && error.to_string().contains("too_many_pings")
+    })
+}
+
+// === impl Failed ===
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.message())
+    }
+}
+
+impl Error for Failed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}

@@ -1,0 +1,162 @@
+//! Which endpoints [`Picker::PickFirst`](crate::Picker::PickFirst) connects to (gRFC A61, A62).
+
+use crate::State;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Connects to one endpoint of a list, the first that can be; told the states of all, and the time.
+///
+/// They are tried in their order, each 250 ms after the one before or at once when that has failed.
+/// The first that is ready is used, and the others are let go. When it is lost, it begins at the
+/// start of the list. Once all have failed, all are tried again, each by its own backoff.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct First {
+    /// How long the list is.
+    count: usize,
+    chosen: Option<usize>,
+    /// How many are connected beside the chosen one, whose gate is shut.
+    beside: usize,
+    /// How many are being tried.
+    tried: usize,
+    /// When the next is tried beside them.
+    turn: Option<Instant>,
+}
+
+/// How long one is tried before the next is tried beside it (RFC 8305's Connection Attempt Delay).
+const NEXT: Duration = Duration::from_millis(250);
+
+// === impl First ===
+
+impl First {
+    /// There is a list of so many, in which what was chosen has that place.
+    pub(crate) fn starts_over(&mut self, count: usize, chosen: Option<usize>) {
+        let chosen = chosen.filter(|chosen| *chosen < count);
+        *self = Self { count, chosen, ..Self::default() };
+    }
+
+    /// The gate of what is connected is shut: another one may let calls through.
+    pub(crate) fn wants_more(&mut self) {
+        if self.chosen.is_some() {
+            self.beside = (self.beside + 1).min(self.count.saturating_sub(1));
+        }
+    }
+
+    /// Looks at the states of all endpoints of the list; when it wants to look again.
+    pub(crate) fn looks(&mut self, states: &[State], now: Instant) -> Option<Instant> {
+        let is = |n: usize, state| states.get(n) == Some(&state);
+        if self.chosen.is_some_and(|chosen| is(chosen, State::Ready)) {
+            return None;
+        }
+        if self.chosen.is_some() || self.count != states.len() {
+            self.starts_over(states.len(), None);
+        }
+        if let Some(ready) = (0..states.len()).find(|n| self.wants(*n) && is(*n, State::Ready)) {
+            self.starts_over(states.len(), Some(ready));
+            return None;
+        }
+        while self.tried < states.len() {
+            let has_failed = self.tried == 0 || is(self.tried - 1, State::TransientFailure);
+            if !has_failed && self.turn.is_some_and(|turn| now < turn) {
+                return self.turn;
+            }
+            self.tried += 1;
+            self.turn = Some(now + NEXT);
+            if !is(self.tried - 1, State::TransientFailure) {
+                return self.turn.filter(|_| self.tried < states.len());
+            }
+        }
+        None
+    }
+
+    /// Whether the endpoint at `place` is to be connected.
+    pub(crate) fn wants(&self, place: usize) -> bool {
+        match self.chosen {
+            // What is beside it goes on at the start of the list.
+            Some(chosen) => (place + self.count - chosen) % self.count <= self.beside,
+            None => place < self.tried,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State::{Connecting, Idle, Ready, TransientFailure};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wanted(first: &First, count: usize) -> Vec<usize> {
+        (0..count).filter(|n| first.wants(*n)).collect()
+    }
+
+    // catalogue: S-B12
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_are_tried_in_their_order_and_the_first_that_is_ready_is_kept() {
+        let (mut first, now) = (First::default(), Instant::now());
+        assert_eq!(first.looks(&[Idle; 3], now), Some(now + NEXT));
+        assert_eq!(wanted(&first, 3), [0]);
+        assert_eq!(first.looks(&[Connecting, Idle, Idle], now + NEXT), Some(now + 2 * NEXT));
+        assert_eq!(wanted(&first, 3), [0, 1], "the first says nothing");
+        first.looks(&[Connecting, TransientFailure, Idle], now + NEXT);
+        assert_eq!(wanted(&first, 3), [0, 1, 2], "a failure is no wait");
+        assert_eq!(first.looks(&[Connecting, TransientFailure, Ready], now + NEXT), None);
+        assert_eq!(wanted(&first, 3), [2], "the others are let go");
+        assert_eq!(first.looks(&[Idle, Idle, Connecting], now + NEXT), Some(now + 2 * NEXT));
+        assert_eq!(wanted(&first, 3), [0], "from the start of the list");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_all_have_failed_all_are_tried() {
+        let (mut first, now) = (First::default(), Instant::now());
+        assert_eq!(first.looks(&[TransientFailure; 3], now), None);
+        assert_eq!(wanted(&first, 3), [0, 1, 2]);
+        first.looks(&[TransientFailure, Ready, TransientFailure], now);
+        assert_eq!(wanted(&first, 3), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gate_that_is_shut_has_others_connected_beside_it() {
+        let (mut first, now) = (First::default(), Instant::now());
+        first.looks(&[Idle; 3], now);
+        first.looks(&[Idle, Ready, Idle], now + NEXT);
+        first.looks(&[Idle, Ready, Idle], now + NEXT);
+        assert_eq!(wanted(&first, 3), [1]);
+        first.wants_more();
+        assert_eq!(wanted(&first, 3), [1, 2]);
+        first.wants_more();
+        assert_eq!(wanted(&first, 3), [0, 1, 2]);
+        first.looks(&[Ready, Ready, Ready], now + NEXT);
+        assert!(first.wants(1), "it is sticky");
+    }
+
+    proptest! {
+        #[test]
+        fn one_that_is_ready_is_found_whatever_the_others_are(
+            others in prop::collection::vec(0..3_u8, 0..9), place: prop::sample::Index,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let mut states: Vec<State> = others
+                    .iter()
+                    .map(|n| [Idle, Connecting, TransientFailure][usize::from(*n)])
+                    .collect();
+                let place = place.index(states.len() + 1);
+                states.insert(place, Idle);
+                let (mut first, begun) = (First::default(), Instant::now());
+                let mut now = begun;
+                loop {
+                    let next = first.looks(&states, now);
+                    if first.wants(place) {
+                        states[place] = Ready;
+                        first.looks(&states, now);
+                    }
+                    if first.chosen.is_some() {
+                        break;
+                    }
+                    now = next.unwrap_or(now);
+                }
+                assert_eq!(first.chosen, Some(place));
+                assert!(now <= begun + NEXT * place as u32);
+            });
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a server says on its connection before, beside and after its answers.
+
+/// Follows the frames of HTTP/2 that a server sends ([RFC 9113, 4.1]), by their heads alone.
+///
+/// What runs over TLS is not readable, and is not followed.
+///
+/// [RFC 9113, 4.1]: https://www.rfc-editor.org/rfc/rfc9113#section-4.1
+#[derive(Debug)]
+pub(crate) struct Frames {
+    stage: Stage,
+    /// The head of a frame as far as it has come.
+    head: [u8; HEAD],
+    filled: usize,
+    /// How much of the payload is still to come.
+    left: usize,
+    /// The payload of a GOAWAY, as far as it matters.
+    farewell: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing but SETTINGS may come first.
+    First,
+    Rest,
+    Goaway,
+    /// TLS, or no HTTP/2 at all.
+    Opaque,
+}
+
+/// What a server has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It speaks HTTP/2, and can be sent requests.
+    Settings,
+    /// It takes no more requests on this connection.
+    Goaway(Goaway),
+    /// It begins a TLS session.
+    Tls,
+    /// It does not speak HTTP/2, but this.
+    Other(&'static str),
+}
+
+/// Why a server takes no more requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Goaway {
+    /// An error code of RFC 9113, 7.
+    pub(crate) code: u32,
+    pub(crate) debug: String,
+}
+
+const HEAD: usize = 9;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+/// How much of a GOAWAY is kept: the last stream, the code, and some words.
+const KEPT: usize = 8 + 64;
+
+// === impl Frames ===
+
+impl Frames {
+    pub(crate) fn new() -> Self {
+        Self { stage: Stage::First, head: [0; HEAD], filled: 0, left: 0, farewell: Vec::new() }
+    }
+
+    /// Reads on, and says what was said; nothing of it twice.
+    pub(crate) fn read(&mut self, mut bytes: &[u8], mut says: impl FnMut(Said)) {
+        if self.stage == Stage::First
+            && self.filled == 0
+            && let Some(other) = bytes.first().and_then(|first| at_first_sight(*first))
+        {
+            self.stage = Stage::Opaque;
+            says(other);
+        }
+        while !bytes.is_empty() && self.stage != Stage::Opaque {
+            if self.left > 0 {
+                let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
+                self.left -= payload.len();
+                bytes = rest;
+                if self.stage == Stage::Goaway {
+                    self.keep(payload);
+                }
+                if self.left == 0 {
+                    self.ends(&mut says);
+                }
+                continue;
+            }
+            let count = (HEAD - self.filled).min(bytes.len());
+            let (part, rest) = bytes.split_at(count);
+            self.head[self.filled..self.filled + count].copy_from_slice(part);
+            self.filled += count;
+            bytes = rest;
+            if self.filled == HEAD {
+                self.begins(&mut says);
+            }
+        }
+    }
+
+    /// The head of a frame is there.
+    fn begins(&mut self, says: &mut impl FnMut(Said)) {
+        self.filled = 0;
+        let [high, middle, low, kind, flags, ..] = self.head;
+        self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let is_settings = kind == SETTINGS && flags & 1 == 0;
+        match self.stage {
+            Stage::First if is_settings => {
+                self.stage = Stage::Rest;
+                says(Said::Settings);
+            }
+            // A server that is full may say just that.
+            Stage::First if kind != GOAWAY => {
+                self.stage = Stage::Opaque;
+                says(Said::Other("something else"));
+            }
+            _ if kind == GOAWAY => self.stage = Stage::Goaway,
+            _ => {}
+        }
+        if self.left == 0 {
+            self.ends(says);
+        }
+    }
+
+    fn keep(&mut self, payload: &[u8]) {
+        let room = KEPT - self.farewell.len();
+        self.farewell.extend_from_slice(&payload[..room.min(payload.len())]);
+    }
+
+    fn ends(&mut self, says: &mut impl FnMut(Said)) {
+        if self.stage == Stage::Goaway {
+            let farewell = std::mem::take(&mut self.farewell);
+            let code = farewell.get(4..8).and_then(|code| code.try_into().ok());
+            let debug = String::from_utf8_lossy(farewell.get(8..).unwrap_or_default()).into_owned();
+            self.stage = Stage::Rest;
+            says(Said::Goaway(Goaway { code: code.map_or(0, u32::from_be_bytes), debug }));
+        }
+    }
+}
+
+/// The head of SETTINGS begins with a zero: no frame is that long before it is allowed to be.
+const fn at_first_sight(first: u8) -> Option<Said> {
+    match first {
+        0 => None,
+        // Of TLS records: an alert, and a handshake.
+        0x15 => Some(Said::Other("TLS")),
+        0x16 => Some(Said::Tls),
+        b'H' => Some(Said::Other("HTTP/1")),
+        _ => Some(Said::Other("something else")),
+    }
+}
+
+// === impl Goaway ===
+
+impl Goaway {
+    /// Whether the server was pinged more often than it allows (gRFC A8).
+    pub(crate) fn is_too_many_pings(&self) -> bool {
+        const ENHANCE_YOUR_CALM: u32 = 11;
+        self.code == ENHANCE_YOUR_CALM && self.debug == "too_many_pings"
+    }
+}
+
+impl std::fmt::Display for Goaway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the server said GOAWAY ({:?}", h2_reason(self.code))?;
+        match &*self.debug {
+            "" => f.write_str(")"),
+            debug => write!(f, ", {debug:?})"),
+        }
+    }
+}
+
+fn h2_reason(code: u32) -> impl std::fmt::Debug {
+    h2::Reason::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let [.., high, middle, low] = (payload.len() as u32).to_be_bytes();
+        [&[high, middle, low, kind, flags, 0, 0, 0, 0], payload].concat()
+    }
+
+    fn goaway(code: u8, debug: &str) -> Vec<u8> {
+        frame(GOAWAY, 0, &[&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, code], debug.as_bytes()].concat())
+    }
+
+    fn said(parts: &[&[u8]]) -> Vec<Said> {
+        let (mut frames, mut all) = (Frames::new(), Vec::new());
+        parts.iter().for_each(|part| frames.read(part, |said| all.push(said)));
+        all
+    }
+
+    #[test]
+    fn a_server_that_speaks_http_2_begins_with_settings() {
+        assert_eq!(said(&[&frame(SETTINGS, 0, &[0; 12])]), [Said::Settings]);
+        assert_eq!(said(&[&frame(SETTINGS, 0, &[])]), [Said::Settings]);
+        let answer = [frame(SETTINGS, 0, &[]), frame(1, 4, b"head"), frame(0, 1, b"HTTP/1")];
+        assert_eq!(said(&[&answer.concat()]), [Said::Settings]);
+    }
+
+    #[test]
+    fn what_is_no_http_2_is_called_by_its_name() {
+        for (bytes, expected) in [
+            (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], Said::Other("HTTP/1")),
+            (&[0x15, 3, 3, 0, 2, 2, 70], Said::Other("TLS")),
+            (&[0x16, 3, 3, 0, 100], Said::Tls),
+            (b"SSH-2.0-OpenSSH", Said::Other("something else")),
+            (&frame(1, 4, b"a head before the settings"), Said::Other("something else")),
+            (&frame(SETTINGS, 1, &[]), Said::Other("something else")),
+        ] {
+            assert_eq!(said(&[bytes]), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_goaway_says_why() {
+        let calm = goaway(11, "too_many_pings");
+        let all = said(&[&frame(SETTINGS, 0, &[]), &calm, &goaway(0, "")]);
+        let [Said::Settings, Said::Goaway(calm), Said::Goaway(graceful)] = &*all else {
+            panic!("{all:?}");
+        };
+        assert!(calm.is_too_many_pings() && !graceful.is_too_many_pings());
+        let text = "the server said GOAWAY (ENHANCE_YOUR_CALM, \"too_many_pings\")";
+        assert_eq!(calm.to_string(), text);
+        assert_eq!(graceful.to_string(), "the server said GOAWAY (NO_ERROR)");
+        let long = said(&[&goaway(2, &"x".repeat(1000)), &goaway(0, "")]);
+        assert_eq!(long.len(), 2, "a long farewell hides nothing");
+    }
+
+    proptest! {
+        #[test]
+        fn however_the_bytes_come_the_same_is_said(cuts in prop::collection::vec(0..200_usize, 0..9)) {
+            let frames = [
+                frame(SETTINGS, 0, &[7; 18]), frame(0, 0, &[1; 90]), goaway(11, "too_many_pings"),
+                frame(6, 1, &[0; 8]), goaway(0, ""),
+            ]
+            .concat();
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < frames.len()).collect();
+            cuts.extend([0, frames.len()]);
+            cuts.sort_unstable();
+            let parts: Vec<&[u8]> = cuts.windows(2).map(|cut| &frames[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(said(&parts), said(&[&frames]));
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd(bytes: Vec<u8>, more: Vec<u8>) {
+            said(&[&bytes, &more]);
+            said(&[&frame(SETTINGS, 0, &[]), &bytes, &more]);
+        }
+    }
+}

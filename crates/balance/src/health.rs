@@ -1,0 +1,84 @@
+//! What an endpoint says of its health (gRFC A17).
+
+use crate::{
+    State,
+    node::{Connection, Node},
+};
+use cinchona_core::{Backoff, Jitter, Rng};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{sleep, timeout};
+use tonic::Status;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+/// How one watch has ended.
+enum Ended {
+    /// The endpoint does not serve.
+    NotServing,
+    /// It is time for a new one.
+    InTime,
+    By(Status),
+}
+
+/// What cannot be read may have a GOAWAY in it, which only another call finds out; a server that
+/// stops waits for the watch to end.
+const RENEWED: Duration = Duration::from_secs(30);
+
+/// Asks the endpoint to tell of its health on `connection`, and believes it, for ever.
+///
+/// A watch ends once the endpoint has said that it does not serve, so that it holds up no server
+/// that stops; it is asked again after 1 s, 1.6 s, ... 4 s.
+pub(crate) async fn follow(
+    node: Arc<Node>,
+    connection: Arc<Connection>,
+    service: String,
+    rng: Rng,
+) {
+    let backoff = Backoff::new(Duration::from_secs(1), 1.6, Duration::from_secs(4));
+    let backoff = backoff.unwrap_or_default().with_jitter(Jitter::Grpc);
+    let mut failures = 0;
+    loop {
+        match watch(&node, &connection, &service, &mut failures).await {
+            Ended::InTime => continue,
+            Ended::NotServing => {}
+            Ended::By(status) if status.code() == tonic::Code::Unimplemented => {
+                tracing::error!(endpoint = %node.name(), "no health service, taken to be well");
+                node.becomes(State::Ready);
+                return std::future::pending().await;
+            }
+            Ended::By(status) => node.fails(format!("health check: {}", status.message())),
+        }
+        failures += 1;
+        let wait = backoff.delay(failures, &mut rng.draw());
+        sleep(wait).await;
+    }
+}
+
+async fn watch(node: &Node, connection: &Connection, service: &str, failures: &mut u32) -> Ended {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let mut says = match HealthClient::new(connection.channel.clone()).watch(request).await {
+        Ok(says) => says.into_inner(),
+        Err(status) => return Ended::By(status),
+    };
+    let is_readable = connection.line.is_readable();
+    loop {
+        let limit = if is_readable { Duration::MAX } else { RENEWED };
+        let said = match timeout(limit.min(cinchona_core::clock::FOR_EVER), says.message()).await {
+            Err(_) => return Ended::InTime,
+            Ok(Ok(Some(said))) => said,
+            Ok(Ok(None)) => return Ended::By(Status::unavailable("the watch ended")),
+            Ok(Err(status)) => return Ended::By(status),
+        };
+        match said.status() {
+            ServingStatus::Serving => {
+                *failures = 0;
+                node.becomes(State::Ready);
+            }
+            other => {
+                node.fails(format!("health check: the server says {}", other.as_str_name()));
+                return Ended::NotServing;
+            }
+        }
+    }
+}

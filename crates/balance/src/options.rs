@@ -1,0 +1,183 @@
+//! How endpoints are connected, picked and ejected.
+
+use crate::{OutlierDetection, Picker, Utilization};
+use cinchona_core::{Backoff, BoxError, Gate, Invalid, Jitter, Rng, Target};
+use std::{fmt, sync::Arc, time::Duration};
+use tonic::transport::Endpoint;
+
+/// How endpoints are connected, picked and ejected.
+#[derive(Clone)]
+pub struct Options {
+    /// Which endpoint is next. Default: power of two choices over peak EWMA.
+    pub picker: Picker,
+    /// Whether [`Picker::PickFirst`] shuffles each list of endpoints that it is given (gRFC A62), so
+    /// that not all clients use the same. Default: no.
+    pub shuffle_address_list: bool,
+    /// How load reports make weights, for [`Picker::WeightedRoundRobin`]; the other pickers do not
+    /// look at them. Default: as in gRFC A58.
+    pub utilization: Utilization,
+    /// When an endpoint is taken out. Default: never (both of gRPC's algorithms are off). It has no
+    /// effect with [`Picker::PickFirst`], as in gRPC.
+    pub outlier: OutlierDetection,
+    /// If less than this share of the connected endpoints is not ejected, in percent, all are used:
+    /// Envoy's [panic threshold](https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold).
+    /// Default 0, never, as in gRPC; 0 to 100.
+    pub panic_threshold: u32,
+    /// How long a call waits where no endpoint can be used: from the start of an outage of all
+    /// endpoints, or while they are being found or connected from its own start. Then it fails with
+    /// `UNAVAILABLE` and the reason.
+    ///
+    /// Default 1.5 s, which rides out a server's restart. 0 is gRPC's fail-fast: a call fails at
+    /// once where all endpoints are in [`TransientFailure`](crate::State::TransientFailure), and
+    /// waits for those that are connecting as long as they do. `Duration::MAX` waits for ever.
+    pub patience: Duration,
+    /// How long a connection may take to be made: until the server has sent its SETTINGS. Default
+    /// 5 s (gRPC's is 20 s); more than 0.
+    pub connect_timeout: Duration,
+    /// When an endpoint that could not be connected to is tried again; an attempt begins no sooner
+    /// than that after the one before it began. Default 1 s, 1.6 s, ... at most 120 s, each ±20 %
+    /// (gRPC's [connection backoff][backoff]). It begins anew when the server has sent its
+    /// SETTINGS; when the source has found other endpoints; and when an endpoint can be used after
+    /// an outage of all.
+    ///
+    /// [backoff]: https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
+    pub backoff: Backoff,
+    /// After how long without a word from the endpoint it is pinged while it has calls, and how long
+    /// it may take to answer before the connection is given up (gRFC A8). Default `None`: never.
+    /// Each at least 10 ms, and `Duration::MAX` for ever.
+    ///
+    /// Servers close the connections of clients that ping more often than they allow, and gRPC's
+    /// allow one ping in five minutes unless they are told otherwise. When an endpoint does so
+    /// (`too_many_pings`), its interval is doubled.
+    pub keep_alive: Option<(Duration, Duration)>,
+    /// For how long what was sent may stay without an acknowledgement before the connection is given
+    /// up (`TCP_USER_TIMEOUT`, on Linux; gRFC A18). Default 20 s; `None` leaves it to the system.
+    /// For the connector of [`Balance::new`](crate::Balance::new) only.
+    pub user_timeout: Option<Duration>,
+    /// How many bytes of headers, or of trailers, a response may have: a status with a long message
+    /// or large details, say. Default 64 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). This client
+    /// resets what is larger, and its status says so.
+    pub max_header_list_size: u32,
+    /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
+    /// an empty name asks for the server as a whole. [`Picker::PickFirst`] does not ask, as in gRPC.
+    /// Default: not asked.
+    pub health: Option<String>,
+    /// Makes the gate of each endpoint, such as a circuit breaker; calls go where they are let
+    /// through, and fail with `UNAVAILABLE` where that is nowhere. An endpoint whose gate panics
+    /// while it is made is not used. Default: none.
+    pub gate: Option<MakeGate>,
+    /// Changes each connection before it is made: TLS, windows, user agent, origin. It is asked for
+    /// every connection, so that certificates can be rotated; where it fails or panics, the attempt
+    /// to connect has failed. Default: none.
+    ///
+    /// What it is given has the target's URI as its own, and windows under which streams that
+    /// nobody reads do not stop others: 1 MiB for a stream, and as much as HTTP/2 allows for the
+    /// connection.
+    ///
+    /// ```
+    /// use cinchona_balance::Options;
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// let configure = Arc::new(|endpoint: tonic::transport::Endpoint| {
+    ///     Ok(endpoint.user_agent("orders/1.0")?.tcp_keepalive(Some(Duration::from_secs(60))))
+    /// });
+    /// let options = Options { configure: Some(configure), ..Options::default() };
+    /// ```
+    pub configure: Option<Configure>,
+    /// Where picks, shuffles and jitter come from.
+    pub rng: Rng,
+}
+
+/// Makes the gate of an endpoint.
+pub(crate) type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
+
+/// Changes a connection before it is made.
+pub(crate) type Configure = Arc<dyn Fn(Endpoint) -> Result<Endpoint, BoxError> + Send + Sync>;
+
+/// A connection that is pinged more often does little else.
+const LEAST_KEEP_ALIVE: Duration = Duration::from_millis(10);
+
+// === impl Options ===
+
+impl Options {
+    pub(crate) fn checked(self) -> Result<Self, Invalid> {
+        if self.panic_threshold > 100 {
+            return Err(Invalid::new("panic_threshold", self.panic_threshold, "0 to 100"));
+        }
+        if self.connect_timeout.is_zero() {
+            return Err(Invalid::new("connect_timeout", "0s", "more than 0"));
+        }
+        if self.user_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Invalid::new("user_timeout", "0s", "more than 0"));
+        }
+        let (after, within) = self.keep_alive.unwrap_or((Duration::MAX, Duration::MAX));
+        for (field, time) in [("keep_alive.0", after), ("keep_alive.1", within)] {
+            if time < LEAST_KEEP_ALIVE {
+                return Err(Invalid::new(field, format!("{time:?}"), "at least 10ms"));
+            }
+        }
+        let outlier = self.outlier.clone().checked()?;
+        let utilization = self.utilization.checked()?;
+        Ok(Self { outlier, utilization, ..self })
+    }
+
+    /// The default for a single endpoint, which is tried again sooner, as there is no other: after
+    /// 250 ms, 375 ms, ... at most 5 s, each ±20 %. So an outage of a second is ridden out within
+    /// the [`patience`](Self::patience).
+    pub fn of_one_endpoint() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(250), 1.5, Duration::from_secs(5));
+        let backoff = backoff.unwrap_or_default().with_jitter(Jitter::Grpc);
+        Self { backoff, ..Self::default() }
+    }
+
+    /// How long a call waits for endpoints that are being found or connected.
+    pub(crate) fn grace(&self) -> Duration {
+        if self.patience.is_zero() { self.connect_timeout } else { self.patience }
+    }
+
+    /// Whether endpoints are asked for their health.
+    pub(crate) fn asks_for_health(&self) -> bool {
+        self.health.is_some() && self.picker != Picker::PickFirst
+    }
+
+    /// gRPC's connection backoff.
+    fn grpc_backoff() -> Backoff {
+        let backoff = Backoff::new(Duration::from_secs(1), 1.6, Duration::from_secs(120));
+        backoff.unwrap_or_default().with_jitter(Jitter::Grpc)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            picker: Picker::default(),
+            shuffle_address_list: false,
+            utilization: Utilization::default(),
+            outlier: OutlierDetection::default(),
+            panic_threshold: 0,
+            patience: Duration::from_millis(1500),
+            connect_timeout: Duration::from_secs(5),
+            backoff: Self::grpc_backoff(),
+            keep_alive: None,
+            user_timeout: Some(Duration::from_secs(20)),
+            max_header_list_size: 64 * 1024,
+            health: None,
+            gate: None,
+            configure: None,
+            rng: Rng::from_os(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("picker", &self.picker)
+            .field("utilization", &self.utilization)
+            .field("outlier", &self.outlier)
+            .field("patience", &self.patience)
+            .field("backoff", &self.backoff)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,128 @@
+//! How long a call waits for an endpoint, and why it failed then.
+
+use crate::{
+    Picker, State,
+    node::Node,
+    set::{Known, Set, Source},
+};
+use cinchona_core::{Unsent, clock::later};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long a call waits for an endpoint that would recognise it.
+const TO_BE_RECOGNISED: Duration = Duration::from_millis(1500);
+
+/// Of how many endpoints it is told what is wrong with them.
+const MOST_TOLD: usize = 3;
+
+// === impl Set ===
+
+impl Set {
+    /// Until when a call that `began` then may wait for something to change.
+    ///
+    /// # Errors
+    /// Why it is not to wait any longer.
+    pub(crate) fn until(&self, began: Instant, now: Instant) -> Result<Instant, Unsent> {
+        let (patience, grace) = (self.options.patience, self.options.grace());
+        let has_some = self.choice.get().nodes.iter().any(|node| node.is_ready());
+        let failure = self.signals.failure();
+        self.known(|known| {
+            let outage = later(known.down_since.unwrap_or(began), patience);
+            let until = match &known.source {
+                Source::Gone => now,
+                _ if has_some => later(began, TO_BE_RECOGNISED),
+                Source::Looking if known.nodes.is_empty() && failure.is_none() => {
+                    later(began, grace)
+                }
+                _ if known.nodes.iter().any(|node| is_under_way(node)) => later(began, grace),
+                _ => outage,
+            };
+            if now < until {
+                return Ok(until);
+            }
+            let reason = match has_some && known.source != Source::Gone {
+                true => "no endpoint would recognise this attempt".to_owned(),
+                false => known.reason(failure.as_deref(), now),
+            };
+            Err(Unsent::new(reason, None))
+        })
+    }
+
+    /// Whether another endpoint is being connected, as those that are connected let no calls
+    /// through: [`Picker::PickFirst`] has only one.
+    pub(crate) fn has_more(&self) -> bool {
+        if self.options.picker != Picker::PickFirst {
+            return false;
+        }
+        let has_more = self.known(|known| known.nodes.iter().any(|node| is_under_way(node)));
+        if has_more {
+            self.wants_more.store(true, Ordering::Relaxed);
+            self.stirred.notify_one();
+        }
+        has_more
+    }
+}
+
+/// Whether it may be ready before long.
+fn is_under_way(node: &Node) -> bool {
+    node.state() != State::TransientFailure && !(node.is_ready() && node.connection().is_some())
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Why no endpoint can be used.
+    fn reason(&self, failure: Option<&str>, now: Instant) -> String {
+        match &self.source {
+            Source::Gone => {
+                return "the task that connects endpoints is gone, with its runtime".to_owned();
+            }
+            Source::Ended(Some(panic)) if self.nodes.is_empty() => {
+                return format!("there are no endpoints: their source has failed: {panic}");
+            }
+            _ => {}
+        }
+        if self.nodes.is_empty() {
+            let why = failure.or(self.refused.first().map(String::as_str));
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            return match self.source {
+                Source::Looking => format!("no endpoints have been found yet{why}"),
+                _ => format!("there are no endpoints{why}"),
+            };
+        }
+        let ejected = self.nodes.iter().filter(|node| node.is_ready()).count();
+        let count = self.nodes.len();
+        let is_down = |node: &Arc<Node>| node.state() == State::TransientFailure;
+        let mut text = match count {
+            _ if ejected > 0 => format!("{ejected} of {count} endpoints are ejected"),
+            1 if self.nodes.iter().all(is_down) => "the endpoint is down".to_owned(),
+            _ if self.nodes.iter().all(is_down) => format!("all {count} endpoints are down"),
+            1 => "the endpoint is not connected".to_owned(),
+            _ => format!("none of {count} endpoints is connected"),
+        };
+        for (n, node) in self.nodes.iter().take(MOST_TOLD).enumerate() {
+            _ = write!(text, "{}{}", if n == 0 { ": " } else { "; " }, told(node, now));
+        }
+        if count > MOST_TOLD {
+            text.push_str("; ...");
+        }
+        text
+    }
+}
+
+/// What is wrong with an endpoint, and since when.
+fn told(node: &Node, now: Instant) -> String {
+    let name = node.name();
+    match node.trouble() {
+        Some(trouble) => {
+            let since = now.saturating_duration_since(trouble.since);
+            format!("{name}: {} ({since:.1?} ago)", trouble.error)
+        }
+        None if node.is_ready() => format!("{name}: ejected"),
+        None => format!("{name}: is being connected"),
+    }
+}

@@ -1,0 +1,287 @@
+//! A connection that says what becomes of it.
+
+use crate::frames::{Frames, Goaway, Said};
+use cinchona_core::{BoxError, Unsent};
+use http::Uri;
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use std::{
+    fmt,
+    future::{Ready, ready},
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+use tokio::sync::watch;
+use tower_service::Service;
+
+/// Bytes both ways, whatever carries them.
+pub(crate) trait Transport: Read + Write + Send + Unpin {}
+
+impl<T: Read + Write + Send + Unpin> Transport for T {}
+
+/// A connection as its connector has made it.
+pub(crate) type Io = Box<dyn Transport>;
+
+/// A connection, the frames on it, and whether it is of use.
+pub(crate) struct Wire {
+    io: Io,
+    frames: Frames,
+    /// What was read last, on its way to whoever reads.
+    buffer: Box<[u8]>,
+    line: Arc<Line>,
+}
+
+/// What is known of a connection, for whoever sends requests on it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    phase: watch::Sender<Phase>,
+    /// Whether it has ended, for those who have no time to ask twice.
+    has_ended: AtomicBool,
+    /// How often something has come from the server.
+    reads: AtomicU64,
+}
+
+/// How far a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The server has said nothing yet.
+    New,
+    /// It uses TLS, under which nothing can be read.
+    Tls,
+    /// The server has sent its SETTINGS.
+    Settled,
+    Ended(End),
+}
+
+/// Why a connection is of no use for further requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The server takes no more.
+    Goaway(Goaway),
+    /// It speaks something that is not HTTP/2.
+    Other(&'static str),
+    Closed,
+    Failed(Arc<str>),
+}
+
+/// Gives the connection to the channel that is made for it, and ends it where the channel would
+/// have another: it cannot, its endpoint makes a new channel.
+#[derive(Clone)]
+pub(crate) struct Once(Arc<Mutex<Option<Wire>>>, Arc<Line>);
+
+const BUFFER: usize = 16 * 1024;
+
+// === impl Wire ===
+
+impl Wire {
+    pub(crate) fn new(io: Io) -> (Self, Arc<Line>) {
+        let line = Arc::new(Line {
+            phase: watch::Sender::new(Phase::New),
+            has_ended: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+        });
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        (Self { io, frames: Frames::new(), buffer, line: line.clone() }, line)
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { io, frames, buffer, line } = self.get_mut();
+        let most = into.remaining().min(BUFFER);
+        let mut read = ReadBuf::new(&mut buffer[..most]);
+        if let Err(error) = ready!(Pin::new(io).poll_read(cx, read.unfilled())) {
+            line.ends(End::Failed(error.to_string().into()));
+            return Poll::Ready(Err(error));
+        }
+        let bytes = read.filled();
+        if bytes.is_empty() && most > 0 {
+            line.ends(End::Closed);
+        } else {
+            line.reads.fetch_add(1, Ordering::Relaxed);
+            frames.read(bytes, |said| line.hears(said));
+        }
+        into.put_slice(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
+        Poll::Ready(self.written(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        Poll::Ready(self.written(flushed))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bytes));
+        Poll::Ready(self.written(written))
+    }
+}
+
+impl Wire {
+    fn written<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.inspect_err(|error| self.line.ends(End::Failed(error.to_string().into())))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.line.ends(End::Closed);
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("line", &self.line).finish_non_exhaustive()
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    /// The line of a connection that nothing is seen of but its end.
+    pub(crate) fn unseen() -> Arc<Self> {
+        Arc::new(Self {
+            phase: watch::Sender::new(Phase::Tls),
+            has_ended: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// How often something has come: the same number later means silence in between.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Whether what the server says can be read.
+    pub(crate) fn is_readable(&self) -> bool {
+        *self.phase.borrow() != Phase::Tls
+    }
+
+    /// Why it has ended, if it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        match &*self.phase.borrow() {
+            Phase::Ended(end) => Some(end.clone()),
+            _ => None,
+        }
+    }
+
+    /// Until the server has sent its SETTINGS; under TLS its handshake has to do.
+    pub(crate) async fn settles(&self) -> Result<(), End> {
+        let mut phases = self.phase.subscribe();
+        let settled = phases.wait_for(|phase| *phase != Phase::New).await;
+        match settled.as_deref() {
+            Ok(Phase::Ended(end)) => Err(end.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(End::Closed),
+        }
+    }
+
+    /// Until it is of no use for further requests.
+    pub(crate) async fn ended(&self) -> End {
+        let mut phases = self.phase.subscribe();
+        let ended = phases.wait_for(|phase| matches!(phase, Phase::Ended(_))).await;
+        match ended.as_deref() {
+            Ok(Phase::Ended(end)) => end.clone(),
+            _ => End::Closed,
+        }
+    }
+
+    fn hears(&self, said: Said) {
+        let phase = match said {
+            Said::Settings => Phase::Settled,
+            Said::Tls => Phase::Tls,
+            Said::Goaway(goaway) => return self.ends(End::Goaway(goaway)),
+            Said::Other(what) => return self.ends(End::Other(what)),
+        };
+        self.phase.send_if_modified(|now| {
+            let is_new = *now == Phase::New;
+            if is_new {
+                *now = phase;
+            }
+            is_new
+        });
+    }
+
+    /// Only the first reason counts.
+    pub(crate) fn ends(&self, why: End) {
+        if self.has_ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.phase.send_replace(Phase::Ended(why));
+    }
+}
+
+// === impl End ===
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Goaway(goaway) => goaway.fmt(f),
+            Self::Other("TLS") => f.write_str("the server speaks TLS: its address is https://..."),
+            Self::Other(what) => write!(f, "the server speaks {what}, not HTTP/2"),
+            Self::Closed => f.write_str("the connection was closed"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+// === impl Once ===
+
+impl Once {
+    pub(crate) fn new(wire: Wire) -> Self {
+        let line = wire.line.clone();
+        Self(Arc::new(Mutex::new(Some(wire))), line)
+    }
+}
+
+impl Service<Uri> for Once {
+    type Response = Wire;
+    type Error = BoxError;
+    type Future = Ready<Result<Wire, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if wire.is_none() {
+            self.1.ends(End::Closed);
+        }
+        ready(wire.ok_or_else(|| Unsent::lost("the connection is lost").into()))
+    }
+}

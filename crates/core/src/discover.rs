@@ -1,0 +1,151 @@
+//! Who finds endpoints.
+
+use crate::Target;
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{Notify, watch};
+
+/// Finds endpoints, and notices when they change.
+///
+/// # What a source can rely on
+///
+/// * A task of the balancer's drives it. The future of [`next`](Self::next) is polled until it is
+///   ready, and not dropped before but with the balancer itself: so it may sleep, wait for a lock
+///   or hold a half-read answer.
+/// * `next` is called again once its endpoints have been taken over, and never after `None`.
+///
+/// # What a balancer can rely on
+///
+/// * What was found stays until something else is: a source that has nothing new waits.
+/// * A source that ends, by `None` or by a panic, leaves what it has found.
+///
+/// ```
+/// use cinchona_core::{Discover, Target};
+/// use std::time::Duration;
+///
+/// struct File(std::path::PathBuf);
+///
+/// impl Discover for File {
+///     async fn next(&mut self) -> Option<Vec<Target>> {
+///         tokio::time::sleep(Duration::from_secs(10)).await;
+///         let text = std::fs::read_to_string(&self.0).ok()?;
+///         Some(text.lines().filter_map(|line| line.parse().ok()).collect())
+///     }
+/// }
+/// ```
+pub trait Discover: Send + 'static {
+    /// All endpoints, whenever they have changed; at first as soon as they are known. `None` when
+    /// they will not change any more.
+    fn next(&mut self) -> impl Future<Output = Option<Vec<Target>>> + Send;
+
+    /// What is known from the start, without waiting; asked once, before anything else. Default:
+    /// nothing.
+    fn known(&mut self) -> Option<Vec<Target>> {
+        None
+    }
+
+    /// What the source and its balancer tell each other beside the endpoints; asked once. Default:
+    /// nothing is heard.
+    fn signals(&self) -> Signals {
+        Signals::default()
+    }
+}
+
+/// What a source of endpoints and its balancer tell each other beside the endpoints; clones are the
+/// same.
+#[derive(Clone, Debug, Default)]
+pub struct Signals(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    again: Notify,
+    failure: Mutex<Option<Arc<str>>>,
+}
+
+// === impl Discover ===
+
+impl Discover for Vec<Target> {
+    async fn next(&mut self) -> Option<Self> {
+        let all = std::mem::take(self);
+        (!all.is_empty()).then_some(all)
+    }
+
+    fn known(&mut self) -> Option<Self> {
+        Some(std::mem::take(self))
+    }
+}
+
+impl Discover for watch::Receiver<Vec<Target>> {
+    async fn next(&mut self) -> Option<Vec<Target>> {
+        self.changed().await.ok()?;
+        Some(self.borrow_and_update().clone())
+    }
+
+    fn known(&mut self) -> Option<Vec<Target>> {
+        Some(self.borrow_and_update().clone())
+    }
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// The balancer asks for a new look: a connection was lost, or cannot be made. The source
+    /// decides how often it looks.
+    pub fn ask_again(&self) {
+        self.0.again.notify_one();
+    }
+
+    /// Waits until a new look is asked for, also if that was before this is called.
+    pub async fn asked_again(&self) {
+        self.0.again.notified().await;
+    }
+
+    /// The source cannot find anything out, since `why`; what was found stays.
+    pub fn failed(&self, why: impl Into<Arc<str>>) {
+        self.set(Some(why.into()));
+    }
+
+    /// The source has looked, and knows.
+    pub fn succeeded(&self) {
+        self.set(None);
+    }
+
+    /// Why the last look has failed, if it has.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, failure: Option<Arc<str>>) {
+        *self.0.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Uri;
+
+    #[tokio::test]
+    async fn a_watch_tells_what_it_holds_at_once_and_then_of_each_change_and_of_the_end() {
+        let targets = || vec![Target::from(Uri::from_static("http://a"))];
+        let (sender, mut watched) = watch::channel(targets());
+        assert_eq!(watched.known(), Some(targets()));
+        sender.send_replace(Vec::new());
+        assert_eq!(watched.next().await, Some(Vec::new()));
+        drop(sender);
+        assert_eq!(watched.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_is_heard_later() {
+        let signals = Signals::default();
+        signals.clone().ask_again();
+        signals.asked_again().await;
+        signals.failed("no such host");
+        assert_eq!(signals.clone().failure().as_deref(), Some("no such host"));
+        signals.succeeded();
+        assert_eq!(signals.failure(), None);
+    }
+}
