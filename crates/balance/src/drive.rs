@@ -3,7 +3,7 @@
 use crate::{
     channel::Connector,
     health,
-    link::Link,
+    link::{Link, Use},
     node::{Connection, Node},
     wire::End,
 };
@@ -40,8 +40,8 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Arc<Connection>, String>> +
 
 /// How a connection was left.
 enum Left {
-    /// It takes no more calls; so much had come on it.
-    Ended(End, u64),
+    /// It takes no more calls.
+    Ended(End, Use),
     /// It is silent, and no other can be made.
     Silent(String),
 }
@@ -107,14 +107,14 @@ impl Driver {
     fn left(&mut self, left: Left) -> Instant {
         match left {
             Left::Silent(error) => self.failed(error),
-            Left::Ended(end, reads) => {
+            Left::Ended(end, of_use) => {
                 if let End::Goaway(goaway) = &end
                     && goaway.is_too_many_pings()
                 {
                     self.node.is_pinged_too_often();
                 }
                 let rng = &mut self.connector.options.rng.draw();
-                let next = self.link.loses(reads, Instant::now(), rng);
+                let next = self.link.loses(of_use, Instant::now(), rng);
                 self.node.loses(end.to_string());
                 self.shows();
                 next
@@ -143,7 +143,7 @@ impl Driver {
         loop {
             tokio::select! {
                 end = connection.line.ended() => {
-                    return Left::Ended(end, connection.line.reads());
+                    return Left::Ended(end, connection.was_good_for());
                 }
                 () = &mut health => {}
                 () = node.suspected.notified(), if probe.is_none() => {

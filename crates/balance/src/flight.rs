@@ -234,7 +234,12 @@ impl Flight {
             Err(error) => Some(Evidence::of_error(&**error, spent)),
         };
         match outcome {
-            Ok(response) => self.node.heard(response.headers()),
+            Ok(response) => {
+                self.node.heard(response.headers());
+                if let Some((connection, _)) = &self.sent {
+                    connection.answers();
+                }
+            }
             Err(error) => self.failed(&**error, took),
         }
         self.weigh(evidence, headers, took, now);

@@ -37,6 +37,15 @@ pub(crate) struct Link {
     brief: u32,
 }
 
+/// What a connection was good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// Whether a call was answered on it.
+    pub(crate) has_answered: bool,
+    /// How often something has come on it.
+    pub(crate) reads: u64,
+}
+
 /// A connection that lasts as long is no failure.
 const BRIEF: Duration = Duration::from_secs(1);
 
@@ -81,17 +90,23 @@ impl Link {
         self.failures = 0;
     }
 
-    /// The connection is of no use any more, on which so much has come: when the next attempt may
-    /// begin. That is at once, but for servers that do nothing else than end connections.
-    pub(crate) fn loses(&mut self, reads: u64, now: Instant, rng: &mut impl Rng) -> Instant {
-        let is_brief = self.settled.is_none_or(|settled| now < settled + BRIEF) && reads < USEFUL;
+    /// The connection is of no use any more: when the next attempt may begin. That is at once,
+    /// unless connections end soon after one another. Then attempts are as far apart as after a
+    /// first failure where they were of use, and else as after failures.
+    pub(crate) fn loses(&mut self, of_use: Use, now: Instant, rng: &mut impl Rng) -> Instant {
+        let is_early = self.settled.is_none_or(|settled| now < settled + BRIEF);
+        let is_brief = is_early && of_use.reads < USEFUL;
         self.brief = if is_brief { self.brief.saturating_add(1) } else { 0 };
         self.state = State::Connecting;
-        if self.brief < 2 {
-            return now;
-        }
-        self.state = State::TransientFailure;
-        later(self.began, self.backoff.delay(self.brief - 1, rng)).max(now)
+        let failures = match self.brief {
+            0 | 1 => return now,
+            _ if of_use.has_answered => 1,
+            brief => {
+                self.state = State::TransientFailure;
+                brief - 1
+            }
+        };
+        later(self.began, self.backoff.delay(failures, rng)).max(now)
     }
 
     /// Something shows that the network is back: when the next attempt may begin.
@@ -118,6 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const NONE: Use = Use { has_answered: false, reads: 2 };
 
     fn link() -> (Link, Instant, impl Rng) {
         let now = Instant::now();
@@ -140,7 +156,7 @@ mod tests {
         link.settles(now + 4 * SECOND);
         assert_eq!(link.state(), State::Ready);
         let lost = now + 4 * SECOND + SECOND / 2;
-        assert_eq!(link.loses(1, lost, &mut rng), lost, "the first is replaced at once");
+        assert_eq!(link.loses(NONE, lost, &mut rng), lost, "the first is replaced at once");
         assert_eq!(link.state(), State::Connecting);
         link.begins(lost);
         assert_eq!(link.fails(&mut rng), lost + SECOND, "the backoff has begun again");
@@ -154,14 +170,23 @@ mod tests {
         for _ in 0..10 {
             link.begins(now);
             link.settles(now);
-            now = link.loses(2, now, &mut rng);
+            now = link.loses(NONE, now, &mut rng);
         }
         assert!(now > begun + 60 * SECOND, "{:?}", now - begun);
         assert_eq!(link.state(), State::TransientFailure);
         link.begins(now);
         link.settles(now);
-        let next = link.loses(1000, now, &mut rng);
-        assert_eq!(next, now, "one that has answered is replaced at once");
+        let much = Use { has_answered: true, reads: 1000 };
+        let next = link.loses(much, now, &mut rng);
+        assert_eq!(next, now, "one that has answered much is replaced at once");
+        for _ in 0..10 {
+            link.begins(now);
+            link.settles(now);
+            let next = link.loses(Use { has_answered: true, reads: 3 }, now, &mut rng);
+            assert_eq!(link.state(), State::Connecting);
+            assert!(next <= now + SECOND, "one that has answered little, by the first backoff");
+            now = next;
+        }
     }
 
     proptest! {
@@ -177,7 +202,7 @@ mod tests {
                     attempts.push(now);
                     now += SECOND.mul_f64(rng.random_range(0.0..3.0));
                     let next = match rng.random_range(0..4) {
-                        0 => { link.settles(now); link.loses(0, now, &mut rng) }
+                        0 => { link.settles(now); link.loses(NONE, now, &mut rng) }
                         1 => { link.fails(&mut rng); link.wakes(now, &mut rng) }
                         _ => link.fails(&mut rng),
                     };

@@ -3,6 +3,7 @@
 use crate::{
     Snapshot, State,
     address::Place,
+    link::Use,
     load::Load,
     outlier::Tally,
     utilization::{Reported, Utilization},
@@ -64,6 +65,7 @@ pub(crate) struct Connection {
     pub(crate) line: Arc<Line>,
     /// What had come on it when a call ended without an answer.
     suspected: AtomicU64,
+    has_answered: AtomicBool,
 }
 
 /// Why an endpoint cannot be used.
@@ -276,7 +278,20 @@ impl Node {
 
 impl Connection {
     pub(crate) const fn new(channel: Channel, line: Arc<Line>) -> Self {
-        Self { channel, line, suspected: AtomicU64::new(u64::MAX) }
+        let (suspected, has_answered) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
+        Self { channel, line, suspected, has_answered }
+    }
+
+    /// A call has been answered on it.
+    pub(crate) fn answers(&self) {
+        // Mostly it is known, and nothing is written.
+        if !self.has_answered.load(Ordering::Relaxed) {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn was_good_for(&self) -> Use {
+        Use { has_answered: self.has_answered.load(Ordering::Relaxed), reads: self.line.reads() }
     }
 
     /// Whether nothing has come since a call ended without an answer.

@@ -14,7 +14,9 @@ use tower::{ServiceExt, service_fn};
 
 mod evidence;
 mod gates;
+mod states;
 mod utilization;
+mod waits;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

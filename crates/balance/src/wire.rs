@@ -39,6 +39,8 @@ pub(crate) struct Wire {
 #[derive(Debug)]
 pub(crate) struct Line {
     phase: watch::Sender<Phase>,
+    /// Whether the server has sent its SETTINGS, whatever came after them.
+    has_settled: AtomicBool,
     /// Whether it has ended, for those who have no time to ask twice.
     has_ended: AtomicBool,
     /// How often something has come from the server.
@@ -79,11 +81,7 @@ const BUFFER: usize = 16 * 1024;
 
 impl Wire {
     pub(crate) fn new(io: Io) -> (Self, Arc<Line>) {
-        let line = Arc::new(Line {
-            phase: watch::Sender::new(Phase::New),
-            has_ended: AtomicBool::new(false),
-            reads: AtomicU64::new(0),
-        });
+        let line = Line::new(Phase::New);
         let buffer = vec![0; BUFFER].into_boxed_slice();
         (Self { io, frames: Frames::new(), buffer, line: line.clone() }, line)
     }
@@ -168,13 +166,18 @@ impl fmt::Debug for Wire {
 // === impl Line ===
 
 impl Line {
-    /// The line of a connection that nothing is seen of but its end.
-    pub(crate) fn unseen() -> Arc<Self> {
+    fn new(phase: Phase) -> Arc<Self> {
         Arc::new(Self {
-            phase: watch::Sender::new(Phase::Tls),
+            phase: watch::Sender::new(phase),
+            has_settled: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             reads: AtomicU64::new(0),
         })
+    }
+
+    /// The line of a connection that nothing is seen of but its end.
+    pub(crate) fn unseen() -> Arc<Self> {
+        Self::new(Phase::Tls)
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -204,6 +207,7 @@ impl Line {
         let mut phases = self.phase.subscribe();
         let settled = phases.wait_for(|phase| *phase != Phase::New).await;
         match settled.as_deref() {
+            _ if self.has_settled.load(Ordering::Acquire) => Ok(()),
             Ok(Phase::Ended(end)) => Err(end.clone()),
             Ok(_) => Ok(()),
             Err(_) => Err(End::Closed),
@@ -222,7 +226,10 @@ impl Line {
 
     fn hears(&self, said: Said) {
         let phase = match said {
-            Said::Settings => Phase::Settled,
+            Said::Settings => {
+                self.has_settled.store(true, Ordering::Release);
+                Phase::Settled
+            }
             Said::Tls => Phase::Tls,
             Said::Goaway(goaway) => return self.ends(End::Goaway(goaway)),
             Said::Other(what) => return self.ends(End::Other(what)),
