@@ -39,7 +39,8 @@ impl Set {
                     later(began, grace)
                 }
                 _ if known.nodes.iter().any(|node| is_under_way(node)) => later(began, grace),
-                _ => outage,
+                // The list may have changed in between, which is another outage.
+                _ => outage.min(later(began, grace)),
             };
             if now < until {
                 return Ok(until);
