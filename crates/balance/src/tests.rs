@@ -14,6 +14,7 @@ use tower::{ServiceExt, service_fn};
 
 mod evidence;
 mod gates;
+mod peers;
 mod states;
 mod utilization;
 mod waits;

@@ -159,6 +159,12 @@ impl Network {
         self.turn(|state| state.wires.values_mut().for_each(Wire::reset));
     }
 
+    /// Lets nothing come through the live connections any more, either way, for ever: like a peer
+    /// that has vanished. New connections are others.
+    pub fn freeze(&self) {
+        self.turn(|state| state.wires.values_mut().for_each(Wire::freeze));
+    }
+
     /// Whether new connections fail with `ConnectionRefused`, after their round trip.
     pub fn refuse(&self, refusing: bool) {
         self.turn(|state| state.refusing = refusing);

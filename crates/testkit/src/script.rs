@@ -71,6 +71,8 @@ pub enum Answer {
 pub struct Received {
     /// `/package.Service/Method`.
     pub path: String,
+    /// Its `:authority`, if it had one.
+    pub authority: Option<String>,
     /// The request's headers.
     pub headers: HeaderMap,
     /// The body with its frame prefixes; empty until it was read to its end.
@@ -220,6 +222,7 @@ impl Record {
         let mut book = self.lock();
         book.received.push(Received {
             path: head.uri.path().to_owned(),
+            authority: head.uri.authority().map(ToString::to_string),
             headers: head.headers,
             body: Bytes::new(),
             is_complete: false,
@@ -424,6 +427,7 @@ mod tests {
     async fn a_frame_cut_short_is_no_message() {
         let whole = Received {
             path: String::new(),
+            authority: None,
             headers: HeaderMap::new(),
             is_complete: true,
             body: encode(&HealthCheckRequest { service: "calculator".to_owned() }),

@@ -38,6 +38,8 @@ pub(crate) enum Side {
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     is_reset: bool,
+    /// Nothing comes through any more, either way.
+    is_frozen: bool,
     closed: [bool; 2],
     /// What each side reads.
     lanes: [Lane; 2],
@@ -70,6 +72,7 @@ impl Connection {
         let held = state.held;
         let wire = state.wires.get_mut(&self.id).ok_or(io::ErrorKind::NotConnected)?;
         wire.check()?;
+        let held = held || wire.is_frozen;
         let lane = wire.reads(self.side);
         let look = if held { Look::Parked } else { lane.read(Instant::now(), buf) };
         if !matches!(look, Look::Done) {
@@ -182,6 +185,10 @@ impl Side {
 // === impl Wire ===
 
 impl Wire {
+    pub(crate) fn freeze(&mut self) {
+        self.is_frozen = true;
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         !self.is_reset && self.closed == [false; 2]
     }
