@@ -56,7 +56,7 @@ impl Tcp {
 
     /// For how long what was sent may stay without an acknowledgement before the connection fails
     /// (`TCP_USER_TIMEOUT`, Linux only; gRFC A18). `None` leaves that to the system: a quarter of
-    /// an hour, mostly. It is rounded to milliseconds, and at most `u32::MAX` of them.
+    /// an hour, mostly. It is rounded to milliseconds, and at most `i32::MAX` of them.
     #[must_use]
     pub const fn with_user_timeout(self, user_timeout: Option<Duration>) -> Self {
         Self { user_timeout }
@@ -67,7 +67,8 @@ impl Tcp {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         if let Some(timeout) = self.user_timeout {
-            let least = timeout.clamp(Duration::from_millis(1), Duration::from_millis(1 << 31));
+            let least =
+                timeout.clamp(Duration::from_millis(1), Duration::from_millis((1 << 31) - 1));
             socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(least))?;
         }
         Ok(stream)

@@ -12,8 +12,8 @@ use calculator::{
     },
 };
 use cinchona::{
-    balance::{self, Balance},
-    core::{Rng, status},
+    balance::{Balance, Options},
+    core::{Jitter, Rng, Target, status},
     retry::{Backoff, RetryPolicy},
 };
 use cinchona_testkit::Redis;
@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 use tokio::{task::JoinSet, time::sleep};
-use tonic::{Code, Status, body::Body, transport::Endpoint};
+use tonic::{Code, Status, body::Body};
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
 const CLIENTS: usize = 8;
@@ -96,8 +96,11 @@ impl Server {
     }
 
     fn channel(&self) -> Balance {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.args[1])).unwrap();
-        balance::connect_lazy(endpoint)
+        // It is back before long.
+        let backoff = Backoff::new(Duration::from_millis(50), 1.0, Duration::from_secs(1)).unwrap();
+        let options = Options { backoff: backoff.with_jitter(Jitter::Full), ..Options::default() };
+        let target: Target = format!("http://{}", self.args[1]).parse().unwrap();
+        Balance::new(vec![target], options).unwrap()
     }
 }
 

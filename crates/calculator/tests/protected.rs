@@ -62,7 +62,7 @@ fn a_breaker_spares_a_server_that_fails() {
     let args = ["--addr", &failing.addr, "--max-retries", "0", "-z", "1s", "--rps", "100"];
     let report = load(&[&args[..], &["--breaker", "consecutive:3,open:5s", "-c", "1"]].concat());
     let errors = &report["errors"];
-    assert_eq!(errors["circuit breaker is open"], 97, "{report}");
+    assert_eq!(errors["/calculator.Calculator/Add: circuit breaker is open"], 97, "{report}");
     assert_eq!(errors["simulated failure"], 3, "{report}");
     let shadow = load(&[&args[..], &["--breaker", "consecutive:3,shadow"]].concat());
     assert_eq!(shadow["errors"]["simulated failure"], 100, "{shadow}");
