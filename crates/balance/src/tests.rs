@@ -12,12 +12,15 @@ use tokio::{
 use tonic::{Code, Status};
 use tower::{ServiceExt, service_fn};
 
+mod campaign;
+mod changes;
 mod evidence;
 mod gates;
 mod peers;
 mod states;
 mod utilization;
 mod waits;
+mod windows;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

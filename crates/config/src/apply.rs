@@ -193,6 +193,8 @@ impl ServiceConfig {
             utilization: self.utilization.unwrap_or(options.utilization),
             outlier: self.outlier_detection.clone().unwrap_or(options.outlier),
             health: self.health.clone().or(options.health),
+            panic_threshold: self.panic_threshold.unwrap_or(options.panic_threshold),
+            shuffle_address_list: self.shuffle_address_list.unwrap_or(options.shuffle_address_list),
             ..options
         }
     }

@@ -34,7 +34,7 @@ pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         methods.extend(method_entry((index, entry), &mut report, &mut names));
     }
     let retry_throttling = retry_throttling(&root.field("retryThrottling"), &mut report);
-    let Balancing { picker, utilization, outlier_detection } =
+    let Balancing { picker, utilization, outlier_detection, panic_threshold, shuffle_address_list } =
         balancing::balancing(&root, &mut report);
     let health = health(&root.field("healthCheckConfig"), &mut report);
     connection_scaling(&root.field("connectionScaling"), &mut report);
@@ -47,6 +47,8 @@ pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         retry_throttling,
         picker,
         utilization,
+        panic_threshold,
+        shuffle_address_list,
         outlier_detection,
         health,
         warnings,

@@ -223,3 +223,19 @@ async fn a_server_that_forbids_pings_gets_half_as_many() {
     sleep(2 * SECOND).await;
     assert_eq!(factor(), 8);
 }
+
+// catalogue: S-B4
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_pings_finds_a_peer_that_has_vanished_while_calls_wait_and_only_then() {
+    let world = World::new([Answer::Hang]);
+    let options = Options { keep_alive: Some((SECOND, SECOND)), ..Options::default() };
+    let balance = world.balance(options);
+    sleep(SECOND).await;
+    world.networks[0].freeze();
+    world.networks[0].blackhole(true);
+    sleep(3600 * SECOND).await;
+    assert_eq!(world.networks[0].connects(), 1, "nothing is pinged without calls");
+    let began = Instant::now();
+    assert_eq!(call(&balance).await, Code::Unavailable);
+    assert!(Instant::now() - began <= 3 * SECOND, "{:?}", Instant::now() - began);
+}

@@ -14,6 +14,8 @@ pub(super) struct Balancing {
     pub(super) picker: Option<Picker>,
     pub(super) utilization: Option<Utilization>,
     pub(super) outlier_detection: Option<OutlierDetection>,
+    pub(super) panic_threshold: Option<u32>,
+    pub(super) shuffle_address_list: Option<bool>,
 }
 
 const FROM_0S: &str = "a duration of 0 or more such as \"10s\"";
@@ -70,18 +72,19 @@ fn policy(name: &str, config: &At<'_>, report: &mut Report) -> Option<Balancing>
     }
     let picker = picker(name)?;
     let _ = config.read(report, OBJECT, Value::as_object);
-    let mut utilization = None;
+    let mut known = Balancing { picker: Some(picker), ..Balancing::default() };
     match picker {
-        Picker::PickFirst => pick_first(config, report),
-        Picker::WeightedRoundRobin => utilization = Some(self::utilization(config, report)),
+        Picker::PickFirst => known.shuffle_address_list = pick_first(config, report),
+        Picker::WeightedRoundRobin => known.utilization = Some(utilization(config, report)),
         Picker::LeastRequest => least_request(config, report),
         _ => config.knows(report, &[]),
     }
-    Some(Balancing { picker: Some(picker), utilization, outlier_detection: None })
+    Some(known)
 }
 
 fn with_outlier_detection(config: &At<'_>, report: &mut Report) -> Balancing {
     let outlier_detection = outlier_detection(config, report);
+    let panic_threshold = config.field("panicThreshold").read(report, PERCENT, percent);
     let child = config.field("childPolicy");
     if child.is_absent() {
         report.refuse(&child, "a list of policies");
@@ -96,16 +99,13 @@ fn with_outlier_detection(config: &At<'_>, report: &mut Report) -> Balancing {
     if inner.outlier_detection.is_some() {
         report.warn(&child, "has another outlier detection, which is not used");
     }
-    Balancing { outlier_detection, ..inner }
+    Balancing { outlier_detection, panic_threshold, ..inner }
 }
 
 /// gRFC A62.
-fn pick_first(at: &At<'_>, report: &mut Report) {
+fn pick_first(at: &At<'_>, report: &mut Report) -> Option<bool> {
     at.knows(report, &["shuffleAddressList"]);
-    let shuffle = at.field("shuffleAddressList");
-    if shuffle.read(report, "true or false", Value::as_bool) == Some(true) {
-        report.warn(&shuffle, "is not honoured: endpoints are used in the order of their list");
-    }
+    at.field("shuffleAddressList").read(report, "true or false", Value::as_bool)
 }
 
 /// gRFC A48.
@@ -175,13 +175,14 @@ fn utilization(at: &At<'_>, report: &mut Report) -> Utilization {
 }
 
 fn outlier_detection(at: &At<'_>, report: &mut Report) -> Option<OutlierDetection> {
-    const FIELDS: [&str; 7] = [
+    const FIELDS: [&str; 8] = [
         "interval",
         "baseEjectionTime",
         "maxEjectionTime",
         "maxEjectionPercent",
         "successRateEjection",
         "failurePercentageEjection",
+        "panicThreshold",
         "childPolicy",
     ];
     at.read(report, OBJECT, Value::as_object)?;
@@ -398,6 +399,31 @@ mod tests {
         let options = config.balance(Default::default());
         assert_eq!((options.picker, options.outlier), (Picker::RoundRobin, expected));
         assert_eq!(options.health.as_deref(), Some("bank"));
+    }
+
+    // catalogue: S-B12, S-A11
+    #[test]
+    fn a_panic_threshold_and_shuffling_are_set_by_a_config() {
+        let json = r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {
+            "maxEjectionPercent": 100, "panicThreshold": 30,
+            "childPolicy": [{"round_robin": {}}] }}]}"#;
+        let options = ServiceConfig::parse(json).unwrap().balance(Default::default());
+        assert_eq!((options.panic_threshold, options.outlier.max_ejection_percent), (30, 100));
+        let json = r#"{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}"#;
+        let config = ServiceConfig::parse(json).unwrap();
+        assert!(config.warnings().is_empty());
+        assert!(config.balance(Default::default()).shuffle_address_list);
+        let none = ServiceConfig::parse("{}").unwrap();
+        let ours = cinchona_balance::Options {
+            panic_threshold: 50,
+            shuffle_address_list: true,
+            ..Default::default()
+        };
+        let options = none.balance(ours);
+        assert!(options.shuffle_address_list && options.panic_threshold == 50);
+        let json = r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {
+            "panicThreshold": 101, "childPolicy": [{"round_robin": {}}] }}]}"#;
+        assert_eq!(mistakes(json).len(), 1);
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn full() -> Vec<Value> {
             "baseEjectionTime": "2s",
             "maxEjectionTime": "3s",
             "maxEjectionPercent": 4,
+            "panicThreshold": 5,
             "successRateEjection": ejection("stdevFactor"),
             "failurePercentageEjection": ejection("threshold"),
             "childPolicy": [{ "round_robin": {} }],

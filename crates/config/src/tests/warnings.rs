@@ -106,12 +106,6 @@ fn each_field_that_does_not_act_is_named_by_its_path_and_what_to_do() {
           endpoint",
         ),
         (
-            balancing(json!([{ "pick_first": { "shuffleAddressList": true } }])),
-            "loadBalancingConfig\
-          [0].pick_first.shuffleAddressList: is not honoured: endpoints are used in the order of \
-          their list",
-        ),
-        (
             balancing(json!([{ "grpclb": {} }, { "round_robin": {} }])),
             "loadBalancingConfig[0]\
           .grpclb: is not supported, and skipped: round_robin is used",
