@@ -129,6 +129,9 @@ where
         // A client that has gone silently is noticed, and its calls are dropped.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        // A stream that a handler does not read leaves room for the others of its connection.
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size((1 << 31) - 1)
         .accept_http1(rest)
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))

@@ -10,11 +10,21 @@
 //! # Rule
 //!
 //! * [`Balance`] keeps a connection to every endpoint, and sends calls only where there is one: an
-//!   endpoint that is down costs no call.
-//! * An endpoint that is down is tried again after 1 s, 1.6 s, ... at most 120 s, each ±20 %
-//!   (gRPC's connection backoff).
-//! * Where no endpoint can be used, calls wait for the first 1.5 s of the outage, and then fail at
-//!   once with `UNAVAILABLE`; the deadline above counts.
+//!   endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
+//! * The states of an endpoint are gRPC's ([`State`]): it is ready when its server has sent its
+//!   HTTP/2 SETTINGS, within [`Options::connect_timeout`]; over TLS, when the session is there and
+//!   both have agreed on HTTP/2 (ALPN).
+//! * An endpoint that is down is tried again by [`Options::backoff`]: after 1 s, 1.6 s, ... at most
+//!   120 s, each ±20 % (gRPC's connection backoff). A connection that is lost is replaced at once,
+//!   unless connections end soon after one another.
+//! * A call that finds no endpoint waits for at most [`Options::patience`] (1.5 s), and then fails
+//!   with `UNAVAILABLE`, which says of each endpoint what is wrong and since when; the deadline above
+//!   counts.
+//! * A peer that has vanished is found by the calls that it does not answer: a call that has waited
+//!   for at least 500 ms on a connection on which nothing has come since makes the balancer open a
+//!   second connection. Calls go there once it is ready; if that takes more than a second, the
+//!   endpoint gets none. `TCP_USER_TIMEOUT` finds what was sent and not acknowledged (gRFC A18), and
+//!   keepalive is there for those who ask for it (gRFC A8).
 //! * Which endpoint is next is for the [`Picker`]; a retry or a hedge goes to one that its call has
 //!   not been sent to, if there is one.
 //! * A call with an `idempotency-key` is sent again only within the dedup domain that its first
@@ -27,9 +37,7 @@
 //!   an endpoint that has none gets the mean. While fewer than two have one that may be used,
 //!   [`Target::weight`] counts.
 //! * [`OutlierDetection`] (gRFC A50) takes endpoints out that fail more than others. Where fewer
-//!   than half were left, all are used.
-//! * [`connect_lazy`] is for a single endpoint: at most one attempt to connect in 250 ms, however
-//!   many calls wait.
+//!   than [`Options::panic_threshold`] were left, all are used.
 //!
 //! # Example
 //!
@@ -38,20 +46,23 @@
 //! use cinchona_core::Target;
 //! use http::Uri;
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cinchona_core::Invalid> {
 //! let endpoints: Vec<Target> = ["http://10.0.0.1:50051", "http://10.0.0.2:50051"]
 //!     .map(|uri| Uri::from_static(uri).into())
 //!     .into();
 //! let options = Options { picker: Picker::RoundRobin, ..Options::default() };
-//! let channel = Balance::new(endpoints, options).unwrap();
-//! assert!(channel.states().is_empty(), "not yet");
+//! let channel = Balance::new(endpoints, options)?;
+//! assert_eq!(channel.states().len(), 2);
+//! # Ok(())
 //! # }
 //! ```
 //!
 //! # What it does not do
 //!
 //! It does not retry: a call on a connection that is lost fails, and is for the retry layer. It
-//! asks for no load reports out of band (`OpenRcaService`).
+//! asks for no load reports out of band (`OpenRcaService`). It does not see what a server says
+//! inside of TLS: a GOAWAY there is found by the next call, which fails with a verdict that lets it
+//! be sent again, and a watch of health is renewed every 30 s so that it holds up no server.
 
 mod address;
 mod callback;
