@@ -100,7 +100,7 @@ const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
 const ROOMIER: [(&str, usize); 6] = [
-    ("core", 33),
+    ("core", 35),
     ("retry", 14),
     ("idempotency", 14),
     ("balance", 16),
@@ -125,7 +125,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
         path: format!("crates/{library}/src/lib.rs"),
         line: 1,
         what: format!("{} public types ({})", types.len(), types.join(", ")),
-        rule: "at most 12 a crate (core 33; config, shed 17; balance 16; idempotency, retry 14)",
+        rule: "at most 12 a crate (core 35; config, shed 17; balance 16; idempotency, retry 14)",
     };
     crates.into_iter().map(violation).collect()
 }

@@ -1,8 +1,12 @@
 //! Callbacks of users: one that panics has failed, and costs nothing else.
 
+use cinchona_core::BoxError;
 use std::{
     any::Any,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
 };
 
 /// What `callback` gives.
@@ -13,6 +17,19 @@ pub(crate) fn call<T>(what: &str, callback: impl FnOnce() -> T) -> Result<T, Str
     // What it may have left half done is its own.
     catch_unwind(AssertUnwindSafe(callback))
         .map_err(|panic| format!("{what} panicked: {}", words(&*panic)))
+}
+
+/// What `future` ends with, which may panic as well.
+pub(crate) async fn catch<T>(
+    what: &str,
+    future: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match call(what, || future.as_mut().poll(cx)) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(Err(panic.into())),
+    })
+    .await
 }
 
 /// The words of a panic.

@@ -50,7 +50,7 @@ impl Connector {
         let dialer = self.dialer.clone();
         let dialing = race(node.place.dials.clone(), move |dial| dialer(dial));
         let io = timeout_at(deadline, dialing).await.map_err(|_| late("no connection"))?;
-        let (wire, line) = Wire::new(io.map_err(|error| error.to_string())?);
+        let (wire, line) = Wire::new(io.map_err(|error| root(&*error))?);
         let making = endpoint.connect_with_connector(Once::new(wire));
         let channel = timeout_at(deadline, making).await.map_err(|_| late("no TLS session"))?;
         let channel = channel.map_err(|error| failure(&error, &line, node.target.is_tls()))?;
@@ -62,7 +62,13 @@ impl Connector {
     fn endpoint(&self, node: &Node) -> Result<Endpoint, String> {
         let options = &self.options;
         let mut endpoint = match &self.whole {
-            Some(whole) => whole.clone().initial_connection_window_size(CONNECTION_WINDOW),
+            Some(whole) => {
+                let whole = whole.clone().initial_connection_window_size(CONNECTION_WINDOW);
+                // No `:authority` may hold a password (RFC 9113, 8.3.1).
+                let has_user =
+                    whole.uri().authority().is_some_and(|all| all.as_str().contains('@'));
+                if has_user { whole.origin(node.target.uri.clone()) } else { whole }
+            }
             None => Endpoint::from(node.target.uri.clone())
                 .http2_max_header_list_size(options.max_header_list_size)
                 .initial_stream_window_size(STREAM_WINDOW)

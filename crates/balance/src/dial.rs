@@ -2,6 +2,7 @@
 
 use crate::{
     address::{Dial, interleave},
+    callback,
     wire::Io,
 };
 use cinchona_core::{BoxError, error};
@@ -184,11 +185,17 @@ where
 ///
 /// # Errors
 /// What each has failed with, of the first few.
-pub(crate) async fn race<P, T, F>(places: Vec<P>, connect: impl Fn(P) -> F) -> Result<T, BoxError>
+pub(crate) async fn race<P, T, F>(
+    mut places: Vec<P>,
+    connect: impl Fn(P) -> F,
+) -> Result<T, BoxError>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, BoxError>> + Send + 'static,
 {
+    if places.len() == 1 {
+        return callback::catch("the connector", connect(places.remove(0))).await;
+    }
     let mut places = places.into_iter();
     // Dropped with this future, it ends the others.
     let mut under_way = JoinSet::new();
@@ -221,7 +228,7 @@ pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
 /// What is said of a callback that has panicked.
 fn panicked(what: &str, error: tokio::task::JoinError) -> String {
     match error.try_into_panic() {
-        Ok(panic) => format!("{what} panicked: {}", crate::callback::words(&*panic)),
+        Ok(panic) => format!("{what} panicked: {}", callback::words(&*panic)),
         Err(_) => format!("{what} was stopped"),
     }
 }
@@ -267,10 +274,12 @@ mod tests {
         fn whoever_is_up_is_found_and_no_later_than_its_turn(
             places in prop::collection::vec((0..2000_u64, any::<bool>()), 1..6),
         ) {
-            let runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = { let mut r = runtime; r.enable_time().start_paused(true).build().unwrap() };
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().start_paused(true).build().unwrap();
             let (won, took) = runtime.block_on(raced(&places));
-            let latest = |(n, (millis, _)): (usize, &(u64, bool))| n as u32 * NEXT + *millis as u32 * MS;
+            let latest = |(n, (millis, _)): (usize, &(u64, bool))| {
+                n as u32 * NEXT + *millis as u32 * MS
+            };
             let up = places.iter().enumerate().filter(|(_, (_, is_up))| *is_up);
             match up.map(latest).min() {
                 Some(latest) => {

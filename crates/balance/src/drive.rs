@@ -1,15 +1,16 @@
 //! The task that keeps one endpoint connected.
 
 use crate::{
+    State,
     channel::Connector,
     health,
-    link::{Link, Use},
+    link::Link,
     node::{Connection, Node},
     wire::End,
 };
 use cinchona_core::Signals;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Connects one endpoint, again and again, while it is wanted.
 pub(crate) struct Driver {
@@ -34,19 +35,27 @@ enum Probed {
     Made(Result<Arc<Connection>, String>),
     /// It takes long; so much had come on the first.
     Doubted(u64),
+    /// The first is not silent any more.
+    Heard,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Arc<Connection>, String>> + Send>>;
 
 /// How a connection was left.
 enum Left {
-    /// It takes no more calls.
-    Ended(End, Use),
+    /// It takes no more calls; so many were answered on it.
+    Ended(End, u64),
     /// It is silent, and no other can be made.
     Silent(String),
 }
 
-/// How long a silent connection is used while a second one is being made.
+/// How long answers may take from the connection to their calls.
+const ANSWERS: Duration = Duration::from_millis(1);
+
+/// How often it is looked whether a silent connection is silent still.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a second connection may take before the endpoint has failed.
 const DOUBT: Duration = Duration::from_secs(1);
 
 // === impl Driver ===
@@ -107,14 +116,14 @@ impl Driver {
     fn left(&mut self, left: Left) -> Instant {
         match left {
             Left::Silent(error) => self.failed(error),
-            Left::Ended(end, of_use) => {
+            Left::Ended(end, answered) => {
                 if let End::Goaway(goaway) = &end
                     && goaway.is_too_many_pings()
                 {
                     self.node.is_pinged_too_often();
                 }
                 let rng = &mut self.connector.options.rng.draw();
-                let next = self.link.loses(of_use, Instant::now(), rng);
+                let next = self.link.loses(answered, Instant::now(), rng);
                 self.node.loses(end.to_string());
                 self.shows();
                 next
@@ -143,13 +152,23 @@ impl Driver {
         loop {
             tokio::select! {
                 end = connection.line.ended() => {
-                    return Left::Ended(end, connection.was_good_for());
+                    node.connects(None);
+                    node.becomes(State::Connecting);
+                    if let End::Goaway(_) = end {
+                        // The answers before it are still on their way to their calls.
+                        sleep(ANSWERS).await;
+                    }
+                    return Left::Ended(end, connection.answered());
                 }
                 () = &mut health => {}
                 () = node.suspected.notified(), if probe.is_none() => {
                     probe = self.suspect(&connection);
+                    if probe.is_some() && node.is_ready() {
+                        // Calls that begin now go elsewhere, or wait for what comes of it.
+                        node.becomes(State::Connecting);
+                    }
                 }
-                news = probed(&mut probe) => match news {
+                news = probed(&mut probe, &connection) => match news {
                     Probed::Made(made) => {
                         let before = probe.take().map(|probe| probe.reads);
                         match made {
@@ -167,6 +186,10 @@ impl Driver {
                         node.fails("the server answers nothing");
                     }
                     Probed::Doubted(_) => {}
+                    Probed::Heard => {
+                        probe = None;
+                        health = self.begin(&connection);
+                    }
                 }
             }
         }
@@ -192,7 +215,8 @@ impl Driver {
     /// a second connection tells whether the server is there.
     fn suspect(&mut self, connection: &Connection) -> Option<Probe> {
         let now = Instant::now();
-        if !connection.is_suspect() || !self.link.may_probe(now) {
+        let rng = &mut self.connector.options.rng.draw();
+        if !connection.is_suspect() || !self.link.may_probe(connection.answered(), now, rng) {
             return None;
         }
         tracing::debug!(endpoint = %self.node.name(), "is silent: trying a second connection");
@@ -203,14 +227,22 @@ impl Driver {
 }
 
 /// What is new of a second connection, if one is being made.
-async fn probed(probe: &mut Option<Probe>) -> Probed {
+async fn probed(probe: &mut Option<Probe>, first: &Connection) -> Probed {
     let Some(probe) = probe else { return std::future::pending().await };
     let doubted = probe.doubted;
     tokio::select! {
         made = &mut probe.connecting => Probed::Made(made),
+        () = heard(first, probe.reads) => Probed::Heard,
         () = sleep_until(doubted.unwrap_or_else(Instant::now)), if doubted.is_some() => {
             probe.doubted = None;
             Probed::Doubted(probe.reads)
         }
+    }
+}
+
+/// Until something has come on the connection.
+async fn heard(connection: &Connection, reads: u64) {
+    while connection.line.reads() == reads {
+        sleep(LOOK).await;
     }
 }

@@ -68,7 +68,7 @@ impl Engine {
     pub(crate) async fn run(mut self, source: impl Discover, is_lazy: bool) {
         let _gone = Gone(self.set.clone());
         let Some(set) = self.set.upgrade() else { return };
-        let (stirred, mut is_used) = (set.stirred.clone(), set.is_used.subscribe());
+        let (stir, mut is_used) = (set.stir.clone(), set.is_used.subscribe());
         let mut sweeps = every(set.options.outlier.interval);
         let mut weighings = every(set.options.utilization.weight_update_period);
         let is_weighted = set.options.picker == Picker::WeightedRoundRobin;
@@ -81,7 +81,7 @@ impl Engine {
         loop {
             let event = tokio::select! {
                 news = news(&mut self.source) => Event::News(news),
-                () = stirred.notified() => Event::Stirred,
+                () = stir.heard() => Event::Stirred,
                 _ = sweeps.tick() => Event::Sweep,
                 _ = weighings.tick(), if is_weighted => Event::Weigh,
                 () = turn(self.turn) => Event::Turn,
@@ -126,6 +126,7 @@ impl Engine {
     /// What was known from the start.
     fn begin(&mut self) {
         let Some(set) = self.set.upgrade() else { return };
+        set.begins();
         let nodes = set.known(|known| known.nodes.clone());
         self.runs(&set, &nodes, &[]);
         self.look(&set);

@@ -1,7 +1,7 @@
 //! What is said of a call that has failed on its way: method, endpoint, cause.
 
 use crate::dial::root;
-use cinchona_core::{BoxError, Verdict, error::find_cause};
+use cinchona_core::{BoxError, Unsent, Verdict, error::find_cause};
 use http::{Request, uri::PathAndQuery};
 use std::{error::Error, fmt, sync::Arc};
 use tonic::Status;
@@ -25,10 +25,16 @@ impl Whereto {
     /// `error`, with what it happened to. What the server or a layer of ours has said stays.
     pub(crate) fn explain(&self, error: BoxError, endpoint: &str) -> BoxError {
         let verdict = Verdict::of_error(&*error);
-        if matches!(verdict, Verdict::Local(_)) || find_cause::<Status>(&*error).is_some() {
+        let is_told = find_cause::<Status>(&*error).is_some();
+        let is_lost = find_cause::<Unsent>(&*error).is_some();
+        if matches!(verdict, Verdict::Local(_)) || is_told && !is_lost {
             return error;
         }
-        let mut status = Status::new(verdict.code(), self.says(endpoint, &root(&*error)));
+        let cause = match find_cause::<Unsent>(&*error) {
+            Some(unsent) => unsent.to_string(),
+            None => root(&*error),
+        };
+        let mut status = Status::new(verdict.code(), self.says(endpoint, &cause));
         status.set_source(Arc::from(error));
         Failed(status).into()
     }

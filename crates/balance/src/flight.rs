@@ -1,66 +1,26 @@
-//! A call on its way: to an endpoint, or waiting for one.
+//! A call that an endpoint has, and what it says of the endpoint.
 
 use crate::{
-    Balance,
+    callback,
     failed::{self, Whereto},
     load::FAILURE,
     node::{Connection, Node},
     pick::Picked,
     set::Set,
+    wire::End,
 };
 use bytes::Bytes;
-use cinchona_core::{
-    Allowed, BoxError, DOMAIN, Evidence, Framing, Spent, Ticket, Tried, Unsent, deadline::take_off,
-    status,
-};
+use cinchona_core::{Allowed, BoxError, Evidence, Framing, Spent, Stage, Ticket, Verdict, status};
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
-use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Status, body::Body, transport::Channel};
-use tower::{ServiceExt, util::Oneshot};
-use tracing::Span;
-
-pin_project! {
-    /// The future of a [`Balance`](crate::Balance) call.
-    pub struct ResponseFuture {
-        #[pin]
-        way: Way,
-    }
-}
-
-pin_project! {
-    #[project = WayProj]
-    enum Way {
-        Sent { #[pin] sent: Oneshot<Channel, Request<Body>>, flight: Option<Flight> },
-        Waiting { waiting: Pin<Box<dyn Future<Output = Answer> + Send>> },
-        Rejected { unsent: Option<Unsent> },
-    }
-}
-
-type Answer = Result<Response<ResponseBody>, BoxError>;
-
-pin_project! {
-    /// A response body; its endpoint counts as busy until it has ended.
-    pub struct ResponseBody {
-        #[pin]
-        inner: Body,
-        flight: Option<Flight>,
-    }
-}
+use http_body::Frame;
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body};
 
 /// A call that an endpoint has.
-struct Flight {
-    set: Arc<Set>,
-    node: Arc<Node>,
+pub(crate) struct Flight {
+    pub(crate) set: Arc<Set>,
+    pub(crate) node: Arc<Node>,
     began: Instant,
     allowed: Allowed,
     /// What the endpoint's gate has given, until it is given back.
@@ -68,140 +28,21 @@ struct Flight {
     /// How long the head of the response took, once it is there.
     took: Option<Duration>,
     framing: Framing,
-    has_ended: bool,
+    pub(crate) has_ended: bool,
     /// What it was sent on, and how much had come on that before.
-    sent: Option<(Arc<Connection>, u64)>,
-    whereto: Whereto,
-}
-
-/// A call that has waited for less may be one whose caller is impatient.
-const SILENCE: Duration = Duration::from_millis(500);
-
-// === impl ResponseFuture ===
-
-impl ResponseFuture {
-    /// Sends a call to the endpoint that was picked, or waits for another if its connection has
-    /// just gone.
-    pub(crate) fn send(
-        balance: &Balance,
-        picked: Picked,
-        request: Request<Body>,
-        now: Instant,
-    ) -> Self {
-        let sent = Self::try_send(&balance.set, picked, request, now);
-        sent.unwrap_or_else(|request| Self::wait(balance.clone(), request))
-    }
-
-    #[expect(clippy::result_large_err, reason = "it is the request, which goes on")]
-    fn try_send(
-        set: &Arc<Set>,
-        picked: Picked,
-        mut request: Request<Body>,
-        now: Instant,
-    ) -> Result<Self, Request<Body>> {
-        let connection = picked.0.connection();
-        let mut flight = Flight::new(set, picked, &request, now);
-        let Some(connection) = connection else {
-            flight.returns();
-            return Err(request);
-        };
-        // For the span of whoever makes the attempt, if it has such a field.
-        Span::current().record("endpoint", &**flight.node.name());
-        if let Some(tried) = request.extensions().get::<Tried>().cloned() {
-            if let Some(first) = tried.domain().filter(|_| !tried.is_empty()) {
-                request.headers_mut().insert(DOMAIN, first.clone());
-            }
-            tried.add(flight.node.id, flight.node.name(), flight.node.domain().as_ref());
-        }
-        let channel = connection.channel.clone();
-        let reads = connection.line.reads();
-        flight.sent = Some((connection, reads));
-        Ok(Self { way: Way::Sent { sent: channel.oneshot(request), flight: Some(flight) } })
-    }
-
-    /// No endpoint lets the call through.
-    pub(crate) fn rejected(unsent: Unsent, request: &Request<Body>) -> Self {
-        Self { way: Way::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
-    }
-
-    /// Waits for an endpoint that can be used, and sends the call to it. Meanwhile it holds the
-    /// balancer, whose endpoints are connected for as long as somebody does.
-    pub(crate) fn wait(balance: Balance, mut request: Request<Body>) -> Self {
-        let waiting = Box::pin(async move {
-            // All of it, and not only what is used.
-            let balance = balance;
-            let set = &balance.set;
-            let mut changed = set.subscribe();
-            let began = Instant::now();
-            let mut last = began;
-            set.is_used.send_if_modified(|used| !std::mem::replace(used, true));
-            loop {
-                changed.mark_unchanged();
-                let now = Instant::now();
-                // The server is told what is left when the request is sent.
-                take_off(request.headers_mut(), now - last);
-                last = now;
-                match set.pick(&request, now) {
-                    Some(Ok(picked)) => match Self::try_send(set, picked, request, now) {
-                        Ok(sent) => return sent.await,
-                        Err(unsent) => request = unsent,
-                    },
-                    Some(Err(unsent)) if !set.has_more() => {
-                        return Err(unsent.of_call(request.uri()).into());
-                    }
-                    Some(Err(_)) | None => {}
-                }
-                let until = set.until(began, now);
-                let until = until.map_err(|unsent| unsent.of_call(request.uri()))?;
-                drop(timeout_at(until, changed.changed()).await);
-            }
-        });
-        Self { way: Way::Waiting { waiting } }
-    }
-}
-
-impl Future for ResponseFuture {
-    type Output = Answer;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        match self.project().way.project() {
-            WayProj::Waiting { waiting } => waiting.as_mut().poll(cx),
-            WayProj::Rejected { unsent } => {
-                let polled_again = || "polled after it had completed".into();
-                Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
-            }
-            WayProj::Sent { sent, flight } => {
-                let outcome = ready!(sent.poll(cx)).map_err(BoxError::from);
-                let mut flight = flight.take();
-                if let Some(flight) = &mut flight {
-                    flight.answered(&outcome);
-                }
-                let told = |error| match &flight {
-                    Some(flight) => flight.whereto.explain(error, flight.node.name()),
-                    None => error,
-                };
-                let outcome = outcome.map_err(told);
-                Poll::Ready(outcome.map(|mut response| {
-                    status::mend(response.headers_mut());
-                    // What has ended with its head is counted.
-                    let flight = flight.filter(|flight| !flight.has_ended);
-                    response.map(|inner| ResponseBody { inner, flight })
-                }))
-            }
-        }
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
+    pub(crate) sent: Option<(Arc<Connection>, u64)>,
+    pub(crate) whereto: Whereto,
 }
 
 // === impl Flight ===
 
 impl Flight {
-    fn new(set: &Arc<Set>, (node, ticket): Picked, request: &Request<Body>, now: Instant) -> Self {
+    pub(crate) fn new(
+        set: &Arc<Set>,
+        (node, ticket): Picked,
+        request: &Request<Body>,
+        now: Instant,
+    ) -> Self {
         node.load.begins();
         Self {
             set: set.clone(),
@@ -223,7 +64,7 @@ impl Flight {
     }
 
     /// The head of the response, or a failure, is there.
-    fn answered(&mut self, outcome: &Result<Response<Body>, BoxError>) {
+    pub(crate) fn answered(&mut self, outcome: &Result<Response<Body>, BoxError>) {
         let now = Instant::now();
         let took = now - self.began;
         self.took = Some(took);
@@ -248,7 +89,10 @@ impl Flight {
         }
         match (evidence, &self.node.gate, &mut self.ticket) {
             (Some(evidence), ..) => self.ended(evidence, now),
-            (None, Some(gate), Some(ticket)) => *ticket = gate.answered(*ticket, took, now),
+            (None, Some(gate), Some(ticket)) => {
+                let answered = callback::call("gate", || gate.answered(*ticket, took, now));
+                *ticket = answered.unwrap_or(*ticket);
+            }
             (None, ..) => {}
         }
     }
@@ -258,7 +102,13 @@ impl Flight {
         if failed::is_of_too_many_pings(error) && !self.is_readable() {
             self.node.is_pinged_too_often();
         }
-        self.unanswered(took);
+        if let (Verdict::NotProcessed(Stage::Unsent), Some((connection, _))) =
+            (Verdict::of_error(error), &self.sent)
+        {
+            // The connection takes no more, whether it has said so or not.
+            connection.line.ends(End::Closed);
+        }
+        self.unanswered(self.began + took);
     }
 
     /// Whether the connection itself tells of what the server says.
@@ -266,13 +116,12 @@ impl Flight {
         self.sent.as_ref().is_some_and(|(connection, _)| connection.line.is_readable())
     }
 
-    /// It was waited for so long in vain. If nothing else has come either, the server may be gone.
-    fn unanswered(&self, waited: Duration) {
+    /// It was waited for in vain. If nothing else has come either, the server may be gone.
+    fn unanswered(&self, now: Instant) {
         if let Some((connection, reads)) = &self.sent
-            && waited >= SILENCE
             && connection.line.reads() == *reads
         {
-            self.node.suspects(connection);
+            self.node.suspects(connection, self.began, now);
         }
     }
 
@@ -312,7 +161,7 @@ impl Flight {
     }
 
     /// The body goes on, or not.
-    fn read(&mut self, frame: Option<&Result<Frame<Bytes>, Status>>) {
+    pub(crate) fn read(&mut self, frame: Option<&Result<Frame<Bytes>, Status>>) {
         let evidence = match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -351,7 +200,9 @@ impl Flight {
     fn ended(&mut self, evidence: Evidence, now: Instant) {
         self.has_ended = true;
         if let (Some(gate), Some(ticket)) = (&self.node.gate, self.ticket.take()) {
-            gate.leave(ticket, evidence, self.took.unwrap_or(now - self.began), now);
+            let took = self.took.unwrap_or(now - self.began);
+            // A gate that panics costs no call.
+            _ = callback::call("gate", || gate.leave(ticket, evidence, took, now));
         }
         let failures = self.node.tally.count(evidence);
         if failures > 0 {
@@ -360,7 +211,7 @@ impl Flight {
     }
 
     /// It was not sent.
-    fn returns(mut self) {
+    pub(crate) fn returns(mut self) {
         self.took = Some(Duration::ZERO);
         self.ended(Evidence::Nothing(None), self.began);
     }
@@ -375,51 +226,9 @@ impl Drop for Flight {
         let now = Instant::now();
         if self.took.is_none() {
             self.waited(now - self.began, now);
-            self.unanswered(now - self.began);
+            self.unanswered(now);
         }
         let read = self.took.map(|_| &self.framing);
         self.ended(Evidence::of_dropped(self.spent(now), read), now);
-    }
-}
-
-// === impl ResponseBody ===
-
-impl HttpBody for ResponseBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        let mut frame = ready!(this.inner.poll_frame(cx));
-        if let Some(Ok(frame)) = &mut frame {
-            frame.trailers_mut().into_iter().for_each(status::mend);
-        }
-        if let Some(flight) = this.flight {
-            flight.read(frame.as_ref());
-            if let Some(Err(status)) = frame {
-                frame = Some(Err(flight.whereto.explain_status(status, flight.node.name())));
-            }
-            if flight.has_ended {
-                *this.flight = None;
-            }
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl fmt::Debug for ResponseBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }

@@ -230,7 +230,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_the_bytes_come_the_same_is_said(cuts in prop::collection::vec(0..200_usize, 0..9)) {
+        fn however_the_bytes_come_the_same_is_said(
+            cuts in prop::collection::vec(0..200_usize, 0..9),
+        ) {
             let frames = [
                 frame(SETTINGS, 0, &[7; 18]), frame(0, 0, &[1; 90]), goaway(11, "too_many_pings"),
                 frame(6, 1, &[0; 8]), goaway(0, ""),

@@ -9,8 +9,8 @@
 //!
 //! # Rule
 //!
-//! * [`Balance`] keeps a connection to every endpoint, and sends calls only where there is one: an
-//!   endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
+//! * [`Balance`] keeps a connection to every endpoint, and sends calls only where there is one:
+//!   an endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
 //! * The states of an endpoint are gRPC's ([`State`]): it is ready when its server has sent its
 //!   HTTP/2 SETTINGS, within [`Options::connect_timeout`]; over TLS, when the session is there and
 //!   both have agreed on HTTP/2 (ALPN).
@@ -18,13 +18,13 @@
 //!   120 s, each ±20 % (gRPC's connection backoff). A connection that is lost is replaced at once,
 //!   unless connections end soon after one another.
 //! * A call that finds no endpoint waits for at most [`Options::patience`] (1.5 s), and then fails
-//!   with `UNAVAILABLE`, which says of each endpoint what is wrong and since when; the deadline above
-//!   counts.
+//!   with `UNAVAILABLE`, which says of each endpoint what is wrong and since when; the deadline
+//!   above counts.
 //! * A peer that has vanished is found by the calls that it does not answer: a call that has waited
 //!   for at least 500 ms on a connection on which nothing has come since makes the balancer open a
 //!   second connection. Calls go there once it is ready; if that takes more than a second, the
-//!   endpoint gets none. `TCP_USER_TIMEOUT` finds what was sent and not acknowledged (gRFC A18), and
-//!   keepalive is there for those who ask for it (gRFC A8).
+//!   endpoint gets none. `TCP_USER_TIMEOUT` finds what was sent and not acknowledged (gRFC A18),
+//!   and keepalive is there for those who ask for it (gRFC A8).
 //! * Which endpoint is next is for the [`Picker`]; a retry or a hedge goes to one that its call has
 //!   not been sent to, if there is one.
 //! * A call with an `idempotency-key` is sent again only within the dedup domain that its first
@@ -46,9 +46,9 @@
 //! use cinchona_core::Target;
 //! use http::Uri;
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cinchona_core::Invalid> {
-//! let endpoints: Vec<Target> = ["http://10.0.0.1:50051", "http://10.0.0.2:50051"]
-//!     .map(|uri| Uri::from_static(uri).into())
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(),
+//! cinchona_core::Invalid> { let endpoints: Vec<Target> = ["http://10.0.0.1:50051",
+//! "http://10.0.0.2:50051"]     .map(|uri| Uri::from_static(uri).into())
 //!     .into();
 //! let options = Options { picker: Picker::RoundRobin, ..Options::default() };
 //! let channel = Balance::new(endpoints, options)?;
@@ -83,9 +83,11 @@ mod node;
 mod options;
 mod outlier;
 mod pick;
+mod response;
 mod set;
 mod snapshot;
 mod source;
+mod stir;
 mod utilization;
 mod wait;
 mod wire;
@@ -93,11 +95,11 @@ mod wire;
 pub use dial::Tcp;
 pub use dns::Dns;
 pub use ejections::Ejections;
-pub use flight::{ResponseBody, ResponseFuture};
 pub use link::State;
 pub use options::Options;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
+pub use response::{ResponseBody, ResponseFuture};
 pub use snapshot::Snapshot;
 pub use utilization::Utilization;
 

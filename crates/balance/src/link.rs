@@ -35,28 +35,32 @@ pub(crate) struct Link {
     failures: u32,
     /// Connections in a row that were of little use.
     brief: u32,
-}
-
-/// What a connection was good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Use {
-    /// Whether a call was answered on it.
-    pub(crate) has_answered: bool,
-    /// How often something has come on it.
-    pub(crate) reads: u64,
+    /// Second connections in a row, without an answer in between.
+    probes: u32,
 }
 
 /// A connection that lasts as long is no failure.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// Nor is one on which as much has come: a server may end each after so many calls.
-const USEFUL: u64 = 50;
+/// Nor is one on which as many calls were answered: a server may end each after so many.
+pub(crate) const USEFUL: u64 = 20;
+
+/// How far attempts are apart where a server ends connections after a few calls.
+const PACE: Duration = Duration::from_millis(100);
 
 // === impl Link ===
 
 impl Link {
     pub(crate) const fn new(backoff: Backoff, now: Instant) -> Self {
-        Self { backoff, state: State::Idle, began: now, settled: None, failures: 0, brief: 0 }
+        Self {
+            backoff,
+            state: State::Idle,
+            began: now,
+            settled: None,
+            failures: 0,
+            brief: 0,
+            probes: 0,
+        }
     }
 
     pub(crate) const fn state(&self) -> State {
@@ -90,23 +94,23 @@ impl Link {
         self.failures = 0;
     }
 
-    /// The connection is of no use any more: when the next attempt may begin. That is at once,
-    /// unless connections end soon after one another. Then attempts are as far apart as after a
-    /// first failure where they were of use, and else as after failures.
-    pub(crate) fn loses(&mut self, of_use: Use, now: Instant, rng: &mut impl Rng) -> Instant {
+    /// The connection is of no use any more, on which so many calls were answered: when the next
+    /// attempt may begin. That is at once, unless connections end soon after one another. Then
+    /// attempts are 100 ms apart where calls were answered, and else as far as after failures.
+    pub(crate) fn loses(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> Instant {
         let is_early = self.settled.is_none_or(|settled| now < settled + BRIEF);
-        let is_brief = is_early && of_use.reads < USEFUL;
+        let is_brief = is_early && answered < USEFUL;
         self.brief = if is_brief { self.brief.saturating_add(1) } else { 0 };
         self.state = State::Connecting;
-        let failures = match self.brief {
+        let wait = match self.brief {
             0 | 1 => return now,
-            _ if of_use.has_answered => 1,
+            _ if answered > 0 => self.backoff.delay(1, rng).min(PACE),
             brief => {
                 self.state = State::TransientFailure;
-                brief - 1
+                self.backoff.delay(brief - 1, rng)
             }
         };
-        later(self.began, self.backoff.delay(failures, rng)).max(now)
+        later(self.began, wait).max(now)
     }
 
     /// Something shows that the network is back: when the next attempt may begin.
@@ -116,13 +120,23 @@ impl Link {
         later(self.began, self.backoff.delay(1, rng)).max(now)
     }
 
-    /// Whether a second connection may be made, since the first is silent; that is an attempt.
-    pub(crate) fn may_probe(&mut self, now: Instant) -> bool {
-        let may = now >= self.began + BRIEF;
-        if may {
-            self.began = now;
+    /// Whether a second connection may be made, since the first is silent, on which so many calls
+    /// were answered; that is an attempt. A server that answers nothing, however often it is
+    /// connected to, is connected to by the backoff.
+    pub(crate) fn may_probe(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> bool {
+        if answered > 0 {
+            self.probes = 0;
         }
-        may
+        let wait = match self.probes {
+            0 => BRIEF,
+            probes => self.backoff.delay(probes, rng).max(BRIEF),
+        };
+        if now < later(self.began, wait) {
+            return false;
+        }
+        self.probes = self.probes.saturating_add(1);
+        self.began = now;
+        true
     }
 }
 
@@ -133,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const NONE: Use = Use { has_answered: false, reads: 2 };
+    const NONE: u64 = 0;
 
     fn link() -> (Link, Instant, impl Rng) {
         let now = Instant::now();
@@ -176,15 +190,14 @@ mod tests {
         assert_eq!(link.state(), State::TransientFailure);
         link.begins(now);
         link.settles(now);
-        let much = Use { has_answered: true, reads: 1000 };
-        let next = link.loses(much, now, &mut rng);
+        let next = link.loses(USEFUL, now, &mut rng);
         assert_eq!(next, now, "one that has answered much is replaced at once");
         for _ in 0..10 {
             link.begins(now);
             link.settles(now);
-            let next = link.loses(Use { has_answered: true, reads: 3 }, now, &mut rng);
+            let next = link.loses(3, now, &mut rng);
             assert_eq!(link.state(), State::Connecting);
-            assert!(next <= now + SECOND, "one that has answered little, by the first backoff");
+            assert!(next <= now + PACE, "one that has answered little, a little later");
             now = next;
         }
     }

@@ -3,9 +3,11 @@
 use crate::{
     Snapshot, State,
     address::Place,
-    link::Use,
+    callback,
+    link::USEFUL,
     load::Load,
     outlier::Tally,
+    stir::Stir,
     utilization::{Reported, Utilization},
     wire::Line,
 };
@@ -55,7 +57,7 @@ pub(crate) struct Node {
     /// How often the server has said that it was pinged too often.
     too_many_pings: AtomicU32,
     /// Heard by whoever chooses among the endpoints.
-    changed: Arc<Notify>,
+    stir: Arc<Stir>,
 }
 
 /// A connection of an endpoint that can be sent calls.
@@ -63,9 +65,10 @@ pub(crate) struct Node {
 pub(crate) struct Connection {
     pub(crate) channel: Channel,
     pub(crate) line: Arc<Line>,
-    /// What had come on it when a call ended without an answer.
-    suspected: AtomicU64,
-    has_answered: AtomicBool,
+    /// Since when calls have got no answer, and what had come on it before.
+    silence: Mutex<Option<(Instant, u64)>>,
+    /// How many calls have been answered on it, as far as it matters.
+    answered: AtomicU64,
 }
 
 /// Why an endpoint cannot be used.
@@ -74,6 +77,10 @@ pub(crate) struct Trouble {
     pub(crate) since: Instant,
     pub(crate) error: String,
 }
+
+/// For how long calls have to get no answer before the connection is suspected: less may be the
+/// impatience of a caller.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// Tells endpoints apart, also those of other balancers.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -85,9 +92,10 @@ impl Node {
         (target, place): (Target, Place),
         gate: Option<Arc<dyn Gate>>,
         utilization: Option<Utilization>,
-        changed: Arc<Notify>,
+        stir: Arc<Stir>,
         now: Instant,
     ) -> Self {
+        stir.comes(State::Idle);
         let id = NonZeroU64::new(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         Self {
             id: id.unwrap_or(NonZeroU64::MIN),
@@ -108,7 +116,7 @@ impl Node {
             woken: Notify::new(),
             suspected: Notify::new(),
             too_many_pings: AtomicU32::new(0),
-            changed,
+            stir,
         }
     }
 
@@ -118,12 +126,7 @@ impl Node {
     }
 
     pub(crate) fn state(&self) -> State {
-        match self.state.load(Ordering::Relaxed) {
-            0 => State::Idle,
-            1 => State::Connecting,
-            2 => State::Ready,
-            _ => State::TransientFailure,
-        }
+        state_of(self.state.load(Ordering::Relaxed))
     }
 
     /// Whether calls can be sent to it at this moment.
@@ -181,12 +184,15 @@ impl Node {
 
     /// Whether its gate would let a call through.
     pub(crate) fn is_open_to(&self, path: &str, now: Instant) -> bool {
-        self.gate.as_ref().is_none_or(|gate| gate.is_open_to(path, now))
+        let Some(gate) = &self.gate else { return true };
+        callback::call("gate", || gate.is_open_to(path, now)).unwrap_or(false)
     }
 
     /// Passes its gate, if it has one.
     pub(crate) fn enter(&self, path: &str, now: Instant) -> Result<Option<Ticket>, Unsent> {
-        self.gate.as_ref().map(|gate| gate.enter(path, now)).transpose()
+        let Some(gate) = &self.gate else { return Ok(None) };
+        let entered = callback::call("gate", || gate.enter(path, now));
+        entered.map_err(|panic| Unsent::new(format!("{}: {panic}", self.name()), None))?.map(Some)
     }
 
     /// Its connection, if there is one that takes calls.
@@ -223,8 +229,8 @@ impl Node {
     }
 
     pub(crate) fn becomes(&self, state: State) {
-        let before = self.state.swap(state as u8, Ordering::Relaxed);
-        if before == state as u8 {
+        let before = state_of(self.state.swap(state as u8, Ordering::Relaxed));
+        if before == state {
             return;
         }
         if state == State::Ready {
@@ -234,7 +240,7 @@ impl Node {
             }
         }
         tracing::debug!(endpoint = %self.name(), ?state, "connection state");
-        self.changed.notify_one();
+        self.stir.changes(before, state);
     }
 
     /// It can never be used.
@@ -250,10 +256,11 @@ impl Node {
     }
 
     /// A call has ended without an answer while `connection` was silent: it may be dead.
-    pub(crate) fn suspects(&self, connection: &Arc<Connection>) {
+    pub(crate) fn suspects(&self, connection: &Arc<Connection>, began: Instant, now: Instant) {
+        let is_silent = connection.unanswered(began, now) >= SILENCE;
         let current = self.connection.get();
-        if (**current).as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
-            connection.suspected.store(connection.line.reads(), Ordering::Relaxed);
+        let is_it = |current: &Arc<Connection>| Arc::ptr_eq(current, connection);
+        if is_silent && (**current).as_ref().is_some_and(is_it) {
             self.suspected.notify_one();
         }
     }
@@ -274,28 +281,57 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stir.goes(self.state());
+    }
+}
+
+const fn state_of(state: u8) -> State {
+    match state {
+        0 => State::Idle,
+        1 => State::Connecting,
+        2 => State::Ready,
+        _ => State::TransientFailure,
+    }
+}
+
 // === impl Connection ===
 
 impl Connection {
     pub(crate) const fn new(channel: Channel, line: Arc<Line>) -> Self {
-        let (suspected, has_answered) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
-        Self { channel, line, suspected, has_answered }
+        Self { channel, line, silence: Mutex::new(None), answered: AtomicU64::new(0) }
     }
 
     /// A call has been answered on it.
     pub(crate) fn answers(&self) {
         // Mostly it is known, and nothing is written.
-        if !self.has_answered.load(Ordering::Relaxed) {
-            self.has_answered.store(true, Ordering::Relaxed);
+        if self.answered.load(Ordering::Relaxed) < USEFUL {
+            self.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn was_good_for(&self) -> Use {
-        Use { has_answered: self.has_answered.load(Ordering::Relaxed), reads: self.line.reads() }
+    /// How many calls have been answered on it; once there are enough, no more are counted.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// A call that began then has got no answer, and nothing else has come since. How long the
+    /// connection is silent by all such calls.
+    fn unanswered(&self, began: Instant, now: Instant) -> Duration {
+        let reads = self.line.reads();
+        let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match *silence {
+            Some((since, before)) if before == reads => since.min(began),
+            _ => began,
+        };
+        *silence = Some((since, reads));
+        now.saturating_duration_since(since)
     }
 
     /// Whether nothing has come since a call ended without an answer.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.suspected.load(Ordering::Relaxed) == self.line.reads()
+        let silence = *self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        silence.is_some_and(|(_, reads)| reads == self.line.reads())
     }
 }

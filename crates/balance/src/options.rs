@@ -10,8 +10,8 @@ use tonic::transport::Endpoint;
 pub struct Options {
     /// Which endpoint is next. Default: power of two choices over peak EWMA.
     pub picker: Picker,
-    /// Whether [`Picker::PickFirst`] shuffles each list of endpoints that it is given (gRFC A62), so
-    /// that not all clients use the same. Default: no.
+    /// Whether [`Picker::PickFirst`] shuffles each list of endpoints that it is given (gRFC A62),
+    /// so that not all clients use the same. Default: no.
     pub shuffle_address_list: bool,
     /// How load reports make weights, for [`Picker::WeightedRoundRobin`]; the other pickers do not
     /// look at them. Default: as in gRFC A58.
@@ -42,7 +42,8 @@ pub struct Options {
     ///
     /// [backoff]: https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
     pub backoff: Backoff,
-    /// After how long without a word from the endpoint it is pinged while it has calls, and how long
+    /// After how long without a word from the endpoint it is pinged while it has calls, and how
+    /// long
     /// it may take to answer before the connection is given up (gRFC A8). Default `None`: never.
     /// Each at least 10 ms, and `Duration::MAX` for ever.
     ///
@@ -50,7 +51,8 @@ pub struct Options {
     /// allow one ping in five minutes unless they are told otherwise. When an endpoint does so
     /// (`too_many_pings`), its interval is doubled.
     pub keep_alive: Option<(Duration, Duration)>,
-    /// For how long what was sent may stay without an acknowledgement before the connection is given
+    /// For how long what was sent may stay without an acknowledgement before the connection is
+    /// given
     /// up (`TCP_USER_TIMEOUT`, on Linux; gRFC A18). Default 20 s; `None` leaves it to the system.
     /// For the connector of [`Balance::new`](crate::Balance::new) only.
     pub user_timeout: Option<Duration>,
@@ -59,8 +61,8 @@ pub struct Options {
     /// resets what is larger, and its status says so.
     pub max_header_list_size: u32,
     /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
-    /// an empty name asks for the server as a whole. [`Picker::PickFirst`] does not ask, as in gRPC.
-    /// Default: not asked.
+    /// an empty name asks for the server as a whole. [`Picker::PickFirst`] does not ask, as in
+    /// gRPC. Default: not asked.
     pub health: Option<String>,
     /// Makes the gate of each endpoint, such as a circuit breaker; calls go where they are let
     /// through, and fail with `UNAVAILABLE` where that is nowhere. An endpoint whose gate panics

@@ -8,6 +8,7 @@ use crate::{
     node::Node,
     outlier::Ejection,
     pick::{Choice, Picked, Picker, Picking},
+    stir::Stir,
 };
 use cinchona_core::{IDEMPOTENCY_KEY, Live, Signals, Target, Tried, Unsent};
 use http::Request;
@@ -19,10 +20,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tonic::body::Body;
 
 /// What all clones of a balancer share.
@@ -37,7 +35,7 @@ pub(crate) struct Set {
     /// Told after every change of `choice`.
     changed: watch::Sender<()>,
     /// Something has happened to an endpoint: it is to be chosen anew.
-    pub(crate) stirred: Arc<Notify>,
+    pub(crate) stir: Arc<Stir>,
     /// Whether a call was made: a lazy balancer connects no sooner.
     pub(crate) is_used: watch::Sender<bool>,
     /// Gates are shut: another endpoint is to be connected.
@@ -80,6 +78,7 @@ impl Set {
         connector: Connector,
         now: Instant,
     ) -> Arc<Self> {
+        let is_first = options.picker == Picker::PickFirst;
         let picking = Picking::new(options.picker, options.rng.clone());
         let known = Known {
             nodes: Vec::new(),
@@ -96,7 +95,7 @@ impl Set {
             signals,
             connector,
             changed: watch::Sender::new(()),
-            stirred: Arc::default(),
+            stir: Arc::new(Stir::new(is_first)),
             is_used: watch::Sender::new(false),
             wants_more: AtomicBool::new(false),
             known: Mutex::new(known),
@@ -262,7 +261,9 @@ impl Set {
             (known.nodes, known.ejections) = (nodes, ejections);
             known.refused = refused;
             known.source = Source::Found;
-            known.down_since = Some(now);
+            if !fresh.is_empty() {
+                known.down_since = Some(now);
+            }
             (fresh, old.into_values().map(|(node, _)| node).collect())
         })
     }
@@ -276,7 +277,7 @@ impl Set {
         let utilization = self.options.utilization;
         let is_weighted = self.options.picker == Picker::WeightedRoundRobin;
         let utilization = is_weighted.then_some(utilization);
-        let node = Node::new((target, place), gate, utilization, self.stirred.clone(), now);
+        let node = Node::new((target, place), gate, utilization, self.stir.clone(), now);
         if let Some(error) = error {
             node.is_broken(error);
         }
@@ -312,6 +313,11 @@ impl Set {
         for (place, node) in nodes.iter().enumerate() {
             node.set_wanted(wants(place));
         }
+    }
+
+    /// The first call is there, which a lazy balancer has waited for.
+    pub(crate) fn begins(&self) {
+        self.known(|known| known.down_since = Some(Instant::now()));
     }
 
     /// The states of all, in their order.

@@ -239,7 +239,8 @@ async fn without_any_endpoint_calls_wait_for_a_while_and_then_fail_at_once() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(
         status.message(),
-        "/calculator.Calculator/Add: all 2 endpoints are down: e0: connection refused (1.5s ago); e1: connection refused (1.5s ago)"
+        "/calculator.Calculator/Add: all 2 endpoints are down: e0: connection refused \
+         (1.5s ago); e1: connection refused (1.5s ago)"
     );
     assert_eq!(call(&balance).await, Code::Unavailable);
     assert_eq!(Instant::now() - began, SECOND * 3 / 2, "at once");

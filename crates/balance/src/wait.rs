@@ -38,7 +38,7 @@ impl Set {
                 Source::Looking if known.nodes.is_empty() && failure.is_none() => {
                     later(began, grace)
                 }
-                _ if known.nodes.iter().any(|node| is_under_way(node)) => later(began, grace),
+                _ if self.stir.has_some_under_way() => later(began, grace),
                 // The list may have changed in between, which is another outage.
                 _ => outage.min(later(began, grace)),
             };
@@ -59,18 +59,13 @@ impl Set {
         if self.options.picker != Picker::PickFirst {
             return false;
         }
-        let has_more = self.known(|known| known.nodes.iter().any(|node| is_under_way(node)));
+        let has_more = self.stir.has_some_under_way();
         if has_more {
             self.wants_more.store(true, Ordering::Relaxed);
-            self.stirred.notify_one();
+            self.stir.stirs();
         }
         has_more
     }
-}
-
-/// Whether it may be ready before long.
-fn is_under_way(node: &Node) -> bool {
-    node.state() != State::TransientFailure && !(node.is_ready() && node.connection().is_some())
 }
 
 // === impl Known ===

@@ -60,7 +60,8 @@
 //! Of the load balancing policies it knows `pick_first`, `round_robin`, `weighted_round_robin`,
 //! `least_request_experimental` and `outlier_detection_experimental`; the others are skipped where
 //! one of these follows, and a list without any is refused, both as in gRPC. Each of these is named
-//! where it stands, and not honoured: a `choiceCount` other than 2, `enableOobLoadReport`, `connectionScaling`, and `perAttemptRecvTimeout`, which is not in
+//! where it stands, and not honoured: a `choiceCount` other than 2, `enableOobLoadReport`,
+//! `connectionScaling`, and `perAttemptRecvTimeout`, which is not in
 //! gRFC A6 (an `AttemptTimeoutLayer` does that). Of a key that stands twice in one JSON object, the
 //! last counts. A config that comes from DNS in an object of gRFC A2 (`clientLanguage`,
 //! `percentage`, `serviceConfig`) must be taken out of it first.
@@ -94,8 +95,8 @@ pub struct ServiceConfig {
     /// `outlier_detection_experimental` around the picker (gRFC A50).
     pub outlier_detection: Option<OutlierDetection>,
     /// Its `panicThreshold`, a field of ours, which gRPC's clients ignore: if less than this share
-    /// of the connected endpoints is not ejected, all are used. In percent, 0 to 100; gRPC's clients
-    /// do as with 0.
+    /// of the connected endpoints is not ejected, all are used. In percent, 0 to 100; gRPC's
+    /// clients do as with 0.
     pub panic_threshold: Option<u32>,
     /// `shuffleAddressList` of `pick_first` (gRFC A62).
     pub shuffle_address_list: Option<bool>,

@@ -9,7 +9,6 @@ use crate::{
     Error, HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
     ServiceConfig, Warning, apply::Told,
 };
-use balancing::Balancing;
 use cinchona_core::code;
 use fields::{At, OBJECT, Report, number, thousandths, uint32};
 use serde_json::Value;
@@ -34,8 +33,7 @@ pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         methods.extend(method_entry((index, entry), &mut report, &mut names));
     }
     let retry_throttling = retry_throttling(&root.field("retryThrottling"), &mut report);
-    let Balancing { picker, utilization, outlier_detection, panic_threshold, shuffle_address_list } =
-        balancing::balancing(&root, &mut report);
+    let balancing = balancing::balancing(&root, &mut report);
     let health = health(&root.field("healthCheckConfig"), &mut report);
     connection_scaling(&root.field("connectionScaling"), &mut report);
     let mut warnings = report.end()?;
@@ -45,11 +43,11 @@ pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
     Ok(ServiceConfig {
         methods,
         retry_throttling,
-        picker,
-        utilization,
-        panic_threshold,
-        shuffle_address_list,
-        outlier_detection,
+        picker: balancing.picker,
+        utilization: balancing.utilization,
+        outlier_detection: balancing.outlier_detection,
+        panic_threshold: balancing.panic_threshold,
+        shuffle_address_list: balancing.shuffle_address_list,
         health,
         warnings,
         told: Told::default(),

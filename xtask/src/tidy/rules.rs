@@ -115,8 +115,10 @@ impl RustFile<'_> {
         for attribute in self.attributes() {
             let words = self.words(attribute.start..attribute.end);
             let line = self.tokens[attribute.start].line;
-            if words[..] == ["ignore"] || words.starts_with(&["ignore", "="]) {
-                found.push(self.violation(line, "`#[ignore]`", "every test runs"));
+            let needs = words.get(2).is_some_and(|why| why.trim_matches('"').starts_with("needs "));
+            if words.first() == Some(&"ignore") && !needs {
+                let rule = "only what needs something is left out: #[ignore = \"needs ...\"]";
+                found.push(self.violation(line, "`#[ignore]`", rule));
             }
             if is_test_attribute(&words) {
                 self.check_test(attribute, &words, found);

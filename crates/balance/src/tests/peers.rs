@@ -62,7 +62,7 @@ async fn a_peer_that_has_vanished_is_left_within_the_attempt_and_a_second() {
     assert!(*last <= 3 * SECOND, "{losses:?}");
     assert_eq!(balance.states()[0].state, State::TransientFailure);
     world.networks[0].blackhole(false);
-    sleep(20 * SECOND).await;
+    sleep(120 * SECOND).await;
     assert_eq!(balance.states()[0].state, State::Ready, "it is back");
 
     let world = World::of(1);
@@ -95,6 +95,74 @@ async fn a_server_that_takes_its_time_is_not_left() {
     let connects = world.networks[0].connects();
     assert!(connects <= 22, "at most one more for each call: {connects}");
     assert!(world.networks[0].live() <= 3, "{}", world.networks[0].live());
+}
+
+// catalogue: S-B5
+#[tokio::test(start_paused = true)]
+async fn callers_that_wait_less_than_half_a_second_find_out_together() {
+    let world = World::of(1);
+    let balance = world.balance(Options::default());
+    calls(&balance, 10).await;
+    sleep(10 * SECOND).await;
+    world.networks[0].freeze();
+    let mut lost = 0;
+    while timeout(SECOND / 10, call(&balance)).await != Ok(Code::Ok) {
+        lost += 1;
+    }
+    assert!((1..=6).contains(&lost), "{lost}");
+}
+
+// catalogue: S-B4
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nothing_is_not_connected_to_each_second() {
+    let world = World::new([Answer::Hang]);
+    let balance = world.balance(Options::default());
+    for _ in 0..300 {
+        _ = attempt(&balance).await;
+    }
+    let connects = world.networks[0].connects();
+    assert!(connects <= 16, "{connects} in ten minutes");
+}
+
+// catalogue: S-E19
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_connections_after_a_few_calls_each_costs_no_call() {
+    for most in [1, 5, 30] {
+        let network = Network::new();
+        let mut incoming = network.incoming();
+        tokio::spawn(async move {
+            use tokio_stream::StreamExt as _;
+            while let Some(connection) = incoming.next().await {
+                tokio::spawn(serve_some(connection.unwrap(), most));
+            }
+        });
+        let balance =
+            Balance::with_connector(vec![target(0)], network.connector(), Options::default());
+        let balance = balance.unwrap();
+        let mut lost = 0;
+        for _ in 0..100 {
+            lost += usize::from(call(&balance).await != Code::Ok);
+        }
+        assert_eq!(lost, 0, "{most}");
+        assert!(network.connects() >= 100 / most as u64);
+    }
+}
+
+/// So many calls, and then a graceful GOAWAY.
+async fn serve_some(connection: cinchona_testkit::Connection, most: usize) {
+    let mut h2 = h2::server::handshake(connection).await.unwrap();
+    let mut served = 0;
+    while let Some(Ok((_, mut respond))) = h2.accept().await {
+        let head = Response::builder().header("content-type", "application/grpc").body(());
+        let mut send = respond.send_response(head.unwrap(), false).unwrap();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        send.send_trailers(trailers).unwrap();
+        served += 1;
+        if served == most {
+            h2.graceful_shutdown();
+        }
+    }
 }
 
 // catalogue: S-B8

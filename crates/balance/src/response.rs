@@ -1,0 +1,210 @@
+//! A call on its way: to an endpoint, or waiting for one.
+
+use crate::{Balance, flight::Flight, pick::Picked, set::Set};
+use bytes::Bytes;
+use cinchona_core::{BoxError, DOMAIN, Tried, Unsent, deadline::take_off, status};
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::{Status, body::Body, transport::Channel};
+use tower::{ServiceExt, util::Oneshot};
+use tracing::Span;
+
+pin_project! {
+    /// The future of a [`Balance`](crate::Balance) call.
+    pub struct ResponseFuture {
+        #[pin]
+        way: Way,
+    }
+}
+
+pin_project! {
+    #[project = WayProj]
+    enum Way {
+        Sent { #[pin] sent: Oneshot<Channel, Request<Body>>, flight: Option<Flight> },
+        Waiting { waiting: Pin<Box<dyn Future<Output = Answer> + Send>> },
+        Rejected { unsent: Option<Unsent> },
+    }
+}
+
+type Answer = Result<Response<ResponseBody>, BoxError>;
+
+pin_project! {
+    /// A response body; its endpoint counts as busy until it has ended.
+    pub struct ResponseBody {
+        #[pin]
+        inner: Body,
+        flight: Option<Flight>,
+    }
+}
+
+// === impl ResponseFuture ===
+
+impl ResponseFuture {
+    /// Sends a call to the endpoint that was picked, or waits for another if its connection has
+    /// just gone.
+    pub(crate) fn send(
+        balance: &Balance,
+        picked: Picked,
+        request: Request<Body>,
+        now: Instant,
+    ) -> Self {
+        let sent = Self::try_send(&balance.set, picked, request, now);
+        sent.unwrap_or_else(|request| Self::wait(balance.clone(), request))
+    }
+
+    #[expect(clippy::result_large_err, reason = "it is the request, which goes on")]
+    fn try_send(
+        set: &Arc<Set>,
+        picked: Picked,
+        mut request: Request<Body>,
+        now: Instant,
+    ) -> Result<Self, Request<Body>> {
+        let connection = picked.0.connection();
+        let mut flight = Flight::new(set, picked, &request, now);
+        let Some(connection) = connection else {
+            flight.returns();
+            return Err(request);
+        };
+        // For the span of whoever makes the attempt, if it has such a field.
+        Span::current().record("endpoint", &**flight.node.name());
+        if let Some(tried) = request.extensions().get::<Tried>().cloned() {
+            if let Some(first) = tried.domain().filter(|_| !tried.is_empty()) {
+                request.headers_mut().insert(DOMAIN, first.clone());
+            }
+            tried.add(flight.node.id, flight.node.name(), flight.node.domain().as_ref());
+        }
+        let channel = connection.channel.clone();
+        let reads = connection.line.reads();
+        flight.sent = Some((connection, reads));
+        Ok(Self { way: Way::Sent { sent: channel.oneshot(request), flight: Some(flight) } })
+    }
+
+    /// No endpoint lets the call through.
+    pub(crate) fn rejected(unsent: Unsent, request: &Request<Body>) -> Self {
+        Self { way: Way::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
+    }
+
+    /// Waits for an endpoint that can be used, and sends the call to it. Meanwhile it holds the
+    /// balancer, whose endpoints are connected for as long as somebody does.
+    pub(crate) fn wait(balance: Balance, mut request: Request<Body>) -> Self {
+        let waiting = Box::pin(async move {
+            // All of it, and not only what is used.
+            let balance = balance;
+            let set = &balance.set;
+            let mut changed = set.subscribe();
+            let began = Instant::now();
+            let mut last = began;
+            set.is_used.send_if_modified(|used| !std::mem::replace(used, true));
+            loop {
+                changed.mark_unchanged();
+                let now = Instant::now();
+                // The server is told what is left when the request is sent.
+                take_off(request.headers_mut(), now - last);
+                last = now;
+                match set.pick(&request, now) {
+                    Some(Ok(picked)) => match Self::try_send(set, picked, request, now) {
+                        Ok(sent) => return sent.await,
+                        Err(unsent) => request = unsent,
+                    },
+                    Some(Err(unsent)) if !set.has_more() => {
+                        return Err(unsent.of_call(request.uri()).into());
+                    }
+                    Some(Err(_)) | None => {}
+                }
+                let until = set.until(began, now);
+                let until = until.map_err(|unsent| unsent.of_call(request.uri()))?;
+                drop(timeout_at(until, changed.changed()).await);
+            }
+        });
+        Self { way: Way::Waiting { waiting } }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.project().way.project() {
+            WayProj::Waiting { waiting } => waiting.as_mut().poll(cx),
+            WayProj::Rejected { unsent } => {
+                let polled_again = || "polled after it had completed".into();
+                Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
+            }
+            WayProj::Sent { sent, flight } => {
+                let outcome = ready!(sent.poll(cx)).map_err(BoxError::from);
+                let mut flight = flight.take();
+                if let Some(flight) = &mut flight {
+                    flight.answered(&outcome);
+                }
+                let told = |error| match &flight {
+                    Some(flight) => flight.whereto.explain(error, flight.node.name()),
+                    None => error,
+                };
+                let outcome = outcome.map_err(told);
+                Poll::Ready(outcome.map(|mut response| {
+                    status::mend(response.headers_mut());
+                    // What has ended with its head is counted.
+                    let flight = flight.filter(|flight| !flight.has_ended);
+                    response.map(|inner| ResponseBody { inner, flight })
+                }))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+// === impl ResponseBody ===
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.project();
+        let mut frame = ready!(this.inner.poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame {
+            frame.trailers_mut().into_iter().for_each(status::mend);
+        }
+        if let Some(flight) = this.flight {
+            flight.read(frame.as_ref());
+            if let Some(Err(status)) = frame {
+                frame = Some(Err(flight.whereto.explain_status(status, flight.node.name())));
+            }
+            if flight.has_ended {
+                *this.flight = None;
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,64 @@
+//! What endpoints tell whoever chooses among them.
+
+use crate::State;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// Heard where something has happened to endpoints that another choice may follow from: of
+/// thousands that fail, none is looked at for that alone.
+#[derive(Debug)]
+pub(crate) struct Stir {
+    heard: Notify,
+    /// How many endpoints may be ready before long: neither ready nor failed.
+    under_way: AtomicUsize,
+    /// Whether each change is of interest.
+    all: bool,
+}
+
+// === impl Stir ===
+
+impl Stir {
+    pub(crate) fn new(all: bool) -> Self {
+        Self { heard: Notify::new(), under_way: AtomicUsize::new(0), all }
+    }
+
+    pub(crate) async fn heard(&self) {
+        self.heard.notified().await;
+    }
+
+    /// Something else has happened.
+    pub(crate) fn stirs(&self) {
+        self.heard.notify_one();
+    }
+
+    pub(crate) fn has_some_under_way(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0
+    }
+
+    /// There is an endpoint more, in that state.
+    pub(crate) fn comes(&self, state: State) {
+        if is_under_way(state) {
+            self.under_way.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// There is one less.
+    pub(crate) fn goes(&self, state: State) {
+        if is_under_way(state) {
+            self.under_way.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn changes(&self, before: State, after: State) {
+        self.comes(after);
+        self.goes(before);
+        let is_ready = before == State::Ready || after == State::Ready;
+        if is_ready || self.all || !self.has_some_under_way() {
+            self.stirs();
+        }
+    }
+}
+
+const fn is_under_way(state: State) -> bool {
+    matches!(state, State::Idle | State::Connecting)
+}
