@@ -72,6 +72,8 @@ fn steps(features: &[String]) -> Vec<Step> {
     // A workspace of its own, which nothing else builds.
     steps.push(Step::cargo("check --manifest-path peers/Cargo.toml"));
     steps.push(Step::cargo("test --workspace"));
+    // One after another: they measure.
+    steps.push(Step::cargo("test --test endpoints -- --ignored --test-threads 1"));
     steps.push(Step {
         name: "cargo xtask demo --virtual".into(),
         ..Step::cargo("run --quiet --bin calculator-demo -- --virtual")
