@@ -1,7 +1,7 @@
 //! The task that keeps one endpoint connected.
 
 use crate::{
-    State,
+    Picker, State,
     channel::Connector,
     health,
     link::Link,
@@ -163,7 +163,8 @@ impl Driver {
                 () = &mut health => {}
                 () = node.suspected.notified(), if probe.is_none() => {
                     probe = self.suspect(&connection);
-                    if probe.is_some() && node.is_ready() {
+                    let has_others = self.connector.options.picker != Picker::PickFirst;
+                    if probe.is_some() && node.is_ready() && has_others {
                         // Calls that begin now go elsewhere, or wait for what comes of it.
                         node.becomes(State::Connecting);
                     }

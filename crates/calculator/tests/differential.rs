@@ -204,8 +204,18 @@ async fn ours(script: &Json) -> Seen {
     let layers = Layers { retry: layers.retry.with_budget(None), ..layers };
     let config = ServiceConfig::parse(&script["config"].to_string()).unwrap();
     config.apply(&layers.deadline, &layers.retry).unwrap();
-    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
-    let channel = cinchona::balance::connect_lazy(endpoint);
+    let target: Target = format!("http://127.0.0.1:{port}").parse().unwrap();
+    let options = balance::Options { rng: Rng::seeded(1), ..balance::Options::of_one_endpoint() };
+    let channel = Balance::new(vec![target], options).unwrap();
+    if script["down_ms"].is_null() {
+        // All scripts run at once: what they show is not how long that takes.
+        let ready = async {
+            while channel.states()[0].state != balance::State::Ready {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        _ = tokio::time::timeout(Duration::from_secs(10), ready).await;
+    }
     let mut grpc = Grpc::new(stack(channel, &layers));
     let mut said = Vec::new();
     for n in 0..script["calls"].as_u64().unwrap() {
