@@ -205,7 +205,12 @@ async fn ours(script: &Json) -> Seen {
     let config = ServiceConfig::parse(&script["config"].to_string()).unwrap();
     config.apply(&layers.deadline, &layers.retry).unwrap();
     let target: Target = format!("http://127.0.0.1:{port}").parse().unwrap();
-    let options = balance::Options { rng: Rng::seeded(1), ..balance::Options::of_one_endpoint() };
+    let options = balance::Options {
+        rng: Rng::seeded(1),
+        // As tonic's own; the scripts have statuses that are larger.
+        max_header_list_size: 16 * 1024,
+        ..balance::Options::of_one_endpoint()
+    };
     let channel = Balance::new(vec![target], options).unwrap();
     if script["down_ms"].is_null() {
         // All scripts run at once: what they show is not how long that takes.
