@@ -164,7 +164,10 @@ impl Driver {
                 () = node.suspected.notified(), if probe.is_none() => {
                     probe = self.suspect(&connection);
                     let has_others = self.connector.options.picker != Picker::PickFirst;
-                    if probe.is_some() && node.is_ready() && has_others {
+                    if probe.is_none() {
+                        connection.is_in_doubt(false);
+                        node.stirs();
+                    } else if node.is_ready() && has_others {
                         // Calls that begin now go elsewhere, or wait for what comes of it.
                         node.becomes(State::Connecting);
                     }
@@ -199,7 +202,9 @@ impl Driver {
     /// Calls are sent on this connection, as soon as the endpoint is healthy if that is asked.
     fn begin(&self, connection: &Arc<Connection>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (node, options) = (self.node.clone(), &self.connector.options);
+        connection.is_in_doubt(false);
         node.connects(Some(connection.clone()));
+        node.stirs();
         match options.health.clone().filter(|_| options.asks_for_health()) {
             None => {
                 self.shows();

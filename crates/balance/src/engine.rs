@@ -144,7 +144,7 @@ impl Engine {
             if let Some(task) = self.running.remove(&node.id) {
                 task.abort();
             }
-            node.connects(None);
+            node.goes();
         }
     }
 

@@ -31,7 +31,7 @@ use tonic::transport::Channel;
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) id: NonZeroU64,
-    /// As it was found first; its weight is [`Node::weight`].
+    /// As it was found first; its weight may be another by now.
     pub(crate) target: Target,
     pub(crate) place: Place,
     given_weight: AtomicU32,
@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     silence: Mutex<Option<(Instant, u64)>>,
     /// How many calls have been answered on it, as far as it matters.
     answered: AtomicU64,
+    /// Whether it is about to be found out if the server is still there.
+    in_doubt: AtomicBool,
 }
 
 /// Why an endpoint cannot be used.
@@ -198,7 +200,7 @@ impl Node {
     /// Its connection, if there is one that takes calls.
     pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
         let connection = self.connection.get();
-        (**connection).as_ref().filter(|connection| !connection.line.has_ended()).cloned()
+        (**connection).as_ref().filter(|connection| connection.takes_calls()).cloned()
     }
 
     /// Why it cannot be used, if it cannot.
@@ -243,8 +245,8 @@ impl Node {
         self.stir.changes(before, state);
     }
 
-    /// It can never be used.
-    pub(crate) fn is_broken(&self, error: String) {
+    /// It can never be used, and this is why.
+    pub(crate) fn breaks(&self, error: String) {
         self.is_broken.store(true, Ordering::Relaxed);
         self.fails(error);
     }
@@ -255,22 +257,34 @@ impl Node {
         self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
     }
 
+    /// It is an endpoint no more, though calls may still have it.
+    pub(crate) fn goes(&self) {
+        self.connects(None);
+        self.becomes(State::TransientFailure);
+    }
+
+    /// Another choice may follow from what has happened.
+    pub(crate) fn stirs(&self) {
+        self.stir.stirs();
+    }
+
     /// A call has ended without an answer while `connection` was silent: it may be dead.
     pub(crate) fn suspects(&self, connection: &Arc<Connection>, began: Instant, now: Instant) {
         let is_silent = connection.unanswered(began, now) >= SILENCE;
         let current = self.connection.get();
         let is_it = |current: &Arc<Connection>| Arc::ptr_eq(current, connection);
         if is_silent && (**current).as_ref().is_some_and(is_it) {
+            // The next call of this caller, too, is not sent there before that is judged.
+            connection.is_in_doubt(true);
             self.suspected.notify_one();
         }
     }
 
     /// The server has said that it was pinged too often (gRFC A8).
     pub(crate) fn is_pinged_too_often(&self) {
-        let before = self.too_many_pings.fetch_add(1, Ordering::Relaxed);
-        let factor = 2_u64.saturating_pow(before.saturating_add(1).min(32));
+        self.too_many_pings.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
-            endpoint = %self.name(), factor,
+            endpoint = %self.name(), factor = self.ping_factor(),
             "the server forbids as many keepalive pings: their interval is doubled",
         );
     }
@@ -300,7 +314,16 @@ const fn state_of(state: u8) -> State {
 
 impl Connection {
     pub(crate) const fn new(channel: Channel, line: Arc<Line>) -> Self {
-        Self { channel, line, silence: Mutex::new(None), answered: AtomicU64::new(0) }
+        let (answered, in_doubt) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { channel, line, silence: Mutex::new(None), answered, in_doubt }
+    }
+
+    fn takes_calls(&self) -> bool {
+        !self.line.has_ended() && !self.in_doubt.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_in_doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::Relaxed);
     }
 
     /// A call has been answered on it.

@@ -279,7 +279,7 @@ impl Set {
         let utilization = is_weighted.then_some(utilization);
         let node = Node::new((target, place), gate, utilization, self.stir.clone(), now);
         if let Some(error) = error {
-            node.is_broken(error);
+            node.breaks(error);
         }
         Arc::new(node)
     }

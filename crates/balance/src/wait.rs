@@ -28,7 +28,11 @@ impl Set {
     /// Why it is not to wait any longer.
     pub(crate) fn until(&self, began: Instant, now: Instant) -> Result<Instant, Unsent> {
         let (patience, grace) = (self.options.patience, self.options.grace());
-        let has_some = self.choice.get().nodes.iter().any(|node| node.is_ready());
+        let choice = self.choice.get();
+        let ready = || choice.nodes.iter().filter(|node| node.is_ready());
+        let has_some = ready().any(|node| node.connection().is_some());
+        // Its connection has just ended, or is being judged.
+        let has_others = !has_some && ready().next().is_some();
         let failure = self.signals.failure();
         self.known(|known| {
             let outage = later(known.down_since.unwrap_or(began), patience);
@@ -38,7 +42,7 @@ impl Set {
                 Source::Looking if known.nodes.is_empty() && failure.is_none() => {
                     later(began, grace)
                 }
-                _ if self.stir.has_some_under_way() => later(began, grace),
+                _ if has_others || self.stir.has_some_under_way() => later(began, grace),
                 // The list may have changed in between, which is another outage.
                 _ => outage.min(later(began, grace)),
             };

@@ -19,6 +19,20 @@ async fn until_answered(balance: &Balance) -> Duration {
 
 // catalogue: S-B5
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_is_frozen_is_left_with_the_call_that_finds_out() {
+    for picker in [Picker::RoundRobin, Picker::PickFirst] {
+        let world = World::of(1);
+        let balance = world.balance(by(picker));
+        calls(&balance, 10).await;
+        sleep(10 * SECOND).await;
+        world.networks[0].freeze();
+        assert_eq!(attempt(&balance).await, None);
+        assert_eq!(timeout(MS, call(&balance)).await, Ok(Code::Ok), "at once: {picker:?}");
+    }
+}
+
+// catalogue: S-B5
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_is_frozen_is_left_where_another_can_be_made() {
     // Its connections are frozen, and new ones are served.
     for count in [1, 3] {
@@ -71,7 +85,10 @@ async fn a_peer_that_has_vanished_is_left_within_the_attempt_and_a_second() {
     world.networks[0].freeze();
     world.networks[0].blackhole(true);
     assert_eq!(attempt(&balance).await, None);
-    sleep(SECOND + MS).await;
+    let next = Instant::now();
+    assert_eq!(call(&balance).await, Code::Unavailable, "it is not sent there");
+    assert_eq!(Instant::now() - next, SECOND * 3 / 2, "by its patience");
+
     let error = balance.clone().oneshot(request()).await.map(|_| ()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("e0: the server answers nothing"), "{message}");
