@@ -33,7 +33,7 @@ pub(crate) struct Place {
 }
 
 /// What makes two targets one endpoint: scheme, name and addresses.
-pub(crate) type Key = Arc<(Option<String>, Option<String>, Vec<Address>)>;
+pub(crate) type Key = Arc<(String, String, Vec<Address>)>;
 
 /// Whose connector it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,8 @@ impl Place {
             None => authority.as_str().into(),
             Some(address) => address.to_string().into(),
         };
-        let parts = (Some(scheme.to_owned()), Some(authority.to_string()));
-        let key = Arc::new((parts.0, parts.1, target.addresses.clone()));
+        let addresses = target.addresses.clone();
+        let key = Arc::new((scheme.to_owned(), authority.to_string(), addresses));
         Ok(Self { name, dials, key })
     }
 
