@@ -6,13 +6,42 @@
 //!   it writes (finishing under a token, taking over a lapsed lease, changing state) is a Lua
 //!   script of one round trip. Redis runs both atomically, so of all replicas one is granted.
 //! * Leases are measured by Redis' clock alone, as what is left of a key's time to live.
-//! * Nothing waits for Redis for longer than [`RedisStore::with_timeout`] (80 ms): what happens
-//!   then is for `DedupLayer::with_fail_open` to say. The connection is made, and made again, in
-//!   the background.
+//! * Nothing waits for Redis for longer than [`RedisStore::with_timeout`] (80 ms), the wait for
+//!   another change of the same state included: what happens then is for
+//!   `DedupLayer::with_fail_open` to say. While the last attempt to connect has failed, nothing
+//!   waits at all.
+//! * A connection that breaks, that answers nothing for 250 ms, or that leads to a server which
+//!   says that it is not the one to be asked (`READONLY`, `LOADING`, `MASTERDOWN`, `MOVED`,
+//!   `CLUSTERDOWN`, `NOAUTH`, `TRYAGAIN`, and whatever else is not said of the request) is
+//!   replaced, in the background: attempts begin 10 to 250 ms apart, and the first server on which
+//!   a change can be made is used. So service is back within a second of there being one.
+//! * A claim that was given up unanswered may be made all the same, when Redis comes to it. It is
+//!   released until its lease has ended, or until a minute after Redis has said that it is not
+//!   there; this process takes it over when it meets it.
 //! * Whoever waits for another's answer asks every 25 ms.
+//! * A change of state that panics fails with `INTERNAL`, changes nothing and harms no other.
+//!
+//! # What can be lost
 //!
 //! Redis decides what it evicts (`maxmemory-policy`) and what survives its own crash
 //! (`appendfsync`): with `noeviction` and `always` nothing is lost that was acknowledged.
+//!
+//! With replicas ([`Servers::sentinel`], [`Servers::cluster`], a managed service) it is otherwise:
+//! *replication is asynchronous*. A primary acknowledges before its replicas have it, so
+//! when one takes its place, the claims, records and changes of the last moments are gone, and a
+//! call that was acknowledged is executed again if it is repeated. State and record go together, as
+//! one script makes both: what is lost is whole calls. How much:
+//!
+//! * When the primary crashes, what its replication had not sent: usually some milliseconds.
+//! * When it is cut off from its replicas and still takes writes, all that it took until its clients
+//!   left it: with `min-replicas-to-write 1` and `min-replicas-max-lag N` at most N + 1 seconds (N
+//!   is 10 by default; without the first of the two there is no bound). This store leaves a primary
+//!   that refuses writes at once.
+//! * In a cluster a primary that is cut off from the majority stops by itself after
+//!   `cluster-node-timeout` (15 s by default), which is the bound there.
+//!
+//! Where not even that may be lost, keep state and records in one durable server, or in a file
+//! (`cinchona-redb`).
 //!
 //! # Example
 //!
@@ -29,35 +58,40 @@
 //!
 //! # What it does not do
 //!
-//! It needs Redis 7.0 or later, and one primary: with Redis Cluster a change of two keys of state
-//! would span slots, and a failover to a replica that lags loses what had been acknowledged.
+//! It needs Redis 7.0 or later. It follows no `ASK`: while a cluster moves the slot of its keys
+//! from one node to another, it fails, and goes on when that is done.
 
+mod answer;
+mod doubts;
+mod link;
 mod place;
+mod scripts;
+mod servers;
+mod state;
+mod tls;
 
+pub use servers::Servers;
+
+use answer::Failed;
 use bytes::Bytes;
 use cinchona_core::{
     BoxError, Invalid,
-    clock::{FOR_EVER, millis},
+    clock::{FOR_EVER, later, millis},
 };
-use cinchona_idempotency::{Claim, Execution, State, Store, Wait, fenced, record};
-use place::Place;
-use prost::Message;
-use redis::{
-    Cmd, FromRedisValue, RedisError, Script, ScriptInvocation,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use cinchona_idempotency::{Claim, Store, Wait};
+use doubts::{Doubt, Doubts};
+use link::{Link, Question};
+use scripts::{answered, claimed};
 use std::{
     fmt,
-    future::Future,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
+    hash::RandomState,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
-use tokio::{
-    sync::Mutex,
-    time::{sleep, timeout},
-};
-use tonic::Status;
+use tokio::{sync::Mutex, time::Instant};
 
 /// A store and a state in Redis; its clones share a connection.
 #[derive(Clone)]
@@ -74,117 +108,65 @@ struct Settings {
 }
 
 struct Shared {
-    place: Place,
-    connection: ConnectionManager,
-    scripts: Scripts,
+    link: Link,
     /// Changes of the same value by this process come one after the other, as all but one of those
     /// that are made at once would have to be made again.
     changing: [Mutex<()>; 64],
     hasher: RandomState,
+    doubts: Doubts,
+    /// The longest lease, in ms, for as long as which a claim is released.
+    lease: AtomicU64,
 }
-
-/// What is at a key: the fingerprint in 16 bytes; then `C` and the token, or `D` and the record.
-struct Scripts {
-    /// Takes over a claim whose lease has ended; else what is left of it, in ms.
-    take_over: Script,
-    finish: Script,
-    release: Script,
-    change: Script,
-}
-
-const TAKE_OVER: &str = "\
-local v = redis.call('GET', KEYS[1])
-if v ~= ARGV[1] then return 1 end
-local left = redis.call('PTTL', KEYS[1]) - ARGV[4]
-if left > 0 then return left end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 0";
-
-const FINISH: &str = "\
-local v = redis.call('GET', KEYS[1])
-if not v or v:sub(17) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], v:sub(1, 16) .. ARGV[2], 'PX', ARGV[3])
-return 1";
-
-const RELEASE: &str = "\
-local v = redis.call('GET', KEYS[1])
-if v and v:sub(17) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1";
-
-/// Of the keys the first is the call's, and empty where there is none. For each of the others
-/// there are two arguments after the first three: what it must be, and what it is to be; each is a
-/// `1` and the value, or `0` for none.
-const CHANGE: &str = "\
-local v = false
-if KEYS[1] ~= '' then
-  v = redis.call('GET', KEYS[1])
-  if not v or v:sub(17) ~= ARGV[1] then return 0 end
-end
-for i = 2, #KEYS do
-  local now = redis.call('GET', KEYS[i])
-  if (now and '1' .. now or '0') ~= ARGV[2 * i] then return 2 end
-end
-for i = 2, #KEYS do
-  local new = ARGV[2 * i + 1]
-  if new == '0' then redis.call('DEL', KEYS[i]) else redis.call('SET', KEYS[i], new:sub(2)) end
-end
-if v then redis.call('SET', KEYS[1], v:sub(1, 16) .. ARGV[2], 'PX', ARGV[3]) end
-return 1";
-
-/// What the change script returns.
-const FENCED: i64 = 0;
-const CHANGED: i64 = 1;
 
 const POLL: Duration = Duration::from_millis(25);
 
 // === impl RedisStore ===
 
 impl RedisStore {
-    /// A store in the Redis at `url`, such as `redis://127.0.0.1:6379/0`, to which it connects when
-    /// it is first used: `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]` (default port 6379, default
-    /// database 0), or `unix:///PATH[?db=DB&user=USER&pass=PASSWORD]`. `valkey` is another word for
-    /// `redis`; what is special in a URL is percent-encoded.
+    /// A store in the Redis at `url` ([`Servers::one`]), to which it connects when it is first
+    /// used.
     ///
     /// What the store says of itself, its [domain](Store::domain) and its errors, holds no part of
     /// `url`.
     ///
     /// # Errors
     /// When `url` is none; [`Invalid`] says which part of it is wrong, and does not repeat it.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub fn new(url: &str) -> Result<Self, BoxError> {
-        let timeout = Duration::from_millis(80);
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(None)
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(10))
-            .set_max_delay(Duration::from_millis(100));
-        let (info, place) = place::parse(url)?;
-        let client = redis::Client::open(info).map_err(|error| said(&error))?;
-        let shared = Shared {
-            place,
-            connection: ConnectionManager::new_lazy_with_config(client, config)
-                .map_err(|error| said(&error))?,
-            scripts: Scripts {
-                take_over: Script::new(TAKE_OVER),
-                finish: Script::new(FINISH),
-                release: Script::new(RELEASE),
-                change: Script::new(CHANGE),
-            },
-            changing: std::array::from_fn(|_| Mutex::default()),
-            hasher: RandomState::new(),
-        };
-        let ttl = Duration::from_secs(300);
-        let settings = Settings { prefix: "cinchona".to_owned(), ttl, timeout };
-        Ok(Self { shared: Arc::new(shared), settings })
+    pub fn new(url: &str) -> Result<Self, Invalid> {
+        Ok(Self::at(Servers::one(url)?))
     }
 
-    /// Begins every key with `prefix` and a colon. Default `cinchona`.
-    pub fn with_prefix(mut self, prefix: &str) -> Self {
+    /// A store in a Redis, to which it connects when it is first used.
+    pub fn at(servers: Servers) -> Self {
+        let settings = Settings {
+            prefix: "cinchona".to_owned(),
+            ttl: Duration::from_secs(300),
+            timeout: Duration::from_millis(80),
+        };
+        Self::over(servers, settings)
+    }
+
+    fn over(servers: Servers, settings: Settings) -> Self {
+        let shared = Shared {
+            link: Link::new(servers, settings.key("probe", b"")),
+            changing: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            doubts: Doubts::default(),
+            lease: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), settings }
+    }
+
+    /// Begins every key with `{prefix}:`, with the braces, by which a cluster keeps them together;
+    /// another store, with a connection of its own. Default `cinchona`.
+    ///
+    /// # Errors
+    /// When it is empty, or has a brace in it.
+    pub fn with_prefix(mut self, prefix: &str) -> Result<Self, Invalid> {
+        if prefix.is_empty() || prefix.contains(['{', '}']) {
+            return Err(Invalid::new("prefix", format!("{prefix:?}"), "a name without braces"));
+        }
         prefix.clone_into(&mut self.settings.prefix);
-        self
+        Ok(Self::over(self.shared.link.servers().clone(), self.settings))
     }
 
     /// Keeps records for `ttl`. Default 300 s; `Duration::MAX` for ever.
@@ -196,8 +178,9 @@ impl RedisStore {
         Ok(self)
     }
 
-    /// Waits for Redis for `timeout` at most, each time it is asked something. Default 80 ms;
-    /// `Duration::MAX` for ever.
+    /// Waits for `timeout` at most, each time it is asked something: a claim, a record, a release,
+    /// or a value to be read or changed, with all that is to be waited for in between. Default
+    /// 80 ms; `Duration::MAX` for ever.
     ///
     /// # Errors
     /// When it is less than a millisecond.
@@ -207,31 +190,15 @@ impl RedisStore {
     }
 
     fn call_key(&self, key: &[u8]) -> Vec<u8> {
-        [self.settings.prefix.as_bytes(), b":call:", key].concat()
+        self.settings.key("call", key)
     }
 
-    fn state_key(&self, key: &str) -> String {
-        format!("{}:state:{key}", self.settings.prefix)
+    fn state_key(&self, key: &str) -> Vec<u8> {
+        self.settings.key("state", key.as_bytes())
     }
 
-    async fn within<T>(
-        &self,
-        asking: impl Future<Output = redis::RedisResult<T>>,
-    ) -> Result<T, BoxError> {
-        let limit = self.settings.timeout;
-        let answered = timeout(limit, asking).await;
-        let answered = answered.map_err(|_| format!("Redis did not answer within {limit:?}"))?;
-        Ok(answered.map_err(|error| said(&error))?)
-    }
-
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BoxError> {
-        let mut connection = self.shared.connection.clone();
-        self.within(command.query_async(&mut connection)).await
-    }
-
-    async fn run(&self, script: &ScriptInvocation<'_>) -> Result<i64, BoxError> {
-        let mut connection = self.shared.connection.clone();
-        self.within(script.invoke_async(&mut connection)).await
+    fn until(&self) -> Instant {
+        later(Instant::now(), self.settings.timeout)
     }
 
     /// How long a claim stays: its lease, and then a record's time, so that it is known to have
@@ -245,21 +212,60 @@ impl RedisStore {
         millis(self.settings.ttl.min(FOR_EVER))
     }
 
+    /// Waits for the claim that is `old`, unless its lease has ended, or it was given up here.
     async fn busy(
         &self,
-        key: &[u8],
-        old: &[u8],
-        fresh: &[u8],
+        doubt: &Doubt<'_>,
+        old: Vec<u8>,
         lease: Duration,
-    ) -> Result<Claim, BoxError> {
-        let mut take_over = self.shared.scripts.take_over.key(key);
-        take_over.arg(old).arg(fresh).arg(self.claimed_for(lease)).arg(self.kept_for());
-        Ok(match self.run(&take_over).await? {
-            0 => Claim::Granted { lapsed: true },
-            left => {
+        until: Instant,
+    ) -> Result<Claim, Failed> {
+        let token = old.get(17..).and_then(|token| token.try_into().ok()).map(u128::from_be_bytes);
+        let given_up = token.filter(|token| self.shared.doubts.has(*token));
+        // A claim that was given up has no lease.
+        let lasts = if given_up.is_some() { u64::MAX >> 12 } else { self.kept_for() };
+        let times = [self.claimed_for(lease), lasts].map(|time| time.to_string().into_bytes());
+        let [stays, lasts] = times;
+        let take_over = Question::Script {
+            source: &self.shared.link.scripts().take_over,
+            keys: vec![doubt.key.to_vec()],
+            args: vec![old, doubt.fresh.clone(), stays, lasts],
+        };
+        let left: i64 = self.shared.link.ask(&take_over, until, &doubt.is_open).await?;
+        Ok(match (left, given_up) {
+            (0, Some(token)) => {
+                self.shared.doubts.settle(token);
+                Claim::Granted { lapsed: false }
+            }
+            (0, None) => Claim::Granted { lapsed: true },
+            (left, _) => {
                 Claim::Busy(Wait::polling(POLL.min(Duration::from_millis(left.unsigned_abs()))))
             }
         })
+    }
+
+    async fn claimed(
+        &self,
+        doubt: &Doubt<'_>,
+        fingerprint: u128,
+        lease: Duration,
+    ) -> Result<Claim, BoxError> {
+        let until = self.until();
+        let mut set = redis::cmd("SET");
+        set.arg(doubt.key).arg(&doubt.fresh).arg("NX").arg("GET");
+        let set = Question::Command(set.arg("PX").arg(self.claimed_for(lease)).take());
+        let asked = self.shared.link.ask::<Option<Vec<u8>>>(&set, until, &doubt.is_open).await;
+        let Some(old) = asked.map_err(|failed| failed.why)? else {
+            return Ok(Claim::Granted { lapsed: false });
+        };
+        match (old.get(..16), old.get(16)) {
+            (Some(own), Some(_)) if own != fingerprint.to_be_bytes() => Ok(Claim::Mismatch),
+            (_, Some(b'D')) => Ok(Claim::Done(Bytes::from(old).slice(17..))),
+            (_, Some(b'C')) => {
+                self.busy(doubt, old, lease, until).await.map_err(|failed| failed.why)
+            }
+            _ => Err("what is at the key was not written by this store".into()),
+        }
     }
 }
 
@@ -272,84 +278,55 @@ impl Store for RedisStore {
         lease: Duration,
     ) -> Result<Claim, BoxError> {
         let key = self.call_key(key);
-        let fresh = [&fingerprint.to_be_bytes()[..], &claimed(token)].concat();
-        let mut set = redis::cmd("SET");
-        set.arg(&key).arg(&fresh).arg("NX").arg("GET").arg("PX").arg(self.claimed_for(lease));
-        let Some(old) = self.ask::<Option<Vec<u8>>>(&set).await? else {
-            return Ok(Claim::Granted { lapsed: false });
-        };
-        match (old.get(..16), old.get(16)) {
-            (Some(own), Some(_)) if own != fingerprint.to_be_bytes() => Ok(Claim::Mismatch),
-            (_, Some(b'D')) => Ok(Claim::Done(Bytes::from(old).slice(17..))),
-            (_, Some(b'C')) => self.busy(&key, &old, &fresh, lease).await,
-            _ => Err("what is at the key was not written by this store".into()),
+        self.shared.lease.fetch_max(millis(lease), Ordering::Relaxed);
+        let doubt = Doubt::new(&self.shared, &key, fingerprint, token, lease);
+        let claim = self.claimed(&doubt, fingerprint, lease).await;
+        if claim.is_err() && !doubt.is_open.load(Ordering::Relaxed) {
+            self.shared.doubts.set_unmade(token);
         }
+        claim
     }
 
     async fn finish(&self, key: &[u8], token: u128, record: &[u8]) -> Result<bool, BoxError> {
-        let mut finish = self.shared.scripts.finish.key(self.call_key(key));
-        finish.arg(&claimed(token)).arg(answered(record)).arg(self.kept_for());
-        Ok(self.run(&finish).await? == 1)
+        let args = vec![
+            claimed(token).to_vec(),
+            answered(record),
+            self.kept_for().to_string().into_bytes(),
+        ];
+        let source = &self.shared.link.scripts().finish;
+        let finish = Question::Script { source, keys: vec![self.call_key(key)], args };
+        let is_open = AtomicBool::new(false);
+        let kept = self.shared.link.ask::<i64>(&finish, self.until(), &is_open).await;
+        Ok(kept.map_err(|failed| failed.why)? == 1)
     }
 
+    /// What could not be released is released later, in the background.
     async fn release(&self, key: &[u8], token: u128) -> Result<(), BoxError> {
-        let mut release = self.shared.scripts.release.key(self.call_key(key));
-        release.arg(&claimed(token));
-        self.run(&release).await.map(drop)
+        if self.shared.doubts.take_unmade(token) {
+            return Ok(());
+        }
+        let key = self.call_key(key);
+        let (keys, tokens) = (vec![key.clone()], vec![claimed(token).to_vec()]);
+        let lease = Duration::from_millis(self.shared.lease.load(Ordering::Relaxed));
+        let mut doubt = Doubt::new(&self.shared, &key, 0, token, lease);
+        *doubt.is_open.get_mut() = true;
+        let ended = self.shared.release(keys, tokens, self.until()).await;
+        let ended = ended.map_err(|failed| failed.why)?;
+        *doubt.is_open.get_mut() = false;
+        if ended.contains(&1) {
+            self.shared.doubts.settle(token);
+        }
+        Ok(())
     }
 
     fn instance(&self) -> usize {
         Arc::as_ptr(&self.shared) as usize
     }
 
-    /// A hash of host, port, database and prefix; with the name of the machine, where the host is
-    /// `localhost` or a socket.
+    /// A hash of host, port, database and prefix, or of all hosts and ports of [`Servers`] that are
+    /// several; with the name of the machine, where a host is `localhost` or a socket.
     fn domain(&self) -> Option<String> {
-        Some(self.shared.place.domain(&self.settings.prefix))
-    }
-}
-
-impl State for RedisStore {
-    async fn read(&self, key: &str) -> Result<Option<Bytes>, Status> {
-        let get = Cmd::get(self.state_key(key));
-        let value = self.ask::<Option<Vec<u8>>>(&get).await;
-        Ok(value.map_err(|error| unavailable(&error))?.map(Bytes::from))
-    }
-
-    async fn update<T, F>(&self, keys: &[&str], change: F) -> Result<T, Status>
-    where
-        T: Message + 'static,
-        F: Fn(&mut [Option<Bytes>]) -> Result<T, Status> + Send + Sync + 'static,
-    {
-        let Shared { scripts, changing, hasher, .. } = &*self.shared;
-        let turn = hasher.hash_one(keys) as usize % changing.len();
-        let _turn = changing[turn].lock().await;
-        let execution = Execution::current(self.instance());
-        let call = execution.as_ref().map(|execution| self.call_key(execution.key()));
-        let token = execution.as_ref().map_or(0, |execution| execution.token());
-        let names: Vec<String> = keys.iter().map(|key| self.state_key(key)).collect();
-        loop {
-            let get = self.ask::<Vec<Option<Vec<u8>>>>(&Cmd::mget(&names)).await;
-            let before = get.map_err(|error| unavailable(&error))?;
-            let mut values: Vec<_> =
-                before.iter().cloned().map(|old| old.map(Bytes::from)).collect();
-            let answer = change(&mut values)?;
-            let mut script = scripts.change.key(call.as_deref().unwrap_or_default());
-            script.arg(&claimed(token)).arg(answered(&record::of_message(&answer)));
-            script.arg(self.kept_for());
-            for ((name, old), new) in names.iter().zip(&before).zip(&values) {
-                script.key(name).arg(present(old.as_deref())).arg(present(new.as_deref()));
-            }
-            match self.run(&script).await.map_err(|error| unavailable(&error))? {
-                CHANGED => {
-                    execution.iter().for_each(|execution| execution.set_answered());
-                    return Ok(answer);
-                }
-                FENCED => return Err(fenced()),
-                // Another process was faster.
-                _ => sleep(Duration::from_millis(1)).await,
-            }
-        }
+        Some(self.shared.link.servers().place.domain(&self.settings.prefix))
     }
 }
 
@@ -359,33 +336,28 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-fn claimed(token: u128) -> [u8; 17] {
-    let mut claimed = [b'C'; 17];
-    claimed[1..].copy_from_slice(&token.to_be_bytes());
-    claimed
-}
+// === impl Shared ===
 
-fn answered(record: &[u8]) -> Vec<u8> {
-    [b"D", record].concat()
-}
-
-/// A value as the change script takes it.
-fn present(value: Option<&[u8]>) -> Vec<u8> {
-    value.map_or_else(|| b"0".to_vec(), |value| [b"1", value].concat())
-}
-
-/// What went wrong, without a word of the server's: it repeats what it was sent, and what it does
-/// not understand may be a password (`ERR unknown command 'HELLO', with args beginning with: …`).
-fn said(error: &RedisError) -> String {
-    match error.code() {
-        _ if error.is_io_error() => format!("no connection to Redis: {error}"),
-        Some(code) => format!("Redis answered {code}"),
-        None => format!("Redis: {}", error.category()),
+impl Shared {
+    /// Ends claims; for each, whether it was there.
+    async fn release(
+        &self,
+        keys: Vec<Vec<u8>>,
+        args: Vec<Vec<u8>>,
+        until: Instant,
+    ) -> Result<Vec<i64>, Failed> {
+        let release = Question::Script { source: &self.link.scripts().release, keys, args };
+        self.link.ask(&release, until, &AtomicBool::new(false)).await
     }
 }
 
-fn unavailable(error: &BoxError) -> Status {
-    Status::unavailable(format!("the state does not answer: {error}"))
+// === impl Settings ===
+
+impl Settings {
+    /// A key, with the prefix as its hash tag.
+    fn key(&self, kind: &str, key: &[u8]) -> Vec<u8> {
+        [b"{", self.prefix.as_bytes(), b"}:", kind.as_bytes(), b":", key].concat()
+    }
 }
 
 fn at_least_1_ms(field: &'static str, value: Duration) -> Result<Duration, Invalid> {

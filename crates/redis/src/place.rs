@@ -1,9 +1,11 @@
 //! Where a Redis is, and what names it to callers.
 
+use crate::tls;
 use cinchona_core::Invalid;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use sha2::{Digest, Sha256};
 use std::{
+    fmt,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -12,7 +14,8 @@ use url::{Host, Url};
 /// A database of a Redis, in one spelling of all that lead there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    server: Server,
+    /// What is hashed of where it is.
+    server: String,
     database: i64,
 }
 
@@ -39,36 +42,52 @@ enum Server {
 /// # Errors
 /// Says which part of it is wrong, without repeating it: it may hold a password.
 pub(crate) fn parse(url: &str) -> Result<(ConnectionInfo, Place), Invalid> {
-    let url = Url::parse(url).map_err(|error| refused(&error.to_string()))?;
+    parse_with(url, None)
+}
+
+/// As [`parse`], with another default port.
+pub(crate) fn parse_with(url: &str, port: Option<u16>) -> Result<(ConnectionInfo, Place), Invalid> {
+    let mut url = Url::parse(url).map_err(|error| refused(&error.to_string()))?;
     if redis::parse_redis_url(url.as_str()).is_none() {
         return Err(refused("a scheme other than redis, rediss, valkey, valkeys and unix"));
+    }
+    if port.is_some() && url.port().is_none() {
+        // It has no host, then, which is refused below.
+        _ = url.set_port(port);
     }
     let info = url.into_connection_info().map_err(|error| match error.detail() {
         None => refused(error.to_string().split(" - ").next().unwrap_or_default()),
         // That would be what the query says of it.
         Some(_) => refused("a protocol other than resp2 and resp3"),
     })?;
+    if !info.addr().is_supported() {
+        return Err(refused("TLS, for which the feature `tls` is to be switched on"));
+    }
+    tls::prepare();
     let database = info.redis_settings().db();
-    let server = Server::at(info.addr());
+    let server = Server::at(info.addr()).to_string();
     Ok((info, Place { server, database }))
 }
 
-fn refused(why: &str) -> Invalid {
+pub(crate) fn refused(why: &str) -> Invalid {
     Invalid::new("url", why, "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]")
 }
 
 // === impl Place ===
 
 impl Place {
+    /// What all of `places` lead to, in whatever order they are given and however often.
+    pub(crate) fn of_many(kind: &str, name: &str, places: Vec<Self>, database: i64) -> Self {
+        let mut servers: Vec<_> = places.into_iter().map(|place| place.server).collect();
+        servers.sort_unstable();
+        servers.dedup();
+        Self { server: format!("{kind}\0{name}\0{}", servers.join("\0")), database }
+    }
+
     /// Names those who keep what they keep under `prefix` at this place. It is a hash, so that it
     /// tells nobody the place.
     pub(crate) fn domain(&self, prefix: &str) -> String {
-        let server = match &self.server {
-            Server::At { host, port } => format!("at\0{host}\0{port}"),
-            Server::Local { machine, port } => format!("local\0{machine}\0{port}"),
-            Server::Socket { machine, path } => format!("socket\0{machine}\0{}", path.display()),
-        };
-        let hash = Sha256::digest(format!("{server}\0{}\0{prefix}", self.database));
+        let hash = Sha256::digest(format!("{}\0{}\0{prefix}", self.server, self.database));
         let short = hash.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte));
         format!("redis-{short:016x}")
     }
@@ -90,6 +109,16 @@ impl Server {
             }
             // Of a later version of the client: whoever spells it otherwise is another.
             other => Self::At { host: other.to_string(), port: 0 },
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At { host, port } => write!(f, "at\0{host}\0{port}"),
+            Self::Local { machine, port } => write!(f, "local\0{machine}\0{port}"),
+            Self::Socket { machine, path } => write!(f, "socket\0{machine}\0{}", path.display()),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The laws of every store, on a Redis of their own.
 
+mod between;
+mod heal;
+
 use super::*;
-use cinchona_idempotency::conformance;
+use cinchona_idempotency::{State, conformance};
 use cinchona_testkit::Redis;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::{
@@ -9,6 +12,7 @@ use tokio::{
     net::TcpListener,
     time::Instant,
 };
+use tonic::Status;
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -23,7 +27,7 @@ async fn the_store_in_redis_conforms() {
     let number = AtomicU32::new(0);
     let fresh = || {
         let prefix = format!("law {}", number.fetch_add(1, Ordering::Relaxed));
-        let store = store(&redis).with_prefix(&prefix);
+        let store = store(&redis).with_prefix(&prefix).unwrap();
         async { store }
     };
     conformance::store(fresh).await;
@@ -150,7 +154,7 @@ async fn what_a_store_says_of_itself_and_of_its_failures_holds_no_part_of_its_ur
     for (at, protocol, said) in [
         (&loud, "resp2", "Redis"),
         (&loud, "resp3", "Redis"),
-        (&silent, "resp2", "within"),
+        (&silent, "resp2", "cannot be reached"),
         (&free.to_string(), "resp2", "no connection to Redis"),
         (&"mark.invalid".to_owned(), "resp2", "Redis"),
     ] {

@@ -57,6 +57,11 @@ impl Redis {
         panic!("redis-server does not answer on {}", self.addr);
     }
 
+    /// Where it is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Where it is, as `redis://…`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)

@@ -189,7 +189,7 @@ pub(crate) fn dns() -> Dns {
 }
 
 pub(crate) fn redis() -> Result<RedisStore, BoxError> {
-    RedisStore::new("redis://127.0.0.1:1")
+    Ok(RedisStore::new("redis://127.0.0.1:1")?)
 }
 
 pub(crate) fn breaker() -> BreakerPolicy {

@@ -1,0 +1,104 @@
+//! What a failure says: of the request, of the server, or of nothing.
+
+use cinchona_core::BoxError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// What a failure says, and so what is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// The request was not executed, and would fail on any server.
+    Request,
+    /// The request was not executed: this is not, or not now, a server to be asked.
+    NotHere,
+    /// The connection broke, or what came over it is no answer. The request may have been executed.
+    Open,
+}
+
+/// Why something was not done, and whether it may have been done all the same.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) why: BoxError,
+    pub(crate) meaning: Meaning,
+}
+
+/// Redis has looked at the request, and at what is there. Whatever else it says is said of itself
+/// (`READONLY`, `LOADING`, `MASTERDOWN`, `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `NOAUTH`,
+/// `NOPERM`, `NOREPLICAS`, `MISCONF`, `OOM`, `BUSY`, and what later versions think of): another
+/// server, or the same one later, may answer.
+const OF_THE_REQUEST: [&str; 2] = ["WRONGTYPE", "CROSSSLOT"];
+
+// === impl Meaning ===
+
+impl Meaning {
+    pub(crate) fn of(error: &RedisError) -> Self {
+        match (error.kind(), error.code()) {
+            (ErrorKind::UnexpectedReturnType | ErrorKind::Client, _) => Self::Request,
+            (_, Some(code)) if OF_THE_REQUEST.contains(&code) => Self::Request,
+            // An error that a server answers is one of which a script of ours has changed nothing:
+            // before its first write Redis looks whether it can be made, and after it no more.
+            (_, Some(_)) | (ErrorKind::AuthenticationFailed, _) => Self::NotHere,
+            _ => Self::Open,
+        }
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    pub(crate) fn of(error: &RedisError) -> Self {
+        Self { why: said(error).into(), meaning: Meaning::of(error) }
+    }
+
+    pub(crate) fn unsent(why: &str) -> Self {
+        Self { why: format!("Redis cannot be reached: {why}").into(), meaning: Meaning::NotHere }
+    }
+
+    pub(crate) fn late() -> Self {
+        Self { why: "Redis did not answer within its time".into(), meaning: Meaning::Open }
+    }
+}
+
+/// Whether the server does not know the script.
+pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// What went wrong, without a word of the server's: it repeats what it was sent, and what it does
+/// not understand may be a password (`ERR unknown command 'HELLO', with args beginning with: …`).
+pub(crate) fn said(error: &RedisError) -> String {
+    match error.code() {
+        _ if error.is_io_error() => format!("no connection to Redis: {error}"),
+        Some(code) => format!("Redis answered {}", named(code)),
+        None => format!("Redis: {}", error.category()),
+    }
+}
+
+/// `code`, if it looks like one.
+fn named(code: &str) -> &str {
+    let is_code = code.len() <= 24 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    if is_code { code } else { "an error" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redis::make_extension_error;
+
+    // catalogue: S-C2
+    #[test]
+    fn whatever_a_server_says_but_of_the_request_means_not_here() {
+        for code in ["READONLY", "NOAUTH", "NOREPLICAS", "MISCONF", "OOM", "BUSY", "NEWCODE"] {
+            let error = make_extension_error(code.into(), None);
+            assert_eq!(Meaning::of(&error), Meaning::NotHere, "{code}");
+            assert_eq!(said(&error), format!("Redis answered {code}"));
+        }
+        let wrong = make_extension_error("WRONGTYPE".into(), None);
+        assert_eq!(Meaning::of(&wrong), Meaning::Request);
+    }
+
+    #[test]
+    fn what_is_no_code_is_not_repeated() {
+        let error = make_extension_error("hunter2".into(), Some("hunter2".into()));
+        assert_eq!(said(&error), "Redis answered an error");
+    }
+}

@@ -1,0 +1,214 @@
+//! Claims that were given up, and of which nobody knows whether they were, or will be, made.
+//!
+//! A claim that Redis did not answer in time may still be on its way: over a connection that was
+//! left, it is executed whenever Redis comes to it. Nobody holds it then, and without an end all
+//! who have the same key would wait for its lease. So it is released again and again, and whoever
+//! meets it before that takes it over.
+
+use crate::{Shared, scripts::claimed};
+use cinchona_core::clock::later;
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
+
+/// The claims of one store that were given up.
+#[derive(Debug, Default)]
+pub(crate) struct Doubts(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    claims: HashMap<u128, Claimed>,
+    /// Claims that were certainly not made, until they are released.
+    unmade: HashSet<u128>,
+    is_running: bool,
+    is_full: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Claimed {
+    key: Vec<u8>,
+    /// When its lease has ended, whenever it began.
+    until: Instant,
+    /// Whether Redis has said that it is not there.
+    is_absent: bool,
+}
+
+/// Notes that the task has ended, however it does.
+struct Running(Weak<Shared>);
+
+/// A claim that is being made; it is given up where it is dropped before its answer.
+pub(crate) struct Doubt<'a> {
+    shared: &'a Arc<Shared>,
+    pub(crate) key: &'a [u8],
+    /// What is at the key when it is made.
+    pub(crate) fresh: Vec<u8>,
+    token: u128,
+    lease: Duration,
+    /// It may have been made, and nobody has said so.
+    pub(crate) is_open: AtomicBool,
+}
+
+/// What comes later than this over a connection that was left is not waited for: TCP sends again
+/// for about so long what a peer does not confirm.
+const LATE: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_millis(25);
+const SLOWEST: Duration = Duration::from_secs(1);
+/// How many there are at most: 200 ms of 50,000 calls a second.
+const MOST: usize = 10_000;
+/// How many are released at once.
+const AT_ONCE: usize = 128;
+const PATIENCE: Duration = Duration::from_millis(250);
+
+// === impl Doubts ===
+
+impl Doubts {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the claim was given up by this store.
+    pub(crate) fn has(&self, token: u128) -> bool {
+        self.known().claims.contains_key(&token)
+    }
+
+    /// The claim was not made. That is forgotten after a while.
+    pub(crate) fn set_unmade(&self, token: u128) {
+        let mut known = self.known();
+        if known.unmade.len() >= MOST {
+            known.unmade.clear();
+        }
+        known.unmade.insert(token);
+    }
+
+    /// Whether the claim is known not to have been made, which is said once.
+    pub(crate) fn take_unmade(&self, token: u128) -> bool {
+        self.known().unmade.remove(&token)
+    }
+
+    /// The claim has ended.
+    pub(crate) fn settle(&self, token: u128) {
+        self.known().claims.remove(&token);
+    }
+
+    /// Releases the claim for as long as it may be made or last, in the background.
+    pub(crate) fn add(shared: &Arc<Shared>, key: &[u8], token: u128, lease: Duration) {
+        let now = Instant::now();
+        let claimed = Claimed { key: key.to_vec(), until: later(now, lease), is_absent: false };
+        let mut known = shared.doubts.known();
+        if known.claims.len() >= MOST && !known.claims.contains_key(&token) {
+            if !mem::replace(&mut known.is_full, true) {
+                tracing::warn!("claims are left to the end of their leases: there are {MOST}");
+            }
+            return;
+        }
+        known.is_full = false;
+        known.claims.insert(token, claimed);
+        known.run(shared);
+    }
+
+    /// What is still to be released, without what has ended by itself.
+    fn open(&self) -> Vec<(u128, Vec<u8>)> {
+        let now = Instant::now();
+        let mut known = self.known();
+        known.claims.retain(|_, claimed| claimed.until > now);
+        known.claims.iter().map(|(token, claimed)| (*token, claimed.key.clone())).collect()
+    }
+
+    fn note(&self, claims: &[(u128, Vec<u8>)], ended: &[i64]) {
+        let latest = later(Instant::now(), LATE);
+        let mut known = self.known();
+        for ((token, _), ended) in claims.iter().zip(ended) {
+            if *ended > 0 {
+                known.claims.remove(token);
+            } else if let Some(claimed) = known.claims.get_mut(token)
+                && !claimed.is_absent
+            {
+                claimed.is_absent = true;
+                claimed.until = claimed.until.min(latest);
+            }
+        }
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Sees to it that the task runs. Without a runtime the claims end with their leases.
+    fn run(&mut self, shared: &Arc<Shared>) {
+        if !self.is_running
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.is_running = true;
+            let shared = Arc::downgrade(shared);
+            runtime.spawn(end(shared.clone(), Running(shared)));
+        }
+    }
+}
+
+// === impl Running ===
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut known = shared.doubts.known();
+        known.is_running = false;
+        // One that came when the task had looked for the last time.
+        if !known.claims.is_empty() {
+            known.run(&shared);
+        }
+    }
+}
+
+async fn end(shared: Weak<Shared>, _running: Running) {
+    let mut pause = SOON;
+    let mut before = 0;
+    loop {
+        sleep(pause).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let open = shared.doubts.open();
+        if open.is_empty() {
+            return;
+        }
+        pause = if open.len() > before { SOON } else { (pause * 2).min(SLOWEST) };
+        before = open.len();
+        for claims in open.chunks(AT_ONCE) {
+            let keys = claims.iter().map(|(_, key)| key.clone()).collect();
+            let tokens = claims.iter().map(|(token, _)| claimed(*token).to_vec()).collect();
+            let until = later(Instant::now(), PATIENCE);
+            match shared.release(keys, tokens, until).await {
+                Ok(ended) => shared.doubts.note(claims, &ended),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+// === impl Doubt ===
+
+impl<'a> Doubt<'a> {
+    pub(crate) fn new(
+        shared: &'a Arc<Shared>,
+        key: &'a [u8],
+        fingerprint: u128,
+        token: u128,
+        lease: Duration,
+    ) -> Self {
+        let fresh = [&fingerprint.to_be_bytes()[..], &claimed(token)].concat();
+        Self { shared, key, fresh, token, lease, is_open: AtomicBool::new(false) }
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if *self.is_open.get_mut() {
+            Doubts::add(self.shared, self.key, self.token, self.lease);
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The connection, which is replaced as soon as it is of no use.
+
+use crate::{
+    answer::{self, Failed, Meaning},
+    scripts::{Scripts, Source},
+    servers::Servers,
+};
+use arc_swap::ArcSwapOption;
+use cinchona_core::Rng;
+use futures_util::future::join_all;
+use rand::RngExt;
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult, aio::MultiplexedConnection};
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    select,
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+
+/// Asks Redis, over a connection that a task of its own makes, watches, and makes again.
+#[derive(Debug)]
+pub(crate) struct Link {
+    inner: Arc<Inner>,
+    task: Mutex<Option<Task>>,
+}
+
+/// A question to Redis.
+#[derive(Debug)]
+pub(crate) enum Question<'a> {
+    Command(Cmd),
+    Script { source: &'a Source, keys: Vec<Vec<u8>>, args: Vec<Vec<u8>> },
+}
+
+struct Inner {
+    servers: Servers,
+    scripts: Scripts,
+    /// Of the slot that all keys are in.
+    key: Vec<u8>,
+    live: ArcSwapOption<Live>,
+    phase: watch::Sender<Phase>,
+    /// The connection has been left, or somebody has got no answer over it.
+    poke: Notify,
+    number: AtomicU64,
+    rng: Rng,
+}
+
+struct Live {
+    connection: MultiplexedConnection,
+    number: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Worth waiting for.
+    Connecting,
+    Up,
+    /// It was tried, and why it failed.
+    Down(Arc<str>),
+}
+
+/// Ends with its owner.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+/// Has the connection looked at, if it is dropped without an answer.
+struct Waiting<'a> {
+    inner: &'a Inner,
+    is_answered: bool,
+}
+
+/// When the next attempt to connect may begin.
+struct Pace {
+    next: Instant,
+    pause: Duration,
+}
+
+/// After an attempt that failed the next one begins so long after it at most, and the first ones
+/// sooner; beside one that hangs, so long after it.
+const SLOWEST: Duration = Duration::from_millis(250);
+const FASTEST: Duration = Duration::from_millis(10);
+/// An attempt may take so long, while others begin; so many at once.
+const ATTEMPT: Duration = Duration::from_secs(2);
+const AT_ONCE: usize = 8;
+/// How often a connection is looked at, and how long it may take to answer that.
+const EACH: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(250);
+/// A question is put to so many servers at most.
+const MOST: usize = 8;
+
+// === impl Link ===
+
+impl Link {
+    pub(crate) fn new(servers: Servers, key: Vec<u8>) -> Self {
+        let inner = Inner {
+            servers,
+            scripts: Scripts::new(),
+            key,
+            live: ArcSwapOption::empty(),
+            phase: watch::Sender::new(Phase::Connecting),
+            poke: Notify::new(),
+            number: AtomicU64::new(0),
+            rng: Rng::from_os(),
+        };
+        Self { inner: Arc::new(inner), task: Mutex::new(None) }
+    }
+
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.inner.servers
+    }
+
+    pub(crate) fn scripts(&self) -> &Scripts {
+        &self.inner.scripts
+    }
+
+    /// Asks until `until`, and again where a server says that it is not the one to be asked.
+    /// `is_open` is whether the question may have been executed, and nobody has said so.
+    ///
+    /// # Errors
+    /// At once, where the last attempt to connect has failed.
+    pub(crate) async fn ask<T: FromRedisValue>(
+        &self,
+        question: &Question<'_>,
+        until: Instant,
+        is_open: &AtomicBool,
+    ) -> Result<T, Failed> {
+        let mut tries = 0;
+        loop {
+            let live = match timeout_at(until, self.live()).await {
+                Ok(live) => live.map_err(|why| Failed::unsent(&why))?,
+                Err(_) => return Err(Failed::unsent("no answer in time")),
+            };
+            is_open.store(true, Ordering::Relaxed);
+            let Ok(answered) = timeout_at(until, self.inner.put(&live, question)).await else {
+                return Err(Failed::late());
+            };
+            let error = match answered {
+                Ok(value) => {
+                    is_open.store(false, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let failed = Failed::of(&error);
+            is_open.store(failed.meaning == Meaning::Open, Ordering::Relaxed);
+            tries += 1;
+            if failed.meaning != Meaning::Request {
+                self.inner.leave(&live, &failed);
+            }
+            if failed.meaning != Meaning::NotHere || tries == MOST {
+                return Err(failed);
+            }
+        }
+    }
+
+    async fn live(&self) -> Result<Arc<Live>, Arc<str>> {
+        if let Some(live) = self.inner.live.load_full() {
+            return Ok(live);
+        }
+        let mut phase = self.inner.phase.subscribe();
+        self.run();
+        loop {
+            match &*phase.borrow_and_update() {
+                Phase::Down(why) => return Err(why.clone()),
+                Phase::Connecting => {}
+                Phase::Up => {
+                    if let Some(live) = self.inner.live.load_full() {
+                        return Ok(live);
+                    }
+                }
+            }
+            // The sender is in `self`.
+            _ = phase.changed().await;
+        }
+    }
+
+    /// Sees to it that the task runs: the runtime of the one before may be gone.
+    fn run(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.as_ref().is_none_or(|task| task.0.is_finished())
+            && let Ok(runtime) = Handle::try_current()
+        {
+            *task = Some(Task(runtime.spawn(keep(self.inner.clone()))));
+        }
+    }
+}
+
+async fn keep(inner: Arc<Inner>) {
+    let mut pace = Pace { next: Instant::now(), pause: Duration::ZERO };
+    loop {
+        let connection = inner.connect(&mut pace).await;
+        let number = inner.number.fetch_add(1, Ordering::Relaxed);
+        let live = Arc::new(Live { connection, number });
+        inner.live.store(Some(live.clone()));
+        inner.phase.send_replace(Phase::Up);
+        inner.watch(&live, &mut pace).await;
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    async fn put<T: FromRedisValue>(&self, live: &Live, question: &Question<'_>) -> RedisResult<T> {
+        let mut waiting = Waiting { inner: self, is_answered: false };
+        let mut connection = live.connection.clone();
+        let mut answer = question.command(false).query_async(&mut connection).await;
+        if let (Err(error), Question::Script { .. }) = (&answer, question)
+            && answer::is_unknown_script(error)
+        {
+            answer = question.command(true).query_async(&mut connection).await;
+        }
+        waiting.is_answered = true;
+        answer
+    }
+
+    /// Takes a connection out of use; who asks over it still gets the answers.
+    fn leave(&self, live: &Live, why: &Failed) {
+        let current = self.live.load();
+        if current.as_ref().is_none_or(|current| current.number != live.number) {
+            return;
+        }
+        let left = self.live.compare_and_swap(&current, None);
+        if left.as_ref().is_some_and(|left| left.number == live.number) {
+            tracing::warn!(why = %why.why, "a connection to Redis is replaced");
+            self.phase.send_replace(Phase::Connecting);
+            self.poke.notify_one();
+        }
+    }
+
+    /// An attempt that hangs holds up nothing: another begins beside it.
+    async fn connect(self: &Arc<Self>, pace: &mut Pace) -> MultiplexedConnection {
+        let mut attempts = JoinSet::new();
+        let mut turn = self.number.load(Ordering::Relaxed) as usize;
+        let mut begin = pin!(sleep_until(pace.next));
+        loop {
+            select! {
+                () = begin.as_mut(), if attempts.len() < AT_ONCE => {
+                    if !attempts.is_empty() {
+                        self.down("no answer yet");
+                    }
+                    attempts.spawn(self.clone().attempt(turn));
+                    turn = turn.wrapping_add(1);
+                    pace.step(&self.rng);
+                    begin.as_mut().reset(Instant::now() + SLOWEST);
+                }
+                Some(ended) = attempts.join_next() => {
+                    match ended {
+                        Ok(Ok(Ok(connection))) => return connection,
+                        Ok(Ok(Err(error))) => self.down(&answer::said(&error)),
+                        Ok(Err(_)) => self.down("no answer in time"),
+                        Err(_) => self.down("connecting has panicked"),
+                    }
+                    if attempts.is_empty() {
+                        begin.as_mut().reset(pace.next);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A connection to a server that changes can be made on.
+    async fn attempt(
+        self: Arc<Self>,
+        turn: usize,
+    ) -> Result<RedisResult<MultiplexedConnection>, tokio::time::error::Elapsed> {
+        timeout(ATTEMPT, async {
+            let connection = self.servers.connect(turn, &self.scripts.probe, &self.key).await?;
+            let load = |script: &Source| {
+                let mut connection = connection.clone();
+                let mut load = redis::cmd("SCRIPT");
+                load.arg("LOAD").arg(script.text);
+                // One that is not loaded is sent as a whole when it is needed.
+                async move { drop(load.query_async::<String>(&mut connection).await) }
+            };
+            join_all(self.scripts.all().map(load)).await;
+            Ok(connection)
+        })
+        .await
+    }
+
+    fn down(&self, why: &str) {
+        let why = Phase::Down(why.into());
+        if !matches!(self.phase.send_replace(why.clone()), Phase::Down(_)) {
+            tracing::warn!(?why, "Redis cannot be reached");
+        }
+    }
+
+    /// Returns once the connection has been left. It is asked at times, and at once where somebody
+    /// has got no answer.
+    async fn watch(&self, live: &Live, pace: &mut Pace) {
+        let since = Instant::now();
+        loop {
+            select! {
+                () = self.poke.notified() => {}
+                () = sleep(EACH) => {}
+            }
+            if self.live.load().as_ref().is_none_or(|current| current.number != live.number) {
+                return;
+            }
+            let mut connection = live.connection.clone();
+            let asked = probe(&mut connection, &self.scripts.probe, &self.key);
+            let failed = match timeout(PATIENCE, asked).await {
+                Ok(Ok(())) => {
+                    if Instant::now() - since > EACH {
+                        pace.rest();
+                    }
+                    continue;
+                }
+                Ok(Err(error)) => Failed::of(&error),
+                Err(_) => Failed::late(),
+            };
+            self.leave(live, &failed);
+        }
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("phase", &*self.phase.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a change can be made here. A server that does not know how to say so is taken to be one.
+pub(crate) async fn probe(
+    connection: &mut MultiplexedConnection,
+    probe: &Source,
+    key: &[u8],
+) -> RedisResult<()> {
+    let mut eval = redis::cmd("EVAL");
+    match eval.arg(probe.text).arg(1).arg(key).query_async(connection).await {
+        Err(error) if is_said_of_the_script(&error) => Ok(()),
+        answered => answered,
+    }
+}
+
+/// `ERR` and nothing else: a server before Redis 7 does not know scripts with a first line.
+fn is_said_of_the_script(error: &RedisError) -> bool {
+    error.code() == Some("ERR")
+}
+
+// === impl Question ===
+
+impl Question<'_> {
+    fn command(&self, by_text: bool) -> Cmd {
+        let (source, keys, args) = match self {
+            Self::Command(command) => return command.clone(),
+            Self::Script { source, keys, args } => (source, keys, args),
+        };
+        let mut command = redis::cmd(if by_text { "EVAL" } else { "EVALSHA" });
+        command.arg(if by_text { source.text } else { &source.hash });
+        command.arg(keys.len()).arg(keys).arg(args);
+        command
+    }
+}
+
+// === impl Task ===
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+// === impl Waiting ===
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.inner.poke.notify_one();
+        }
+    }
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// An attempt begins now.
+    fn step(&mut self, rng: &Rng) {
+        self.pause = (self.pause * 2).clamp(FASTEST, SLOWEST);
+        // Many clients that lose one server do not come back as one.
+        self.next = Instant::now() + self.pause.mul_f64(rng.draw().random_range(0.5..=1.0));
+    }
+
+    /// After a connection that has lasted the next attempt begins at once.
+    fn rest(&mut self) {
+        self.pause = Duration::ZERO;
+    }
+}

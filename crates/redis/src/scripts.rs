@@ -1,0 +1,115 @@
+//! What Redis runs in one piece, so that nothing comes between what it reads and what it writes.
+//!
+//! What is at a call's key: the fingerprint in 16 bytes; then `C` and the token, or `D` and the
+//! record.
+
+use redis::Script;
+
+/// All of them, each with its hash.
+#[derive(Debug)]
+pub(crate) struct Scripts {
+    /// Takes over a claim whose lease has ended; else what is left of it, in ms.
+    pub(crate) take_over: Source,
+    pub(crate) finish: Source,
+    /// Ends claims; for each, whether it was there.
+    pub(crate) release: Source,
+    pub(crate) change: Source,
+    /// Changes nothing, where a change could be made.
+    pub(crate) probe: Source,
+}
+
+/// A script as it is sent: by its hash, and where the server does not know that, by its text.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) text: &'static str,
+    pub(crate) hash: String,
+}
+
+/// The third argument is what is left of a key's time once its lease has ended.
+const TAKE_OVER: &str = "\
+local v = redis.call('GET', KEYS[1])
+if v ~= ARGV[1] then return 1 end
+local left = redis.call('PTTL', KEYS[1]) - ARGV[4]
+if left > 0 then return left end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 0";
+
+const FINISH: &str = "\
+local v = redis.call('GET', KEYS[1])
+if not v or v:sub(17) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], v:sub(1, 16) .. ARGV[2], 'PX', ARGV[3])
+return 1";
+
+const RELEASE: &str = "\
+local ended = {}
+for i = 1, #KEYS do
+  local v = redis.call('GET', KEYS[i])
+  ended[i] = 0
+  if v and v:sub(17) == ARGV[i] then ended[i] = redis.call('DEL', KEYS[i]) end
+end
+return ended";
+
+/// Of the keys the first is the call's, if the first argument is not empty. For each of the others
+/// there are two arguments after the first three: what it must be, and what it is to be; each is a
+/// `1` and the value, or `0` for none.
+const CHANGE: &str = "\
+local v = false
+local first = 1
+if ARGV[1] ~= '' then
+  v = redis.call('GET', KEYS[1])
+  if not v or v:sub(17) ~= ARGV[1] then return 0 end
+  first = 2
+end
+for i = first, #KEYS do
+  local now = redis.call('GET', KEYS[i])
+  if (now and '1' .. now or '0') ~= ARGV[2 * (i - first) + 4] then return 2 end
+end
+for i = first, #KEYS do
+  local new = ARGV[2 * (i - first) + 5]
+  if new == '0' then redis.call('DEL', KEYS[i]) else redis.call('SET', KEYS[i], new:sub(2)) end
+end
+if v then redis.call('SET', KEYS[1], v:sub(1, 16) .. ARGV[2], 'PX', ARGV[3]) end
+return 1";
+
+/// A script that does not say that it writes nothing is refused where nothing can be written
+/// (`READONLY`, `MASTERDOWN`, `NOREPLICAS`, `MISCONF`, `OOM`), before it runs.
+const PROBE: &str = "#!lua\nreturn 1";
+
+/// What the change script returns.
+pub(crate) const FENCED: i64 = 0;
+pub(crate) const CHANGED: i64 = 1;
+
+// === impl Scripts ===
+
+impl Scripts {
+    pub(crate) fn new() -> Self {
+        let source = |text| Source { text, hash: Script::new(text).get_hash().to_owned() };
+        Self {
+            take_over: source(TAKE_OVER),
+            finish: source(FINISH),
+            release: source(RELEASE),
+            change: source(CHANGE),
+            probe: source(PROBE),
+        }
+    }
+
+    /// Those that are loaded into a server before it is asked anything.
+    pub(crate) fn all(&self) -> [&Source; 4] {
+        [&self.take_over, &self.finish, &self.release, &self.change]
+    }
+}
+
+pub(crate) fn claimed(token: u128) -> [u8; 17] {
+    let mut claimed = [b'C'; 17];
+    claimed[1..].copy_from_slice(&token.to_be_bytes());
+    claimed
+}
+
+pub(crate) fn answered(record: &[u8]) -> Vec<u8> {
+    [b"D", record].concat()
+}
+
+/// A value as the change script takes it.
+pub(crate) fn present(value: Option<&[u8]>) -> Vec<u8> {
+    value.map_or_else(|| b"0".to_vec(), |value| [b"1", value].concat())
+}

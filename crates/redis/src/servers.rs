@@ -1,0 +1,226 @@
+//! Where a store keeps what it keeps, and how the server is found that has it now.
+
+use crate::{
+    link::probe,
+    place::{self, Place},
+    scripts::Source,
+    tls::Certificates,
+};
+use cinchona_core::Invalid;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
+    RedisResult, ServerErrorKind, aio::MultiplexedConnection,
+};
+use std::fmt;
+
+/// Where Redis is: one server, a cluster, or whatever server sentinels name.
+///
+/// ```
+/// use cinchona_redis::Servers;
+///
+/// # fn main() -> Result<(), cinchona_core::Invalid> {
+/// let one = Servers::one("redis://:hunter2@db.example:6379/0")?;
+/// let cluster = Servers::cluster(&["redis://node1.example", "redis://node2.example"])?;
+/// let sentinels = ["redis://s1.example:26379", "redis://s2.example", "redis://s3.example"];
+/// let named = Servers::sentinel("redis://:hunter2@payments/0", &sentinels)?;
+/// # drop((one, cluster, named));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What it says of itself holds no part of a URL.
+#[derive(Clone)]
+pub struct Servers {
+    pub(crate) route: Route,
+    /// The server; nodes of the cluster; or the sentinels.
+    pub(crate) known: Vec<ConnectionInfo>,
+    pub(crate) place: Place,
+    pub(crate) certificates: Certificates,
+}
+
+#[derive(Clone)]
+pub(crate) enum Route {
+    One,
+    Cluster,
+    /// The name of a service, and how its servers are reached.
+    Sentinel {
+        service: String,
+        server: Box<ConnectionInfo>,
+    },
+}
+
+/// From node to node of a cluster, until one has the slot.
+const REDIRECTS: usize = 4;
+
+const SENTINEL_PORT: u16 = 26379;
+
+// === impl Servers ===
+
+impl Servers {
+    /// The Redis at `url`: `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]` (default port 6379, default
+    /// database 0), `rediss://` for TLS, or `unix:///PATH[?db=DB&user=USER&pass=PASSWORD]`.
+    /// `valkey` is another word for `redis`; what is special in a URL is percent-encoded.
+    ///
+    /// # Errors
+    /// When `url` is none; [`Invalid`] says which part of it is wrong, and does not repeat it.
+    pub fn one(url: &str) -> Result<Self, Invalid> {
+        let (info, place) = place::parse(url)?;
+        Ok(Self::new(Route::One, vec![info], place))
+    }
+
+    /// The Redis Cluster that the servers at `urls` are nodes of, or some of them: one that is up
+    /// suffices to find the others.
+    ///
+    /// All keys of a store have its prefix as their hash tag, so they are in one slot, and a change
+    /// of several of them is one script: of the cluster a store uses one primary, and its replicas
+    /// when that fails. Stores with several prefixes spread over several.
+    ///
+    /// The store's [domain](cinchona_idempotency::Store::domain) is made of `urls`, in any order
+    /// and spelling: give all servers the same, or name their domain by `DedupLayer::with_domain`.
+    ///
+    /// # Errors
+    /// When there is none, one is no URL, or has another database than 0, which is the only one
+    /// that a cluster has.
+    pub fn cluster(urls: &[&str]) -> Result<Self, Invalid> {
+        let (known, places) = all(urls, None)?;
+        if known.iter().any(|info| info.redis_settings().db() != 0) {
+            return Err(Invalid::new("urls", "a database other than 0", "the database 0"));
+        }
+        Ok(Self::new(Route::Cluster, known, Place::of_many("cluster", "", places, 0)))
+    }
+
+    /// The server that the sentinels at `sentinels` (default port 26379) name at the time. The host
+    /// in `url` is the name of the service, as in the sentinels' configuration; all else in it is
+    /// how its servers are reached. The sentinels' URLs have passwords of their own, if any.
+    ///
+    /// The store's [domain](cinchona_idempotency::Store::domain) is made of the name and of
+    /// `sentinels`, in any order and spelling: give all servers the same, or name their domain by
+    /// `DedupLayer::with_domain`.
+    ///
+    /// # Errors
+    /// When there is no sentinel, one is no URL, or `url` is none with a host.
+    pub fn sentinel(url: &str, sentinels: &[&str]) -> Result<Self, Invalid> {
+        let (server, _) = place::parse(url)?;
+        let (ConnectionAddr::Tcp(service, _) | ConnectionAddr::TcpTls { host: service, .. }) =
+            server.addr()
+        else {
+            return Err(place::refused("a path"));
+        };
+        let service = service.clone();
+        let (known, places) = all(sentinels, Some(SENTINEL_PORT))?;
+        let database = server.redis_settings().db();
+        let place = Place::of_many("sentinel", &service, places, database);
+        let server = Box::new(server);
+        Ok(Self::new(Route::Sentinel { service, server }, known, place))
+    }
+
+    fn new(route: Route, known: Vec<ConnectionInfo>, place: Place) -> Self {
+        Self { route, known, place, certificates: Certificates::default() }
+    }
+
+    /// A connection to the server that has `key`, if a change can be made on it. Whom to ask for it
+    /// goes by `turn`.
+    pub(crate) async fn connect(
+        &self,
+        turn: usize,
+        by: &Source,
+        key: &[u8],
+    ) -> RedisResult<MultiplexedConnection> {
+        let asked = &self.known[turn % self.known.len()];
+        match &self.route {
+            Route::One => usable(asked, by, key).await,
+            Route::Cluster => owner(asked.clone(), by, key).await,
+            Route::Sentinel { service, server } => {
+                usable(&named(asked, service, server).await?, by, key).await
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match self.route {
+            Route::One => "one",
+            Route::Cluster => "cluster",
+            Route::Sentinel { .. } => "sentinel",
+        };
+        f.debug_struct("Servers")
+            .field("route", &route)
+            .field("certificates", &self.certificates)
+            .finish_non_exhaustive()
+    }
+}
+
+fn all(urls: &[&str], port: Option<u16>) -> Result<(Vec<ConnectionInfo>, Vec<Place>), Invalid> {
+    if urls.is_empty() {
+        return Err(Invalid::new("urls", "none", "at least 1"));
+    }
+    let parsed: Result<Vec<_>, _> = urls.iter().map(|url| place::parse_with(url, port)).collect();
+    Ok(parsed?.into_iter().unzip())
+}
+
+async fn connected(info: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
+    // Whoever asks has limits of their own.
+    let unlimited =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    Client::open(info.clone())?.get_multiplexed_async_connection_with_config(&unlimited).await
+}
+
+async fn usable(
+    info: &ConnectionInfo,
+    by: &Source,
+    key: &[u8],
+) -> RedisResult<MultiplexedConnection> {
+    let mut connection = connected(info).await?;
+    probe(&mut connection, by, key).await?;
+    Ok(connection)
+}
+
+/// The node of a cluster that has `key`, as the others say.
+async fn owner(
+    mut info: ConnectionInfo,
+    by: &Source,
+    key: &[u8],
+) -> RedisResult<MultiplexedConnection> {
+    for _ in 0..REDIRECTS {
+        match usable(&info, by, key).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => {
+                let node = error.redirect_node().and_then(|(node, _)| node.rsplit_once(':'));
+                let Some((host, Ok(port))) = node.map(|(host, port)| (host, port.parse())) else {
+                    return Err(error);
+                };
+                info = at(&info, host, port);
+            }
+            ended => return ended,
+        }
+    }
+    Err(RedisError::from((ErrorKind::ClusterConnectionNotFound, "each node names another")))
+}
+
+/// The server that a sentinel names.
+async fn named(
+    sentinel: &ConnectionInfo,
+    service: &str,
+    server: &ConnectionInfo,
+) -> RedisResult<ConnectionInfo> {
+    let mut connection = connected(sentinel).await?;
+    let mut ask = redis::cmd("SENTINEL");
+    ask.arg("get-master-addr-by-name").arg(service);
+    let known: Option<(String, u16)> = ask.query_async(&mut connection).await?;
+    let unknown = || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no such service"));
+    let (host, port) = known.ok_or_else(unknown)?;
+    Ok(at(server, &host, port))
+}
+
+/// As `info`, but there. An empty host is the same one.
+fn at(info: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
+    let there = |own: &str| if host.is_empty() { own.to_owned() } else { host.to_owned() };
+    let addr = match info.addr().clone() {
+        ConnectionAddr::TcpTls { host, insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host: there(&host), port, insecure, tls_params }
+        }
+        ConnectionAddr::Tcp(own, _) => ConnectionAddr::Tcp(there(&own), port),
+        _ => ConnectionAddr::Tcp(there("localhost"), port),
+    };
+    info.clone().set_addr(addr)
+}
