@@ -8,6 +8,17 @@
 //! * Everything is written by one thread, in groups: what arrives while a commit is on its way to
 //!   the disk is in the next one. So a lone call waits for one commit, and a thousand at once wait
 //!   for about two.
+//! * The file is checked when it is opened (redb has a checksum of each page), and is refused if it
+//!   is not what was written. A last commit of which only a part is there is taken back, unless it
+//!   was acknowledged, as a number in a file beside it says (`PATH.last`, which outlives the
+//!   process, but not always a loss of power). Whoever puts an older copy in the place of a file
+//!   removes that as well. Records and values have a checksum of their own, too (8 bytes each):
+//!   what is damaged while the file is open is not served, but answered with `DATA_LOSS`, or by
+//!   the failure of the claim.
+//! * A file that has failed (no space is left, say) is closed and opened again, before the next
+//!   write and at most ten times a second: what was acknowledged is there. Until then all calls
+//!   fail, and [`RedbStore::failure`] says why.
+//! * A change of state that panics fails with `INTERNAL`, changes nothing and harms no other.
 //! * Records that this process has written or read lately are answered from memory.
 //!
 //! # What the handler's own state needs
@@ -47,18 +58,26 @@
 //!
 //! [redb]: https://docs.rs/redb
 
+mod file;
+mod last;
+mod seal;
+mod state;
 mod tables;
 mod writer;
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid};
-use cinchona_idempotency::{Claim, Execution, MemoryStore, State, Store, fenced, record};
+use cinchona_idempotency::{Claim, MemoryStore, Store};
+use file::{File, Place};
 use futures_util::FutureExt;
-use prost::Message;
-use redb::{Database, ReadableDatabase};
-use std::{path::Path, sync::Arc, time::Duration};
+use last::Last;
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tables::{Found, Limits, Reading, Tables};
-use tonic::Status;
 use uuid::Uuid;
 use writer::Writer;
 
@@ -88,13 +107,17 @@ pub struct Options {
 
 #[derive(Debug)]
 struct Shared {
-    database: Arc<Database>,
+    file: Arc<File>,
     name: u128,
     writer: Writer,
     /// The claims, and lately used records.
     memory: MemoryStore,
+    /// Calls that have not begun, though the file may say so: that could not be taken back.
+    unbegun: Mutex<HashSet<Vec<u8>>>,
     options: Options,
 }
+
+const DAMAGED: &str = "what the file has of it is not what was written";
 
 /// Of the records, so many are kept in memory as well.
 const CACHED: usize = 100_000;
@@ -103,18 +126,34 @@ const CACHED_BYTES: usize = 64 << 20;
 // === impl RedbStore ===
 
 impl RedbStore {
-    /// Opens the file at `path`, or makes it.
+    /// Opens the file at `path`, or makes it. All of it is read and checked: 300 MB with 400,000
+    /// records, which the system has in memory, take 0.4 s (0.7 s after a crash).
     ///
     /// # Errors
-    /// When another process has the file, it is no such file, or an option is outside its range.
+    /// When another process has the file, it is no such file or is damaged, or an option is outside
+    /// its range.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, BoxError> {
+        let path = path.as_ref().to_owned();
+        let last = Last::beside(&path);
+        let open = Box::new(move |builder: &redb::Builder| builder.create(&path));
+        Self::over(Place { open, last }, options)
+    }
+
+    fn over(place: Place, options: Options) -> Result<Self, BoxError> {
         let options = options.checked()?;
-        let database = Arc::new(Database::create(path)?);
-        let limits = Limits::from(options);
-        let name = tables::prepare(&database, &limits, Uuid::new_v4().as_u128())?;
-        let writer = Writer::start(database.clone(), limits)?;
+        let file = Arc::new(File::open(place, Limits::from(options))?);
+        let name = file.commit(|tables| tables.prepare(Uuid::new_v4().as_u128()))?;
+        let writer = Writer::start(file.clone())?;
         let memory = MemoryStore::new().with_ttl(options.ttl)?.with_caps(CACHED, CACHED_BYTES)?;
-        Ok(Self { shared: Arc::new(Shared { database, name, writer, memory, options }) })
+        let unbegun = Mutex::default();
+        Ok(Self { shared: Arc::new(Shared { file, name, writer, memory, unbegun, options }) })
+    }
+
+    /// Why the store cannot be used now, if so: its file has failed (the disk is full, say), and
+    /// could not be opened again. That is tried with each call, at most ten times a second. For
+    /// health checks.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.shared.file.failure()
     }
 
     /// How many records there are on disk.
@@ -122,7 +161,7 @@ impl RedbStore {
     /// # Errors
     /// When the file cannot be read.
     pub fn entries(&self) -> Result<u64, BoxError> {
-        Ok(self.reading()?.entries()?)
+        self.look_up(Reading::entries)
     }
 
     /// How many records have made room for others since the store was opened.
@@ -130,8 +169,16 @@ impl RedbStore {
         self.shared.writer.evicted()
     }
 
-    fn reading(&self) -> Result<Reading, redb::Error> {
-        Reading::new(&self.shared.database.begin_read()?)
+    fn look_up<T>(
+        &self,
+        read: impl FnOnce(&Reading) -> Result<T, redb::Error>,
+    ) -> Result<T, BoxError> {
+        let found = self.shared.file.read(read);
+        found.inspect_err(|why| self.shared.writer.reopen(why))
+    }
+
+    fn unbegun(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
+        self.shared.unbegun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes a claim from memory, once the writer has nothing to do with it any more.
@@ -154,11 +201,17 @@ impl Store for RedbStore {
             Claim::Granted { lapsed } => lapsed,
             other => return Ok(other),
         };
-        let answered = match self.reading()?.find(key, fingerprint)? {
+        let found = self.look_up(|reading| reading.find(key, fingerprint));
+        let is_unbegun = self.unbegun().remove(key);
+        let answered = match found.inspect_err(|_| self.forget(key, token))? {
             Found::Nothing => None,
             Found::Begun => {
-                lapsed = true;
+                lapsed |= !is_unbegun;
                 None
+            }
+            Found::Damaged => {
+                self.forget(key, token);
+                return Err(DAMAGED.into());
             }
             Found::Answered(record) => Some(Claim::Done(record)),
             Found::Other => Some(Claim::Mismatch),
@@ -202,8 +255,14 @@ impl Store for RedbStore {
         }
         let held = key.clone();
         let write = move |tables: &mut Tables<'_>| tables.give_up(&held);
-        let committed = move |()| drop(memory.release(&key, token).now_or_never());
-        self.shared.writer.run(write, committed).await
+        if self.shared.writer.run(write, |()| ()).await.is_err() {
+            // Nobody else is to wait for that.
+            let mut unbegun = self.unbegun();
+            if unbegun.len() < CACHED {
+                unbegun.insert(key.clone());
+            }
+        }
+        memory.release(&key, token).await
     }
 
     fn instance(&self) -> usize {
@@ -217,59 +276,6 @@ impl Store for RedbStore {
     fn domain(&self) -> Option<String> {
         Some(format!("redb-{:032x}", self.shared.name))
     }
-}
-
-impl State for RedbStore {
-    async fn read(&self, key: &str) -> Result<Option<Bytes>, Status> {
-        let read = || self.reading()?.value(key);
-        read().map_err(|error| unavailable(&error.into()))
-    }
-
-    async fn update<T, F>(&self, keys: &[&str], change: F) -> Result<T, Status>
-    where
-        T: Message + 'static,
-        F: Fn(&mut [Option<Bytes>]) -> Result<T, Status> + Send + Sync + 'static,
-    {
-        let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-        let execution = Execution::current(self.instance());
-        let memory = self.shared.memory.clone();
-        let write = move |tables: &mut Tables<'_>| {
-            let mut values = tables.values(&keys)?;
-            let answer = match change(&mut values) {
-                Ok(answer) => answer,
-                Err(refused) => return Ok((Err(refused), None)),
-            };
-            let Some(execution) = execution else {
-                tables.set_values(&keys, &values)?;
-                return Ok((Ok(answer), None));
-            };
-            let record = record::of_message(&answer);
-            let held = memory.fingerprint(execution.key(), execution.token());
-            let kept = match held {
-                Some(fingerprint) => tables.answer(execution.key(), fingerprint, &record)?,
-                None => false,
-            };
-            if !kept {
-                return Ok((Err(fenced()), None));
-            }
-            tables.set_values(&keys, &values)?;
-            Ok((Ok(answer), Some((memory, execution, record))))
-        };
-        let committed = |(answer, answered): (_, Option<(MemoryStore, Arc<Execution>, Bytes)>)| {
-            if let Some((memory, execution, record)) = answered {
-                let (key, token) = (execution.key(), execution.token());
-                drop(memory.finish(key, token, &record).now_or_never());
-                execution.set_answered();
-            }
-            answer
-        };
-        let written = self.shared.writer.run(write, committed).await;
-        written.map_err(|error| unavailable(&error))?
-    }
-}
-
-fn unavailable(error: &BoxError) -> Status {
-    Status::unavailable(format!("the state does not answer: {error}"))
 }
 
 // === impl Options ===

@@ -1,24 +1,28 @@
 //! The tables of the file, and what is done to them in one transaction.
 
-use crate::Options;
+use crate::{
+    Options,
+    seal::{Damaged, Row, record_length, seal, unseal},
+};
 use bytes::Bytes;
 use cinchona_core::clock::millis;
 use redb::{
-    Database, Error, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition, WriteTransaction,
+    AccessGuard, Database, Error, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, Table, TableDefinition, TableError, WriteTransaction,
 };
 use std::ops::Bound;
 
-/// Fingerprint, time of expiry, and the record; no record where it was evicted.
-type Row = (u128, u64, Option<&'static [u8]>);
-const RECORDS: TableDefinition<'_, &[u8], Row> = TableDefinition::new("records");
+/// By key, a sealed [`Row`]; without a record where that was evicted.
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 /// The records that were not evicted, the oldest first.
 const EXPIRY: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("expiry");
-/// Fingerprint and time of expiry of the calls that have begun.
-const BEGUN: TableDefinition<'_, &[u8], (u128, u64)> = TableDefinition::new("begun");
+/// By key, a sealed [`Row`] of a call that has begun.
+const BEGUN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("begun");
+/// By name, a sealed value.
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
-/// The bytes of all records, under an empty name.
+/// The bytes of all records, under an empty name; and how many commits there were.
 const BYTES: TableDefinition<'_, &str, u64> = TableDefinition::new("bytes");
+const COMMITS: &str = "commits";
 /// What names the file, under an empty name; it was drawn when the file was made.
 const NAME: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
 
@@ -41,24 +45,27 @@ pub(crate) enum Found {
     /// Another request has it.
     Other,
     Evicted,
+    /// What is there is not what was written.
+    Damaged,
 }
 
 /// The file as of one commit.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    records: ReadOnlyTable<&'static [u8], Row>,
-    begun: ReadOnlyTable<&'static [u8], (u128, u64)>,
+    records: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    begun: ReadOnlyTable<&'static [u8], &'static [u8]>,
     state: ReadOnlyTable<&'static str, &'static [u8]>,
 }
 
 /// The file within a transaction.
 #[derive(Debug)]
 pub(crate) struct Tables<'txn> {
-    records: Table<'txn, &'static [u8], Row>,
-    expiry: Table<'txn, (u64, &'static [u8]), ()>,
-    begun: Table<'txn, &'static [u8], (u128, u64)>,
+    records: Table<'txn, &'static [u8], &'static [u8]>,
+    oldest: Table<'txn, (u64, &'static [u8]), ()>,
+    begun: Table<'txn, &'static [u8], &'static [u8]>,
     state: Table<'txn, &'static str, &'static [u8]>,
     bytes: Table<'txn, &'static str, u64>,
+    name: Table<'txn, &'static str, u128>,
     limits: Limits,
     now: u64,
 }
@@ -70,24 +77,23 @@ pub(crate) fn now() -> u64 {
     since.map_or(0, millis)
 }
 
-/// Makes the tables that are not there, and forgets what expired while the file was closed; the
-/// name of the file, which is `fresh` if it had none.
-pub(crate) fn prepare(database: &Database, limits: &Limits, fresh: u128) -> Result<u128, Error> {
-    let transaction = database.begin_write()?;
-    let name = {
-        let mut tables = Tables::new(&transaction, *limits)?;
-        let now = tables.now;
-        tables.begun.retain(|_, (_, expires)| expires > now)?;
-        tables.sweep(usize::MAX)?;
-        let mut names = transaction.open_table(NAME)?;
-        let known = names.get("")?.map(|name| name.value());
-        if known.is_none() {
-            names.insert("", fresh)?;
-        }
-        known.unwrap_or(fresh)
+/// How many commits there were.
+pub(crate) fn commits(database: &Database) -> Result<u64, Error> {
+    match database.begin_read()?.open_table(BYTES) {
+        Ok(table) => Ok(table.get(COMMITS)?.map_or(0, |number| number.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A value of state.
+pub(crate) type Value = Result<Option<Bytes>, Damaged>;
+
+fn unsealed(key: &str, found: Option<AccessGuard<'_, &'static [u8]>>) -> Value {
+    let value = |sealed: AccessGuard<'_, &'static [u8]>| {
+        unseal(key.as_bytes(), sealed.value()).map(Bytes::copy_from_slice)
     };
-    transaction.commit()?;
-    Ok(name)
+    found.map(value).transpose()
 }
 
 // === impl Limits ===
@@ -113,25 +119,30 @@ impl Reading {
     pub(crate) fn find(&self, key: &[u8], fingerprint: u128) -> Result<Found, Error> {
         let now = now();
         if let Some(row) = self.records.get(key)? {
-            let (own, expires, record) = row.value();
-            if expires > now {
-                return Ok(match record {
-                    _ if own != fingerprint => Found::Other,
-                    Some(record) => Found::Answered(Bytes::copy_from_slice(record)),
-                    None => Found::Evicted,
-                });
+            let found = match Row::unsealed(key, row.value()) {
+                Err(Damaged) => Found::Damaged,
+                Ok(row) if row.expires <= now => Found::Nothing,
+                Ok(row) if row.fingerprint != fingerprint => Found::Other,
+                Ok(Row { record: Some(record), .. }) => {
+                    Found::Answered(Bytes::copy_from_slice(record))
+                }
+                Ok(_) => Found::Evicted,
+            };
+            if !matches!(found, Found::Nothing) {
+                return Ok(found);
             }
         }
-        Ok(match self.begun.get(key)?.map(|row| row.value()) {
-            Some((_, expires)) if expires <= now => Found::Nothing,
-            Some((own, _)) if own != fingerprint => Found::Other,
-            Some(_) => Found::Begun,
-            None => Found::Nothing,
+        let Some(row) = self.begun.get(key)? else { return Ok(Found::Nothing) };
+        Ok(match Row::unsealed(key, row.value()) {
+            Err(Damaged) => Found::Damaged,
+            Ok(row) if row.expires <= now => Found::Nothing,
+            Ok(row) if row.fingerprint != fingerprint => Found::Other,
+            Ok(_) => Found::Begun,
         })
     }
 
-    pub(crate) fn value(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        Ok(self.state.get(key)?.map(|value| Bytes::copy_from_slice(value.value())))
+    pub(crate) fn value(&self, key: &str) -> Result<Value, Error> {
+        Ok(unsealed(key, self.state.get(key)?))
     }
 
     pub(crate) fn entries(&self) -> Result<u64, Error> {
@@ -145,18 +156,34 @@ impl<'txn> Tables<'txn> {
     pub(crate) fn new(transaction: &'txn WriteTransaction, limits: Limits) -> Result<Self, Error> {
         Ok(Self {
             records: transaction.open_table(RECORDS)?,
-            expiry: transaction.open_table(EXPIRY)?,
+            oldest: transaction.open_table(EXPIRY)?,
             begun: transaction.open_table(BEGUN)?,
             state: transaction.open_table(STATE)?,
             bytes: transaction.open_table(BYTES)?,
+            name: transaction.open_table(NAME)?,
             limits,
             now: now(),
         })
     }
 
+    /// Forgets what has expired; the name of the file, which is `fresh` if it had none.
+    pub(crate) fn prepare(&mut self, fresh: u128) -> Result<u128, Error> {
+        let now = self.now;
+        // What is damaged is kept: whoever asks for it is told.
+        self.begun
+            .retain(|key, row| Row::unsealed(key, row).map_or(true, |row| row.expires > now))?;
+        self.sweep(usize::MAX)?;
+        let known = self.name.get("")?.map(|name| name.value());
+        if known.is_none() {
+            self.name.insert("", fresh)?;
+        }
+        Ok(known.unwrap_or(fresh))
+    }
+
     /// Writes that a call has begun.
     pub(crate) fn begin(&mut self, key: &[u8], fingerprint: u128) -> Result<(), Error> {
-        self.begun.insert(key, (fingerprint, self.now.saturating_add(self.limits.ttl)))?;
+        let row = Row { fingerprint, expires: self.expiry(), record: None };
+        self.begun.insert(key, &row.sealed(key)[..])?;
         Ok(())
     }
 
@@ -174,28 +201,40 @@ impl<'txn> Tables<'txn> {
         record: &[u8],
     ) -> Result<bool, Error> {
         let old = self.records.get(key)?.map(|row| {
-            let (_, expires, record) = row.value();
-            (expires, record.map(<[u8]>::len))
+            let row = Row::unsealed(key, row.value())?;
+            Ok((row.expires, row.record.map(<[u8]>::len)))
         });
         match old {
-            Some((expires, Some(_))) if expires > self.now => return Ok(false),
-            Some((expires, Some(length))) => self.forget(key, expires, length)?,
+            Some(Err(Damaged)) => return Ok(false),
+            Some(Ok((expires, Some(_)))) if expires > self.now => return Ok(false),
+            Some(Ok((expires, Some(length)))) => self.forget(key, expires, length)?,
             _ => {}
         }
-        let expires = self.now.saturating_add(self.limits.ttl);
-        self.records.insert(key, (fingerprint, expires, Some(record)))?;
-        self.expiry.insert((expires, key), ())?;
+        let row = Row { fingerprint, expires: self.expiry(), record: Some(record) };
+        self.records.insert(key, &row.sealed(key)[..])?;
+        self.oldest.insert((row.expires, key), ())?;
         self.begun.remove(key)?;
         self.add_bytes(key.len() + record.len())?;
         Ok(true)
     }
 
-    pub(crate) fn values(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, Error> {
-        let value = |key: &String| {
-            let found = self.state.get(key.as_str())?;
-            Ok(found.map(|value| Bytes::copy_from_slice(value.value())))
-        };
-        keys.iter().map(value).collect()
+    /// When what is written now expires.
+    fn expiry(&self) -> u64 {
+        self.now.saturating_add(self.limits.ttl)
+    }
+
+    pub(crate) fn values(
+        &self,
+        keys: &[String],
+    ) -> Result<Result<Vec<Option<Bytes>>, Damaged>, Error> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            match unsealed(key, self.state.get(key.as_str())?) {
+                Ok(value) => values.push(value),
+                Err(Damaged) => return Ok(Err(Damaged)),
+            }
+        }
+        Ok(Ok(values))
     }
 
     pub(crate) fn set_values(
@@ -205,7 +244,10 @@ impl<'txn> Tables<'txn> {
     ) -> Result<(), Error> {
         for (key, value) in keys.iter().zip(values) {
             match value {
-                Some(value) => drop(self.state.insert(key.as_str(), &value[..])?),
+                Some(value) => {
+                    let sealed = seal(key.as_bytes(), &[value]);
+                    drop(self.state.insert(key.as_str(), &sealed[..])?);
+                }
                 None => drop(self.state.remove(key.as_str())?),
             }
         }
@@ -215,21 +257,21 @@ impl<'txn> Tables<'txn> {
     /// Forgets at most so many expired records, and evicts the oldest that are too many; how many
     /// those are.
     pub(crate) fn sweep(&mut self, most: usize) -> Result<u64, Error> {
-        let expired = self.oldest(most, Bound::Included(self.now))?;
+        let expired = self.first(most, Bound::Included(self.now))?;
         for (expires, key) in expired {
-            let length =
-                self.records.remove(&key[..])?.and_then(|row| row.value().2.map(<[u8]>::len));
+            let length = self.records.remove(&key[..])?.map(|row| record_length(row.value()));
             self.forget(&key, expires, length.unwrap_or(0))?;
         }
         let mut evicted = 0;
-        while self.expiry.len()? > self.limits.entries || self.total()? > self.limits.bytes {
-            let Some((expires, key)) = self.oldest(1, Bound::Unbounded)?.pop() else { break };
-            let old = self.records.remove(&key[..])?;
-            let old = old.map(|row| (row.value().0, row.value().2.map_or(0, <[u8]>::len)));
-            let (fingerprint, length) = old.unwrap_or((0, 0));
-            self.forget(&key, expires, length)?;
-            if self.limits.remembers_evicted {
-                self.records.insert(&key[..], (fingerprint, expires, None))?;
+        while self.oldest.len()? > self.limits.entries || self.total()? > self.limits.bytes {
+            let Some((expires, key)) = self.first(1, Bound::Unbounded)?.pop() else { break };
+            let old = self.records.remove(&key[..])?.map(|row| row.value().to_vec());
+            let old = old.unwrap_or_default();
+            self.forget(&key, expires, record_length(&old))?;
+            let row = Row::unsealed(&key, &old).ok().filter(|_| self.limits.remembers_evicted);
+            if let Some(row) = row {
+                let evicted = Row { record: None, ..row }.sealed(&key);
+                self.records.insert(&key[..], &evicted[..])?;
             }
             evicted += 1;
         }
@@ -237,9 +279,9 @@ impl<'txn> Tables<'txn> {
     }
 
     /// The oldest records, up to those that expire at `last`.
-    fn oldest(&self, most: usize, last: Bound<u64>) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+    fn first(&self, most: usize, last: Bound<u64>) -> Result<Vec<(u64, Vec<u8>)>, Error> {
         let mut oldest = Vec::new();
-        for entry in self.expiry.iter()?.take(most) {
+        for entry in self.oldest.iter()?.take(most) {
             let (entry, _) = entry?;
             let (expires, key) = entry.value();
             if matches!(last, Bound::Included(last) if expires > last) {
@@ -251,10 +293,17 @@ impl<'txn> Tables<'txn> {
     }
 
     fn forget(&mut self, key: &[u8], expires: u64, length: usize) -> Result<(), Error> {
-        self.expiry.remove((expires, key))?;
+        self.oldest.remove((expires, key))?;
         let left = self.total()?.saturating_sub((key.len() + length) as u64);
         self.bytes.insert("", left)?;
         Ok(())
+    }
+
+    /// Counts the commit that this will be; its number.
+    pub(crate) fn count(&mut self) -> Result<u64, Error> {
+        let number = self.bytes.get(COMMITS)?.map_or(0, |number| number.value()) + 1;
+        self.bytes.insert(COMMITS, number)?;
+        Ok(number)
     }
 
     fn add_bytes(&mut self, more: usize) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! The laws of every store, and what is there after a crash.
 
+mod faults;
+
 use super::*;
 use cinchona_idempotency::conformance;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,8 +1,11 @@
 //! The thread that writes: what arrives during a commit is in the next one.
 
-use crate::tables::{Limits, Tables};
+use crate::{
+    file::{File, Pace},
+    tables::Tables,
+};
 use cinchona_core::BoxError;
-use redb::{Database, Error};
+use redb::{Error, StorageError};
 use std::{
     iter,
     sync::{
@@ -31,11 +34,11 @@ const MOST: usize = 4096;
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) fn start(database: Arc<Database>, limits: Limits) -> Result<Self, BoxError> {
+    pub(crate) fn start(file: Arc<File>) -> Result<Self, BoxError> {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let evicted = Arc::new(AtomicU64::new(0));
         let count = evicted.clone();
-        let write = move || write(&database, limits, waiting, &count);
+        let write = move || write(&file, waiting, &count);
         let thread = thread::Builder::new().name("cinchona-redb".to_owned()).spawn(write)?;
         Ok(Self { thread: Some((jobs, thread)), evicted })
     }
@@ -45,7 +48,7 @@ impl Writer {
     }
 
     /// Runs `write` in a transaction and, once it is on disk, `committed`, whether or not anybody
-    /// still waits for it.
+    /// still waits for it. Neither may panic.
     pub(crate) async fn run<W, T, U>(
         &self,
         write: W,
@@ -62,9 +65,20 @@ impl Writer {
             let done = move || drop(reply.send(committed(written)));
             Ok(Box::new(done) as Committed)
         };
-        let (jobs, _) = self.thread.as_ref().ok_or(STOPPED)?;
-        jobs.send(Box::new(job)).map_err(|_| STOPPED)?;
+        self.send(Box::new(job))?;
         Ok(replied.await.map_err(|_| FAILED)?)
+    }
+
+    /// Has the file opened again, as it could not be read.
+    pub(crate) fn reopen(&self, why: &BoxError) {
+        let why = why.to_string();
+        // Where the thread has ended there is nothing to be opened.
+        _ = self.send(Box::new(|_| Err(StorageError::Corrupted(why).into())));
+    }
+
+    fn send(&self, job: Job) -> Result<(), BoxError> {
+        let (jobs, _) = self.thread.as_ref().ok_or(STOPPED)?;
+        Ok(jobs.send(job).map_err(|_| STOPPED)?)
     }
 }
 
@@ -81,39 +95,34 @@ impl Drop for Writer {
 const STOPPED: &str = "the store has stopped";
 const FAILED: &str = "the write could not be committed";
 
-fn write(
-    database: &Database,
-    limits: Limits,
-    mut waiting: mpsc::UnboundedReceiver<Job>,
-    evicted: &AtomicU64,
-) {
+fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &AtomicU64) {
+    let mut pace = Pace::default();
     while let Some(first) = waiting.blocking_recv() {
         let others = iter::from_fn(|| waiting.try_recv().ok());
         let jobs = iter::once(first).chain(others).take(MOST);
+        if file.failure().is_some() {
+            file.reopen(&mut pace);
+        }
         // Those who wait are told as their channels close.
-        if let Err(error) = commit(database, limits, jobs, evicted) {
-            tracing::error!(%error, "a commit failed");
+        if let Err(error) = commit(file, jobs, evicted) {
+            // redb writes nothing more after a failure of the disk, until it is opened again.
+            file.fail(&error);
+            file.reopen(&mut pace);
         }
     }
 }
 
 /// Commits all `jobs` in one transaction, and counts the records that were evicted.
 fn commit(
-    database: &Database,
-    limits: Limits,
+    file: &File,
     jobs: impl Iterator<Item = Job>,
     evicted: &AtomicU64,
-) -> Result<(), Error> {
-    let transaction = database.begin_write()?;
-    let mut committed = Vec::new();
-    let room = {
-        let mut tables = Tables::new(&transaction, limits)?;
-        for job in jobs {
-            committed.push(job(&mut tables)?);
-        }
-        tables.sweep(2 * committed.len())?
-    };
-    transaction.commit()?;
+) -> Result<(), BoxError> {
+    let (committed, room) = file.commit(|tables| {
+        let committed: Vec<_> = jobs.map(|job| job(tables)).collect::<Result<_, _>>()?;
+        let room = tables.sweep(2 * committed.len())?;
+        Ok((committed, room))
+    })?;
     evicted.fetch_add(room, Ordering::Relaxed);
     for done in committed {
         done();
