@@ -34,9 +34,9 @@
 //!
 //! * When the primary crashes, what its replication had not sent: usually some milliseconds.
 //! * When it is cut off from its replicas and still takes writes, all that it took until its
-//!   clients left it: with `min-replicas-to-write 1` and `min-replicas-max-lag N` at most N + 1 seconds (N
-//!   is 10 by default; without the first of the two there is no bound). This store leaves a primary
-//!   that refuses writes at once.
+//!   clients left it: with `min-replicas-to-write 1` and `min-replicas-max-lag N` at most N + 1
+//!   seconds (N is 10 by default; without the first of the two there is no bound). This store
+//!   leaves a primary that refuses writes at once.
 //! * In a cluster a primary that is cut off from the majority stops by itself after
 //!   `cluster-node-timeout` (15 s by default), which is the bound there.
 //!

@@ -118,22 +118,31 @@ impl Servers {
         Self { route, known, place, certificates: Certificates::default() }
     }
 
-    /// A connection to the server that has `key`, if a change can be made on it. Whom to ask for it
-    /// goes by `turn`.
+    /// A connection to the server that has `key`, if a change can be made on it. All that are known
+    /// are asked for it, one after the other from `turn` on.
     pub(crate) async fn connect(
         &self,
         turn: usize,
         by: &Source,
         key: &[u8],
     ) -> RedisResult<MultiplexedConnection> {
-        let asked = &self.known[turn % self.known.len()];
-        match &self.route {
-            Route::One => usable(asked, by, key).await,
-            Route::Cluster => owner(asked.clone(), by, key).await,
-            Route::Sentinel { service, server } => {
-                usable(&named(asked, service, server).await?, by, key).await
+        let (before, from) = self.known.split_at(turn % self.known.len());
+        let mut failed = None;
+        for asked in from.iter().chain(before) {
+            let connected = match &self.route {
+                Route::One => usable(asked, by, key).await,
+                Route::Cluster => owner(asked.clone(), by, key).await,
+                Route::Sentinel { service, server } => match named(asked, service, server).await {
+                    Ok(info) => usable(&info, by, key).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match connected {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = Some(error),
             }
         }
+        Err(failed.unwrap_or_else(|| (ErrorKind::EmptySentinelList, "nobody to ask").into()))
     }
 }
 

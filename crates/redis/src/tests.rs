@@ -1,6 +1,7 @@
 //! The laws of every store, on a Redis of their own.
 
 mod between;
+mod groups;
 mod heal;
 
 use super::*;

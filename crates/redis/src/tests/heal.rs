@@ -44,7 +44,7 @@ async fn claims(store: &RedisStore, token: u128) -> Result<Claim, BoxError> {
 
 /// Claims one key after the other until one is granted; how long that took, and how long the
 /// slowest failure but one (a machine may stand still) did.
-async fn back(store: &RedisStore, tokens: &mut u128) -> (Duration, Duration) {
+pub(crate) async fn back(store: &RedisStore, tokens: &mut u128) -> (Duration, Duration) {
     let began = Instant::now();
     let mut failures = vec![Duration::ZERO; 2];
     loop {
@@ -60,7 +60,7 @@ async fn back(store: &RedisStore, tokens: &mut u128) -> (Duration, Duration) {
     }
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// The limit of 80 ms, and what the machine takes.
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -234,7 +234,7 @@ async fn a_dedup_layer_fails_closed_or_open_in_time_while_its_redis_is_of_no_use
 }
 
 /// `Bank/Pay`, which is unary.
-fn methods() -> Methods {
+pub(crate) fn methods() -> Methods {
     use prost::Message as _;
     use prost_types::{
         FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,

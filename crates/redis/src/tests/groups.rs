@@ -1,0 +1,341 @@
+//! A cluster, and servers that sentinels watch: their primaries fail, and others take their place.
+
+use super::{
+    heal::{SECOND, back, methods},
+    *,
+};
+use cinchona_idempotency::DedupLayer;
+use std::{
+    convert::Infallible,
+    fs,
+    process::{Child, Command, Stdio},
+    sync::{Arc, atomic::AtomicBool},
+};
+use tempfile::TempDir;
+use tonic::body::Body;
+use tower::{Layer, ServiceExt, service_fn};
+
+/// A `redis-server`, or a sentinel, with a configuration of its own.
+struct Process {
+    child: Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl Process {
+    /// None where there is no `redis-server`.
+    fn start(port: u16, lines: &[&str], args: &[&str]) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("redis.conf");
+        let own = format!("port {port}\nbind 127.0.0.1\ndir {}\n", dir.path().display());
+        fs::write(&file, own + &lines.join("\n")).unwrap();
+        let child =
+            Command::new("redis-server").arg(&file).args(args).stdout(Stdio::null()).spawn();
+        Some(Self { child: child.ok()?, port, _dir: dir })
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    async fn tell<T: redis::FromRedisValue>(&self, words: &str) -> Option<T> {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut words = words.split(' ');
+        let mut told = redis::cmd(words.next().unwrap());
+        told.arg(words.collect::<Vec<_>>());
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        told.query_async(&mut connection).await.ok()
+    }
+
+    async fn says(&self, words: &str, part: &str) -> bool {
+        self.tell::<String>(words).await.is_some_and(|said| said.contains(part))
+    }
+
+    fn kill(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(Instant::now() - began < 60 * SECOND, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Three primaries, and a replica of the first, which has the slot of the keys.
+async fn cluster() -> Option<Vec<Process>> {
+    let mut nodes = Vec::new();
+    for _ in 0..4 {
+        let bus = format!("cluster-port {}", free_port());
+        let lines = ["save \"\"", "cluster-enabled yes", "cluster-node-timeout 500", &bus];
+        nodes.push(Process::start(free_port(), &lines, &[])?);
+    }
+    for node in &nodes {
+        until("a node answers", async || node.says("CLUSTER INFO", "cluster_state").await).await;
+    }
+    let slot: u16 = nodes[0].tell("CLUSTER KEYSLOT {cinchona}:probe").await.unwrap();
+    let mut others = (0..16384).filter(|n| *n != slot).collect::<Vec<u16>>();
+    let last = others.split_off(8000);
+    let all = [&[slot][..], &others, &last];
+    for (node, slots) in nodes.iter().zip(all) {
+        let slots: Vec<_> = slots.iter().map(u16::to_string).collect();
+        let told = node.tell::<String>(&format!("CLUSTER ADDSLOTS {}", slots.join(" "))).await;
+        told.expect("slots");
+    }
+    let first: String = nodes[0].tell("CLUSTER MYID").await.unwrap();
+    let bus: Vec<u16> = {
+        let mut bus = Vec::new();
+        for node in &nodes {
+            let said: Vec<String> = node.tell("CONFIG GET cluster-port").await.unwrap();
+            bus.push(said[1].parse().unwrap());
+        }
+        bus
+    };
+    for node in &nodes[1..] {
+        let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", nodes[0].port, bus[0]);
+        node.tell::<String>(&meet).await.expect("met");
+    }
+    let replicate = format!("CLUSTER REPLICATE {first}");
+    until("a replica", async || nodes[3].tell::<String>(&replicate).await.is_some()).await;
+    for node in &nodes {
+        until("the cluster is up", async || {
+            node.says("CLUSTER INFO", "cluster_state:ok").await
+                && node.says("CLUSTER INFO", "cluster_known_nodes:4").await
+        })
+        .await;
+    }
+    until("it is in step", async || nodes[3].says("INFO replication", "link_status:up").await)
+        .await;
+    Some(nodes)
+}
+
+// real clock: Redis has a clock of its own.
+// catalogue: S-C9
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced() {
+    if Redis::start().await.is_none() {
+        return;
+    }
+    let mut nodes = cluster().await.unwrap();
+    let urls: Vec<_> = nodes.iter().map(Process::url).collect();
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    let number = AtomicU32::new(0);
+    // By any node, and in any slot.
+    let fresh = || {
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        let servers = Servers::cluster(&urls[number as usize % 4..][..1]).unwrap();
+        let store = RedisStore::at(servers).with_prefix(&format!("law {number}")).unwrap();
+        let store = store.with_timeout(10 * SECOND).unwrap();
+        async { store }
+    };
+    conformance::store(fresh).await;
+    conformance::state(fresh).await;
+
+    let store = RedisStore::at(Servers::cluster(&urls).unwrap());
+    let mut tokens = 0;
+    back(&store, &mut tokens).await;
+    for _ in 0..3 {
+        // Nobody is voted for twice in a second.
+        tokio::time::sleep(SECOND * 3 / 2).await;
+        // One takes the other's place, as an operator bids it.
+        let replica = if nodes[3].says("INFO replication", "role:slave").await {
+            &nodes[3]
+        } else {
+            &nodes[0]
+        };
+        until("a failover", async || replica.says("CLUSTER FAILOVER", "OK").await).await;
+        until("a primary", async || replica.says("INFO replication", "role:master").await).await;
+        let (after, _) = back(&store, &mut tokens).await;
+        assert!(after <= SECOND, "{after:?}");
+        tokens += 1;
+        store.claim(format!("key {tokens}").as_bytes(), 1, tokens, LEASE).await.unwrap();
+        let (one, other) = (&nodes[0], &nodes[3]);
+        until("they are in step", async || {
+            one.says("INFO replication", "link_status:up").await
+                || other.says("INFO replication", "link_status:up").await
+        })
+        .await;
+    }
+    // And because it has crashed.
+    let primary = if nodes[0].says("INFO replication", "role:master").await { 0 } else { 3 };
+    nodes[primary].kill();
+    let heir = &nodes[3 - primary];
+    until("the heir has it", async || {
+        heir.says("INFO replication", "role:master").await
+            && heir.says("CLUSTER INFO", "cluster_state:ok").await
+    })
+    .await;
+    let (after, _) = back(&store, &mut tokens).await;
+    assert!(after <= SECOND, "{after:?}");
+}
+
+/// A primary, a replica, and three sentinels.
+async fn watched() -> Option<(Vec<Process>, Vec<Process>)> {
+    let primary = Process::start(free_port(), &["save \"\""], &[])?;
+    let of = format!("replicaof 127.0.0.1 {}", primary.port);
+    let replica =
+        Process::start(free_port(), &["save \"\"", "repl-diskless-sync-delay 0", &of], &[])?;
+    let servers = vec![primary, replica];
+    until("in step", async || servers[1].says("INFO replication", "link_status:up").await).await;
+    let mut sentinels = Vec::new();
+    for _ in 0..3 {
+        let monitor = format!("sentinel monitor Payments 127.0.0.1 {} 2", servers[0].port);
+        let lines = [
+            &monitor[..],
+            "sentinel down-after-milliseconds Payments 500",
+            "sentinel failover-timeout Payments 2000",
+        ];
+        sentinels.push(Process::start(free_port(), &lines, &["--sentinel"])?);
+    }
+    for sentinel in &sentinels {
+        until("they know each other", async || {
+            sentinel.says("INFO sentinel", "slaves=1,sentinels=3").await
+        })
+        .await;
+    }
+    Some((servers, sentinels))
+}
+
+/// Makes calls one after the other, each until it is answered; when each was acknowledged.
+async fn calls(
+    dedup: DedupLayer<RedisStore>,
+    store: RedisStore,
+    n: u32,
+    stop: Arc<AtomicBool>,
+) -> Vec<Instant> {
+    let mut acknowledged = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let call = acknowledged.len();
+        loop {
+            let (store, page) = (store.clone(), format!("log {n} {}", call / 500));
+            let service = service_fn(move |_: http::Request<Body>| {
+                let (store, page) = (store.clone(), page.clone());
+                async move {
+                    let append = move |values: &mut [Option<Bytes>]| {
+                        let before = values[0].as_deref().unwrap_or_default();
+                        values[0] = Some([before, format!("{call} ").as_bytes()].concat().into());
+                        Ok(0_u32)
+                    };
+                    let status = store.update(&[&page], append).await.err();
+                    let status = status.unwrap_or_else(|| Status::ok(""));
+                    Ok::<_, Infallible>(status.into_http::<Body>())
+                }
+            });
+            let request =
+                http::Request::post("/Bank/Pay").header("idempotency-key", format!("{n} {call}"));
+            let answer = dedup.layer(service).oneshot(request.body(Body::empty()).unwrap());
+            let headers = answer.await.unwrap().headers().clone();
+            // An answer that is replayed says how it went in its trailers.
+            if headers.get("grpc-status").is_none_or(|status| status == "0") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        acknowledged.push(Instant::now());
+    }
+    acknowledged
+}
+
+// real clock: Redis has a clock of its own.
+// catalogue: S-C9
+#[tokio::test(flavor = "multi_thread")]
+async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_replace_a_primary() {
+    if Redis::start().await.is_none() {
+        return;
+    }
+    let (mut servers, sentinels) = watched().await.unwrap();
+    let urls: Vec<_> = sentinels.iter().map(Process::url).collect();
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    // One of them is gone, and is no hindrance.
+    let known = [&["redis://127.0.0.1:1"], &urls[..]].concat();
+    let store = RedisStore::at(Servers::sentinel("redis://Payments/0", &known).unwrap());
+    let mut tokens = 0;
+    back(&store, &mut tokens).await;
+    let dedup = DedupLayer::new(store.clone(), methods())
+        .with_guarantee(cinchona_idempotency::Guarantee::AtLeastOnce);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let (dedup, store, stop) = (dedup.clone(), store.clone(), stop.clone());
+        clients.spawn(async move { (n, calls(dedup, store, n, stop).await) });
+    }
+    tokio::time::sleep(SECOND).await;
+    let killed = Instant::now();
+    servers[0].kill();
+    let heir = servers[1].port.to_string();
+    until("a sentinel names the heir", async || {
+        let named: Option<Vec<String>> =
+            sentinels[0].tell("SENTINEL get-master-addr-by-name Payments").await;
+        named.is_some_and(|named| named[1] == heir)
+    })
+    .await;
+    let (after, _) = back(&store, &mut tokens).await;
+    assert!(after <= SECOND, "{after:?}");
+    tokio::time::sleep(SECOND).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut lost = 0;
+    for (n, acknowledged) in clients.join_all().await {
+        assert!(acknowledged.last().is_some_and(|last| *last > killed), "calls go on");
+        for (page, times) in acknowledged.chunks(500).enumerate() {
+            let text = store.read(&format!("log {n} {page}")).await.unwrap().unwrap_or_default();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            for (call, at) in times.iter().enumerate() {
+                let call = (page * 500 + call).to_string();
+                let found = text.split_whitespace().filter(|found| *found == call).count();
+                assert!(found <= 1, "call {call} of {n} happened {found} times");
+                if found == 0 {
+                    lost += 1;
+                    assert!(*at < killed && killed - *at < SECOND, "more is lost than lagged");
+                }
+            }
+        }
+    }
+    println!("{lost} acknowledged calls were lost, {after:?} after a primary was there");
+}
+
+#[test]
+fn servers_are_refused_by_their_wrong_part_and_one_domain_is_made_of_all() {
+    let field = |refused: Result<Servers, Invalid>| refused.unwrap_err().field();
+    assert_eq!(field(Servers::cluster(&[])), "urls");
+    assert_eq!(field(Servers::cluster(&["redis://a/1"])), "urls");
+    assert_eq!(field(Servers::cluster(&["redis://a", "mark"])), "url");
+    assert_eq!(field(Servers::sentinel("redis://name", &[])), "urls");
+    assert_eq!(field(Servers::sentinel("unix:///run/redis.sock", &["redis://s"])), "url");
+    let domain = |servers: Result<Servers, Invalid>| {
+        let domain = RedisStore::at(servers.unwrap()).domain().unwrap();
+        assert!(!domain.contains("mark") && domain.is_ascii());
+        domain
+    };
+    let cluster = |urls: &[&str]| domain(Servers::cluster(urls));
+    let sentinel = |url: &str, urls: &[&str]| domain(Servers::sentinel(url, urls));
+    let one = cluster(&["redis://mark", "redis://b:7000"]);
+    assert_eq!(cluster(&["redis://:mark@B:7000/0", "redis://MARK:6379", "redis://mark."]), one);
+    assert_ne!(cluster(&["redis://mark"]), one);
+    assert_ne!(domain(Servers::one("redis://mark")), cluster(&["redis://mark"]));
+    let watched = sentinel("redis://name", &["redis://s", "redis://t:26379"]);
+    let same = sentinel("redis://u:mark@name/0", &["redis://T.", "redis://:mark@S:26379"]);
+    assert_eq!(watched, same);
+    for (url, urls) in [
+        ("redis://other", ["redis://s", "redis://t"]),
+        ("redis://name/1", ["redis://s", "redis://t"]),
+        ("redis://name", ["redis://s", "redis://t:6379"]),
+    ] {
+        assert_ne!(sentinel(url, &urls), watched);
+    }
+    let shown = format!("{:?}", Servers::sentinel("redis://:mark@mark", &["redis://mark"]));
+    assert!(!shown.contains("mark"), "{shown}");
+}
