@@ -243,9 +243,6 @@ impl Inner {
         loop {
             select! {
                 () = begin.as_mut(), if attempts.len() < AT_ONCE => {
-                    if !attempts.is_empty() {
-                        self.down("no answer yet");
-                    }
                     attempts.spawn(self.clone().attempt(turn));
                     turn = turn.wrapping_add(1);
                     pace.step(&self.rng);

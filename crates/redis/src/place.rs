@@ -56,18 +56,21 @@ pub(crate) fn parse_with(url: &str, port: Option<u16>) -> Result<(ConnectionInfo
         _ = url.set_port(port);
     }
     let info = url.into_connection_info().map_err(|error| match error.detail() {
+        None if error.to_string().contains("feature") => refused(NO_TLS),
         None => refused(error.to_string().split(" - ").next().unwrap_or_default()),
         // That would be what the query says of it.
         Some(_) => refused("a protocol other than resp2 and resp3"),
     })?;
     if !info.addr().is_supported() {
-        return Err(refused("TLS, for which the feature `tls` is to be switched on"));
+        return Err(refused(NO_TLS));
     }
     tls::prepare();
     let database = info.redis_settings().db();
     let server = Server::at(info.addr()).to_string();
     Ok((info, Place { server, database }))
 }
+
+const NO_TLS: &str = "TLS without the feature `tls`";
 
 pub(crate) fn refused(why: &str) -> Invalid {
     Invalid::new("url", why, "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]")
@@ -186,6 +189,19 @@ mod tests {
         ] {
             for spelling in spellings {
                 assert_eq!(domain(spelling), domain(spellings[0]), "{spelling}");
+            }
+        }
+    }
+
+    #[test]
+    fn tls_is_another_way_to_the_same_place_or_refused_by_the_name_of_its_feature() {
+        for url in ["rediss://:mark@db.example", "valkeys://mark:mark@DB.example.:6379/0"] {
+            match parse(url) {
+                Ok((_, place)) => assert_eq!(place, parse("redis://db.example").unwrap().1),
+                Err(refused) => {
+                    let said = refused.to_string();
+                    assert!(said.contains("`tls`") && !said.contains("mark"), "{said}");
+                }
             }
         }
     }
