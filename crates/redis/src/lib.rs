@@ -58,8 +58,9 @@
 //!
 //! # What it does not do
 //!
-//! It needs Redis 7.0 or later. It follows no `ASK`: while a cluster moves the slot of its keys
-//! from one node to another, it fails, and goes on when that is done.
+//! It needs Redis 7.0 or later. While a cluster moves the slot of its keys from one node to another
+//! it follows them (`ASK`), but a change of several values that are not all at one of the two fails
+//! until they are (`TRYAGAIN`).
 
 mod answer;
 mod doubts;

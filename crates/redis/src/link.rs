@@ -9,7 +9,10 @@ use arc_swap::ArcSwapOption;
 use cinchona_core::Rng;
 use futures_util::future::join_all;
 use rand::RngExt;
-use redis::{Cmd, FromRedisValue, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind,
+    aio::MultiplexedConnection,
+};
 use std::{
     pin::pin,
     sync::{
@@ -46,6 +49,8 @@ struct Inner {
     /// Of the slot that all keys are in.
     key: Vec<u8>,
     live: ArcSwapOption<Live>,
+    /// The node that takes over the slot, while one does.
+    heir: Mutex<Option<(String, MultiplexedConnection)>>,
     phase: watch::Sender<Phase>,
     /// The connection has been left, or somebody has got no answer over it.
     poke: Notify,
@@ -105,6 +110,7 @@ impl Link {
             scripts: Scripts::new(),
             key,
             live: ArcSwapOption::empty(),
+            heir: Mutex::default(),
             phase: watch::Sender::new(Phase::Connecting),
             poke: Notify::new(),
             number: AtomicU64::new(0),
@@ -217,8 +223,40 @@ impl Inner {
         {
             answer = question.command(true).query_async(&mut connection).await;
         }
+        if let Err(error) = &answer
+            && is_moving(error)
+        {
+            answer = self.put_there(error, question).await;
+        }
         waiting.is_answered = true;
         answer
+    }
+
+    /// Puts the question to the node that takes over the slot, which has this key already.
+    async fn put_there<T: FromRedisValue>(
+        &self,
+        ask: &RedisError,
+        question: &Question<'_>,
+    ) -> RedisResult<T> {
+        let node = ask.redirect_node().map(|(node, _)| node.to_owned());
+        let known = self.heir.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut connection = match known {
+            Some((name, connection)) if Some(&name) == node.as_ref() => connection,
+            _ => {
+                let node = node.ok_or_else(|| ask.clone())?;
+                let connection = self.servers.node(&node).await?;
+                let known = Some((node, connection.clone()));
+                *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = known;
+                connection
+            }
+        };
+        let mut both = redis::pipe();
+        both.cmd("ASKING").ignore().add_command(question.command(true));
+        let answer = both.query_async::<(T,)>(&mut connection).await;
+        if answer.is_err() {
+            *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        answer.map(|(answer,)| answer)
     }
 
     /// Takes a connection out of use; who asks over it still gets the answers.
@@ -333,9 +371,14 @@ pub(crate) async fn probe(
 ) -> RedisResult<()> {
     let mut eval = redis::cmd("EVAL");
     match eval.arg(probe.text).arg(1).arg(key).query_async(connection).await {
-        Err(error) if is_said_of_the_script(&error) => Ok(()),
+        Err(error) if is_said_of_the_script(&error) || is_moving(&error) => Ok(()),
         answered => answered,
     }
+}
+
+/// The slot is being moved from here, and the key is not here any more: this is whom to ask first.
+fn is_moving(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Ask)
 }
 
 /// `ERR` and nothing else: a server before Redis 7 does not know scripts with a first line.

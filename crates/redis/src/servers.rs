@@ -144,6 +144,13 @@ impl Servers {
         }
         Err(failed.unwrap_or_else(|| (ErrorKind::EmptySentinelList, "nobody to ask").into()))
     }
+
+    /// A connection to the node of a cluster that another calls so.
+    pub(crate) async fn node(&self, node: &str) -> RedisResult<MultiplexedConnection> {
+        let without = (ErrorKind::ClusterConnectionNotFound, "a node without an address");
+        let info = at_node(&self.known[0], node).ok_or_else(|| RedisError::from(without))?;
+        connected(&info).await
+    }
 }
 
 impl fmt::Debug for Servers {
@@ -194,11 +201,8 @@ async fn owner(
     for _ in 0..REDIRECTS {
         match usable(&info, by, key).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => {
-                let node = error.redirect_node().and_then(|(node, _)| node.rsplit_once(':'));
-                let Some((host, Ok(port))) = node.map(|(host, port)| (host, port.parse())) else {
-                    return Err(error);
-                };
-                info = at(&info, host, port);
+                let there = error.redirect_node().and_then(|(node, _)| at_node(&info, node));
+                info = there.ok_or(error)?;
             }
             ended => return ended,
         }
@@ -219,6 +223,12 @@ async fn named(
     let unknown = || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no such service"));
     let (host, port) = known.ok_or_else(unknown)?;
     Ok(at(server, &host, port))
+}
+
+/// As `info`, but at the node that is called so.
+fn at_node(info: &ConnectionInfo, node: &str) -> Option<ConnectionInfo> {
+    let (host, port) = node.rsplit_once(':')?;
+    Some(at(info, host, port.parse().ok()?))
 }
 
 /// As `info`, but there. An empty host is the same one.

@@ -183,6 +183,61 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
     assert!(after <= SECOND, "{after:?}");
 }
 
+// real clock: Redis has a clock of its own.
+// catalogue: S-C9
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_goes_on_while_its_slot_is_moved() {
+    if Redis::start().await.is_none() {
+        return;
+    }
+    let nodes = cluster().await.unwrap();
+    let store = RedisStore::at(Servers::cluster(&[&nodes[2].url()]).unwrap());
+    let store = store.with_timeout(SECOND).unwrap();
+    let mut tokens = 0;
+    back(&store, &mut tokens).await;
+    store.claim(b"before", 1, 7000, LEASE).await.unwrap();
+    assert!(store.finish(b"before", 7000, b"answer").await.unwrap());
+    let (from, to) = (&nodes[0], &nodes[1]);
+    let slot: u16 = from.tell("CLUSTER KEYSLOT {cinchona}:probe").await.unwrap();
+    let ids = [from.tell::<String>("CLUSTER MYID").await, to.tell("CLUSTER MYID").await];
+    let [left, right] = ids.map(Option::unwrap);
+    let importing = format!("CLUSTER SETSLOT {slot} IMPORTING {left}");
+    let migrating = format!("CLUSTER SETSLOT {slot} MIGRATING {right}");
+    to.tell::<String>(&importing).await.unwrap();
+    from.tell::<String>(&migrating).await.unwrap();
+    let check = async |phase: u128| {
+        for n in 0..5 {
+            let (key, token) = (format!("{phase} {n}"), 8000 + 10 * phase + n);
+            let claim = store.claim(key.as_bytes(), 1, token, LEASE).await.unwrap();
+            assert!(matches!(claim, Claim::Granted { lapsed: false }), "{phase}: {claim:?}");
+            assert!(store.finish(key.as_bytes(), token, b"answer").await.unwrap());
+        }
+        for key in [format!("{phase} 0"), "before".into()] {
+            let again = store.claim(key.as_bytes(), 1, 9000 + phase, LEASE).await.unwrap();
+            assert!(matches!(again, Claim::Done(_)), "{phase}: {again:?}");
+        }
+        let grown = store.update(&[&format!("n {phase}")], |_| Ok(1_u32)).await;
+        assert_eq!(grown.unwrap(), 1);
+    };
+    check(1).await;
+    let keys: Vec<String> = from.tell(&format!("CLUSTER GETKEYSINSLOT {slot} 1000")).await.unwrap();
+    for key in keys {
+        let client = redis::Client::open(from.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut migrate = redis::cmd("MIGRATE");
+        migrate.arg("127.0.0.1").arg(to.port).arg(key).arg(0).arg(5000);
+        let () = migrate.query_async(&mut connection).await.unwrap();
+    }
+    check(2).await;
+    let assign = format!("CLUSTER SETSLOT {slot} NODE {right}");
+    to.tell::<String>(&assign).await.unwrap();
+    // The others may know it by then.
+    for node in [from, &nodes[2]] {
+        _ = node.tell::<String>(&assign).await;
+    }
+    check(3).await;
+}
+
 /// A primary, a replica, and three sentinels.
 async fn watched() -> Option<(Vec<Process>, Vec<Process>)> {
     let primary = Process::start(free_port(), &["save \"\""], &[])?;
@@ -287,6 +342,7 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
     assert!(after <= SECOND, "{after:?}");
     tokio::time::sleep(SECOND).await;
     stop.store(true, Ordering::Relaxed);
+    let store = store.with_timeout(10 * SECOND).unwrap();
     let mut lost = 0;
     for (n, acknowledged) in clients.join_all().await {
         assert!(acknowledged.last().is_some_and(|last| *last > killed), "calls go on");
