@@ -15,6 +15,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
+    task::JoinHandle,
     time::{Instant, sleep},
 };
 
@@ -27,7 +28,8 @@ struct Known {
     claims: HashMap<u128, Claimed>,
     /// Claims that were certainly not made, until they are released.
     unmade: HashSet<u128>,
-    is_running: bool,
+    /// What releases them, until it has nothing left to do.
+    task: Option<JoinHandle<()>>,
     is_full: bool,
 }
 
@@ -39,9 +41,6 @@ struct Claimed {
     /// Whether Redis has said that it is not there.
     is_absent: bool,
 }
-
-/// Notes that the task has ended, however it does.
-struct Running(Weak<Shared>);
 
 /// A claim that is being made; it is given up where it is dropped before its answer.
 pub(crate) struct Doubt<'a> {
@@ -113,12 +112,18 @@ impl Doubts {
         known.run(shared);
     }
 
-    /// What is still to be released, without what has ended by itself.
-    fn open(&self) -> Vec<(u128, Vec<u8>)> {
+    /// What is still to be released, without what has ended by itself; where that is nothing, the
+    /// task is to end.
+    fn open(&self) -> Option<Vec<(u128, Vec<u8>)>> {
         let now = Instant::now();
         let mut known = self.known();
         known.claims.retain(|_, claimed| claimed.until > now);
-        known.claims.iter().map(|(token, claimed)| (*token, claimed.key.clone())).collect()
+        if known.claims.is_empty() {
+            known.task = None;
+            return None;
+        }
+        let claims = known.claims.iter();
+        Some(claims.map(|(token, claimed)| (*token, claimed.key.clone())).collect())
     }
 
     fn note(&self, claims: &[(u128, Vec<u8>)], ended: &[i64]) {
@@ -142,40 +147,22 @@ impl Doubts {
 impl Known {
     /// Sees to it that the task runs. Without a runtime the claims end with their leases.
     fn run(&mut self, shared: &Arc<Shared>) {
-        if !self.is_running
+        // A runtime that ends drops the task at once, here: that must need no lock.
+        if self.task.as_ref().is_none_or(JoinHandle::is_finished)
             && let Ok(runtime) = Handle::try_current()
         {
-            self.is_running = true;
-            let shared = Arc::downgrade(shared);
-            runtime.spawn(end(shared.clone(), Running(shared)));
+            self.task = Some(runtime.spawn(end(Arc::downgrade(shared))));
         }
     }
 }
 
-// === impl Running ===
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let Some(shared) = self.0.upgrade() else { return };
-        let mut known = shared.doubts.known();
-        known.is_running = false;
-        // One that came when the task had looked for the last time.
-        if !known.claims.is_empty() {
-            known.run(&shared);
-        }
-    }
-}
-
-async fn end(shared: Weak<Shared>, _running: Running) {
+async fn end(shared: Weak<Shared>) {
     let mut pause = SOON;
     let mut before = 0;
     loop {
         sleep(pause).await;
         let Some(shared) = shared.upgrade() else { return };
-        let open = shared.doubts.open();
-        if open.is_empty() {
-            return;
-        }
+        let Some(open) = shared.doubts.open() else { return };
         pause = if open.len() > before { SOON } else { (pause * 2).min(SLOWEST) };
         before = open.len();
         for claims in open.chunks(AT_ONCE) {

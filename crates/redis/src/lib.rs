@@ -66,6 +66,7 @@ mod answer;
 mod doubts;
 mod link;
 mod place;
+mod question;
 mod scripts;
 mod servers;
 mod state;
@@ -81,7 +82,8 @@ use cinchona_core::{
 };
 use cinchona_idempotency::{Claim, Store, Wait};
 use doubts::{Doubt, Doubts};
-use link::{Link, Question};
+use link::Link;
+use question::Question;
 use scripts::{answered, claimed};
 use std::{
     fmt,

@@ -2,6 +2,7 @@
 
 use crate::{
     answer::{self, Failed, Meaning},
+    question::{Question, is_moving, probe},
     scripts::{Scripts, Source},
     servers::Servers,
 };
@@ -9,10 +10,7 @@ use arc_swap::ArcSwapOption;
 use cinchona_core::Rng;
 use futures_util::future::join_all;
 use rand::RngExt;
-use redis::{
-    Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind,
-    aio::MultiplexedConnection,
-};
+use redis::{FromRedisValue, RedisError, RedisResult, aio::MultiplexedConnection};
 use std::{
     pin::pin,
     sync::{
@@ -34,13 +32,6 @@ use tokio::{
 pub(crate) struct Link {
     inner: Arc<Inner>,
     task: Mutex<Option<Task>>,
-}
-
-/// A question to Redis.
-#[derive(Debug)]
-pub(crate) enum Question<'a> {
-    Command(Cmd),
-    Script { source: &'a Source, keys: Vec<Vec<u8>>, args: Vec<Vec<u8>> },
 }
 
 struct Inner {
@@ -360,44 +351,6 @@ impl Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inner").field("phase", &*self.phase.borrow()).finish_non_exhaustive()
-    }
-}
-
-/// Whether a change can be made here. A server that does not know how to say so is taken to be one.
-pub(crate) async fn probe(
-    connection: &mut MultiplexedConnection,
-    probe: &Source,
-    key: &[u8],
-) -> RedisResult<()> {
-    let mut eval = redis::cmd("EVAL");
-    match eval.arg(probe.text).arg(1).arg(key).query_async(connection).await {
-        Err(error) if is_said_of_the_script(&error) || is_moving(&error) => Ok(()),
-        answered => answered,
-    }
-}
-
-/// The slot is being moved from here, and the key is not here any more: this is whom to ask first.
-fn is_moving(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::Ask)
-}
-
-/// `ERR` and nothing else: a server before Redis 7 does not know scripts with a first line.
-fn is_said_of_the_script(error: &RedisError) -> bool {
-    error.code() == Some("ERR")
-}
-
-// === impl Question ===
-
-impl Question<'_> {
-    fn command(&self, by_text: bool) -> Cmd {
-        let (source, keys, args) = match self {
-            Self::Command(command) => return command.clone(),
-            Self::Script { source, keys, args } => (source, keys, args),
-        };
-        let mut command = redis::cmd(if by_text { "EVAL" } else { "EVALSHA" });
-        command.arg(if by_text { source.text } else { &source.hash });
-        command.arg(keys.len()).arg(keys).arg(args);
-        command
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where a store keeps what it keeps, and how the server is found that has it now.
 
 use crate::{
-    link::probe,
     place::{self, Place},
+    question::probe,
     scripts::Source,
     tls::Certificates,
 };

@@ -2,7 +2,7 @@
 
 use crate::{
     RedisStore,
-    link::Question,
+    question::Question,
     scripts::{CHANGED, FENCED, answered, claimed, present},
 };
 use bytes::Bytes;

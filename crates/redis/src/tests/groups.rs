@@ -1,7 +1,9 @@
 //! A cluster, and servers that sentinels watch: their primaries fail, and others take their place.
+//!
+//! `CINCHONA_FAILOVERS` says how often.
 
 use super::{
-    heal::{SECOND, back, methods},
+    heal::{SECOND, Stalls, back, methods},
     *,
 };
 use cinchona_idempotency::DedupLayer;
@@ -19,7 +21,7 @@ use tower::{Layer, ServiceExt, service_fn};
 struct Process {
     child: Child,
     port: u16,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Process {
@@ -29,9 +31,18 @@ impl Process {
         let file = dir.path().join("redis.conf");
         let own = format!("port {port}\nbind 127.0.0.1\ndir {}\n", dir.path().display());
         fs::write(&file, own + &lines.join("\n")).unwrap();
-        let child =
-            Command::new("redis-server").arg(&file).args(args).stdout(Stdio::null()).spawn();
-        Some(Self { child: child.ok()?, port, _dir: dir })
+        Some(Self { child: Self::spawn(&dir, args)?, port, dir })
+    }
+
+    fn spawn(dir: &TempDir, args: &[&str]) -> Option<Child> {
+        let file = dir.path().join("redis.conf");
+        Command::new("redis-server").arg(&file).args(args).stdout(Stdio::null()).spawn().ok()
+    }
+
+    /// As it was, with what has been written into its configuration since, and nothing else.
+    fn restart(&mut self) {
+        self.kill();
+        self.child = Self::spawn(&self.dir, &[]).unwrap();
     }
 
     fn url(&self) -> String {
@@ -61,6 +72,10 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn failovers(mostly: usize) -> usize {
+    std::env::var("CINCHONA_FAILOVERS").map_or(mostly, |failovers| failovers.parse().unwrap())
 }
 
 fn free_port() -> u16 {
@@ -131,6 +146,7 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
         return;
     }
     let mut nodes = cluster().await.unwrap();
+    let stalls = Stalls::watch();
     let urls: Vec<_> = nodes.iter().map(Process::url).collect();
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
     let number = AtomicU32::new(0);
@@ -148,7 +164,7 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
     let store = RedisStore::at(Servers::cluster(&urls).unwrap());
     let mut tokens = 0;
     back(&store, &mut tokens).await;
-    for _ in 0..3 {
+    for _ in 0..failovers(2) {
         // Nobody is voted for twice in a second.
         tokio::time::sleep(SECOND * 3 / 2).await;
         // One takes the other's place, as an operator bids it.
@@ -159,8 +175,9 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
         };
         until("a failover", async || replica.says("CLUSTER FAILOVER", "OK").await).await;
         until("a primary", async || replica.says("INFO replication", "role:master").await).await;
+        stalls.take();
         let (after, _) = back(&store, &mut tokens).await;
-        assert!(after <= SECOND, "{after:?}");
+        assert!(after <= SECOND + stalls.take(), "{after:?}");
         tokens += 1;
         store.claim(format!("key {tokens}").as_bytes(), 1, tokens, LEASE).await.unwrap();
         let (one, other) = (&nodes[0], &nodes[3]);
@@ -179,8 +196,9 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
             && heir.says("CLUSTER INFO", "cluster_state:ok").await
     })
     .await;
+    stalls.take();
     let (after, _) = back(&store, &mut tokens).await;
-    assert!(after <= SECOND, "{after:?}");
+    assert!(after <= SECOND + stalls.take(), "{after:?}");
 }
 
 // real clock: Redis has a clock of its own.
@@ -313,6 +331,7 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
         return;
     }
     let (mut servers, sentinels) = watched().await.unwrap();
+    let stalls = Stalls::watch();
     let urls: Vec<_> = sentinels.iter().map(Process::url).collect();
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
     // One of them is gone, and is no hindrance.
@@ -328,24 +347,43 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
         let (dedup, store, stop) = (dedup.clone(), store.clone(), stop.clone());
         clients.spawn(async move { (n, calls(dedup, store, n, stop).await) });
     }
-    tokio::time::sleep(SECOND).await;
-    let killed = Instant::now();
-    servers[0].kill();
-    let heir = servers[1].port.to_string();
-    until("a sentinel names the heir", async || {
-        let named: Option<Vec<String>> =
-            sentinels[0].tell("SENTINEL get-master-addr-by-name Payments").await;
-        named.is_some_and(|named| named[1] == heir)
-    })
-    .await;
-    let (after, _) = back(&store, &mut tokens).await;
-    assert!(after <= SECOND, "{after:?}");
+    let (mut killed, mut slowest) = (Vec::new(), Duration::ZERO);
+    let rounds = failovers(1);
+    for round in 0..rounds {
+        // Sentinels replace a primary once in twice their time for it.
+        tokio::time::sleep(if round == 0 { SECOND } else { 4 * SECOND }).await;
+        let (primary, heir) = (round % 2, servers[1 - round % 2].port.to_string());
+        killed.push(Instant::now());
+        servers[primary].kill();
+        until("a sentinel names the heir", async || {
+            let named: Option<Vec<String>> =
+                sentinels[0].tell("SENTINEL get-master-addr-by-name Payments").await;
+            named.is_some_and(|named| named[1] == heir)
+        })
+        .await;
+        stalls.take();
+        let (after, _) = back(&store, &mut tokens).await;
+        assert!(after <= SECOND + stalls.take(), "{after:?}");
+        slowest = slowest.max(after);
+        if round + 1 == rounds {
+            break;
+        }
+        servers[primary].restart();
+        let replica = &servers[primary];
+        let follow = format!("REPLICAOF 127.0.0.1 {heir}");
+        until("it follows the heir", async || replica.tell::<String>(&follow).await.is_some())
+            .await;
+        until("it has caught up", async || {
+            replica.says("INFO replication", "master_link_status:up").await
+        })
+        .await;
+    }
     tokio::time::sleep(SECOND).await;
     stop.store(true, Ordering::Relaxed);
     let store = store.with_timeout(10 * SECOND).unwrap();
     let mut lost = 0;
     for (n, acknowledged) in clients.join_all().await {
-        assert!(acknowledged.last().is_some_and(|last| *last > killed), "calls go on");
+        assert!(acknowledged.last() > killed.last(), "calls go on");
         for (page, times) in acknowledged.chunks(500).enumerate() {
             let text = store.read(&format!("log {n} {page}")).await.unwrap().unwrap_or_default();
             let text = String::from_utf8(text.to_vec()).unwrap();
@@ -355,12 +393,13 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
                 assert!(found <= 1, "call {call} of {n} happened {found} times");
                 if found == 0 {
                     lost += 1;
-                    assert!(*at < killed && killed - *at < SECOND, "more is lost than lagged");
+                    let lagged = killed.iter().any(|killed| at < killed && *killed - *at < SECOND);
+                    assert!(lagged, "more is lost than lagged");
                 }
             }
         }
     }
-    println!("{lost} acknowledged calls were lost, {after:?} after a primary was there");
+    println!("{lost} acknowledged calls were lost; service was back in {slowest:?} at most");
 }
 
 #[test]

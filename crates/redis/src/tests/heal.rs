@@ -6,7 +6,10 @@ use super::{
 };
 use cinchona_core::Methods;
 use cinchona_idempotency::DedupLayer;
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::AtomicU64},
+};
 use tonic::body::Body;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -36,6 +39,43 @@ const FAMILY: [&str; 20] = [
 
 fn store_at(url: &str) -> RedisStore {
     RedisStore::new(url).unwrap()
+}
+
+/// How long the machine has stood still, as a task that should run each 5 ms sees it.
+pub(crate) struct Stalls {
+    taken: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Stalls {
+    pub(crate) fn watch() -> Self {
+        let taken = Arc::new(AtomicU64::new(0));
+        let seen = taken.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (began, each) = (Instant::now(), Duration::from_millis(5));
+                tokio::time::sleep(each).await;
+                let late = (Instant::now() - began).saturating_sub(2 * each);
+                seen.fetch_add(late.as_micros() as u64, Ordering::Relaxed);
+            }
+        });
+        Self { taken, task }
+    }
+
+    pub(crate) fn seen(&self) -> Duration {
+        Duration::from_micros(self.taken.load(Ordering::Relaxed))
+    }
+
+    /// Since it was asked last.
+    pub(crate) fn take(&self) -> Duration {
+        Duration::from_micros(self.taken.swap(0, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Stalls {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 async fn claims(store: &RedisStore, token: u128) -> Result<Claim, BoxError> {
@@ -69,15 +109,18 @@ const SHORT: Duration = Duration::from_millis(100);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_of_no_use_is_replaced_within_a_second_whatever_it_says() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let store = store_at(&between.url());
     let mut tokens = 0;
     back(&store, &mut tokens).await;
     let said = FAMILY.map(|said| Manner::Answers(said.to_owned()));
     for manner in [Manner::Silent].into_iter().chain(said) {
+        stalls.take();
         between.spoil(&manner);
         let (after, slowest) = back(&store, &mut tokens).await;
-        assert!(after <= SECOND && slowest <= SHORT, "{manner:?}: {after:?} {slowest:?}");
+        let (stalled, said) = (stalls.take(), format!("{manner:?}: {after:?} {slowest:?}"));
+        assert!(after <= SECOND + stalled && slowest <= SHORT + stalled, "{said}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -87,6 +130,7 @@ async fn a_connection_that_is_of_no_use_is_replaced_within_a_second_whatever_it_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let store = store_at(&between.url());
     let mut tokens = 0;
@@ -106,11 +150,13 @@ async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         times.sort();
-        assert!(times[times.len() - 2] <= SHORT, "{manner:?}: {times:?}");
+        let limit = SHORT + stalls.take();
+        // All but one, as a machine may stand still.
+        assert!(times.iter().rev().skip(1).all(|time| *time <= limit), "{manner:?}: {times:?}");
         assert!(between.made() - before <= 12, "{manner:?}: {}", between.made() - before);
         between.set(&Manner::HandsOn);
         let (after, _) = back(&store, &mut tokens).await;
-        assert!(after <= SECOND, "{manner:?}: {after:?}");
+        assert!(after <= SECOND + stalls.take(), "{manner:?}: {after:?}");
     }
 }
 
@@ -119,6 +165,7 @@ async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_give_up_sooner_than_the_store_are_no_reason_to_keep_a_dead_connection() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let store = store_at(&between.url()).with_timeout(Duration::MAX).unwrap();
     let mut tokens = 0;
@@ -126,8 +173,8 @@ async fn callers_that_give_up_sooner_than_the_store_are_no_reason_to_keep_a_dead
     between.spoil(&Manner::Silent);
     let began = Instant::now();
     for token in 1000.. {
-        let given_up = tokio::time::timeout(Duration::from_millis(20), claims(&store, token)).await;
-        assert!(Instant::now() - began <= SECOND, "it is not back");
+        let given_up = tokio::time::timeout(Duration::from_millis(50), claims(&store, token)).await;
+        assert!(Instant::now() - began <= 5 * SECOND + stalls.seen(), "it is not back");
         if let Ok(Ok(_)) = given_up {
             break;
         }
@@ -158,6 +205,7 @@ const STATES: [(&str, &[&str], &[&str]); 6] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_redis_is_left_in_each_of_its_states_and_found_again() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let store = store_at(&redis.url());
     let client = redis::Client::open(redis.url()).unwrap();
     let mut operator = client.get_multiplexed_async_connection().await.unwrap();
@@ -184,12 +232,12 @@ async fn a_real_redis_is_left_in_each_of_its_states_and_found_again() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             times.sort();
-            assert!(times[18] <= SHORT, "{state}: {times:?}");
+            assert!(times[18] <= SHORT + stalls.take(), "{state}: {times:?}");
             assert!(said.iter().any(|said| said.contains(state)), "{state}: {said:?}");
         }
         tell(mended).await;
         let (after, _) = back(&store, &mut tokens).await;
-        assert!(after <= SECOND, "{state}: {after:?}");
+        assert!(after <= SECOND + stalls.take(), "{state}: {after:?}");
         let grown = store.update(&["n"], move |_| Ok(tokens as u32));
         assert_eq!(grown.await.unwrap(), tokens as u32, "{state}");
     }
@@ -200,6 +248,7 @@ async fn a_real_redis_is_left_in_each_of_its_states_and_found_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dedup_layer_fails_closed_or_open_in_time_while_its_redis_is_of_no_use() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let service = || {
         service_fn(|_: http::Request<Body>| async {
             Ok::<_, Infallible>(Status::ok("").into_http::<Body>())
@@ -228,7 +277,7 @@ async fn a_dedup_layer_fails_closed_or_open_in_time_while_its_redis_is_of_no_use
                 times.push(took);
             }
             times.sort();
-            assert!(times[17] <= SHORT, "{manner:?} {open}: {times:?}");
+            assert!(times[17] <= SHORT + stalls.take(), "{manner:?} {open}: {times:?}");
         }
     }
 }
@@ -255,6 +304,7 @@ pub(crate) fn methods() -> Methods {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let (one, other) = (store_at(&redis.url()), store_at(&redis.url()));
     let mut tokens = 0;
     back(&one, &mut tokens).await;
@@ -275,7 +325,10 @@ async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
             store.claim(key, 1, token, LEASE).await,
             Ok(Claim::Granted { lapsed: false })
         ) {
-            assert!(Instant::now() - began < SECOND, "it waits for a lease that nobody holds");
+            assert!(
+                Instant::now() - began < SECOND + stalls.seen(),
+                "it waits for a lease that nobody holds"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -286,6 +339,7 @@ async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_that_failed_is_made_later() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let (one, other) = (store_at(&between.url()), store_at(&redis.url()));
     let mut tokens = 0;
@@ -297,7 +351,7 @@ async fn a_release_that_failed_is_made_later() {
     between.set(&Manner::HandsOn);
     let began = Instant::now();
     while !matches!(other.claim(b"k", 1, 7002, LEASE).await, Ok(Claim::Granted { lapsed: false })) {
-        assert!(Instant::now() - began < 3 * SECOND, "the claim is still there");
+        assert!(Instant::now() - began < 3 * SECOND + stalls.seen(), "the claim is still there");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -307,6 +361,7 @@ async fn a_release_that_failed_is_made_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limit_covers_the_wait_for_other_changes_too() {
     let Some(redis) = Redis::start().await else { return };
+    let stalls = Stalls::watch();
     let store = store_at(&redis.url());
     back(&store, &mut 0).await;
     redis.signal("STOP");
@@ -322,7 +377,7 @@ async fn the_limit_covers_the_wait_for_other_changes_too() {
     let mut times = changes.join_all().await;
     redis.signal("CONT");
     times.sort();
-    assert!(times[95] <= SHORT, "{times:?}");
+    assert!(times[95] <= SHORT + stalls.take(), "{times:?}");
 }
 
 // real clock: Redis has a clock of its own.
@@ -358,4 +413,26 @@ async fn a_store_that_is_dropped_leaves_no_task() {
         }
         assert_eq!(tasks(), before, "{url}");
     }
+}
+
+#[test]
+fn a_runtime_that_ends_while_claims_are_in_doubt_ends() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let Some(redis) = runtime().block_on(Redis::start()) else { return };
+    let first = runtime();
+    let store = store_at(&redis.url());
+    first.block_on(async { back(&store, &mut 0).await });
+    redis.signal("STOP");
+    for token in 1000..1200 {
+        let store = store.clone();
+        first.spawn(async move { claims(&store, token).await.map(drop) });
+    }
+    first.block_on(tokio::task::yield_now());
+    // Their claims are dropped with it.
+    drop(first);
+    redis.signal("CONT");
+    // And another one goes on with the store.
+    runtime().block_on(async {
+        back(&store, &mut 2000).await;
+    });
 }
