@@ -22,7 +22,12 @@ pin_project! {
 
 impl<B: Body> ResponseBody<B> {
     pub(crate) fn new(inner: B, permit: Option<Permit>) -> Self {
-        let permit = permit.filter(|_| !inner.is_end_stream());
+        let mut permit = permit;
+        if inner.is_end_stream()
+            && let Some(mut permit) = permit.take()
+        {
+            permit.answered(true);
+        }
         Self { inner: Some(inner), permit }
     }
 
@@ -44,7 +49,9 @@ impl<B: Body> Body for ResponseBody<B> {
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
         let frame = ready!(inner.poll_frame(cx));
         if !frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data)) {
-            *this.permit = None;
+            if let Some(mut permit) = this.permit.take() {
+                permit.answered(frame.as_ref().is_none_or(Result::is_ok));
+            }
         }
         Poll::Ready(frame)
     }

@@ -3,10 +3,12 @@
 use crate::{
     Criticality, Limit, Queue,
     body::ResponseBody,
-    entry::Entering,
-    limiter::{Entry, Limiter},
+    entry::{Entered, Entering},
+    kinds::Kinds,
+    limiter::Limiter,
+    places::{Place, Places, Until},
 };
-use cinchona_core::{BoxError, Deadline, Invalid, Mode, Switch, Unsent};
+use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, Switch, Unsent};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -28,10 +30,21 @@ use tower_service::Service;
 ///
 /// A service that hangs must not hold all that its caller has: with a bulkhead around its client,
 /// it holds so many calls, and the rest of the caller goes on.
+///
+/// # Rule
+///
+/// * A unary call is under way until its response has ended.
+/// * A stream is let in as any other call, and gives its place back at once: it counts in a limit
+///   of its own ([`with_streams`](Self::with_streams)) until its response has ended. Else a few
+///   that last would leave no place for what is short.
+/// * A call of which nothing is known (no descriptor set was read, see [`Methods::known_kinds`])
+///   gives its place back when its response begins, as it may be a stream.
+/// * By name, a method can have a limit of its own, or none.
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer {
-    limiter: Arc<Limiter>,
-    switch: Switch,
+    shared: Arc<Shared>,
+    patience: Duration,
+    methods: Option<Methods>,
 }
 
 /// Fails calls with `UNAVAILABLE` that are more than a limit, retries and waits included where it
@@ -39,7 +52,13 @@ pub struct BulkheadLayer {
 #[derive(Clone, Debug)]
 pub struct Bulkhead<S> {
     inner: S,
-    limiter: Arc<Limiter>,
+    shared: Arc<Shared>,
+    kinds: Kinds,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    places: Places,
     switch: Switch,
 }
 
@@ -48,17 +67,22 @@ pin_project! {
     pub struct BulkheadFuture<S, B, F> {
         #[pin]
         entering: Entering<S, B, F>,
-        limiter: Arc<Limiter>,
-        criticality: Criticality,
+        // Who is told if it is turned away: nobody where it is let in always.
+        refusing: Option<(Arc<Shared>, Arc<Limiter>, Criticality)>,
     }
 }
 
 // === impl BulkheadLayer ===
 
 impl BulkheadLayer {
-    /// So many calls are under way at most, until their bodies have ended. Those that come on top
-    /// wait for up to `patience`, as many as there are under way; zero for none, and
-    /// `Duration::MAX` for as long as their callers do.
+    #[cfg(test)]
+    pub(crate) fn references(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
+    /// So many calls are under way at most. Those that come on top wait for up to `patience`, as
+    /// many as there are under way; zero for none, and `Duration::MAX` for as long as their callers
+    /// do.
     ///
     /// # Errors
     /// When `limit` is 0.
@@ -67,27 +91,89 @@ impl BulkheadLayer {
     }
 
     fn of(limit: Limit, patience: Duration) -> Self {
-        let capacity = if patience.is_zero() { 0 } else { limit.initial() };
-        // A client has its own patience, whether or not the queue is ever empty.
-        let queue = Queue { capacity, longest: patience, target: patience, interval: patience };
-        let limiter = Limiter::new(limit, queue, Instant::now());
-        Self { limiter, switch: Switch::default() }
+        let places = Places::new(limit, queue(limit, patience));
+        let shared = Arc::new(Shared { places, switch: Switch::default() });
+        Self { shared, patience, methods: None }
+    }
+
+    /// How many streams may be under way: those of methods that are known to stream either way.
+    /// Default 10,000; at least 1.
+    ///
+    /// # Errors
+    /// When `limit` is 0.
+    pub fn with_streams(mut self, limit: u32) -> Result<Self, Invalid> {
+        Arc::make_mut(&mut self.shared).places.set_streams(limit)?;
+        Ok(self)
+    }
+
+    /// Gives `method` of `service`, or all its methods where `method` is empty, a limit of their
+    /// own, with the same patience. Their calls hold it until their responses have ended.
+    ///
+    /// # Errors
+    /// When the name was given before, `service` is empty, or `limit` is 0.
+    pub fn with_limit_of(
+        mut self,
+        service: &str,
+        method: &str,
+        limit: u32,
+    ) -> Result<Self, Invalid> {
+        let limit = Limit::Fixed(limit).checked()?;
+        let limiter = Limiter::new(limit, queue(limit, self.patience), Instant::now());
+        Arc::make_mut(&mut self.shared).places.name(service, method, Some(limiter))?;
+        Ok(self)
+    }
+
+    /// Lets the calls of `method` of `service`, or of all its methods where `method` is empty, pass
+    /// always, and counts none of them.
+    ///
+    /// # Errors
+    /// When the name was given before, or `service` is empty.
+    pub fn with_exempt(mut self, service: &str, method: &str) -> Result<Self, Invalid> {
+        Arc::make_mut(&mut self.shared).places.name(service, method, None)?;
+        Ok(self)
+    }
+
+    /// Learns from `methods` what each method streams. By default from all descriptor sets that
+    /// this process has read before the layer is put around a service
+    /// ([`Methods::known_kinds`]).
+    #[must_use]
+    pub fn with_methods(self, methods: Methods) -> Self {
+        Self { methods: Some(methods), ..self }
     }
 
     /// Lets `switch` decide whether calls are failed, only counted, or not looked at.
-    pub fn with_switch(self, switch: Switch) -> Self {
-        Self { switch, ..self }
+    #[must_use]
+    pub fn with_switch(mut self, switch: Switch) -> Self {
+        Arc::make_mut(&mut self.shared).switch = switch;
+        self
     }
 
-    /// How many calls are under way.
+    /// How many calls are under way, but for streams.
     pub fn in_progress(&self) -> u32 {
-        self.limiter.in_progress()
+        self.shared.places.all().map(|limiter| limiter.in_progress()).sum()
+    }
+
+    /// How many streams are under way.
+    pub fn streams(&self) -> u32 {
+        self.shared.places.streams.in_progress()
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> u32 {
+        self.shared.places.all().map(|limiter| limiter.waiting()).sum()
     }
 
     /// How many were turned away.
     pub fn shed(&self) -> u64 {
-        Criticality::ALL.into_iter().map(|class| self.limiter.shed(class)).sum()
+        let common = &self.shared.places.common;
+        Criticality::ALL.into_iter().map(|class| common.shed(class)).sum()
     }
+}
+
+/// A client has its own patience, whether or not the queue is ever empty.
+fn queue(limit: Limit, patience: Duration) -> Queue {
+    let capacity = if patience.is_zero() { 0 } else { limit.initial() };
+    Queue { capacity, longest: patience, target: patience, interval: patience }
 }
 
 impl Default for BulkheadLayer {
@@ -101,7 +187,8 @@ impl<S> Layer<S> for BulkheadLayer {
     type Service = Bulkhead<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Bulkhead { inner, limiter: self.limiter.clone(), switch: self.switch.clone() }
+        let kinds = Kinds::new(self.methods.as_ref());
+        Bulkhead { inner, shared: self.shared.clone(), kinds }
     }
 }
 
@@ -122,25 +209,42 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (limiter, mode) = (self.limiter.clone(), self.switch.mode());
-        let criticality = Criticality::of(request.headers());
-        let entry = (mode != Mode::Off).then(|| limiter.enter(criticality));
-        let entering = match entry {
-            Some(entry @ Entry::Admitted(_)) => {
-                Entering::new(entry, &mut self.inner, request, None)
-            }
-            Some(entry) if mode == Mode::Enforce => {
-                let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.0);
-                Entering::new(entry, &mut self.inner, request, deadline)
-            }
-            entry => {
-                if entry.is_some() {
-                    self.switch.count();
-                }
-                Entering::unlimited(&mut self.inner, request)
-            }
+        let Self { inner, shared, kinds } = self;
+        let mode = shared.switch.mode();
+        let place = (mode != Mode::Off).then(|| shared.place(&request, kinds)).flatten();
+        let Some(Place { limiter, until }) = place else {
+            let entering = Entering::unlimited(inner, request);
+            return BulkheadFuture { entering, refusing: None };
         };
-        BulkheadFuture { entering, limiter, criticality }
+        let criticality = Criticality::of(request.headers());
+        let entry = limiter.enter(criticality);
+        if entry.is_admitted() && until.is_sure() {
+            let entering = Entering::new(entry, until, inner, request, None);
+            return BulkheadFuture { entering, refusing: None };
+        }
+        if mode == Mode::Shadow {
+            let entering = Entering::shadow(entry, &until, inner, request);
+            let entering = entering.unwrap_or_else(|request| {
+                shared.switch.count();
+                Entering::unlimited(inner, request)
+            });
+            return BulkheadFuture { entering, refusing: None };
+        }
+        let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.0);
+        let refusing = Some((shared.clone(), limiter.clone(), criticality));
+        BulkheadFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Where a call counts; `None` where it passes always.
+    fn place<B>(&self, request: &Request<B>, kinds: &Kinds) -> Option<Place<'_>> {
+        let kind = kinds.of(request);
+        // It may be a stream, if nothing is known of it.
+        let short = if kind.is_some() { Until::End } else { Until::Head };
+        self.places.of(request.uri().path(), kind, short)
     }
 }
 
@@ -156,14 +260,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        Poll::Ready(match ready!(this.entering.poll(cx)) {
-            Some(outcome) => outcome.map_err(Into::into),
-            None => {
-                this.limiter.count_shed(*this.criticality);
-                let limit = this.limiter.limit();
+        Poll::Ready(match (ready!(this.entering.poll(cx)), this.refusing) {
+            (Entered::Answered(outcome), _) => outcome.map_err(Into::into),
+            (_, Some((shared, limiter, criticality))) => {
+                shared.places.common.count_shed(*criticality);
+                let limit = limiter.limit();
                 let message = format!("bulkhead: {limit} calls are under way already");
                 Err(Unsent::new(message, None).into())
             }
+            // Whoever is let in is not turned away.
+            (_, None) => return Poll::Pending,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! A call that may have to wait for its place.
 
 use crate::{
+    arrival::{Held, Seen},
     body::ResponseBody,
-    limiter::{Entry, Permit},
+    limiter::{Entry, Permit, Waits},
+    places::Until,
 };
-use cinchona_core::deadline::take_off;
+use cinchona_core::{deadline::take_off, status};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -14,18 +16,18 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::{
-    sync::oneshot,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Code;
 use tower_service::Service;
 
 pin_project! {
-    /// A call that may have to wait for its place; `None` where it is turned away.
+    /// A call that may have to wait for its place.
     pub(crate) struct Entering<S, B, F> {
         #[pin]
         state: State<S, B, F>,
         permit: Option<Permit>,
+        until: Until,
+        arriving: Option<(Held, Option<Pin<Box<Sleep>>>)>,
     }
 }
 
@@ -34,7 +36,7 @@ pin_project! {
     enum State<S, B, F> {
         Waiting {
             #[pin]
-            given: oneshot::Receiver<Permit>,
+            given: Waits,
             #[pin]
             patience: Sleep,
             held: Option<(S, Request<B>, Instant)>,
@@ -44,39 +46,80 @@ pin_project! {
     }
 }
 
+/// What became of it.
+pub(crate) enum Entered<T> {
+    Answered(T),
+    TurnedAway,
+    /// The request has not arrived in time.
+    Late,
+}
+
 // === impl Entering ===
 
 impl<S, B> Entering<S, B, S::Future>
 where
     S: Service<Request<B>> + Clone,
 {
-    /// Calls the service, which is ready, when the call is let in; it waits until `deadline` at
-    /// the latest.
+    /// Calls the service, which is ready, when the call is let in to its place; it waits until
+    /// `deadline` at the latest.
     pub(crate) fn new(
         entry: Entry,
+        until: Until,
         service: &mut S,
         request: Request<B>,
         deadline: Option<Instant>,
     ) -> Self {
         let (state, permit) = match entry {
-            Entry::Admitted(permit) => {
-                (State::Calling { future: service.call(request) }, Some(permit))
-            }
-            Entry::Waits(given, until) => {
-                let until = deadline.map_or(until, |deadline| deadline.min(until));
+            Entry::Admitted(permit) => match until.settle(permit) {
+                Some(permit) => (State::Calling { future: service.call(request) }, Some(permit)),
+                None => (State::TurnedAway, None),
+            },
+            Entry::Waits(given, longest) => {
+                let longest = deadline.map_or(longest, |deadline| deadline.min(longest));
                 // The one that is ready waits with the request; its place takes a clone.
                 let clone = service.clone();
                 let held = Some((mem::replace(service, clone), request, Instant::now()));
-                (State::Waiting { given, patience: sleep_until(until), held }, None)
+                (State::Waiting { given, patience: sleep_until(longest), held }, None)
             }
             Entry::TurnedAway => (State::TurnedAway, None),
         };
-        Self { state, permit }
+        Self { state, permit, until, arriving: None }
+    }
+
+    /// Calls the service where it has a place.
+    ///
+    /// # Errors
+    /// With the request, where it has none.
+    pub(crate) fn shadow(
+        entry: Entry,
+        until: &Until,
+        service: &mut S,
+        request: Request<B>,
+    ) -> Result<Self, Request<B>> {
+        let Entry::Admitted(permit) = entry else { return Err(request) };
+        let Some(permit) = until.settle(permit) else { return Err(request) };
+        let until = if until.is_sure() { until.clone() } else { Until::End };
+        let state = State::Calling { future: service.call(request) };
+        Ok(Self { state, permit: Some(permit), until, arriving: None })
     }
 
     /// Calls the service without asking for a place.
     pub(crate) fn unlimited(service: &mut S, request: Request<B>) -> Self {
-        Self { state: State::Calling { future: service.call(request) }, permit: None }
+        let state = State::Calling { future: service.call(request) };
+        Self { state, permit: None, until: Until::Head, arriving: None }
+    }
+
+    /// Calls the service; the request asks for its place when it has arrived, and has to by `late`.
+    pub(crate) fn arriving(
+        held: Held,
+        until: Until,
+        service: &mut S,
+        request: Request<B>,
+        late: Option<Instant>,
+    ) -> Self {
+        let late = late.map(|late| Box::pin(sleep_until(late)));
+        let state = State::Calling { future: service.call(request) };
+        Self { state, permit: None, until, arriving: Some((held, late)) }
     }
 }
 
@@ -85,39 +128,76 @@ where
     S: Service<Request<B>, Response = Response<ResBody>>,
     ResBody: Body,
 {
-    type Output = Option<Result<Response<ResponseBody<ResBody>>, S::Error>>;
+    type Output = Entered<Result<Response<ResponseBody<ResBody>>, S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::TurnedAway => return Poll::Ready(None),
-                StateProj::Calling { future } => {
-                    let outcome = ready!(future.poll(cx));
-                    let permit = this.permit.take();
-                    return Poll::Ready(Some(
-                        outcome
-                            .map(|response| response.map(|inner| ResponseBody::new(inner, permit))),
-                    ));
-                }
+                StateProj::TurnedAway => return Poll::Ready(Entered::TurnedAway),
+                StateProj::Calling { future } => match future.poll(cx) {
+                    Poll::Ready(outcome) => {
+                        let held = this.arriving.take().and_then(|(held, _)| held.take());
+                        let permit = this.permit.take().or(held);
+                        return Poll::Ready(Entered::Answered(answered(
+                            outcome, permit, this.until,
+                        )));
+                    }
+                    Poll::Pending => return arrives(this.arriving.as_mut(), cx),
+                },
                 StateProj::Waiting { given, patience, held } => match given.poll(cx) {
                     Poll::Pending => {
                         ready!(patience.poll(cx));
                         State::TurnedAway
                     }
-                    Poll::Ready(Err(_)) => State::TurnedAway,
-                    Poll::Ready(Ok(permit)) => match held.take() {
-                        Some((mut service, mut request, since)) => {
-                            // Whoever serves it is told what is left, not what there was.
-                            take_off(request.headers_mut(), Instant::now() - since);
-                            *this.permit = Some(permit);
-                            State::Calling { future: service.call(request) }
+                    Poll::Ready(given) => {
+                        let permit = given.ok().and_then(|permit| this.until.settle(permit));
+                        match (permit, held.take()) {
+                            (Some(permit), Some((mut service, mut request, since))) => {
+                                // Whoever serves it is told what is left, not what there was.
+                                take_off(request.headers_mut(), Instant::now() - since);
+                                *this.permit = Some(permit);
+                                State::Calling { future: service.call(request) }
+                            }
+                            _ => State::TurnedAway,
                         }
-                        None => State::TurnedAway,
-                    },
+                    }
                 },
             };
             this.state.set(next);
         }
     }
+}
+
+/// Looks after a request that had not arrived when it was called.
+fn arrives<T>(
+    arriving: Option<&mut (Held, Option<Pin<Box<Sleep>>>)>,
+    cx: &mut Context<'_>,
+) -> Poll<Entered<T>> {
+    let Some((held, late)) = arriving else { return Poll::Pending };
+    match held.poll_state(cx) {
+        Seen::TurnedAway => Poll::Ready(Entered::TurnedAway),
+        Seen::Arrived => Poll::Pending,
+        Seen::Arriving => match late {
+            Some(late) => late.as_mut().poll(cx).map(|()| Entered::Late),
+            None => Poll::Pending,
+        },
+    }
+}
+
+/// An answer, which holds the place where that is kept until it has ended.
+fn answered<B: Body, E>(
+    outcome: Result<Response<B>, E>,
+    permit: Option<Permit>,
+    until: &Until,
+) -> Result<Response<ResponseBody<B>>, E> {
+    let response = outcome?;
+    let mut permit = permit;
+    if until.is_head()
+        && let Some(mut permit) = permit.take()
+    {
+        // Whoever has run out of time has no use for the answer.
+        permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
+    }
+    Ok(response.map(|inner| ResponseBody::new(inner, permit)))
 }

@@ -1,14 +1,17 @@
 //! Shedding on a server.
 
 use crate::{
-    Adaptive, Criticality,
+    Criticality, Limit, Queue,
+    arrival::{self, Arrival},
     body::ResponseBody,
-    entry::Entering,
-    limiter::{Entry, Limiter},
+    entry::{Entered, Entering},
+    kinds::Kinds,
+    limiter::Limiter,
+    places::{Place, Places, Until},
 };
 use cinchona_core::{
-    Deadline, Invalid, Mode, Rng, Switch,
-    clock::{millis, times},
+    Deadline, Invalid, MethodKind, Methods, Mode, Rng, Switch,
+    clock::{later, millis, times},
     deadline::parse_timeout,
     is_of_the_server,
 };
@@ -20,7 +23,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -30,9 +36,30 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// Applies [`Shed`] to a server.
+///
+/// # Why it does not starve
+///
+/// What lasts long must not keep what is short from its place:
+///
+/// * A *stream* (a method of any kind but unary) is let in as any other call, and gives its place
+///   back at once: it counts in a limit of its own ([`with_streams`](Self::with_streams)) until its
+///   response has ended. Not at its head: a handler may wait for an event, or for messages of its
+///   client, before it begins its response.
+/// * A *unary* call gives its place back when its response begins: tonic has made all of it by
+///   then, and a caller that does not read holds nothing.
+/// * A call takes its place when its *request is complete*. One of which a part has not arrived
+///   holds none, and has a time to arrive ([`with_arrival`](Self::with_arrival)).
+/// * Where nothing is known of a method (no descriptor set was read, see [`Methods::known_kinds`]),
+///   it is treated as a unary one whose request may take for ever. So a stream gives its place
+///   back at its head, and counts nowhere after that.
+/// * By name, a method can have a limit of its own ([`with_limit_of`](Self::with_limit_of)), which
+///   its calls hold until their responses have ended, or none ([`with_exempt`](Self::with_exempt)).
+///
+/// Arrival is seen on tonic's own bodies only, which are those of its server.
 #[derive(Clone, Debug)]
 pub struct ShedLayer {
     limit: Limit,
+    queue: Queue,
     shared: Arc<Shared>,
 }
 
@@ -41,38 +68,18 @@ pub struct ShedLayer {
 pub struct Shed<S> {
     inner: S,
     shared: Arc<Shared>,
+    kinds: Kinds,
 }
 
-/// How many calls may be in progress.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Limit {
-    /// So many; at least 1.
-    Fixed(u32),
-    /// As many as the service can do.
-    Adaptive(Adaptive),
-}
-
-/// Who waits for a place, and for how long: a CoDel queue as Meta runs it ([Fail at Scale]).
-///
-/// [Fail at Scale]: https://queue.acm.org/detail.cfm?id=2839461
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queue {
-    /// How many wait at most. Default 100.
-    pub capacity: u32,
-    /// How long each waits at most. Default 100 ms; `Duration::MAX` for as long as its caller does.
-    pub longest: Duration,
-    /// How long each waits at most while the queue does not get empty. Default 5 ms.
-    pub target: Duration,
-    /// After how long without being empty that is. Default 100 ms.
-    pub interval: Duration,
-}
-
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shared {
-    limiter: Arc<Limiter>,
+    places: Places,
     pushback: Duration,
+    arrival: Duration,
+    methods: Option<Methods>,
     switch: Switch,
     rng: Rng,
+    late: Arc<AtomicU64>,
 }
 
 pin_project! {
@@ -85,9 +92,17 @@ pin_project! {
     }
 }
 
+/// How long a request may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
 // === impl ShedLayer ===
 
 impl ShedLayer {
+    #[cfg(test)]
+    pub(crate) fn references(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
     /// Limits the calls in progress.
     ///
     /// # Errors
@@ -97,17 +112,82 @@ impl ShedLayer {
     }
 
     fn of(limit: Limit) -> Self {
-        let pushback = Duration::from_millis(100);
-        let (switch, rng) = (Switch::default(), Rng::from_os());
-        let limiter = Limiter::new(limit, Queue::default(), Instant::now());
-        Self { limit, shared: Arc::new(Shared { limiter, pushback, switch, rng }) }
+        let queue = Queue::default();
+        let shared = Shared {
+            places: Places::new(limit, queue),
+            pushback: Duration::from_millis(100),
+            arrival: ARRIVAL,
+            methods: None,
+            switch: Switch::default(),
+            rng: Rng::from_os(),
+            late: Arc::default(),
+        };
+        Self { limit, queue, shared: Arc::new(shared) }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
     }
 
     /// Lets calls wait as `queue` says.
-    pub fn with_queue(mut self, queue: Queue) -> Self {
-        let limiter = Limiter::new(self.limit, queue, Instant::now());
-        self.shared = Arc::new(Shared { limiter, ..self.shared.copy() });
-        self
+    #[must_use]
+    pub fn with_queue(self, queue: Queue) -> Self {
+        let common = Limiter::new(self.limit, queue, Instant::now());
+        Self { queue, ..self }.with(|shared| shared.places.common = common)
+    }
+
+    /// How many streams may be under way: those of methods that are known to stream either way.
+    /// Default 10,000; at least 1.
+    ///
+    /// # Errors
+    /// When `limit` is 0.
+    pub fn with_streams(mut self, limit: u32) -> Result<Self, Invalid> {
+        Arc::make_mut(&mut self.shared).places.set_streams(limit)?;
+        Ok(self)
+    }
+
+    /// Gives `method` of `service`, or all its methods where `method` is empty, a limit of their
+    /// own, with a queue as the layer has it by now. Their calls hold it until their responses
+    /// have ended.
+    ///
+    /// # Errors
+    /// When the name was given before, `service` is empty, or the limit is not allowed.
+    pub fn with_limit_of(
+        mut self,
+        service: &str,
+        method: &str,
+        limit: Limit,
+    ) -> Result<Self, Invalid> {
+        let limiter = Limiter::new(limit.checked()?, self.queue, Instant::now());
+        Arc::make_mut(&mut self.shared).places.name(service, method, Some(limiter))?;
+        Ok(self)
+    }
+
+    /// Lets the calls of `method` of `service`, or of all its methods where `method` is empty, in
+    /// always, and counts none of them.
+    ///
+    /// # Errors
+    /// When the name was given before, or `service` is empty.
+    pub fn with_exempt(mut self, service: &str, method: &str) -> Result<Self, Invalid> {
+        Arc::make_mut(&mut self.shared).places.name(service, method, None)?;
+        Ok(self)
+    }
+
+    /// How long a request may take to arrive, from its headers to its end, where its method is
+    /// known not to stream requests; after that its call ends with `DEADLINE_EXCEEDED`. Default
+    /// 30 s; `Duration::MAX` for as long as it likes. It holds no place meanwhile.
+    #[must_use]
+    pub fn with_arrival(self, limit: Duration) -> Self {
+        self.with(|shared| shared.arrival = limit)
+    }
+
+    /// Learns from `methods` what each method streams. By default from all descriptor sets that
+    /// this process has read before the layer is put around a service
+    /// ([`Methods::known_kinds`]).
+    #[must_use]
+    pub fn with_methods(self, methods: Methods) -> Self {
+        self.with(|shared| shared.methods = Some(methods))
     }
 
     /// Asks those who are turned away to stay away for about so long: half to one and a half times,
@@ -115,39 +195,44 @@ impl ShedLayer {
     ///
     /// # Errors
     /// When it is longer.
-    pub fn with_pushback(mut self, pushback: Duration) -> Result<Self, Invalid> {
+    pub fn with_pushback(self, pushback: Duration) -> Result<Self, Invalid> {
         if pushback > Duration::from_secs(3600) {
             return Err(Invalid::new("pushback", format!("{pushback:?}"), "0s to 1h"));
         }
-        self.shared = Arc::new(Shared { pushback, ..self.shared.copy() });
-        Ok(self)
+        Ok(self.with(|shared| shared.pushback = pushback))
     }
 
     /// Lets `switch` decide whether calls are turned away, only counted, or not looked at.
-    pub fn with_switch(mut self, switch: Switch) -> Self {
-        self.shared = Arc::new(Shared { switch, ..self.shared.copy() });
-        self
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        self.with(|shared| shared.switch = switch)
     }
 
     /// Draws the pushback from `rng`.
-    pub fn with_rng(mut self, rng: Rng) -> Self {
-        self.shared = Arc::new(Shared { rng, ..self.shared.copy() });
-        self
+    #[must_use]
+    pub fn with_rng(self, rng: Rng) -> Self {
+        self.with(|shared| shared.rng = rng)
     }
 
-    /// How many calls may be in progress now.
+    /// How many calls may be in progress now, of those that have no other limit.
     pub fn limit(&self) -> u32 {
-        self.shared.limiter.limit()
+        self.shared.places.common.limit()
     }
 
-    /// How many are in progress.
+    /// How many are in progress: requests that are complete and not answered yet. Those of
+    /// [`with_limit_of`](Self::with_limit_of) are among them until their responses have ended.
     pub fn in_progress(&self) -> u32 {
-        self.shared.limiter.in_progress()
+        self.shared.places.all().map(|limiter| limiter.in_progress()).sum()
+    }
+
+    /// How many streams are under way.
+    pub fn streams(&self) -> u32 {
+        self.shared.places.streams.in_progress()
     }
 
     /// How many wait.
     pub fn waiting(&self) -> u32 {
-        self.shared.limiter.waiting()
+        self.shared.places.all().map(|limiter| limiter.waiting()).sum()
     }
 
     /// How many were turned away.
@@ -157,12 +242,17 @@ impl ShedLayer {
 
     /// How many of this criticality were turned away.
     pub fn shed_of(&self, criticality: Criticality) -> u64 {
-        self.shared.limiter.shed(criticality)
+        self.shared.places.common.shed(criticality)
+    }
+
+    /// How many requests did not arrive in time.
+    pub fn late(&self) -> u64 {
+        self.shared.late.load(Ordering::Relaxed)
     }
 }
 
 impl Default for ShedLayer {
-    /// As many calls as the service can do, see [`Adaptive`].
+    /// As many calls as the service can do, see [`Adaptive`](crate::Adaptive).
     fn default() -> Self {
         Self::of(Limit::default())
     }
@@ -172,7 +262,8 @@ impl<S> Layer<S> for ShedLayer {
     type Service = Shed<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Shed { inner, shared: self.shared.clone() }
+        let kinds = Kinds::new(self.shared.methods.as_ref());
+        Shed { inner, shared: self.shared.clone(), kinds }
     }
 }
 
@@ -181,6 +272,7 @@ impl<S> Layer<S> for ShedLayer {
 impl<S, B, ResBody> Service<Request<B>> for Shed<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    B: 'static,
     ResBody: Body,
 {
     type Response = Response<ResponseBody<ResBody>>;
@@ -191,104 +283,122 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = &self.shared;
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Self { inner, shared, kinds } = self;
         let mode = shared.switch.mode();
-        if mode == Mode::Off || is_of_the_server(request.uri().path()) {
-            let entering = Entering::unlimited(&mut self.inner, request);
+        // Off, it does not look at them.
+        let kind = if mode == Mode::Off { None } else { kinds.of(&request) };
+        let Some(place) = shared.place(&request, kind, mode) else {
+            let entering = Entering::unlimited(inner, request);
             return ResponseFuture { entering, refusing: None };
-        }
-        let criticality = Criticality::of(request.headers());
-        match shared.limiter.enter(criticality) {
-            admitted @ Entry::Admitted(_) => {
-                let entering = Entering::new(admitted, &mut self.inner, request, None);
-                ResponseFuture { entering, refusing: None }
-            }
-            _ if mode == Mode::Shadow => {
-                shared.switch.count();
-                let entering = Entering::unlimited(&mut self.inner, request);
-                ResponseFuture { entering, refusing: None }
-            }
-            entry => {
-                let timeout = parse_timeout(request.headers()).ok().flatten();
-                let after = |timeout| Deadline::after(timeout, Instant::now()).0;
-                let refusing = Some((shared.clone(), criticality));
-                let entering = Entering::new(entry, &mut self.inner, request, timeout.map(after));
+        };
+        match shared.look(&mut request, kind, &place, mode) {
+            Arrival::Whole => enter(shared, inner, request, place, mode),
+            Arrival::Partly(held) => {
+                let refusing = Some((shared.clone(), Criticality::of(request.headers())));
+                let late = shared.late_at(kind, mode);
+                let entering = Entering::arriving(held, place.until, inner, request, late);
                 ResponseFuture { entering, refusing }
             }
         }
     }
 }
 
+/// Of a request that is complete.
+fn enter<S, B>(
+    shared: &Arc<Shared>,
+    inner: &mut S,
+    request: Request<B>,
+    Place { limiter, until }: Place<'_>,
+    mode: Mode,
+) -> ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>> + Clone,
+{
+    let criticality = Criticality::of(request.headers());
+    let entry = limiter.enter(criticality);
+    if entry.is_admitted() && until.is_sure() {
+        let entering = Entering::new(entry, until, inner, request, None);
+        return ResponseFuture { entering, refusing: None };
+    }
+    if mode == Mode::Shadow {
+        let entering = Entering::shadow(entry, &until, inner, request);
+        let entering = entering.unwrap_or_else(|request| {
+            shared.switch.count();
+            Entering::unlimited(inner, request)
+        });
+        return ResponseFuture { entering, refusing: None };
+    }
+    let deadline = deadline(&request);
+    let refusing = Some((shared.clone(), criticality));
+    ResponseFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
+}
+
+/// When the caller gives up, by `grpc-timeout`.
+fn deadline<B>(request: &Request<B>) -> Option<Instant> {
+    let timeout = parse_timeout(request.headers()).ok().flatten();
+    timeout.map(|timeout| Deadline::after(timeout, Instant::now()).0)
+}
+
 impl<S: NamedService> NamedService for Shed<S> {
     const NAME: &'static str = S::NAME;
-}
-
-// === impl Limit ===
-
-impl Limit {
-    pub(crate) fn checked(self) -> Result<Self, Invalid> {
-        match self {
-            Self::Fixed(0) => Err(Invalid::new("limit", 0, "at least 1")),
-            Self::Fixed(limit) => Ok(Self::Fixed(limit)),
-            Self::Adaptive(settings) => settings.checked().map(Self::Adaptive),
-        }
-    }
-
-    pub(crate) const fn initial(&self) -> u32 {
-        match self {
-            Self::Fixed(limit) => *limit,
-            Self::Adaptive(settings) => settings.initial,
-        }
-    }
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self::Adaptive(Adaptive::default())
-    }
-}
-
-// === impl Queue ===
-
-impl Queue {
-    /// Nobody waits.
-    pub const fn none() -> Self {
-        let none = Duration::ZERO;
-        Self { capacity: 0, longest: none, target: none, interval: none }
-    }
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self {
-            capacity: 100,
-            longest: Duration::from_millis(100),
-            target: Duration::from_millis(5),
-            interval: Duration::from_millis(100),
-        }
-    }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    fn copy(&self) -> Self {
-        let Self { limiter, pushback, switch, rng } = self;
-        let (limiter, switch, rng) = (limiter.clone(), switch.clone(), rng.clone());
-        Self { limiter, pushback: *pushback, switch, rng }
+    /// Where a call counts; `None` where it is let in always.
+    fn place<B>(
+        &self,
+        request: &Request<B>,
+        kind: Option<MethodKind>,
+        mode: Mode,
+    ) -> Option<Place<'_>> {
+        let path = request.uri().path();
+        if mode == Mode::Off || is_of_the_server(path) {
+            return None;
+        }
+        self.places.of(path, kind, Until::Head)
+    }
+
+    fn look<B: 'static>(
+        &self,
+        request: &mut Request<B>,
+        kind: Option<MethodKind>,
+        place: &Place<'_>,
+        mode: Mode,
+    ) -> Arrival {
+        if kind.is_some_and(MethodKind::streams_requests) {
+            return Arrival::Whole;
+        }
+        let shadow = || (mode == Mode::Shadow).then(|| self.switch.clone());
+        arrival::look(request, place, shadow, deadline)
+    }
+
+    /// When a request that has not arrived is late: where it may be a stream, never.
+    fn late_at(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Instant> {
+        let is_limited = kind.is_some() && mode == Mode::Enforce && self.arrival < Duration::MAX;
+        is_limited.then(|| later(Instant::now(), self.arrival))
     }
 
     /// What is answered to who is turned away.
     fn refusal<B: Body>(&self, criticality: Criticality) -> Response<ResponseBody<B>> {
-        self.limiter.count_shed(criticality);
-        tracing::debug!(criticality = criticality.name(), limit = self.limiter.limit(), "shed");
+        let limiter = &self.places.common;
+        limiter.count_shed(criticality);
+        tracing::debug!(criticality = criticality.name(), limit = limiter.limit(), "shed");
         let wait = times(self.pushback, self.rng.draw().random_range(0.5..1.5));
         let status = Status::unavailable("overloaded; not processed, another server may have room");
         let mut response = status.into_http::<()>();
         let wait = HeaderValue::from(millis(wait));
         response.headers_mut().insert("grpc-retry-pushback-ms", wait);
         response.map(|()| ResponseBody::empty())
+    }
+
+    /// What is answered where the request has not arrived.
+    fn lateness<B: Body>(&self) -> Response<ResponseBody<B>> {
+        self.late.fetch_add(1, Ordering::Relaxed);
+        let message = format!("the request has not arrived within {:?}", self.arrival);
+        Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::empty())
     }
 }
 
@@ -304,10 +414,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         match (ready!(this.entering.poll(cx)), this.refusing) {
-            (Some(answered), _) => Poll::Ready(answered),
-            (None, Some((shared, criticality))) => Poll::Ready(Ok(shared.refusal(*criticality))),
+            (Entered::Answered(answered), _) => Poll::Ready(answered),
+            (Entered::TurnedAway, Some((shared, criticality))) => {
+                Poll::Ready(Ok(shared.refusal(*criticality)))
+            }
+            (Entered::Late, Some((shared, _))) => Poll::Ready(Ok(shared.lateness())),
             // Whoever is let in is not turned away.
-            (None, None) => Poll::Pending,
+            (_, None) => Poll::Pending,
         }
     }
 }

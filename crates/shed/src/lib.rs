@@ -47,13 +47,18 @@
 //!
 //! It does not know the other servers: where all of them turn calls away, clients must send less.
 
+mod arrival;
 mod body;
 mod bulkhead;
 mod criticality;
 mod entry;
 mod gradient;
+mod kinds;
 mod layer;
+mod limit;
 mod limiter;
+mod measured;
+mod places;
 mod rate;
 mod throttle;
 
@@ -61,7 +66,8 @@ pub use body::ResponseBody;
 pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer};
 pub use criticality::{CRITICALITY, Criticality};
 pub use gradient::Adaptive;
-pub use layer::{Limit, Queue, ResponseFuture, Shed, ShedLayer};
+pub use layer::{ResponseFuture, Shed, ShedLayer};
+pub use limit::{Limit, Queue};
 pub use rate::{RateLimit, RateLimitFuture, RateLimitLayer};
 pub use throttle::{Throttle, ThrottleFuture, ThrottleLayer};
 

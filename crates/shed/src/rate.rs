@@ -86,6 +86,11 @@ const SWEEP: u64 = 1024;
 // === impl RateLimitLayer ===
 
 impl RateLimitLayer {
+    #[cfg(test)]
+    pub(crate) fn references(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
     /// Each caller may make `per_second` calls in the long run, and up to `burst` at once; both at
     /// least 1. A caller is an IP address, unless said otherwise.
     ///

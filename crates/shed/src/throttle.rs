@@ -71,7 +71,8 @@ pin_project! {
     pub struct ThrottleFuture<F> {
         #[pin]
         future: Option<F>,
-        shared: Arc<Shared>,
+        // Nobody is told while it is off.
+        shared: Option<Arc<Shared>>,
     }
 }
 
@@ -83,6 +84,11 @@ const MOST: f64 = 0.8;
 // === impl ThrottleLayer ===
 
 impl ThrottleLayer {
+    #[cfg(test)]
+    pub(crate) fn references(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
     /// Lets through `k` times as many calls as are accepted, 1 to 100: 2 is what the book has; the
     /// nearer to 1, the fewer are wasted, and the longer it takes to notice a recovery.
     ///
@@ -143,13 +149,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = self.shared.clone();
-        let mode = shared.switch.mode();
-        let is_throttled = mode != Mode::Off && shared.throttles(Instant::now());
+        let mode = self.shared.switch.mode();
+        if mode == Mode::Off {
+            return ThrottleFuture { future: Some(self.inner.call(request)), shared: None };
+        }
+        let is_throttled = self.shared.throttles(Instant::now());
         if is_throttled && mode == Mode::Shadow {
-            shared.switch.count();
+            self.shared.switch.count();
         }
         let is_sent = !is_throttled || mode == Mode::Shadow;
+        let shared = Some(self.shared.clone());
         ThrottleFuture { future: is_sent.then(|| self.inner.call(request)), shared }
     }
 }
@@ -225,14 +234,18 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(future) = this.future.as_pin_mut() else {
-            this.shared.throttled.fetch_add(1, Ordering::Relaxed);
+            this.shared
+                .iter()
+                .for_each(|shared| _ = shared.throttled.fetch_add(1, Ordering::Relaxed));
             let unsent = Unsent::new("client throttled: the server turns calls away", None);
             return Poll::Ready(Err(unsent.into()));
         };
         let outcome = ready!(future.poll(cx)).map_err(Into::into);
-        let code = Verdict::of(&outcome).code();
-        if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
-            this.shared.count(1, Instant::now());
+        if let Some(shared) = this.shared {
+            let code = Verdict::of(&outcome).code();
+            if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+                shared.count(1, Instant::now());
+            }
         }
         Poll::Ready(outcome)
     }

@@ -135,8 +135,9 @@ fn servers() -> Vec<Row> {
         Time "shed::Queue::interval": |t| shed(queued(of!(Queue { interval: t })));
         Time "shed::ShedLayer::with_pushback": |t|
             shed(queued(Queue::none()).and_then(|layer| layer.with_pushback(t)));
+        Time "shed::ShedLayer::with_arrival": |t|
+            shed(queued(Queue::default()).map(|layer| layer.with_arrival(t)));
         Number "shed::Adaptive::tolerance": |n| shed(adaptive(of!(Adaptive { tolerance: n })));
-        Number "shed::Adaptive::smoothing": |n| shed(adaptive(of!(Adaptive { smoothing: n })));
         Time "shed::Adaptive::window": |t| shed(adaptive(of!(Adaptive { window: t })));
         Time "shed::BulkheadLayer::new": |t| bulkhead(t);
         Number "shed::ThrottleLayer::new": |n| throttled(n);

@@ -1,0 +1,316 @@
+//! Requests that have not arrived yet.
+
+use crate::{
+    Criticality,
+    limiter::{Entry, Limiter, Permit, Waits},
+    places::{Place, Until},
+};
+use bytes::Bytes;
+use cinchona_core::Switch;
+use http::Request;
+use http_body::{Body as HttpBody, Frame};
+use std::{
+    any::Any,
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Status, body::Body};
+
+/// How much of a request is there.
+pub(crate) enum Arrival {
+    /// All of it, or nobody can tell.
+    Whole,
+    /// Some of it; its body asks for the place when the rest is there.
+    Partly(Held),
+}
+
+/// A call whose request has not arrived, and its place once it has. Dropped, it gives it back.
+pub(crate) struct Held(Arc<Gate>);
+
+/// What the body of a request and the call share.
+struct Gate {
+    limiter: Arc<Limiter>,
+    until: Until,
+    criticality: Criticality,
+    /// When the caller gives up.
+    deadline: Option<Instant>,
+    /// Counts instead of turning away.
+    shadow: Option<Switch>,
+    state: Mutex<(State, Option<Waker>)>,
+}
+
+enum State {
+    Arriving,
+    Arrived(Option<Permit>),
+    TurnedAway,
+    /// It has answered already, or was given up.
+    Over,
+}
+
+/// What has arrived of a body.
+#[derive(Default)]
+struct Kept {
+    first: Option<Frame<Bytes>>,
+    more: VecDeque<Frame<Bytes>>,
+    error: Option<Status>,
+}
+
+/// Waits for a place, and for how long.
+type Waiting = (Waits, Pin<Box<Sleep>>);
+
+/// A body that has arrived.
+struct Whole(Kept);
+
+/// A body that is arriving. What makes it whole is handed on when the call has its place.
+struct Arriving {
+    kept: Kept,
+    inner: Body,
+    gate: Arc<Gate>,
+    last: Option<Option<Frame<Bytes>>>,
+    waits: Option<Waiting>,
+    is_over: bool,
+}
+
+/// How much of `request` is there. Only tonic's own body can be looked into: it is what its
+/// servers hand on.
+pub(crate) fn look<B: 'static>(
+    request: &mut Request<B>,
+    place: &Place<'_>,
+    shadow: impl FnOnce() -> Option<Switch>,
+    deadline: impl FnOnce(&Request<B>) -> Option<Instant>,
+) -> Arrival {
+    let Some(body) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() else {
+        return Arrival::Whole;
+    };
+    if body.is_end_stream() {
+        return Arrival::Whole;
+    }
+    let mut kept = Kept::default();
+    if kept.read(body) {
+        *body = Body::new(Whole(kept));
+        return Arrival::Whole;
+    }
+    let inner = mem::take(body);
+    let gate = Arc::new(Gate {
+        limiter: place.limiter.clone(),
+        until: place.until.clone(),
+        criticality: Criticality::of(request.headers()),
+        deadline: deadline(request),
+        shadow: shadow(),
+        state: Mutex::new((State::Arriving, None)),
+    });
+    if let Some(body) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() {
+        let gate = gate.clone();
+        let (last, waits, is_over) = (None, None, false);
+        *body = Body::new(Arriving { kept, inner, gate, last, waits, is_over });
+    }
+    Arrival::Partly(Held(gate))
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Takes whatever is there; whether that is all.
+    fn read(&mut self, body: &mut Body) -> bool {
+        // Where it is not all, it is polled again, by a task.
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match Pin::new(&mut *body).poll_frame(&mut cx) {
+                Poll::Pending => return false,
+                Poll::Ready(None) => return true,
+                Poll::Ready(Some(Err(error))) => {
+                    self.error = Some(error);
+                    return true;
+                }
+                Poll::Ready(Some(Ok(frame))) if self.first.is_none() && self.more.is_empty() => {
+                    self.first = Some(frame);
+                }
+                Poll::Ready(Some(Ok(frame))) => self.more.push_back(frame),
+            }
+            if body.is_end_stream() {
+                return true;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
+        let frame = self.first.take().or_else(|| self.more.pop_front());
+        frame.map(Ok).or_else(|| self.error.take().map(Err))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.more.is_empty() && self.error.is_none()
+    }
+}
+
+impl HttpBody for Whole {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.next())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+// === impl Arriving ===
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if let Some(kept) = this.kept.next() {
+            return Poll::Ready(Some(kept));
+        }
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        if this.last.is_none() {
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) if frame.is_data() && !this.inner.is_end_stream() => {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Some(Err(error)) => {
+                    this.is_over = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                last => this.last = Some(last.and_then(Result::ok)),
+            }
+        }
+        ready!(this.gate.enter(&mut this.waits, cx));
+        this.is_over = true;
+        Poll::Ready(this.last.take().flatten().map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over
+    }
+}
+
+// === impl Gate ===
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, (State, Option<Waker>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the call has its place; for ever, where it is turned away.
+    fn enter(&self, waits: &mut Option<Waiting>, cx: &mut Context<'_>) -> Poll<()> {
+        if !matches!(self.state().0, State::Arriving) {
+            let is_turned_away = matches!(self.state().0, State::TurnedAway);
+            return if is_turned_away { Poll::Pending } else { Poll::Ready(()) };
+        }
+        let given = match waits {
+            Some(waiting) => ready!(poll_waits(waiting, cx)),
+            None => match self.limiter.enter(self.criticality) {
+                Entry::Admitted(permit) => Some(permit),
+                Entry::Waits(waiting, until) if self.shadow.is_none() => {
+                    let until = self.deadline.map_or(until, |deadline| deadline.min(until));
+                    let waiting = waits.insert((waiting, Box::pin(sleep_until(until))));
+                    ready!(poll_waits(waiting, cx))
+                }
+                _ => None,
+            },
+        };
+        *waits = None;
+        let permit = given.and_then(|permit| self.until.settle(permit));
+        let next = match (permit, &self.shadow) {
+            (Some(permit), _) => State::Arrived(Some(permit)),
+            (None, Some(shadow)) => {
+                shadow.count();
+                State::Arrived(None)
+            }
+            (None, None) => State::TurnedAway,
+        };
+        self.becomes(next)
+    }
+
+    fn becomes(&self, next: State) -> Poll<()> {
+        let is_turned_away = matches!(next, State::TurnedAway);
+        let (before, waker) = {
+            let mut state = self.state();
+            if matches!(state.0, State::Over) {
+                return Poll::Ready(());
+            }
+            (mem::replace(&mut state.0, next), state.1.take())
+        };
+        drop(before);
+        if !is_turned_away {
+            return Poll::Ready(());
+        }
+        waker.into_iter().for_each(Waker::wake);
+        Poll::Pending
+    }
+}
+
+/// The place that was given, if one was in time.
+fn poll_waits((waits, patience): &mut Waiting, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
+    if let Poll::Ready(given) = Pin::new(waits).poll(cx) {
+        return Poll::Ready(given.ok());
+    }
+    patience.as_mut().poll(cx).map(|()| None)
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Whether it is still arriving, or was turned away; whoever asks is woken when it is.
+    pub(crate) fn poll_state(&self, cx: &mut Context<'_>) -> Seen {
+        let mut state = self.0.state();
+        match state.0 {
+            State::TurnedAway => Seen::TurnedAway,
+            State::Arriving => {
+                if !state.1.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    state.1 = Some(cx.waker().clone());
+                }
+                Seen::Arriving
+            }
+            _ => Seen::Arrived,
+        }
+    }
+
+    /// Its place, now that it is answered.
+    pub(crate) fn take(&self) -> Option<Permit> {
+        match mem::replace(&mut self.0.state().0, State::Over) {
+            State::Arrived(permit) => permit,
+            _ => None,
+        }
+    }
+}
+
+/// What a call sees of its request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Arriving,
+    Arrived,
+    TurnedAway,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").finish_non_exhaustive()
+    }
+}

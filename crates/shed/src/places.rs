@@ -1,0 +1,128 @@
+//! Which limit a call counts in, and until when.
+
+use crate::{
+    Limit, Queue,
+    limiter::{Entry, Limiter, Permit},
+};
+use cinchona_core::{Invalid, MethodKind, PerMethod};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// The limits of a layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// That of whatever is said nothing of.
+    pub(crate) common: Arc<Limiter>,
+    /// That of the streams under way.
+    pub(crate) streams: Arc<Limiter>,
+    /// Limits by name; `None` for methods that are let in always.
+    named: PerMethod<Option<Arc<Limiter>>>,
+    all_named: Vec<Arc<Limiter>>,
+}
+
+/// Where a call counts.
+pub(crate) struct Place<'a> {
+    pub(crate) limiter: &'a Arc<Limiter>,
+    pub(crate) until: Until,
+}
+
+/// When a call gives its place back.
+#[derive(Clone)]
+pub(crate) enum Until {
+    /// When its response begins.
+    Head,
+    /// When its response has ended.
+    End,
+    /// At once, for one among the streams, until the response has ended.
+    Stream(Arc<Limiter>),
+}
+
+/// How many streams are under way at most, if nothing else is said.
+const STREAMS: u32 = 10_000;
+
+// === impl Places ===
+
+impl Places {
+    pub(crate) fn new(limit: Limit, queue: Queue) -> Self {
+        Self {
+            common: Limiter::new(limit, queue, Instant::now()),
+            streams: streams(STREAMS),
+            named: PerMethod::new(),
+            all_named: Vec::new(),
+        }
+    }
+
+    pub(crate) fn set_streams(&mut self, limit: u32) -> Result<(), Invalid> {
+        if limit == 0 {
+            return Err(Invalid::new("streams", limit, "at least 1"));
+        }
+        self.streams = streams(limit);
+        Ok(())
+    }
+
+    pub(crate) fn name(
+        &mut self,
+        service: &str,
+        method: &str,
+        limiter: Option<Arc<Limiter>>,
+    ) -> Result<(), Invalid> {
+        if service.is_empty() {
+            let name = format!("/{service}/{method}");
+            return Err(Invalid::new("name", name, "a service, or a method with its service"));
+        }
+        self.named.insert(service, method, limiter.clone())?;
+        self.all_named.extend(limiter);
+        Ok(())
+    }
+
+    /// Where a call of this kind counts; `short` is until when, if it is no stream. `None` for one
+    /// that is always let in.
+    pub(crate) fn of(
+        &self,
+        path: &str,
+        kind: Option<MethodKind>,
+        short: Until,
+    ) -> Option<Place<'_>> {
+        let streams = |kind: MethodKind| kind.streams_requests() || kind.streams_responses();
+        match self.named.get(path) {
+            Some(named) => Some(Place { limiter: named.as_ref()?, until: Until::End }),
+            None => {
+                let is_stream = kind.is_some_and(streams);
+                let until = if is_stream { Until::Stream(self.streams.clone()) } else { short };
+                Some(Place { limiter: &self.common, until })
+            }
+        }
+    }
+
+    /// The limits that are not that of streams.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Limiter>> {
+        std::iter::once(&self.common).chain(&self.all_named)
+    }
+}
+
+fn streams(limit: u32) -> Arc<Limiter> {
+    Limiter::new(Limit::Fixed(limit), Queue::none(), Instant::now())
+}
+
+// === impl Until ===
+
+impl Until {
+    /// The place that a call has that was given this one; `None` where there are too many streams.
+    pub(crate) fn settle(&self, permit: Permit) -> Option<Permit> {
+        let Self::Stream(streams) = self else { return Some(permit) };
+        permit.pass_on();
+        match streams.enter(crate::Criticality::default()) {
+            Entry::Admitted(permit) => Some(permit),
+            _ => None,
+        }
+    }
+
+    /// Whether whoever is given a place surely has it.
+    pub(crate) const fn is_sure(&self) -> bool {
+        !matches!(self, Self::Stream(_))
+    }
+
+    pub(crate) const fn is_head(&self) -> bool {
+        matches!(self, Self::Head)
+    }
+}
