@@ -104,7 +104,7 @@ const ROOMIER: [(&str, usize); 6] = [
     ("retry", 14),
     ("idempotency", 14),
     ("balance", 16),
-    ("shed", 17),
+    ("shed", 21),
     ("config", 17),
 ];
 
@@ -125,7 +125,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
         path: format!("crates/{library}/src/lib.rs"),
         line: 1,
         what: format!("{} public types ({})", types.len(), types.join(", ")),
-        rule: "at most 12 a crate (core 35; config, shed 17; balance 16; idempotency, retry 14)",
+        rule: "at most 12 a crate (core 35; shed 21; config 17; balance 16; idempotency, retry 14)",
     };
     crates.into_iter().map(violation).collect()
 }

@@ -1,10 +1,9 @@
 //! Shedding on a server.
 
 use crate::{
-    Criticality, Limit, Queue,
+    Criticality, Limit, Queue, Shed,
     arrival::{self, Arrival},
     body::ResponseBody,
-    entry::{Entered, Entering},
     kinds::Kinds,
     limiter::Limiter,
     places::{Place, Places, Until},
@@ -17,23 +16,17 @@ use cinchona_core::{
 };
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
-use pin_project_lite::pin_project;
 use rand::RngExt;
 use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::{Status, server::NamedService};
+use tonic::Status;
 use tower_layer::Layer;
-use tower_service::Service;
 
 /// Applies [`Shed`] to a server.
 ///
@@ -63,33 +56,15 @@ pub struct ShedLayer {
     shared: Arc<Shared>,
 }
 
-/// Turns away the calls that are more than the service can do.
 #[derive(Clone, Debug)]
-pub struct Shed<S> {
-    inner: S,
-    shared: Arc<Shared>,
-    kinds: Kinds,
-}
-
-#[derive(Clone, Debug)]
-struct Shared {
+pub(crate) struct Shared {
     places: Places,
     pushback: Duration,
     arrival: Duration,
     methods: Option<Methods>,
-    switch: Switch,
+    pub(crate) switch: Switch,
     rng: Rng,
     late: Arc<AtomicU64>,
-}
-
-pin_project! {
-    /// The future of a [`Shed`] call.
-    pub struct ResponseFuture<S, B, F> {
-        #[pin]
-        entering: Entering<S, B, F>,
-        // Who answers if it is turned away: nobody where it is let in at once.
-        refusing: Option<(Arc<Shared>, Criticality)>,
-    }
 }
 
 /// How long a request may take to arrive.
@@ -267,88 +242,17 @@ impl<S> Layer<S> for ShedLayer {
     }
 }
 
-// === impl Shed ===
-
-impl<S, B, ResBody> Service<Request<B>> for Shed<S>
-where
-    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
-    B: 'static,
-    ResBody: Body,
-{
-    type Response = Response<ResponseBody<ResBody>>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S, B, S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Self { inner, shared, kinds } = self;
-        let mode = shared.switch.mode();
-        // Off, it does not look at them.
-        let kind = if mode == Mode::Off { None } else { kinds.of(&request) };
-        let Some(place) = shared.place(&request, kind, mode) else {
-            let entering = Entering::unlimited(inner, request);
-            return ResponseFuture { entering, refusing: None };
-        };
-        match shared.look(&mut request, kind, &place, mode) {
-            Arrival::Whole => enter(shared, inner, request, place, mode),
-            Arrival::Partly(held) => {
-                let refusing = Some((shared.clone(), Criticality::of(request.headers())));
-                let late = shared.late_at(kind, mode);
-                let entering = Entering::arriving(held, place.until, inner, request, late);
-                ResponseFuture { entering, refusing }
-            }
-        }
-    }
-}
-
-/// Of a request that is complete.
-fn enter<S, B>(
-    shared: &Arc<Shared>,
-    inner: &mut S,
-    request: Request<B>,
-    Place { limiter, until }: Place<'_>,
-    mode: Mode,
-) -> ResponseFuture<S, B, S::Future>
-where
-    S: Service<Request<B>> + Clone,
-{
-    let criticality = Criticality::of(request.headers());
-    let entry = limiter.enter(criticality);
-    if entry.is_admitted() && until.is_sure() {
-        let entering = Entering::new(entry, until, inner, request, None);
-        return ResponseFuture { entering, refusing: None };
-    }
-    if mode == Mode::Shadow {
-        let entering = Entering::shadow(entry, &until, inner, request);
-        let entering = entering.unwrap_or_else(|request| {
-            shared.switch.count();
-            Entering::unlimited(inner, request)
-        });
-        return ResponseFuture { entering, refusing: None };
-    }
-    let deadline = deadline(&request);
-    let refusing = Some((shared.clone(), criticality));
-    ResponseFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
-}
-
 /// When the caller gives up, by `grpc-timeout`.
-fn deadline<B>(request: &Request<B>) -> Option<Instant> {
+pub(crate) fn deadline<B>(request: &Request<B>) -> Option<Instant> {
     let timeout = parse_timeout(request.headers()).ok().flatten();
     timeout.map(|timeout| Deadline::after(timeout, Instant::now()).0)
-}
-
-impl<S: NamedService> NamedService for Shed<S> {
-    const NAME: &'static str = S::NAME;
 }
 
 // === impl Shared ===
 
 impl Shared {
     /// Where a call counts; `None` where it is let in always.
-    fn place<B>(
+    pub(crate) fn place<B>(
         &self,
         request: &Request<B>,
         kind: Option<MethodKind>,
@@ -361,7 +265,7 @@ impl Shared {
         self.places.of(path, kind, Until::Head)
     }
 
-    fn look<B: 'static>(
+    pub(crate) fn look<B: 'static>(
         &self,
         request: &mut Request<B>,
         kind: Option<MethodKind>,
@@ -376,13 +280,13 @@ impl Shared {
     }
 
     /// When a request that has not arrived is late: where it may be a stream, never.
-    fn late_at(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Instant> {
+    pub(crate) fn late_at(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Instant> {
         let is_limited = kind.is_some() && mode == Mode::Enforce && self.arrival < Duration::MAX;
         is_limited.then(|| later(Instant::now(), self.arrival))
     }
 
     /// What is answered to who is turned away.
-    fn refusal<B: Body>(&self, criticality: Criticality) -> Response<ResponseBody<B>> {
+    pub(crate) fn refusal<B: Body>(&self, criticality: Criticality) -> Response<ResponseBody<B>> {
         let limiter = &self.places.common;
         limiter.count_shed(criticality);
         tracing::debug!(criticality = criticality.name(), limit = limiter.limit(), "shed");
@@ -395,38 +299,9 @@ impl Shared {
     }
 
     /// What is answered where the request has not arrived.
-    fn lateness<B: Body>(&self) -> Response<ResponseBody<B>> {
+    pub(crate) fn lateness<B: Body>(&self) -> Response<ResponseBody<B>> {
         self.late.fetch_add(1, Ordering::Relaxed);
         let message = format!("the request has not arrived within {:?}", self.arrival);
         Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::empty())
-    }
-}
-
-// === impl ResponseFuture ===
-
-impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
-where
-    S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
-{
-    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match (ready!(this.entering.poll(cx)), this.refusing) {
-            (Entered::Answered(answered), _) => Poll::Ready(answered),
-            (Entered::TurnedAway, Some((shared, criticality))) => {
-                Poll::Ready(Ok(shared.refusal(*criticality)))
-            }
-            (Entered::Late, Some((shared, _))) => Poll::Ready(Ok(shared.lateness())),
-            // Whoever is let in is not turned away.
-            (_, None) => Poll::Pending,
-        }
-    }
-}
-
-impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -9,14 +9,16 @@
 //! # Rule
 //!
 //! * [`ShedLayer`] (server) limits the calls in progress, by a number or by one that finds itself
-//!   ([`Adaptive`]). A call is in progress until its response body has ended.
+//!   ([`Adaptive`]). A call is in progress from when its request is complete until its response
+//!   begins; streams count apart, so that none of them keeps a short call from its place.
 //! * Whoever finds no place waits in a short [`Queue`]: at most 100 ms, and 5 ms where it has not
-//!   been empty for 100 ms; then the newest first. The more critical go before the less
+//!   been empty for 100 ms and each place was given five times; then the newest first. The more critical go before the less
 //!   ([`Criticality`]).
 //! * Whoever is turned away gets `UNAVAILABLE` and a pushback: it was not processed, and another
 //!   server may have room. Health checks and reflection are let in always.
 //! * [`RateLimitLayer`] (server) gives each caller a quota. Over it, the answer is
 //!   `RESOURCE_EXHAUSTED` and not to retry: it would be the same everywhere.
+//! * [`StatusLimitLayer`] (server) cuts statuses that are too large for HTTP/2 headers.
 //! * [`BulkheadLayer`] (client) limits the calls that this client has under way.
 //! * [`ThrottleLayer`] (client) turns calls away by itself, with a probability that grows with the
 //!   share of those that the server turns away (Site Reliability Engineering, chapter 21).
@@ -47,8 +49,10 @@
 //!
 //! It does not know the other servers: where all of them turn calls away, clients must send less.
 
+mod adaptive;
 mod arrival;
 mod body;
+mod bound;
 mod bulkhead;
 mod criticality;
 mod entry;
@@ -60,15 +64,18 @@ mod limiter;
 mod measured;
 mod places;
 mod rate;
+mod service;
 mod throttle;
 
+pub use adaptive::Adaptive;
 pub use body::ResponseBody;
+pub use bound::{StatusLimit, StatusLimitBody, StatusLimitFuture, StatusLimitLayer};
 pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer};
 pub use criticality::{CRITICALITY, Criticality};
-pub use gradient::Adaptive;
-pub use layer::{ResponseFuture, Shed, ShedLayer};
+pub use layer::ShedLayer;
 pub use limit::{Limit, Queue};
 pub use rate::{RateLimit, RateLimitFuture, RateLimitLayer};
+pub use service::{ResponseFuture, Shed};
 pub use throttle::{Throttle, ThrottleFuture, ThrottleLayer};
 
 #[cfg(test)]

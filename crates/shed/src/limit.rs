@@ -22,9 +22,11 @@ pub struct Queue {
     pub capacity: u32,
     /// How long each waits at most. Default 100 ms; `Duration::MAX` for as long as its caller does.
     pub longest: Duration,
-    /// How long each waits at most while the queue does not get empty. Default 5 ms.
+    /// How long each waits at most while the queue does not get empty. Default 5 ms. The newest is
+    /// let in where all have waited for longer.
     pub target: Duration,
-    /// After how long without being empty that is. Default 100 ms.
+    /// After how long without being empty that is, if each place was given five times meanwhile: a
+    /// service that is slow by itself has a queue for longer. Default 100 ms.
     pub interval: Duration,
 }
 

@@ -3,8 +3,14 @@
 use crate::body::ResponseBody;
 use cinchona_core::{Invalid, Mode, Switch, is_of_the_server};
 use governor::{
-    Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, nanos::Nanos,
-    state::keyed::DashMapStateStore,
+    Quota, RateLimiter,
+    clock::Clock,
+    middleware::NoOpMiddleware,
+    nanos::Nanos,
+    state::{
+        StateStore,
+        keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
+    },
 };
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
@@ -42,15 +48,18 @@ pub struct RateLimit<S> {
 /// Names the caller of a request.
 type Caller = dyn Fn(&HeaderMap, &Extensions) -> String + Send + Sync;
 
-type Limiters = RateLimiter<
-    String,
-    DashMapStateStore<String>,
-    TokioClock,
-    NoOpMiddleware<<TokioClock as Clock>::Instant>,
->;
+type Limiters =
+    RateLimiter<String, Known, TokioClock, NoOpMiddleware<<TokioClock as Clock>::Instant>>;
+
+/// The state of each caller, who is known by it.
+#[derive(Clone, Default)]
+struct Known(Arc<DashMapStateStore<String>>);
 
 struct Shared {
     limiters: Limiters,
+    known: Known,
+    /// By address, for those that give themselves a name that is not known.
+    unknown: Option<Limiters>,
     quota: (NonZeroU32, NonZeroU32),
     caller: Arc<Caller>,
     switch: Switch,
@@ -105,11 +114,12 @@ impl RateLimitLayer {
     }
 
     fn of(quota: (NonZeroU32, NonZeroU32), caller: Arc<Caller>, switch: Switch) -> Self {
-        let rate = Quota::per_second(quota.0).allow_burst(quota.1);
-        let clock = TokioClock(Instant::now());
+        let known = Known::default();
         Self {
             shared: Arc::new(Shared {
-                limiters: RateLimiter::new(rate, DashMapStateStore::default(), clock),
+                limiters: limiters(quota, known.clone()),
+                known,
+                unknown: None,
                 quota,
                 caller,
                 switch,
@@ -120,11 +130,20 @@ impl RateLimitLayer {
     }
 
     /// Tells callers apart by this header; whoever has none is taken by its address.
+    ///
+    /// The header must have been verified before, by a layer outside of this one: a value that
+    /// anyone can make up is no name. As a second line, each call with a value that is not known
+    /// yet counts against the quota of its address as well, and is not remembered beyond it: so
+    /// an address can make up so many names a second as it may make calls.
     pub fn by_header(self, name: HeaderName) -> Self {
-        self.by(move |headers, extensions| match headers.get(&name) {
+        let mut layer = self.by(move |headers, extensions| match headers.get(&name) {
             Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
             None => peer(headers, extensions),
-        })
+        });
+        if let Some(shared) = Arc::get_mut(&mut layer.shared) {
+            shared.unknown = Some(limiters(shared.quota, Known::default()));
+        }
+        layer
     }
 
     /// Tells callers apart by what `caller` says of a request.
@@ -137,7 +156,11 @@ impl RateLimitLayer {
 
     /// Lets `switch` decide whether calls are refused, only counted, or not looked at.
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self::of(self.shared.quota, self.shared.caller.clone(), switch)
+        let mut layer = Self::of(self.shared.quota, self.shared.caller.clone(), switch);
+        if let (Some(_), Some(shared)) = (&self.shared.unknown, Arc::get_mut(&mut layer.shared)) {
+            shared.unknown = Some(limiters(shared.quota, Known::default()));
+        }
+        layer
     }
 
     /// How many calls were refused.
@@ -166,6 +189,11 @@ impl<S> Layer<S> for RateLimitLayer {
     fn layer(&self, inner: S) -> Self::Service {
         RateLimit { inner, shared: self.shared.clone() }
     }
+}
+
+fn limiters(quota: (NonZeroU32, NonZeroU32), known: Known) -> Limiters {
+    let rate = Quota::per_second(quota.0).allow_burst(quota.1);
+    RateLimiter::new(rate, known, TokioClock(Instant::now()))
 }
 
 /// The address of the other end, without its port.
@@ -219,12 +247,28 @@ impl Shared {
     /// How long until the caller may call again, if it may not now.
     fn over<B>(&self, request: &Request<B>) -> Option<Duration> {
         let checks = self.checks.fetch_add(1, Ordering::Relaxed);
-        if checks % SWEEP == SWEEP - 1 && self.limiters.len() > MOST_CALLERS {
-            self.limiters.retain_recent();
+        if checks % SWEEP == SWEEP - 1 {
+            self.sweep();
         }
         let caller = (self.caller)(request.headers(), request.extensions());
-        let denied = self.limiters.check_key(&caller).err()?;
-        Some(denied.wait_time_from(self.limiters.clock().now()))
+        if let Some(unknown) = &self.unknown
+            && !self.known.0.contains_key(&caller)
+        {
+            let peer = peer(request.headers(), request.extensions());
+            if let Some(wait) = wait(unknown, &peer) {
+                return Some(wait);
+            }
+        }
+        wait(&self.limiters, &caller)
+    }
+
+    /// Forgets those that have all of their quota, where they are many.
+    fn sweep(&self) {
+        for limiters in std::iter::once(&self.limiters).chain(&self.unknown) {
+            if limiters.len() > MOST_CALLERS {
+                limiters.retain_recent();
+            }
+        }
     }
 
     fn refusal(&self, wait: Duration) -> Status {
@@ -236,9 +280,42 @@ impl Shared {
     }
 }
 
+/// How long until this caller may call again, if it may not now.
+fn wait(limiters: &Limiters, caller: &String) -> Option<Duration> {
+    let denied = limiters.check_key(caller).err()?;
+    Some(denied.wait_time_from(limiters.clock().now()))
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimit").field("quota", &self.quota).finish_non_exhaustive()
+    }
+}
+
+// === impl Known ===
+
+impl StateStore for Known {
+    type Key = String;
+
+    fn measure_and_replace<T, F, E>(&self, key: &String, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, f)
+    }
+}
+
+impl ShrinkableKeyedStateStore<String> for Known {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::{
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
+mod bound;
 mod clients;
 mod laws;
 mod overload;

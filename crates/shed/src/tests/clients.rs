@@ -32,6 +32,30 @@ async fn each_caller_has_a_quota_and_whoever_is_over_it_is_told_not_to_retry() {
     assert_eq!(call(&service, health).await, Code::Ok);
 }
 
+// catalogue: S-F9
+#[tokio::test(start_paused = true)]
+async fn names_that_are_made_up_count_against_their_address() {
+    let layer = RateLimitLayer::new(10, 10).unwrap().by_header(http::header::AUTHORIZATION);
+    for layer in [layer.clone(), layer.with_switch(Switch::default())] {
+        let service = layer.layer(working(Duration::ZERO));
+        let by = |name: String| {
+            let mut request = request();
+            request.headers_mut().insert(http::header::AUTHORIZATION, name.parse().unwrap());
+            call(&service, request)
+        };
+        assert_eq!(by("known".into()).await, Code::Ok);
+        let mut passed = 0;
+        for n in 0..1000 {
+            passed += u32::from(by(format!("made up {n}")).await == Code::Ok);
+        }
+        assert_eq!(passed, 9);
+        for _ in 0..9 {
+            assert_eq!(by("known".into()).await, Code::Ok, "it has a quota of its own");
+        }
+        assert_eq!(by("known".into()).await, Code::ResourceExhausted);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_quota_in_shadow_only_counts() {
     let switch = Switch::new(Mode::Shadow);

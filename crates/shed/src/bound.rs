@@ -1,0 +1,275 @@
+//! Statuses that fit.
+
+use cinchona_core::{Mode, Switch, status};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+use tonic::{Code, Status, server::NamedService};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Applies [`StatusLimit`] to a server; best as the outermost layer.
+///
+/// # Why
+///
+/// A status travels in HTTP/2 headers, of which each peer takes so many bytes: 8 to 16 KiB. One
+/// that repeats a large value in its message does not arrive: its code becomes `INTERNAL`, and
+/// beyond some size the connection is lost, with all its other calls.
+///
+/// # Rule
+///
+/// Of a status that is no success:
+///
+/// * `grpc-message` has at most 1 kB, as it is sent (percent-encoded); what is cut ends in `...`.
+/// * `grpc-status-details-bin` has at most 4 kB, as it is sent (base64), or is left out: a part of
+///   it would be malformed.
+/// * All of its metadata has at most 8 kB, as HTTP/2 counts (32 bytes for each entry); beyond that
+///   the largest entries are left out, but `grpc-status`, `grpc-message`, `content-type` and
+///   `grpc-retry-pushback-ms` never.
+#[derive(Clone, Debug, Default)]
+pub struct StatusLimitLayer {
+    shared: Arc<Shared>,
+}
+
+/// Sends no status that is larger than its receivers take.
+#[derive(Clone, Debug)]
+pub struct StatusLimit<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    switch: Switch,
+    cut: Arc<AtomicU64>,
+}
+
+pin_project! {
+    /// The future of a [`StatusLimit`] call.
+    pub struct StatusLimitFuture<F> {
+        #[pin]
+        future: F,
+        shared: Option<Arc<Shared>>,
+    }
+}
+
+pin_project! {
+    /// A response body whose trailers fit.
+    pub struct StatusLimitBody<B> {
+        #[pin]
+        inner: B,
+        shared: Option<Arc<Shared>>,
+    }
+}
+
+const MESSAGE: usize = 1000;
+const DETAILS: usize = 4000;
+const ALL: usize = 8000;
+/// What each entry counts beside its name and value (RFC 9113, section 6.5.2).
+const ENTRY: usize = 32;
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+// === impl StatusLimitLayer ===
+
+impl StatusLimitLayer {
+    /// Bounds the statuses of all methods.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `switch` decide whether statuses are cut, only counted, or not looked at.
+    #[must_use]
+    pub fn with_switch(mut self, switch: Switch) -> Self {
+        Arc::make_mut(&mut self.shared).switch = switch;
+        self
+    }
+
+    /// How many statuses were cut.
+    pub fn cut(&self) -> u64 {
+        self.shared.cut.load(Ordering::Relaxed)
+    }
+}
+
+impl<S> Layer<S> for StatusLimitLayer {
+    type Service = StatusLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        StatusLimit { inner, shared: self.shared.clone() }
+    }
+}
+
+// === impl StatusLimit ===
+
+impl<S, B, ResBody> Service<Request<B>> for StatusLimit<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+{
+    type Response = Response<StatusLimitBody<ResBody>>;
+    type Error = S::Error;
+    type Future = StatusLimitFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let is_off = self.shared.switch.mode() == Mode::Off;
+        let shared = (!is_off).then(|| self.shared.clone());
+        StatusLimitFuture { future: self.inner.call(request), shared }
+    }
+}
+
+impl<S: NamedService> NamedService for StatusLimit<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn bound(&self, headers: &mut HeaderMap) {
+        if status::code(headers).is_none_or(|code| code == Code::Ok) || fits(headers) {
+            return;
+        }
+        if self.switch.mode() == Mode::Shadow {
+            return self.switch.count();
+        }
+        self.cut.fetch_add(1, Ordering::Relaxed);
+        cut(headers);
+    }
+}
+
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ENTRY).sum()
+}
+
+fn fits(headers: &HeaderMap) -> bool {
+    let within = |name, most| headers.get(name).is_none_or(|value| value.len() <= most);
+    within(Status::GRPC_MESSAGE, MESSAGE)
+        && within(Status::GRPC_STATUS_DETAILS, DETAILS)
+        && size(headers) <= ALL
+}
+
+fn cut(headers: &mut HeaderMap) {
+    if let Some(message) = headers.get(Status::GRPC_MESSAGE)
+        && message.len() > MESSAGE
+    {
+        let message = shortened(message.as_bytes());
+        headers.insert(Status::GRPC_MESSAGE, message);
+    }
+    if headers.get(Status::GRPC_STATUS_DETAILS).is_some_and(|details| details.len() > DETAILS) {
+        headers.remove(Status::GRPC_STATUS_DETAILS);
+    }
+    while size(headers) > ALL {
+        let removable = headers.iter().filter(|(name, _)| !is_kept(name));
+        let largest = removable.max_by_key(|(_, value)| value.len()).map(|(name, _)| name.clone());
+        let Some(largest) = largest else { return };
+        headers.remove(largest);
+    }
+}
+
+fn is_kept(name: &HeaderName) -> bool {
+    [Status::GRPC_STATUS, Status::GRPC_MESSAGE, CONTENT_TYPE, PUSHBACK].contains(name)
+}
+
+/// As much of a percent-encoded message as fits, cut between characters, and `...`.
+fn shortened(message: &[u8]) -> HeaderValue {
+    let mut end = 0;
+    let mut at = 0;
+    while at <= MESSAGE - 3 && at < message.len() {
+        let (byte, width) = match message.get(at..at + 3) {
+            Some([b'%', digits @ ..]) => (decoded(digits), 3),
+            _ => (message[at], 1),
+        };
+        // Not in the middle of a character of UTF-8.
+        if byte & 0xC0 != 0x80 {
+            end = at;
+        }
+        at += width;
+    }
+    let cut = [&message[..end], b"..."].concat();
+    HeaderValue::from_bytes(&cut).unwrap_or(HeaderValue::from_static("..."))
+}
+
+fn decoded(digits: &[u8]) -> u8 {
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    u8::from_str_radix(text, 16).unwrap_or(b'%')
+}
+
+// === impl StatusLimitFuture ===
+
+impl<F, B, E> Future for StatusLimitFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<StatusLimitBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let shared = this.shared;
+        let answered = ready!(this.future.poll(cx));
+        Poll::Ready(answered.map(|mut response| {
+            let shared = shared.take();
+            shared.iter().for_each(|shared| shared.bound(response.headers_mut()));
+            response.map(|inner| StatusLimitBody { inner, shared })
+        }))
+    }
+}
+
+impl<F> fmt::Debug for StatusLimitFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusLimitFuture").finish_non_exhaustive()
+    }
+}
+
+// === impl StatusLimitBody ===
+
+impl<B: Default> Default for StatusLimitBody<B> {
+    fn default() -> Self {
+        Self { inner: B::default(), shared: None }
+    }
+}
+
+impl<B: Body> Body for StatusLimitBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let shared = this.shared;
+        let bound = |frame: Frame<B::Data>| match (frame.into_trailers(), shared) {
+            (Ok(mut trailers), shared) => {
+                shared.iter().for_each(|shared| shared.bound(&mut trailers));
+                Frame::trailers(trailers)
+            }
+            (Err(data), _) => data,
+        };
+        this.inner.poll_frame(cx).map_ok(bound)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for StatusLimitBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusLimitBody").finish_non_exhaustive()
+    }
+}

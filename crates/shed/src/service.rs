@@ -1,0 +1,142 @@
+//! The service that sheds.
+
+use crate::{
+    Criticality,
+    arrival::Arrival,
+    body::ResponseBody,
+    entry::{Entered, Entering},
+    kinds::Kinds,
+    layer::{Shared, deadline},
+    places::Place,
+};
+use cinchona_core::Mode;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tonic::server::NamedService;
+use tower_service::Service;
+
+/// Turns away the calls that are more than the service can do.
+#[derive(Clone, Debug)]
+pub struct Shed<S> {
+    pub(crate) inner: S,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) kinds: Kinds,
+}
+
+pin_project! {
+    /// The future of a [`Shed`] call.
+    pub struct ResponseFuture<S, B, F> {
+        #[pin]
+        entering: Entering<S, B, F>,
+        // Who answers if it is turned away: nobody where it is let in at once.
+        refusing: Option<(Arc<Shared>, Criticality)>,
+    }
+}
+
+// === impl Shed ===
+
+impl<S, B, ResBody> Service<Request<B>> for Shed<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    B: 'static,
+    ResBody: Body,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Self { inner, shared, kinds } = self;
+        let mode = shared.switch.mode();
+        // Off, it does not look at them.
+        let kind = if mode == Mode::Off { None } else { kinds.of(&request) };
+        let Some(place) = shared.place(&request, kind, mode) else {
+            let entering = Entering::unlimited(inner, request);
+            return ResponseFuture { entering, refusing: None };
+        };
+        match shared.look(&mut request, kind, &place, mode) {
+            Arrival::Whole => enter(shared, inner, request, place, mode),
+            Arrival::Partly(held) => {
+                let refusing = Some((shared.clone(), Criticality::of(request.headers())));
+                let late = shared.late_at(kind, mode);
+                let entering = Entering::arriving(held, place.until, inner, request, late);
+                ResponseFuture { entering, refusing }
+            }
+        }
+    }
+}
+
+/// Of a request that is complete.
+fn enter<S, B>(
+    shared: &Arc<Shared>,
+    inner: &mut S,
+    request: Request<B>,
+    Place { limiter, until }: Place<'_>,
+    mode: Mode,
+) -> ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>> + Clone,
+{
+    let criticality = Criticality::of(request.headers());
+    let entry = limiter.enter(criticality);
+    if entry.is_admitted() && until.is_sure() {
+        let entering = Entering::new(entry, until, inner, request, None);
+        return ResponseFuture { entering, refusing: None };
+    }
+    if mode == Mode::Shadow {
+        let entering = Entering::shadow(entry, &until, inner, request);
+        let entering = entering.unwrap_or_else(|request| {
+            shared.switch.count();
+            Entering::unlimited(inner, request)
+        });
+        return ResponseFuture { entering, refusing: None };
+    }
+    let deadline = deadline(&request);
+    let refusing = Some((shared.clone(), criticality));
+    ResponseFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
+}
+
+impl<S: NamedService> NamedService for Shed<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+// === impl ResponseFuture ===
+
+impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    ResBody: Body,
+{
+    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match (ready!(this.entering.poll(cx)), this.refusing) {
+            (Entered::Answered(answered), _) => Poll::Ready(answered),
+            (Entered::TurnedAway, Some((shared, criticality))) => {
+                Poll::Ready(Ok(shared.refusal(*criticality)))
+            }
+            (Entered::Late, Some((shared, _))) => Poll::Ready(Ok(shared.lateness())),
+            // Whoever is let in is not turned away.
+            (_, None) => Poll::Pending,
+        }
+    }
+}
+
+impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
