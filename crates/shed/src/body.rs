@@ -48,10 +48,9 @@ impl<B: Body> Body for ResponseBody<B> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
         let frame = ready!(inner.poll_frame(cx));
-        if !frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data)) {
-            if let Some(mut permit) = this.permit.take() {
-                permit.answered(frame.as_ref().is_none_or(Result::is_ok));
-            }
+        let goes_on = frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data));
+        if !goes_on && let Some(mut permit) = this.permit.take() {
+            permit.answered(frame.as_ref().is_none_or(Result::is_ok));
         }
         Poll::Ready(frame)
     }

@@ -223,11 +223,7 @@ where
             return BulkheadFuture { entering, refusing: None };
         }
         if mode == Mode::Shadow {
-            let entering = Entering::shadow(entry, &until, inner, request);
-            let entering = entering.unwrap_or_else(|request| {
-                shared.switch.count();
-                Entering::unlimited(inner, request)
-            });
+            let entering = Entering::shadow(entry, until, inner, request, &shared.switch);
             return BulkheadFuture { entering, refusing: None };
         }
         let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.0);

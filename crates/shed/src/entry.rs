@@ -6,7 +6,7 @@ use crate::{
     limiter::{Entry, Permit, Waits},
     places::Until,
 };
-use cinchona_core::{deadline::take_off, status};
+use cinchona_core::{Switch, deadline::take_off, status};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -86,21 +86,23 @@ where
         Self { state, permit, until, arriving: None }
     }
 
-    /// Calls the service where it has a place.
-    ///
-    /// # Errors
-    /// With the request, where it has none.
+    /// Calls the service in its place, or without one, which `switch` counts.
     pub(crate) fn shadow(
         entry: Entry,
-        until: &Until,
+        until: Until,
         service: &mut S,
         request: Request<B>,
-    ) -> Result<Self, Request<B>> {
-        let Entry::Admitted(permit) = entry else { return Err(request) };
-        let Some(permit) = until.settle(permit) else { return Err(request) };
-        let until = if until.is_sure() { until.clone() } else { Until::End };
+        switch: &Switch,
+    ) -> Self {
+        let permit = match entry {
+            Entry::Admitted(permit) => until.settle(permit),
+            _ => None,
+        };
+        if permit.is_none() {
+            switch.count();
+        }
         let state = State::Calling { future: service.call(request) };
-        Ok(Self { state, permit: Some(permit), until, arriving: None })
+        Self { state, permit, until, arriving: None }
     }
 
     /// Calls the service without asking for a place.

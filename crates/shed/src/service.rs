@@ -96,11 +96,7 @@ where
         return ResponseFuture { entering, refusing: None };
     }
     if mode == Mode::Shadow {
-        let entering = Entering::shadow(entry, &until, inner, request);
-        let entering = entering.unwrap_or_else(|request| {
-            shared.switch.count();
-            Entering::unlimited(inner, request)
-        });
+        let entering = Entering::shadow(entry, until, inner, request, &shared.switch);
         return ResponseFuture { entering, refusing: None };
     }
     let deadline = deadline(&request);

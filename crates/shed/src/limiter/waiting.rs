@@ -109,7 +109,8 @@ impl Waiting {
         let (mut next, mut expired) = (None, 0);
         for class in self.classes.iter_mut().rev() {
             let mut expire = |class: &mut VecDeque<Waiter>, patience| {
-                while class.pop_front_if(|waiter| waited(waiter) > patience).is_some() {
+                while class.front().is_some_and(|waiter| waited(waiter) > patience) {
+                    class.pop_front();
                     expired += 1;
                 }
             };

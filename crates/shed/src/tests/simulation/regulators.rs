@@ -77,7 +77,7 @@ pub(super) struct Gradient {
 // === impl Ours ===
 
 impl Ours {
-    pub(super) fn new(limit: Limit, queue: Queue) -> Box<dyn Regulator> {
+    pub(super) fn boxed(limit: Limit, queue: Queue) -> Box<dyn Regulator> {
         let limiter = Limiter::new(limit, queue, Instant::now());
         Box::new(Self {
             limiter,
@@ -142,7 +142,7 @@ impl Regulator for Ours {
 // === impl Other ===
 
 impl<R: Rule + 'static> Other<R> {
-    pub(super) fn new(limit: f64, rule: R) -> Box<dyn Regulator> {
+    pub(super) fn boxed(limit: f64, rule: R) -> Box<dyn Regulator> {
         Box::new(Self { rule, limit, begun: HashMap::new() })
     }
 }

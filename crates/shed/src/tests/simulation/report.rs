@@ -11,10 +11,10 @@ const NAMES: [&str; 4] = ["ours", "fixed, 100", "Gradient2", "Vegas"];
 
 fn regulators() -> [Box<dyn Regulator>; 4] {
     [
-        Ours::new(Limit::default(), Queue::default()),
-        Other::new(100.0, Fixed),
-        Other::new(20.0, Gradient::default()),
-        Other::new(20.0, Vegas::new()),
+        Ours::boxed(Limit::default(), Queue::default()),
+        Other::boxed(100.0, Fixed),
+        Other::boxed(20.0, Gradient::default()),
+        Other::boxed(20.0, Vegas::new()),
     ]
 }
 
@@ -157,7 +157,7 @@ async fn a_queue_at_half_load_turns_next_to_nobody_away() {
             let rate = 0.5 * f64::from(workers) / mean * 1000.0;
             let server = Server::of(takes).with_workers(workers as usize);
             let shape = Shape { server, ..shape("half", takes, rate) };
-            let seen = shape.run(Ours::new(Limit::Fixed(workers), Queue::default())).await;
+            let seen = shape.run(Ours::boxed(Limit::Fixed(workers), Queue::default())).await;
             println!("{workers} {mean}: {}", seen.shed_percent());
             assert!(seen.shed_percent() <= 1.0, "{}: {workers} of {mean} ms", seen.shed_percent());
         }
