@@ -377,13 +377,13 @@ mod tests {
         #[test]
         fn it_never_leaves_its_range(
             seen in proptest::collection::vec(
-                (group(), group(), 0..1000u32, 0..1000u32, 0..2000u32, any::<bool>(), any::<bool>()),
+                (group(), group(), 0..1000u32, 0..1000u32, 0..2000u32, any::<[bool; 2]>()),
                 1..200,
             )
         ) {
             let settings = Adaptive { initial: 20, min: 5, max: 50, ..Adaptive::default() };
             let mut finder = Finder::new(settings);
-            for (few, many, lost, took, in_progress, met, stalled) in seen {
+            for (few, many, lost, took, in_progress, [met, stalled]) in seen {
                 let seen = Seen { few, many, lost, took: MS * took, in_progress, met };
                 let limit = if stalled { finder.stalled() } else { finder.update(&seen) };
                 prop_assert!((5..=50).contains(&limit), "{limit}");

@@ -64,7 +64,7 @@ impl Measured {
     }
 
     /// Records a call that has ended: how long it took, where it was answered, among how many it
-    /// began, and how many were in progress when it ended. The new limit, where a window ends by it.
+    /// began, and how many were in progress when it ended. The new limit, where a window ends.
     pub(crate) fn record(
         &self,
         took: Option<Duration>,

@@ -117,11 +117,11 @@ async fn it_sheds_where_calls_wait_and_only_there() {
 
 const INTRODUCTION: &str = "# Limits compared
 
-`cargo test -p cinchona-shed it_sheds_where_calls_wait` simulates this; with `UPDATE=1` it writes this
-file. Calls come by chance (Poisson). A caller gives up after 500 ms, and the server, which cannot
-know, goes on. Ours is `Limit::default()` with its queue; the fixed limit is 100; Gradient2 and Vegas
-are those of Netflix's concurrency-limits with their defaults. They turn away at once what is over
-their limits.
+`cargo test -p cinchona-shed it_sheds_where_calls_wait` simulates this; with `UPDATE=1` it writes
+this file. Calls come by chance (Poisson). A caller gives up after 500 ms, and the server, which
+cannot know, goes on. Ours is `Limit::default()` with its queue; the fixed limit is 100; Gradient2
+and Vegas are those of Netflix's concurrency-limits with their defaults. They turn away at once what
+is over their limits.
 
 ## Where nothing queues
 
