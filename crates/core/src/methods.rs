@@ -1,6 +1,10 @@
 //! What the .proto says of methods: which may be executed twice, what they stream, and how a call
 //! names itself.
 
+mod canonical;
+mod shape;
+mod wire;
+
 use crate::{BoxError, IDEMPOTENCY_KEY, Live};
 use prost::Message;
 use prost_types::{
@@ -8,7 +12,9 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
     method_options::IdempotencyLevel,
 };
+use shape::{Described, Shapes};
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
@@ -22,6 +28,7 @@ use std::{
 pub struct Methods {
     /// By path.
     listed: Arc<HashMap<String, Facts>>,
+    shapes: Arc<Shapes>,
     unlisted: Safety,
 }
 
@@ -30,6 +37,8 @@ struct Facts {
     safety: Safety,
     kind: MethodKind,
     request_id: Option<u32>,
+    /// Where the shape of its request is.
+    request: Option<usize>,
 }
 
 /// What a method streams.
@@ -89,20 +98,30 @@ impl Methods {
     /// When `encoded` is not a `FileDescriptorSet`.
     pub fn from_file_descriptor_set(encoded: &[u8]) -> Result<Self, BoxError> {
         let files = FileDescriptorSet::decode(encoded)?.file;
-        let messages = files.iter().flat_map(messages_of).collect();
-        let listed = files.iter().flat_map(|file| methods_of(file, &messages)).collect();
+        let messages = Described::new(&files);
+        let services = files.iter().flat_map(|file| &file.service);
+        let requests = services.flat_map(|service| &service.method);
+        let unary = requests.filter(|method| kind_of(method) == MethodKind::Unary);
+        let (shapes, places) = Shapes::of(&messages, unary.map(|method| method.input_type()));
+        let facts = |method: &MethodDescriptorProto| Facts {
+            request: places.get(method.input_type()).copied(),
+            request_id: messages.get(method.input_type()).and_then(request_id_of),
+            ..Facts::from(method)
+        };
+        let listed = files.iter().flat_map(methods_of);
+        let listed = listed.map(|(path, method)| (path, facts(method))).collect();
         remember(&listed);
-        Ok(Self { listed: Arc::new(listed), unlisted: Safety::Unknown })
+        Ok(Self { listed: Arc::new(listed), shapes: Arc::new(shapes), unlisted: Safety::Unknown })
     }
 
     /// Knows nothing: only requests that were provably not processed may be repeated.
     pub fn unknown() -> Self {
-        Self { listed: Arc::default(), unlisted: Safety::Unknown }
+        Self { listed: Arc::default(), shapes: Arc::default(), unlisted: Safety::Unknown }
     }
 
     /// Takes your word for it that every method may be executed twice.
     pub fn all_idempotent() -> Self {
-        Self { listed: Arc::default(), unlisted: Safety::Idempotent }
+        Self { unlisted: Safety::Idempotent, ..Self::unknown() }
     }
 
     /// Takes your word for it that every unary call that has side effects carries an
@@ -172,6 +191,36 @@ impl Methods {
     pub fn request_id_field(&self, path: &str) -> Option<u32> {
         self.listed.get(path)?.request_id
     }
+
+    /// What the field `string request_id` of a request to `path` says; `None` where the message has
+    /// no such field, or it is empty, which means in proto3 that it was not set.
+    ///
+    /// # Errors
+    /// When the message has such a field, and is not written as protobuf is.
+    pub fn request_id<'a>(
+        &self,
+        path: &str,
+        message: &'a [u8],
+    ) -> Result<Option<&'a [u8]>, BoxError> {
+        let Some(facts) = self.listed.get(path) else { return Ok(None) };
+        let Some(number) = facts.request_id else { return Ok(None) };
+        let shape = facts.request.and_then(|place| self.shapes.get(place));
+        let found = wire::string(message, number, |other| {
+            shape.is_some_and(|shape| shape.excludes(number, other))
+        });
+        Ok(found.ok_or("the message is not written as protobuf is")?)
+    }
+
+    /// `message`, a request to `path`, in the one form that all encodings of it have: so two
+    /// requests are the same to the handler if these bytes are, whatever the order of their fields
+    /// and of the entries of their maps. What the .proto does not list is compared as well, in any
+    /// order. A message whose type is not known, or that is none, stays as it is.
+    pub fn canonical_request<'a>(&self, path: &str, message: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.listed.get(path).and_then(|facts| facts.request) {
+            Some(place) => canonical::canonical(&self.shapes, place, message),
+            None => Cow::Borrowed(message),
+        }
+    }
 }
 
 /// Adds what a descriptor set says to [`KINDS`].
@@ -185,48 +234,47 @@ fn remember(listed: &HashMap<String, Facts>) {
     }
 }
 
-/// The messages of a file by their full names, with a leading dot, as methods name them.
-fn messages_of(file: &FileDescriptorProto) -> impl Iterator<Item = (String, &DescriptorProto)> {
-    let prefix = match file.package() {
-        "" => ".".to_owned(),
-        package => format!(".{package}."),
-    };
-    file.message_type.iter().map(move |message| (format!("{prefix}{}", message.name()), message))
-}
-
+/// The methods of a file by their paths.
 fn methods_of(
     file: &FileDescriptorProto,
-    messages: &HashMap<String, &DescriptorProto>,
-) -> Vec<(String, Facts)> {
+) -> impl Iterator<Item = (String, &MethodDescriptorProto)> {
     let package = match file.package() {
         "" => String::new(),
         package => format!("{package}."),
     };
-    let services = file.service.iter().flat_map(|service| {
+    file.service.iter().flat_map(move |service| {
         let prefix = format!("/{package}{}/", service.name());
         service.method.iter().map(move |method| (format!("{prefix}{}", method.name()), method))
-    });
-    let facts = |method: &MethodDescriptorProto| Facts {
-        safety: match method.options.as_ref().map(|options| options.idempotency_level()) {
-            Some(IdempotencyLevel::NoSideEffects) => Safety::NoSideEffects,
-            Some(IdempotencyLevel::Idempotent) => Safety::Idempotent,
-            _ => Safety::Unknown,
-        },
-        kind: match (method.client_streaming(), method.server_streaming()) {
-            (false, false) => MethodKind::Unary,
-            (true, false) => MethodKind::ClientStreaming,
-            (false, true) => MethodKind::ServerStreaming,
-            (true, true) => MethodKind::Bidi,
-        },
-        request_id: messages.get(method.input_type()).and_then(|message| request_id_of(message)),
-    };
-    services.map(|(path, method)| (path, facts(method))).collect()
+    })
+}
+
+fn kind_of(method: &MethodDescriptorProto) -> MethodKind {
+    match (method.client_streaming(), method.server_streaming()) {
+        (false, false) => MethodKind::Unary,
+        (true, false) => MethodKind::ClientStreaming,
+        (false, true) => MethodKind::ServerStreaming,
+        (true, true) => MethodKind::Bidi,
+    }
 }
 
 fn request_id_of(message: &DescriptorProto) -> Option<u32> {
     let field = message.field.iter().find(|field| field.name() == "request_id")?;
     let is_string = field.r#type() == Type::String && field.label() != Label::Repeated;
     is_string.then(|| u32::try_from(field.number()).ok()).flatten()
+}
+
+// === impl Facts ===
+
+impl From<&MethodDescriptorProto> for Facts {
+    /// What the method itself says.
+    fn from(method: &MethodDescriptorProto) -> Self {
+        let safety = match method.options.as_ref().map(|options| options.idempotency_level()) {
+            Some(IdempotencyLevel::NoSideEffects) => Safety::NoSideEffects,
+            Some(IdempotencyLevel::Idempotent) => Safety::Idempotent,
+            _ => Safety::Unknown,
+        };
+        Self { safety, kind: kind_of(method), request_id: None, request: None }
+    }
 }
 
 // === impl Safety ===
