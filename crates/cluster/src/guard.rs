@@ -1,7 +1,7 @@
 //! A node that does not reach enough others serves reads, and refuses writes.
 
 use crate::{Cluster, permission::Quorum};
-use cinchona_core::{Methods, Mode, Safety, Switch, is_of_the_server};
+use cinchona_core::{Methods, Mode, Safety, Switch, is_of_the_server, status};
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use std::{
@@ -98,7 +98,8 @@ impl QuorumGuardLayer {
             self.switch.count();
             return None;
         }
-        Some(Status::unavailable(format!("read-only: {reason}; not processed")))
+        let refusal = Status::unavailable(format!("read-only: {reason}; not processed"));
+        Some(status::not_begun(refusal))
     }
 }
 

@@ -1,8 +1,10 @@
 //! Reading and making gRPC statuses, without tonic's panic on malformed details.
 
+mod begun;
 mod hop;
 mod pushback;
 
+pub use begun::{not_begun, take_not_begun};
 pub use hop::strip;
 pub use pushback::{Pushback, has_retry_info, pushback, pushback_of, retry_delay};
 

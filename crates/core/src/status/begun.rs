@@ -1,0 +1,47 @@
+//! A refusal that says that nothing has begun.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::mem;
+use tonic::{Status, metadata::MetadataMap};
+
+const NOT_BEGUN: HeaderName = HeaderName::from_static("idempotency-not-begun");
+
+/// `status`, with a mark that says that the call has had no effect: for whoever refuses a call
+/// before it begins, or has undone what it began. A server layer that recognises repeated calls
+/// then lets it be executed again under the same key.
+///
+/// The mark is for this process. It is a *sensitive* value, which nothing is that comes over a
+/// network: so that of another server, whose status is passed on, is none.
+pub fn not_begun(mut status: Status) -> Status {
+    let mut mark = HeaderValue::from_static("true");
+    mark.set_sensitive(true);
+    let mut headers = mem::take(status.metadata_mut()).into_headers();
+    headers.insert(NOT_BEGUN, mark);
+    *status.metadata_mut() = MetadataMap::from_headers(headers);
+    status
+}
+
+/// Whether the headers or trailers of a failure are marked by [`not_begun`]; takes the mark out.
+pub fn take_not_begun(headers: &mut HeaderMap) -> bool {
+    headers.remove(NOT_BEGUN).is_some_and(|mark| mark.is_sensitive())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_goes_through_a_status_and_that_of_another_process_is_none() {
+        let mut status = Status::unavailable("read-only");
+        status.metadata_mut().insert("x-why", "split".parse().unwrap());
+        let (mut parts, ()) = not_begun(status.clone()).into_http::<()>().into_parts();
+        assert!(take_not_begun(&mut parts.headers));
+        assert_eq!(parts.headers["x-why"], "split");
+        assert!(!take_not_begun(&mut parts.headers), "it is taken out");
+
+        status.metadata_mut().insert("idempotency-not-begun", "true".parse().unwrap());
+        let (mut parts, ()) = status.into_http::<()>().into_parts();
+        assert!(!take_not_begun(&mut parts.headers));
+        assert!(!parts.headers.contains_key(NOT_BEGUN));
+    }
+}
