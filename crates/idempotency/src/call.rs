@@ -1,20 +1,34 @@
 //! A call that has a key, from its claim to its answer.
 
 use crate::{
-    Claim, Execution, Guarantee, InFlight, Shared, Store, Wait, key,
+    Claim, Execution, Guarantee, InFlight, Shared, Store, Wait,
+    authorize::head,
+    key::{self, Name},
     lease::{Begun, Lease, Outcome},
-    record::{self, Answer},
+    message::PREFIX,
+    outcome::{self, Reach},
+    record::{self, Answer, Unread},
     refusal,
+    settings::Settings,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, DOMAIN, Inbound, Mode};
+use cinchona_core::{
+    BoxError, DOMAIN, Deadline, Inbound, Mode,
+    clock::later,
+    deadline::{GRPC_TIMEOUT, encode_timeout},
+};
 use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::Full;
-use std::{mem, sync::Arc};
-use tokio::time::timeout;
+use std::{
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tower_service::Service;
-use xxhash_rust::xxh3::xxh3_128;
 
 /// All that a call needs; the service is ready. The request is here rather than among the arguments
 /// of each step, so that the future holds it once.
@@ -32,6 +46,12 @@ enum Decision {
     PassThrough,
     Wait(Wait),
     Answer(Response<Body>),
+}
+
+/// A body of which the beginning has been read.
+struct Continued {
+    read: Bytes,
+    rest: Body,
 }
 
 // === impl Call ===
@@ -54,9 +74,16 @@ where
             Ok(None) => return self.through().await,
             Err(refused) => return Ok(refused.into_http()),
         };
-        let mut has_waited = false;
+        let (mut has_waited, mut may_know) = (false, false);
         let lapsed = loop {
             let claim = lease.claim(fingerprint).await;
+            let tells = matches!(&claim, Ok(claim) if !matches!(claim, Claim::Granted { .. }));
+            if tells
+                && !mem::replace(&mut may_know, true)
+                && let Err(denied) = self.authorized().await
+            {
+                return Ok(denied.into_http());
+            }
             match self.decide(claim) {
                 Decision::Execute { lapsed } => break lapsed,
                 Decision::PassThrough => return self.through().await,
@@ -78,32 +105,60 @@ where
         self.execute(&mut lease).await
     }
 
-    /// Reads the request; what is to be claimed for it, if it has a key, and its fingerprint.
+    /// Reads the request; what is to be claimed for it, if it has a key, and its fingerprint. In
+    /// shadow a request that would be refused is passed on as it came.
     async fn named(&mut self) -> Result<Option<(Lease<T>, u128)>, Status> {
-        let Shared { settings, store, tokens, .. } = &*self.shared;
-        let body = mem::take(self.request.body_mut());
-        let (body, _) = record::read(body, settings.request_limit).await?;
-        let path = self.request.uri().path();
-        let Some(key) = key::of(&self.request, &body, &settings.methods)? else {
-            if settings.required.get(path) == Some(&true) && self.mode == Mode::Enforce {
-                return Err(refusal::missing_key(path));
+        let Shared { settings, store, tokens, cells, .. } = &*self.shared;
+        let mut body = mem::take(self.request.body_mut());
+        let limit = settings.request_limit.saturating_add(PREFIX);
+        let named = match record::read(&mut body, limit).await {
+            Ok((body, _)) => {
+                let named = key::name(settings, cells, &self.request, &body);
+                *self.request.body_mut() = Body::new(Full::new(body));
+                named.and_then(|named| self.admitted(named))
             }
-            *self.request.body_mut() = Body::new(Full::new(body));
-            return Ok(None);
+            Err(Unread::Failed(status)) => return Err(status),
+            Err(Unread::TooLarge(read)) => {
+                *self.request.body_mut() = Body::new(Continued { read, rest: body });
+                Err(refusal::request_too_large(settings.request_limit))
+            }
         };
+        match named {
+            Err(_) if self.mode == Mode::Shadow => {
+                settings.switch.count();
+                Ok(None)
+            }
+            named => Ok(named?.map(|Name { key, fingerprint }| {
+                let execution = Execution::new(store.instance(), key.into(), tokens.next());
+                (Lease::new(self.shared.clone(), execution), fingerprint)
+            })),
+        }
+    }
+
+    /// Whether a call of this name may be looked at.
+    fn admitted(&self, named: Option<Name>) -> Result<Option<Name>, Status> {
+        let (settings, path) = (&self.shared.settings, self.request.uri().path());
+        if named.is_none() {
+            let is_required = settings.required.get(path) == Some(&true);
+            return if is_required { Err(refusal::missing_key(path)) } else { Ok(None) };
+        }
         let earlier = self.request.headers().get(DOMAIN);
-        if earlier.is_some() && earlier != settings.domain.as_ref() && self.mode == Mode::Enforce {
+        if earlier.is_some() && earlier != settings.domain.as_ref() {
             return Err(refusal::other_domain());
         }
-        let caller = settings
-            .caller
-            .as_ref()
-            .and_then(|caller| caller(self.request.headers(), self.request.extensions()));
-        let key = key::stored(path, key, caller.as_deref().unwrap_or_default());
-        let execution = Execution::new(store.instance(), key.into(), tokens.next());
-        let fingerprint = xxh3_128(&body);
-        *self.request.body_mut() = Body::new(Full::new(body));
-        Ok(Some((Lease::new(self.shared.clone(), execution), fingerprint)))
+        Ok(named)
+    }
+
+    /// Asks whether the call may be told of an earlier one.
+    async fn authorized(&mut self) -> Result<(), Status> {
+        let Shared { settings, cells, .. } = &*self.shared;
+        match &settings.authorize {
+            Some(authorize) if self.mode == Mode::Enforce => {
+                let asked = authorize.ask(head(&self.request));
+                asked.await.inspect_err(|_| cells.denied.count())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Hands the request to the service.
@@ -131,7 +186,8 @@ where
                 InFlight::Reject(pushback) => (&cells.rejected, refusal::in_flight(pushback)),
             },
             Ok(Claim::Mismatch) => (&cells.mismatched, refusal::reused_key()),
-            Ok(Claim::Evicted) => (&cells.evicted, refusal::evicted()),
+            Ok(Claim::Evicted) => (&cells.refused_evicted, refusal::evicted()),
+            Ok(Claim::Full) => (&cells.refused_full, refusal::full()),
             Err(error) => {
                 tracing::warn!(%error, executing = settings.fail_open, "the store failed");
                 if settings.fail_open {
@@ -149,10 +205,11 @@ where
         let Self { service, request, shared, begun, .. } = self;
         let Shared { settings, cells, .. } = &**shared;
         cells.executed.count();
-        let inbound = Inbound::current().unwrap_or_default();
+        let now = Instant::now();
+        let inbound = give_time(request, settings, now);
         // In one expression, so that the future does not hold its parts twice.
-        let ended = timeout(
-            settings.lease,
+        let ended = timeout_at(
+            later(now, settings.lease),
             inbound.scope(lease.execution.clone().scope(async {
                 let response = service.call(mem::take(request)).await?;
                 Ok(Answer::of(response).await)
@@ -162,7 +219,7 @@ where
         if begun.is_abandoned() {
             cells.abandoned.count();
         }
-        let Ok(Ok(Ok(answer))) = ended else {
+        let Ok(Ok(Ok(mut answer))) = ended else {
             cells.ambiguous.count();
             lease.settle(Outcome::Unknown).await;
             return match ended {
@@ -171,20 +228,50 @@ where
                 _ => Ok(refusal::unknown_outcome().into_http()),
             };
         };
-        let outcome = match answer.code() {
-            code if is_refusal_to_begin(code) => Outcome::Release,
-            code if is_ambiguous(code) => {
-                cells.ambiguous.count();
-                match settings.guarantee {
-                    Guarantee::AtMostOnce => Outcome::Keep(answer.record()),
-                    Guarantee::AtLeastOnce => Outcome::Release,
-                }
-            }
-            _ => Outcome::Keep(bounded(answer.record(), settings.record_limit)),
+        let reach = reach(&mut answer, settings);
+        if reach == Reach::Unknown {
+            cells.ambiguous.count();
+        }
+        let outcome = match reach.is_kept(settings.guarantee) {
+            true => Outcome::Keep(bounded(answer.record(), settings.record_limit)),
+            false => Outcome::Release,
         };
         lease.settle(outcome).await;
         Ok(answer.response())
     }
+}
+
+/// How far the handler came that has given this answer.
+fn reach(answer: &mut Answer, settings: &Settings) -> Reach {
+    let code = answer.code();
+    if code == Code::Ok {
+        return Reach::Ended;
+    }
+    match answer.take_not_begun() || settings.released.contains(&code) {
+        true => Reach::NotBegun,
+        false => outcome::reach(code),
+    }
+}
+
+/// Gives the handler the time of its lease in place of its caller's, which may give up while it
+/// goes on: wherever it, or a layer below, may look for its deadline.
+fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> Inbound {
+    let deadline = Deadline::within(settings.lease, now);
+    if let Some(own) = request.extensions_mut().get_mut::<Deadline>() {
+        match deadline {
+            Some(deadline) => *own = deadline,
+            None => _ = request.extensions_mut().remove::<Deadline>(),
+        }
+    }
+    if request.headers().contains_key(GRPC_TIMEOUT) {
+        match deadline {
+            Some(_) => {
+                _ = request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(settings.lease))
+            }
+            None => _ = request.headers_mut().remove(GRPC_TIMEOUT),
+        }
+    }
+    Inbound { deadline, ..Inbound::current().unwrap_or_default() }
 }
 
 /// `record`, or the news that it was too large.
@@ -192,21 +279,19 @@ fn bounded(record: Bytes, limit: usize) -> Bytes {
     if record.len() <= limit { record } else { record::of_status(refusal::too_large(limit)) }
 }
 
-/// The handler has said that it has not begun, or has undone what it began, by what these codes
-/// mean ([status codes]).
-///
-/// [status codes]: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
-const fn is_refusal_to_begin(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unavailable | Code::Aborted | Code::ResourceExhausted | Code::Unauthenticated
-    )
-}
+// === impl Continued ===
 
-/// The handler began, and does not say how far it came.
-const fn is_ambiguous(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded | Code::Cancelled
-    )
+impl HttpBody for Continued {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.read.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.read)))));
+        }
+        Pin::new(&mut self.rest).poll_frame(cx)
+    }
 }

@@ -1,32 +1,98 @@
-//! What a call is called.
+//! What a call is called, and by what it is known again.
 
-use crate::refusal;
-use bytes::Bytes;
-use cinchona_core::{IDEMPOTENCY_KEY, Methods};
+use crate::{
+    compression::{Compressed, ENCODINGS},
+    counters::Cells,
+    message::{Message, framed, is_protobuf},
+    refusal,
+    settings::Settings,
+};
+use cinchona_core::IDEMPOTENCY_KEY;
 use http::Request;
+use std::borrow::Cow;
 use tonic::Status;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// The longest key, in bytes.
 const LONGEST: usize = 255;
 
-/// Length and compression flag before a message.
-const PREFIX: usize = 5;
+/// Under what a call is stored, and what tells its request from others under the same key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) key: Vec<u8>,
+    pub(crate) fingerprint: u128,
+}
 
-/// The key of a call: the `request_id` in its message if that is set, else its header.
+/// The name of a request with this `body`, if it has a key: the `request_id` in its message if that
+/// is set, else its header. What cannot be read is refused, or counted.
 ///
 /// The field comes first, as a caller sets it knowingly, whereas a client layer puts a header on
 /// every call.
-pub(crate) fn of<'a, B>(
-    request: &'a Request<B>,
-    body: &'a Bytes,
-    methods: &Methods,
-) -> Result<Option<&'a str>, Status> {
-    let field = methods.request_id_field(request.uri().path());
-    if let Some(key) = field.and_then(|number| string_field(body, number)) {
-        return checked("request_id", key).map(Some);
+pub(crate) fn name<B>(
+    settings: &Settings,
+    cells: &Cells,
+    request: &Request<B>,
+    body: &[u8],
+) -> Result<Option<Name>, Status> {
+    let (path, headers) = (request.uri().path(), request.headers());
+    let header = headers.get(IDEMPOTENCY_KEY);
+    let has_field = settings.methods.request_id_field(path).is_some();
+    if header.is_none() && !has_field {
+        return Ok(None);
     }
-    let header = request.headers().get(IDEMPOTENCY_KEY);
-    header.map(|key| checked(IDEMPOTENCY_KEY.as_str(), key.as_bytes())).transpose()
+    let unreadable = |why| {
+        cells.unreadable.count();
+        unreadable(why, settings.request_limit)
+    };
+    let message = Message::of(headers, body, settings.request_limit).map_err(unreadable)?;
+    let is_protobuf = is_protobuf(headers);
+    let field = match &message {
+        Message::Whole(message) if is_protobuf => {
+            let id = settings.methods.request_id(path, message);
+            id.map_err(|_| unreadable(Compressed::Broken))?
+        }
+        Message::Unframed if has_field => return Err(unreadable(Compressed::Broken)),
+        _ => None,
+    };
+    let key = match (field, header) {
+        (Some(key), _) => checked("request_id", key)?,
+        (None, Some(key)) => checked(IDEMPOTENCY_KEY.as_str(), key.as_bytes())?,
+        (None, None) => {
+            if !is_protobuf {
+                cells.unreadable.count();
+            }
+            return Ok(None);
+        }
+    };
+    let caller = settings.callers.of(headers, request.extensions())?;
+    let fingerprint = match &message {
+        _ if settings.key_alone.get(path) == Some(&true) => 0,
+        Message::Whole(message) => {
+            let form = match is_protobuf {
+                true => settings.methods.canonical_request(path, message),
+                false => Cow::Borrowed(&**message),
+            };
+            match (message, form) {
+                // Mostly it stands in the body as it is.
+                (Cow::Borrowed(_), Cow::Borrowed(_)) => xxh3_128(body),
+                (_, form) => xxh3_128(&framed(&form)),
+            }
+        }
+        _ => xxh3_128(body),
+    };
+    Ok(Some(Name { key: stored(path, key, caller), fingerprint }))
+}
+
+/// What gRPC says to messages that cannot be read ([compression]).
+///
+/// [compression]: https://github.com/grpc/grpc/blob/master/doc/compression.md
+fn unreadable(why: Compressed, limit: usize) -> Status {
+    match why {
+        Compressed::Unknown => refusal::unknown_compression(ENCODINGS),
+        Compressed::Unsaid => refusal::unreadable("it is compressed, and does not say by what"),
+        Compressed::Broken => refusal::unreadable("it is broken"),
+        Compressed::TooLarge => refusal::request_too_large(limit),
+    }
 }
 
 fn checked<'a>(place: &str, key: &'a [u8]) -> Result<&'a str, Status> {
@@ -38,73 +104,19 @@ fn checked<'a>(place: &str, key: &'a [u8]) -> Result<&'a str, Status> {
 
 /// Under what a call is stored. No two calls of different methods, keys or callers have the same:
 /// neither a path nor a key contains a zero byte, and whatever a caller contains comes last.
-pub(crate) fn stored(path: &str, key: &str, caller: &str) -> Vec<u8> {
-    [path, key, caller].join("\0").into_bytes()
+pub(crate) fn stored(path: &str, key: &str, caller: impl AsRef<[u8]>) -> Vec<u8> {
+    [path.as_bytes(), key.as_bytes(), caller.as_ref()].join(&0)
 }
 
-/// The last value of a string field of the message in `body`, unless it is empty, which means in
-/// proto3 that it was not set. `None` as well where the message is compressed or broken.
-fn string_field(body: &[u8], number: u32) -> Option<&[u8]> {
-    let (0, mut rest) = (*body.first()?, body.get(PREFIX..)?) else { return None };
-    let mut found = None;
-    while !rest.is_empty() {
-        let tag = varint(&mut rest)?;
-        let value = match tag & 7 {
-            0 => {
-                varint(&mut rest)?;
-                None
-            }
-            1 => take(&mut rest, 8).map(|_| None)?,
-            2 => {
-                let length = usize::try_from(varint(&mut rest)?).ok()?;
-                Some(take(&mut rest, length)?)
-            }
-            5 => take(&mut rest, 4).map(|_| None)?,
-            _ => return None,
-        };
-        if tag >> 3 == u64::from(number) && value.is_some() {
-            found = value;
-        }
-    }
-    found.filter(|value| !value.is_empty())
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, left) = rest.split_at_checked(length)?;
-    *rest = left;
-    Some(taken)
-}
-
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    prost::encoding::decode_varint(rest).ok()
+/// The caller in the key of a call, as [`stored`] has put it there.
+pub(crate) fn caller_of(key: &[u8]) -> &[u8] {
+    key.splitn(3, |byte| *byte == 0).nth(2).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cinchona_testkit::encode;
     use proptest::prelude::*;
-    use prost_types::{Any, FileDescriptorSet};
-
-    fn message(type_url: &str) -> Bytes {
-        encode(&Any { type_url: type_url.into(), value: vec![1, 2] })
-    }
-
-    #[test]
-    fn a_string_field_is_found_wherever_it_stands() {
-        assert_eq!(string_field(&message("k1"), 1), Some(&b"k1"[..]));
-        assert_eq!(string_field(&message(""), 1), None, "empty is not set");
-        assert_eq!(string_field(&message("k1"), 3), None);
-        // fixed64 4, varint 5, fixed32 6, then the field, twice.
-        let body = [
-            &[0, 0, 0, 0, 26, 33, 1, 2, 3, 4, 5, 6, 7, 8, 40, 0x96, 1, 53, 1, 2, 3, 4][..],
-            &[10, 1, b'a', 10, 1, b'b'],
-        ];
-        assert_eq!(string_field(&body.concat(), 1), Some(&b"b"[..]), "the last one wins");
-        let mut compressed = message("k1").to_vec();
-        compressed[0] = 1;
-        assert_eq!(string_field(&compressed, 1), None);
-    }
 
     #[test]
     fn a_key_is_1_to_255_bytes_of_ascii() {
@@ -119,22 +131,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_header_is_the_key_where_the_message_has_none() {
-        let methods = Methods::from_file_descriptor_set(&prost::Message::encode_to_vec(
-            &FileDescriptorSet::default(),
-        ));
-        let (methods, body) = (methods.unwrap(), message("k1"));
-        let request = Request::builder().header("idempotency-key", "k2");
-        let request = request.body(()).unwrap();
-        assert_eq!(of(&request, &body, &methods).unwrap(), Some("k2"));
-        assert_eq!(of(&Request::new(()), &body, &methods).unwrap(), None);
-    }
-
     proptest! {
         #[test]
-        fn no_bytes_make_reading_a_field_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = string_field(&body, 1);
+        fn the_caller_is_found_in_the_key_whatever_it_is(
+            key in "[ -~]{1,20}", caller in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let stored = stored("/Bank/Pay", &key, &caller);
+            prop_assert_eq!(caller_of(&stored), &caller);
         }
     }
 }

@@ -12,7 +12,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    thread,
     time::Duration,
 };
 use tokio::{runtime::Handle, time::sleep};
@@ -168,10 +167,11 @@ impl<O: 'static> Future for Unstoppable<O> {
     type Output = O;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
-        let Some(running) = &mut self.running else { return Poll::Pending };
+        // Taken out, so that nothing goes on that has panicked.
+        let Some(mut running) = self.running.take() else { return Poll::Pending };
         let polled = running.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.running = None;
+        if polled.is_pending() {
+            self.running = Some(running);
         }
         polled
     }
@@ -180,10 +180,7 @@ impl<O: 'static> Future for Unstoppable<O> {
 impl<O: 'static> Drop for Unstoppable<O> {
     fn drop(&mut self) {
         let Some(running) = self.running.take().filter(|_| self.begun.is_set()) else { return };
-        // What has panicked cannot go on.
-        if !thread::panicking()
-            && let Ok(runtime) = Handle::try_current()
-        {
+        if let Ok(runtime) = Handle::try_current() {
             tracing::debug!("the caller has gone; its call is executed to the end");
             self.begun.abandon();
             runtime.spawn(async { drop(running.await) }.in_current_span());

@@ -1,25 +1,39 @@
 //! The store in memory: sharded, bounded, on tokio's clock.
 
+mod records;
 mod shard;
 
-use crate::{Claim, Execution, State, Store, record, state};
+use crate::{Claim, Execution, State, Store, key::caller_of, record, state};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, clock::later};
 use prost::Message;
-use shard::{Claimed, Finished, Shard};
+use records::Record;
+use shard::{Caps, Claimed, Shard};
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 use tonic::Status;
 
 /// Keeps claims, records and state in this process; what it keeps ends with it.
 ///
-/// Defaults: records live 300 s, and there are at most 1,000,000 of them, of 256 MiB together. The
-/// oldest make room for new ones; claims do not count, and are never evicted.
+/// Defaults: records live 300 s, and there are at most 1,000,000 of them, of 256 MiB together: more
+/// than 3,000 new keys a second. Claims do not count, and are never evicted.
+///
+/// *When it is full*, old records make room for new ones: the oldest, unless its caller has less
+/// than half of what the caller has whose call is new, or the one that has most; whose own oldest
+/// goes then. So nobody loses a record to a caller that has more than twice as many. A call whose
+/// record was evicted is refused (`FAILED_PRECONDITION`) until the record would have expired: it
+/// has had its effect, and nobody knows its answer any more. Four times as many such calls are
+/// remembered as there may be records, in 50 bytes each; when there is no room for more of these
+/// either, new calls are refused (`RESOURCE_EXHAUSTED`). Evictions are counted
+/// ([`evicted`](Self::evicted)) and logged, each time that their number has doubled.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -31,6 +45,8 @@ struct Shared {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limits: Limits,
+    evicted: AtomicU64,
+    refused: AtomicU64,
     state: Mutex<HashMap<String, Bytes>>,
 }
 
@@ -39,7 +55,27 @@ struct Limits {
     ttl: Duration,
     entries: usize,
     bytes: usize,
-    remembers_evicted: bool,
+    evicting: Evicting,
+}
+
+/// What eviction means to the call whose record was evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evicting {
+    /// It is refused.
+    Refuses,
+    /// It is executed again.
+    Repeats,
+    /// Nothing: its record is kept elsewhere.
+    Nothing,
+}
+
+/// What became of a change of state.
+enum Commit {
+    Done,
+    /// Another change came first.
+    Outrun,
+    /// The claim of the call is no longer its own.
+    Fenced,
 }
 
 /// Enough for their locks to be free mostly.
@@ -47,6 +83,12 @@ const MOST_SHARDS: usize = 64;
 /// As keys fall on shards by chance, a shard that is full is so about when all are.
 const LEAST_ENTRIES: usize = 1024;
 const LEAST_BYTES: usize = 4 << 20;
+
+/// How many evicted calls are remembered for each record that there may be.
+const REMEMBERED: usize = 4;
+
+/// How often a change is made again, as others have come first, before it is given up.
+const MOST_TURNS: usize = 1000;
 
 // === impl MemoryStore ===
 
@@ -57,7 +99,7 @@ impl MemoryStore {
             ttl: Duration::from_secs(300),
             entries: 1_000_000,
             bytes: 256 << 20,
-            remembers_evicted: false,
+            evicting: Evicting::Refuses,
         };
         Self::limited(limits)
     }
@@ -65,11 +107,15 @@ impl MemoryStore {
     fn limited(limits: Limits) -> Self {
         let Limits { entries, bytes, .. } = limits;
         let shards = (entries / LEAST_ENTRIES).min(bytes / LEAST_BYTES).clamp(1, MOST_SHARDS);
-        let shard = || Mutex::new(Shard::new(entries / shards, bytes / shards));
+        let (entries, bytes) = (entries / shards, bytes / shards);
+        let caps = Caps { entries, bytes, evicted: entries.saturating_mul(REMEMBERED) };
+        let shard = || Mutex::new(Shard::new(caps));
         let shared = Shared {
             shards: (0..shards).map(|_| shard()).collect(),
             hasher: RandomState::new(),
             limits,
+            evicted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             state: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -100,11 +146,18 @@ impl MemoryStore {
         Ok(Self::limited(Limits { entries, bytes, ..self.shared.limits }))
     }
 
-    /// Whether a call whose record had to make room is refused with `FAILED_PRECONDITION` for the
-    /// rest of the record's time, instead of being executed again (the default). What is remembered
-    /// of it is 16 bytes, for as many calls as there may be entries.
+    /// Whether a call whose record was evicted is refused with `FAILED_PRECONDITION` until the
+    /// record would have expired (the default), or executed again; an empty store of its own.
     pub fn refusing_evicted(self, refusing: bool) -> Self {
-        Self::limited(Limits { remembers_evicted: refusing, ..self.shared.limits })
+        let evicting = if refusing { Evicting::Refuses } else { Evicting::Repeats };
+        Self::limited(Limits { evicting, ..self.shared.limits })
+    }
+
+    /// Keeps no promises by its records, which are kept elsewhere as well: for stores that are
+    /// built on this one. What is evicted is neither remembered nor logged; an empty store of its
+    /// own.
+    pub fn as_cache(self) -> Self {
+        Self::limited(Limits { evicting: Evicting::Nothing, ..self.shared.limits })
     }
 
     /// The fingerprint under which `key` is claimed by `token` now, if it is: for stores that are
@@ -115,17 +168,22 @@ impl MemoryStore {
 
     /// How many records there are.
     pub fn entries(&self) -> usize {
-        self.shared.sum(|shard| shard.usage().entries)
+        self.shared.sum(|shard, _| shard.records().len())
     }
 
     /// The bytes of all records and their keys.
     pub fn bytes(&self) -> usize {
-        self.shared.sum(|shard| shard.usage().bytes)
+        self.shared.sum(|shard, _| shard.records().bytes())
+    }
+
+    /// How many keys are claimed: of calls that are being executed.
+    pub fn claims(&self) -> usize {
+        self.shared.sum(Shard::claims)
     }
 
     /// How many records have made room for others before their time.
     pub fn evicted(&self) -> usize {
-        self.shared.sum(|shard| shard.usage().evicted)
+        usize::try_from(self.shared.evicted.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 }
 
@@ -146,7 +204,13 @@ impl Store for MemoryStore {
         let now = Instant::now();
         let (hash, mut shard) = self.shared.shard(key);
         shard.expire(now);
-        Ok(shard.claim(key, hash, Claimed::new(fingerprint, token, later(now, lease)), now))
+        let claim =
+            shard.claim(key, hash, Claimed::new(fingerprint, token, later(now, lease)), now);
+        drop(shard);
+        if matches!(claim, Claim::Full) {
+            self.shared.note_refused();
+        }
+        Ok(claim)
     }
 
     async fn finish(&self, key: &[u8], token: u128, record: &[u8]) -> Result<bool, BoxError> {
@@ -161,6 +225,10 @@ impl Store for MemoryStore {
     fn instance(&self) -> usize {
         Arc::as_ptr(&self.shared) as usize
     }
+
+    fn evicted(&self) -> u64 {
+        self.shared.evicted.load(Ordering::Relaxed)
+    }
 }
 
 impl State for MemoryStore {
@@ -173,28 +241,54 @@ impl State for MemoryStore {
         T: Message + 'static,
         F: Fn(&mut [Option<Bytes>]) -> Result<T, Status> + Send + Sync + 'static,
     {
+        for _ in 0..MOST_TURNS {
+            let before = self.shared.values(keys);
+            let mut values = before.clone();
+            // Under no lock: it may take its time, or panic.
+            let answer = change(&mut values)?;
+            match self.commit(keys, &before, values, &answer) {
+                Commit::Done => return Ok(answer),
+                Commit::Outrun => yield_now().await,
+                Commit::Fenced => return Err(state::fenced()),
+            }
+        }
+        Err(Status::aborted("other changes of the same state have come first all the time"))
+    }
+}
+
+impl MemoryStore {
+    /// Writes `values` where they are still what they were `before`, and the record of the call
+    /// that this task executes, if it does.
+    fn commit(
+        &self,
+        keys: &[&str],
+        before: &[Option<Bytes>],
+        values: Vec<Option<Bytes>>,
+        answer: &impl Message,
+    ) -> Commit {
+        let execution = Execution::current(self.instance());
+        let record = execution.as_ref().map(|_| record::of_message(answer));
         let mut state = lock(&self.shared.state);
-        let mut values: Vec<_> = keys.iter().map(|key| state.get(*key).cloned()).collect();
-        let answer = change(&mut values)?;
-        let mut write = || {
-            for (key, value) in keys.iter().zip(values.drain(..)) {
+        if keys.iter().zip(before).any(|(key, before)| state.get(*key) != before.as_ref()) {
+            return Commit::Outrun;
+        }
+        let write = || {
+            for (key, value) in keys.iter().zip(values) {
                 match value {
                     Some(value) => drop(state.insert((*key).to_owned(), value)),
                     None => drop(state.remove(*key)),
                 }
             }
         };
-        let Some(execution) = Execution::current(self.instance()) else {
+        let Some((execution, record)) = execution.zip(record) else {
             write();
-            return Ok(answer);
+            return Commit::Done;
         };
-        let record = record::of_message(&answer);
-        if self.shared.finish(execution.key(), execution.token(), &record, write) {
-            execution.set_answered();
-            Ok(answer)
-        } else {
-            Err(state::fenced())
+        if !self.shared.finish(execution.key(), execution.token(), &record, write) {
+            return Commit::Fenced;
         }
+        execution.set_answered();
+        Commit::Done
     }
 }
 
@@ -207,20 +301,64 @@ impl Shared {
         (hash, lock(&self.shards[hash as usize % self.shards.len()]))
     }
 
+    fn values(&self, keys: &[&str]) -> Vec<Option<Bytes>> {
+        let state = lock(&self.state);
+        keys.iter().map(|key| state.get(*key).cloned()).collect()
+    }
+
     /// Ends the claim with `record`, and runs `effect` in between, if it is the key's own.
     fn finish(&self, key: &[u8], token: u128, record: &[u8], effect: impl FnOnce()) -> bool {
         let expires = later(Instant::now(), self.limits.ttl);
+        let caller = self.hasher.hash_one(caller_of(key));
         let (hash, mut shard) = self.shard(key);
         let Some((key, fingerprint)) = shard.end(key, token) else { return false };
         effect();
-        shard.keep(key, Finished::new(fingerprint, expires, hash, record));
-        shard.make_room(self.limits.remembers_evicted);
+        let record = Record { key, hash, fingerprint, expires, answer: record.into() };
+        let evicted = shard.keep(record, caller, self.limits.evicting);
+        drop(shard);
+        if evicted > 0 {
+            self.note_evicted(evicted as u64);
+        }
         true
     }
 
-    fn sum(&self, of: impl Fn(&Shard) -> usize) -> usize {
-        self.shards.iter().map(|shard| of(&lock(shard))).sum()
+    fn note_evicted(&self, evicted: u64) {
+        let before = self.evicted.fetch_add(evicted, Ordering::Relaxed);
+        if self.limits.evicting != Evicting::Nothing && has_doubled(before, before + evicted) {
+            tracing::warn!(
+                evicted = before + evicted,
+                calls_are_refused = self.limits.evicting == Evicting::Refuses,
+                ttl = ?self.limits.ttl,
+                "the store is full, and answers are forgotten before their time: raise its caps"
+            );
+        }
     }
+
+    fn note_refused(&self) {
+        let before = self.refused.fetch_add(1, Ordering::Relaxed);
+        if has_doubled(before, before + 1) {
+            tracing::warn!(
+                refused = before + 1,
+                "the store has no room to remember more calls, and new ones are refused"
+            );
+        }
+    }
+
+    /// Over all shards, of what has not expired.
+    fn sum(&self, of: impl Fn(&Shard, Instant) -> usize) -> usize {
+        let now = Instant::now();
+        let of = |shard: &Mutex<Shard>| {
+            let mut shard = lock(shard);
+            shard.expire(now);
+            of(&shard, now)
+        };
+        self.shards.iter().map(of).sum()
+    }
+}
+
+/// Whether a count that went from one to the other has reached a power of two.
+fn has_doubled(before: u64, after: u64) -> bool {
+    before.checked_ilog2() != after.checked_ilog2()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,6 @@
 //! An answer, kept and given again.
 
+use crate::message::{PREFIX, framed};
 use bytes::{BufMut, Bytes, BytesMut};
 use cinchona_core::status;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
@@ -39,21 +40,20 @@ pub(crate) struct Answer {
     trailers: Option<HeaderMap>,
 }
 
-/// Length and compression flag before a message ([PROTOCOL-HTTP2]).
-///
-/// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
-const PREFIX: usize = 5;
+/// Why a body was not read to its end.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    Failed(Status),
+    /// This much has been read, and there is more.
+    TooLarge(Bytes),
+}
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
 /// The record of answering OK with `message`.
 pub fn of_message(message: &impl Message) -> Bytes {
-    let mut body = BytesMut::with_capacity(PREFIX + message.encoded_len());
-    body.put_u8(0);
-    body.put_u32(message.encoded_len() as u32);
-    body.put_slice(&message.encode_to_vec());
-    let record = Record { body: body.freeze(), ..Record::default() };
+    let record = Record { body: framed(&message.encode_to_vec()), ..Record::default() };
     record.encode_to_vec().into()
 }
 
@@ -123,12 +123,12 @@ fn list<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) ->
 
 /// Reads `body` to its end: its data, which is mostly in one piece, and its trailers.
 pub(crate) async fn read(
-    mut body: Body,
+    body: &mut Body,
     limit: usize,
-) -> Result<(Bytes, Option<HeaderMap>), Status> {
+) -> Result<(Bytes, Option<HeaderMap>), Unread> {
     let (mut whole, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
-        match frame?.into_data() {
+        match frame.map_err(Unread::Failed)?.into_data() {
             Ok(data) if whole.is_empty() => whole = data,
             Ok(data) => {
                 if more.is_empty() {
@@ -139,8 +139,7 @@ pub(crate) async fn read(
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
         if whole.len().max(more.len()) > limit {
-            // What tonic says of a message over its own limit.
-            return Err(Status::out_of_range(format!("there are more than {limit} bytes")));
+            return Err(Unread::TooLarge(if more.is_empty() { whole } else { more.freeze() }));
         }
     }
     Ok((if more.is_empty() { whole } else { more.freeze() }, trailers))
@@ -152,8 +151,12 @@ impl Answer {
     /// Reads `response` to its end; without what the server itself was sent between hops, of which
     /// a record would not know that.
     pub(crate) async fn of(response: Response<Body>) -> Result<Self, Status> {
-        let (mut parts, body) = response.into_parts();
-        let (body, mut trailers) = read(body, usize::MAX).await?;
+        let (mut parts, mut body) = response.into_parts();
+        let (body, mut trailers) = match read(&mut body, usize::MAX).await {
+            Ok(read) => read,
+            Err(Unread::Failed(status)) => return Err(status),
+            Err(Unread::TooLarge(_)) => return Err(Status::internal("there is no end to it")),
+        };
         status::strip(trailers.as_mut().unwrap_or(&mut parts.headers));
         Ok(Self { headers: parts.headers, body, trailers })
     }
@@ -162,6 +165,11 @@ impl Answer {
     pub(crate) fn code(&self) -> Code {
         let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
         status::code(trailers).unwrap_or(Code::Unknown)
+    }
+
+    /// Whether a failure says that it has had no effect; takes the mark out.
+    pub(crate) fn take_not_begun(&mut self) -> bool {
+        status::take_not_begun(self.trailers.as_mut().unwrap_or(&mut self.headers))
     }
 
     pub(crate) fn record(&self) -> Bytes {

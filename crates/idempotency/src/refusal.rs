@@ -3,10 +3,12 @@
 //!
 //! [AIP-193]: https://google.aip.dev/193
 
-use http::HeaderValue;
 use std::{collections::HashMap, time::Duration};
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
+
+/// The reason of what is refused as it cannot be read.
+const UNREADABLE: &str = "IDEMPOTENCY_REQUEST_UNREADABLE";
 
 fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
     let details = ErrorDetails::with_error_info(reason, "cinchona", HashMap::new());
@@ -44,6 +46,34 @@ pub(crate) fn too_large(limit: usize) -> Status {
     status(Code::FailedPrecondition, "IDEMPOTENCY_RECORD_TOO_LARGE", message)
 }
 
+pub(crate) fn full() -> Status {
+    let message = "as many calls are remembered as can be; the call was not executed";
+    status(Code::ResourceExhausted, "IDEMPOTENCY_STORE_FULL", message)
+}
+
+pub(crate) fn unreadable(why: &str) -> Status {
+    let message = format!("the message cannot be read: {why}; the call was not executed");
+    status(Code::Internal, UNREADABLE, message)
+}
+
+pub(crate) fn unknown_compression(known: &'static str) -> Status {
+    let message = "the message is compressed by what this server does not know";
+    let mut status = status(Code::Unimplemented, UNREADABLE, message);
+    status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static(known));
+    status
+}
+
+/// In the words and the code of tonic.
+pub(crate) fn request_too_large(limit: usize) -> Status {
+    Status::out_of_range(format!("there are more than {limit} bytes"))
+}
+
+/// Without the words of the panic, which are for the server's log.
+pub(crate) fn panicked(who: &str) -> Status {
+    tracing::error!("{who} panicked: the call is refused");
+    Status::internal(format!("{who} panicked"))
+}
+
 pub(crate) fn unknown_outcome() -> Status {
     let message = "an attempt with this idempotency key ended without an answer; \
                    it may have been executed";
@@ -54,10 +84,7 @@ pub(crate) fn in_flight(pushback: Duration) -> Status {
     let message = "a call with this idempotency key is being executed";
     let mut status = status(Code::Aborted, "IDEMPOTENCY_KEY_IN_FLIGHT", message);
     let millis = i32::try_from(pushback.as_millis()).unwrap_or(i32::MAX);
-    let value = HeaderValue::from(millis);
-    if let Ok(value) = tonic::metadata::MetadataValue::try_from(value.as_bytes()) {
-        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
-    }
+    status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(millis));
     status
 }
 

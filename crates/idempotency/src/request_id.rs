@@ -4,6 +4,7 @@ use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety};
 use http::{HeaderName, HeaderValue, Request};
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -51,7 +52,7 @@ impl IdempotencyKeyLayer {
     }
 
     /// Takes ids from `ids` instead, which must never return the same twice: for runs that are to
-    /// be repeated.
+    /// be repeated. Where it panics, the call has a UUIDv7.
     pub fn with_ids(self, ids: impl Fn() -> Uuid + Send + Sync + 'static) -> Self {
         Self { ids: Arc::new(ids), ..self }
     }
@@ -67,8 +68,11 @@ impl IdempotencyKeyLayer {
             (None, Some(_)) if !needs_key => None,
             (Some(key), None) => Some(key.clone()),
             _ => {
-                let text =
-                    (self.ids)().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
+                let id = catch_unwind(AssertUnwindSafe(|| (self.ids)())).unwrap_or_else(|_| {
+                    tracing::error!("the function that makes ids panicked: a UUIDv7 is used");
+                    Uuid::now_v7()
+                });
+                let text = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
                 HeaderValue::from_str(&text).ok()
             }
         };

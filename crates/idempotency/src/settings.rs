@@ -1,8 +1,10 @@
 //! What a dedup layer is set to.
 
+use crate::{authorize::Authorize, caller::Callers};
 use cinchona_core::{Methods, PerMethod, Safety, Switch};
-use http::{Extensions, HeaderMap, HeaderValue};
-use std::{fmt, sync::Arc, time::Duration};
+use http::HeaderValue;
+use std::{fmt, time::Duration};
+use tonic::Code;
 
 /// What happens to a call while another with the same key is being executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,10 +16,12 @@ pub enum InFlight {
     Reject(Duration),
 }
 
-/// What happens after an execution of which nobody knows how far it came.
+/// What happens after an execution that failed, where it is open whether it had an effect; by code,
+/// see the [table](crate#what-at-most-once-means).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Guarantee {
-    /// Its failure is kept: the call is not executed again under this key.
+    /// Its failure is kept: once its handler has been called, a call is not executed again under
+    /// this key, whatever the code, unless the answer says that it has not begun.
     #[default]
     AtMostOnce,
     /// The next attempt is executed. Over a [`State`](crate::State) this is *exactly once*, if
@@ -34,15 +38,17 @@ pub(crate) struct Settings {
     pub(crate) fail_open: bool,
     pub(crate) required: PerMethod<bool>,
     pub(crate) fragments: PerMethod<Vec<u8>>,
-    pub(crate) caller: Option<Caller>,
+    pub(crate) key_alone: PerMethod<bool>,
+    pub(crate) callers: Callers,
+    pub(crate) authorize: Option<Authorize>,
+    /// By these a handler says that it has not begun.
+    pub(crate) released: Vec<Code>,
     pub(crate) lease: Duration,
     pub(crate) request_limit: usize,
     pub(crate) record_limit: usize,
     pub(crate) domain: Option<HeaderValue>,
     pub(crate) switch: Switch,
 }
-
-pub(crate) type Caller = Arc<dyn Fn(&HeaderMap, &Extensions) -> Option<String> + Send + Sync>;
 
 // === impl Settings ===
 
@@ -58,7 +64,10 @@ impl Settings {
             fail_open: false,
             required: PerMethod::new(),
             fragments: PerMethod::new(),
-            caller: None,
+            key_alone: PerMethod::new(),
+            callers: Callers::default(),
+            authorize: None,
+            released: Vec::new(),
             lease: Duration::from_secs(30),
             request_limit: 4 << 20,
             record_limit: 1 << 20,
@@ -78,6 +87,7 @@ impl fmt::Debug for Settings {
             .field("in_flight", &self.in_flight)
             .field("guarantee", &self.guarantee)
             .field("fail_open", &self.fail_open)
+            .field("callers", &self.callers)
             .field("lease", &self.lease)
             .field("domain", &self.domain)
             .finish_non_exhaustive()

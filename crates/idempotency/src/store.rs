@@ -59,6 +59,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn domain(&self) -> Option<String> {
         None
     }
+
+    /// How many records have been evicted before their time, to make room for others: each is a
+    /// promise that is no longer kept by an answer. Default: 0, for a store that evicts none, or
+    /// cannot tell.
+    fn evicted(&self) -> u64 {
+        0
+    }
 }
 
 /// What came of claiming a key.
@@ -77,6 +84,8 @@ pub enum Claim {
     Mismatch,
     /// It was answered, and the record had to make room for others.
     Evicted,
+    /// Nothing can be promised any more, until something that was promised has had its time.
+    Full,
 }
 
 /// How to wait for a claim to end.

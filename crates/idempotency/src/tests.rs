@@ -1,9 +1,18 @@
 //! The server's layer: what is executed, and what is answered.
 
+mod callers;
+mod codes;
+mod full;
+mod off;
+mod panics;
+mod seen;
+mod time;
+
 use super::*;
 use bytes::Bytes;
-use cinchona_core::BoxError;
+use cinchona_core::{BoxError, Methods, Mode, PerMethod, Switch};
 use cinchona_testkit::encode;
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use prost_types::{
@@ -13,16 +22,23 @@ use prost_types::{
     method_options::IdempotencyLevel,
 };
 use std::{
+    fmt,
+    future::Future,
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::Poll,
+    time::Duration,
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
-use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -253,33 +269,6 @@ async fn a_key_that_is_none_or_missing_where_it_must_be_is_refused() {
     assert_eq!(executed.load(Ordering::Relaxed), 0);
     ask(&service, to("/Bank/Read", None, message("", 0))).await;
     assert_eq!(executed.load(Ordering::Relaxed), 1, "reads need none");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_repetition_would_meet_again_is_kept_and_a_refusal_to_begin_is_not() {
-    for code in cinchona_core::code::all().filter(|code| *code != Code::Ok) {
-        for guarantee in [Guarantee::AtMostOnce, Guarantee::AtLeastOnce] {
-            let failures: &'static [Code] = Box::leak(Box::new([code]));
-            let (bank, executed) = bank(Duration::ZERO, failures);
-            let layer = dedup().with_guarantee(guarantee);
-            let service = layer.layer(bank);
-            assert_eq!(status(&ask(&service, pay("k")).await).code(), code);
-            let second = ask(&service, pay("k")).await;
-            use Code::*;
-            let repeated = match code {
-                Unavailable | Aborted | ResourceExhausted | Unauthenticated => true,
-                Internal | Unknown | DataLoss | DeadlineExceeded | Cancelled => {
-                    assert_eq!(layer.snapshot().ambiguous, 1);
-                    guarantee == Guarantee::AtLeastOnce
-                }
-                _ => false,
-            };
-            let expected = if repeated { (Ok, 2) } else { (code, 1) };
-            let seen = (status(&second).code(), executed.load(Ordering::Relaxed));
-            assert_eq!(seen, expected, "{code:?} {guarantee:?}");
-            assert_eq!(is_replay(&second), !repeated);
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -603,27 +592,6 @@ async fn the_service_that_is_ready_is_called() {
         let (answered, ()) = tokio::join!(call, answering);
         answered.unwrap();
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handler_keeps_its_deadline_when_its_caller_is_gone() {
-    let due = cinchona_core::Deadline::after(SECOND, Instant::now());
-    let inbound = cinchona_core::Inbound { deadline: Some(due), previous_attempts: 2 };
-    let seen = Arc::new(std::sync::Mutex::new(None));
-    let noted = seen.clone();
-    let service = service_fn(move |_: Request<Body>| {
-        let noted = noted.clone();
-        async move {
-            sleep(SECOND / 2).await;
-            *noted.lock().unwrap() = cinchona_core::Inbound::current();
-            Ok::<_, std::convert::Infallible>(answer(0))
-        }
-    });
-    let service = dedup().layer(service);
-    let call = inbound.scope(ask(&service, pay("k")));
-    assert!(tokio::time::timeout(SECOND / 4, call).await.is_err());
-    sleep(SECOND).await;
-    assert_eq!(*seen.lock().unwrap(), Some(inbound));
 }
 
 #[test]

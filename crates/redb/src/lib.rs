@@ -144,7 +144,8 @@ impl RedbStore {
         let file = Arc::new(File::open(place, Limits::from(options))?);
         let name = file.commit(|tables| tables.prepare(Uuid::new_v4().as_u128()))?;
         let writer = Writer::start(file.clone())?;
-        let memory = MemoryStore::new().with_ttl(options.ttl)?.with_caps(CACHED, CACHED_BYTES)?;
+        let memory =
+            MemoryStore::new().as_cache().with_ttl(options.ttl)?.with_caps(CACHED, CACHED_BYTES)?;
         let unbegun = Mutex::default();
         Ok(Self { shared: Arc::new(Shared { file, name, writer, memory, unbegun, options }) })
     }

@@ -1,5 +1,9 @@
 //! One part of the store in memory, under one lock.
 
+use super::{
+    Evicting,
+    records::{Record, Records, Scarce},
+};
 use crate::{Claim, store::Wait};
 use bytes::Bytes;
 use hashlink::{DefaultHashBuilder, LinkedHashMap};
@@ -10,20 +14,18 @@ use tokio::{sync::watch, time::Instant};
 #[derive(Debug)]
 pub(super) struct Shard {
     claimed: HashMap<Box<[u8]>, Claimed, DefaultHashBuilder>,
-    /// In the order in which they expire.
-    finished: LinkedHashMap<Box<[u8]>, Finished>,
-    /// By the hash of the key: 64 bits are enough to refuse a call.
+    records: Records,
+    /// When they would have expired, by the hash of the key: 64 bits are enough to refuse a call.
     evicted: LinkedHashMap<u64, Instant>,
-    usage: Usage,
-    /// The most that it may use.
-    caps: Usage,
+    caps: Caps,
 }
 
-/// What a shard holds, and how many records it has evicted.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
+/// The most that a shard may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caps {
     pub(super) entries: usize,
     pub(super) bytes: usize,
+    /// How many evicted calls are remembered.
     pub(super) evicted: usize,
 }
 
@@ -37,46 +39,39 @@ pub(super) struct Claimed {
     end: Option<watch::Sender<()>>,
 }
 
-/// A key that has its answer.
-#[derive(Debug)]
-pub(super) struct Finished {
-    fingerprint: u128,
-    expires: Instant,
-    hash: u64,
-    record: Box<[u8]>,
-}
-
 // === impl Shard ===
 
 impl Shard {
-    pub(super) fn new(entries: usize, bytes: usize) -> Self {
+    pub(super) fn new(caps: Caps) -> Self {
         Self {
             claimed: HashMap::default(),
-            finished: LinkedHashMap::new(),
+            records: Records::new(),
             evicted: LinkedHashMap::new(),
-            usage: Usage::default(),
-            caps: Usage { entries, bytes, evicted: entries },
+            caps,
         }
     }
 
-    pub(super) const fn usage(&self) -> Usage {
-        self.usage
+    pub(super) const fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// How many keys are being executed.
+    pub(super) fn claims(&self, now: Instant) -> usize {
+        self.claimed.values().filter(|claimed| claimed.until > now).count()
     }
 
     /// Forgets what has expired.
     pub(super) fn expire(&mut self, now: Instant) {
-        while self.finished.front().is_some_and(|(_, oldest)| oldest.expires <= now) {
-            self.pop_oldest();
-        }
+        while self.records.pop_expired(now).is_some() {}
         while self.evicted.front().is_some_and(|(_, expires)| *expires <= now) {
             self.evicted.pop_front();
         }
     }
 
     pub(super) fn claim(&mut self, key: &[u8], hash: u64, fresh: Claimed, now: Instant) -> Claim {
-        if let Some(finished) = self.finished.get(key) {
-            return match finished.fingerprint == fresh.fingerprint {
-                true => Claim::Done(Bytes::copy_from_slice(&finished.record)),
+        if let Some(record) = self.records.get(key, hash) {
+            return match record.fingerprint == fresh.fingerprint {
+                true => Claim::Done(Bytes::copy_from_slice(&record.answer)),
                 false => Claim::Mismatch,
             };
         }
@@ -93,7 +88,8 @@ impl Shard {
                 *claimed = fresh;
                 Claim::Granted { lapsed: true }
             }
-            None if self.evicted.contains_key(&hash) => Claim::Evicted,
+            None if self.evicted.get(&hash).is_some_and(|expires| *expires > now) => Claim::Evicted,
+            None if self.evicted.len() >= self.caps.evicted => Claim::Full,
             None => {
                 self.claimed.insert(key.into(), fresh);
                 Claim::Granted { lapsed: false }
@@ -113,36 +109,27 @@ impl Shard {
         Some((self.claimed.remove_entry(key)?.0, fingerprint))
     }
 
-    /// Keeps a record.
-    pub(super) fn keep(&mut self, key: Box<[u8]>, record: Finished) {
-        self.usage.entries += 1;
-        self.usage.bytes += record.size(&key);
-        let length = key.len();
-        if let Some(old) = self.finished.insert(key, record) {
-            self.usage.entries -= 1;
-            self.usage.bytes -= length + old.record.len();
-        }
-    }
-
-    /// Evicts the oldest records where there are too many, and remembers their hashes if it is to.
-    pub(super) fn make_room(&mut self, remembering: bool) {
-        while self.usage.entries > self.caps.entries || self.usage.bytes > self.caps.bytes {
-            let Some(evicted) = self.pop_oldest() else { return };
-            self.usage.evicted += 1;
-            if remembering {
-                self.evicted.insert(evicted.hash, evicted.expires);
+    /// Keeps a record of a call by `caller`; how many had to make room for it.
+    pub(super) fn keep(&mut self, record: Record, caller: u64, evicting: Evicting) -> usize {
+        self.records.push(record, caller);
+        let mut evicted = 0;
+        while let Some(record) =
+            self.scarce().and_then(|scarce| self.records.pop_for(caller, scarce))
+        {
+            evicted += 1;
+            if evicting == Evicting::Refuses {
+                self.evicted.insert(record.hash, record.expires);
             }
         }
-        while self.evicted.len() > self.caps.evicted {
-            self.evicted.pop_front();
-        }
+        evicted
     }
 
-    fn pop_oldest(&mut self) -> Option<Finished> {
-        let (key, oldest) = self.finished.pop_front()?;
-        self.usage.entries -= 1;
-        self.usage.bytes -= oldest.size(&key);
-        Some(oldest)
+    fn scarce(&self) -> Option<Scarce> {
+        match (self.records.len() > self.caps.entries, self.records.bytes() > self.caps.bytes) {
+            (true, _) => Some(Scarce::Entries),
+            (_, true) => Some(Scarce::Bytes),
+            _ => None,
+        }
     }
 }
 
@@ -151,17 +138,5 @@ impl Shard {
 impl Claimed {
     pub(super) const fn new(fingerprint: u128, token: u128, until: Instant) -> Self {
         Self { fingerprint, token, until, end: None }
-    }
-}
-
-// === impl Finished ===
-
-impl Finished {
-    pub(super) fn new(fingerprint: u128, expires: Instant, hash: u64, record: &[u8]) -> Self {
-        Self { fingerprint, expires, hash, record: record.into() }
-    }
-
-    fn size(&self, key: &[u8]) -> usize {
-        key.len() + self.record.len()
     }
 }

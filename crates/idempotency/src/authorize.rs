@@ -1,0 +1,59 @@
+//! Who is asked before an answer is given again.
+
+use crate::refusal;
+use http::Request;
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+};
+use tonic::Status;
+
+/// A user's function that says whether a call may have the answer of an earlier one.
+#[derive(Clone)]
+pub(crate) struct Authorize(Arc<dyn Fn(Request<()>) -> Asked + Send + Sync>);
+
+type Asked = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+// === impl Authorize ===
+
+impl Authorize {
+    pub(crate) fn new<F, A>(ask: F) -> Self
+    where
+        F: Fn(Request<()>) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(ask(request))))
+    }
+
+    /// Asks about the request with this head. A panic is a refusal.
+    pub(crate) async fn ask(&self, head: Request<()>) -> Result<(), Status> {
+        let panicked = |_| refusal::panicked("the function that authorizes replays");
+        let mut asked = catch_unwind(AssertUnwindSafe(|| (self.0)(head))).map_err(panicked)?;
+        poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| asked.as_mut().poll(cx)));
+            polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic))))
+        })
+        .await
+    }
+}
+
+/// All of a request but the message.
+pub(crate) fn head<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    *head.extensions_mut() = request.extensions().clone();
+    head
+}
+
+impl fmt::Debug for Authorize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorize").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! The server's service: what it passes through, and what it looks at.
+
+use crate::{
+    Shared, Store,
+    call::Call,
+    lease::{Begun, Unstoppable},
+};
+use cinchona_core::{DOMAIN, Mode};
+use http::{HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tonic::{body::Body, server::NamedService};
+use tower_service::Service;
+
+/// Executes each call once, and answers its repetitions as it answered the first.
+#[derive(Debug)]
+pub struct Dedup<S, T> {
+    pub(crate) inner: S,
+    pub(crate) shared: Arc<Shared<T>>,
+}
+
+pin_project! {
+    /// The future of a [`Dedup`] call.
+    pub struct ResponseFuture<F, E: 'static> {
+        #[pin]
+        way: Way<F, E>,
+        domain: Option<HeaderValue>,
+    }
+}
+
+pin_project! {
+    #[project = WayProj]
+    enum Way<F, E: 'static> {
+        Through { #[pin] inner: F },
+        Keyed { #[pin] inner: Unstoppable<Result<Response<Body>, E>> },
+    }
+}
+
+// === impl Dedup ===
+
+impl<S, T> Service<Request<Body>> for Dedup<S, T>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
+    T: Store,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let settings = &self.shared.settings;
+        let mode = settings.switch.mode();
+        if mode == Mode::Off {
+            let inner = self.inner.call(request);
+            return ResponseFuture { way: Way::Through { inner }, domain: None };
+        }
+        let domain = settings.domain.clone();
+        if !settings.concern(request.uri().path()) {
+            let inner = self.inner.call(request);
+            return ResponseFuture { way: Way::Through { inner }, domain };
+        }
+        let (clone, begun) = (self.inner.clone(), Begun::default());
+        let call = Call {
+            service: mem::replace(&mut self.inner, clone),
+            request,
+            shared: self.shared.clone(),
+            mode,
+            begun: begun.clone(),
+        };
+        let inner = Unstoppable::new(call.answer(), begun);
+        ResponseFuture { way: Way::Keyed { inner }, domain }
+    }
+}
+
+impl<S: Clone, T> Clone for Dedup<S, T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl<S: NamedService, T> NamedService for Dedup<S, T> {
+    const NAME: &'static str = S::NAME;
+}
+
+// === impl ResponseFuture ===
+
+impl<F, E> Future for ResponseFuture<F, E>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = Result<Response<Body>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answered = ready!(match this.way.project() {
+            WayProj::Through { inner } => inner.poll(cx),
+            WayProj::Keyed { inner } => inner.poll(cx),
+        });
+        if let (Ok(response), Some(domain)) = (&mut answered, this.domain.take()) {
+            response.headers_mut().insert(DOMAIN, domain);
+        }
+        Poll::Ready(answered)
+    }
+}
+
+impl<F, E> fmt::Debug for ResponseFuture<F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

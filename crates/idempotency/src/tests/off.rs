@@ -1,0 +1,156 @@
+//! Off means off.
+
+use super::*;
+use futures_util::FutureExt;
+use http::HeaderMap;
+use proptest::prelude::*;
+
+/// A store that must not be touched.
+#[derive(Clone)]
+struct Untouched;
+
+impl Store for Untouched {
+    async fn claim(&self, _: &[u8], _: u128, _: u128, _: Duration) -> Result<Claim, BoxError> {
+        panic!("it is off")
+    }
+
+    async fn finish(&self, _: &[u8], _: u128, _: &[u8]) -> Result<bool, BoxError> {
+        panic!("it is off")
+    }
+
+    async fn release(&self, _: &[u8], _: u128) -> Result<(), BoxError> {
+        panic!("it is off")
+    }
+
+    fn instance(&self) -> usize {
+        0
+    }
+}
+
+/// All settings that may do something to a call.
+fn off(switch: &Switch) -> DedupLayer<Untouched> {
+    DedupLayer::new(Untouched, methods())
+        .with_required(true)
+        .with_limits(1, 1)
+        .with_caller(|_, _| panic!("it is off"))
+        .with_authorize(|_| -> std::future::Ready<_> { panic!("it is off") })
+        .with_domain("eu-1")
+        .unwrap()
+        .with_lease(SECOND)
+        .unwrap()
+        .with_switch(switch.clone())
+}
+
+fn request_headers() -> impl Strategy<Value = HeaderMap> {
+    let name = prop::sample::select(vec![
+        "idempotency-key",
+        "idempotency-domain",
+        "grpc-timeout",
+        "authorization",
+        "grpc-encoding",
+        "x-other",
+    ]);
+    prop::collection::vec((name, "[ -~]{0,20}"), 0..6).prop_map(|pairs| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_str(&value).unwrap());
+        }
+        headers
+    })
+}
+
+/// What a service was given, and answers.
+fn echo(bodies: Bytes) -> Bank {
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let bodies = bodies.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            assert_eq!(body, bodies);
+            let mut response = answer(7);
+            for (name, value) in &parts.headers {
+                let name = http::HeaderName::try_from(format!("x-got-{name}"))?;
+                response.headers_mut().append(name, value.clone());
+            }
+            response.headers_mut().insert("x-path", parts.uri.path().parse()?);
+            Ok(response)
+        }
+    }))
+}
+
+proptest! {
+    // catalogue: S-C10
+    #[test]
+    fn a_layer_that_is_off_changes_nothing_counts_nothing_and_asks_nobody(
+        headers in request_headers(),
+        body in prop::collection::vec(any::<u8>(), 0..20),
+        path in prop::sample::select(vec!["/Bank/Pay", "/Bank/Read", "/Bank/Watch", "/O/P"]),
+    ) {
+        let switch = Switch::new(Mode::Off);
+        let layer = off(&switch);
+        let body = Bytes::from(body);
+        let request = || {
+            let mut request = to(path, None, body.clone());
+            *request.headers_mut() = headers.clone();
+            request.extensions_mut().insert(cinchona_core::Deadline::after(SECOND, later()));
+            request
+        };
+        let (bare, off) = (echo(body.clone()), layer.layer(echo(body.clone())));
+        let seen = |service: BoxCloneSyncService<_, _, _>| {
+            let response = service.oneshot(request()).now_or_never().unwrap().unwrap();
+            read(response).now_or_never().unwrap()
+        };
+        prop_assert_eq!(seen(bare), seen(BoxCloneSyncService::new(off)));
+        prop_assert_eq!((layer.snapshot(), switch.would_have()), (Snapshot::default(), 0));
+    }
+}
+
+fn later() -> Instant {
+    static NOW: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *NOW
+}
+
+#[test]
+fn a_layer_that_is_off_allocates_nothing_and_holds_nothing_that_is_shared() {
+    let layer = off(&Switch::new(Mode::Off));
+    let references = |layer: &DedupLayer<_>| Arc::strong_count(&layer.shared);
+    let shared = layer.clone();
+    let inner = service_fn(move |_: Request<Body>| {
+        assert_eq!(references(&shared), 3, "those of two layers and the service");
+        std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(Body::empty())))
+    });
+    let mut service = layer.layer(inner);
+    let request = pay("k");
+    let counts = allocation_counter::measure(|| {
+        let answered = service.call(request).now_or_never().unwrap().unwrap();
+        assert!(answered.headers().is_empty());
+    });
+    // What a body is boxed in is freed, not allocated.
+    assert_eq!(counts.count_total, 0, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_whatever_would_be_refused_is_passed_on_as_it_came() {
+    let large = encode(&Any { type_url: "x".repeat(1000), value: Vec::new() });
+    let long = "k".repeat(256);
+    let mut elsewhere = pay("k");
+    elsewhere.headers_mut().insert(DOMAIN, HeaderValue::from_static("us-1"));
+    let mut compressed = message("", 0).to_vec();
+    compressed[0] = 1;
+    for (request, body) in [
+        (pay(&long), message("", 0)),
+        (pay("ok"), message("", 0)),
+        (to("/Bank/Pay", None, message("", 0)), message("", 0)),
+        (to("/Bank/Pay", Some("k"), large.clone()), large),
+        (elsewhere, message("", 0)),
+        (to("/Bank/Pay", Some("k"), compressed.clone().into()), compressed.into()),
+    ] {
+        let is_sound = request.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| key == "ok");
+        let switch = Switch::new(Mode::Shadow);
+        let layer = dedup().with_required(true).with_limits(100, 100).with_switch(switch.clone());
+        let answered = ask(&layer.layer(echo(body)), request).await;
+        assert_eq!(status(&answered).code(), Code::Ok);
+        assert!(answered.headers().contains_key("x-path"), "the service has answered");
+        assert_eq!(switch.would_have(), u64::from(!is_sound));
+    }
+}

@@ -1,0 +1,101 @@
+//! Whose time an execution has.
+
+use super::*;
+use cinchona_core::{Deadline, Inbound, deadline::parse_timeout};
+use std::sync::Mutex;
+
+/// What a handler sees of its time, after `works`: by its task, its request's extensions and its
+/// headers.
+type Seen = (Option<Duration>, Option<Duration>, Option<Duration>, u32);
+
+fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let service = service_fn(move |request: Request<Body>| {
+        let noted = noted.clone();
+        async move {
+            sleep(works).await;
+            let left = |deadline: Deadline| deadline.remaining(Instant::now());
+            let inbound = Inbound::current().unwrap();
+            noted.lock().unwrap().push((
+                inbound.deadline.map(left),
+                request.extensions().get::<Deadline>().copied().map(left),
+                parse_timeout(request.headers()).unwrap(),
+                inbound.previous_attempts,
+            ));
+            Ok(answer(0))
+        }
+    });
+    (BoxCloneSyncService::new(service), seen)
+}
+
+/// A call whose caller has `left`, and that says so in all ways.
+fn impatient(left: Duration) -> (Inbound, Request<Body>) {
+    let deadline = Deadline::after(left, Instant::now());
+    let mut request = pay("k");
+    request.extensions_mut().insert(deadline);
+    deadline.stamp(request.headers_mut(), Instant::now());
+    (Inbound { deadline: Some(deadline), previous_attempts: 2 }, request)
+}
+
+// catalogue: S-C4
+#[tokio::test(start_paused = true)]
+async fn an_execution_has_the_time_of_its_lease_and_not_its_callers() {
+    for left in [SECOND / 4, SECOND, 60 * SECOND] {
+        let (service, seen) = watching(SECOND / 2);
+        let layer = dedup().with_lease(10 * SECOND).unwrap();
+        let service = layer.layer(service);
+        let (inbound, request) = impatient(left);
+        let called = tokio::time::timeout(left, inbound.scope(ask(&service, request))).await;
+        assert_eq!(called.is_err(), left < SECOND / 2);
+        sleep(SECOND).await;
+        let after = 10 * SECOND - SECOND / 2;
+        let seen = seen.lock().unwrap().clone();
+        assert_eq!(seen, [(Some(after), Some(after), Some(10 * SECOND), 2)]);
+        assert!(is_replay(&ask(&service, pay("k")).await));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_for_ever_is_no_deadline_and_where_none_was_told_none_is() {
+    let (service, seen) = watching(Duration::ZERO);
+    let layer = dedup().with_lease(Duration::MAX).unwrap();
+    let (inbound, request) = impatient(SECOND);
+    inbound.scope(ask(&layer.layer(service.clone()), request)).await;
+    ask(&dedup().layer(service), pay("k")).await;
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen, [(None, None, None, 2), (Some(30 * SECOND), None, None, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_recognised_keeps_its_callers_deadline() {
+    let (service, seen) = watching(Duration::ZERO);
+    let (inbound, mut request) = impatient(SECOND);
+    request.headers_mut().remove(IDEMPOTENCY_KEY);
+    inbound.scope(ask(&dedup().layer(service), request)).await;
+    assert_eq!(seen.lock().unwrap()[0], (Some(SECOND), Some(SECOND), Some(SECOND), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_calls_of_a_handler_go_on_when_its_caller_has_gone() {
+    let (bank, executed) = bank(Duration::ZERO, &[]);
+    let service = service_fn(move |_: Request<Body>| {
+        let bank = bank.clone();
+        async move {
+            sleep(SECOND).await;
+            // As client layers do.
+            let left = Inbound::current().unwrap().deadline.unwrap().remaining(Instant::now());
+            if left.is_zero() {
+                return Ok(Status::deadline_exceeded("call deadline of 0ns exceeded").into_http());
+            }
+            bank.oneshot(to("/Other/Call", None, message("", 0))).await
+        }
+    });
+    let service = dedup().layer(service);
+    let (inbound, request) = impatient(SECOND / 2);
+    let call = tokio::time::timeout(SECOND / 2, inbound.scope(ask(&service, request)));
+    assert!(call.await.is_err());
+    let retry = ask(&service, pay("k")).await;
+    assert_eq!((status(&retry).code(), is_replay(&retry)), (Code::Ok, true));
+    assert_eq!(executed.load(Ordering::Relaxed), 1);
+}
