@@ -5,7 +5,7 @@
 //! are those in the list below, which is their help text, too. Those of breakers have the label
 //! `circuit`; `cinchona.balance.calls` has `endpoint` and `ok` (`true`, `false`),
 //! `cinchona.fallback.served` `by` (`cached`, `default`, `alternate`), `cinchona.fault.injected`
-//! `kind`, and those of the cluster `node`.
+//! `kind`, `cinchona.idempotency.refused` `why`, and those of the cluster `node`.
 //!
 //! [gRFC A91]: https://github.com/grpc/proposal/blob/master/A91-outlier-detection-metrics.md
 
@@ -15,12 +15,12 @@ use cinchona::{
     breaker,
     cluster::{self, Cluster},
     core::Invalid,
-    idempotency::Store,
+    idempotency::{DedupLayer, Store},
     observe::Metrics,
 };
 
 /// What they are, in the words of `/metrics`.
-const HELP: [(&str, &str); 22] = [
+const HELP: [(&str, &str); 24] = [
     ("cinchona.balance.calls", "Calls that an endpoint has ended."),
     ("cinchona.breaker.rejected", "Calls that a breaker did not let through."),
     ("cinchona.breaker.state", "0 closed, 1 half open, 2 open, 3 isolated."),
@@ -29,7 +29,9 @@ const HELP: [(&str, &str); 22] = [
     ("cinchona.fallback.none", "Calls that failed, as there was no second answer."),
     ("cinchona.fallback.served", "Second answers, by where they came from."),
     ("cinchona.fault.injected", "Faults that were injected, by kind."),
+    ("cinchona.idempotency.evicted", "Answers that were forgotten before their time."),
     ("cinchona.idempotency.executed", "Calls with a key that were done."),
+    ("cinchona.idempotency.refused", "Calls with a key that were not done, and why."),
     ("cinchona.idempotency.replayed", "Calls with a key that were answered again."),
     ("cinchona.retry.budget_tokens", "How many attempts the retry budget can pay for."),
     ("cinchona.retry.throttle_tokens", "How many tokens the retry throttle has left."),
@@ -154,11 +156,7 @@ pub fn of_server<S: Store>(
     metrics.gauge("cinchona.shed.waiting", &[], move || waiting.waiting().into())?;
     metrics.gauge("cinchona.shed.limit", &[], move || limit.limit().into())?;
     metrics.counter("cinchona.shed.turned_away", &[], move || away.shed() as f64)?;
-    let [done, again] = [(); 2].map(|()| layers.dedup.clone());
-    let executed = move || done.snapshot().executed as f64;
-    metrics.counter("cinchona.idempotency.executed", &[], executed)?;
-    let replayed = move || again.snapshot().replayed as f64;
-    metrics.counter("cinchona.idempotency.replayed", &[], replayed)?;
+    recognised(metrics, &layers.dedup)?;
     let faults = layers.faults.counters();
     metrics.counters("cinchona.fault.injected", move |samples| {
         for (kind, count) in faults.snapshot().kinds() {
@@ -166,6 +164,21 @@ pub fn of_server<S: Store>(
         }
     })?;
     cluster.map_or(Ok(()), |cluster| nodes(metrics, cluster))
+}
+
+fn recognised<S: Store>(metrics: &Metrics, dedup: &DedupLayer<S>) -> Result<(), Invalid> {
+    let [done, again, lost, not] = [(); 4].map(|()| dedup.clone());
+    let executed = move || done.snapshot().executed as f64;
+    metrics.counter("cinchona.idempotency.executed", &[], executed)?;
+    let replayed = move || again.snapshot().replayed as f64;
+    metrics.counter("cinchona.idempotency.replayed", &[], replayed)?;
+    let evicted = move || lost.snapshot().evicted as f64;
+    metrics.counter("cinchona.idempotency.evicted", &[], evicted)?;
+    metrics.counters("cinchona.idempotency.refused", move |samples| {
+        for (why, count) in not.snapshot().refused() {
+            samples.add(&[("why", why)], count as f64);
+        }
+    })
 }
 
 fn nodes(metrics: &Metrics, cluster: &Cluster) -> Result<(), Invalid> {

@@ -149,7 +149,8 @@ where
         .layer(SetResponseHeaderLayer::if_not_present(DEGRADED, degraded))
         // What is injected looks as if the service had done it.
         .layer(faults)
-        // What fails above it after the service has answered is answered again.
+        // What fails above it after the service has answered is answered again. Whatever asks who
+        // may call stands above: an answer that is given again does not reach the service.
         .layer(dedup)
         // Innermost: what was written before the network was cut may still be told.
         .layer(option_layer(quorum))

@@ -70,7 +70,9 @@ async fn a_server_counts_calls_and_what_its_layers_do() {
     for gauge in ["limit", "waiting", "in_progress", "turned_away_total", "over_quota_total"] {
         assert!(value(&metrics, &format!("cinchona_shed_{gauge}")) >= 0.0);
     }
-    assert_eq!(value(&metrics, "cinchona_idempotency_executed_total"), 0.0);
+    for counter in ["executed_total", "evicted_total", "refused_total{why=\"full\"}"] {
+        assert_eq!(value(&metrics, &format!("cinchona_idempotency_{counter}")), 0.0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

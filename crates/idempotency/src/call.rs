@@ -179,7 +179,8 @@ where
                 cells.replayed.count();
                 tracing::debug!(rpc.method = path, "replaying an answer");
                 let fragment = settings.fragments.get(path).map(Vec::as_slice);
-                return Decision::Answer(record::replay(record, fragment));
+                let accepted = self.request.headers().get("grpc-accept-encoding");
+                return Decision::Answer(record::replay(record, fragment, accepted));
             }
             Ok(Claim::Busy(wait)) => match settings.in_flight {
                 InFlight::Join => return Decision::Wait(wait),

@@ -57,6 +57,24 @@ counters! {
 #[derive(Debug, Default)]
 pub(crate) struct Cell(AtomicU64);
 
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Why calls were refused, and how many: by a word that may be a label of a metric.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("in_flight", self.rejected),
+            ("mismatched", self.mismatched),
+            ("evicted", self.refused_evicted),
+            ("full", self.refused_full),
+            ("denied", self.denied),
+            ("unreadable", self.unreadable),
+            ("store", self.store_failures),
+        ]
+        .into_iter()
+    }
+}
+
 // === impl Cell ===
 
 impl Cell {

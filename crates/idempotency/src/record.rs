@@ -1,6 +1,6 @@
 //! An answer, kept and given again.
 
-use crate::message::{PREFIX, framed};
+use crate::message::{Message as Framed, PREFIX, framed};
 use bytes::{BufMut, Bytes, BytesMut};
 use cinchona_core::status;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
@@ -48,6 +48,9 @@ pub(crate) enum Unread {
     TooLarge(Bytes),
 }
 
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// How long a message of this server's own may be, decompressed.
+const LONGEST: usize = 64 << 20;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
@@ -63,12 +66,24 @@ pub(crate) fn of_status(status: Status) -> Bytes {
     Answer { headers: parts.headers, body: Bytes::new(), trailers: None }.record()
 }
 
-/// The answer that `record` is of, with `fragment` appended to its message, and marked as replayed.
-pub(crate) fn replay(record: Bytes, fragment: Option<&[u8]>) -> Response<Body> {
-    let Ok(Record { headers, body, trailers }) = Record::decode(record) else {
+/// The answer that `record` is of, with `fragment` appended to its message, and marked as replayed;
+/// for a caller that accepts these compressions.
+pub(crate) fn replay(
+    record: Bytes,
+    fragment: Option<&[u8]>,
+    accepted: Option<&HeaderValue>,
+) -> Response<Body> {
+    let Ok(Record { headers, mut body, trailers }) = Record::decode(record) else {
         return Status::data_loss("the record of the first answer cannot be read").into_http();
     };
     let mut headers = map(headers);
+    if let Some(encoding) = headers.get(GRPC_ENCODING)
+        && (fragment.is_some() || !accepts(accepted, encoding))
+        && let Ok(Framed::Whole(message)) = Framed::of(&headers, &body, LONGEST)
+    {
+        body = framed(&message);
+        headers.remove(GRPC_ENCODING);
+    }
     headers.entry(CONTENT_TYPE).or_insert(GRPC);
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     let trailers = (!headers.contains_key(Status::GRPC_STATUS)).then(|| {
@@ -100,6 +115,11 @@ fn appended(body: &[u8], fragment: &[u8]) -> Option<Bytes> {
     whole.put_slice(&body[PREFIX..]);
     whole.put_slice(fragment);
     Some(whole.freeze())
+}
+
+fn accepts(accepted: Option<&HeaderValue>, encoding: &HeaderValue) -> bool {
+    let accepted = accepted.map(HeaderValue::as_bytes).unwrap_or_default();
+    accepted.split(|byte| *byte == b',').any(|one| one.trim_ascii() == encoding.as_bytes())
 }
 
 fn map(headers: Vec<Header>) -> HeaderMap {
@@ -197,10 +217,11 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compression::tests::compress;
     use proptest::prelude::*;
 
     async fn replayed(record: Bytes, fragment: Option<&[u8]>) -> Answer {
-        Answer::of(replay(record, fragment)).await.unwrap()
+        Answer::of(replay(record, fragment, None)).await.unwrap()
     }
 
     #[tokio::test]
@@ -237,6 +258,35 @@ mod tests {
         let two = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         for other in [compressed, two, Bytes::new(), Bytes::from_static(&[0, 0])] {
             assert_eq!(appended(&other, &fragment), None, "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_compressed_answer_is_read_by_whoever_is_given_it_again() {
+        for encoding in ["gzip", "deflate", "zstd"] {
+            let plain = [8, 7];
+            let mut body = framed(&compress(encoding, &plain)).to_vec();
+            body[0] = 1;
+            let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, GRPC)]);
+            headers.insert(GRPC_ENCODING, encoding.parse().unwrap());
+            let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, OK)]);
+            let first = Answer { headers, body: body.into(), trailers: Some(trailers) };
+            let record = first.record();
+            let given = async |fragment, accepted: Option<&str>| {
+                let accepted = accepted.map(|accepted| accepted.parse().unwrap());
+                let answer = replay(record.clone(), fragment, accepted.as_ref());
+                Answer::of(answer).await.unwrap()
+            };
+            let same = given(None, Some("identity, gzip,deflate, zstd")).await;
+            assert_eq!(same.body, first.body);
+            assert_eq!(same.headers[GRPC_ENCODING], encoding);
+            for accepted in [None, Some("identity"), Some("br")] {
+                let other = given(None, accepted).await;
+                assert_eq!(other.body, framed(&plain), "{encoding} {accepted:?}");
+                assert!(!other.headers.contains_key(GRPC_ENCODING));
+            }
+            let with_more = given(Some(&[16, 1]), Some(encoding)).await;
+            assert_eq!(with_more.body, framed(&[8, 7, 16, 1]), "{encoding}");
         }
     }
 
