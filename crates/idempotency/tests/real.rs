@@ -1,4 +1,5 @@
-//! Real tonic clients and a real tonic server, over loopback.
+//! Real tonic clients and a real tonic server, over loopback, and so on a real clock.
+#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use cinchona_core::Methods;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Snapshot};

@@ -108,7 +108,9 @@ impl Records {
         }
         (line.newest, line.entries, line.bytes) = (at, line.entries + 1, line.bytes + size);
         let entries = line.entries;
-        if self.callers.get(&self.largest).is_none_or(|largest| largest.entries <= entries) {
+        if caller != self.largest
+            && self.callers.get(&self.largest).is_none_or(|largest| largest.entries <= entries)
+        {
             self.largest = caller;
         }
     }

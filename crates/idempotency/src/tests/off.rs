@@ -154,3 +154,28 @@ async fn in_shadow_whatever_would_be_refused_is_passed_on_as_it_came() {
         assert_eq!(switch.would_have(), u64::from(!is_sound));
     }
 }
+
+#[test]
+fn a_first_call_makes_at_most_twenty_allocations() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let counted = |service: Bank, key: &str| {
+        // In its one form already, as most messages are.
+        let body = encode(&Any { type_url: key.into(), value: Vec::new() });
+        let request = to("/Bank/Pay", None, body);
+        let call = async { read(service.oneshot(request).await.unwrap()).await };
+        allocation_counter::measure(|| drop(runtime.block_on(call))).count_total
+    };
+    let bare = || {
+        BoxCloneSyncService::new(service_fn(|request: Request<Body>| async {
+            request.into_body().collect().await?;
+            Ok(answer(7))
+        }))
+    };
+    let layered = BoxCloneSyncService::new(dedup().layer(bare()));
+    // What grows is as large as it gets.
+    for n in 0..2000 {
+        counted(layered.clone(), &n.to_string());
+    }
+    let more = counted(layered.clone(), "first") - counted(bare(), "first");
+    assert!(more <= 20, "{more}");
+}
