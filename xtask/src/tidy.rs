@@ -99,8 +99,9 @@ fn machine_paths<'a>(path: &'a str, text: &'a str) -> impl Iterator<Item = Viola
 const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
-const ROOMIER: [(&str, usize); 6] = [
-    ("core", 35),
+const ROOMIER: [(&str, usize); 7] = [
+    ("core", 33),
+    ("cluster", 14),
     ("retry", 14),
     ("idempotency", 14),
     ("balance", 16),
@@ -125,7 +126,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
         path: format!("crates/{library}/src/lib.rs"),
         line: 1,
         what: format!("{} public types ({})", types.len(), types.join(", ")),
-        rule: "at most 12 a crate (core 35; shed 21; config 17; balance 16; idempotency, retry 14)",
+        rule: "at most 12 a crate, or as many as ROOMIER allows it",
     };
     crates.into_iter().map(violation).collect()
 }

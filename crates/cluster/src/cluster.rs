@@ -1,20 +1,17 @@
 //! The handle of a node that has joined.
 
 use crate::{
-    Config, Events, Health, Node, Status,
-    config::named,
-    gossip::{Counted, Guarded, Ignored, Opened},
-    node,
+    Config, Datagrams, Events, Health, Node, Status,
+    config::{named, tagged},
+    gossip, node,
     permission::{Permission, Quorum},
+    seeds::{self, LookUp, Seeds},
     shared::{self, Shared},
-};
-use chitchat::{
-    ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, ProtocolVersion,
-    spawn_chitchat, transport::Transport,
 };
 use cinchona_core::{BoxError, Invalid, Target};
 use std::{fmt, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
+    net::UdpSocket,
     sync::watch,
     task::AbortHandle,
     time::{Instant, sleep},
@@ -37,70 +34,61 @@ pub struct Cluster(Arc<Joined>);
 
 struct Joined {
     shared: Arc<Shared>,
-    /// Gossip ends when it is dropped.
-    gossip: ChitchatHandle,
     ticking: AbortHandle,
-    watching: AbortHandle,
+    gossiping: AbortHandle,
+    looking: AbortHandle,
     address: SocketAddr,
 }
 
 // === impl Cluster ===
 
 impl Cluster {
-    /// Joins by UDP gossip through `seeds`: `host:port` of any nodes of the cluster, looked up anew
-    /// each 60 s. A node without seeds begins a cluster.
+    /// Joins by UDP gossip through `seeds`: `host:port` of any nodes of the cluster. While this
+    /// node hears nobody, all of them are asked and names are looked up each second; otherwise one
+    /// is asked each second, and names are looked up each 60 s. A node without seeds begins a
+    /// cluster.
     ///
     /// # Errors
     /// [`Invalid`] when a setting is outside its range, or an I/O error when the address cannot be
     /// bound.
     pub async fn join(config: Config, seeds: &[&str]) -> Result<Self, BoxError> {
-        let ignored = Ignored::default();
-        Self::over(config, seeds, Counted(ignored.clone()), ignored).await
+        let (config, found) = (config.checked()?, Seeds::new(seeds)?);
+        let socket = UdpSocket::bind(config.listen).await?;
+        Self::over(config, found, !seeds.is_empty(), socket, seeds::resolver())
     }
 
-    /// [`join`](Self::join) by another transport of chitchat's, such as its `ChannelTransport` in a
-    /// test in virtual time.
+    /// [`join`](Self::join) by other datagrams, such as those of a network in memory in a test in
+    /// virtual time. They are received where `datagrams` say, and not at [`Config::listen`].
     ///
     /// # Errors
     /// As those of `join`.
-    pub async fn join_over(
+    pub fn join_over(
         config: Config,
         seeds: &[&str],
-        transport: impl Transport,
+        datagrams: impl Datagrams,
     ) -> Result<Self, BoxError> {
-        Self::over(config, seeds, transport, Ignored::default()).await
+        let (config, found) = (config.checked()?, Seeds::new(seeds)?);
+        Self::over(config, found, !seeds.is_empty(), datagrams, seeds::resolver())
     }
 
-    async fn over(
-        config: Config,
-        seeds: &[&str],
-        transport: impl Transport,
-        ignored: Ignored,
+    /// For a checked config.
+    pub(crate) fn over(
+        mut config: Config,
+        seeds: Seeds,
+        has_seeds: bool,
+        datagrams: impl Datagrams,
+        look_up: LookUp,
     ) -> Result<Self, BoxError> {
-        let mut config = config.checked()?;
-        // The time that a v7 id begins with: milliseconds since 1970.
-        let now = (uuid::Uuid::now_v7().as_u128() >> 80) as u64;
-        let generation = *config.generation.get_or_insert(now);
-        let (cluster_id, counts) = (config.cluster_id.clone(), ignored.clone());
-        let guarded = Guarded { inner: transport, cluster_id, ignored: counts };
-        let opened = Opened::new(guarded.open(config.listen).await?)?;
-        let address = opened.address;
+        // Half of it is enough to tell a few lives apart, and goes into each datagram.
+        let drawn = || uuid::Uuid::new_v4().as_u64_pair().1 & u64::from(u32::MAX);
+        config.generation.get_or_insert_with(drawn);
+        let address = datagrams.address()?;
         let advertised = config.advertise.unwrap_or(address);
-        let id = ChitchatId::new(config.node_id.as_str(), generation, advertised);
-        let told = chitchat_config(&config, id, seeds);
-        let gossip = spawn_chitchat(told, shared::pairs(&config), &opened).await?;
-        let ended = gossip.termination_watcher();
-        // Until it is ended on purpose.
-        let watching = tokio::spawn(async move {
-            if let Err(error) = ended.await {
-                tracing::error!(%error, "gossip has ended");
-            }
-        });
-        let shared = Shared::new(config, gossip.chitchat(), ignored, !seeds.is_empty());
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(config, seeds, has_seeds, advertised));
         let ticking = tokio::spawn(shared::tick(shared.clone())).abort_handle();
-        let watching = watching.abort_handle();
-        Ok(Self(Arc::new(Joined { shared, gossip, ticking, watching, address })))
+        let gossiping = tokio::spawn(gossip::run(shared.clone(), datagrams)).abort_handle();
+        let looking = tokio::spawn(seeds::run(shared.clone(), look_up)).abort_handle();
+        Ok(Self(Arc::new(Joined { shared, ticking, gossiping, looking, address })))
     }
 
     /// Where it receives gossip: a seed for others.
@@ -162,16 +150,19 @@ impl Cluster {
     }
 
     /// Expects this node no more: an operator's decision about one that will not come back. It
-    /// spreads to all, and the node joins again only after a restart. Whether it was known.
+    /// spreads to all, and the node joins again only after a restart. An onlooker
+    /// ([`Config::observer`]) tells others for 5 s, for which it must not be dropped. Whether the
+    /// node was known, and expected until now.
     pub fn forget(&self, node: &str) -> bool {
-        let event = self.0.shared.view().forget(node);
-        let is_known = event.is_some();
-        event.into_iter().for_each(|event| self.0.shared.tell(event));
-        is_known
+        self.0.shared.forget(node)
     }
 
     /// The nodes that are ready and have all of these tags, for a balancer: their addresses, each
     /// with its `capacity` as its weight. Ready is who serves, has not failed and does not drain.
+    ///
+    /// Nobody is taken away while this node hears nobody: then it is its own gossip that is cut,
+    /// and the connections to those it knows may live. The balancer leaves alone what it cannot
+    /// reach. Once others are heard again, whoever is still silent is taken away.
     pub fn workers(&self, tags: &[(&str, &str)]) -> watch::Receiver<Vec<Target>> {
         let tags = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         self.0.shared.watchers.add(tags, &self.nodes())
@@ -191,18 +182,24 @@ impl Cluster {
     /// Says something else of this node.
     ///
     /// # Errors
-    /// When `name` is not 1 to 64 of `A-Z a-z 0-9 . _ : -`.
-    pub async fn set_tag(&self, name: &str, value: &str) -> Result<(), Invalid> {
+    /// When `name`, `value` or all tags together are more than [`Config::tags`] may be; then
+    /// nothing has changed.
+    pub fn set_tag(&self, name: &str, value: &str) -> Result<(), Invalid> {
         named("tag", name)?;
-        self.0.shared.tags().insert(name.to_owned(), value.to_owned());
-        self.0.shared.say(&node::tag_key(name), value).await;
+        let mut tags = self.0.shared.tags();
+        let mut changed = tags.clone();
+        changed.insert(name.to_owned(), value.to_owned());
+        tagged(&changed)?;
+        *tags = changed;
+        self.0.shared.say(&node::tag_key(name), value);
         Ok(())
     }
 
     /// Does not say this of the node any more.
-    pub async fn remove_tag(&self, name: &str) {
-        self.0.shared.tags().remove(name);
-        self.0.shared.chitchat.lock().await.self_node_state().delete(&node::tag_key(name));
+    pub fn remove_tag(&self, name: &str) {
+        let mut tags = self.0.shared.tags();
+        tags.remove(name);
+        self.0.shared.store().remove(&node::tag_key(name));
     }
 
     /// Leaves, so that no call is lost: says `draining=true`, serves for `drain`, by when others
@@ -211,17 +208,16 @@ impl Cluster {
     pub async fn leave(&self, drain: Duration) {
         let shared = &self.0.shared;
         shared.tags().insert("draining".into(), "true".into());
-        shared.say(&node::tag_key("draining"), "true").await;
+        shared.say(&node::tag_key("draining"), "true");
         sleep(drain).await;
-        shared.say(node::LEFT, "1").await;
+        shared.say(node::LEFT, "1");
         self.0.ticking.abort();
         self.quorum().set(Permission::refused("this node has left the cluster".into()));
-        sleep(5 * shared.config.heartbeat).await;
+        sleep(shared.config.heartbeat.saturating_mul(5)).await;
         self.0.end();
     }
 
-    /// How many datagrams came to the gossip port that are no gossip; with
-    /// [`join_over`](Self::join_over), that is the transport's affair.
+    /// How many datagrams came to the gossip port that are no gossip.
     pub fn garbage(&self) -> u64 {
         self.0.shared.ignored.garbage()
     }
@@ -229,6 +225,16 @@ impl Cluster {
     /// How many messages came from other clusters, or were sent to one and refused there.
     pub fn strangers(&self) -> u64 {
         self.0.shared.ignored.strangers()
+    }
+
+    /// How many datagrams were sealed with none of [`Config::secrets`], and how many claims were
+    /// ignored since they cannot be, such as a heartbeat of the far future.
+    pub fn forged(&self) -> u64 {
+        self.0.shared.ignored.forged()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 
     pub(crate) fn quorum(&self) -> Quorum {
@@ -247,33 +253,13 @@ impl fmt::Debug for Cluster {
 impl Joined {
     fn end(&self) {
         self.ticking.abort();
-        self.watching.abort();
-        self.gossip.abort();
+        self.gossiping.abort();
+        self.looking.abort();
     }
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-fn chitchat_config(config: &Config, id: ChitchatId, seeds: &[&str]) -> ChitchatConfig {
-    let heartbeat = config.heartbeat;
-    let day = Duration::from_secs(24 * 3600);
-    // Only decides whom chitchat gossips with how often; who is alive is ours to say.
-    let detector = FailureDetectorConfig::new(8.0, 100, 10 * heartbeat, 2 * heartbeat, day);
-    let listen_addr = id.gossip_advertise_addr;
-    ChitchatConfig {
-        chitchat_id: id,
-        cluster_id: config.cluster_id.clone(),
-        gossip_interval: heartbeat,
-        listen_addr,
-        seed_nodes: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
-        failure_detector_config: detector,
-        marked_for_deletion_grace_period: Duration::from_secs(3600),
-        catchup_callback: None,
-        extra_liveness_predicate: None,
-        protocol_version: ProtocolVersion::V1,
     }
 }

@@ -1,7 +1,7 @@
 //! What a node is told before it joins.
 
-use crate::{Phi, Strategy};
-use cinchona_core::Invalid;
+use crate::{Expected, Phi, Strategy, seal::Seal};
+use cinchona_core::{Invalid, Secret};
 use http::Uri;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -16,25 +16,32 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 /// config.tags.insert("role".into(), "worker".into());
 /// assert_eq!(config.heartbeat.as_millis(), 200);
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Nodes of another cluster are refused. 1 to 64 of `A-Z a-z 0-9 . _ : -`.
     pub cluster_id: String,
     /// Unique in the cluster, and the same after a restart. 1 to 64 of the same characters.
     pub node_id: String,
-    /// Which of the node's lives this is: greater after each restart, or others do not hear it.
-    /// Default: milliseconds of the wall clock since 1970.
+    /// Which of the node's lives this is: another number after each restart. Nothing depends on
+    /// which is greater, so a clock may be set back. Default: a number that is drawn.
     pub generation: Option<u64>,
     /// Where gossip is received, by UDP: an address of a private network, see the crate's docs.
     /// Port 0 takes any that is free.
     pub listen: SocketAddr,
     /// Where others send their gossip to. Default: `listen`, as it was bound.
     pub advertise: Option<SocketAddr>,
-    /// Where the node serves gRPC, such as `http://10.0.0.7:50051`. Default: it does not serve.
+    /// Where the node serves gRPC, such as `http://10.0.0.7:50051`; at most 1,024 bytes. Default:
+    /// it does not serve.
     pub address: Option<Uri>,
     /// What others select it by, such as `role=worker`. `capacity` is its weight, and
-    /// `draining=true` takes it out of every selection. A name is 1 to 64 of the same characters.
+    /// `draining=true` takes it out of every selection. A name is 1 to 64 of the same characters, a
+    /// value at most 1,024 bytes; at most 64 tags, which take at most 8,192 bytes in all.
     pub tags: BTreeMap<String, String>,
+    /// Secrets that all nodes share: datagrams are sealed with the first (HMAC-SHA256), and those
+    /// that are sealed with none of them are [counted](crate::Cluster::forged) and dropped. To
+    /// change a secret, add the new one last everywhere, then put it first, then take the old one
+    /// away. At least 16 bytes each. Default: none, and whoever reaches the port is believed.
+    pub secrets: Vec<Secret>,
     /// How often it gossips, and says whom it hears. Default 200 ms (memberlist's gossip interval
     /// on a LAN); 10 ms to 10 s.
     pub heartbeat: Duration,
@@ -51,8 +58,11 @@ pub struct Config {
     pub strategy: Strategy,
     /// How many nodes found the cluster: until more than half of them hear each other, no writes
     /// are taken. Default 1, which is safe only where the first node starts first and alone; at
-    /// least 1.
+    /// least 1. Means nothing where [`expected`](Self::expected) is given.
     pub expect: usize,
+    /// How many nodes the cluster is to have, whatever their names. Default: none, and members are
+    /// expected by their names until they leave.
+    pub expected: Option<Expected>,
     /// It only looks on, as a client does: others take no notice of it, and it counts for no
     /// quorum. Default false.
     pub observer: bool,
@@ -75,12 +85,14 @@ impl Config {
             advertise: None,
             address: None,
             tags: BTreeMap::new(),
+            secrets: Vec::new(),
             heartbeat: Duration::from_millis(200),
             phi: Phi::default(),
             reachable_within: Duration::from_secs(1),
             stable_after: Duration::from_millis(1200),
             strategy: Strategy::default(),
             expect: 1,
+            expected: None,
             observer: false,
         }
     }
@@ -95,7 +107,16 @@ impl Config {
         let millis = Duration::from_millis;
         named("cluster_id", &self.cluster_id)?;
         named("node_id", &self.node_id)?;
-        self.tags.keys().try_for_each(|name| named("tag", name))?;
+        if let Strategy::Leader(leader) = &self.strategy {
+            named("leader", leader)?;
+        }
+        tagged(&self.tags)?;
+        let size = self.address.as_ref().map_or(0, |uri| uri.to_string().len());
+        if size > LONGEST_TEXT {
+            let size = format!("one of {size} bytes");
+            return Err(Invalid::new("address", size, "at most 1024 bytes"));
+        }
+        Seal::checked(&self.secrets)?;
         self.phi.checked()?;
         if !(millis(10)..=millis(10_000)).contains(&self.heartbeat) {
             return Err(outside("heartbeat", self.heartbeat, "10ms to 10s"));
@@ -109,21 +130,76 @@ impl Config {
         if self.expect == 0 {
             return Err(Invalid::new("expect", 0, "at least 1"));
         }
-        if self.advertise.unwrap_or(self.listen).ip().is_unspecified() {
+        if self.expected.as_ref().is_some_and(Expected::is_none) {
+            return Err(Invalid::new("expected", 0, "at least 1"));
+        }
+        let advertised = self.advertise.unwrap_or(self.listen);
+        // Port 0 is another one once it is bound.
+        if advertised.ip().is_unspecified() || self.advertise.is_some_and(|at| at.port() == 0) {
             let allowed = "an address that others can send to";
-            return Err(Invalid::new("advertise", self.listen, allowed));
+            return Err(Invalid::new("advertise", advertised, allowed));
         }
         Ok(self)
     }
 }
 
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        fn who(of: &Config) -> impl PartialEq + '_ {
+            (&of.cluster_id, &of.node_id, of.generation, &of.address, &of.tags, of.observer)
+        }
+        fn how(of: &Config) -> impl PartialEq + '_ {
+            let times = (of.heartbeat, of.phi, of.reachable_within, of.stable_after);
+            (of.listen, of.advertise, times, &of.strategy, of.expect, &of.expected)
+        }
+        let is_same = |(own, other): (&Secret, &Secret)| own.is(other.expose().as_bytes());
+        who(self) == who(other)
+            && how(self) == how(other)
+            && self.secrets.len() == other.secrets.len()
+            && self.secrets.iter().zip(&other.secrets).all(is_same)
+    }
+}
+
+/// A name has at most so many bytes.
+pub(crate) const LONGEST_NAME: usize = 64;
+/// A tag's value, and an address.
+const LONGEST_TEXT: usize = 1024;
+const MOST_TAGS: usize = 64;
+/// Names and values of all.
+const LARGEST_TAGS: usize = 8192;
+
 /// Whether `name` can stand in a list of names.
-pub(crate) fn named(field: &'static str, name: &str) -> Result<(), Invalid> {
+pub(crate) fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
-    if (1..=64).contains(&name.len()) && name.chars().all(fits) {
+    (1..=LONGEST_NAME).contains(&name.len()) && name.chars().all(fits)
+}
+
+pub(crate) fn named(field: &'static str, name: &str) -> Result<(), Invalid> {
+    if is_name(name) {
         return Ok(());
     }
-    Err(Invalid::new(field, format!("{name:?}"), "1 to 64 of A-Z a-z 0-9 . _ : -"))
+    // An error is no place for what is too long for a name.
+    let shown: String = name.chars().take(2 * LONGEST_NAME).collect();
+    let shown = format!("{shown:?} of {} bytes", name.len());
+    Err(Invalid::new(field, shown, "1 to 64 of A-Z a-z 0-9 . _ : -"))
+}
+
+/// Whether all of these fit into a datagram, with all else that a node says.
+pub(crate) fn tagged(tags: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    tags.keys().try_for_each(|name| named("tag", name))?;
+    if let Some((name, value)) = tags.iter().find(|(_, value)| value.len() > LONGEST_TEXT) {
+        let size = format!("{name:?} with a value of {} bytes", value.len());
+        return Err(Invalid::new("tag", size, "at most 1024 bytes a value"));
+    }
+    if tags.len() > MOST_TAGS {
+        return Err(Invalid::new("tags", format!("{} of them", tags.len()), "at most 64"));
+    }
+    let size: usize = tags.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > LARGEST_TAGS {
+        let size = format!("{size} bytes of names and values");
+        return Err(Invalid::new("tags", size, "at most 8192 bytes in all"));
+    }
+    Ok(())
 }
 
 fn outside(field: &'static str, value: Duration, allowed: &'static str) -> Invalid {
@@ -153,6 +229,63 @@ mod tests {
         );
         assert_eq!(refused(|config| config.stable_after = Duration::MAX), "stable_after");
         assert_eq!(refused(|config| config.expect = 0), "expect");
+        assert_eq!(refused(|config| config.expected = Some(0.into())), "expected");
+        assert_eq!(refused(|config| config.secrets = vec!["short".into()]), "secrets");
+        assert_eq!(refused(|config| config.strategy = Strategy::Leader("a,b".into())), "leader");
+        assert_eq!(
+            refused(|config| config.advertise = Some(([10, 0, 0, 1], 0).into())),
+            "advertise"
+        );
         assert_eq!(refused(|config| config.listen = ([0, 0, 0, 0], 1).into()), "advertise");
+    }
+
+    // catalogue: S-C6
+    #[test]
+    fn what_does_not_fit_into_a_datagram_is_refused_by_its_field_and_the_limit() {
+        let refused = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::new("c", "n1", ([127, 0, 0, 1], 0).into());
+            change(&mut config);
+            let refused = config.checked().unwrap_err().to_string();
+            assert!(refused.len() < 300, "{refused}");
+            refused
+        };
+        let long = "x".repeat(70_000);
+        let said = refused(&|config| _ = config.tags.insert("note".into(), long.clone()));
+        assert!(said.contains("tag: \"note\" with a value of 70000 bytes"), "{said}");
+        assert!(said.contains("at most 1024 bytes"), "{said}");
+        let said = refused(&|config| _ = config.tags.insert(long.clone(), "x".into()));
+        assert!(said.starts_with("tag: ") && said.contains("of 70000 bytes"), "{said}");
+        for change in [
+            |config: &mut Config, long: String| config.node_id = long,
+            |config: &mut Config, long: String| config.cluster_id = long,
+        ] {
+            assert!(refused(&|config| change(config, long.clone())).contains("1 to 64"));
+        }
+        let path = "/x".repeat(600);
+        let said = refused(&|config| config.address = format!("http://a{path}").parse().ok());
+        assert!(said.contains("address: one of") && said.contains("at most 1024 bytes"), "{said}");
+        let tags = |count: usize, size: usize| {
+            (0..count).map(move |n| (format!("tag-{n}"), "x".repeat(size)))
+        };
+        let said = refused(&|config| config.tags = tags(65, 1).collect());
+        assert!(said.contains("tags: 65 of them") && said.contains("at most 64"), "{said}");
+        let said = refused(&|config| config.tags = tags(20, 1000).collect());
+        assert!(said.contains("tags: 20110 bytes") && said.contains("at most 8192"), "{said}");
+    }
+
+    #[test]
+    fn two_configs_are_the_same_where_all_their_settings_are() {
+        let config = Config::new("c", "n1", ([127, 0, 0, 1], 0).into());
+        assert_eq!(config, config.clone());
+        for change in [
+            |config: &mut Config| config.secrets.push("a secret of many bytes".into()),
+            |config: &mut Config| config.expected = Some(3.into()),
+            |config: &mut Config| config.stable_after *= 2,
+            |config: &mut Config| config.node_id.push('2'),
+        ] {
+            let mut other = config.clone();
+            change(&mut other);
+            assert_ne!(config, other);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What happens in a cluster, told in its order.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 /// What this node has noticed; nodes are named by their ids.
@@ -29,10 +29,24 @@ pub enum Event {
         /// Who.
         node: String,
     },
-    /// It has left, or an operator had it forgotten.
+    /// It has left, an operator had it forgotten, or as many as are expected are there without it.
     NodeLeft {
         /// Who.
         node: String,
+    },
+    /// It is silent, and another node lives at its address: it is expected no more.
+    NodeReplaced {
+        /// Who.
+        node: String,
+        /// The other.
+        by: String,
+    },
+    /// Another live node has the id of this one.
+    DuplicateId {
+        /// Where the other receives gossip, if that is known.
+        address: Option<SocketAddr>,
+        /// Whether the other was there before: then this one takes no part until it is gone.
+        refused: bool,
     },
     /// Its tags have changed.
     TagsUpdated {

@@ -27,6 +27,10 @@ struct Worker {
     has_failed: AtomicBool,
 }
 
+/// A place that is given back unless it is [kept](Self::keep): also where the inner gate refuses,
+/// or panics.
+struct Place<'a>(&'a AtomicU32);
+
 impl Cluster {
     /// The gate of a worker, for `cinchona_balance::Options::gate`; `inner` is asked first: its
     /// breaker, if it is to have one.
@@ -35,9 +39,7 @@ impl Cluster {
     /// node. A node that has the tag `capacity` gets so many calls of this client at once; where
     /// all are full, a call fails with `RESOURCE_EXHAUSTED` and says how full each is.
     pub fn gate(&self, worker: &Target, inner: Option<Arc<dyn Gate>>) -> Arc<dyn Gate> {
-        let nodes = self.nodes();
-        let node = nodes.iter().find(|node| node.address.as_ref() == Some(&worker.uri));
-        let capacity = node.and_then(|node| node.tags.get("capacity")?.parse().ok());
+        let capacity = self.capacity(&worker.uri);
         Arc::new(Worker {
             inner,
             cluster: self.clone(),
@@ -50,14 +52,15 @@ impl Cluster {
 
     /// The call to whoever serves there failed, or was answered.
     fn report(&self, address: &Uri, failed: bool) {
-        let nodes = self.nodes();
-        let Some(node) = nodes.iter().find(|node| node.address.as_ref() == Some(address)) else {
-            return;
-        };
-        match failed {
-            true => self.report_failure(&node.id),
-            false => self.report_success(&node.id),
-        }
+        self.shared().view().report_at(address, failed, Instant::now());
+    }
+
+    /// What whoever serves there says of its capacity.
+    fn capacity(&self, address: &Uri) -> Option<u32> {
+        let shared = self.shared();
+        let own = (shared.config.address.as_ref() == Some(address)).then(|| shared.tags().clone());
+        let tags = own.or_else(|| shared.view().tags_at(address).cloned());
+        tags?.get("capacity")?.parse().ok()
     }
 }
 
@@ -69,10 +72,11 @@ impl Worker {
     }
 
     /// One more is in flight, if there is room.
-    fn takes_place(&self) -> bool {
+    fn take_place(&self) -> Option<Place<'_>> {
         let most = self.capacity.unwrap_or(u32::MAX);
         let more = |in_flight| (in_flight < most).then_some(in_flight + 1);
-        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Place(&self.in_flight))
     }
 
     fn full(&self) -> Unsent {
@@ -82,20 +86,31 @@ impl Worker {
     }
 }
 
+// === impl Place ===
+
+impl Place<'_> {
+    /// Until the call leaves.
+    const fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Gate for Worker {
     fn is_open_to(&self, path: &str, now: Instant) -> bool {
         !self.is_full() && self.inner.as_ref().is_none_or(|inner| inner.is_open_to(path, now))
     }
 
     fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
-        if !self.takes_place() {
-            return Err(self.full());
-        }
-        let entered = self.inner.as_ref().map(|inner| inner.enter(path, now)).transpose();
-        if entered.is_err() {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-        entered.map(Option::unwrap_or_default)
+        let place = self.take_place().ok_or_else(|| self.full())?;
+        let ticket = self.inner.as_ref().map(|inner| inner.enter(path, now)).transpose()?;
+        place.keep();
+        Ok(ticket.unwrap_or_default())
     }
 
     fn answered(&self, ticket: Ticket, took: Duration, now: Instant) -> Ticket {
@@ -103,7 +118,7 @@ impl Gate for Worker {
     }
 
     fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        drop(Place(&self.in_flight));
         if let Some(inner) = &self.inner {
             inner.leave(ticket, evidence, took, now);
         }
@@ -124,6 +139,7 @@ impl Gate for Worker {
 mod tests {
     use super::*;
     use crate::Config;
+    use rand::{RngExt, seq::IndexedRandom};
 
     #[tokio::test]
     async fn a_worker_at_its_capacity_gets_no_more_and_says_how_full_it_is() {
@@ -143,5 +159,67 @@ mod tests {
         // Whoever says nothing of its capacity has no limit here.
         let other = cluster.gate(&Uri::from_static("http://b:1").into(), None);
         assert!((0..1000).all(|_| other.enter("/s/M", now).is_ok()));
+    }
+
+    /// Refuses, or panics.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Gate for Broken {
+        fn is_open_to(&self, _: &str, _: Instant) -> bool {
+            true
+        }
+
+        fn enter(&self, path: &str, _: Instant) -> Result<Ticket, Unsent> {
+            assert!(path != "/s/Panics", "a gate that panics");
+            match path {
+                "/s/Refused" => Err(Unsent::new("no", None)),
+                _ => Ok(Ticket::default()),
+            }
+        }
+
+        fn leave(&self, _: Ticket, _: Evidence, _: Duration, _: Instant) {}
+    }
+
+    // catalogue: S-E15
+    #[tokio::test]
+    async fn however_calls_end_none_is_in_flight_after_them() {
+        let mut config = Config::new("gate", "n1", ([127, 0, 0, 1], 0).into());
+        config.address = Some(Uri::from_static("http://a:1"));
+        config.tags.insert("capacity".into(), "8".into());
+        let cluster = Cluster::join(config, &[]).await.unwrap();
+        let worker = Worker {
+            inner: Some(Arc::new(Broken)),
+            capacity: cluster.capacity(&Uri::from_static("http://a:1")),
+            cluster,
+            address: Uri::from_static("http://a:1"),
+            in_flight: AtomicU32::new(0),
+            has_failed: AtomicBool::new(false),
+        };
+        let (rng, now) = (cinchona_core::Rng::seeded(15), Instant::now());
+        let mut held = Vec::new();
+        for _ in 0..10_000 {
+            let mut rng = rng.draw();
+            let path = *["/s/M", "/s/Refused", "/s/Panics"].choose(&mut rng).unwrap();
+            let entered =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.enter(path, now)));
+            held.extend(entered.ok().and_then(Result::ok));
+            assert_eq!(worker.in_flight.load(Ordering::Relaxed) as usize, held.len());
+            if held.len() == 8 || rng.random() {
+                let evidence = [
+                    Evidence::Nothing(None),
+                    Evidence::Bad(Code::Unavailable),
+                    Evidence::Good(Code::Ok),
+                ];
+                let ended = held.pop().zip(evidence.choose(&mut rng));
+                if let Some((ticket, how)) = ended {
+                    worker.leave(ticket, *how, Duration::ZERO, now);
+                }
+            }
+        }
+        held.into_iter().for_each(|ticket| {
+            worker.leave(ticket, Evidence::Nothing(None), Duration::ZERO, now);
+        });
+        assert_eq!(worker.in_flight.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,81 +1,107 @@
-//! The gossip port: what is no gossip is ignored and counted, before chitchat sees it.
+//! The gossip port: what is no gossip, or not sealed, is ignored and counted.
 
-use chitchat::{
-    ChitchatEnvelope, ChitchatMessage, ProtocolVersion,
-    transport::{RecvOutcome, SendOutcome, Socket, Transport, UdpSocket, UdpTransport},
+use crate::{
+    seal::SIZE,
+    shared::Shared,
+    store::{self, Twin},
+    wire::{self, LARGEST, Message, Summary, Update},
 };
+use rand::{RngExt, seq::IndexedRandom};
 use std::{
+    future::Future,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::{net, time::timeout};
-use tonic::async_trait;
+use tokio::{
+    net::UdpSocket,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
 
-/// The most that chitchat sends, and accepts, in a datagram.
-const LARGEST: usize = 65_507;
-/// One byte more than any datagram has.
-const BUFFER: usize = 65_536;
+/// Sends and receives datagrams: a [`UdpSocket`], or a network in memory for a test in virtual
+/// time.
+pub trait Datagrams: Send + Sync + 'static {
+    /// Where datagrams are received.
+    ///
+    /// # Errors
+    /// When there is no such address.
+    fn address(&self) -> io::Result<SocketAddr>;
 
-/// How many datagrams were ignored; shared by clones.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ignored(Arc<Counts>);
+    /// Sends `datagram` at once, or not at all: gossip repeats itself, and must not wait.
+    ///
+    /// # Errors
+    /// When it was not sent.
+    fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
 
+    /// The next datagram: how many bytes of `into` it takes, and whence it came. What this returns
+    /// may be dropped at any time, and loses nothing by that.
+    fn receive(
+        &self,
+        into: &mut [u8],
+    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> + Send;
+}
+
+/// How many datagrams were ignored.
 #[derive(Debug, Default)]
-struct Counts {
+pub(crate) struct Ignored {
     garbage: AtomicU64,
     strangers: AtomicU64,
+    forged: AtomicU64,
 }
 
-/// UDP whose garbage is counted.
-#[derive(Debug)]
-pub(crate) struct Counted(pub(crate) Ignored);
+/// One byte more than any datagram has.
+const BUFFER: usize = 65_536;
+/// To so many others a node talks each heartbeat.
+const PARTNERS: usize = 3;
+/// How often seeds are asked, and a node with the same id is told.
+const ASKING: Duration = Duration::from_secs(1);
+/// So many seeds are asked at once.
+const MOST_SEEDS: usize = 32;
+/// A socket that fails is tried again after this.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// Any transport, whose messages of other clusters are counted.
-pub(crate) struct Guarded<T> {
-    pub(crate) inner: T,
-    pub(crate) cluster_id: String,
-    pub(crate) ignored: Ignored,
+/// Gossips, until it is aborted.
+///
+/// The two intervals go on whatever else happens, and come first: no flood of datagrams keeps a
+/// node from saying that it lives.
+pub(crate) async fn run(shared: Arc<Shared>, datagrams: impl Datagrams) {
+    let (mut beats, mut asking) = (interval(shared.config.heartbeat), interval(ASKING));
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut buffer = vec![0; BUFFER].into_boxed_slice();
+    loop {
+        tokio::select! {
+            biased;
+            _ = beats.tick() => shared.beat(&datagrams),
+            _ = asking.tick() => shared.ask_seeds(&datagrams),
+            received = datagrams.receive(&mut buffer) => match received {
+                Ok((size, from)) => shared.receive(&buffer[..size], from, &datagrams),
+                // A peer is not there (yet), memory is short, or the network is down.
+                Err(error) => {
+                    tracing::debug!(%error, "the gossip socket");
+                    sleep(PAUSE).await;
+                }
+            },
+        }
+    }
 }
 
-/// A socket that is open already, as its address must be known before chitchat asks for it.
-pub(crate) struct Opened {
-    pub(crate) address: SocketAddr,
-    socket: Mutex<Option<Box<dyn Socket>>>,
-}
+impl Datagrams for UdpSocket {
+    fn address(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
 
-struct GuardedSocket {
-    inner: Box<dyn Socket>,
-    cluster_id: String,
-    ignored: Ignored,
-}
+    fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.try_send_to(datagram, to).map(drop)
+    }
 
-struct CountedSocket {
-    public: net::UdpSocket,
-    codec: Codec,
-    received: Box<[u8]>,
-    ignored: Ignored,
-}
-
-/// A socket of chitchat's on the loopback device: chitchat keeps its format to itself, and does not
-/// count what it cannot read. Each datagram goes there, followed by a marker: when the marker comes
-/// out first, the datagram was garbage.
-struct Codec {
-    socket: UdpSocket,
-    /// Sends datagrams to the codec, and receives what it has encoded.
-    feeder: net::UdpSocket,
-    feeder_address: SocketAddr,
-    marking: net::UdpSocket,
-    marking_address: SocketAddr,
-    /// A message that chitchat can read.
-    marker: Vec<u8>,
-    /// From whom the datagram is that the codec has, and its message once it came out.
-    decoding: Option<(SocketAddr, Option<RecvOutcome>)>,
-    encoded: Box<[u8]>,
+    async fn receive(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.recv_from(into).await
+    }
 }
 
 // === impl Ignored ===
@@ -83,211 +109,154 @@ struct Codec {
 impl Ignored {
     /// Datagrams that are no gossip.
     pub(crate) fn garbage(&self) -> u64 {
-        self.0.garbage.load(Ordering::Relaxed)
+        self.garbage.load(Ordering::Relaxed)
     }
 
     /// Messages of and from other clusters.
     pub(crate) fn strangers(&self) -> u64 {
-        self.0.strangers.load(Ordering::Relaxed)
+        self.strangers.load(Ordering::Relaxed)
     }
 
-    fn count_garbage(&self, from: SocketAddr, size: usize) {
-        self.0.garbage.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%from, size, "a datagram that is no gossip was ignored");
-    }
-
-    fn count_stranger(&self, from: SocketAddr) {
-        self.0.strangers.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%from, "a message of another cluster was refused");
+    /// Datagrams without a seal, and claims that cannot be.
+    pub(crate) fn forged(&self) -> u64 {
+        self.forged.load(Ordering::Relaxed)
     }
 }
 
-// === impl Counted ===
+// === impl Shared ===
 
-#[async_trait]
-impl Transport for Counted {
-    async fn open(&self, listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let codec = match Codec::open().await {
-            Ok(codec) => codec,
-            Err(error) => {
-                tracing::warn!(%error, "no loopback device: garbage is ignored and not counted");
-                return UdpTransport.open(listen).await;
-            }
+impl Shared {
+    /// Says that this node lives, and asks a few others what they know.
+    fn beat(&self, datagrams: &impl Datagrams) {
+        let now = Instant::now();
+        let (mut live, silent) = {
+            let mut store = self.store();
+            store.beat(now);
+            store.addresses(now)
         };
-        let public = net::UdpSocket::bind(listen).await?;
-        let (received, ignored) = (vec![0; BUFFER].into(), self.0.clone());
-        Ok(Box::new(CountedSocket { public, codec, received, ignored }))
-    }
-}
-
-// === impl Guarded ===
-
-#[async_trait]
-impl<T: Transport> Transport for Guarded<T> {
-    async fn open(&self, listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let inner = self.inner.open(listen).await?;
-        let (cluster_id, ignored) = (self.cluster_id.clone(), self.ignored.clone());
-        Ok(Box::new(GuardedSocket { inner, cluster_id, ignored }))
-    }
-}
-
-// === impl Opened ===
-
-impl Opened {
-    pub(crate) fn new(socket: Box<dyn Socket>) -> anyhow::Result<Self> {
-        Ok(Self { address: socket.local_addr()?, socket: Mutex::new(Some(socket)) })
-    }
-}
-
-#[async_trait]
-impl Transport for Opened {
-    async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        socket.ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse).into())
-    }
-}
-
-// === impl GuardedSocket ===
-
-#[async_trait]
-impl Socket for GuardedSocket {
-    fn local_addr(&self) -> anyhow::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    async fn send(
-        &mut self,
-        to: SocketAddr,
-        envelope: ChitchatEnvelope,
-    ) -> anyhow::Result<SendOutcome> {
-        self.inner.send(to, envelope).await
-    }
-
-    async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
-        let outcome = self.inner.recv().await?;
-        // It is passed on: chitchat answers that it is refused.
-        let is_strange = match &outcome.envelope.message {
-            ChitchatMessage::Syn { cluster_id, .. } => *cluster_id != self.cluster_id,
-            ChitchatMessage::BadCluster => true,
-            _ => false,
-        };
-        if is_strange {
-            self.ignored.count_stranger(outcome.from_addr);
+        let mut rng = self.rng.draw();
+        if live.is_empty() {
+            live.extend(self.seeds.all());
         }
-        Ok(outcome)
-    }
-}
-
-// === impl CountedSocket ===
-
-#[async_trait]
-impl Socket for CountedSocket {
-    fn local_addr(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.public.local_addr()?)
-    }
-
-    async fn send(
-        &mut self,
-        to: SocketAddr,
-        envelope: ChitchatEnvelope,
-    ) -> anyhow::Result<SendOutcome> {
-        let bytes = self.codec.encode(envelope).await?;
-        Ok(SendOutcome { num_bytes_sent: self.public.send_to(bytes, to).await? })
+        let mut partners: Vec<_> = live.sample(&mut rng, PARTNERS).copied().collect();
+        // The more are silent, the more likely one of them is asked whether it is back.
+        if rng.random_range(0..=live.len()) < silent.len() {
+            partners.extend(silent.choose(&mut rng));
+        }
+        self.ask(&partners, datagrams);
+        for (id, generation) in self.to_forget() {
+            let forget = Message::Forget { id: id.as_str().into(), generation };
+            partners.iter().for_each(|to| self.send(&forget, *to, datagrams));
+        }
     }
 
-    /// May be dropped at each await: what it has received stays in the codec.
-    async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
-        loop {
-            if let Some((from, decoded)) = self.codec.decoded().await? {
-                match decoded {
-                    Some(outcome) => return Ok(RecvOutcome { from_addr: from, ..outcome }),
-                    None => self.ignored.count_garbage(from, 0),
+    /// All seeds while this node hears nobody; else any one, so that clusters which were cut apart
+    /// for long find each other. And whoever has this node's id is told.
+    fn ask_seeds(&self, datagrams: &impl Datagrams) {
+        let now = Instant::now();
+        let most = if self.is_alone(now) { MOST_SEEDS } else { 1 };
+        let mut rng = self.rng.draw();
+        let seeds: Vec<_> = self.seeds.all().sample(&mut rng, most).copied().collect();
+        self.ask(&seeds, datagrams);
+        let (twin, namesake) = {
+            let store = self.store();
+            let (id, own) = store.own();
+            let (generation, heartbeat) = (own.generation, own.heartbeat);
+            let namesake = Message::Namesake { id: id.clone(), generation, heartbeat };
+            (store.twin(now), namesake)
+        };
+        if let Some(Twin { address: Some(address), .. }) = twin {
+            self.send(&namesake, address, datagrams);
+        }
+    }
+
+    fn ask(&self, others: &[SocketAddr], datagrams: &impl Datagrams) {
+        let ask = Message::Ask { digest: self.store().digest(Instant::now()) };
+        others.iter().for_each(|to| self.send(&ask, *to, datagrams));
+    }
+
+    fn send(&self, message: &Message, to: SocketAddr, datagrams: &impl Datagrams) {
+        if self.store().own().1.address == Some(to) {
+            return;
+        }
+        let mut datagram = wire::encode(&self.config.cluster_id, message);
+        self.seal.put(&mut datagram);
+        if let Err(error) = datagrams.send(&datagram, to) {
+            tracing::debug!(%to, %error, size = datagram.len(), "gossip was not sent");
+        }
+    }
+
+    fn receive(&self, datagram: &[u8], from: SocketAddr, datagrams: &impl Datagrams) {
+        let Some(opened) = self.seal.open(datagram) else {
+            let Ignored { forged, garbage, .. } = &self.ignored;
+            let count = if self.seal.is_secret() { forged } else { garbage };
+            return ignore(count, from, "a datagram without a seal");
+        };
+        let Some((cluster_id, message)) = wire::decode(opened) else {
+            return ignore(&self.ignored.garbage, from, "a datagram that is no gossip");
+        };
+        if cluster_id != self.config.cluster_id || message == Message::Stranger {
+            ignore(&self.ignored.strangers, from, "a message of another cluster");
+            if matches!(message, Message::Ask { .. }) {
+                self.send(&Message::Stranger, from, datagrams);
+            }
+            return;
+        }
+        if let Some(answer) = self.take_in(message, from) {
+            self.send(&answer, from, datagrams);
+        }
+    }
+
+    /// What a message of this cluster says, and what is to be answered.
+    fn take_in(&self, message: Message, from: SocketAddr) -> Option<Message> {
+        let now = Instant::now();
+        let mut store = self.store();
+        let (refused, answer) = match message {
+            Message::Ask { digest } => {
+                let refused = store.hear(&digest, now);
+                let own = store.digest(now);
+                let updates = store.updates(&digest, self.room(&own), now);
+                (refused, Some(Message::Answer { digest: own, updates }))
+            }
+            Message::Answer { digest, updates } => {
+                let refused = store.hear(&digest, now) + store.apply(updates, now);
+                let updates = store.updates(&digest, self.room(&[]), now);
+                (refused, rest(updates))
+            }
+            Message::Rest { updates } => (store.apply(updates, now), None),
+            Message::Namesake { id, generation, heartbeat } => {
+                if id == *store.own().0 {
+                    store.hear_namesake((generation, heartbeat), from, now);
                 }
+                (0, None)
             }
-            self.codec.is_writable().await?;
-            let (size, from) = match self.public.recv_from(&mut self.received).await {
-                Ok(received) => received,
-                // A peer is not there (yet), or memory is short.
-                Err(error) if is_transient(&error) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let datagram = &self.received[..size];
-            if size > LARGEST || self.codec.decode(datagram, from).is_err() {
-                self.ignored.count_garbage(from, size);
+            Message::Forget { id, generation } => {
+                drop(store);
+                self.forget_life(&id, generation);
+                return None;
             }
-        }
-    }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, Interrupted, OutOfMemory};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | Interrupted | OutOfMemory)
-}
-
-// === impl Codec ===
-
-impl Codec {
-    async fn open() -> anyhow::Result<Self> {
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let socket = UdpSocket::open(loopback).await?;
-        let address = socket.local_addr()?;
-        let [feeder, marking] =
-            [net::UdpSocket::bind(loopback).await?, net::UdpSocket::bind(loopback).await?];
-        feeder.connect(address).await?;
-        marking.connect(address).await?;
-        let (feeder_address, marking_address) = (feeder.local_addr()?, marking.local_addr()?);
-        let (marker, encoded) = (Vec::new(), vec![0; BUFFER].into());
-        let mut codec = Self {
-            socket,
-            feeder,
-            feeder_address,
-            marking,
-            marking_address,
-            marker,
-            decoding: None,
-            encoded,
+            Message::Stranger => (0, None),
         };
-        let (version, message) = (ProtocolVersion::V0, ChitchatMessage::BadCluster);
-        codec.marker = codec.encode(ChitchatEnvelope { version, message }).await?.to_vec();
-        Ok(codec)
-    }
-
-    async fn encode(&mut self, envelope: ChitchatEnvelope) -> anyhow::Result<&[u8]> {
-        self.socket.send(self.feeder_address, envelope).await?;
-        let size = timeout(Duration::from_secs(1), self.feeder.recv(&mut self.encoded)).await??;
-        Ok(&self.encoded[..size])
-    }
-
-    async fn is_writable(&self) -> io::Result<()> {
-        self.feeder.writable().await?;
-        self.marking.writable().await
-    }
-
-    /// Begins to decode; at once, as nothing may be dropped between the datagram and its marker.
-    fn decode(&mut self, datagram: &[u8], from: SocketAddr) -> io::Result<()> {
-        self.feeder.try_send(datagram)?;
-        self.marking.try_send(&self.marker)?;
-        self.decoding = Some((from, None));
-        Ok(())
-    }
-
-    /// What became of the datagram that is being decoded, if one is: from whom it was, and its
-    /// message, unless it was garbage.
-    async fn decoded(&mut self) -> anyhow::Result<Option<(SocketAddr, Option<RecvOutcome>)>> {
-        while let Some((_, message)) = &mut self.decoding {
-            // Without its marker it would wait for ever.
-            let Ok(outcome) = timeout(Duration::from_secs(1), self.socket.recv()).await else {
-                return Ok(self.decoding.take());
-            };
-            let outcome = outcome?;
-            if outcome.from_addr == self.marking_address {
-                return Ok(self.decoding.take());
-            }
-            // Whatever else comes is of another program on this machine.
-            if outcome.from_addr == self.feeder_address {
-                *message = Some(outcome);
-            }
+        drop(store);
+        if refused > 0 {
+            self.ignored.forged.fetch_add(refused, Ordering::Relaxed);
+            tracing::debug!(%from, refused, "claims that cannot be were ignored");
         }
-        Ok(None)
+        answer
     }
+
+    /// What a datagram has room for beside this digest.
+    fn room(&self, digest: &[Summary]) -> usize {
+        let head = 3 + 1 + self.config.cluster_id.len() + 1 + 3;
+        LARGEST.saturating_sub(SIZE + head + store::size(digest))
+    }
+}
+
+fn rest(updates: Vec<Update>) -> Option<Message> {
+    (!updates.is_empty()).then_some(Message::Rest { updates })
+}
+
+fn ignore(count: &AtomicU64, from: SocketAddr, what: &str) {
+    count.fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(%from, "{what} was ignored");
 }

@@ -1,5 +1,7 @@
-//! Who is expected: it grows by join, and shrinks only by leave or an operator's decision.
+//! Who is expected: it grows by join, and shrinks only where one leaves, is replaced, or by an
+//! operator's decision.
 
+use crate::{node, wire::MOST_NODES};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The expected members, as this node knows them; empty until it is told or they found a cluster.
@@ -9,9 +11,19 @@ pub(crate) struct Members {
     /// So many must hear each other to found a cluster.
     founders: usize,
     all: BTreeSet<String>,
-    /// Who left or was forgotten, and in which generation at most.
-    gone: BTreeMap<String, u64>,
+    gone: Gone,
 }
+
+/// Which life of a node has left, was replaced or forgotten; the latest last.
+#[derive(Clone, Debug, Default)]
+struct Gone {
+    lives: BTreeMap<String, (u64, u64)>,
+    count: u64,
+}
+
+/// So many lives that are gone are known, and so many of them told.
+const MOST_GONE: usize = 2 * MOST_NODES;
+const MOST_TOLD: usize = 64;
 
 // === impl Members ===
 
@@ -20,45 +32,98 @@ impl Members {
     /// that knows of others must not begin alone.
     pub(crate) fn new(own: String, expect: usize, has_seeds: bool) -> Self {
         let founders = (expect / 2 + 1).max(1 + usize::from(has_seeds));
-        Self { own, founders, all: BTreeSet::new(), gone: BTreeMap::new() }
+        Self { own, founders, all: BTreeSet::new(), gone: Gone::default() }
     }
 
     pub(crate) const fn all(&self) -> &BTreeSet<String> {
         &self.all
     }
 
+    /// So many must hear each other to found a cluster.
+    pub(crate) const fn founders(&self) -> usize {
+        self.founders
+    }
+
+    pub(crate) fn is_founded(&self) -> bool {
+        !self.all.is_empty()
+    }
+
     /// What a peer expects is expected: the union never loses a member.
-    pub(crate) fn adopt(&mut self, told: &BTreeSet<String>, generation_of: impl Fn(&str) -> u64) {
-        for id in told {
-            if !self.is_gone(id, generation_of(id)) {
-                self.all.insert(id.clone());
-            }
-        }
+    pub(crate) fn adopt<'a>(&mut self, ids: impl IntoIterator<Item = &'a String>) {
+        ids.into_iter().for_each(|id| self.insert(id.clone()));
     }
 
     /// Those who have a quorum take in whom they reach: a minority must not grow into a majority.
     /// Where nobody knows of a cluster, enough nodes that reach each other found one.
-    pub(crate) fn admit(&mut self, reachable: &BTreeSet<String>, has_quorum: bool) {
-        let founds = self.all.is_empty() && reachable.len() >= self.founders;
+    pub(crate) fn admit(&mut self, reachable: &BTreeSet<String>, has_quorum: bool, is_known: bool) {
+        let founds = !is_known && self.all.is_empty() && reachable.len() >= self.founders;
         let is_member = self.all.contains(&self.own);
         if founds || is_member && has_quorum {
-            self.all.extend(reachable.iter().cloned());
+            self.adopt(reachable);
         }
     }
 
-    /// Expects `id` no more, up to this generation of it. Whether that is news.
+    /// Expects `id` no more, in this generation of it. Whether that is news.
     pub(crate) fn remove(&mut self, id: &str, generation: u64) -> bool {
-        let was_gone = self.gone.get(id).is_some_and(|&gone| generation <= gone);
-        if !was_gone {
-            self.gone.insert(id.to_owned(), generation);
+        let is_news = self.gone.lives.get(id).is_none_or(|gone| gone.0 != generation);
+        if is_news {
+            self.gone.insert(id, generation);
             self.all.remove(id);
         }
-        !was_gone
+        is_news
     }
 
-    /// Whether it has left, or was forgotten, and has not come back since.
-    pub(crate) fn is_gone(&self, id: &str, generation: u64) -> bool {
-        self.gone.get(id).is_some_and(|&gone| generation <= gone)
+    /// `by` stands where `id` stood, which is expected no more. Whether that is news.
+    pub(crate) fn replace(&mut self, id: &str, generation: u64, by: &str) -> bool {
+        let was_member = self.all.contains(id);
+        let is_news = self.remove(id, generation);
+        if is_news && was_member {
+            self.insert(by.to_owned());
+        }
+        is_news
+    }
+
+    /// Whether it has left, was replaced or forgotten, and has not come back in another life;
+    /// nobody knows in which life it is who was not heard.
+    pub(crate) fn is_gone(&self, id: &str, generation: Option<u64>) -> bool {
+        let gone = self.gone.lives.get(id);
+        gone.is_some_and(|gone| generation.is_none_or(|generation| gone.0 == generation))
+    }
+
+    /// How often somebody was found to be gone.
+    pub(crate) const fn gone_count(&self) -> u64 {
+        self.gone.count
+    }
+
+    /// The latest lives that are gone, as gossip carries them.
+    pub(crate) fn told_gone(&self) -> String {
+        let mut latest: Vec<_> = self.gone.lives.iter().collect();
+        latest.sort_unstable_by_key(|(_, (_, number))| std::cmp::Reverse(*number));
+        let latest = latest.into_iter().take(MOST_TOLD);
+        let mut lives: Vec<_> =
+            latest.map(|(id, (generation, _))| node::life(id, *generation)).collect();
+        lives.sort_unstable();
+        node::list(lives.iter().map(String::as_str))
+    }
+
+    fn insert(&mut self, id: String) {
+        if self.all.len() < MOST_NODES {
+            self.all.insert(id);
+        }
+    }
+}
+
+// === impl Gone ===
+
+impl Gone {
+    fn insert(&mut self, id: &str, generation: u64) {
+        self.count += 1;
+        self.lives.insert(id.to_owned(), (generation, self.count));
+        if self.lives.len() > MOST_GONE {
+            let oldest = self.lives.iter().min_by_key(|(_, (_, number))| *number);
+            let oldest = oldest.map(|(id, _)| id.clone());
+            oldest.map(|id| self.lives.remove(&id));
+        }
     }
 }
 
@@ -73,41 +138,69 @@ mod tests {
     #[test]
     fn a_node_without_seeds_founds_a_cluster_alone_and_others_do_not() {
         let mut first = Members::new("a".into(), 1, false);
-        first.admit(&ids(["a"]), false);
+        first.admit(&ids(["a"]), false, false);
         assert_eq!(first.all(), &ids(["a"]));
         let mut other = Members::new("b".into(), 1, true);
-        other.admit(&ids(["b"]), false);
+        other.admit(&ids(["b"]), false, false);
         assert_eq!(other.all(), &ids([]));
     }
 
     #[test]
     fn more_than_half_of_those_who_are_expected_found_a_cluster() {
         let mut members = Members::new("a".into(), 5, true);
-        members.admit(&ids(["a", "b"]), false);
+        members.admit(&ids(["a", "b"]), false, false);
         assert_eq!(members.all(), &ids([]));
-        members.admit(&ids(["a", "b", "c"]), false);
+        members.admit(&ids(["a", "b", "c"]), false, false);
         assert_eq!(members.all(), &ids(["a", "b", "c"]));
+    }
+
+    #[test]
+    fn nobody_founds_a_cluster_beside_one_that_others_know() {
+        let mut members = Members::new("a".into(), 1, true);
+        members.admit(&ids(["a", "b", "c"]), false, true);
+        assert_eq!(members.all(), &ids([]));
     }
 
     #[test]
     fn a_minority_takes_nobody_in() {
         let mut members = Members::new("a".into(), 1, true);
-        members.adopt(&ids(["a", "b", "c"]), |_| 0);
-        members.admit(&ids(["a", "d", "e"]), false);
+        members.adopt(&ids(["a", "b", "c"]));
+        members.admit(&ids(["a", "d", "e"]), false, false);
         assert_eq!(members.all(), &ids(["a", "b", "c"]));
-        members.admit(&ids(["a", "b", "d"]), true);
+        members.admit(&ids(["a", "b", "d"]), true, false);
         assert_eq!(members.all(), &ids(["a", "b", "c", "d"]));
     }
 
     #[test]
-    fn who_has_left_comes_back_only_in_a_later_life() {
+    fn who_has_left_comes_back_only_in_another_life_be_it_of_a_lower_number() {
         let mut members = Members::new("a".into(), 1, true);
-        members.adopt(&ids(["a", "b"]), |_| 7);
+        members.adopt(&ids(["a", "b"]));
         assert!(members.remove("b", 7));
         assert!(!members.remove("b", 7), "no news");
-        members.adopt(&ids(["a", "b"]), |_| 7);
         assert_eq!(members.all(), &ids(["a"]));
-        members.adopt(&ids(["a", "b"]), |_| 8);
-        assert_eq!(members.all(), &ids(["a", "b"]));
+        assert!(members.is_gone("b", Some(7)) && members.is_gone("b", None));
+        assert!(!members.is_gone("b", Some(8)) && !members.is_gone("b", Some(6)));
+    }
+
+    #[test]
+    fn who_is_replaced_leaves_its_place_and_who_was_no_member_leaves_none() {
+        let mut members = Members::new("a".into(), 1, true);
+        members.adopt(&ids(["a", "b", "c"]));
+        assert!(members.replace("b", 1, "d") && !members.replace("b", 1, "e"));
+        assert!(members.replace("x", 1, "y"));
+        assert_eq!(members.all(), &ids(["a", "c", "d"]));
+        assert_eq!(members.told_gone(), "b@1,x@1");
+    }
+
+    #[test]
+    fn names_without_end_are_not_kept_without_end() {
+        let mut members = Members::new("a".into(), 1, true);
+        for n in 0..10_000 {
+            members.remove(&format!("n{n}"), 1);
+            members.adopt([&format!("n{n}")]);
+        }
+        assert_eq!((members.gone.lives.len(), members.all.len()), (MOST_GONE, MOST_NODES));
+        assert_eq!(members.told_gone().split(',').count(), MOST_TOLD);
+        assert!(members.is_gone("n9999", None) && !members.is_gone("n1", None));
     }
 }

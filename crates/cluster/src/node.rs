@@ -4,6 +4,7 @@ use crate::State;
 use http::Uri;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     ops::Deref,
     sync::Arc,
 };
@@ -13,7 +14,7 @@ use std::{
 pub struct Node {
     /// Its id.
     pub id: String,
-    /// Which of its lives this is.
+    /// Which of its lives this is: another number after each restart.
     pub generation: u64,
     /// Where it serves gRPC, if it does.
     pub address: Option<Uri>,
@@ -33,15 +34,14 @@ pub(crate) struct Facts {
     pub(crate) address: Option<Uri>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) has_left: bool,
-    pub(crate) is_observer: bool,
     /// Counts its heartbeats. It arrives after all that the node said before it.
     pub(crate) beat: Option<u64>,
-    /// Whom it hears.
+    /// The lives that it hears.
     pub(crate) hears: Arc<Ids>,
     /// Whom it expects, itself included once it is a member.
     pub(crate) members: Arc<Ids>,
-    /// Whom an operator told it to forget, and in which generation at most.
-    pub(crate) gone: BTreeMap<String, u64>,
+    /// The lives that have left, were replaced, or that an operator had forgotten.
+    pub(crate) gone: Arc<Ids>,
 }
 
 /// A list of ids; it is read again only when it has changed.
@@ -58,6 +58,8 @@ pub(crate) struct Seen {
     pub(crate) generation: u64,
     /// Grows while the node is heard.
     pub(crate) heartbeat: u64,
+    /// Where it receives gossip, if that is known yet.
+    pub(crate) gossip: Option<SocketAddr>,
     pub(crate) facts: Arc<Facts>,
 }
 
@@ -66,18 +68,23 @@ pub(crate) const BEAT: &str = "beat";
 pub(crate) const HEARS: &str = "hears";
 pub(crate) const MEMBERS: &str = "members";
 pub(crate) const LEFT: &str = "left";
-pub(crate) const OBSERVER: &str = "observer";
+pub(crate) const GONE: &str = "gone";
 const TAG: &str = "tag/";
-const GONE: &str = "gone/";
 
 /// The key of a tag.
 pub(crate) fn tag_key(name: &str) -> String {
     format!("{TAG}{name}")
 }
 
-/// The key by which a node is forgotten.
-pub(crate) fn gone_key(node: &str) -> String {
-    format!("{GONE}{node}")
+/// One life of a node, in a list. No id has an `@`.
+pub(crate) fn life(id: &str, generation: u64) -> String {
+    format!("{id}@{generation:x}")
+}
+
+/// The node and the generation of a life in a list.
+pub(crate) fn of_life(life: &str) -> Option<(&str, u64)> {
+    let (id, generation) = life.split_once('@')?;
+    Some((id, u64::from_str_radix(generation, 16).ok()?))
 }
 
 /// A list of ids as gossip carries it.
@@ -125,14 +132,10 @@ impl Facts {
                 HEARS => facts.hears = ids(value, before.map(|before| &before.hears)),
                 MEMBERS => facts.members = ids(value, before.map(|before| &before.members)),
                 LEFT => facts.has_left = true,
-                OBSERVER => facts.is_observer = true,
+                GONE => facts.gone = ids(value, before.map(|before| &before.gone)),
                 _ => {
                     if let Some(name) = key.strip_prefix(TAG) {
                         facts.tags.insert(name.to_owned(), value.to_owned());
-                    } else if let Some(node) = key.strip_prefix(GONE)
-                        && let Ok(generation) = value.parse()
-                    {
-                        facts.gone.insert(node.to_owned(), generation);
                     }
                 }
             }
@@ -170,8 +173,7 @@ mod tests {
             ("hears", "a,,b"),
             ("members", ""),
             ("tag/role", "worker"),
-            ("gone/c", "x"),
-            ("gone/d", "5"),
+            ("gone", "c,d@5"),
             ("other", "?"),
         ];
         let facts = Facts::parse(pairs.into_iter(), None);
@@ -180,7 +182,9 @@ mod tests {
         assert_eq!(**facts.hears, BTreeSet::from(["a".into(), "b".into()]));
         assert!(facts.members.is_empty() && !facts.has_left);
         assert_eq!(facts.tags, BTreeMap::from([("role".into(), "worker".into())]));
-        assert_eq!(facts.gone, BTreeMap::from([("d".into(), 5)]));
+        let gone: Vec<_> = facts.gone.iter().filter_map(|life| of_life(life)).collect();
+        assert_eq!(gone, [("d", 5)]);
+        assert_eq!(of_life(&life("a:1", u64::MAX)), Some(("a:1", u64::MAX)));
         let again = Facts::parse([("hears", "a,,b"), ("members", "x")].into_iter(), Some(&facts));
         assert!(Arc::ptr_eq(&again.hears, &facts.hears) && again.members.contains("x"));
         let pairs = [("beat", "-1"), ("address", "\u{0}")];

@@ -33,6 +33,15 @@ pub enum Strategy {
     Leader(String),
 }
 
+/// Whose votes make a majority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Electorate {
+    /// The members, by their names.
+    Members,
+    /// So many nodes, whoever they are.
+    Count(usize),
+}
+
 /// The expected members and who of them is reachable, over time.
 #[derive(Clone, Debug)]
 pub(crate) struct Partition {
@@ -66,25 +75,36 @@ pub(crate) struct Standing {
 }
 
 /// Whether `reachable`, this node among them, may take writes for `expected`.
+///
+/// Of two halves of a number nobody knows which has the lowest id: so neither may.
 pub(crate) fn has_quorum(
     strategy: &Strategy,
+    electorate: Electorate,
     expected: &BTreeSet<String>,
     reachable: &BTreeSet<String>,
 ) -> bool {
     let count = reachable.intersection(expected).count();
-    match strategy {
-        Strategy::Majority if 2 * count == expected.len() => {
+    match (strategy, electorate) {
+        (Strategy::Leader(leader), Electorate::Count(_)) => reachable.contains(leader),
+        (Strategy::Leader(leader), Electorate::Members) => {
+            reachable.contains(leader) && expected.contains(leader)
+        }
+        (Strategy::Majority, Electorate::Count(of)) => reachable.len() > of / 2,
+        (Strategy::Majority, Electorate::Members) if 2 * count == expected.len() => {
             expected.first().is_some_and(|lowest| reachable.contains(lowest))
         }
-        Strategy::Majority => 2 * count > expected.len(),
-        Strategy::Leader(leader) => reachable.contains(leader) && expected.contains(leader),
+        (Strategy::Majority, Electorate::Members) => 2 * count > expected.len(),
     }
 }
 
-/// Who hears `own` and is heard by it, `own` included: `heard` are those that it hears, each with
-/// whom these say that they hear.
-pub(crate) fn two_way(own: &str, heard: &BTreeMap<&str, &BTreeSet<String>>) -> BTreeSet<String> {
-    let mutual = heard.iter().filter(|(_, hears)| hears.contains(own));
+/// Who hears this node and is heard by it, itself included: `heard` are those that it hears, each
+/// with the lives that these say that they hear; `life` is its own.
+pub(crate) fn two_way(
+    own: &str,
+    life: &str,
+    heard: &BTreeMap<&str, &BTreeSet<String>>,
+) -> BTreeSet<String> {
+    let mutual = heard.iter().filter(|(_, hears)| hears.contains(life));
     mutual.map(|(id, _)| (*id).to_owned()).chain([own.to_owned()]).collect()
 }
 
@@ -100,6 +120,7 @@ impl Partition {
     /// Takes in who is expected and reachable now.
     pub(crate) fn observe(
         &mut self,
+        electorate: Electorate,
         expected: &BTreeSet<String>,
         reachable: &BTreeSet<String>,
         now: Instant,
@@ -107,14 +128,19 @@ impl Partition {
         let ours: BTreeSet<_> = reachable.intersection(expected).cloned().collect();
         let others: BTreeSet<_> = expected.difference(reachable).cloned().collect();
         let is_member = expected.contains(&self.own);
-        let has_quorum = is_member && has_quorum(&self.strategy, expected, reachable);
-        let status = match (is_member, has_quorum, others.is_empty()) {
+        let has_quorum = is_member && has_quorum(&self.strategy, electorate, expected, reachable);
+        let count = match electorate {
+            Electorate::Members => expected.len(),
+            Electorate::Count(of) => of.max(expected.len()),
+        };
+        let is_whole = others.is_empty() && ours.len() >= count;
+        let status = match (is_member, has_quorum, is_whole) {
             (false, ..) => Status::Unknown,
             (true, false, _) => Status::Minority,
             (true, true, false) => Status::Majority,
             (true, true, true) => Status::Healthy,
         };
-        let (reachable, expected) = (ours.len(), expected.len());
+        let (reachable, expected) = (ours.len(), count);
         let changed = self.settle(Settled { status, ours, others }, now);
         let status = if self.next.is_some() { Status::Suspect } else { self.settled.status };
         Standing { status, has_quorum, reachable, expected, changed }
@@ -184,7 +210,8 @@ mod tests {
                 let side = |bit| ids((0..n).filter(|i| (mask >> i) & 1 == bit));
                 let (left, right) = (side(0), side(1));
                 let writes = |side: &BTreeSet<String>| {
-                    !side.is_empty() && has_quorum(&Strategy::Majority, &expected, side)
+                    !side.is_empty()
+                        && has_quorum(&Strategy::Majority, Electorate::Members, &expected, side)
                 };
                 assert!(!(writes(&left) && writes(&right)), "{left:?} | {right:?}");
                 if left.len() != right.len() {
@@ -197,7 +224,10 @@ mod tests {
                     );
                 }
                 for leader in &expected {
-                    let led = |side| has_quorum(&Strategy::Leader(leader.clone()), &expected, side);
+                    let led = |side| {
+                        let strategy = Strategy::Leader(leader.clone());
+                        has_quorum(&strategy, Electorate::Members, &expected, side)
+                    };
                     assert!(led(&left) != led(&right));
                 }
                 splits += 1;
@@ -214,7 +244,7 @@ mod tests {
                 let side_of = |i: &usize| number / 3_usize.pow(*i as u32) % 3;
                 let writable = (0..3).filter(|side| {
                     let members = ids((0..n).filter(|i| side_of(i) == *side));
-                    has_quorum(&Strategy::Majority, &expected, &members)
+                    has_quorum(&Strategy::Majority, Electorate::Members, &expected, &members)
                 });
                 assert!(writable.count() <= 1, "{n} {number}");
             }
@@ -222,26 +252,55 @@ mod tests {
     }
 
     #[test]
+    fn of_a_number_of_nodes_more_than_half_write_whoever_they_are() {
+        for of in 1..=9_usize {
+            for left in 0..=of {
+                let writes = |count: usize, first: usize| {
+                    let side = ids(first..first + count);
+                    has_quorum(&Strategy::Majority, Electorate::Count(of), &ids([]), &side)
+                };
+                assert_eq!(writes(left, 0), 2 * left > of, "{left} of {of}");
+                assert!(!(writes(left, 0) && writes(of - left, 90)), "{left} of {of}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_reached_is_not_whole() {
+        let (mut partition, now) = (partition(), Instant::now());
+        let count = Electorate::Count(4);
+        partition.observe(count, &ids(0..3), &ids(0..3), now);
+        let standing = partition.observe(count, &ids(0..3), &ids(0..3), now + 2000 * MS);
+        assert_eq!((standing.status, standing.expected), (Status::Majority, 4));
+    }
+
+    #[test]
     fn strangers_add_nothing_to_a_quorum() {
         let expected = ids(0..5);
-        assert!(!has_quorum(&Strategy::Majority, &expected, &ids([0, 1, 7, 8, 9])));
+        assert!(!has_quorum(
+            &Strategy::Majority,
+            Electorate::Members,
+            &expected,
+            &ids([0, 1, 7, 8, 9])
+        ));
     }
 
     #[test]
     fn a_peer_counts_only_if_it_hears_this_node() {
         let (one, two) = (ids([1]), ids([2]));
         let heard = BTreeMap::from([("n2", &one), ("n3", &two)]);
-        assert_eq!(two_way("n1", &heard), ids([1, 2]));
+        assert_eq!(two_way("n1", "n1", &heard), ids([1, 2]));
+        assert_eq!(two_way("n1", "n1@7", &heard), ids([1]), "another life of it is heard");
     }
 
     #[test]
     fn a_status_must_last_before_it_is_told() {
         let (mut partition, now) = (partition(), Instant::now());
         let expected = ids(0..5);
-        let first = partition.observe(&expected, &expected, now);
+        let first = partition.observe(Electorate::Members, &expected, &expected, now);
         assert_eq!(first.status, Status::Healthy, "nothing was known before");
         let cut = |partition: &mut Partition, ms| {
-            partition.observe(&expected, &ids([0, 1]), now + ms * MS)
+            partition.observe(Electorate::Members, &expected, &ids([0, 1]), now + ms * MS)
         };
         let at_once = cut(&mut partition, 100);
         assert_eq!((at_once.status, at_once.has_quorum), (Status::Suspect, false));
@@ -249,9 +308,9 @@ mod tests {
         let settled = cut(&mut partition, 2100);
         assert_eq!((settled.status, settled.reachable), (Status::Minority, 2));
         assert_eq!(settled.changed.unwrap().others, ids([2, 3, 4]));
-        let healed = partition.observe(&expected, &expected, now + 2200 * MS);
+        let healed = partition.observe(Electorate::Members, &expected, &expected, now + 2200 * MS);
         assert_eq!((healed.status, healed.has_quorum), (Status::Suspect, true));
-        let healed = partition.observe(&expected, &expected, now + 4200 * MS);
+        let healed = partition.observe(Electorate::Members, &expected, &expected, now + 4200 * MS);
         assert_eq!(healed.status, Status::Healthy);
     }
 
@@ -261,7 +320,8 @@ mod tests {
         let expected = ids(0..3);
         for ms in (0..60_000).step_by(1000) {
             let reachable = if ms % 2000 == 0 { ids(0..3) } else { ids([0, 1]) };
-            let standing = partition.observe(&expected, &reachable, now + ms * MS);
+            let standing =
+                partition.observe(Electorate::Members, &expected, &reachable, now + ms * MS);
             assert_eq!(standing.changed.is_some(), ms == 0, "{ms}");
         }
     }
@@ -269,7 +329,7 @@ mod tests {
     #[test]
     fn who_is_no_member_knows_nothing() {
         let (mut partition, now) = (partition(), Instant::now());
-        let standing = partition.observe(&ids([2, 3]), &ids([1, 2, 3]), now);
+        let standing = partition.observe(Electorate::Members, &ids([2, 3]), &ids([1, 2, 3]), now);
         assert_eq!((standing.status, standing.has_quorum), (Status::Unknown, false));
     }
 }

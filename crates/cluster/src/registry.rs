@@ -2,7 +2,10 @@
 
 use crate::Node;
 use cinchona_core::Target;
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 use tokio::sync::watch;
 
 /// Those who watch workers.
@@ -24,7 +27,7 @@ impl Watchers {
         tags: Vec<(String, String)>,
         nodes: &[Node],
     ) -> watch::Receiver<Vec<Target>> {
-        let found = select(nodes, &tags);
+        let found = select(nodes, &tags, |_| false);
         let is_known = !found.is_empty();
         let (targets, mut watched) = watch::channel(found);
         if is_known {
@@ -34,13 +37,19 @@ impl Watchers {
         watched
     }
 
-    /// Tells those for whom something has changed.
-    pub(crate) fn update(&self, nodes: &[Node]) {
+    /// Tells those for whom something has changed. Whoever is silent but `unproven` to be gone
+    /// stays where it is known: when gossip is cut, the connections to it need not be. A resolver
+    /// that fails does not take its last addresses away either (gRPC's name resolution).
+    pub(crate) fn update(&self, nodes: &[Node], unproven: &BTreeSet<String>) {
         let mut watchers = self.lock();
         watchers.retain(|watcher| !watcher.targets.is_closed());
         for Watcher { tags, targets } in watchers.iter() {
-            let found = select(nodes, tags);
             targets.send_if_modified(|known| {
+                let is_kept = |node: &Node| {
+                    let serves = |target: &Target| node.address.as_ref() == Some(&target.uri);
+                    unproven.contains(&node.id) && !node.is_draining() && known.iter().any(serves)
+                };
+                let found = select(nodes, tags, is_kept);
                 let has_changed = *known != found;
                 *known = found;
                 has_changed
@@ -53,9 +62,13 @@ impl Watchers {
     }
 }
 
-fn select(nodes: &[Node], tags: &[(String, String)]) -> Vec<Target> {
+fn select(
+    nodes: &[Node],
+    tags: &[(String, String)],
+    is_kept: impl Fn(&Node) -> bool,
+) -> Vec<Target> {
     let has_tags = |node: &&Node| tags.iter().all(|(name, value)| node.has_tag(name, value));
-    let ready = nodes.iter().filter(|node| node.is_ready()).filter(has_tags);
+    let ready = nodes.iter().filter(|node| node.is_ready() || is_kept(node)).filter(has_tags);
     ready
         .filter_map(|node| Some(Target::from(node.address.clone()?).with_weight(weight(node))))
         .collect()
@@ -81,7 +94,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_balancer_hears_of_the_workers_that_match_and_of_their_capacity() {
-        let watchers = Watchers::default();
+        let (watchers, none) = (Watchers::default(), BTreeSet::new());
         let worker = ("role", "worker");
         let mut nodes = vec![
             node("a", State::Alive, &[worker, ("capacity", "64")]),
@@ -95,13 +108,33 @@ mod tests {
         let shares: Vec<_> =
             targets.iter().map(|target| (target.uri.host().unwrap(), target.weight)).collect();
         assert_eq!(shares, [("a", 64), ("b", 1)]);
-        watchers.update(&nodes);
+        watchers.update(&nodes, &none);
         assert!(!watched.has_changed().unwrap());
         nodes[0].state = State::Failed;
-        watchers.update(&nodes);
+        watchers.update(&nodes, &none);
         assert_eq!(watched.next().await.map(|targets| targets.len()), Some(1));
         drop(watched);
-        watchers.update(&nodes);
+        watchers.update(&nodes, &none);
         assert!(watchers.lock().is_empty(), "nobody watches any more");
+    }
+
+    // catalogue: S-C5
+    #[test]
+    fn who_is_silent_stays_known_until_it_is_proven_gone_and_is_not_made_known_by_that() {
+        let watchers = Watchers::default();
+        let mut nodes = vec![node("a", State::Alive, &[]), node("b", State::Alive, &[])];
+        let watched = watchers.add(Vec::new(), &nodes);
+        nodes.push(node("c", State::Failed, &[]));
+        nodes.iter_mut().for_each(|node| node.state = State::Failed);
+        let all = BTreeSet::from(["a", "b", "c"].map(str::to_owned));
+        watchers.update(&nodes, &all);
+        assert_eq!(watched.borrow().len(), 2);
+        nodes[1].tags.insert("draining".into(), "true".into());
+        watchers.update(&nodes, &all);
+        assert_eq!(watched.borrow().len(), 1);
+        watchers.update(&nodes, &BTreeSet::new());
+        assert_eq!(watched.borrow().len(), 0);
+        watchers.update(&nodes, &all);
+        assert_eq!(watched.borrow().len(), 0);
     }
 }

@@ -1,19 +1,22 @@
 //! What the handle of a node and its task share, and what the task does.
 
 use crate::{
-    Config, Event, Node, State,
+    Config, Event, Expected, Node, State,
     event::HELD,
     gossip::Ignored,
     node::{self, Facts, Seen},
     permission::Quorum,
     registry::Watchers,
-    view::{Outcome, View},
+    seal::Seal,
+    seeds::Seeds,
+    store::{Row, Store, Twin},
+    view::{Outcome, Told, View},
 };
-use chitchat::Chitchat;
-use cinchona_core::BoxError;
+use cinchona_core::{BoxError, Rng};
 use std::{
     collections::BTreeMap,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -29,27 +32,35 @@ type Resyncing = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) chitchat: Arc<tokio::sync::Mutex<Chitchat>>,
+    pub(crate) seal: Seal,
+    pub(crate) seeds: Seeds,
+    pub(crate) rng: Rng,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) watchers: Watchers,
     pub(crate) quorum: Quorum,
     pub(crate) ignored: Ignored,
+    store: Mutex<Store>,
     view: Mutex<View>,
+    /// Whom an operator had forgotten by way of an onlooker, and until when others are told.
+    forgotten: Mutex<Vec<((String, u64), Instant)>>,
     /// Of this node.
     tags: Mutex<BTreeMap<String, String>>,
     on_quorum: Mutex<Option<OnQuorum>>,
 }
 
-/// What was read of each node, by its generation and version: most have not changed since.
-type Read = BTreeMap<String, (u64, u64, Arc<Facts>)>;
+/// What was read of each node, by its generation, floor and version: most have not changed since.
+type Read = BTreeMap<String, (Stamp, Arc<Facts>)>;
+type Stamp = (u64, u64, u64);
+
+/// For so long others are told by an onlooker whom to forget.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// What a node says when it joins.
 pub(crate) fn pairs(config: &Config) -> Vec<(String, String)> {
     let address = config.address.iter();
     let address = address.map(|uri| (node::ADDRESS.to_owned(), uri.to_string()));
     let tags = config.tags.iter().map(|(name, value)| (node::tag_key(name), value.clone()));
-    let observer = config.observer.then(|| (node::OBSERVER.to_owned(), "1".to_owned()));
-    address.chain(tags).chain(observer).collect()
+    address.chain(tags).collect()
 }
 
 /// Looks at gossip, and acts on what follows, until it is aborted.
@@ -59,19 +70,18 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
     let mut read = Read::new();
     loop {
         ticks.tick().await;
-        let seen = shared.see(&mut read).await;
         let now = Instant::now();
-        let outcome = shared.view().look(&seen, now);
+        let (seen, twin) = shared.see(&mut read, now);
+        let told = Told { twin, expected: shared.config.expected.as_ref().map(Expected::now) };
+        let (outcome, unproven) = {
+            let mut view = shared.view();
+            (view.look(&seen, told, now), view.unproven())
+        };
         let Outcome { events, publish, permission, resync } = outcome;
         shared.quorum.set(permission);
-        if !publish.is_empty() {
-            let mut chitchat = shared.chitchat.lock().await;
-            for (key, value) in publish {
-                chitchat.self_node_state().set(key, value);
-            }
-        }
+        publish.iter().for_each(|(key, value)| shared.say(key, value));
         events.into_iter().for_each(|event| shared.tell(event));
-        shared.watchers.update(&shared.nodes(now));
+        shared.watchers.update(&shared.nodes(now), &unproven);
         if let Some(number) = resync {
             tokio::spawn(shared.clone().resync(number));
         }
@@ -81,23 +91,32 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(
-        config: Config,
-        chitchat: Arc<tokio::sync::Mutex<Chitchat>>,
-        ignored: Ignored,
-        has_seeds: bool,
-    ) -> Self {
+    /// For a checked config, whose generation is given; gossip is received at `address`.
+    pub(crate) fn new(config: Config, seeds: Seeds, has_seeds: bool, address: SocketAddr) -> Self {
+        let life = (config.node_id.as_str(), config.generation.unwrap_or_default());
+        let (is_observer, beat) = (config.observer, config.heartbeat);
+        let mut store = Store::new(life, address, is_observer, beat, Instant::now());
+        pairs(&config).iter().for_each(|(key, value)| store.set(key, value));
         Self {
+            store: Mutex::new(store),
             view: Mutex::new(View::new(config.clone(), has_seeds)),
+            forgotten: Mutex::default(),
             tags: Mutex::new(config.tags.clone()),
+            seal: Seal::new(&config.secrets),
+            seeds,
+            rng: Rng::from_os(),
             config,
-            chitchat,
             events: broadcast::channel(HELD).0,
             watchers: Watchers::default(),
             quorum: Quorum::default(),
-            ignored,
+            ignored: Ignored::default(),
             on_quorum: Mutex::default(),
         }
+    }
+
+    /// What all nodes say; not to be held for long, and never while the view is.
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this node knows; not to be held for long.
@@ -115,14 +134,52 @@ impl Shared {
     }
 
     /// Says something to all others.
-    pub(crate) async fn say(&self, key: &str, value: &str) {
-        self.chitchat.lock().await.self_node_state().set(key, value);
+    pub(crate) fn say(&self, key: &str, value: &str) {
+        self.store().set(key, value);
+    }
+
+    /// Whether nobody was heard lately.
+    pub(crate) fn is_alone(&self, now: Instant) -> bool {
+        self.store().addresses(now).0.is_empty()
     }
 
     pub(crate) fn tell(&self, event: Event) {
-        tracing::info!(node = self.config.node_id, ?event, "cluster");
+        let node = self.config.node_id.as_str();
+        match event {
+            Event::DuplicateId { .. } => tracing::error!(node, ?event, "cluster"),
+            _ => tracing::info!(node, ?event, "cluster"),
+        }
         // Without subscribers it is not told to anybody.
         let _ = self.events.send(event);
+    }
+
+    /// Expects a node no more; whether it was.
+    pub(crate) fn forget(&self, id: &str) -> bool {
+        let Some((event, generation)) = self.view().forget(id) else { return false };
+        // Nobody asks an onlooker whom it knows to be gone.
+        if self.config.observer {
+            let until = cinchona_core::clock::later(Instant::now(), TELLING);
+            self.forgotten().push(((id.to_owned(), generation), until));
+        }
+        self.tell(event);
+        true
+    }
+
+    /// Another node says so.
+    pub(crate) fn forget_life(&self, id: &str, generation: u64) {
+        let event = self.view().forget_life(id, generation);
+        event.into_iter().for_each(|event| self.tell(event));
+    }
+
+    /// Whom others are to be told to forget.
+    pub(crate) fn to_forget(&self) -> Vec<(String, u64)> {
+        let (mut forgotten, now) = (self.forgotten(), Instant::now());
+        forgotten.retain(|(_, until)| now < *until);
+        forgotten.iter().map(|(life, _)| life.clone()).collect()
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, Vec<((String, u64), Instant)>> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All that are known, this node among them unless it only looks on, by their ids.
@@ -145,42 +202,54 @@ impl Shared {
         nodes
     }
 
-    /// What gossip shows of each node, in its latest life.
-    async fn see(&self, read: &mut Read) -> Vec<Seen> {
-        let mut latest: BTreeMap<String, Seen> = BTreeMap::new();
-        let chitchat = self.chitchat.lock().await;
-        for (id, state) in chitchat.node_states() {
-            let (node, generation) = (id.node_id.to_string(), id.generation_id);
-            if latest.get(&node).is_some_and(|known| known.generation > generation) {
-                continue;
-            }
-            let version = state.max_version();
-            let before = read.get(&node);
-            let known = before.filter(|known| (known.0, known.1) == (generation, version));
-            let facts = known.map(|known| known.2.clone()).unwrap_or_else(|| {
-                let before = before.map(|before| &*before.2);
-                Arc::new(Facts::parse(state.key_values(), before))
+    /// What gossip shows of each other node, and whether one of them has this one's id.
+    fn see(&self, read: &mut Read, now: Instant) -> (Vec<Seen>, Option<Twin>) {
+        let store = self.store();
+        let mut seen = Vec::new();
+        let mut known = Read::new();
+        for (id, row) in store.others() {
+            let before = read.remove(&**id);
+            let facts = facts(row, before.as_ref());
+            known.insert(id.to_string(), ((row.generation, row.floor, row.version), facts.clone()));
+            seen.push(Seen {
+                id: id.to_string(),
+                generation: row.generation,
+                heartbeat: row.heartbeat,
+                gossip: row.address,
+                facts,
             });
-            read.insert(node.clone(), (generation, version, facts.clone()));
-            let heartbeat = state.heartbeat().into();
-            latest.insert(node.clone(), Seen { id: node, generation, heartbeat, facts });
         }
-        read.retain(|node, _| latest.contains_key(node));
-        latest.into_values().collect()
+        *read = known;
+        (seen, store.twin(now))
     }
 
-    /// Runs the resync of this number.
+    /// Runs the resync of this number. One that panics has failed.
     async fn resync(self: Arc<Self>, number: u64) {
-        let begun = {
-            let resync = self.on_quorum.lock().unwrap_or_else(PoisonError::into_inner);
-            resync.as_ref().map(|resync| resync())
-        };
-        let Some(begun) = begun else { return self.view().resynced(number, true) };
-        let ended = begun.await;
+        let shared = self.clone();
+        let ended = tokio::spawn(async move {
+            let begun = {
+                let resync = shared.on_quorum.lock().unwrap_or_else(PoisonError::into_inner);
+                resync.as_ref().map(|resync| resync())
+            };
+            match begun {
+                Some(begun) => begun.await,
+                None => Ok(()),
+            }
+        });
+        let ended = ended.await.unwrap_or_else(|panicked| Err(panicked.into()));
         if let Err(error) = &ended {
             tracing::warn!(%error, "the resync has failed, and is tried again in 1 s");
             sleep(Duration::from_secs(1)).await;
         }
         self.view().resynced(number, ended.is_ok());
+    }
+}
+
+/// What a node says, read again only where it has changed.
+fn facts(row: &Row, before: Option<&(Stamp, Arc<Facts>)>) -> Arc<Facts> {
+    let now = (row.generation, row.floor, row.version);
+    match before {
+        Some((then, facts)) if *then == now => facts.clone(),
+        _ => Arc::new(Facts::parse(row.pairs(), before.map(|(_, facts)| &**facts))),
     }
 }

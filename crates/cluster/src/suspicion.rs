@@ -13,7 +13,7 @@ pub enum State {
     Suspected,
     /// It is taken to be gone. It still counts as a member.
     Failed,
-    /// It said that it leaves, or an operator said that it is forgotten.
+    /// It said that it leaves, was replaced, or an operator said that it is forgotten.
     Left,
 }
 

@@ -1,6 +1,9 @@
-//! Clusters in a model of a network, from seeds; and few of chitchat, in virtual time or by UDP.
+//! Clusters in a model of a network, from seeds; and real ones, in virtual time or by UDP.
 
 mod gossip;
+mod memory;
 mod model;
 mod partitions;
+mod pods;
 mod silence;
+mod street;

@@ -1,17 +1,25 @@
 //! What a node makes of what it sees: it is told `now` and what gossip shows, and says what to
 //! tell and what to publish.
 
+mod hearing;
+mod roll;
+mod verdict;
+
+use self::hearing::Hearing;
 use crate::{
     Config, Event, Node, State, Status,
     members::Members,
     node::{self, Facts, Seen},
-    partition::{self, Partition, Settled, Standing},
+    partition::{Partition, Settled, Standing},
     permission::Permission,
+    store::Twin,
     suspicion::{Change, OwnPause, Suspicion},
 };
 use cinchona_core::clock::later;
+use http::Uri;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -21,11 +29,16 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct View {
     config: Config,
+    /// `config.generation`.
+    generation: u64,
     /// By id; this node is not among them.
     peers: BTreeMap<String, Peer>,
     /// The generation and the heartbeat of each node when gossip was last looked at.
     heartbeats: BTreeMap<String, (u64, u64)>,
     members: Members,
+    /// Who is named as a member and was never heard, and since when.
+    listed: BTreeMap<String, Instant>,
+    hearing: Hearing,
     partition: Partition,
     standing: Option<Standing>,
     own_pause: OwnPause,
@@ -33,22 +46,41 @@ pub(crate) struct View {
     beat: u64,
     next_beat: Option<Instant>,
     resync: Resync,
-    /// Another node has this id, in a later life.
-    is_outlived: bool,
+    told: Told,
+    /// How many were known to be gone when that was published.
+    published_gone: u64,
     /// What was published last.
     published: BTreeMap<String, String>,
     /// What is to be published next.
     staged: Vec<(String, String)>,
 }
 
+/// What others than gossip say at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Another live node has this node's id.
+    pub(crate) twin: Option<Twin>,
+    /// How many nodes there are to be, where somebody says so; 0 where it is not known yet.
+    pub(crate) expected: Option<usize>,
+}
+
 #[derive(Debug)]
 struct Peer {
     generation: u64,
     facts: Arc<Facts>,
+    gossip: Option<SocketAddr>,
     suspicion: Suspicion,
     has_left: bool,
+    /// When it was heard first, and last.
+    met_at: Instant,
+    heard_at: Instant,
     /// When its last beat arrived.
     beat_at: Option<Instant>,
+    /// When it was convicted, and whether others were heard after that.
+    failed_at: Option<Instant>,
+    is_missed: bool,
+    /// The list of members that was taken over from it.
+    adopted: Option<Arc<node::Ids>>,
 }
 
 /// Whether what this node missed while it had no quorum has been made up for; the number tells
@@ -82,79 +114,69 @@ impl View {
         Self {
             members: Members::new(own.clone(), config.expect, has_seeds),
             reachable: BTreeSet::from([own]),
+            generation: config.generation.unwrap_or_default(),
+            hearing: Hearing::new(config.heartbeat, config.phi.acceptable_pause),
             config,
             peers: BTreeMap::new(),
             heartbeats: BTreeMap::new(),
+            listed: BTreeMap::new(),
             partition,
             standing: None,
             own_pause,
             beat: 0,
             next_beat: None,
             resync: Resync::Needed(0),
-            is_outlived: false,
+            told: Told::default(),
+            published_gone: 0,
             published: BTreeMap::new(),
             staged: Vec::new(),
         }
     }
 
-    /// Looks at what gossip shows now; to be called each [`Config::tick`].
-    pub(crate) fn look(&mut self, seen: &[Seen], now: Instant) -> Outcome {
+    /// Looks at what gossip shows now of the others; to be called each [`Config::tick`].
+    pub(crate) fn look(&mut self, seen: &[Seen], told: Told, now: Instant) -> Outcome {
         let mut events = Vec::new();
         if let Some(pause) = self.own_pause.tick(now) {
             tracing::info!(?pause, "this process did not run: nobody is suspected for that");
             self.peers.values_mut().for_each(|peer| peer.suspicion.forgive(pause));
         }
+        events.extend(self.meet_twin(told.twin));
+        self.told = told;
         for seen in seen {
-            if seen.id == self.config.node_id {
-                self.is_outlived = Some(seen.generation) > self.config.generation;
-            } else {
-                self.meet(seen, &mut events, now);
-            }
+            self.meet(seen, &mut events, now);
         }
-        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.has_left) {
-            let changes = peer.suspicion.judge(now).into_iter();
-            events.extend(changes.map(|change| told(id, change)));
-        }
-        self.count(seen, &mut events, now);
+        self.judge(&mut events, now);
+        let electorate = self.count(seen, &mut events, now);
         let before = self.partition.settled().status;
-        let standing = self.partition.observe(self.members.all(), &self.reachable, now);
+        let (members, reachable) = (self.members.all(), &self.reachable);
+        let standing = self.partition.observe(electorate, members, reachable, now);
         let changed = standing.changed.as_ref();
         events.extend(changed.and_then(|settled| partition_event(settled, before)));
         let may_write = standing.has_quorum
-            && !self.is_outlived
+            && !self.is_refused()
             && matches!(self.partition.settled().status, Status::Healthy | Status::Majority);
         let resync = self.advance_resync(standing.has_quorum, may_write);
         let permission = self.permission(&standing, may_write, now);
         self.standing = Some(standing);
+        self.clear(seen);
         Outcome { events, publish: self.publish(now), permission, resync }
     }
 
     /// Takes in what gossip shows of one peer.
     fn meet(&mut self, seen: &Seen, events: &mut Vec<Event>, now: Instant) {
-        let Seen { id, generation, heartbeat, facts } = seen;
+        let Seen { id, generation, heartbeat, facts, .. } = seen;
         let before = self.heartbeats.insert(id.clone(), (*generation, *heartbeat));
         // What is seen for the first time may be an echo of a node that is long gone.
         let is_heard = before.is_some_and(|(life, beat)| life == *generation && beat < *heartbeat);
         if facts.has_left && self.members.remove(id, *generation) && self.depart(id, *generation) {
             events.push(Event::NodeLeft { node: id.clone() });
         }
-        // Onlookers come and go, and are nobody's business.
-        if facts.is_observer || self.members.is_gone(id, *generation) {
+        if self.members.is_gone(id, Some(*generation)) {
             return;
         }
-        let is_new = self.peers.get(id).is_none_or(|peer| peer.generation < *generation);
-        let is_first = is_new && is_heard && facts.beat.is_some();
-        if is_first {
-            let peer = Peer::new(&self.config, seen, now);
-            let node = id.clone();
-            let before = self.peers.insert(node.clone(), peer);
-            let was_down =
-                before.is_some_and(|peer| !peer.has_left && peer.suspicion.state() != State::Alive);
-            events.push(if was_down {
-                Event::NodeRecovered { node }
-            } else {
-                Event::NodeJoined { node }
-            });
+        let is_new = self.peers.get(id).is_none_or(|peer| peer.generation != *generation);
+        if is_new && is_heard && facts.beat.is_some() {
+            events.push(self.welcome(seen, now));
         }
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.generation == *generation)
         else {
@@ -162,103 +184,65 @@ impl View {
         };
         if is_heard {
             peer.suspicion.heartbeat(now);
+            peer.heard_at = now;
+            self.hearing.heard(now);
         }
         if peer.facts.beat < facts.beat {
             peer.beat_at = Some(now);
-        }
-        if is_first || peer.facts.members != facts.members {
-            let lives = &self.heartbeats;
-            let generation_of = |id: &str| lives.get(id).map_or(0, |(generation, _)| *generation);
-            self.members.adopt(&facts.members, generation_of);
         }
         if peer.facts.tags != facts.tags {
             let (node, tags) = (id.clone(), facts.tags.clone());
             events.push(Event::TagsUpdated { node, tags });
         }
         peer.facts = facts.clone();
+        peer.gossip = seen.gossip.or(peer.gossip);
     }
 
-    /// Who is expected, and who of them is reachable.
-    fn count(&mut self, seen: &[Seen], events: &mut Vec<Event>, now: Instant) {
-        for (id, generation) in seen.iter().flat_map(|seen| &seen.facts.gone) {
-            // It may be this node itself, which then is no member any more.
-            if self.members.remove(id, *generation) && self.depart(id, *generation) {
-                events.push(Event::NodeLeft { node: id.clone() });
+    /// A node is heard for the first time in this life of it.
+    fn welcome(&mut self, seen: &Seen, now: Instant) -> Event {
+        let node = seen.id.clone();
+        let before = self.peers.insert(node.clone(), Peer::new(&self.config, seen, now));
+        let was_down =
+            before.is_some_and(|peer| !peer.has_left && peer.suspicion.state() != State::Alive);
+        if was_down { Event::NodeRecovered { node } } else { Event::NodeJoined { node } }
+    }
+
+    /// Who is late, who is gone, and who is back.
+    fn judge(&mut self, events: &mut Vec<Event>, now: Instant) {
+        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.has_left) {
+            for change in peer.suspicion.judge(now) {
+                peer.failed_at = (change == Change::Failed).then_some(now);
+                peer.is_missed = false;
+                events.push(told(id, change));
+            }
+            if let Some(failed_at) = peer.failed_at {
+                peer.is_missed |= self.hearing.proves(failed_at);
             }
         }
-        let within = self.config.reachable_within;
-        let is_fresh = |peer: &Peer| {
-            let age = peer.beat_at.map(|at| now.saturating_duration_since(at));
-            !peer.has_left && age.is_some_and(|age| age <= within)
-        };
-        let fresh = self.peers.iter().filter(|(_, peer)| is_fresh(peer));
-        let heard: BTreeMap<_, _> =
-            fresh.map(|(id, peer)| (id.as_str(), &**peer.facts.hears)).collect();
-        let hears = node::list(heard.keys().copied());
-        self.reachable = match self.config.observer {
-            // Nobody says of an onlooker that it is heard.
-            true => heard.keys().map(|id| (*id).to_owned()).collect(),
-            false => partition::two_way(&self.config.node_id, &heard),
-        };
-        let (strategy, reachable) = (&self.config.strategy, &self.reachable);
-        let has_quorum = partition::has_quorum(strategy, self.members.all(), reachable);
-        if !self.config.observer {
-            self.members.admit(reachable, has_quorum);
-        }
-        self.stage(node::HEARS, hears);
     }
 
     /// Marks a peer as gone; whether it was known and not gone before.
     fn depart(&mut self, id: &str, generation: u64) -> bool {
-        let peer = self.peers.get_mut(id).filter(|peer| peer.generation <= generation);
+        let peer = self.peers.get_mut(id).filter(|peer| peer.generation == generation);
         peer.is_some_and(|peer| !std::mem::replace(&mut peer.has_left, true))
     }
 
-    /// Whoever has lost the quorum for a moment may have missed what others wrote in it.
-    fn advance_resync(&mut self, has_quorum: bool, may_write: bool) -> Option<u64> {
-        if !has_quorum && !matches!(self.resync, Resync::Needed(_)) {
-            self.require_resync();
-        }
-        let Resync::Needed(number) = self.resync else { return None };
-        if may_write {
-            self.resync = Resync::Running(number);
-        }
-        may_write.then_some(number)
-    }
-
-    /// Writes wait for a resync once more.
-    pub(crate) const fn require_resync(&mut self) {
-        let (Resync::Needed(number) | Resync::Running(number) | Resync::Done(number)) = self.resync;
-        self.resync = Resync::Needed(number + 1);
-    }
-
-    /// The resync of this number has ended. It does not count if the quorum was lost meanwhile.
-    pub(crate) fn resynced(&mut self, number: u64, succeeded: bool) {
-        if self.resync == Resync::Running(number) {
-            let next = if succeeded { Resync::Done } else { Resync::Needed };
-            self.resync = next(number);
-        }
-    }
-
-    fn permission(&self, standing: &Standing, may_write: bool, now: Instant) -> Permission {
-        let Standing { reachable, expected, status, has_quorum, .. } = standing;
-        if may_write && matches!(self.resync, Resync::Done(_)) {
-            return Permission::granted(later(now, self.config.reachable_within));
-        }
-        Permission::refused(match (status, has_quorum) {
-            _ if self.is_outlived => {
-                "a later life of this node was heard: is its id unique?".into()
-            }
-            (Status::Unknown, _) => "too few nodes were heard to form a cluster".into(),
-            (_, false) => format!("{reachable} of {expected} nodes are reachable").into(),
-            (_, true) if !may_write => "the cluster is healing".into(),
-            (_, true) => "the resync has not finished".into(),
-        })
+    /// Forgets what nobody tells of any more, but for members.
+    fn clear(&mut self, seen: &[Seen]) {
+        let seen: BTreeSet<&str> = seen.iter().map(|seen| seen.id.as_str()).collect();
+        let members = self.members.all();
+        self.heartbeats.retain(|id, _| seen.contains(id.as_str()));
+        let is_kept = |id: &String, peer: &Peer| !peer.has_left && members.contains(id);
+        self.peers.retain(|id, peer| seen.contains(id.as_str()) || is_kept(id, peer));
     }
 
     /// What others are to be told. The beat comes last: who has it has all else.
     fn publish(&mut self, now: Instant) -> Vec<(String, String)> {
         self.stage(node::MEMBERS, node::list(self.members.all().iter().map(String::as_str)));
+        if self.published_gone != self.members.gone_count() {
+            self.published_gone = self.members.gone_count();
+            self.stage(node::GONE, self.members.told_gone());
+        }
         if self.next_beat.is_none_or(|due| due <= now) {
             let heartbeat = self.config.heartbeat;
             let next = later(self.next_beat.unwrap_or(now), heartbeat);
@@ -276,17 +260,6 @@ impl View {
         }
     }
 
-    /// Expects a node no more, by an operator's decision; `None` where it is not known.
-    pub(crate) fn forget(&mut self, id: &str) -> Option<Event> {
-        let known = self.heartbeats.get(id).map(|(generation, _)| *generation);
-        let is_member = self.members.all().contains(id);
-        let generation = known.or(is_member.then_some(0))?;
-        self.members.remove(id, generation);
-        self.depart(id, generation);
-        self.stage(&node::gone_key(id), generation.to_string());
-        Some(Event::NodeLeft { node: id.to_owned() })
-    }
-
     pub(crate) fn report(&mut self, id: &str, failed: bool, now: Instant) {
         if let Some(peer) = self.peers.get_mut(id) {
             if failed {
@@ -295,6 +268,21 @@ impl View {
                 peer.suspicion.report_success();
             }
         }
+    }
+
+    /// How a call ended to whoever serves there.
+    pub(crate) fn report_at(&mut self, address: &Uri, failed: bool, now: Instant) {
+        let mut peers = self.peers.iter();
+        let id = peers.find(|(_, peer)| peer.serves_at(address)).map(|(id, _)| id.clone());
+        if let Some(id) = id {
+            self.report(&id, failed, now);
+        }
+    }
+
+    /// What whoever serves there says of itself.
+    pub(crate) fn tags_at(&self, address: &Uri) -> Option<&BTreeMap<String, String>> {
+        let peer = self.peers.values().find(|peer| peer.serves_at(address));
+        peer.map(|peer| &peer.facts.tags)
     }
 
     pub(crate) fn phi(&self, id: &str, now: Instant) -> Option<f64> {
@@ -321,11 +309,18 @@ impl View {
             generation: peer.generation,
             address: peer.facts.address.clone(),
             tags: peer.facts.tags.clone(),
-            state: if peer.has_left { State::Left } else { peer.suspicion.state() },
+            state: peer.state(),
             phi: peer.suspicion.phi(now),
             reachable: self.reachable.contains(id),
         };
         self.peers.iter().map(node).collect()
+    }
+
+    /// Who is silent, when nobody else was heard since: it may be this node that does not hear.
+    pub(crate) fn unproven(&self) -> BTreeSet<String> {
+        let unproven =
+            self.peers.iter().filter(|(_, peer)| peer.state() == State::Failed && !peer.is_missed);
+        unproven.map(|(id, _)| id.clone()).collect()
     }
 }
 
@@ -336,10 +331,24 @@ impl Peer {
         Self {
             generation: seen.generation,
             facts: seen.facts.clone(),
+            gossip: seen.gossip,
             suspicion: Suspicion::new(config.phi),
             has_left: false,
+            met_at: now,
+            heard_at: now,
             beat_at: Some(now),
+            failed_at: None,
+            is_missed: false,
+            adopted: None,
         }
+    }
+
+    fn serves_at(&self, address: &Uri) -> bool {
+        !self.has_left && self.facts.address.as_ref() == Some(address)
+    }
+
+    fn state(&self) -> State {
+        if self.has_left { State::Left } else { self.suspicion.state() }
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) async fn tell_load(cluster: Cluster, shed: ShedLayer) {
     loop {
         let load = shed.in_progress();
         if told.replace(load) != Some(load) {
-            _ = cluster.set_tag("load", &load.to_string()).await;
+            _ = cluster.set_tag("load", &load.to_string());
         }
         sleep(Duration::from_secs(1)).await;
     }

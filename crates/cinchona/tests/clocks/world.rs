@@ -1,11 +1,10 @@
 //! What the rows put a setting into, and the calls that they make through it.
 
 use bytes::Bytes;
-use chitchat::transport::ChannelTransport;
 use cinchona::{
     balance::{Balance, Options, OutlierDetection, Picker, Utilization},
     breaker::{BreakerLayer, BreakerPolicy},
-    cluster::{Cluster, Config},
+    cluster::{Cluster, Config, Datagrams},
     config::{MethodConfig, MethodEntry, Name, Policy, ServiceConfig},
     core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target, Tried, status},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
@@ -23,8 +22,11 @@ use prost::Message;
 use prost_types::{
     FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
 };
-use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use std::{io, net::SocketAddr, time::Duration};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::{sleep, timeout},
+};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -278,16 +280,47 @@ pub(crate) async fn faulty(faults: Faults) -> Ended {
     calls(&service).await
 }
 
+/// One end of a wire, at a port of its own.
+struct End {
+    port: u16,
+    to: mpsc::Sender<Vec<u8>>,
+    from: Mutex<mpsc::Receiver<Vec<u8>>>,
+}
+
+/// Ends at the ports 1 and 2.
+fn wire() -> (End, End) {
+    let ((to_other, from_one), (to_one, from_other)) = (mpsc::channel(100), mpsc::channel(100));
+    let one = End { port: 1, to: to_other, from: from_other.into() };
+    (one, End { port: 2, to: to_one, from: from_one.into() })
+}
+
+impl Datagrams for End {
+    fn address(&self) -> io::Result<SocketAddr> {
+        Ok(([127, 0, 0, 1], self.port).into())
+    }
+
+    fn send(&self, datagram: &[u8], _: SocketAddr) -> io::Result<()> {
+        self.to.try_send(datagram.to_vec()).map_err(io::Error::other)
+    }
+
+    async fn receive(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let datagram = self.from.lock().await.recv().await;
+        let datagram = datagram.ok_or_else(|| io::Error::other("nobody is there"))?;
+        into[..datagram.len()].copy_from_slice(&datagram);
+        Ok((datagram.len(), ([127, 0, 0, 1], 3 - self.port).into()))
+    }
+}
+
 /// Two nodes that gossip for a while.
 pub(crate) async fn gossiped(change: impl Fn(&mut Config)) -> Ended {
-    let network = ChannelTransport::with_mtu(65_507);
-    let join = async |id: &str, port: u16, seeds: &[&str]| {
-        let mut config = Config::new("clocks", id, ([127, 0, 0, 1], port).into());
+    let (one_end, other_end) = wire();
+    let join = |id: &str, end: End, seeds: &[&str]| {
+        let mut config = Config::new("clocks", id, end.address()?);
         change(&mut config);
-        Cluster::join_over(config, seeds, network.clone()).await
+        Cluster::join_over(config, seeds, end)
     };
-    let one = join("one", 1, &[]).await?;
-    let other = join("other", 2, &["127.0.0.1:1"]).await?;
+    let one = join("one", one_end, &[])?;
+    let other = join("other", other_end, &["127.0.0.1:1"])?;
     sleep(60 * SECOND).await;
     expect("they know each other", one.nodes().len() == 2)?;
     _ = (one.phi("other"), one.heartbeat_history("other"), other.health());
@@ -295,9 +328,8 @@ pub(crate) async fn gossiped(change: impl Fn(&mut Config)) -> Ended {
 }
 
 pub(crate) async fn left(drain: Duration) -> Ended {
-    let network = ChannelTransport::with_mtu(65_507);
     let config = Config::new("clocks", "one", ([127, 0, 0, 1], 1).into());
-    let cluster = Cluster::join_over(config, &[], network).await?;
+    let cluster = Cluster::join_over(config, &[], wire().0)?;
     _ = timeout(PATIENCE, cluster.leave(drain)).await;
     Ok(())
 }

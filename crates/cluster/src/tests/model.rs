@@ -4,7 +4,8 @@ use crate::{
     Config, Event,
     node::{Facts, Seen},
     shared,
-    view::View,
+    store::Twin,
+    view::{Told, View},
 };
 use cinchona_core::Rng;
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
@@ -45,7 +46,7 @@ pub(crate) struct Host {
     state: BTreeMap<String, Row>,
     seeds: Vec<usize>,
     phase: u64,
-    twin: Option<u64>,
+    pub(crate) told: Told,
 }
 
 #[derive(Clone)]
@@ -209,18 +210,21 @@ impl Host {
             state: BTreeMap::new(),
             seeds,
             phase,
-            twin: None,
+            told: Told::default(),
         };
         host.set(pairs);
         host
     }
 
     /// Gossip shows a node of the same id.
-    pub(crate) fn meets_itself(&mut self, generation: u64) {
-        self.twin = Some(generation);
+    pub(crate) fn meets_itself(&mut self, is_earlier: bool) {
+        self.told.twin = Some(Twin { address: None, is_earlier });
     }
 
     pub(crate) fn set(&mut self, more: impl IntoIterator<Item = (String, String)>) {
+        if self.config.observer {
+            return;
+        }
         let generation = self.config.generation.unwrap();
         let own = self.state.entry(self.id.clone()).or_insert_with(|| Row {
             generation,
@@ -264,13 +268,12 @@ impl Host {
             id: id.clone(),
             generation: row.generation,
             heartbeat: row.heartbeat,
+            gossip: Some(([10, 0, 0, 0], number(id) as u16).into()),
             facts: row.facts.clone(),
         };
-        let mut seen: Vec<_> = self.state.iter().map(seen).collect();
-        for own in seen.iter_mut().filter(|seen| seen.id == self.id) {
-            own.generation = self.twin.unwrap_or(own.generation);
-        }
-        let outcome = self.view.look(&seen, now);
+        let others = self.state.iter().filter(|(id, _)| **id != self.id);
+        let seen: Vec<_> = others.map(seen).collect();
+        let outcome = self.view.look(&seen, self.told, now);
         self.events.extend(outcome.events.into_iter().map(|event| (ms, event)));
         if let Some(number) = outcome.resync {
             self.resyncs.push(number);

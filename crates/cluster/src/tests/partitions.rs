@@ -123,7 +123,7 @@ fn members_do_not_become_fewer_by_crashes_one_after_another() {
     net.run(60_000);
     assert_eq!(net.writable(), [0_usize; 0]);
     assert_eq!(net.nodes[0].view.quorum(), (2, 5));
-    let event = net.nodes[0].view.forget("n4").unwrap();
+    let (event, _) = net.nodes[0].view.forget("n4").unwrap();
     assert_eq!(event, Event::NodeLeft { node: "n4".into() });
     net.nodes[0].view.forget("n3").unwrap();
     net.run(6000);
@@ -173,13 +173,20 @@ fn a_moment_without_a_quorum_asks_for_a_resync_though_it_is_not_told() {
     assert_eq!(net.writable(), [0, 1, 2]);
 }
 
+// catalogue: S-C7
 #[test]
-fn of_two_nodes_with_one_id_the_earlier_takes_no_writes() {
-    let mut net = Net::of(3, 12, |_| {});
-    net.nodes[0].meets_itself(2);
-    net.run(1000);
-    assert_eq!(net.writable(), [1, 2]);
-    assert!(net.nodes[0].refusal.as_deref().is_some_and(|reason| reason.contains("unique")));
+fn of_two_nodes_with_one_id_the_later_takes_no_writes_and_both_say_so() {
+    for is_earlier in [false, true] {
+        let mut net = Net::of(3, 12, |_| {});
+        net.forget_events();
+        net.nodes[0].meets_itself(is_earlier);
+        net.run(2000);
+        let event = Event::DuplicateId { address: None, refused: is_earlier };
+        assert_eq!(net.when(0, |said| *said == event).len(), 1, "{:?}", net.nodes[0].events);
+        assert_eq!(net.writable().contains(&0), !is_earlier);
+        let said = net.nodes[0].refusal.clone().unwrap_or_default();
+        assert_eq!(said.contains("has the id n0 and lives: this one is refused"), is_earlier);
+    }
 }
 
 #[test]

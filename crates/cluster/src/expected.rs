@@ -1,0 +1,155 @@
+//! How many nodes are expected, said by somebody who knows.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::watch;
+
+/// How many nodes a cluster is to have, whatever their names: a fixed number, or what a provider
+/// says, such as the replicas of a Kubernetes workload.
+///
+/// *Why:* members that are known by their names alone are expected until they leave. A pod that
+/// crashes comes back under a new name: so the names grow until nobody has a majority of them.
+///
+/// *Rule:* writes are taken by whoever reaches more than half of this number, or of the nodes that
+/// are alive where those are more. Once so many are reachable, whoever is not is replaced, and
+/// expected no more. Of two equal halves neither takes writes.
+///
+/// The number must be the most that run at once: a Deployment's `replicas` and its `maxSurge`. Two
+/// sides of a cut can both take writes only if two more run than an even number says, or one more
+/// than an odd one.
+///
+/// ```
+/// use cinchona_cluster::{Config, Expected};
+/// use tokio::sync::watch;
+///
+/// let mut config = Config::new("orders", "orders-1", ([10, 0, 0, 7], 7946).into());
+/// config.expected = Some(3.into());
+/// let (replicas, told) = watch::channel(3_usize);
+/// config.expected = Some(told.into());
+/// config.expected = Some(Expected::asked(|| 3));
+/// # drop(replicas);
+/// ```
+#[derive(Clone)]
+pub struct Expected {
+    source: Source,
+    /// The last number that was more than 0; 0 before.
+    last: Arc<AtomicUsize>,
+}
+
+#[derive(Clone)]
+enum Source {
+    Fixed,
+    Told(watch::Receiver<usize>),
+    Asked(Arc<dyn Fn() -> usize + Send + Sync>),
+}
+
+// === impl Expected ===
+
+impl Expected {
+    /// What `ask` says; it is called twice each heartbeat, and must not block. What it said last
+    /// holds while it says 0, or panics; before that no writes are taken.
+    pub fn asked(ask: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+        Self { source: Source::Asked(Arc::new(ask)), last: Arc::default() }
+    }
+
+    /// The number as it is now; 0 where it was never known.
+    pub(crate) fn now(&self) -> usize {
+        let said = match &self.source {
+            Source::Fixed => 0,
+            Source::Told(told) => *told.borrow(),
+            Source::Asked(ask) => catch_unwind(AssertUnwindSafe(&**ask)).unwrap_or_else(|_| {
+                tracing::error!("the provider of the expected number of nodes has panicked");
+                0
+            }),
+        };
+        if said > 0 {
+            self.last.store(said, Ordering::Relaxed);
+        }
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is a fixed number that nobody can reach.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.source, Source::Fixed) && self.now() == 0
+    }
+}
+
+/// A fixed number; 0 is refused by [`Cluster::join`](crate::Cluster::join).
+impl From<usize> for Expected {
+    fn from(count: usize) -> Self {
+        Self { source: Source::Fixed, last: Arc::new(count.into()) }
+    }
+}
+
+/// What it says last holds, also when nobody sends any more; 0 says nothing.
+impl From<watch::Receiver<usize>> for Expected {
+    fn from(told: watch::Receiver<usize>) -> Self {
+        Self { source: Source::Told(told), last: Arc::default() }
+    }
+}
+
+impl PartialEq for Expected {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.source, &other.source) {
+            (Source::Fixed, Source::Fixed) => self.now() == other.now(),
+            (Source::Told(own), Source::Told(other)) => own.same_channel(other),
+            (Source::Asked(own), Source::Asked(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match &self.source {
+            Source::Fixed => "fixed",
+            Source::Told(_) => "told",
+            Source::Asked(_) => "asked",
+        };
+        f.debug_tuple(source).field(&self.last).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_provider_said_last_holds_while_it_says_nothing() {
+        let (sender, told) = watch::channel(0);
+        let expected = Expected::from(told);
+        assert_eq!(expected.now(), 0);
+        for (said, holds) in [(3, 3), (0, 3), (5, 5)] {
+            sender.send(said).unwrap();
+            assert_eq!(expected.now(), holds);
+        }
+        drop(sender);
+        assert_eq!(expected.now(), 5);
+    }
+
+    #[test]
+    fn a_provider_that_panics_says_nothing() {
+        let asked = AtomicUsize::new(0);
+        let expected = Expected::asked(move || match asked.fetch_add(1, Ordering::Relaxed) {
+            1 => panic!("no API server"),
+            _ => 4,
+        });
+        assert_eq!([expected.now(), expected.now(), expected.now()], [4, 4, 4]);
+    }
+
+    #[test]
+    fn a_number_is_itself_and_a_provider_is_known_by_its_channel() {
+        assert_eq!(Expected::from(3), Expected::from(3));
+        assert_ne!(Expected::from(3), Expected::from(4));
+        let (_sender, told) = watch::channel(3);
+        assert_eq!(Expected::from(told.clone()), Expected::from(told.clone()));
+        assert_ne!(Expected::from(told), Expected::from(3));
+        assert!(Expected::from(0).is_none() && !Expected::asked(|| 0).is_none());
+    }
+}

@@ -1,0 +1,138 @@
+//! Where a node looks for others: names are looked up again and again, as pods come and go.
+
+use crate::shared::Shared;
+use cinchona_core::Invalid;
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::lookup_host,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+/// Looks a `host:port` up.
+pub(crate) type LookUp = Arc<dyn Fn(String) -> LookingUp + Send + Sync>;
+type LookingUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Seeds, and their addresses as far as they are known.
+#[derive(Debug, Default)]
+pub(crate) struct Seeds {
+    names: Vec<String>,
+    found: Mutex<BTreeMap<String, Vec<SocketAddr>>>,
+}
+
+/// How often names are looked up while the node hears nobody, and otherwise.
+const WHILE_ALONE: Duration = Duration::from_secs(1);
+const OTHERWISE: Duration = Duration::from_secs(60);
+/// A name has at most so many addresses.
+const MOST: usize = 64;
+
+/// Asks the resolver of this machine.
+pub(crate) fn resolver() -> LookUp {
+    Arc::new(|name| Box::pin(async move { Ok(lookup_host(name).await?.collect()) }))
+}
+
+/// Looks names up, until it is aborted.
+pub(crate) async fn run(shared: Arc<Shared>, look_up: LookUp) {
+    let mut looking = JoinSet::new();
+    for name in shared.seeds.names.clone() {
+        looking.spawn(follow(shared.clone(), look_up.clone(), name));
+    }
+    while looking.join_next().await.is_some() {}
+}
+
+/// Each name has a loop of its own, in which a lookup is never given up and begun anew: one that
+/// takes 20 s keeps nobody waiting but itself.
+async fn follow(shared: Arc<Shared>, look_up: LookUp, name: String) {
+    let mut looked: Option<Instant> = None;
+    loop {
+        let since = looked.map(|at| Instant::now().saturating_duration_since(at));
+        let is_due = since.is_none_or(|since| since >= OTHERWISE);
+        if is_due || shared.is_alone(Instant::now()) {
+            looked = Some(Instant::now());
+            shared.seeds.put(&name, look_up(name.clone()).await);
+        }
+        sleep(WHILE_ALONE).await;
+    }
+}
+
+// === impl Seeds ===
+
+impl Seeds {
+    /// # Errors
+    /// When one of them has no port.
+    pub(crate) fn new(seeds: &[&str]) -> Result<Self, Invalid> {
+        let mut found = BTreeMap::new();
+        let mut names = Vec::new();
+        for seed in seeds {
+            match seed.parse::<SocketAddr>() {
+                Ok(address) => _ = found.insert((*seed).to_owned(), vec![address]),
+                Err(_) if is_host_and_port(seed) => names.push((*seed).to_owned()),
+                Err(_) => {
+                    let shown: String = seed.chars().take(100).collect();
+                    return Err(Invalid::new("seeds", format!("{shown:?}"), "host:port"));
+                }
+            }
+        }
+        Ok(Self { names, found: Mutex::new(found) })
+    }
+
+    /// All addresses that are known.
+    pub(crate) fn all(&self) -> Vec<SocketAddr> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.values().flatten().copied().collect()
+    }
+
+    /// What is known holds while a name cannot be looked up.
+    fn put(&self, name: &str, looked_up: io::Result<Vec<SocketAddr>>) {
+        match looked_up {
+            Ok(addresses) => {
+                let addresses: Vec<_> = addresses.into_iter().take(MOST).collect();
+                let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.insert(name.to_owned(), addresses);
+            }
+            Err(error) => tracing::warn!(name, %error, "a seed has no address"),
+        }
+    }
+}
+
+fn is_host_and_port(seed: &str) -> bool {
+    let parts = seed.rsplit_once(':');
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    parts.is_some_and(|(host, port)| !host.is_empty() && host.len() <= 253 && is_port(port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_host_and_a_port() {
+        let seeds = Seeds::new(&["10.0.0.1:7946", "[::1]:1", "orders:7946"]).unwrap();
+        assert_eq!((seeds.all().len(), seeds.names.len()), (2, 1));
+        let long = format!("{}:1", "x".repeat(70_000));
+        for seed in ["", "orders", ":7946", "orders:0", "orders:port", long.as_str()] {
+            let refused = Seeds::new(&[seed]).unwrap_err().to_string();
+            assert!(refused.starts_with("seeds: ") && refused.len() < 200, "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_holds_while_nothing_is() {
+        let seeds = Seeds::new(&["orders:7946"]).unwrap();
+        let address = SocketAddr::from(([10, 0, 0, 1], 7946));
+        seeds.put("orders:7946", Ok(vec![address; 1000]));
+        assert_eq!(seeds.all().len(), MOST);
+        seeds.put("orders:7946", Err(io::Error::other("SERVFAIL")));
+        assert_eq!(seeds.all().len(), MOST);
+        seeds.put("orders:7946", Ok(Vec::new()));
+        assert_eq!(seeds.all().len(), 0);
+    }
+}

@@ -1,0 +1,306 @@
+//! What each node says of itself, as far as this one knows: it is told `now`, and never waits.
+//!
+//! Of each id one life is known. Another life takes its place only when the known one is silent
+//! and the other is heard to go on: so no echo, no clock that was set back and no forged datagram
+//! puts a node out that lives. What others say wrongly of this node, it says anew.
+
+mod row;
+mod twin;
+
+pub(crate) use self::{row::Row, twin::Twin};
+
+use self::twin::Namesake;
+use crate::wire::{MOST_NODES, Pair, Summary, Update, most_bytes};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+pub(crate) struct Store {
+    id: Arc<str>,
+    own: Row,
+    /// It says nothing of itself, and is no node to others.
+    is_observer: bool,
+    /// How often each node beats.
+    beat: Duration,
+    /// All others.
+    rows: BTreeMap<Arc<str>, Row>,
+    namesake: Option<Namesake>,
+    /// The earlier of two nodes with one id lives, and this is the later.
+    stands_down: bool,
+}
+
+/// Silent for so many beats, a life gives way to another of the same id.
+const SILENT: u32 = 5;
+/// What is silent for so long is told and kept no more; what has left, for less.
+const KEPT: Duration = Duration::from_secs(600);
+const KEPT_LEFT: Duration = Duration::from_secs(60);
+/// What one hears of a life for the first time is at most this, and at most so much further than
+/// what is known of it: so there is always room above what was forged.
+const FIRST: u64 = 1 << 48;
+const JUMP: u64 = 1 << 32;
+
+/// Whether that can follow what is known, if something is.
+fn is_plausible(known: Option<u64>, claimed: u64) -> bool {
+    claimed <= known.map_or(FIRST, |known| known.saturating_add(JUMP))
+}
+
+// === impl Store ===
+
+impl Store {
+    pub(crate) fn new(
+        (id, generation): (&str, u64),
+        address: SocketAddr,
+        is_observer: bool,
+        beat: Duration,
+        now: Instant,
+    ) -> Self {
+        let own = Row::new(generation, Some(address), now);
+        let rows = BTreeMap::new();
+        let id = id.into();
+        Self { id, own, is_observer, beat, rows, namesake: None, stands_down: false }
+    }
+
+    /// One more heartbeat of this node; forgets who is long silent.
+    pub(crate) fn beat(&mut self, now: Instant) {
+        self.own.heartbeat += 1;
+        self.own.risen = now;
+        self.rows.retain(|_, row| row.age(now) < row.kept());
+        self.judge_namesake(now);
+    }
+
+    /// Says something of this node.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.own.set(key, value);
+    }
+
+    /// Does not say it any more.
+    pub(crate) fn remove(&mut self, key: &str) {
+        if self.own.remove(key) {
+            self.own.say_anew(self.own.version);
+        }
+    }
+
+    /// All others, in the life that is known of them.
+    pub(crate) fn others(&self) -> impl Iterator<Item = (&Arc<str>, &Row)> {
+        self.rows.iter()
+    }
+
+    pub(crate) fn own(&self) -> (&Arc<str>, &Row) {
+        (&self.id, &self.own)
+    }
+
+    /// Where those receive gossip that were heard lately, and where the others do.
+    pub(crate) fn addresses(&self, now: Instant) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        let rows = self.rows.values().filter(|row| row.address != self.own.address);
+        let (live, silent): (Vec<_>, Vec<_>) = rows.partition(|row| self.is_live(row, now));
+        let addresses = |rows: Vec<&Row>| rows.into_iter().filter_map(|row| row.address).collect();
+        (addresses(live), addresses(silent))
+    }
+
+    /// How far this node knows what each says, itself included if it is one.
+    pub(crate) fn digest(&self, now: Instant) -> Vec<Summary> {
+        self.told(now).map(|(id, row)| row.summary(id, now)).collect()
+    }
+
+    /// Takes in how far another knows what each says; how much of it cannot be.
+    pub(crate) fn hear(&mut self, digest: &[Summary], now: Instant) -> u64 {
+        let mut refused = 0;
+        for told in digest {
+            let taken = if told.id != self.id {
+                self.sight(told, now)
+            } else if told.generation == self.own.generation {
+                self.own.refute(told)
+            } else {
+                self.sight_namesake(told.generation, told.heartbeat, None, told.age, now);
+                true
+            };
+            refused += u64::from(!taken);
+        }
+        refused
+    }
+
+    /// What someone lacks who knows so much, in at most so many bytes.
+    pub(crate) fn updates(&self, digest: &[Summary], room: usize, now: Instant) -> Vec<Update> {
+        let known: HashMap<&str, &Summary> =
+            digest.iter().map(|summary| (&*summary.id, summary)).collect();
+        let mut room = room;
+        let mut updates = Vec::new();
+        // Where there is little room, all have their turn.
+        let others = self.told(now).count().max(1);
+        let turn = (self.own.heartbeat % others as u64) as usize;
+        for (id, row) in self.told(now).cycle().skip(turn).take(others) {
+            let update = match known.get(&**id) {
+                None => row.update(id, 0, &mut room, now),
+                Some(known) if known.generation == row.generation => {
+                    row.update(id, known.version, &mut room, now)
+                }
+                // It is to know that another life goes on, and where.
+                Some(_) if self.is_live(row, now) => row.bare(id, &mut room, now),
+                Some(_) => None,
+            };
+            updates.extend(update);
+        }
+        updates
+    }
+
+    /// Takes in what nodes say; how much of it cannot be.
+    pub(crate) fn apply(&mut self, updates: Vec<Update>, now: Instant) -> u64 {
+        let mut refused = 0;
+        for update in updates {
+            if update.id == self.id {
+                let Update { generation, heartbeat, address, age, .. } = update;
+                if generation != self.own.generation {
+                    self.sight_namesake(generation, heartbeat, Some(address), age, now);
+                }
+                continue;
+            }
+            let is_new = !self.rows.contains_key(&update.id);
+            let taken = if is_new { self.meet(update, now) } else { self.learn(update, now) };
+            refused += u64::from(!taken);
+        }
+        refused
+    }
+
+    /// Another of this node's id says so itself.
+    pub(crate) fn hear_namesake(
+        &mut self,
+        (generation, heartbeat): (u64, u64),
+        from: SocketAddr,
+        now: Instant,
+    ) {
+        if generation != self.own.generation {
+            self.sight_namesake(generation, heartbeat, Some(from), Duration::ZERO, now);
+        }
+    }
+
+    /// Another live node with this node's id.
+    pub(crate) fn twin(&self, now: Instant) -> Option<Twin> {
+        let namesake = self.namesake.as_ref().filter(|namesake| namesake.lives(self.beat, now));
+        let address = namesake.and_then(|namesake| namesake.address);
+        (namesake.is_some() || self.stands_down)
+            .then_some(Twin { address, is_earlier: self.stands_down })
+    }
+
+    /// All that others are to know.
+    fn told(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, &Row)> + Clone {
+        let says = !self.is_observer && !self.stands_down;
+        let own = says.then_some((&self.id, &self.own));
+        let is_kept = move |row: &Row| row.age(now) < row.kept();
+        own.into_iter().chain(self.rows.iter().filter(move |(_, row)| is_kept(row)))
+    }
+
+    fn is_live(&self, row: &Row, now: Instant) -> bool {
+        row.age(now) < self.beat.saturating_mul(SILENT)
+    }
+
+    /// Takes in that a node was heard by others; whether it can be.
+    fn sight(&mut self, told: &Summary, now: Instant) -> bool {
+        let silent = self.beat.saturating_mul(SILENT);
+        let Some(row) = self.rows.get_mut(&told.id) else { return true };
+        if told.generation == row.generation {
+            return row.rise(told.heartbeat, told.age, now);
+        }
+        let goes_on = told.age < silent && row.sight_rival(told.generation, told.heartbeat);
+        if goes_on && row.age(now) >= silent && is_plausible(None, told.heartbeat) {
+            *row = Row::new(told.generation, None, now);
+            row.heartbeat = told.heartbeat;
+        }
+        true
+    }
+
+    /// Takes in a node that was not known; whether it can be.
+    fn meet(&mut self, update: Update, now: Instant) -> bool {
+        if update.from != 0 || update.pairs.is_empty() || update.age >= KEPT {
+            return true;
+        }
+        if !is_plausible(None, update.heartbeat) || !self.has_room(now) {
+            return false;
+        }
+        let mut row = Row::new(update.generation, Some(update.address), now);
+        row.heartbeat = update.heartbeat;
+        row.risen = now.checked_sub(update.age).unwrap_or(now);
+        let id = update.id.clone();
+        let is_taken = row.learn(update, true);
+        if is_taken {
+            self.rows.insert(id, row);
+        }
+        is_taken
+    }
+
+    /// Takes in more of a node that is known; whether it can be.
+    fn learn(&mut self, update: Update, now: Instant) -> bool {
+        let told = Summary {
+            id: update.id.clone(),
+            generation: update.generation,
+            heartbeat: update.heartbeat,
+            age: update.age,
+            version: 0,
+            check: 0,
+        };
+        let can_be = self.sight(&told, now);
+        let row = self.rows.get_mut(&update.id);
+        match row.filter(|row| row.generation == update.generation) {
+            Some(row) if can_be => {
+                let is_first = row.version == 0;
+                row.learn(update, is_first)
+            }
+            _ => can_be,
+        }
+    }
+
+    /// Whether one more node can be known; who is silent the longest makes room.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.rows.len() + 1 < MOST_NODES {
+            return true;
+        }
+        let silent = self.rows.iter().filter(|(_, row)| !self.is_live(row, now));
+        let longest = silent.max_by_key(|(_, row)| row.age(now)).map(|(id, _)| id.clone());
+        longest.is_some_and(|id| self.rows.remove(&id).is_some())
+    }
+
+    fn sight_namesake(
+        &mut self,
+        generation: u64,
+        heartbeat: u64,
+        address: Option<SocketAddr>,
+        age: Duration,
+        now: Instant,
+    ) {
+        if age >= self.beat.saturating_mul(SILENT) || !is_plausible(None, heartbeat) {
+            return;
+        }
+        let own = (self.own.generation, self.own.heartbeat);
+        match &mut self.namesake {
+            Some(known) if known.generation == generation => known.sight(heartbeat, own, now),
+            Some(known) if known.is_heard(self.beat, now) => return,
+            other => *other = Some(Namesake::new(generation, heartbeat, now)),
+        }
+        if let Some(known) = &mut self.namesake {
+            known.address = address.or(known.address);
+        }
+    }
+
+    fn judge_namesake(&mut self, now: Instant) {
+        let Some(namesake) = &self.namesake else { return };
+        if namesake.lives(self.beat, now) {
+            self.stands_down |= namesake.is_earlier;
+        } else if namesake.is_gone(self.beat, now) {
+            self.stands_down = false;
+            self.namesake = None;
+        }
+    }
+}
+
+/// How many bytes a digest takes, at most.
+pub(crate) fn size(digest: &[Summary]) -> usize {
+    digest.iter().map(most_bytes).sum::<usize>() + 4
+}
+
+/// How many bytes these pairs take in a datagram, at most.
+pub(crate) fn size_of_pair(pair: &Pair) -> usize {
+    Pair::most_bytes(&pair.key, &pair.value)
+}

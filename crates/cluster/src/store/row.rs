@@ -1,0 +1,233 @@
+//! One life of one node.
+
+use super::{JUMP, KEPT, KEPT_LEFT, is_plausible, size_of_pair};
+use crate::{
+    node::LEFT,
+    wire::{MOST_PAIRS, Pair, Summary, Update},
+};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// What one node says in one of its lives.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) generation: u64,
+    pub(crate) heartbeat: u64,
+    /// When its heartbeat grew last.
+    pub(crate) risen: Instant,
+    /// Where it receives gossip, once that is known.
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) version: u64,
+    /// Nothing that it says is of this version or an earlier one.
+    pub(crate) floor: u64,
+    check: u32,
+    size: usize,
+    pairs: BTreeMap<String, (String, u64)>,
+    /// The generation and the heartbeat of another life of the same id.
+    rival: Option<(u64, u64)>,
+}
+
+/// So many bytes a node says at most: all its lists at their longest, and its tags.
+const LARGEST_ROW: usize = 64 * 1024;
+
+// === impl Row ===
+
+impl Row {
+    pub(super) const fn new(generation: u64, address: Option<SocketAddr>, now: Instant) -> Self {
+        Self {
+            generation,
+            heartbeat: 1,
+            risen: now,
+            address,
+            version: 0,
+            floor: 0,
+            check: 0,
+            size: 0,
+            pairs: BTreeMap::new(),
+            rival: None,
+        }
+    }
+
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(key, (value, _))| (key.as_str(), value.as_str()))
+    }
+
+    /// For how long it was not heard.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.risen)
+    }
+
+    /// For how long it may be silent before it is forgotten.
+    pub(super) fn kept(&self) -> Duration {
+        if self.pairs.contains_key(LEFT) { KEPT_LEFT } else { KEPT }
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        if self.pairs.get(key).is_none_or(|(known, _)| known != value) {
+            self.version += 1;
+            self.put(Pair { key: key.into(), value: value.into(), version: self.version });
+        }
+    }
+
+    /// Whether there was something to remove.
+    pub(super) fn remove(&mut self, key: &str) -> bool {
+        let removed = self.pairs.remove(key);
+        if let Some((value, version)) = &removed {
+            self.check ^= Pair::check(key, value, *version);
+            self.size -= key.len() + value.len();
+        }
+        removed.is_some()
+    }
+
+    /// Says all of it again, in later versions than this: nothing else holds.
+    pub(super) fn say_anew(&mut self, above: u64) {
+        self.floor = self.version.max(above);
+        self.version = self.floor;
+        let mut all: Vec<Pair> = self.newer_than(0);
+        (self.pairs, self.check, self.size) = (BTreeMap::new(), 0, 0);
+        for pair in &mut all {
+            self.version += 1;
+            pair.version = self.version;
+        }
+        all.into_iter().for_each(|pair| self.put(pair));
+    }
+
+    /// This is the node itself: others know more of it, or other things, than it has said. Whether
+    /// that can be.
+    pub(super) fn refute(&mut self, told: &Summary) -> bool {
+        let beats = is_plausible(Some(self.heartbeat), told.heartbeat);
+        if beats && told.heartbeat > self.heartbeat {
+            self.heartbeat = told.heartbeat + 1;
+        }
+        let is_said =
+            told.version < self.version || (told.version, told.check) == (self.version, self.check);
+        let can_be = is_plausible(Some(self.version), told.version);
+        if !is_said && can_be {
+            self.say_anew(told.version);
+        }
+        beats && can_be
+    }
+
+    /// It was heard; whether that can be.
+    pub(super) fn rise(&mut self, heartbeat: u64, age: Duration, now: Instant) -> bool {
+        let can_be = is_plausible(Some(self.heartbeat), heartbeat);
+        if can_be && heartbeat > self.heartbeat {
+            self.heartbeat = heartbeat;
+            let risen = now.checked_sub(age).unwrap_or(now);
+            self.risen = self.risen.max(risen);
+        }
+        can_be
+    }
+
+    /// Another life of the same id is told of; whether it goes on.
+    pub(super) fn sight_rival(&mut self, generation: u64, heartbeat: u64) -> bool {
+        let known = self.rival.replace((generation, heartbeat));
+        let grew = known.filter(|known| known.0 == generation && known.1 > 0);
+        grew.is_some_and(|known| heartbeat > known.1)
+    }
+
+    /// Takes in more of what it says; whether it can be.
+    pub(super) fn learn(&mut self, update: Update, is_first: bool) -> bool {
+        let Update { from, floor, pairs, address, .. } = update;
+        self.address = self.address.or(Some(address));
+        let known = (!is_first).then_some(self.version);
+        let last = pairs.last().map_or(0, |pair| pair.version);
+        if from > self.version || last <= self.version {
+            return true;
+        }
+        let is_ordered = pairs.is_sorted_by(|a, b| a.version < b.version);
+        if !is_ordered || !is_plausible(known, last) || floor > last {
+            return false;
+        }
+        if floor > self.floor {
+            self.floor = floor;
+            self.drop_to_floor();
+        }
+        let new: Vec<_> = pairs.into_iter().filter(|pair| pair.version > self.version).collect();
+        let count = self.pairs.len() + new.len();
+        let size = self.size + new.iter().map(size_of_pair).sum::<usize>();
+        if count > 2 * MOST_PAIRS || size > LARGEST_ROW {
+            return false;
+        }
+        new.into_iter().for_each(|pair| self.put(pair));
+        (self.version, self.address) = (last, Some(address));
+        true
+    }
+
+    pub(super) fn summary(&self, id: &Arc<str>, now: Instant) -> Summary {
+        Summary {
+            id: id.clone(),
+            generation: self.generation,
+            heartbeat: self.heartbeat,
+            age: self.age(now),
+            version: self.version,
+            check: self.check,
+        }
+    }
+
+    /// What someone lacks who knows it up to this version, in at most this room.
+    pub(super) fn update(
+        &self,
+        id: &Arc<str>,
+        from: u64,
+        room: &mut usize,
+        now: Instant,
+    ) -> Option<Update> {
+        if self.version <= from {
+            return None;
+        }
+        let mut update = self.bare(id, room, now)?;
+        update.from = from;
+        for pair in self.newer_than(from) {
+            let Some(left) = room.checked_sub(size_of_pair(&pair)) else { break };
+            *room = left;
+            update.pairs.push(pair);
+        }
+        (!update.pairs.is_empty()).then_some(update)
+    }
+
+    /// That it lives, and where.
+    pub(super) fn bare(&self, id: &Arc<str>, room: &mut usize, now: Instant) -> Option<Update> {
+        let update = Update {
+            id: id.clone(),
+            generation: self.generation,
+            heartbeat: self.heartbeat,
+            age: self.age(now),
+            address: self.address?,
+            from: 0,
+            floor: self.floor,
+            pairs: Vec::new(),
+        };
+        *room = room.checked_sub(update.most_bytes() + 4)?;
+        Some(update)
+    }
+
+    /// In the order of their versions.
+    fn newer_than(&self, version: u64) -> Vec<Pair> {
+        let newer = self.pairs.iter().filter(|(_, (_, of))| *of > version);
+        let pair = |(key, (value, version)): (&String, &(String, u64))| Pair {
+            key: key.clone(),
+            value: value.clone(),
+            version: *version,
+        };
+        let mut pairs: Vec<_> = newer.map(pair).collect();
+        pairs.sort_unstable_by_key(|pair| pair.version);
+        pairs
+    }
+
+    fn drop_to_floor(&mut self) {
+        let floor = self.floor;
+        let dropped = self.pairs.iter().filter(|(_, (_, version))| *version <= floor);
+        let dropped: Vec<_> = dropped.map(|(key, _)| key.clone()).collect();
+        dropped.iter().for_each(|key| _ = self.remove(key));
+    }
+
+    fn put(&mut self, pair: Pair) {
+        self.remove(&pair.key);
+        self.check ^= Pair::check(&pair.key, &pair.value, pair.version);
+        self.size += pair.key.len() + pair.value.len();
+        self.pairs.insert(pair.key, (pair.value, pair.version));
+    }
+}
+
+const _: () = assert!(JUMP < super::FIRST);

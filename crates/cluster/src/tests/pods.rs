@@ -1,0 +1,333 @@
+//! Pods: they come back under new names and at new addresses, and their clocks are set back.
+
+use super::{
+    memory::{Memory, address, config},
+    model::Net,
+};
+use crate::{Cluster, Event, Expected, Status, Strategy, seeds::Seeds};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn all_write(nodes: &[Cluster]) -> Result<(), Vec<String>> {
+    let refusals: Vec<_> = nodes.iter().filter_map(Cluster::refusal).collect();
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn pods_that_come_back_under_new_names_count_where_a_number_is_expected() {
+    let memory = Memory::default();
+    let mut nodes = memory.cluster_with(4, |config| config.expected = Some(4.into())).await;
+    nodes.truncate(2);
+    sleep(10 * SECOND).await;
+    assert_eq!(nodes[0].refusal().as_deref(), Some("2 of 4 nodes are reachable; missing: n2, n3"));
+    for n in [10, 11] {
+        nodes.push(memory.join(n, |config| config.expected = Some(4.into())));
+    }
+    sleep(5 * SECOND).await;
+    assert_eq!(all_write(&nodes), Ok(()));
+    for node in &nodes {
+        assert_eq!((node.reachable(), node.status()), ((4, 4), Status::Healthy));
+    }
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn a_provider_says_how_many_are_expected_while_the_cluster_runs() {
+    let memory = Memory::default();
+    let (replicas, told) = watch::channel(0_usize);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut nodes = Vec::new();
+    for n in 0..5 {
+        let (told, asked) = (told.clone(), asked.clone());
+        nodes.push(memory.join(n, move |config| {
+            config.expected = Some(match n {
+                0 => Expected::asked(move || asked.load(Ordering::Relaxed)),
+                _ => told.into(),
+            });
+        }));
+    }
+    sleep(5 * SECOND).await;
+    let said = "the number of nodes to expect is not known yet";
+    assert!(nodes.iter().all(|node| node.refusal().as_deref() == Some(said)));
+    for expected in [5, 3, 12, 5] {
+        replicas.send(expected).unwrap();
+        asked.store(expected, Ordering::Relaxed);
+        sleep(5 * SECOND).await;
+        assert_eq!(all_write(&nodes).is_ok(), expected < 12, "{expected}: {:?}", all_write(&nodes));
+    }
+    // Two pods are scaled away; nobody waits for them.
+    nodes.truncate(3);
+    replicas.send(3).unwrap();
+    asked.store(3, Ordering::Relaxed);
+    sleep(8 * SECOND).await;
+    assert_eq!(all_write(&nodes), Ok(()));
+    assert!(nodes.iter().all(|node| node.reachable() == (3, 3)));
+}
+
+// catalogue: S-C7
+#[test]
+fn of_seven_that_are_expected_by_number_every_split_leaves_at_most_one_writable_side() {
+    for mask in 0..1_usize << 6 {
+        let (left, right): (Vec<_>, Vec<_>) = (0..7).partition(|i| (mask >> i) & 1 == 1);
+        let mut net = Net::of(0, mask as u64, |_| {});
+        for n in 0..7 {
+            net.add(super::model::config(n), (0..7).filter(|seed| *seed != n).collect());
+            net.nodes[n].told.expected = Some(7);
+        }
+        net.run(4000);
+        assert_eq!(net.writable().len(), 7);
+        net.cut(&left, &right);
+        net.run(2400);
+        let winner = if left.len() > right.len() { &left } else { &right };
+        for _ in 0..3 {
+            net.run(400);
+            assert_eq!(net.writable(), *winner, "{left:?} | {right:?}");
+        }
+        net.cuts.clear();
+        net.run(4000);
+        assert_eq!(net.writable().len(), 7, "{left:?} | {right:?}");
+    }
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn a_new_name_at_an_old_address_replaces_the_old_one() {
+    let memory = Memory::default();
+    let mut nodes = memory.cluster(4).await;
+    nodes.drain(..2);
+    sleep(10 * SECOND).await;
+    assert_eq!(nodes[1].refusal().as_deref(), Some("2 of 4 nodes are reachable; missing: n0, n1"));
+    let mut events = nodes[0].events();
+    for n in [0, 1] {
+        nodes.push(memory.join(n, |config| config.node_id = format!("pod-{n}")));
+    }
+    let replaced = Event::NodeReplaced { node: "n1".into(), by: "pod-1".into() };
+    let told = events.wait_for(|event| *event == replaced);
+    assert!(timeout(5 * SECOND, told).await.unwrap().is_some());
+    sleep(4 * SECOND).await;
+    assert_eq!(all_write(&nodes), Ok(()));
+    assert!(nodes.iter().all(|node| node.reachable() == (4, 4)));
+    // The old ones come back elsewhere: they are as welcome as anybody.
+    nodes.push(memory.join(12, |config| config.node_id = "n1".into()));
+    sleep(4 * SECOND).await;
+    assert_eq!((all_write(&nodes), nodes[4].reachable()), (Ok(()), (5, 5)));
+}
+
+// catalogue: S-C7
+#[test]
+fn an_address_that_several_share_replaces_nobody_and_a_minority_does_not_grow_by_it() {
+    let shared = |config: &mut crate::Config| config.address = "http://orders:50051".parse().ok();
+    let mut net = Net::of(5, 5, shared);
+    net.cut(&[0, 1], &[2, 3, 4]);
+    net.run(4000);
+    let mut another = super::model::config(5);
+    shared(&mut another);
+    net.add(another, vec![0, 1]);
+    net.cut(&[5], &[2, 3, 4]);
+    net.run(10_000);
+    assert_eq!(net.writable(), [2, 3, 4]);
+    assert_eq!(net.nodes[0].view.quorum(), (2, 5));
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_keeps_no_node_out() {
+    let memory = Memory::default();
+    let mut nodes =
+        memory.cluster_with(3, |config| config.generation = Some(1_790_000_000_000)).await;
+    let mut events = nodes[0].events();
+    for generation in [1_690_000_000_000, 7, u64::MAX, 0] {
+        drop(nodes.pop());
+        sleep(5 * SECOND).await;
+        nodes.push(memory.join(2, |config| config.generation = Some(generation)));
+        sleep(5 * SECOND).await;
+        assert_eq!(all_write(&nodes), Ok(()), "{generation}");
+        assert_eq!(nodes[0].nodes()[2].generation, generation);
+        let back = Event::NodeRecovered { node: "n2".into() };
+        assert!(events.wait_for(|event| *event == back).await.is_some());
+    }
+    // At once, and under the same number.
+    drop(nodes.pop());
+    nodes.push(memory.join(2, |config| config.generation = Some(3)));
+    sleep(5 * SECOND).await;
+    assert_eq!(all_write(&nodes), Ok(()));
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn who_left_comes_back_though_its_clock_was_set_back() {
+    let memory = Memory::default();
+    let mut nodes = memory.cluster_with(3, |config| config.generation = Some(1000)).await;
+    let leaving = nodes.pop().unwrap();
+    leaving.leave(SECOND).await;
+    drop(leaving);
+    sleep(2 * SECOND).await;
+    assert_eq!(nodes[0].reachable(), (2, 2));
+    nodes.push(memory.join(2, |config| config.generation = Some(5)));
+    sleep(5 * SECOND).await;
+    assert_eq!((all_write(&nodes), nodes[0].reachable()), (Ok(()), (3, 3)));
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn of_two_live_nodes_with_one_id_the_later_is_refused_and_both_say_so() {
+    for generation in [Some(1), None, Some(u64::MAX)] {
+        let memory = Memory::default();
+        let mut nodes = memory.cluster_with(3, |config| config.generation = Some(2)).await;
+        sleep(10 * SECOND).await;
+        let mut events = nodes[2].events();
+        let later = memory.join(9, |config| {
+            config.node_id = "n2".into();
+            config.generation = generation;
+        });
+        let mut told = later.events();
+        for _ in 0..100 {
+            sleep(SECOND / 10).await;
+            assert!(later.refusal().is_some(), "it never writes");
+            assert_eq!(all_write(&nodes), Ok(()), "and disturbs nobody");
+        }
+        let address = |n: usize| Some(address(n));
+        let own = Event::DuplicateId { address: address(2), refused: true };
+        assert_eq!(told.wait_for(|event| *event == own).await, Some(own));
+        let said = later.refusal().unwrap();
+        assert!(said.contains("an earlier node at 10.0.0.2:7946 has the id n2"), "{said}");
+        let other = Event::DuplicateId { address: address(9), refused: false };
+        assert_eq!(events.wait_for(|event| *event == other).await, Some(other));
+        // Until the earlier is gone.
+        drop(nodes.pop());
+        sleep(15 * SECOND).await;
+        nodes.push(later);
+        assert_eq!(all_write(&nodes), Ok(()));
+        assert!(nodes.iter().all(|node| node.reachable() == (3, 3)));
+    }
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn of_two_that_start_together_with_one_id_one_is_refused() {
+    for seed in 0..10_u32 {
+        let memory = Memory::default();
+        let nodes = memory.cluster(3).await;
+        let twin = |n: usize| memory.join(n, |config| config.node_id = "twin".into());
+        let one = twin(10);
+        sleep(seed * SECOND / 7).await;
+        let other = twin(11);
+        sleep(20 * SECOND).await;
+        let writing = [&one, &other].iter().filter(|node| node.refusal().is_none()).count();
+        assert_eq!(writing, 1, "{seed}: {:?} {:?}", one.refusal(), other.refusal());
+        assert_eq!((all_write(&nodes), nodes[0].reachable()), (Ok(()), (4, 4)));
+    }
+}
+
+// catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn a_seed_that_is_named_late_is_met_within_two_seconds_of_that() {
+    let memory = Memory::default();
+    let first = memory.join(0, |config| config.expect = 2);
+    let is_named = Arc::new(AtomicBool::new(false));
+    let (named, slow) = (is_named.clone(), Arc::new(AtomicUsize::new(0)));
+    let asked = slow.clone();
+    let look_up = Arc::new(move |name: String| {
+        let (is_named, asked) = (named.load(Ordering::Relaxed), asked.clone());
+        Box::pin(async move {
+            if name == "slow:7946" {
+                asked.fetch_add(1, Ordering::Relaxed);
+                sleep(20 * SECOND).await;
+            }
+            if is_named { Ok(vec![address(0)]) } else { Err(io::Error::other("NXDOMAIN")) }
+        }) as _
+    });
+    let seeds = Seeds::new(&["orders:7946", "slow:7946"]).unwrap();
+    let mut config = config(1);
+    config.expect = 2;
+    let port = memory.open(config.listen);
+    let second = Cluster::over(config, seeds, true, port, look_up).unwrap();
+    let mut events = second.events();
+    sleep(5 * SECOND).await;
+    is_named.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    let joined = Event::NodeJoined { node: "n0".into() };
+    assert_eq!(events.wait_for(|event| *event == joined).await, Some(joined));
+    let took = Instant::now() - began;
+    assert!(took <= 2 * SECOND, "{took:?}");
+    sleep(5 * SECOND).await;
+    assert_eq!((first.refusal(), second.refusal()), (None, None));
+    assert_eq!(slow.load(Ordering::Relaxed), 1, "a lookup that is slow is not begun anew");
+}
+
+// catalogue: S-E14
+#[tokio::test(start_paused = true)]
+async fn where_a_majority_is_dead_the_refusal_names_it_and_an_onlooker_has_it_forgotten() {
+    let memory = Memory::default();
+    let mut nodes = memory.cluster(5).await;
+    nodes.truncate(2);
+    sleep(5 * SECOND).await;
+    for n in 10..20 {
+        nodes.push(memory.join(n, |_| {}));
+    }
+    sleep(10 * SECOND).await;
+    let said = nodes[0].refusal().unwrap();
+    assert_eq!(said, "2 of 5 nodes are reachable; missing: n2, n3, n4");
+    let said = nodes[7].refusal().unwrap();
+    assert!(said.starts_with("this node is no member yet, and 2 of 5 nodes"), "{said}");
+    assert!(said.ends_with("missing: n2, n3, n4"), "{said}");
+    let operator = memory.join(99, |config| config.observer = true);
+    sleep(4 * SECOND).await;
+    for gone in ["n2", "n3", "n4"] {
+        assert!(operator.forget(gone) && !operator.forget(gone));
+    }
+    sleep(6 * SECOND).await;
+    assert_eq!(all_write(&nodes), Ok(()));
+    assert!(nodes.iter().all(|node| node.reachable() == (12, 12)));
+    // What was forgotten joins again in another life.
+    nodes.push(memory.join(3, |_| {}));
+    sleep(5 * SECOND).await;
+    assert_eq!((all_write(&nodes), nodes[0].reachable()), (Ok(()), (13, 13)));
+}
+
+// catalogue: S-E14
+#[tokio::test(start_paused = true)]
+async fn an_id_survives_an_address() {
+    let memory = Memory::default();
+    let mut nodes = memory.cluster(3).await;
+    for moved in [50, 60] {
+        drop(nodes.pop());
+        nodes.push(memory.join(moved, |config| config.node_id = "n2".into()));
+        sleep(6 * SECOND).await;
+        assert_eq!(all_write(&nodes), Ok(()));
+        let known = &nodes[0].nodes()[2];
+        let uri = format!("http://10.0.0.{moved}:50051/");
+        assert_eq!((known.id.as_str(), known.address.clone().unwrap().to_string()), ("n2", uri));
+        assert_eq!(nodes[0].reachable(), (3, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_enough_were_heard_the_refusal_says_who_was() {
+    let node = Memory::default().join(0, |config| config.expect = 5);
+    sleep(SECOND).await;
+    let said = "too few nodes were heard to form a cluster: 1 of the 3 that it takes (n0)";
+    assert_eq!(node.refusal().as_deref(), Some(said));
+    let counting = Memory::default().join(0, |config| config.expected = Some(5.into()));
+    sleep(SECOND).await;
+    assert_eq!(counting.refusal().as_deref(), Some(said));
+    let led = Memory::default().join(0, |config| {
+        config.strategy = Strategy::Leader("n9".into());
+        config.expected = Some(5.into());
+    });
+    sleep(SECOND).await;
+    assert!(led.refusal().is_some());
+}

@@ -1,0 +1,221 @@
+//! Who is expected, and who of them is reachable.
+
+use super::{Peer, View};
+use crate::{
+    Event, State,
+    node::{self, Seen},
+    partition::{self, Electorate},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
+
+// === impl View ===
+
+impl View {
+    /// Who is expected, and who of them is reachable; whose votes make a majority of that.
+    pub(super) fn count(
+        &mut self,
+        seen: &[Seen],
+        events: &mut Vec<Event>,
+        now: Instant,
+    ) -> Electorate {
+        self.take_leave(seen, events);
+        self.replace(events);
+        self.reach(now);
+        self.take_over(now);
+        let electorate = self.electorate();
+        if !self.config.observer && !self.is_refused() {
+            self.admit(electorate, events);
+        }
+        electorate
+    }
+
+    /// Whom others know to be gone.
+    fn take_leave(&mut self, seen: &[Seen], events: &mut Vec<Event>) {
+        let told = seen.iter().flat_map(|seen| seen.facts.gone.iter());
+        for (id, generation) in told.filter_map(|life| node::of_life(life)) {
+            let is_own = id == self.config.node_id;
+            let known = match is_own {
+                true => Some(self.generation),
+                false => self.heartbeats.get(id).map(|(generation, _)| *generation),
+            };
+            // Whoever is not known yet cannot be gone: that is no claim that can be checked.
+            let is_known = known.is_some() || self.members.all().contains(id);
+            let is_it = known.is_none_or(|known| known == generation);
+            if is_known && is_it && self.members.remove(id, generation) {
+                // It may be this node itself, which then is no member any more.
+                if self.depart(id, generation) {
+                    events.push(Event::NodeLeft { node: id.to_owned() });
+                }
+            }
+        }
+    }
+
+    /// Whoever is silent gives way to who was met after that at the same address.
+    fn replace(&mut self, events: &mut Vec<Event>) {
+        let silent = self.peers.iter().filter(|(_, peer)| peer.state() == State::Failed);
+        let replaced = silent.filter_map(|(id, peer)| {
+            let by = self.successor(peer)?;
+            Some((id.clone(), peer.generation, by.to_owned()))
+        });
+        for (node, generation, by) in replaced.collect::<Vec<_>>() {
+            self.members.replace(&node, generation, &by);
+            self.depart(&node, generation);
+            events.push(Event::NodeReplaced { node, by });
+        }
+    }
+
+    /// Who lives where that one did. An address at which several live, such as that of a proxy
+    /// before all of them, is nobody's own.
+    fn successor(&self, gone: &Peer) -> Option<&str> {
+        let lives = |peer: &&Peer| peer.state() == State::Alive;
+        let serves = gone.facts.address.as_ref();
+        let at_address = |peer: &&Peer| serves.is_some() && peer.facts.address.as_ref() == serves;
+        let own = usize::from(serves.is_some() && self.config.address.as_ref() == serves);
+        let sharing = own + self.peers.values().filter(lives).filter(at_address).count();
+        let is_it = |peer: &Peer| {
+            let hears_there = gone.gossip.is_some() && peer.gossip == gone.gossip;
+            peer.met_at > gone.heard_at
+                && lives(&peer)
+                && (hears_there || sharing == 1 && at_address(&peer))
+        };
+        self.peers.iter().find(|(_, peer)| is_it(peer)).map(|(id, _)| id.as_str())
+    }
+
+    /// Whom this node hears, and who of these hears it.
+    fn reach(&mut self, now: Instant) {
+        let within = self.config.reachable_within;
+        let is_fresh = |peer: &Peer| {
+            let age = peer.beat_at.map(|at| now.saturating_duration_since(at));
+            !peer.has_left && age.is_some_and(|age| age <= within)
+        };
+        let fresh = || self.peers.iter().filter(|(_, peer)| is_fresh(peer));
+        let heard: BTreeMap<_, _> =
+            fresh().map(|(id, peer)| (id.as_str(), &**peer.facts.hears)).collect();
+        let own = self.config.node_id.as_str();
+        let reachable = match self.config.observer {
+            // Nobody says of an onlooker that it is heard.
+            true => heard.keys().map(|id| (*id).to_owned()).collect(),
+            false => partition::two_way(own, &node::life(own, self.generation), &heard),
+        };
+        let lives: Vec<_> = fresh().map(|(id, peer)| node::life(id, peer.generation)).collect();
+        self.reachable = reachable;
+        self.stage(node::HEARS, node::list(lives.iter().map(String::as_str)));
+    }
+
+    /// Whom those expect that are reachable is expected: whoever is heard at once, and others when
+    /// they have been named for a while. A forged name is taken back by then.
+    fn take_over(&mut self, now: Instant) {
+        let mut named = BTreeSet::new();
+        let is_founded = self.members.is_founded();
+        let (mut at_once, mut complete) = (BTreeSet::new(), Vec::new());
+        for (id, peer) in self.peers.iter().filter(|(id, _)| self.reachable.contains(*id)) {
+            let list = &peer.facts.members;
+            if peer.adopted.as_ref().is_some_and(|adopted| std::sync::Arc::ptr_eq(adopted, list)) {
+                continue;
+            }
+            let new = list.iter().filter(|id| self.is_to_take_over(id));
+            let (heard, others): (Vec<_>, Vec<_>) =
+                new.partition(|id| is_founded && self.peers.contains_key(*id));
+            if others.is_empty() {
+                complete.push((id.clone(), list.clone()));
+            }
+            at_once.extend(heard.into_iter().cloned());
+            named.extend(others.into_iter().cloned());
+        }
+        self.listed.retain(|id, _| named.contains(id));
+        for id in named {
+            let since = *self.listed.entry(id.clone()).or_insert(now);
+            if now.saturating_duration_since(since) >= self.config.reachable_within {
+                at_once.insert(id);
+            }
+        }
+        self.members.adopt(&at_once);
+        for (id, list) in complete {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.adopted = Some(list);
+            }
+        }
+    }
+
+    fn is_to_take_over(&self, id: &str) -> bool {
+        let known = match id == self.config.node_id {
+            true => Some(self.generation),
+            false => self.heartbeats.get(id).map(|(generation, _)| *generation),
+        };
+        !self.members.all().contains(id) && !self.members.is_gone(id, known)
+    }
+
+    /// So many are expected, or all that live where those are more.
+    fn electorate(&self) -> Electorate {
+        let Some(expected) = self.told.expected else { return Electorate::Members };
+        let lives = |peer: &&Peer| matches!(peer.state(), State::Alive | State::Suspected);
+        let own = usize::from(!self.config.observer);
+        let alive = own + self.peers.values().filter(lives).count();
+        Electorate::Count(match expected {
+            0 => usize::MAX,
+            expected => expected.max(alive),
+        })
+    }
+
+    fn admit(&mut self, electorate: Electorate, events: &mut Vec<Event>) {
+        let (strategy, members) = (&self.config.strategy, self.members.all());
+        let has_quorum = partition::has_quorum(strategy, electorate, members, &self.reachable);
+        match (electorate, self.told.expected) {
+            (Electorate::Count(_), Some(expected)) => {
+                if has_quorum {
+                    self.members.adopt(&self.reachable);
+                }
+                if has_quorum && self.reachable.len() >= expected {
+                    self.drop_silent(events);
+                }
+            }
+            _ => {
+                let names_members =
+                    |peer: &Peer| peer.state() == State::Alive && !peer.facts.members.is_empty();
+                let is_known = self.peers.values().any(names_members);
+                self.members.admit(&self.reachable, has_quorum, is_known);
+            }
+        }
+    }
+
+    /// As many as are expected are there: whoever is silent was replaced.
+    fn drop_silent(&mut self, events: &mut Vec<Event>) {
+        let is_silent = |id: &&String| {
+            let peer = self.peers.get(*id);
+            peer.is_none_or(|peer| peer.state() == State::Failed) && !self.reachable.contains(*id)
+        };
+        let silent: Vec<_> = self.members.all().iter().filter(is_silent).cloned().collect();
+        for node in silent {
+            let peer = self.peers.get(&node).map(|peer| peer.generation);
+            let known = self.heartbeats.get(&node).map(|(generation, _)| *generation);
+            let generation = peer.or(known).unwrap_or_default();
+            self.members.remove(&node, generation);
+            self.depart(&node, generation);
+            events.push(Event::NodeLeft { node });
+        }
+    }
+
+    /// Expects a node no more, by an operator's decision, in the life in which it is known; `None`
+    /// where it is not known, or not expected any more.
+    pub(crate) fn forget(&mut self, id: &str) -> Option<(Event, u64)> {
+        let known = self.heartbeats.get(id).map(|(generation, _)| *generation);
+        let is_member = self.members.all().contains(id);
+        let generation = known.or(is_member.then_some(0))?;
+        self.forget_life(id, generation).map(|event| (event, generation))
+    }
+
+    /// Expects this life of a node no more.
+    pub(crate) fn forget_life(&mut self, id: &str, generation: u64) -> Option<Event> {
+        let is_own = id == self.config.node_id;
+        let known = self.heartbeats.get(id).map(|(generation, _)| *generation);
+        let known = known.or(is_own.then_some(self.generation));
+        let is_known = known.is_some() || self.members.all().contains(id);
+        let is_it = known.is_none_or(|known| known == generation);
+        if !is_known || !is_it || !self.members.remove(id, generation) {
+            return None;
+        }
+        self.depart(id, generation);
+        Some(Event::NodeLeft { node: id.to_owned() })
+    }
+}
