@@ -73,10 +73,13 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
         let now = Instant::now();
         let (seen, twin) = shared.see(&mut read, now);
         let told = Told { twin, expected: shared.config.expected.as_ref().map(Expected::now) };
-        let (outcome, unproven) = {
+        let (outcome, unproven, gone) = {
             let mut view = shared.view();
-            (view.look(&seen, told, now), view.unproven())
+            let outcome = view.look(&seen, told, now);
+            let gone: Vec<_> = seen.iter().filter(|seen| view.is_gone(seen)).collect();
+            (outcome, view.unproven(), gone)
         };
+        gone.into_iter().for_each(|seen| shared.store().is_gone(&seen.id, seen.generation));
         let Outcome { events, publish, permission, resync } = outcome;
         shared.quorum.set(permission);
         publish.iter().for_each(|(key, value)| shared.say(key, value));

@@ -35,9 +35,9 @@ pub(crate) struct Store {
 
 /// Silent for so many beats, a life gives way to another of the same id.
 const SILENT: u32 = 5;
-/// What is silent for so long is told and kept no more; what has left, for less.
+/// What is silent for so long is told and kept no more; what is gone, for less.
 const KEPT: Duration = Duration::from_secs(600);
-const KEPT_LEFT: Duration = Duration::from_secs(60);
+const KEPT_GONE: Duration = Duration::from_secs(60);
 /// What one hears of a life for the first time is at most this, and at most so much further than
 /// what is known of it: so there is always room above what was forged.
 const FIRST: u64 = 1 << 48;
@@ -81,6 +81,14 @@ impl Store {
     pub(crate) fn remove(&mut self, key: &str) {
         if self.own.remove(key) {
             self.own.say_anew(self.own.version);
+        }
+    }
+
+    /// This life is expected no more: it is not kept for long.
+    pub(crate) fn is_gone(&mut self, id: &str, generation: u64) {
+        let row = self.rows.get_mut(id).filter(|row| row.generation == generation);
+        if let Some(row) = row {
+            row.is_gone = true;
         }
     }
 

@@ -270,6 +270,11 @@ impl View {
         }
     }
 
+    /// Whether this life is expected no more.
+    pub(crate) fn is_gone(&self, seen: &Seen) -> bool {
+        self.members.is_gone(&seen.id, Some(seen.generation))
+    }
+
     /// How a call ended to whoever serves there.
     pub(crate) fn report_at(&mut self, address: &Uri, failed: bool, now: Instant) {
         let mut peers = self.peers.iter();

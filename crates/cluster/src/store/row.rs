@@ -1,6 +1,6 @@
 //! One life of one node.
 
-use super::{JUMP, KEPT, KEPT_LEFT, is_plausible, size_of_pair};
+use super::{JUMP, KEPT, KEPT_GONE, is_plausible, size_of_pair};
 use crate::{
     node::LEFT,
     wire::{MOST_PAIRS, Pair, Summary, Update},
@@ -20,6 +20,8 @@ pub(crate) struct Row {
     pub(crate) version: u64,
     /// Nothing that it says is of this version or an earlier one.
     pub(crate) floor: u64,
+    /// It is expected no more.
+    pub(super) is_gone: bool,
     check: u32,
     size: usize,
     pairs: BTreeMap<String, (String, u64)>,
@@ -41,6 +43,7 @@ impl Row {
             address,
             version: 0,
             floor: 0,
+            is_gone: false,
             check: 0,
             size: 0,
             pairs: BTreeMap::new(),
@@ -59,7 +62,7 @@ impl Row {
 
     /// For how long it may be silent before it is forgotten.
     pub(super) fn kept(&self) -> Duration {
-        if self.pairs.contains_key(LEFT) { KEPT_LEFT } else { KEPT }
+        if self.is_gone || self.pairs.contains_key(LEFT) { KEPT_GONE } else { KEPT }
     }
 
     pub(super) fn set(&mut self, key: &str, value: &str) {

@@ -218,12 +218,12 @@ async fn of_two_live_nodes_with_one_id_the_later_is_refused_and_both_say_so() {
 // catalogue: S-C7
 #[tokio::test(start_paused = true)]
 async fn of_two_that_start_together_with_one_id_one_is_refused() {
-    for seed in 0..10_u32 {
+    for seed in 0..5_u32 {
         let memory = Memory::default();
         let nodes = memory.cluster(3).await;
         let twin = |n: usize| memory.join(n, |config| config.node_id = "twin".into());
         let one = twin(10);
-        sleep(seed * SECOND / 7).await;
+        sleep(seed * SECOND * 2 / 7).await;
         let other = twin(11);
         sleep(20 * SECOND).await;
         let writing = [&one, &other].iter().filter(|node| node.refusal().is_none()).count();
