@@ -127,6 +127,27 @@ async fn a_new_name_at_an_old_address_replaces_the_old_one() {
 }
 
 // catalogue: S-C7
+#[tokio::test(start_paused = true)]
+async fn whoever_was_replaced_is_not_expected_again_when_the_other_leaves_or_crashes() {
+    let memory = Memory::default();
+    for leaves in [false, true] {
+        let mut nodes = memory.cluster(4).await;
+        drop(nodes.pop());
+        sleep(SECOND).await;
+        let by = memory.join(3, |config| config.node_id = "pod".into());
+        sleep(SECOND).await;
+        if leaves {
+            by.leave(Duration::ZERO).await;
+        }
+        drop(by);
+        sleep(10 * SECOND).await;
+        let expected = if leaves { 3 } else { 4 };
+        assert_eq!(nodes[0].reachable(), (3, expected), "{:?}", nodes[0].nodes());
+        assert!(nodes.iter().all(|node| node.reachable() == (3, expected)));
+    }
+}
+
+// catalogue: S-C7
 #[test]
 fn an_address_that_several_share_replaces_nobody_and_a_minority_does_not_grow_by_it() {
     let shared = |config: &mut crate::Config| config.address = "http://orders:50051".parse().ok();

@@ -20,7 +20,7 @@ impl View {
         now: Instant,
     ) -> Electorate {
         self.take_leave(seen, events);
-        self.replace(events);
+        self.replace(seen, events);
         self.reach(now);
         self.take_over(now);
         let electorate = self.electorate();
@@ -51,35 +51,53 @@ impl View {
         }
     }
 
-    /// Whoever is silent gives way to who was met after that at the same address.
-    fn replace(&mut self, events: &mut Vec<Event>) {
+    /// Whoever is silent gives way to who lives, or lived, at its address after it.
+    fn replace(&mut self, seen: &[Seen], events: &mut Vec<Event>) {
         let silent = self.peers.iter().filter(|(_, peer)| peer.state() == State::Failed);
         let replaced = silent.filter_map(|(id, peer)| {
-            let by = self.successor(peer)?;
+            let by = self.heir(peer).or_else(|| self.successor(peer))?;
             Some((id.clone(), peer.generation, by.to_owned()))
         });
-        for (node, generation, by) in replaced.collect::<Vec<_>>() {
-            self.members.replace(&node, generation, &by);
+        // A member that nobody hears, in whose place this node hears another.
+        let unheard = seen.iter().filter(|seen| {
+            !self.peers.contains_key(&seen.id) && self.members.all().contains(&seen.id)
+        });
+        let taken = unheard.filter_map(|seen| {
+            let is_it = |peer: &Peer| peer.state() == State::Alive && peer.gossip == seen.gossip;
+            let by = self.peers.iter().find(|(_, peer)| seen.gossip.is_some() && is_it(peer));
+            Some((seen.id.clone(), seen.generation, by?.0.clone()))
+        });
+        for (node, generation, by) in replaced.chain(taken).collect::<Vec<_>>() {
+            match self.peers.get(&by).is_some_and(|peer| peer.has_left) {
+                true => self.members.remove(&node, generation),
+                false => self.members.replace(&node, generation, &by),
+            };
             self.depart(&node, generation);
             events.push(Event::NodeReplaced { node, by });
         }
     }
 
-    /// Who lives where that one did. An address at which several live, such as that of a proxy
-    /// before all of them, is nobody's own.
-    fn successor(&self, gone: &Peer) -> Option<&str> {
-        let lives = |peer: &&Peer| peer.state() == State::Alive;
-        let serves = gone.facts.address.as_ref();
-        let at_address = |peer: &&Peer| serves.is_some() && peer.facts.address.as_ref() == serves;
-        let own = usize::from(serves.is_some() && self.config.address.as_ref() == serves);
-        let sharing = own + self.peers.values().filter(lives).filter(at_address).count();
+    /// Who received gossip where that one did and outlived it, be it that it is gone by now: no two
+    /// do so at once.
+    fn heir(&self, gone: &Peer) -> Option<&str> {
         let is_it = |peer: &Peer| {
-            let hears_there = gone.gossip.is_some() && peer.gossip == gone.gossip;
-            peer.met_at > gone.heard_at
-                && lives(&peer)
-                && (hears_there || sharing == 1 && at_address(&peer))
+            let is_later = peer.met_at > gone.met_at && peer.heard_at > gone.heard_at;
+            gone.gossip.is_some() && peer.gossip == gone.gossip && is_later
         };
         self.peers.iter().find(|(_, peer)| is_it(peer)).map(|(id, _)| id.as_str())
+    }
+
+    /// Who serves where that one did. An address at which several live, such as that of a proxy
+    /// before all of them, is nobody's own.
+    fn successor(&self, gone: &Peer) -> Option<&str> {
+        let serves = gone.facts.address.as_ref()?;
+        let lives_there = |peer: &Peer| {
+            peer.state() == State::Alive && peer.facts.address.as_ref() == Some(serves)
+        };
+        let mut there = self.peers.iter().filter(|(_, peer)| lives_there(peer));
+        let (id, peer) = there.next()?;
+        let is_shared = self.config.address.as_ref() == Some(serves) || there.next().is_some();
+        (!is_shared && peer.met_at > gone.heard_at).then_some(id.as_str())
     }
 
     /// Whom this node hears, and who of these hears it.
