@@ -73,13 +73,15 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
         let now = Instant::now();
         let (seen, twin) = shared.see(&mut read, now);
         let told = Told { twin, expected: shared.config.expected.as_ref().map(Expected::now) };
-        let (outcome, unproven, gone) = {
+        let (outcome, unproven, expected) = {
             let mut view = shared.view();
             let outcome = view.look(&seen, told, now);
-            let gone: Vec<_> = seen.iter().filter(|seen| view.is_gone(seen)).collect();
-            (outcome, view.unproven(), gone)
+            let expected: Vec<_> = seen.iter().map(|seen| view.is_expected(seen)).collect();
+            (outcome, view.unproven(), expected)
         };
-        gone.into_iter().for_each(|seen| shared.store().is_gone(&seen.id, seen.generation));
+        for (seen, is_expected) in seen.iter().zip(expected) {
+            shared.store().set_expected(&seen.id, seen.generation, is_expected);
+        }
         let Outcome { events, publish, permission, resync } = outcome;
         shared.quorum.set(permission);
         publish.iter().for_each(|(key, value)| shared.say(key, value));

@@ -84,11 +84,11 @@ impl Store {
         }
     }
 
-    /// This life is expected no more: it is not kept for long.
-    pub(crate) fn is_gone(&mut self, id: &str, generation: u64) {
+    /// Whether anybody expects this life: if not, it is not kept for long.
+    pub(crate) fn set_expected(&mut self, id: &str, generation: u64, is_expected: bool) {
         let row = self.rows.get_mut(id).filter(|row| row.generation == generation);
         if let Some(row) = row {
-            row.is_gone = true;
+            row.is_gone = !is_expected;
         }
     }
 

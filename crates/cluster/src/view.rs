@@ -270,9 +270,12 @@ impl View {
         }
     }
 
-    /// Whether this life is expected no more.
-    pub(crate) fn is_gone(&self, seen: &Seen) -> bool {
-        self.members.is_gone(&seen.id, Some(seen.generation))
+    /// Whether this life is a member, or heard: others need not be known for long.
+    pub(crate) fn is_expected(&self, seen: &Seen) -> bool {
+        let lives = |peer: &Peer| matches!(peer.state(), State::Alive | State::Suspected);
+        let is_member = self.members.all().contains(&seen.id)
+            && !self.members.is_gone(&seen.id, Some(seen.generation));
+        is_member || self.peers.get(&seen.id).is_some_and(lives)
     }
 
     /// How a call ended to whoever serves there.
