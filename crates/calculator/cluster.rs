@@ -4,27 +4,50 @@ use crate::client::Layers;
 use cinchona::{
     balance::{self, Balance},
     cluster::{Cluster, Config},
-    core::{BoxError, Invalid, Target},
+    core::{BoxError, Invalid, Secret, Target},
 };
 use http::Uri;
 use std::{
     collections::HashMap,
-    io,
+    fmt::Display,
+    fs, io,
     net::{IpAddr, ToSocketAddrs, UdpSocket},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 use tokio::time::sleep;
 
-/// Joins as one who only looks on, through the gossip address of a node.
+/// Joins as one who only looks on, through the gossip address of a node. The secrets are those of
+/// the nodes; none where they have none.
 ///
 /// # Errors
-/// When the seed is no address, or no port is free.
-pub async fn look_on(cluster_id: &str, seed: &str) -> Result<Cluster, BoxError> {
+/// When the seed is no address, no port is free, or a secret has fewer than 16 bytes.
+pub async fn look_on(
+    cluster_id: &str,
+    seed: &str,
+    secrets: Vec<Secret>,
+) -> Result<Cluster, BoxError> {
     let gossip = (own_ip(seed)?, 0).into();
     let id = format!("client-{}", uuid::Uuid::new_v4());
-    let config = Config { observer: true, ..Config::new(cluster_id, id, gossip) };
+    let config = Config { observer: true, secrets, ..Config::new(cluster_id, id, gossip) };
     Cluster::join(config, &[seed]).await
+}
+
+/// The secrets of a file, one in each line that is not blank. The first seals what is sent, all of
+/// them are accepted.
+///
+/// # Errors
+/// When the file cannot be read, or no line has a secret.
+pub fn secrets(file: &Path) -> Result<Vec<Secret>, BoxError> {
+    let refused = |why: &dyn Display| format!("{}: {why}", file.display());
+    let text = fs::read_to_string(file).map_err(|error| refused(&error))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let secrets: Vec<Secret> = lines.map(Secret::from).collect();
+    if secrets.is_empty() {
+        return Err(refused(&"the file has no secret").into());
+    }
+    Ok(secrets)
 }
 
 /// A channel over the nodes of this role, which tells the cluster what becomes of its calls.

@@ -135,7 +135,6 @@ where
         .accept_http1(rest)
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
-        // Sees each call, and what came of it.
         .layer(ServerLayer::new(&metrics))
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
         .layer(catching_panics())

@@ -21,6 +21,8 @@ Tasks:
   demo --dashboard    run servers, a client and faults that come and go, all on one live page
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
+  soak [args..]       run three servers, a client and faults for half an hour (`--duration 1m` is a
+                      short one), and chart memory and descriptors
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
                       throughput, rest (`rest --quick` is the short one), peers (beside other
                       crates, which it downloads)
@@ -42,6 +44,15 @@ fn main() -> ExitCode {
             failed => failed,
         },
         ["demo", args @ ..] => cargo(&["run", "--quiet", "--bin", "calculator-demo", "--"], args),
+        // Released programs: so they hold what those of a user would.
+        ["soak", args @ ..] => match cargo(&["build", "--quiet", "--release", "--bins"], &[]) {
+            ExitCode::SUCCESS => {
+                let soak =
+                    ["run", "--quiet", "--release", "--bin", "calculator-demo", "--", "soak"];
+                cargo(&soak, args)
+            }
+            failed => failed,
+        },
         ["sim", "storm", args @ ..] => {
             cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "storm"], args)
         }
@@ -121,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        for task in ["demo", "sim storm", "bench", "tidy", "ci", "help"] {
+        for task in ["demo", "sim storm", "soak", "bench", "tidy", "ci", "help"] {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

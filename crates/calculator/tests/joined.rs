@@ -1,7 +1,7 @@
 //! The programs in a cluster, as processes on loopback sockets.
 
 use crate::programs::{Server, ask};
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 use tokio::time::Instant;
 
 /// Three that know each other, and the gossip address of the first.
@@ -48,26 +48,62 @@ fn where_one_of_two_is_left_nothing_is_written() {
     let (mut servers, seed) = cluster();
     let set = |addr: &str| ask(&["set", "a", "1", "--addr", addr, "--max-retries", "0"]);
     let addr = servers[0].addr.clone();
-    let within = |seconds: u32, mut is_so: Box<dyn FnMut() -> bool + '_>| {
-        let began = Instant::now();
-        while !is_so() {
-            assert!(Instant::now() - began < seconds * Duration::from_secs(1));
-            thread::park_timeout(Duration::from_millis(100));
-        }
-    };
-    within(20, Box::new(|| ask(&["nodes", "--cluster", &seed]).1.contains("3 healthy")));
-    within(20, Box::new(|| set(&addr).0 == Some(0)));
+    within_20_s(|| ask(&["nodes", "--cluster", &seed]).1.contains("3 healthy"));
+    within_20_s(|| set(&addr).0 == Some(0));
     servers.truncate(1);
     let mut refused = String::new();
-    within(
-        20,
-        Box::new(|| {
-            let (code, _, err) = set(&addr);
-            refused = err;
-            code == Some(1)
-        }),
-    );
+    within_20_s(|| {
+        let (code, _, err) = set(&addr);
+        refused = err;
+        code == Some(1)
+    });
     assert!(refused.contains("UNAVAILABLE: read-only: 1 of 3 nodes are reachable"), "{refused}");
     let (code, out, _) = ask(&["get", "a", "--addr", &addr]);
     assert_eq!((code, out.as_str()), (Some(0), "1\n"), "what was written is read");
+
+    // What an operator can do about it: the refusal says who is missing.
+    assert!(refused.contains("n2") && refused.contains("n3"), "{refused}");
+    let (code, _, err) = ask(&["forget", "n1", "--cluster", &seed]);
+    assert!(code == Some(1) && err.contains("n1: is alive"), "{err}");
+    let (code, _, err) = ask(&["forget", "n9", "--cluster", &seed]);
+    assert!(code == Some(1) && err.contains("n9: no node that is expected"), "{err}");
+    for node in ["n2", "n3"] {
+        let (code, out, err) = ask(&["forget", node, "--cluster", &seed]);
+        assert_eq!((code, out), (Some(0), format!("{node}: forgotten\n")), "{err}");
+    }
+    within_20_s(|| set(&addr).0 == Some(0));
+}
+
+// real clock: the servers are processes.
+// catalogue: S-C7
+#[test]
+fn gossip_that_is_sealed_is_heard_by_whoever_has_the_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let secret = file("secret", "\n0123456789abcdef\nfedcba9876543210\n");
+    let newer = file("newer", "fedcba9876543210\n0123456789abcdef\n");
+    let gossip = ["--gossip", "127.0.0.1:0", "--node-id", "n1", "--expected", "2"];
+    let first = Server::start(&[&gossip[..], &["--gossip-secret-file", &secret]].concat());
+    let seed = first.says("gossip on ");
+    let join = ["--join", &seed, "--node-id", "n2", "--expected", "2"];
+    let _second = Server::start(&[&join[..], &["--gossip-secret-file", &newer]].concat());
+    let nodes = ["nodes", "--cluster", &seed, "--gossip-secret-file", &secret];
+    within_20_s(|| ask(&nodes).1.contains("2 healthy"));
+    let (code, _, _) = ask(&["nodes", "--cluster", &seed]);
+    assert_eq!(code, Some(1), "whoever has no secret hears nobody");
+    let empty = file("empty", " \n\n");
+    let (code, _, err) = ask(&["nodes", "--cluster", &seed, "--gossip-secret-file", &empty]);
+    assert!(code == Some(1) && err.contains("the file has no secret"), "{err}");
+}
+
+fn within_20_s(mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(Instant::now() - began < Duration::from_secs(20));
+        thread::park_timeout(Duration::from_millis(100));
+    }
 }

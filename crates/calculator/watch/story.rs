@@ -80,6 +80,12 @@ fn said(event: &Event) -> Option<String> {
         Event::NodeFailed { node } => format!("node {node}: failed"),
         Event::NodeRecovered { node } => format!("node {node}: recovered"),
         Event::NodeLeft { node } => format!("node {node}: left"),
+        Event::NodeReplaced { node, by } => format!("node {node}: replaced by {by}"),
+        Event::DuplicateId { address, refused } => {
+            let other = address.map(|address| format!(" at {address}")).unwrap_or_default();
+            let who = if *refused { "this one takes no part" } else { "the other takes no part" };
+            format!("cluster: another node{other} has the id of this one; {who}")
+        }
         Event::PartitionDetected { minority, majority } => {
             let list = |nodes: &[String]| nodes.join(", ");
             let (minority, majority) = (list(minority), list(majority));

@@ -20,8 +20,9 @@
 //!
 //! The order of the layers, outermost first. Client: `observe`'s call, idempotency key, call
 //! deadline, fallback, bulkhead, retry, `observe`'s attempt, throttle, attempt timeout, balancer
-//! (breaker), channel. Server: `observe`, quota, shed, deadline, fault, dedup, the service; whatever
-//! authorizes callers stands outside of dedup, which answers again without asking the service.
+//! (breaker), channel. Server: `observe`, quota, shed, deadline, fault, dedup, the service;
+//! whatever authorizes callers stands outside of dedup, which answers again without asking the
+//! service.
 //! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects;
 //! [`guide::rest`] when gRPC, REST or a message queue is the right thing.
 

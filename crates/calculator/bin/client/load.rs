@@ -4,7 +4,11 @@ use crate::{
     operation::{Call, degraded},
     page::resolve,
 };
-use calculator::{pb::BinaryOperation, recovery::Recovery, watch::calls::Calls};
+use calculator::{
+    pb::{BinaryOperation, CounterRequest},
+    recovery::Recovery,
+    watch::calls::Calls,
+};
 use cinchona::{core::code, retry::Ledger};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
@@ -26,7 +30,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep_until},
 };
-use tonic::{Extensions, Status};
+use tonic::{Extensions, Response, Status};
 
 /// The times are those from when a call was due, not from when there was a place for it: so a
 /// server that stalls cannot hide how many calls it kept from being made (coordinated omission).
@@ -46,6 +50,10 @@ pub(crate) struct Load {
     #[arg(long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     rps: u32,
+
+    /// The share of the calls, 0 to 1, that add 1 to the counter; the others add two numbers
+    #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = 0.0)]
+    writes: f64,
 
     /// How the result is written
     #[arg(short = 'O', long, value_enum, default_value = "summary")]
@@ -166,15 +174,36 @@ impl Load {
             }
             sleep_until(began + due).await;
             let called = Instant::now();
-            let outcome = client.add(call.request(BinaryOperation { a: 1.0, b: 2.0 })?).await;
-            calls.into_iter().for_each(|calls| calls.note(called, &outcome));
-            let took = Instant::now() - (began + due);
-            let is_degraded = outcome.as_ref().is_ok_and(|answer| degraded(answer).is_some());
-            let mut seen = lock(seen);
-            seen.degraded += u64::from(is_degraded);
-            seen.note(took, outcome.as_ref().map(|response| response.extensions()));
+            if self.is_write(n) {
+                let increment = CounterRequest { increment: 1, ..CounterRequest::default() };
+                let outcome = client.increment_counter(call.request(increment)?).await;
+                note(&outcome, Instant::now() - (began + due), called, seen, calls);
+            } else {
+                let outcome = client.add(call.request(BinaryOperation { a: 1.0, b: 2.0 })?).await;
+                note(&outcome, Instant::now() - (began + due), called, seen, calls);
+            }
         }
     }
+
+    /// Writes are spread evenly.
+    fn is_write(&self, n: u64) -> bool {
+        let writes = |calls: u64| (calls as f64 * self.writes) as u64;
+        writes(n + 1) > writes(n)
+    }
+}
+
+fn note<T>(
+    outcome: &Result<Response<T>, Status>,
+    took: Duration,
+    called: Instant,
+    seen: &Mutex<Seen>,
+    calls: Option<&Calls>,
+) {
+    calls.into_iter().for_each(|calls| calls.note(called, outcome));
+    let is_degraded = outcome.as_ref().is_ok_and(|answer| degraded(answer).is_some());
+    let mut seen = lock(seen);
+    seen.degraded += u64::from(is_degraded);
+    seen.note(took, outcome.as_ref().map(Response::extensions));
 }
 
 /// A line that says how it goes, on a terminal.

@@ -1,6 +1,7 @@
 //! `calculator-client`: calls through the client's stack.
 
 mod explain;
+mod gossip;
 mod load;
 mod nodes;
 mod operation;
@@ -17,12 +18,14 @@ use calculator::{
 };
 use cinchona::{
     balance::{self, Balance, Picker},
+    cluster::Cluster,
     config::{self, ServiceConfig},
-    core::{Invalid, Target, code},
+    core::{BoxError, Invalid, Target, code},
     deadline::AttemptTimeoutLayer,
     retry::{Backoff, Jitter, RetryPolicy},
 };
 use clap::{Args, CommandFactory, Parser, error::ErrorKind};
+use gossip::Gossip;
 use http::Uri;
 use humantime::parse_duration;
 use operation::{Call, Operation};
@@ -54,18 +57,8 @@ struct Options {
     #[arg(value_name = "HOST:PORT,...", value_delimiter = ',')]
     endpoints: Vec<String>,
 
-    /// Find the servers by gossip, through the gossip address of one of them, in place of
-    /// --endpoints
-    #[arg(long, global = true, value_name = "HOST:PORT")]
-    cluster: Option<String>,
-
-    /// Which nodes of the cluster are called: those with this role
-    #[arg(long, global = true, value_name = "ROLE", default_value = "worker")]
-    role: String,
-
-    /// Nodes of another cluster are not heard
-    #[arg(long, global = true, value_name = "ID", default_value = "calculator")]
-    cluster_id: String,
+    #[command(flatten)]
+    gossip: Gossip,
 
     /// Which of the servers is next: p2c-ewma (by latency and calls in flight), least-request,
     /// random, round-robin, weighted:3,1 (a weight for each server; in a cluster just weighted, by
@@ -150,7 +143,7 @@ async fn endpoints(
     layers: &Layers,
 ) -> Result<Balance, String> {
     let Options { endpoints, lb, .. } = options;
-    if let Some(seed) = &options.cluster {
+    if let Some(seed) = &options.gossip.cluster {
         return in_cluster(options, seed, layers, balanced).await;
     }
     if !lb.weights.is_empty() && lb.weights.len() != endpoints.len() {
@@ -175,9 +168,8 @@ async fn in_cluster(
     balanced: balance::Options,
 ) -> Result<Balance, String> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let Options { cluster_id, role, .. } = options;
-    let joined = cluster::look_on(cluster_id, seed).await;
-    let joined = joined.map_err(|error| format!("--cluster {seed}: {error}"))?;
+    let Gossip { role, .. } = &options.gossip;
+    let joined = options.gossip.look_on(seed).await?;
     let mut workers = joined.workers(&[("role", role)]);
     let heard = timeout(PATIENCE, workers.wait_for(|workers| !workers.is_empty()));
     if heard.await.is_err() {
@@ -262,7 +254,10 @@ async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
     let balanced = balanced(&options, config.as_ref());
     let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(&error));
     match &operation {
-        Operation::Nodes => return nodes(&options).await,
+        Operation::Nodes => return in_view(&options, nodes::run).await,
+        Operation::Forget { node } => {
+            return in_view(&options, async |cluster| nodes::forget(cluster, node).await).await;
+        }
         Operation::Top(top) => return top.run().await,
         Operation::Load(load) if load.is_shown() => layers.watched = Some(Endpoints::default()),
         _ => {}
@@ -270,7 +265,7 @@ async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
     let endpoints = match endpoints(&options, balanced, &layers).await {
         Ok(endpoints) => endpoints,
         // That nobody answers is no mistake in the command line.
-        Err(error) if options.cluster.is_some() => {
+        Err(error) if options.gossip.cluster.is_some() => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
@@ -289,15 +284,25 @@ async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
     }
 }
 
-async fn nodes(options: &Options) -> ExitCode {
-    let Some(seed) = &options.cluster else {
-        Cli::command().error(ErrorKind::MissingRequiredArgument, "nodes needs --cluster").exit()
+/// Does something in view of the cluster.
+async fn in_view(
+    options: &Options,
+    run: impl AsyncFnOnce(&Cluster) -> Result<bool, BoxError>,
+) -> ExitCode {
+    let Some(seed) = &options.gossip.cluster else {
+        let why = "nodes and forget need --cluster";
+        Cli::command().error(ErrorKind::MissingRequiredArgument, why).exit()
     };
-    match nodes::run(&options.cluster_id, seed).await {
+    let joined = options.gossip.look_on(seed).await;
+    let done = match joined {
+        Ok(cluster) => run(&cluster).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("--cluster {seed}: {error}");
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
@@ -316,7 +321,7 @@ fn settings(options: &Options) -> Result<Settings, Invalid> {
 
 /// What the calls are to.
 fn target(options: &Options) -> String {
-    let seed = options.cluster.as_ref().map(|seed| format!("cluster:{seed}"));
+    let seed = options.gossip.cluster.as_ref().map(|seed| format!("cluster:{seed}"));
     seed.unwrap_or_else(|| options.endpoints.join(","))
 }
 

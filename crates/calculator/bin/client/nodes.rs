@@ -1,6 +1,5 @@
-//! `nodes`: who is in the cluster.
+//! `nodes`: who is in the cluster; `forget`: who never comes back.
 
-use calculator::cluster::look_on;
 use cinchona::{
     cluster::{Cluster, Node, State},
     core::BoxError,
@@ -15,10 +14,12 @@ use tokio::time::{Instant, sleep};
 const LONGEST: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(1500);
 
+/// For how long it says whom to forget, so that all nodes hear it.
+const SAID: Duration = Duration::from_secs(5);
+
 /// Prints a line for each node; whether any was heard of.
-pub(crate) async fn run(cluster_id: &str, seed: &str) -> Result<bool, BoxError> {
-    let cluster = look_on(cluster_id, seed).await?;
-    let nodes = heard(&cluster).await;
+pub(crate) async fn run(cluster: &Cluster) -> Result<bool, BoxError> {
+    let nodes = heard(cluster).await;
     let rows: Vec<_> = nodes.iter().map(row).collect();
     let headings = ["node", "address", "state", "phi", "reachable", "load", "tags"];
     let rows = [vec![headings.map(str::to_owned)], rows].concat();
@@ -34,6 +35,23 @@ pub(crate) async fn run(cluster_id: &str, seed: &str) -> Result<bool, BoxError> 
     let (counts, _) = health.split_once(';').unwrap_or((&health, ""));
     writeln!(out, "\n{counts}")?;
     Ok(!nodes.is_empty())
+}
+
+/// Has the nodes expect no more that `node` comes back; whether any was there to hear it.
+pub(crate) async fn forget(cluster: &Cluster, node: &str) -> Result<bool, BoxError> {
+    let nodes = heard(cluster).await;
+    if nodes.is_empty() {
+        return Err("no node of the cluster was heard in 5 s".into());
+    }
+    if nodes.iter().any(|other| other.id == node && other.state == State::Alive) {
+        return Err(format!("{node}: is alive; end it, and it leaves").into());
+    }
+    if !cluster.forget(node) {
+        return Err(format!("{node}: no node that is expected has this id").into());
+    }
+    sleep(SAID).await;
+    writeln!(io::stdout(), "{node}: forgotten")?;
+    Ok(true)
 }
 
 /// The others, once nothing new is heard of them.

@@ -66,7 +66,10 @@ pub(crate) enum Operation {
     Balance { key: String },
     /// Who is in the --cluster: address, state, whether it is reachable, its load and tags
     Nodes,
-    /// Adds at a rate, and says how long that took and what failed
+    /// Has the nodes of the --cluster expect no more that NODE comes back: for one that has crashed
+    /// for good, so that a majority of the others takes writes again
+    Forget { node: String },
+    /// Calls at a rate, and says how long that took and what failed
     Load(Load),
     /// What a dashboard shows, as text: refreshed each second on a terminal, else once
     Top(Top),

@@ -83,7 +83,7 @@ async fn play(args: &Args) -> Result<Vec<Finding>, BoxError> {
     let seed = first.gossip.clone();
     let mut second = Server::start("n2", "127.0.0.1:0", Some(&seed), &args.out)?;
     let third = Server::start("n3", "127.0.0.1:0", Some(&seed), &args.out)?;
-    let cluster = look_on(CLUSTER, &seed).await?;
+    let cluster = look_on(CLUSTER, &seed, Vec::new()).await?;
     let layers = layers()?;
     let balance = endpoints(&cluster, "worker", &layers, Options::default())?;
     ready(&balance, 3).await?;

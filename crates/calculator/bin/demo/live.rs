@@ -149,7 +149,7 @@ impl Site {
             servers.push(Arc::new(Server::start(&format!("server-{n}"), seed).await?));
         }
         let seed = servers[0].gossip().to_string();
-        let cluster = look_on(CLUSTER, &seed).await?;
+        let cluster = look_on(CLUSTER, &seed, Vec::new()).await?;
         let layers = layers()?;
         // A server that fails at once looks idle to it: so the breakers have something to do.
         let options = Options { picker: Picker::LeastRequest, ..Options::default() };

@@ -10,6 +10,7 @@ mod report;
 mod run;
 mod scenario;
 mod site;
+mod soak;
 mod storm;
 mod studies;
 mod tally;
@@ -65,6 +66,8 @@ enum Simulation {
     Storm(storm::Args),
     /// Three servers that find each other by gossip; one is killed, one paused, one leaves
     Cluster(cluster::Args),
+    /// Three servers, a client and faults for half an hour: memory and descriptors stay flat
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     let ran = match &args.simulation {
         Some(Simulation::Storm(storm)) => storm::run(storm),
         Some(Simulation::Cluster(cluster)) => cluster::run(cluster),
+        Some(Simulation::Soak(soak)) => soak::run(soak),
         None => match args.live.address() {
             Some(address) => live::run(&args.live, address),
             None => demo(&args),

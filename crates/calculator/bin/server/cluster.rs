@@ -1,14 +1,14 @@
 //! The server as a node of a cluster.
 
 use crate::resolve;
-use calculator::cluster::{own_ip, tag};
+use calculator::cluster::{own_ip, secrets, tag};
 use cinchona::{
     cluster::{Cluster, Config},
     core::BoxError,
     shed::ShedLayer,
 };
 use clap::Args;
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::time::sleep;
 
 /// Which cluster it joins, and as whom.
@@ -19,13 +19,19 @@ pub(crate) struct Membership {
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
     join: Vec<String>,
 
-    /// Where gossip is received, by UDP; nothing authenticates it, so it belongs into a private
-    /// network. Without --join, this node begins a cluster [default: any port, where --join is
-    /// given].
+    /// Where gossip is received, by UDP; it is never encrypted, and authenticated only with
+    /// --gossip-secret-file, so it belongs into a private network. Without --join, this node begins
+    /// a cluster [default: any port, where --join is given].
     #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
     gossip: Option<SocketAddr>,
 
-    /// Unique in the cluster, and the same after a restart [default: where it listens].
+    /// The secrets that all nodes share, one in each line: gossip is sealed with the first, and
+    /// dropped where it is sealed with none of them.
+    #[arg(long, value_name = "FILE")]
+    gossip_secret_file: Option<PathBuf>,
+
+    /// Unique in the cluster, and the same after a restart, such as the name of a pod [default:
+    /// where it listens].
     #[arg(long, value_name = "ID")]
     node_id: Option<String>,
 
@@ -42,6 +48,11 @@ pub(crate) struct Membership {
     /// other.
     #[arg(long, value_name = "N", default_value_t = 1)]
     expect: usize,
+
+    /// How many nodes run at most, whatever they are called: writes are taken where more than half
+    /// of this number hear each other. For pods, which come back under other names.
+    #[arg(long, value_name = "N", conflicts_with = "expect")]
+    expected: Option<usize>,
 }
 
 /// How long a node that leaves goes on serving: by then others have heard it.
@@ -50,7 +61,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 impl Membership {
     /// Joins, if it is to, as the node that serves at `serves`.
     pub(crate) async fn join(&self, serves: SocketAddr) -> Result<Option<Cluster>, BoxError> {
-        let Self { join, gossip, cluster_id, tags, expect, .. } = self;
+        let Self { join, gossip, cluster_id, tags, expect, expected, .. } = self;
         let gossip = match (gossip, join.first()) {
             (Some(gossip), _) => *gossip,
             (None, Some(seed)) => SocketAddr::new(own_ip(seed)?, 0),
@@ -61,6 +72,11 @@ impl Membership {
         config.address = Some(format!("http://{}", SocketAddr::new(host, serves.port())).parse()?);
         config.tags = tags.iter().cloned().collect();
         config.expect = *expect;
+        config.expected = expected.map(Into::into);
+        if let Some(file) = &self.gossip_secret_file {
+            config.secrets =
+                secrets(file).map_err(|error| format!("--gossip-secret-file {error}"))?;
+        }
         let seeds: Vec<&str> = join.iter().map(String::as_str).collect();
         Cluster::join(config, &seeds).await.map(Some)
     }

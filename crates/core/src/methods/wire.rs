@@ -23,8 +23,8 @@ pub(super) enum Value<'a> {
     Fixed32(&'a [u8]),
 }
 
-/// The last value of a string field, `Some(None)` where there is none, or it is empty; a later field
-/// that `ends` it takes it away. `None` where the message is broken.
+/// The last value of a string field, `Some(None)` where there is none, or it is empty; a later
+/// field that `ends` it takes it away. `None` where the message is broken.
 pub(super) fn string(
     mut message: &[u8],
     number: u32,

@@ -5,13 +5,18 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 20] = [
     "balance/src",
     "breaker/src",
+    "cinchona/src",
     "cinchona/tests",
+    "cluster/src",
     "core/src",
+    "dashboard/src",
     "fallback/src",
+    "fault/src",
     "idempotency/src",
+    "observe/src",
     "otlp/src",
     "redb/src",
     "redis/src",

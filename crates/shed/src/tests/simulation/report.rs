@@ -80,6 +80,7 @@ fn curve(limits: &[u32]) -> String {
     limits.iter().map(bar).collect()
 }
 
+// catalogue: S-F5
 #[tokio::test(start_paused = true)]
 async fn it_sheds_where_calls_wait_and_only_there() {
     let mut ease = head("shed, %");
