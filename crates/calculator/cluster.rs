@@ -70,16 +70,17 @@ pub fn endpoints(
     };
     let options = balance::Options { gate: Some(Arc::new(gate)), ..options };
     let balance = Balance::new(workers, options)?;
-    tokio::spawn(watch_connections(cluster.clone(), balance.clone()));
+    tokio::spawn(watch_connections(cluster.clone(), balance.watcher()));
     Ok(balance)
 }
 
-/// Tells the cluster of connections that cannot be made, for ever.
-async fn watch_connections(cluster: Cluster, balance: Balance) {
+/// Tells the cluster of connections that cannot be made, as long as there is the balancer.
+async fn watch_connections(cluster: Cluster, states: impl Fn() -> Option<Vec<balance::Snapshot>>) {
     loop {
         sleep(Duration::from_millis(200)).await;
+        let Some(states) = states() else { return };
         let ids = ids(&cluster);
-        for server in balance.states() {
+        for server in states {
             if server.state == balance::State::TransientFailure
                 && let Some(id) = ids.get(&server.target.uri)
             {

@@ -1,5 +1,7 @@
 //! The server's stack.
 
+pub mod health;
+
 use crate::{
     DESCRIPTORS, methods,
     pb::{CounterResult, calculator_server::CalculatorServer, store_server::StoreServer},
@@ -11,6 +13,7 @@ use cinchona::{
     cluster::QuorumGuardLayer,
     core::{BoxError, DEGRADED, Mode, PerMethod, Secret, Switch},
     deadline::ServerDeadlineLayer,
+    drain::Drain,
     fault::{FaultLayer, Rules},
     idempotency::{DedupLayer, Guarantee, Store},
     observe::{Metrics, ServerLayer},
@@ -19,7 +22,10 @@ use cinchona::{
 use http::HeaderValue;
 use prost::Message;
 use std::{any::Any, future::Future, io, net::SocketAddr, time::Duration};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use tokio_stream::Stream;
 use tonic::{
     Status,
@@ -47,6 +53,10 @@ pub struct Layers<S> {
     pub rest: bool,
     /// What is counted of calls, and of the layers: see [`metrics`](crate::metrics).
     pub metrics: Metrics,
+    /// How it ends.
+    pub drain: Drain,
+    /// Whether its store is well, for its health; `None` where that has no part in it.
+    pub store: Option<watch::Receiver<bool>>,
     /// What each caller may ask for.
     pub quota: RateLimitLayer,
     /// Turns away what is too much.
@@ -86,6 +96,8 @@ impl<S: Store + State> Layers<S> {
         Self {
             rest: false,
             metrics,
+            drain: Drain::default(),
+            store: None,
             quota,
             shed,
             degraded: None,
@@ -97,11 +109,11 @@ impl<S: Store + State> Layers<S> {
     }
 }
 
-/// Serves the calculator, its store, health and reflection on `incoming` until `shutdown`, then
-/// ends the calls that have begun.
+/// Serves the calculator, its store, health and reflection on `incoming` until `shutdown`; then
+/// the calls that have begun end within the grace of `layers.drain`, and all else with them.
 ///
 /// # Errors
-/// When `incoming` fails for good.
+/// When `incoming` fails for good, or handlers that block the runtime outlive the grace.
 pub async fn serve<I, IO, S>(
     incoming: I,
     state: S,
@@ -113,19 +125,13 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { rest, metrics, quota, shed, degraded, faults, rules, dedup, quorum } = layers;
+    let Layers { rest, metrics, drain, store, quota, shed, degraded, faults, rules, dedup, quorum } =
+        layers;
     let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
     let control = rules.map(|(rules, token)| rules.control(token));
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<CalculatorServer<Calculator<S>>>().await;
-    health.set_serving::<StoreServer<Values<S>>>().await;
-    let draining = async move {
-        shutdown.await;
-        // Whoever watches goes elsewhere while the calls that have begun are ended.
-        health.set_not_serving::<CalculatorServer<Calculator<S>>>().await;
-        health.set_not_serving::<StoreServer<Values<S>>>().await;
-    };
-    Server::builder()
+    let shutdown = health::until(shutdown, health, store);
+    let serving = Server::builder()
         // A client that has gone silently is noticed, and its calls are dropped.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -136,6 +142,8 @@ where
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
         .layer(ServerLayer::new(&metrics))
+        // Nothing outlives the server.
+        .layer(drain.layer())
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
         .layer(catching_panics())
         // Before all that costs something: who is over its quota is told so, and no other pays.
@@ -158,9 +166,9 @@ where
         .add_service(reflection()?)
         .add_service(CalculatorServer::new(Calculator::new(state.clone())))
         .add_service(StoreServer::new(Values::new(state)))
-        .serve_with_incoming_shutdown(incoming, draining)
-        .await?;
-    Ok(())
+        .serve_with_incoming_shutdown(drain.incoming(incoming), drain.begun());
+    let served = drain.serve(shutdown, serving).await;
+    Ok(served.ok_or("handlers block the runtime, and were left")??)
 }
 
 fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflection::Error> {

@@ -239,6 +239,13 @@ impl Balance {
         self.set.states()
     }
 
+    /// Says what [`states`](Self::states) does, for whoever looks on and is not to keep the balancer:
+    /// `None` once its last clone was dropped.
+    pub fn watcher(&self) -> impl Fn() -> Option<Vec<Snapshot>> + Send + Sync + use<> {
+        let set = Arc::downgrade(&self.set);
+        move || Some(set.upgrade()?.states())
+    }
+
     /// How many outliers were found, and what became of them (gRFC A91).
     pub fn ejections(&self) -> Ejections {
         self.set.ejections()

@@ -9,6 +9,7 @@
 //! | `cluster` | `cluster` | servers and clients that find each other, and know who is alive |
 //! | `config` | `config` | gRPC's service config, put into a client that may be running |
 //! | `dashboard` | `dashboard` | a live page of all this, and a console for faults |
+//! | `drain` | `drain` | a server that is told to stop ends within its grace, whoever holds it up |
 //! | `fallback` | `fallback` | a second answer: cached, static, or from elsewhere |
 //! | `fault` | `fault` | a server's failures and delays, injected by a seed |
 //! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
@@ -20,7 +21,7 @@
 //!
 //! The order of the layers, outermost first. Client: `observe`'s call, idempotency key, call
 //! deadline, fallback, bulkhead, retry, `observe`'s attempt, throttle, attempt timeout, balancer
-//! (breaker), channel. Server: `observe`, quota, shed, deadline, fault, dedup, the service;
+//! (breaker), channel. Server: `observe`, drain, quota, shed, deadline, fault, dedup, the service;
 //! whatever authorizes callers stands outside of dedup, which answers again without asking the
 //! service.
 //! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects;
@@ -42,6 +43,8 @@ pub use cinchona_config as config;
 pub use cinchona_dashboard as dashboard;
 #[cfg(feature = "deadline")]
 pub use cinchona_deadline as deadline;
+#[cfg(feature = "drain")]
+pub use cinchona_drain as drain;
 #[cfg(feature = "fallback")]
 pub use cinchona_fallback as fallback;
 #[cfg(feature = "fault")]

@@ -11,7 +11,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,6 +22,8 @@ use tokio::time::Instant;
 pub(crate) struct File {
     place: Place,
     current: RwLock<Result<Database, Arc<str>>>,
+    /// Why the last write failed, if it did.
+    unwritten: Mutex<Option<Arc<str>>>,
     limits: Limits,
 }
 
@@ -49,11 +51,26 @@ impl File {
     /// When it is not there, is in use, or is damaged.
     pub(crate) fn open(place: Place, limits: Limits) -> Result<Self, BoxError> {
         let database = opened(&place)?;
-        Ok(Self { place, current: RwLock::new(Ok(database)), limits })
+        let unwritten = Mutex::default();
+        Ok(Self { place, current: RwLock::new(Ok(database)), unwritten, limits })
     }
 
-    /// Why it cannot be used now.
+    /// Why it cannot be written to, as far as is known.
     pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        self.closed().or_else(|| self.unwritten().clone())
+    }
+
+    /// A write has succeeded, or failed.
+    pub(crate) fn written(&self, why: Option<&BoxError>) {
+        *self.unwritten() = why.map(|why| why.to_string().into());
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it is not open.
+    pub(crate) fn closed(&self) -> Option<Arc<str>> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.as_ref().err().cloned()
     }
@@ -91,7 +108,7 @@ impl File {
 
     /// Closes the file, if it is open, because of `why`.
     pub(crate) fn fail(&self, why: &BoxError) {
-        if self.failure().is_none() {
+        if self.closed().is_none() {
             tracing::error!(%why, "the file has failed, and is opened again");
             self.set(Err(why.to_string().into()));
         }

@@ -17,7 +17,7 @@
 //!   the failure of the claim.
 //! * A file that has failed (no space is left, say) is closed and opened again, before the next
 //!   write and at most ten times a second: what was acknowledged is there. Until then all calls
-//!   fail, and [`RedbStore::failure`] says why.
+//!   fail, and [`RedbStore::failure`] says why, until a write has succeeded.
 //! * A change of state that panics fails with `INTERNAL`, changes nothing and harms no other.
 //! * Records that this process has written or read lately are answered from memory.
 //!
@@ -150,11 +150,20 @@ impl RedbStore {
         Ok(Self { shared: Arc::new(Shared { file, name, writer, memory, unbegun, options }) })
     }
 
-    /// Why the store cannot be used now, if so: its file has failed (the disk is full, say), and
-    /// could not be opened again. That is tried with each call, at most ten times a second. For
-    /// health checks.
+    /// Why the store cannot be written to, if so: the last write failed (the disk is full, say), or
+    /// the file could not be opened again, which is tried with each call, at most ten times a
+    /// second. It is over once a write has succeeded. For health checks.
     pub fn failure(&self) -> Option<Arc<str>> {
         self.shared.file.failure()
+    }
+
+    /// Writes something that changes no record and no value: whether the store can. For health
+    /// checks, while there is a [`failure`](Self::failure) and nobody else writes.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn probe(&self) -> Result<(), BoxError> {
+        self.shared.writer.run(|_| Ok(()), |()| ()).await
     }
 
     /// How many records there are on disk.

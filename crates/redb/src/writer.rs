@@ -96,15 +96,20 @@ const STOPPED: &str = "the store has stopped";
 const FAILED: &str = "the write could not be committed";
 
 fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &AtomicU64) {
-    let mut pace = Pace::default();
+    let (mut pace, mut has_failed) = (Pace::default(), false);
     while let Some(first) = waiting.blocking_recv() {
         let others = iter::from_fn(|| waiting.try_recv().ok());
         let jobs = iter::once(first).chain(others).take(MOST);
-        if file.failure().is_some() {
+        if file.closed().is_some() {
             file.reopen(&mut pace);
         }
         // Those who wait are told as their channels close.
-        if let Err(error) = commit(file, jobs, evicted) {
+        let committed = commit(file, jobs, evicted);
+        if has_failed || committed.is_err() {
+            file.written(committed.as_ref().err());
+        }
+        has_failed = committed.is_err();
+        if let Err(error) = committed {
             // redb writes nothing more after a failure of the disk, until it is opened again.
             file.fail(&error);
             file.reopen(&mut pace);

@@ -1,13 +1,14 @@
 //! `calculator-server`: the calculator behind its server stack.
 
 mod cluster;
+mod ending;
 mod faults;
 mod watch;
 
 use calculator::{
     logs::{Logs, Told},
     methods, metrics,
-    server::{Layers, dedup, listen, serve},
+    server::{Layers, dedup, health, listen, serve},
     state::State,
 };
 use cinchona::{
@@ -21,9 +22,10 @@ use cinchona::{
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use cluster::Membership;
+use ending::Ending;
 use faults::Injected;
 use http::HeaderValue;
-use humantime::{format_duration, parse_duration};
+use humantime::parse_duration;
 use std::{
     fmt,
     io::{self, Write},
@@ -34,14 +36,14 @@ use std::{
     str::FromStr,
     time::Duration,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::StreamExt;
 use watch::Page;
 
 /// Serves a gRPC calculator, and injects faults into it when asked to.
 ///
 /// Beside the calculator it serves grpc.health.v1.Health and server reflection, which are never
-/// made to fail. SIGTERM and Ctrl-C end it once the calls that have begun are done, after 10 s at
+/// made to fail. SIGTERM and Ctrl-C end it once the calls that have begun are done, after --grace at
 /// the latest. The log goes to stderr; RUST_LOG sets its level.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -99,6 +101,9 @@ struct Args {
     page: Page,
 
     #[command(flatten)]
+    ending: Ending,
+
+    #[command(flatten)]
     logs: Logs,
 }
 
@@ -122,11 +127,11 @@ enum Condition {
 #[derive(Clone, Copy, Debug)]
 struct AtOnce(Option<Limit>);
 
-/// How long the calls that have begun may take to end.
-const GRACE: Duration = Duration::from_secs(10);
+fn main() -> ExitCode {
+    ending::run(program())
+}
 
-#[tokio::main]
-async fn main() -> ExitCode {
+async fn program() -> ExitCode {
     let args = Args::parse();
     let refuse = |why: &dyn fmt::Display| -> ! {
         Args::command().error(ErrorKind::ValueValidation, why).exit()
@@ -144,7 +149,7 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    told.flush().await;
+    ending::unless_signalled(told.flush()).await;
     code
 }
 
@@ -159,18 +164,19 @@ async fn run(place: Place, args: &Args, told: &Told, faults: FaultLayer) -> Resu
             let store = RedbStore::open(&path, options);
             let store =
                 store.map_err(|error| format!("--store redb:{}: {error}", path.display()))?;
-            serve_over(store, args, told, faults, Mode::Enforce).await
+            let health = Some(health::of_store(&store));
+            serve_over((store, health), args, told, faults, Mode::Enforce).await
         }
         Place::Redis(url) => {
             let store = RedisStore::new(url.expose());
             let store = store.map_err(|error| format!("--store: {error}"))?.with_ttl(ttl)?;
-            serve_over(store, args, told, faults, Mode::Enforce).await
+            serve_over((store, None), args, told, faults, Mode::Enforce).await
         }
         place => {
             let mode = if matches!(place, Place::None) { Mode::Off } else { Mode::Enforce };
             let store = MemoryStore::new().with_ttl(ttl)?;
             let store = store.with_caps(args.cache_size as usize, 256 << 20)?;
-            serve_over(store, args, told, faults, mode).await
+            serve_over((store, None), args, told, faults, mode).await
         }
     }
 }
@@ -178,7 +184,7 @@ async fn run(place: Place, args: &Args, told: &Told, faults: FaultLayer) -> Resu
 type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 async fn serve_over<S: Store + State>(
-    store: S,
+    (store, health): (S, Option<watch::Receiver<bool>>),
     args: &Args,
     told: &Told,
     faults: FaultLayer,
@@ -190,6 +196,7 @@ async fn serve_over<S: Store + State>(
     writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
     let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
+    layers.store = health;
     let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;
     if let Some(cluster) = &cluster {
@@ -202,7 +209,7 @@ async fn serve_over<S: Store + State>(
     let node = cluster.as_ref().map(|cluster| (args.membership.id(addr), cluster));
     args.page.serve(&layers, node).await?;
 
-    let (stop, stopped) = oneshot::channel();
+    let (drain, (stop, stopped)) = (layers.drain.clone(), oneshot::channel());
     let stopped = async { _ = stopped.await };
     let serving: Serving = if layers.rules.is_some() {
         // What a layer cannot do to a connection, this does.
@@ -211,24 +218,9 @@ async fn serve_over<S: Store + State>(
     } else {
         Box::pin(serve(incoming, store, layers, stopped))
     };
-    let drained_or_overdue = async {
-        signal().await;
-        if let Some(cluster) = &cluster {
-            tokio::select! {
-                () = cluster::leave(cluster) => {}
-                () = signal() => {}
-            }
-        }
-        tracing::info!(grace = %format_duration(GRACE), "shutting down");
-        _ = stop.send(());
-        tokio::select! {
-            () = tokio::time::sleep(GRACE) => tracing::warn!("calls were cut off"),
-            () = signal() => tracing::warn!("calls were cut off by a second signal"),
-        }
-    };
     tokio::select! {
         served = serving => served?,
-        () = drained_or_overdue => {}
+        () = ending::follow(drain, cluster.as_ref(), stop) => {}
         () = args.injected.follow(&rules) => {}
     }
     tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.snapshot(), "stopped");
@@ -244,26 +236,11 @@ fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Laye
         layers.quota = RateLimitLayer::new(quota, quota)?;
     }
     layers.rest = args.rest;
+    layers.drain = args.ending.drain();
     layers.rules = args.injected.rules(args.page.is_wanted());
     // Without a limit it counts what is in progress all the same.
     layers.shed = ShedLayer::new(args.limit.0.unwrap_or(Limit::Fixed(u32::MAX)))?;
     Ok(layers)
-}
-
-/// Waits for SIGTERM or Ctrl-C.
-async fn signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
-        }
-    }
-    _ = tokio::signal::ctrl_c().await;
 }
 
 // === impl Place ===

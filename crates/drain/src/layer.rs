@@ -1,0 +1,194 @@
+//! Calls that end with `UNAVAILABLE` where they would outlive the server.
+
+use crate::{
+    body::DrainBody,
+    phases::{Phase, Shared},
+};
+use cinchona_core::status;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use std::{
+    collections::HashSet,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::sync::futures::OwnedNotified;
+use tonic::{Status, server::NamedService};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Ends calls with the server: see the [rule](crate#rule).
+///
+/// It is of one [`Drain`](crate::Drain), and is best within what counts calls and around all that
+/// answers them. A call that comes when all is over is refused, and has not begun. What is no gRPC
+/// is ended by its connection alone.
+#[derive(Clone, Debug)]
+pub struct DrainLayer {
+    shared: Arc<Shared>,
+    watches: Arc<HashSet<String>>,
+}
+
+/// A service whose calls end with the server.
+#[derive(Clone, Debug)]
+pub struct DrainService<S> {
+    inner: S,
+    layer: DrainLayer,
+}
+
+pin_project! {
+    /// The future of a call.
+    pub struct DrainFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        #[pin]
+        end: End,
+    }
+}
+
+pin_project! {
+    /// When a call ends at the latest.
+    pub(crate) struct End {
+        shared: Arc<Shared>,
+        at: Phase,
+        // From the first time that there is something to wait for.
+        #[pin]
+        told: Option<OwnedNotified>,
+    }
+}
+
+/// Streams that have no end of their own, and whose client loses nothing by one.
+const WATCHES: [&str; 3] = [
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+// === impl DrainLayer ===
+
+impl DrainLayer {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let watches = WATCHES.map(str::to_owned).into_iter().collect();
+        Self { shared, watches: Arc::new(watches) }
+    }
+
+    /// Ends calls of these methods (`/package.Service/Method`) when draining begins, once they have
+    /// handed on what they had: such as only wait for news, and would hold up the end.
+    #[must_use]
+    pub fn with_watches<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        Arc::make_mut(&mut self.watches).extend(methods.into_iter().map(Into::into));
+        self
+    }
+}
+
+impl<S> Layer<S> for DrainLayer {
+    type Service = DrainService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        DrainService { inner, layer: self.clone() }
+    }
+}
+
+// === impl DrainService ===
+
+impl<S, B, ResBody> Service<Request<B>> for DrainService<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+{
+    type Response = Response<DrainBody<ResBody>>;
+    type Error = S::Error;
+    type Future = DrainFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let DrainLayer { shared, watches } = &self.layer;
+        let is_watch = watches.contains(request.uri().path());
+        let at = if is_watch { Phase::Draining } else { Phase::Over };
+        let is_grpc = status::is_grpc(request.headers());
+        let end = End::new(shared.clone(), if is_grpc { at } else { Phase::Cut });
+        let is_refused = is_grpc && shared.phase() >= Phase::Over;
+        DrainFuture { inner: (!is_refused).then(|| self.inner.call(request)), end }
+    }
+}
+
+impl<S: NamedService> NamedService for DrainService<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+// === impl DrainFuture ===
+
+impl<F, B, E> Future for DrainFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<DrainBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(Ok(ended(status::not_begun(unavailable()))));
+        };
+        if let Poll::Ready(answered) = inner.poll(cx) {
+            let end = this.end.renewed();
+            return Poll::Ready(answered.map(|response| DrainBody::wrap(response, end)));
+        }
+        if this.end.as_mut().poll_is_here(cx) {
+            this.inner.set(None);
+            return Poll::Ready(Ok(ended(unavailable())));
+        }
+        Poll::Pending
+    }
+}
+
+impl<F> fmt::Debug for DrainFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainFuture").finish_non_exhaustive()
+    }
+}
+
+fn ended<B>(status: Status) -> Response<DrainBody<B>> {
+    status.into_http::<()>().map(|()| DrainBody::default())
+}
+
+/// What calls end with.
+pub(crate) fn unavailable() -> Status {
+    Status::unavailable("the server is shutting down")
+}
+
+// === impl End ===
+
+impl End {
+    fn new(shared: Arc<Shared>, at: Phase) -> Self {
+        Self { shared, at, told: None }
+    }
+
+    /// The same end, for what comes next of the call.
+    fn renewed(&self) -> Self {
+        Self::new(self.shared.clone(), self.at)
+    }
+
+    /// Whether it has come.
+    pub(crate) fn is_here(&self) -> bool {
+        self.at < Phase::Cut && self.shared.phase() >= self.at
+    }
+
+    /// Whether it has come; if not, the task is woken when it does.
+    pub(crate) fn poll_is_here(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
+        let mut this = self.project();
+        // Connections are cut without anybody else's help.
+        if *this.at == Phase::Cut {
+            return false;
+        }
+        if this.told.is_none() {
+            this.told.set(Some(this.shared.wait(*this.at)));
+        }
+        // It is told of all that comes after it was made.
+        let is_told = this.told.as_pin_mut().is_none_or(|told| told.poll(cx).is_ready());
+        is_told || this.shared.phase() >= *this.at
+    }
+}
