@@ -101,7 +101,11 @@ impl Engine {
                     let states = set.looks();
                     // What is connected stays, if it is in the list.
                     let chosen = states.iter().position(|state| *state == State::Ready);
-                    first.starts_over(states.len(), chosen);
+                    if fresh.len() < states.len() {
+                        first.goes_on(states.len(), chosen);
+                    } else {
+                        first.starts_over(states.len(), chosen);
+                    }
                 }
                 if !fresh.is_empty() || !gone.is_empty() {
                     // The network is there: somebody has been asked, and has answered.

@@ -34,6 +34,16 @@ impl First {
         *self = Self { count, chosen, ..Self::default() };
     }
 
+    /// The list is another, of so many, in which some are that were in the one before.
+    pub(crate) fn goes_on(&mut self, count: usize, chosen: Option<usize>) {
+        if chosen.is_some() || self.chosen.is_some() {
+            return self.starts_over(count, chosen);
+        }
+        // What is being tried is, and the next has its turn when it had: else a list that changes
+        // more often than that would hold up the second for ever.
+        (self.count, self.tried) = (count, self.tried.min(count));
+    }
+
     /// The gate of what is connected is shut: another one may let calls through.
     pub(crate) fn wants_more(&mut self) {
         if self.chosen.is_some() {
@@ -102,6 +112,25 @@ mod tests {
         assert_eq!(wanted(&first, 3), [2], "the others are let go");
         assert_eq!(first.looks(&[Idle, Idle, Connecting], now + NEXT), Some(now + 2 * NEXT));
         assert_eq!(wanted(&first, 3), [0], "from the start of the list");
+    }
+
+    // catalogue: S-E4
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_changes_sooner_than_the_next_is_tried_does_not_hold_it_up() {
+        for each in [1, 100, 249].map(Duration::from_millis) {
+            let (mut first, mut now) = (First::default(), Instant::now());
+            let began = now;
+            first.looks(&[Connecting; 3], now);
+            while wanted(&first, 3).len() < 3 {
+                now += each;
+                first.goes_on(3, None);
+                first.looks(&[Connecting; 3], now);
+                assert!(now - began <= 2 * (NEXT + each), "{each:?}");
+            }
+            first.goes_on(2, None);
+            first.looks(&[Connecting, Ready], now);
+            assert_eq!(wanted(&first, 2), [1]);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,9 +4,9 @@ use crate::{
     State,
     node::{Connection, Node},
 };
-use cinchona_core::{Backoff, Jitter, Rng};
+use cinchona_core::{Backoff, Jitter, Rng, clock::later};
 use std::{sync::Arc, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -61,10 +61,11 @@ async fn watch(node: &Node, connection: &Connection, service: &str, failures: &m
         Ok(says) => says.into_inner(),
         Err(status) => return Ended::By(status),
     };
-    let is_readable = connection.line.is_readable();
+    let limit = if connection.line.is_readable() { Duration::MAX } else { RENEWED };
+    // However often the server says something meanwhile.
+    let renewed = later(Instant::now(), limit);
     loop {
-        let limit = if is_readable { Duration::MAX } else { RENEWED };
-        let said = match timeout(limit.min(cinchona_core::clock::FOR_EVER), says.message()).await {
+        let said = match timeout_at(renewed, says.message()).await {
             Err(_) => return Ended::InTime,
             Ok(Ok(Some(said))) => said,
             Ok(Ok(None)) => return Ended::By(Status::unavailable("the watch ended")),

@@ -5,6 +5,8 @@
 mod browser;
 mod differential;
 #[cfg(unix)]
+mod ends;
+#[cfg(unix)]
 mod failover;
 mod hang;
 mod hops;

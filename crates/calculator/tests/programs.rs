@@ -31,6 +31,28 @@ impl Server {
         Self::spawn(command, addr, args)
     }
 
+    /// One that is told where a file of it would be too large, and not killed.
+    #[cfg(unix)]
+    pub(crate) fn limited(args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let server = env!("CARGO_BIN_EXE_calculator-server");
+        command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, server]).stderr(Stdio::null());
+        Self::spawn(command, "127.0.0.1:0", args)
+    }
+
+    /// Lets its files have so many bytes at most.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn limits_files(&self, bytes: &str) {
+        let (pid, limit) = (self.process.id().to_string(), format!("--fsize={bytes}:"));
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended; whether it is content.
+    #[cfg(unix)]
+    pub(crate) fn ends(mut self) -> bool {
+        self.process.wait().unwrap().success()
+    }
+
     /// One whose log is read when it is stopped.
     #[cfg(unix)]
     pub(crate) fn logging(levels: (&str, &str), args: &[&str]) -> Self {

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, StreamBody};
-use std::{convert::Infallible, future::pending, io};
+use std::{convert::Infallible, future::pending};
 use tokio::{io::AsyncWriteExt, runtime::Handle, sync::oneshot, time::sleep};
 use tonic::{
     Code, Status,
@@ -19,12 +19,19 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 const SECOND: Duration = Duration::from_secs(1);
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
+/// Large enough for a window to be full soon: the head of a message, and 16 kB.
+const MESSAGE: [u8; 16_389] = {
+    let mut message = [0; 16_389];
+    message[3] = 0x40;
+    message
+};
+
 type Served = Option<Result<(), tonic::transport::Error>>;
 
 /// Answers by the path: with a message and no end, with messages without end, or after so many
 /// milliseconds.
 async fn answer(request: Request<Body>) -> Result<Response<Body>, Infallible> {
-    let message = || Ok::<_, Status>(Frame::data(Bytes::from_static(&[0, 0, 0, 0, 0])));
+    let message = || Ok::<_, Status>(Frame::data(Bytes::from_static(&MESSAGE)));
     let path = request.uri().path().to_owned();
     let body = match path.as_str() {
         WATCH | "/t/Stream" => {
@@ -63,9 +70,16 @@ async fn call(channel: Channel, path: &str, body: Body) -> (usize, Code) {
     let (mut messages, mut ended) = (0, code(&head.headers));
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {
-            Ok(Ok(_)) => messages += 1,
+            Ok(Ok(_)) => {
+                messages += 1;
+                // Time goes on while there is always more to read.
+                sleep(SECOND / 10).await;
+            }
             Ok(Err(trailers)) => ended = code(trailers.trailers_ref().unwrap()),
-            Err(status) => ended = Some(status.code()),
+            Err(status) => {
+                ended = Some(status.code());
+                break;
+            }
         }
     }
     (messages, ended.unwrap())
@@ -114,9 +128,8 @@ async fn a_server_ends_within_its_grace_whoever_holds_it_up() {
     for grace in [0, 1, 10, 60].map(|seconds| seconds * SECOND) {
         let (drain, network, vanishing) = (Drain::new(grace), Network::new(), Network::new());
         let (stop, serving) = serve(&drain, &[&network, &vanishing]);
-        let begin = |network: &Network, path, body| {
-            tokio::spawn(call(network.channel(), path, body))
-        };
+        let begin =
+            |network: &Network, path, body| tokio::spawn(call(network.channel(), path, body));
         let short = begin(&network, "/t/800", Body::empty());
         let watch = begin(&network, WATCH, Body::empty());
         let held: Vec<_> = ["/t/Stream", "/t/Endless", "/t/Never", "/t/99999999"]
@@ -166,9 +179,8 @@ async fn a_server_ends_within_its_grace_whoever_holds_it_up() {
 async fn whoever_only_watches_or_is_idle_holds_up_nothing() {
     let (drain, network) = (Drain::default(), Network::new());
     let (stop, serving) = serve(&drain, &[&network]);
-    let watches: Vec<_> = (0..10)
-        .map(|_| tokio::spawn(call(network.channel(), WATCH, Body::empty())))
-        .collect();
+    let watches: Vec<_> =
+        (0..10).map(|_| tokio::spawn(call(network.channel(), WATCH, Body::empty()))).collect();
     let idle = network.channel();
     assert_eq!(call(idle.clone(), "/t/0", Body::empty()).await.1, Code::Ok);
     assert_eq!(drain.connections(), 11);
@@ -237,10 +249,8 @@ async fn what_comes_when_all_is_over_is_refused_and_has_not_begun() {
     assert!(cinchona_core::status::take_not_begun(&mut head.headers));
     assert!(body.is_end_stream());
     // What is no gRPC could not read the status.
-    let plain = Request::new(Body::empty());
-    let (mut plain, _) = (plain.map(|_: Body| ()), io::empty());
-    *plain.uri_mut() = "/t/0".parse().unwrap();
-    let answered = service.oneshot(plain.map(|()| Body::empty())).await.unwrap();
+    let plain = Request::post("/t/0").body(Body::empty()).unwrap();
+    let answered = service.oneshot(plain).await.unwrap();
     assert_eq!(Status::from_header_map(answered.headers()).unwrap().code(), Code::Ok);
 }
 

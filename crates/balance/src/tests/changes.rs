@@ -80,3 +80,73 @@ async fn a_balancer_that_is_dropped_leaves_no_task_and_no_connection() {
         assert_eq!(tasks(), before, "{picker:?}");
     }
 }
+
+// catalogue: S-E4
+#[tokio::test(start_paused = true)]
+async fn a_list_that_changes_all_the_time_holds_up_no_second_endpoint() {
+    let world = World::of(3);
+    world.networks[0].blackhole(true);
+    world.networks[2].blackhole(true);
+    let targets = world.targets();
+    let (sender, found) = watch::channel(targets.clone());
+    let balance = world.balance_over(found, by(Picker::PickFirst));
+    let changing = tokio::spawn(async move {
+        for n in 0.. {
+            sleep(100 * MS).await;
+            sender.send_replace(targets[..2 + n % 2].to_vec());
+        }
+    });
+    let began = Instant::now();
+    assert_eq!(call(&balance).await, Code::Ok);
+    assert!(began.elapsed() < SECOND / 2, "{:?}", began.elapsed());
+    changing.abort();
+}
+
+// catalogue: S-P7
+#[tokio::test(start_paused = true)]
+async fn whatever_a_balancer_was_doing_nothing_of_it_is_left_once_it_is_dropped() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let health = || Options { health: Some(String::new()), ..by(Picker::RoundRobin) };
+    let outliers = || Options { outlier: OutlierDetection::default(), ..by(Picker::PeakEwma) };
+    let all: [fn() -> Options; 4] = [
+        || by(Picker::RoundRobin),
+        || by(Picker::PickFirst),
+        Options::of_one_endpoint,
+        || by(Picker::WeightedRoundRobin),
+    ];
+    let all = all.into_iter().map(|options| options()).chain([health(), outliers()]);
+    for (n, options) in all.enumerate() {
+        for trouble in ["none", "refused", "no answer", "silent", "found by no name"] {
+            let world = World::of(3);
+            sleep(MS).await;
+            let before = tasks();
+            let networks = &world.networks;
+            match trouble {
+                "refused" => networks.iter().for_each(|network| network.refuse(true)),
+                "no answer" => networks.iter().for_each(|network| network.blackhole(true)),
+                _ => {}
+            }
+            let (nowhere, found) = watch::channel(world.targets());
+            if trouble == "found by no name" {
+                nowhere.send_replace(Vec::new());
+            }
+            let balance = world.balance_over(found, options.clone());
+            let waiting: Vec<_> = (0..4)
+                .map(|_| {
+                    let balance = balance.clone();
+                    tokio::spawn(async move { call(&balance).await })
+                })
+                .collect();
+            sleep(20 * MS).await;
+            if trouble == "silent" {
+                networks.iter().for_each(|network| network.freeze());
+                drop(tokio::time::timeout(SECOND, call(&balance)).await);
+            }
+            drop(balance);
+            waiting.iter().for_each(tokio::task::JoinHandle::abort);
+            sleep(SECOND).await;
+            assert_eq!(tasks(), before, "{n}, {trouble}");
+            assert!(networks.iter().all(|network| network.live() == 0), "{n}, {trouble}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! How servers end, as processes: whoever holds them up.
+
+use crate::{SECOND, operation, programs::Server};
+use calculator::pb::{
+    Number, RangeRequest, SetValueRequest, calculator_client::CalculatorClient,
+    store_client::StoreClient,
+};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep},
+};
+use tokio_stream::StreamExt;
+use tonic::{Code, Status, transport::Channel};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_client::HealthClient},
+};
+
+/// What the machine may add where it is busy.
+const SLACK: Duration = Duration::from_secs(5);
+
+async fn channel(addr: &str) -> Channel {
+    Channel::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap()
+}
+
+async fn health(addr: &str, service: &str) -> ServingStatus {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let said = HealthClient::new(channel(addr).await).check(request).await.unwrap();
+    match said.into_inner().status() {
+        tonic_health::pb::health_check_response::ServingStatus::Serving => ServingStatus::Serving,
+        _ => ServingStatus::NotServing,
+    }
+}
+
+/// What whoever watches its health hears, and how that ends.
+fn watches(channel: Channel) -> JoinHandle<(Vec<i32>, Code)> {
+    tokio::spawn(async move {
+        let request = HealthCheckRequest { service: "calculator.Calculator".to_owned() };
+        let mut says = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
+        let mut heard = Vec::new();
+        loop {
+            match says.message().await {
+                Ok(Some(said)) => heard.push(said.status),
+                Ok(None) => return (heard, Code::Ok),
+                Err(status) => return (heard, status.code()),
+            }
+        }
+    })
+}
+
+/// One who sends as much, and then neither sends nor reads.
+fn holds(addr: &str, sends: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.write_all(sends.as_bytes()).unwrap();
+    stream
+}
+
+/// A request that is answered, on a connection that stays.
+fn answered(addr: &str, request: &str) -> TcpStream {
+    let mut stream = holds(addr, request);
+    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+    stream
+}
+
+const ADD: &str = "POST /v1/add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+    content-length: 15\r\n\r\n";
+const EVENTS: &str = "GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+const STATE: &str = "GET /api/state HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// All that could hold up a server and its page, for as long as this is kept.
+fn holders(addr: &str, page: &str) -> Vec<TcpStream> {
+    vec![
+        holds(addr, ""),
+        holds(addr, "PRI * HT"),
+        holds(addr, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        holds(addr, "POST /v1/add HT"),
+        holds(addr, &format!("{ADD}{{\"a\"")),
+        answered(addr, &format!("{ADD}{{\"a\":1,\"b\":22}}")),
+        holds(page, ""),
+        holds(page, "GET /ev"),
+        answered(page, EVENTS),
+        answered(page, STATE),
+    ]
+}
+
+/// Streams that do not end: one that nobody reads, and one that nobody goes on sending.
+async fn streams(channel: Channel) -> (tonic::Streaming<calculator::pb::Result>, JoinHandle<Code>) {
+    let mut client = CalculatorClient::new(channel);
+    let all = RangeRequest { first: 0.0, last: 1e9, step: None };
+    let unread = client.range(all).await.unwrap().into_inner();
+    let sending = tokio::spawn(async move {
+        let numbers = tokio_stream::iter([Number { value: 1.0 }]).chain(tokio_stream::pending());
+        client.sum(numbers).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    });
+    (unread, sending)
+}
+
+// real clock: the server is a process.
+// catalogue: S-P7
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_everything_ends_within_its_grace_whoever_holds_it_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("redb:{}", dir.path().join("kept.redb").display());
+    let all = ["--rest", "--gossip", "127.0.0.1:0", "--dashboard", "127.0.0.1:0", "--grace", "4s"];
+    let slow = ["--store", &store, "--fault", "method=/calculator.Store/SetValue delay=2500ms"];
+    let server = Server::start(&[&all[..], &slow].concat());
+    server.says("gossip on ");
+    let page = server.says("dashboard on ");
+    let addr = server.addr.clone();
+
+    let watching = watches(channel(&addr).await);
+    let (unread, sending) = streams(channel(&addr).await).await;
+    let held = holders(&addr, &page);
+    let mut storing = StoreClient::new(channel(&addr).await);
+    let set = SetValueRequest { request_id: "1".into(), key: "a".into(), value: "kept".into() };
+    let short = tokio::spawn(async move { storing.set_value(set).await });
+    sleep(SECOND / 2).await;
+
+    let began = Instant::now();
+    server.signal("TERM");
+    assert!(spawn_blocking(|| server.ends()).await.unwrap(), "its exit status");
+    let took = began.elapsed();
+    // One more for others in the cluster to hear it, and one for the runtime.
+    assert!(took < 6 * SECOND + SLACK, "{took:?}");
+    short.await.unwrap().unwrap();
+    let serving = [ServingStatus::Serving, ServingStatus::NotServing].map(|is| is as i32);
+    assert_eq!(watching.await.unwrap(), (serving.to_vec(), Code::Unavailable));
+    assert_eq!(sending.await.unwrap(), Code::Unavailable);
+    drop((held, unread));
+
+    // What was answered is kept.
+    let server = Server::start(&["--store", &store]);
+    let mut reading = StoreClient::new(channel(&server.addr).await);
+    let key = calculator::pb::Key { key: "a".into() };
+    assert_eq!(reading.get_value(key).await.unwrap().into_inner().value, "kept");
+}
+
+// real clock: the server is a process.
+// catalogue: S-P7
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_server_at_once_and_who_only_watches_holds_up_nothing() {
+    for (signals, has_stream) in [(1, false), (2, true)] {
+        let server = Server::start(&["--grace", "60s", "--rest"]);
+        let addr = server.addr.clone();
+        let watching = watches(channel(&addr).await);
+        let streams = if has_stream { Some(streams(channel(&addr).await).await) } else { None };
+        let idle = answered(&addr, &format!("{ADD}{{\"a\":1,\"b\":22}}"));
+        sleep(SECOND / 2).await;
+        let began = Instant::now();
+        server.signal("TERM");
+        if signals > 1 {
+            sleep(SECOND / 2).await;
+            server.signal("INT");
+        }
+        assert!(spawn_blocking(|| server.ends()).await.unwrap(), "its exit status");
+        assert!(began.elapsed() < 2 * SECOND + SLACK, "{:?}", began.elapsed());
+        watching.await.unwrap();
+        drop((streams, idle));
+    }
+}
+
+async fn set(addr: &str, n: u32, length: usize) -> Result<(), Status> {
+    let value = "x".repeat(length);
+    let set = SetValueRequest { request_id: String::new(), key: format!("{}", n % 500), value };
+    StoreClient::new(channel(addr).await).set_value(set).await.map(drop)
+}
+
+/// Waits until it says that; when it has not said so for too long, that is wrong.
+async fn until(addr: &str, status: ServingStatus) {
+    let began = Instant::now();
+    for service in ["", "calculator.Calculator", "calculator.Store"] {
+        while health(addr, service).await != status {
+            assert!(began.elapsed() < 2 * SECOND + SLACK, "{service} is not {status}");
+            sleep(SECOND / 20).await;
+        }
+    }
+}
+
+// real clock: the server is a process.
+// catalogue: S-E2
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_disk_is_full_is_not_serving_until_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kept.redb");
+    let store = format!("redb:{}", file.display());
+    let server = Server::limited(&["--store", &store]);
+    let addr = server.addr.clone();
+    until(&addr, ServingStatus::Serving).await;
+    set(&addr, 0, 1000).await.unwrap();
+    for _ in 0..2 {
+        server.limits_files(&std::fs::metadata(&file).unwrap().len().to_string());
+        let mut n = 0;
+        while set(&addr, n, 50_000).await.is_ok() {
+            n += 1;
+            assert!(n < 2000, "the disk is full");
+        }
+        until(&addr, ServingStatus::NotServing).await;
+        let sum = CalculatorClient::new(channel(&addr).await).add(operation(1.0, 2.0)).await;
+        assert_eq!(sum.unwrap().into_inner().value, 3.0, "what needs no store is answered");
+        server.limits_files("unlimited");
+        until(&addr, ServingStatus::Serving).await;
+        set(&addr, n, 50_000).await.unwrap();
+    }
+}
