@@ -1,10 +1,21 @@
 //! How servers end, as processes: whoever holds them up.
 
-use crate::{SECOND, operation, programs::Server};
-use calculator::pb::{
-    Number, RangeRequest, SetValueRequest, calculator_client::CalculatorClient,
-    store_client::StoreClient,
+use crate::{SECOND, ok, operation, programs::Server, retrying};
+use calculator::{
+    client::{Layers, client},
+    cluster,
+    pb::{
+        Number, RangeRequest, SetValueRequest, calculator_client::CalculatorClient,
+        store_client::StoreClient,
+    },
 };
+use cinchona::{
+    balance::{Balance, Options},
+    cluster::{Cluster, Config},
+    core::{PerMethod, Target},
+    retry::{HedgePolicy, Policy, RetryPolicy},
+};
+use cinchona_testkit::{Answer, Network, ScriptedServer};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -207,4 +218,79 @@ async fn a_server_whose_disk_is_full_is_not_serving_until_it_is_not() {
         until(&addr, ServingStatus::Serving).await;
         set(&addr, n, 50_000).await.unwrap();
     }
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+// catalogue: S-P7
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_dropped_in_the_middle_of_anything_leaves_nothing() {
+    let unavailable = || Answer::Status(Status::unavailable("busy"));
+    for answer in [Some(ok(1.0)), Some(Answer::Hang), Some(unavailable()), None] {
+        for hedges in [false, true] {
+            let (server, network) = (ScriptedServer::new(answer.clone()), Network::new());
+            let _serving = network.serve_service(server);
+            network.blackhole(answer.is_none());
+            sleep(SECOND).await;
+            let before = tasks();
+            let layers = Layers::from(retrying([Code::Unavailable]));
+            let hedge = Policy::from(HedgePolicy::default().with_delay(SECOND / 100));
+            let mut policies = PerMethod::from(Policy::from(RetryPolicy::default()));
+            if hedges {
+                policies.insert("calculator.Calculator", "Add", hedge).unwrap();
+            }
+            layers.retry.set_policies(policies).unwrap();
+            let target = Target::from(http::Uri::from_static("http://server"));
+            let options = Options::of_one_endpoint();
+            let channel =
+                Balance::with_connector(vec![target], network.connector(), options).unwrap();
+            let client = client(channel, &layers);
+            let calls: Vec<_> = (0..8)
+                .map(|n| {
+                    let mut client = client.clone();
+                    tokio::spawn(async move {
+                        if n % 2 == 0 {
+                            return client.add(operation(1.0, 2.0)).await.map(drop);
+                        }
+                        let numbers = tokio_stream::pending::<Number>();
+                        client.sum(numbers).await.map(drop)
+                    })
+                })
+                .collect();
+            sleep(SECOND / 2).await;
+            calls.iter().for_each(JoinHandle::abort);
+            drop((client, layers));
+            sleep(SECOND).await;
+            assert_eq!((tasks(), network.live()), (before, 0), "{answer:?}, {hedges}");
+        }
+    }
+}
+
+// real clock: gossip comes by sockets.
+// catalogue: S-P7
+#[tokio::test]
+async fn a_client_in_a_cluster_that_is_dropped_leaves_nothing() {
+    let before = tasks();
+    let config = Config::new("dropped", "n", ([127, 0, 0, 1], 0).into());
+    let node = Cluster::join(config, &[]).await.unwrap();
+    let seed = node.gossip_address().to_string();
+    let looking = cluster::look_on("dropped", &seed).await.unwrap();
+    let joined = tasks();
+    let layers = Layers::from(retrying([]));
+    let channel = cluster::endpoints(&looking, "worker", &layers, Options::default()).unwrap();
+    sleep(SECOND / 2).await;
+    assert!(tasks() > joined);
+    drop(channel);
+    let ends = async |left| {
+        let began = Instant::now();
+        while tasks() != left {
+            assert!(began.elapsed() < SECOND + SLACK, "{} tasks, not {left}", tasks());
+            sleep(SECOND / 20).await;
+        }
+    };
+    ends(joined).await;
+    drop((looking, node));
+    ends(before).await;
 }

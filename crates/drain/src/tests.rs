@@ -19,10 +19,11 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 const SECOND: Duration = Duration::from_secs(1);
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// Large enough for a window to be full soon: the head of a message, and 16 kB.
-const MESSAGE: [u8; 16_389] = {
-    let mut message = [0; 16_389];
-    message[3] = 0x40;
+/// Large enough for a window to be full soon, and in one frame: the head of a message, and 16,000
+/// bytes.
+const MESSAGE: [u8; 16_005] = {
+    let mut message = [0; 16_005];
+    [message[3], message[4]] = 16_000_u16.to_be_bytes();
     message
 };
 

@@ -447,3 +447,30 @@ async fn an_endpoint_that_is_none_is_refused() {
     let refused = export_metrics(&metrics, "http://a:1", "calculator", Duration::ZERO);
     assert_eq!(refused.unwrap_err().field(), "each");
 }
+
+// catalogue: S-P7
+#[tokio::test(start_paused = true)]
+async fn exporters_that_are_dropped_leave_no_task_whatever_their_collector_does() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    for answer in [Some(ok()), Some(Answer::Hang), None] {
+        let (server, network) = (ScriptedServer::new(answer.clone()), Network::new());
+        let serving = network.serve_service(server);
+        network.blackhole(answer.is_none());
+        tokio::time::sleep(SECOND).await;
+        let before = tasks();
+        let metrics = Metrics::new(Methods::unknown());
+        let exporter = export_metrics_over(&metrics, network.channel(), "calculator", SECOND);
+        let (spans, subscribed) = subscribed(export_over(network.channel(), "calculator"));
+        tracing::info_span!("checkout").in_scope(|| {});
+        // In the middle of sending.
+        tokio::time::sleep(7 * SECOND).await;
+        assert!(tasks() > before);
+        drop((exporter, spans, subscribed, metrics));
+        // What is left is sent, or given up after its tries.
+        tokio::time::sleep(120 * SECOND).await;
+        network.blackhole(false);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(tasks(), before, "{answer:?}");
+        drop(serving);
+    }
+}

@@ -104,12 +104,10 @@ fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &Atomi
             file.reopen(&mut pace);
         }
         // Those who wait are told as their channels close.
-        let committed = commit(file, jobs, evicted);
-        if has_failed || committed.is_err() {
-            file.written(committed.as_ref().err());
-        }
+        let committed = commit(file, jobs, evicted, has_failed);
         has_failed = committed.is_err();
         if let Err(error) = committed {
+            file.written(Some(&error));
             // redb writes nothing more after a failure of the disk, until it is opened again.
             file.fail(&error);
             file.reopen(&mut pace);
@@ -117,11 +115,13 @@ fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &Atomi
     }
 }
 
-/// Commits all `jobs` in one transaction, and counts the records that were evicted.
+/// Commits all `jobs` in one transaction, and counts the records that were evicted. Where the last
+/// did not succeed, it is said that this one has before those who wait for it are told.
 fn commit(
     file: &File,
     jobs: impl Iterator<Item = Job>,
     evicted: &AtomicU64,
+    had_failed: bool,
 ) -> Result<(), BoxError> {
     let (committed, room) = file.commit(|tables| {
         let committed: Vec<_> = jobs.map(|job| job(tables)).collect::<Result<_, _>>()?;
@@ -129,6 +129,9 @@ fn commit(
         Ok((committed, room))
     })?;
     evicted.fetch_add(room, Ordering::Relaxed);
+    if had_failed {
+        file.written(None);
+    }
     for done in committed {
         done();
     }

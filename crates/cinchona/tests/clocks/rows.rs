@@ -9,6 +9,7 @@ use cinchona::{
     core::{Backoff, Jitter, MethodKind, Methods, PerMethod, Unsent, clock, deadline},
     dashboard::{FaultRule, Spot, Tile},
     deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    drain::Drain,
     fallback::Cache,
     fault::{Faults, Rules},
     idempotency::{InFlight, MemoryStore, Wait},
@@ -153,6 +154,7 @@ fn servers() -> Vec<Row> {
             _ = timeout(SECOND, Rules::default().follow("no such file", t)).await;
             Ok(())
         };
+        Time "drain::Drain::new": |t| drained(Drain::new(t));
         Time "deadline::ServerDeadlineLayer::with_limit": |t|
             limited_server(ServerDeadlineLayer::new().with_limit(t));
     }

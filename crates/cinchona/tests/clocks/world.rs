@@ -8,6 +8,7 @@ use cinchona::{
     config::{MethodConfig, MethodEntry, Name, Policy, ServiceConfig},
     core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target, Tried, status},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    drain::Drain,
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults},
     idempotency::{DedupLayer, InFlight, MemoryStore, Store},
@@ -388,6 +389,11 @@ pub(crate) async fn limited_call(layer: CallDeadlineLayer) -> Ended {
 
 pub(crate) async fn limited_attempt(layer: AttemptTimeoutLayer) -> Ended {
     calls(&layer.layer(slow())).await
+}
+
+pub(crate) async fn drained(drain: Drain) -> Ended {
+    calls(&drain.layer().layer(service_fn(answered))).await?;
+    drain.serve(async {}, async {}).await.ok_or_else(|| "it has ended".into())
 }
 
 pub(crate) async fn limited_server(layer: ServerDeadlineLayer) -> Ended {

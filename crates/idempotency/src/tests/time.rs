@@ -99,3 +99,29 @@ async fn the_calls_of_a_handler_go_on_when_its_caller_has_gone() {
     assert_eq!((status(&retry).code(), is_replay(&retry)), (Code::Ok, true));
     assert_eq!(executed.load(Ordering::Relaxed), 1);
 }
+
+// catalogue: S-P7
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_given_up_leave_no_task_after_their_leases() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let (service, executed) = bank(Duration::MAX / 4, &[]);
+    for in_flight in [InFlight::Join, InFlight::Reject(SECOND)] {
+        let layer = dedup().with_lease(10 * SECOND).unwrap().with_in_flight(in_flight);
+        let service = layer.layer(service.clone());
+        let calls: Vec<_> = (0..8)
+            .map(|n| {
+                let service = service.clone();
+                tokio::spawn(async move { ask(&service, pay(["a", "b"][n % 2])).await })
+            })
+            .collect();
+        sleep(SECOND).await;
+        calls.iter().for_each(tokio::task::JoinHandle::abort);
+        drop((layer, service));
+        sleep(SECOND).await;
+        assert_eq!(tasks(), before + 2, "executions go on as long as their leases");
+        sleep(10 * SECOND).await;
+        assert_eq!(tasks(), before);
+    }
+    assert_eq!(executed.load(Ordering::Relaxed), 4);
+}
