@@ -18,6 +18,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod incoming;
 pub mod logs;
 pub mod metrics;
 pub mod recovery;

@@ -3,7 +3,9 @@
 pub mod health;
 
 use crate::{
-    DESCRIPTORS, methods,
+    DESCRIPTORS,
+    incoming::Incoming,
+    methods,
     pb::{CounterResult, calculator_server::CalculatorServer, store_server::StoreServer},
     rest::RestLayer,
     service::{Calculator, Values},
@@ -11,26 +13,27 @@ use crate::{
 };
 use cinchona::{
     cluster::QuorumGuardLayer,
-    core::{BoxError, DEGRADED, Mode, PerMethod, Secret, Switch},
+    core::{BoxError, DEGRADED, Mode, PerMethod, Secret, Seldom, Switch},
     deadline::ServerDeadlineLayer,
     drain::Drain,
     fault::{FaultLayer, Rules},
     idempotency::{DedupLayer, Guarantee, Store},
     observe::{Metrics, ServerLayer},
-    shed::{RateLimitLayer, ShedLayer},
+    shed::{RateLimitLayer, ShedLayer, StatusLimitLayer},
 };
 use http::HeaderValue;
 use prost::Message;
-use std::{any::Any, future::Future, io, net::SocketAddr, time::Duration};
+use std::{any::Any, future::Future, io, net::SocketAddr, sync::LazyLock, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
+    time::Instant,
 };
 use tokio_stream::Stream;
 use tonic::{
     Status,
     body::Body,
-    transport::server::{Connected, Server, TcpIncoming},
+    transport::server::{Connected, Server},
 };
 use tonic_reflection::server::{
     self as reflection,
@@ -65,13 +68,22 @@ pub struct Layers<S> {
     pub degraded: Option<HeaderValue>,
     /// Failures and delays.
     pub faults: FaultLayer,
-    /// More of them, that can be changed while the server runs by whoever knows the token.
+    /// More of them, that can be changed while the server runs, and the token of those who may.
     pub rules: Option<(Rules, Option<Secret>)>,
+    /// Whether they are listed and changed by gRPC (`cinchona.fault.v1.FaultControl`).
+    pub fault_control: bool,
     /// Recognises repeated calls.
     pub dedup: DedupLayer<S>,
     /// Refuses writes where the cluster has no quorum; `None` for a server alone.
     pub quorum: Option<QuorumGuardLayer>,
 }
+
+/// How many calls a connection has at a time: more than a proxy sends, which stands for many
+/// clients (Envoy: 1024), and so few that each may buffer its window.
+const MOST_STREAMS: u32 = 1024;
+
+static PANICKED: LazyLock<Seldom> =
+    LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "the service panicked")));
 
 /// Recognises repeated calls by `store`, which is their state as well: so each has its effect
 /// exactly once, whatever crashes.
@@ -103,6 +115,7 @@ impl<S: Store + State> Layers<S> {
             degraded: None,
             faults,
             rules: None,
+            fault_control: false,
             dedup,
             quorum: None,
         }
@@ -125,10 +138,23 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { rest, metrics, drain, store, quota, shed, degraded, faults, rules, dedup, quorum } =
-        layers;
+    let Layers {
+        rest,
+        metrics,
+        drain,
+        store,
+        quota,
+        shed,
+        degraded,
+        faults,
+        rules,
+        dedup,
+        quorum,
+        ..
+    } = layers;
     let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
-    let control = rules.map(|(rules, token)| rules.control(token));
+    let control = rules.filter(|_| layers.fault_control);
+    let control = control.map(|(rules, token)| rules.control(token));
     let (health, health_service) = tonic_health::server::health_reporter();
     let shutdown = health::until(shutdown, health, store);
     let serving = Server::builder()
@@ -138,10 +164,19 @@ where
         // A stream that a handler does not read leaves room for the others of its connection.
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size((1 << 31) - 1)
+        // What one connection may take: calls at a time, of which others wait in the client; the
+        // bytes of a request's metadata (all peers' default); calls that it resets before they are
+        // accepted (CVE-2023-44487), and those that are reset for its errors.
+        .max_concurrent_streams(MOST_STREAMS)
+        .http2_max_header_list_size(16 * 1024)
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_local_error_reset_streams(Some(1024))
         .accept_http1(rest)
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
         .layer(ServerLayer::new(&metrics))
+        // A status that does not fit would cost its connection, with all other calls.
+        .layer(StatusLimitLayer::new())
         // Nothing outlives the server.
         .layer(drain.layer())
         // A panic answers INTERNAL; without this it resets the stream and says nothing.
@@ -178,15 +213,13 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflect
         .build_v1()
 }
 
-/// Listens on `addr` with `TCP_NODELAY`, so that no answer waits for an acknowledgement.
+/// Listens on `addr` with `TCP_NODELAY`, so that no answer waits for an acknowledgement; where the
+/// process has no descriptors left, it pauses, warns, and serves on.
 ///
 /// # Errors
 /// When the address cannot be bound; the error names it.
-pub fn listen(addr: SocketAddr) -> io::Result<TcpIncoming> {
-    let incoming = TcpIncoming::bind(addr).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
-    })?;
-    Ok(incoming.with_nodelay(Some(true)))
+pub fn listen(addr: SocketAddr) -> io::Result<Incoming> {
+    Incoming::bind(addr)
 }
 
 /// Answers `INTERNAL` where the service below panics.
@@ -200,7 +233,9 @@ impl ResponseForPanic for Panicked {
     fn response_for_panic(&mut self, panic: Box<dyn Any + Send>) -> http::Response<Body> {
         let said = panic.downcast_ref::<&str>().copied();
         let said = said.or_else(|| panic.downcast_ref().map(String::as_str));
-        tracing::error!(panic = said, "the service panicked");
+        if PANICKED.is_due(Instant::now()) {
+            tracing::error!(panic = said, "the service panicked");
+        }
         Status::internal("the service panicked").into_http()
     }
 }

@@ -21,5 +21,14 @@ pub fn text(value: &Option<Bytes>) -> Result<Option<&str>, Status> {
 /// `FAILED_PRECONDITION` when it is a text that is none.
 pub fn number<T: FromStr + Default>(value: &Option<Bytes>) -> Result<T, Status> {
     let Some(text) = text(value)? else { return Ok(T::default()) };
-    text.parse().map_err(|_| Status::failed_precondition(format!("{text:?} is no number")))
+    let wrong = |_| Status::failed_precondition(format!("{} is no number", brief(text)));
+    text.parse().map_err(wrong)
+}
+
+/// What was said, quoted, as far as an error should repeat it: 64 characters.
+pub fn brief(text: &str) -> String {
+    match text.char_indices().nth(64) {
+        Some((end, _)) => format!("{:?}... ({} bytes)", &text[..end], text.len()),
+        None => format!("{text:?}"),
+    }
 }

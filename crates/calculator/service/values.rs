@@ -12,13 +12,20 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 /// Sets, gets and deletes texts, adds to them, and counts and withdraws where they are numbers.
+///
+/// A key has at most 1,024 bytes, and a text 65,536: what is longer is `INVALID_ARGUMENT`, which
+/// names the field and the limit, and a text that would grow beyond it is `OUT_OF_RANGE`. No error
+/// repeats more than 64 characters of either.
 #[derive(Clone, Debug, Default)]
 pub struct Values<S = Memory> {
     state: S,
 }
 
-/// The most bytes that a text may grow to.
+/// The most bytes that a text may have.
 const MAX_TEXT: usize = 65_536;
+
+/// The most bytes of a key.
+const MAX_KEY: usize = 1024;
 
 impl<S> Values<S> {
     /// The values in `state`.
@@ -46,6 +53,7 @@ impl<S: State> store_server::Store for Values<S> {
         request: Request<SetValueRequest>,
     ) -> Result<Response<Empty>, Status> {
         let SetValueRequest { key, value: text, .. } = request.into_inner();
+        check("value", &text, MAX_TEXT)?;
         self.change(&key, move |value| {
             *value = Some(text.clone().into());
             Ok(Empty {})
@@ -56,7 +64,7 @@ impl<S: State> store_server::Store for Values<S> {
     async fn get_value(&self, request: Request<Key>) -> Result<Response<Text>, Status> {
         let Key { key } = request.into_inner();
         let value = self.state.read(&kept(&key)?).await?;
-        let missing = || Status::not_found(format!("key: {key:?} has no value"));
+        let missing = || Status::not_found(format!("key: {} has no value", state::brief(&key)));
         let text = state::text(&value)?.ok_or_else(missing)?.to_owned();
         Ok(Response::new(Text { text }))
     }
@@ -89,6 +97,7 @@ impl<S: State> store_server::Store for Values<S> {
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<Text>, Status> {
         let AppendRequest { key, text, .. } = request.into_inner();
+        check("text", &text, MAX_TEXT)?;
         self.change(&key, move |value| {
             let text = state::text(value)?.unwrap_or_default().to_owned() + &text;
             if text.len() > MAX_TEXT {
@@ -133,7 +142,16 @@ fn kept(key: &str) -> Result<String, Status> {
     if key.is_empty() {
         return Err(Status::invalid_argument("key: is empty"));
     }
+    check("key", key, MAX_KEY)?;
     Ok(format!("value:{key}"))
+}
+
+fn check(field: &str, text: &str, most: usize) -> Result<(), Status> {
+    if text.len() > most {
+        let message = format!("{field}: {} bytes are more than {most}", text.len());
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -208,5 +226,33 @@ mod tests {
         assert_eq!(append(&values, "x").await, Ok("15x".into()));
         assert_eq!(increment(&values, 5).await, Err(Code::FailedPrecondition));
         assert_eq!(append(&values, &"x".repeat(MAX_TEXT)).await, Err(Code::OutOfRange));
+    }
+
+    // catalogue: S-E12
+    #[tokio::test]
+    async fn what_is_too_long_is_refused_by_field_and_limit_and_no_error_repeats_it() {
+        let values = Values::default();
+        let long = "x".repeat(MAX_TEXT + 1);
+        let request = |key: &str, value: &str| {
+            let (request_id, key, value) = (id(), key.into(), value.into());
+            Request::new(SetValueRequest { request_id, key, value })
+        };
+        let status = values.set_value(request("k", &long)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "value: 65537 bytes are more than 65536");
+        let status = values.set_value(request(&long, "v")).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "key: 65537 bytes are more than 1024");
+        assert_eq!(append(&values, &long).await, Err(Code::InvalidArgument));
+        for text in ["x", "\"", "\u{1}", "\u{fffd}", "\u{10ffff}"] {
+            set(&values, "k", &text.repeat(MAX_TEXT / text.len())).await;
+            let request = IncrementRequest { request_id: id(), key: "k".into(), by: 1 };
+            let status = values.increment(Request::new(request)).await.unwrap_err();
+            assert_eq!(status.code(), Code::FailedPrecondition);
+            assert!(status.message().len() < 1000, "{}", status.message().len());
+            let missing = text.repeat(MAX_KEY / text.len());
+            let status = values.get_value(key(&missing)).await.unwrap_err();
+            assert!(status.code() == Code::NotFound && status.message().len() < 1000);
+        }
     }
 }

@@ -22,6 +22,7 @@ mod protected;
 mod python;
 mod rest;
 mod secrets;
+mod trust;
 mod watched;
 
 use calculator::{

@@ -59,13 +59,35 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-server"));
         command.env(levels.0, levels.1).stderr(Stdio::piped());
         let mut server = Self::spawn(command, "127.0.0.1:0", args);
-        let mut log = server.process.stderr.take().unwrap();
-        server.logged = Some(thread::spawn(move || {
+        server.read_log();
+        server
+    }
+
+    #[cfg(unix)]
+    fn read_log(&mut self) {
+        let mut log = self.process.stderr.take().unwrap();
+        self.logged = Some(thread::spawn(move || {
             let mut logged = String::new();
             log.read_to_string(&mut logged).unwrap();
             logged
         }));
+    }
+
+    /// One that has so many descriptors, and whose log is read when it is stopped.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn limited(descriptors: u32, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let exec = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        command.args(["-c", &exec, env!("CARGO_BIN_EXE_calculator-server")]);
+        command.stderr(Stdio::piped());
+        let mut server = Self::spawn(command, "127.0.0.1:0", args);
+        server.read_log();
         server
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Stops it as an operator does; what it has logged.

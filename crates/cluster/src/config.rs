@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(refused(|config| config.stable_after = Duration::MAX), "stable_after");
         assert_eq!(refused(|config| config.expect = 0), "expect");
         assert_eq!(refused(|config| config.expected = Some(0.into())), "expected");
-        assert_eq!(refused(|config| config.secrets = vec!["short".into()]), "secrets");
+        assert_eq!(refused(|config| config.secrets = vec!["short".try_into().unwrap()]), "secrets");
         assert_eq!(refused(|config| config.strategy = Strategy::Leader("a,b".into())), "leader");
         assert_eq!(
             refused(|config| config.advertise = Some(([10, 0, 0, 1], 0).into())),
@@ -278,7 +278,7 @@ mod tests {
         let config = Config::new("c", "n1", ([127, 0, 0, 1], 0).into());
         assert_eq!(config, config.clone());
         for change in [
-            |config: &mut Config| config.secrets.push("a secret of many bytes".into()),
+            |config: &mut Config| config.secrets.push("a secret of many bytes".try_into().unwrap()),
             |config: &mut Config| config.expected = Some(3.into()),
             |config: &mut Config| config.stable_after *= 2,
             |config: &mut Config| config.node_id.push('2'),

@@ -67,7 +67,7 @@ mod tests {
     const NEW: &str = "a new secret of 16 or more";
 
     fn seal(secrets: &[&str]) -> Seal {
-        Seal::new(&secrets.iter().map(|secret| Secret::from(*secret)).collect::<Vec<_>>())
+        Seal::new(&secrets.iter().map(|secret| Secret::new(*secret).unwrap()).collect::<Vec<_>>())
     }
 
     fn sealed(seal: &Seal, text: &[u8]) -> Vec<u8> {

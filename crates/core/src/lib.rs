@@ -17,7 +17,10 @@
 //! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`], [`MethodKind`] | from the .proto: what may be executed twice, what is streamed |
 //! | [`Rng`] | chance that can be replayed |
-//! | [`Secret`] | a token, or a URL with a password: it is never shown |
+//! | [`Secret`] | a token, or a URL with a password: it is never empty, and never shown |
+//! | [`Trust`], [`Distrust`] | who may change something in a server, on each of its listeners |
+//! | [`Listener`] | accepts connections, and pauses where it cannot |
+//! | [`Seldom`] | a line of the log that strangers can cause |
 //! | [`Invalid`] | a setting outside its range |
 //! | [`Unsent`] | why a call was not sent |
 //!
@@ -35,15 +38,18 @@ mod framing;
 mod gate;
 mod inbound;
 mod latency;
+mod listener;
 mod live;
 mod methods;
 mod per_method;
 mod replay;
 mod rng;
 mod secret;
+mod seldom;
 pub mod status;
 mod switch;
 mod target;
+mod trust;
 mod verdict;
 
 pub use backoff::{Backoff, Jitter};
@@ -56,12 +62,15 @@ pub use framing::Framing;
 pub use gate::{Gate, Ticket};
 pub use inbound::Inbound;
 pub use latency::Latency;
+pub use listener::Listener;
 pub use live::Live;
 pub use methods::{MethodKind, Methods, Safety, is_of_the_server};
 pub use per_method::PerMethod;
 pub use replay::{Replay, ReplayBuffer, Sent};
 pub use rng::Rng;
 pub use secret::Secret;
+pub use seldom::Seldom;
 pub use switch::{Mode, Switch};
 pub use target::{Address, Target, without_userinfo};
+pub use trust::{Distrust, Trust};
 pub use verdict::{Stage, Verdict};

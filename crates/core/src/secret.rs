@@ -1,58 +1,83 @@
 //! What is never shown.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use crate::Invalid;
+use std::{fmt, str::FromStr};
 
 /// A token, a password, or a URL that may hold one: `Debug` and `Display` say `***`, so it cannot
 /// get into a log, an error, a page or a metric by accident.
 ///
-/// Its text is had by [`expose`](Self::expose) alone, and compared by [`is`](Self::is) alone. It
-/// is kept in memory as any other text is, and is not erased from there.
+/// It is never empty, nor made of white space alone: a variable that is not set, or a file that is
+/// empty, would else be a secret that everybody knows. Its text is had by
+/// [`expose`](Self::expose) alone, and compared by [`is`](Self::is) alone. It is kept in memory as
+/// any other text is, and is not erased from there.
 ///
 /// ```
 /// use cinchona_core::Secret;
 ///
-/// let url = Secret::from("redis://:hunter2@db:6379");
+/// let url = Secret::new("redis://:hunter2@db:6379")?;
 /// assert_eq!(format!("{url} {url:?}"), "*** ***");
 /// assert_eq!(url.expose(), "redis://:hunter2@db:6379");
+/// assert!(Secret::new(" ").is_err());
+/// # Ok::<_, cinchona_core::Invalid>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Secret(Box<str>);
 
 // === impl Secret ===
 
 impl Secret {
+    /// A secret of this text, as it is.
+    ///
+    /// # Errors
+    /// When there is nothing in it but white space.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, Invalid> {
+        let text = text.into();
+        if text.chars().all(|c| c.is_whitespace() || c.is_control()) {
+            let allowed = "a text that is not empty, nor white space alone";
+            return Err(Invalid::new("secret", "an empty text", allowed));
+        }
+        Ok(Self(text))
+    }
+
     /// The text, for whoever needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `said` is the same text; never, where that is empty. Takes as long wherever the
-    /// first difference is.
+    /// Whether `said` is the same text. Takes as long wherever the first difference is.
     pub fn is(&self, said: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        let differing = own.iter().zip(said).fold(0, |all, (a, b)| all | (a ^ b));
-        !own.is_empty() && own.len() == said.len() && std::hint::black_box(differing) == 0
+        is_same(self.0.as_bytes(), said)
     }
 }
 
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text.into())
+/// Takes as long wherever the first difference is; nothing is the same as nothing.
+pub(crate) fn is_same(own: &[u8], said: &[u8]) -> bool {
+    let differing = own.iter().zip(said).fold(0, |all, (a, b)| all | (a ^ b));
+    !own.is_empty() && own.len() == said.len() && std::hint::black_box(differing) == 0
+}
+
+impl TryFrom<String> for Secret {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::new(text)
     }
 }
 
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.into())
+impl TryFrom<&str> for Secret {
+    type Error = Invalid;
+
+    fn try_from(text: &str) -> Result<Self, Invalid> {
+        Self::new(text)
     }
 }
 
-/// For options of a command line: it never fails, as their parsers repeat what they refuse.
+/// For options of a command line: its error repeats nothing, as their parsers show it.
 impl FromStr for Secret {
-    type Err = Infallible;
+    type Err = Invalid;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(text.into())
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::new(text)
     }
 }
 
@@ -71,22 +96,39 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_secret_is_not_shown_in_any_format() {
-        let secret = Secret::from("hunter2");
+        let secret = Secret::new("hunter2").unwrap();
         let shown = format!("{secret} {secret:?} {secret:#?} {secret:>20} {:?}", Some(&secret));
         assert!(!shown.contains("hunter"), "{shown}");
         assert!(!shown.contains('7'), "nor how long it is: {shown}");
     }
 
+    // catalogue: S-E6
     #[test]
-    fn a_secret_is_itself_alone_and_an_empty_one_is_nobodys() {
-        let secret: Secret = "s3cret".parse().unwrap();
-        assert!(secret.is(b"s3cret"));
-        for other in ["", "s3cre", "s3cret1", "S3cret", "xxxxxx"] {
-            assert!(!secret.is(other.as_bytes()), "{other}");
+    fn an_empty_or_blank_text_is_no_secret() {
+        for blank in ["", " ", "\t", "\r\n", " \n\t ", "\0", "\u{a0}", "\u{3000}"] {
+            let error = Secret::new(blank).unwrap_err();
+            assert_eq!(error.field(), "secret", "{blank:?}");
+            assert!(error.to_string().contains("not empty"), "{error}");
+            assert!(blank.parse::<Secret>().is_err() && Secret::try_from(blank).is_err());
         }
-        assert!(!Secret::default().is(b""));
+    }
+
+    proptest! {
+        // catalogue: S-E6
+        #[test]
+        fn a_secret_is_itself_alone(own in "\\PC*[a-z]", said: Vec<u8>, at: prop::sample::Index) {
+            let secret: Secret = own.parse().unwrap();
+            prop_assert!(secret.is(own.as_bytes()));
+            prop_assert_eq!(secret.is(&said), own.as_bytes() == said);
+            let mut other = own.clone().into_bytes();
+            let at = at.index(other.len());
+            other[at] ^= 1;
+            prop_assert!(!secret.is(&other));
+            prop_assert!(!secret.is(&own.as_bytes()[1..]) && !secret.is(b""));
+        }
     }
 }

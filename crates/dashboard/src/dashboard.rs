@@ -1,16 +1,13 @@
 //! The dashboard: what it asks the application for, and how it is served.
 
-use crate::{Console, FaultRule, Feed, Map, Tile, feed::Line, guard::Peer, http};
-use cinchona_core::{Mode, Secret};
+use crate::{Console, FaultRule, Feed, Map, Tile, feed::Line, http, places::Places, serve::serve};
+use cinchona_core::{Listener, Mode, Secret, Trust};
 use serde::Serialize;
 use std::{fmt, io, sync::Arc};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use tokio::{net::TcpListener, sync::watch};
 
-/// How many may look at a time.
-const WATCHERS: usize = 32;
+/// How many may look at a time, and how many from one address.
+const WATCHERS: (usize, usize) = (32, 16);
 
 /// A page of tiles, a feed and a console, served over HTTP/1; see the [crate] for what and to whom.
 ///
@@ -22,14 +19,14 @@ pub struct Dashboard {
     metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
     console: Option<Box<dyn Console>>,
     feed: Feed,
-    token: Option<Secret>,
+    trust: Trust,
 }
 
 /// A dashboard that is served.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     dashboard: Arc<Dashboard>,
-    pub(crate) watchers: Arc<Semaphore>,
+    pub(crate) watchers: Arc<Places>,
     /// Says true, or nothing any more, when the server stops.
     pub(crate) is_over: watch::Receiver<bool>,
 }
@@ -66,7 +63,7 @@ impl Dashboard {
             metrics: None,
             console: None,
             feed: Feed::new(),
-            token: None,
+            trust: Trust::new(None),
         }
     }
 
@@ -101,14 +98,15 @@ impl Dashboard {
     }
 
     /// Changes need `authorization: Bearer <token>`, and may then come from anywhere. Default: no
-    /// token, and changes from loopback only. An empty token lets nobody in.
+    /// token, and changes from loopback only, and not through a proxy: see
+    /// [`Trust`](cinchona_core::Trust).
     #[must_use]
-    pub fn with_token(self, token: impl Into<Secret>) -> Self {
-        Self { token: Some(token.into()), ..self }
+    pub fn with_token(self, token: Secret) -> Self {
+        Self { trust: Trust::new(Some(token)), ..self }
     }
 
-    /// Serves until `shutdown` is over and the requests under way are answered; streams of events
-    /// end at once.
+    /// Serves until `shutdown` is over and the requests under way are answered, which takes 10 s at
+    /// most; streams of events end at once. Dropping the future ends all at once.
     ///
     /// # Errors
     /// When the address of the listener cannot be told; what fails later is tried again.
@@ -118,20 +116,22 @@ impl Dashboard {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let address = listener.local_addr()?;
-        let is_safe = address.ip().is_loopback() || self.token.is_some();
-        tracing::info!(%address, "serving the dashboard");
-        if !is_safe {
-            tracing::info!(%address, "without a token, faults are changed from loopback only");
-        }
+        let changed = self.console().map(|_| tracing::field::display(&self.trust));
+        tracing::info!(
+            %address,
+            read_by = "whoever reaches it",
+            faults_changed_by = changed,
+            "serving the dashboard"
+        );
         let (stop, is_over) = watch::channel(false);
-        let watchers = Arc::new(Semaphore::new(WATCHERS));
+        let watchers = Places::new(WATCHERS);
         let served = Served { dashboard: Arc::new(self), watchers, is_over };
-        let routes = http::routes(served).into_make_service_with_connect_info::<Peer>();
         let stopped = async move {
             shutdown.await;
             stop.send_replace(true);
         };
-        axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+        serve(Listener::new(listener), http::routes(served), stopped).await;
+        Ok(())
     }
 
     pub(crate) fn metrics_text(&self) -> Option<String> {
@@ -142,8 +142,8 @@ impl Dashboard {
         self.console.as_deref()
     }
 
-    pub(crate) const fn token(&self) -> Option<&Secret> {
-        self.token.as_ref()
+    pub(crate) const fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// The state with the lines after that number (none: all), and the number of the last.
@@ -157,7 +157,7 @@ impl Dashboard {
         let state = State {
             is_first: after.is_none(),
             now: self.feed.now().as_secs_f64(),
-            needs_token: self.token.is_some(),
+            needs_token: self.trust.needs_token(),
             tiles: (self.tiles)(),
             map: self.map.as_ref().map(|map| map()),
             events,
@@ -180,7 +180,7 @@ impl fmt::Debug for Dashboard {
             .field("map", &self.map.is_some())
             .field("metrics", &self.metrics.is_some())
             .field("faults", &self.console.is_some())
-            .field("token", &self.token.is_some())
+            .field("token", &self.trust.needs_token())
             .field("feed", &self.feed.len())
             .finish_non_exhaustive()
     }

@@ -3,12 +3,13 @@
 use crate::{
     dashboard::{Served, State as Shown},
     guard::{self, Peer},
+    places::Place,
 };
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{ConnectInfo, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    extract::{ConnectInfo, Request, State},
+    http::{StatusCode, header::CONTENT_TYPE},
     middleware::from_fn,
     response::{
         IntoResponse, Response,
@@ -16,14 +17,11 @@ use axum::{
     },
     routing::{get, post},
 };
-use cinchona_core::Mode;
+use cinchona_core::{Mode, Seldom};
 use futures_util::stream;
 use serde::Deserialize;
-use std::{convert::Infallible, time::Duration};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Interval, MissedTickBehavior, interval, timeout},
-};
+use std::{convert::Infallible, sync::LazyLock, time::Duration};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 /// How often a watcher is told: what it sees is at most this old, and its way.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -61,15 +59,18 @@ struct Watcher {
     served: Served,
     period: Interval,
     last: Option<u64>,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// A refusal, and why.
-type Refused = (StatusCode, String);
+type Refused = guard::Refused;
+
+static REFUSED: LazyLock<Seldom> =
+    LazyLock::new(|| Seldom::new(|more| tracing::info!(more, "refusing changes of the faults")));
 
 pub(crate) fn routes(served: Served) -> Router {
     let change = |act: Act| {
-        let by = move |state, peer, headers, body| change(act, state, peer, headers, body);
+        let by = move |state, peer, request| change(act, state, peer, request);
         post(by)
     };
     Router::new()
@@ -113,13 +114,11 @@ fn json(state: &Shown) -> Option<String> {
     Some(json.replace('<', "\\u003c").replace('>', "\\u003e"))
 }
 
-async fn events(State(served): State<Served>) -> Response {
-    let Ok(place) = served.watchers.clone().try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many look already").into_response();
-    };
+async fn events(State(served): State<Served>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    let place = served.watchers.take(peer.remote.ip());
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let watcher = Watcher { served, period, last: None, _place: place };
+    let watcher = Watcher { served, period, last: None, place };
     Sse::new(stream::unfold(watcher, Watcher::next)).into_response()
 }
 
@@ -127,27 +126,24 @@ async fn change(
     act: Act,
     State(served): State<Served>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Response {
-    match read(&served, peer, &headers, body).await.and_then(|change| act.run(&served, change)) {
+    match read(&served, peer, request).await.and_then(|change| act.run(&served, change)) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err((status, why)) => {
-            tracing::info!(?act, %status, peer = ?peer, "refusing a change of the faults");
+            if REFUSED.is_due(Instant::now()) {
+                let peer = peer.remote;
+                tracing::info!(?act, %status, %peer, "refusing a change of the faults");
+            }
             (status, why).into_response()
         }
     }
 }
 
 /// The change that a request asks for, if it may.
-async fn read(
-    served: &Served,
-    peer: Peer,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Change, Refused> {
-    guard::may_change(headers, peer, served.token())
-        .map_err(|(status, why)| (status, why.to_owned()))?;
+async fn read(served: &Served, peer: Peer, request: Request) -> Result<Change, Refused> {
+    let (parts, body) = request.into_parts();
+    guard::may_change(&parts, peer, served.trust())?;
     let body = timeout(PATIENCE, to_bytes(body, LONGEST)).await.map_err(|_| {
         (StatusCode::REQUEST_TIMEOUT, format!("the body took longer than {PATIENCE:?}"))
     })?;
@@ -194,11 +190,12 @@ fn said(value: Option<String>, field: &str) -> Result<String, Refused> {
 // === impl Watcher ===
 
 impl Watcher {
-    /// The next state; none when the server stops.
+    /// The next state; none when the server stops, or another takes its place.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         tokio::select! {
             biased;
             _ = self.served.is_over.wait_for(|is_over| *is_over) => return None,
+            () = self.place.displaced() => return None,
             _ = self.period.tick() => {}
         }
         let (state, last) = self.served.state(self.last);

@@ -11,17 +11,22 @@
 //! * [`Dashboard`] knows no policy: it asks the application, each 500 ms that somebody looks, for
 //!   its [`Tile`]s and its [`Map`]. When nobody looks, it asks for nothing, and costs nothing.
 //! * What happened goes into the [`Feed`], which keeps the last 200 lines.
-//! * Whoever can reach it can read it. Faults ([`Console`]) are changed from loopback only; with a
-//!   token, from anywhere with the token, and from nowhere without it.
+//! * Whoever can reach it can read it. Faults ([`Console`]) are changed from loopback only, and
+//!   not through a proxy; with a token, from anywhere with the token, and from nowhere without it
+//!   ([`Trust`](cinchona_core::Trust)).
 //! * A change is a `POST` of JSON, of at most 64 KiB, from no other origin. The `Host` of every
 //!   request is a name of loopback or the address it came in at, so that no name that somebody
 //!   else resolves leads here (DNS rebinding).
+//! * A connection sends its request's head within 10 s, of at most 100 headers and 32 KiB, and is
+//!   closed when it has been idle for 10 s. There are at most 256 connections and 32 streams of
+//!   events, and 64 and 16 of one address (of IPv6, of one /64). The newest always gets its place:
+//!   from the oldest of the address that has the most. So strangers do not lock the operator out.
 //! * All that it serves is compiled in: it opens no file.
 //!
 //! | path | what it is |
 //! |---|---|
 //! | `GET /` | the page; `/app.js` and `/app.css` with it |
-//! | `GET /events` | server-sent events: the state each 500 ms, to at most 32 at a time |
+//! | `GET /events` | server-sent events: the state each 500 ms, to at most 32 at a time, and 16 of an address |
 //! | `GET /api/state` | the state once, as JSON |
 //! | `GET /metrics` | the application's metrics, in Prometheus' text format |
 //! | `POST /api/faults` | `{"id": "slow", "rule": "delay=1s ttl=60s"}` sets a rule |
@@ -68,9 +73,9 @@
 //!
 //! # What it does not do
 //!
-//! It speaks no TLS, keeps no history but what the page draws (the last 60 values, 30 s), and
-//! defends itself against other web pages, not against a flood: it is for operators, not for the
-//! internet.
+//! It speaks no TLS, and not the PROXY protocol, and keeps no history but what the page draws (the
+//! last 60 values, 30 s). It is for operators, not for the internet: whoever has many addresses can
+//! still take the place of others, again and again.
 
 mod console;
 mod dashboard;
@@ -78,6 +83,8 @@ mod feed;
 mod guard;
 mod http;
 mod map;
+mod places;
+mod serve;
 mod tile;
 
 pub use console::{Console, FaultRule};

@@ -1,7 +1,7 @@
 //! The dashboard over a socket, by requests written by hand.
 
 use crate::{Console, Dashboard, FaultRule, Feed, Health, Link, Map, Spot, Tile};
-use cinchona_core::{Mode, Switch};
+use cinchona_core::{Mode, Secret, Switch};
 use std::{
     future::pending,
     net::SocketAddr,
@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
     time::{Instant, timeout},
 };
@@ -268,7 +268,8 @@ async fn a_change_is_refused_to_whom_it_is_not_due() {
 #[tokio::test]
 async fn with_a_token_even_loopback_needs_it() {
     let told = Told::default();
-    let at = started(sample(&told).with_token("s3cret")).await;
+    let token = || Secret::new("s3cret").unwrap();
+    let at = started(sample(&told).with_token(token())).await;
     for (status, more) in [(401, ""), (401, "authorization: Bearer guess\r\n")] {
         let answer = post(at, "/api/faults/clear", &format!("{JSON}{more}"), "{}").await;
         assert_eq!(answer.0, status);
@@ -279,7 +280,7 @@ async fn with_a_token_even_loopback_needs_it() {
     assert_eq!(told.all(), ["clear"]);
     let (_, _, state) = ask(at, "GET /api/state", "", "").await;
     assert!(state.contains(r#""needs_token":true"#) && !state.contains("s3cret"));
-    assert!(!format!("{:?}", sample(&told).with_token("s3cret")).contains("s3cret"));
+    assert!(!format!("{:?}", sample(&told).with_token(token())).contains("s3cret"));
 }
 
 #[tokio::test]
@@ -333,9 +334,31 @@ async fn shutting_down_ends_the_streams_of_watchers() {
     timeout(Duration::from_secs(5), served).await.unwrap().unwrap().unwrap();
 }
 
+/// A stream of events from that address of loopback.
+async fn watching(from: &str, at: SocketAddr) -> BufReader<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let mut stream = BufReader::new(socket.connect(at).await.unwrap());
+    stream.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    data(&mut stream).await;
+    stream
+}
+
+/// Whether it ends, with its connection or by its last chunk, rather than go on.
+async fn is_ended(stream: &mut BufReader<TcpStream>) -> bool {
+    let ending = async {
+        let mut line = String::new();
+        while stream.read_line(&mut line).await.is_ok_and(|n| n > 0) && line != "0\r\n" {
+            line.clear();
+        }
+    };
+    timeout(Duration::from_millis(1200), ending).await.is_ok()
+}
+
 // real clock: a watcher is a socket.
+// catalogue: S-E18
 #[tokio::test]
-async fn who_comes_when_32_look_is_turned_away_and_nobody_asks_when_none_look() {
+async fn the_operator_can_look_however_many_strangers_do_and_nobody_asks_when_none_look() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let tiles = move || {
@@ -344,19 +367,138 @@ async fn who_comes_when_32_look_is_turned_away_and_nobody_asks_when_none_look() 
     };
     let at = started(Dashboard::new().tiles(tiles)).await;
     assert_eq!(asked.load(Ordering::Relaxed), 0);
-    let mut watchers = Vec::new();
-    for _ in 0..32 {
-        let mut stream = BufReader::new(TcpStream::connect(at).await.unwrap());
-        stream.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-        data(&mut stream).await;
-        watchers.push(stream);
+    let mut strangers = Vec::new();
+    for n in 0..100 {
+        strangers.push(watching(if n % 2 == 0 { "127.0.0.2" } else { "127.0.0.3" }, at).await);
     }
-    assert_eq!(ask(at, "GET /events", "", "").await.0, 503);
-    drop(watchers);
+    let mut operator = watching("127.0.0.1", at).await;
+    for n in 0..40 {
+        strangers.push(watching(if n % 2 == 0 { "127.0.0.2" } else { "127.0.0.3" }, at).await);
+    }
+    assert!(!is_ended(&mut operator).await);
+    assert!(is_ended(&mut strangers[0]).await, "it has lost its place to a later one");
+    assert!(!is_ended(strangers.last_mut().unwrap()).await);
+    let mut own = Vec::new();
+    for _ in 0..20 {
+        own.push(watching("127.0.0.1", at).await);
+    }
+    assert!(is_ended(&mut operator).await && !is_ended(own.last_mut().unwrap()).await);
+    drop((strangers, operator, own));
     let end = Instant::now() + Duration::from_secs(5);
     while asked.load(Ordering::Relaxed) != 0 && Instant::now() < end {
         asked.store(0, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+/// Half a request, which is never ended.
+async fn half(at: SocketAddr, sent: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(sent).await.unwrap();
+    stream
+}
+
+// real clock: sockets.
+// catalogue: S-E18
+#[tokio::test]
+async fn a_request_has_10_s_for_its_head_and_a_connection_that_is_idle_has_no_longer() {
+    let at = started(sample(&Told::default())).await;
+    let began = Instant::now();
+    let whole = b"GET /app.css HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let sent: [&[u8]; 4] = [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: localh", whole];
+    let mut all = Vec::new();
+    for sent in sent {
+        all.push(half(at, sent).await);
+    }
+    let mut trickling = half(at, b"GET / HTTP/1.1\r\n").await;
+    let trickle = async move {
+        // Until the connection is closed.
+        while trickling.write_all(b"x: 1\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let ended = async {
+        for mut stream in all {
+            let mut rest = Vec::new();
+            _ = stream.read_to_end(&mut rest).await;
+        }
+    };
+    timeout(Duration::from_secs(20), async { tokio::join!(trickle, ended) }).await.unwrap();
+    assert!(Instant::now() - began > Duration::from_secs(9), "a slow one has its time");
+}
+
+// real clock: sockets.
+// catalogue: S-E18
+#[tokio::test]
+async fn five_hundred_half_requests_hold_neither_places_nor_the_operator() {
+    let told = Told::default();
+    let at = started(sample(&told)).await;
+    let mut operator = watching("127.0.0.1", at).await;
+    let mut halves = Vec::new();
+    for _ in 0..500 {
+        halves.push(half(at, b"GET /api/state HTTP/1.1\r\nhost: lo").await);
+    }
+    assert_eq!(post(at, "/api/faults/clear", JSON, "{}").await.0, 204);
+    assert!(!is_ended(&mut operator).await, "who has asked stays before who has not");
+    let mut open = 0;
+    for stream in &mut halves {
+        let read = timeout(Duration::from_millis(1), stream.read(&mut [0])).await;
+        open += usize::from(read.is_err());
+    }
+    assert!(open <= 64, "{open}");
+}
+
+// catalogue: S-C8
+#[tokio::test]
+async fn what_came_through_a_proxy_changes_nothing_without_the_token() {
+    let told = Told::default();
+    let at = started(sample(&told)).await;
+    let rule = r#"{"id": "slow", "rule": "delay=1s ttl=60s"}"#;
+    for said in [
+        "x-forwarded-for: 203.0.113.9",
+        "X-Forwarded-For: ",
+        "x-forwarded-for: 127.0.0.1\r\nx-forwarded-for: ::1",
+        "Forwarded: for=127.0.0.1",
+        "x-real-ip: 127.0.0.1",
+        "Via: 1.1 proxy",
+        "x_forwarded_for: 127.0.0.1",
+        "CF-Connecting-IP: 127.0.0.1",
+        "True-Client-IP: 127.0.0.1",
+    ] {
+        let more = format!("{JSON}{said}\r\n");
+        for path in ["", "/remove", "/clear", "/switch"] {
+            assert_eq!(post(at, &format!("/api/faults{path}"), &more, rule).await.0, 403, "{said}");
+        }
+    }
+    let (own, peer) = ("host: localhost", "127.0.0.1");
+    for first in [
+        format!("PROXY TCP4 {peer} {peer} 5000 80\r\n"),
+        "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\x13\x08\0\x50".to_owned(),
+    ] {
+        let request = format!("{first}POST /api/faults/clear HTTP/1.1\r\n{own}\r\n{JSON}");
+        let mut stream =
+            half(at, format!("{request}content-length: 2\r\n\r\n{{}}").as_bytes()).await;
+        let mut answer = Vec::new();
+        _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 2"), "{answer:?}");
+    }
+    let old = "POST /api/faults/clear HTTP/1.0\r\nhost: localhost\r\ncontent-length: 2\r\n";
+    let mut stream = half(at, format!("{old}{JSON}\r\n{{}}").as_bytes()).await;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 403"), "nginx speaks so: {answer}");
+    assert!(told.all().is_empty());
+    assert_eq!(post(at, "/api/faults/clear", JSON, "{}").await.0, 204);
+}
+
+#[tokio::test]
+async fn a_dashboard_that_is_dropped_leaves_no_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let serving = tokio::spawn(Dashboard::new().serve(listener, pending()));
+    let mut stream = watching("127.0.0.1", at).await;
+    serving.abort();
+    assert!(is_ended(&mut stream).await);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
 }

@@ -3,7 +3,7 @@
 mod messages;
 
 use crate::{Rules, rules::Listed};
-use cinchona_core::{Mode, Secret};
+use cinchona_core::{Distrust, Mode, Secret, Seldom, Trust};
 use http_body::Body as HttpBody;
 use messages::{
     ListRequest, ListResponse, NamedRequest, Nothing, RemoveResponse, SetRequest, SwitchRequest,
@@ -14,12 +14,15 @@ use std::{
     fmt,
     future::{Future, Ready, ready},
     pin::Pin,
+    sync::LazyLock,
     task::{Context, Poll},
 };
+use tokio::time::Instant;
 use tonic::{
     Request, Response, Status,
     body::Body,
     codegen::StdError,
+    metadata::MetadataMap,
     server::{Grpc, NamedService, UnaryService},
 };
 use tonic_prost::ProstCodec;
@@ -29,22 +32,20 @@ use tower_service::Service;
 #[derive(Clone)]
 struct Control {
     rules: Rules,
-    token: Option<Secret>,
+    trust: Trust,
 }
 
 /// One method of it.
 struct Asked<M, R> {
     control: Control,
     answer: fn(&Control, M) -> Result<R, Status>,
-    access: Access,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Anyone,
-    /// Those who may change something.
-    Trusted,
-}
+static REFUSED: LazyLock<Seldom> = LazyLock::new(|| {
+    Seldom::new(|more| {
+        tracing::warn!(more, "refusing to show or change fault rules");
+    })
+});
 
 /// Whatever its rules say, they can be changed.
 pub(crate) const PATH: &str = "/cinchona.fault.v1.FaultControl/";
@@ -58,21 +59,23 @@ impl Rules {
     /// The gRPC service `cinchona.fault.v1.FaultControl` (`proto/fault_control.proto`), for tonic's
     /// `add_service`: `List`, `Set`, `Remove`, `Clear` and `Switch`. No fault ever hits it.
     ///
-    /// Anyone may list. Who changes something must say `authorization: Bearer <token>` where there
-    /// is a `token`, also on loopback, and an empty one lets nobody in; where there is none, its
-    /// connection must be from loopback.
-    /// What comes through a proxy on the same machine is from loopback: give a token there, and
-    /// TLS around it.
+    /// Whoever calls must say `authorization: Bearer <token>` where there is a `token`, also on
+    /// loopback; where there is none, its connection must be from loopback, and nothing may say
+    /// that it came through a proxy: see [`Trust`]. Where a proxy on the same machine leads here,
+    /// give a token, and TLS around it. Others are answered with `PERMISSION_DENIED`.
     ///
     /// ```
+    /// use cinchona_core::Secret;
     /// use cinchona_fault::{FaultLayer, Rules};
     /// use tonic::transport::Server;
     ///
     /// let rules = Rules::new(7);
+    /// let token = Secret::new("a long secret")?;
     /// let server = Server::builder()
     ///     .layer(FaultLayer::from(rules.clone()))
-    ///     .add_service(rules.control(Some("a long secret".into())));
+    ///     .add_service(rules.control(Some(token)));
     /// # drop(server);
+    /// # Ok::<_, cinchona_core::Invalid>(())
     /// ```
     pub fn control(
         &self,
@@ -89,7 +92,7 @@ impl Rules {
     + Sync
     + 'static
     + use<> {
-        Control { rules: self.clone(), token }
+        Control { rules: self.clone(), trust: Trust::new(token) }
     }
 }
 
@@ -139,21 +142,25 @@ impl Control {
         Ok(Nothing {})
     }
 
-    /// Whether a request may change something.
-    fn trusts<M>(&self, request: &Request<M>) -> bool {
-        let Some(token) = &self.token else {
-            let peer = request.remote_addr();
-            return peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-        };
-        let said = request.metadata().get("authorization").and_then(|said| said.to_str().ok());
-        let said = said.and_then(|said| said.strip_prefix("Bearer "));
-        said.is_some_and(|said| token.is(said.as_bytes()))
+    /// The request, if its caller is trusted; before its message is read.
+    fn trusted(&self, request: http::Request<Body>) -> Result<http::Request<Body>, Distrust> {
+        let (mut head, body) = request.into_parts();
+        // Where its connection is from is known in more than one way, of which tonic knows all.
+        let asked = Request::from_parts(MetadataMap::new(), head.extensions, ());
+        let peer = asked.remote_addr();
+        head.extensions = asked.into_parts().1;
+        self.trust.check(&head, peer).inspect_err(|why| {
+            if REFUSED.is_due(Instant::now()) {
+                let peer = peer.map(tracing::field::display);
+                tracing::warn!(peer, %why, "refusing to show or change fault rules");
+            }
+        })?;
+        Ok(http::Request::from_parts(head, body))
     }
 
     async fn answer<M, R, B>(
         self,
         request: http::Request<B>,
-        access: Access,
         answer: fn(&Self, M) -> Result<R, Status>,
     ) -> http::Response<Body>
     where
@@ -163,7 +170,7 @@ impl Control {
     {
         let codec = ProstCodec::<R, M>::default();
         let mut grpc = Grpc::new(codec).max_decoding_message_size(LARGEST);
-        grpc.unary(Asked { control: self, answer, access }, request).await
+        grpc.unary(Asked { control: self, answer }, request).await
     }
 }
 
@@ -177,15 +184,18 @@ impl Service<http::Request<Body>> for Control {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        use Access::{Anyone, Trusted};
         let this = self.clone();
         Box::pin(async move {
+            let request = match this.trusted(request) {
+                Ok(request) => request,
+                Err(why) => return Ok(Status::permission_denied(why.to_string()).into_http()),
+            };
             Ok(match request.uri().path().strip_prefix(PATH) {
-                Some("List") => this.answer(request, Anyone, Self::list).await,
-                Some("Set") => this.answer(request, Trusted, Self::set).await,
-                Some("Remove") => this.answer(request, Trusted, Self::remove).await,
-                Some("Clear") => this.answer(request, Trusted, Self::clear).await,
-                Some("Switch") => this.answer(request, Trusted, Self::switch).await,
+                Some("List") => this.answer(request, Self::list).await,
+                Some("Set") => this.answer(request, Self::set).await,
+                Some("Remove") => this.answer(request, Self::remove).await,
+                Some("Clear") => this.answer(request, Self::clear).await,
+                Some("Switch") => this.answer(request, Self::switch).await,
                 _ => Status::unimplemented("no such method").into_http(),
             })
         })
@@ -198,7 +208,7 @@ impl NamedService for Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("rules", &self.rules).field("token", &self.token).finish()
+        f.debug_struct("Control").field("rules", &self.rules).field("trust", &self.trust).finish()
     }
 }
 
@@ -209,14 +219,6 @@ impl<M, R> UnaryService<M> for Asked<M, R> {
     type Future = Ready<Result<Response<R>, Status>>;
 
     fn call(&mut self, request: Request<M>) -> Self::Future {
-        if self.access == Access::Trusted && !self.control.trusts(&request) {
-            tracing::warn!(peer = ?request.remote_addr(), "refusing to change fault rules");
-            let needed = match self.control.token {
-                Some(_) => "authorization: Bearer with the server's token is needed",
-                None => "only callers on loopback may change fault rules",
-            };
-            return ready(Err(Status::permission_denied(needed)));
-        }
         ready((self.answer)(&self.control, request.into_inner()).map(Response::new))
     }
 }

@@ -1,12 +1,12 @@
 //! Which faults the server injects, and how they are changed while it runs.
 
 use cinchona::{
-    core::{Invalid, Secret},
+    core::{BoxError, Invalid, Secret},
     fault::{FaultLayer, Faults, Rule, Rules, When},
 };
 use clap::{Args, ValueEnum};
 use humantime::parse_duration;
-use std::{path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 /// What is made to fail.
 #[derive(Debug, Args)]
@@ -33,18 +33,25 @@ pub(crate) struct Injected {
     seed: u64,
 
     /// A rule, such as "method=/calculator.Calculator/Add first=2 status=UNAVAILABLE:busy" or
-    /// "rate=10% delay=lognormal:20ms:1s"; may be given more than once.
+    /// "rate=10% delay=lognormal:20ms:1s"; may be given more than once. Opens
+    /// cinchona.fault.v1.FaultControl.
     #[arg(long = "fault", value_name = "RULE")]
     rules: Vec<Rule>,
 
-    /// A file with a rule on each line, read again whenever it changes; in place of --fault.
+    /// A file with a rule on each line, read again whenever it changes; in place of --fault. Opens
+    /// cinchona.fault.v1.FaultControl.
     #[arg(long, value_name = "FILE", conflicts_with = "rules")]
     faults_file: Option<PathBuf>,
 
-    /// Who knows this may change the rules by gRPC (cinchona.fault.v1.FaultControl); without it,
-    /// whoever is on this machine, once there is a rule or a file.
-    #[arg(long, value_name = "TOKEN")]
+    /// Who says this (authorization: Bearer TOKEN), from wherever, may list and change the rules by
+    /// gRPC, and change them on the dashboard; nobody else may. Without it, whoever is on this
+    /// machine, but not through a proxy. Opens cinchona.fault.v1.FaultControl.
+    #[arg(long, value_name = "TOKEN", env = "CALCULATOR_FAULT_TOKEN", hide_env_values = true)]
     fault_token: Option<Secret>,
+
+    /// A file with that token, which is then in no list of processes.
+    #[arg(long, value_name = "FILE", conflicts_with = "fault_token")]
+    fault_token_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,17 +79,29 @@ impl Injected {
         })
     }
 
-    /// The rules, if there are or `can_be` any, and the token that changes them.
-    pub(crate) fn rules(&self, can_be: bool) -> Option<(Rules, Option<Secret>)> {
-        let Self { rules, faults_file, fault_token, seed, .. } = self;
-        let is_told = !rules.is_empty() || faults_file.is_some() || fault_token.is_some();
-        if !is_told && !can_be {
-            return None;
-        }
+    /// Whether it is asked for that they are changed by gRPC.
+    pub(crate) const fn has_control(&self) -> bool {
+        let Self { rules, faults_file, fault_token, fault_token_file, .. } = self;
+        !rules.is_empty()
+            || faults_file.is_some()
+            || fault_token.is_some()
+            || fault_token_file.is_some()
+    }
+
+    /// The rules, and the token that changes them.
+    ///
+    /// # Errors
+    /// When the file with the token cannot be read, or has none.
+    pub(crate) fn rules(&self) -> Result<(Rules, Option<Secret>), BoxError> {
+        let Self { rules, fault_token, fault_token_file, seed, .. } = self;
         let rules = rules.iter().enumerate().fold(Rules::new(*seed), |all, (n, rule)| {
             all.with(&format!("fault-{}", n + 1), rule.clone())
         });
-        Some((rules, fault_token.clone()))
+        let Some(file) = fault_token_file else { return Ok((rules, fault_token.clone())) };
+        let wrong = |error: BoxError| format!("--fault-token-file {}: {error}", file.display());
+        let text = fs::read_to_string(file).map_err(|error| wrong(error.into()))?;
+        let token = Secret::new(text.trim()).map_err(|error| wrong(error.into()))?;
+        Ok((rules, Some(token)))
     }
 
     /// Reads the file, if there is one, whenever it changes, for ever.

@@ -13,7 +13,7 @@ use calculator::{
 };
 use cinchona::{
     cluster::QuorumGuardLayer,
-    core::{BoxError, Invalid, Mode, Secret, Switch},
+    core::{BoxError, Invalid, Mode, Secret, Switch, Trust},
     fault::{FaultIo, FaultLayer},
     idempotency::{MemoryStore, Store},
     redb::{Options, RedbStore},
@@ -43,8 +43,9 @@ use watch::Page;
 /// Serves a gRPC calculator, and injects faults into it when asked to.
 ///
 /// Beside the calculator it serves grpc.health.v1.Health and server reflection, which are never
-/// made to fail. SIGTERM and Ctrl-C end it once the calls that have begun are done, after --grace at
-/// the latest. The log goes to stderr; RUST_LOG sets its level.
+/// made to fail. Whoever reaches an address of it may call what is served there, without TLS; by
+/// default all are of loopback. SIGTERM and Ctrl-C end it once the calls that have begun are done,
+/// after --grace at the latest. The log goes to stderr; RUST_LOG sets its level.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -127,6 +128,8 @@ enum Condition {
 #[derive(Clone, Copy, Debug)]
 struct AtOnce(Option<Limit>);
 
+const PLACES: &str = "is memory, redb:PATH, redis:URL or none";
+
 fn main() -> ExitCode {
     ending::run(program())
 }
@@ -197,10 +200,13 @@ async fn serve_over<S: Store + State>(
     let counters = faults.counters();
     let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
     layers.store = health;
+    say_what_is_open(addr, &layers);
     let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;
     if let Some(cluster) = &cluster {
-        writeln!(io::stdout(), "gossip on {}", cluster.gossip_address())?;
+        let gossip = cluster.gossip_address();
+        writeln!(io::stdout(), "gossip on {gossip}")?;
+        tracing::info!(address = %gossip, joined_by = "whoever reaches it", "gossiping by UDP");
         layers.quorum = Some(QuorumGuardLayer::new(cluster, methods()));
         tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
     }
@@ -228,7 +234,7 @@ async fn serve_over<S: Store + State>(
 }
 
 /// The layers as the options say.
-fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Layers<S>, Invalid> {
+fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Layers<S>, BoxError> {
     if args.mode == Condition::Degraded {
         layers.degraded = Some(HeaderValue::from_static("service"));
     }
@@ -237,10 +243,26 @@ fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Laye
     }
     layers.rest = args.rest;
     layers.drain = args.ending.drain();
-    layers.rules = args.injected.rules(args.page.is_wanted());
+    let rules = args.injected.rules()?;
+    layers.fault_control = args.injected.has_control();
+    layers.rules = (layers.fault_control || args.page.is_wanted()).then_some(rules);
     // Without a limit it counts what is in progress all the same.
     layers.shed = ShedLayer::new(args.limit.0.unwrap_or(Limit::Fixed(u32::MAX)))?;
     Ok(layers)
+}
+
+/// Says what is served at that address, and to whom.
+fn say_what_is_open<S>(address: SocketAddr, layers: &Layers<S>) {
+    let rest = if layers.rest { "the same calls as JSON" } else { "nothing" };
+    let trust = layers.rules.as_ref().map(|(_, token)| Trust::new(token.clone()));
+    let trust = trust.filter(|_| layers.fault_control).as_ref().map(Trust::to_string);
+    tracing::info!(
+        %address,
+        grpc = "calculator, store, health and reflection for whoever reaches it",
+        rest,
+        fault_control = trust.as_deref().unwrap_or("nobody: not served"),
+        "serving without TLS"
+    );
 }
 
 // === impl Place ===
@@ -249,15 +271,16 @@ impl FromStr for Place {
     type Err = &'static str;
 
     fn from_str(place: &str) -> Result<Self, Self::Err> {
-        match place.split_once(':') {
+        let named = match place.split_once(':') {
             None if place == "memory" => Ok(Self::Memory),
             None if place == "none" => Ok(Self::None),
             Some(("redb", path)) if !path.is_empty() => Ok(Self::Redb(path.into())),
             // redis://HOST, or another of its schemes; or redis: and a whole URL.
-            Some((_, rest)) if rest.starts_with("//") => Ok(Self::Redis(place.into())),
-            Some(("redis", url)) if !url.is_empty() => Ok(Self::Redis(url.into())),
-            _ => Err("is memory, redb:PATH, redis:URL or none"),
-        }
+            Some((_, rest)) if rest.starts_with("//") => Secret::new(place).map(Self::Redis),
+            Some(("redis", url)) => Secret::new(url).map(Self::Redis),
+            _ => return Err(PLACES),
+        };
+        named.map_err(|_| PLACES)
     }
 }
 

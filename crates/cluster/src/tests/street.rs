@@ -145,7 +145,7 @@ async fn whatever_is_allowed_reaches_all_others() {
         nodes.push(memory.join(n, |config| {
             config.node_id = long(n);
             config.cluster_id = "c".repeat(64);
-            config.secrets = vec![SECRET.into()];
+            config.secrets = vec![SECRET.try_into().unwrap()];
             config.expect = 20;
             config.address = format!("http://a/{}", "x".repeat(1013)).parse().ok();
             let tag = |t: usize| (format!("tag-{t:0>6}"), "y".repeat(1014));
@@ -163,11 +163,12 @@ async fn whatever_is_allowed_reaches_all_others() {
 #[tokio::test(start_paused = true)]
 async fn with_a_shared_secret_forged_datagrams_are_counted_and_dropped() {
     let memory = Memory::default();
-    let sealed = |config: &mut crate::Config| config.secrets = vec![SECRET.into()];
+    let sealed = |config: &mut crate::Config| config.secrets = vec![SECRET.try_into().unwrap()];
     let nodes = memory.cluster_with(5, sealed).await;
     let mut events = nodes[0].events();
     let plain = memory.join(7, |_| {});
-    let other = memory.join(8, |config| config.secrets = vec!["another secret of many".into()]);
+    let other = memory
+        .join(8, |config| config.secrets = vec!["another secret of many".try_into().unwrap()]);
     let forget = Message::Forget { id: "n1".into(), generation: summary(&nodes, 1).generation };
     for _ in 0..100 {
         to_all(&memory, &forget);
@@ -198,7 +199,8 @@ async fn a_secret_is_changed_while_all_take_writes() {
     let memory = Memory::default();
     let (old, new) = (SECRET, "a new secret that all nodes share");
     let steps = [vec![old], vec![old, new], vec![new, old], vec![new]];
-    let secrets = |step: &[&'static str]| step.iter().map(|text| (*text).into()).collect();
+    let secrets =
+        |step: &[&'static str]| step.iter().map(|text| (*text).try_into().unwrap()).collect();
     let mut nodes = memory.cluster_with(3, |config| config.secrets = secrets(&steps[0])).await;
     for step in &steps[1..] {
         for n in 0..3 {

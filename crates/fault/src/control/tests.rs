@@ -23,8 +23,8 @@ where
     M: Message + Clone + 'static,
     R: Message + Default + 'static,
 {
-    let (service, peer) =
-        (rules.control(own_token.map(Secret::from)), peer.map(|peer| peer.parse::<SocketAddr>()));
+    let own_token = own_token.map(|token| Secret::new(token).unwrap());
+    let (service, peer) = (rules.control(own_token), peer.map(|peer| peer.parse::<SocketAddr>()));
     let service = tower::service_fn(move |mut request: http::Request<Body>| {
         if let Some(Ok(peer)) = peer {
             let info = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
@@ -61,6 +61,8 @@ async fn what_changes_something_needs_loopback_or_the_token_where_there_is_one()
         (SECRET, None, Some("Bearer secret"), true),
         (SECRET, Some("127.0.0.1:1"), None, false),
         (SECRET, Some("127.0.0.1:1"), Some("Bearer secrets"), false),
+        (SECRET, Some("127.0.0.1:1"), Some("Bearer "), false),
+        (SECRET, Some("127.0.0.1:1"), Some("Bearer"), false),
         (SECRET, Some("127.0.0.1:1"), Some("Bearer Secret"), false),
         (SECRET, Some("127.0.0.1:1"), Some("secret"), false),
     ] {
@@ -75,13 +77,43 @@ async fn what_changes_something_needs_loopback_or_the_token_where_there_is_one()
         let mode = SwitchRequest { mode: messages::Mode::Off.into() };
         let done = call::<_, Nothing>(&rules, own, "Switch", mode, peer, token).await;
         assert_eq!((code(done.map(drop)), rules.switch().mode() == Mode::Off), (expected, allowed));
-        let listed = call::<_, ListResponse>(&rules, own, "List", Nothing {}, peer, None).await;
-        assert_eq!(listed.unwrap().rules[0].id, "kept", "anyone may list");
+        let listed = call::<_, ListResponse>(&rules, own, "List", Nothing {}, peer, token).await;
+        let listed = listed.map(|listed| assert_eq!(listed.rules[0].id, "kept"));
+        assert_eq!(code(listed), expected, "what is broken is no one else's affair");
         let name = NamedRequest { id: "kept".to_owned() };
         let done = call::<_, RemoveResponse>(&rules, own, "Remove", name, peer, token).await;
         assert_eq!(done.map(|done| done.found).ok(), allowed.then_some(true));
         let done = call::<_, Nothing>(&rules, own, "Clear", Nothing {}, peer, token).await;
         assert_eq!((code(done.map(drop)), rules.list().is_empty()), (expected, allowed));
+    }
+}
+
+// catalogue: S-C8
+#[tokio::test]
+async fn a_call_that_came_through_a_proxy_changes_nothing_without_the_token() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let rules = Rules::new(7).with("kept", "panic".parse::<Rule>().unwrap());
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = Server::builder().add_service(rules.control(None));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    let channel = tonic::transport::Endpoint::try_from(format!("http://{at}")).unwrap();
+    let channel = channel.connect().await.unwrap();
+    for name in
+        ["forwarded", "x-forwarded-for", "x-real-ip", "via", "cf-connecting-ip", "origin", ""]
+    {
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let mut request = Request::new(Nothing {});
+        if !name.is_empty() {
+            request.metadata_mut().insert(name, "127.0.0.1".parse().unwrap());
+        }
+        let path = http::uri::PathAndQuery::from_static("/cinchona.fault.v1.FaultControl/Clear");
+        let codec = ProstCodec::<Nothing, Nothing>::default();
+        let cleared = client.unary(request, path, codec).await;
+        let expected = if name.is_empty() { Code::Ok } else { Code::PermissionDenied };
+        assert_eq!(cleared.map_or_else(|status| status.code(), |_| Code::Ok), expected, "{name}");
+        assert_eq!(rules.list().is_empty(), name.is_empty());
     }
 }
 
@@ -117,7 +149,8 @@ async fn a_server_whose_every_call_fails_can_be_set_right() {
     let rules = Rules::new(7).with("all", "health drop".parse().unwrap());
     let faults = crate::Faults { failure_rate: 1.0, health_too: true, ..Default::default() };
     let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone());
-    let server = Server::builder().layer(layer).add_service(rules.control(Some("secret".into())));
+    let server =
+        Server::builder().layer(layer).add_service(rules.control(Secret::new("secret").ok()));
     tokio::spawn(server.serve_with_incoming(net.incoming()));
     let mut client = tonic::client::Grpc::new(net.channel());
     client.ready().await.unwrap();

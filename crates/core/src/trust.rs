@@ -1,0 +1,304 @@
+//! Who may change something in a server.
+
+use crate::{Secret, secret::is_same};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{AUTHORIZATION, HOST, ORIGIN},
+    request::Parts,
+};
+use std::{error::Error, fmt, net::SocketAddr};
+
+/// Decides who may change something in a server, such as its faults: one rule for each listener.
+///
+/// # Rule
+///
+/// * A request of a web page of another origin changes nothing (`origin`, `sec-fetch-site`).
+/// * With a token, a change needs `authorization: Bearer <token>` (RFC 6750), also on loopback, and
+///   may come from anywhere. Blanks around the token do not count.
+/// * Without one, its connection is from loopback, and nothing says that somebody else is behind
+///   it: a proxy on the same machine connects from loopback for whoever connects to the proxy. So
+///   any header that proxies, balancers and content delivery networks add takes the right away,
+///   whatever its value: `forwarded` (RFC 7239), `via`, `x-forwarded-*`, `x-real-ip`,
+///   `cf-connecting-ip` and the like; and so does HTTP/1.0, which nginx speaks unless it is told.
+///
+/// # What it does not do
+///
+/// A proxy that says nothing of itself is taken for its machine: where there is one, give a token.
+///
+/// ```
+/// use cinchona_core::{Secret, Trust};
+///
+/// let request = http::Request::post("/").header("x-forwarded-for", "203.0.113.9");
+/// let (request, ()) = request.body(()).unwrap().into_parts();
+/// let peer = "127.0.0.1:5000".parse().ok();
+/// let refused = Trust::new(None).check(&request, peer).unwrap_err();
+/// assert_eq!(refused.to_string(), "without a token, nothing that came by a proxy changes anything");
+/// assert!(Trust::new(Secret::new("a long secret").ok()).check(&request, peer).is_err());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Trust {
+    token: Option<Secret>,
+}
+
+/// Why a request may not change anything; shown as a sentence for whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Distrust {
+    /// It is of a web page of another origin.
+    Origin,
+    /// It lacks the token, or has another.
+    Token,
+    /// There is no token, and its connection is not from loopback.
+    Remote,
+    /// There is no token, and it came by a proxy.
+    Proxied,
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The words of header names, between hyphens, that speak of who was there before.
+const OF_PROXIES: [&str; 27] = [
+    "addr",
+    "akamai",
+    "amz",
+    "amzn",
+    "arr",
+    "azure",
+    "bluecoat",
+    "cdn",
+    "cf",
+    "clientip",
+    "envoy",
+    "fastly",
+    "fly",
+    "hops",
+    "ip",
+    "ips",
+    "ipv6",
+    "original",
+    "originating",
+    "proxied",
+    "proxy",
+    "realip",
+    "remote",
+    "socketip",
+    "ssl",
+    "varnish",
+    "via",
+];
+
+// === impl Trust ===
+
+impl Trust {
+    /// Trusts whoever knows the `token`; without one, loopback.
+    pub const fn new(token: Option<Secret>) -> Self {
+        Self { token }
+    }
+
+    /// Whether there is a token, which a change needs.
+    pub const fn needs_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether this request, on a connection from `peer` (if that is known), may change something.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check(&self, request: &Parts, peer: Option<SocketAddr>) -> Result<(), Distrust> {
+        if !is_same_origin(request) {
+            return Err(Distrust::Origin);
+        }
+        match &self.token {
+            Some(token) if holds(&request.headers, token) => Ok(()),
+            Some(_) => Err(Distrust::Token),
+            None if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) => {
+                Err(Distrust::Remote)
+            }
+            None if is_proxied(request) => Err(Distrust::Proxied),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Trust {
+    /// Whom it trusts, for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.token {
+            Some(_) => "whoever has the token",
+            None => "callers on this machine, not by a proxy",
+        })
+    }
+}
+
+/// Whether nothing says that another page sent it; a program says nothing at all.
+fn is_same_origin(request: &Parts) -> bool {
+    let host = request.headers.get(HOST).map(HeaderValue::as_bytes);
+    let host = host.or_else(|| request.uri.authority().map(|named| named.as_str().as_bytes()));
+    let is_ours = |origin: &HeaderValue| {
+        origin.as_bytes().strip_prefix(b"http://").is_some_and(|origin| Some(origin) == host)
+    };
+    let is_direct = |site: &HeaderValue| site == "same-origin" || site == "none";
+    request.headers.get_all(ORIGIN).iter().all(is_ours)
+        && request.headers.get_all(SEC_FETCH_SITE).iter().all(is_direct)
+}
+
+/// Whether it says that somebody else is behind its connection.
+fn is_proxied(request: &Parts) -> bool {
+    let speaks_of = |name: &HeaderName| {
+        let mut words = name.as_str().split(['-', '_']);
+        name.as_str().contains("forward") || words.any(|word| OF_PROXIES.contains(&word))
+    };
+    request.version < Version::HTTP_11 || request.headers.keys().any(speaks_of)
+}
+
+fn holds(headers: &HeaderMap, token: &Secret) -> bool {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (Some(said), None) = (all.next(), all.next()) else { return false };
+    let Some((scheme, said)) = said.as_bytes().split_at_checked("bearer ".len()) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case(b"bearer ")
+        && is_same(token.expose().as_bytes().trim_ascii(), said.trim_ascii())
+}
+
+// === impl Distrust ===
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Origin => "another origin may not change anything",
+            Self::Token => "a change needs the token, as authorization: Bearer",
+            Self::Remote => "without a token, changes are taken from loopback only",
+            Self::Proxied => "without a token, nothing that came by a proxy changes anything",
+        })
+    }
+}
+
+impl Error for Distrust {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    const LOOPBACK: &str = "127.0.0.1:5000";
+
+    fn trust(token: Option<&str>) -> Trust {
+        Trust::new(token.map(|token| Secret::new(token).unwrap()))
+    }
+
+    /// What becomes of a request with these headers.
+    fn check(trust: &Trust, peer: &str, headers: &[(&str, &str)]) -> Result<(), Distrust> {
+        let mut request = Request::post("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        trust.check(&request.body(()).unwrap().into_parts().0, peer.parse().ok())
+    }
+
+    // catalogue: S-C8
+    #[test]
+    fn without_a_token_only_loopback_changes() {
+        let trust = trust(None);
+        for own in [LOOPBACK, "127.8.9.10:1", "[::1]:1", "[::ffff:127.0.0.1]:5000"] {
+            assert_eq!(check(&trust, own, &[]), Ok(()), "{own}");
+        }
+        for other in ["10.0.0.9:5000", "0.0.0.0:1", "[::]:1", "[::ffff:10.0.0.1]:5", "unknown"] {
+            let bearer = ("authorization", "Bearer x");
+            assert_eq!(check(&trust, other, &[bearer]), Err(Distrust::Remote), "{other}");
+        }
+    }
+
+    // catalogue: S-C8
+    #[test]
+    fn what_came_by_a_proxy_is_never_from_loopback() {
+        let names = "Forwarded X-Forwarded-For x-forwarded-host X-FORWARDED-PROTO X-Forwarded \
+            x_forwarded_for Forwarded-For X-Forwarded-Client-Cert X-Original-Forwarded-For Via \
+            X-Real-IP x-real_ip X-Client-IP Client-IP X-Cluster-Client-IP True-Client-IP \
+            CF-Connecting-IP CF-Connecting-IPv6 CF-Ray CDN-Loop Fastly-Client-IP Fly-Client-IP \
+            X-Envoy-External-Address X-Envoy-Expected-Rq-Timeout-Ms X-Azure-ClientIP \
+            X-Azure-SocketIP X-Appengine-User-IP X-ProxyUser-Ip WL-Proxy-Client-IP \
+            Proxy-Client-IP Proxy-Connection X-Originating-IP X-Remote-IP X-Remote-Addr \
+            X-Original-Host X-Amzn-Trace-Id X-Amz-Cf-Id X-ARR-LOG-ID Akamai-Origin-Hop \
+            X-Varnish X-BlueCoat-Via Max-Forwards X-Vercel-Forwarded-For Ali-CDN-Real-IP \
+            X-NF-Client-Connection-IP Incap-Client-IP DO-Connecting-IP";
+        for name in names.split_whitespace() {
+            for value in ["", " ", "127.0.0.1", "::1", "unknown", "for=127.0.0.1;by=_hidden"] {
+                let one = check(&trust(None), LOOPBACK, &[(name, value)]);
+                assert_eq!(one, Err(Distrust::Proxied), "{name}: {value}");
+            }
+            let twice = [("x-request-id", "1"), (name, "127.0.0.1"), (name, "127.0.0.1")];
+            assert_eq!(check(&trust(None), LOOPBACK, &twice), Err(Distrust::Proxied), "{name}");
+            let token = [(name, "203.0.113.9"), ("authorization", "Bearer s3cret")];
+            assert_eq!(check(&trust(Some("s3cret")), LOOPBACK, &token), Ok(()), "{name}");
+        }
+        let mut old = Request::post("/").body(()).unwrap().into_parts().0;
+        old.version = Version::HTTP_10;
+        let peer = LOOPBACK.parse().ok();
+        assert_eq!(trust(None).check(&old, peer), Err(Distrust::Proxied));
+    }
+
+    #[test]
+    fn what_programs_and_browsers_say_is_of_no_proxy() {
+        let names = "host accept accept-encoding accept-language user-agent content-type te \
+            content-length connection upgrade-insecure-requests sec-fetch-mode sec-fetch-dest \
+            sec-ch-ua cookie referer dnt pragma cache-control grpc-timeout grpc-encoding \
+            grpc-accept-encoding grpc-previous-rpc-attempts idempotency-key x-request-id \
+            traceparent tracestate baggage b3 x-b3-traceid authorization priority";
+        for name in names.split_whitespace() {
+            assert_eq!(check(&trust(None), LOOPBACK, &[(name, "1")]), Ok(()), "{name}");
+        }
+    }
+
+    // catalogue: S-E6
+    #[test]
+    fn with_a_token_whoever_has_it_changes_and_nobody_else() {
+        let of = |own, peer, said| check(&trust(Some(own)), peer, &[("authorization", said)]);
+        for said in ["Bearer s3cret", "bearer s3cret", "BEARER   s3cret", "Bearer s3cret "] {
+            assert_eq!(of("s3cret", "10.0.0.9:5000", said), Ok(()), "{said:?}");
+            assert_eq!(of("s3cret\n", "unknown", said), Ok(()), "{said:?}");
+        }
+        for said in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer  ",
+            "Bearer s3cre",
+            "Bearer s3cret1",
+            "Bearer S3cret",
+            "Basic s3cret",
+            "s3cret",
+            "Bearers3cret",
+            "Bearer s3cret s3cret",
+            "Bearer \"s3cret\"",
+            " Bearer",
+            "Token s3cret",
+        ] {
+            assert_eq!(of("s3cret", LOOPBACK, said), Err(Distrust::Token), "{said:?}");
+        }
+        assert_eq!(check(&trust(Some("s3cret")), LOOPBACK, &[]), Err(Distrust::Token));
+        let twice = [("authorization", "Bearer s3cret"), ("authorization", "Bearer s3cret")];
+        assert_eq!(check(&trust(Some("s3cret")), LOOPBACK, &twice), Err(Distrust::Token));
+    }
+
+    // catalogue: S-C8
+    #[test]
+    fn a_page_of_another_origin_changes_nothing_not_even_with_the_token() {
+        let with = |name, value| {
+            let token = ("authorization", "Bearer s3cret");
+            let headers = [("host", "127.0.0.1:9090"), token, (name, value)];
+            let two = [None, Some("s3cret")].map(|own| check(&trust(own), LOOPBACK, &headers));
+            assert_eq!(two[0], two[1]);
+            two[0]
+        };
+        assert_eq!(with("origin", "http://127.0.0.1:9090"), Ok(()));
+        assert_eq!(with("sec-fetch-site", "same-origin"), Ok(()));
+        assert_eq!(with("sec-fetch-site", "none"), Ok(()));
+        for origin in ["null", "", "http://evil.example", "http://127.0.0.1:1", "127.0.0.1:9090"] {
+            assert_eq!(with("origin", origin), Err(Distrust::Origin), "{origin}");
+        }
+        for site in ["cross-site", "same-site", ""] {
+            assert_eq!(with("sec-fetch-site", site), Err(Distrust::Origin), "{site}");
+        }
+    }
+}
