@@ -2,7 +2,7 @@
 
 use crate::upload::Upload;
 use cinchona_core::{
-    Deadline, Elapsed, Invalid, MethodKind, Switch,
+    Deadline, Elapsed, Invalid, MethodKind, Seldom, Switch,
     deadline::{GRPC_TIMEOUT, parse_timeout},
     status,
 };
@@ -11,11 +11,15 @@ use pin_project_lite::pin_project;
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A caller says how little time it has, so its calls write no line each.
+static EXCEEDED: LazyLock<Seldom> =
+    LazyLock::new(|| Seldom::new(|more| tracing::info!(more, "further deadlines exceeded")));
 
 /// What was asked for a call: by its caller, or by the layers above.
 #[derive(Clone, Copy, Debug)]
@@ -301,7 +305,9 @@ impl Bound {
             _ => end.at - self.started,
         };
         let by = format!("exceeded by {method}, attempt {attempt}");
-        tracing::info!(rpc.method = method, attempt, ?limit, ?elapsed, %stage, "{what} exceeded");
+        if EXCEEDED.is_due(now) {
+            tracing::info!(rpc.method = method, attempt, ?limit, ?elapsed, %stage, "{what} exceeded");
+        }
         Elapsed::new(match what {
             _ if end.at <= self.started => format!("{what} of {limit:?} {by}, before it was sent"),
             What::Left => format!("{what} {by}, {limit:?} after it began, waiting for {stage}"),

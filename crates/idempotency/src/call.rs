@@ -13,7 +13,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{
-    BoxError, DOMAIN, Deadline, Inbound, Mode,
+    BoxError, DOMAIN, Deadline, Inbound, Mode, Seldom,
     clock::later,
     deadline::{GRPC_TIMEOUT, encode_timeout},
 };
@@ -23,12 +23,15 @@ use http_body_util::Full;
 use std::{
     mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll},
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tower_service::Service;
+
+static FAILED: LazyLock<Seldom> =
+    LazyLock::new(|| Seldom::new(|more| tracing::warn!(more, "the store failed, for more calls")));
 
 /// All that a call needs; the service is ready. The request is here rather than among the arguments
 /// of each step, so that the future holds it once.
@@ -190,7 +193,9 @@ where
             Ok(Claim::Evicted) => (&cells.refused_evicted, refusal::evicted()),
             Ok(Claim::Full) => (&cells.refused_full, refusal::full()),
             Err(error) => {
-                tracing::warn!(%error, executing = settings.fail_open, "the store failed");
+                if FAILED.is_due(Instant::now()) {
+                    tracing::warn!(%error, executing = settings.fail_open, "the store failed");
+                }
                 if settings.fail_open {
                     cells.store_failures.count();
                     return Decision::PassThrough;

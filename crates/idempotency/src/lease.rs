@@ -2,20 +2,26 @@
 
 use crate::{Claim, Execution, Guarantee, Shared, Store, record, refusal};
 use bytes::Bytes;
-use cinchona_core::BoxError;
+use cinchona_core::{BoxError, Seldom};
 use std::{
     future::Future,
     hash::{BuildHasher, RandomState},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{runtime::Handle, time::sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 use tracing::Instrument;
+
+static UNSTORED: LazyLock<Seldom> =
+    LazyLock::new(|| Seldom::new(|more| tracing::warn!(more, "further answers were not stored")));
 
 /// Tells claims apart, those of other processes included.
 #[derive(Debug)]
@@ -135,7 +141,9 @@ async fn apply<T: Store>(outcome: &Outcome, shared: &Arc<Shared<T>>, execution: 
         }
     };
     let Err(error) = finish(&shared.store, execution, record).await else { return };
-    tracing::warn!(%error, "an answer could not be stored, trying again");
+    if UNSTORED.is_due(Instant::now()) {
+        tracing::warn!(%error, "an answer could not be stored, trying again");
+    }
     let (shared, execution, record) = (shared.clone(), execution.clone(), record.clone());
     tokio::spawn(async move {
         for _ in 0..RETRIES {
@@ -144,13 +152,17 @@ async fn apply<T: Store>(outcome: &Outcome, shared: &Arc<Shared<T>>, execution: 
                 return;
             }
         }
-        tracing::warn!("an answer was not stored");
+        if UNSTORED.is_due(Instant::now()) {
+            tracing::warn!("an answer was not stored");
+        }
     });
 }
 
 async fn finish<T: Store>(store: &T, execution: &Execution, record: &[u8]) -> Result<(), BoxError> {
     if !store.finish(execution.key(), execution.token(), record).await? {
-        tracing::warn!("the lease of a call ended before its answer was stored");
+        if UNSTORED.is_due(Instant::now()) {
+            tracing::warn!("the lease of a call ended before its answer was stored");
+        }
     }
     Ok(())
 }

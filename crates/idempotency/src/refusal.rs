@@ -3,12 +3,17 @@
 //!
 //! [AIP-193]: https://google.aip.dev/193
 
-use std::{collections::HashMap, time::Duration};
+use cinchona_core::Seldom;
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
+use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The reason of what is refused as it cannot be read.
 const UNREADABLE: &str = "IDEMPOTENCY_REQUEST_UNREADABLE";
+
+static PANICKED: LazyLock<Seldom> =
+    LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "calls are refused after a panic")));
 
 fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
     let details = ErrorDetails::with_error_info(reason, "cinchona", HashMap::new());
@@ -70,7 +75,9 @@ pub(crate) fn request_too_large(limit: usize) -> Status {
 
 /// Without the words of the panic, which are for the server's log.
 pub(crate) fn panicked(who: &str) -> Status {
-    tracing::error!("{who} panicked: the call is refused");
+    if PANICKED.is_due(Instant::now()) {
+        tracing::error!("{who} panicked: the call is refused");
+    }
     Status::internal(format!("{who} panicked"))
 }
 

@@ -6,9 +6,10 @@ use crate::{
     trace::{Serving, TraceContext},
     watch::{Ending, Watcher},
 };
-use cinchona_core::{Rng, status};
+use cinchona_core::{Rng, Seldom, status};
 use http::{Extensions, HeaderMap, HeaderName};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tonic::{Code, body::Body};
 use tracing::{Level, Span, field::Empty};
 
@@ -19,6 +20,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Tracer {
     pub(crate) rng: Rng,
     pub(crate) story: Option<Arc<Story>>,
+    /// The lines of calls that failed, by code: whoever calls can cause them.
+    failed: [Seldom; 17],
 }
 
 /// Tells why a call stopped: from the extensions of its response, or from its error.
@@ -60,7 +63,12 @@ fn is_enabled() -> bool {
 
 impl Tracer {
     pub(crate) fn new() -> Self {
-        Self { rng: Rng::from_os(), story: None }
+        let failed = |_| {
+            Seldom::new(|more| {
+                tracing::error!(target: "cinchona_observe", more, "more calls failed");
+            })
+        };
+        Self { rng: Rng::from_os(), story: None, failed: std::array::from_fn(failed) }
     }
 
     /// The span of a call, and its place in a trace; nothing where nobody is interested.
@@ -122,6 +130,27 @@ impl Tracer {
         let parent = TraceContext::of(headers).or_else(TraceContext::current);
         let own = self.within(parent.as_ref());
         (parent, own)
+    }
+
+    /// Says in a line what became of a call that was served: at most once a second for each code
+    /// that is an error of the server's, as OpenTelemetry sees it, and else where one looks closer.
+    fn report(&self, code: Code, took: Duration) {
+        let status = cinchona_core::code::name(code);
+        match code {
+            Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss => {
+                if self.failed[code as usize].is_due(Instant::now()) {
+                    tracing::error!(target: "cinchona_observe", status, ?took, "failed");
+                } else {
+                    tracing::debug!(target: "cinchona_observe", status, ?took, "failed");
+                }
+            }
+            _ => tracing::debug!(target: "cinchona_observe", status, ?took, "ended"),
+        }
     }
 
     fn within(&self, parent: Option<&TraceContext>) -> TraceContext {
@@ -302,22 +331,7 @@ impl Traced {
             self.span.record("attempts", attempts);
         }
         if self.watcher.role == Role::Served {
-            self.span.in_scope(|| report(code, took));
+            self.span.in_scope(|| self.watcher.tracer.report(code, took));
         }
-    }
-}
-
-/// Says in a line what became of a call that was served.
-fn report(code: Code, took: Duration) {
-    let status = cinchona_core::code::name(code);
-    match code {
-        // What OpenTelemetry calls errors of a server.
-        Code::Unknown
-        | Code::DeadlineExceeded
-        | Code::Unimplemented
-        | Code::Internal
-        | Code::Unavailable
-        | Code::DataLoss => tracing::error!(target: "cinchona_observe", status, ?took, "failed"),
-        _ => tracing::debug!(target: "cinchona_observe", status, ?took, "ended"),
     }
 }
