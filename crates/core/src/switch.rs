@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 /// The switch of a layer, shared by its clones and turned while calls run.
@@ -29,15 +29,19 @@ pub enum Mode {
     Enforce,
     /// Counts them, and acts as if it were not there.
     Shadow,
-    /// Makes none.
+    /// Is not there: makes none, changes nothing, counts nothing, keeps nothing.
     Off,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    mode: AtomicU8,
+    /// The mode in the lowest two bits, and how often it was turned off in the others.
+    mode: AtomicU64,
     would_have: AtomicU64,
 }
+
+const MODE: u64 = 0b11;
+const ONCE_OFF: u64 = MODE + 1;
 
 // === impl Switch ===
 
@@ -51,7 +55,7 @@ impl Switch {
 
     /// Where it stands.
     pub fn mode(&self) -> Mode {
-        match self.0.mode.load(Ordering::Relaxed) {
+        match self.0.mode.load(Ordering::Relaxed) & MODE {
             0 => Mode::Enforce,
             1 => Mode::Shadow,
             _ => Mode::Off,
@@ -60,7 +64,29 @@ impl Switch {
 
     /// Turns it; calls that have begun go on as they began.
     pub fn set(&self, mode: Mode) {
-        self.0.mode.store(mode as u8, Ordering::Relaxed);
+        let turned = |state: u64| {
+            let is_turned_off = mode == Mode::Off && state & MODE != Mode::Off as u64;
+            let state = if is_turned_off { state.wrapping_add(ONCE_OFF) } else { state };
+            Some(state & !MODE | mode as u64)
+        };
+        // It cannot fail: there is always a next state.
+        _ = self.0.mode.fetch_update(Ordering::Relaxed, Ordering::Relaxed, turned);
+    }
+
+    /// How often it was turned to [`Mode::Off`]. What a layer knew before it was off may no longer
+    /// be so: nobody saw the calls that passed meanwhile.
+    ///
+    /// ```
+    /// use cinchona_core::{Mode, Switch};
+    ///
+    /// let switch = Switch::default();
+    /// for mode in [Mode::Off, Mode::Off, Mode::Shadow, Mode::Off, Mode::Enforce] {
+    ///     switch.set(mode);
+    /// }
+    /// assert_eq!((switch.times_off(), switch.mode()), (2, Mode::Enforce));
+    /// ```
+    pub fn times_off(&self) -> u64 {
+        self.0.mode.load(Ordering::Relaxed) >> MODE.count_ones()
     }
 
     /// How often the layer would have acted while it stood at [`Mode::Shadow`].

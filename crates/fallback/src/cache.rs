@@ -51,9 +51,10 @@ pub struct Cache {
 pub(crate) struct Store {
     max_age: Duration,
     max_bytes: usize,
-    /// How many calls have begun; those before `seen_from` are forgotten.
+    /// How many calls have begun.
     begun: AtomicU64,
-    seen_from: AtomicU64,
+    /// How often the layer had been off when it was last asked.
+    times_off: AtomicU64,
     entries: Mutex<Entries>,
     counters: Counters,
 }
@@ -112,8 +113,23 @@ impl Default for Cache {
 impl Store {
     pub(crate) fn new(cache: Cache, counters: Counters) -> Self {
         let Cache { max_age, max_bytes, .. } = cache;
-        let (begun, seen_from) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { max_age, max_bytes, begun, seen_from, entries: Mutex::default(), counters }
+        let (begun, times_off) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { max_age, max_bytes, begun, times_off, entries: Mutex::default(), counters }
+    }
+
+    /// An empty one with the same bounds.
+    pub(crate) fn renewed(&self) -> Self {
+        let Self { max_age, max_bytes, .. } = *self;
+        let cache = Cache { max_age, max_bytes, ..Cache::default() };
+        Self::new(cache, self.counters.clone())
+    }
+
+    /// Forgets everything, and what is under way, if the layer was off since it was last told how
+    /// often it was: nobody knows what the calls that passed meanwhile have taken back.
+    pub(crate) fn knows(&self, times_off: u64) {
+        if self.times_off.load(Ordering::Relaxed) != times_off {
+            self.forget_all(times_off);
+        }
     }
 
     /// A call begins.
@@ -147,16 +163,13 @@ impl Store {
         Some((Arc::clone(&kept.answer), age))
     }
 
-    /// Whether a call that passes unseen could take back what is kept, or what is about to be.
-    pub(crate) fn has_something(&self) -> bool {
-        self.seen_from.load(Ordering::Relaxed) != self.begun.load(Ordering::Relaxed)
-    }
-
-    /// A call was answered, nobody knows how: forgets everything, and what is under way.
-    pub(crate) fn forget_all(&self) {
+    fn forget_all(&self, times_off: u64) {
         let mut entries = self.lock();
+        // Of several that see it at once, the first forgets; none goes back.
+        if self.times_off.fetch_max(times_off, Ordering::Relaxed) >= times_off {
+            return;
+        }
         let begun = self.begun.load(Ordering::Relaxed);
-        self.seen_from.store(begun, Ordering::Relaxed);
         self.uncount_all(&entries);
         entries.by_key.clear();
         entries.bytes = 0;

@@ -70,11 +70,10 @@ impl Call {
         service: u64,
     ) -> (Option<Self>, Request<Body>) {
         let mode = shared.switch.mode();
-        let store = shared.store.as_deref();
-        let is_seen = mode != Mode::Off || store.is_some_and(Store::has_something);
-        if !is_seen || !shared.covers(request.uri().path()) {
+        if mode == Mode::Off || !shared.covers(request.uri().path()) {
             return (None, request);
         }
+        let store = shared.store();
         let mut call = Self {
             shared: Arc::clone(shared),
             uri: request.uri().clone(),
@@ -86,9 +85,6 @@ impl Call {
             again: None,
             failure: None,
         };
-        if mode == Mode::Off {
-            return (Some(call), request);
-        }
         call.deadline = Deadline::of(&request, Instant::now()).ok().flatten();
         call.turn = store.map(Store::begin);
         match Replay::whole(request, MOST_REQUEST) {
@@ -111,9 +107,6 @@ impl Call {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        if self.mode == Mode::Off {
-            return self.pass(outcome);
-        }
         match outcome.map(|response| Reading::of(response, self.shared.max_answer)) {
             Ok(Ok(reading)) => Next::Read(reading),
             Ok(Err(response)) => {
@@ -141,21 +134,6 @@ impl Call {
         }
     }
 
-    /// The layer is off. What it keeps may have been taken back, or be older than this answer.
-    fn pass<B: http_body::Body<Data = Bytes>>(
-        &self,
-        outcome: Result<Response<B>, BoxError>,
-    ) -> Next<B> {
-        let effect = match &outcome {
-            Ok(response) => Effect::of(of_head(response), response.headers()),
-            Err(error) => Effect::of(Verdict::of_error(&**error), &HeaderMap::new()),
-        };
-        if let (Effect::Outdate | Effect::TakeBack, Some(store)) = (effect, &self.shared.store) {
-            store.forget_all();
-        }
-        Next::End(outcome.map(|response| response.map(FallbackBody::passed)))
-    }
-
     /// Does to the answer that is kept what a newer one does.
     fn apply(&mut self, effect: Effect) {
         let effect = match effect {
@@ -164,7 +142,7 @@ impl Call {
             effect => effect,
         };
         if !matches!(effect, Effect::Nothing)
-            && let (Some(store), Some(turn)) = (&self.shared.store, self.turn)
+            && let (Some(store), Some(turn)) = (self.shared.store(), self.turn)
             && let Some(key) = self.key.take()
         {
             store.apply(effect, key, turn, Instant::now());
@@ -235,7 +213,7 @@ impl Call {
 
     fn kept<B>(&self, now: Instant) -> Option<(Source, Response<FallbackBody<B>>)> {
         let shared = &self.shared;
-        let cached = shared.store.as_ref().zip(self.key.as_ref()).filter(|_| !self.is_past_cache);
+        let cached = shared.store().zip(self.key.as_ref()).filter(|_| !self.is_past_cache);
         if let Some((answer, age)) = cached.and_then(|(store, key)| store.find(key, now)) {
             let source = Source::Cached { age };
             return Some((source, answer.play(source)));

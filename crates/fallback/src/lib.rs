@@ -59,8 +59,9 @@
 //!   whichever order they come.
 //! * An answer older than 5 minutes, or another [`Cache::max_age`], is never given
 //!   (`stale-if-error`, [RFC 5861]). Age counts from when it had been read.
-//! * In shadow ([`Switch`]) the cache is filled and emptied as always. Off, nothing is kept; an
-//!   answer that then passes empties the cache, as nobody sees what it takes back.
+//! * In shadow ([`Switch`]) the cache is filled and emptied as always. Off, the layer is not there,
+//!   and nobody sees what answers take back: so nothing of before is ever given again, nor kept of
+//!   the calls that were under way. Its memory is free with the first call after that.
 //! * A second answer says so in its header `degraded`: `alternate`, `cached` with its `age` in
 //!   seconds ([RFC 9111], 5.1), or `default`. Live answers are passed on with the headers they
 //!   have. The failure that a second answer stands in for is in its extensions, a
@@ -169,7 +170,7 @@ pub use future::ResponseFuture;
 use answer::Answer;
 use bytes::Bytes;
 use call::Call;
-use cinchona_core::{BoxError, Invalid, Methods, Switch};
+use cinchona_core::{BoxError, Invalid, Methods, Mode, Switch};
 use http::{HeaderName, Request, Response, request::Parts};
 use key::Caller;
 use shared::Shared;
@@ -317,7 +318,7 @@ impl FallbackLayer {
     /// alternate is not asked for a count. The [rule](crate#rule) says what becomes of the cache.
     #[must_use]
     pub fn with_switch(mut self, switch: Switch) -> Self {
-        self.shared().switch = switch;
+        self.shared().switch_by(switch);
         self
     }
 
@@ -361,6 +362,12 @@ where
     type Future = ResponseFuture<S::Future, ResBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.shared.switch.mode() == Mode::Off {
+            return match self.unready.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => self.inner.poll_ready(cx).map_err(Into::into),
+            };
+        }
         if self.unready.is_none() {
             self.unready = ready!(self.inner.poll_ready(cx)).err().map(Into::into);
         }

@@ -60,6 +60,19 @@ impl Shared {
         self.store = Some(Arc::new(Store::new(cache, self.counters.clone())));
     }
 
+    /// Another switch, and so other answers: those that are kept are of when that one was on.
+    pub(crate) fn switch_by(&mut self, switch: Switch) {
+        self.switch = switch;
+        self.store = self.store.take().map(|store| Arc::new(store.renewed()));
+    }
+
+    /// What is kept, of what was said since the layer was last off.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        let store = self.store.as_deref()?;
+        store.knows(self.switch.times_off());
+        Some(store)
+    }
+
     /// Refuses a method that is not known to be unary; of all methods of a service, those that are
     /// not are left alone.
     pub(crate) fn is_unary(&self, service: &str, method: &str) -> Result<(), Invalid> {

@@ -82,8 +82,6 @@ struct Under {
     who: Who,
     mode: Mode,
     turn: u64,
-    /// When it is off, whether there was something that it could take back.
-    looks: bool,
     /// The value of which the head has come.
     value: Option<u32>,
 }
@@ -139,19 +137,7 @@ impl Model {
     }
 
     fn finished(&mut self, under: &Under, how: How, value: u32) -> Got {
-        let Under { who, mode, turn, looks, .. } = *under;
-        if mode == Mode::Off {
-            let has_answer = match how {
-                How::Value | How::Large => true,
-                How::Refused(..) => true,
-                How::Failed(_, form) => !matches!(form, Form::Head),
-                How::Proxy(status) => [401, 403].contains(&status),
-                How::Degraded | How::Lost => false,
-            };
-            if has_answer && looks {
-                self.forget_all();
-            }
-        }
+        let Under { who, mode, turn, .. } = *under;
         match how {
             How::Value | How::Large | How::Degraded if mode == Mode::Off => {}
             How::Value => self.answered(who, turn, Some(value)),
@@ -243,10 +229,9 @@ impl Trial {
 
     fn begin(&mut self, who: Who, noise: &[(&'static str, &'static str)]) {
         let (mode, turn) = (self.switch.mode(), self.model.begun);
-        let looks = self.model.floor != self.model.begun;
         self.model.begun += u64::from(mode != Mode::Off);
         let flight = Flight::begin(&self.client, asked(who, noise));
-        self.under_way.push(Under { flight, who, mode, turn, looks, value: None });
+        self.under_way.push(Under { flight, who, mode, turn, value: None });
     }
 
     fn value(&mut self, under: &Under) -> u32 {
@@ -270,9 +255,7 @@ impl Trial {
         let how = if under.flight.has_head() { How::Value } else { how };
         let value = under.value.unwrap_or_else(|| self.value(&under));
         let expected = self.model.finished(&under, how, value);
-        // A layer that is off does not look at calls while it keeps nothing.
-        let is_seen = under.mode != Mode::Off || under.looks;
-        if is_seen && matches!(how, How::Refused(..) | How::Proxy(401 | 403)) {
+        if matches!(how, How::Refused(..) | How::Proxy(401 | 403)) {
             self.refused.insert(under.who, self.model.begun);
         }
         let who = under.who;
@@ -301,7 +284,12 @@ impl Trial {
             Step::Finish { flight, how } => self.finish(flight, how),
             Step::GiveUp { flight } => drop(self.take(flight)),
             Step::Wait { seconds } => advance(Duration::from_secs(seconds)).await,
-            Step::Turn { mode } => self.switch.set(mode),
+            Step::Turn { mode } => {
+                if mode == Mode::Off {
+                    self.model.forget_all();
+                }
+                self.switch.set(mode);
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ async fn in_shadow_second_answers_are_only_counted_and_off_not_looked_for() {
     assert_eq!(switch.would_have(), 2);
     assert_eq!(layer.counters().snapshot().served_cached, 0);
     switch.set(Mode::Enforce);
-    assert_eq!(ask(&client, balance()).await, cached(7, 0));
+    assert_eq!(ask(&client, balance()).await, unavailable(), "it may be another by now");
 }
 
 #[tokio::test(start_paused = true)]
