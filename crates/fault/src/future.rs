@@ -26,14 +26,18 @@ pin_project! {
     pub struct ResponseFuture<S, F, B> {
         #[pin]
         stage: Stage<S, F, B>,
-        answer: Answer,
+        // None where the layer is off.
+        answer: Option<Answer>,
     }
 
     impl<S, F, B> PinnedDrop for ResponseFuture<S, F, B> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if this.answer.is_counted && !this.answer.is_given {
-                this.answer.cells().abandoned.count();
+            if let Some(answer) = this.answer
+                && answer.is_counted
+                && !answer.is_given
+            {
+                answer.cells().abandoned.count();
             }
         }
     }
@@ -63,6 +67,8 @@ pub(crate) struct Answer {
     is_given: bool,
 }
 
+type Reply<E> = Result<http::Response<Body>, E>;
+
 /// Says which rules hit a request.
 const MARK: HeaderName = HeaderName::from_static("fault-injected");
 
@@ -76,18 +82,19 @@ impl<S, F, B> ResponseFuture<S, F, B> {
         answer: Answer,
     ) -> Self {
         answer.cells().delayed.count();
-        Self::at(Stage::Delayed { delay: sleep(delay), held: Some((readied, request)) }, answer)
+        let stage = Stage::Delayed { delay: sleep(delay), held: Some((readied, request)) };
+        Self::at(stage, Some(answer))
     }
 
     pub(crate) const fn refused(answer: Answer) -> Self {
-        Self::at(Stage::Refused, answer)
+        Self::at(Stage::Refused, Some(answer))
     }
 
-    pub(crate) const fn executing(inner: F, answer: Answer) -> Self {
+    pub(crate) const fn executing(inner: F, answer: Option<Answer>) -> Self {
         Self::at(Stage::Executing { inner }, answer)
     }
 
-    const fn at(stage: Stage<S, F, B>, answer: Answer) -> Self {
+    const fn at(stage: Stage<S, F, B>, answer: Option<Answer>) -> Self {
         Self { stage, answer }
     }
 }
@@ -101,41 +108,45 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match this.stage.as_mut().project() {
+            let (stage, Some(answer)) = (this.stage.as_mut().project(), this.answer.as_mut())
+            else {
+                return this.stage.poll_bare(cx);
+            };
+            let next = match stage {
                 StageProj::Delayed { delay, held } => {
                     ready!(delay.poll(cx));
                     match held.take() {
-                        Some((mut readied, request)) if !this.answer.refuses() => {
-                            this.answer.executes();
+                        Some((mut readied, request)) if !answer.refuses() => {
+                            answer.executes();
                             Stage::Executing { inner: readied.call(request) }
                         }
                         _ => Stage::Refused,
                     }
                 }
-                StageProj::Refused => match this.answer.instead(When::Before) {
+                StageProj::Refused => match answer.instead(When::Before) {
                     Some(answer) => return Poll::Ready(Ok(answer)),
                     None => Stage::Hung,
                 },
                 StageProj::Executing { inner } => {
                     let reply = ready!(inner.poll(cx));
-                    match (reply, this.answer.late()) {
+                    match (reply, answer.late()) {
                         (Ok(reply), Some(delay)) => {
                             Stage::Late { delay: sleep(delay), reply: Some(reply) }
                         }
-                        (Ok(reply), None) => match this.answer.after(reply) {
+                        (Ok(reply), None) => match answer.after(reply) {
                             Some(reply) => return Poll::Ready(Ok(reply)),
                             None => Stage::Hung,
                         },
                         // An error of the service is more of a failure than this one.
                         (Err(error), _) => {
-                            this.answer.is_given = true;
+                            answer.is_given = true;
                             return Poll::Ready(Err(error));
                         }
                     }
                 }
                 StageProj::Late { delay, reply } => {
                     ready!(delay.poll(cx));
-                    match reply.take().and_then(|reply| this.answer.after(reply)) {
+                    match reply.take().and_then(|reply| answer.after(reply)) {
                         Some(reply) => return Poll::Ready(Ok(reply)),
                         None => Stage::Hung,
                     }
@@ -143,6 +154,19 @@ where
                 StageProj::Hung => return Poll::Pending,
             };
             this.stage.set(next);
+        }
+    }
+}
+
+impl<S, F, B> Stage<S, F, B> {
+    /// Off, there is nothing but the call.
+    fn poll_bare<E>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<E>>
+    where
+        F: Future<Output = Reply<E>>,
+    {
+        match self.project() {
+            StageProj::Executing { inner } => inner.poll(cx),
+            _ => Poll::Pending,
         }
     }
 }

@@ -137,7 +137,7 @@ impl FaultLayer {
     }
 
     /// Lets `switch` decide whether faults are injected, only counted, or not drawn; those of rules
-    /// as well, whatever their own switch allows.
+    /// as well, whatever their own switch allows. Off, requests are not even counted.
     pub fn with_switch(self, switch: Switch) -> Self {
         Self(Settings { switch, ..self.0 })
     }
@@ -184,7 +184,11 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let fate = self.settings.fate(&request);
+        let mode = self.settings.switch.mode();
+        if mode == Mode::Off {
+            return ResponseFuture::executing(self.inner.call(request), None);
+        }
+        let fate = self.settings.fate(&request, mode);
         self.settings.report(&request, &fate);
         let delay = fate.delay();
         let answer = Answer::new(&self.settings, fate);
@@ -198,7 +202,7 @@ where
             None if answer.refuses() => ResponseFuture::refused(answer),
             None => {
                 answer.executes();
-                ResponseFuture::executing(self.inner.call(request), answer)
+                ResponseFuture::executing(self.inner.call(request), Some(answer))
             }
         }
     }
@@ -221,11 +225,10 @@ impl Settings {
         }
     }
 
-    fn fate<B>(&self, request: &http::Request<B>) -> Fate {
+    fn fate<B>(&self, request: &http::Request<B>, mode: Mode) -> Fate {
         let (path, headers) = (request.uri().path(), request.headers());
         let cells = self.counters.cells();
-        let mode = self.switch.mode();
-        let is_concerned = mode != Mode::Off && self.faults.concern(path);
+        let is_concerned = self.faults.concern(path);
         let mut plan = Plan::default();
         if is_concerned {
             plan = self.faults.plan(path, headers, cells.requests.count());

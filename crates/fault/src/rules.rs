@@ -196,7 +196,7 @@ impl Rules {
     pub(crate) fn draw(&self, asked: Asked<'_>, mode: Mode, cells: &Cells) -> Option<Box<Hit>> {
         let set = self.0.set.get();
         let own = self.0.switch.mode();
-        if set.is_empty() || mode == Mode::Off || own == Mode::Off {
+        if set.is_empty() || own == Mode::Off {
             return None;
         }
         if asked.path.starts_with(crate::control::PATH) {
