@@ -108,8 +108,8 @@ impl AttemptTimeoutLayer {
         self.with(|settings| settings.methods = Some(methods))
     }
 
-    /// Lets `switch` decide whether attempts are ended, only counted, or not watched. The call's
-    /// own deadline is not this layer's to switch.
+    /// Lets `switch` decide whether attempts are ended, only counted, or not watched. In shadow the
+    /// call's own deadline still ends them; off, that is left to the layers above.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|settings| settings.switch = switch)
@@ -150,12 +150,19 @@ where
     type Future = ResponseFuture<S, B, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.settings.switch.mode() == Mode::Off {
+            return self.inner.poll_bare(cx);
+        }
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let (now, mode) = (Instant::now(), self.settings.switch.mode());
+        let mode = self.settings.switch.mode();
+        if mode == Mode::Off {
+            return self.inner.call(request, None);
+        }
+        let now = Instant::now();
         let kind = self.kinds.of(&request);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
@@ -185,9 +192,9 @@ impl Settings {
     ) -> Terms {
         let path = request.uri().path();
         let own = request.extensions().get().map(|limit: &AttemptLimit| limit.0);
-        let own = own.unwrap_or_else(|| self.limits.of(path, kind)).filter(|_| mode != Mode::Off);
+        let own = own.unwrap_or_else(|| self.limits.of(path, kind));
         let own = own.and_then(|limit| Deadline::within(limit, now));
-        let silence = self.silences.of(path, kind).filter(|_| mode != Mode::Off);
+        let silence = self.silences.of(path, kind);
         // What the server is told of ends the whole call there.
         let ends_all = kind.is_none_or(|kind| kind == MethodKind::Unary);
         let enforced = own.filter(|_| ends_all && mode == Mode::Enforce);

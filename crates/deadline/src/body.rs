@@ -76,6 +76,9 @@ where
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+            Poll::Ready(Some(Err(error))) if this.timer.bound().is_none() => {
+                Poll::Ready(Some(Err(error.into())))
+            }
             Poll::Ready(Some(Err(error))) => {
                 Poll::Ready(Some(Err(status::of_error(error.into()).into())))
             }

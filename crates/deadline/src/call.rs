@@ -162,6 +162,9 @@ where
     type Future = ResponseFuture<S, B, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.settings.switch.mode() == Mode::Off {
+            return self.inner.poll_bare(cx);
+        }
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }

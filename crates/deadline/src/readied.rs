@@ -74,6 +74,21 @@ impl<S> Readied<S> {
         }
     }
 
+    /// Polls the service as if this were not there.
+    pub(crate) fn poll_bare<B>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    where
+        S: Service<http::Request<B>>,
+        S::Error: Into<BoxError>,
+    {
+        let readiness = mem::replace(&mut self.readiness, Readiness::Waiting);
+        if let Readiness::Failed(error) = readiness {
+            return Poll::Ready(Err(error));
+        }
+        ready!(self.inner.poll_ready(cx)).map_err(Into::into)?;
+        self.readiness = Readiness::Ready;
+        Poll::Ready(Ok(()))
+    }
+
     /// Calls the service, within `bound` if there is one.
     pub(crate) fn call<B>(
         &mut self,
@@ -133,6 +148,7 @@ where
         let mut this = self.project();
         match this.state.as_mut().poll_response(cx, this.timer.bound()) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, this.timer.take()))),
+            Poll::Ready(Err(error)) if this.timer.bound().is_none() => Poll::Ready(Err(error)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(status::of_error(error).into())),
             Poll::Pending => {
                 let elapsed = ready!(this.timer.poll_end(cx, this.state.stage()));
