@@ -21,6 +21,7 @@ pin_project! {
         #[pin]
         inner: B,
         observer: Option<Observer>,
+        is_bare: bool,
     }
 }
 
@@ -38,7 +39,12 @@ pub(crate) struct Observer {
 
 impl<B> ResponseBody<B> {
     pub(crate) const fn new(inner: B, observer: Option<Observer>) -> Self {
-        Self { inner, observer }
+        Self { inner, observer, is_bare: false }
+    }
+
+    /// A body that is passed on as it is, whatever its trailers say.
+    pub(crate) const fn bare(inner: B) -> Self {
+        Self { inner, observer: None, is_bare: true }
     }
 }
 
@@ -56,6 +62,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let mut frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
+        if *this.is_bare {
+            return Poll::Ready(frame);
+        }
         if let Some(Err(error)) = &mut frame
             && let Some(own) = this.observer.as_ref().and_then(|observer| observer.sent.failure())
         {

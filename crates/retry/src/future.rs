@@ -44,7 +44,7 @@ type Boxed<B> = Pin<Box<dyn Future<Output = Outcome<ResponseBody<B>>> + Send>>;
 // === impl ResponseFuture ===
 
 impl<S: Service<Request<Body>>, B> ResponseFuture<S, B> {
-    /// A call without retries.
+    /// A call that the layer leaves alone.
     pub(crate) const fn plain(attempt: S::Future) -> Self {
         Self { state: State::Plain { attempt } }
     }
@@ -90,7 +90,7 @@ where
                 return Poll::Ready(Err(error.take().unwrap_or_else(again)));
             }
             StateProj::Plain { attempt } => {
-                return Poll::Ready(ready!(attempt.poll(cx)).map(plain).map_err(Into::into));
+                return Poll::Ready(ready!(attempt.poll(cx)).map(bare).map_err(Into::into));
             }
             StateProj::First { attempt, began, call } => {
                 let mut outcome = ready!(attempt.poll(cx)).map_err(Into::into);
@@ -115,6 +115,11 @@ where
             _ => Poll::Pending,
         }
     }
+}
+
+/// What is not even looked at.
+fn bare<B>(head: Response<B>) -> Response<ResponseBody<B>> {
+    head.map(ResponseBody::bare)
 }
 
 /// What is nobody's to judge.
