@@ -19,6 +19,7 @@ use std::{
     fmt,
     future::Future,
     num::NonZeroU32,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -65,6 +66,14 @@ struct Shared {
     switch: Switch,
     checks: AtomicU64,
     limited: AtomicU64,
+}
+
+/// Why a call is refused.
+enum Over {
+    /// Its caller has used its quota up, and may call again after this time.
+    Quota(Duration),
+    /// Nobody knows whose call it is: the user's function has panicked.
+    Unnamed,
 }
 
 /// tokio's clock, which tests can pause.
@@ -146,7 +155,8 @@ impl RateLimitLayer {
         layer
     }
 
-    /// Tells callers apart by what `caller` says of a request.
+    /// Tells callers apart by what `caller` says of a request. A call for which it panics is
+    /// refused with `INTERNAL`.
     pub fn by(
         self,
         caller: impl Fn(&HeaderMap, &Extensions) -> String + Send + Sync + 'static,
@@ -222,8 +232,8 @@ where
         let exempt = mode == Mode::Off || is_of_the_server(request.uri().path());
         let over = if exempt { None } else { self.shared.over(&request) };
         let state = match over {
-            Some(wait) if mode == Mode::Enforce => {
-                let status = Some(self.shared.refusal(wait));
+            Some(why) if mode == Mode::Enforce => {
+                let status = Some(self.shared.refusal(why));
                 Limited::Over { status }
             }
             over => {
@@ -244,22 +254,25 @@ impl<S: NamedService> NamedService for RateLimit<S> {
 // === impl Shared ===
 
 impl Shared {
-    /// How long until the caller may call again, if it may not now.
-    fn over<B>(&self, request: &Request<B>) -> Option<Duration> {
+    /// Why the caller may not call now, if it may not.
+    fn over<B>(&self, request: &Request<B>) -> Option<Over> {
         let checks = self.checks.fetch_add(1, Ordering::Relaxed);
         if checks % SWEEP == SWEEP - 1 {
             self.sweep();
         }
-        let caller = (self.caller)(request.headers(), request.extensions());
+        let (headers, extensions) = (request.headers(), request.extensions());
+        let name = || (self.caller)(headers, extensions);
+        // A panic here would end the connection, with the calls of all others.
+        let Ok(caller) = catch_unwind(AssertUnwindSafe(name)) else { return Some(Over::Unnamed) };
         if let Some(unknown) = &self.unknown
             && !self.known.0.contains_key(&caller)
         {
-            let peer = peer(request.headers(), request.extensions());
+            let peer = peer(headers, extensions);
             if let Some(wait) = wait(unknown, &peer) {
-                return Some(wait);
+                return Some(Over::Quota(wait));
             }
         }
-        wait(&self.limiters, &caller)
+        wait(&self.limiters, &caller).map(Over::Quota)
     }
 
     /// Forgets those that have all of their quota, where they are many.
@@ -271,8 +284,12 @@ impl Shared {
         }
     }
 
-    fn refusal(&self, wait: Duration) -> Status {
+    fn refusal(&self, why: Over) -> Status {
         self.limited.fetch_add(1, Ordering::Relaxed);
+        let Over::Quota(wait) = why else {
+            tracing::error!("the function that names callers panicked");
+            return Status::internal("the caller is not known");
+        };
         let (per_second, burst) = self.quota;
         Status::resource_exhausted(format!(
             "over the quota of {per_second} calls a second, {burst} at once; one more in {wait:.1?}"
