@@ -71,6 +71,7 @@
 //! [gRFC A66]: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
 //! [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
 
+mod callback;
 mod collect;
 mod histogram;
 mod layers;

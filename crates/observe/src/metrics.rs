@@ -1,6 +1,6 @@
 //! The registry: what is counted, by whom, and for whom.
 
-use crate::{collect::Metric, names, series::Table};
+use crate::{callback, collect::Metric, names, series::Table};
 use cinchona_core::{Invalid, Methods, Safety};
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,8 @@ use std::{
 ///
 /// *Rule:* a layer takes its handles from here, once for each method. What other parts of a program
 /// count ([`gauge`](Self::gauge), [`counter`](Self::counter), and
-/// [`gauges`](Self::gauges) for what comes and goes) is asked for when somebody looks.
+/// [`gauges`](Self::gauges) for what comes and goes) is asked for when somebody looks. Of what
+/// panics then, nothing is shown.
 ///
 /// *Labels:* `grpc.method` is `package.Service/Method` for the methods that are listed in the
 /// .proto or that generated client code names, and `other` for all else, lest a stranger fill the
@@ -293,7 +294,9 @@ impl Registry {
 impl Known {
     /// Whether the method at `path` has a name of its own in labels.
     pub(crate) fn contains(&self, path: &str) -> bool {
-        self.lists(path) || self.unlisted.get().is_some_and(|filter| filter(path))
+        // A filter that panics has not named it.
+        let passes = |filter: &Filter| callback::call("a filter of methods", || filter(path));
+        self.lists(path) || self.unlisted.get().is_some_and(|filter| passes(filter) == Some(true))
     }
 
     /// `Methods` does not say of a path that it is listed, but says more of it than of others.

@@ -1,6 +1,7 @@
 //! The spans of calls, attempts and served calls.
 
 use crate::{
+    callback,
     note::Role,
     tally::{Kind, Place},
     trace::{Serving, TraceContext},
@@ -296,7 +297,7 @@ impl Traced {
         if let Some(story) = &self.watcher.tracer.story
             && !self.span.is_disabled()
             && !self.has_story
-            && let Some(told) = story(outcome)
+            && let Some(told) = callback::call("a story", || story(outcome)).flatten()
         {
             self.has_story = true;
             self.span.record("stopped", told);
