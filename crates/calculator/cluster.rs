@@ -42,8 +42,9 @@ pub async fn look_on(
 pub fn secrets(file: &Path) -> Result<Vec<Secret>, BoxError> {
     let refused = |why: &dyn Display| format!("{}: {why}", file.display());
     let text = fs::read_to_string(file).map_err(|error| refused(&error))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let secrets: Vec<Secret> = lines.map(Secret::from).collect();
+    // A blank line is no secret.
+    let secrets: Vec<Secret> =
+        text.lines().filter_map(|line| Secret::new(line.trim()).ok()).collect();
     if secrets.is_empty() {
         return Err(refused(&"the file has no secret").into());
     }

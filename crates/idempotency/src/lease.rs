@@ -159,10 +159,9 @@ async fn apply<T: Store>(outcome: &Outcome, shared: &Arc<Shared<T>>, execution: 
 }
 
 async fn finish<T: Store>(store: &T, execution: &Execution, record: &[u8]) -> Result<(), BoxError> {
-    if !store.finish(execution.key(), execution.token(), record).await? {
-        if UNSTORED.is_due(Instant::now()) {
-            tracing::warn!("the lease of a call ended before its answer was stored");
-        }
+    let is_stored = store.finish(execution.key(), execution.token(), record).await?;
+    if !is_stored && UNSTORED.is_due(Instant::now()) {
+        tracing::warn!("the lease of a call ended before its answer was stored");
     }
     Ok(())
 }
