@@ -53,8 +53,8 @@ struct Program {
     seen: Vec<Sample>,
 }
 
-/// What something is called, how it is read, and a spread that says nothing.
-type Held = (&'static str, fn(&Sample) -> f64, f64);
+/// What something is called, and how it is read.
+type Held = (&'static str, fn(&Sample) -> f64);
 
 /// What a program holds at a time.
 #[derive(Clone, Copy, Debug)]
@@ -67,11 +67,11 @@ struct Sample {
 
 /// How far from the mean of its samples a value may be.
 const SPREAD: f64 = 0.05;
-/// What is looked at, and how far from the mean it may be in any case.
-const HELD: [Held; 2] = [
-    ("MiB of memory", |sample| sample.rss_mib, 0.0),
-    ("descriptors", |sample| sample.descriptors, 2.0),
-];
+/// What is looked at.
+const HELD: [Held; 2] =
+    [("MiB of memory", |sample| sample.rss_mib), ("descriptors", |sample| sample.descriptors)];
+/// So many looks are taken together, by their median.
+const TOGETHER: usize = 10;
 const COLOURS: [RGBColor; 4] =
     [chart::GREEN, chart::RED, RGBColor(50, 110, 180), RGBColor(230, 150, 80)];
 
@@ -153,17 +153,27 @@ fn report(programs: &[Program], warm: f64) -> String {
     let mut text =
         String::from("| program | holds | mean | least | most | |\n|---|---|---|---|---|---|\n");
     for Program { name, seen, .. } in programs {
-        for (what, value, few) in HELD {
-            let values = || seen.iter().filter(|sample| sample.at >= warm).map(value);
-            let mean = values().sum::<f64>() / values().count().max(1) as f64;
-            let (least, most) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
-            let spread = (mean * SPREAD).max(few);
+        for (what, value) in HELD {
+            let values: Vec<f64> =
+                seen.iter().filter(|sample| sample.at >= warm).map(value).collect();
+            // What comes and goes, such as a connection to see whether another lives, does not grow.
+            let lasting: Vec<f64> = values.chunks(TOGETHER).map(median).collect();
+            let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+            let least = lasting.iter().copied().fold(f64::MAX, f64::min);
+            let most = lasting.iter().copied().fold(0.0, f64::max);
+            let spread = mean * SPREAD;
             let is_flat = most - mean <= spread && mean - least <= spread;
             let said = if is_flat { "flat" } else { "NOT FLAT" };
             _ = writeln!(text, "| {name} | {what} | {mean:.1} | {least:.1} | {most:.1} | {said} |");
         }
     }
     text
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 fn figures(programs: &[Program]) -> String {
@@ -177,7 +187,7 @@ fn figures(programs: &[Program]) -> String {
 }
 
 fn page(programs: &[Program]) -> String {
-    let chart = |(what, value, _): Held| {
+    let chart = |(what, value): Held| {
         let points = |program: &Program| program.seen.iter().map(|s| (s.at, value(s))).collect();
         let lines: Vec<chart::Line> = programs
             .iter()
