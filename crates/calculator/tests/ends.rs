@@ -148,7 +148,7 @@ async fn a_server_with_everything_ends_within_its_grace_whoever_holds_it_up() {
     let server = Server::start(&["--store", &store]);
     let mut reading = StoreClient::new(channel(&server.addr).await);
     let key = calculator::pb::Key { key: "a".into() };
-    assert_eq!(reading.get_value(key).await.unwrap().into_inner().value, "kept");
+    assert_eq!(reading.get_value(key).await.unwrap().into_inner().text, "kept");
 }
 
 // real clock: the server is a process.

@@ -36,7 +36,7 @@ use std::{
     str::FromStr,
     time::Duration,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{oneshot, watch::Receiver};
 use tokio_stream::StreamExt;
 use watch::Page;
 
@@ -187,7 +187,7 @@ async fn run(place: Place, args: &Args, told: &Told, faults: FaultLayer) -> Resu
 type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 async fn serve_over<S: Store + State>(
-    (store, health): (S, Option<watch::Receiver<bool>>),
+    (store, health): (S, Option<Receiver<bool>>),
     args: &Args,
     told: &Told,
     faults: FaultLayer,
