@@ -157,21 +157,7 @@ where
     let control = control.map(|(rules, token)| rules.control(token));
     let (health, health_service) = tonic_health::server::health_reporter();
     let shutdown = health::until(shutdown, health, store);
-    let serving = Server::builder()
-        // A client that has gone silently is noticed, and its calls are dropped.
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        // A stream that a handler does not read leaves room for the others of its connection.
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size((1 << 31) - 1)
-        // What one connection may take: calls at a time, of which others wait in the client; the
-        // bytes of a request's metadata (all peers' default); calls that it resets before they are
-        // accepted (CVE-2023-44487), and those that are reset for its errors.
-        .max_concurrent_streams(MOST_STREAMS)
-        .http2_max_header_list_size(16 * 1024)
-        .http2_max_pending_accept_reset_streams(Some(20))
-        .http2_max_local_error_reset_streams(Some(1024))
-        .accept_http1(rest)
+    let serving = bounded(rest)
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
         .layer(ServerLayer::new(&metrics))
@@ -204,6 +190,25 @@ where
         .serve_with_incoming_shutdown(drain.incoming(incoming), drain.begun());
     let served = drain.serve(shutdown, serving).await;
     Ok(served.ok_or("handlers block the runtime, and were left")??)
+}
+
+/// What is of HTTP/2, and what one connection may take of the server.
+fn bounded(rest: bool) -> Server {
+    Server::builder()
+        // A client that has gone silently is noticed, and its calls are dropped.
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        // A stream that a handler does not read leaves room for the others of its connection.
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size((1 << 31) - 1)
+        // What one connection may take: calls at a time, of which others wait in the client; the
+        // bytes of a request's metadata (all peers' default); calls that it resets before they are
+        // accepted (CVE-2023-44487), and those that are reset for its errors.
+        .max_concurrent_streams(MOST_STREAMS)
+        .http2_max_header_list_size(16 * 1024)
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_local_error_reset_streams(Some(1024))
+        .accept_http1(rest)
 }
 
 fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflection::Error> {

@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -256,7 +256,7 @@ async fn a_server_without_descriptors_rests_says_so_and_serves_on() {
     let page = server.says("dashboard on ");
     let connect = |at: &str| {
         let connect = |_| TcpStream::connect(at).unwrap();
-        (0..150).map(connect).collect::<Vec<_>>()
+        (0..100).map(connect).collect::<Vec<_>>()
     };
     let held = [connect(&server.addr), connect(&page)];
     sleep(Duration::from_millis(500)).await;

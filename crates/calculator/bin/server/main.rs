@@ -194,12 +194,12 @@ async fn serve_over<S: Store + State>(
     mode: Mode,
 ) -> Result<(), BoxError> {
     let dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
-    let incoming = listen(args.addr)?;
-    let addr = incoming.local_addr()?;
-    writeln!(io::stdout(), "listening on {addr}")?;
     let counters = faults.counters();
     let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
     layers.store = health;
+    let incoming = listen(args.addr)?;
+    let addr = incoming.local_addr()?;
+    writeln!(io::stdout(), "listening on {addr}")?;
     say_what_is_open(addr, &layers);
     let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;
