@@ -1,7 +1,7 @@
 //! The circuits of one service or endpoint: one, or one for each method.
 
 use crate::{
-    BreakerPolicy, Circuit,
+    BreakerPolicy, Circuit, State,
     pass::Pass,
     shard::{Ref, Shared},
     suspects,
@@ -10,7 +10,10 @@ use cinchona_core::{Evidence, Gate, Live, Mode, Rng, Switch, Ticket, Unsent};
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
@@ -34,6 +37,8 @@ pub(crate) struct Circuits {
     one: OnceLock<Shared<Circuit>>,
     each: Live<Each>,
     adding: Mutex<()>,
+    /// How often the layer had been off when a call last came.
+    times_off: AtomicU64,
 }
 
 /// A circuit for each method, in the order in which they were made.
@@ -58,11 +63,22 @@ impl Circuits {
             one: OnceLock::new(),
             each: Live::new(Each::default()),
             adding: Mutex::new(()),
+            times_off: AtomicU64::new(0),
         });
         let mut known = settings.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|circuits| circuits.strong_count() > 0);
         known.push(Arc::downgrade(&circuits));
         circuits
+    }
+
+    /// Closes the circuits, but for those that were opened by hand, if the layer was off since the
+    /// last call: nobody knows what became of the calls that passed meanwhile.
+    pub(crate) fn look_at_switch(&self) {
+        let (known, now) = (&self.times_off, self.settings.switch.times_off());
+        if known.load(Ordering::Relaxed) != now && known.swap(now, Ordering::Relaxed) != now {
+            let all = self.all().into_iter();
+            all.filter(|circuit| circuit.state() != State::Isolated).for_each(|one| one.close());
+        }
     }
 
     /// Those that have been asked.
@@ -140,6 +156,7 @@ impl Gate for Circuits {
         if self.settings.switch.mode() != Mode::Enforce {
             return true;
         }
+        self.look_at_switch();
         let ask =
             |circuit: &Shared<Circuit>| circuit.get().would_admit(|| self.method(path), || now);
         match self.one() {
@@ -153,6 +170,7 @@ impl Gate for Circuits {
         if mode == Mode::Off {
             return Ok(NOT_ASKED_FOR);
         }
+        self.look_at_switch();
         let method = self.method(path);
         let enter = |index, circuit: &Shared<Circuit>| (index, circuit.get().enter(method, || now));
         let (index, entered) = match self.one() {

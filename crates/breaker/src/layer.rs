@@ -105,7 +105,8 @@ impl BreakerLayer {
         self.changed(|settings| settings.per_method = true)
     }
 
-    /// Lets `switch` decide whether calls are rejected, only counted, or not watched.
+    /// Lets `switch` decide whether calls are rejected, only counted, or not watched. When it is on
+    /// again after it was off, its circuits are closed, but for those that were opened by hand.
     pub fn with_switch(self, switch: Switch) -> Self {
         self.changed(|settings| settings.switch = switch)
     }
@@ -164,6 +165,7 @@ where
         if mode == Mode::Off {
             return ResponseFuture::called(self.inner.call(request), None);
         }
+        self.circuits.look_at_switch();
         let path = request.uri().path();
         let (circuit, method) = (self.circuits.of(path), self.circuits.method(path));
         let permit = match circuit.enter(method, Instant::now) {

@@ -357,6 +357,37 @@ async fn in_shadow_it_counts_and_off_it_does_not_look() {
     }
 }
 
+// catalogue: S-C10
+#[tokio::test(start_paused = true)]
+async fn failures_of_before_it_was_off_count_no_more_but_what_was_opened_by_hand_stays_so() {
+    let switch = Switch::default();
+    let layer = layer(policy()).with_switch(switch.clone());
+    let service = layer.layer(ScriptedServer::new([answer(Code::Unavailable)]));
+    let off_and_on = || {
+        switch.set(Mode::Off);
+        switch.set(Mode::Enforce);
+    };
+    for _ in 0..4 {
+        // One less than open it.
+        call(&service).await;
+        call(&service).await;
+        off_and_on();
+    }
+    call(&service).await;
+    let circuit = circuit(&layer);
+    assert_eq!(circuit.state(), State::Closed);
+    call(&service).await;
+    call(&service).await;
+    assert_eq!(circuit.state(), State::Open);
+    off_and_on();
+    call(&service).await;
+    assert_eq!(circuit.state(), State::Closed);
+    circuit.open();
+    off_and_on();
+    call(&service).await;
+    assert_eq!(circuit.state(), State::Isolated);
+}
+
 #[tokio::test(start_paused = true)]
 async fn by_hand_it_is_opened_and_closed() {
     let layer = layer(policy());
