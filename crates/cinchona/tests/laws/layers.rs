@@ -1,0 +1,276 @@
+//! All layers that have a switch, as eager to do something as they can be.
+
+use crate::bare::Bare;
+use bytes::Bytes;
+use cinchona::{
+    breaker::{BreakerLayer, BreakerPolicy},
+    cluster::{Cluster, Config, Datagrams, QuorumGuardLayer},
+    core::{BoxError, Methods, ReplayBuffer, Rng, Switch},
+    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    fallback::{Cache, FallbackLayer},
+    fault::{FaultLayer, Faults, Rules},
+    idempotency::{DedupLayer, MemoryStore},
+    retry::{RetryLayer, RetryPolicy},
+    shed::{
+        BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer, StatusLimitLayer, ThrottleLayer,
+    },
+};
+use http::{Request, Response};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use prost::Message;
+use prost_types::{
+    FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, MethodOptions,
+    ServiceDescriptorProto, method_options::IdempotencyLevel,
+};
+use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
+use tonic::{Code, body::Body};
+use tower::{Layer, Service, ServiceExt, util::BoxService};
+
+pub(crate) type Boxed =
+    BoxService<Request<Body>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
+
+/// A layer, and all that it shows of itself.
+pub(crate) struct Case {
+    /// The file that has its switch.
+    pub(crate) file: &'static str,
+    pub(crate) switch: Switch,
+    pub(crate) layer: Box<dyn Fn(Bare) -> Boxed>,
+    pub(crate) state: Box<dyn Fn() -> String>,
+    /// What must be 0 when nothing is under way.
+    pub(crate) gauges: Box<dyn Fn() -> Vec<u64>>,
+}
+
+pub(crate) fn boxed<S, B>(service: S) -> Boxed
+where
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let service = service.map_err(Into::into);
+    let body = |body: B| UnsyncBoxBody::new(body.map_err(Into::into));
+    BoxService::new(service.map_response(move |response: Response<B>| response.map(body)))
+}
+
+/// `Unary` has effects, `Read` has none, `Stream` streams both ways, and `Unknown` is not known.
+pub(crate) fn methods() -> Methods {
+    let method = |name: &str, streams, level: Option<IdempotencyLevel>| MethodDescriptorProto {
+        name: Some(name.into()),
+        client_streaming: Some(streams),
+        server_streaming: Some(streams),
+        options: level.map(|level| MethodOptions {
+            idempotency_level: Some(level.into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let service = ServiceDescriptorProto {
+        name: Some("B".into()),
+        method: vec![
+            method("Unary", false, None),
+            method("Read", false, Some(IdempotencyLevel::NoSideEffects)),
+            method("Stream", true, None),
+        ],
+        ..Default::default()
+    };
+    let file = FileDescriptorProto {
+        package: Some("a".into()),
+        service: vec![service],
+        ..Default::default()
+    };
+    let set = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+    Methods::from_file_descriptor_set(&set).unwrap()
+}
+
+fn case<L, R, B>(
+    file: &'static str,
+    switch: &Switch,
+    layer: L,
+    shown: impl Fn(&L) -> R + 'static,
+    gauges: impl Fn(&L) -> Vec<u64> + 'static,
+) -> Case
+where
+    L: Layer<Bare> + Clone + Debug + 'static,
+    L::Service: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Send
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: Debug,
+{
+    let (of, by) = (layer.clone(), layer.clone());
+    Case {
+        file,
+        switch: switch.clone(),
+        layer: Box::new(move |bare| boxed(layer.layer(bare))),
+        state: Box::new(move || format!("{of:?} {:?}", shown(&of))),
+        gauges: Box::new(move || gauges(&by)),
+    }
+}
+
+/// Each with a switch of its own, which stands as `switch` says.
+pub(crate) fn all(switch: impl Fn() -> Switch) -> Vec<Case> {
+    let mut all = vec![];
+    let mut with = |case: fn(&Switch) -> Case| all.push(case(&switch()));
+    with(fault);
+    with(retry);
+    with(fallback);
+    with(shed);
+    with(bulkhead);
+    with(throttle);
+    with(quota);
+    with(status_limit);
+    with(breaker);
+    with(breaker_by_method);
+    with(attempt);
+    with(call_deadline);
+    with(dedup);
+    with(quorum);
+    all
+}
+
+fn fault(switch: &Switch) -> Case {
+    let faults = Faults {
+        failure_rate: 0.5,
+        slow_rate: 0.5,
+        slow_delay: Duration::from_millis(5),
+        ..Faults::default()
+    };
+    let rules = Rules::new(1).with("all", "rate=0.5 hang".parse().unwrap());
+    let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone()).with_marks();
+    let layer = layer.with_switch(switch.clone());
+    let counters = layer.counters();
+    let shown =
+        move |_: &_| (counters.snapshot(), rules.list().iter().map(|r| r.matched).sum::<u64>());
+    case("fault/src/lib.rs", switch, layer, shown, |_| vec![])
+}
+
+fn retry(switch: &Switch) -> Case {
+    let policy = RetryPolicy::default();
+    let policy = policy.with_codes([Code::Unavailable, Code::Internal]).unwrap();
+    let buffer = ReplayBuffer::new(1 << 10, 1 << 12);
+    let layer = RetryLayer::new(policy, Methods::all_idempotent())
+        .with_rng(Rng::seeded(1))
+        .with_buffer(buffer.clone())
+        .with_throttle(10.0, 0.1)
+        .unwrap()
+        .explained()
+        .with_switch(switch.clone());
+    let shown = |layer: &RetryLayer| (layer.throttle_tokens(), layer.budget_tokens());
+    case("retry/src/lib.rs", switch, layer, shown, move |_| vec![buffer.used() as u64])
+}
+
+fn fallback(switch: &Switch) -> Case {
+    let layer = FallbackLayer::new(methods())
+        .with_cache(Cache::default())
+        .unwrap()
+        .with_default("a.B", "", Bytes::new())
+        .unwrap()
+        .with_caller(|request| Some(request.uri.path().to_owned()))
+        .with_switch(switch.clone());
+    let shown = |layer: &FallbackLayer| layer.counters().snapshot();
+    case("fallback/src/lib.rs", switch, layer, shown, |_| vec![])
+}
+
+fn shed(switch: &Switch) -> Case {
+    let queue = Queue { capacity: 1, ..Queue::default() };
+    let layer = ShedLayer::new(Limit::Fixed(2)).unwrap().with_queue(queue).with_methods(methods());
+    let layer = layer.with_streams(1).unwrap().with_switch(switch.clone());
+    let gauges = |layer: &ShedLayer| vec![layer.in_progress(), layer.waiting(), layer.streams()];
+    let gauges = move |layer: &ShedLayer| gauges(layer).into_iter().map(Into::into).collect();
+    let shown = |layer: &ShedLayer| (layer.shed(), layer.late(), layer.limit());
+    case("shed/src/layer.rs", switch, layer, shown, gauges)
+}
+
+fn bulkhead(switch: &Switch) -> Case {
+    let layer = BulkheadLayer::new(2, Duration::from_millis(5)).unwrap().with_methods(methods());
+    let layer = layer.with_streams(1).unwrap().with_switch(switch.clone());
+    let gauges = |layer: &BulkheadLayer| {
+        let gauges = [layer.in_progress(), layer.waiting(), layer.streams()];
+        gauges.map(u64::from).to_vec()
+    };
+    case("shed/src/bulkhead.rs", switch, layer, BulkheadLayer::shed, gauges)
+}
+
+fn throttle(switch: &Switch) -> Case {
+    let layer = ThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
+    let layer = layer.with_switch(switch.clone());
+    case("shed/src/throttle.rs", switch, layer, ThrottleLayer::throttled, |_| vec![])
+}
+
+fn quota(switch: &Switch) -> Case {
+    let layer = RateLimitLayer::new(1, 1).unwrap().by(|_, _| "all".into());
+    let layer = layer.with_switch(switch.clone());
+    case("shed/src/rate.rs", switch, layer, RateLimitLayer::limited, |_| vec![])
+}
+
+fn status_limit(switch: &Switch) -> Case {
+    let layer = StatusLimitLayer::new().with_switch(switch.clone());
+    case("shed/src/bound.rs", switch, layer, StatusLimitLayer::cut, |_| vec![])
+}
+
+fn breaking(switch: &Switch) -> BreakerLayer {
+    let policy = BreakerPolicy::default().with_consecutive_failures(Some(2)).unwrap();
+    BreakerLayer::new(policy).with_rng(Rng::seeded(1)).with_switch(switch.clone())
+}
+
+fn breaker(switch: &Switch) -> Case {
+    let shown = |layer: &BreakerLayer| format!("{:?}", layer.circuits());
+    case("breaker/src/layer.rs", switch, breaking(switch), shown, |_| vec![])
+}
+
+fn breaker_by_method(switch: &Switch) -> Case {
+    let shown = |layer: &BreakerLayer| format!("{:?}", layer.circuits());
+    case("breaker/src/layer.rs", switch, breaking(switch).per_method(), shown, |_| vec![])
+}
+
+fn attempt(switch: &Switch) -> Case {
+    let layer = AttemptTimeoutLayer::new(Duration::from_millis(20));
+    let layer = layer.with_silence(Duration::from_millis(20)).with_methods(methods());
+    let layer = layer.with_switch(switch.clone());
+    case("deadline/src/attempt.rs", switch, layer, |_| (), |_| vec![])
+}
+
+fn call_deadline(switch: &Switch) -> Case {
+    let layer = CallDeadlineLayer::new().with_limit(Duration::from_millis(20));
+    let layer = layer.with_methods(methods()).with_switch(switch.clone());
+    case("deadline/src/call.rs", switch, layer, |_| (), |_| vec![])
+}
+
+fn dedup(switch: &Switch) -> Case {
+    let store = MemoryStore::new();
+    let layer = DedupLayer::new(store.clone(), methods())
+        .with_required(true)
+        .with_limits(64, 64)
+        .with_domain("here")
+        .unwrap()
+        .with_lease(Duration::from_secs(1))
+        .unwrap()
+        .with_switch(switch.clone());
+    let gauges = move |_: &DedupLayer<MemoryStore>| vec![store.claims() as u64];
+    case("idempotency/src/layer.rs", switch, layer, |layer| layer.snapshot(), gauges)
+}
+
+/// Nobody is heard, so all writes would be refused.
+fn quorum(switch: &Switch) -> Case {
+    let config = Config::new("laws", "one", ([127, 0, 0, 1], 1).into());
+    let cluster = Cluster::join_over(config, &[], Deaf).unwrap();
+    let layer = QuorumGuardLayer::new(&cluster, methods()).with_switch(switch.clone());
+    case("cluster/src/guard.rs", switch, layer, |_| (), |_| vec![])
+}
+
+struct Deaf;
+
+impl Datagrams for Deaf {
+    fn address(&self) -> io::Result<SocketAddr> {
+        Ok(([127, 0, 0, 1], 1).into())
+    }
+
+    fn send(&self, _: &[u8], _: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn receive(&self, _: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,16 @@
+//! Laws that hold of every layer: off is off, what is shown is true, and a panic of the user's
+//! code costs one call.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
+
+mod bare;
+mod gauges;
+mod layers;
+mod off;
+mod panics;
+
+/// Runs in virtual time.
+fn virtually<T>(run: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().unwrap().block_on(run)
+}
