@@ -200,7 +200,7 @@ async fn a_server_whose_disk_is_full_is_not_serving_until_it_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("kept.redb");
     let store = format!("redb:{}", file.display());
-    let server = Server::limited(&["--store", &store]);
+    let server = Server::told_of_large_files(&["--store", &store]);
     let addr = server.addr.clone();
     until(&addr, ServingStatus::Serving).await;
     set(&addr, 0, 1000).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_client_in_a_cluster_that_is_dropped_leaves_nothing() {
     let config = Config::new("dropped", "n", ([127, 0, 0, 1], 0).into());
     let node = Cluster::join(config, &[]).await.unwrap();
     let seed = node.gossip_address().to_string();
-    let looking = cluster::look_on("dropped", &seed).await.unwrap();
+    let looking = cluster::look_on("dropped", &seed, Vec::new()).await.unwrap();
     let joined = tasks();
     let layers = Layers::from(retrying([]));
     let channel = cluster::endpoints(&looking, "worker", &layers, Options::default()).unwrap();

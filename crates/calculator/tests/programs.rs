@@ -33,7 +33,7 @@ impl Server {
 
     /// One that is told where a file of it would be too large, and not killed.
     #[cfg(unix)]
-    pub(crate) fn limited(args: &[&str]) -> Self {
+    pub(crate) fn told_of_large_files(args: &[&str]) -> Self {
         let mut command = Command::new("sh");
         let server = env!("CARGO_BIN_EXE_calculator-server");
         command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, server]).stderr(Stdio::null());
@@ -75,7 +75,7 @@ impl Server {
 
     /// One that has so many descriptors, and whose log is read when it is stopped.
     #[cfg(target_os = "linux")]
-    pub(crate) fn limited(descriptors: u32, args: &[&str]) -> Self {
+    pub(crate) fn with_descriptors(descriptors: u32, args: &[&str]) -> Self {
         let mut command = Command::new("sh");
         let exec = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
         command.args(["-c", &exec, env!("CARGO_BIN_EXE_calculator-server")]);

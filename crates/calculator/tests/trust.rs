@@ -252,7 +252,7 @@ fn computed(process: u32) -> u64 {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_descriptors_rests_says_so_and_serves_on() {
-    let server = Server::limited(64, &["--dashboard", "127.0.0.1:0"]);
+    let server = Server::with_descriptors(64, &["--dashboard", "127.0.0.1:0"]);
     let page = server.says("dashboard on ");
     let connect = |at: &str| {
         let connect = |_| TcpStream::connect(at).unwrap();
