@@ -207,9 +207,9 @@ async fn a_token_of_a_file_or_of_the_environment_is_the_token() {
     }
 }
 
+#[cfg(unix)]
 // real clock: the server is a process.
 // catalogue: S-E18
-#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_strangers_ask_for_is_counted_in_the_log_and_not_repeated() {
     let flags = ["--dashboard", "127.0.0.1:0", "--fault-token", "s3cret"];
@@ -247,9 +247,9 @@ fn computed(process: u32) -> u64 {
     after.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
+#[cfg(target_os = "linux")]
 // real clock: the server is a process.
 // catalogue: S-E20
-#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_descriptors_rests_says_so_and_serves_on() {
     let server = Server::with_descriptors(64, &["--dashboard", "127.0.0.1:0"]);

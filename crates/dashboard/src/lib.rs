@@ -26,7 +26,7 @@
 //! | path | what it is |
 //! |---|---|
 //! | `GET /` | the page; `/app.js` and `/app.css` with it |
-//! | `GET /events` | server-sent events: the state each 500 ms, to at most 32 at a time, and 16 of an address |
+//! | `GET /events` | server-sent events: the state each 500 ms |
 //! | `GET /api/state` | the state once, as JSON |
 //! | `GET /metrics` | the application's metrics, in Prometheus' text format |
 //! | `POST /api/faults` | `{"id": "slow", "rule": "delay=1s ttl=60s"}` sets a rule |

@@ -37,8 +37,8 @@ pub(crate) async fn serve(
             () = shutdown.as_mut() => break,
             Some(_) = connections.join_next() => {}
             (stream, peer) = listener.accept() => {
-                let routes = routes.clone();
-                connections.spawn(connection(stream, peer, routes, places.clone(), ending.watcher()));
+                let (routes, places) = (routes.clone(), places.clone());
+                connections.spawn(connection(stream, peer, routes, places, ending.watcher()));
             }
         }
     }

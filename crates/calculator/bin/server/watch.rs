@@ -27,10 +27,10 @@ use crate::resolve;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What can be seen of it")]
 pub(crate) struct Page {
-    /// Serve a page of what the server is doing, and Prometheus metrics (/metrics), at this address,
-    /// to whoever reaches it; and a console for its faults, which are changed from this machine
-    /// only, and not through a proxy, or with --fault-token by whoever says that, from wherever. It
-    /// opens nothing at --addr.
+    /// Serve a page of what the server is doing, and Prometheus metrics (/metrics), at this
+    /// address, to whoever reaches it; and a console for its faults, which are changed from this
+    /// machine only, and not through a proxy, or with --fault-token by whoever says that, from
+    /// wherever. It opens nothing at --addr.
     #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
     dashboard: Option<SocketAddr>,
 }
