@@ -306,8 +306,14 @@ impl Bound {
         };
         let by = format!("exceeded by {method}, attempt {attempt}");
         if EXCEEDED.is_due(now) {
-            let rpc = method;
-            tracing::info!(rpc.method = rpc, attempt, ?limit, ?elapsed, %stage, "{what} exceeded");
+            tracing::info!(
+                rpc.method = method,
+                attempt,
+                ?limit,
+                ?elapsed,
+                %stage,
+                "{what} exceeded"
+            );
         }
         Elapsed::new(match what {
             _ if end.at <= self.started => format!("{what} of {limit:?} {by}, before it was sent"),
