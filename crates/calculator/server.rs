@@ -33,6 +33,7 @@ use tokio_stream::Stream;
 use tonic::{
     Status,
     body::Body,
+    service::Routes,
     transport::server::{Connected, Server},
 };
 use tonic_reflection::server::{
@@ -138,25 +139,19 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers {
-        rest,
-        metrics,
-        drain,
-        store,
-        quota,
-        shed,
-        degraded,
-        faults,
-        rules,
-        dedup,
-        quorum,
-        ..
-    } = layers;
+    let Layers { rest, metrics, drain, store, rules, .. } = layers;
+    let Layers { quota, shed, degraded, faults, dedup, quorum, .. } = layers;
     let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
     let control = rules.filter(|_| layers.fault_control);
-    let control = control.map(|(rules, token)| rules.control(token));
     let (health, health_service) = tonic_health::server::health_reporter();
     let shutdown = health::until(shutdown, health, store);
+    let mut routes = Routes::builder();
+    routes.add_service(health_service).add_service(reflection()?);
+    if let Some((rules, token)) = control {
+        routes.add_service(rules.control(token));
+    }
+    routes.add_service(CalculatorServer::new(Calculator::new(state.clone())));
+    routes.add_service(StoreServer::new(Values::new(state)));
     let serving = bounded(rest)
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
@@ -182,11 +177,7 @@ where
         .layer(dedup)
         // Innermost: what was written before the network was cut may still be told.
         .layer(option_layer(quorum))
-        .add_service(health_service)
-        .add_optional_service(control)
-        .add_service(reflection()?)
-        .add_service(CalculatorServer::new(Calculator::new(state.clone())))
-        .add_service(StoreServer::new(Values::new(state)))
+        .add_routes(routes.routes())
         .serve_with_incoming_shutdown(drain.incoming(incoming), drain.begun());
     let served = drain.serve(shutdown, serving).await;
     Ok(served.ok_or("handlers block the runtime, and were left")??)

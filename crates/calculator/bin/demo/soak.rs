@@ -156,7 +156,7 @@ fn report(programs: &[Program], warm: f64) -> String {
         for (what, value) in HELD {
             let values: Vec<f64> =
                 seen.iter().filter(|sample| sample.at >= warm).map(value).collect();
-            // What comes and goes, such as a connection to see whether another lives, does not grow.
+            // A connection that is made to see whether another lives comes and goes.
             let lasting: Vec<f64> = values.chunks(TOGETHER).map(median).collect();
             let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
             let least = lasting.iter().copied().fold(f64::MAX, f64::min);

@@ -109,9 +109,8 @@ async fn calls_that_are_given_up_leave_no_task_after_their_leases() {
     for in_flight in [InFlight::Join, InFlight::Reject(SECOND)] {
         let layer = dedup().with_lease(10 * SECOND).unwrap().with_in_flight(in_flight);
         let service = layer.layer(service.clone());
-        let calls: Vec<_> = (0..8)
-            .map(|n| tokio::spawn(service.clone().oneshot(pay(["a", "b"][n % 2]))))
-            .collect();
+        let calls: Vec<_> =
+            (0..8).map(|n| tokio::spawn(service.clone().oneshot(pay(["a", "b"][n % 2])))).collect();
         sleep(SECOND).await;
         calls.iter().for_each(tokio::task::JoinHandle::abort);
         drop((layer, service));
