@@ -144,6 +144,8 @@ where
     let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
     let control = rules.filter(|_| layers.fault_control);
     let (health, health_service) = tonic_health::server::health_reporter();
+    // Before there is anybody to ask.
+    health::say(&health, store.as_ref().is_none_or(|store| *store.borrow())).await;
     let shutdown = health::until(shutdown, health, store);
     let mut routes = Routes::builder();
     routes.add_service(health_service).add_service(reflection()?);

@@ -44,15 +44,14 @@ pub fn of_store(store: &RedbStore) -> watch::Receiver<bool> {
     heard
 }
 
-/// Says `SERVING` while the store is well, if that is known, and `NOT_SERVING` once `shutdown` is
-/// over.
+/// Says, whenever that changes, whether the store is well, if it has a part in this, and
+/// `NOT_SERVING` once `shutdown` is over.
 pub(super) async fn until(
     shutdown: impl Future<Output = ()>,
     reporter: HealthReporter,
     store: Option<watch::Receiver<bool>>,
 ) {
     let follow = async {
-        say(&reporter, store.as_ref().is_none_or(|store| *store.borrow())).await;
         let Some(mut store) = store else { return std::future::pending().await };
         while store.changed().await.is_ok() {
             let is_well = *store.borrow_and_update();
@@ -68,7 +67,7 @@ pub(super) async fn until(
     say(&reporter, false).await;
 }
 
-async fn say(reporter: &HealthReporter, is_well: bool) {
+pub(super) async fn say(reporter: &HealthReporter, is_well: bool) {
     let status = if is_well { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in SERVICES {
         reporter.set_service_status(service, status).await;

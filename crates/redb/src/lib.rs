@@ -123,6 +123,9 @@ const DAMAGED: &str = "what the file has of it is not what was written";
 const CACHED: usize = 100_000;
 const CACHED_BYTES: usize = 64 << 20;
 
+/// What a probe writes.
+const ROOM: usize = 1 << 20;
+
 // === impl RedbStore ===
 
 impl RedbStore {
@@ -157,13 +160,17 @@ impl RedbStore {
         self.shared.file.failure()
     }
 
-    /// Writes something that changes no record and no value: whether the store can. For health
-    /// checks, while there is a [`failure`](Self::failure) and nobody else writes.
+    /// Whether there is room for 1 MiB, which is written and removed again, in two commits: for
+    /// health checks, while there is a [`failure`](Self::failure) and nobody else writes. A smaller
+    /// write may find room in the file where a larger one does not.
     ///
     /// # Errors
     /// When it cannot.
     pub async fn probe(&self) -> Result<(), BoxError> {
-        self.shared.writer.run(|_| Ok(()), |()| ()).await
+        for room in [ROOM, 0] {
+            self.shared.writer.run(move |tables| tables.takes_room(room), |()| ()).await?;
+        }
+        Ok(())
     }
 
     /// How many records there are on disk.

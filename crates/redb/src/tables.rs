@@ -25,6 +25,8 @@ const BYTES: TableDefinition<'_, &str, u64> = TableDefinition::new("bytes");
 const COMMITS: &str = "commits";
 /// What names the file, under an empty name; it was drawn when the file was made.
 const NAME: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
+/// What a probe has written.
+const ROOM: TableDefinition<'_, (), &[u8]> = TableDefinition::new("room");
 
 /// What a store keeps, in the units of the file.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +60,8 @@ pub(crate) struct Reading {
 }
 
 /// The file within a transaction.
-#[derive(Debug)]
 pub(crate) struct Tables<'txn> {
+    transaction: &'txn WriteTransaction,
     records: Table<'txn, &'static [u8], &'static [u8]>,
     oldest: Table<'txn, (u64, &'static [u8]), ()>,
     begun: Table<'txn, &'static [u8], &'static [u8]>,
@@ -155,6 +157,7 @@ impl Reading {
 impl<'txn> Tables<'txn> {
     pub(crate) fn new(transaction: &'txn WriteTransaction, limits: Limits) -> Result<Self, Error> {
         Ok(Self {
+            transaction,
             records: transaction.open_table(RECORDS)?,
             oldest: transaction.open_table(EXPIRY)?,
             begun: transaction.open_table(BEGUN)?,
@@ -164,6 +167,16 @@ impl<'txn> Tables<'txn> {
             limits,
             now: now(),
         })
+    }
+
+    /// Takes room for so many bytes on the disk; none gives it back.
+    pub(crate) fn takes_room(&mut self, bytes: usize) -> Result<(), Error> {
+        let mut room = self.transaction.open_table(ROOM)?;
+        match bytes {
+            0 => drop(room.remove(())?),
+            bytes => drop(room.insert((), &*vec![0; bytes])?),
+        }
+        Ok(())
     }
 
     /// Forgets what has expired; the name of the file, which is `fresh` if it had none.
