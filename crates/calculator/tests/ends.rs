@@ -118,7 +118,8 @@ async fn a_server_with_everything_ends_within_its_grace_whoever_holds_it_up() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("redb:{}", dir.path().join("kept.redb").display());
     let all = ["--rest", "--gossip", "127.0.0.1:0", "--dashboard", "127.0.0.1:0", "--grace", "4s"];
-    let slow = ["--store", &store, "--fault", "method=/calculator.Store/SetValue delay=2500ms"];
+    let delay = "method=/calculator.Calculator/Subtract delay=2500ms";
+    let slow = ["--store", &store, "--fault", delay];
     let server = Server::start(&[&all[..], &slow].concat());
     server.says("gossip on ");
     let page = server.says("dashboard on ");
@@ -129,7 +130,9 @@ async fn a_server_with_everything_ends_within_its_grace_whoever_holds_it_up() {
     let held = holders(&addr, &page);
     let mut storing = StoreClient::new(channel(&addr).await);
     let set = SetValueRequest { request_id: "1".into(), key: "a".into(), value: "kept".into() };
-    let short = tokio::spawn(async move { storing.set_value(set).await });
+    storing.set_value(set).await.unwrap();
+    let mut calling = CalculatorClient::new(channel(&addr).await);
+    let short = tokio::spawn(async move { calling.subtract(operation(3.0, 2.0)).await });
     sleep(SECOND / 2).await;
 
     let began = Instant::now();
