@@ -80,7 +80,8 @@ proptest! {
         attempt in proptest::option::of(1_u64..20_000),
         waits in (0_u64..3_000, 0_u64..3_000, 0_u64..3_000),
         kind in prop::sample::select(&KINDS[..]),
-        modes in (0..3_usize, 0..3_usize),
+        // Without the layer around the attempt, nobody tells what the queue has left.
+        modes in (0..3_usize, 0..2_usize),
         ready_first in any::<bool>(),
     ) {
         let modes = [modes.0, modes.1].map(|mode| [Mode::Enforce, Mode::Shadow, Mode::Off][mode]);
