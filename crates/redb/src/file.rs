@@ -84,7 +84,7 @@ impl File {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             current.as_ref().map_err(|why| unusable(why))?.begin_read()?
         };
-        caught(|| Ok(read(&Reading::new(&begun)?)?))
+        caught(|| Ok(read(&Reading::new(&begun, self.limits)?)?))
     }
 
     /// Writes in one transaction, and what `write` returns once that is committed.

@@ -98,7 +98,8 @@ pub struct Options {
     /// How many bytes they have at most, with their keys. Default 256 MiB; at least 1.
     pub bytes: u64,
     /// Whether a call whose record had to make room is refused for the rest of the record's time,
-    /// instead of being executed again. Default false.
+    /// instead of being executed again. Of such calls four times as many are remembered as there
+    /// may be records; when those are there, calls are refused that are new. Default true.
     pub refusing_evicted: bool,
     /// Whether a claim is on disk before the call is executed, so that a call during which the
     /// process crashes is known to have begun. Default true.
@@ -181,11 +182,6 @@ impl RedbStore {
         self.look_up(Reading::entries)
     }
 
-    /// How many records have made room for others since the store was opened.
-    pub fn evicted(&self) -> u64 {
-        self.shared.writer.evicted()
-    }
-
     fn look_up<T>(
         &self,
         read: impl FnOnce(&Reading) -> Result<T, redb::Error>,
@@ -233,6 +229,7 @@ impl Store for RedbStore {
             Found::Answered(record) => Some(Claim::Done(record)),
             Found::Other => Some(Claim::Mismatch),
             Found::Evicted if self.shared.options.refusing_evicted => Some(Claim::Evicted),
+            Found::Full => Some(Claim::Full),
             Found::Evicted => None,
         };
         if let Some(answered) = answered {
@@ -286,6 +283,11 @@ impl Store for RedbStore {
         Arc::as_ptr(&self.shared) as usize
     }
 
+    /// Since the store was opened.
+    fn evicted(&self) -> u64 {
+        self.shared.writer.evicted()
+    }
+
     /// A random number that is in the file from its first opening on: so the file has the same
     /// domain wherever it is moved, and none that another machine has at the same path. A copy of
     /// the file has it, too: servers that each get one are to be named by
@@ -317,7 +319,7 @@ impl Default for Options {
             ttl: Duration::from_secs(300),
             entries: 1_000_000,
             bytes: 256 << 20,
-            refusing_evicted: false,
+            refusing_evicted: true,
             durable_claims: true,
         }
     }

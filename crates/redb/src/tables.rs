@@ -16,6 +16,8 @@ use std::ops::Bound;
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 /// The records that were not evicted, the oldest first.
 const EXPIRY: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("expiry");
+/// The evicted, whose rows have no record: what expires first comes first.
+const EVICTED: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("evicted");
 /// By key, a sealed [`Row`] of a call that has begun.
 const BEGUN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("begun");
 /// By name, a sealed value.
@@ -37,6 +39,9 @@ pub(crate) struct Limits {
     remembers_evicted: bool,
 }
 
+/// How many evicted calls are remembered for each record that there may be.
+const REMEMBERED: u64 = 4;
+
 /// What the file says of a key.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -47,6 +52,8 @@ pub(crate) enum Found {
     /// Another request has it.
     Other,
     Evicted,
+    /// It is new, and there is no room for one more promise.
+    Full,
     /// What is there is not what was written.
     Damaged,
 }
@@ -55,8 +62,10 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Reading {
     records: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    evicted: ReadOnlyTable<(u64, &'static [u8]), ()>,
     begun: ReadOnlyTable<&'static [u8], &'static [u8]>,
     state: ReadOnlyTable<&'static str, &'static [u8]>,
+    limits: Limits,
 }
 
 /// The file within a transaction.
@@ -64,6 +73,7 @@ pub(crate) struct Tables<'txn> {
     transaction: &'txn WriteTransaction,
     records: Table<'txn, &'static [u8], &'static [u8]>,
     oldest: Table<'txn, (u64, &'static [u8]), ()>,
+    evicted: Table<'txn, (u64, &'static [u8]), ()>,
     begun: Table<'txn, &'static [u8], &'static [u8]>,
     state: Table<'txn, &'static str, &'static [u8]>,
     bytes: Table<'txn, &'static str, u64>,
@@ -98,6 +108,24 @@ fn unsealed(key: &str, found: Option<AccessGuard<'_, &'static [u8]>>) -> Value {
     found.map(value).transpose()
 }
 
+/// The first of those that expire, up to those that do so at `last`.
+fn first(
+    of: &Table<'_, (u64, &'static [u8]), ()>,
+    most: usize,
+    last: Bound<u64>,
+) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+    let mut first = Vec::new();
+    for entry in of.iter()?.take(most) {
+        let (entry, _) = entry?;
+        let (expires, key) = entry.value();
+        if matches!(last, Bound::Included(last) if expires > last) {
+            break;
+        }
+        first.push((expires, key.to_vec()));
+    }
+    Ok(first)
+}
+
 // === impl Limits ===
 
 impl From<Options> for Limits {
@@ -110,9 +138,11 @@ impl From<Options> for Limits {
 // === impl Reading ===
 
 impl Reading {
-    pub(crate) fn new(transaction: &ReadTransaction) -> Result<Self, Error> {
+    pub(crate) fn new(transaction: &ReadTransaction, limits: Limits) -> Result<Self, Error> {
         Ok(Self {
+            limits,
             records: transaction.open_table(RECORDS)?,
+            evicted: transaction.open_table(EVICTED)?,
             begun: transaction.open_table(BEGUN)?,
             state: transaction.open_table(STATE)?,
         })
@@ -134,13 +164,26 @@ impl Reading {
                 return Ok(found);
             }
         }
-        let Some(row) = self.begun.get(key)? else { return Ok(Found::Nothing) };
+        let Some(row) = self.begun.get(key)? else {
+            return Ok(if self.is_full(now)? { Found::Full } else { Found::Nothing });
+        };
         Ok(match Row::unsealed(key, row.value()) {
             Err(Damaged) => Found::Damaged,
             Ok(row) if row.expires <= now => Found::Nothing,
             Ok(row) if row.fingerprint != fingerprint => Found::Other,
             Ok(_) => Found::Begun,
         })
+    }
+
+    /// Whether so many were evicted that one more could not be remembered.
+    fn is_full(&self, now: u64) -> Result<bool, Error> {
+        let most = self.limits.entries.saturating_mul(REMEMBERED);
+        if !self.limits.remembers_evicted || self.evicted.len()? < most {
+            return Ok(false);
+        }
+        // What has expired is forgotten with the next commits.
+        let first = self.evicted.first()?;
+        Ok(first.is_some_and(|(first, _)| first.value().0 > now))
     }
 
     pub(crate) fn value(&self, key: &str) -> Result<Value, Error> {
@@ -160,6 +203,7 @@ impl<'txn> Tables<'txn> {
             transaction,
             records: transaction.open_table(RECORDS)?,
             oldest: transaction.open_table(EXPIRY)?,
+            evicted: transaction.open_table(EVICTED)?,
             begun: transaction.open_table(BEGUN)?,
             state: transaction.open_table(STATE)?,
             bytes: transaction.open_table(BYTES)?,
@@ -221,7 +265,8 @@ impl<'txn> Tables<'txn> {
             Some(Err(Damaged)) => return Ok(false),
             Some(Ok((expires, Some(_)))) if expires > self.now => return Ok(false),
             Some(Ok((expires, Some(length)))) => self.forget(key, expires, length)?,
-            _ => {}
+            Some(Ok((expires, None))) => drop(self.evicted.remove((expires, key))?),
+            None => {}
         }
         let row = Row { fingerprint, expires: self.expiry(), record: Some(record) };
         self.records.insert(key, &row.sealed(key)[..])?;
@@ -270,14 +315,19 @@ impl<'txn> Tables<'txn> {
     /// Forgets at most so many expired records, and evicts the oldest that are too many; how many
     /// those are.
     pub(crate) fn sweep(&mut self, most: usize) -> Result<u64, Error> {
-        let expired = self.first(most, Bound::Included(self.now))?;
-        for (expires, key) in expired {
+        let now = Bound::Included(self.now);
+        for (expires, key) in first(&self.evicted, most, now)? {
+            self.evicted.remove((expires, &key[..]))?;
+            self.records.remove(&key[..])?;
+        }
+        for (expires, key) in first(&self.oldest, most, now)? {
             let length = self.records.remove(&key[..])?.map(|row| record_length(row.value()));
             self.forget(&key, expires, length.unwrap_or(0))?;
         }
         let mut evicted = 0;
         while self.oldest.len()? > self.limits.entries || self.total()? > self.limits.bytes {
-            let Some((expires, key)) = self.first(1, Bound::Unbounded)?.pop() else { break };
+            let oldest = first(&self.oldest, 1, Bound::Unbounded)?.pop();
+            let Some((expires, key)) = oldest else { break };
             let old = self.records.remove(&key[..])?.map(|row| row.value().to_vec());
             let old = old.unwrap_or_default();
             self.forget(&key, expires, record_length(&old))?;
@@ -285,24 +335,11 @@ impl<'txn> Tables<'txn> {
             if let Some(row) = row {
                 let evicted = Row { record: None, ..row }.sealed(&key);
                 self.records.insert(&key[..], &evicted[..])?;
+                self.evicted.insert((expires, &key[..]), ())?;
             }
             evicted += 1;
         }
         Ok(evicted)
-    }
-
-    /// The oldest records, up to those that expire at `last`.
-    fn first(&self, most: usize, last: Bound<u64>) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-        let mut oldest = Vec::new();
-        for entry in self.oldest.iter()?.take(most) {
-            let (entry, _) = entry?;
-            let (expires, key) = entry.value();
-            if matches!(last, Bound::Included(last) if expires > last) {
-                break;
-            }
-            oldest.push((expires, key.to_vec()));
-        }
-        Ok(oldest)
     }
 
     fn forget(&mut self, key: &[u8], expires: u64, length: usize) -> Result<(), Error> {

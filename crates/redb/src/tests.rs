@@ -83,10 +83,55 @@ async fn the_oldest_make_room_and_are_forgotten_or_refused() {
     }
 }
 
+/// Claims and answers the calls of these numbers, as far as they are granted.
+async fn answer(store: &RedbStore, calls: std::ops::Range<u32>) {
+    for n in calls {
+        store.claim(&n.to_be_bytes(), 1, n.into(), LEASE).await.unwrap();
+        store.finish(&n.to_be_bytes(), n.into(), b"answer").await.unwrap();
+    }
+}
+
+// catalogue: S-E9
+#[tokio::test]
+async fn no_promise_is_undone_by_other_calls_and_none_is_made_that_cannot_be_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { entries: 10, ..Options::default() };
+    let store = open(&dir, options);
+    answer(&store, 0..50).await;
+    let asked = async |n: u32| store.claim(&n.to_be_bytes(), 1, 99, LEASE).await.unwrap();
+    assert!(matches!(asked(0).await, Claim::Done(_)), "it is still in memory");
+    assert!(matches!(asked(49).await, Claim::Done(_)));
+    assert!(matches!(asked(50).await, Claim::Full), "nobody could remember it");
+    assert_eq!((store.evicted(), Store::evicted(&store)), (40, 40));
+    drop(store);
+    // Not even by an end of the process.
+    let store = open(&dir, options);
+    let asked = async |n: u32| store.claim(&n.to_be_bytes(), 1, 99, LEASE).await.unwrap();
+    assert!(matches!(asked(0).await, Claim::Evicted), "and not executed again");
+    assert!(matches!(asked(50).await, Claim::Full));
+}
+
+// catalogue: S-E9
+// real clock: the times in the file are those of the wall.
+#[tokio::test]
+async fn the_evicted_are_remembered_for_no_longer_than_they_were_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let ttl = Duration::from_millis(500);
+    let store = open(&dir, Options { entries: 10, ttl, ..Options::default() });
+    for calls in [0..50, 50..100, 100..150] {
+        answer(&store, calls).await;
+        tokio::time::sleep(2 * ttl).await;
+    }
+    let granted = store.claim(b"another", 1, 1, LEASE).await.unwrap();
+    assert!(matches!(granted, Claim::Granted { lapsed: false }), "{granted:?}");
+    assert!(store.entries().unwrap() <= 50, "{:?}", store.entries());
+}
+
 #[tokio::test]
 async fn bytes_have_a_cap_as_well() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir, Options { bytes: 1000, ..Options::default() });
+    let options = Options { bytes: 1000, refusing_evicted: false, ..Options::default() };
+    let store = open(&dir, options);
     for n in 0..30_u32 {
         store.claim(&n.to_be_bytes(), 1, n.into(), LEASE).await.unwrap();
         store.finish(&n.to_be_bytes(), n.into(), &[0; 96]).await.unwrap();

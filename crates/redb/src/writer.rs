@@ -115,6 +115,16 @@ fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &Atomi
     }
 }
 
+/// Says each time that their number has doubled that records had to make room.
+fn note_evicted(before: u64, room: u64) {
+    let evicted = before.saturating_add(room);
+    if evicted.checked_ilog2() > before.checked_ilog2() {
+        const WHY: &str = "the file is full, and answers are forgotten before their time: \
+                           raise its caps";
+        tracing::warn!(evicted, "{WHY}");
+    }
+}
+
 /// Commits all `jobs` in one transaction, and counts the records that were evicted. Where the last
 /// did not succeed, it is said that this one has before those who wait for it are told.
 fn commit(
@@ -128,7 +138,7 @@ fn commit(
         let room = tables.sweep(2 * committed.len())?;
         Ok((committed, room))
     })?;
-    evicted.fetch_add(room, Ordering::Relaxed);
+    note_evicted(evicted.fetch_add(room, Ordering::Relaxed), room);
     if had_failed {
         file.written(None);
     }

@@ -24,7 +24,9 @@
 //! # What can be lost
 //!
 //! Redis decides what it evicts (`maxmemory-policy`) and what survives its own crash
-//! (`appendfsync`): with `noeviction` and `always` nothing is lost that was acknowledged.
+//! (`appendfsync`): with `noeviction` and `always` nothing is lost that was acknowledged. What it
+//! evicts this store does not see: `Store::evicted` is 0, and such a call is executed again. Watch
+//! `evicted_keys` of `INFO stats`, or set `noeviction`, with which a full Redis fails new claims.
 //!
 //! With replicas ([`Servers::sentinel`], [`Servers::cluster`], a managed service) it is otherwise:
 //! *replication is asynchronous*. A primary acknowledges before its replicas have it, so
