@@ -20,7 +20,7 @@ use cinchona::{
 };
 
 /// What they are, in the words of `/metrics`.
-const HELP: [(&str, &str); 24] = [
+const HELP: [(&str, &str); 26] = [
     ("cinchona.balance.calls", "Calls that an endpoint has ended."),
     ("cinchona.breaker.rejected", "Calls that a breaker did not let through."),
     ("cinchona.breaker.state", "0 closed, 1 half open, 2 open, 3 isolated."),
@@ -38,8 +38,10 @@ const HELP: [(&str, &str); 24] = [
     ("cinchona.shed.bulkhead_in_progress", "Calls that a client has under way."),
     ("cinchona.shed.bulkhead_turned_away", "Calls not begun, as too many were under way."),
     ("cinchona.shed.in_progress", "Requests that a server is handling."),
+    ("cinchona.shed.late", "Requests that did not arrive in time."),
     ("cinchona.shed.limit", "How many requests a server can handle at once."),
     ("cinchona.shed.over_quota", "Requests beyond their callers' quotas."),
+    ("cinchona.shed.streams", "Streams that a server has under way."),
     ("cinchona.shed.throttled", "Attempts that were kept from a server that sheds."),
     ("cinchona.shed.turned_away", "Requests beyond what a server can handle."),
     ("cinchona.shed.waiting", "Requests that wait for their turn."),
@@ -156,6 +158,9 @@ pub fn of_server<S: Store>(
     metrics.gauge("cinchona.shed.waiting", &[], move || waiting.waiting().into())?;
     metrics.gauge("cinchona.shed.limit", &[], move || limit.limit().into())?;
     metrics.counter("cinchona.shed.turned_away", &[], move || away.shed() as f64)?;
+    let [streams, late] = [(); 2].map(|()| layers.shed.clone());
+    metrics.gauge("cinchona.shed.streams", &[], move || streams.streams().into())?;
+    metrics.counter("cinchona.shed.late", &[], move || late.late() as f64)?;
     recognised(metrics, &layers.dedup)?;
     let faults = layers.faults.counters();
     metrics.counters("cinchona.fault.injected", move |samples| {
