@@ -239,8 +239,8 @@ impl Balance {
         self.set.states()
     }
 
-    /// Says what [`states`](Self::states) does, for whoever looks on and is not to keep the balancer:
-    /// `None` once its last clone was dropped.
+    /// Says what [`states`](Self::states) does, for whoever looks on and is not to keep the
+    /// balancer: `None` once its last clone was dropped.
     pub fn watcher(&self) -> impl Fn() -> Option<Vec<Snapshot>> + Send + Sync + use<> {
         let set = Arc::downgrade(&self.set);
         move || Some(set.upgrade()?.states())

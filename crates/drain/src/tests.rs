@@ -1,3 +1,4 @@
+//! Servers that are told to stop, over the in-memory network.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use super::*;

@@ -7,6 +7,7 @@ use axum::{
     routing::post,
 };
 use calculator::{
+    incoming::Connection,
     pb::{
         BinaryOperation, calculator_server::Calculator as _, calculator_server::CalculatorServer,
     },
@@ -27,10 +28,7 @@ use std::{
     },
     task::{Context, Poll, ready},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{
     Request,
@@ -51,7 +49,7 @@ pub(crate) struct Wire(Arc<[AtomicU64; 2]>);
 
 /// A connection whose bytes are counted.
 struct Counted {
-    io: TcpStream,
+    io: Connection,
     wire: Wire,
 }
 
@@ -108,7 +106,7 @@ impl Wire {
 // === impl Counted ===
 
 impl Connected for Counted {
-    type ConnectInfo = <TcpStream as Connected>::ConnectInfo;
+    type ConnectInfo = <Connection as Connected>::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
         self.io.connect_info()
