@@ -98,7 +98,7 @@ async fn a_list_that_changes_all_the_time_holds_up_no_second_endpoint() {
     });
     let began = Instant::now();
     assert_eq!(call(&balance).await, Code::Ok);
-    assert!(began.elapsed() < SECOND / 2, "{:?}", began.elapsed());
+    assert!(Instant::now() - began < SECOND / 2, "{:?}", Instant::now() - began);
     changing.abort();
 }
 
