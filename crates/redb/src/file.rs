@@ -166,10 +166,12 @@ fn opened(place: &Place) -> Result<Database, BoxError> {
             return Err("the file is damaged: it is not what was written".into());
         }
         let (there, acknowledged) = (tables::commits(&database)?, place.last.get());
-        // One without any is new.
-        if there > 0 && there < acknowledged {
-            let lacks = "the file is damaged or an old one: it has";
-            return Err(format!("{lacks} {there} of {acknowledged} commits").into());
+        // One without any is new only where none was acknowledged: else it was emptied, or it was
+        // removed while it was open, and was made again just now.
+        if there < acknowledged {
+            let lacks = "the file is damaged, emptied or an old one: it has";
+            let anew = "where that is meant, remove the file `.last` beside it";
+            return Err(format!("{lacks} {there} of {acknowledged} commits; {anew}").into());
         }
         place.last.set(there);
         Ok(database)

@@ -11,10 +11,11 @@
 //! * The file is checked when it is opened (redb has a checksum of each page), and is refused if it
 //!   is not what was written. A last commit of which only a part is there is taken back, unless it
 //!   was acknowledged, as a number in a file beside it says (`PATH.last`, which outlives the
-//!   process, but not always a loss of power). Whoever puts an older copy in the place of a file
-//!   removes that as well. Records and values have a checksum of their own, too (8 bytes each):
-//!   what is damaged while the file is open is not served, but answered with `DATA_LOSS`, or by
-//!   the failure of the claim.
+//!   process, but not always a loss of power). Whoever puts an older copy, or an empty file, in the
+//!   place of a file removes that as well. A file that was removed while it is open is not made
+//!   anew when it is opened again: the store stays failed. Records and values have a checksum of
+//!   their own, too (8 bytes each): what is damaged while the file is open is not served, but
+//!   answered with `DATA_LOSS`, or by the failure of the claim.
 //! * A file that has failed (no space is left, say) is closed and opened again, before the next
 //!   write and at most ten times a second: what was acknowledged is there. Until then all calls
 //!   fail, and [`RedbStore::failure`] says why, until a write has succeeded.
@@ -138,7 +139,12 @@ impl RedbStore {
     /// its range.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, BoxError> {
         let path = path.as_ref().to_owned();
+        let is_new = matches!(path.try_exists(), Ok(false));
         let last = Last::beside(&path);
+        if is_new {
+            // Whoever has moved the file away begins anew; not so when it is opened again.
+            last.set(0);
+        }
         let open = Box::new(move |builder: &redb::Builder| builder.create(&path));
         Self::over(Place { open, last }, options)
     }

@@ -294,6 +294,39 @@ async fn a_commit_that_was_torn_is_taken_back_unless_it_was_acknowledged() {
 // real clock: the disk is one.
 // catalogue: S-E13
 #[tokio::test]
+async fn a_file_that_was_emptied_or_removed_while_open_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, last) = (dir.path().join("calls.redb"), dir.path().join("calls.redb.last"));
+    let store = super::open(&dir, Options::default());
+    add_one(&store).await.unwrap();
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, b"").unwrap();
+    for _ in 0..2 {
+        let refused = RedbStore::open(&path, Options::default()).unwrap_err().to_string();
+        assert!(refused.contains("it has 0 of") && refused.contains(".last"), "{refused}");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(add_one(&super::open(&dir, Options::default())).await.unwrap(), 2);
+    // It is where that is meant.
+    fs::write(&path, b"").unwrap();
+    fs::remove_file(&last).unwrap();
+    assert_eq!(add_one(&super::open(&dir, Options::default())).await.unwrap(), 1);
+    // Removed while it is open, which is found out when it is opened again.
+    let (store, room) = on_a_disk(&dir, Options::default());
+    fs::remove_file(&path).unwrap();
+    room.store(0, Ordering::Relaxed);
+    assert!(add_one(&store).await.is_err());
+    room.store(i64::MAX, Ordering::Relaxed);
+    // real clock: the file is opened again at most so often.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(add_one(&store).await.is_err());
+    assert!(store.failure().unwrap().contains("emptied or an old one"), "{:?}", store.failure());
+}
+
+// real clock: the disk is one.
+// catalogue: S-E13
+#[tokio::test]
 async fn a_file_that_is_damaged_while_it_is_open_serves_what_was_written_or_nothing() {
     let rng = Rng::seeded(14);
     let dir = tempfile::tempdir().unwrap();
