@@ -64,10 +64,14 @@ pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
 }
 
 /// What went wrong, without a word of the server's: it repeats what it was sent, and what it does
-/// not understand may be a password (`ERR unknown command 'HELLO', with args beginning with: …`).
+/// not understand may be a password (`ERR unknown command 'HELLO', with args beginning with: …`);
+/// and without the names that a certificate is not, or is, valid for.
 pub(crate) fn said(error: &RedisError) -> String {
     match error.code() {
-        _ if error.is_io_error() => format!("no connection to Redis: {error}"),
+        _ if error.is_io_error() => {
+            let why = error.to_string();
+            format!("no connection to Redis: {}", why.split(" for name ").next().unwrap_or(&why))
+        }
         Some(code) => format!("Redis answered {}", named(code)),
         None => format!("Redis: {}", error.category()),
     }
@@ -94,6 +98,16 @@ mod tests {
         }
         let wrong = make_extension_error("WRONGTYPE".into(), None);
         assert_eq!(Meaning::of(&wrong), Meaning::Request);
+    }
+
+    // catalogue: S-E1
+    #[test]
+    fn a_certificate_for_another_name_names_neither() {
+        let why = "invalid peer certificate: certificate not valid for name \"db.example\"; \
+                   certificate is only valid for DnsName(\"inner.example\")";
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+        let said = said(&error.into());
+        assert!(said.ends_with("certificate not valid") && !said.contains("example"), "{said}");
     }
 
     #[test]

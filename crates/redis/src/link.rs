@@ -118,6 +118,12 @@ impl Link {
         &self.inner.scripts
     }
 
+    /// How many connections were made.
+    #[cfg(test)]
+    pub(crate) fn number(&self) -> u64 {
+        self.inner.number.load(Ordering::Relaxed)
+    }
+
     /// Asks until `until`, and again where a server says that it is not the one to be asked.
     /// `is_open` is whether the question may have been executed, and nobody has said so.
     ///

@@ -46,7 +46,11 @@ impl State for RedisStore {
         let names: Vec<_> = keys.iter().map(|key| self.state_key(key)).collect();
         let get = Question::Command(Cmd::mget(&names));
         loop {
-            let before = self.ask::<Vec<Option<Vec<u8>>>>(&get, until).await;
+            // Redis refuses to get nothing.
+            let before = match names.is_empty() {
+                true => Ok(Vec::new()),
+                false => self.ask::<Vec<Option<Vec<u8>>>>(&get, until).await,
+            };
             let before = before.map_err(|error| unavailable(&error))?;
             let changed = changed(&before, &change)?;
             let write = self.write(execution.as_ref(), &names, &before, &changed);

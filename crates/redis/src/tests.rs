@@ -172,3 +172,44 @@ async fn what_a_store_says_of_itself_and_of_its_failures_holds_no_part_of_its_ur
         }
     }
 }
+
+// real clock: Redis has a clock of its own.
+#[tokio::test]
+async fn a_change_that_may_be_made_in_part_only_is_not_made() {
+    let Some(redis) = Redis::start().await else { return };
+    let store = store(&redis).with_timeout(Duration::from_millis(500)).unwrap();
+    let both = |values: &mut [Option<Bytes>]| {
+        values[0] = Some("100".into());
+        values[1] = Some("x".into());
+        Ok(())
+    };
+    store.update(&["a", "b"], both).await.unwrap();
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut operator = client.get_multiplexed_async_connection().await.unwrap();
+    let mut acl = redis::cmd("ACL");
+    let () =
+        acl.arg("SETUSER").arg("default").arg("-del").query_async(&mut operator).await.unwrap();
+    let moved = |values: &mut [Option<Bytes>]| {
+        values[0] = Some("90".into());
+        values[1] = None;
+        Ok(())
+    };
+    assert!(store.update(&["a", "b"], moved).await.is_err());
+    assert_eq!(store.read("a").await.unwrap().unwrap(), "100");
+    let mut acl = redis::cmd("ACL");
+    let () =
+        acl.arg("SETUSER").arg("default").arg("+del").query_async(&mut operator).await.unwrap();
+    store.update(&["a", "b"], moved).await.unwrap();
+    assert_eq!(store.read("a").await.unwrap().unwrap(), "90");
+    assert_eq!(store.read("b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_costs_no_connection() {
+    let Some(redis) = Redis::start().await else { return };
+    let store = store(&redis);
+    store.read("n").await.unwrap();
+    let before = store.shared.link.number();
+    assert_eq!(store.update(&[], |_| Ok(7_u32)).await.unwrap(), 7);
+    assert_eq!(store.shared.link.number(), before);
+}
