@@ -23,7 +23,6 @@ pub(crate) struct Row {
     /// It is expected no more.
     pub(super) is_gone: bool,
     check: u32,
-    size: usize,
     pairs: BTreeMap<String, (String, u64)>,
     /// The generation and the heartbeat of another life of the same id.
     rival: Option<(u64, u64)>,
@@ -45,7 +44,6 @@ impl Row {
             floor: 0,
             is_gone: false,
             check: 0,
-            size: 0,
             pairs: BTreeMap::new(),
             rival: None,
         }
@@ -77,7 +75,6 @@ impl Row {
         let removed = self.pairs.remove(key);
         if let Some((value, version)) = &removed {
             self.check ^= Pair::check(key, value, *version);
-            self.size -= key.len() + value.len();
         }
         removed.is_some()
     }
@@ -87,7 +84,7 @@ impl Row {
         self.floor = self.version.max(above);
         self.version = self.floor;
         let mut all: Vec<Pair> = self.newer_than(0);
-        (self.pairs, self.check, self.size) = (BTreeMap::new(), 0, 0);
+        (self.pairs, self.check) = (BTreeMap::new(), 0);
         for pair in &mut all {
             self.version += 1;
             pair.version = self.version;
@@ -147,8 +144,12 @@ impl Row {
             self.drop_to_floor();
         }
         let new: Vec<_> = pairs.into_iter().filter(|pair| pair.version > self.version).collect();
-        let count = self.pairs.len() + new.len();
-        let size = self.size + new.iter().map(size_of_pair).sum::<usize>();
+        // What is said anew takes the room that it had.
+        let kept = self.pairs.iter().filter(|(key, _)| new.iter().all(|pair| pair.key != **key));
+        let size_of_new = new.iter().map(size_of_pair).sum::<usize>();
+        let (count, size) = kept.fold((new.len(), size_of_new), |(count, size), (key, value)| {
+            (count + 1, size + key.len() + value.0.len())
+        });
         if count > 2 * MOST_PAIRS || size > LARGEST_ROW {
             return false;
         }
@@ -228,7 +229,6 @@ impl Row {
     fn put(&mut self, pair: Pair) {
         self.remove(&pair.key);
         self.check ^= Pair::check(&pair.key, &pair.value, pair.version);
-        self.size += pair.key.len() + pair.value.len();
         self.pairs.insert(pair.key, (pair.value, pair.version));
     }
 }

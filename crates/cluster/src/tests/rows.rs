@@ -1,6 +1,7 @@
 //! What nodes know of each other, without a clock and without a network: laws over random runs.
 
 use crate::{
+    node,
     store::Store,
     wire::{self, LARGEST, MOST_NODES, Message, Pair, Update},
 };
@@ -189,4 +190,27 @@ fn an_echo_of_a_life_that_has_ended_replaces_nobody_and_another_life_does_when_i
     let echo = old.digest(start + BEAT * 28);
     (0..10).for_each(|_| _ = knows.hear(&echo, start + BEAT * 60));
     assert_eq!(generation(&knows), Some(5));
+}
+
+// catalogue: S-C6
+#[test]
+fn lists_at_their_longest_can_be_changed_at_once() {
+    let now = Instant::now();
+    let (mut from, mut to) = (store(0, 1, now), store(1, 1, now));
+    for n in 0..8 {
+        from.set(&format!("tag/{n}"), &"v".repeat(1000));
+    }
+    for round in 0..3 {
+        let lives: Vec<_> = (0..MOST_NODES)
+            .map(|n| node::life(&format!("{round}-{n:062}"), u64::from(u32::MAX)))
+            .collect();
+        from.set(node::HEARS, &lives.join(","));
+        from.set(node::MEMBERS, &lives.join(","));
+        from.beat(now);
+        for _ in 0..4 {
+            let updates = from.updates(&to.digest(now), LARGEST, now);
+            assert_eq!(to.apply(updates, now), 0, "round {round}");
+        }
+        assert_eq!(pairs(&to, "n0"), pairs(&from, "n0"), "round {round}");
+    }
 }
