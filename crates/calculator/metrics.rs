@@ -20,10 +20,11 @@ use cinchona::{
 };
 
 /// What they are, in the words of `/metrics`.
-const HELP: [(&str, &str); 26] = [
+const HELP: [(&str, &str); 27] = [
     ("cinchona.balance.calls", "Calls that an endpoint has ended."),
     ("cinchona.breaker.rejected", "Calls that a breaker did not let through."),
     ("cinchona.breaker.state", "0 closed, 1 half open, 2 open, 3 isolated."),
+    ("cinchona.cluster.forged", "Datagrams that nobody with a secret has sealed."),
     ("cinchona.cluster.node_state", "0 alive, 1 suspected, 2 failed, 3 left."),
     ("cinchona.cluster.phi", "How sure one can be that a node is gone."),
     ("cinchona.fallback.none", "Calls that failed, as there was no second answer."),
@@ -187,6 +188,8 @@ fn recognised<S: Store>(metrics: &Metrics, dedup: &DedupLayer<S>) -> Result<(), 
 }
 
 fn nodes(metrics: &Metrics, cluster: &Cluster) -> Result<(), Invalid> {
+    let of = cluster.clone();
+    metrics.counter("cinchona.cluster.forged", &[], move || of.forged() as f64)?;
     let of = cluster.clone();
     metrics.gauges("cinchona.cluster.node_state", move |samples| {
         for node in of.nodes() {

@@ -1,7 +1,7 @@
 //! The programs in a cluster, as processes on loopback sockets.
 
 use crate::programs::{Server, ask};
-use std::{fs, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 use tokio::time::Instant;
 
 /// Three that know each other, and the gossip address of the first.
@@ -95,6 +95,12 @@ fn gossip_that_is_sealed_is_heard_by_whoever_has_the_secret() {
     within_20_s(|| ask(&nodes).1.contains("2 healthy"));
     let (code, _, _) = ask(&["nodes", "--cluster", &seed]);
     assert_eq!(code, Some(1), "whoever has no secret hears nobody");
+    let alone = ["--gossip-secret-file", &secret];
+    let refused = Command::new(env!("CARGO_BIN_EXE_calculator-server")).args(alone).output();
+    let refused = refused.unwrap();
+    assert_eq!(refused.status.code(), Some(2), "a secret of no cluster is a mistake");
+    let (code, _, err) = ask(&["nodes", "--cluster", "no.such.seed.invalid:1"]);
+    assert!(code == Some(1) && err.contains("--cluster no.such.seed.invalid:1"), "{err}");
     let empty = file("empty", " \n\n");
     let (code, _, err) = ask(&["nodes", "--cluster", &seed, "--gossip-secret-file", &empty]);
     assert!(code == Some(1) && err.contains("the file has no secret"), "{err}");

@@ -12,7 +12,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -51,8 +51,12 @@ pub(crate) struct Ignored {
     garbage: AtomicU64,
     strangers: AtomicU64,
     forged: AtomicU64,
+    /// When it was last said that some are sealed with another secret.
+    warned: Mutex<Option<Instant>>,
 }
 
+/// A node with another secret sends several datagrams a second, for ever.
+const WARNING: Duration = Duration::from_secs(60);
 /// One byte more than any datagram has.
 const BUFFER: usize = 65_536;
 /// To so many others a node talks each heartbeat.
@@ -189,7 +193,11 @@ impl Shared {
     fn receive(&self, datagram: &[u8], from: SocketAddr, datagrams: &impl Datagrams) {
         let Some(opened) = self.seal.open(datagram) else {
             let Ignored { forged, garbage, .. } = &self.ignored;
-            let count = if self.seal.is_secret() { forged } else { garbage };
+            let is_secret = self.seal.is_secret();
+            if is_secret {
+                self.ignored.warn(from);
+            }
+            let count = if is_secret { forged } else { garbage };
             return ignore(count, from, "a datagram without a seal");
         };
         let Some((cluster_id, message)) = wire::decode(opened) else {
@@ -249,6 +257,20 @@ impl Shared {
     fn room(&self, digest: &[Summary]) -> usize {
         let head = 3 + 1 + self.config.cluster_id.len() + 1 + 3;
         LARGEST.saturating_sub(SIZE + head + store::size(digest))
+    }
+}
+
+// === impl Ignored ===
+
+impl Ignored {
+    /// Mostly it is a node that was given another secret, and not an attack.
+    fn warn(&self, from: SocketAddr) {
+        let now = Instant::now();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARNING) {
+            *warned = Some(now);
+            tracing::warn!(%from, "datagrams that are sealed with none of the secrets are ignored");
+        }
     }
 }
 

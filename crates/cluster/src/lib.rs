@@ -71,8 +71,9 @@
 //! * **Without a secret gossip is not authenticated, and it is never encrypted.** Whoever can send
 //!   a datagram to the port of a node without [`Config::secrets`] can join, say anything of any
 //!   node, and have members forgotten: the cluster id tells clusters apart and is no secret. What
-//!   is said wrongly of a live node it takes back itself within a second or two, and memory is
-//!   bounded, but who goes on forging is believed for as long. With a secret, datagrams that are
+//!   is said wrongly of a live node it takes back itself within a second or two (that another node
+//!   has its id: within six seconds), and memory is bounded, but who goes on forging is believed
+//!   for as long. With a secret, datagrams that are
 //!   not sealed with it are dropped and [counted](Cluster::forged); one that was recorded can still
 //!   be replayed, by which a node that is gone seems to live for a few seconds. Give
 //!   [`Config::listen`] an address of a private network (not `0.0.0.0`), such as that of a

@@ -12,10 +12,14 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -250,8 +254,8 @@ impl<T: CollectorChannel> Collector<T> {
         let request = ExportTraceServiceRequest { resource_spans: vec![of] };
         let mut tries = 1;
         let (lost, why) = loop {
-            let mut client = self.client.clone();
-            match in_time(client.export(request.clone())).await {
+            let export = async { self.client.clone().export(request.clone()).await };
+            match in_time(export).await {
                 Ok(answer) => {
                     let partial = answer.into_inner().partial_success.unwrap_or_default();
                     let why = Status::invalid_argument(partial.error_message);
@@ -269,10 +273,18 @@ impl<T: CollectorChannel> Collector<T> {
     }
 }
 
-/// The collector's answer, within the time it may take.
+/// The collector's answer, within the time it may take. A channel that panics has failed once: the
+/// task that sends goes on.
 pub(crate) async fn in_time<T>(
     answer: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
+    let mut answer = pin!(answer);
+    let answer = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            Poll::Ready(Err(Status::internal("the channel to the collector panicked")))
+        })
+    });
     let late = |_| Err(Status::deadline_exceeded(format!("the collector took over {LIMIT:?}")));
     timeout(LIMIT, answer).await.unwrap_or_else(late)
 }

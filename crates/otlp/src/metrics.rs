@@ -169,8 +169,8 @@ impl<T: CollectorChannel> Sent<T> {
             ..Default::default()
         };
         let request = ExportMetricsServiceRequest { resource_metrics: vec![of] };
-        let mut client = self.client.clone();
-        let answer = export::in_time(client.export(request)).await?.into_inner();
+        let export = async { self.client.clone().export(request).await };
+        let answer = export::in_time(export).await?.into_inner();
         let partial = answer.partial_success.unwrap_or_default();
         if partial.rejected_data_points > 0 {
             return Err(Status::invalid_argument(partial.error_message));

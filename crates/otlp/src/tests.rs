@@ -24,11 +24,17 @@ use opentelemetry_proto::tonic::{
 };
 use std::{
     error::Error,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
-use tonic::{Code, Request, Response, Status, body::Body, transport::Server};
+use tonic::{
+    Code, Request, Response, Status, body::Body, service::interceptor::InterceptedService,
+    transport::Server,
+};
 use tower::{Layer, ServiceExt};
 use tracing::{Instrument, subscriber::DefaultGuard};
 use tracing_subscriber::{layer::SubscriberExt, registry};
@@ -472,5 +478,23 @@ async fn exporters_that_are_dropped_leave_no_task_whatever_their_collector_does(
         tokio::time::sleep(SECOND).await;
         assert_eq!(tasks(), before, "{answer:?}");
         drop(serving);
+    }
+}
+
+// catalogue: S-E3
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_panics_loses_what_it_was_sent_and_nothing_more() {
+    let ((collector, network), calls) = (Collector::start(), Arc::new(AtomicU32::new(0)));
+    let first_panics = move |request: Request<()>| {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first");
+        Ok(request)
+    };
+    let channel = InterceptedService::new(network.channel(), first_panics);
+    let (exporter, _default) = subscribed(export_over(channel, "calculator"));
+    for (code, lost, arrived) in [(Some(Code::Internal), 1, 0), (None, 1, 1)] {
+        tracing::info_span!("checkout").in_scope(|| {});
+        let flushed = exporter.flush(SECOND).await;
+        assert_eq!(flushed.err().map(|status| status.code()), code);
+        assert_eq!((exporter.lost(), collector.spans().len()), (lost, arrived));
     }
 }

@@ -135,11 +135,15 @@ impl Link {
         until: Instant,
         is_open: &AtomicBool,
     ) -> Result<T, Failed> {
-        let mut tries = 0;
+        // What was refused, and how often: that says more than that there is no time left.
+        let (mut tries, mut refused) = (0, None);
         loop {
             let live = match timeout_at(until, self.live()).await {
-                Ok(live) => live.map_err(|why| Failed::unsent(&why))?,
-                Err(_) => return Err(Failed::unsent("no answer in time")),
+                Ok(Ok(live)) => live,
+                Ok(Err(why)) => return Err(refused.unwrap_or_else(|| Failed::unsent(&why))),
+                Err(_) => {
+                    return Err(refused.unwrap_or_else(|| Failed::unsent("no answer in time")));
+                }
             };
             is_open.store(true, Ordering::Relaxed);
             let Ok(answered) = timeout_at(until, self.inner.put(&live, question)).await else {
@@ -161,6 +165,7 @@ impl Link {
             if failed.meaning != Meaning::NotHere || tries == MOST {
                 return Err(failed);
             }
+            refused = Some(failed);
         }
     }
 

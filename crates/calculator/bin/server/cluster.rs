@@ -7,13 +7,18 @@ use cinchona::{
     core::BoxError,
     shed::ShedLayer,
 };
-use clap::Args;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use clap::{ArgGroup, Args};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::time::sleep;
 
 /// Which cluster it joins, and as whom.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of a node in a cluster")]
+#[command(group = ArgGroup::new("member").args(["join", "gossip"]).multiple(true))]
 pub(crate) struct Membership {
     /// Join a cluster through the gossip addresses of some of its nodes.
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
@@ -27,7 +32,7 @@ pub(crate) struct Membership {
 
     /// The secrets that all nodes share, one in each line: gossip is sealed with the first, and
     /// dropped where it is sealed with none of them.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "member")]
     gossip_secret_file: Option<PathBuf>,
 
     /// Unique in the cluster, and the same after a restart, such as the name of a pod [default:
@@ -51,7 +56,7 @@ pub(crate) struct Membership {
 
     /// How many nodes run at most, whatever they are called: writes are taken where more than half
     /// of this number hear each other. For pods, which come back under other names.
-    #[arg(long, value_name = "N", conflicts_with = "expect")]
+    #[arg(long, value_name = "N", conflicts_with = "expect", requires = "member")]
     expected: Option<usize>,
 }
 
@@ -64,7 +69,7 @@ impl Membership {
         let Self { join, gossip, cluster_id, tags, expect, expected, .. } = self;
         let gossip = match (gossip, join.first()) {
             (Some(gossip), _) => *gossip,
-            (None, Some(seed)) => SocketAddr::new(own_ip(seed)?, 0),
+            (None, Some(_)) => SocketAddr::new(self.own_ip()?, 0),
             (None, None) => return Ok(None),
         };
         let mut config = Config::new(cluster_id, self.id(serves), gossip);
@@ -79,6 +84,18 @@ impl Membership {
         }
         let seeds: Vec<&str> = join.iter().map(String::as_str).collect();
         Cluster::join(config, &seeds).await.map(Some)
+    }
+
+    /// The address of this machine from which a seed is reached: any, as some may not be there yet.
+    fn own_ip(&self) -> Result<IpAddr, BoxError> {
+        let mut refused = Vec::new();
+        for seed in &self.join {
+            match own_ip(seed) {
+                Ok(address) => return Ok(address),
+                Err(error) => refused.push(format!("--join {seed}: {error}")),
+            }
+        }
+        Err(format!("{}; with --gossip it waits for them", refused.join("; ")).into())
     }
 
     /// What it is called there, as the node that serves at `serves`.
