@@ -466,12 +466,16 @@ async fn exporters_that_are_dropped_leave_no_task_whatever_their_collector_does(
         let before = tasks();
         let metrics = Metrics::new(Methods::unknown());
         let exporter = export_metrics_over(&metrics, network.channel(), "calculator", SECOND);
-        let (spans, subscribed) = subscribed(export_over(network.channel(), "calculator"));
-        tracing::info_span!("checkout").in_scope(|| {});
+        let (layer, spans) = export_over(network.channel(), "calculator");
+        // Not the thread's: HTTP/2 would keep it in spans of its own.
+        let subscriber = registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info_span!("checkout").in_scope(|| {});
+        });
         // In the middle of sending.
         tokio::time::sleep(7 * SECOND).await;
         assert!(tasks() > before);
-        drop((exporter, spans, subscribed, metrics));
+        drop((exporter, spans, metrics));
         // What is left is sent, or given up after its tries.
         tokio::time::sleep(120 * SECOND).await;
         network.blackhole(false);
