@@ -67,9 +67,13 @@ for i = first, #KEYS do
   local now = redis.call('GET', KEYS[i])
   if (now and '1' .. now or '0') ~= ARGV[2 * (i - first) + 4] then return 2 end
   local write = ARGV[2 * (i - first) + 5] == '0' and { 'DEL', KEYS[i] } or { 'SET', KEYS[i], '' }
-  if not allows(unpack(write)) then return redis.error_reply('NOPERM a change needs ' .. write[1]) end
+  if not allows(unpack(write)) then
+    return redis.error_reply('NOPERM a change needs ' .. write[1])
+  end
 end
-if v and not allows('SET', KEYS[1], '') then return redis.error_reply('NOPERM a record needs SET') end
+if v and not allows('SET', KEYS[1], '') then
+  return redis.error_reply('NOPERM a record needs SET')
+end
 for i = first, #KEYS do
   local new = ARGV[2 * (i - first) + 5]
   if new == '0' then redis.call('DEL', KEYS[i]) else redis.call('SET', KEYS[i], new:sub(2)) end
