@@ -26,8 +26,16 @@ use tonic::{Status, body::Body};
 pub(crate) enum Arrival {
     /// All of it, or nobody can tell.
     Whole,
-    /// Some of it; its body asks for the place when the rest is there.
+    /// Some of it, and there is no more than one message: the call waits for the rest.
+    Coming(Coming),
+    /// Some of it, and it may be a stream: its body asks for the place when it has ended.
     Partly(Held),
+}
+
+/// The rest of a request.
+pub(crate) struct Coming {
+    kept: Kept,
+    inner: Body,
 }
 
 /// A call whose request has not arrived, and its place once it has. Dropped, it gives it back.
@@ -59,13 +67,20 @@ struct Kept {
     first: Option<Frame<Bytes>>,
     more: VecDeque<Frame<Bytes>>,
     error: Option<Status>,
+    size: usize,
 }
 
 /// Waits for a place, and for how long.
 type Waiting = (Waits, Pin<Box<Sleep>>);
 
-/// A body that has arrived.
-struct Whole(Kept);
+/// A body of which so much has arrived that nobody waits for more of it.
+struct Read {
+    kept: Kept,
+    rest: Body,
+}
+
+/// As much is kept of a request that has not arrived: tonic decodes no more, unless it is told.
+const MOST: usize = 4 << 20;
 
 /// A body that is arriving. What makes it whole is handed on when the call has its place.
 struct Arriving {
@@ -77,10 +92,11 @@ struct Arriving {
     is_over: bool,
 }
 
-/// How much of `request` is there. Only tonic's own body can be looked into: it is what its
-/// servers hand on.
+/// How much of `request` is there, which `may_stream`. Only tonic's own body can be looked into: it
+/// is what its servers hand on.
 pub(crate) fn look<B: 'static>(
     request: &mut Request<B>,
+    may_stream: bool,
     place: &Place<'_>,
     shadow: impl FnOnce() -> Option<Switch>,
     deadline: impl FnOnce(&Request<B>) -> Option<Instant>,
@@ -92,11 +108,15 @@ pub(crate) fn look<B: 'static>(
         return Arrival::Whole;
     }
     let mut kept = Kept::default();
-    if kept.read(body) {
-        *body = Body::new(Whole(kept));
+    // Where it is not all, it is polled again, by a task.
+    if kept.poll_read(body, &mut Context::from_waker(Waker::noop())) == Poll::Ready(true) {
+        *body = Body::new(Read { kept, rest: Body::empty() });
         return Arrival::Whole;
     }
     let inner = mem::take(body);
+    if !may_stream {
+        return Arrival::Coming(Coming { kept, inner });
+    }
     let gate = Arc::new(Gate {
         limiter: place.limiter.clone(),
         until: place.until.clone(),
@@ -105,37 +125,58 @@ pub(crate) fn look<B: 'static>(
         shadow: shadow(),
         state: Mutex::new((State::Arriving, None)),
     });
-    if let Some(body) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() {
-        let gate = gate.clone();
-        let (last, waits, is_over) = (None, None, false);
-        *body = Body::new(Arriving { kept, inner, gate, last, waits, is_over });
-    }
+    let (last, waits, is_over) = (None, None, false);
+    let body = Arriving { kept, inner, gate: gate.clone(), last, waits, is_over };
+    put(request, Body::new(body));
     Arrival::Partly(Held(gate))
+}
+
+/// Gives `request` another `body`, if its own is tonic's.
+pub(crate) fn put<B: 'static>(request: &mut Request<B>, body: Body) {
+    if let Some(own) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() {
+        *own = body;
+    }
+}
+
+// === impl Coming ===
+
+impl Coming {
+    /// The body, when all of it has arrived, or as much as is kept.
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Body> {
+        let is_whole = ready!(self.kept.poll_read(&mut self.inner, cx));
+        let (kept, rest) = (mem::take(&mut self.kept), mem::take(&mut self.inner));
+        let rest = if is_whole { Body::empty() } else { rest };
+        Poll::Ready(Body::new(Read { kept, rest }))
+    }
 }
 
 // === impl Kept ===
 
 impl Kept {
-    /// Takes whatever is there; whether that is all.
-    fn read(&mut self, body: &mut Body) -> bool {
-        // Where it is not all, it is polled again, by a task.
-        let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            match Pin::new(&mut *body).poll_frame(&mut cx) {
-                Poll::Pending => return false,
-                Poll::Ready(None) => return true,
-                Poll::Ready(Some(Err(error))) => {
+    /// Takes what comes; whether that is all, or as much as is kept.
+    fn poll_read(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<bool> {
+        while self.size < MOST {
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None => return Poll::Ready(true),
+                Some(Err(error)) => {
                     self.error = Some(error);
-                    return true;
+                    return Poll::Ready(true);
                 }
-                Poll::Ready(Some(Ok(frame))) if self.first.is_none() && self.more.is_empty() => {
-                    self.first = Some(frame);
-                }
-                Poll::Ready(Some(Ok(frame))) => self.more.push_back(frame),
+                Some(Ok(frame)) => self.push(frame),
             }
             if body.is_end_stream() {
-                return true;
+                return Poll::Ready(true);
             }
+        }
+        Poll::Ready(false)
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        self.size += frame.data_ref().map_or(0, Bytes::len);
+        if self.first.is_none() && self.more.is_empty() {
+            self.first = Some(frame);
+        } else {
+            self.more.push_back(frame);
         }
     }
 
@@ -149,19 +190,22 @@ impl Kept {
     }
 }
 
-impl HttpBody for Whole {
+impl HttpBody for Read {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(self.0.next())
+        match self.kept.next() {
+            Some(kept) => Poll::Ready(Some(kept)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty() && self.rest.is_end_stream()
     }
 }
 

@@ -1,9 +1,11 @@
 //! A call that may have to wait for its place.
 
 use crate::{
-    arrival::{Held, Seen},
+    Criticality,
+    arrival::{Coming, Held, Seen, put},
     body::ResponseBody,
-    limiter::{Entry, Permit, Waits},
+    layer::deadline,
+    limiter::{Entry, Limiter, Permit, Waits},
     places::Until,
 };
 use cinchona_core::{Switch, deadline::take_off, status};
@@ -14,10 +16,11 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Code;
+use tonic::{Code, body::Body as TonicBody};
 use tower_service::Service;
 
 pin_project! {
@@ -34,6 +37,7 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
+        Coming { call: Box<Expected<S, B>> },
         Waiting {
             #[pin]
             given: Waits,
@@ -44,6 +48,19 @@ pin_project! {
         Calling { #[pin] future: F },
         TurnedAway,
     }
+}
+
+/// A call that waits for its request.
+struct Expected<S, B> {
+    coming: Coming,
+    late: Option<Pin<Box<Sleep>>>,
+    held: Option<(S, Request<B>)>,
+    since: Instant,
+    put: fn(&mut Request<B>, TonicBody),
+    limiter: Arc<Limiter>,
+    criticality: Criticality,
+    /// Counts instead of turning away.
+    shadow: Option<Switch>,
 }
 
 /// What became of it.
@@ -111,6 +128,34 @@ where
         Self { state, permit: None, until: Until::Head, arriving: None }
     }
 
+    /// Calls the service when the request has come, which has to be by `late`, and has its place.
+    pub(crate) fn coming(
+        coming: Coming,
+        (limiter, until): (Arc<Limiter>, Until),
+        service: &mut S,
+        request: Request<B>,
+        late: Option<Instant>,
+        shadow: Option<Switch>,
+    ) -> Self
+    where
+        B: 'static,
+    {
+        let clone = service.clone();
+        let criticality = Criticality::of(request.headers());
+        let call = Expected {
+            coming,
+            late: late.map(|late| Box::pin(sleep_until(late))),
+            held: Some((mem::replace(service, clone), request)),
+            since: Instant::now(),
+            put,
+            limiter,
+            criticality,
+            shadow,
+        };
+        let state = State::Coming { call: Box::new(call) };
+        Self { state, permit: None, until, arriving: None }
+    }
+
     /// Calls the service; the request asks for its place when it has arrived, and has to by `late`.
     pub(crate) fn arriving(
         held: Held,
@@ -137,6 +182,13 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::TurnedAway => return Poll::Ready(Entered::TurnedAway),
+                StateProj::Coming { call } => match call.poll_entry(cx) {
+                    Poll::Ready(Some((service, request, entry))) => {
+                        call.enters(service, request, entry, this.until, this.permit)
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Entered::Late),
+                    Poll::Pending => return Poll::Pending,
+                },
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
                         let held = this.arriving.take().and_then(|(held, _)| held.take());
@@ -168,6 +220,51 @@ where
             };
             this.state.set(next);
         }
+    }
+}
+
+// === impl Expected ===
+
+impl<S, B> Expected<S, B> {
+    /// The service and the request that has come, and whether there is a place; `None` where it is
+    /// late.
+    fn poll_entry(&mut self, cx: &mut Context<'_>) -> Poll<Option<(S, Request<B>, Entry)>> {
+        let Poll::Ready(body) = self.coming.poll_body(cx) else {
+            let Some(late) = &mut self.late else { return Poll::Pending };
+            return late.as_mut().poll(cx).map(|()| None);
+        };
+        let Some((service, mut request)) = self.held.take() else { return Poll::Pending };
+        (self.put)(&mut request, body);
+        take_off(request.headers_mut(), Instant::now() - self.since);
+        Poll::Ready(Some((service, request, self.limiter.enter(self.criticality))))
+    }
+
+    fn enters<F>(
+        &self,
+        mut service: S,
+        request: Request<B>,
+        entry: Entry,
+        until: &Until,
+        place: &mut Option<Permit>,
+    ) -> State<S, B, F>
+    where
+        S: Service<Request<B>, Future = F>,
+    {
+        *place = match entry {
+            Entry::Admitted(permit) => until.settle(permit),
+            Entry::Waits(given, longest) if self.shadow.is_none() => {
+                let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
+                let held = Some((service, request, Instant::now()));
+                return State::Waiting { given, patience: sleep_until(longest), held };
+            }
+            _ => None,
+        };
+        match (&self.shadow, &place) {
+            (None, None) => return State::TurnedAway,
+            (Some(shadow), None) => shadow.count(),
+            _ => {}
+        }
+        State::Calling { future: service.call(request) }
     }
 }
 

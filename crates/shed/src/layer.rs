@@ -275,8 +275,13 @@ impl Shared {
         if kind.is_some_and(MethodKind::streams_requests) {
             return Arrival::Whole;
         }
-        let shadow = || (mode == Mode::Shadow).then(|| self.switch.clone());
-        arrival::look(request, place, shadow, deadline)
+        let shadow = || self.shadow(mode);
+        arrival::look(request, kind.is_none(), place, shadow, deadline)
+    }
+
+    /// Where only would-be refusals are counted: where.
+    pub(crate) fn shadow(&self, mode: Mode) -> Option<Switch> {
+        (mode == Mode::Shadow).then(|| self.switch.clone())
     }
 
     /// When a request that has not arrived is late: where it may be a stream, never.

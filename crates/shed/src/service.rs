@@ -68,6 +68,13 @@ where
         };
         match shared.look(&mut request, kind, &place, mode) {
             Arrival::Whole => enter(shared, inner, request, place, mode),
+            Arrival::Coming(coming) => {
+                let refusing = Some((shared.clone(), Criticality::of(request.headers())));
+                let place = (place.limiter.clone(), place.until);
+                let (late, shadow) = (shared.late_at(kind, mode), shared.shadow(mode));
+                let entering = Entering::coming(coming, place, inner, request, late, shadow);
+                ResponseFuture { entering, refusing }
+            }
             Arrival::Partly(held) => {
                 let refusing = Some((shared.clone(), Criticality::of(request.headers())));
                 let late = shared.late_at(kind, mode);
