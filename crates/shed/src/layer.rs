@@ -41,7 +41,9 @@ use tower_layer::Layer;
 /// * A *unary* call gives its place back when its response begins: tonic has made all of it by
 ///   then, and a caller that does not read holds nothing.
 /// * A call takes its place when its *request is complete*. One of which a part has not arrived
-///   holds none, and has a time to arrive ([`with_arrival`](Self::with_arrival)).
+///   holds none, and has a time to arrive ([`with_arrival`](Self::with_arrival)). Where a method is
+///   known not to stream requests, nothing below is called before that; up to 4 MiB of a request
+///   are kept meanwhile, and one that is larger takes its place then.
 /// * Where nothing is known of a method (no descriptor set was read, see [`Methods::known_kinds`]),
 ///   it is treated as a unary one whose request may take for ever. So a stream gives its place
 ///   back at its head, and counts nowhere after that.

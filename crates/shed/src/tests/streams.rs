@@ -281,6 +281,49 @@ async fn what_has_not_arrived_holds_no_place() {
 
 // catalogue: S-E7
 #[tokio::test(start_paused = true)]
+async fn nothing_is_begun_before_a_request_of_one_message_has_arrived_and_has_its_place() {
+    let (begun, layer) = (Arc::new(AtomicU32::new(0)), fixed(2));
+    let count = begun.clone();
+    // It works before it reads, as a layer or a handler may.
+    let service = layer.layer(service_fn(move |request: Request<Body>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(SECOND).await;
+            let read = request.into_body().collect().await.unwrap().to_bytes().len();
+            Ok::<_, Infallible>(Status::ok(read.to_string()).into_http::<Body>())
+        }
+    }));
+    let (mut senders, mut calls) = (Vec::new(), JoinSet::new());
+    for _ in 0..10 {
+        let (sender, body) = parts();
+        sender.send(Bytes::from_static(b"half")).unwrap();
+        senders.push(sender);
+        calls.spawn(call(&service, of(Some(MethodKind::Unary)).map(|_| body)));
+    }
+    sleep(SECOND).await;
+    assert_eq!((begun.load(Ordering::Relaxed), layer.in_progress()), (0, 0));
+    drop(senders);
+    let codes = calls.join_all().await;
+    let served = codes.iter().filter(|code| **code == Code::Ok).count();
+    assert_eq!((served, layer.shed()), (2, 8), "{codes:?}");
+    assert_eq!(begun.load(Ordering::Relaxed), 2, "whoever is turned away was not begun");
+
+    // What is larger than is kept takes its place when so much of it is there.
+    let (sender, body) = parts();
+    for _ in 0..5 {
+        sender.send(Bytes::from(vec![0; 1 << 20])).unwrap();
+    }
+    let large = tokio::spawn(call(&service, of(Some(MethodKind::Unary)).map(|_| body)));
+    sleep(SECOND / 2).await;
+    assert_eq!((begun.load(Ordering::Relaxed), layer.in_progress()), (3, 1));
+    sleep(SECOND).await;
+    sender.send(Bytes::from_static(b"end")).unwrap();
+    drop(sender);
+    assert_eq!(large.await.unwrap(), Code::Ok);
+}
+
+// catalogue: S-E7
+#[tokio::test(start_paused = true)]
 async fn a_request_has_30_s_to_arrive_unless_it_may_be_a_stream() {
     for kind in KINDS {
         let layer = fixed(1);
