@@ -177,9 +177,9 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| (settings.request_limit, settings.record_limit) = (request, record))
     }
 
-    /// Names in every response the servers that share this store ([`DOMAIN`]): give all of them
-    /// the same name, and the same after a restart if the store survives it. Every caller reads
-    /// it: do not make it of a URL with a password. Default: the store's own
+    /// Names in every response the servers that share this store ([`DOMAIN`](crate::DOMAIN)): give
+    /// all of them the same name, and the same after a restart if the store survives it. Every
+    /// caller reads it: do not make it of a URL with a password. Default: the store's own
     /// ([`Store::domain`]), or else a random name, which no other has.
     ///
     /// # Errors

@@ -27,8 +27,9 @@
 //! A record in this file and an effect elsewhere are two writes, and a crash can come between
 //! them. Three ways to live with that:
 //!
-//! 1. *Keep the state in this store*: [`RedbStore`] is a [`State`], whose changes commit in the
-//!    same transaction as the record. With `Guarantee::AtLeastOnce` every effect happens exactly
+//! 1. *Keep the state in this store*: [`RedbStore`] is a
+//!    [`State`](cinchona_idempotency::State), whose changes commit in the same transaction as the
+//!    record. With `Guarantee::AtLeastOnce` every effect happens exactly
 //!    once, and [`Options::durable_claims`] can be switched off, which saves a commit a call.
 //! 2. *Durable claims* (the default) and `Guarantee::AtMostOnce`: a call that had begun when the
 //!    process crashed is never executed again; its caller is told that the outcome is unknown.
