@@ -152,18 +152,25 @@ fn write(
     Some(writer.out)
 }
 
-/// Of the members of each oneof leaves that which was written last.
+/// Of the members of each oneof leaves that which was written last, and of that what was written
+/// since another member was: that one has taken away what was before it.
 fn drop_overwritten(shape: &Shape, fields: &mut Vec<Written<'_>>) {
     let oneof = |number| shape.get(number).and_then(|field| field.oneof);
     let mut last = BTreeMap::new();
-    for field in &*fields {
+    for (at, field) in fields.iter().enumerate() {
         if let Some(oneof) = oneof(field.number) {
-            last.insert(oneof, field.number);
+            let begun = last.entry(oneof).or_insert((field.number, at));
+            if begun.0 != field.number {
+                *begun = (field.number, at);
+            }
         }
     }
     if !last.is_empty() {
+        let mut at = 0;
         fields.retain(|field| {
-            oneof(field.number).is_none_or(|oneof| last.get(&oneof) == Some(&field.number))
+            at += 1;
+            let last = oneof(field.number).and_then(|oneof| last.get(&oneof));
+            last.is_none_or(|(number, since)| *number == field.number && *since < at)
         });
     }
 }

@@ -207,6 +207,19 @@ fn written() -> BoxedStrategy<Vec<u8>> {
     leaf.clone().prop_recursive(2, 16, 4, move |inner| many(one(inner))).boxed()
 }
 
+// catalogue: S-F12
+#[test]
+fn another_member_of_a_oneof_takes_away_what_was_written_of_one_before() {
+    let one = |inner: &[u8]| delimited(9, inner);
+    let between = [one(&tagged(1, 0, &[1])), delimited(8, b""), one(b"")].concat();
+    assert_eq!(canonical(&between), one(b""));
+    let merged = [one(&tagged(1, 0, &[1])), one(&tagged(7, 0, &[2]))].concat();
+    assert_eq!(canonical(&merged), one(&[tagged(1, 0, &[1]), tagged(7, 0, &[2])].concat()));
+    for bytes in [between, merged] {
+        assert_eq!(canonical(&bytes), Order::decode(&*bytes).unwrap().encode_to_vec());
+    }
+}
+
 proptest! {
     #[test]
     fn the_form_means_what_was_written(bytes in written()) {
