@@ -11,7 +11,7 @@ use crate::{
     utilization::{Reported, Utilization},
     wire::Line,
 };
-use cinchona_core::{DOMAIN, Gate, Live, Target, Ticket, Unsent};
+use cinchona_core::{DOMAIN, Gate, Live, Target, Ticket, Unsent, headers};
 use http::{HeaderMap, HeaderValue};
 use std::{
     num::NonZeroU64,
@@ -156,7 +156,7 @@ impl Node {
 
     /// Hears of itself in the headers of a response.
     pub(crate) fn heard(&self, headers: &HeaderMap) {
-        if let Some(domain) = headers.get(DOMAIN)
+        if let Some(domain) = headers::get(headers, &DOMAIN)
             && self.domain.get().as_ref().as_ref() != Some(domain)
         {
             self.domain.set(Some(domain.clone()));

@@ -1,7 +1,7 @@
 //! Which endpoint is next.
 
 use crate::{node::Node, utilization};
-use cinchona_core::{Rng, Ticket, Tried, Unsent};
+use cinchona_core::{Call, Rng, Ticket, Unsent};
 use rand::RngExt;
 use std::sync::{
     Arc,
@@ -117,23 +117,22 @@ impl Picking {
         Self { picker, turn, rng }
     }
 
-    /// One of them that lets the call through: that was not tried, if there is one; else one that
-    /// was.
+    /// One of them that lets the call through: that no earlier attempt of `call` was sent to,
+    /// if there is one; else any.
     pub(crate) fn pick(
         &self,
         choice: &Choice,
-        tried: Option<&Tried>,
+        call: Option<&Call>,
         path: &str,
         now: Instant,
     ) -> Option<Result<Picked, Unsent>> {
         let Choice { nodes, .. } = choice;
         // Once all have been met, it is picked as for a new call.
-        let is_met =
-            |tried: &Tried| !tried.is_empty() && nodes.iter().all(|n| tried.contains(n.id));
-        let tried = tried.filter(|tried| !is_met(tried));
+        let has_met_all = |call: &&Call| nodes.iter().all(|node| call.was_sent_to(node.id));
+        let call = call.filter(|call| !has_met_all(call));
         let open = |node: &Arc<Node>| choice.can_have(node) && node.is_open_to(path, now);
         let fresh =
-            |node: &Arc<Node>| tried.is_none_or(|tried| !tried.contains(node.id)) && open(node);
+            |node: &Arc<Node>| call.is_none_or(|call| !call.was_sent_to(node.id)) && open(node);
         let picked = match self.picker {
             _ if nodes.len() < 2 => nodes.first().filter(|node| choice.can_have(node)),
             Picker::PickFirst => nodes.iter().find(|node| fresh(node)),

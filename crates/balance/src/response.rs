@@ -2,7 +2,7 @@
 
 use crate::{Balance, flight::Flight, pick::Picked, set::Set};
 use bytes::Bytes;
-use cinchona_core::{BoxError, DOMAIN, Tried, Unsent, deadline::take_off, status};
+use cinchona_core::{BoxError, Call, DOMAIN, Unsent, deadline::take_off, status};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -76,11 +76,12 @@ impl ResponseFuture {
         };
         // For the span of whoever makes the attempt, if it has such a field.
         Span::current().record("endpoint", &**flight.node.name());
-        if let Some(tried) = request.extensions().get::<Tried>().cloned() {
-            if let Some(first) = tried.domain().filter(|_| !tried.is_empty()) {
-                request.headers_mut().insert(DOMAIN, first.clone());
+        if let Some(call) = Call::find(&request) {
+            let first = call.domain();
+            call.sent_to(flight.node.id, flight.node.name(), flight.node.domain().as_ref());
+            if let Some(first) = first {
+                request.headers_mut().insert(DOMAIN, first);
             }
-            tried.add(flight.node.id, flight.node.name(), flight.node.domain().as_ref());
         }
         let channel = connection.channel.clone();
         let reads = connection.line.reads();

@@ -10,7 +10,7 @@ use crate::{
     pick::{Choice, Picked, Picker, Picking},
     stir::Stir,
 };
-use cinchona_core::{IDEMPOTENCY_KEY, Live, Signals, Target, Tried, Unsent};
+use cinchona_core::{Call, IDEMPOTENCY_KEY, Live, Signals, Target, Unsent, headers};
 use http::Request;
 use rand::seq::SliceRandom;
 use std::{
@@ -113,17 +113,16 @@ impl Set {
         now: Instant,
     ) -> Option<Result<Picked, Unsent>> {
         let choice = self.choice.get();
-        let tried = request.extensions().get::<Tried>();
-        let must_be_recognised = tried
-            .filter(|tried| !tried.is_empty() && request.headers().contains_key(IDEMPOTENCY_KEY));
+        let call = Call::find(request).filter(|call| call.has_been_sent());
+        let must_be_recognised = call.filter(|_| headers::has(request.headers(), &IDEMPOTENCY_KEY));
         let path = request.uri().path();
-        let Some(tried) = must_be_recognised else {
-            return self.picking.pick(&choice, tried, path, now);
+        let Some(call) = must_be_recognised else {
+            return self.picking.pick(&choice, call, path, now);
         };
         // Rare: only attempts after the first look at all endpoints.
         let mut nodes = choice.nodes.clone();
-        nodes.retain(|node| tried.would_recognise(node.id, node.domain().as_ref()));
-        self.picking.pick(&choice.of_those(nodes, now), Some(tried), path, now)
+        nodes.retain(|node| call.would_recognise(node.id, node.domain().as_ref()));
+        self.picking.pick(&choice.of_those(nodes, now), Some(call), path, now)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {

@@ -1,7 +1,7 @@
 //! Whole balancers over in-memory networks, one for each endpoint.
 
 use super::*;
-use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY, Rng, Tried};
+use cinchona_core::{AttemptKind, Call, DOMAIN, IDEMPOTENCY_KEY, Rng};
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
 use http_body_util::BodyExt;
 use std::{collections::HashMap, time::Duration};
@@ -99,8 +99,18 @@ fn by(picker: Picker) -> Options {
 }
 
 fn request() -> Request<Body> {
+    of_call(&record())
+}
+
+fn record() -> Call {
+    Call::of(&mut Request::new(()), Instant::now).clone()
+}
+
+/// The request of another attempt at a call.
+fn of_call(call: &Call) -> Request<Body> {
     let mut request = Request::post("http://any/calculator.Calculator/Add").body(Body::empty());
-    request.as_mut().unwrap().extensions_mut().insert(Tried::default());
+    let attempt = call.begins(AttemptKind::Retry, Instant::now());
+    request.as_mut().unwrap().extensions_mut().insert(attempt);
     request.unwrap()
 }
 
@@ -279,19 +289,14 @@ async fn another_attempt_goes_elsewhere_while_there_is_an_elsewhere() {
         let balance = world.balance(by(picker));
         sleep(SECOND).await;
         for _ in 0..50 {
-            let tried = Tried::default();
-            let before = world.attempts();
+            let (call, before) = (record(), world.attempts());
             for _ in 0..3 {
-                let mut request = request();
-                request.extensions_mut().insert(tried.clone());
-                assert_eq!(send(&balance, request).await, Code::Ok);
+                assert_eq!(send(&balance, of_call(&call)).await, Code::Ok);
             }
             let each: Vec<usize> =
                 world.attempts().iter().zip(before).map(|(now, before)| now - before).collect();
             assert_eq!(each, [1; 3], "{picker:?}");
-            let mut request = request();
-            request.extensions_mut().insert(tried);
-            assert_eq!(send(&balance, request).await, Code::Ok, "there is no other");
+            assert_eq!(send(&balance, of_call(&call)).await, Code::Ok, "there is no other");
         }
     }
 }
@@ -311,10 +316,9 @@ async fn a_call_with_a_key_is_sent_again_only_where_it_is_recognised() {
     calls(&balance, 8).await;
     for _ in 0..8 {
         let before = world.attempts();
-        let tried = Tried::default();
+        let call = record();
         for _ in 0..4 {
-            let mut request = request();
-            request.extensions_mut().insert(tried.clone());
+            let mut request = of_call(&call);
             request.headers_mut().insert(IDEMPOTENCY_KEY, "k".parse().unwrap());
             send(&balance, request).await;
         }

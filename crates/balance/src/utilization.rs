@@ -1,7 +1,7 @@
 //! Weights by how busy endpoints say that they are: gRFC A58, by the load report (ORCA) that comes
 //! with the trailers of a call.
 
-use cinchona_core::{Invalid, clock};
+use cinchona_core::{Invalid, clock, headers};
 use http::{HeaderMap, HeaderName};
 use prost::Message;
 use std::{
@@ -167,7 +167,7 @@ fn between(before: u64, at: u64) -> Duration {
 impl Report {
     /// By tonic's own decoder of base64.
     fn read(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(LOAD_METRICS)?.clone();
+        let value = headers::get(headers, &LOAD_METRICS)?.clone();
         let metadata = MetadataMap::from_headers(HeaderMap::from_iter([(LOAD_METRICS, value)]));
         let bytes = metadata.get_bin(LOAD_METRICS.as_str())?.to_bytes().ok()?;
         Self::decode(bytes).ok()

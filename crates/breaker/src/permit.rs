@@ -3,7 +3,7 @@
 use crate::{Circuit, pass::Pass, shard::Ref};
 use bytes::Bytes;
 use cinchona_core::{
-    Allowed, BoxError, Deadline, Evidence, Framing, Spent, deadline::GRPC_TIMEOUT,
+    Allowed, BoxError, Deadline, Evidence, Framing, Spent, deadline::GRPC_TIMEOUT, headers,
 };
 use http_body::{Body, Frame};
 use std::{error::Error, time::Duration};
@@ -32,8 +32,8 @@ const SAMPLE: u64 = 16;
 
 impl Permit {
     pub(crate) fn new<B>(circuit: Ref<Circuit>, pass: Pass, request: &http::Request<B>) -> Self {
-        let is_bounded = request.headers().contains_key(GRPC_TIMEOUT)
-            || request.extensions().get::<Deadline>().is_some();
+        let is_bounded = headers::has(request.headers(), &GRPC_TIMEOUT)
+            || Deadline::handed_on(request).is_some();
         let (began, allowed) = if is_bounded || circuit.needs_latency() {
             let now = Instant::now();
             (circuit.nanos(now), Allowed::of(request, now))

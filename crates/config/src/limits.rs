@@ -7,7 +7,7 @@ pub use body::ResponseBody;
 
 use body::{Overrun, RequestBody};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Live, PerMethod};
+use cinchona_core::{BoxError, Live, PerMethod, headers};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{
@@ -219,7 +219,7 @@ where
 
 /// Whether the body can be one of gRPC's: that of another content type has no messages.
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE);
+    let content_type = headers::get(headers, &CONTENT_TYPE);
     content_type.is_none_or(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 

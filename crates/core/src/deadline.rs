@@ -1,6 +1,6 @@
 //! The instant at which a call must have ended, and its form on the wire.
 
-use crate::{Invalid, clock};
+use crate::{Call, Invalid, clock, headers};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::{error::Error, fmt, time::Duration};
 use tokio::time::Instant;
@@ -9,7 +9,8 @@ use tonic::Status;
 /// The header that tells the peer how long the caller is going to wait.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The instant at which the whole call must have ended, kept in the request's extensions.
+/// The instant at which the whole call must have ended. A caller may put one into the extensions of
+/// a request; layers hand it on in the record of the [`Call`].
 ///
 /// On the wire a deadline is the time that remains (`grpc-timeout`), so that the clocks of two
 /// machines need not agree; within a process it is an instant, so that waiting is counted.
@@ -24,16 +25,24 @@ pub struct Elapsed(Status);
 // === impl Deadline ===
 
 impl Deadline {
-    /// The deadline in a request's extensions, or else the one that `grpc-timeout` gives it if
+    /// The deadline that a layer further out has handed on ([`Call::deadline`]), or that is in the
+    /// request's extensions, or else the one that `grpc-timeout` gives it if
     /// the call begins `now`; none where that is [for ever](Self::within).
     ///
     /// # Errors
     /// [`Invalid`] when `grpc-timeout` is malformed.
     pub fn of<B>(request: &http::Request<B>, now: Instant) -> Result<Option<Self>, Invalid> {
-        if let Some(deadline) = request.extensions().get() {
-            return Ok(Some(*deadline));
+        if let Some(deadline) = Self::handed_on(request) {
+            return Ok(Some(deadline));
         }
         Ok(parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
+    }
+
+    /// The deadline that a layer further out has handed on, or that the caller has put into the
+    /// request's extensions.
+    pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
+        let of_call = Call::find(request).and_then(Call::deadline);
+        of_call.or_else(|| request.extensions().get().copied())
     }
 
     /// `timeout` from `now`; `None` where that is ten years or more, such as `Duration::MAX`: for
@@ -60,7 +69,7 @@ impl Deadline {
 
     /// Writes what remains at `now` to `grpc-timeout`.
     pub fn stamp(self, headers: &mut HeaderMap, now: Instant) {
-        headers.insert(GRPC_TIMEOUT, encode_timeout(self.remaining(now)));
+        headers::set(headers, &GRPC_TIMEOUT, encode_timeout(self.remaining(now)));
     }
 }
 
@@ -78,7 +87,7 @@ pub(crate) const SLACK: Duration = Duration::from_millis(1);
 /// server is to be told what is left when the request is sent.
 pub fn take_off(headers: &mut HeaderMap, waited: Duration) {
     if let Ok(Some(told)) = parse_timeout(headers) {
-        headers.insert(GRPC_TIMEOUT, encode_timeout(told.saturating_sub(waited)));
+        headers::set(headers, &GRPC_TIMEOUT, encode_timeout(told.saturating_sub(waited)));
     }
 }
 
@@ -100,7 +109,7 @@ pub fn take_off(headers: &mut HeaderMap, waited: Duration) {
 /// # Errors
 /// [`Invalid`] when the value has any other form.
 pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Invalid> {
-    let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
+    let Some(value) = headers::get(headers, &GRPC_TIMEOUT) else { return Ok(None) };
     let refuse = || {
         let value = String::from_utf8_lossy(value.as_bytes());
         Invalid::new("grpc-timeout", value, "1 to 8 digits and one of H, M, S, m, u, n")

@@ -167,7 +167,7 @@ impl Allowed {
     /// What `request` is given if it is sent `now`: its `grpc-timeout`, which is the limit of the
     /// attempt where the deadline of the call is later.
     pub fn of<B>(request: &Request<B>, now: Instant) -> Self {
-        let call = request.extensions().get::<Deadline>().map(|call| call.remaining(now));
+        let call = Deadline::handed_on(request).map(|call| call.remaining(now));
         match deadline::parse_timeout(request.headers()).ok().flatten() {
             None => Self { limit: call, is_of_attempt: false },
             Some(limit) => {

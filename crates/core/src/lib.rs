@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Verdict`] | what the outcome of an attempt means; every policy reads this and nothing else |
 //! | [`Evidence`] | what the outcome says about the server; whoever judges servers reads this |
+//! | [`Call`], [`Attempt`], [`AttemptKind`] | one call, and what is known of each attempt at it |
 //! | [`Deadline`], [`Elapsed`] | when the call must have ended, and what it says when it had not |
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again, as long as it is kept |
 //! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
@@ -13,7 +14,6 @@
 //! | [`Latency`] | how long answers take |
 //! | [`Target`], [`Address`], [`Discover`], [`Signals`] | where a service is, and who finds out |
 //! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
-//! | [`Tried`] | the endpoints that a call was sent to |
 //! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`], [`MethodKind`] | from the .proto: what may be executed twice, what is streamed |
 //! | [`Rng`] | chance that can be replayed |
@@ -27,15 +27,16 @@
 //! *Why a crate of its own:* a policy never names another policy; what two of them need is here.
 
 mod backoff;
+mod call;
 pub mod clock;
 pub mod code;
 pub mod deadline;
 mod discover;
-mod endpoint;
 pub mod error;
 mod evidence;
 mod framing;
 mod gate;
+pub mod headers;
 mod inbound;
 mod latency;
 mod listener;
@@ -51,11 +52,12 @@ mod switch;
 mod target;
 mod trust;
 mod verdict;
+mod wire;
 
 pub use backoff::{Backoff, Jitter};
+pub use call::{Attempt, AttemptKind, Call};
 pub use deadline::{Deadline, Elapsed};
 pub use discover::{Discover, Signals};
-pub use endpoint::{DEGRADED, DOMAIN, IDEMPOTENCY_KEY, Tried};
 pub use error::{BoxError, Invalid, Unsent};
 pub use evidence::{Allowed, Evidence, Spent};
 pub use framing::Framing;
@@ -74,3 +76,4 @@ pub use switch::{Mode, Switch};
 pub use target::{Address, Target, without_userinfo};
 pub use trust::{Distrust, Trust};
 pub use verdict::{Stage, Verdict};
+pub use wire::{DEGRADED, DOMAIN, IDEMPOTENCY_KEY};

@@ -5,7 +5,7 @@ mod canonical;
 mod shape;
 mod wire;
 
-use crate::{BoxError, IDEMPOTENCY_KEY, Live};
+use crate::{BoxError, IDEMPOTENCY_KEY, Live, headers};
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
@@ -138,7 +138,7 @@ impl Methods {
     /// What is known of `request`: the safety of its method, or `Idempotent` where it carries an
     /// `idempotency-key`, by which the server recognises a repetition.
     pub fn safety_of<B>(&self, request: &http::Request<B>) -> Safety {
-        if request.headers().contains_key(IDEMPOTENCY_KEY) {
+        if headers::has(request.headers(), &IDEMPOTENCY_KEY) {
             return Safety::Idempotent;
         }
         self.safety(request.uri().path())

@@ -14,7 +14,7 @@ mod tape;
 
 pub use sent::Sent;
 
-use crate::{Deadline, Tried};
+use crate::Call;
 use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use http_body::Body as _;
@@ -62,7 +62,7 @@ struct Head {
 #[derive(Debug)]
 enum Kept {
     /// Nothing but what generated clients and our own layers put there.
-    Known(Option<GrpcMethod<'static>>, Option<Deadline>, Option<Tried>),
+    Known(Option<GrpcMethod<'static>>),
     All(Extensions),
 }
 
@@ -107,9 +107,14 @@ impl Replay {
     /// was chosen.
     pub fn request(&mut self) -> Option<Request<Body>> {
         let body = self.body.play(self.built)?;
-        let request = self.head.again(self.built);
+        let request = self.head.again();
         self.built += 1;
         Some(request.map(|()| body))
+    }
+
+    /// How many requests were built so far.
+    pub const fn built(&self) -> u32 {
+        self.built
     }
 
     /// Whether there can be another attempt.
@@ -162,14 +167,6 @@ impl Replay {
     /// Where the request goes.
     pub const fn uri(&self) -> &Uri {
         &self.head.uri
-    }
-
-    /// Where its attempts were sent, if whoever captured it wanted to know.
-    pub fn tried(&self) -> Option<&Tried> {
-        match &self.head.extensions {
-            Kept::Known(.., tried) => tried.as_ref(),
-            Kept::All(all) => all.get(),
-        }
     }
 
     /// The first value of a header.
@@ -227,8 +224,8 @@ impl Head {
         }
     }
 
-    /// The parts for the `n`th attempt, from 0.
-    fn again(&self, n: u32) -> Request<()> {
+    /// The parts for another attempt.
+    fn again(&self) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -237,7 +234,7 @@ impl Head {
         for (name, value) in &self.headers {
             request.headers_mut().append(name, value.clone());
         }
-        *request.extensions_mut() = self.extensions.again(n);
+        *request.extensions_mut() = self.extensions.again();
         request
     }
 }
@@ -246,32 +243,20 @@ impl Head {
 
 impl Kept {
     fn of(extensions: &Extensions) -> Self {
-        let (method, deadline) = (extensions.get().cloned(), extensions.get().copied());
-        let tried: Option<Tried> = extensions.get().cloned();
-        let known = [method.is_some(), deadline.is_some(), tried.is_some()];
-        if extensions.len() == known.into_iter().filter(|known| *known).count() {
-            Self::Known(method, deadline, tried)
-        } else {
-            Self::All(extensions.clone())
-        }
+        let method = extensions.get().cloned();
+        let known = usize::from(method.is_some()) + usize::from(extensions.get::<Call>().is_some());
+        if extensions.len() == known { Self::Known(method) } else { Self::All(extensions.clone()) }
     }
 
-    fn again(&self, n: u32) -> Extensions {
-        let mut extensions = Extensions::new();
+    fn again(&self) -> Extensions {
         match self {
-            Self::All(all) => {
-                extensions = all.clone();
-                if let Some(tried) = extensions.get_mut::<Tried>() {
-                    *tried = tried.in_attempt(n);
-                }
-            }
-            Self::Known(method, deadline, tried) => {
+            Self::All(all) => all.clone(),
+            Self::Known(method) => {
+                let mut extensions = Extensions::new();
                 method.clone().map(|method| extensions.insert(method));
-                deadline.map(|deadline| extensions.insert(deadline));
-                tried.as_ref().map(|tried| extensions.insert(tried.in_attempt(n)));
+                extensions
             }
         }
-        extensions
     }
 }
 

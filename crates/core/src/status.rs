@@ -8,7 +8,7 @@ pub use begun::{not_begun, take_not_begun};
 pub use hop::strip;
 pub use pushback::{Pushback, has_retry_info, pushback, pushback_of, retry_delay};
 
-use crate::{BoxError, Verdict, error::find_cause};
+use crate::{BoxError, Verdict, error::find_cause, headers};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use std::{error::Error, sync::Arc};
 use tonic::{Code, Status, metadata::MetadataMap};
@@ -18,14 +18,14 @@ pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous
 
 /// The code in `grpc-status`, if there is one; a value that is no known number is `UNKNOWN`.
 pub fn code(headers: &HeaderMap) -> Option<Code> {
-    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+    headers::get(headers, &Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 /// The whole status in `headers`, if they hold `grpc-status`.
 ///
 /// tonic panics where `grpc-status-details-bin` is not base64; here such details are left out.
 pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
-    if headers.get(Status::GRPC_STATUS_DETAILS).is_none_or(is_base64) {
+    if headers::get(headers, &Status::GRPC_STATUS_DETAILS).is_none_or(is_base64) {
         return Status::from_header_map(headers);
     }
     let mut sound = headers.clone();
@@ -49,7 +49,7 @@ pub fn mend(headers: &mut HeaderMap) {
 }
 
 fn mend_details(headers: &mut HeaderMap) {
-    if headers.get(Status::GRPC_STATUS_DETAILS).is_some_and(|value| !is_base64(value)) {
+    if headers::get(headers, &Status::GRPC_STATUS_DETAILS).is_some_and(|value| !is_base64(value)) {
         headers.remove(Status::GRPC_STATUS_DETAILS);
     }
 }
@@ -68,8 +68,7 @@ fn is_base64(value: &HeaderValue) -> bool {
 /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    headers
-        .get(CONTENT_TYPE)
+    headers::get(headers, &CONTENT_TYPE)
         .and_then(|value| value.as_bytes().get(..GRPC.len()))
         .is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
@@ -83,8 +82,8 @@ pub fn of_head<B>(response: &http::Response<B>) -> Status {
         let message = if is_grpc(headers) {
             format!("the answer ended without a grpc-status; its HTTP status was {http}")
         } else {
-            let kind =
-                headers.get(CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()));
+            let kind = headers::get(headers, &CONTENT_TYPE)
+                .map(|kind| String::from_utf8_lossy(kind.as_bytes()));
             let kind =
                 kind.map_or("none".into(), |kind| kind.chars().take(100).collect::<String>());
             format!("not an answer of gRPC: HTTP status {http}, content type {kind}")
@@ -147,7 +146,7 @@ fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static)
 
 /// Whether `grpc-message` is the one by which tonic's own timers end a call.
 pub(crate) fn says_timeout_expired(headers: &HeaderMap) -> bool {
-    headers.get(Status::GRPC_MESSAGE).is_some_and(|message| {
+    headers::get(headers, &Status::GRPC_MESSAGE).is_some_and(|message| {
         matches!(message.as_bytes(), b"Timeout expired" | b"Timeout%20expired")
     })
 }
@@ -163,7 +162,7 @@ pub fn correct_timeout(headers: &mut HeaderMap) {
 /// How many attempts preceded the one with these request headers: `grpc-previous-rpc-attempts`
 /// (gRFC A6), or 0.
 pub fn previous_attempts(headers: &HeaderMap) -> u32 {
-    let value = headers.get(PREVIOUS_ATTEMPTS).and_then(|value| value.to_str().ok());
+    let value = headers::get(headers, &PREVIOUS_ATTEMPTS).and_then(|value| value.to_str().ok());
     value.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 

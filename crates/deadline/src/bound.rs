@@ -2,9 +2,9 @@
 
 use crate::upload::Upload;
 use cinchona_core::{
-    Deadline, Elapsed, Invalid, MethodKind, Seldom, Switch,
+    Call, Deadline, Elapsed, Invalid, MethodKind, Seldom, Switch,
     deadline::{GRPC_TIMEOUT, parse_timeout},
-    status,
+    headers, status,
 };
 use http::{HeaderMap, uri::PathAndQuery};
 use pin_project_lite::pin_project;
@@ -29,11 +29,6 @@ pub(crate) struct Asked {
     /// What ends the call, however far it is.
     pub(crate) whole: Option<Deadline>,
 }
-
-/// In a request's extensions, beside a [`Deadline`] that is only that of the first message: the
-/// deadline of the whole stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Whole(pub(crate) Option<Deadline>);
 
 /// The ends of a call at one layer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,9 +120,9 @@ impl Asked {
         kind: Option<MethodKind>,
         now: Instant,
     ) -> Result<Self, Invalid> {
-        if let Some(first) = request.extensions().get::<Deadline>().copied() {
+        if let Some(first) = Deadline::handed_on(request) {
             let whole = kind.filter(|kind| *kind != MethodKind::Unary).and_then(|_| {
-                request.extensions().get::<Whole>().map_or(Some(first), |whole| whole.0)
+                Call::find(request).and_then(Call::whole).map_or(Some(first), |whole| whole)
             });
             return Ok(Self { first: Some(first), whole });
         }
@@ -135,7 +130,7 @@ impl Asked {
         let whole = timeout.and_then(|timeout| Deadline::within(timeout, now));
         if timeout.is_some() && whole.is_none() {
             // For ever is not told.
-            request.headers_mut().remove(GRPC_TIMEOUT);
+            headers::remove(request.headers_mut(), &GRPC_TIMEOUT);
         }
         Ok(Self { first: None, whole })
     }
@@ -236,7 +231,7 @@ impl Bound {
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
         match self.terms.told {
             Some(told) => told.stamp(headers, now),
-            None => drop(headers.remove(GRPC_TIMEOUT)),
+            None => headers::remove(headers, &GRPC_TIMEOUT),
         }
     }
 

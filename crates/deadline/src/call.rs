@@ -2,14 +2,13 @@
 
 use crate::{
     body::BoundBody,
-    bound::{Asked, Bound, End, Terms, What, Whole, earlier},
+    bound::{Asked, Bound, End, Terms, What, earlier},
     limits::{Kinds, Times},
     readied::{Readied, ResponseFuture},
 };
 use cinchona_core::{
-    BoxError, Deadline, Inbound, Live, MethodKind, Methods, Mode, PerMethod, Switch,
+    BoxError, Call, Deadline, Inbound, Live, MethodKind, Methods, Mode, PerMethod, Switch,
 };
-use http::Extensions;
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -193,7 +192,7 @@ where
             let bound = Bound::new(terms, &mut request, now);
             return self.inner.call(request, Some(bound.counting(&self.settings.switch)));
         }
-        limits.hand_on(kind, request.extensions_mut());
+        limits.hand_on(kind, Call::of(&mut request, || now));
         let bound = Bound::new(terms, &mut request, now);
         self.inner.call(request, Some(bound))
     }
@@ -243,18 +242,17 @@ impl Limits {
     }
 
     /// Tells the layers below: what is waited for before there is an answer is not worth more time.
-    fn hand_on(self, kind: Option<MethodKind>, extensions: &mut Extensions) {
+    fn hand_on(self, kind: Option<MethodKind>, call: &mut Call) {
         let streams = kind.filter(|kind| *kind != MethodKind::Unary);
         let first = match streams {
             Some(kind) if kind.streams_requests() => self.whole,
             _ => earlier(self.first, self.whole),
         };
         if let Some(kind) = streams {
-            extensions.insert(kind);
-            extensions.insert(Whole(self.whole));
+            call.set_stream(kind, self.whole);
         }
-        if let Some(first) = first {
-            extensions.insert(first);
+        if first.is_some() {
+            call.set_deadline(first);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How long calls and attempts may take: by method, by kind of method, or all alike.
 
-use cinchona_core::{MethodKind, Methods, PerMethod};
+use cinchona_core::{Call, MethodKind, Methods, PerMethod};
 use std::{sync::Arc, time::Duration};
 
 /// A duration for each method: its own, else that of its kind, else that of all; `None` is for
@@ -47,7 +47,8 @@ impl Kinds {
 
     /// What the request says that its method streams, or what is known of it.
     pub(crate) fn of<B>(&self, request: &http::Request<B>) -> Option<MethodKind> {
-        let said = request.extensions().get().copied();
+        let of_call = Call::find(request).and_then(Call::kind);
+        let said = of_call.or_else(|| request.extensions().get().copied());
         said.or_else(|| {
             let wanted = key(request.uri().path());
             let found = self.0.binary_search_by(|(path, _)| key(path).cmp(&wanted));

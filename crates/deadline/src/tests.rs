@@ -57,7 +57,7 @@ async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_handed_on() {
         assert_ready_ok!(service.poll_ready());
         let _call = task::spawn(service.call(with_timeout(asked)));
         let (sent, _held) = handle.next_request().await.unwrap();
-        let deadline = sent.extensions().get::<Deadline>().unwrap();
+        let deadline = Deadline::handed_on(&sent).unwrap();
         assert_eq!(deadline.remaining(Instant::now()), ms(expected));
         assert_eq!(sent.headers()["grpc-timeout"], format!("{expected}000000n"));
     }

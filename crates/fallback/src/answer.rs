@@ -5,7 +5,7 @@ use crate::{
     key::forbids_keeping,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, DEGRADED, Verdict, status};
+use cinchona_core::{BoxError, DEGRADED, Verdict, headers, status};
 use http::{
     HeaderMap, HeaderValue, Response, Version,
     header::{AGE, CONTENT_TYPE},
@@ -102,7 +102,7 @@ impl Effect {
     pub(crate) fn of(verdict: Verdict, headers: &HeaderMap) -> Self {
         match verdict {
             // It is less than what was asked for, and may be older.
-            Verdict::Ok if headers.contains_key(DEGRADED) => Self::Nothing,
+            Verdict::Ok if headers::has(headers, &DEGRADED) => Self::Nothing,
             Verdict::Ok => Self::Outdate,
             Verdict::Refused(_) => Self::TakeBack,
             _ => Self::Nothing,
@@ -202,7 +202,7 @@ impl<B> Read<B> {
     /// What it does to the answer that is kept, where `verdict` is what it means.
     pub(crate) fn effect(&self, verdict: Option<Verdict>) -> Effect {
         let is_marked = match &self.end {
-            End::Trailers(trailers) => trailers.contains_key(DEGRADED),
+            End::Trailers(trailers) => headers::has(trailers, &DEGRADED),
             _ => false,
         };
         match Effect::of(verdict.unwrap_or(Verdict::Ok), &self.head.headers) {
@@ -241,6 +241,6 @@ impl<B> Read<B> {
 
 /// How old an answer is when it comes, in whole seconds (RFC 9111, 5.1).
 fn age(headers: &HeaderMap) -> Duration {
-    let value = headers.get(AGE).and_then(|value| value.to_str().ok());
+    let value = headers::get(headers, &AGE).and_then(|value| value.to_str().ok());
     value.and_then(|seconds| seconds.parse().ok()).map_or(Duration::ZERO, Duration::from_secs)
 }

@@ -84,7 +84,6 @@ mod series;
 mod shard;
 mod size;
 mod spans;
-mod tally;
 mod trace;
 mod watch;
 

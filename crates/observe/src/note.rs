@@ -5,9 +5,8 @@ use crate::{
     series::{Method, Table},
     size::{Request, Sizer},
     spans::{Entered, Traced},
-    tally::{self, Lent, Place, Tally},
 };
-use cinchona_core::status;
+use cinchona_core::{Attempt, AttemptKind, Call};
 use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
@@ -26,21 +25,22 @@ pub(crate) struct Note {
     /// That of the call before, at first: mostly it is the same.
     method: Option<Arc<Method>>,
     role: Role,
-    /// Of a call: with its first attempt, or when it was first polled.
     began: Option<Instant>,
-    /// Of a call; lent while it is polled.
-    tally: Option<Box<Tally>>,
+    /// The record of the call, or the attempt's handle of it.
+    call: Option<Call>,
     request: Request,
     response: Sizer,
     pub(crate) span: Option<Traced>,
 }
 
-/// While it lasts, what happens in this thread belongs to a call: to the numbers of a client's, and
-/// to its span.
-#[derive(Debug)]
-pub(crate) struct Scope<'a> {
-    _lent: Option<Lent<'a>>,
-    _entered: Option<Entered<'a>>,
+/// An attempt among those of its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// From 1.
+    pub(crate) number: u32,
+    pub(crate) kind: AttemptKind,
+    /// How long none was under way before it.
+    pub(crate) waited: Duration,
 }
 
 /// What a layer sees.
@@ -68,7 +68,8 @@ impl Note {
 
     /// Is kept for another call.
     #[inline]
-    pub(crate) fn keep(self: Box<Self>) {
+    pub(crate) fn keep(mut self: Box<Self>) {
+        self.call = None;
         _ = KEPT.try_with(|kept| {
             let mut kept = kept.borrow_mut();
             if kept.len() < MOST {
@@ -78,7 +79,7 @@ impl Note {
     }
 
     /// A call to one of the methods in `table` begins; an attempt's place is `None` where no layer
-    /// watches its call.
+    /// keeps a record of its call.
     #[inline]
     pub(crate) fn begin(
         &mut self,
@@ -90,71 +91,36 @@ impl Note {
             Some(method) if method.is(table, request.uri().path()) => method,
             _ => self.method.insert(find(role, table, request)),
         };
-        let (mut place, mut began) = (None, None);
-        match role {
-            Role::Call => **self.tally.get_or_insert_default() = Tally::default(),
-            Role::Attempt => {
-                let previous = || status::previous_attempts(request.headers());
-                let (now, among) = tally::begins(previous);
-                (place, began) = (among, Some(now));
+        let mut place = None;
+        (self.call, self.began) = match role {
+            Role::Call => {
+                let call = Call::of(request, Instant::now);
+                (Some(call.clone()), Some(call.began()))
             }
-            Role::Served => began = Some(Instant::now()),
-        }
+            Role::Attempt => {
+                let attempt = request.extensions_mut().get_mut::<Call>().map(|call| {
+                    *call = call.passes(Instant::now);
+                    call.clone()
+                });
+                let began = attempt.as_ref().and_then(Call::attempt_began);
+                place = attempt.as_ref().and_then(Place::of);
+                (attempt, Some(began.unwrap_or_else(Instant::now)))
+            }
+            Role::Served => (None, Some(Instant::now())),
+        };
         if role != Role::Call {
             let (counted, writer) = method.own();
             counted.transfers.started.add(1, writer);
             self.request.watch(request);
             self.response = Sizer::default();
         }
-        (self.role, self.began) = (role, began);
+        self.role = role;
         place
     }
 
-    /// The service below is about to be called, within the scope.
+    /// While it lasts, what happens in this thread belongs to the call's span.
     #[inline(always)]
-    pub(crate) fn call(&mut self) -> Scope<'_> {
-        if self.role == Role::Call {
-            tally::wake();
-        }
-        self.scope()
-    }
-
-    /// It was called.
-    #[inline]
-    pub(crate) fn called(&mut self) {
-        if self.role == Role::Call {
-            self.began = tally::seen();
-        }
-    }
-
-    /// The response is about to be polled, within the scope.
-    #[inline(always)]
-    pub(crate) fn poll(&mut self) -> Scope<'_> {
-        if self.role == Role::Call {
-            tally::wake();
-            if self.began.is_none() {
-                self.began = Some(tally::look());
-            }
-        }
-        self.scope()
-    }
-
-    #[inline(always)]
-    fn scope(&mut self) -> Scope<'_> {
-        let is_call = self.role == Role::Call;
-        Scope {
-            _lent: is_call.then(|| Lent::new(&mut self.tally)),
-            _entered: self.span.as_ref().map(Traced::enter),
-        }
-    }
-
-    /// The response's body is about to be polled, within the scope: there no attempt begins any
-    /// more.
-    #[inline]
-    pub(crate) fn poll_body(&self) -> Option<Entered<'_>> {
-        if self.role == Role::Call {
-            tally::wake();
-        }
+    pub(crate) fn enter(&self) -> Option<Entered<'_>> {
         self.span.as_ref().map(Traced::enter)
     }
 
@@ -169,30 +135,29 @@ impl Note {
 
     /// How many attempts it took, if it is a call.
     pub(crate) fn attempts(&self) -> Option<u32> {
-        let is_call = self.role == Role::Call;
-        self.tally.as_ref().filter(|_| is_call).map(|tally| tally.attempts())
+        let call = self.call.as_ref().filter(|_| self.role == Role::Call);
+        call.map(|call| call.attempt_count() as u32)
     }
 
     /// It has ended with `code`, and its request `has_left` the client, for all that is known; how
     /// long it took.
     #[inline]
     pub(crate) fn end(&self, code: Code, has_left: impl FnOnce() -> bool) -> Duration {
-        let now = match self.role {
-            Role::Call => tally::look(),
-            Role::Attempt => tally::ends(),
-            Role::Served => Instant::now(),
-        };
+        let now = Instant::now();
         let took = now - self.began.unwrap_or(now);
         let Some(method) = &self.method else { return took };
         let (counted, writer) = method.own();
         if self.role == Role::Call {
             counted.ended(code, nanos(took), writer);
-            if let Some(tally) = &self.tally
-                && tally.attempts() > 1
+            if let Some(call) = &self.call
+                && call.attempt_count() > 1
             {
-                end_repeated(method, tally);
+                end_repeated(method, &call.attempts());
             }
             return took;
+        }
+        if let Some(attempt) = &self.call {
+            attempt.is_over(now);
         }
         let answer = self.response.total();
         let sizes = match self.role {
@@ -205,12 +170,40 @@ impl Note {
     }
 }
 
+// === impl Place ===
+
+impl Place {
+    fn of(attempt: &Call) -> Option<Self> {
+        let (kind, number) = attempt.with_attempt(|own, number| (own.kind, number))?;
+        let waited = match number {
+            1 => Duration::ZERO,
+            _ => idle(&attempt.attempts()).last().copied().unwrap_or_default(),
+        };
+        Some(Self { number, kind, waited })
+    }
+}
+
+/// How long no attempt was under way before each of them, in the order in which they began.
+fn idle(attempts: &[Attempt]) -> Vec<Duration> {
+    let mut ended = attempts.first().map(|first| first.began);
+    let idle = |attempt: &Attempt| {
+        let idle = ended.map(|ended| attempt.began.saturating_duration_since(ended));
+        // While one is under way there is no end.
+        ended = ended.and_then(|ended| Some(ended.max(attempt.ended?)));
+        idle.unwrap_or_default()
+    };
+    attempts.iter().map(idle).collect()
+}
+
 #[cold]
-fn end_repeated(method: &Method, tally: &Tally) {
+fn end_repeated(method: &Method, attempts: &[Attempt]) {
     let (counted, writer) = method.own();
     let repeated = counted.repeated.get_or_init(Box::default);
-    repeated.ended([tally.retries(), tally.transparent(), tally.hedges()], writer);
-    repeated.delay.record(names::LATENCY, nanos(tally.delay()), writer);
+    let of = |kind| attempts.iter().filter(|attempt| attempt.kind == kind).count() as u32;
+    let counts = [AttemptKind::Retry, AttemptKind::Transparent, AttemptKind::Hedge].map(of);
+    repeated.ended(counts, writer);
+    let delay = idle(attempts).into_iter().sum();
+    repeated.delay.record(names::LATENCY, nanos(delay), writer);
 }
 
 /// A method that the note was not about.

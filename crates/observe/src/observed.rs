@@ -76,11 +76,10 @@ where
 
     #[inline]
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let mut watch = self.watcher.begin(&mut request);
-        let scope = watch.call();
+        let watch = self.watcher.begin(&mut request);
+        let scope = watch.enter();
         let inner = self.inner.call(request);
         leave(scope);
-        watch.called();
         ResponseFuture { inner, watch }
     }
 }
@@ -102,7 +101,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let scope = this.watch.poll();
+        let scope = this.watch.enter();
         let polled = this.inner.poll(cx);
         leave(scope);
         match &polled {
@@ -140,7 +139,7 @@ where
         if this.watch.is_off() {
             return this.inner.poll_frame(cx);
         }
-        let scope = this.watch.poll_body();
+        let scope = this.watch.enter();
         let polled = this.inner.poll_frame(cx);
         leave(scope);
         // What is returned is not moved for that: a frame is large.

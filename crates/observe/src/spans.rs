@@ -2,12 +2,11 @@
 
 use crate::{
     callback,
-    note::Role,
-    tally::{Kind, Place},
+    note::{Place, Role},
     trace::{Serving, TraceContext},
     watch::{Ending, Watcher},
 };
-use cinchona_core::{Rng, Seldom, status};
+use cinchona_core::{AttemptKind, Rng, Seldom, headers, status};
 use http::{Extensions, HeaderMap, HeaderName};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -226,9 +225,9 @@ fn attempt(
         span_id = own.span_id(),
         parent_id = parent.map(TraceContext::span_id),
         attempt = number,
-        kind = kind.map(Kind::name),
+        kind = kind.map(AttemptKind::name),
         "previous-rpc-attempts" = previous,
-        "transparent-retry" = kind == Some(Kind::Transparent),
+        "transparent-retry" = kind == Some(AttemptKind::Transparent),
         wait = place.map(|place| tracing::field::debug(place.waited)),
         endpoint = Empty,
         verdict = Empty,
@@ -267,7 +266,7 @@ impl<'a> Named<'a> {
         let path = request.uri().path();
         let path = path.strip_prefix('/').unwrap_or(path);
         let (service, method) = path.rsplit_once('/').unwrap_or(("", path));
-        let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let id = headers::get(request.headers(), &REQUEST_ID).and_then(|id| id.to_str().ok());
         let address = request.uri().authority().map(http::uri::Authority::as_str);
         Self { service, method, id, address }
     }

@@ -1,14 +1,13 @@
 //! What is noted of one call, by the layer that sees it: numbers always, a span where it is wanted.
 
 use crate::{
-    note::{Note, Role, Scope},
+    note::{Note, Role},
     series::Table,
     spans::{Entered, Tracer},
-    tally,
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Stage, Verdict, status};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::StatusCode;
 use http_body::Frame;
 use std::{any::Any, error::Error, sync::Arc};
 use tonic::{Code, Status, body::Body};
@@ -54,30 +53,10 @@ impl Watcher {
 // === impl Watch ===
 
 impl Watch {
-    /// The service below is about to be called, within the scope.
-    #[inline]
-    pub(crate) fn call(&mut self) -> Option<Scope<'_>> {
-        Some(self.0.as_deref_mut()?.call())
-    }
-
-    /// It was called.
-    #[inline]
-    pub(crate) fn called(&mut self) {
-        if let Some(note) = &mut self.0 {
-            note.called();
-        }
-    }
-
-    /// The response is about to be polled, within the scope.
-    #[inline]
-    pub(crate) fn poll(&mut self) -> Option<Scope<'_>> {
-        Some(self.0.as_deref_mut()?.poll())
-    }
-
-    /// The response's body is about to be polled, within the scope.
-    #[inline]
-    pub(crate) fn poll_body(&self) -> Option<Entered<'_>> {
-        self.0.as_deref()?.poll_body()
+    /// While it lasts, what happens in this thread belongs to the call's span.
+    #[inline(always)]
+    pub(crate) fn enter(&self) -> Option<Entered<'_>> {
+        self.0.as_deref()?.enter()
     }
 
     /// Whether nothing more is noted.
@@ -98,7 +77,7 @@ impl Watch {
         if let Some(Note { span: Some(span), .. }) = self.0.as_deref_mut() {
             span.head(head.extensions());
         }
-        if let Some(code) = code(head.headers()) {
+        if let Some(code) = status::code(head.headers()) {
             self.end(code, || Ending::Verdict(Verdict::of_head(head)));
         } else if head.status() != StatusCode::OK {
             let code = status::code_of_http(head.status());
@@ -117,7 +96,7 @@ impl Watch {
                         note.answered(data);
                     }
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    let code = code(trailers).unwrap_or(Code::Unknown);
+                    let code = status::code(trailers).unwrap_or(Code::Unknown);
                     self.end(code, || Ending::Verdict(Verdict::of_trailers(trailers)));
                 }
             }
@@ -139,7 +118,6 @@ impl Watch {
 
     #[cold]
     fn dropped(&mut self) {
-        tally::wake();
         self.end(Code::Cancelled, || Ending::Dropped);
     }
 
@@ -168,19 +146,6 @@ impl Drop for Watch {
             self.dropped();
         }
     }
-}
-
-/// As `status::code`, for the few headers that a response of gRPC's mostly has: to look at each
-/// takes less than a hash.
-#[inline]
-fn code(headers: &HeaderMap) -> Option<Code> {
-    static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-    let value = if headers.len() > 4 {
-        headers.get(&GRPC_STATUS)
-    } else {
-        headers.iter().find(|(name, _)| **name == GRPC_STATUS).map(|(_, value)| value)
-    };
-    value.map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 fn as_error(error: &dyn Any) -> Option<&(dyn Error + 'static)> {

@@ -4,11 +4,15 @@ use crate::{
     Shared,
     body::{Observer, ResponseBody},
     executor::elapsed,
-    ledger::{Attempt, AttemptKind, Ledger},
+    ledger::Ledger,
     policy::{Decision, Ended, Kind, Limits, Policy, Progress, Stop},
     throttle::CallThrottle,
 };
-use cinchona_core::{BoxError, Deadline, Inbound, Replay, Stage, Tried, Verdict, code, status};
+use cinchona_core::{
+    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, Inbound, Replay, Stage,
+    Verdict, code, headers,
+    status::{self, Pushback},
+};
 use http::{HeaderName, Request, Response};
 use http_body::Body as HttpBody;
 use std::{sync::Arc, time::Duration};
@@ -21,28 +25,21 @@ pub(crate) type Outcome<B> = Result<Response<B>, BoxError>;
 
 pub(crate) struct Call {
     pub(crate) began: Instant,
+    /// The handle of the first attempt.
+    pub(crate) record: Record,
     pub(crate) replay: Replay,
     pub(crate) progress: Progress,
-    pub(crate) ledger: Ledger,
     pub(crate) policy: Policy,
     pub(crate) throttle: CallThrottle,
     pub(crate) shared: Arc<Shared>,
 }
 
-/// An attempt that was begun: which of the requests that were built it sends, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An attempt that was begun: which of the requests that were built it sends, from 0, and its line
+/// in the record.
+#[derive(Clone, Debug)]
 pub(crate) struct Begun {
     pub(crate) built: u32,
-    pub(crate) kind: AttemptKind,
-    pub(crate) at: Instant,
-}
-
-// === impl Begun ===
-
-impl Begun {
-    pub(crate) const fn first(at: Instant) -> Self {
-        Self { built: 0, kind: AttemptKind::First, at }
-    }
+    pub(crate) line: Record,
 }
 
 // === impl Call ===
@@ -57,7 +54,7 @@ impl Call {
         let deadline = Deadline::of(&first, now)
             .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
         // gRFC A6 reserves the header: what the application put there is not passed on.
-        first.headers_mut().remove(status::PREVIOUS_ATTEMPTS);
+        headers::remove(first.headers_mut(), &status::PREVIOUS_ATTEMPTS);
         let path = first.uri().path();
         let policy = shared.policies.get().get(path).cloned().unwrap_or_default();
         let safety = shared.methods.safety_of(&first);
@@ -65,38 +62,43 @@ impl Call {
         progress.wait_for_ready = policy.wait_for_ready;
         progress.chained = !shared.retries_of_retries
             && Inbound::current().is_some_and(|inbound| inbound.previous_attempts > 0);
-        // A balancer notes there where an attempt goes, and sends the next one elsewhere.
-        first.extensions_mut().insert(Tried::default());
+        let record = Record::of(&mut first, || now);
+        *record = record.begins(AttemptKind::First, now);
+        let record = record.clone();
         let (replay, first) = Replay::capture(first, &shared.buffer);
         if let Some(failed) = replay.failure() {
             // As a bare channel, but without the detour over a server.
             return Err(failed);
         }
         let (throttle, shared) = (shared.throttle.now(), shared.clone());
-        let ledger = Ledger::new();
-        Ok((Self { began: now, replay, progress, ledger, policy, throttle, shared }, first))
+        Ok((Self { began: now, record, replay, progress, policy, throttle, shared }, first))
     }
 
     pub(crate) fn path(&self) -> &str {
         self.replay.uri().path()
     }
 
-    /// Whether a success at this point has no story.
-    fn is_plain(&self) -> bool {
-        self.ledger.attempts().is_empty() && !self.shared.explained
+    pub(crate) fn first(&self) -> Begun {
+        Begun { built: 0, line: self.record.clone() }
     }
 
-    /// Notes what became of an attempt.
-    pub(crate) fn note(&mut self, begun: Begun, verdict: Verdict, now: Instant) {
-        let tried = self.replay.tried();
-        self.ledger.push(Attempt {
-            kind: begun.kind,
-            verdict,
-            began: begun.at - self.began,
-            duration: now - begun.at,
-            wait: Duration::ZERO,
-            endpoint: tried.and_then(|tried| tried.endpoint_of(begun.built)).cloned(),
-        });
+    /// An attempt of this kind, which begins at `at`, and its request; `None` once the request
+    /// cannot be sent again.
+    pub(crate) fn begin_again(
+        &mut self,
+        kind: AttemptKind,
+        at: Instant,
+    ) -> Option<(Begun, Request<Body>)> {
+        let built = self.replay.built();
+        let mut request = self.replay.request()?;
+        let line = self.record.begins(kind, at);
+        request.extensions_mut().insert(line.clone());
+        Some((Begun { built, line }, request))
+    }
+
+    /// Whether a success at this point has no story.
+    fn is_plain(&self) -> bool {
+        self.replay.built() == 1 && !self.shared.explained
     }
 
     /// What an attempt came to. Where the request's own body has failed, that is why, and not what
@@ -116,7 +118,7 @@ impl Call {
     pub(crate) fn judge<B: HttpBody>(
         &mut self,
         outcome: &mut Outcome<B>,
-        begun: Begun,
+        begun: &Begun,
     ) -> Decision {
         let verdict = self.verdict(outcome);
         if verdict == Verdict::Ok && self.is_plain() {
@@ -144,9 +146,10 @@ impl Call {
         if decision == Decision::Stop(Stop::Deadline) && self.progress.wait_for_ready {
             self.has_waited_in_vain(verdict, outcome);
         }
+        begun.end(verdict, pushback, now);
         // A wait for a connection is no attempt: nothing was sent, and it may go on for long.
-        if decision != Decision::AwaitConnection {
-            self.note(begun, verdict, now);
+        if decision == Decision::AwaitConnection {
+            begun.line.withdraw();
         }
         decision
     }
@@ -166,15 +169,16 @@ impl Call {
         self.progress.safety.allows_repeating() && (failed || hedge.is_due_after(took))
     }
 
-    pub(crate) fn report_retry(&mut self, wait: Duration, of: u32) {
-        self.ledger.waits(wait);
-        let failed = self.ledger.last_code();
-        let request_id = self.replay.header(&REQUEST_ID);
+    pub(crate) fn report_retry(&self, failed: &Begun, wait: Duration, of: u32) {
+        failed.line.waits(wait);
+        let failed = failed.line.with_attempt(|attempt, _| attempt.verdict).flatten();
+        let id = self.replay.header(&REQUEST_ID);
+        let request_id = id.or_else(|| self.replay.header(&IDEMPOTENCY_KEY));
         tracing::info!(
             rpc.method = self.path(),
             attempt = self.progress.attempts,
             of,
-            code = failed.map(code::name),
+            code = failed.map(|failed| code::name(failed.code())),
             ?wait,
             request_id = request_id.and_then(|id| id.to_str().ok()),
             "attempt failed, retrying"
@@ -192,8 +196,8 @@ impl Call {
         let status = match outcome {
             Ok(mut response) if stop == Stop::Succeeded => {
                 self.replay.choose(n);
-                if !self.ledger.attempts().is_empty() {
-                    response.extensions_mut().insert(self.ledger);
+                if !self.is_plain() {
+                    response.extensions_mut().insert(self.ledger(stop));
                 }
                 let depositor = self.shared.budget.depositor(self.replay.uri().path());
                 let listed = self.policy.listed();
@@ -207,6 +211,21 @@ impl Call {
             Err(error) => status::of_error(error),
         };
         tracing::debug!(rpc.method = self.path(), ?stop, "giving up");
-        Err(self.ledger.close(stop, status, self.shared.explained).into())
+        Err(self.ledger(stop).close(status, self.shared.explained).into())
+    }
+
+    /// The attempts that have ended, and why there was not another.
+    fn ledger(&self, stopped: Stop) -> Ledger {
+        Ledger::new(self.record.ended_attempts(), self.began, stopped)
+    }
+}
+
+// === impl Begun ===
+
+impl Begun {
+    /// Writes what became of the attempt into its line.
+    pub(crate) fn end(&self, verdict: Verdict, pushback: Option<Pushback>, now: Instant) {
+        self.line.ended(verdict, now);
+        pushback.into_iter().for_each(|pushback| self.line.pushed_back(pushback));
     }
 }

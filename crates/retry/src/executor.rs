@@ -1,99 +1,140 @@
-//! The loop of attempts.
+//! The loop of attempts, which is the same whether they follow each other or run side by side.
+//!
+//! A [`Plan`] decides, and this waits: for an attempt to end, for the time at which the plan wants
+//! another one, and for the call's deadline. The first attempt was begun by the service that was
+//! ready for it; most calls end with it, and never come here.
 
 use crate::{
+    Spare,
     body::ResponseBody,
     call::{Begun, Call, Outcome},
-    ledger::AttemptKind,
-    policy::{Decision, Kind, LOOK, Stop},
+    clone,
+    plan::{Again, Plan, Step},
+    policy::{Progress, Stop},
 };
-use cinchona_core::{BoxError, Elapsed};
-use http::{HeaderMap, Request, Response};
-use std::{future::Future, time::Duration};
-use tokio::time::{Instant, sleep, timeout_at};
+use cinchona_core::{BoxError, Elapsed, clock::later};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::{Request, Response};
+use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-/// No more than two attempts of a call begin within this time, whatever the policy: a call that
-/// fails at once must not keep a core busy.
-pub(crate) const PACE: Duration = Duration::from_millis(1);
+/// Where the first attempt of a call is.
+pub(crate) enum First<F, B> {
+    Running(F),
+    /// It has ended so, and there is to be another one.
+    Failed(Outcome<B>, Again),
+}
 
-/// Goes on after the first attempt with a `decision` to try again, until the policy is satisfied.
-pub(crate) async fn retries<S, B>(
+/// An attempt that was begun, or what it takes.
+enum Start<S: Service<Request<Body>>> {
+    Begun(S::Future),
+    // Boxed: it is large, and few calls come to this.
+    With(S, Box<Request<Body>>, Progress),
+}
+
+/// Makes attempts until the plan is satisfied, or the call's deadline has come.
+pub(crate) async fn run<S, B>(
     mut call: Call,
-    mut service: S,
-    mut outcome: Outcome<B>,
-    mut decision: Decision,
+    mut plan: Plan,
+    spare: Spare<S>,
+    first: First<S::Future, B>,
 ) -> Outcome<ResponseBody<B>>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
     B: http_body::Body,
 {
-    let of = match &call.policy.kind {
-        Kind::Retry(retry) => retry.max_attempts(),
-        _ => 1,
-    };
-    // When the last attempt began, and the one before.
-    let (mut last, mut before) = (call.began, None);
-    let mut n = 0;
-    loop {
-        n += 1;
-        let wait = match decision {
-            Decision::Stop(stop) => return call.close(outcome, stop, n - 1),
-            Decision::AwaitConnection => LOOK,
-            Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
-        };
-        let paced = before.map_or(Duration::ZERO, |before: Instant| {
-            (before + PACE).saturating_duration_since(Instant::now())
-        });
-        let wait = wait.max(paced);
-        call.replay.stop(n - 1);
-        let Some(request) = call.replay.request() else {
-            return call.close(outcome, Stop::BodyTooLarge, n - 1);
-        };
-        if decision != Decision::AwaitConnection {
-            call.report_retry(wait, of);
+    let mut attempts = FuturesUnordered::new();
+    let mut running = Vec::new();
+    let deadline = call.progress.deadline;
+    let (mut failure, mut again) = match first {
+        First::Running(future) => {
+            running.push(call.first());
+            attempts.push(attempt(call.first(), Start::Begun(future)));
+            (None, None)
         }
-        drop(outcome);
-        sleep(wait).await;
-        let kind = match decision {
-            Decision::Transparent(_) => AttemptKind::Transparent,
-            // Nothing was sent before.
-            Decision::AwaitConnection if call.ledger.attempts().is_empty() => AttemptKind::First,
-            _ => AttemptKind::Retry,
+        First::Failed(outcome, again) => (Some(outcome), Some(again)),
+    };
+    loop {
+        while let Some(next) = again.take().or_else(|| plan.due(&mut call)) {
+            let at = later(Instant::now(), next.wait);
+            let Some((begun, request)) = call.begin_again(next.kind, at) else { break };
+            running.push(begun.clone());
+            let progress = Progress { attempts: next.previous, ..call.progress };
+            let start = Start::With(clone(&spare), request.into(), progress);
+            attempts.push(attempt(begun, start));
+        }
+        // Nothing runs and nothing is to come: the last failure is the call's.
+        if attempts.is_empty() && plan.next().is_none() {
+            break;
+        }
+        let (ended, mut outcome) = tokio::select! {
+            biased;
+            Some(ended) = attempts.next() => ended,
+            () = at(deadline) => {
+                plan.abandon(&call, &running, false);
+                let elapsed = elapsed(&call);
+                return call.close(Err(elapsed.into()), Stop::Deadline, 0);
+            }
+            () = at(plan.next()) => continue,
         };
-        let begun = Begun { built: n, kind, at: Instant::now() };
-        (last, before) = (begun.at, Some(last));
-        let (progress, previous) = (call.progress, call.progress.attempts);
-        let stamp = move |headers: &mut HeaderMap| {
-            progress.stamp(headers, previous, Instant::now());
-        };
-        outcome = within_deadline(&call, ready_and_call(&mut service, request, stamp)).await;
-        decision = call.judge(&mut outcome, begun);
+        if call.replay.has_left_behind(ended.built) {
+            continue;
+        }
+        running.retain(|begun| begun.built != ended.built);
+        match plan.ended(&mut call, &ended, &mut outcome) {
+            Step::Finish(stop) => {
+                plan.abandon(&call, &running, true);
+                return call.close(outcome, stop, ended.built);
+            }
+            Step::Again(next) => again = Some(next),
+            Step::GoOn => {}
+        }
+        failure = Some(outcome);
     }
+    let outcome = failure.unwrap_or_else(|| Err(elapsed(&call).into()));
+    call.close(outcome, plan.closed(), 0)
+}
+
+/// One attempt, from the wait before it to the head of its response.
+async fn attempt<S, B>(begun: Begun, start: Start<S>) -> (Begun, Outcome<B>)
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+{
+    let outcome = match start {
+        Start::Begun(future) => future.await.map_err(Into::into),
+        Start::With(service, request, progress) => {
+            if let Some(at) = begun.line.with_attempt(|attempt, _| attempt.began) {
+                sleep_until(at).await;
+            }
+            begun.line.starts(Instant::now());
+            ready_and_call(service, *request, progress).await
+        }
+    };
+    (begun, outcome)
 }
 
 /// Waits for the service, and tells the server what is left after that.
-pub(crate) async fn ready_and_call<S, B>(
-    service: &mut S,
+async fn ready_and_call<S, B>(
+    mut service: S,
     mut request: Request<Body>,
-    stamp: impl FnOnce(&mut HeaderMap),
+    progress: Progress,
 ) -> Outcome<B>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
 {
     let ready = service.ready().await.map_err(Into::into)?;
-    stamp(request.headers_mut());
+    progress.stamp(request.headers_mut(), Instant::now());
     ready.call(request).await.map_err(Into::into)
 }
 
-/// The attempt, ended at the call's deadline: so the ledger is there to tell of it.
-async fn within_deadline<B>(call: &Call, attempt: impl Future<Output = Outcome<B>>) -> Outcome<B> {
-    let Some(deadline) = call.progress.deadline else { return attempt.await };
-    match timeout_at(deadline, attempt).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(elapsed(call).into()),
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => sleep_until(then).await,
+        None => std::future::pending().await,
     }
 }
 

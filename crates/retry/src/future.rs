@@ -3,8 +3,9 @@
 use crate::{
     Spare,
     body::ResponseBody,
-    call::{Begun, Call, Outcome},
-    clone, executor,
+    call::{Call, Outcome},
+    executor::{self, First},
+    plan::{Plan, Serial, Step},
     policy::Decision,
 };
 use cinchona_core::{BoxError, status};
@@ -98,13 +99,22 @@ where
                 if shadow && call.would_hedge(&outcome, Instant::now() - *began) {
                     call.shared.switch.count();
                 }
-                match call.judge(&mut outcome, Begun::first(*began)) {
-                    Decision::Stop(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
-                    _ if shadow => {
-                        call.shared.switch.count();
-                        return Poll::Ready(outcome.map(plain));
+                let first = call.first();
+                if shadow {
+                    if let Decision::Stop(stop) = call.judge(&mut outcome, &first) {
+                        return Poll::Ready(call.close(outcome, stop, 0));
                     }
-                    decision => Box::pin(executor::retries(call, clone(&spare), outcome, decision)),
+                    call.shared.switch.count();
+                    return Poll::Ready(outcome.map(plain));
+                }
+                let mut plan = Plan::Serial(Serial::new(*began));
+                match plan.ended(&mut call, &first, &mut outcome) {
+                    Step::Finish(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
+                    Step::GoOn => return Poll::Pending,
+                    Step::Again(again) => {
+                        let first = First::Failed(outcome, again);
+                        Box::pin(executor::run(call, plan, spare, first))
+                    }
                 }
             }
         };

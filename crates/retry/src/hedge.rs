@@ -1,30 +1,20 @@
 //! Hedging: the same request several times at once, and the first good answer wins.
 
-mod attempt;
-
 use crate::{
-    Spare,
-    body::ResponseBody,
     budget::{Budget, HEDGE, SharedBudget},
     call::{Begun, Call, Outcome},
-    clone,
     codes::Codes,
-    executor::elapsed,
-    ledger::AttemptKind,
+    plan::{Again, Step},
     policy::{Decision, Ended, LOOK, Stop},
 };
-use attempt::{Attempt, Start, at, attempt};
 use cinchona_core::{
-    BoxError, Invalid, Latency, Verdict,
+    AttemptKind, Invalid, Latency, Verdict,
     clock::later,
     status::{self, Pushback},
 };
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::{Request, Response};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::{Code, body::Body};
-use tower::Service;
+use tonic::Code;
 
 /// How many attempts a call makes at once, and when they begin (gRFC A6, hedging).
 ///
@@ -126,92 +116,23 @@ impl fmt::Debug for HedgePolicy {
     }
 }
 
-/// A call under way: which attempts are, and when the next one is to begin.
-struct Race {
+/// When the next attempt of a call is to begin beside those under way.
+pub(crate) struct Race {
     policy: HedgePolicy,
-    call: Call,
     began: Instant,
-    /// Those that were begun and have not ended.
-    running: Vec<Attempt>,
-    built: u32,
     /// When the next one is to begin.
     next: Option<Instant>,
     /// Why no other one will.
     closed: Option<Stop>,
-}
-
-/// What to do when an attempt has ended.
-enum Next {
-    GoOn,
-    /// Begin this one anew, after a wait: it was never seen.
-    Again(Attempt, Duration),
-    Finish(Stop),
-}
-
-/// Runs the attempts side by side; the `first` was begun by the service that was ready for it.
-pub(crate) async fn race<S, B>(
-    call: Call,
-    policy: HedgePolicy,
-    spare: Spare<S>,
-    first: S::Future,
-) -> Outcome<ResponseBody<B>>
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone,
-    S::Error: Into<BoxError>,
-    B: http_body::Body,
-{
-    let mut race = Race::begin(call, policy);
-    let mut attempts = FuturesUnordered::new();
-    attempts.push(attempt(race.running[0], Start::Begun(first)));
-    let deadline = race.call.progress.deadline;
-    let mut failure = None;
-    loop {
-        while race.is_due() {
-            let Some((begun, request)) = race.start() else { break };
-            let start = Start::With(clone(&spare), request.into(), race.call.progress);
-            attempts.push(attempt(begun, start));
-        }
-        // Nothing runs and nothing is to come: the last failure is the call's.
-        if attempts.is_empty() && race.next.is_none() {
-            break;
-        }
-        let (ended, mut outcome) = tokio::select! {
-            biased;
-            Some(ended) = attempts.next() => ended,
-            () = at(deadline) => {
-                let call = race.withdraw(false);
-                let elapsed = Err(elapsed(&call).into());
-                return call.close(elapsed, Stop::Deadline, 0);
-            }
-            () = at(race.next) => continue,
-        };
-        if race.call.replay.has_left_behind(ended.begun.built) {
-            continue;
-        }
-        match race.ended(ended, &mut outcome) {
-            Next::Finish(stop) => {
-                return race.withdraw(true).close(outcome, stop, ended.begun.built);
-            }
-            Next::Again(Attempt { number, begun }, wait) => {
-                if let Some((begun, request)) = race.launch(number, begun.kind, wait) {
-                    let start = Start::With(clone(&spare), request.into(), race.call.progress);
-                    attempts.push(attempt(begun, start));
-                }
-            }
-            Next::GoOn => {}
-        }
-        failure = Some(outcome);
-    }
-    let stop = race.closed.unwrap_or(Stop::Exhausted);
-    let outcome = failure.unwrap_or_else(|| Err(elapsed(&race.call).into()));
-    race.call.close(outcome, stop, 0)
+    /// How many attempts were before each of those that were begun, in the order of their requests.
+    previous: Vec<u32>,
 }
 
 // === impl Race ===
 
 impl Race {
-    fn begin(call: Call, policy: HedgePolicy) -> Self {
-        let began = Instant::now();
+    /// The first attempt has begun.
+    pub(crate) fn begin(call: &mut Call, policy: HedgePolicy, began: Instant) -> Self {
         let closed = if policy.max_attempts < 2 {
             Some(Stop::Exhausted)
         } else if !call.progress.safety.allows_repeating() {
@@ -223,28 +144,30 @@ impl Race {
             None
         };
         let next = policy.delay().filter(|_| closed.is_none()).map(|delay| later(began, delay));
-        let running = vec![Attempt { number: 0, begun: Begun::first(began) }];
-        let mut race = Self { policy, call, began, running, built: 1, next, closed };
-        race.call.progress.attempts = 1;
-        race
+        call.progress.attempts = 1;
+        Self { policy, began, next, closed, previous: vec![0] }
     }
 
-    fn is_due(&self) -> bool {
-        self.next.is_some_and(|next| next <= Instant::now())
+    pub(crate) const fn next(&self) -> Option<Instant> {
+        self.next
     }
 
-    /// The next attempt, if one may begin now.
-    fn start(&mut self) -> Option<(Attempt, Request<Body>)> {
+    pub(crate) fn closed(&self) -> Stop {
+        self.closed.unwrap_or(Stop::Exhausted)
+    }
+
+    /// The next attempt, if one is to begin now.
+    pub(crate) fn due(&mut self, call: &mut Call) -> Option<Again> {
         let now = Instant::now();
-        let n = self.call.progress.attempts;
-        self.next = None;
+        self.next.take_if(|next| *next <= now)?;
+        let n = call.progress.attempts;
         let refused = if n >= self.policy.max_attempts {
             Some(Stop::Exhausted)
-        } else if !self.call.replay.can_repeat() {
+        } else if !call.replay.can_repeat() {
             Some(Stop::BodyTooLarge)
-        } else if !self.call.throttle.allows() {
+        } else if !call.throttle.allows() {
             Some(Stop::Throttled)
-        } else if !self.is_paid_for(now) {
+        } else if !self.is_paid_for(call, now) {
             Some(Stop::Budget)
         } else {
             None
@@ -253,126 +176,115 @@ impl Race {
             self.closed = refused;
             return None;
         }
-        self.call.progress.attempts += 1;
-        self.schedule(now);
-        tracing::debug!(rpc.method = self.call.path(), attempt = n + 1, "hedging");
-        self.launch(n, AttemptKind::Hedge, Duration::ZERO)
+        call.progress.attempts += 1;
+        self.schedule(call.progress.attempts, now);
+        tracing::debug!(rpc.method = call.path(), attempt = n + 1, "hedging");
+        Some(self.again(AttemptKind::Hedge, n, Duration::ZERO))
     }
 
     /// Whether both budgets can pay for a hedge, and pays for it.
-    fn is_paid_for(&self, now: Instant) -> bool {
-        let path = self.call.path();
+    fn is_paid_for(&self, call: &Call, now: Instant) -> bool {
+        let path = call.path();
         let own = self.policy.adaptive.as_ref().map(|adaptive| &adaptive.budget);
         if own.is_some_and(|own| !own.withdraw(path, HEDGE, now)) {
             return false;
         }
-        let is_paid = self.call.shared.budget.withdraw(path, HEDGE, now);
+        let is_paid = call.shared.budget.withdraw(path, HEDGE, now);
         if let Some(own) = own.filter(|_| !is_paid) {
             own.refund(path, HEDGE);
         }
         is_paid
     }
 
-    /// The attempt of this number, after a wait.
-    fn launch(
-        &mut self,
-        number: u32,
-        kind: AttemptKind,
-        wait: Duration,
-    ) -> Option<(Attempt, Request<Body>)> {
-        let request = self.call.replay.request()?;
-        let at = later(Instant::now(), wait);
-        let attempt = Attempt { number, begun: Begun { built: self.built, kind, at } };
-        self.built += 1;
-        self.running.push(attempt);
-        Some((attempt, request))
+    fn again(&mut self, kind: AttemptKind, previous: u32, wait: Duration) -> Again {
+        self.previous.push(previous);
+        Again { kind, previous, wait }
     }
 
     /// The next attempt begins a delay after `now`, if there is to be another.
-    fn schedule(&mut self, now: Instant) {
-        let more = self.closed.is_none() && self.call.progress.attempts < self.policy.max_attempts;
+    fn schedule(&mut self, attempts: u32, now: Instant) {
+        let more = self.closed.is_none() && attempts < self.policy.max_attempts;
         self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
     }
 
-    fn ended<B: http_body::Body>(&mut self, ended: Attempt, outcome: &mut Outcome<B>) -> Next {
+    pub(crate) fn ended<B: http_body::Body>(
+        &mut self,
+        call: &mut Call,
+        ended: &Begun,
+        outcome: &mut Outcome<B>,
+    ) -> Step {
         let now = Instant::now();
-        let verdict = self.call.verdict(outcome);
-        self.running.retain(|running| *running != ended);
+        let verdict = call.verdict(outcome);
         let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
-        let can_repeat = self.call.replay.can_repeat();
-        let attempts = self.call.progress.attempts;
-        let decided =
-            self.call.progress.before_policy(Ended { verdict, pushback, can_repeat, now });
-        self.call.progress.attempts = attempts;
-        // A wait for a connection is no attempt.
-        let is_waiting = decided == Some(Decision::AwaitConnection);
-        let has_story = verdict != Verdict::Ok || self.built > 1 || self.call.shared.explained;
-        if has_story && !is_waiting {
-            self.call.note(ended.begun, verdict, now);
-        }
+        let can_repeat = call.replay.can_repeat();
+        let attempts = call.progress.attempts;
+        let decided = call.progress.before_policy(Ended { verdict, pushback, can_repeat, now });
+        call.progress.attempts = attempts;
+        ended.end(verdict, pushback, now);
+        let kind = ended.line.with_attempt(|attempt, _| attempt.kind);
         let (kind, wait) = match decided {
             Some(Decision::Stop(stop)) => {
-                if stop == Stop::Deadline && self.call.progress.wait_for_ready {
-                    self.call.has_waited_in_vain(verdict, outcome);
+                if stop == Stop::Deadline && call.progress.wait_for_ready {
+                    call.has_waited_in_vain(verdict, outcome);
                 }
-                return Next::Finish(stop);
+                return Step::Finish(stop);
             }
             Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait),
-            Some(_) => (ended.begun.kind, LOOK),
-            None => return self.failed(ended, verdict, pushback, now),
+            // A wait for a connection is no attempt.
+            Some(_) => {
+                ended.line.withdraw();
+                (kind.unwrap_or(AttemptKind::First), LOOK)
+            }
+            None => return self.failed(call, ended, verdict, pushback, now),
         };
-        self.call.replay.stop(ended.begun.built);
-        let begun = Begun { kind, ..ended.begun };
-        Next::Again(Attempt { begun, ..ended }, wait)
+        call.replay.stop(ended.built);
+        // It keeps its number: it was never seen.
+        let previous = self.previous.get(ended.built as usize).copied().unwrap_or_default();
+        Step::Again(self.again(kind, previous, wait))
     }
 
     /// An attempt has failed: whether the others go on.
     fn failed(
         &mut self,
-        ended: Attempt,
+        call: &Call,
+        ended: &Begun,
         verdict: Verdict,
         pushback: Option<Pushback>,
         now: Instant,
-    ) -> Next {
+    ) -> Step {
         let non_fatal = self.policy.codes.contains(verdict.code());
         if non_fatal || pushback == Some(Pushback::Stop) {
-            self.call.throttle.failed();
+            call.throttle.failed();
         }
         if !non_fatal {
-            return Next::Finish(Stop::NotRetryable);
+            return Step::Finish(Stop::NotRetryable);
         }
-        self.call.replay.stop(ended.begun.built);
+        call.replay.stop(ended.built);
         match pushback {
             // No more hedges; those under way may still win.
             Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
             _ if self.closed.is_some() => {}
             // Waiting for an attempt that could not even start is waiting for nothing.
-            Some(Pushback::After(wait)) if !self.call.progress.has_time(later(now, wait)) => {
+            Some(Pushback::After(wait)) if !call.progress.has_time(later(now, wait)) => {
                 (self.closed, self.next) = (Some(Stop::Deadline), None);
             }
             Some(Pushback::After(wait)) => self.next = Some(later(now, wait)),
             None => self.next = Some(now),
         }
-        if self.call.progress.attempts >= self.policy.max_attempts {
+        if call.progress.attempts >= self.policy.max_attempts {
             self.next = None;
         }
-        Next::GoOn
+        Step::GoOn
     }
 
-    /// The call, with those of its attempts that are reset now in its ledger.
-    fn withdraw(mut self, answered: bool) -> Call {
-        let now = Instant::now();
-        if let Some(adaptive) = &self.policy.adaptive {
-            // Where a hedge has won, the first attempt would have taken even longer.
-            adaptive.latency.record(now - self.began);
-            if answered {
-                let depositor = adaptive.budget.depositor(self.call.path());
-                adaptive.budget.deposit(&depositor, || now);
-            }
+    /// Learns from how long the call took.
+    pub(crate) fn learn(&self, call: &Call, answered: bool, now: Instant) {
+        let Some(adaptive) = &self.policy.adaptive else { return };
+        // Where a hedge has won, the first attempt would have taken even longer.
+        adaptive.latency.record(now - self.began);
+        if answered {
+            let depositor = adaptive.budget.depositor(call.path());
+            adaptive.budget.deposit(&depositor, || now);
         }
-        for Attempt { begun, .. } in self.running {
-            self.call.note(begun, Verdict::MaybeProcessed(Code::Cancelled), now);
-        }
-        self.call
     }
 }

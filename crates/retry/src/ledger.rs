@@ -3,9 +3,10 @@
 mod details;
 
 use crate::policy::Stop;
-use cinchona_core::{Verdict, code, error::find_cause};
+use cinchona_core::{Attempt as Line, AttemptKind, Verdict, code, error::find_cause};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
-use tonic::{Code, Status};
+use tokio::time::Instant;
+use tonic::Status;
 
 /// The attempts of one call and why they stopped.
 ///
@@ -38,44 +39,18 @@ pub struct Attempt {
     pub endpoint: Option<Arc<str>>,
 }
 
-/// Why an attempt was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptKind {
-    /// It was the first.
-    First,
-    /// The one before had failed.
-    Retry,
-    /// The one before had not reached the service (gRFC A6, transparent retries).
-    Transparent,
-    /// Those before were still under way, or one of them had failed early (gRFC A6, hedging).
-    Hedge,
-}
-
 // === impl Ledger ===
 
 impl Ledger {
-    pub(crate) const fn new() -> Self {
-        Self { attempts: Vec::new(), stopped: Stop::Succeeded, cause: None }
-    }
-
-    pub(crate) fn push(&mut self, attempt: Attempt) {
-        self.attempts.push(attempt);
-    }
-
-    pub(crate) fn last_code(&self) -> Option<Code> {
-        self.attempts.last().map(|last| last.verdict.code())
-    }
-
-    pub(crate) fn waits(&mut self, wait: Duration) {
-        if let Some(last) = self.attempts.last_mut() {
-            last.wait = wait;
-        }
+    /// Of those lines of a call's record whose attempts have ended.
+    pub(crate) fn new(lines: Vec<Line>, began: Instant, stopped: Stop) -> Self {
+        let attempts = lines.into_iter().filter_map(|line| Attempt::of(line, began)).collect();
+        Self { attempts, stopped, cause: None }
     }
 
     /// `cause`, with the story of the call as its source, and among its details where the call is
     /// `explained`.
-    pub(crate) fn close(mut self, stopped: Stop, cause: Status, explained: bool) -> Status {
-        self.stopped = stopped;
+    pub(crate) fn close(mut self, cause: Status, explained: bool) -> Status {
         let details =
             if explained { details::with(&self, &cause) } else { cause.details().to_vec() };
         let mut status = Status::with_details_and_metadata(
@@ -152,15 +127,18 @@ impl Error for Ledger {
     }
 }
 
-// === impl AttemptKind ===
+// === impl Attempt ===
 
-impl fmt::Display for AttemptKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Retry => "retry",
-            Self::Transparent => "transparent retry",
-            Self::Hedge => "hedge",
+impl Attempt {
+    fn of(line: Line, call_began: Instant) -> Option<Self> {
+        let (verdict, ended) = (line.verdict?, line.ended?);
+        Some(Self {
+            kind: line.kind,
+            verdict,
+            began: line.began.saturating_duration_since(call_began),
+            duration: ended.saturating_duration_since(line.began),
+            wait: line.wait,
+            endpoint: line.endpoint,
         })
     }
 }

@@ -75,24 +75,28 @@ mod executor;
 mod future;
 mod hedge;
 mod ledger;
+mod plan;
 mod policy;
 mod throttle;
 mod tower_policy;
 mod warnings;
 
-pub use cinchona_core::{Backoff, Jitter};
+pub use cinchona_core::{AttemptKind, Backoff, Jitter};
 
 pub use body::ResponseBody;
 pub use budget::Budget;
 pub use future::ResponseFuture;
 pub use hedge::HedgePolicy;
-pub use ledger::{Attempt, AttemptKind, Ledger};
+pub use ledger::{Attempt, Ledger};
 pub use policy::{Policy, RetryPolicy, Stop};
 pub use tower_policy::{TowerBody, TowerPolicy};
 
 use budget::SharedBudget;
 use call::Call;
 use cinchona_core::{BoxError, Invalid, Live, Methods, Mode, PerMethod, ReplayBuffer, Rng, Switch};
+use executor::First;
+use hedge::Race;
+use plan::Plan;
 use policy::Kind;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -322,18 +326,24 @@ where
             return ResponseFuture::plain(self.inner.call(request));
         }
         let began = Instant::now();
-        let (call, first) = match Call::begin(request, &self.shared, began) {
+        let (mut call, first) = match Call::begin(request, &self.shared, began) {
             Ok(begun) => begun,
             Err(status) => return ResponseFuture::failed(status),
         };
         let (attempt, spare) = (self.inner.call(first), self.spare.clone());
-        match &call.policy.kind {
-            Kind::Hedge(hedge) if mode == Mode::Enforce => {
-                let hedge = hedge.clone();
-                ResponseFuture::boxed(hedge::race(call, hedge, spare, attempt))
-            }
-            _ => ResponseFuture::first(attempt, began, call, spare, mode == Mode::Shadow),
+        if let Kind::Hedge(hedge) = &call.policy.kind
+            && mode == Mode::Enforce
+        {
+            let hedge = hedge.clone();
+            let race = Plan::Race(Race::begin(&mut call, hedge, began));
+            return ResponseFuture::boxed(executor::run(
+                call,
+                race,
+                spare,
+                First::Running(attempt),
+            ));
         }
+        ResponseFuture::first(attempt, began, call, spare, mode == Mode::Shadow)
     }
 }
 

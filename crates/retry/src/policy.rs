@@ -10,6 +10,7 @@ use cinchona_core::{
     Backoff, Deadline, Invalid, Safety, Stage, Verdict,
     clock::later,
     deadline::GRPC_TIMEOUT,
+    headers,
     status::{self, Pushback},
 };
 use http::HeaderMap;
@@ -336,14 +337,14 @@ impl Progress {
     }
 
     /// Tells the server which attempt this is and how long there is.
-    pub(crate) fn stamp(&self, headers: &mut HeaderMap, previous: u32, now: Instant) {
-        if previous > 0 {
-            headers.insert(status::PREVIOUS_ATTEMPTS, previous.into());
+    pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
+        if self.attempts > 0 {
+            headers.insert(status::PREVIOUS_ATTEMPTS, self.attempts.into());
         }
         // A stream's deadline may be that of its first message only: then the first attempt has not
         // told it either.
         if let Some(deadline) = self.deadline
-            && headers.contains_key(GRPC_TIMEOUT)
+            && headers::has(headers, &GRPC_TIMEOUT)
         {
             Deadline(deadline).stamp(headers, now);
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     RetryLayer, Shared,
-    executor::PACE,
+    plan::PACE,
     policy::{Decision, Ended, Limits, Progress, RetryPolicy},
     throttle::CallThrottle,
 };
@@ -93,8 +93,7 @@ where
         }
         let limits = Limits { throttle: &CallThrottle::default(), budget, method };
         let progress = self.progress.get_or_insert_with(|| {
-            let deadline: Option<&Deadline> = request.extensions().get();
-            let deadline = deadline.map(|deadline| deadline.0);
+            let deadline = Deadline::handed_on(request).map(|deadline| deadline.0);
             let mut progress = Progress::new(methods.safety_of(request), deadline);
             progress.chained =
                 Inbound::current().is_some_and(|served| served.previous_attempts > 0);
@@ -107,7 +106,7 @@ where
         };
         // At most one attempt in a millisecond, as the caller's own timer is to fire.
         let wait = wait.max(PACE);
-        progress.stamp(request.headers_mut(), progress.attempts, later(now, wait));
+        progress.stamp(request.headers_mut(), later(now, wait));
         Some(sleep(wait))
     }
 

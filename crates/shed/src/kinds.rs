@@ -1,6 +1,6 @@
 //! What methods stream.
 
-use cinchona_core::{MethodKind, Methods};
+use cinchona_core::{Call, MethodKind, Methods};
 use std::sync::Arc;
 
 /// What methods stream, by length of the path and then the path: that is as fast to look up as can
@@ -24,7 +24,8 @@ impl Kinds {
 
     /// What the request says that its method streams, or what is known of it.
     pub(crate) fn of<B>(&self, request: &http::Request<B>) -> Option<MethodKind> {
-        let said = request.extensions().get().copied();
+        let of_call = Call::find(request).and_then(Call::kind);
+        let said = of_call.or_else(|| request.extensions().get().copied());
         said.or_else(|| {
             let wanted = key(request.uri().path());
             let found = self.0.binary_search_by(|(path, _)| key(path).cmp(&wanted));

@@ -150,11 +150,9 @@ async fn a_call_that_has_met_all_endpoints_is_picked_for_as_a_new_one() {
         let world = World::of(endpoints);
         let balance = world.balance(by(Picker::RoundRobin));
         sleep(SECOND).await;
-        let tried = Tried::default();
-        for n in 0..5 {
-            let mut request = request();
-            request.extensions_mut().insert(tried.in_attempt(n));
-            assert_eq!(send(&balance, request).await, Code::Ok);
+        let call = record();
+        for _ in 0..5 {
+            assert_eq!(send(&balance, of_call(&call)).await, Code::Ok);
         }
         let mut attempts = world.attempts();
         attempts.resize(3, 0);
@@ -166,11 +164,9 @@ async fn a_call_that_has_met_all_endpoints_is_picked_for_as_a_new_one() {
     let balance = world.balance(by(Picker::RoundRobin));
     sleep(SECOND).await;
     for _ in 0..12 {
-        let tried = Tried::default();
-        for n in 0..5 {
-            let mut request = request();
-            request.extensions_mut().insert(tried.in_attempt(n));
-            send(&balance, request).await;
+        let call = record();
+        for _ in 0..5 {
+            send(&balance, of_call(&call)).await;
         }
     }
     let attempts = world.attempts();

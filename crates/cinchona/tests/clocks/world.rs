@@ -6,7 +6,7 @@ use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     cluster::{Cluster, Config, Datagrams},
     config::{MethodConfig, MethodEntry, Name, Policy, ServiceConfig},
-    core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target, Tried, status},
+    core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target, status},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
     fallback::{Cache, FallbackLayer},
@@ -52,9 +52,7 @@ pub(crate) fn slow() -> ScriptedServer {
 }
 
 pub(crate) fn request() -> Request<Body> {
-    let mut request = Request::post("http://any/calculator.Calculator/Add").body(Body::empty());
-    request.as_mut().unwrap().extensions_mut().insert(Tried::default());
-    request.unwrap()
+    Request::post("http://any/calculator.Calculator/Add").body(Body::empty()).unwrap()
 }
 
 /// `Add` is unary and has effects.

@@ -1,6 +1,7 @@
 //! What a server asks of whoever would try again.
 
 use super::code;
+use crate::headers;
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use std::time::Duration;
@@ -48,7 +49,7 @@ struct RetryInfo {
 /// [`retry_delay`]. Of what is no failure only the header is read.
 pub fn pushback(headers: &HeaderMap) -> Option<Pushback> {
     in_header(headers).or_else(|| {
-        let details = headers.get(Status::GRPC_STATUS_DETAILS)?;
+        let details = headers::get(headers, &Status::GRPC_STATUS_DETAILS)?;
         if code(headers).is_none_or(|code| code == Code::Ok) {
             return None;
         }

@@ -1,16 +1,16 @@
 //! The story of a call, and how it is passed on.
 
 use super::*;
-use cinchona_core::{Stage, Tried, Verdict};
+use cinchona_core::{Call, Stage, Verdict};
 use prost::Message as _;
 use std::{convert::Infallible, num::NonZeroU64, path::Path};
 use tower::service_fn;
 
 /// Answers as a balancer over two servers would, the first of which is down.
 async fn balance(request: Request) -> Result<Response, Infallible> {
-    let tried = request.extensions().get::<Tried>().unwrap();
-    let (n, name) = if tried.is_empty() { (1, "one:1") } else { (2, "two:2") };
-    tried.add(NonZeroU64::new(n).unwrap(), &name.into(), None);
+    let call = Call::find(&request).unwrap();
+    let (n, name) = if call.has_been_sent() { (2, "two:2") } else { (1, "one:1") };
+    call.sent_to(NonZeroU64::new(n).unwrap(), &name.into(), None);
     tokio::time::sleep(SECOND).await;
     let down = Status::unavailable("draining").into_http();
     Ok(if n == 1 { down } else { Status::ok("").into_http() })

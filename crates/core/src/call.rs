@@ -1,0 +1,466 @@
+//! One call of a client: known once, written by who knows, read by all.
+
+use crate::{Deadline, MethodKind, Verdict, status::Pushback};
+use http::{HeaderValue, Request};
+use smallvec::SmallVec;
+use std::{
+    fmt,
+    num::NonZeroU64,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// The record of one call, in the extensions of its request.
+///
+/// The first layer of ours that sees a call makes the record; the others find it, in whatever order
+/// they are composed. What is known of the call once is in it: when it began, its deadline, what
+/// its method streams. Each attempt adds a line ([`Attempt`]): whoever makes attempts writes why it
+/// began one and what became of it, a balancer where it was sent. Ledger, metrics and spans read
+/// these lines.
+///
+/// Its clones are handles of the same record; each belongs to one attempt.
+///
+/// ```
+/// use cinchona_core::{AttemptKind, Call};
+/// use tokio::time::Instant;
+///
+/// let (mut request, now) = (http::Request::new(()), Instant::now());
+/// let call = Call::of(&mut request, || now).clone();
+/// call.begins(AttemptKind::First, now);
+/// let second = call.begins(AttemptKind::Retry, now);
+/// second.sent_to(7.try_into().unwrap(), &"server:7".into(), None);
+/// // Any layer below finds the same.
+/// let attempts = Call::find(&request).unwrap().attempts();
+/// assert_eq!(attempts[1].endpoint.as_deref(), Some("server:7"));
+/// ```
+#[derive(Clone)]
+pub struct Call {
+    record: Arc<Record>,
+    /// The line of the attempt that this handle belongs to.
+    line: u32,
+    /// When the answer must have begun, or ended; and when the stream must have, if that differs.
+    deadline: Option<Deadline>,
+    whole: Option<Option<Deadline>>,
+    kind: Option<MethodKind>,
+}
+
+/// What is known of one attempt.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Why it was made.
+    pub kind: AttemptKind,
+    /// When it began.
+    pub began: Instant,
+    /// When it ended, or its response began.
+    pub ended: Option<Instant>,
+    /// What its outcome meant to whoever makes attempts.
+    pub verdict: Option<Verdict>,
+    /// How long the call then waited before the next attempt; zero after the last.
+    pub wait: Duration,
+    /// What the server asked for.
+    pub pushback: Option<Pushback>,
+    /// Host and port of the server that it was sent to, where a balancer has said so.
+    pub endpoint: Option<Arc<str>>,
+    host: Option<NonZeroU64>,
+    /// How many had a verdict before it.
+    order: u32,
+    /// Whether a layer has made it.
+    is_made: bool,
+    has_passed: bool,
+    /// It found no connection, and its call goes on waiting for one: nothing was attempted.
+    is_void: bool,
+}
+
+/// Why an attempt was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// It was the first.
+    First,
+    /// The one before had failed.
+    Retry,
+    /// The one before had not reached the service (gRFC A6, transparent retries).
+    Transparent,
+    /// Those before were still under way, or one of them had failed early (gRFC A6, hedging).
+    Hedge,
+}
+
+#[derive(Debug)]
+struct Record {
+    began: Instant,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    attempts: SmallVec<[Attempt; 1]>,
+    /// The dedup domain that the first attempt was sent to, if it was known.
+    domain: Option<Option<HeaderValue>>,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The record of the call that `request` belongs to: made here, at the time that `now` tells,
+    /// where no layer further out has made it.
+    pub fn of<B>(request: &mut Request<B>, now: impl FnOnce() -> Instant) -> &mut Self {
+        request.extensions_mut().get_or_insert_with(|| Self::new(now()))
+    }
+
+    /// The record of the call, where a layer has made it.
+    pub fn find<B>(request: &Request<B>) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    fn new(began: Instant) -> Self {
+        let record = Arc::new(Record { began, lines: Mutex::default() });
+        Self { record, line: 0, deadline: None, whole: None, kind: None }
+    }
+
+    /// When it began, to the outermost layer.
+    pub fn began(&self) -> Instant {
+        self.record.began
+    }
+
+    /// When it must have been answered; of a stream, where that is known, when the answer must have
+    /// begun.
+    pub const fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
+    /// When all of a stream must have ended, where that is another time than its
+    /// [`deadline`](Self::deadline).
+    pub const fn whole(&self) -> Option<Option<Deadline>> {
+        self.whole
+    }
+
+    /// What its method streams, where a layer knows it.
+    pub const fn kind(&self) -> Option<MethodKind> {
+        self.kind
+    }
+
+    /// Hands a deadline on to the layers below.
+    pub const fn set_deadline(&mut self, deadline: Option<Deadline>) {
+        self.deadline = deadline;
+    }
+
+    /// Hands on what is known of a stream.
+    pub const fn set_stream(&mut self, kind: MethodKind, whole: Option<Deadline>) {
+        (self.kind, self.whole) = (Some(kind), Some(whole));
+    }
+
+    /// An attempt begins at `began`: the handle for its request. That of the first attempt takes
+    /// the place of the one that a layer below may have noted.
+    #[must_use = "the attempt's request carries it"]
+    pub fn begins(&self, kind: AttemptKind, began: Instant) -> Self {
+        let mut lines = self.lines();
+        let line = self.line as usize;
+        match lines.attempts.get_mut(line) {
+            None => lines.attempts.push(Attempt { is_made: true, ..Attempt::new(kind, began) }),
+            Some(own) if !own.is_made => (own.kind, own.is_made) = (kind, true),
+            Some(_) => {
+                let line = lines.attempts.len() as u32;
+                lines.attempts.push(Attempt { is_made: true, ..Attempt::new(kind, began) });
+                return Self { line, ..self.clone() };
+            }
+        }
+        self.clone()
+    }
+
+    /// The attempt of this handle passes a layer that counts attempts: the handle of its line. One
+    /// that has passed already is made again by somebody who keeps no record, and has a new line.
+    #[must_use = "it may be another attempt"]
+    pub fn passes(&self, now: impl FnOnce() -> Instant) -> Self {
+        let mut lines = self.lines();
+        match lines.attempts.get_mut(self.line as usize) {
+            Some(own) if !own.has_passed => {
+                own.has_passed = true;
+                self.clone()
+            }
+            own => {
+                let kind = match own {
+                    None => AttemptKind::First,
+                    Some(before) if before.ended.is_none() => AttemptKind::Hedge,
+                    Some(_) => AttemptKind::Retry,
+                };
+                let line = lines.attempts.len() as u32;
+                lines.attempts.push(Attempt { has_passed: true, ..Attempt::new(kind, now()) });
+                Self { line, ..self.clone() }
+            }
+        }
+    }
+
+    /// The attempt of this handle has ended, if nobody has noted its end yet.
+    pub fn is_over(&self, at: Instant) {
+        self.change(|attempt| _ = attempt.ended.get_or_insert(at));
+    }
+
+    /// The attempt of this handle begins only now: it had to wait.
+    pub fn starts(&self, now: Instant) {
+        self.change(|attempt| attempt.began = now);
+    }
+
+    /// The attempt of this handle has ended, or its response has begun.
+    pub fn ended(&self, verdict: Verdict, at: Instant) {
+        let mut lines = self.lines();
+        let order = lines.attempts.iter().filter(|attempt| attempt.verdict.is_some()).count();
+        if let Some(own) = lines.attempts.get_mut(self.line as usize) {
+            (own.verdict, own.ended, own.order) = (Some(verdict), Some(at), order as u32);
+        }
+    }
+
+    /// What the server has asked for when it ended this attempt.
+    pub fn pushed_back(&self, pushback: Pushback) {
+        self.change(|attempt| attempt.pushback = Some(pushback));
+    }
+
+    /// How long the call waits after this attempt.
+    pub fn waits(&self, wait: Duration) {
+        self.change(|attempt| attempt.wait = wait);
+    }
+
+    /// The attempt has found no connection, and the call waits for one: it is none.
+    pub fn withdraw(&self) {
+        self.change(|attempt| attempt.is_void = true);
+    }
+
+    /// A balancer sends the attempt to an endpoint, by the number and the name that it has given
+    /// it, and its dedup domain, if it has named one.
+    pub fn sent_to(&self, host: NonZeroU64, name: &Arc<str>, domain: Option<&HeaderValue>) {
+        let mut lines = self.lines();
+        lines.domain.get_or_insert_with(|| domain.cloned());
+        let line = self.line as usize;
+        // Whoever repeats requests without a record of it sends the same handle again.
+        let is_again = lines.attempts.get(line).is_some_and(|own| own.host.is_some());
+        if is_again || line >= lines.attempts.len() {
+            let kind = if is_again { AttemptKind::Retry } else { AttemptKind::First };
+            lines.attempts.push(Attempt::new(kind, Instant::now()));
+        }
+        let attempt =
+            if is_again { lines.attempts.last_mut() } else { lines.attempts.get_mut(line) };
+        if let Some(attempt) = attempt {
+            (attempt.host, attempt.endpoint) = (Some(host), Some(name.clone()));
+        }
+    }
+
+    /// Whether an attempt was sent to an endpoint.
+    pub fn has_been_sent(&self) -> bool {
+        self.lines().hosts().next().is_some()
+    }
+
+    /// Whether an attempt was sent to this endpoint.
+    pub fn was_sent_to(&self, host: NonZeroU64) -> bool {
+        self.lines().hosts().any(|own| own == host)
+    }
+
+    /// The dedup domain of the first attempt, if it was known: whoever is sent another is to be
+    /// told in [`DOMAIN`](crate::DOMAIN), and refuses it in another domain.
+    pub fn domain(&self) -> Option<HeaderValue> {
+        self.lines().domain.clone().flatten()
+    }
+
+    /// Whether a call that is only safe to repeat because it is recognised may be sent to this
+    /// endpoint: it was last heard of in the first one's domain, or it is the first one where
+    /// nothing is known of that.
+    pub fn would_recognise(&self, host: NonZeroU64, domain: Option<&HeaderValue>) -> bool {
+        let lines = self.lines();
+        match &lines.domain {
+            Some(Some(first)) => domain == Some(first),
+            _ => lines.hosts().next().is_none() || lines.hosts().any(|own| own == host),
+        }
+    }
+
+    /// The attempts so far, in the order in which they began; those that only waited for a
+    /// connection are none.
+    pub fn attempts(&self) -> Vec<Attempt> {
+        self.read(|attempts| attempts.iter().filter(|attempt| !attempt.is_void).cloned().collect())
+    }
+
+    /// Those attempts of which it is known what became of them, in the order in which they ended.
+    pub fn ended_attempts(&self) -> Vec<Attempt> {
+        let mut ended = self.attempts();
+        ended.retain(|attempt| attempt.verdict.is_some());
+        ended.sort_by_key(|attempt| attempt.order);
+        ended
+    }
+
+    /// When the attempt of this handle began.
+    pub fn attempt_began(&self) -> Option<Instant> {
+        self.with_attempt(|attempt, _| attempt.began)
+    }
+
+    /// Shows the attempt of this handle to `read`, with its number, from 1.
+    pub fn with_attempt<T>(&self, read: impl FnOnce(&Attempt, u32) -> T) -> Option<T> {
+        self.read(|attempts| {
+            let own = attempts.get(self.line as usize)?;
+            let before = attempts.iter().take(self.line as usize);
+            let number = before.filter(|attempt| !attempt.is_void).count() as u32 + 1;
+            Some(read(own, number))
+        })
+    }
+
+    /// How many attempts were made so far.
+    pub fn attempt_count(&self) -> usize {
+        self.read(|attempts| attempts.iter().filter(|attempt| !attempt.is_void).count())
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&[Attempt]) -> T) -> T {
+        read(&self.lines().attempts)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Attempt)) {
+        if let Some(attempt) = self.lines().attempts.get_mut(self.line as usize) {
+            change(attempt);
+        }
+    }
+
+    /// Nothing that holds the lock can panic.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.record.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("deadline", &self.deadline)
+            .field("attempts", &self.lines().attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    fn hosts(&self) -> impl Iterator<Item = NonZeroU64> {
+        self.attempts.iter().filter_map(|attempt| attempt.host)
+    }
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    const fn new(kind: AttemptKind, began: Instant) -> Self {
+        Self {
+            kind,
+            began,
+            ended: None,
+            verdict: None,
+            wait: Duration::ZERO,
+            pushback: None,
+            endpoint: None,
+            host: None,
+            order: 0,
+            is_made: false,
+            has_passed: false,
+            is_void: false,
+        }
+    }
+}
+
+// === impl AttemptKind ===
+
+impl AttemptKind {
+    /// As gRPC's own metrics and traces name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "original",
+            Self::Retry => "retry",
+            Self::Transparent => "transparent_retry",
+            Self::Hedge => "hedge",
+        }
+    }
+}
+
+impl fmt::Display for AttemptKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Transparent => "transparent retry",
+            Self::Hedge => "hedge",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(id: u64) -> NonZeroU64 {
+        NonZeroU64::new(id).unwrap()
+    }
+
+    fn call() -> Call {
+        Call::of(&mut Request::new(()), Instant::now).clone()
+    }
+
+    fn sent(call: &Call, host: u64, domain: Option<&HeaderValue>) {
+        let handle = call.begins(AttemptKind::Retry, call.began());
+        handle.sent_to(id(host), &format!("server-{host}").into(), domain);
+    }
+
+    #[test]
+    fn all_layers_find_the_record_that_the_first_has_made() {
+        let mut request = Request::new(());
+        assert!(Call::find(&request).is_none());
+        let now = Instant::now();
+        Call::of(&mut request, || now).begins(AttemptKind::First, now).waits(Duration::MAX);
+        let found = Call::of(&mut request, || unreachable!("it is there"));
+        assert_eq!((found.began(), found.attempts()[0].wait), (now, Duration::MAX));
+    }
+
+    #[test]
+    fn a_first_attempt_is_one_whoever_notes_it_first() {
+        let call = call();
+        call.sent_to(id(7), &"server-7".into(), None);
+        sent(&call, 8, None);
+        sent(&call, 9, None);
+        let hosts: Vec<_> = call.attempts().into_iter().filter_map(|one| one.endpoint).collect();
+        assert_eq!(
+            hosts.iter().map(|host| &**host).collect::<Vec<_>>(),
+            ["server-7", "server-8", "server-9"]
+        );
+    }
+
+    #[test]
+    fn an_attempt_is_written_by_its_own_handle() {
+        let call = call();
+        let [first, second] =
+            [AttemptKind::First, AttemptKind::Hedge].map(|kind| call.begins(kind, call.began()));
+        second.ended(Verdict::Ok, call.began());
+        first.pushed_back(Pushback::Stop);
+        let [one, two] = &call.attempts()[..] else { panic!("two attempts") };
+        assert_eq!((one.kind, one.verdict), (AttemptKind::First, None));
+        assert_eq!((two.kind, two.verdict), (AttemptKind::Hedge, Some(Verdict::Ok)));
+        assert_eq!((one.pushback, two.pushback), (Some(Pushback::Stop), None));
+        assert_eq!(second.with_attempt(|_, number| number), Some(2));
+    }
+
+    #[test]
+    fn an_attempt_that_found_no_connection_is_none() {
+        let call = call();
+        call.begins(AttemptKind::First, call.began()).withdraw();
+        let second = call.begins(AttemptKind::First, call.began());
+        assert_eq!((call.attempt_count(), call.attempts().len()), (1, 1));
+        assert_eq!(second.with_attempt(|_, number| number), Some(1));
+    }
+
+    #[test]
+    fn a_call_that_must_be_recognised_stays_in_the_domain_of_its_first_attempt() {
+        let [ours, other] = ["ours", "other"].map(HeaderValue::from_static);
+        let known = call();
+        assert!(known.would_recognise(id(1), None), "it was not sent yet");
+        sent(&known, 1, Some(&ours));
+        sent(&known, 2, Some(&other));
+        assert_eq!(known.domain().as_ref(), Some(&ours));
+        assert!(known.would_recognise(id(3), Some(&ours)));
+        assert!(!known.would_recognise(id(3), None));
+        assert!(!known.would_recognise(id(1), Some(&other)), "it has forgotten since");
+        let unknown = call();
+        sent(&unknown, 1, None);
+        assert!(unknown.would_recognise(id(1), Some(&ours)));
+        assert!(!unknown.would_recognise(id(2), Some(&ours)));
+    }
+}
