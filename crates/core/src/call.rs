@@ -43,6 +43,7 @@ pub struct Call {
     deadline: Option<Deadline>,
     whole: Option<Option<Deadline>>,
     kind: Option<MethodKind>,
+    size: Option<u64>,
 }
 
 /// What is known of one attempt.
@@ -115,7 +116,7 @@ impl Call {
 
     fn new(began: Instant) -> Self {
         let record = Arc::new(Record { began, lines: Mutex::default() });
-        Self { record, line: 0, deadline: None, whole: None, kind: None }
+        Self { record, line: 0, deadline: None, whole: None, kind: None, size: None }
     }
 
     /// When it began, to the outermost layer.
@@ -138,6 +139,17 @@ impl Call {
     /// What its method streams, where a layer knows it.
     pub const fn kind(&self) -> Option<MethodKind> {
         self.kind
+    }
+
+    /// The length of the request's body with the prefixes of its messages, in bytes, where a layer
+    /// has all of it.
+    pub const fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// Hands on the length of the request's body.
+    pub const fn set_size(&mut self, size: Option<u64>) {
+        self.size = size;
     }
 
     /// Hands a deadline on to the layers below.

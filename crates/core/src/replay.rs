@@ -11,6 +11,7 @@
 
 mod sent;
 mod tape;
+mod whole;
 
 pub use sent::Sent;
 
@@ -18,7 +19,6 @@ use crate::Call;
 use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use http_body::Body as _;
-use http_body_util::Full;
 use smallvec::SmallVec;
 use std::{
     pin::Pin,
@@ -117,6 +117,14 @@ impl Replay {
         self.built
     }
 
+    /// The length of the request's body, prefixes included, where all of it is here.
+    pub fn size(&self) -> Option<u64> {
+        match &self.body {
+            Recording::Whole { bytes, .. } => Some(bytes.len() as u64),
+            Recording::Tape(_) => None,
+        }
+    }
+
     /// Whether there can be another attempt.
     pub fn can_repeat(&self) -> bool {
         match &self.body {
@@ -195,7 +203,7 @@ impl Recording {
     /// The body of the first attempt, to which no other can have been preferred yet.
     fn first(&self) -> Body {
         match self {
-            Self::Whole { bytes, .. } => Body::new(Full::new(bytes.clone())),
+            Self::Whole { bytes, .. } => whole::body(bytes.clone()),
             Self::Tape(tape) => Body::new(tape.player(0)),
         }
     }
@@ -203,7 +211,7 @@ impl Recording {
     /// The body of the `n`th attempt, from 0; `None` where another attempt goes on alone.
     fn play(&self, n: u32) -> Option<Body> {
         match self {
-            Self::Whole { bytes, .. } => Some(Body::new(Full::new(bytes.clone()))),
+            Self::Whole { bytes, .. } => Some(whole::body(bytes.clone())),
             Self::Tape(tape) => tape.play(n).map(Body::new),
         }
     }

@@ -1,6 +1,6 @@
 //! The client's part: a name for each logical call.
 
-use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety};
+use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety, headers};
 use http::{HeaderName, HeaderValue, Request};
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
 };
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::{Instrument, Metadata, Span, instrument::Instrumented};
+use tracing::{Instrument, Metadata, Span, field::Empty, instrument::Instrumented};
 use uuid::Uuid;
 
 /// The request header by which logs of clients and servers are matched.
@@ -21,15 +21,23 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct IdempotencyKeyLayer {
     methods: Methods,
     ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
+    always: bool,
 }
 
 /// Names each call: the same on all its attempts, and another for each call.
 ///
 /// A call of a unary method that is not safe to repeat gets an `idempotency-key`, a UUIDv7
-/// ([RFC 9562]); every call gets an `x-request-id`, equal to the key where it has one. What the
-/// caller has set stays. Streams, and methods that the .proto does not list, get no key, as no
-/// server would recognise it. The span `call` around everything below says the id as `request_id`:
-/// that of a layer further out, if it has such a field, else one of its own.
+/// ([RFC 9562]). What the caller has set stays. Streams, and methods that the .proto does not list,
+/// get no key, as no server would recognise it.
+///
+/// Where a subscriber wants the span `call` around everything below, that says an id as
+/// `request_id`, and the call is sent with it as `x-request-id`, so that the lines of client and
+/// server match; it is equal to the key where there is one. That span is one of a layer further
+/// out, if it has such a field, else one of its own. Where nobody reads an id, none is made:
+/// [`IdempotencyKeyLayer::with_request_ids`] asks for one all the same.
+///
+/// Both are marked as never to be indexed (RFC 7541 §7.1.3): values that are not seen twice only
+/// drive others out of HPACK's tables.
 ///
 /// *A promise:* retry layers take it that a call with a key may be executed twice, since the server
 /// will recognise it. So this layer belongs in front of servers that have a
@@ -48,7 +56,7 @@ impl IdempotencyKeyLayer {
     /// Names all calls, and gives a key to those of the unary methods that `methods` lists and that
     /// say neither `NO_SIDE_EFFECTS` nor `IDEMPOTENT`.
     pub fn new(methods: Methods) -> Self {
-        Self { methods, ids: Arc::new(Uuid::now_v7) }
+        Self { methods, ids: Arc::new(Uuid::now_v7), always: false }
     }
 
     /// Takes ids from `ids` instead, which must never return the same twice: for runs that are to
@@ -57,32 +65,45 @@ impl IdempotencyKeyLayer {
         Self { ids: Arc::new(ids), ..self }
     }
 
-    fn name<B>(&self, request: &mut Request<B>) -> Option<HeaderValue> {
+    /// Sends an `x-request-id` with every call, for servers that log it, also where no subscriber of
+    /// this process reads it.
+    #[must_use]
+    pub fn with_request_ids(self) -> Self {
+        Self { always: true, ..self }
+    }
+
+    /// Names a call as far as it needs a name; its id, where that `is_read`.
+    fn name<B>(&self, request: &mut Request<B>, is_read: bool) -> Option<HeaderValue> {
         let path = request.uri().path();
         let is_unsafe = self.methods.safety(path) == Safety::Unknown;
         let needs_key = is_unsafe && self.methods.is_unary(path);
-        let headers = request.headers_mut();
-        let (key, id) = (headers.get(IDEMPOTENCY_KEY).cloned(), headers.get(REQUEST_ID).cloned());
-        let fresh = match (&key, &id) {
-            (Some(_), Some(_)) => None,
-            (None, Some(_)) if !needs_key => None,
-            (Some(key), None) => Some(key.clone()),
-            _ => {
-                let id = catch_unwind(AssertUnwindSafe(|| (self.ids)())).unwrap_or_else(|_| {
-                    tracing::error!("the function that makes ids panicked: a UUIDv7 is used");
-                    Uuid::now_v7()
-                });
-                let text = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
-                HeaderValue::from_str(&text).ok()
-            }
-        };
+        let needs_id = is_read || self.always;
+        if !needs_key && !needs_id {
+            return None;
+        }
+        let sent = request.headers_mut();
+        let [mut key, mut id] =
+            [&IDEMPOTENCY_KEY, &REQUEST_ID].map(|name| headers::get(sent, name).cloned());
         if key.is_none() && needs_key {
-            headers.extend(fresh.clone().map(|fresh| (IDEMPOTENCY_KEY, fresh)));
+            key = self.fresh();
+            key.iter().for_each(|key| _ = sent.insert(IDEMPOTENCY_KEY, key.clone()));
         }
-        if id.is_none() {
-            headers.extend(fresh.clone().map(|fresh| (REQUEST_ID, fresh)));
+        if id.is_none() && needs_id {
+            id = key.or_else(|| self.fresh());
+            id.iter().for_each(|id| _ = sent.insert(REQUEST_ID, id.clone()));
         }
-        id.or(fresh)
+        id
+    }
+
+    fn fresh(&self) -> Option<HeaderValue> {
+        let id = catch_unwind(AssertUnwindSafe(|| (self.ids)())).unwrap_or_else(|_| {
+            tracing::error!("the function that makes ids panicked: a UUIDv7 is used");
+            Uuid::now_v7()
+        });
+        let text = &mut Uuid::encode_buffer();
+        let mut value = HeaderValue::from_str(id.hyphenated().encode_lower(text)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 }
 
@@ -115,15 +136,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let id = self.layer.name(&mut request);
-        let request_id = id.as_ref().and_then(|id| id.to_str().ok());
         let around = Span::current();
         let span = if has_place_for_id(&around) {
-            around.record("request_id", request_id);
             around
         } else {
-            tracing::info_span!("call", rpc.method = request.uri().path(), request_id)
+            tracing::info_span!("call", rpc.method = request.uri().path(), request_id = Empty)
         };
+        let id = self.layer.name(&mut request, !span.is_disabled());
+        span.record("request_id", id.as_ref().and_then(|id| id.to_str().ok()));
         let _entered = span.enter();
         let calling = self.inner.call(request);
         calling.in_current_span()
@@ -150,8 +170,14 @@ mod tests {
     use std::{collections::HashSet, convert::Infallible, future::ready};
     use tower::{ServiceExt, service_fn};
 
-    /// The key and the id that arrive with a call to `path` that was made with these.
+    /// The key and the id that arrive with a call to `path` that was made with these, where somebody
+    /// reads the id.
     async fn arrive(path: &str, sent: [Option<&str>; 2]) -> [Option<String>; 2] {
+        let _logs = Logs::of("cinchona_idempotency");
+        arrive_unread(path, sent).await
+    }
+
+    async fn arrive_unread(path: &str, sent: [Option<&str>; 2]) -> [Option<String>; 2] {
         let mut request = Request::post(path).body(()).unwrap();
         for (name, value) in [IDEMPOTENCY_KEY, REQUEST_ID].into_iter().zip(sent) {
             request.headers_mut().extend(value.map(|value| (name, value.parse().unwrap())));
@@ -180,6 +206,25 @@ mod tests {
             let [key, id] = arrive(path, [None, None]).await;
             assert!(key.is_none() && id.is_some(), "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn where_nobody_reads_an_id_none_is_sent() {
+        for path in ["/Bank/Put", "/Bank/Read", "/Bank/Watch", "/Other/Call"] {
+            assert_eq!(arrive_unread(path, [None, None]).await, [None, None], "{path}");
+        }
+        let [key, id] = arrive_unread(PAY, [None, None]).await;
+        assert!(key.is_some() && id.is_none(), "a key is for the server");
+    }
+
+    #[tokio::test]
+    async fn an_id_can_be_asked_for() {
+        let service = service_fn(|request: Request<()>| {
+            let id = request.headers().get(REQUEST_ID).cloned();
+            ready(Ok::<_, Infallible>(id.is_some_and(|id| id.is_sensitive())))
+        });
+        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_request_ids();
+        assert!(layer.layer(service).oneshot(Request::new(())).await.unwrap());
     }
 
     #[tokio::test]

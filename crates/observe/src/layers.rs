@@ -11,11 +11,10 @@ use tower_layer::Layer;
 /// Watches the calls of a client, as its application sees them: `grpc.client.call.*`, and a span
 /// for each. Outside of all that repeats, limits or replaces calls.
 ///
-/// *Rule:* a call begins when it is first polled, or with its first attempt. Its status is the one
-/// in the trailers, or the verdict on the error; a call that is dropped before its end is
-/// `CANCELLED`. Retries, hedges and the delay between attempts come from an [`AttemptLayer`]
-/// further in, in the same task: where a `tower::buffer::Buffer` or the like lies between the two,
-/// they are not known, and not reported.
+/// *Rule:* a call begins when it is made. Its status is the one in the trailers, or the verdict on
+/// the error; a call that is dropped before its end is `CANCELLED`. Retries, hedges, transparent
+/// retries and the delay between attempts are those in the record of the call
+/// ([`cinchona_core::Call`]), where the layer that makes attempts writes them.
 ///
 /// *Its span* is `call` of the target `cinchona_observe`, at level `INFO`, with `rpc.system`,
 /// `rpc.service`, `rpc.method`, `rpc.grpc.status_code`, `server.address`, `request_id`, `trace_id`,
@@ -24,11 +23,6 @@ use tower_layer::Layer;
 /// `traceparent` and `tracestate` are continued where the request has them, else from the call that
 /// this task is serving, else a trace is begun. Where no subscriber is interested, a call takes the
 /// look that finds this out.
-///
-/// *What cannot be known* from outside the retry layer: that attempts which fail at once, before
-/// the next begins, were hedges; they count as retries, unless others of the call overlap. And a
-/// call that waits for a connection (`waitForReady`) looks for one again and again, each look a
-/// transparent retry.
 #[derive(Clone, Debug)]
 pub struct CallLayer(Arc<Watcher>);
 
@@ -36,13 +30,13 @@ pub struct CallLayer(Arc<Watcher>);
 /// span for each inside that of its call. Inside of the retry layer, and outside of the attempt's
 /// time limit and the choice of an endpoint.
 ///
-/// *Rule:* an attempt beyond a call's first is a transparent retry when its
-/// `grpc-previous-rpc-attempts` is no higher than that of the ones before, else a hedge when it
-/// began while others were under way or others of the call did, else a retry.
+/// *Rule:* what an attempt is, a retry, a hedge or a transparent retry, the record of its call says.
+/// Where somebody else repeats requests, and keeps no record, one that begins while another is under
+/// way is a hedge, and any other a retry.
 ///
 /// *Its span* is `attempt`: the server is told its id as its parent. `attempt` counts from 1;
 /// `kind` is `original`, `retry`, `hedge` or `transparent_retry`, and `wait` how long none was
-/// under way before it, where a [`CallLayer`] watches the call. Whoever picks an endpoint,
+/// under way before it, where a layer further out has made the record of the call. Whoever picks an endpoint,
 /// as `cinchona-balance` does, says so by `Span::current().record("endpoint", ..)`.
 ///
 /// *Sizes* are those of the messages, compressed, without their five-byte prefixes. A request whose

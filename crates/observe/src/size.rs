@@ -1,6 +1,7 @@
 //! How large messages are, without gRPC's framing: five bytes before each.
 
 use bytes::Bytes;
+use cinchona_core::Call;
 use http_body::{Body as _, Frame, SizeHint};
 use std::{
     pin::Pin,
@@ -85,7 +86,8 @@ impl Request {
     /// that repeats calls, is taken to be one message, and is left as it is.
     #[inline]
     pub(crate) fn watch(&mut self, request: &mut http::Request<Body>) {
-        let length = request.body().size_hint().exact();
+        let known = Call::find(request).and_then(Call::size);
+        let length = known.or_else(|| request.body().size_hint().exact());
         self.whole = length.map(|length| length.saturating_sub(u64::from(PREFIX)));
         if length.is_none() {
             self.count(request.body_mut());

@@ -62,14 +62,15 @@ impl Call {
         progress.wait_for_ready = policy.wait_for_ready;
         progress.chained = !shared.retries_of_retries
             && Inbound::current().is_some_and(|inbound| inbound.previous_attempts > 0);
-        let record = Record::of(&mut first, || now);
-        *record = record.begins(AttemptKind::First, now);
-        let record = record.clone();
-        let (replay, first) = Replay::capture(first, &shared.buffer);
+        let (replay, mut first) = Replay::capture(first, &shared.buffer);
         if let Some(failed) = replay.failure() {
             // As a bare channel, but without the detour over a server.
             return Err(failed);
         }
+        let record = Record::of(&mut first, || now);
+        *record = record.begins(AttemptKind::First, now);
+        record.set_size(replay.size());
+        let record = record.clone();
         let (throttle, shared) = (shared.throttle.now(), shared.clone());
         Ok((Self { began: now, record, replay, progress, policy, throttle, shared }, first))
     }

@@ -8,6 +8,7 @@ mod gauges;
 mod layers;
 mod off;
 mod panics;
+mod wire;
 
 /// Runs in virtual time.
 fn virtually<T>(run: impl Future<Output = T>) -> T {

@@ -345,7 +345,7 @@ proptest::proptest! {
         let (_, first) = Replay::capture(Request::new(body(&script)), &buffer);
         proptest::prop_assert_eq!(View::of(first.into_body()), bare.clone());
         let whole = match Replay::whole(Request::new(body(&script)), per_call) {
-            Ok((_, bytes)) => View::of(Body::new(Full::new(bytes))),
+            Ok((_, bytes)) => View::of(Body::new(http_body_util::Full::new(bytes))),
             Err(request) => View::of(request.into_body()),
         };
         proptest::prop_assert_eq!(whole, bare);

@@ -103,6 +103,26 @@ async fn hedges_are_counted_as_hedges_and_the_losers_were_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hedges_that_fail_at_once_are_hedges_and_no_retries() {
+    let metrics = metrics();
+    let hedge = HedgePolicy::default().with_max_attempts(4).with_delay(Duration::from_secs(1));
+    let policies = cinchona_core::PerMethod::from(Policy::from(hedge));
+    let layer = retries().with_policies(policies).unwrap();
+    // Each has failed before the next begins: none overlaps another.
+    let server = ScriptedServer::new([unavailable(), unavailable(), unavailable(), ok()]);
+    call(stack(&metrics, layer, server), request()).await.unwrap();
+    assert_samples(
+        &metrics,
+        &[
+            (client("grpc_client_call_hedges_sum", ""), 3.0),
+            (client("grpc_client_call_hedges_count", ""), 1.0),
+            (client("grpc_client_attempt_started_total", ""), 4.0),
+        ],
+    );
+    assert!(!metrics.render().contains("grpc_client_call_retries"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_never_left_is_a_transparent_retry_and_sent_nothing() {
     let metrics = metrics();
     let (tries, mut server) = (Arc::new(AtomicU32::new(0)), ScriptedServer::new([ok()]));
