@@ -11,11 +11,15 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::{Status, body::Body, transport::Channel};
-use tower::{ServiceExt, util::Oneshot};
+use tonic::{
+    Status,
+    body::Body,
+    transport::{Channel, channel},
+};
+use tower::{Service, ServiceExt, util::Oneshot};
 use tracing::Span;
 
 pin_project! {
@@ -29,7 +33,9 @@ pin_project! {
 pin_project! {
     #[project = WayProj]
     enum Way {
-        Sent { #[pin] sent: Oneshot<Channel, Request<Body>>, flight: Option<Flight> },
+        Sent { #[pin] sent: channel::ResponseFuture, flight: Option<Box<Flight>> },
+        // Boxed: it is large, and rare.
+        Queued { queued: Pin<Box<Oneshot<Channel, Request<Body>>>>, flight: Option<Box<Flight>> },
         Waiting { waiting: Pin<Box<dyn Future<Output = Answer> + Send>> },
         Rejected { unsent: Option<Unsent> },
     }
@@ -42,7 +48,7 @@ pin_project! {
     pub struct ResponseBody {
         #[pin]
         inner: Body,
-        flight: Option<Flight>,
+        flight: Option<Box<Flight>>,
     }
 }
 
@@ -69,7 +75,8 @@ impl ResponseFuture {
         now: Instant,
     ) -> Result<Self, Request<Body>> {
         let connection = picked.0.connection();
-        let mut flight = Flight::new(set, picked, &request, now);
+        // Boxed: it goes along from the call to the end of the response's body.
+        let mut flight = Box::new(Flight::new(set, picked, &request, now));
         let Some(connection) = connection else {
             flight.returns();
             return Err(request);
@@ -83,10 +90,16 @@ impl ResponseFuture {
                 request.headers_mut().insert(DOMAIN, first);
             }
         }
-        let channel = connection.channel.clone();
+        let mut channel = connection.channel.clone();
         let reads = connection.line.reads();
         flight.sent = Some((connection, reads));
-        Ok(Self { way: Way::Sent { sent: channel.oneshot(request), flight: Some(flight) } })
+        let flight = Some(flight);
+        // Mostly there is a place at once; whoever has to queue is woken later.
+        let way = match channel.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Way::Sent { sent: channel.call(request), flight },
+            _ => Way::Queued { queued: Box::pin(channel.oneshot(request)), flight },
+        };
+        Ok(Self { way })
     }
 
     /// No endpoint lets the call through.
@@ -142,23 +155,32 @@ impl Future for ResponseFuture {
             }
             WayProj::Sent { sent, flight } => {
                 let outcome = ready!(sent.poll(cx)).map_err(BoxError::from);
-                let mut flight = flight.take();
-                if let Some(flight) = &mut flight {
-                    flight.answered(&outcome);
-                }
-                let told = |error| match &flight {
-                    Some(flight) => flight.whereto.explain(error, flight.node.name()),
-                    None => error,
-                };
-                let outcome = outcome.map_err(told);
-                Poll::Ready(outcome.map(|mut response| {
-                    status::mend(response.headers_mut());
-                    // What has ended with its head is counted.
-                    let flight = flight.filter(|flight| !flight.has_ended);
-                    response.map(|inner| ResponseBody { inner, flight })
-                }))
+                Poll::Ready(landed(outcome, flight.take()))
+            }
+            WayProj::Queued { queued, flight } => {
+                let outcome = ready!(queued.as_mut().poll(cx)).map_err(BoxError::from);
+                Poll::Ready(landed(outcome, flight.take()))
             }
         }
+    }
+}
+
+/// The head of the response, or a failure, is there.
+fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flight>>) -> Answer {
+    if let Some(flight) = &mut flight {
+        flight.answered(&outcome);
+    }
+    match outcome {
+        Ok(mut response) => {
+            status::mend(response.headers_mut());
+            // What has ended with its head is counted.
+            let flight = flight.filter(|flight| !flight.has_ended);
+            Ok(response.map(|inner| ResponseBody { inner, flight }))
+        }
+        Err(error) => Err(match &flight {
+            Some(flight) => flight.whereto.explain(error, flight.node.name()),
+            None => error,
+        }),
     }
 }
 

@@ -6,7 +6,10 @@ use smallvec::SmallVec;
 use std::{
     fmt,
     num::NonZeroU64,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
@@ -90,6 +93,8 @@ pub enum AttemptKind {
 #[derive(Debug)]
 struct Record {
     began: Instant,
+    /// How many of its attempts have timers of their own that keep the call's deadline.
+    timed: AtomicU32,
     lines: Mutex<Lines>,
 }
 
@@ -115,7 +120,7 @@ impl Call {
     }
 
     fn new(began: Instant) -> Self {
-        let record = Arc::new(Record { began, lines: Mutex::default() });
+        let record = Arc::new(Record { began, timed: AtomicU32::new(0), lines: Mutex::default() });
         Self { record, line: 0, deadline: None, whole: None, kind: None, size: None }
     }
 
@@ -157,9 +162,30 @@ impl Call {
         self.deadline = deadline;
     }
 
-    /// Hands on what is known of a stream.
-    pub const fn set_stream(&mut self, kind: MethodKind, whole: Option<Deadline>) {
-        (self.kind, self.whole) = (Some(kind), Some(whole));
+    /// Hands on when all of a stream must have ended.
+    pub const fn set_whole(&mut self, whole: Option<Deadline>) {
+        self.whole = Some(whole);
+    }
+
+    /// Hands on what the method streams.
+    pub const fn set_kind(&mut self, kind: Option<MethodKind>) {
+        self.kind = kind;
+    }
+
+    /// An attempt has a timer of its own that keeps the deadline of the call, until
+    /// [`is_untimed`](Self::is_untimed): the layers further out need none meanwhile.
+    pub fn is_timed(&self) {
+        self.record.timed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// That attempt, or what had its timer, is over.
+    pub fn is_untimed(&self) {
+        self.record.timed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether an attempt under way keeps the deadline of the call.
+    pub fn keeps_deadline(&self) -> bool {
+        self.record.timed.load(Ordering::Relaxed) > 0
     }
 
     /// An attempt begins at `began`: the handle for its request. That of the first attempt takes

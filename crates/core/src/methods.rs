@@ -27,7 +27,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Methods {
     /// By path.
-    listed: Arc<HashMap<String, Facts>>,
+    listed: Arc<hashbrown::HashMap<String, Facts>>,
     shapes: Arc<Shapes>,
     unlisted: Safety,
 }
@@ -224,7 +224,7 @@ impl Methods {
 }
 
 /// Adds what a descriptor set says to [`KINDS`].
-fn remember(listed: &HashMap<String, Facts>) {
+fn remember(listed: &hashbrown::HashMap<String, Facts>) {
     let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
     let known = KINDS.get();
     if listed.iter().any(|(path, facts)| known.get(path) != Some(&facts.kind)) {

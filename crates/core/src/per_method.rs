@@ -1,7 +1,7 @@
 //! Settings by method, as gRPC's service config names them.
 
 use crate::Invalid;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 /// A value for each method: its own, else that of its service, else the default, if any.
 ///

@@ -2,11 +2,15 @@
 
 use crate::{
     body::BoundBody,
-    bound::{Asked, Bound, End, Terms, What, earlier},
+    bound::{Asked, Bound, End, Says, Terms, What, earlier},
     limits::{Kinds, Times},
     readied::{Readied, ResponseFuture},
 };
-use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, PerMethod, Switch};
+use cinchona_core::{
+    BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, Switch,
+    deadline::encode_timeout,
+};
+use http::HeaderValue;
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -48,6 +52,8 @@ pub struct AttemptLimit(pub Option<Duration>);
 #[derive(Clone, Debug)]
 struct Settings {
     limits: Times,
+    /// The limit of most attempts, as the server is told of it.
+    told: HeaderValue,
     silences: Times,
     methods: Option<Methods>,
     switch: Switch,
@@ -61,6 +67,7 @@ impl AttemptTimeoutLayer {
     pub fn new(limit: Duration) -> Self {
         let settings = Settings {
             limits: Times { all: Some(limit), ..Times::default() },
+            told: encode_timeout(limit),
             silences: Times::default(),
             methods: None,
             switch: Switch::default(),
@@ -173,7 +180,11 @@ where
         let terms = self.settings.terms(&request, kind, asked, mode, now);
         let bound = (!terms.is_empty()).then(|| {
             let bound = Bound::new(terms, &mut request, now);
-            if mode == Mode::Shadow { bound.counting(&self.settings.switch) } else { bound }
+            if mode == Mode::Shadow {
+                bound.counting(&self.settings.switch)
+            } else {
+                bound.keeping(Call::find(&request))
+            }
         });
         self.inner.call(request, bound)
     }
@@ -192,8 +203,8 @@ impl Settings {
     ) -> Terms {
         let path = request.uri().path();
         let own = request.extensions().get().map(|limit: &AttemptLimit| limit.0);
-        let own = own.unwrap_or_else(|| self.limits.of(path, kind));
-        let own = own.and_then(|limit| Deadline::within(limit, now));
+        let limit = own.unwrap_or_else(|| self.limits.of(path, kind));
+        let own = limit.and_then(|limit| Deadline::within(limit, now));
         let silence = self.silences.of(path, kind);
         // What the server is told of ends the whole call there.
         let ends_all = kind.is_none_or(|kind| kind == MethodKind::Unary);
@@ -207,6 +218,8 @@ impl Settings {
             (_, left) => left.map(|left| End::new(left, What::Left)),
         };
         let whole = asked.whole.map(|whole| End::new(whole, What::Left));
-        Terms { kind, first, whole, silence, told }
+        let is_usual = told.is_some() && told == own && limit == self.limits.all;
+        let says = if is_usual { Says::So(self.told.clone()) } else { Says::Anything };
+        Terms { kind, first, whole, silence, told, says }
     }
 }

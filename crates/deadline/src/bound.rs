@@ -1,12 +1,12 @@
 //! What ends a call or an attempt, and when.
 
-use crate::upload::Upload;
+use crate::{messages::Messages, upload::Upload};
 use cinchona_core::{
     Call, Deadline, Elapsed, Invalid, MethodKind, Seldom, Switch,
     deadline::{GRPC_TIMEOUT, parse_timeout},
     headers, status,
 };
-use http::{HeaderMap, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, uri::PathAndQuery};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -31,7 +31,7 @@ pub(crate) struct Asked {
 }
 
 /// The ends of a call at one layer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
     pub(crate) kind: Option<MethodKind>,
     /// When the answer must have begun; for a unary method, and as far as is known, ended.
@@ -42,6 +42,17 @@ pub(crate) struct Terms {
     pub(crate) silence: Option<Duration>,
     /// What the server is told.
     pub(crate) told: Option<Deadline>,
+    pub(crate) says: Says,
+}
+
+/// How the server is told of what there is, as long as no time has passed.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Says {
+    #[default]
+    Anything,
+    /// The caller's own words are right.
+    Already,
+    So(HeaderValue),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,13 +97,28 @@ pub(crate) struct Bound {
     upload: Option<Arc<Upload>>,
     // Since when the caller has been waiting for a frame, if that is of interest.
     waiting: Option<Instant>,
+    watch: Watch,
+    pub(crate) messages: Messages,
+}
+
+/// One timer is enough for a call and its attempt: that of the attempt ends it at the earlier of
+/// the two limits.
+#[derive(Debug)]
+enum Watch {
+    Alone,
+    /// The layer of the call: it leaves the timer to an attempt that has one. Whether it has done so
+    /// before.
+    Call(Call, bool),
+    /// The layer of the attempt: what it has told the record of the call.
+    Attempt(Call),
 }
 
 pin_project! {
-    /// A bound and its timer.
+    /// A bound and its timer, from the call to the end of its response's body. Boxed: it is large,
+    /// and what is around it moves.
     #[derive(Debug)]
     pub(crate) struct Timer {
-        bound: Option<Bound>,
+        bound: Bound,
         // Begun when there is something to wait for.
         #[pin]
         sleep: Option<Sleep>,
@@ -190,6 +216,52 @@ impl Bound {
             counting: None,
             upload,
             waiting: None,
+            watch: Watch::Alone,
+            messages: Messages::new(),
+        }
+    }
+
+    /// The same bound, of a whole call: an attempt of it may keep its deadline.
+    pub(crate) fn of_call(mut self, call: Call) -> Self {
+        self.watch = Watch::Call(call, false);
+        self
+    }
+
+    /// The same bound, of an attempt that keeps the deadline of its `call`, where the call has one
+    /// that bounds all of the attempt.
+    pub(crate) fn keeping(mut self, call: Option<&Call>) -> Self {
+        let bounds_all = matches!(self.terms.kind, None | Some(MethodKind::Unary));
+        let keeps = |call: &&Call| {
+            let ends = self.terms.first.map(|first| first.at);
+            call.deadline().is_some_and(|deadline| ends.is_some_and(|end| end <= deadline.0))
+        };
+        if let Some(call) = call.filter(|_| bounds_all).filter(keeps) {
+            call.is_timed();
+            self.watch = Watch::Attempt(call.clone());
+        }
+        self
+    }
+
+    /// Whether it bounds the response's body: not where an attempt does.
+    fn bounds_body(&mut self) -> bool {
+        let is_unary = self.terms.kind == Some(MethodKind::Unary);
+        match &self.watch {
+            Watch::Call(call, _) => return !(is_unary && call.keeps_deadline()),
+            // Of what may be a stream, the limit of an attempt ends with the first message.
+            Watch::Attempt(_) if !is_unary => self.watch = Watch::Alone,
+            _ => {}
+        }
+        true
+    }
+
+    /// Whether an attempt's timer ends the call in time. Who has been woken has to look whether the
+    /// time is over: that timer may be one that nobody asks any more.
+    fn is_kept(&mut self, end: End) -> bool {
+        match &mut self.watch {
+            Watch::Call(call, before) if call.keeps_deadline() => {
+                !std::mem::replace(before, true) || Instant::now() < end.at
+            }
+            _ => false,
         }
     }
 
@@ -229,6 +301,13 @@ impl Bound {
 
     /// Tells the server how long there is; nothing where no deadline is that of the whole call.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
+        match &self.terms.says {
+            Says::Already if now == self.started => return,
+            Says::So(value) if now == self.started => {
+                return headers::set(headers, &GRPC_TIMEOUT, value.clone());
+            }
+            _ => {}
+        }
         match self.terms.told {
             Some(told) => told.stamp(headers, now),
             None => headers::remove(headers, &GRPC_TIMEOUT),
@@ -242,7 +321,7 @@ impl Bound {
     }
 
     /// There was a frame.
-    pub(crate) const fn heard(&mut self) {
+    const fn heard(&mut self) {
         self.waiting = None;
     }
 
@@ -285,7 +364,7 @@ impl Bound {
         };
         switch.count();
         let whole = self.terms.whole.filter(|whole| whole.what == What::Left);
-        self.terms = Terms { first: None, silence: None, whole, ..self.terms };
+        (self.terms.first, self.terms.silence, self.terms.whole) = (None, None, whole);
         true
     }
 
@@ -321,24 +400,24 @@ impl Bound {
 // === impl Timer ===
 
 impl Timer {
-    pub(crate) const fn new(bound: Option<Bound>) -> Self {
-        Self { bound, sleep: None }
+    pub(crate) fn new(bound: Bound) -> Pin<Box<Self>> {
+        Box::pin(Self { bound, sleep: None })
     }
 
-    pub(crate) const fn bound(&self) -> Option<&Bound> {
-        self.bound.as_ref()
+    pub(crate) const fn bound(&self) -> &Bound {
+        &self.bound
     }
 
-    /// The bound, for the next part of the call: a `Sleep` cannot move once polled.
-    pub(crate) fn take(self: Pin<&mut Self>) -> Option<Bound> {
-        self.project().bound.take()
+    /// The head of the response is there: whether its body is bound, too.
+    pub(crate) fn bounds_body(self: Pin<&mut Self>) -> bool {
+        self.project().bound.bounds_body()
     }
 
     /// There was a frame.
-    pub(crate) fn heard(self: Pin<&mut Self>) {
-        if let Some(bound) = self.project().bound {
-            bound.heard();
-        }
+    pub(crate) fn heard(self: Pin<&mut Self>, data: &[u8]) {
+        let bound = self.project().bound;
+        bound.messages.read(data);
+        bound.heard();
     }
 
     /// What there is to say at the end, while a `stage` is waited for.
@@ -348,9 +427,12 @@ impl Timer {
         stage: Stage,
     ) -> Poll<Elapsed> {
         let mut this = self.project();
-        let Some(bound) = this.bound else { return Poll::Pending };
+        let bound = this.bound;
         loop {
             let Some(end) = bound.end(stage) else { return Poll::Pending };
+            if matches!(stage, Stage::Readiness | Stage::Head) && bound.is_kept(end) {
+                return Poll::Pending;
+            }
             let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
                 this.sleep.set(Some(sleep_until(end.at)));
                 continue;
@@ -363,6 +445,16 @@ impl Timer {
             if end.at <= sleep.deadline() && !bound.count(end) {
                 return Poll::Ready(bound.elapsed(end, stage, Instant::now()));
             }
+        }
+    }
+}
+
+// === impl Watch ===
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Self::Attempt(call) = self {
+            call.is_untimed();
         }
     }
 }

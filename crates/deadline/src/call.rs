@@ -2,7 +2,7 @@
 
 use crate::{
     body::BoundBody,
-    bound::{Asked, Bound, End, Terms, What, earlier},
+    bound::{Asked, Bound, End, Says, Terms, What, earlier},
     limits::{Kinds, Times},
     readied::{Readied, ResponseFuture},
 };
@@ -192,9 +192,14 @@ where
             let bound = Bound::new(terms, &mut request, now);
             return self.inner.call(request, Some(bound.counting(&self.settings.switch)));
         }
-        limits.hand_on(kind, Call::of(&mut request, || now));
+        if terms.told == asked.whole && asked.first.is_none() {
+            terms.says = Says::Already;
+        }
+        let call = Call::of(&mut request, || now);
+        limits.hand_on(kind, call);
+        let call = call.clone();
         let bound = Bound::new(terms, &mut request, now);
-        self.inner.call(request, Some(bound))
+        self.inner.call(request, Some(bound.of_call(call)))
     }
 }
 
@@ -234,6 +239,7 @@ impl Limits {
             first: self.first.map(end),
             whole: self.whole.map(end),
             silence,
+            says: Says::Anything,
             told: match kind {
                 None | Some(MethodKind::Unary) => earlier(self.first, self.whole),
                 _ => self.whole,
@@ -248,8 +254,9 @@ impl Limits {
             Some(kind) if kind.streams_requests() => self.whole,
             _ => earlier(self.first, self.whole),
         };
-        if let Some(kind) = streams {
-            call.set_stream(kind, self.whole);
+        call.set_kind(kind);
+        if streams.is_some() {
+            call.set_whole(self.whole);
         }
         if first.is_some() {
             call.set_deadline(first);

@@ -90,6 +90,7 @@ mod body;
 mod bound;
 mod call;
 mod limits;
+mod messages;
 mod readied;
 mod server;
 mod upload;

@@ -1,6 +1,7 @@
 //! How long calls and attempts may take: by method, by kind of method, or all alike.
 
 use cinchona_core::{Call, MethodKind, Methods, PerMethod};
+use hashbrown::HashMap;
 use std::{sync::Arc, time::Duration};
 
 /// A duration for each method: its own, else that of its kind, else that of all; `None` is for
@@ -15,7 +16,7 @@ pub(crate) struct Times {
 /// What methods stream, by length of the path and then the path: that is as fast to look up as can
 /// be, and is done for every call.
 #[derive(Clone, Debug)]
-pub(crate) struct Kinds(Arc<[(Box<str>, MethodKind)]>);
+pub(crate) struct Kinds(Arc<HashMap<Box<str>, MethodKind>>);
 
 // === impl Times ===
 
@@ -39,26 +40,17 @@ impl Kinds {
         let mut known = (*Methods::known_kinds()).clone();
         let own = methods.into_iter().flat_map(Methods::kinds);
         known.extend(own.map(|(path, kind)| (path.to_owned(), kind)));
-        let boxed = |(path, kind): (String, MethodKind)| (path.into_boxed_str(), kind);
-        let mut kinds: Vec<_> = known.into_iter().map(boxed).collect();
-        kinds.sort_unstable_by(|(a, _), (b, _)| key(a).cmp(&key(b)));
-        Self(kinds.into())
+        Self(Arc::new(
+            known.into_iter().map(|(path, kind)| (path.into_boxed_str(), kind)).collect(),
+        ))
     }
 
     /// What the request says that its method streams, or what is known of it.
     pub(crate) fn of<B>(&self, request: &http::Request<B>) -> Option<MethodKind> {
         let of_call = Call::find(request).and_then(Call::kind);
         let said = of_call.or_else(|| request.extensions().get().copied());
-        said.or_else(|| {
-            let wanted = key(request.uri().path());
-            let found = self.0.binary_search_by(|(path, _)| key(path).cmp(&wanted));
-            found.ok().and_then(|found| self.0.get(found)).map(|(_, kind)| *kind)
-        })
+        said.or_else(|| self.0.get(request.uri().path()).copied())
     }
-}
-
-const fn key(path: &str) -> (usize, &str) {
-    (path.len(), path)
 }
 
 #[cfg(test)]

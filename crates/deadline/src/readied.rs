@@ -22,8 +22,7 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        #[pin]
-        timer: Timer,
+        timer: Option<Pin<Box<Timer>>>,
     }
 }
 
@@ -116,7 +115,7 @@ impl<S> Readied<S> {
                 State::Waiting { waiting: Some(Box::new((service, request))) }
             }
         };
-        ResponseFuture { state, timer: Timer::new(bound) }
+        ResponseFuture { state, timer: bound.map(Timer::new) }
     }
 }
 
@@ -132,7 +131,7 @@ impl<S: Clone> Clone for Readied<S> {
 impl<S, B, F> ResponseFuture<S, B, F> {
     /// Answers with `error` and sends nothing.
     pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
-        Self { state: State::Failed { error: Some(error.into()) }, timer: Timer::new(None) }
+        Self { state: State::Failed { error: Some(error.into()) }, timer: None }
     }
 }
 
@@ -146,12 +145,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        match this.state.as_mut().poll_response(cx, this.timer.bound()) {
+        let Some(timer) = this.timer else {
+            let polled = this.state.poll_response(cx, None);
+            return polled.map_ok(|response| response.map(|body| BoundBody::new(body, None)));
+        };
+        match this.state.as_mut().poll_response(cx, Some(timer.bound())) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, this.timer.take()))),
-            Poll::Ready(Err(error)) if this.timer.bound().is_none() => Poll::Ready(Err(error)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(status::of_error(error).into())),
             Poll::Pending => {
-                let elapsed = ready!(this.timer.poll_end(cx, this.state.stage()));
+                let elapsed = ready!(timer.as_mut().poll_end(cx, this.state.stage()));
                 // Drops the call: HTTP/2 resets the stream.
                 this.state.set(State::Failed { error: None });
                 Poll::Ready(Err(elapsed.into()))
@@ -207,16 +209,19 @@ impl<S, B, F> State<S, B, F> {
 
 /// Bounds the response's body, if there is one to wait for.
 fn bind<B: Body>(
-    response: http::Response<B>,
-    bound: Option<Bound>,
+    mut response: http::Response<B>,
+    timer: Option<Pin<Box<Timer>>>,
 ) -> http::Response<BoundBody<B>> {
-    let (mut head, body) = response.into_parts();
     // tonic's server says CANCELLED when the time it was told of is over, and only in a head
     // (`GrpcTimeout`). At any other time these are the words of whoever is there.
-    let cancelled = bound.as_ref().filter(|_| status::code(&head.headers) == Some(Code::Cancelled));
-    if cancelled.is_some_and(|bound| bound.told_is_over(Instant::now())) {
-        status::correct_timeout(&mut head.headers);
+    let is_all = response.body().is_end_stream();
+    if is_all
+        && status::code(response.headers()) == Some(Code::Cancelled)
+        && timer.as_ref().is_some_and(|timer| timer.bound().told_is_over(Instant::now()))
+    {
+        status::correct_timeout(response.headers_mut());
     }
-    let bound = bound.filter(|_| !body.is_end_stream());
-    http::Response::from_parts(head, BoundBody::new(body, bound))
+    let timer = timer.filter(|_| !is_all);
+    let timer = timer.and_then(|mut timer| timer.as_mut().bounds_body().then_some(timer));
+    response.map(|body| BoundBody::new(body, timer))
 }

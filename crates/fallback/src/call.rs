@@ -68,13 +68,13 @@ impl Call {
         request: Request<Body>,
         shared: &Arc<Shared>,
         service: u64,
-    ) -> (Option<Self>, Request<Body>) {
+    ) -> (Option<Box<Self>>, Request<Body>) {
         let mode = shared.switch.mode();
         if mode == Mode::Off || !shared.covers(request.uri().path()) {
             return (None, request);
         }
         let store = shared.store();
-        let mut call = Self {
+        let mut call = Box::new(Self {
             shared: Arc::clone(shared),
             uri: request.uri().clone(),
             mode,
@@ -84,7 +84,7 @@ impl Call {
             is_past_cache: forbids_keeping(request.headers()),
             again: None,
             failure: None,
-        };
+        });
         call.deadline = Deadline::of(&request, Instant::now()).ok().flatten();
         call.turn = store.map(Store::begin);
         match Replay::whole(request, MOST_REQUEST) {

@@ -24,7 +24,7 @@ pin_project! {
         #[pin]
         stage: Stage<F, B>,
         // None for a call that is not given second answers.
-        call: Option<Call>,
+        call: Option<Box<Call>>,
     }
 }
 
@@ -32,9 +32,10 @@ pin_project! {
     #[project = StageProj]
     enum Stage<F, B> {
         Calling { #[pin] inner: F },
-        Reading { reading: Reading<B> },
-        Asking { asking: Asking, code: Code, failed: Option<Outcome<B>> },
-        Ended { outcome: Option<Outcome<B>> },
+        // Boxed, as they are large: the calls that come to them are few, or read to their end here.
+        Reading { reading: Box<Reading<B>> },
+        Asking { asking: Asking, code: Code, failed: Option<Box<Outcome<B>>> },
+        Ended { outcome: Option<Box<Outcome<B>>> },
     }
 }
 
@@ -45,15 +46,15 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(crate) const fn calling(inner: F, call: Option<Call>) -> Self {
+    pub(crate) const fn calling(inner: F, call: Option<Box<Call>>) -> Self {
         Self { stage: Stage::Calling { inner }, call }
     }
 
     /// A call that has failed before it was made.
-    pub(crate) fn failed(error: BoxError, mut call: Option<Call>) -> Self {
+    pub(crate) fn failed(error: BoxError, mut call: Option<Box<Call>>) -> Self {
         let stage = match &mut call {
             Some(call) => Stage::after(call.begun(Err(error))),
-            None => Stage::Ended { outcome: Some(Err(error)) },
+            None => Stage::Ended { outcome: Some(Box::new(Err(error))) },
         };
         Self { stage, call }
     }
@@ -76,7 +77,9 @@ where
                     let outcome = ready!(inner.poll(cx)).map_err(Into::into);
                     match call {
                         Some(call) => call.begun(outcome),
-                        None => Next::End(outcome.map(|head| head.map(FallbackBody::passed))),
+                        None => {
+                            return Poll::Ready(outcome.map(|head| head.map(FallbackBody::passed)));
+                        }
                     }
                 }
                 (StageProj::Reading { reading }, Some(call)) => match ready!(reading.poll(cx)) {
@@ -86,17 +89,20 @@ where
                 (StageProj::Asking { asking, code, failed }, Some(call)) => {
                     let asked = ready!(asking.as_mut().poll(cx));
                     match failed.take() {
-                        Some(failed) => Next::End(call.asked(asked, *code, failed)),
+                        Some(failed) => Next::End(call.asked(asked, *code, *failed)),
                         None => return Poll::Pending,
                     }
                 }
                 (StageProj::Ended { outcome }, _) => match outcome.take() {
-                    Some(outcome) => return Poll::Ready(outcome),
+                    Some(outcome) => return Poll::Ready(*outcome),
                     None => return Poll::Pending,
                 },
                 // Polled after its end, as all of these.
                 (_, None) => return Poll::Pending,
             };
+            if let Next::End(outcome) = next {
+                return Poll::Ready(outcome);
+            }
             this.stage.set(Stage::after(next));
         }
     }
@@ -113,9 +119,11 @@ impl<F, B> fmt::Debug for ResponseFuture<F, B> {
 impl<F, B> Stage<F, B> {
     fn after(next: Next<B>) -> Self {
         match next {
-            Next::Read(reading) => Self::Reading { reading },
-            Next::Ask(asking, code, failed) => Self::Asking { asking, code, failed: Some(failed) },
-            Next::End(outcome) => Self::Ended { outcome: Some(outcome) },
+            Next::Read(reading) => Self::Reading { reading: Box::new(reading) },
+            Next::Ask(asking, code, failed) => {
+                Self::Asking { asking, code, failed: Some(Box::new(failed)) }
+            }
+            Next::End(outcome) => Self::Ended { outcome: Some(Box::new(outcome)) },
         }
     }
 }

@@ -169,7 +169,7 @@ pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
 pub use counters::Snapshot;
 pub use layer::DedupLayer;
 pub use memory::MemoryStore;
-pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, REQUEST_ID};
+pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, KeyFuture, REQUEST_ID};
 pub use service::{Dedup, ResponseFuture};
 pub use settings::{Guarantee, InFlight};
 pub use state::{Execution, State, fenced};

@@ -2,15 +2,18 @@
 
 use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety, headers};
 use http::{HeaderName, HeaderValue, Request};
+use pin_project_lite::pin_project;
 use std::{
     fmt,
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::{Instrument, Metadata, Span, field::Empty, instrument::Instrumented};
+use tracing::{Metadata, Span, field::Empty};
 use uuid::Uuid;
 
 /// The request header by which logs of clients and servers are matched.
@@ -48,6 +51,16 @@ pub struct IdempotencyKeyLayer {
 pub struct IdempotencyKey<S> {
     inner: S,
     layer: IdempotencyKeyLayer,
+}
+
+pin_project! {
+    /// The future of an [`IdempotencyKey`] call, in the call's span.
+    pub struct KeyFuture<F> {
+        #[pin]
+        inner: F,
+        // Boxed: mostly there is none.
+        span: Option<Box<Span>>,
+    }
 }
 
 // === impl IdempotencyKeyLayer ===
@@ -129,7 +142,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Instrumented<S::Future>;
+    type Future = KeyFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -144,9 +157,29 @@ where
         };
         let id = self.layer.name(&mut request, !span.is_disabled());
         span.record("request_id", id.as_ref().and_then(|id| id.to_str().ok()));
-        let _entered = span.enter();
-        let calling = self.inner.call(request);
-        calling.in_current_span()
+        if span.is_disabled() {
+            return KeyFuture { inner: self.inner.call(request), span: None };
+        }
+        let inner = span.in_scope(|| self.inner.call(request));
+        KeyFuture { inner, span: Some(Box::new(span)) }
+    }
+}
+
+// === impl KeyFuture ===
+
+impl<F: Future> Future for KeyFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _entered = this.span.as_ref().map(|span| span.enter());
+        this.inner.poll(cx)
+    }
+}
+
+impl<F> fmt::Debug for KeyFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFuture").finish_non_exhaustive()
     }
 }
 
@@ -169,6 +202,7 @@ mod tests {
     use cinchona_testkit::Logs;
     use std::{collections::HashSet, convert::Infallible, future::ready};
     use tower::{ServiceExt, service_fn};
+    use tracing::Instrument;
 
     /// The key and the id that arrive with a call to `path` that was made with these, where somebody
     /// reads the id.

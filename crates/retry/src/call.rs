@@ -50,7 +50,7 @@ impl Call {
         mut first: Request<Body>,
         shared: &Arc<Shared>,
         now: Instant,
-    ) -> Result<(Self, Request<Body>), Status> {
+    ) -> Result<(Box<Self>, Request<Body>), Status> {
         let deadline = Deadline::of(&first, now)
             .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
         // gRFC A6 reserves the header: what the application put there is not passed on.
@@ -72,7 +72,9 @@ impl Call {
         record.set_size(replay.size());
         let record = record.clone();
         let (throttle, shared) = (shared.throttle.now(), shared.clone());
-        Ok((Self { began: now, record, replay, progress, policy, throttle, shared }, first))
+        let call = Self { began: now, record, replay, progress, policy, throttle, shared };
+        // Boxed: it is large, and what is around it moves.
+        Ok((Box::new(call), first))
     }
 
     pub(crate) fn path(&self) -> &str {

@@ -35,7 +35,7 @@ enum Start<S: Service<Request<Body>>> {
 
 /// Makes attempts until the plan is satisfied, or the call's deadline has come.
 pub(crate) async fn run<S, B>(
-    mut call: Call,
+    mut call: Box<Call>,
     mut plan: Plan,
     spare: Spare<S>,
     first: First<S::Future, B>,

@@ -33,7 +33,7 @@ pin_project! {
     /// The first attempt is made in place; what only some calls need is boxed.
     #[project = StateProj]
     enum State<S, F, B> {
-        First { #[pin] attempt: F, began: Instant, call: Option<(Call, Spare<S>, bool)> },
+        First { #[pin] attempt: F, call: Option<(Box<Call>, Spare<S>, bool)> },
         Plain { #[pin] attempt: F },
         Failed { error: Option<BoxError> },
         Rest { rest: Boxed<B> },
@@ -58,12 +58,11 @@ impl<S: Service<Request<Body>>, B> ResponseFuture<S, B> {
     /// The first attempt of a `call`, and the service for others; only counted in `shadow`.
     pub(crate) const fn first(
         attempt: S::Future,
-        began: Instant,
-        call: Call,
+        call: Box<Call>,
         spare: Spare<S>,
         shadow: bool,
     ) -> Self {
-        Self { state: State::First { attempt, began, call: Some((call, spare, shadow)) } }
+        Self { state: State::First { attempt, call: Some((call, spare, shadow)) } }
     }
 
     pub(crate) fn boxed(
@@ -93,10 +92,10 @@ where
             StateProj::Plain { attempt } => {
                 return Poll::Ready(ready!(attempt.poll(cx)).map(bare).map_err(Into::into));
             }
-            StateProj::First { attempt, began, call } => {
+            StateProj::First { attempt, call } => {
                 let mut outcome = ready!(attempt.poll(cx)).map_err(Into::into);
                 let Some((mut call, spare, shadow)) = call.take() else { return Poll::Pending };
-                if shadow && call.would_hedge(&outcome, Instant::now() - *began) {
+                if shadow && call.would_hedge(&outcome, Instant::now() - call.began) {
                     call.shared.switch.count();
                 }
                 let first = call.first();
@@ -107,7 +106,7 @@ where
                     call.shared.switch.count();
                     return Poll::Ready(outcome.map(plain));
                 }
-                let mut plan = Plan::Serial(Serial::new(*began));
+                let mut plan = Plan::Serial(Serial::new(call.began));
                 match plan.ended(&mut call, &first, &mut outcome) {
                     Step::Finish(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
                     Step::GoOn => return Poll::Pending,

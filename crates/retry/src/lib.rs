@@ -343,7 +343,7 @@ where
                 First::Running(attempt),
             ));
         }
-        ResponseFuture::first(attempt, began, call, spare, mode == Mode::Shadow)
+        ResponseFuture::first(attempt, call, spare, mode == Mode::Shadow)
     }
 }
 

@@ -68,7 +68,7 @@ pin_project! {
         #[pin]
         entering: Entering<S, B, F>,
         // Who is told if it is turned away: nobody where it is let in always.
-        refusing: Option<(Arc<Shared>, Arc<Limiter>, Criticality)>,
+        refusing: Option<Box<(Arc<Shared>, Arc<Limiter>, Criticality)>>,
     }
 }
 
@@ -226,8 +226,8 @@ where
             let entering = Entering::shadow(entry, until, inner, request, &shared.switch);
             return BulkheadFuture { entering, refusing: None };
         }
-        let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.0);
-        let refusing = Some((shared.clone(), limiter.clone(), criticality));
+        let deadline = Deadline::handed_on(&request).map(|deadline| deadline.0);
+        let refusing = Some(Box::new((shared.clone(), limiter.clone(), criticality)));
         BulkheadFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
     }
 }
@@ -258,7 +258,8 @@ where
         let this = self.project();
         Poll::Ready(match (ready!(this.entering.poll(cx)), this.refusing) {
             (Entered::Answered(outcome), _) => outcome.map_err(Into::into),
-            (_, Some((shared, limiter, criticality))) => {
+            (_, Some(refusing)) => {
+                let (shared, limiter, criticality) = &**refusing;
                 shared.places.common.count_shed(*criticality);
                 let limit = limiter.limit();
                 let message = format!("bulkhead: {limit} calls are under way already");

@@ -1,5 +1,6 @@
 //! How much a call matters.
 
+use cinchona_core::headers;
 use http::{HeaderMap, HeaderName};
 
 /// The request header that says how much a call matters.
@@ -38,7 +39,7 @@ impl Criticality {
 
     /// What the headers of a request say; the default where they say nothing that is known.
     pub fn of(headers: &HeaderMap) -> Self {
-        let Some(said) = headers.get(CRITICALITY) else { return Self::default() };
+        let Some(said) = headers::get(headers, &CRITICALITY) else { return Self::default() };
         let named = |class: &Self| said.as_bytes().eq_ignore_ascii_case(class.name().as_bytes());
         Self::ALL.into_iter().find(named).unwrap_or_default()
     }

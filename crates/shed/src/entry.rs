@@ -30,23 +30,32 @@ pin_project! {
         state: State<S, B, F>,
         permit: Option<Permit>,
         until: Until,
-        arriving: Option<(Held, Option<Pin<Box<Sleep>>>)>,
+        arriving: Option<Box<Arriving>>,
     }
 }
+
+/// A request that is called before it has arrived, and until when it may take.
+type Arriving = (Held, Option<Pin<Box<Sleep>>>);
 
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
         Coming { call: Box<Expected<S, B>> },
-        Waiting {
-            #[pin]
-            given: Waits,
-            #[pin]
-            patience: Sleep,
-            held: Option<(S, Request<B>, Instant)>,
-        },
+        // Boxed, as is the one before: both are rare, and large.
+        Waiting { call: Pin<Box<Queued<S, B>>> },
         Calling { #[pin] future: F },
         TurnedAway,
+    }
+}
+
+pin_project! {
+    /// A call that waits for its place.
+    struct Queued<S, B> {
+        #[pin]
+        given: Waits,
+        #[pin]
+        patience: Sleep,
+        held: Option<(S, Request<B>, Instant)>,
     }
 }
 
@@ -96,7 +105,7 @@ where
                 // The one that is ready waits with the request; its place takes a clone.
                 let clone = service.clone();
                 let held = Some((mem::replace(service, clone), request, Instant::now()));
-                (State::Waiting { given, patience: sleep_until(longest), held }, None)
+                (State::waiting(given, longest, held), None)
             }
             Entry::TurnedAway => (State::TurnedAway, None),
         };
@@ -166,7 +175,7 @@ where
     ) -> Self {
         let late = late.map(|late| Box::pin(sleep_until(late)));
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit: None, until, arriving: Some((held, late)) }
+        Self { state, permit: None, until, arriving: Some(Box::new((held, late))) }
     }
 }
 
@@ -191,35 +200,59 @@ where
                 },
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
-                        let held = this.arriving.take().and_then(|(held, _)| held.take());
+                        let held = this.arriving.take().and_then(|arriving| arriving.0.take());
                         let permit = this.permit.take().or(held);
                         return Poll::Ready(Entered::Answered(answered(
                             outcome, permit, this.until,
                         )));
                     }
-                    Poll::Pending => return arrives(this.arriving.as_mut(), cx),
+                    Poll::Pending => return arrives(this.arriving.as_deref_mut(), cx),
                 },
-                StateProj::Waiting { given, patience, held } => match given.poll(cx) {
-                    Poll::Pending => {
-                        ready!(patience.poll(cx));
-                        State::TurnedAway
-                    }
-                    Poll::Ready(given) => {
-                        let permit = given.ok().and_then(|permit| this.until.settle(permit));
-                        match (permit, held.take()) {
-                            (Some(permit), Some((mut service, mut request, since))) => {
+                StateProj::Waiting { call } => match ready!(call.as_mut().poll_place(cx)) {
+                    Some((permit, mut service, mut request, since)) => {
+                        match this.until.settle(permit) {
+                            Some(permit) => {
                                 // Whoever serves it is told what is left, not what there was.
                                 take_off(request.headers_mut(), Instant::now() - since);
                                 *this.permit = Some(permit);
                                 State::Calling { future: service.call(request) }
                             }
-                            _ => State::TurnedAway,
+                            None => State::TurnedAway,
                         }
                     }
+                    None => State::TurnedAway,
                 },
             };
             this.state.set(next);
         }
+    }
+}
+
+// === impl State ===
+
+impl<S, B, F> State<S, B, F> {
+    fn waiting(given: Waits, longest: Instant, held: Option<(S, Request<B>, Instant)>) -> Self {
+        let call = Queued { given, patience: sleep_until(longest), held };
+        Self::Waiting { call: Box::pin(call) }
+    }
+}
+
+// === impl Queued ===
+
+impl<S, B> Queued<S, B> {
+    /// The place, and what is to be called in it; `None` where there is none in time.
+    fn poll_place(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<(Permit, S, Request<B>, Instant)>> {
+        let this = self.project();
+        let Poll::Ready(given) = this.given.poll(cx) else {
+            return this.patience.poll(cx).map(|()| None);
+        };
+        let given = given.ok().zip(this.held.take());
+        Poll::Ready(
+            given.map(|(permit, (service, request, since))| (permit, service, request, since)),
+        )
     }
 }
 
@@ -255,7 +288,7 @@ impl<S, B> Expected<S, B> {
             Entry::Waits(given, longest) if self.shadow.is_none() => {
                 let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
                 let held = Some((service, request, Instant::now()));
-                return State::Waiting { given, patience: sleep_until(longest), held };
+                return State::waiting(given, longest, held);
             }
             _ => None,
         };
@@ -269,10 +302,7 @@ impl<S, B> Expected<S, B> {
 }
 
 /// Looks after a request that had not arrived when it was called.
-fn arrives<T>(
-    arriving: Option<&mut (Held, Option<Pin<Box<Sleep>>>)>,
-    cx: &mut Context<'_>,
-) -> Poll<Entered<T>> {
+fn arrives<T>(arriving: Option<&mut Arriving>, cx: &mut Context<'_>) -> Poll<Entered<T>> {
     let Some((held, late)) = arriving else { return Poll::Pending };
     match held.poll_state(cx) {
         Seen::TurnedAway => Poll::Ready(Entered::TurnedAway),

@@ -8,6 +8,7 @@ mod gauges;
 mod layers;
 mod off;
 mod panics;
+mod sizes;
 mod wire;
 
 /// Runs in virtual time.

@@ -255,7 +255,9 @@ impl Trial {
         let how = if under.flight.has_head() { How::Value } else { how };
         let value = under.value.unwrap_or_else(|| self.value(&under));
         let expected = self.model.finished(&under, how, value);
-        if matches!(how, How::Refused(..) | How::Proxy(401 | 403)) {
+        // While it is off, the layer sees no refusal.
+        let is_seen = under.mode != Mode::Off;
+        if is_seen && matches!(how, How::Refused(..) | How::Proxy(401 | 403)) {
             self.refused.insert(under.who, self.model.begun);
         }
         let who = under.who;

@@ -1,0 +1,55 @@
+//! What is moved when a call goes from layer to layer: futures and responses of a few words.
+
+use crate::layers::methods;
+use cinchona::{
+    balance::{Balance, Options},
+    core::Target,
+    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    fallback::FallbackLayer,
+    idempotency::IdempotencyKeyLayer,
+    observe::{AttemptLayer, CallLayer, Metrics},
+    retry::{RetryLayer, RetryPolicy},
+    shed::{BulkheadLayer, ThrottleLayer},
+};
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+/// The sizes of a service's future and of its response, in bytes.
+fn sizes<S: Service<http::Request<Body>>>(_: &S) -> (usize, usize) {
+    (size_of::<S::Future>(), size_of::<S::Response>())
+}
+
+#[test]
+fn no_future_of_the_client_stack_has_more_than_256_bytes_at_any_seam() {
+    crate::virtually(async {
+        let mut seams = vec![];
+        macro_rules! around {
+            ($inner:ident, $($layer:expr),+ $(,)?) => {
+                seams.push(("balancer", sizes(&$inner)));
+                $(
+                    let $inner = $layer.layer($inner);
+                    seams.push((stringify!($layer), sizes(&$inner)));
+                )+
+            };
+        }
+        let metrics = Metrics::new(methods());
+        let targets = vec![Target::from(http::Uri::from_static("http://any:1"))];
+        let service = Balance::new(targets, Options::default()).unwrap();
+        around!(
+            service,
+            AttemptTimeoutLayer::default(),
+            AttemptLayer::new(&metrics, "any"),
+            ThrottleLayer::default(),
+            RetryLayer::new(RetryPolicy::default(), methods()),
+            BulkheadLayer::default(),
+            FallbackLayer::new(methods()),
+            CallDeadlineLayer::new(),
+            IdempotencyKeyLayer::new(methods()),
+            CallLayer::new(&metrics, "any"),
+        );
+        for (seam, (future, response)) in seams {
+            println!("{future:4} {response:4} {seam}");
+            assert!(future <= 256, "{seam}: a future of {future} bytes");
+        }
+    });
+}
