@@ -100,7 +100,7 @@ const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
 const ROOMIER: [(&str, usize); 7] = [
-    ("core", 39),
+    ("core", 41),
     ("cluster", 14),
     ("retry", 14),
     ("idempotency", 14),

@@ -79,6 +79,7 @@ mod frames;
 mod health;
 mod link;
 mod load;
+mod metrics;
 mod node;
 mod options;
 mod outlier;

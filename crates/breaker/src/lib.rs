@@ -94,6 +94,7 @@ mod circuit;
 mod circuits;
 mod layer;
 mod limits;
+mod metrics;
 mod pass;
 mod permit;
 mod policy;

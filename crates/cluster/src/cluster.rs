@@ -240,6 +240,12 @@ impl Cluster {
     pub(crate) fn quorum(&self) -> Quorum {
         self.0.shared.quorum.clone()
     }
+
+    /// Finds it for as long as somebody else has it.
+    pub(crate) fn weak(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> + 'static {
+        let joined = Arc::downgrade(&self.0);
+        move || joined.upgrade().map(Self)
+    }
 }
 
 impl fmt::Debug for Cluster {

@@ -100,6 +100,7 @@ mod gossip;
 mod guard;
 mod health;
 mod members;
+mod metrics;
 mod node;
 mod partition;
 mod permission;

@@ -16,6 +16,7 @@
 //! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
 //! | [`Inbound`] | the call that is being served while another is made |
 //! | [`Methods`], [`MethodKind`] | from the .proto: what may be executed twice, what is streamed |
+//! | [`Observable`], [`Instrument`] | what a layer counts and measures, for whoever shows it |
 //! | [`Rng`] | chance that can be replayed |
 //! | [`Secret`] | a token, or a URL with a password: it is never empty, and never shown |
 //! | [`Trust`], [`Distrust`] | who may change something in a server, on each of its listeners |
@@ -42,6 +43,7 @@ mod latency;
 mod listener;
 mod live;
 mod methods;
+mod observable;
 mod per_method;
 mod replay;
 mod rng;
@@ -67,6 +69,7 @@ pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Live;
 pub use methods::{MethodKind, Methods, Safety, is_of_the_server};
+pub use observable::{Instrument, Observable};
 pub use per_method::PerMethod;
 pub use replay::{Replay, ReplayBuffer, Sent};
 pub use rng::Rng;

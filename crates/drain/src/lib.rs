@@ -56,6 +56,7 @@
 mod body;
 mod io;
 mod layer;
+mod metrics;
 mod phases;
 
 pub use body::DrainBody;

@@ -160,6 +160,7 @@ mod degraded;
 mod fences;
 mod future;
 mod key;
+mod metrics;
 mod shared;
 
 pub use body::FallbackBody;

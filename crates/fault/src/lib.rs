@@ -64,6 +64,7 @@ mod control;
 mod counters;
 mod future;
 mod malformed;
+mod metrics;
 mod plan;
 mod rule;
 mod rules;

@@ -156,6 +156,7 @@ mod layer;
 mod lease;
 mod memory;
 mod message;
+mod metrics;
 mod outcome;
 pub mod record;
 mod refusal;

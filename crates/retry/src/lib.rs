@@ -75,6 +75,7 @@ mod executor;
 mod future;
 mod hedge;
 mod ledger;
+mod metrics;
 mod plan;
 mod policy;
 mod throttle;

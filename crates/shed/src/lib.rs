@@ -62,6 +62,7 @@ mod layer;
 mod limit;
 mod limiter;
 mod measured;
+mod metrics;
 mod places;
 mod rate;
 mod service;

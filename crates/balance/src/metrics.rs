@@ -1,0 +1,85 @@
+//! What a balancer counts and measures.
+
+use crate::{Balance, State, Task};
+use cinchona_core::{Instrument, Observable};
+use std::sync::{Arc, Weak};
+
+/// The label of an endpoint.
+const ENDPOINT: &str = "endpoint";
+const METHOD: &str = "grpc.lb.outlier_detection.detection_method";
+const REASON: &str = "grpc.lb.outlier_detection.unenforced_reason";
+
+/// The counters of [gRFC A91], and those of each `endpoint`. A91 wants a label `grpc.target` as
+/// well, which the balancer does not know: whoever registers it says so. Being watched keeps no
+/// balancer, nor its connections.
+///
+/// [gRFC A91]: https://github.com/grpc/proposal/blob/master/A91-outlier-detection-metrics.md
+impl Observable for Balance {
+    const INSTRUMENTS: &'static [Instrument<Self>] = &[
+        Instrument::counters(
+            "cinchona.balance.calls",
+            "{call}",
+            "Calls that an endpoint has ended.",
+            |balance, add| {
+                for seen in balance.states() {
+                    let endpoint = seen.target.to_string();
+                    let succeeded = seen.calls - seen.failures;
+                    for (ok, count) in [("true", succeeded), ("false", seen.failures)] {
+                        add(&[(ENDPOINT, &endpoint), ("ok", ok)], count as f64);
+                    }
+                }
+            },
+        ),
+        Instrument::gauges(
+            "cinchona.balance.in_flight",
+            "{call}",
+            "Calls that an endpoint has.",
+            |balance, add| {
+                for seen in balance.states() {
+                    add(&[(ENDPOINT, &seen.target.to_string())], seen.in_flight as f64);
+                }
+            },
+        ),
+        Instrument::gauges(
+            "cinchona.balance.state",
+            "",
+            "0 idle, 1 connecting, 2 connected, 3 down, of an endpoint.",
+            |balance, add| {
+                for seen in balance.states() {
+                    let state = match seen.state {
+                        State::Idle => 0.0,
+                        State::Connecting => 1.0,
+                        State::Ready => 2.0,
+                        State::TransientFailure => 3.0,
+                    };
+                    add(&[(ENDPOINT, &seen.target.to_string())], state);
+                }
+            },
+        ),
+        Instrument::counters(
+            "grpc.lb.outlier_detection.ejections_enforced",
+            "{ejection}",
+            "Outliers that were ejected.",
+            |balance, add| {
+                for (method, count) in balance.ejections().enforced() {
+                    add(&[(METHOD, method)], count as f64);
+                }
+            },
+        ),
+        Instrument::counters(
+            "grpc.lb.outlier_detection.ejections_unenforced",
+            "{ejection}",
+            "Outliers that were not ejected, and why.",
+            |balance, add| {
+                for (method, reason, count) in balance.ejections().unenforced() {
+                    add(&[(METHOD, method), (REASON, reason)], count as f64);
+                }
+            },
+        ),
+    ];
+
+    fn finder(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> + 'static {
+        let (set, task): (_, Weak<Task>) = (Arc::downgrade(&self.set), Arc::downgrade(&self._task));
+        move || Some(Self { set: set.upgrade()?, _task: task.upgrade()? })
+    }
+}

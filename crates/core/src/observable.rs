@@ -1,0 +1,161 @@
+//! What a layer counts and measures, as plain data: whoever shows it asks for it here.
+
+use std::fmt;
+
+/// What a layer counts and measures, for dashboards and exporters.
+///
+/// *Why:* a counter that only its own layer's method can tell has to be wired to each dashboard by
+/// hand. Here each layer says its names, units and help once, and whoever shows them
+/// (`cinchona_observe::Metrics::register`) takes any layer.
+///
+/// *Rule:* a layer says all that it counts, each by one instrument. The names are different, and
+/// stay the same for all clones; so does the kind of each.
+///
+/// ```
+/// use cinchona_core::{Instrument, Observable};
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}};
+///
+/// #[derive(Clone, Default)]
+/// struct Doors(Arc<[AtomicU64; 2]>);
+///
+/// impl Observable for Doors {
+///     const INSTRUMENTS: &'static [Instrument<Self>] = &[Instrument::counters(
+///         "house.door.opened",
+///         "{time}",
+///         "How often a door was opened.",
+///         |doors, add| {
+///             for (door, opened) in ["front", "back"].iter().zip(&*doors.0) {
+///                 add(&[("door", door)], opened.load(Relaxed) as f64);
+///             }
+///         },
+///     )];
+/// }
+///
+/// let doors = Doors::default();
+/// doors.0[1].fetch_add(3, Relaxed);
+/// let mut seen = Vec::new();
+/// Doors::INSTRUMENTS[0].read(&doors, &mut |labels, value| {
+///     seen.push((labels[0].1.to_owned(), value));
+/// });
+/// assert_eq!(seen, [("front".to_owned(), 0.0), ("back".to_owned(), 3.0)]);
+/// ```
+///
+/// *What it does not do:* it has no histograms; those of calls are gRPC's own, and
+/// `cinchona-observe` measures them.
+pub trait Observable: Clone + Send + Sync + 'static {
+    /// All that it counts and measures.
+    const INSTRUMENTS: &'static [Instrument<Self>];
+
+    /// Finds it again whenever somebody looks; `None` once it is gone.
+    ///
+    /// By default it finds a clone that it keeps. What runs until its last clone is dropped keeps
+    /// none here, or being watched would keep it running.
+    fn finder(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<Self> + 'static {
+        let own = self.clone();
+        move || Some(own.clone())
+    }
+}
+
+/// A number that a `T` has: its name, what it is, and how it is read. It has one sample, or one for
+/// each set of labels.
+pub struct Instrument<T> {
+    name: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    is_counter: bool,
+    read: Read<T>,
+}
+
+/// Takes the labels of a sample, names and values, and the sample.
+type Add<'a> = &'a mut dyn FnMut(&[(&str, &str)], f64);
+
+enum Read<T> {
+    One(fn(&T) -> f64),
+    Each(fn(&T, Add<'_>)),
+}
+
+// === impl Instrument ===
+
+impl<T> Instrument<T> {
+    /// A number that only grows. `name` is as OpenTelemetry has names, in lower case and with dots;
+    /// `unit` is in the code of UCUM (`s`, `By`, `{call}`), and empty where there is none; `help`
+    /// is a sentence.
+    pub const fn counter(
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        read: fn(&T) -> f64,
+    ) -> Self {
+        Self { name, unit, help, is_counter: true, read: Read::One(read) }
+    }
+
+    /// A number that rises and falls; otherwise as [`counter`](Self::counter).
+    pub const fn gauge(
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        read: fn(&T) -> f64,
+    ) -> Self {
+        Self { name, unit, help, is_counter: false, read: Read::One(read) }
+    }
+
+    /// As [`counter`](Self::counter), with labels: `read` adds each sample.
+    pub const fn counters(
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        read: fn(&T, Add<'_>),
+    ) -> Self {
+        Self { name, unit, help, is_counter: true, read: Read::Each(read) }
+    }
+
+    /// As [`gauge`](Self::gauge), with labels: `read` adds each sample; none where there is nothing
+    /// to measure.
+    pub const fn gauges(
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        read: fn(&T, Add<'_>),
+    ) -> Self {
+        Self { name, unit, help, is_counter: false, read: Read::Each(read) }
+    }
+
+    /// Such as `cinchona.shed.turned_away`.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// In the code of UCUM; empty where it has none.
+    pub const fn unit(&self) -> &'static str {
+        self.unit
+    }
+
+    /// What it is, in a sentence.
+    pub const fn help(&self) -> &'static str {
+        self.help
+    }
+
+    /// Whether it only grows.
+    pub const fn is_counter(&self) -> bool {
+        self.is_counter
+    }
+
+    /// Adds each of its samples as it is now, with the names and values of its labels.
+    pub fn read(&self, of: &T, add: Add<'_>) {
+        match self.read {
+            Read::One(read) => add(&[], read(of)),
+            Read::Each(read) => read(of, add),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Instrument<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, unit, is_counter, .. } = self;
+        f.debug_struct("Instrument")
+            .field("name", name)
+            .field("unit", unit)
+            .field("is_counter", is_counter)
+            .finish_non_exhaustive()
+    }
+}

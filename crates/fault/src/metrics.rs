@@ -1,0 +1,38 @@
+//! What the layer counts.
+
+use crate::FaultLayer;
+use cinchona_core::{Instrument, Observable};
+
+/// `kind` is the word that the grammar of [`Rule`](crate::Rule) has for it.
+impl Observable for FaultLayer {
+    const INSTRUMENTS: &'static [Instrument<Self>] = &[
+        Instrument::counter(
+            "cinchona.fault.exempt",
+            "{request}",
+            "Requests that cannot be hit, such as health checks.",
+            |layer| layer.counters().snapshot().exempt as f64,
+        ),
+        Instrument::counters(
+            "cinchona.fault.injected",
+            "{fault}",
+            "Faults that were injected, by kind.",
+            |layer, add| {
+                for (kind, count) in layer.counters().snapshot().kinds() {
+                    add(&[("kind", kind)], count as f64);
+                }
+            },
+        ),
+        Instrument::counter(
+            "cinchona.fault.matched",
+            "{request}",
+            "Requests that could be hit.",
+            |layer| layer.counters().snapshot().matched as f64,
+        ),
+        Instrument::counter(
+            "cinchona.fault.spared",
+            "{request}",
+            "Requests that passed because too many faults were active.",
+            |layer| layer.counters().snapshot().spared as f64,
+        ),
+    ];
+}
