@@ -3,12 +3,14 @@
 use crate::{
     callback,
     histogram::{Histogram, Snapshot},
-    metrics::{Labels, Registry, Samples},
+    metrics::Registry,
     names::{self, Instrument},
+    samples::{Labels, Samples, key},
     series::{CODES, Method, Table},
+    source::Source,
 };
 use cinchona_core::code;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A metric as it was when somebody looked: see [`Metrics::collect`](crate::Metrics::collect).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,8 +19,7 @@ pub struct Metric {
     pub name: String,
     /// What it is, in a sentence; empty where nobody has [described](crate::Metrics::describe) it.
     pub help: &'static str,
-    /// In the code of UCUM, as OpenTelemetry has it: `s`, `By`, `{call}`; empty for those that were
-    /// registered.
+    /// In the code of UCUM, as OpenTelemetry has it: `s`, `By`, `{call}`; empty where it has none.
     pub unit: &'static str,
     /// Names and values of labels, the names with dots; and the value that was found there.
     pub series: Vec<(Vec<(String, String)>, Value)>,
@@ -82,19 +83,19 @@ pub(crate) fn collect(registry: &Registry) -> Vec<Metric> {
         all.transfers(&SERVER, &[("grpc.method", method.label())], &method);
     }
     for source in registry.others() {
-        let ask = || {
-            let mut samples = Samples::default();
-            (source.ask)(&mut samples);
-            samples
-        };
-        let Some(samples) = callback::call("what a metric asks", ask) else { continue };
-        let value = if source.is_counter { Value::Counter } else { Value::Gauge };
-        let help = registry.help(&source.name);
-        let new = Metric { name: source.name.clone(), help, ..Metric::default() };
-        let metric = all.0.entry(source.name).or_insert(new);
-        metric.series.extend(samples.0.into_iter().map(|(labels, found)| (labels, value(found))));
+        all.others(registry, source);
     }
-    all.0.into_values().filter(|metric| !metric.series.is_empty()).collect()
+    let some = all.0.into_values().filter(|metric| !metric.series.is_empty());
+    some.map(without_repetition).collect()
+}
+
+/// Of the series with the same labels, the last one.
+fn without_repetition(mut metric: Metric) -> Metric {
+    let keys: Vec<_> = metric.series.iter().map(|(labels, _)| key(labels)).collect();
+    let last: HashMap<_, _> = keys.iter().enumerate().map(|(n, key)| (key, n)).collect();
+    let mut each = keys.iter().enumerate().map(|(n, key)| last.get(key) == Some(&n));
+    metric.series.retain(|_| each.next() == Some(true));
+    metric
 }
 
 /// What all threads have recorded.
@@ -115,6 +116,21 @@ impl Collected {
         let Instrument { name, help, unit, .. } = *of;
         let new = || Metric { name: name.to_owned(), help, unit: unit.code(), series: Vec::new() };
         self.0.entry(name.to_owned()).or_insert_with(new).series.push((labels, value));
+    }
+
+    /// What is counted elsewhere.
+    fn others(&mut self, registry: &Registry, source: Source) {
+        let ask = || {
+            let mut samples = Samples::default();
+            (source.ask)(&mut samples).then_some(samples)
+        };
+        let Some(asked) = callback::call("what a metric asks", ask) else { return };
+        let Some(samples) = asked else { return registry.forget(&source) };
+        let value = if source.is_counter { Value::Counter } else { Value::Gauge };
+        let (name, help, unit) = (source.name.clone(), registry.help(&source), source.unit);
+        let new = Metric { name, help, unit, series: Vec::new() };
+        let metric = self.0.entry(source.name).or_insert(new);
+        metric.series.extend(samples.0.into_iter().map(|(labels, found)| (labels, value(found))));
     }
 
     fn calls(&mut self, labels: &[(&str, &str)], of: &Method) {

@@ -16,8 +16,9 @@
 //! * What is noted of a call lies in a box that its thread keeps for the next, with the handles of
 //!   the method that was called last; each thread counts for itself.
 //! * How a call ended is what its trailers say; dropped before them, it is `CANCELLED`.
-//! * Numbers of other crates are registered as closures, and asked for when somebody looks
-//!   ([`Metrics::gauge`], [`Metrics::gauges`]): this crate knows none of them.
+//! * Other layers are registered ([`Metrics::register`]), and numbers of the application as
+//!   closures ([`Metrics::gauge`], [`Metrics::gauges`]); both are asked when somebody looks. This
+//!   crate knows none of them.
 //! * W3C trace context goes along in `traceparent` and `tracestate` ([`TraceContext`]).
 //!
 //! # Example
@@ -80,17 +81,20 @@ mod names;
 mod note;
 mod observed;
 mod render;
+mod samples;
 mod series;
 mod shard;
 mod size;
+mod source;
 mod spans;
 mod trace;
 mod watch;
 
 pub use collect::{Metric, Value};
 pub use layers::{AttemptLayer, CallLayer, ServerLayer};
-pub use metrics::{Metrics, Samples};
+pub use metrics::Metrics;
 pub use observed::{Observed, ResponseBody, ResponseFuture};
+pub use samples::Samples;
 pub use trace::{Serving, TraceContext};
 
 #[cfg(test)]

@@ -1,7 +1,13 @@
 //! The registry: what is counted, by whom, and for whom.
 
-use crate::{callback, collect::Metric, names, series::Table};
-use cinchona_core::{Invalid, Methods, Safety};
+use crate::{
+    Samples, callback,
+    collect::Metric,
+    names,
+    series::Table,
+    source::{self, Source},
+};
+use cinchona_core::{Invalid, Methods, Observable, Safety};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -13,10 +19,12 @@ use std::{
 /// *Why:* gRPC has names, units and buckets for what its clients and servers do ([gRFC A66],
 /// [gRFC A96]), and dashboards that know them; tonic has no numbers at all.
 ///
-/// *Rule:* a layer takes its handles from here, once for each method. What other parts of a program
-/// count ([`gauge`](Self::gauge), [`counter`](Self::counter), and
-/// [`gauges`](Self::gauges) for what comes and goes) is asked for when somebody looks. Of what
-/// panics then, nothing is shown.
+/// *Rule:* the layers of this crate take their handles from here, once for each method. All other
+/// layers are [registered](Self::register), and so is what else a program counts
+/// ([`gauge`](Self::gauge), [`counter`](Self::counter), and [`gauges`](Self::gauges) for what comes
+/// and goes); they are asked when somebody looks. Of what panics then, nothing is shown. No series
+/// is shown twice: of two samples with the same name and labels, that of whoever was registered
+/// last stands.
 ///
 /// *Labels:* `grpc.method` is `package.Service/Method` for the methods that are listed in the
 /// .proto or that generated client code names, and `other` for all else, lest a stranger fill the
@@ -43,10 +51,6 @@ use std::{
 /// [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Registry>);
-
-/// Where a closure puts what it counts when somebody looks: see [`Metrics::gauges`].
-#[derive(Debug, Default)]
-pub struct Samples(pub(crate) Vec<(Labels, f64)>);
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -75,19 +79,6 @@ pub(crate) struct Known {
 
 type Filter = dyn Fn(&str) -> bool + Send + Sync;
 
-/// Names and values.
-pub(crate) type Labels = Vec<(String, String)>;
-
-/// Numbers that are counted elsewhere.
-#[derive(Clone)]
-pub(crate) struct Source {
-    pub(crate) name: String,
-    pub(crate) is_counter: bool,
-    /// Of its only sample; `None` where the closure says them.
-    labels: Option<Labels>,
-    pub(crate) ask: Arc<dyn Fn(&mut Samples) + Send + Sync>,
-}
-
 // === impl Metrics ===
 
 impl Metrics {
@@ -114,6 +105,34 @@ impl Metrics {
         self
     }
 
+    /// Shows all that a layer counts and measures ([`Observable::INSTRUMENTS`]), with these labels
+    /// beside those that it has itself; its own stand where the names are the same.
+    ///
+    /// What was registered under the same name with the same labels is replaced: so a layer that
+    /// takes the place of another is registered again, and of two that are both there each has
+    /// labels of its own, such as `("grpc.target", "dns:///orders")` for a client. What has gone
+    /// ([`Observable::finder`]) is forgotten.
+    ///
+    /// ```
+    /// use cinchona_core::Methods;
+    /// use cinchona_observe::Metrics;
+    /// use cinchona_retry::{RetryLayer, RetryPolicy};
+    ///
+    /// let metrics = Metrics::new(Methods::unknown());
+    /// let retry = RetryLayer::new(RetryPolicy::default(), Methods::unknown());
+    /// metrics.register(&retry, &[("grpc.target", "dns:///orders")])?;
+    /// let tokens = "cinchona_retry_budget_tokens{grpc_target=\"dns:///orders\"} 100\n";
+    /// assert!(metrics.render().contains(tokens));
+    /// # Ok::<_, cinchona_core::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When one of the names is none, is taken by gRPC, or is known with another kind or unit, or a
+    /// label has no name or that of another; then nothing has changed.
+    pub fn register<T: Observable>(&self, of: &T, labels: &[(&str, &str)]) -> Result<(), Invalid> {
+        self.add(source::of(of, labels)?)
+    }
+
     /// Shows what `value` says whenever somebody looks; a sample of the same name and labels is
     /// replaced.
     ///
@@ -125,7 +144,7 @@ impl Metrics {
         labels: &[(&str, &str)],
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) -> Result<(), Invalid> {
-        self.add(Source::one(name, false, labels, value)?)
+        self.add(vec![Source::one(name, false, labels, value)?])
     }
 
     /// Shows what `value` says whenever somebody looks, which never falls; in Prometheus its name
@@ -139,7 +158,7 @@ impl Metrics {
         labels: &[(&str, &str)],
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) -> Result<(), Invalid> {
-        self.add(Source::one(name, true, labels, value)?)
+        self.add(vec![Source::one(name, true, labels, value)?])
     }
 
     /// As [`gauge`](Self::gauge), for things that come and go: `ask` is asked for all of them.
@@ -163,7 +182,7 @@ impl Metrics {
         name: &str,
         ask: impl Fn(&mut Samples) + Send + Sync + 'static,
     ) -> Result<(), Invalid> {
-        self.add(Source::new(name, false, None, Arc::new(ask))?)
+        self.add(vec![Source::each(name, false, ask)?])
     }
 
     /// As [`counter`](Self::counter), for things that come and go.
@@ -175,7 +194,7 @@ impl Metrics {
         name: &str,
         ask: impl Fn(&mut Samples) + Send + Sync + 'static,
     ) -> Result<(), Invalid> {
-        self.add(Source::new(name, true, None, Arc::new(ask))?)
+        self.add(vec![Source::each(name, true, ask)?])
     }
 
     /// Says in a sentence what a registered metric is: `# HELP` in Prometheus's text, the
@@ -185,21 +204,9 @@ impl Metrics {
         lock(&self.0.help).insert(name.to_owned(), help);
     }
 
-    fn add(&self, source: Source) -> Result<(), Invalid> {
-        let mut others = lock(&self.0.others);
-        let is_same = |other: &Source| other.prometheus() == source.prometheus();
-        let is_near = |other: &Source| is_same(other) || other.name == source.name;
-        if others.iter().any(|other| is_near(other) && other.is_counter != source.is_counter) {
-            let rule = "a counter or a gauge, not both";
-            return Err(Invalid::new("metric", &source.name, rule));
-        }
-        if others.iter().any(|other| is_same(other) && other.name != source.name) {
-            let rule = "a name that differs from others in more than dots and underscores";
-            return Err(Invalid::new("metric", &source.name, rule));
-        }
-        others.retain(|other| !(other.name == source.name && other.labels == source.labels));
-        others.push(source);
-        Ok(())
+    /// All of them, or none where one cannot be.
+    fn add(&self, sources: Vec<Source>) -> Result<(), Invalid> {
+        source::add(&mut lock(&self.0.others), sources)
     }
 
     /// The names of all metrics that there are, as gRPC's, with dots: gRPC's own, and those that
@@ -255,19 +262,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// === impl Samples ===
-
-impl Samples {
-    /// Adds a sample. Names of labels are as OpenTelemetry's, with dots, for which Prometheus has
-    /// `_`. A label whose name is none is left out, and a sample whose labels were added
-    /// before replaces that.
-    pub fn add(&mut self, labels: &[(&str, &str)], value: f64) {
-        let labels: Labels = owned(labels).filter(|(name, _)| is_label(name)).collect();
-        self.0.retain(|(other, _)| *other != labels);
-        self.0.push((labels, value));
-    }
-}
-
 // === impl Registry ===
 
 impl Registry {
@@ -283,9 +277,13 @@ impl Registry {
         lock(&self.others).clone()
     }
 
-    /// What was said of a metric that was registered.
-    pub(crate) fn help(&self, name: &str) -> &'static str {
-        lock(&self.help).get(name).copied().unwrap_or_default()
+    pub(crate) fn forget(&self, gone: &Source) {
+        lock(&self.others).retain(|other| !other.is_same(gone));
+    }
+
+    /// What a metric that was registered is.
+    pub(crate) fn help(&self, of: &Source) -> &'static str {
+        lock(&self.help).get(&of.name).copied().unwrap_or(of.help)
     }
 }
 
@@ -312,64 +310,4 @@ impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Known").field("methods", &self.methods).finish_non_exhaustive()
     }
-}
-
-// === impl Source ===
-
-impl Source {
-    fn new(
-        name: &str,
-        is_counter: bool,
-        labels: Option<Labels>,
-        ask: Arc<dyn Fn(&mut Samples) + Send + Sync>,
-    ) -> Result<Self, Invalid> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
-        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(legal) {
-            return Err(Invalid::new("metric", name, "a letter, then letters, digits, `.` or `_`"));
-        }
-        let source = Self { name: name.to_owned(), is_counter, labels, ask };
-        let flat = name.replace('.', "_");
-        let is_taken = |own: &names::Instrument| {
-            own.name.replace('.', "_") == flat || own.prometheus() == source.prometheus()
-        };
-        if names::ALL.iter().any(is_taken) {
-            return Err(Invalid::new("metric", name, "a name that gRPC has not taken"));
-        }
-        Ok(source)
-    }
-
-    /// Its name in Prometheus.
-    pub(crate) fn prometheus(&self) -> String {
-        names::prometheus(&self.name, "", self.is_counter)
-    }
-
-    fn one(
-        name: &str,
-        is_counter: bool,
-        labels: &[(&str, &str)],
-        value: impl Fn() -> f64 + Send + Sync + 'static,
-    ) -> Result<Self, Invalid> {
-        let labels: Labels = owned(labels).collect();
-        if let Some((label, _)) = labels.iter().find(|(name, _)| !is_label(name)) {
-            return Err(Invalid::new("label", label, "a letter, then letters, digits, `.` or `_`"));
-        }
-        let own = labels.clone();
-        let ask = move |samples: &mut Samples| samples.0.push((own.clone(), value()));
-        Self::new(name, is_counter, Some(labels), Arc::new(ask))
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-fn owned(labels: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-}
-
-fn is_label(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
-    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(legal)
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     collect::{Metric, Value},
-    metrics::Labels,
     names,
+    samples::Labels,
 };
 use std::{
     borrow::Cow,

@@ -4,6 +4,7 @@ mod cost;
 mod counted;
 mod exposition;
 mod laws;
+mod registered;
 mod told;
 
 use crate::Metrics;

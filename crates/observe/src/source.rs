@@ -1,0 +1,159 @@
+//! Numbers that are counted elsewhere: in a layer, or by a closure.
+
+use crate::{
+    Samples, names,
+    samples::{Labels, distinct, is_label, is_same_name, key},
+};
+use cinchona_core::{Instrument, Invalid, Observable};
+use std::{fmt, sync::Arc};
+
+/// Numbers of one name that are counted elsewhere.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) help: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) is_counter: bool,
+    /// What it has been registered with; `None` where a closure says all labels.
+    labels: Option<Labels>,
+    pub(crate) ask: Arc<Ask>,
+}
+
+/// Adds the samples as they are now; `false` once there will never be any again.
+type Ask = dyn Fn(&mut Samples) -> bool + Send + Sync;
+
+/// What a layer counts.
+pub(crate) fn of<T: Observable>(of: &T, labels: &[(&str, &str)]) -> Result<Vec<Source>, Invalid> {
+    let labels = checked(labels)?;
+    let find = Arc::new(of.finder());
+    let source = |instrument: &'static Instrument<T>| {
+        let (find, beside) = (find.clone(), labels.clone());
+        let ask = move |samples: &mut Samples| {
+            let Some(found) = find() else { return false };
+            instrument.read(&found, &mut |own, value| samples.add(&joined(&beside, own), value));
+            true
+        };
+        let source = Source::new(instrument.name(), instrument.is_counter(), Arc::new(ask));
+        let (help, unit) = (instrument.help(), instrument.unit());
+        Source { help, unit, labels: Some(labels.clone()), ..source }.checked()
+    };
+    T::INSTRUMENTS.iter().map(source).collect()
+}
+
+/// Puts all of `new` into `known`, or nothing where one of them cannot be there.
+pub(crate) fn add(known: &mut Vec<Source>, new: Vec<Source>) -> Result<(), Invalid> {
+    let fit = |source: &Source| known.iter().try_for_each(|other| source.fits(other));
+    new.iter().try_for_each(fit)?;
+    for source in new {
+        known.retain(|other| !source.replaces(other));
+        known.push(source);
+    }
+    Ok(())
+}
+
+/// The labels of a sample beside those that its layer was registered with.
+fn joined<'a>(beside: &'a Labels, own: &'a [(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let is_own = |name: &str| own.iter().any(|(other, _)| is_same_name(other, name));
+    let beside = beside.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    beside.filter(|(name, _)| !is_own(name)).chain(own.iter().copied()).collect()
+}
+
+fn checked(labels: &[(&str, &str)]) -> Result<Labels, Invalid> {
+    if let Some((label, _)) = labels.iter().find(|(name, _)| !is_label(name)) {
+        return Err(Invalid::new("label", label, "a letter, then letters, digits, `.` or `_`"));
+    }
+    let is_again =
+        |n: &usize| labels[..*n].iter().any(|(name, _)| is_same_name(name, labels[*n].0));
+    match (0..labels.len()).find(is_again) {
+        Some(n) => Err(Invalid::new("label", labels[n].0, "a name that no other label has")),
+        None => Ok(distinct(labels)),
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// One sample.
+    pub(crate) fn one(
+        name: &str,
+        is_counter: bool,
+        labels: &[(&str, &str)],
+        value: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Result<Self, Invalid> {
+        let labels = checked(labels)?;
+        let own = labels.clone();
+        let ask = move |samples: &mut Samples| {
+            samples.0.push((own.clone(), value()));
+            true
+        };
+        Self { labels: Some(labels), ..Self::new(name, is_counter, Arc::new(ask)) }.checked()
+    }
+
+    /// All samples that `ask` adds.
+    pub(crate) fn each(
+        name: &str,
+        is_counter: bool,
+        ask: impl Fn(&mut Samples) + Send + Sync + 'static,
+    ) -> Result<Self, Invalid> {
+        let ask = move |samples: &mut Samples| {
+            ask(samples);
+            true
+        };
+        Self::new(name, is_counter, Arc::new(ask)).checked()
+    }
+
+    fn new(name: &str, is_counter: bool, ask: Arc<Ask>) -> Self {
+        Self { name: name.to_owned(), help: "", unit: "", is_counter, labels: None, ask }
+    }
+
+    fn checked(self) -> Result<Self, Invalid> {
+        let name = self.name.as_str();
+        if !is_label(name) {
+            return Err(Invalid::new("metric", name, "a letter, then letters, digits, `.` or `_`"));
+        }
+        let is_taken = |own: &names::Instrument| {
+            is_same_name(own.name, name) || own.prometheus() == self.prometheus()
+        };
+        if names::ALL.iter().any(is_taken) {
+            return Err(Invalid::new("metric", name, "a name that gRPC has not taken"));
+        }
+        Ok(self)
+    }
+
+    /// Whether both can be there.
+    fn fits(&self, other: &Self) -> Result<(), Invalid> {
+        let refused = |rule| Err(Invalid::new("metric", &self.name, rule));
+        let is_one = other.prometheus() == self.prometheus();
+        if (is_one || other.name == self.name) && other.is_counter != self.is_counter {
+            return refused("a counter or a gauge, not both");
+        }
+        if is_one && other.name != self.name {
+            return refused("a name that differs from others in more than dots and underscores");
+        }
+        if other.name == self.name && other.unit != self.unit && !self.replaces(other) {
+            return refused("one unit");
+        }
+        Ok(())
+    }
+
+    fn replaces(&self, other: &Self) -> bool {
+        let labels = |source: &Self| source.labels.as_ref().map(key);
+        other.name == self.name && labels(self) == labels(other)
+    }
+
+    /// Whether it was registered at the same time, and not instead of it.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ask, &other.ask)
+    }
+
+    /// Its name in Prometheus.
+    fn prometheus(&self) -> String {
+        names::prometheus(&self.name, self.unit, self.is_counter)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
+}
