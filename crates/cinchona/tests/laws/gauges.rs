@@ -41,7 +41,7 @@ async fn made(mut service: Boxed, plan: Plan, after: Duration, patience: Duratio
 
 /// Makes calls of every kind at once, of which many are given up, and some panic, while `turn` is
 /// asked now and then.
-async fn at_random(rng: &Rng, layer: impl Fn(Bare) -> Boxed, mut turn: impl FnMut(u32)) {
+pub(crate) async fn at_random(rng: &Rng, layer: impl Fn(Bare) -> Boxed, mut turn: impl FnMut(u32)) {
     let mut calls = JoinSet::new();
     for _ in 0..CALLS {
         let plan = Plan::drawn(rng);

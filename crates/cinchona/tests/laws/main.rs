@@ -6,6 +6,7 @@
 mod bare;
 mod gauges;
 mod layers;
+mod metrics;
 mod off;
 mod panics;
 mod sizes;

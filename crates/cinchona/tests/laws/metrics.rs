@@ -1,0 +1,332 @@
+//! Every layer says what it counts, by one trait: so whoever registers the layers has all that the
+//! Grafana dashboard asks for.
+
+use crate::{
+    gauges::at_random,
+    layers::{self, boxed, methods},
+    virtually,
+};
+use cinchona::{
+    balance::{Balance, Options},
+    breaker::{BreakerLayer, BreakerPolicy},
+    cluster::Cluster,
+    core::{BoxError, Instrument, Invalid, Mode, Observable, PerMethod, Rng, Switch, Target},
+    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    drain::Drain,
+    fallback::{Cache, FallbackLayer},
+    fault::{FaultLayer, Faults},
+    idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
+    observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, Value},
+    retry::{Backoff, HedgePolicy, Policy, RetryLayer, RetryPolicy},
+    shed::{
+        BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer, StatusLimitLayer, ThrottleLayer,
+    },
+};
+use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+const MS: Duration = Duration::from_millis(1);
+const TARGET: &[(&str, &str)] = &[("grpc.target", "any")];
+
+/// What an instrument is, whatever it is of: name, unit, help, and whether it only grows.
+type Said = (&'static str, &'static str, &'static str, bool);
+
+fn said<T: Observable>() -> Vec<Said> {
+    let say = |of: &Instrument<T>| (of.name(), of.unit(), of.help(), of.is_counter());
+    T::INSTRUMENTS.iter().map(say).collect()
+}
+
+/// Those of all layers, by the crates that they are of.
+fn all() -> Vec<(&'static str, Vec<Said>)> {
+    vec![
+        ("balance", said::<Balance>()),
+        ("breaker", said::<BreakerLayer>()),
+        ("cluster", said::<Cluster>()),
+        ("drain", said::<Drain>()),
+        ("fallback", said::<FallbackLayer>()),
+        ("fault", said::<FaultLayer>()),
+        ("idempotency", said::<DedupLayer<MemoryStore>>()),
+        ("retry", said::<RetryLayer>()),
+        ("shed", said::<BulkheadLayer>()),
+        ("shed", said::<RateLimitLayer>()),
+        ("shed", said::<ShedLayer>()),
+        ("shed", said::<StatusLimitLayer>()),
+        ("shed", said::<ThrottleLayer>()),
+    ]
+}
+
+#[test]
+fn every_instrument_has_a_name_of_its_own_and_says_what_it_is() {
+    let mut names = BTreeSet::new();
+    for (of, (name, unit, help, is_counter)) in
+        all().into_iter().flat_map(|(of, said)| said.into_iter().map(move |said| (of, said)))
+    {
+        let own = format!("cinchona.{of}.");
+        assert!(name.starts_with(&own) || name.starts_with("grpc.lb."), "{name} is of {of}");
+        assert!(names.insert(name.replace('.', "_")), "{name} stands once");
+        assert!(help.ends_with('.') && help.len() > 10, "{name}: {help}");
+        let is_annotation = unit.starts_with('{') && unit.ends_with('}');
+        assert!(is_annotation || matches!(unit, "" | "s" | "By"), "{name}: {unit}");
+        assert!(!is_counter || is_annotation, "a counter counts something: {name}");
+    }
+}
+
+/// The types of ours that are in an `impl Observable`, as the sources have it.
+fn observables(sources: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(sources).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            observables(&path, found);
+        } else if path.file_name().is_some_and(|name| name == "metrics.rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let named = text.lines().filter(|line| line.starts_with("impl"));
+            let named = named.filter_map(|line| line.split_once("Observable for "));
+            found.extend(named.map(|(_, name)| name.trim_end_matches(" {").to_owned()));
+        }
+    }
+}
+
+#[test]
+fn no_observable_layer_is_missing_from_these_tests() {
+    let mut found = BTreeSet::new();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for library in fs::read_dir(crates).unwrap() {
+        let sources = library.unwrap().path().join("src");
+        if sources.is_dir() {
+            observables(&sources, &mut found);
+        }
+    }
+    assert_eq!(found.len(), all().len(), "{found:?}");
+}
+
+/// What a dashboard asks for: metrics, and the labels that it wants of each.
+fn asked() -> BTreeMap<String, BTreeSet<String>> {
+    const GRAFANA: &str = include_str!("../../../observe/grafana.json");
+    let dashboard: serde_json::Value = serde_json::from_str(GRAFANA).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut asked = BTreeMap::<String, BTreeSet<String>>::new();
+    for target in targets {
+        let query = target["expr"].as_str().unwrap();
+        let (rest, labels) = without_labels(query);
+        let words = rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        for name in words.filter(|word| word.contains('_') && *word != "histogram_quantile") {
+            if !matches!(name, "group_left" | "__rate_interval") {
+                asked.entry(name.to_owned()).or_default().extend(labels.clone());
+            }
+        }
+    }
+    asked
+}
+
+/// A query without what stands in `{}` and after `by` and `ignoring`, and the labels of these.
+fn without_labels(query: &str) -> (String, BTreeSet<String>) {
+    let (mut rest, mut labels) = (String::new(), BTreeSet::new());
+    let mut parts = query;
+    while let Some(at) = ["{", "by (", "ignoring("].iter().filter_map(|s| parts.find(s)).min() {
+        let begin = at + parts[at..].find(['{', '(']).unwrap() + 1;
+        let end = begin + parts[begin..].find(['}', ')']).unwrap();
+        let named = parts[begin..end].split(',').map(|label| label.split(['=', '!']).next());
+        labels.extend(named.flatten().map(|label| label.trim().to_owned()));
+        rest += &parts[..at];
+        parts = &parts[end + 1..];
+    }
+    (rest + parts, labels)
+}
+
+/// Those that `text` has not got, in Prometheus's format.
+fn missing(asked: &BTreeMap<String, BTreeSet<String>>, text: &str) -> Vec<String> {
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let has = |name: &str, labels: &BTreeSet<String>| {
+        let of_it = |line: &&&str| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        lines.iter().find(of_it).is_some_and(|line| {
+            labels.iter().all(|label| {
+                let is_there = ["{", ","].iter().any(|b| line.contains(&format!("{b}{label}=\"")));
+                // The bounds of buckets, where what they are of is asked for as well.
+                is_there || label == "le"
+            })
+        })
+    };
+    asked
+        .iter()
+        .filter(|(name, of)| !has(name, of))
+        .map(|(name, of)| format!("{name}{of:?}"))
+        .collect()
+}
+
+/// Serves what is scripted on `network`, behind all layers of a server.
+async fn serve(
+    network: &Network,
+    script: Vec<Answer>,
+    metrics: &Metrics,
+) -> Result<Cluster, BoxError> {
+    let drain = Drain::default();
+    let (quota, shed) = (RateLimitLayer::new(100, 100)?, ShedLayer::default());
+    let faults = FaultLayer::new(Faults::default())?;
+    let dedup = DedupLayer::new(MemoryStore::new(), methods());
+    let config = cinchona::cluster::Config::new("laws", "one", ([127, 0, 0, 1], 0).into());
+    let cluster = Cluster::join(config, &[]).await?;
+    metrics.register(&drain, &[])?;
+    metrics.register(&quota, &[])?;
+    metrics.register(&shed, &[])?;
+    metrics.register(&faults, &[])?;
+    metrics.register(&dedup, &[])?;
+    metrics.register(&cluster, &[])?;
+    let service = ServiceBuilder::new()
+        .layer(ServerLayer::new(metrics))
+        .layer(drain.layer())
+        .layer(quota)
+        .layer(shed)
+        .layer(ServerDeadlineLayer::new())
+        .layer(faults)
+        .layer(dedup)
+        .service(ScriptedServer::new(script));
+    let serving = network.serve_service(service);
+    tokio::spawn(async move {
+        std::future::pending::<()>().await;
+        drop(serving);
+    });
+    Ok(cluster)
+}
+
+/// All layers of a client over `network`. `Unary` is hedged, all else is retried.
+fn client(network: &Network, metrics: &Metrics) -> Result<layers::Boxed, Invalid> {
+    let retry = RetryPolicy::default().with_codes([Code::Unavailable])?;
+    let retry = retry.with_backoff(Backoff::new(10 * MS, 2.0, 100 * MS)?);
+    let mut policies = PerMethod::from(Policy::from(retry));
+    policies.insert("a.B", "Unary", HedgePolicy::default().with_delay(50 * MS).into())?;
+    let retry = RetryLayer::new(retry, methods().keyed()).with_policies(policies)?;
+    let fallback = FallbackLayer::new(methods()).with_cache(Cache::default())?;
+    let (bulkhead, throttle) = (BulkheadLayer::default(), ThrottleLayer::default());
+    let breaker = BreakerLayer::new(BreakerPolicy::default());
+    let (gates, network) = (breaker.clone(), network.clone());
+    let gate = move |server: &Target| gates.endpoint(server.to_string());
+    let options = Options { gate: Some(Arc::new(gate)), ..Options::default() };
+    let connector = service_fn(move |uri: Uri| network.connector().oneshot(uri));
+    let any: Target = Uri::from_static("http://any").into();
+    let balance = Balance::with_connector(vec![any], connector, options)?;
+    metrics.register(&fallback, TARGET)?;
+    metrics.register(&bulkhead, TARGET)?;
+    metrics.register(&retry, TARGET)?;
+    metrics.register(&throttle, TARGET)?;
+    metrics.register(&breaker, TARGET)?;
+    metrics.register(&balance, TARGET)?;
+    let stack = ServiceBuilder::new()
+        .layer(CallLayer::new(metrics, "any"))
+        .layer(IdempotencyKeyLayer::new(methods()))
+        .layer(CallDeadlineLayer::new().with_limit(60_000 * MS))
+        .layer(fallback)
+        .layer(bulkhead)
+        .layer(retry)
+        .layer(AttemptLayer::new(metrics, "any"))
+        .layer(throttle)
+        .layer(AttemptTimeoutLayer::new(1000 * MS))
+        .service(balance);
+    Ok(boxed(stack))
+}
+
+/// Calls, and reads the answer to its end.
+async fn call(client: &mut layers::Boxed, method: &str) {
+    let body = Body::new(Full::new(encode(&1_u32)));
+    let request = Request::post(format!("http://any/a.B/{method}")).body(body).unwrap();
+    let answer = client.ready().await.unwrap().call(request).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+}
+
+// catalogue: S-D14
+#[test]
+fn whoever_registers_the_layers_has_every_series_of_the_grafana_dashboard() {
+    virtually(async {
+        let ok = || Answer::Ok(encode(&1_u32));
+        let script = vec![
+            Answer::Status(Status::unavailable("scripted")),
+            ok(),
+            Answer::Reset(h2::Reason::REFUSED_STREAM),
+            ok(),
+            Answer::After(500 * MS, Box::new(ok())),
+            ok(),
+        ];
+        let (network, of_server) = (Network::new(), Metrics::new(methods()));
+        let cluster = serve(&network, script, &of_server).await.unwrap();
+        let of_client = Metrics::new(methods());
+        let mut client = client(&network, &of_client).unwrap();
+        // Retried; refused and sent again; hedged.
+        for method in ["Read", "Read", "Unary"] {
+            call(&mut client, method).await;
+        }
+        let asked = asked();
+        assert!(asked.len() > 30, "{asked:#?}");
+        let text = of_client.render() + &of_server.render();
+        let missing = missing(&asked, &text);
+        assert!(missing.is_empty(), "{missing:#?} is not in\n{text}");
+        drop(cluster);
+    });
+}
+
+/// The value of each series, by its name and labels; and whether it only grows.
+fn values(metrics: &Metrics) -> BTreeMap<String, (f64, bool)> {
+    let series = metrics.collect().into_iter().flat_map(|metric| {
+        let name = metric.name;
+        metric.series.into_iter().map(move |(labels, value)| (format!("{name}{labels:?}"), value))
+    });
+    let value = |(name, value)| match value {
+        Value::Counter(value) => Some((name, (value, true))),
+        Value::Gauge(value) => Some((name, (value, false))),
+        Value::Histogram { .. } => None,
+    };
+    series.filter_map(value).collect()
+}
+
+fn register(metrics: &Metrics, switch: &Switch) -> (ShedLayer, BulkheadLayer) {
+    let queue = Queue { capacity: 1, ..Queue::default() };
+    let shed = ShedLayer::new(Limit::Fixed(2)).unwrap().with_queue(queue).with_methods(methods());
+    let shed = shed.with_streams(1).unwrap().with_switch(switch.clone());
+    let bulkhead = BulkheadLayer::new(2, 5 * MS).unwrap().with_methods(methods());
+    let bulkhead = bulkhead.with_streams(1).unwrap().with_switch(switch.clone());
+    metrics.register(&shed, &[]).unwrap();
+    metrics.register(&bulkhead, &[]).unwrap();
+    (shed, bulkhead)
+}
+
+// catalogue: S-E15
+#[test]
+fn what_is_shown_as_a_counter_never_falls_and_what_is_shown_as_under_way_returns_to_0() {
+    crate::off::quiet();
+    for seed in 0..12 {
+        virtually(async {
+            let (rng, metrics, switch) =
+                (Rng::seeded(seed), Metrics::new(methods()), Switch::default());
+            let (shed, bulkhead) = register(&metrics, &switch);
+            let mut before = values(&metrics);
+            let layer = |bare| boxed(bulkhead.layer(shed.layer(bare)));
+            at_random(&rng, layer, |to| {
+                switch.set([Mode::Enforce, Mode::Shadow, Mode::Off][to as usize]);
+                let now = values(&metrics);
+                for (name, (value, is_counter)) in &now {
+                    assert!(*value >= 0.0, "{name} is {value}");
+                    assert!(!is_counter || *value >= before[name].0, "{name} fell to {value}");
+                }
+                before = now;
+            })
+            .await;
+            tokio::time::sleep(2000 * MS).await;
+            let gauges = values(&metrics).into_iter().filter(|(_, (_, is_counter))| !is_counter);
+            for (name, (value, _)) in gauges.filter(|(name, _)| !name.contains(".limit")) {
+                assert_eq!(value, 0.0, "{name}");
+            }
+        });
+    }
+}
