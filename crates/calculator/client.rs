@@ -1,7 +1,7 @@
 //! The client's stack.
 
 use crate::{
-    methods, metrics,
+    methods,
     pb::{calculator_client::CalculatorClient, store_client::StoreClient},
     watch::endpoints::Endpoints,
 };
@@ -58,7 +58,7 @@ pub struct Settings {
 /// The layers, which can still be changed while a client that was made of them is running.
 #[derive(Clone, Debug)]
 pub struct Layers {
-    /// What is counted of calls and attempts, and of the layers: see [`metrics`].
+    /// What is counted of calls and attempts, and of the layers: see [`register`](Self::register).
     pub metrics: Metrics,
     /// Numbers and span of a call.
     pub call: CallLayer,
@@ -170,6 +170,21 @@ impl Default for Settings {
 
 // === impl Layers ===
 
+impl Layers {
+    /// Shows what they count among `metrics`. Who replaces one of them registers them again.
+    ///
+    /// # Errors
+    /// When one of the names was registered as something else.
+    pub fn register(&self) -> Result<(), Invalid> {
+        let Self { metrics, fallback, bulkhead, retry, throttle, breaker, .. } = self;
+        metrics.register(fallback, &[])?;
+        metrics.register(bulkhead, &[])?;
+        metrics.register(retry, &[])?;
+        metrics.register(throttle, &[])?;
+        metrics.register(breaker, &[])
+    }
+}
+
 impl From<Settings> for Layers {
     fn from(settings: Settings) -> Self {
         let Settings { deadline, timeout, retry, breaker, bulkhead, rng, target } = settings;
@@ -194,8 +209,8 @@ impl From<Settings> for Layers {
             watched: None,
             metrics,
         };
-        let told = metrics::of_client(&layers);
-        debug_assert!(told.is_ok(), "the names are all different: {told:?}");
+        let registered = layers.register();
+        debug_assert!(registered.is_ok(), "the names are all different: {registered:?}");
         layers
     }
 }

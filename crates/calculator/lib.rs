@@ -8,7 +8,6 @@
 //! | [`server`] | the server's stack, a reason beside each layer |
 //! | [`rest`] | the same calls as JSON over HTTP, beside gRPC |
 //! | [`logs`] | what the programs tell: lines, and spans and metrics for a collector |
-//! | [`metrics`] | what the layers of both count |
 //! | [`cluster`] | what is added where servers and clients find each other by gossip |
 //! | [`recovery`] | what became of the attempts that failed |
 //! | [`watch`] | what all of them show on a dashboard |
@@ -20,7 +19,6 @@ pub mod client;
 pub mod cluster;
 pub mod incoming;
 pub mod logs;
-pub mod metrics;
 pub mod recovery;
 pub mod rest;
 pub mod server;

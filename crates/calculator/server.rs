@@ -12,8 +12,8 @@ use crate::{
     state::State,
 };
 use cinchona::{
-    cluster::QuorumGuardLayer,
-    core::{BoxError, DEGRADED, Mode, PerMethod, Secret, Seldom, Switch},
+    cluster::{Cluster, QuorumGuardLayer},
+    core::{BoxError, DEGRADED, Invalid, Mode, PerMethod, Secret, Seldom, Switch},
     deadline::ServerDeadlineLayer,
     drain::Drain,
     fault::{FaultLayer, Rules},
@@ -55,7 +55,7 @@ pub struct Panicked;
 pub struct Layers<S> {
     /// Whether the same calls can be made as JSON over HTTP.
     pub rest: bool,
-    /// What is counted of calls, and of the layers: see [`metrics`](crate::metrics).
+    /// What is counted of calls, and of the layers: see [`register`](Self::register).
     pub metrics: Metrics,
     /// How it ends.
     pub drain: Drain,
@@ -120,6 +120,21 @@ impl<S: Store + State> Layers<S> {
             dedup,
             quorum: None,
         }
+    }
+
+    /// Shows among `metrics` what they count, and what the server holds of the cluster that it is
+    /// in.
+    ///
+    /// # Errors
+    /// When one of the names was registered as something else.
+    pub fn register(&self, cluster: Option<&Cluster>) -> Result<(), Invalid> {
+        let Self { metrics, drain, quota, shed, faults, dedup, .. } = self;
+        metrics.register(drain, &[])?;
+        metrics.register(quota, &[])?;
+        metrics.register(shed, &[])?;
+        metrics.register(faults, &[])?;
+        metrics.register(dedup, &[])?;
+        cluster.map_or(Ok(()), |cluster| metrics.register(cluster, &[]))
     }
 }
 

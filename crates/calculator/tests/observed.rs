@@ -1,7 +1,7 @@
 //! What can be seen of the two stacks.
 
 use super::{calculator, ok, operation, retrying};
-use calculator::{client, metrics, server};
+use calculator::{client, server};
 use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     fault::{FaultLayer, Faults},
@@ -41,12 +41,12 @@ async fn a_client_counts_calls_and_attempts_and_what_its_layers_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_that_was_replaced_is_told_again() {
+async fn a_layer_that_was_replaced_is_registered_again() {
     let mut layers = client::Layers::from(client::Settings::default());
     layers.breaker = BreakerLayer::new(BreakerPolicy::default());
     layers.breaker.circuit("/calculator.Calculator/Add").open();
     assert!(!layers.metrics.render().contains("cinchona_breaker_state{"));
-    metrics::of_client(&layers).unwrap();
+    layers.register().unwrap();
     let text = layers.metrics.render();
     let state = text.lines().find(|line| line.starts_with("cinchona_breaker_state{"));
     assert!(state.is_some_and(|line| line.ends_with("} 3")), "isolated: {text}");
@@ -57,7 +57,7 @@ async fn a_server_counts_calls_and_what_its_layers_do() {
     let (network, state) = (Network::new(), calculator::state::Memory::new());
     let faults = FaultLayer::new(Faults { failure_rate: 1.0, ..Faults::default() }).unwrap();
     let layers = server::Layers::new(faults, server::dedup(state.clone()));
-    metrics::of_server(&layers, None).unwrap();
+    layers.register(None).unwrap();
     let metrics = layers.metrics.clone();
     tokio::spawn(server::serve(network.incoming(), state, layers, pending()));
     let mut client = client::client(network.channel(), &client::Settings::default().into());

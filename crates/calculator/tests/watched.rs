@@ -3,7 +3,6 @@
 use crate::{SECOND, ok, operation, retrying, scripted, seeded};
 use calculator::{
     client::{self, Layers, Settings, stack},
-    metrics,
     pb::calculator_client::CalculatorClient,
     server::{self, dedup, listen, serve},
     state::Memory,
@@ -115,7 +114,7 @@ async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let conditions = shown.conditions();
     let how = |what: &str| conditions.iter().find(|seen| seen.what == what).map(|seen| &*seen.how);
     assert_eq!((how("breaker two"), how("endpoint one")), (Some("open"), Some("connected")));
-    metrics::of_balance(&layers.metrics, "both", &known).unwrap();
+    layers.metrics.register(&known, &[("grpc.target", "both")]).unwrap();
     let text = layers.metrics.render();
     let enforced = "grpc_lb_outlier_detection_ejections_enforced_total{\
         grpc_target=\"both\",grpc_lb_outlier_detection_detection_method=\"success_rate\"} 0\n";

@@ -111,7 +111,8 @@ impl Metrics {
     /// What was registered under the same name with the same labels is replaced: so a layer that
     /// takes the place of another is registered again, and of two that are both there each has
     /// labels of its own, such as `("grpc.target", "dns:///orders")` for a client. What has gone
-    /// ([`Observable::finder`]) is forgotten.
+    /// ([`Observable::finder`]) is forgotten: whoever sends the numbers once more at the end does
+    /// so before it drops a balancer or leaves a cluster.
     ///
     /// ```
     /// use cinchona_core::Methods;

@@ -13,7 +13,6 @@ use calculator::{
     client::{self, Layers, Settings},
     cluster,
     logs::{Logs, Told},
-    metrics,
     watch::endpoints::Endpoints,
 };
 use cinchona::{
@@ -232,7 +231,7 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
         applied.map_err(|invalid| format!("--service-config: {invalid}"))?;
     }
     // Of those that were replaced.
-    metrics::of_client(&layers).map_err(|invalid| invalid.to_string())?;
+    layers.register().map_err(|invalid| invalid.to_string())?;
     Ok(layers)
 }
 
@@ -240,8 +239,11 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
 async fn main() -> ExitCode {
     let Cli { operation, options } = Cli::parse();
     let told = options.logs.begin("calculator-client").unwrap_or_else(|no| usage(&no));
-    let code = run(operation, options, &told).await;
+    let mut called = None;
+    let code = run(operation, options, &told, &mut called).await;
+    // What was called is still there, so what it has counted is sent with all else.
     told.flush().await;
+    drop(called);
     code
 }
 
@@ -249,7 +251,12 @@ fn usage(error: &dyn Display) -> ! {
     Cli::command().error(ErrorKind::ValueValidation, error).exit()
 }
 
-async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
+async fn run(
+    operation: Operation,
+    options: Options,
+    told: &Told,
+    called: &mut Option<Balance>,
+) -> ExitCode {
     let config = service_config(&options).unwrap_or_else(|error| usage(&error));
     let balanced = balanced(&options, config.as_ref());
     let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(&error));
@@ -271,8 +278,9 @@ async fn run(operation: Operation, options: Options, told: &Told) -> ExitCode {
         }
         Err(error) => usage(&error),
     };
-    let counted = metrics::of_balance(&layers.metrics, &target(&options), &endpoints);
-    counted.and_then(|()| told.send(&layers.metrics)).unwrap_or_else(|invalid| usage(&invalid));
+    let registered = layers.metrics.register(&endpoints, &[("grpc.target", &target(&options))]);
+    registered.and_then(|()| told.send(&layers.metrics)).unwrap_or_else(|invalid| usage(&invalid));
+    *called = Some(endpoints.clone());
     let call = Call::new(endpoints, layers, options.request_id, options.explain);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,

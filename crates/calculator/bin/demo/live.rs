@@ -8,7 +8,6 @@ mod story;
 use calculator::{
     client::{Layers, Settings, Stack, stack},
     cluster::{endpoints, look_on},
-    metrics,
     pb::calculator_client::CalculatorClient,
     watch::{
         calls::Calls,
@@ -154,8 +153,8 @@ impl Site {
         // A server that fails at once looks idle to it: so the breakers have something to do.
         let options = Options { picker: Picker::LeastRequest, ..Options::default() };
         let balance = endpoints(&cluster, "worker", &layers, options)?;
-        metrics::of_client(&layers)?;
-        metrics::of_balance(&layers.metrics, CLUSTER, &balance)?;
+        layers.register()?;
+        layers.metrics.register(&balance, &[("grpc.target", CLUSTER)])?;
         let calls = Calls::new();
         let names = servers.iter().map(|server| (server.addr().to_string(), server.name()));
         let client =

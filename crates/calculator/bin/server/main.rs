@@ -7,7 +7,7 @@ mod watch;
 
 use calculator::{
     logs::{Logs, Told},
-    methods, metrics,
+    methods,
     server::{Layers, dedup, health, listen, serve},
     state::State,
 };
@@ -210,7 +210,7 @@ async fn serve_over<S: Store + State>(
         layers.quorum = Some(QuorumGuardLayer::new(cluster, methods()));
         tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
     }
-    metrics::of_server(&layers, cluster.as_ref())?;
+    layers.register(cluster.as_ref())?;
     told.send(&layers.metrics)?;
     let node = cluster.as_ref().map(|cluster| (args.membership.id(addr), cluster));
     args.page.serve(&layers, node).await?;
