@@ -83,6 +83,7 @@ mod feed;
 mod guard;
 mod http;
 mod map;
+mod metrics;
 mod places;
 mod serve;
 mod tile;
