@@ -25,7 +25,9 @@ Tasks:
                       short one), and chart memory and descriptors
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
                       throughput, rest (`rest --quick` is the short one), peers (beside other
-                      crates, which it downloads)
+                      crates, which it downloads), cost (clients and servers in processes of their
+                      own; `--quick` counts the instructions of some, `--check` compares with the
+                      baseline, `--write` writes it)
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         ["bench", "peers"] => {
             cargo(&["run", "--quiet", "--release", "--manifest-path", "peers/Cargo.toml"], &[])
         }
+        ["bench", "cost", args @ ..] => cost(args),
         ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
@@ -92,6 +95,26 @@ fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
     let features: &[_] = if package == "cinchona" { &["--all-features"] } else { &[] };
     let command = [&["bench", "-p", package], features, &["--bench", name, "--"]].concat();
     cargo(&command, args)
+}
+
+/// A workspace of its own, so that no feature of a test is in it; and the shipped server, beside
+/// whose program its own are put.
+fn cost(args: &[&str]) -> ExitCode {
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let package = ["--release", "--manifest-path", "cost/Cargo.toml"];
+    let release = |task, with: &[&str], args: &[&str]| {
+        let mut command = cargo_command();
+        command.args([task, "--quiet"]).args(with).arg("--target-dir").arg(&target).args(args);
+        run(&mut command)
+    };
+    let codes = [
+        &mut || release("build", &["--release", "--bin", "calculator-server"], &[]),
+        &mut || release("build", &package, &[]),
+        &mut || release("run", &package, &[&["--"], args].concat()),
+    ] as [&mut dyn FnMut() -> u8; 3];
+    let failed = codes.into_iter().map(|step| step()).find(|code| *code != 0);
+    ExitCode::from(failed.unwrap_or(0))
 }
 
 fn cargo(command: &[&str], args: &[&str]) -> ExitCode {
