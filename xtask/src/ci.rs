@@ -1,7 +1,11 @@
 //! `cargo xtask ci`: everything that a change must pass, cheapest first.
 #![expect(clippy::disallowed_types, reason = "xtask has no runtime whose clock a test could pause")]
 
-use crate::{cargo_command, manifest::Manifest, run as run_command, tidy};
+use crate::{
+    command::{cargo_command, run as run_command},
+    manifest::Manifest,
+    tidy,
+};
 use std::{
     fs, io,
     path::Path,
@@ -135,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_facade_has_features_to_check() {
-        assert!(!facade_features(&crate::root()).unwrap().is_empty());
+        assert!(!facade_features(&crate::command::root()).unwrap().is_empty());
     }
 
     #[test]

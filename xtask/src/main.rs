@@ -3,15 +3,12 @@
 //! Standard library only, so that it builds in a second.
 
 mod ci;
+mod command;
 mod manifest;
 mod tidy;
 
-use std::{
-    env,
-    ffi::OsString,
-    path::PathBuf,
-    process::{Command, ExitCode},
-};
+use command::{cargo_command, root, run};
+use std::{env, process::ExitCode};
 
 const HELP: &str = "\
 Usage: cargo xtask <task> [args..]
@@ -83,13 +80,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's root: tasks mean the same from any of its directories.
-fn root() -> PathBuf {
-    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    root.pop();
-    root
-}
-
 fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
     // The calculator has no features.
     let features: &[_] = if package == "cinchona" { &["--all-features"] } else { &[] };
@@ -121,37 +111,9 @@ fn cargo(command: &[&str], args: &[&str]) -> ExitCode {
     ExitCode::from(run(cargo_command().args(command).args(args)))
 }
 
-/// The cargo that runs this task, so that a chosen toolchain stays chosen.
-fn cargo_command() -> Command {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
-    command.current_dir(root());
-    command
-}
-
-/// Runs `command` with this process's own streams and returns its exit code; 1 when it has none,
-/// because it could not start or died of a signal.
-fn run(command: &mut Command) -> u8 {
-    match command.status() {
-        Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
-        Err(error) => {
-            eprintln!("cannot run {}: {error}", command.get_program().display());
-            1
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Stdio;
-
-    #[test]
-    fn a_task_ends_with_the_exit_code_of_its_command() {
-        let cargo = |arg| run(cargo_command().arg(arg).stdout(Stdio::null()).stderr(Stdio::null()));
-        assert_eq!(cargo("--version"), 0);
-        assert_eq!(cargo("this-is-no-command"), 101);
-    }
 
     #[test]
     fn every_task_is_in_the_help() {

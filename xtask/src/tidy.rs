@@ -3,28 +3,23 @@
 //! It reads the files that git tracks, or would track; without git it walks the workspace.
 //! It sees tokens, not types: what a macro makes, or a helper function does, it does not know.
 
+mod circles;
 mod edges;
 mod lexer;
 mod rules;
 mod rust;
+mod uses;
+mod violation;
 
 use crate::manifest::Manifest;
 use rust::RustFile;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs, io,
+    fs, io,
     path::Path,
     process::{Command, Stdio},
 };
-
-/// A rule that is broken at some place.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Violation {
-    path: String,
-    line: usize,
-    what: String,
-    rule: &'static str,
-}
+use violation::Violation;
 
 /// The text files of the workspace, by their paths from its root.
 type Files = BTreeMap<String, String>;
@@ -62,6 +57,7 @@ fn check(files: &Files) -> Vec<Violation> {
     violations.extend(files.iter().flat_map(|(path, text)| machine_paths(path, text)));
     violations.extend(sources.iter().flat_map(RustFile::violations));
     violations.extend(public_types(&sources));
+    violations.extend(circles::check(&sources));
     violations
         .extend(manifests.flat_map(|(path, text)| edges::check(path, &Manifest::parse(text))));
     violations.sort();
@@ -189,14 +185,6 @@ fn walk(root: &Path) -> io::Result<BTreeSet<String>> {
         }
     }
     Ok(files)
-}
-
-// === impl Violation ===
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}, {}", self.path, self.line, self.what, self.rule)
-    }
 }
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ mod failed;
 mod first;
 mod flight;
 mod frames;
+mod handle;
 mod health;
 mod link;
 mod load;
@@ -108,6 +109,7 @@ use address::Place;
 use cinchona_core::{BoxError, Discover, Invalid, Target};
 use dial::{Dialer, dialer_of};
 use engine::Engine;
+use handle::Handle;
 use http::{Request, Response, Uri};
 use hyper::rt::{Read, Write};
 use set::Set;
@@ -115,20 +117,13 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::time::Instant;
 use tonic::{body::Body, transport::Endpoint};
 use tower_service::Service;
 
 /// A channel over many endpoints, or over one; its clones are the same.
 #[derive(Clone, Debug)]
-pub struct Balance {
-    set: Arc<Set>,
-    _task: Arc<Task>,
-}
-
-/// Ends the task of a balancer with its last clone.
-#[derive(Debug)]
-struct Task(AbortHandle);
+pub struct Balance(Handle);
 
 /// How a balancer connects.
 struct Connecting {
@@ -232,24 +227,24 @@ impl Balance {
         let connector =
             channel::Connector { dialer: by.dialer, options: set.options.clone(), whole: by.whole };
         let task = tokio::spawn(Engine::new(&set, connector).run(discover, is_lazy));
-        Self { set, _task: Arc::new(Task(task.abort_handle())) }
+        Self(Handle::new(set, task.abort_handle()))
     }
 
     /// Each endpoint as it is now.
     pub fn states(&self) -> Vec<Snapshot> {
-        self.set.states()
+        self.0.set.states()
     }
 
     /// Says what [`states`](Self::states) does, for whoever looks on and is not to keep the
     /// balancer: `None` once its last clone was dropped.
     pub fn watcher(&self) -> impl Fn() -> Option<Vec<Snapshot>> + Send + Sync + use<> {
-        let set = Arc::downgrade(&self.set);
+        let set = Arc::downgrade(&self.0.set);
         move || Some(set.upgrade()?.states())
     }
 
     /// How many outliers were found, and what became of them (gRFC A91).
     pub fn ejections(&self) -> Ejections {
-        self.set.ejections()
+        self.0.set.ejections()
     }
 }
 
@@ -265,20 +260,12 @@ impl Service<Request<Body>> for Balance {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let now = Instant::now();
-        match self.set.pick(&request, now) {
-            Some(Ok(picked)) => ResponseFuture::send(self, picked, request, now),
-            Some(Err(_)) if self.set.has_more() => ResponseFuture::wait(self.clone(), request),
+        match self.0.set.pick(&request, now) {
+            Some(Ok(picked)) => ResponseFuture::send(&self.0, picked, request, now),
+            Some(Err(_)) if self.0.set.has_more() => ResponseFuture::wait(self.0.clone(), request),
             Some(Err(unsent)) => ResponseFuture::rejected(unsent, &request),
-            None => ResponseFuture::wait(self.clone(), request),
+            None => ResponseFuture::wait(self.0.clone(), request),
         }
-    }
-}
-
-// === impl Task ===
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

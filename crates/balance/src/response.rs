@@ -1,6 +1,6 @@
 //! A call on its way: to an endpoint, or waiting for one.
 
-use crate::{Balance, flight::Flight, pick::Picked, set::Set};
+use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Call, DOMAIN, Unsent, deadline::take_off, status};
 use http::{Request, Response};
@@ -58,7 +58,7 @@ impl ResponseFuture {
     /// Sends a call to the endpoint that was picked, or waits for another if its connection has
     /// just gone.
     pub(crate) fn send(
-        balance: &Balance,
+        balance: &Handle,
         picked: Picked,
         request: Request<Body>,
         now: Instant,
@@ -109,7 +109,7 @@ impl ResponseFuture {
 
     /// Waits for an endpoint that can be used, and sends the call to it. Meanwhile it holds the
     /// balancer, whose endpoints are connected for as long as somebody does.
-    pub(crate) fn wait(balance: Balance, mut request: Request<Body>) -> Self {
+    pub(crate) fn wait(balance: Handle, mut request: Request<Body>) -> Self {
         let waiting = Box::pin(async move {
             // All of it, and not only what is used.
             let balance = balance;

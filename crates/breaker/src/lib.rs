@@ -111,7 +111,8 @@ mod atomic {
 
 pub use circuit::{Circuit, State};
 pub use layer::{Breaker, BreakerLayer, ResponseBody, ResponseFuture};
-pub use policy::{BreakerPolicy, Window};
+pub use policy::BreakerPolicy;
+pub use window::Window;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use crate::{
     limits::{Limits, MOST_FAILURES, Run},
     state::Outcome,
-    window::Counts,
+    window::{Counts, Window},
 };
 use cinchona_core::{Backoff, Evidence, Invalid, Jitter, code};
 use std::{fmt, time::Duration};
@@ -64,15 +64,6 @@ pub struct BreakerPolicy {
     pub(crate) successes: u32,
     /// Instead of what speaks against the server.
     counted: Option<Codes>,
-}
-
-/// Which calls the rates are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// Those that ended within this time, to within 1/64 of it; 10 ms to 1 h.
-    Time(Duration),
-    /// The last so many; 1 to 100,000. It takes 16 bytes for each failed or slow call among them.
-    Count(u32),
 }
 
 /// What is slow, and what share of slow calls is too much.

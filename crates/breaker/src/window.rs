@@ -3,7 +3,7 @@
 //! A call that went well is one addition in a cell of its thread. What is in the window is worked
 //! out when a call went badly: only that can make a rate too high.
 
-use crate::{policy::Window, shard};
+use crate::shard;
 use std::{
     collections::VecDeque,
     sync::{
@@ -12,6 +12,15 @@ use std::{
     },
     time::Duration,
 };
+
+/// Which calls the rates are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// Those that ended within this time, to within 1/64 of it; 10 ms to 1 h.
+    Time(Duration),
+    /// The last so many; 1 to 100,000. It takes 16 bytes for each failed or slow call among them.
+    Count(u32),
+}
 
 /// What is in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,9 +3,11 @@
 use crate::{
     Config, Datagrams, Events, Health, Node, Status,
     config::{named, tagged},
-    gossip, node,
+    gossip,
+    lookup::{self, LookUp},
+    node,
     permission::{Permission, Quorum},
-    seeds::{self, LookUp, Seeds},
+    seeds::Seeds,
     shared::{self, Shared},
 };
 use cinchona_core::{BoxError, Invalid, Target};
@@ -54,7 +56,7 @@ impl Cluster {
     pub async fn join(config: Config, seeds: &[&str]) -> Result<Self, BoxError> {
         let (config, found) = (config.checked()?, Seeds::new(seeds)?);
         let socket = UdpSocket::bind(config.listen).await?;
-        Self::over(config, found, !seeds.is_empty(), socket, seeds::resolver())
+        Self::over(config, found, !seeds.is_empty(), socket, lookup::resolver())
     }
 
     /// [`join`](Self::join) by other datagrams, such as those of a network in memory in a test in
@@ -68,7 +70,7 @@ impl Cluster {
         datagrams: impl Datagrams,
     ) -> Result<Self, BoxError> {
         let (config, found) = (config.checked()?, Seeds::new(seeds)?);
-        Self::over(config, found, !seeds.is_empty(), datagrams, seeds::resolver())
+        Self::over(config, found, !seeds.is_empty(), datagrams, lookup::resolver())
     }
 
     /// For a checked config.
@@ -87,7 +89,7 @@ impl Cluster {
         let shared = Arc::new(Shared::new(config, seeds, has_seeds, advertised));
         let ticking = tokio::spawn(shared::tick(shared.clone())).abort_handle();
         let gossiping = tokio::spawn(gossip::run(shared.clone(), datagrams)).abort_handle();
-        let looking = tokio::spawn(seeds::run(shared.clone(), look_up)).abort_handle();
+        let looking = tokio::spawn(lookup::run(shared.clone(), look_up)).abort_handle();
         Ok(Self(Arc::new(Joined { shared, ticking, gossiping, looking, address })))
     }
 

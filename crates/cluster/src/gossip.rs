@@ -1,6 +1,7 @@
 //! The gossip port: what is no gossip, or not sealed, is ignored and counted.
 
 use crate::{
+    ignored::Ignored,
     seal::SIZE,
     shared::Shared,
     store::{self, Twin},
@@ -12,7 +13,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -45,18 +46,6 @@ pub trait Datagrams: Send + Sync + 'static {
     ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> + Send;
 }
 
-/// How many datagrams were ignored.
-#[derive(Debug, Default)]
-pub(crate) struct Ignored {
-    garbage: AtomicU64,
-    strangers: AtomicU64,
-    forged: AtomicU64,
-    /// When it was last said that some are sealed with another secret.
-    warned: Mutex<Option<Instant>>,
-}
-
-/// A node with another secret sends several datagrams a second, for ever.
-const WARNING: Duration = Duration::from_secs(60);
 /// One byte more than any datagram has.
 const BUFFER: usize = 65_536;
 /// To so many others a node talks each heartbeat.
@@ -105,25 +94,6 @@ impl Datagrams for UdpSocket {
 
     async fn receive(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.recv_from(into).await
-    }
-}
-
-// === impl Ignored ===
-
-impl Ignored {
-    /// Datagrams that are no gossip.
-    pub(crate) fn garbage(&self) -> u64 {
-        self.garbage.load(Ordering::Relaxed)
-    }
-
-    /// Messages of and from other clusters.
-    pub(crate) fn strangers(&self) -> u64 {
-        self.strangers.load(Ordering::Relaxed)
-    }
-
-    /// Datagrams without a seal, and claims that cannot be.
-    pub(crate) fn forged(&self) -> u64 {
-        self.forged.load(Ordering::Relaxed)
     }
 }
 
@@ -257,20 +227,6 @@ impl Shared {
     fn room(&self, digest: &[Summary]) -> usize {
         let head = 3 + 1 + self.config.cluster_id.len() + 1 + 3;
         LARGEST.saturating_sub(SIZE + head + store::size(digest))
-    }
-}
-
-// === impl Ignored ===
-
-impl Ignored {
-    /// Mostly it is a node that was given another secret, and not an attack.
-    fn warn(&self, from: SocketAddr) {
-        let now = Instant::now();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARNING) {
-            *warned = Some(now);
-            tracing::warn!(%from, "datagrams that are sealed with none of the secrets are ignored");
-        }
     }
 }
 

@@ -99,6 +99,8 @@ mod gate;
 mod gossip;
 mod guard;
 mod health;
+mod ignored;
+mod lookup;
 mod members;
 mod metrics;
 mod node;

@@ -1,25 +1,12 @@
-//! Where a node looks for others: names are looked up again and again, as pods come and go.
+//! Where a node looks for others.
 
-use crate::shared::Shared;
 use cinchona_core::Invalid;
 use std::{
     collections::BTreeMap,
-    future::Future,
     io,
     net::SocketAddr,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Mutex, PoisonError},
 };
-use tokio::{
-    net::lookup_host,
-    task::JoinSet,
-    time::{Instant, sleep},
-};
-
-/// Looks a `host:port` up.
-pub(crate) type LookUp = Arc<dyn Fn(String) -> LookingUp + Send + Sync>;
-type LookingUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// Seeds, and their addresses as far as they are known.
 #[derive(Debug, Default)]
@@ -28,40 +15,8 @@ pub(crate) struct Seeds {
     found: Mutex<BTreeMap<String, Vec<SocketAddr>>>,
 }
 
-/// How often names are looked up while the node hears nobody, and otherwise.
-const WHILE_ALONE: Duration = Duration::from_secs(1);
-const OTHERWISE: Duration = Duration::from_secs(60);
 /// A name has at most so many addresses.
 const MOST: usize = 64;
-
-/// Asks the resolver of this machine.
-pub(crate) fn resolver() -> LookUp {
-    Arc::new(|name| Box::pin(async move { Ok(lookup_host(name).await?.collect()) }))
-}
-
-/// Looks names up, until it is aborted.
-pub(crate) async fn run(shared: Arc<Shared>, look_up: LookUp) {
-    let mut looking = JoinSet::new();
-    for name in shared.seeds.names.clone() {
-        looking.spawn(follow(shared.clone(), look_up.clone(), name));
-    }
-    while looking.join_next().await.is_some() {}
-}
-
-/// Each name has a loop of its own, in which a lookup is never given up and begun anew: one that
-/// takes 20 s keeps nobody waiting but itself.
-async fn follow(shared: Arc<Shared>, look_up: LookUp, name: String) {
-    let mut looked: Option<Instant> = None;
-    loop {
-        let since = looked.map(|at| Instant::now().saturating_duration_since(at));
-        let is_due = since.is_none_or(|since| since >= OTHERWISE);
-        if is_due || shared.is_alone(Instant::now()) {
-            looked = Some(Instant::now());
-            shared.seeds.put(&name, look_up(name.clone()).await);
-        }
-        sleep(WHILE_ALONE).await;
-    }
-}
 
 // === impl Seeds ===
 
@@ -84,6 +39,11 @@ impl Seeds {
         Ok(Self { names, found: Mutex::new(found) })
     }
 
+    /// Those that must be looked up.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// All addresses that are known.
     pub(crate) fn all(&self) -> Vec<SocketAddr> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +51,7 @@ impl Seeds {
     }
 
     /// What is known holds while a name cannot be looked up.
-    fn put(&self, name: &str, looked_up: io::Result<Vec<SocketAddr>>) {
+    pub(crate) fn put(&self, name: &str, looked_up: io::Result<Vec<SocketAddr>>) {
         match looked_up {
             Ok(addresses) => {
                 let addresses: Vec<_> = addresses.into_iter().take(MOST).collect();

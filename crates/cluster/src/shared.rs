@@ -3,7 +3,7 @@
 use crate::{
     Config, Event, Expected, Node, State,
     event::HELD,
-    gossip::Ignored,
+    ignored::Ignored,
     node::{self, Facts, Seen},
     permission::Quorum,
     registry::Watchers,

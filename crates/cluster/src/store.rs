@@ -9,8 +9,11 @@ mod twin;
 
 pub(crate) use self::{row::Row, twin::Twin};
 
-use self::twin::Namesake;
-use crate::wire::{MOST_NODES, Pair, Summary, Update, most_bytes};
+use self::{
+    row::{KEPT, is_plausible},
+    twin::Namesake,
+};
+use crate::wire::{MOST_NODES, Summary, Update, most_bytes};
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
@@ -35,19 +38,6 @@ pub(crate) struct Store {
 
 /// Silent for so many beats, a life gives way to another of the same id.
 const SILENT: u32 = 5;
-/// What is silent for so long is told and kept no more; what is gone, for less.
-const KEPT: Duration = Duration::from_secs(600);
-const KEPT_GONE: Duration = Duration::from_secs(60);
-/// What one hears of a life for the first time is at most this, and at most so much further than
-/// what is known of it: so there is always room above what was forged.
-const FIRST: u64 = 1 << 48;
-const JUMP: u64 = 1 << 32;
-
-/// Whether that can follow what is known, if something is.
-fn is_plausible(known: Option<u64>, claimed: u64) -> bool {
-    claimed <= known.map_or(FIRST, |known| known.saturating_add(JUMP))
-}
-
 // === impl Store ===
 
 impl Store {
@@ -306,9 +296,4 @@ impl Store {
 /// How many bytes a digest takes, at most.
 pub(crate) fn size(digest: &[Summary]) -> usize {
     digest.iter().map(most_bytes).sum::<usize>() + 4
-}
-
-/// How many bytes these pairs take in a datagram, at most.
-pub(crate) fn size_of_pair(pair: &Pair) -> usize {
-    Pair::most_bytes(&pair.key, &pair.value)
 }

@@ -1,63 +1,13 @@
 //! From a config to the layers of a client.
 
 use crate::{
-    HedgingPolicy, MessageLimits, MessageLimitsLayer, MethodConfig, MethodEntry, Policy,
-    RetryPolicy, RetryThrottling, ServiceConfig, Warning, advice,
+    Client, HedgingPolicy, MessageLimits, MethodConfig, MethodEntry, Policy, RetryPolicy,
+    RetryThrottling, ServiceConfig, Warning, advice,
 };
 use cinchona_balance::Options;
 use cinchona_core::{Backoff, Invalid, Jitter, PerMethod};
 use cinchona_deadline::CallDeadlineLayer;
 use cinchona_retry::{HedgePolicy, RetryLayer};
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-};
-
-/// The most attempts that a client makes, whatever its service config says (gRFC A6).
-pub const ATTEMPT_LIMIT: u32 = 5;
-
-/// The layers of a client that a config is put into.
-#[derive(Clone, Copy, Debug)]
-pub struct Client<'a> {
-    deadline: &'a CallDeadlineLayer,
-    pub(crate) retry: &'a RetryLayer,
-    pub(crate) limits: Option<&'a MessageLimitsLayer>,
-    pub(crate) attempts: u32,
-}
-
-/// What has been done with a config, which is no part of what it says: all are equal.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Told(Arc<Done>);
-
-#[derive(Debug, Default)]
-struct Done {
-    logged: Mutex<HashSet<Warning>>,
-    balanced: AtomicBool,
-}
-
-// === impl Client ===
-
-impl<'a> Client<'a> {
-    /// A client of these layers, whose message sizes are not limited.
-    pub const fn new(deadline: &'a CallDeadlineLayer, retry: &'a RetryLayer) -> Self {
-        Self { deadline, retry, limits: None, attempts: ATTEMPT_LIMIT }
-    }
-
-    /// With the layer that enforces `maxRequestMessageBytes` and `maxResponseMessageBytes`.
-    #[must_use]
-    pub const fn with_limits(self, limits: &'a MessageLimitsLayer) -> Self {
-        Self { limits: Some(limits), ..self }
-    }
-
-    /// With another limit for `maxAttempts`; less than 2 means 5. Default 5.
-    #[must_use]
-    pub const fn with_attempt_limit(self, attempts: u32) -> Self {
-        Self { attempts: if attempts < 2 { ATTEMPT_LIMIT } else { attempts }, ..self }
-    }
-}
 
 // === impl ServiceConfig ===
 
@@ -187,7 +137,7 @@ impl ServiceConfig {
     /// # Ok::<_, cinchona_config::Errors>(())
     /// ```
     pub fn balance(&self, options: Options) -> Options {
-        self.told.0.balanced.store(true, Ordering::Relaxed);
+        self.told.balanced();
         Options {
             picker: self.picker.unwrap_or(options.picker),
             utilization: self.utilization.unwrap_or(options.utilization),
@@ -244,32 +194,6 @@ fn throttle(throttling: RetryThrottling) -> Result<(f64, f64), Invalid> {
         return Err(Invalid::new("retryThrottling.tokenRatio", token_ratio, "at least 1"));
     }
     Ok((f64::from(max_tokens) / 1000.0, f64::from(token_ratio) / 1000.0))
-}
-
-// === impl Told ===
-
-impl Told {
-    /// Whether a balancer was made of the config.
-    pub(crate) fn has_balanced(&self) -> bool {
-        self.0.balanced.load(Ordering::Relaxed)
-    }
-
-    /// Each of them once.
-    fn log(&self, warnings: &[Warning]) {
-        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        for warning in warnings {
-            if !logged.contains(warning) {
-                logged.insert(warning.clone());
-                tracing::warn!("service config: {warning}");
-            }
-        }
-    }
-}
-
-impl PartialEq for Told {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
 }
 
 #[cfg(test)]

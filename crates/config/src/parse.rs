@@ -7,7 +7,7 @@ mod twice;
 
 use crate::{
     Error, HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
-    ServiceConfig, Warning, apply::Told,
+    ServiceConfig, Warning, error::Errors, told::Told,
 };
 use cinchona_core::code;
 use fields::{At, OBJECT, Report, number, thousandths, uint32};
@@ -22,7 +22,19 @@ const FROM_0S: &str = "a duration of 0 or more such as \"0.1s\"";
 /// (`max_decoding_message_size`): 4 MiB.
 const TONIC_MOST: u32 = 4 << 20;
 
-pub(crate) fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
+// === impl ServiceConfig ===
+
+impl ServiceConfig {
+    /// Reads the JSON form of a service config.
+    ///
+    /// # Errors
+    /// Every mistake of a text that is JSON, or where it stops being so.
+    pub fn parse(json: &str) -> Result<Self, Errors> {
+        service_config(json).map_err(Errors)
+    }
+}
+
+fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
     let value: Value = serde_json::from_str(json).map_err(|error| vec![not_json(&error)])?;
     let (root, mut report) = (At::root(&value), Report::default());
     let _ = root.require(&mut report, OBJECT, Value::as_object);

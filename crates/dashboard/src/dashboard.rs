@@ -1,13 +1,10 @@
 //! The dashboard: what it asks the application for, and how it is served.
 
-use crate::{Console, FaultRule, Feed, Map, Tile, feed::Line, http, places::Places, serve::serve};
-use cinchona_core::{Listener, Mode, Secret, Trust};
+use crate::{Console, FaultRule, Feed, Map, Tile, feed::Line, places::Places};
+use cinchona_core::{Mode, Secret, Trust};
 use serde::Serialize;
-use std::{fmt, io, sync::Arc};
-use tokio::{net::TcpListener, sync::watch};
-
-/// How many may look at a time, and how many from one address.
-const WATCHERS: (usize, usize) = (32, 16);
+use std::{fmt, sync::Arc};
+use tokio::sync::watch;
 
 /// A page of tiles, a feed and a console, served over HTTP/1; see the [crate] for what and to whom.
 ///
@@ -105,35 +102,6 @@ impl Dashboard {
         Self { trust: Trust::new(Some(token)), ..self }
     }
 
-    /// Serves until `shutdown` is over and the requests under way are answered, which takes 10 s at
-    /// most; streams of events end at once. Dropping the future ends all at once.
-    ///
-    /// # Errors
-    /// When the address of the listener cannot be told; what fails later is tried again.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
-        let address = listener.local_addr()?;
-        let changed = self.console().map(|_| tracing::field::display(&self.trust));
-        tracing::info!(
-            %address,
-            read_by = "whoever reaches it",
-            faults_changed_by = changed,
-            "serving the dashboard"
-        );
-        let (stop, is_over) = watch::channel(false);
-        let watchers = Places::new(WATCHERS);
-        let served = Served { dashboard: Arc::new(self), watchers, is_over };
-        let stopped = async move {
-            shutdown.await;
-            stop.send_replace(true);
-        };
-        serve(Listener::new(listener), http::routes(served), stopped).await;
-        Ok(())
-    }
-
     pub(crate) fn metrics_text(&self) -> Option<String> {
         self.metrics.as_ref().map(|metrics| metrics())
     }
@@ -187,6 +155,16 @@ impl fmt::Debug for Dashboard {
 }
 
 // === impl Served ===
+
+impl Served {
+    pub(crate) fn new(
+        dashboard: Dashboard,
+        watchers: Arc<Places>,
+        is_over: watch::Receiver<bool>,
+    ) -> Self {
+        Self { dashboard: Arc::new(dashboard), watchers, is_over }
+    }
+}
 
 impl std::ops::Deref for Served {
     type Target = Dashboard;

@@ -1,6 +1,6 @@
 //! The connections of the page.
 
-use crate::{guard::Peer, places::Places};
+use crate::{Dashboard, dashboard::Served, guard::Peer, http::routes, places::Places};
 use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
 use cinchona_core::Listener;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -8,9 +8,18 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
 };
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, select, task::JoinSet, time::timeout};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    select,
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
 use tower_service::Service;
+
+/// How many may look at a time, and how many from one address.
+const WATCHERS: (usize, usize) = (32, 16);
 
 /// How many connections there are, and how many of one address. A browser has six.
 const CONNECTIONS: (usize, usize) = (256, 64);
@@ -21,12 +30,41 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest head, in bytes; hyper takes 100 headers at most.
 const LONGEST: usize = 32 * 1024;
 
+// === impl Dashboard ===
+
+impl Dashboard {
+    /// Serves until `shutdown` is over and the requests under way are answered, which takes 10 s at
+    /// most; streams of events end at once. Dropping the future ends all at once.
+    ///
+    /// # Errors
+    /// When the address of the listener cannot be told; what fails later is tried again.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        let changed = self.console().map(|_| tracing::field::display(&self.trust));
+        tracing::info!(
+            %address,
+            read_by = "whoever reaches it",
+            faults_changed_by = changed,
+            "serving the dashboard"
+        );
+        let (stop, is_over) = watch::channel(false);
+        let watchers = Places::new(WATCHERS);
+        let served = Served::new(self, watchers, is_over);
+        let stopped = async move {
+            shutdown.await;
+            stop.send_replace(true);
+        };
+        serve(Listener::new(listener), routes(served), stopped).await;
+        Ok(())
+    }
+}
+
 /// Serves until `shutdown` is over, and the requests under way are answered, or late.
-pub(crate) async fn serve(
-    mut listener: Listener,
-    routes: Router,
-    shutdown: impl Future<Output = ()>,
-) {
+async fn serve(mut listener: Listener, routes: Router, shutdown: impl Future<Output = ()>) {
     let (places, ending) = (Places::new(CONNECTIONS), GracefulShutdown::new());
     // What is dropped with it ends.
     let mut connections = JoinSet::new();

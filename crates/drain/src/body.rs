@@ -1,6 +1,6 @@
 //! Responses that end in trailers where they would outlive the server.
 
-use crate::layer::{End, unavailable};
+use crate::end::{End, unavailable};
 use cinchona_core::status;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};

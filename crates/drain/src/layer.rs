@@ -2,6 +2,7 @@
 
 use crate::{
     body::DrainBody,
+    end::{End, unavailable},
     phases::{Phase, Shared},
 };
 use cinchona_core::status;
@@ -15,7 +16,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::sync::futures::OwnedNotified;
 use tonic::{Status, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -45,17 +45,6 @@ pin_project! {
         inner: Option<F>,
         #[pin]
         end: End,
-    }
-}
-
-pin_project! {
-    /// When a call ends at the latest.
-    pub(crate) struct End {
-        shared: Arc<Shared>,
-        at: Phase,
-        // From the first time that there is something to wait for.
-        #[pin]
-        told: Option<OwnedNotified>,
     }
 }
 
@@ -153,42 +142,4 @@ impl<F> fmt::Debug for DrainFuture<F> {
 
 fn ended<B>(status: Status) -> Response<DrainBody<B>> {
     status.into_http::<()>().map(|()| DrainBody::default())
-}
-
-/// What calls end with.
-pub(crate) fn unavailable() -> Status {
-    Status::unavailable("the server is shutting down")
-}
-
-// === impl End ===
-
-impl End {
-    fn new(shared: Arc<Shared>, at: Phase) -> Self {
-        Self { shared, at, told: None }
-    }
-
-    /// The same end, for what comes next of the call.
-    fn renewed(&self) -> Self {
-        Self::new(self.shared.clone(), self.at)
-    }
-
-    /// Whether it has come.
-    pub(crate) fn is_here(&self) -> bool {
-        self.at < Phase::Cut && self.shared.phase() >= self.at
-    }
-
-    /// Whether it has come; if not, the task is woken when it does.
-    pub(crate) fn poll_is_here(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
-        let mut this = self.project();
-        // Connections are cut without anybody else's help.
-        if *this.at == Phase::Cut {
-            return false;
-        }
-        if this.told.is_none() {
-            this.told.set(Some(this.shared.wait(*this.at)));
-        }
-        // It is told of all that comes after it was made.
-        let is_told = this.told.as_pin_mut().is_none_or(|told| told.poll(cx).is_ready());
-        is_told || this.shared.phase() >= *this.at
-    }
 }

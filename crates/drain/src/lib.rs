@@ -54,6 +54,7 @@
 //! that must exit shuts its runtime down with a limit (`Runtime::shutdown_timeout`).
 
 mod body;
+mod end;
 mod io;
 mod layer;
 mod metrics;

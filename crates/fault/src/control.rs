@@ -2,7 +2,7 @@
 
 mod messages;
 
-use crate::{Rules, rules::Listed};
+use crate::{Rules, plan::CONTROL, rules::Listed};
 use cinchona_core::{Distrust, Mode, Secret, Seldom, Trust};
 use http_body::Body as HttpBody;
 use messages::{
@@ -46,9 +46,6 @@ static REFUSED: LazyLock<Seldom> = LazyLock::new(|| {
         tracing::warn!(more, "refusing to show or change fault rules");
     })
 });
-
-/// Whatever its rules say, they can be changed.
-pub(crate) const PATH: &str = "/cinchona.fault.v1.FaultControl/";
 
 /// A rule is a line.
 const LARGEST: usize = 64 * 1024;
@@ -190,7 +187,7 @@ impl Service<http::Request<Body>> for Control {
                 Ok(request) => request,
                 Err(why) => return Ok(Status::permission_denied(why.to_string()).into_http()),
             };
-            Ok(match request.uri().path().strip_prefix(PATH) {
+            Ok(match request.uri().path().strip_prefix(CONTROL) {
                 Some("List") => this.answer(request, Self::list).await,
                 Some("Set") => this.answer(request, Self::set).await,
                 Some("Remove") => this.answer(request, Self::remove).await,

@@ -1,10 +1,11 @@
 //! What comes of a request, step by step.
 
 use crate::{
-    Counters, Fate, Faults, Settings, When, body,
+    Counters, Faults, When, body,
     counters::Cells,
     rule::Action,
     rules::{Drawn, Hit},
+    settings::{Fate, Settings},
     wire::Order,
 };
 use http::{HeaderName, HeaderValue};

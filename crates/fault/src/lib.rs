@@ -68,6 +68,7 @@ mod metrics;
 mod plan;
 mod rule;
 mod rules;
+mod settings;
 mod wire;
 
 pub use counters::{Counters, Snapshot};
@@ -78,16 +79,12 @@ pub use rule::Rule;
 pub use rules::{Listed, Rules};
 pub use wire::FaultIo;
 
-use cinchona_core::{Invalid, Mode, Switch, code};
+use cinchona_core::{Invalid, Mode, Switch};
 use future::Answer;
-use plan::Plan;
-use rule::Asked;
-use rules::Hit;
+use settings::Settings;
 use std::{
     mem,
-    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 use tonic::{body::Body, server::NamedService};
 use tower_layer::Layer;
@@ -102,23 +99,6 @@ pub struct FaultLayer(Settings);
 pub struct Fault<S> {
     inner: S,
     settings: Settings,
-}
-
-#[derive(Clone, Debug)]
-struct Settings {
-    faults: Arc<Faults>,
-    rules: Option<Rules>,
-    counters: Counters,
-    switch: Switch,
-    is_marking: bool,
-}
-
-/// What happens to one request.
-#[derive(Default)]
-struct Fate {
-    is_counted: bool,
-    plan: Plan,
-    hit: Option<Box<Hit>>,
 }
 
 // === impl FaultLayer ===
@@ -211,70 +191,6 @@ where
 
 impl<S: NamedService> NamedService for Fault<S> {
     const NAME: &'static str = S::NAME;
-}
-
-// === impl Settings ===
-
-impl Settings {
-    fn of(faults: Faults) -> Self {
-        Self {
-            faults: Arc::new(faults),
-            rules: None,
-            counters: Counters::default(),
-            switch: Switch::default(),
-            is_marking: false,
-        }
-    }
-
-    fn fate<B>(&self, request: &http::Request<B>, mode: Mode) -> Fate {
-        let (path, headers) = (request.uri().path(), request.headers());
-        let cells = self.counters.cells();
-        let is_concerned = self.faults.concern(path);
-        let mut plan = Plan::default();
-        if is_concerned {
-            plan = self.faults.plan(path, headers, cells.requests.count());
-        }
-        if mode == Mode::Shadow && plan != Plan::default() {
-            self.switch.count();
-            plan = Plan::default();
-        }
-        let extensions = request.extensions();
-        let asked = Asked { path, headers, extensions, is_failing: plan.fail.is_some() };
-        let hit = self.rules.as_ref().and_then(|rules| rules.draw(asked, mode, cells));
-        let is_counted = is_concerned || hit.is_some();
-        let cell = if is_counted { &cells.matched } else { &cells.exempt };
-        cell.count();
-        Fate { is_counted, plan, hit }
-    }
-
-    fn report<B>(&self, request: &http::Request<B>, fate: &Fate) {
-        let Fate { plan: Plan { delay, fail }, hit, .. } = fate;
-        if delay.is_none() && fail.is_none() && hit.is_none() {
-            return;
-        }
-        tracing::debug!(
-            rpc.method = request.uri().path(),
-            request_id = plan::id(request.headers()).and_then(|id| id.to_str().ok()),
-            delay = fate.delay().map(tracing::field::debug),
-            code = fail.map(|_| code::name(self.faults.code)),
-            when = fail.map(tracing::field::debug),
-            rules = hit.as_ref().map(|hit| tracing::field::debug(&hit.ids)),
-            "injecting a fault"
-        );
-    }
-}
-
-// === impl Fate ===
-
-impl Fate {
-    /// How long the request waits before it is executed, or is not.
-    fn delay(&self) -> Option<Duration> {
-        let ruled = self.hit.as_ref().map(|hit| hit.before).filter(|before| !before.is_zero());
-        match (self.plan.delay, ruled) {
-            (Some(one), Some(other)) => Some(one.saturating_add(other)),
-            (one, other) => one.or(other),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ pub(crate) struct Plan {
     pub(crate) fail: Option<When>,
 }
 
+/// The service by which rules are changed: whatever they say, they can be.
+pub(crate) const CONTROL: &str = "/cinchona.fault.v1.FaultControl/";
+
 /// By what a client, or a layer of it, names a call.
 const IDS: [&str; 2] = ["x-request-id", "idempotency-key"];
 
@@ -76,7 +79,7 @@ impl Faults {
 
     /// Whether a request to `path` may be hit at all.
     pub(crate) fn concern(&self, path: &str) -> bool {
-        if path.starts_with(crate::control::PATH) {
+        if path.starts_with(CONTROL) {
             return false;
         }
         let health = is_of_the_server(path);

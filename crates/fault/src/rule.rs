@@ -8,7 +8,7 @@ mod words;
 
 pub(crate) use scope::Asked;
 
-use crate::{Malformed, When};
+use crate::When;
 use http::HeaderName;
 use std::{
     net::IpAddr,
@@ -189,14 +189,6 @@ impl Rule {
             Ttl::For(ttl) => Some(ttl),
             Ttl::Unsaid | Ttl::Forever => None,
         }
-    }
-}
-
-impl std::str::FromStr for Rule {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        parse::rule(text)
     }
 }
 

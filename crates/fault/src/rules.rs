@@ -5,7 +5,7 @@ mod file;
 use crate::{
     Malformed, Rule, When,
     counters::{Cell, Cells},
-    plan::{draw, identity},
+    plan::{CONTROL, draw, identity},
     rule::{Action, Asked, Ttl},
 };
 use cinchona_core::{Invalid, Live, Mode, Switch};
@@ -199,7 +199,7 @@ impl Rules {
         if set.is_empty() || own == Mode::Off {
             return None;
         }
-        if asked.path.starts_with(crate::control::PATH) {
+        if asked.path.starts_with(CONTROL) {
             return None;
         }
         let is_shadow = mode == Mode::Shadow || own == Mode::Shadow;

@@ -1,7 +1,7 @@
 //! A call that has a key, from its claim to its answer.
 
 use crate::{
-    Claim, Execution, Guarantee, InFlight, Shared, Store, Wait,
+    Claim, Execution, Guarantee, InFlight, Store, Wait,
     authorize::head,
     key::{self, Name},
     lease::{Begun, Lease, Outcome},
@@ -10,6 +10,7 @@ use crate::{
     record::{self, Answer, Unread},
     refusal,
     settings::Settings,
+    shared::Shared,
 };
 use bytes::Bytes;
 use cinchona_core::{

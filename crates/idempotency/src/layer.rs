@@ -1,8 +1,8 @@
 //! The server's layer, and what it can be set to.
 
 use crate::{
-    Dedup, Guarantee, InFlight, Shared, Snapshot, Store, authorize::Authorize, caller::Callers,
-    counters::Cells, lease::Tokens, settings::Settings,
+    Dedup, Guarantee, InFlight, Snapshot, Store, authorize::Authorize, caller::Callers,
+    counters::Cells, settings::Settings, shared::Shared, tokens::Tokens,
 };
 use cinchona_core::{Invalid, Methods, PerMethod, Switch};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request};

@@ -1,15 +1,14 @@
 //! A claim and its end, which comes whatever happens to the call.
 
-use crate::{Claim, Execution, Guarantee, Shared, Store, record, refusal};
+use crate::{Claim, Execution, Guarantee, Store, record, refusal, shared::Shared};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Seldom};
 use std::{
     future::Future,
-    hash::{BuildHasher, RandomState},
     pin::Pin,
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -22,13 +21,6 @@ use tracing::Instrument;
 
 static UNSTORED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::warn!(more, "further answers were not stored")));
-
-/// Tells claims apart, those of other processes included.
-#[derive(Debug)]
-pub(crate) struct Tokens {
-    process: u64,
-    next: AtomicU64,
-}
 
 /// A claim that is settled whatever happens: where it is dropped before it is known to be granted,
 /// by giving it back; where the execution panics or is cut off, by what is right for an outcome
@@ -68,19 +60,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// How often, with as long between, it is tried to store an answer that the store has not taken.
 const RETRIES: u32 = 30;
-
-// === impl Tokens ===
-
-impl Tokens {
-    pub(crate) fn new() -> Self {
-        Self { process: RandomState::new().hash_one(0), next: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn next(&self) -> u128 {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        u128::from(self.process) << 64 | u128::from(number)
-    }
-}
 
 // === impl Lease ===
 

@@ -163,8 +163,10 @@ mod refusal;
 mod request_id;
 mod service;
 mod settings;
+mod shared;
 mod state;
 mod store;
+mod tokens;
 
 pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
 pub use counters::Snapshot;
@@ -175,19 +177,6 @@ pub use service::{Dedup, ResponseFuture};
 pub use settings::{Guarantee, InFlight};
 pub use state::{Execution, State, fenced};
 pub use store::{Claim, Store, Wait};
-
-use counters::Cells;
-use lease::Tokens;
-use settings::Settings;
-
-/// What a layer, its clones and its services have in common.
-#[derive(Debug)]
-struct Shared<T> {
-    store: T,
-    settings: Settings,
-    cells: Cells,
-    tokens: Tokens,
-}
 
 #[cfg(test)]
 mod tests;

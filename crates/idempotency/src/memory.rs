@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, clock::later};
 use prost::Message;
 use records::Record;
-use shard::{Caps, Claimed, Shard};
+use shard::{Caps, Claimed, Evicting, Shard};
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
@@ -56,17 +56,6 @@ struct Limits {
     entries: usize,
     bytes: usize,
     evicting: Evicting,
-}
-
-/// What eviction means to the call whose record was evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Evicting {
-    /// It is refused.
-    Refuses,
-    /// It is executed again.
-    Repeats,
-    /// Nothing: its record is kept elsewhere.
-    Nothing,
 }
 
 /// What became of a change of state.

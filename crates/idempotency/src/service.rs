@@ -1,9 +1,10 @@
 //! The server's service: what it passes through, and what it looks at.
 
 use crate::{
-    Shared, Store,
+    Store,
     call::Call,
     lease::{Begun, Unstoppable},
+    shared::Shared,
 };
 use cinchona_core::{DOMAIN, Mode};
 use http::{HeaderValue, Request, Response};

@@ -1,6 +1,10 @@
 //! Sends what it is told to the collector, in a task of its own.
 
-use crate::{layer::OtlpLayer, told::text};
+use crate::{
+    layer::OtlpLayer,
+    queue::{Asked, Queue, Waiting},
+    told::text,
+};
 use cinchona_core::{
     Invalid, Verdict,
     status::{self, Pushback},
@@ -68,22 +72,6 @@ pub trait CollectorChannel:
 /// What becomes of the spans; its clones are the same.
 #[derive(Clone, Debug)]
 pub struct Exporter(Queue);
-
-/// Where spans wait.
-#[derive(Clone, Debug)]
-pub(crate) struct Queue {
-    spans: mpsc::Sender<Waiting>,
-    lost: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-enum Waiting {
-    Span(Box<Span>),
-    Flush(Asked),
-}
-
-/// Somebody wants to know what became of all that was there.
-pub(crate) type Asked = oneshot::Sender<Result<(), Status>>;
 
 struct Collector<T> {
     client: TraceServiceClient<T>,
@@ -197,17 +185,6 @@ pub(crate) async fn flush(ask: impl AsyncFnOnce(Asked), within: Duration) -> Res
     };
     let late = |_| Err(Status::deadline_exceeded(format!("the collector took over {within:?}")));
     timeout(within, flushed).await.unwrap_or_else(late)
-}
-
-// === impl Queue ===
-
-impl Queue {
-    /// Sends `span`, when there is time for it; nobody waits here.
-    pub(crate) fn push(&self, span: Span) {
-        if self.spans.try_send(Waiting::Span(Box::new(span))).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 // === impl Collector ===

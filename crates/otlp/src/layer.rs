@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Clock,
-    export::Queue,
+    queue::Queue,
     told::{Ids, OfEvent, OfSpan, text},
 };
 use cinchona_core::Rng;

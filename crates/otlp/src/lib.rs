@@ -57,6 +57,7 @@ mod clock;
 mod export;
 mod layer;
 mod metrics;
+mod queue;
 mod told;
 
 pub use export::{CollectorChannel, Exporter, export, export_over};

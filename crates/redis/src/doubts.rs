@@ -5,7 +5,7 @@
 //! who have the same key would wait for its lease. So it is released again and again, and whoever
 //! meets it before that takes it over.
 
-use crate::{Shared, scripts::claimed};
+use crate::{answer::Failed, link::Link, question::Question, scripts::claimed};
 use cinchona_core::clock::later;
 use std::{
     collections::{HashMap, HashSet},
@@ -20,8 +20,11 @@ use tokio::{
 };
 
 /// The claims of one store that were given up.
-#[derive(Debug, Default)]
-pub(crate) struct Doubts(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct Doubts {
+    link: Arc<Link>,
+    known: Mutex<Known>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -44,7 +47,7 @@ struct Claimed {
 
 /// A claim that is being made; it is given up where it is dropped before its answer.
 pub(crate) struct Doubt<'a> {
-    shared: &'a Arc<Shared>,
+    doubts: &'a Arc<Doubts>,
     pub(crate) key: &'a [u8],
     /// What is at the key when it is made.
     pub(crate) fresh: Vec<u8>,
@@ -68,8 +71,23 @@ const PATIENCE: Duration = Duration::from_millis(250);
 // === impl Doubts ===
 
 impl Doubts {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self { link, known: Mutex::default() }
+    }
+
+    /// Ends claims; for each, whether it was there.
+    pub(crate) async fn release(
+        &self,
+        keys: Vec<Vec<u8>>,
+        args: Vec<Vec<u8>>,
+        until: Instant,
+    ) -> Result<Vec<i64>, Failed> {
+        let release = Question::Script { source: &self.link.scripts().release, keys, args };
+        self.link.ask(&release, until, &AtomicBool::new(false)).await
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the claim was given up by this store.
@@ -97,10 +115,10 @@ impl Doubts {
     }
 
     /// Releases the claim for as long as it may be made or last, in the background.
-    pub(crate) fn add(shared: &Arc<Shared>, key: &[u8], token: u128, lease: Duration) {
+    fn add(self: &Arc<Self>, key: &[u8], token: u128, lease: Duration) {
         let now = Instant::now();
         let claimed = Claimed { key: key.to_vec(), until: later(now, lease), is_absent: false };
-        let mut known = shared.doubts.known();
+        let mut known = self.known();
         if known.claims.len() >= MOST && !known.claims.contains_key(&token) {
             if !mem::replace(&mut known.is_full, true) {
                 tracing::warn!("claims are left to the end of their leases: there are {MOST}");
@@ -109,7 +127,7 @@ impl Doubts {
         }
         known.is_full = false;
         known.claims.insert(token, claimed);
-        known.run(shared);
+        known.run(self);
     }
 
     /// What is still to be released, without what has ended by itself; where that is nothing, the
@@ -146,31 +164,31 @@ impl Doubts {
 
 impl Known {
     /// Sees to it that the task runs. Without a runtime the claims end with their leases.
-    fn run(&mut self, shared: &Arc<Shared>) {
+    fn run(&mut self, doubts: &Arc<Doubts>) {
         // A runtime that ends drops the task at once, here: that must need no lock.
         if self.task.as_ref().is_none_or(JoinHandle::is_finished)
             && let Ok(runtime) = Handle::try_current()
         {
-            self.task = Some(runtime.spawn(end(Arc::downgrade(shared))));
+            self.task = Some(runtime.spawn(end(Arc::downgrade(doubts))));
         }
     }
 }
 
-async fn end(shared: Weak<Shared>) {
+async fn end(doubts: Weak<Doubts>) {
     let mut pause = SOON;
     let mut before = 0;
     loop {
         sleep(pause).await;
-        let Some(shared) = shared.upgrade() else { return };
-        let Some(open) = shared.doubts.open() else { return };
+        let Some(doubts) = doubts.upgrade() else { return };
+        let Some(open) = doubts.open() else { return };
         pause = if open.len() > before { SOON } else { (pause * 2).min(SLOWEST) };
         before = open.len();
         for claims in open.chunks(AT_ONCE) {
             let keys = claims.iter().map(|(_, key)| key.clone()).collect();
             let tokens = claims.iter().map(|(token, _)| claimed(*token).to_vec()).collect();
             let until = later(Instant::now(), PATIENCE);
-            match shared.release(keys, tokens, until).await {
-                Ok(ended) => shared.doubts.note(claims, &ended),
+            match doubts.release(keys, tokens, until).await {
+                Ok(ended) => doubts.note(claims, &ended),
                 Err(_) => break,
             }
         }
@@ -181,21 +199,21 @@ async fn end(shared: Weak<Shared>) {
 
 impl<'a> Doubt<'a> {
     pub(crate) fn new(
-        shared: &'a Arc<Shared>,
+        doubts: &'a Arc<Doubts>,
         key: &'a [u8],
         fingerprint: u128,
         token: u128,
         lease: Duration,
     ) -> Self {
         let fresh = [&fingerprint.to_be_bytes()[..], &claimed(token)].concat();
-        Self { shared, key, fresh, token, lease, is_open: AtomicBool::new(false) }
+        Self { doubts, key, fresh, token, lease, is_open: AtomicBool::new(false) }
     }
 }
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         if *self.is_open.get_mut() {
-            Doubts::add(self.shared, self.key, self.token, self.lease);
+            self.doubts.add(self.key, self.token, self.lease);
         }
     }
 }

@@ -65,6 +65,7 @@
 //! until they are (`TRYAGAIN`).
 
 mod answer;
+mod certified;
 mod doubts;
 mod link;
 mod place;
@@ -113,12 +114,12 @@ struct Settings {
 }
 
 struct Shared {
-    link: Link,
+    link: Arc<Link>,
     /// Changes of the same value by this process come one after the other, as all but one of those
     /// that are made at once would have to be made again.
     changing: [Mutex<()>; 64],
     hasher: RandomState,
-    doubts: Doubts,
+    doubts: Arc<Doubts>,
     /// The longest lease, in ms, for as long as which a claim is released.
     lease: AtomicU64,
 }
@@ -151,11 +152,12 @@ impl RedisStore {
     }
 
     fn over(servers: Servers, settings: Settings) -> Self {
+        let link = Arc::new(Link::new(servers, settings.key("probe", b"")));
         let shared = Shared {
-            link: Link::new(servers, settings.key("probe", b"")),
             changing: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
-            doubts: Doubts::default(),
+            doubts: Arc::new(Doubts::new(link.clone())),
+            link,
             lease: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), settings }
@@ -284,7 +286,7 @@ impl Store for RedisStore {
     ) -> Result<Claim, BoxError> {
         let key = self.call_key(key);
         self.shared.lease.fetch_max(millis(lease), Ordering::Relaxed);
-        let doubt = Doubt::new(&self.shared, &key, fingerprint, token, lease);
+        let doubt = Doubt::new(&self.shared.doubts, &key, fingerprint, token, lease);
         let claim = self.claimed(&doubt, fingerprint, lease).await;
         if claim.is_err() && !doubt.is_open.load(Ordering::Relaxed) {
             self.shared.doubts.set_unmade(token);
@@ -313,9 +315,9 @@ impl Store for RedisStore {
         let key = self.call_key(key);
         let (keys, tokens) = (vec![key.clone()], vec![claimed(token).to_vec()]);
         let lease = Duration::from_millis(self.shared.lease.load(Ordering::Relaxed));
-        let mut doubt = Doubt::new(&self.shared, &key, 0, token, lease);
+        let mut doubt = Doubt::new(&self.shared.doubts, &key, 0, token, lease);
         *doubt.is_open.get_mut() = true;
-        let ended = self.shared.release(keys, tokens, self.until()).await;
+        let ended = self.shared.doubts.release(keys, tokens, self.until()).await;
         let ended = ended.map_err(|failed| failed.why)?;
         *doubt.is_open.get_mut() = false;
         if ended.contains(&1) {
@@ -338,21 +340,6 @@ impl Store for RedisStore {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    /// Ends claims; for each, whether it was there.
-    async fn release(
-        &self,
-        keys: Vec<Vec<u8>>,
-        args: Vec<Vec<u8>>,
-        until: Instant,
-    ) -> Result<Vec<i64>, Failed> {
-        let release = Question::Script { source: &self.link.scripts().release, keys, args };
-        self.link.ask(&release, until, &AtomicBool::new(false)).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a Redis is, and what names it to callers.
 
-use crate::tls;
+use crate::tls::prepare;
 use cinchona_core::Invalid;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use sha2::{Digest, Sha256};
@@ -64,7 +64,7 @@ pub(crate) fn parse_with(url: &str, port: Option<u16>) -> Result<(ConnectionInfo
     if !info.addr().is_supported() {
         return Err(refused(NO_TLS));
     }
-    tls::prepare();
+    prepare();
     let database = info.redis_settings().db();
     let server = Server::at(info.addr()).to_string();
     Ok((info, Place { server, database }))

@@ -1,64 +1,22 @@
 //! By which certificates Redis and its clients know each other.
 
 #[cfg(feature = "tls")]
-use crate::{Servers, servers::Route};
-#[cfg(feature = "tls")]
 use cinchona_core::Invalid;
 #[cfg(feature = "tls")]
-use redis::{Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, TlsCertificates};
+use redis::{Client, ClientTlsConfig, ConnectionInfo, TlsCertificates};
 use std::fmt;
 
 /// What TLS is told beside a URL.
 #[derive(Clone, Default)]
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "it stays empty"))]
 pub(crate) struct Certificates {
-    roots: Option<Vec<u8>>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-#[cfg(feature = "tls")]
-impl Servers {
-    /// Trusts the certificates in `pem` in place of the system's. For `rediss://` (feature `tls`).
-    ///
-    /// # Errors
-    /// When there is no certificate in `pem`, or no URL is a `rediss://`.
-    pub fn with_roots(mut self, pem: &[u8]) -> Result<Self, Invalid> {
-        self.certificates.roots = Some(pem.to_vec());
-        self.certified("roots")
-    }
-
-    /// Shows the server the chain of certificates in `chain`, whose key is `key`, both in PEM. For
-    /// `rediss://` (feature `tls`).
-    ///
-    /// # Errors
-    /// When either is none, or no URL is a `rediss://`.
-    pub fn with_identity(mut self, chain: &[u8], key: &[u8]) -> Result<Self, Invalid> {
-        self.certificates.identity = Some((chain.to_vec(), key.to_vec()));
-        self.certified("identity")
-    }
-
-    fn certified(mut self, field: &'static str) -> Result<Self, Invalid> {
-        let mut secured = 0;
-        let server = match &mut self.route {
-            Route::Sentinel { server, .. } => Some(&mut **server),
-            _ => None,
-        };
-        for info in self.known.iter_mut().chain(server) {
-            if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-                *info = self.certificates.put_into(info.clone(), field)?;
-                secured += 1;
-            }
-        }
-        if secured == 0 {
-            return Err(Invalid::new(field, "certificates without TLS", "a rediss:// URL"));
-        }
-        Ok(self)
-    }
+    pub(crate) roots: Option<Vec<u8>>,
+    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 #[cfg(feature = "tls")]
 impl Certificates {
-    fn put_into(
+    pub(crate) fn put_into(
         &self,
         info: ConnectionInfo,
         field: &'static str,
@@ -88,7 +46,6 @@ pub(crate) fn prepare() {
         drop(rustls::crypto::ring::default_provider().install_default());
     }
 }
-
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificates").finish_non_exhaustive()

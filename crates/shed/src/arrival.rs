@@ -6,7 +6,7 @@ use crate::{
     places::{Place, Until},
 };
 use bytes::Bytes;
-use cinchona_core::Switch;
+use cinchona_core::{Deadline, Switch, deadline::parse_timeout};
 use http::Request;
 use http_body::{Body as HttpBody, Frame};
 use std::{
@@ -99,7 +99,6 @@ pub(crate) fn look<B: 'static>(
     may_stream: bool,
     place: &Place<'_>,
     shadow: impl FnOnce() -> Option<Switch>,
-    deadline: impl FnOnce(&Request<B>) -> Option<Instant>,
 ) -> Arrival {
     let Some(body) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() else {
         return Arrival::Whole;
@@ -138,6 +137,11 @@ pub(crate) fn put<B: 'static>(request: &mut Request<B>, body: Body) {
     }
 }
 
+/// When the caller gives up, by `grpc-timeout`.
+pub(crate) fn deadline<B>(request: &Request<B>) -> Option<Instant> {
+    let timeout = parse_timeout(request.headers()).ok().flatten();
+    timeout.map(|timeout| Deadline::after(timeout, Instant::now()).0)
+}
 // === impl Coming ===
 
 impl Coming {

@@ -2,9 +2,8 @@
 
 use crate::{
     Criticality,
-    arrival::{Coming, Held, Seen, put},
+    arrival::{Coming, Held, Seen, deadline, put},
     body::ResponseBody,
-    layer::deadline,
     limiter::{Entry, Limiter, Permit, Waits},
     places::Until,
 };

@@ -1,31 +1,14 @@
 //! Shedding on a server.
 
 use crate::{
-    Criticality, Limit, Queue, Shed,
-    arrival::{self, Arrival},
-    body::ResponseBody,
-    kinds::Kinds,
-    limiter::Limiter,
-    places::{Place, Places, Until},
+    Criticality, Limit, Queue, Shed, kinds::Kinds, limiter::Limiter, places::Places, shared::Shared,
 };
-use cinchona_core::{
-    Deadline, Invalid, MethodKind, Methods, Mode, Rng, Switch,
-    clock::{later, millis, times},
-    deadline::parse_timeout,
-    is_of_the_server,
-};
-use http::{HeaderValue, Request, Response};
-use http_body::Body;
-use rand::RngExt;
+use cinchona_core::{Invalid, Methods, Rng, Switch};
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::Status;
 use tower_layer::Layer;
 
 /// Applies [`Shed`] to a server.
@@ -56,17 +39,6 @@ pub struct ShedLayer {
     limit: Limit,
     queue: Queue,
     shared: Arc<Shared>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Shared {
-    places: Places,
-    pushback: Duration,
-    arrival: Duration,
-    methods: Option<Methods>,
-    pub(crate) switch: Switch,
-    rng: Rng,
-    late: Arc<AtomicU64>,
 }
 
 /// How long a request may take to arrive.
@@ -241,74 +213,5 @@ impl<S> Layer<S> for ShedLayer {
     fn layer(&self, inner: S) -> Self::Service {
         let kinds = Kinds::new(self.shared.methods.as_ref());
         Shed { inner, shared: self.shared.clone(), kinds }
-    }
-}
-
-/// When the caller gives up, by `grpc-timeout`.
-pub(crate) fn deadline<B>(request: &Request<B>) -> Option<Instant> {
-    let timeout = parse_timeout(request.headers()).ok().flatten();
-    timeout.map(|timeout| Deadline::after(timeout, Instant::now()).0)
-}
-
-// === impl Shared ===
-
-impl Shared {
-    /// Where a call counts; `None` where it is let in always.
-    pub(crate) fn place<B>(
-        &self,
-        request: &Request<B>,
-        kind: Option<MethodKind>,
-        mode: Mode,
-    ) -> Option<Place<'_>> {
-        let path = request.uri().path();
-        if mode == Mode::Off || is_of_the_server(path) {
-            return None;
-        }
-        self.places.of(path, kind, Until::Head)
-    }
-
-    pub(crate) fn look<B: 'static>(
-        &self,
-        request: &mut Request<B>,
-        kind: Option<MethodKind>,
-        place: &Place<'_>,
-        mode: Mode,
-    ) -> Arrival {
-        if kind.is_some_and(MethodKind::streams_requests) {
-            return Arrival::Whole;
-        }
-        let shadow = || self.shadow(mode);
-        arrival::look(request, kind.is_none(), place, shadow, deadline)
-    }
-
-    /// Where only would-be refusals are counted: where.
-    pub(crate) fn shadow(&self, mode: Mode) -> Option<Switch> {
-        (mode == Mode::Shadow).then(|| self.switch.clone())
-    }
-
-    /// When a request that has not arrived is late: where it may be a stream, never.
-    pub(crate) fn late_at(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Instant> {
-        let is_limited = kind.is_some() && mode == Mode::Enforce && self.arrival < Duration::MAX;
-        is_limited.then(|| later(Instant::now(), self.arrival))
-    }
-
-    /// What is answered to who is turned away.
-    pub(crate) fn refusal<B: Body>(&self, criticality: Criticality) -> Response<ResponseBody<B>> {
-        let limiter = &self.places.common;
-        limiter.count_shed(criticality);
-        tracing::debug!(criticality = criticality.name(), limit = limiter.limit(), "shed");
-        let wait = times(self.pushback, self.rng.draw().random_range(0.5..1.5));
-        let status = Status::unavailable("overloaded; not processed, another server may have room");
-        let mut response = status.into_http::<()>();
-        let wait = HeaderValue::from(millis(wait));
-        response.headers_mut().insert("grpc-retry-pushback-ms", wait);
-        response.map(|()| ResponseBody::empty())
-    }
-
-    /// What is answered where the request has not arrived.
-    pub(crate) fn lateness<B: Body>(&self) -> Response<ResponseBody<B>> {
-        self.late.fetch_add(1, Ordering::Relaxed);
-        let message = format!("the request has not arrived within {:?}", self.arrival);
-        Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::empty())
     }
 }

@@ -66,6 +66,7 @@ mod metrics;
 mod places;
 mod rate;
 mod service;
+mod shared;
 mod throttle;
 
 pub use adaptive::Adaptive;

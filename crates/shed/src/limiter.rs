@@ -2,18 +2,22 @@
 
 mod waiting;
 
-pub(crate) use waiting::Waits;
-
 use crate::{Criticality, Limit, Queue, measured::Measured};
 use cinchona_core::clock::later;
 use std::{
     fmt,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::oneshot::{self, error::RecvError},
+    time::Instant,
+};
 use waiting::Waiting;
 
 /// A limit on the calls in progress, and the queue before it.
@@ -22,7 +26,7 @@ pub(crate) struct Limiter {
     word: AtomicU64,
     limit: AtomicU32,
     queue: Queue,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Waiting<Permit>>,
     shed: [AtomicU64; Criticality::COUNT],
     adaptive: Option<Measured>,
 }
@@ -34,6 +38,14 @@ pub(crate) struct Permit {
     began: Option<(Instant, u32)>,
     /// Whether the call was answered in time, as far as is known.
     is_answered: bool,
+}
+
+/// Waits for a place; whoever drops it waits no longer, and is not counted among those who do.
+pub(crate) struct Waits {
+    limiter: Arc<Limiter>,
+    criticality: Criticality,
+    number: u64,
+    given: oneshot::Receiver<Permit>,
 }
 
 /// Whether a call is let in.
@@ -114,7 +126,8 @@ impl Limiter {
             return Entry::TurnedAway;
         };
         self.word.fetch_sub(ONE_WAITING * gone, Ordering::AcqRel);
-        let waits = waiting.join(self, criticality, now);
+        let (number, given) = waiting.join(criticality, now);
+        let waits = Waits { limiter: self.clone(), criticality, number, given };
         Entry::Waits(waits, later(now, self.queue.longest))
     }
 
@@ -133,7 +146,7 @@ impl Limiter {
         Permit { limiter: Some(self.clone()), began, is_answered: false }
     }
 
-    fn queued(&self) -> MutexGuard<'_, Waiting> {
+    fn queued(&self) -> MutexGuard<'_, Waiting<Permit>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -226,5 +239,22 @@ impl Drop for Permit {
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+// === impl Waits ===
+
+impl Future for Waits {
+    type Output = Result<Permit, RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.given).poll(cx)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        // A place that was given and not taken goes with the channel, to the next.
+        self.limiter.forget(self.criticality, self.number);
     }
 }

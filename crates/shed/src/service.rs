@@ -2,12 +2,12 @@
 
 use crate::{
     Criticality,
-    arrival::Arrival,
+    arrival::{Arrival, deadline},
     body::ResponseBody,
     entry::{Entered, Entering},
     kinds::Kinds,
-    layer::{Shared, deadline},
     places::Place,
+    shared::Shared,
 };
 use cinchona_core::Mode;
 use http::{Request, Response};

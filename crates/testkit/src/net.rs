@@ -1,19 +1,18 @@
 //! A network in memory, its knobs, and the server on it.
 
-use crate::wire::{Connection, Side, Wire};
+use crate::wire::{Connection, Shared, Side, State, Wire};
 use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
-    collections::BTreeMap,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
     time::sleep,
 };
@@ -53,25 +52,6 @@ pub struct Connector {
 #[must_use = "dropping it ends the server"]
 pub struct Serving {
     accepting: AbortHandle,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// Tells connects under way that a knob was turned.
-    turned: Notify,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    pub(crate) latency: Duration,
-    pub(crate) held: bool,
-    refusing: bool,
-    blackholed: bool,
-    connects: u64,
-    listener: Option<mpsc::UnboundedSender<Connection>>,
-    /// Ordered by age, so that what happens to all of them happens in the same order every time.
-    pub(crate) wires: BTreeMap<u64, Wire>,
 }
 
 // === impl Network ===
@@ -274,31 +254,6 @@ impl Service<http::Uri> for Connector {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.accepting.abort();
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    /// The state; never held across a wake, a drop of a connection or a wait.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until connects are let through.
-    async fn open(&self) {
-        loop {
-            // Made before the look: it hears every turn from here on.
-            let turned = self.turned.notified();
-            let closed = {
-                let state = self.lock();
-                state.held || state.blackholed
-            };
-            if !closed {
-                return;
-            }
-            turned.await;
-        }
     }
 }
 

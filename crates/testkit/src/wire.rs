@@ -1,16 +1,17 @@
 //! Two lanes of bytes, each chunk with the instant at which it arrives.
 
-use crate::net::Shared;
 use bytes::{Buf, Bytes};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Notify, mpsc},
     time::{Instant, Sleep, sleep_until},
 };
 use tonic::transport::server::Connected;
@@ -25,6 +26,25 @@ pub struct Connection {
     id: u64,
     side: Side,
     arrival: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Tells connects under way that a knob was turned.
+    pub(crate) turned: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) latency: Duration,
+    pub(crate) held: bool,
+    pub(crate) refusing: bool,
+    pub(crate) blackholed: bool,
+    pub(crate) connects: u64,
+    pub(crate) listener: Option<mpsc::UnboundedSender<Connection>>,
+    /// Ordered by age, so that what happens to all of them happens in the same order every time.
+    pub(crate) wires: BTreeMap<u64, Wire>,
 }
 
 /// Which end of a wire.
@@ -58,6 +78,31 @@ enum Look {
     Done,
     Until(Instant),
     Parked,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The state; never held across a wake, a drop of a connection or a wait.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until connects are let through.
+    pub(crate) async fn open(&self) {
+        loop {
+            // Made before the look: it hears every turn from here on.
+            let turned = self.turned.notified();
+            let closed = {
+                let state = self.lock();
+                state.held || state.blackholed
+            };
+            if !closed {
+                return;
+            }
+            turned.await;
+        }
+    }
 }
 
 // === impl Connection ===

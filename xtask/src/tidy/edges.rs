@@ -1,6 +1,6 @@
 //! Which crate may name which: facade → policies → core, and the testkit only in tests.
 
-use super::Violation;
+use super::violation::Violation;
 use crate::manifest::Manifest;
 
 const FACADE: &str = "cinchona";

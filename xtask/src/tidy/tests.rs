@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn this_workspace_keeps_its_rules() {
-    let files = read(&crate::root()).unwrap();
+    let files = read(&crate::command::root()).unwrap();
     assert!(files.contains_key("xtask/src/tidy/tests.rs"), "the workspace was not found");
     let violations: Vec<_> = check(&files).iter().map(ToString::to_string).collect();
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
@@ -239,7 +239,7 @@ fn a_file_that_is_being_edited_is_no_panic() {
 
 #[test]
 fn without_git_the_walk_finds_what_git_would() {
-    let root = crate::root();
+    let root = crate::command::root();
     let walked = walk(&root).unwrap();
     assert!(walked.contains("xtask/src/tidy/tests.rs") && walked.contains("Cargo.toml"));
     assert!(!walked.iter().any(|path| path.starts_with("target/") || path.starts_with(".git/")));

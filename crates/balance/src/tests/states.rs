@@ -218,7 +218,7 @@ async fn a_server_that_forbids_pings_gets_half_as_many() {
     let keep_alive = Some((10 * SECOND, SECOND));
     let balance = over(&network, Options { keep_alive, ..Options::default() });
     sleep(10 * MS).await;
-    let factor = || balance.set.known(|known| known.nodes[0].ping_factor());
+    let factor = || balance.0.set.known(|known| known.nodes[0].ping_factor());
     assert_eq!(factor(), 4, "twice in two connections");
     sleep(2 * SECOND).await;
     assert_eq!(factor(), 8);

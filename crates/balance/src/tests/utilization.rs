@@ -167,6 +167,7 @@ async fn other_pickers_do_not_look_at_reports() {
     assert_eq!(spread(&world, &balance, 400).await, [200, 200]);
     assert!(
         balance
+            .0
             .set
             .choice
             .get()

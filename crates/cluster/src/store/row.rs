@@ -1,6 +1,5 @@
 //! One life of one node.
 
-use super::{JUMP, KEPT, KEPT_GONE, is_plausible, size_of_pair};
 use crate::{
     node::LEFT,
     wire::{MOST_PAIRS, Pair, Summary, Update},
@@ -30,6 +29,18 @@ pub(crate) struct Row {
 
 /// So many bytes a node says at most: all its lists at their longest, and its tags.
 const LARGEST_ROW: usize = 64 * 1024;
+/// What is silent for so long is told and kept no more; what is gone, for less.
+pub(super) const KEPT: Duration = Duration::from_secs(600);
+const KEPT_GONE: Duration = Duration::from_secs(60);
+/// What one hears of a life for the first time is at most this, and at most so much further than
+/// what is known of it: so there is always room above what was forged.
+pub(super) const FIRST: u64 = 1 << 48;
+const JUMP: u64 = 1 << 32;
+
+/// Whether that can follow what is known, if something is.
+pub(super) fn is_plausible(known: Option<u64>, claimed: u64) -> bool {
+    claimed <= known.map_or(FIRST, |known| known.saturating_add(JUMP))
+}
 
 // === impl Row ===
 
@@ -233,4 +244,9 @@ impl Row {
     }
 }
 
-const _: () = assert!(JUMP < super::FIRST);
+/// How many bytes these pairs take in a datagram, at most.
+fn size_of_pair(pair: &Pair) -> usize {
+    Pair::most_bytes(&pair.key, &pair.value)
+}
+
+const _: () = assert!(JUMP < FIRST);

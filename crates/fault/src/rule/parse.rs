@@ -4,8 +4,8 @@ mod word;
 
 use super::{Action, MESSAGE, Rule, Scope, Trigger, Ttl, Wait};
 use crate::{Malformed, When};
-use std::ops::Range;
-use word::Word;
+use std::{ops::Range, str::FromStr};
+use word::{Parsed, Word};
 
 /// What a word may begin with.
 const KEYS: [&str; 24] = [
@@ -51,9 +51,17 @@ struct Draft {
     details: Option<(Vec<u8>, Range<usize>)>,
 }
 
-type Parsed<T> = Result<T, Malformed>;
+// === impl Rule ===
 
-pub(super) fn rule(text: &str) -> Parsed<Rule> {
+impl FromStr for Rule {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        rule(text)
+    }
+}
+
+fn rule(text: &str) -> Parsed<Rule> {
     let mut draft = Draft::default();
     let (mut seen, mut at) = (Vec::new(), 0);
     while let Some((word, end)) = Word::next(text, at)? {

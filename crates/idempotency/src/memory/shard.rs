@@ -1,9 +1,6 @@
 //! One part of the store in memory, under one lock.
 
-use super::{
-    Evicting,
-    records::{Record, Records, Scarce},
-};
+use super::records::{Record, Records, Scarce};
 use crate::{Claim, store::Wait};
 use bytes::Bytes;
 use hashlink::{DefaultHashBuilder, LinkedHashMap};
@@ -27,6 +24,17 @@ pub(super) struct Caps {
     pub(super) bytes: usize,
     /// How many evicted calls are remembered.
     pub(super) evicted: usize,
+}
+
+/// What eviction means to the call whose record was evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evicting {
+    /// It is refused.
+    Refuses,
+    /// It is executed again.
+    Repeats,
+    /// Nothing: its record is kept elsewhere.
+    Nothing,
 }
 
 /// A key that is being executed.

@@ -1,23 +1,13 @@
 //! Those who wait for a place.
 
-use super::{Limiter, Permit};
 use crate::{Criticality, Queue};
-use std::{
-    collections::VecDeque,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
-use tokio::{
-    sync::oneshot::{self, error::RecvError},
-    time::Instant,
-};
+use std::collections::VecDeque;
+use tokio::{sync::oneshot, time::Instant};
 
-/// The queue before a limit.
-pub(super) struct Waiting {
+/// The queue before a limit, whose places are `P`.
+pub(super) struct Waiting<P> {
     /// By criticality, the most critical last; in each, the oldest first.
-    classes: [VecDeque<Waiter>; Criticality::COUNT],
+    classes: [VecDeque<Waiter<P>>; Criticality::COUNT],
     /// When nobody waited, the last time that somebody came.
     empty: Instant,
     /// How many places have been given since.
@@ -26,18 +16,10 @@ pub(super) struct Waiting {
     next: u64,
 }
 
-pub(super) struct Waiter {
+pub(super) struct Waiter<P> {
     number: u64,
     since: Instant,
-    give: oneshot::Sender<Permit>,
-}
-
-/// Waits for a place; whoever drops it waits no longer, and is not counted among those who do.
-pub(crate) struct Waits {
-    limiter: Arc<Limiter>,
-    criticality: Criticality,
-    number: u64,
-    given: oneshot::Receiver<Permit>,
+    give: oneshot::Sender<P>,
 }
 
 /// A queue that has not been empty while each place was given so many times, and
@@ -47,7 +29,7 @@ const GIVEN: u64 = 10;
 
 // === impl Waiting ===
 
-impl Waiting {
+impl<P> Waiting<P> {
     pub(super) fn new(now: Instant) -> Self {
         Self { classes: Default::default(), empty: now, given: 0, next: 0 }
     }
@@ -56,13 +38,12 @@ impl Waiting {
         self.classes.iter().map(VecDeque::len).sum()
     }
 
-    /// Lets one more wait.
+    /// Lets one more wait: its number, and where it is given its place.
     pub(super) fn join(
         &mut self,
-        limiter: &Arc<Limiter>,
         criticality: Criticality,
         now: Instant,
-    ) -> Waits {
+    ) -> (u64, oneshot::Receiver<P>) {
         if self.len() == 0 {
             (self.empty, self.given) = (now, 0);
         }
@@ -70,7 +51,7 @@ impl Waiting {
         let number = self.next;
         self.next += 1;
         self.classes[criticality as usize].push_back(Waiter { number, since: now, give });
-        Waits { limiter: limiter.clone(), criticality, number, given }
+        (number, given)
     }
 
     /// Sees to it that one of this criticality can wait: how many were turned away for that, all
@@ -98,17 +79,17 @@ impl Waiting {
         queue: &Queue,
         limit: u32,
         now: Instant,
-    ) -> (Option<Waiter>, u64) {
+    ) -> (Option<Waiter<P>>, u64) {
         // Where the queue has not been empty for a while, it will not be: then whoever has waited
         // is likely to have been given up, and the newest has the best chances.
         let turns = TURNS.saturating_mul(limit.into()).saturating_add(GIVEN);
         let is_overloaded =
             self.given >= turns && now.saturating_duration_since(self.empty) > queue.interval;
         self.given += 1;
-        let waited = |waiter: &Waiter| now.saturating_duration_since(waiter.since);
+        let waited = |waiter: &Waiter<P>| now.saturating_duration_since(waiter.since);
         let (mut next, mut expired) = (None, 0);
         for class in self.classes.iter_mut().rev() {
-            let mut expire = |class: &mut VecDeque<Waiter>, patience| {
+            let mut expire = |class: &mut VecDeque<Waiter<P>>, patience| {
                 while class.front().is_some_and(|waiter| waited(waiter) > patience) {
                     class.pop_front();
                     expired += 1;
@@ -129,27 +110,10 @@ impl Waiting {
 
 // === impl Waiter ===
 
-impl Waiter {
+impl<P> Waiter<P> {
     /// # Errors
     /// With the permit, where it waits no longer.
-    pub(super) fn send(self, permit: Permit) -> Result<(), Permit> {
+    pub(super) fn send(self, permit: P) -> Result<(), P> {
         self.give.send(permit)
-    }
-}
-
-// === impl Waits ===
-
-impl Future for Waits {
-    type Output = Result<Permit, RecvError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.given).poll(cx)
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        // A place that was given and not taken goes with the channel, to the next.
-        self.limiter.forget(self.criticality, self.number);
     }
 }

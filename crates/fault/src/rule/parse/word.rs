@@ -1,6 +1,5 @@
 //! One word of a rule, and what its value may be.
 
-use super::{Parsed, Range};
 use crate::{
     Malformed, When,
     rule::{
@@ -9,8 +8,10 @@ use crate::{
     },
 };
 use cinchona_core::code;
-use std::{net::IpAddr, num::NonZeroU64, time::Duration};
+use std::{net::IpAddr, num::NonZeroU64, ops::Range, time::Duration};
 use tonic::Code;
+
+pub(super) type Parsed<T> = Result<T, Malformed>;
 
 /// `key`, or `key=value`, and where they stand.
 pub(super) struct Word<'a> {

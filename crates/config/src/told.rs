@@ -1,0 +1,51 @@
+//! What has been done with a config.
+
+use crate::warning::Warning;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// What has been done with a config, which is no part of what it says: all are equal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told(Arc<Done>);
+
+#[derive(Debug, Default)]
+struct Done {
+    logged: Mutex<HashSet<Warning>>,
+    balanced: AtomicBool,
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Whether a balancer was made of the config.
+    pub(crate) fn has_balanced(&self) -> bool {
+        self.0.balanced.load(Ordering::Relaxed)
+    }
+
+    /// A balancer was made of it.
+    pub(crate) fn balanced(&self) {
+        self.0.balanced.store(true, Ordering::Relaxed);
+    }
+
+    /// Each of them once.
+    pub(crate) fn log(&self, warnings: &[Warning]) {
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        for warning in warnings {
+            if !logged.contains(warning) {
+                logged.insert(warning.clone());
+                tracing::warn!("service config: {warning}");
+            }
+        }
+    }
+}
+
+impl PartialEq for Told {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}

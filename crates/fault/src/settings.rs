@@ -1,0 +1,91 @@
+//! What a layer injects, and what happens to one request.
+
+use crate::{
+    Counters, Faults, Rules,
+    plan::{self, Plan},
+    rule::Asked,
+    rules::Hit,
+};
+use cinchona_core::{Mode, Switch, code};
+use std::{sync::Arc, time::Duration};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) rules: Option<Rules>,
+    pub(crate) counters: Counters,
+    pub(crate) switch: Switch,
+    pub(crate) is_marking: bool,
+}
+
+/// What happens to one request.
+#[derive(Default)]
+pub(crate) struct Fate {
+    pub(crate) is_counted: bool,
+    pub(crate) plan: Plan,
+    pub(crate) hit: Option<Box<Hit>>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    pub(crate) fn of(faults: Faults) -> Self {
+        Self {
+            faults: Arc::new(faults),
+            rules: None,
+            counters: Counters::default(),
+            switch: Switch::default(),
+            is_marking: false,
+        }
+    }
+
+    pub(crate) fn fate<B>(&self, request: &http::Request<B>, mode: Mode) -> Fate {
+        let (path, headers) = (request.uri().path(), request.headers());
+        let cells = self.counters.cells();
+        let is_concerned = self.faults.concern(path);
+        let mut plan = Plan::default();
+        if is_concerned {
+            plan = self.faults.plan(path, headers, cells.requests.count());
+        }
+        if mode == Mode::Shadow && plan != Plan::default() {
+            self.switch.count();
+            plan = Plan::default();
+        }
+        let extensions = request.extensions();
+        let asked = Asked { path, headers, extensions, is_failing: plan.fail.is_some() };
+        let hit = self.rules.as_ref().and_then(|rules| rules.draw(asked, mode, cells));
+        let is_counted = is_concerned || hit.is_some();
+        let cell = if is_counted { &cells.matched } else { &cells.exempt };
+        cell.count();
+        Fate { is_counted, plan, hit }
+    }
+
+    pub(crate) fn report<B>(&self, request: &http::Request<B>, fate: &Fate) {
+        let Fate { plan: Plan { delay, fail }, hit, .. } = fate;
+        if delay.is_none() && fail.is_none() && hit.is_none() {
+            return;
+        }
+        tracing::debug!(
+            rpc.method = request.uri().path(),
+            request_id = plan::id(request.headers()).and_then(|id| id.to_str().ok()),
+            delay = fate.delay().map(tracing::field::debug),
+            code = fail.map(|_| code::name(self.faults.code)),
+            when = fail.map(tracing::field::debug),
+            rules = hit.as_ref().map(|hit| tracing::field::debug(&hit.ids)),
+            "injecting a fault"
+        );
+    }
+}
+
+// === impl Fate ===
+
+impl Fate {
+    /// How long the request waits before it is executed, or is not.
+    pub(crate) fn delay(&self) -> Option<Duration> {
+        let ruled = self.hit.as_ref().map(|hit| hit.before).filter(|before| !before.is_zero());
+        match (self.plan.delay, ruled) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        }
+    }
+}
