@@ -10,6 +10,7 @@
 //! | [`logs`] | what the programs tell: lines, and spans and metrics for a collector |
 //! | [`cluster`] | what is added where servers and clients find each other by gossip |
 //! | [`recovery`] | what became of the attempts that failed |
+//! | [`endpoints`] | what became of the attempts at each endpoint |
 //! | [`watch`] | what all of them show on a dashboard |
 //!
 //! The programs `calculator-server`, `calculator-client` and `calculator-demo` are thin users of
@@ -17,8 +18,11 @@
 
 pub mod client;
 pub mod cluster;
+pub mod endpoints;
 pub mod incoming;
+mod layers;
 pub mod logs;
+mod recent;
 pub mod recovery;
 pub mod rest;
 pub mod server;

@@ -56,6 +56,7 @@
 //! [json]: https://protobuf.dev/programming-guides/json/
 
 mod call;
+mod headers;
 pub(crate) mod json;
 mod problem;
 

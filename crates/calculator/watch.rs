@@ -3,7 +3,6 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`calls`] | what became of the calls of a client, as their callers see it |
-//! | [`endpoints`] | what became of the attempts at each endpoint |
 //! | [`client`] | the tiles of a client |
 //! | [`server`] | the tile of a server, and a console for its faults |
 //! | [`map`] | the map of a cluster |
@@ -14,15 +13,6 @@
 
 pub mod calls;
 pub mod client;
-pub mod endpoints;
 pub mod map;
-mod recent;
 pub mod server;
 pub mod story;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Nothing that holds a lock here can panic, or waits.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -8,7 +8,7 @@ mod manifest;
 mod tidy;
 
 use command::{cargo_command, root, run};
-use std::{env, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode};
 
 const HELP: &str = "\
 Usage: cargo xtask <task> [args..]

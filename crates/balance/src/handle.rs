@@ -1,7 +1,7 @@
 //! What the clones of a balancer share, and its calls with them.
 
 use crate::set::Set;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::task::AbortHandle;
 
 /// The endpoints of a balancer, and the task that keeps them connected for as long as somebody
@@ -21,6 +21,12 @@ struct Task(AbortHandle);
 impl Handle {
     pub(crate) fn new(set: Arc<Set>, task: AbortHandle) -> Self {
         Self { set, _task: Arc::new(Task(task)) }
+    }
+
+    /// Finds this again for as long as somebody else holds it.
+    pub(crate) fn finder(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> {
+        let (set, task): (_, Weak<Task>) = (Arc::downgrade(&self.set), Arc::downgrade(&self._task));
+        move || Some(Self { set: set.upgrade()?, _task: task.upgrade()? })
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a balancer counts and measures.
 
-use crate::{Balance, State, Task};
+use crate::{Balance, State};
 use cinchona_core::{Instrument, Observable};
-use std::sync::{Arc, Weak};
 
 /// The label of an endpoint.
 const ENDPOINT: &str = "endpoint";
@@ -79,7 +78,7 @@ impl Observable for Balance {
     ];
 
     fn finder(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> + 'static {
-        let (set, task): (_, Weak<Task>) = (Arc::downgrade(&self.set), Arc::downgrade(&self._task));
-        move || Some(Self { set: set.upgrade()?, _task: task.upgrade()? })
+        let handle = self.0.finder();
+        move || handle().map(Self)
     }
 }

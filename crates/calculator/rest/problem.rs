@@ -2,7 +2,7 @@
 //!
 //! [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
 
-use super::call::as_headers;
+use super::headers::as_headers;
 use axum::{
     Json,
     response::{IntoResponse, Response},

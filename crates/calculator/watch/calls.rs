@@ -1,7 +1,9 @@
 //! What became of the calls of a client, as their callers see it.
 
-use super::{lock, recent::Recent};
-use crate::recovery::Recovery;
+use crate::{
+    recent::{Recent, lock},
+    recovery::Recovery,
+};
 use cinchona::{
     core::DEGRADED,
     dashboard::{Health, Tile},

@@ -1,7 +1,7 @@
 //! The tiles of a client.
 
-use super::{calls::Calls, endpoints::Endpoints, recent::Summary, story::Condition};
-use crate::client::Layers;
+use super::{calls::Calls, story::Condition};
+use crate::{client::Layers, endpoints::Endpoints, recent::Summary};
 use cinchona::{
     balance::{self, Balance},
     breaker::{self, Circuit},

@@ -1,7 +1,7 @@
 //! The tile of a server, and a console for its faults.
 
 use super::story::Condition;
-use crate::server::Layers;
+use crate::{recent::lock, server::Layers};
 use cinchona::{
     core::Switch,
     dashboard::{Console, FaultRule, Health, Tile},
@@ -209,7 +209,7 @@ impl Meter {
     }
 
     fn per_second(&self, value: f64, now: Instant) -> f64 {
-        let mut looks = super::lock(&self.0);
+        let mut looks = lock(&self.0);
         if looks.back().is_none_or(|(at, _)| now - *at >= APART) {
             looks.push_back((now, value));
         }

@@ -3,6 +3,8 @@
 
 use super::*;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tonic::Code;
 
 mod edges;
 mod fields;

@@ -44,7 +44,7 @@ impl Dashboard {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let address = listener.local_addr()?;
-        let changed = self.console().map(|_| tracing::field::display(&self.trust));
+        let changed = self.console().map(|_| tracing::field::display(self.trust()));
         tracing::info!(
             %address,
             read_by = "whoever reaches it",

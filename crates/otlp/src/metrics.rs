@@ -2,7 +2,8 @@
 
 use crate::{
     clock::Clock,
-    export::{self, Asked, CollectorChannel, LONGEST},
+    export::{self, CollectorChannel, LONGEST},
+    queue::Asked,
     told::text,
 };
 use cinchona_core::{

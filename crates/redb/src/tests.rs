@@ -180,7 +180,7 @@ async fn bad_options_and_a_file_in_use_are_refused() {
         (Options { bytes: 0, ..Options::default() }, "bytes"),
     ] {
         let refused = RedbStore::open(&path, options).unwrap_err();
-        assert_eq!(refused.downcast_ref::<Invalid>().unwrap().field(), field);
+        assert_eq!(refused.downcast_ref::<cinchona_core::Invalid>().unwrap().field(), field);
     }
     let _open = open(&dir, Options::default());
     assert!(RedbStore::open(&path, Options::default()).is_err());

@@ -199,6 +199,95 @@ fn a_library_has_at_most_12_public_types() {
     all(&[("crates/testkit/src/lib.rs", &lib(13)), ("crates/a/tests/b.rs", &lib(13))], &[]);
 }
 
+/// What is wrong with the modules of a crate: each is its name and what it holds.
+#[track_caller]
+fn modules(modules: &[(&str, &str)], expected: &[&str]) {
+    let files: Vec<_> = modules
+        .iter()
+        .map(|(name, text)| (format!("crates/a/src/{name}.rs"), format!("//! Docs.\n{text}\n")))
+        .collect();
+    let files: Vec<_> = files.iter().map(|(path, text)| (&**path, &**text)).collect();
+    all(&files, expected);
+}
+
+const ORDER: &str = "who uses whom is an order";
+
+#[test]
+fn modules_that_use_each_other_are_a_circle() {
+    let circle = format!("crates/a/src/b.rs:2: a circle of modules, b → c → b, {ORDER}");
+    let lib = ("lib", "mod b; mod c;");
+    for (b, c) in [
+        ("use crate::c::C;", "use crate::b::B;"),
+        ("use crate::{c::{C, D as E}, x};", "fn f() { crate::b::f() }"),
+        ("fn f(c: super::c::C) {}", "use super::{b::{self}, y};"),
+        ("use crate::c;", "use super::b;"),
+        ("use crate::c::*;", "use crate::b::*;"),
+    ] {
+        modules(&[lib, ("b", b), ("c", c)], &[&circle]);
+    }
+    modules(&[lib, ("b", "use crate::c::C;"), ("c", "use other::b::B;")], &[]);
+    let test = "#[cfg(test)]\nmod tests { use crate::b::B; }\n#[cfg(test)]\nuse crate::b::D;";
+    modules(&[lib, ("b", "use crate::c::C; // crate::c"), ("c", test)], &[]);
+}
+
+#[test]
+fn a_longer_circle_is_one_violation_and_shown_in_full() {
+    let used = |other: &str| format!("use crate::{other}::Of{other};");
+    let (b, c, d) = (used("c"), used("d"), used("b"));
+    let files = [("lib", "mod b; mod c; mod d;"), ("b", &*b), ("c", &*c), ("d", &*d)];
+    let circle = format!("crates/a/src/b.rs:2: a circle of modules, b → c → d → b, {ORDER}");
+    modules(&files, &[&circle]);
+}
+
+#[test]
+fn a_module_and_its_parent_are_a_circle_where_each_uses_the_other() {
+    let b = ("b", "use crate::A;");
+    let circle = format!("crates/a/src/b.rs:2: a circle of modules, b → the root → b, {ORDER}");
+    let used = ["mod b; use b::B; struct A;", "mod b; fn f() { b::f() } struct A;"];
+    for lib in used {
+        let circle = format!("crates/a/src/lib.rs:2: a circle of modules, the root → b → the root");
+        modules(&[("lib", lib), b], &[&format!("{circle}, {ORDER}")]);
+    }
+    modules(&[("lib", "mod b; pub use b::B; struct A;"), b], &[]);
+    let both = "mod b; pub use b::B; struct A; fn f(b: B) {}";
+    let root =
+        circle.replace("b.rs", "lib.rs").replace("b → the root → b", "the root → b → the root");
+    modules(&[("lib", both), b], &[&root]);
+    let child = ("b/c", "use super::B;");
+    let circle = format!("crates/a/src/b.rs:2: a circle of modules, b → b::c → b, {ORDER}");
+    modules(&[("lib", "mod b;"), ("b", "mod c; use c::C; struct B;"), child], &[&circle]);
+    modules(&[("lib", "mod b;"), ("b", "mod c; pub(crate) use c::C; struct B;"), child], &[]);
+}
+
+#[test]
+fn a_name_leads_to_the_module_that_defines_it() {
+    let lib = ("lib", "mod b; mod c; pub use b::{B, X as Y};");
+    modules(&[lib, ("b", "struct B;"), ("c", "use crate::B;")], &[]);
+    let circle = format!("crates/a/src/b.rs:2: a circle of modules, b → c → b, {ORDER}");
+    modules(&[lib, ("b", "use crate::c::C;"), ("c", "use crate::Y;")], &[&circle]);
+    let far = ("lib", "mod b; mod c; mod d; pub use d::B;");
+    modules(
+        &[far, ("d", "pub use crate::b::B;"), ("b", "use crate::c::C;"), ("c", "use crate::B;")],
+        &[&circle],
+    );
+    let other = ("lib", "mod b; mod c; pub use tonic::Code;");
+    modules(&[other, ("b", "use crate::c::C;"), ("c", "use crate::Code;")], &[]);
+}
+
+#[test]
+fn programs_of_a_package_are_crates_of_their_own() {
+    let used = |other: &str| format!("//! Docs.\nuse crate::{other}::Of{other};\n");
+    let (b, c) = (used("c"), used("b"));
+    let root = "//! Docs.\nmod b; mod c;\n";
+    let (one, two) = ("crates/a/bin/one/main.rs", "crates/a/bin/two/main.rs");
+    all(
+        &[(one, root), ("crates/a/bin/one/b.rs", &b), (two, root), ("crates/a/bin/two/c.rs", &c)],
+        &[],
+    );
+    let circle = format!("crates/a/bin/one/b.rs:2: a circle of modules, b → c → b, {ORDER}");
+    all(&[(one, root), ("crates/a/bin/one/b.rs", &b), ("crates/a/bin/one/c.rs", &c)], &[&circle]);
+}
+
 #[test]
 fn the_facade_has_at_most_40_lines_beside_its_docs() {
     let facade = |lines| format!("{}{}", "//! Docs.\n".repeat(60), "use x;\n".repeat(lines));

@@ -1,7 +1,7 @@
 //! `load`: calls at a rate, each at its time whatever becomes of the others.
 
 use crate::{
-    operation::{Call, degraded},
+    call::{Call, degraded},
     page::resolve,
 };
 use calculator::{

@@ -1,5 +1,6 @@
 //! `calculator-client`: calls through the client's stack.
 
+mod call;
 mod explain;
 mod gossip;
 mod load;
@@ -12,9 +13,10 @@ mod top;
 use calculator::{
     client::{self, Layers, Settings},
     cluster,
+    endpoints::Endpoints,
     logs::{Logs, Told},
-    watch::endpoints::Endpoints,
 };
+use call::Call;
 use cinchona::{
     balance::{self, Balance, Picker},
     cluster::Cluster,
@@ -27,7 +29,7 @@ use clap::{Args, CommandFactory, Parser, error::ErrorKind};
 use gossip::Gossip;
 use http::Uri;
 use humantime::parse_duration;
-use operation::{Call, Operation};
+use operation::Operation;
 use protect::{Breaker, Fallback};
 use std::{fmt::Display, fs, iter, path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 use tokio::time::timeout;

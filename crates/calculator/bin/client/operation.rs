@@ -1,29 +1,16 @@
-//! What can be asked, and how the answers are printed.
+//! What can be asked.
 
-use crate::{explain, load::Load, page::Page, top::Top};
-use calculator::{
-    client::{Client, Layers, Stack, stack},
-    pb::{
-        AppendRequest, BinaryOperation, CounterRequest, DeleteRequest, Empty, IncrementRequest,
-        Key, Number, RangeRequest, SetValueRequest, WithdrawRequest,
-        calculator_client::CalculatorClient, store_client::StoreClient,
-    },
+use crate::{
+    call::{Call, Increment, print},
+    load::Load,
+    top::Top,
 };
-use cinchona::{
-    balance::Balance,
-    core::{DEGRADED, code},
-    idempotency::record::REPLAYED,
-    retry::Ledger,
+use calculator::pb::{
+    AppendRequest, BinaryOperation, DeleteRequest, Empty, Key, Number, SetValueRequest,
+    WithdrawRequest,
 };
 use clap::{Args, Subcommand};
-use std::{
-    fmt::Display,
-    io::{self, Write},
-    sync::Arc,
-};
-use tokio::{sync::Semaphore, task::JoinSet};
-use tokio_stream::StreamExt;
-use tonic::{Extensions, Request, Response, Status, metadata::AsciiMetadataValue};
+use tonic::Status;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operation {
@@ -80,44 +67,6 @@ pub(crate) enum Operation {
 pub(crate) struct Operands {
     a: f64,
     b: f64,
-}
-
-#[derive(Clone, Debug, Args)]
-#[command(allow_negative_numbers = true)]
-pub(crate) struct Increment {
-    /// How much is added; 0 means 1
-    #[arg(default_value_t = 1)]
-    by: i32,
-    /// The key whose number it is, in place of the counter
-    #[arg(long)]
-    key: Option<String>,
-    /// How many calls there are
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    times: u32,
-    /// How many of them are under way at once
-    #[arg(short, long, value_name = "N", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    concurrency: u32,
-}
-
-/// What all calls of a command line have in common.
-#[derive(Clone)]
-pub(crate) struct Call {
-    endpoints: Balance,
-    layers: Layers,
-    request_id: Option<String>,
-    /// Whether what was done for the call is drawn.
-    explains: bool,
-}
-
-/// What came of several calls.
-#[derive(Debug, Default)]
-struct Tally {
-    highest: Option<i64>,
-    succeeded: u32,
-    duplicates: u32,
-    attempts: usize,
-    failure: Option<Status>,
 }
 
 // === impl Operation ===
@@ -199,166 +148,5 @@ impl Operation {
 impl From<Operands> for BinaryOperation {
     fn from(Operands { a, b }: Operands) -> Self {
         Self { a, b }
-    }
-}
-
-// === impl Call ===
-
-impl Call {
-    pub(crate) const fn new(
-        endpoints: Balance,
-        layers: Layers,
-        request_id: Option<String>,
-        explains: bool,
-    ) -> Self {
-        Self { endpoints, layers, request_id, explains }
-    }
-
-    /// Prints the answer, and what there is to say of the call.
-    fn answered<T>(&self, response: Response<T>, print: impl FnOnce(T)) {
-        self.tell(response.extensions());
-        if let Some(degraded) = degraded(&response) {
-            eprintln!("degraded: {degraded}");
-        }
-        print(response.into_inner());
-    }
-
-    /// What the call took to be answered.
-    fn tell(&self, extensions: &Extensions) {
-        match explain::story(extensions) {
-            Some(ledger) if self.explains => eprint!("{}", explain::drawn(ledger)),
-            Some(ledger) => tracing::info!("{ledger}"),
-            None => {}
-        }
-    }
-
-    /// Why the call has failed.
-    pub(crate) fn report(&self, status: &Status) {
-        eprintln!("{}: {}", code::name(status.code()), status.message());
-        match Ledger::of(status) {
-            Some(ledger) if self.explains => eprint!("{}", explain::drawn(ledger)),
-            Some(ledger) => eprintln!("{ledger}"),
-            None => {}
-        }
-    }
-
-    /// What a dashboard shows of it.
-    pub(crate) fn page(&self) -> Page {
-        Page::new(&self.layers, self.endpoints.clone())
-    }
-
-    pub(crate) fn calculator(&self) -> Client<Balance> {
-        CalculatorClient::new(stack(self.endpoints.clone(), &self.layers))
-    }
-
-    fn store(&self) -> StoreClient<Stack<Balance>> {
-        StoreClient::new(stack(self.endpoints.clone(), &self.layers))
-    }
-
-    /// A request that has its name, if it was given one; else the stack gives it a fresh one.
-    pub(crate) fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
-        let mut request = Request::new(message);
-        if let Some(id) = &self.request_id {
-            let id: AsciiMetadataValue = id
-                .parse()
-                .map_err(|_| Status::invalid_argument("--request-id: is not printable ASCII"))?;
-            request.metadata_mut().insert("idempotency-key", id);
-        }
-        Ok(request)
-    }
-
-    async fn range(&self, first: f64, last: f64, step: f64) -> Result<(), Status> {
-        let range = RangeRequest { first, last, step: Some(step) };
-        let response = self.calculator().range(self.request(range)?).await?;
-        self.tell(response.extensions());
-        let mut values = response.into_inner();
-        while let Some(result) = values.try_next().await? {
-            print(result.value);
-        }
-        Ok(())
-    }
-
-    /// Calls as often as is said, and says on standard error what came of it where that is more
-    /// than once.
-    async fn increment(&self, increment: Increment) -> Result<(), Status> {
-        let times = increment.times;
-        let places = Arc::new(Semaphore::new(increment.concurrency as usize));
-        let mut calls = JoinSet::new();
-        for _ in 0..times {
-            let (call, increment, places) = (self.clone(), increment.clone(), places.clone());
-            calls.spawn(async move {
-                let _place = places.acquire_owned().await;
-                call.increment_once(increment).await
-            });
-        }
-        let tally = calls.join_all().await.into_iter().fold(Tally::default(), Tally::with);
-        if let Some(highest) = tally.highest {
-            print(highest);
-        }
-        if times > 1 {
-            let Tally { succeeded, attempts, duplicates, .. } = tally;
-            eprintln!(
-                "{succeeded} of {times} calls succeeded, in {attempts} attempts; \
-                 {duplicates} were answered as an earlier attempt was"
-            );
-        }
-        tally.failure.map_or(Ok(()), Err)
-    }
-
-    /// The value, whether it is that of an earlier attempt, and the number of attempts.
-    async fn increment_once(&self, increment: Increment) -> Result<(i64, bool, usize), Status> {
-        let request_id = self.request_id.clone().unwrap_or_default();
-        let Increment { by, key, .. } = increment;
-        let Some(key) = key else {
-            let request = CounterRequest { request_id, increment: by };
-            let response = self.calculator().increment_counter(self.request(request)?).await?;
-            return Ok(seen(&response, i64::from(response.get_ref().value)));
-        };
-        let request = IncrementRequest { request_id, key, by: by.into() };
-        let response = self.store().increment(self.request(request)?).await?;
-        Ok(seen(&response, response.get_ref().value))
-    }
-}
-
-// === impl Tally ===
-
-impl Tally {
-    fn with(mut self, outcome: Result<(i64, bool, usize), Status>) -> Self {
-        match outcome {
-            Ok((value, is_duplicate, attempts)) => {
-                self.highest = self.highest.max(Some(value));
-                self.succeeded += 1;
-                self.duplicates += u32::from(is_duplicate);
-                self.attempts += attempts;
-            }
-            Err(status) => {
-                self.attempts += Ledger::of(&status).map_or(1, |ledger| ledger.attempts().len());
-                self.failure = Some(status);
-            }
-        }
-        self
-    }
-}
-
-fn seen<T>(response: &Response<T>, value: i64) -> (i64, bool, usize) {
-    let attempts =
-        response.extensions().get::<Ledger>().map_or(1, |ledger| ledger.attempts().len());
-    (value, response.metadata().contains_key(REPLAYED.as_str()), attempts)
-}
-
-/// What the answer is instead of what was asked for, and how old.
-pub(crate) fn degraded<T>(response: &Response<T>) -> Option<String> {
-    let said = |name: &str| response.metadata().get(name)?.to_str().ok();
-    let degraded = said(DEGRADED.as_str())?;
-    Some(match said("age") {
-        Some(age) => format!("{degraded}, {age} s old"),
-        None => degraded.to_owned(),
-    })
-}
-
-/// A closed pipe is the reader's way of saying that it has seen enough.
-fn print(value: impl Display) {
-    if writeln!(io::stdout(), "{value}").is_err() {
-        std::process::exit(0);
     }
 }

@@ -1,6 +1,6 @@
 //! Charts as SVG.
 
-use crate::report::Entry;
+use crate::entry::Entry;
 use plotters::{coord::Shift, prelude::*};
 use std::{error::Error, time::Duration};
 

@@ -4,6 +4,7 @@ mod accounts;
 mod chart;
 mod cluster;
 mod endpoints;
+mod entry;
 mod live;
 mod protection;
 mod report;
@@ -17,8 +18,9 @@ mod tally;
 
 use cinchona::core::BoxError;
 use clap::{Parser, Subcommand};
+use entry::{Ablation, Entry};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use report::{Ablation, Entry, Report};
+use report::Report;
 use run::{Without, play};
 use scenario::Scenario;
 use site::Site;

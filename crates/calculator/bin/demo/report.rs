@@ -1,6 +1,6 @@
 //! What was seen, as a table, Markdown, JSON and HTML.
 
-use crate::{chart, run::Without, scenario::Scenario, tally::Summary};
+use crate::{chart, entry::Entry, run::Without, tally::Summary};
 use serde::Serialize;
 use std::{fmt::Write, fs, io, path::Path, time::Duration};
 
@@ -11,19 +11,6 @@ pub(crate) struct Report {
     pub(crate) clock: &'static str,
     pub(crate) scenarios: Vec<Entry>,
     pub(crate) studies: Vec<Study>,
-}
-
-/// A scenario and what came of it.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Entry {
-    pub(crate) name: &'static str,
-    pub(crate) expectation: &'static str,
-    pub(crate) met: bool,
-    #[serde(flatten)]
-    pub(crate) seen: Summary,
-    /// The same without one of the layers, in virtual time.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) ablations: Vec<Ablation>,
 }
 
 /// A question, and what was measured in virtual time.
@@ -38,14 +25,6 @@ pub(crate) struct Study {
     pub(crate) chart: String,
     pub(crate) expectation: &'static str,
     pub(crate) met: bool,
-}
-
-/// A scenario without one of its layers.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Ablation {
-    pub(crate) without: &'static str,
-    #[serde(flatten)]
-    pub(crate) seen: Summary,
 }
 
 const HEADINGS: [&str; 13] = [
@@ -200,15 +179,6 @@ impl Report {
         };
         let rows = self.scenarios.iter().map(row);
         Some(std::iter::once(headings.collect()).chain(rows).collect())
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    pub(crate) fn new(scenario: &Scenario, seen: Summary) -> Self {
-        let Scenario { name, expectation, .. } = *scenario;
-        Self { name, expectation, met: scenario.holds(&seen), seen, ablations: Vec::new() }
     }
 }
 

@@ -2,25 +2,22 @@
 
 use crate::{
     scenario::{Operation, PACE, Scenario},
-    site::Site,
+    site::{Boxed, Site, boxed},
     tally::{Record, Summary},
 };
 use calculator::{client, methods, pb::calculator_client::CalculatorClient};
 use cinchona::{
-    core::{BoxError, status},
+    core::BoxError,
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
     fault::FaultLayer,
     retry::RetryLayer,
 };
-use http::{Request, Response};
-use http_body::Body as HttpBody;
 use std::sync::Arc;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
-use tonic::{Status, body::Body};
-use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
+use tower::Layer;
 
 /// A layer of the client that a run can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +28,6 @@ pub(crate) enum Without {
     AttemptTimeout,
     Reconnect,
 }
-
-pub(crate) type Boxed = BoxCloneService<Request<Body>, Response<Body>, Status>;
 
 /// Plays `scenario` on a site that `site` makes, without one of the layers; tells `done` of each
 /// call that has ended.
@@ -111,18 +106,6 @@ fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Boxed {
         service = boxed(CallDeadlineLayer::new().with_limit(limit).layer(service));
     }
     service
-}
-
-pub(crate) fn boxed<S, B>(service: S) -> Boxed
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let service = service.map_err(|error| status::of_error(error.into()));
-    BoxCloneService::new(service.map_response(|response| response.map(Body::new)))
 }
 
 // === impl Without ===

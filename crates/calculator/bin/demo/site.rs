@@ -1,22 +1,20 @@
 //! Where a scenario takes place: real sockets and the real clock, or an in-memory network and
 //! virtual time.
 
-use crate::{
-    run::{Boxed, boxed},
-    scenario::AWAY,
-};
+use crate::scenario::AWAY;
 use calculator::{
     server::{Layers, dedup, listen, serve},
     state::Memory,
 };
 use cinchona::{
     balance::{Balance, Options, Tcp},
-    core::{BoxError, Mode, Rng, Switch, Target},
+    core::{BoxError, Mode, Rng, Switch, Target, status},
     fault::FaultLayer,
     idempotency::DedupLayer,
 };
 use cinchona_testkit::Network;
-use http::Uri;
+use http::{Request, Response, Uri};
+use http_body::Body as HttpBody;
 use std::{
     future::pending,
     net::SocketAddr,
@@ -27,8 +25,10 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime, time::sleep};
-use tonic::transport::Endpoint;
-use tower::{Service, ServiceExt};
+use tonic::{Status, body::Body, transport::Endpoint};
+use tower::{Service, ServiceExt, util::BoxCloneService};
+
+pub(crate) type Boxed = BoxCloneService<Request<Body>, Response<Body>, Status>;
 
 /// A calculator server, and the way to it.
 pub(crate) enum Site {
@@ -166,4 +166,16 @@ where
     }
     let options = Options { rng: Rng::seeded(1), ..Options::of_one_endpoint() };
     Ok(boxed(Balance::with_connector(vec![Target::from(uri)], connector, options)?))
+}
+
+pub(crate) fn boxed<S, B>(service: S) -> Boxed
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let service = service.map_err(|error| status::of_error(error.into()));
+    BoxCloneService::new(service.map_response(|response| response.map(Body::new)))
 }

@@ -1,6 +1,6 @@
 //! The server as a node of a cluster.
 
-use crate::resolve;
+use crate::resolve::resolve;
 use calculator::cluster::{own_ip, secrets, tag};
 use cinchona::{
     cluster::{Cluster, Config},

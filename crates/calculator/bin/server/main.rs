@@ -3,6 +3,7 @@
 mod cluster;
 mod ending;
 mod faults;
+mod resolve;
 mod watch;
 
 use calculator::{
@@ -26,10 +27,11 @@ use ending::Ending;
 use faults::Injected;
 use http::HeaderValue;
 use humantime::parse_duration;
+use resolve::resolve;
 use std::{
     fmt,
     io::{self, Write},
-    net::{SocketAddr, ToSocketAddrs},
+    net::SocketAddr,
     path::PathBuf,
     pin::Pin,
     process::ExitCode,
@@ -299,9 +301,4 @@ impl FromStr for AtOnce {
             },
         }
     }
-}
-
-fn resolve(addr: &str) -> Result<SocketAddr, String> {
-    let mut found = addr.to_socket_addrs().map_err(|error| error.to_string())?;
-    found.next().ok_or_else(|| "the host has no address".to_owned())
 }

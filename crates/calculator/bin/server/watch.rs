@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-use crate::resolve;
+use crate::resolve::resolve;
 
 /// Whether there is a page, and where.
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! Who may do what by gRPC, and that the messages are those of the .proto.
 
 use super::*;
-use crate::{FaultLayer, Rule};
+use crate::{FaultLayer, Rule, plan::CONTROL};
 use cinchona_testkit::Network;
 use std::{net::SocketAddr, path::Path};
 use tonic::{
@@ -38,7 +38,7 @@ where
     }
     let mut client = tonic::client::Grpc::new(service);
     client.ready().await.unwrap();
-    let path = format!("{PATH}{method}").parse().unwrap();
+    let path = format!("{CONTROL}{method}").parse().unwrap();
     let codec = ProstCodec::<M, R>::default();
     client.unary(request, path, codec).await.map(Response::into_inner)
 }

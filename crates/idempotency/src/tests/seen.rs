@@ -1,7 +1,7 @@
 //! What the layer sees is what the handler sees.
 
 use super::*;
-use crate::compression::tests::compress;
+use crate::{compression::tests::compress, counters::Cells, settings::Settings};
 use proptest::prelude::*;
 
 const ENCODINGS: [&str; 3] = ["gzip", "deflate", "zstd"];

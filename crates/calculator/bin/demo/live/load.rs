@@ -1,6 +1,5 @@
 //! Calls of every kind at a steady rate.
 
-use super::SECOND;
 use calculator::{
     client::Stack,
     pb::{BinaryOperation, CounterRequest, Result as Value, calculator_client::CalculatorClient},
@@ -8,7 +7,10 @@ use calculator::{
 };
 use cinchona::balance::Balance;
 use prost::Message;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -20,6 +22,8 @@ pub(super) struct Load {
     calls: Calls,
     rps: AtomicU32,
 }
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// How many calls are due each second.
 pub(super) const USUAL: u32 = 150;

@@ -1,6 +1,5 @@
 //! A server with all its layers, which can crash and come back.
 
-use super::CLUSTER;
 use calculator::{
     methods,
     server::{Layers, dedup, listen, serve},
@@ -35,6 +34,8 @@ pub(super) struct Server {
     shown: watch::server::Server<Memory>,
     running: Mutex<Option<(runtime::Runtime, Cluster)>>,
 }
+
+pub(super) const CLUSTER: &str = "demo";
 
 /// How many calls it has in progress at once.
 const LIMIT: u32 = 12;

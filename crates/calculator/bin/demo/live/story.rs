@@ -1,6 +1,6 @@
 //! Faults that come and go by themselves, one after the other.
 
-use super::{Site, load::USUAL};
+use super::{load::USUAL, site::Site};
 use cinchona::core::BoxError;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -14,9 +14,6 @@ struct Step {
     /// The server that is down, by its place.
     down: Option<usize>,
 }
-
-/// What the names of its rules end in.
-pub(super) const RULE: &str = "story";
 
 const QUIET: Step = Step { said: "all is well", rules: &[], rps: USUAL, down: None };
 
@@ -77,7 +74,7 @@ pub(super) async fn tell(site: &Site, each: Duration) -> Result<(), BoxError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::site::RULE, *};
     use cinchona::fault::{Rule, Rules};
 
     #[test]

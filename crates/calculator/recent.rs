@@ -1,28 +1,31 @@
 //! What the latest calls came to: how many there were, how slow they were, and how many failed.
 
-use super::lock;
 use hdrhistogram::Histogram;
-use std::{collections::VecDeque, sync::Mutex, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// The calls of the last 30 s.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(crate) struct Recent {
     began: Instant,
     slices: Mutex<VecDeque<Slice>>,
 }
 
 /// What the calls of the last 10 s came to; the rates are those of the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Summary {
-    pub(super) calls: u64,
-    pub(super) failed: u64,
+pub(crate) struct Summary {
+    pub(crate) calls: u64,
+    pub(crate) failed: u64,
     /// How many calls took 1, 2, 3 and more attempts.
-    pub(super) attempts: [u64; 4],
-    pub(super) per_second: f64,
+    pub(crate) attempts: [u64; 4],
+    pub(crate) per_second: f64,
     /// In milliseconds; no numbers where there were no calls.
-    pub(super) p50: f64,
-    pub(super) p99: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
 }
 
 /// The calls that ended within [`SLICE`].
@@ -53,15 +56,20 @@ const ROWS: [(u64, &str); 7] = [
     (u64::MAX, "more"),
 ];
 
+/// Nothing that holds a lock here can panic, or waits.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 // === impl Recent ===
 
 impl Recent {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { began: now, slices: Mutex::default() }
     }
 
     /// Counts a call that has ended.
-    pub(super) fn record(&self, now: Instant, took: Duration, failed: bool, attempts: usize) {
+    pub(crate) fn record(&self, now: Instant, took: Duration, failed: bool, attempts: usize) {
         let number = self.number(now);
         let mut slices = lock(&self.slices);
         if slices.back().is_none_or(|last| last.number < number) {
@@ -78,7 +86,7 @@ impl Recent {
         slice.attempts[attempts.clamp(1, 4) - 1] += 1;
     }
 
-    pub(super) fn summary(&self, now: Instant) -> Summary {
+    pub(crate) fn summary(&self, now: Instant) -> Summary {
         let current = self.number(now);
         let slices = lock(&self.slices);
         let mut summary = Summary::default();
@@ -107,7 +115,7 @@ impl Recent {
     }
 
     /// How many calls were how slow, each half second of the last 30 s.
-    pub(super) fn heat(&self, now: Instant) -> Vec<(String, Vec<f64>)> {
+    pub(crate) fn heat(&self, now: Instant) -> Vec<(String, Vec<f64>)> {
         let current = self.number(now);
         let slices = lock(&self.slices);
         let mut rows = ROWS.map(|(_, label)| (label.to_owned(), vec![0.0; KEPT as usize]));
@@ -132,7 +140,7 @@ impl Recent {
 
 impl Summary {
     /// The share that failed, in percent.
-    pub(super) fn failures(&self) -> f64 {
+    pub(crate) fn failures(&self) -> f64 {
         100.0 * self.failed as f64 / self.calls.max(1) as f64
     }
 }

@@ -1,9 +1,6 @@
 //! What became of the attempts at each endpoint.
 
-use super::{
-    lock,
-    recent::{Recent, Summary},
-};
+use crate::recent::{Recent, Summary, lock};
 use cinchona::core::{Evidence, Gate, Target, Ticket, Unsent};
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -43,7 +40,7 @@ impl Endpoints {
     }
 
     /// What the latest attempts there came to.
-    pub(super) fn of(&self, target: &Target, now: Instant) -> Option<Summary> {
+    pub(crate) fn of(&self, target: &Target, now: Instant) -> Option<Summary> {
         let (all, name) = (lock(&self.0), target.to_string());
         let seen = all.iter().find(|seen| seen.name == name)?;
         Some(seen.recent.upgrade()?.summary(now))
