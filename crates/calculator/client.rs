@@ -11,7 +11,7 @@ use cinchona::{
     balance::{self, Balance},
     breaker::{BreakerLayer, BreakerPolicy},
     config::{LimitMessages, MessageLimitsLayer},
-    core::{BoxError, Discover, Invalid, Mode, Rng, Switch, Target, error::find_cause},
+    core::{BoxError, Discover, Invalid, Mode, Rng, Switch, Target},
     deadline::{AttemptTimeout, AttemptTimeoutLayer, CallDeadline, CallDeadlineLayer},
     fallback::{Fallback, FallbackLayer},
     idempotency::{IdempotencyKey, IdempotencyKeyLayer},
@@ -19,6 +19,7 @@ use cinchona::{
     retry::{Ledger, Retry, RetryLayer, RetryPolicy},
     shed::{Bulkhead, BulkheadLayer, Throttle, ThrottleLayer},
 };
+use cinchona_plumbing::cause::find_cause;
 use http::Extensions;
 use http_body::Body as HttpBody;
 use std::{error::Error, sync::Arc, time::Duration};

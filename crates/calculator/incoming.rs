@@ -1,6 +1,6 @@
 //! The connections of a server.
 
-use cinchona::core::Listener;
+use cinchona_plumbing::Listener;
 use std::{
     future::Future,
     io::{self, IoSlice},

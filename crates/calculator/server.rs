@@ -13,7 +13,7 @@ use crate::{
 };
 use cinchona::{
     cluster::{Cluster, QuorumGuardLayer},
-    core::{BoxError, DEGRADED, Invalid, Mode, PerMethod, Secret, Seldom, Switch},
+    core::{BoxError, DEGRADED, Invalid, Mode, PerMethod, Secret, Switch},
     deadline::ServerDeadlineLayer,
     drain::Drain,
     fault::{FaultLayer, Rules},
@@ -21,6 +21,7 @@ use cinchona::{
     observe::{Metrics, ServerLayer},
     shed::{RateLimitLayer, ShedLayer, StatusLimitLayer},
 };
+use cinchona_plumbing::Seldom;
 use http::HeaderValue;
 use prost::Message;
 use std::{any::Any, future::Future, io, net::SocketAddr, sync::LazyLock, time::Duration};

@@ -1,7 +1,7 @@
 //! Whatever the values: no panic, and a wait only for one integer of 32 bits that is not negative.
 #![no_main]
 
-use cinchona_core::status::{Pushback, pushback};
+use cinchona_plumbing::status::{Pushback, pushback};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 

@@ -1,7 +1,8 @@
 //! Whatever a response head says: no panic, and one code.
 #![no_main]
 
-use cinchona_core::{Verdict, status};
+use cinchona_core::Verdict;
+use cinchona_plumbing::status;
 use http::{HeaderValue, Response};
 use libfuzzer_sys::fuzz_target;
 

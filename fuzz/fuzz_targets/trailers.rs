@@ -1,7 +1,8 @@
 //! Whatever is in the trailers, twice or not at all: no panic.
 #![no_main]
 
-use cinchona_core::{Verdict, status};
+use cinchona_core::Verdict;
+use cinchona_plumbing::status;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 

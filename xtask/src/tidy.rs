@@ -97,7 +97,7 @@ const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
 const ROOMIER: [(&str, usize); 7] = [
-    ("core", 41),
+    ("core", 30),
     ("cluster", 14),
     ("retry", 14),
     ("idempotency", 14),
@@ -110,7 +110,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     let mut crates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in sources {
         let Some((library, "src")) = place(source.path) else { continue };
-        if !matches!(library, "testkit" | "calculator") {
+        if !matches!(library, "testkit" | "calculator" | "plumbing") {
             crates.entry(library).or_default().extend(source.public_types());
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     node::{Connection, Node},
     wire::{End, Line, Once, Wire},
 };
-use cinchona_core::clock::FOR_EVER;
+use cinchona_plumbing::clock::FOR_EVER;
 use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Endpoint;

@@ -5,7 +5,8 @@ use crate::{
     callback,
     wire::Io,
 };
-use cinchona_core::{BoxError, error};
+use cinchona_core::BoxError;
+use cinchona_plumbing::cause;
 use http::Uri;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
@@ -222,7 +223,7 @@ where
 
 /// What lies at the bottom of `error`.
 pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    error::chain(error).last().unwrap_or(error).to_string()
+    cause::chain(error).last().unwrap_or(error).to_string()
 }
 
 /// What is said of a callback that has panicked.

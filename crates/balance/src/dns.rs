@@ -1,7 +1,8 @@
 //! Endpoints from DNS.
 
 use crate::address::interleave;
-use cinchona_core::{Discover, Invalid, Signals, Target, without_userinfo};
+use cinchona_core::{Discover, Invalid, Signals, Target};
+use cinchona_plumbing::without_userinfo;
 use http::Uri;
 use std::{
     collections::BTreeSet,
@@ -63,7 +64,8 @@ impl Dns {
         let Some(at) = self.at else { return };
         let has_failed = self.signals.failure().is_some();
         let every = if has_failed { LEAST } else { self.every };
-        let asked = timeout_at(cinchona_core::clock::later(at, every), self.signals.asked_again());
+        let asked =
+            timeout_at(cinchona_plumbing::clock::later(at, every), self.signals.asked_again());
         if asked.await.is_ok() {
             sleep_until(at + ASKED.min(every)).await;
         }

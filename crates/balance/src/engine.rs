@@ -10,7 +10,8 @@ use crate::{
     set::{Set, Source},
     source::{Driven, News},
 };
-use cinchona_core::{Discover, clock::period};
+use cinchona_core::Discover;
+use cinchona_plumbing::clock::period;
 use std::{
     collections::HashMap,
     num::NonZeroU64,

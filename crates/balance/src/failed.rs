@@ -1,7 +1,8 @@
 //! What is said of a call that has failed on its way: method, endpoint, cause.
 
 use crate::dial::root;
-use cinchona_core::{BoxError, Unsent, Verdict, error::find_cause};
+use cinchona_core::{BoxError, Unsent, Verdict};
+use cinchona_plumbing::cause::find_cause;
 use http::{Request, uri::PathAndQuery};
 use std::{error::Error, fmt, sync::Arc};
 use tonic::Status;

@@ -10,7 +10,8 @@ use crate::{
     wire::End,
 };
 use bytes::Bytes;
-use cinchona_core::{Allowed, BoxError, Evidence, Framing, Spent, Stage, Ticket, Verdict, status};
+use cinchona_core::{BoxError, Deadline, Evidence, Stage, Ticket, Verdict};
+use cinchona_plumbing::{Allowed, Framing, Spent, status};
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use std::{sync::Arc, time::Duration};
@@ -44,11 +45,12 @@ impl Flight {
         now: Instant,
     ) -> Self {
         node.load.begins();
+        let call = Deadline::handed_on(request).map(|call| call.remaining(now));
         Self {
             set: set.clone(),
             node,
             began: now,
-            allowed: Allowed::of(request, now),
+            allowed: Allowed::of(request.headers(), call),
             ticket,
             took: None,
             framing: Framing::default(),

@@ -2,7 +2,8 @@
 //! semantics](https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md) and
 //! [connection backoff](https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
 
-use cinchona_core::{Backoff, clock::later};
+use cinchona_core::Backoff;
+use cinchona_plumbing::clock::later;
 use rand::Rng;
 use std::time::Duration;
 use tokio::time::Instant;

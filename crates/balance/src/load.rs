@@ -1,6 +1,6 @@
 //! How long an endpoint is likely to keep a call: peak EWMA (Finagle, linkerd).
 
-use cinchona_core::clock;
+use cinchona_plumbing::clock;
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,

@@ -11,7 +11,8 @@ use crate::{
     utilization::{Reported, Utilization},
     wire::Line,
 };
-use cinchona_core::{DOMAIN, Gate, Live, Target, Ticket, Unsent, headers};
+use cinchona_core::{DOMAIN, Gate, Target, Ticket, Unsent};
+use cinchona_plumbing::{Live, headers};
 use http::{HeaderMap, HeaderValue};
 use std::{
     num::NonZeroU64,

@@ -2,7 +2,8 @@
 //! while.
 
 use crate::ejections::{Ejections, Method};
-use cinchona_core::{Evidence, Invalid, Rng, clock::later};
+use cinchona_core::{Evidence, Invalid, Rng};
+use cinchona_plumbing::clock::later;
 use rand::RngExt;
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},

@@ -2,7 +2,8 @@
 
 use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Call, DOMAIN, Unsent, deadline::take_off, status};
+use cinchona_core::{BoxError, Call, DOMAIN, Unsent};
+use cinchona_plumbing::{status, timeout::take_off};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;

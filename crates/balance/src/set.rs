@@ -10,7 +10,8 @@ use crate::{
     pick::{Choice, Picked, Picker, Picking},
     stir::Stir,
 };
-use cinchona_core::{Call, IDEMPOTENCY_KEY, Live, Signals, Target, Unsent, headers};
+use cinchona_core::{Call, IDEMPOTENCY_KEY, Signals, Target, Unsent};
+use cinchona_plumbing::{Live, headers};
 use http::Request;
 use rand::seq::SliceRandom;
 use std::{

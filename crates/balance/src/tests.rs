@@ -118,11 +118,13 @@ async fn send(balance: &Balance, request: Request<Body>) -> Code {
     let outcome = balance.clone().oneshot(request).await;
     match outcome {
         Ok(response) => {
-            let head = cinchona_core::status::code(response.headers());
+            let head = cinchona_plumbing::status::code(response.headers());
             let body = response.into_body().collect().await;
             let end = body.map_or_else(
                 |status| status.code(),
-                |body| body.trailers().and_then(cinchona_core::status::code).unwrap_or(Code::Ok),
+                |body| {
+                    body.trailers().and_then(cinchona_plumbing::status::code).unwrap_or(Code::Ok)
+                },
             );
             head.unwrap_or(end)
         }

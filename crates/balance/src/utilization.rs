@@ -1,7 +1,8 @@
 //! Weights by how busy endpoints say that they are: gRFC A58, by the load report (ORCA) that comes
 //! with the trailers of a call.
 
-use cinchona_core::{Invalid, clock, headers};
+use cinchona_core::Invalid;
+use cinchona_plumbing::{clock, headers};
 use http::{HeaderMap, HeaderName};
 use prost::Message;
 use std::{

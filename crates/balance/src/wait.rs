@@ -5,7 +5,8 @@ use crate::{
     node::Node,
     set::{Known, Set, Source},
 };
-use cinchona_core::{Unsent, clock::later};
+use cinchona_core::Unsent;
+use cinchona_plumbing::clock::later;
 use std::{
     fmt::Write as _,
     sync::{Arc, atomic::Ordering},

@@ -6,7 +6,8 @@ use crate::{
     shard::{Ref, Shared},
     suspects,
 };
-use cinchona_core::{Evidence, Gate, Live, Mode, Rng, Switch, Ticket, Unsent};
+use cinchona_core::{Evidence, Gate, Mode, Rng, Switch, Ticket, Unsent};
+use cinchona_plumbing::Live;
 use std::{
     collections::HashMap,
     fmt,

@@ -2,9 +2,8 @@
 
 use crate::{Circuit, pass::Pass, shard::Ref};
 use bytes::Bytes;
-use cinchona_core::{
-    Allowed, BoxError, Deadline, Evidence, Framing, Spent, deadline::GRPC_TIMEOUT, headers,
-};
+use cinchona_core::{BoxError, Deadline, Evidence};
+use cinchona_plumbing::{Allowed, Framing, Spent, headers, timeout::GRPC_TIMEOUT};
 use http_body::{Body, Frame};
 use std::{error::Error, time::Duration};
 use tokio::time::Instant;
@@ -32,11 +31,14 @@ const SAMPLE: u64 = 16;
 
 impl Permit {
     pub(crate) fn new<B>(circuit: Ref<Circuit>, pass: Pass, request: &http::Request<B>) -> Self {
-        let is_bounded = headers::has(request.headers(), &GRPC_TIMEOUT)
-            || Deadline::handed_on(request).is_some();
+        let call = Deadline::handed_on(request);
+        let is_bounded = call.is_some() || headers::has(request.headers(), &GRPC_TIMEOUT);
         let (began, allowed) = if is_bounded || circuit.needs_latency() {
             let now = Instant::now();
-            (circuit.nanos(now), Allowed::of(request, now))
+            (
+                circuit.nanos(now),
+                Allowed::of(request.headers(), call.map(|call| call.remaining(now))),
+            )
         } else {
             (NOT_TIMED, Allowed::default())
         };

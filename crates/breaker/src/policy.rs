@@ -5,7 +5,8 @@ use crate::{
     state::Outcome,
     window::{Counts, Window},
 };
-use cinchona_core::{Backoff, Evidence, Invalid, Jitter, code};
+use cinchona_core::{Backoff, Evidence, Invalid, Jitter};
+use cinchona_plumbing::code;
 use std::{fmt, time::Duration};
 use tonic::Code;
 

@@ -7,7 +7,9 @@ mod settle;
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Evidence, Gate, Mode, Rng, Switch, Unsent, Verdict, error, status};
+use cinchona_core::{BoxError, Evidence, Gate, Mode, Rng, Switch, Unsent, Verdict};
+use cinchona_plumbing::cause;
+use cinchona_plumbing::status;
 use cinchona_testkit::{Answer, Logs, ScriptedServer, encode};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
@@ -49,12 +51,12 @@ where
     B::Error: Into<BoxError>,
 {
     match service.clone().oneshot(request()).await {
-        Err(error) => status::of_error(error.into()).code(),
+        Err(error) => Verdict::status_of(error.into()).code(),
         Ok(response) => match status::code(response.headers()) {
             Some(code) => code,
             None => match response.into_body().collect().await {
                 Ok(body) => body.trailers().and_then(status::code).unwrap_or(Code::Unknown),
-                Err(error) => status::of_error(error.into()).code(),
+                Err(error) => Verdict::status_of(error.into()).code(),
             },
         },
     }
@@ -151,7 +153,7 @@ async fn a_rejection_is_unavailable_was_not_processed_and_says_when_to_come_back
     let error = service.oneshot(request()).await.unwrap_err();
     assert_eq!(Verdict::of_error(&*error).code(), Code::Unavailable);
     assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
-    let unsent: &Unsent = error::find_cause(&*error).unwrap();
+    let unsent: &Unsent = cause::find_cause(&*error).unwrap();
     let wait = unsent.retry_after().unwrap();
     assert!((4 * SECOND..=6 * SECOND).contains(&wait), "{wait:?}");
     assert_eq!(Some(wait), circuit(&layer).next_probe_in());

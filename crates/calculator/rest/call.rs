@@ -16,7 +16,7 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 use bytes::Bytes;
-use cinchona::core::{BoxError, deadline::parse_timeout};
+use cinchona::core::{BoxError, Deadline};
 use http::{
     HeaderValue, Method, StatusCode,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
@@ -96,7 +96,8 @@ where
         }
         *field = key;
     }
-    parse_timeout(&parts.headers).map_err(|invalid| Problem::invalid(invalid.to_string()))?;
+    Deadline::parse_timeout(&parts.headers)
+        .map_err(|invalid| Problem::invalid(invalid.to_string()))?;
     Ok(tonic::Request::from_parts(as_metadata(parts.headers), parts.extensions, message))
 }
 

@@ -1,6 +1,6 @@
 //! Which headers go on from HTTP to the call, and back.
 
-use cinchona::core::{deadline::GRPC_TIMEOUT, status::PREVIOUS_ATTEMPTS};
+use cinchona_plumbing::{status::PREVIOUS_ATTEMPTS, timeout::GRPC_TIMEOUT};
 use http::{HeaderMap, HeaderName};
 use tonic::metadata::MetadataMap;
 

@@ -7,7 +7,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use cinchona::core::{
+use cinchona_plumbing::{
     code,
     status::{self, Pushback},
 };

@@ -13,7 +13,7 @@ use calculator::{
 };
 use cinchona::{
     balance::{Balance, Options},
-    core::{Jitter, Rng, Target, status},
+    core::{Jitter, Rng, Target},
     retry::{Backoff, RetryPolicy},
 };
 use cinchona_testkit::Redis;
@@ -155,7 +155,7 @@ fn anywhere(servers: &[Server]) -> Anywhere {
     BoxCloneSyncService::new(tower::service_fn(move |request| {
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let answer = channels[turn % channels.len()].clone().oneshot(request);
-        async { Ok(answer.await.map_err(status::of_error)?.map(Body::new)) }
+        async { Ok(answer.await.map_err(cinchona::core::Verdict::status_of)?.map(Body::new)) }
     }))
 }
 

@@ -23,7 +23,7 @@ use super::*;
 use crate::python::{python, script};
 use bytes::{Buf, BufMut};
 use calculator::client::{Layers, stack};
-use cinchona::{config::ServiceConfig, core::deadline::parse_timeout};
+use cinchona::{config::ServiceConfig, core::Deadline};
 use http::uri::PathAndQuery;
 use prost::Message;
 use serde_json::{Value as Json, json};
@@ -141,7 +141,7 @@ fn seen(script: &Json, server: &ScriptedServer, said: Vec<Said>) -> Seen {
     let attempt = |(n, received): (usize, &cinchona_testkit::Received)| {
         let header =
             |name: &str| received.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-        let told = parse_timeout(&received.headers).unwrap().unwrap_or(Duration::MAX);
+        let told = Deadline::parse_timeout(&received.headers).unwrap().unwrap_or(Duration::MAX);
         Attempt {
             path: received.path.clone(),
             previous: header("grpc-previous-rpc-attempts"),

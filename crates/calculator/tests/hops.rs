@@ -2,7 +2,7 @@
 
 use super::*;
 use calculator::client::{Layers, stack};
-use cinchona::{core::deadline::parse_timeout, deadline::ServerDeadlineLayer};
+use cinchona::{core::Deadline, deadline::ServerDeadlineLayer};
 use http::Request as HttpRequest;
 use std::{
     convert::Infallible,
@@ -28,8 +28,8 @@ fn hop(name: &'static str, next: Option<&Network>, told: &Told) -> Network {
     let next = next.map(|next| stack(next.channel(), &Layers::from(settings)));
     let told = told.clone();
     let handler = service_fn(move |request: HttpRequest<Body>| {
-        let left = parse_timeout(request.headers()).unwrap().unwrap();
-        let previous = cinchona::core::status::previous_attempts(request.headers());
+        let left = Deadline::parse_timeout(request.headers()).unwrap().unwrap();
+        let previous = cinchona_plumbing::status::previous_attempts(request.headers());
         told.lock().unwrap().push((name, left, previous));
         let next = next.clone();
         async move {

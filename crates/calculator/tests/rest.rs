@@ -8,10 +8,11 @@ use calculator::{
     state::Memory,
 };
 use cinchona::{
-    core::{Safety, code},
+    core::Safety,
     fault::{FaultLayer, Faults, Rules},
     shed::{Limit, RateLimitLayer, ShedLayer},
 };
+use cinchona_plumbing::code;
 use cinchona_testkit::{Connection, Network};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};

@@ -1,7 +1,8 @@
 //! A node that does not reach enough others serves reads, and refuses writes.
 
 use crate::{Cluster, permission::Quorum};
-use cinchona_core::{Methods, Mode, Safety, Switch, is_of_the_server, status};
+use cinchona_core::{Methods, Mode, Safety, Switch};
+use cinchona_plumbing::{is_of_the_server, status};
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use std::{

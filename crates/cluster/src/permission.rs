@@ -1,6 +1,6 @@
 //! Whether this node may take writes, as those ask who serve calls.
 
-use cinchona_core::Live;
+use cinchona_plumbing::Live;
 use std::borrow::Cow;
 use tokio::time::Instant;
 

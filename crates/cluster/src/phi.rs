@@ -1,6 +1,7 @@
 //! Phi accrual: how sure one can be that a node that is silent is gone.
 
-use cinchona_core::{Invalid, clock::later};
+use cinchona_core::Invalid;
+use cinchona_plumbing::clock::later;
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 

@@ -163,7 +163,7 @@ impl Shared {
         let Some((event, generation)) = self.view().forget(id) else { return false };
         // Nobody asks an onlooker whom it knows to be gone.
         if self.config.observer {
-            let until = cinchona_core::clock::later(Instant::now(), TELLING);
+            let until = cinchona_plumbing::clock::later(Instant::now(), TELLING);
             self.forgotten().push(((id.to_owned(), generation), until));
         }
         self.tell(event);

@@ -15,7 +15,7 @@ use crate::{
     store::Twin,
     suspicion::{Change, OwnPause, Suspicion},
 };
-use cinchona_core::clock::later;
+use cinchona_plumbing::clock::later;
 use http::Uri;
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,8 @@
 //! What of a config cannot act in the client that it is put into.
 
 use crate::{Client, MethodEntry, Name, Policy, ServiceConfig, Warning, nearest};
-use cinchona_core::{Methods, is_of_the_server};
+use cinchona_core::Methods;
+use cinchona_plumbing::is_of_the_server;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ptr,

@@ -7,7 +7,8 @@ pub use body::ResponseBody;
 
 use body::{Overrun, RequestBody};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Live, PerMethod, headers};
+use cinchona_core::{BoxError, PerMethod};
+use cinchona_plumbing::{Live, headers};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{

@@ -9,7 +9,7 @@ use crate::{
     Error, HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
     ServiceConfig, Warning, error::Errors, told::Told,
 };
-use cinchona_core::code;
+use cinchona_plumbing::code;
 use fields::{At, OBJECT, Report, number, thousandths, uint32};
 use serde_json::Value;
 use std::{collections::HashSet, time::Duration};

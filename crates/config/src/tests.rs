@@ -495,8 +495,8 @@ fn status_codes_are_a_list_of_known_codes() {
 // catalogue: D08, X-integer-and-lower-case-codes
 #[test]
 fn a_status_code_is_its_integer_or_its_name_in_any_case() {
-    for code in cinchona_core::code::all() {
-        let name = cinchona_core::code::name(code);
+    for code in cinchona_plumbing::code::all() {
+        let name = cinchona_plumbing::code::name(code);
         let number = code as i32;
         let codes = json!([name, name.to_lowercase(), number, f64::from(number)]);
         let policy = parsed_retry(&with(retry(), "retryableStatusCodes", codes.clone()));

@@ -1,6 +1,7 @@
 //! How long to wait before a retry.
 
-use crate::{Invalid, clock::times};
+use crate::Invalid;
+use cinchona_plumbing::clock::times;
 use rand::{Rng, RngExt};
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! One call of a client: known once, written by who knows, read by all.
 
-use crate::{Deadline, MethodKind, Verdict, status::Pushback};
+use crate::{Deadline, MethodKind, Verdict};
+use cinchona_plumbing::status::Pushback;
 use http::{HeaderValue, Request};
 use smallvec::SmallVec;
 use std::{

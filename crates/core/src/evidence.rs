@@ -1,10 +1,10 @@
 //! What the outcome of an attempt says about the server that it was sent to.
 
-use crate::{Deadline, Framing, Stage, Verdict, deadline, status};
-use http::{HeaderMap, Request, Response, StatusCode};
+use crate::{Stage, Verdict};
+use cinchona_plumbing::{Framing, Spent, status};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
-use std::{error::Error, time::Duration};
-use tokio::time::Instant;
+use std::error::Error;
 use tonic::Code;
 
 /// What the outcome of an attempt says about the server: whoever judges servers (pickers, outlier
@@ -35,27 +35,6 @@ pub enum Evidence {
     /// Nothing, and the code where the server has said one.
     Nothing(Option<Code>),
 }
-
-/// The time that an attempt is given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allowed {
-    limit: Option<Duration>,
-    is_of_attempt: bool,
-}
-
-/// How an attempt spent its time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent {
-    /// What it was given.
-    pub allowed: Allowed,
-    /// How long it took.
-    pub took: Duration,
-    /// How long the server usually takes, if that is known.
-    pub usual: Option<Duration>,
-}
-
-/// Less than this is not held against a server of which nothing is known.
-const LEAST: Duration = Duration::from_millis(100);
 
 // === impl Evidence ===
 
@@ -110,7 +89,7 @@ impl Evidence {
     /// had begun. A stream that has brought a message, or that is quiet and ended by its caller's
     /// own deadline, may last.
     pub fn of_dropped(spent: Spent, read: Option<&Framing>) -> Self {
-        let may_last = |read: &Framing| read.has_message() || !spent.allowed.is_of_attempt;
+        let may_last = |read: &Framing| read.has_message() || !spent.allowed.is_of_attempt();
         match read {
             Some(read) if may_last(read) => Self::Nothing(None),
             _ if spent.is_over() => Self::of_deadline(None, spent),
@@ -158,44 +137,6 @@ impl Evidence {
             Self::Good(code) | Self::Bad(code) => Some(code),
             Self::Nothing(code) => code,
         }
-    }
-}
-
-// === impl Allowed ===
-
-impl Allowed {
-    /// What `request` is given if it is sent `now`: its `grpc-timeout`, which is the limit of the
-    /// attempt where the deadline of the call is later.
-    pub fn of<B>(request: &Request<B>, now: Instant) -> Self {
-        let call = Deadline::handed_on(request).map(|call| call.remaining(now));
-        match deadline::parse_timeout(request.headers()).ok().flatten() {
-            None => Self { limit: call, is_of_attempt: false },
-            Some(limit) => {
-                let is_of_attempt = call.is_some_and(|call| limit + 2 * deadline::SLACK < call);
-                Self { limit: Some(limit), is_of_attempt }
-            }
-        }
-    }
-
-    /// The limit, if there is one.
-    pub const fn limit(self) -> Option<Duration> {
-        self.limit
-    }
-}
-
-// === impl Spent ===
-
-impl Spent {
-    /// Whether all of the time that was given has passed.
-    fn is_over(&self) -> bool {
-        self.allowed.limit.is_some_and(|limit| deadline::is_why(limit, self.took))
-    }
-
-    /// Whether a server that has not answered in this time can be blamed for it.
-    fn was_enough(&self) -> bool {
-        let Some(limit) = self.allowed.limit else { return true };
-        // A server that gives up before that has its own reasons.
-        self.allowed.is_of_attempt || !self.is_over() || limit >= self.usual.unwrap_or(LEAST)
     }
 }
 

@@ -1,62 +1,19 @@
-//! Look-ups in the few headers of a gRPC message: to compare them all takes less than a hash.
+//! Headers that more than one layer reads.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 
-/// In more headers than these a hash is the faster way.
-const FEW: usize = 8;
+/// The request header that names a logical call, the same on each of its attempts
+/// ([draft-ietf-httpapi-idempotency-key-header]).
+///
+/// [draft-ietf-httpapi-idempotency-key-header]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The first value of a header.
-#[inline]
-pub fn get<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    if headers.len() > FEW {
-        return headers.get(name);
-    }
-    headers.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
-}
+/// The header that names the servers which share what they remember of calls. In a response: the
+/// server's own. In a request: that of an earlier attempt, so that a server outside of it refuses
+/// the call, which it would not recognise.
+pub const DOMAIN: HeaderName = HeaderName::from_static("idempotency-domain");
 
-/// Sets a header to one value.
-pub fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
-    if headers.len() <= FEW && headers.len() == headers.keys_len() {
-        if let Some((_, own)) = headers.iter_mut().find(|(own, _)| *own == name) {
-            *own = value;
-            return;
-        }
-    }
-    headers.insert(name, value);
-}
-
-/// Removes a header, which mostly is not there.
-#[inline]
-pub fn remove(headers: &mut HeaderMap, name: &HeaderName) {
-    if has(headers, name) {
-        headers.remove(name);
-    }
-}
-
-/// Whether a header is there.
-#[inline]
-pub fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
-    get(headers, name).is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn it_finds_what_a_map_finds(
-            names in prop::collection::vec("[a-c]{1,2}|te|age", 0..14),
-            wanted in "[a-c]{1,2}|te|age",
-        ) {
-            let mut headers = HeaderMap::new();
-            for (n, name) in names.iter().enumerate() {
-                headers.append(name.parse::<HeaderName>().unwrap(), n.into());
-            }
-            let wanted: HeaderName = wanted.parse().unwrap();
-            prop_assert_eq!(get(&headers, &wanted), headers.get(&wanted));
-            prop_assert_eq!(has(&headers, &wanted), headers.contains_key(&wanted));
-        }
-    }
-}
+/// The response header of an answer that is less than what was asked for: `cached` (an earlier
+/// answer, with its [`age`](https://www.rfc-editor.org/rfc/rfc9111#section-5.1) in seconds),
+/// `default` or `alternate`, or whatever a service in trouble says of itself.
+pub const DEGRADED: HeaderName = HeaderName::from_static("degraded");

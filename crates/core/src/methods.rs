@@ -5,7 +5,8 @@ mod canonical;
 mod shape;
 mod wire;
 
-use crate::{BoxError, IDEMPOTENCY_KEY, Live, headers};
+use crate::{BoxError, IDEMPOTENCY_KEY};
+use cinchona_plumbing::{Live, headers};
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
@@ -65,12 +66,6 @@ pub enum Safety {
     Idempotent,
     /// Nothing says that it may.
     Unknown,
-}
-
-/// Whether the method at `path` is of the server itself: health checks and reflection, which must
-/// answer when all else is in trouble.
-pub fn is_of_the_server(path: &str) -> bool {
-    ["/grpc.health.", "/grpc.reflection."].iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// The kinds of all methods that this process has read of, as protobuf's other libraries keep one

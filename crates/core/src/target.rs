@@ -1,6 +1,7 @@
 //! Where an endpoint is.
 
 use crate::Invalid;
+use cinchona_plumbing::without_userinfo;
 use http::{Uri, uri::Scheme};
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -60,7 +61,7 @@ impl Target {
         Self { weight, ..self }
     }
 
-    /// The same, [without a user and a password](without_userinfo) in its URI.
+    /// The same, without a user and a password, in its URI.
     #[must_use]
     pub fn without_userinfo(self) -> Self {
         Self { uri: without_userinfo(self.uri), ..self }
@@ -156,21 +157,6 @@ fn socket(text: &str) -> Option<Address> {
 /// `text` without what stands before an `@`, which may be a password.
 fn redacted(text: &str) -> &str {
     text.rsplit_once('@').map_or(text, |(_, host)| host)
-}
-
-/// `uri` without its user and its password, which no `:authority` may hold ([RFC 9113, 8.3.1]), and
-/// no log, name or metric of an endpoint.
-///
-/// [RFC 9113, 8.3.1]: https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1
-pub fn without_userinfo(uri: Uri) -> Uri {
-    let Some((_, host)) = uri.authority().and_then(|whole| whole.as_str().rsplit_once('@')) else {
-        return uri;
-    };
-    let Ok(host) = host.parse() else { return uri };
-    let mut parts = uri.into_parts();
-    parts.authority = Some(host);
-    // It was sound with a longer authority.
-    Uri::from_parts(parts).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@
 //! too.
 //! So [`Verdict`] reads the error's `source()` chain first and the code second.
 
-use crate::{
-    Elapsed,
-    error::{Unsent, chain, find_cause},
-    status,
+mod status;
+
+use crate::{Elapsed, Stage, Unsent};
+use cinchona_plumbing::{
+    cause::{chain, find_cause},
+    status as wire,
 };
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
@@ -33,17 +35,6 @@ pub enum Verdict {
     Local(Code),
 }
 
-/// How far a request came that was not processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// No connection could be made, or a layer of the client has not let it through.
-    Unconnected,
-    /// There was a connection, and the request never left the client.
-    Unsent,
-    /// The server's HTTP/2 library turned it away (REFUSED_STREAM, or a GOAWAY that excludes it).
-    Unseen,
-}
-
 // === impl Verdict ===
 
 impl Verdict {
@@ -65,20 +56,20 @@ impl Verdict {
     /// the trailers will say (gRFC A6). A head of another content type is not gRPC's, and one that
     /// is all there is says nothing: both are `UNKNOWN`, as grpc-go and grpc-java say.
     pub fn of_head<B: Body>(response: &http::Response<B>) -> Self {
-        match (status::code(response.headers()), response.status()) {
+        match (wire::code(response.headers()), response.status()) {
             (Some(code), _) => Self::of_code(code),
             (None, StatusCode::OK)
-                if status::is_grpc(response.headers()) && !response.body().is_end_stream() =>
+                if wire::is_grpc(response.headers()) && !response.body().is_end_stream() =>
             {
                 Self::Ok
             }
-            (None, http) => Self::of_code(status::code_of_http(http)),
+            (None, http) => Self::of_code(wire::code_of_http(http)),
         }
     }
 
     /// The verdict on trailers, or on the headers of a trailers-only response.
     pub fn of_trailers(trailers: &HeaderMap) -> Self {
-        Self::of_code(status::code(trailers).unwrap_or(Code::Unknown))
+        Self::of_code(wire::code(trailers).unwrap_or(Code::Unknown))
     }
 
     /// The verdict on a status that the server sent.
@@ -160,11 +151,11 @@ impl Verdict {
         }
         // By hyper, for a body that has failed, or by h2, for what it could not read.
         if error.is_reset() && !error.is_remote() {
-            return Some(Self::Local(error.reason().map_or(Code::Internal, status::code_of_reset)));
+            return Some(Self::Local(error.reason().map_or(Code::Internal, wire::code_of_reset)));
         }
         // The connection broke; h2 keeps to itself what it says of that.
         let lost = error.is_io().then_some(Code::Unavailable);
-        error.reason().map(status::code_of_reset).or(lost).map(Self::MaybeProcessed)
+        error.reason().map(wire::code_of_reset).or(lost).map(Self::MaybeProcessed)
     }
 
     /// The gRPC code that says this.

@@ -1,7 +1,8 @@
 //! The dashboard: what it asks the application for, and how it is served.
 
 use crate::{Console, FaultRule, Feed, Map, Tile, feed::Line, places::Places};
-use cinchona_core::{Mode, Secret, Trust};
+use cinchona_core::{Mode, Secret};
+use cinchona_plumbing::Trust;
 use serde::Serialize;
 use std::{fmt, sync::Arc};
 use tokio::sync::watch;
@@ -96,10 +97,10 @@ impl Dashboard {
 
     /// Changes need `authorization: Bearer <token>`, and may then come from anywhere. Default: no
     /// token, and changes from loopback only, and not through a proxy: see
-    /// [`Trust`](cinchona_core::Trust).
+    /// [`Trust`](cinchona_plumbing::Trust).
     #[must_use]
     pub fn with_token(self, token: Secret) -> Self {
-        Self { trust: Trust::new(Some(token)), ..self }
+        Self { trust: Trust::new(Some(token.expose())), ..self }
     }
 
     pub(crate) fn metrics_text(&self) -> Option<String> {

@@ -13,7 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use cinchona_core::{Distrust, Trust};
+use cinchona_plumbing::{Distrust, Trust};
 use std::net::{IpAddr, SocketAddr};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

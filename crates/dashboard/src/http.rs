@@ -17,7 +17,8 @@ use axum::{
     },
     routing::{get, post},
 };
-use cinchona_core::{Mode, Seldom};
+use cinchona_core::Mode;
+use cinchona_plumbing::Seldom;
 use futures_util::stream;
 use serde::Deserialize;
 use std::{convert::Infallible, sync::LazyLock, time::Duration};

@@ -2,7 +2,7 @@
 
 use crate::{Dashboard, dashboard::Served, guard::Peer, http::routes, places::Places};
 use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
-use cinchona_core::Listener;
+use cinchona_plumbing::Listener;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},

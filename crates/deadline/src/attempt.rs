@@ -6,10 +6,8 @@ use crate::{
     limits::{Kinds, Times},
     readied::{Readied, ResponseFuture},
 };
-use cinchona_core::{
-    BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, Switch,
-    deadline::encode_timeout,
-};
+use cinchona_core::{BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, Switch};
+use cinchona_plumbing::timeout::encode_timeout;
 use http::HeaderValue;
 use http_body::Body;
 use std::{

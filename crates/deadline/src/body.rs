@@ -2,7 +2,7 @@
 
 use crate::bound::{Stage, Timer};
 use bytes::Bytes;
-use cinchona_core::{BoxError, status};
+use cinchona_core::BoxError;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -67,7 +67,7 @@ where
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Some(Err(status::of_error(error.into()).into())))
+                Poll::Ready(Some(Err(cinchona_core::Verdict::status_of(error.into()).into())))
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {

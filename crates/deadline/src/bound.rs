@@ -1,11 +1,8 @@
 //! What ends a call or an attempt, and when.
 
 use crate::{messages::Messages, upload::Upload};
-use cinchona_core::{
-    Call, Deadline, Elapsed, Invalid, MethodKind, Seldom, Switch,
-    deadline::{GRPC_TIMEOUT, parse_timeout},
-    headers, status,
-};
+use cinchona_core::{Call, Deadline, Elapsed, Invalid, MethodKind, Switch};
+use cinchona_plumbing::{Seldom, headers, status, timeout::GRPC_TIMEOUT};
 use http::{HeaderMap, HeaderValue, uri::PathAndQuery};
 use pin_project_lite::pin_project;
 use std::{
@@ -152,7 +149,7 @@ impl Asked {
             });
             return Ok(Self { first: Some(first), whole });
         }
-        let timeout = parse_timeout(request.headers())?;
+        let timeout = Deadline::parse_timeout(request.headers())?;
         let whole = timeout.and_then(|timeout| Deadline::within(timeout, now));
         if timeout.is_some() && whole.is_none() {
             // For ever is not told.

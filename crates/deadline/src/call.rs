@@ -7,8 +7,9 @@ use crate::{
     readied::{Readied, ResponseFuture},
 };
 use cinchona_core::{
-    BoxError, Call, Deadline, Inbound, Live, MethodKind, Methods, Mode, PerMethod, Switch,
+    BoxError, Call, Deadline, Inbound, MethodKind, Methods, Mode, PerMethod, Switch,
 };
+use cinchona_plumbing::Live;
 use http_body::Body;
 use std::{
     sync::Arc,

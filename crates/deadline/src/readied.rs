@@ -4,7 +4,8 @@ use crate::{
     body::BoundBody,
     bound::{Bound, Stage, Timer},
 };
-use cinchona_core::{BoxError, status};
+use cinchona_core::{BoxError, Verdict};
+use cinchona_plumbing::status;
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
@@ -151,7 +152,7 @@ where
         };
         match this.state.as_mut().poll_response(cx, Some(timer.bound())) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, this.timer.take()))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(status::of_error(error).into())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Verdict::status_of(error).into())),
             Poll::Pending => {
                 let elapsed = ready!(timer.as_mut().poll_end(cx, this.state.stage()));
                 // Drops the call: HTTP/2 resets the stream.

@@ -1,9 +1,8 @@
 //! The deadline of a call that is served.
 
 use crate::limits::Kinds;
-use cinchona_core::{
-    Deadline, Inbound, Latency, MethodKind, Mode, Switch, deadline::parse_timeout, status,
-};
+use cinchona_core::{Deadline, Inbound, MethodKind, Mode, Switch};
+use cinchona_plumbing::{Latency, status};
 use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
 use std::{
@@ -191,7 +190,7 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
 impl Settings {
     /// The terms of a request, or why it is not begun.
     fn admit<B>(&self, request: &http::Request<B>, now: Instant) -> Result<Admitted, Status> {
-        let asked = parse_timeout(request.headers())
+        let asked = Deadline::parse_timeout(request.headers())
             .map_err(|invalid| Status::internal(invalid.to_string()))?;
         let left = asked.into_iter().chain(self.limit).min();
         if left.is_some_and(|left| left <= TICK) {

@@ -2,7 +2,8 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Elapsed, Mode, Switch, Verdict, error::find_cause};
+use cinchona_core::{BoxError, Deadline, Elapsed, Mode, Switch, Verdict};
+use cinchona_plumbing::cause::find_cause;
 use http_body_util::{BodyExt, StreamBody, channel::Channel};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, advance};
@@ -59,7 +60,7 @@ async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_handed_on() {
         let (sent, _held) = handle.next_request().await.unwrap();
         let deadline = Deadline::handed_on(&sent).unwrap();
         assert_eq!(deadline.remaining(Instant::now()), ms(expected));
-        let told = cinchona_core::deadline::parse_timeout(sent.headers()).unwrap();
+        let told = cinchona_plumbing::timeout::parse_timeout(sent.headers()).unwrap();
         assert_eq!(told, Some(ms(expected)));
     }
 }
@@ -204,7 +205,7 @@ async fn the_timer_of_a_tonic_server_is_a_deadline_only_when_it_can_have_fired()
         let layer = CallDeadlineLayer::new().with_limit(limit.unwrap_or(Duration::MAX));
         let response = layer.layer(says(after, message)).oneshot(request()).await.unwrap();
         assert_eq!(response.headers()["grpc-status"], expected, "{after:?} {limit:?} {message}");
-        let said = cinchona_core::status::from_headers(response.headers()).unwrap();
+        let said = cinchona_plumbing::status::from_headers(response.headers()).unwrap();
         assert_eq!(said.message(), message);
     }
 }
@@ -303,7 +304,7 @@ mod server {
         let began = Instant::now();
         let request = if timeout.is_empty() { request() } else { with_timeout(timeout) };
         let response = service.oneshot(request).await.unwrap();
-        (cinchona_core::status::code(response.headers()), Instant::now() - began)
+        (cinchona_plumbing::status::code(response.headers()), Instant::now() - began)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Responses that end in trailers where they would outlive the server.
 
 use crate::end::{End, unavailable};
-use cinchona_core::status;
+use cinchona_plumbing::status;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;

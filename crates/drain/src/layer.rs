@@ -5,7 +5,7 @@ use crate::{
     end::{End, unavailable},
     phases::{Phase, Shared},
 };
-use cinchona_core::status;
+use cinchona_plumbing::status;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{

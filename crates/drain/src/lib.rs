@@ -64,7 +64,7 @@ pub use body::DrainBody;
 pub use io::{DrainIncoming, DrainIo};
 pub use layer::{DrainFuture, DrainLayer, DrainService};
 
-use cinchona_core::clock;
+use cinchona_plumbing::clock;
 use phases::{Phase, Shared};
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};

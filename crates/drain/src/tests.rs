@@ -251,7 +251,7 @@ async fn what_comes_when_all_is_over_is_refused_and_has_not_begun() {
     let refused = service.clone().oneshot(request("/t/Never", Body::empty())).await.unwrap();
     let (mut head, body) = refused.into_parts();
     assert_eq!(Status::from_header_map(&head.headers).unwrap().code(), Code::Unavailable);
-    assert!(cinchona_core::status::take_not_begun(&mut head.headers));
+    assert!(cinchona_plumbing::status::take_not_begun(&mut head.headers));
     assert!(body.is_end_stream());
     // What is no gRPC could not read the status.
     let plain = Request::post("/t/0").body(Body::empty()).unwrap();

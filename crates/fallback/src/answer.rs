@@ -5,7 +5,8 @@ use crate::{
     key::forbids_keeping,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, DEGRADED, Verdict, headers, status};
+use cinchona_core::{BoxError, DEGRADED, Verdict};
+use cinchona_plumbing::{headers, status};
 use http::{
     HeaderMap, HeaderValue, Response, Version,
     header::{AGE, CONTENT_TYPE},

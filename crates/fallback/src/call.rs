@@ -8,7 +8,8 @@ use crate::{
     shared::{Alternate, Shared},
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Mode, Replay, Verdict, status};
+use cinchona_core::{BoxError, Deadline, Mode, Verdict};
+use cinchona_plumbing::{status, whole};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, request::Parts};
 use http_body_util::{BodyExt, Full};
 use std::{
@@ -87,7 +88,7 @@ impl Call {
         });
         call.deadline = Deadline::of(&request, Instant::now()).ok().flatten();
         call.turn = store.map(Store::begin);
-        match Replay::whole(request, MOST_REQUEST) {
+        match whole(request, MOST_REQUEST) {
             Ok((parts, message)) => {
                 call.key = store.and_then(|_| shared.key(service, &parts, &message));
                 call.again = shared.alternate.as_ref().map(|_| again(&parts, &message));
@@ -241,7 +242,7 @@ fn instead_of<B>(
     let status = match failed {
         Ok(head) if status::code(head.headers()).is_some() => Some(status::of_head(&head)),
         Ok(_) => None,
-        Err(error) => Some(status::of_error(error)),
+        Err(error) => Some(Verdict::status_of(error)),
     };
     status.map(|status| answer.extensions_mut().insert(status));
     answer

@@ -24,7 +24,7 @@ impl Degraded {
     /// A call failed with `failed` and was given a second answer.
     pub(crate) fn enter(&self, path: &str, source: Source, failed: Code) {
         let (degraded, age) = (source.name(), source.age());
-        let code = cinchona_core::code::name(failed);
+        let code = cinchona_plumbing::code::name(failed);
         tracing::debug!(rpc.method = path, degraded, age, code, "gave a second answer");
         if self.change(|paths| !paths.contains(path) && paths.insert(path.into())) {
             tracing::info!(rpc.method = path, degraded, age, code, "live answers fail: degraded");

@@ -11,7 +11,8 @@ mod stories;
 mod taken_back;
 
 use super::*;
-use cinchona_core::{DEGRADED, Mode, Verdict, status};
+use cinchona_core::{DEGRADED, Mode, Verdict};
+use cinchona_plumbing::status;
 use cinchona_testkit::{Answer as Reply, ScriptedServer, encode};
 use http::header::AGE;
 use http_body_util::BodyExt;

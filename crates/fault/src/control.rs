@@ -3,7 +3,8 @@
 mod messages;
 
 use crate::{Rules, plan::CONTROL, rules::Listed};
-use cinchona_core::{Distrust, Mode, Secret, Seldom, Trust};
+use cinchona_core::{Mode, Secret};
+use cinchona_plumbing::{Distrust, Seldom, Trust};
 use http_body::Body as HttpBody;
 use messages::{
     ListRequest, ListResponse, NamedRequest, Nothing, RemoveResponse, SetRequest, SwitchRequest,
@@ -89,7 +90,7 @@ impl Rules {
     + Sync
     + 'static
     + use<> {
-        Control { rules: self.clone(), trust: Trust::new(token) }
+        Control { rules: self.clone(), trust: Trust::new(token.as_ref().map(Secret::expose)) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which faults happen to a request: data, and a decision that depends on nothing but that data
 //! and the request.
 
-use cinchona_core::{Invalid, code, is_of_the_server, status::PREVIOUS_ATTEMPTS};
+use cinchona_core::Invalid;
+use cinchona_plumbing::{code, is_of_the_server, status::PREVIOUS_ATTEMPTS};
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
 use tonic::Code;

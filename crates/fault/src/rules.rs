@@ -8,7 +8,8 @@ use crate::{
     plan::{CONTROL, draw, identity},
     rule::{Action, Asked, Ttl},
 };
-use cinchona_core::{Invalid, Live, Mode, Switch};
+use cinchona_core::{Invalid, Mode, Switch};
+use cinchona_plumbing::Live;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,

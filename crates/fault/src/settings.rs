@@ -6,7 +6,8 @@ use crate::{
     rule::Asked,
     rules::Hit,
 };
-use cinchona_core::{Mode, Switch, code};
+use cinchona_core::{Mode, Switch};
+use cinchona_plumbing::code;
 use std::{sync::Arc, time::Duration};
 
 #[derive(Clone, Debug)]

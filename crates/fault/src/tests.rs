@@ -33,7 +33,7 @@ fn request() -> http::Request<Body> {
 }
 
 fn code_of(response: &http::Response<Body>) -> Option<Code> {
-    cinchona_core::status::code(response.headers())
+    cinchona_plumbing::status::code(response.headers())
 }
 
 #[tokio::test(start_paused = true)]

@@ -242,12 +242,12 @@ where
 }
 
 fn show(status: &Status) -> String {
-    let code = cinchona_core::code::name(status.code());
+    let code = cinchona_plumbing::code::name(status.code());
     let mut text = format!("{code} \"{}\"", status.message());
     if !status.details().is_empty() {
         let _ = write!(text, " with details \"{}\"", status.details().escape_ascii());
     }
-    for cause in cinchona_core::error::chain(status) {
+    for cause in cinchona_plumbing::cause::chain(status) {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
             let what = match () {
                 () if h2.is_reset() => "reset",

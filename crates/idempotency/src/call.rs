@@ -13,10 +13,11 @@ use crate::{
     shared::Shared,
 };
 use bytes::Bytes;
-use cinchona_core::{
-    BoxError, DOMAIN, Deadline, Inbound, Mode, Seldom,
+use cinchona_core::{BoxError, DOMAIN, Deadline, Inbound, Mode};
+use cinchona_plumbing::{
+    Seldom,
     clock::later,
-    deadline::{GRPC_TIMEOUT, encode_timeout},
+    timeout::{GRPC_TIMEOUT, encode_timeout},
 };
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};

@@ -145,7 +145,7 @@ impl<T: Store> DedupLayer<T> {
 
     /// Takes your word for it that the handlers answer these codes only where they have not begun,
     /// or have undone what they began: such an answer is not kept. Default: none. What is so of one
-    /// answer, a handler says by [`cinchona_core::status::not_begun`].
+    /// answer, a handler says by [`cinchona_plumbing::status::not_begun`].
     ///
     /// # Errors
     /// When `OK` is among them.

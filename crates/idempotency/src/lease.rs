@@ -2,7 +2,8 @@
 
 use crate::{Claim, Execution, Guarantee, Store, record, refusal, shared::Shared};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Seldom};
+use cinchona_core::BoxError;
+use cinchona_plumbing::Seldom;
 use std::{
     future::Future,
     pin::Pin,

@@ -143,7 +143,6 @@
 //! [`Methods::canonical_request`]: cinchona_core::Methods::canonical_request
 //! [`Switch`]: cinchona_core::Switch
 //! [released]: DedupLayer::with_released
-//! [`not_begun`]: cinchona_core::status::not_begun
 
 mod authorize;
 mod call;
@@ -169,6 +168,7 @@ mod store;
 mod tokens;
 
 pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
+pub use cinchona_plumbing::status::not_begun;
 pub use counters::Snapshot;
 pub use layer::DedupLayer;
 pub use memory::MemoryStore;

@@ -5,7 +5,8 @@ mod shard;
 
 use crate::{Claim, Execution, State, Store, key::caller_of, record, state};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Invalid, clock::later};
+use cinchona_core::{BoxError, Invalid};
+use cinchona_plumbing::clock::later;
 use prost::Message;
 use records::Record;
 use shard::{Caps, Claimed, Evicting, Shard};

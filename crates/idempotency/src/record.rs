@@ -2,7 +2,7 @@
 
 use crate::message::{Message as Framed, PREFIX, framed};
 use bytes::{BufMut, Bytes, BytesMut};
-use cinchona_core::status;
+use cinchona_plumbing::status;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use prost::Message;

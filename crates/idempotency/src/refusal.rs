@@ -3,7 +3,7 @@
 //!
 //! [AIP-193]: https://google.aip.dev/193
 
-use cinchona_core::Seldom;
+use cinchona_plumbing::Seldom;
 use std::{collections::HashMap, sync::LazyLock, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataValue};

@@ -1,6 +1,7 @@
 //! The client's part: a name for each logical call.
 
-use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety, headers};
+use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety};
+use cinchona_plumbing::headers;
 use http::{HeaderName, HeaderValue, Request};
 use pin_project_lite::pin_project;
 use std::{

@@ -1,7 +1,8 @@
 //! Where it is kept who executes what, and what was answered.
 
 use bytes::Bytes;
-use cinchona_core::{BoxError, clock::period};
+use cinchona_core::BoxError;
+use cinchona_plumbing::clock::period;
 use std::{future::Future, time::Duration};
 use tokio::{
     sync::watch,

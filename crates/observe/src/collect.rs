@@ -9,7 +9,7 @@ use crate::{
     series::{CODES, Method, Table},
     source::Source,
 };
-use cinchona_core::code;
+use cinchona_plumbing::code;
 use std::collections::{BTreeMap, HashMap};
 
 /// A metric as it was when somebody looked: see [`Metrics::collect`](crate::Metrics::collect).

@@ -6,7 +6,7 @@ use crate::{
     names,
     shard::{Count, Sharded, Writer},
 };
-use cinchona_core::Live;
+use cinchona_plumbing::Live;
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},

@@ -6,7 +6,8 @@ use crate::{
     trace::{Serving, TraceContext},
     watch::{Ending, Watcher},
 };
-use cinchona_core::{AttemptKind, Rng, Seldom, headers, status};
+use cinchona_core::{AttemptKind, Rng};
+use cinchona_plumbing::{Seldom, headers, status};
 use http::{Extensions, HeaderMap, HeaderName};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -135,7 +136,7 @@ impl Tracer {
     /// Says in a line what became of a call that was served: at most once a second for each code
     /// that is an error of the server's, as OpenTelemetry sees it, and else where one looks closer.
     fn report(&self, code: Code, took: Duration) {
-        let status = cinchona_core::code::name(code);
+        let status = cinchona_plumbing::code::name(code);
         match code {
             Code::Unknown
             | Code::DeadlineExceeded

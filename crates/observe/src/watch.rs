@@ -6,7 +6,8 @@ use crate::{
     spans::{Entered, Tracer},
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Stage, Verdict, status};
+use cinchona_core::{BoxError, Stage, Verdict};
+use cinchona_plumbing::status;
 use http::StatusCode;
 use http_body::Frame;
 use std::{any::Any, error::Error, sync::Arc};

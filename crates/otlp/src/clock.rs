@@ -1,6 +1,6 @@
 //! The time of day.
 
-use cinchona_core::clock::nanos;
+use cinchona_plumbing::clock::nanos;
 use tokio::time::Instant;
 
 /// The time of day, which goes on evenly from when it was looked at once.

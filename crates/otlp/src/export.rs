@@ -5,10 +5,8 @@ use crate::{
     queue::{Asked, Queue, Waiting},
     told::text,
 };
-use cinchona_core::{
-    Invalid, Verdict,
-    status::{self, Pushback},
-};
+use cinchona_core::{Invalid, Verdict};
+use cinchona_plumbing::status::{self, Pushback};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
     common::v1::InstrumentationScope,

@@ -6,12 +6,12 @@ use crate::{
     queue::Asked,
     told::text,
 };
-use cinchona_core::{
-    Invalid,
+use cinchona_core::Invalid;
+use cinchona_observe::{Metric, Metrics, Value};
+use cinchona_plumbing::{
     clock::period,
     status::{self, Pushback},
 };
-use cinchona_observe::{Metric, Metrics, Value};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::{
         ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,

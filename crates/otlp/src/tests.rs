@@ -2,8 +2,9 @@
 
 use crate::{Exporter, OtlpLayer, export, export_metrics, export_metrics_over, export_over};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Methods, error::find_cause};
+use cinchona_core::{BoxError, Methods};
 use cinchona_observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
+use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
 use http_body_util::{BodyExt, Full};

@@ -5,7 +5,7 @@ use crate::{
     seal::{Damaged, Row, record_length, seal, unseal},
 };
 use bytes::Bytes;
-use cinchona_core::clock::millis;
+use cinchona_plumbing::clock::millis;
 use redb::{
     AccessGuard, Database, Error, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata, Table, TableDefinition, TableError, WriteTransaction,

@@ -3,6 +3,7 @@
 mod faults;
 
 use super::*;
+use cinchona_core::Invalid;
 use cinchona_idempotency::conformance;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
@@ -180,7 +181,7 @@ async fn bad_options_and_a_file_in_use_are_refused() {
         (Options { bytes: 0, ..Options::default() }, "bytes"),
     ] {
         let refused = RedbStore::open(&path, options).unwrap_err();
-        assert_eq!(refused.downcast_ref::<cinchona_core::Invalid>().unwrap().field(), field);
+        assert_eq!(refused.downcast_ref::<Invalid>().unwrap().field(), field);
     }
     let _open = open(&dir, Options::default());
     assert!(RedbStore::open(&path, Options::default()).is_err());

@@ -6,7 +6,7 @@
 //! meets it before that takes it over.
 
 use crate::{answer::Failed, link::Link, question::Question, scripts::claimed};
-use cinchona_core::clock::later;
+use cinchona_plumbing::clock::later;
 use std::{
     collections::{HashMap, HashSet},
     mem,

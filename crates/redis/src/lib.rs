@@ -79,11 +79,9 @@ pub use servers::Servers;
 
 use answer::Failed;
 use bytes::Bytes;
-use cinchona_core::{
-    BoxError, Invalid,
-    clock::{FOR_EVER, later, millis},
-};
+use cinchona_core::{BoxError, Invalid};
 use cinchona_idempotency::{Claim, Store, Wait};
+use cinchona_plumbing::clock::{FOR_EVER, later, millis};
 use doubts::{Doubt, Doubts};
 use link::Link;
 use question::Question;

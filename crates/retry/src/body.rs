@@ -2,7 +2,8 @@
 
 use crate::{Shared, budget::Depositor, codes::Codes, throttle::CallThrottle};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Sent, Verdict, status};
+use cinchona_core::{BoxError, Verdict};
+use cinchona_plumbing::{Sent, status};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{

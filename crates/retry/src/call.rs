@@ -9,8 +9,10 @@ use crate::{
     throttle::CallThrottle,
 };
 use cinchona_core::{
-    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, Inbound, Replay, Stage,
-    Verdict, code, headers,
+    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, Inbound, Stage, Verdict,
+};
+use cinchona_plumbing::{
+    Replay, code, headers,
     status::{self, Pushback},
 };
 use http::{HeaderName, Request, Response};
@@ -27,7 +29,7 @@ pub(crate) struct Call {
     pub(crate) began: Instant,
     /// The handle of the first attempt.
     pub(crate) record: Record,
-    pub(crate) replay: Replay,
+    pub(crate) replay: Replay<Record>,
     pub(crate) progress: Progress,
     pub(crate) policy: Policy,
     pub(crate) throttle: CallThrottle,
@@ -211,7 +213,7 @@ impl Call {
                 return Ok(response.map(|body| ResponseBody::new(body, observer)));
             }
             Ok(response) => status::of_head(&response),
-            Err(error) => status::of_error(error),
+            Err(error) => Verdict::status_of(error),
         };
         tracing::debug!(rpc.method = self.path(), ?stop, "giving up");
         Err(self.ledger(stop).close(status, self.shared.explained).into())

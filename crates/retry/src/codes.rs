@@ -1,6 +1,7 @@
 //! A set of status codes.
 
-use cinchona_core::{Invalid, Verdict, code};
+use cinchona_core::{Invalid, Verdict};
+use cinchona_plumbing::code;
 use std::fmt;
 use tonic::Code;
 

@@ -12,7 +12,8 @@ use crate::{
     plan::{Again, Plan, Step},
     policy::{Progress, Stop},
 };
-use cinchona_core::{BoxError, Elapsed, clock::later};
+use cinchona_core::{BoxError, Elapsed};
+use cinchona_plumbing::clock::later;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
 use tokio::time::{Instant, sleep_until};

@@ -8,7 +8,8 @@ use crate::{
     plan::{Plan, Serial, Step},
     policy::Decision,
 };
-use cinchona_core::{BoxError, status};
+use cinchona_core::BoxError;
+use cinchona_plumbing::status;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{

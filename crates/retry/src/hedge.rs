@@ -7,8 +7,9 @@ use crate::{
     plan::{Again, Step},
     policy::{Decision, Ended, LOOK, Stop},
 };
-use cinchona_core::{
-    AttemptKind, Invalid, Latency, Verdict,
+use cinchona_core::{AttemptKind, Invalid, Verdict};
+use cinchona_plumbing::{
+    Latency,
     clock::later,
     status::{self, Pushback},
 };

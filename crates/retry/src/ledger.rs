@@ -3,7 +3,8 @@
 mod details;
 
 use crate::policy::Stop;
-use cinchona_core::{Attempt as Line, AttemptKind, Verdict, code, error::find_cause};
+use cinchona_core::{Attempt as Line, AttemptKind, Verdict};
+use cinchona_plumbing::{cause::find_cause, code};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::Status;

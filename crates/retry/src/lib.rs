@@ -83,6 +83,7 @@ mod tower_policy;
 mod warnings;
 
 pub use cinchona_core::{AttemptKind, Backoff, Jitter};
+pub use cinchona_plumbing::ReplayBuffer;
 
 pub use body::ResponseBody;
 pub use budget::Budget;
@@ -94,7 +95,8 @@ pub use tower_policy::{TowerBody, TowerPolicy};
 
 use budget::SharedBudget;
 use call::Call;
-use cinchona_core::{BoxError, Invalid, Live, Methods, Mode, PerMethod, ReplayBuffer, Rng, Switch};
+use cinchona_core::{BoxError, Invalid, Methods, Mode, PerMethod, Rng, Switch};
+use cinchona_plumbing::Live;
 use executor::First;
 use hedge::Race;
 use plan::Plan;

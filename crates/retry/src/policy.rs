@@ -6,12 +6,12 @@ use crate::{
     hedge::HedgePolicy,
     throttle::CallThrottle,
 };
-use cinchona_core::{
-    Backoff, Deadline, Invalid, Safety, Stage, Verdict,
+use cinchona_core::{Backoff, Deadline, Invalid, Safety, Stage, Verdict};
+use cinchona_plumbing::{
     clock::later,
-    deadline::GRPC_TIMEOUT,
     headers,
     status::{self, Pushback},
+    timeout::GRPC_TIMEOUT,
 };
 use http::HeaderMap;
 use rand::Rng;

@@ -1,6 +1,7 @@
 //! gRPC's retry throttle: while a server fails more than it succeeds, nothing is tried again.
 
-use cinchona_core::{Invalid, Live};
+use cinchona_core::Invalid;
+use cinchona_plumbing::Live;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},

@@ -7,7 +7,8 @@ use crate::{
     throttle::CallThrottle,
 };
 use bytes::Bytes;
-use cinchona_core::{Deadline, Inbound, Methods, Replay, Verdict, clock::later, status};
+use cinchona_core::{Deadline, Inbound, Methods, Verdict};
+use cinchona_plumbing::{clock::later, status, whole};
 use http::{Request, Response};
 use http_body_util::Full;
 use std::{error::Error, sync::Arc};
@@ -127,7 +128,7 @@ where
 impl TowerBody {
     /// Makes the body of `request` cloneable, if it is complete and has at most `cap` bytes.
     pub fn capture(request: Request<Body>, cap: usize) -> Request<Self> {
-        match Replay::whole(request, cap) {
+        match whole(request, cap) {
             Ok((parts, body)) => Request::from_parts(parts, Self::Whole(body)),
             Err(request) => request.map(Self::Once),
         }

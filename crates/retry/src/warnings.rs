@@ -1,6 +1,6 @@
 //! What a policy lists and never does, said once for each method.
 
-use cinchona_core::code;
+use cinchona_plumbing::code;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},

@@ -6,7 +6,7 @@ use crate::{
     places::{Place, Until},
 };
 use bytes::Bytes;
-use cinchona_core::{Deadline, Switch, deadline::parse_timeout};
+use cinchona_core::{Deadline, Switch};
 use http::Request;
 use http_body::{Body as HttpBody, Frame};
 use std::{
@@ -139,7 +139,7 @@ pub(crate) fn put<B: 'static>(request: &mut Request<B>, body: Body) {
 
 /// When the caller gives up, by `grpc-timeout`.
 pub(crate) fn deadline<B>(request: &Request<B>) -> Option<Instant> {
-    let timeout = parse_timeout(request.headers()).ok().flatten();
+    let timeout = Deadline::parse_timeout(request.headers()).ok().flatten();
     timeout.map(|timeout| Deadline::after(timeout, Instant::now()).0)
 }
 // === impl Coming ===

@@ -1,6 +1,7 @@
 //! Statuses that fit.
 
-use cinchona_core::{Mode, Switch, status};
+use cinchona_core::{Mode, Switch};
+use cinchona_plumbing::status;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;

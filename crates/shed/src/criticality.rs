@@ -1,6 +1,6 @@
 //! How much a call matters.
 
-use cinchona_core::headers;
+use cinchona_plumbing::headers;
 use http::{HeaderMap, HeaderName};
 
 /// The request header that says how much a call matters.

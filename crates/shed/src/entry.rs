@@ -7,7 +7,8 @@ use crate::{
     limiter::{Entry, Limiter, Permit, Waits},
     places::Until,
 };
-use cinchona_core::{Switch, deadline::take_off, status};
+use cinchona_core::Switch;
+use cinchona_plumbing::{status, timeout::take_off};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;

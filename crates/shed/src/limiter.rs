@@ -3,7 +3,7 @@
 mod waiting;
 
 use crate::{Criticality, Limit, Queue, measured::Measured};
-use cinchona_core::clock::later;
+use cinchona_plumbing::clock::later;
 use std::{
     fmt,
     future::Future,

@@ -4,7 +4,7 @@ use crate::{
     Adaptive,
     gradient::{Finder, Group, Seen},
 };
-use cinchona_core::clock::{FOR_EVER, nanos};
+use cinchona_plumbing::clock::{FOR_EVER, nanos};
 use std::{
     sync::{
         Mutex,

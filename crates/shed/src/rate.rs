@@ -1,7 +1,8 @@
 //! A quota for each caller.
 
 use crate::body::ResponseBody;
-use cinchona_core::{Invalid, Mode, Switch, is_of_the_server};
+use cinchona_core::{Invalid, Mode, Switch};
+use cinchona_plumbing::is_of_the_server;
 use governor::{
     Quota, RateLimiter,
     clock::Clock,

@@ -6,8 +6,8 @@ use crate::{
     body::ResponseBody,
     places::{Place, Places, Until},
 };
-use cinchona_core::{
-    MethodKind, Methods, Mode, Rng, Switch,
+use cinchona_core::{MethodKind, Methods, Mode, Rng, Switch};
+use cinchona_plumbing::{
     clock::{later, millis, times},
     is_of_the_server,
 };

@@ -1,10 +1,8 @@
 //! Shedding as callers see it, in virtual time.
 
 use super::*;
-use cinchona_core::{
-    BoxError, Mode, Rng, Switch, Unsent, Verdict, error,
-    status::{self, Pushback},
-};
+use cinchona_core::{BoxError, Mode, Rng, Switch, Unsent, Verdict};
+use cinchona_plumbing::status::{self, Pushback};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
@@ -79,7 +77,7 @@ where
     E: Into<BoxError>,
 {
     match answered {
-        Err(error) => status::of_error(error.into()).code(),
+        Err(error) => Verdict::status_of(error.into()).code(),
         Ok(response) => {
             let head = status::code(response.headers());
             let body = response.into_body().collect().await;

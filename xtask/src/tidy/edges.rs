@@ -6,6 +6,8 @@ use crate::manifest::Manifest;
 const FACADE: &str = "cinchona";
 const TESTKIT: &str = "cinchona-testkit";
 const CORE: &str = "cinchona-core";
+/// What several rooms need and no user sees.
+const PLUMBING: &str = "cinchona-plumbing";
 /// Puts gRPC's service config into the policies, so it stands above them.
 const CONFIG: &str = "cinchona-config";
 /// The crate whose stores are crates of their own, for what these depend on.
@@ -26,7 +28,9 @@ pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
         let rule = match (package, named.as_str()) {
             (_, TESTKIT) => "a library has the testkit only in [dev-dependencies]",
             (FACADE, _) => continue,
-            (CORE, named) if is_library(named) => "core names no other crate of ours",
+            (PLUMBING, named) if is_library(named) => "plumbing names no other crate of ours",
+            (_, PLUMBING) => continue,
+            (CORE, named) if is_library(named) => "core names no other crate of ours but plumbing",
             (_, FACADE) => "a policy does not name the facade",
             (CONFIG, _) => continue,
             (store, IDEMPOTENCY) if STORES.contains(&store) => continue,
@@ -41,11 +45,11 @@ pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
 }
 
 fn is_library(package: &str) -> bool {
-    package == FACADE || package == CORE || is_policy(package)
+    package == FACADE || package == CORE || package == PLUMBING || is_policy(package)
 }
 
 fn is_policy(package: &str) -> bool {
-    package.starts_with("cinchona-") && package != CORE && package != TESTKIT
+    package.starts_with("cinchona-") && !matches!(package, CORE | PLUMBING | TESTKIT)
 }
 
 #[cfg(test)]
@@ -97,10 +101,14 @@ mod tests {
 
     #[test]
     fn core_and_policies_do_not_look_up() {
-        let core = "core names no other crate of ours";
+        let core = "core names no other crate of ours but plumbing";
         assert_eq!(forbidden(CORE, "[dependencies]\ncinchona-retry = '1'"), [core]);
         assert_eq!(forbidden(CORE, "[dependencies]\ncinchona = '1'"), [core]);
         assert_eq!(forbidden(CORE, "[dependencies]\ntonic = '1'"), [""; 0]);
+        assert_eq!(forbidden(CORE, "[dependencies]\ncinchona-plumbing = '1'"), [""; 0]);
+        let plumbing = "plumbing names no other crate of ours";
+        assert_eq!(forbidden(PLUMBING, "[dependencies]\ncinchona-core = '1'"), [plumbing]);
+        assert_eq!(forbidden(PLUMBING, "[dependencies]\ncinchona = '1'"), [plumbing]);
         let facade = "a policy does not name the facade";
         assert_eq!(forbidden("cinchona-retry", "[dependencies]\ncinchona = '1'"), [facade]);
     }

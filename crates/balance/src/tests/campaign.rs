@@ -1,7 +1,8 @@
 //! Hours of endpoints that come, go, hang, refuse, vanish and lie, in virtual time.
 
 use super::*;
-use cinchona_core::{Unsent, error::find_cause};
+use cinchona_core::Unsent;
+use cinchona_plumbing::cause::find_cause;
 use rand::RngExt as _;
 use std::sync::{
     Mutex,

@@ -189,7 +189,7 @@ async fn a_call_that_has_waited_for_an_endpoint_tells_the_server_what_is_left() 
     request.headers_mut().insert("grpc-timeout", "5S".parse().unwrap());
     assert_eq!(send(&balance, request).await, Code::Ok);
     let received = &world.servers[0].received()[0];
-    let told = cinchona_core::deadline::parse_timeout(&received.headers).unwrap().unwrap();
+    let told = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
     let left = 5 * SECOND - (received.at - began);
     assert!(left < 4 * SECOND && told <= left && told >= left - MS, "{told:?} of {left:?}");
 }
@@ -201,14 +201,14 @@ async fn a_status_as_long_as_the_limit_allows_is_passed_on_and_a_longer_one_says
     let world = World::new([long(20_000)]);
     let balance = world.balance(by(Picker::RoundRobin));
     let response = timeout(SECOND, balance.clone().oneshot(request())).await.unwrap().unwrap();
-    let status = cinchona_core::status::of_head(&response);
+    let status = cinchona_plumbing::status::of_head(&response);
     assert_eq!((status.code(), status.message().len()), (Code::Unavailable, 20_000));
 
     let world = World::new([long(20_000)]);
     let small = Options { max_header_list_size: 16 * 1024, ..by(Picker::RoundRobin) };
     let balance = world.balance(small);
     let error = timeout(SECOND, balance.oneshot(request())).await.unwrap().unwrap_err();
-    let status = cinchona_core::status::of_error(error);
+    let status = cinchona_core::Verdict::status_of(error);
     assert!(status.message().contains("max_header_list_size"), "{status:?}");
 }
 

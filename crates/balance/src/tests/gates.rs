@@ -1,7 +1,8 @@
 //! Gates of endpoints.
 
 use super::*;
-use cinchona_core::{Evidence, Gate, Ticket, Unsent, Verdict, error};
+use cinchona_core::{Evidence, Gate, Ticket, Unsent, Verdict};
+use cinchona_plumbing::cause;
 use std::sync::{
     Mutex,
     atomic::{AtomicI64, Ordering},
@@ -92,7 +93,7 @@ async fn where_all_are_shut_a_call_fails_at_once_and_says_which_opens_first() {
     let error = balance.clone().oneshot(request()).await.unwrap_err();
     assert_eq!(Instant::now(), began);
     assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
-    let unsent: &Unsent = error::find_cause(&*error).unwrap();
+    let unsent: &Unsent = cause::find_cause(&*error).unwrap();
     assert_eq!(unsent.retry_after(), Some(2 * SECOND));
 }
 

@@ -1,7 +1,8 @@
 //! What the default costs and what it saves, simulated: the table in the docs is made here.
 
 use crate::{BreakerLayer, BreakerPolicy, State};
-use cinchona_core::{Evidence, Gate, Mode, Rng, Spent, Switch, Unsent, Verdict};
+use cinchona_core::{Evidence, Gate, Mode, Rng, Switch, Unsent, Verdict};
+use cinchona_plumbing::Spent;
 use rand::RngExt;
 use std::{
     cell::{Cell, RefCell},

@@ -8,12 +8,8 @@ use calculator::{
         store_client::StoreClient,
     },
 };
-use cinchona::{
-    balance::Balance,
-    core::{DEGRADED, code},
-    idempotency::record::REPLAYED,
-    retry::Ledger,
-};
+use cinchona::{balance::Balance, core::DEGRADED, idempotency::record::REPLAYED, retry::Ledger};
+use cinchona_plumbing::code;
 use clap::Args;
 use std::{
     fmt::Display,

@@ -1,9 +1,10 @@
 //! `--explain`: what the client did for a call, drawn over time.
 
 use cinchona::{
-    core::{Verdict, code},
+    core::Verdict,
     retry::{Attempt, Ledger, Stop},
 };
+use cinchona_plumbing::code;
 use std::{fmt::Write, time::Duration};
 use tonic::{Extensions, Status};
 

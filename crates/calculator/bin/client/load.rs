@@ -9,7 +9,8 @@ use calculator::{
     recovery::Recovery,
     watch::calls::Calls,
 };
-use cinchona::{core::code, retry::Ledger};
+use cinchona::retry::Ledger;
+use cinchona_plumbing::code;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use humantime::parse_duration;

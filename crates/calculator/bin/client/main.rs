@@ -21,10 +21,11 @@ use cinchona::{
     balance::{self, Balance, Picker},
     cluster::Cluster,
     config::{self, ServiceConfig},
-    core::{BoxError, Invalid, Target, code},
+    core::{BoxError, Invalid, Target},
     deadline::AttemptTimeoutLayer,
     retry::{Backoff, Jitter, RetryPolicy},
 };
+use cinchona_plumbing::code;
 use clap::{Args, CommandFactory, Parser, error::ErrorKind};
 use gossip::Gossip;
 use http::Uri;

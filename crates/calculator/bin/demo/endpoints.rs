@@ -4,9 +4,10 @@
 use crate::report::Study;
 use cinchona::{
     balance::{Balance, Options, Picker},
-    core::{BoxError, Rng, Target, status},
+    core::{BoxError, Rng, Target},
     deadline::AttemptTimeoutLayer,
 };
+use cinchona_plumbing::status;
 use cinchona_testkit::Network;
 use http::{Request, Response, Uri};
 use std::{

@@ -5,11 +5,12 @@ use crate::{chart, report::Study};
 use cinchona::{
     balance::{Balance, Options, Picker},
     breaker::{BreakerLayer, BreakerPolicy, State},
-    core::{BoxError, Methods, Mode, Rng, Switch, Target, status},
+    core::{BoxError, Methods, Mode, Rng, Switch, Target},
     deadline::AttemptTimeoutLayer,
     retry::{RetryLayer, RetryPolicy},
     shed::{Limit, ShedLayer},
 };
+use cinchona_plumbing::status;
 use cinchona_testkit::Network;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;

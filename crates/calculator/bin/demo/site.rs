@@ -8,7 +8,7 @@ use calculator::{
 };
 use cinchona::{
     balance::{Balance, Options, Tcp},
-    core::{BoxError, Mode, Rng, Switch, Target, status},
+    core::{BoxError, Mode, Rng, Switch, Target},
     fault::FaultLayer,
     idempotency::DedupLayer,
 };
@@ -176,6 +176,6 @@ where
     B: HttpBody<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let service = service.map_err(|error| status::of_error(error.into()));
+    let service = service.map_err(|error| cinchona::core::Verdict::status_of(error.into()));
     BoxCloneService::new(service.map_response(|response| response.map(Body::new)))
 }

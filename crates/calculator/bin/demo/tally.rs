@@ -1,6 +1,7 @@
 //! What was seen of a scenario.
 
-use cinchona::{core::code, fault::Snapshot, retry::Ledger};
+use cinchona::{fault::Snapshot, retry::Ledger};
+use cinchona_plumbing::code;
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 use tonic::{Code, Extensions, Status};

@@ -14,13 +14,14 @@ use calculator::{
 };
 use cinchona::{
     cluster::QuorumGuardLayer,
-    core::{BoxError, Invalid, Mode, Secret, Switch, Trust},
+    core::{BoxError, Invalid, Mode, Secret, Switch},
     fault::{FaultIo, FaultLayer},
     idempotency::{MemoryStore, Store},
     redb::{Options, RedbStore},
     redis::RedisStore,
     shed::{Limit, RateLimitLayer, ShedLayer},
 };
+use cinchona_plumbing::Trust;
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use cluster::Membership;
 use ending::Ending;
@@ -256,7 +257,8 @@ fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Laye
 /// Says what is served at that address, and to whom.
 fn say_what_is_open<S>(address: SocketAddr, layers: &Layers<S>) {
     let rest = if layers.rest { "the same calls as JSON" } else { "nothing" };
-    let trust = layers.rules.as_ref().map(|(_, token)| Trust::new(token.clone()));
+    let trust =
+        layers.rules.as_ref().map(|(_, token)| Trust::new(token.as_ref().map(Secret::expose)));
     let trust = trust.filter(|_| layers.fault_control).as_ref().map(Trust::to_string);
     tracing::info!(
         %address,

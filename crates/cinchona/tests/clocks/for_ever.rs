@@ -85,7 +85,7 @@ async fn an_answer_is_replayed_and_an_execution_goes_on_for_ever() {
         request
     };
     let first = service.clone().oneshot(keyed()).await.unwrap();
-    assert_eq!(cinchona::core::status::code(first.headers()), Some(Code::Ok));
+    assert_eq!(cinchona_plumbing::status::code(first.headers()), Some(Code::Ok));
     sleep(20 * YEAR).await;
     let again = timeout(SECOND, service.clone().oneshot(keyed())).await.unwrap().unwrap();
     assert!(again.headers().contains_key("idempotent-replayed"));

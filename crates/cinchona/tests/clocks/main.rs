@@ -12,7 +12,8 @@ mod rows;
 mod trials;
 mod world;
 
-use cinchona::core::{BoxError, Invalid, error};
+use cinchona::core::{BoxError, Invalid};
+use cinchona_plumbing::cause;
 use rows::{Row, Trial, Value};
 use std::{
     collections::BTreeSet,
@@ -102,7 +103,7 @@ fn fault(row: Row, value: Value) -> Option<String> {
 
 /// What is wrong with a refusal.
 fn unclear(refused: &BoxError) -> Option<String> {
-    match error::find_cause::<Invalid>(&**refused) {
+    match cause::find_cause::<Invalid>(&**refused) {
         Some(invalid) if invalid.field().is_empty() || invalid.allowed().is_empty() => {
             Some(format!("refused without field or range: {invalid}"))
         }

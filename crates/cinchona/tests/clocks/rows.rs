@@ -6,7 +6,7 @@ use cinchona::{
     breaker::Window,
     cluster::Phi,
     config::RetryPolicy as ConfigRetry,
-    core::{Backoff, Jitter, MethodKind, Methods, PerMethod, Unsent, clock, deadline},
+    core::{Backoff, Jitter, MethodKind, Methods, PerMethod, Unsent},
     dashboard::{FaultRule, Spot, Tile},
     deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
@@ -18,6 +18,7 @@ use cinchona::{
     retry::{Budget, HedgePolicy},
     shed::{Adaptive, Queue},
 };
+use cinchona_plumbing::{clock, timeout};
 use std::{future::Future, pin::Pin, time::Duration};
 use tokio::{
     sync::watch,
@@ -82,21 +83,22 @@ fn words() -> Vec<Row> {
         Time "core::Backoff::new": |t| delays(Backoff::new(SECOND, 2.0, t));
         Number "core::Backoff::new": |n| delays(Backoff::new(SECOND, n, Duration::MAX));
         Time "core::Jitter::Additive": |t| jitter(Jitter::Additive(t));
-        Number "core::Latency::new": |n| latency(n, SECOND);
-        Time "core::Latency::record": |t| latency(0.5, t);
+        Number "plumbing::Latency::new": |n| latency(n, SECOND);
+        Time "plumbing::Latency::record": |t| latency(0.5, t);
         Time "core::Deadline::after": |t| deadline_after(t);
         Time "core::Deadline::within": |t| deadline_after(t);
-        Time "core::is_why": |t| done((deadline::is_why(t, t), deadline::is_why(SECOND, t)));
-        Time "core::encode_timeout": |t| done(deadline::encode_timeout(t));
+        Time "plumbing::is_why": |t| done((timeout::is_why(t, t), timeout::is_why(SECOND, t)));
+        Time "plumbing::encode_timeout": |t| done(timeout::encode_timeout(t));
         Time "core::Unsent::new": |t| done(Unsent::new("down", Some(t)).to_string());
-        Time "core::later": |t| done(clock::later(clock::later(Instant::now(), t), t));
-        Time "core::period": |t| done(tokio::time::interval(clock::period(t)));
-        Time "core::times": |t| done((clock::times(t, 1e308), clock::times(t, -1.0)));
-        Number "core::times": |n| done((clock::times(Duration::MAX, n), clock::times(SECOND, n)));
-        Time "core::nanos": |t| done(clock::nanos(t));
-        Time "core::millis": |t| done(clock::millis(t));
+        Time "plumbing::later": |t| done(clock::later(clock::later(Instant::now(), t), t));
+        Time "plumbing::period": |t| done(tokio::time::interval(clock::period(t)));
+        Time "plumbing::times": |t| done((clock::times(t, 1e308), clock::times(t, -1.0)));
+        Number "plumbing::times": |n|
+            done((clock::times(Duration::MAX, n), clock::times(SECOND, n)));
+        Time "plumbing::nanos": |t| done(clock::nanos(t));
+        Time "plumbing::millis": |t| done(clock::millis(t));
         Time "core::Gate::leave": |t| gate(t);
-        Time "core::Pushback::After": |t| pushed_back(t);
+        Time "plumbing::Pushback::After": |t| pushed_back(t);
     }
 }
 

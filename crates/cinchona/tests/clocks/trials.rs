@@ -7,8 +7,8 @@ use cinchona::{
     cluster::Phi,
     config::{HedgingPolicy, Policy as Configured, RetryPolicy as ConfigRetry},
     core::{
-        Backoff, BoxError, Deadline, Discover, Elapsed, Evidence, Invalid, Jitter, Latency,
-        Methods, PerMethod, Rng, Ticket, clock,
+        Backoff, BoxError, Deadline, Discover, Elapsed, Evidence, Invalid, Jitter, Methods,
+        PerMethod, Rng, Ticket,
     },
     idempotency::{Store, Wait},
     observe::Metrics,
@@ -18,6 +18,7 @@ use cinchona::{
     retry::{Policy, RetryPolicy},
     shed::ThrottleLayer,
 };
+use cinchona_plumbing::{Latency, clock};
 use cinchona_testkit::{Answer, ScriptedServer};
 use http::{HeaderMap, HeaderValue, Uri};
 use std::time::Duration;

@@ -6,7 +6,7 @@ use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     cluster::{Cluster, Config, Datagrams},
     config::{MethodConfig, MethodEntry, Name, Policy, ServiceConfig},
-    core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target, status},
+    core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
     fallback::{Cache, FallbackLayer},
@@ -16,6 +16,7 @@ use cinchona::{
     retry::{self, HedgePolicy, RetryLayer, RetryPolicy},
     shed::{Adaptive, BulkheadLayer, Limit, Queue, ShedLayer},
 };
+use cinchona_plumbing::status;
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
@@ -83,12 +84,12 @@ where
     let ended = timeout(PATIENCE, async {
         let response = match service.clone().oneshot(request).await {
             Ok(response) => response,
-            Err(error) => return status::of_error(error.into()).code(),
+            Err(error) => return cinchona::core::Verdict::status_of(error.into()).code(),
         };
         let head = status::code(response.headers());
         let end = match response.into_body().collect().await {
             Ok(body) => body.trailers().and_then(status::code),
-            Err(error) => Some(status::of_error(error.into()).code()),
+            Err(error) => Some(cinchona::core::Verdict::status_of(error.into()).code()),
         };
         head.or(end).unwrap_or(Code::Unknown)
     });

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     cluster::{Cluster, Config, Datagrams, QuorumGuardLayer},
-    core::{BoxError, Methods, ReplayBuffer, Rng, Switch},
+    core::{BoxError, Methods, Rng, Switch},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults, Rules},
@@ -15,6 +15,7 @@ use cinchona::{
         BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer, StatusLimitLayer, ThrottleLayer,
     },
 };
+use cinchona_plumbing::ReplayBuffer;
 use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use prost::Message;

@@ -2,10 +2,11 @@
 
 use crate::{bare::Plan, layers::boxed, virtually};
 use cinchona::{
-    core::{Methods, status},
+    core::Methods,
     observe::{CallLayer, Metrics},
     shed::RateLimitLayer,
 };
+use cinchona_plumbing::status;
 use http::{Request, Response};
 use std::sync::{
     Arc,

@@ -1,6 +1,6 @@
 //! Whether it is the others that are silent, or this node that does not hear.
 
-use cinchona_core::clock::later;
+use cinchona_plumbing::clock::later;
 use std::time::Duration;
 use tokio::time::Instant;
 

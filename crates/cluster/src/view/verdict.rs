@@ -7,7 +7,7 @@ use crate::{
     permission::Permission,
     store::Twin,
 };
-use cinchona_core::clock::later;
+use cinchona_plumbing::clock::later;
 use std::fmt::Write;
 use tokio::time::Instant;
 

@@ -115,7 +115,7 @@ async fn of_the_applications_limit_and_the_methods_the_smaller_counts() {
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_is_never_retried() {
     let (server, channel, _serving) = serve([Answer::Ok(encode(&text(10)))]);
-    let policy = RetryPolicy::default().with_forced_codes(cinchona_core::code::all());
+    let policy = RetryPolicy::default().with_forced_codes(cinchona_plumbing::code::all());
     let retry = RetryLayer::new(policy, Methods::all_idempotent());
     for (layer, sent) in [(layer(Some(4), None), 0), (layer(None, Some(4)), 1)] {
         let stack = ServiceBuilder::new().layer(layer).layer(retry.clone());

@@ -1,7 +1,7 @@
 //! What holds of every input, and of every valid config.
 
 use super::*;
-use cinchona_core::code;
+use cinchona_plumbing::code;
 use proptest::{collection::vec, option, prelude::*, sample};
 
 /// Keys and values that lead into the parser, which chance alone would not hit.

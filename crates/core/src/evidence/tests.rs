@@ -1,11 +1,15 @@
 //! Every row of the table of faults, and what it says of a server.
 
 use super::*;
-use crate::{BoxError, Elapsed, Unsent};
+use crate::{BoxError, Deadline, Elapsed, Unsent};
 use bytes::Bytes;
+use cinchona_plumbing::{Allowed, timeout::GRPC_TIMEOUT};
+use http::Request;
 use http::{HeaderValue, header::CONTENT_TYPE};
 use http_body_util::Full;
 use std::io;
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::Status;
 
 const MS: Duration = Duration::from_millis(1);
@@ -47,7 +51,7 @@ fn what_a_server_says_in_each_code() {
         Code::DeadlineExceeded => BAD(code),
         _ => GOOD(code),
     };
-    for code in crate::code::all() {
+    for code in cinchona_plumbing::code::all() {
         let said = Evidence::of_trailers(&trailers(code, &[]), Spent::default);
         assert_eq!(said, expected(code), "{code:?} in trailers");
         let only = Status::new(code, "").into_http::<tonic::body::Body>();
@@ -116,7 +120,7 @@ fn errors_of_the_wire_and_of_this_client() {
     for (what, error, expected) in rows {
         assert_eq!(Evidence::of_error(&*error, Spent::default), expected, "{what}");
     }
-    for code in crate::code::all() {
+    for code in cinchona_plumbing::code::all() {
         let local = Evidence::of_verdict(Verdict::Local(code), never);
         assert_eq!(local, Evidence::Nothing(None), "this client's own failure");
     }
@@ -127,7 +131,7 @@ fn errors_of_the_wire_and_of_this_client() {
 fn request(timeout: Option<&'static str>, call: Option<Duration>, now: Instant) -> Request<()> {
     let mut request = Request::new(());
     if let Some(timeout) = timeout {
-        request.headers_mut().insert(deadline::GRPC_TIMEOUT, HeaderValue::from_static(timeout));
+        request.headers_mut().insert(GRPC_TIMEOUT, HeaderValue::from_static(timeout));
     }
     call.map(|call| request.extensions_mut().insert(Deadline(now + call)));
     request
@@ -138,7 +142,9 @@ fn request(timeout: Option<&'static str>, call: Option<Duration>, now: Instant) 
 async fn a_deadline_is_held_against_a_server_only_where_it_left_it_enough_time() {
     let now = Instant::now();
     let allowed = |timeout, call: Option<u32>| {
-        Allowed::of(&request(timeout, call.map(|call| call * MS), now), now)
+        let request = request(timeout, call.map(|call| call * MS), now);
+        let call = request.extensions().get::<Deadline>().map(|call| call.remaining(now));
+        Allowed::of(request.headers(), call)
     };
     let spent = |allowed, took: u32, usual: Option<u32>| Spent {
         allowed,

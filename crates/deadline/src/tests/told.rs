@@ -1,7 +1,7 @@
 //! What the server is told is true when it is sent; and any duration will do.
 
 use super::*;
-use cinchona_core::{MethodKind, deadline::parse_timeout};
+use cinchona_core::{Deadline, MethodKind};
 use proptest::prelude::*;
 use std::{
     pin::Pin,
@@ -37,7 +37,7 @@ impl Service<Request> for Slow {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let timeout = parse_timeout(request.headers()).unwrap();
+        let timeout = Deadline::parse_timeout(request.headers()).unwrap();
         self.told.lock().unwrap().push((timeout, Instant::now()));
         std::future::ready(Ok(Response::new(Body::empty())))
     }

@@ -1,7 +1,7 @@
 //! What is left to chance in a rule that hits.
 
 use super::{Action, Wait};
-use cinchona_core::clock::times;
+use cinchona_plumbing::clock::times;
 use std::time::Duration;
 
 /// The longest delay that is drawn: a normal distribution has no end.

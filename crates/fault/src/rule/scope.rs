@@ -1,7 +1,7 @@
 //! Whether a request is one of those that a rule names.
 
 use super::{Method, Scope, Text};
-use cinchona_core::{is_of_the_server, status::previous_attempts};
+use cinchona_plumbing::{is_of_the_server, status::previous_attempts};
 use http::{Extensions, HeaderMap};
 use tonic::transport::server::TcpConnectInfo;
 

@@ -5,7 +5,7 @@ use super::{
     words::{code_of_reset, show_base64, show_duration},
 };
 use crate::When;
-use cinchona_core::code;
+use cinchona_plumbing::code;
 use std::{
     fmt::{self, Write},
     time::Duration,

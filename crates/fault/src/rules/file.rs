@@ -1,7 +1,7 @@
 //! Rules in a text, one on a line, and a file of them that is read again when it changes.
 
 use super::{Entry, Malformed, Rule, Rules};
-use cinchona_core::clock::period;
+use cinchona_plumbing::clock::period;
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 use tokio::time::sleep;
 

@@ -33,7 +33,7 @@ async fn answer(service: &Answers, request: http::Request<Body>) -> http::Respon
 }
 
 async fn fails(service: &Answers, request: http::Request<Body>) -> bool {
-    cinchona_core::status::code(answer(service, request).await.headers()).is_some()
+    cinchona_plumbing::status::code(answer(service, request).await.headers()).is_some()
 }
 
 /// Whether each of so many calls fails.
@@ -157,7 +157,7 @@ async fn delays_add_up_and_the_first_effect_is_the_one() {
     let begun = Instant::now();
     let response = answer(&served(&layer), request(ADD)).await;
     assert_eq!(Instant::now() - begun, 7 * SECOND);
-    assert_eq!(cinchona_core::status::code(response.headers()), Some(Code::Aborted));
+    assert_eq!(cinchona_plumbing::status::code(response.headers()), Some(Code::Aborted));
     let marks: Vec<_> = response.headers().get_all("fault-injected").iter().collect();
     assert_eq!(marks, ["a", "b", "c"]);
     assert_eq!(rules.list()[3].matched, 0);
@@ -173,7 +173,7 @@ async fn a_failure_of_the_settings_goes_before_what_a_rule_has() {
     let rules = Rules::new(7).with("a", rule("hang")).with("b", rule("delay=1s"));
     let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone());
     let response = answer(&served(&layer), request(ADD)).await;
-    assert_eq!(cinchona_core::status::code(response.headers()), Some(Code::Unavailable));
+    assert_eq!(cinchona_plumbing::status::code(response.headers()), Some(Code::Unavailable));
     let injected: Vec<_> = rules.list().iter().map(|rule| rule.injected).collect();
     assert_eq!((injected, layer.counters().snapshot().injected()), (vec![0, 1], 2));
 }
@@ -273,7 +273,7 @@ async fn a_mix_has_its_codes_by_weight() {
     let mut aborted = 0_f64;
     for _ in 0..4000 {
         let response = answer(&service, request(ADD)).await;
-        let code = cinchona_core::status::code(response.headers()).unwrap();
+        let code = cinchona_plumbing::status::code(response.headers()).unwrap();
         aborted += f64::from(u8::from(code == Code::Aborted));
     }
     assert!((aborted / 4000.0 - 0.75).abs() < 0.03, "{aborted}");

@@ -1,7 +1,7 @@
 //! What at-most-once means, code by code.
 
 use super::*;
-use cinchona_core::status::not_begun;
+use cinchona_plumbing::status::not_begun;
 
 /// The table in the crate's documentation: for each code, whether its answer is kept, at most once
 /// and at least once.
@@ -14,7 +14,7 @@ fn table() -> Vec<(Code, [bool; 2])> {
             let kept = [1, 2].map(|at: usize| cells[at].starts_with("kept"));
             let codes = cells[0].split(", ").map(|name| name.trim_matches('`').to_owned());
             codes
-                .map(move |name| (cinchona_core::code::from_name(&name).unwrap(), kept))
+                .map(move |name| (cinchona_plumbing::code::from_name(&name).unwrap(), kept))
                 .collect::<Vec<_>>()
         })
         .collect()
@@ -72,14 +72,14 @@ async fn each_code_is_kept_or_executed_again_as_the_table_says() {
 
 #[tokio::test(start_paused = true)]
 async fn at_most_once_executes_nothing_again_that_has_had_its_effect_whatever_the_code() {
-    for code in cinchona_core::code::all() {
+    for code in cinchona_plumbing::code::all() {
         assert!(is_kept(dedup(), || Status::new(code, "said")).await, "{code:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_says_that_it_has_not_begun_is_executed_again() {
-    for code in cinchona_core::code::all().filter(|code| *code != Code::Ok) {
+    for code in cinchona_plumbing::code::all().filter(|code| *code != Code::Ok) {
         for guarantee in [Guarantee::AtMostOnce, Guarantee::AtLeastOnce] {
             let layer = || dedup().with_guarantee(guarantee);
             let marked = || not_begun(Status::new(code, "said"));

@@ -1,7 +1,7 @@
 //! Whose time an execution has.
 
 use super::*;
-use cinchona_core::{Deadline, Inbound, deadline::parse_timeout};
+use cinchona_core::{Deadline, Inbound};
 use std::sync::Mutex;
 
 /// What a handler sees of its time, after `works`: by its task, its request's extensions and its
@@ -20,7 +20,7 @@ fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
             noted.lock().unwrap().push((
                 inbound.deadline.map(left),
                 request.extensions().get::<Deadline>().copied().map(left),
-                parse_timeout(request.headers()).unwrap(),
+                Deadline::parse_timeout(request.headers()).unwrap(),
                 inbound.previous_attempts,
             ));
             Ok(answer(0))

@@ -2,7 +2,8 @@
 
 use super::{PATH, TARGET, call, metrics, request};
 use crate::{AttemptLayer, CallLayer, ServerLayer, TraceContext};
-use cinchona_core::{BoxError, Methods, Rng, error::find_cause};
+use cinchona_core::{BoxError, Methods, Rng};
+use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
 use futures_util::FutureExt as _;

@@ -46,7 +46,7 @@ async fn codes_that_cannot_become_ok_are_refused_unless_forced() {
         Code::Unauthenticated,
     ] {
         let refused = RetryPolicy::default().with_codes([Code::Unavailable, code]).unwrap_err();
-        assert!(refused.to_string().contains(cinchona_core::code::name(code)), "{refused}");
+        assert!(refused.to_string().contains(cinchona_plumbing::code::name(code)), "{refused}");
         let forced = RetryPolicy::default().with_forced_codes([code]);
         for (policy, attempts) in [(RetryPolicy::default(), 1), (forced, 4)] {
             assert_eq!(
@@ -171,7 +171,7 @@ async fn towers_own_retry_decides_the_same_and_knows_the_deadline_from_above() {
         client.oneshot(request).await.unwrap();
         assert_eq!(server.attempts(), attempts);
         for (n, received) in server.received().iter().enumerate() {
-            let previous = cinchona_core::status::previous_attempts(&received.headers);
+            let previous = cinchona_plumbing::status::previous_attempts(&received.headers);
             assert_eq!(previous as usize, n);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::ReplayBuffer;
+use cinchona_plumbing::ReplayBuffer;
 use cinchona_testkit::{Network, encode};
 use http::HeaderMap;
 use tonic::client::Grpc;

@@ -1,7 +1,7 @@
 //! Requests that outgrow what is kept of them.
 
 use super::*;
-use cinchona_core::ReplayBuffer;
+use cinchona_plumbing::ReplayBuffer;
 
 fn large(bytes: usize) -> Request<prost_types::Any> {
     Request::new(prost_types::Any { type_url: String::new(), value: vec![7; bytes] })

@@ -42,7 +42,7 @@ async fn each_attempt_is_told_what_remains() {
     let mut client = Client::new(&retrying(3), [slow(), slow(), ok()]);
     client.send(within(ms(1000))).await.unwrap();
     let left = |received: &cinchona_testkit::Received| {
-        cinchona_core::deadline::parse_timeout(&received.headers).unwrap().unwrap().as_millis()
+        cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap().as_millis()
     };
     let left: Vec<u128> = client.server.received().iter().map(left).collect();
     // Timers have the resolution of a millisecond.
@@ -119,7 +119,7 @@ async fn an_attempt_that_has_waited_for_the_service_below_tells_the_server_what_
         let began = Instant::now();
         assert_eq!(code(&unary(&mut grpc, request).await), Code::Ok);
         for received in server.received() {
-            let told = cinchona_core::deadline::parse_timeout(&received.headers).unwrap().unwrap();
+            let told = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
             let left = Duration::from_secs(5) - (received.at - began);
             assert!(told <= left && told + ms(2) >= left, "{told:?} of {left:?}");
         }

@@ -129,7 +129,7 @@ async fn a_hedged_call_that_waits_for_ready_succeeds_once_there_is_a_connection(
     let began = Instant::now();
     assert_eq!(code(&client.send(request).await), Code::Ok);
     let received = &client.server.received()[0];
-    let told = cinchona_core::deadline::parse_timeout(&received.headers).unwrap().unwrap();
+    let told = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
     let left = Duration::from_secs(5) - (received.at - began);
     assert!(left <= ms(3900) && told <= left && told + ms(1) >= left, "{told:?} of {left:?}");
 }

@@ -1,7 +1,7 @@
 //! Requests that are streamed: recorded, replayed, committed.
 
 use super::*;
-use cinchona_core::ReplayBuffer;
+use cinchona_plumbing::ReplayBuffer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;

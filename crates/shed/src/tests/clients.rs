@@ -79,7 +79,7 @@ async fn a_bulkhead_fails_what_is_over_its_limit_unsent() {
     sleep(MS).await;
     let error = service.clone().oneshot(request()).await.unwrap_err();
     assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
-    let unsent: &Unsent = error::find_cause(&*error).unwrap();
+    let unsent: &Unsent = cinchona_plumbing::cause::find_cause(&*error).unwrap();
     assert_eq!(unsent.to_string(), "bulkhead: 2 calls are under way already");
     assert_eq!(Status::from_error(error).code(), Code::Unavailable);
     assert_eq!(calls.join_all().await, [Code::Ok; 2]);
@@ -169,7 +169,7 @@ async fn a_throttle_does_nothing_to_a_server_that_answers() {
 // catalogue: S-A8
 #[tokio::test(start_paused = true)]
 async fn a_call_that_has_waited_for_its_place_tells_the_server_what_is_left() {
-    use cinchona_core::{Deadline, deadline::parse_timeout};
+    use cinchona_core::Deadline;
     let server =
         ScriptedServer::new([Answer::After(3 * SECOND, Box::new(Answer::Ok(encode(&1_u32))))]);
     let client = BulkheadLayer::new(1, 10 * SECOND).unwrap().layer(server.clone());
@@ -183,7 +183,7 @@ async fn a_call_that_has_waited_for_its_place_tells_the_server_what_is_left() {
     let answered = async || assert!(call().await.is_ok());
     tokio::join!(answered(), answered());
     for received in server.received() {
-        let told = parse_timeout(&received.headers).unwrap().unwrap();
+        let told = Deadline::parse_timeout(&received.headers).unwrap().unwrap();
         assert!(told <= 5 * SECOND - (received.at - began), "{told:?}");
     }
     assert_eq!(server.attempts(), 2);

@@ -7,7 +7,7 @@ use crate::{
         words::{RESETS, base64, duration, reset},
     },
 };
-use cinchona_core::code;
+use cinchona_plumbing::code;
 use std::{net::IpAddr, num::NonZeroU64, ops::Range, time::Duration};
 use tonic::Code;
 

@@ -11,7 +11,7 @@
 //! It is not sent, and has no effect where there is no server layer, but that `Debug` says
 //! `Sensitive`.
 
-use super::code;
+use super::said::code;
 use http::{HeaderMap, HeaderValue};
 use tonic::Code;
 

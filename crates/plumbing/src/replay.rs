@@ -9,60 +9,51 @@
 //! A body that fails is passed on as failing: the server never sees an end that the body did not
 //! have.
 
+mod buffer;
 mod sent;
 mod tape;
 mod whole;
 
+pub use buffer::ReplayBuffer;
 pub use sent::Sent;
 
-use crate::Call;
+use buffer::Reservation;
 use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use http_body::Body as _;
-use smallvec::SmallVec;
 use std::{
+    marker::PhantomData,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
-use tape::Tape;
+use tape::{Frames, Tape, Undrained};
 use tonic::{GrpcMethod, Status, body::Body};
 
-/// A request that can be built as often as it is needed, for as long as it fits its buffer.
+/// A request that can be built as often as it is needed, for as long as it fits its buffer. A `C`
+/// in its extensions is not copied: each attempt is given one of its own.
 #[derive(Debug)]
-pub struct Replay {
-    head: Head,
+pub struct Replay<C> {
+    head: Head<C>,
     body: Recording,
     built: u32,
 }
 
-/// How much of the requests under way is kept, for each call and for all calls together; shared by
-/// its clones. Of all calls together, unary requests of at most 512 bytes are not counted.
-#[derive(Clone, Debug)]
-pub struct ReplayBuffer {
-    per_call: usize,
-    per_channel: usize,
-    used: Arc<AtomicUsize>,
-}
-
 /// A copy of a request's parts, in as few allocations as can be: it is made for every call.
 #[derive(Debug)]
-struct Head {
+struct Head<C> {
     method: Method,
     uri: Uri,
     version: Version,
     headers: Vec<(HeaderName, HeaderValue)>,
-    extensions: Kept,
+    extensions: Kept<C>,
 }
 
 /// A copy of a request's extensions.
 #[derive(Debug)]
-enum Kept {
+enum Kept<C> {
     /// Nothing but what generated clients and our own layers put there.
-    Known(Option<GrpcMethod<'static>>),
+    Known(Option<GrpcMethod<'static>>, PhantomData<fn() -> C>),
     All(Extensions),
 }
 
@@ -72,16 +63,20 @@ enum Recording {
     Tape(Arc<Tape>),
 }
 
-/// Bytes that are kept, until they are dropped.
-#[derive(Debug)]
-struct Reservation {
-    bytes: usize,
-    buffer: ReplayBuffer,
+/// The parts and the bytes of `request` if its body is complete and has at most `cap` bytes;
+/// otherwise the request as good as new.
+#[expect(clippy::result_large_err, reason = "a request is moved, as everywhere in tower")]
+pub fn whole(request: Request<Body>, cap: usize) -> Result<(Parts, Bytes), Request<Body>> {
+    let (parts, body) = request.into_parts();
+    match Recording::of(body, &ReplayBuffer::new(cap, cap)) {
+        Recording::Whole { bytes, .. } => Ok((parts, bytes)),
+        Recording::Tape(tape) => Err(Request::from_parts(parts, Body::new(tape.player(0)))),
+    }
 }
 
 // === impl Replay ===
 
-impl Replay {
+impl<C: Clone + Send + Sync + 'static> Replay<C> {
     /// Drains the body of `request` if it is complete, else records it while it is sent; and the
     /// request of the first attempt, which is made of what came in, as most calls need no other.
     pub fn capture(request: Request<Body>, buffer: &ReplayBuffer) -> (Self, Request<Body>) {
@@ -90,17 +85,6 @@ impl Replay {
         let first = body.first();
         let replay = Self { head: Head::of(&parts), body, built: 1 };
         (replay, Request::from_parts(parts, first))
-    }
-
-    /// The parts and the bytes of `request` if its body is complete and has at most `cap` bytes;
-    /// otherwise the request as good as new.
-    #[expect(clippy::result_large_err, reason = "a request is moved, as everywhere in tower")]
-    pub fn whole(request: Request<Body>, cap: usize) -> Result<(Parts, Bytes), Request<Body>> {
-        let (parts, body) = request.into_parts();
-        match Recording::of(body, &ReplayBuffer::new(cap, cap)) {
-            Recording::Whole { bytes, .. } => Ok((parts, bytes)),
-            Recording::Tape(tape) => Err(Request::from_parts(parts, Body::new(tape.player(0)))),
-        }
     }
 
     /// The request, for the next attempt; `None` once it no longer fits its buffer, or an attempt
@@ -219,7 +203,7 @@ impl Recording {
 
 // === impl Head ===
 
-impl Head {
+impl<C: Clone + Send + Sync + 'static> Head<C> {
     fn of(parts: &Parts) -> Self {
         let mut headers = Vec::with_capacity(parts.headers.len());
         headers.extend(parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -249,36 +233,27 @@ impl Head {
 
 // === impl Kept ===
 
-impl Kept {
+impl<C: Clone + Send + Sync + 'static> Kept<C> {
     fn of(extensions: &Extensions) -> Self {
         let method = extensions.get().cloned();
-        let known = usize::from(method.is_some()) + usize::from(extensions.get::<Call>().is_some());
-        if extensions.len() == known { Self::Known(method) } else { Self::All(extensions.clone()) }
+        let known = usize::from(method.is_some()) + usize::from(extensions.get::<C>().is_some());
+        if extensions.len() == known {
+            Self::Known(method, PhantomData)
+        } else {
+            Self::All(extensions.clone())
+        }
     }
 
     fn again(&self) -> Extensions {
         match self {
             Self::All(all) => all.clone(),
-            Self::Known(method) => {
+            Self::Known(method, _) => {
                 let mut extensions = Extensions::new();
                 method.clone().map(|method| extensions.insert(method));
                 extensions
             }
         }
     }
-}
-
-/// A unary request has one.
-type Frames = SmallVec<[Bytes; 1]>;
-
-/// Why a body was not drained to its end.
-#[derive(Clone, Debug)]
-enum Undrained {
-    Streaming,
-    TooLarge,
-    /// It has failed, and must not be polled again: a body that has failed then says that it has
-    /// ended.
-    Failed(Status),
 }
 
 /// All frames of `body`, or those that could be read and why not more.
@@ -319,6 +294,9 @@ fn drain(
     (frames, Some(Undrained::Streaming))
 }
 
+/// Unary requests of at most this many bytes are not counted.
+const SMALL: usize = 512;
+
 /// With more frames than this, a body is taken for a stream.
 const MOST_FRAMES: usize = 1024;
 
@@ -326,63 +304,6 @@ fn join(frames: &[Bytes]) -> Bytes {
     let mut joined = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
     frames.iter().for_each(|frame| joined.extend_from_slice(frame));
     joined.freeze()
-}
-
-// === impl ReplayBuffer ===
-
-impl ReplayBuffer {
-    /// Keeps at most `per_call` bytes of one request, and `per_channel` bytes of all of them.
-    pub fn new(per_call: usize, per_channel: usize) -> Self {
-        Self { per_call, per_channel, used: Arc::default() }
-    }
-
-    /// How many bytes are kept now.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-}
-
-impl Default for ReplayBuffer {
-    /// 256 KiB a call, as gRPC's C++ and Go clients do; 16 MiB in all, as its Java client does.
-    fn default() -> Self {
-        Self::new(256 * 1024, 16 * 1024 * 1024)
-    }
-}
-
-/// Unary requests of at most this many bytes are not counted.
-const SMALL: usize = 512;
-
-// === impl Reservation ===
-
-impl Reservation {
-    fn new(buffer: &ReplayBuffer) -> Self {
-        Self { bytes: 0, buffer: buffer.clone() }
-    }
-
-    /// Reserves `bytes` more, unless they do not fit.
-    fn add(&mut self, bytes: usize) -> bool {
-        let ReplayBuffer { per_call, per_channel, ref used } = self.buffer;
-        if self.bytes + bytes > per_call {
-            return false;
-        }
-        if used.fetch_add(bytes, Ordering::Relaxed) + bytes > per_channel {
-            used.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        self.bytes += bytes;
-        true
-    }
-
-    fn free(&mut self) {
-        self.buffer.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.free();
-    }
 }
 
 #[cfg(test)]

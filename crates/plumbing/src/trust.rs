@@ -1,6 +1,6 @@
 //! Who may change something in a server.
 
-use crate::{Secret, secret::is_same};
+use crate::secret::is_same;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{AUTHORIZATION, HOST, ORIGIN},
@@ -26,18 +26,18 @@ use std::{error::Error, fmt, net::SocketAddr};
 /// A proxy that says nothing of itself is taken for its machine: where there is one, give a token.
 ///
 /// ```
-/// use cinchona_core::{Secret, Trust};
+/// use cinchona_plumbing::{Distrust, Trust};
 ///
 /// let request = http::Request::post("/").header("x-forwarded-for", "203.0.113.9");
 /// let (request, ()) = request.body(()).unwrap().into_parts();
 /// let peer = "127.0.0.1:5000".parse().ok();
 /// let refused = Trust::new(None).check(&request, peer).unwrap_err();
-/// assert_eq!(refused, cinchona_core::Distrust::Proxied);
-/// assert!(Trust::new(Secret::new("a long secret").ok()).check(&request, peer).is_err());
+/// assert_eq!(refused, Distrust::Proxied);
+/// assert!(Trust::new(Some("a long secret")).check(&request, peer).is_err());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Trust {
-    token: Option<Secret>,
+    token: Option<Box<str>>,
 }
 
 /// Why a request may not change anything; shown as a sentence for whoever sent it.
@@ -91,8 +91,8 @@ const OF_PROXIES: [&str; 27] = [
 
 impl Trust {
     /// Trusts whoever knows the `token`; without one, loopback.
-    pub const fn new(token: Option<Secret>) -> Self {
-        Self { token }
+    pub fn new(token: Option<&str>) -> Self {
+        Self { token: token.map(Into::into) }
     }
 
     /// Whether there is a token, which a change needs.
@@ -117,6 +117,12 @@ impl Trust {
             None if is_proxied(request) => Err(Distrust::Proxied),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("token", &self.needs_token()).finish()
     }
 }
 
@@ -151,14 +157,14 @@ fn is_proxied(request: &Parts) -> bool {
     request.version < Version::HTTP_11 || request.headers.keys().any(speaks_of)
 }
 
-fn holds(headers: &HeaderMap, token: &Secret) -> bool {
+fn holds(headers: &HeaderMap, token: &str) -> bool {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (Some(said), None) = (all.next(), all.next()) else { return false };
     let Some((scheme, said)) = said.as_bytes().split_at_checked("bearer ".len()) else {
         return false;
     };
     scheme.eq_ignore_ascii_case(b"bearer ")
-        && is_same(token.expose().as_bytes().trim_ascii(), said.trim_ascii())
+        && is_same(token.as_bytes().trim_ascii(), said.trim_ascii())
 }
 
 // === impl Distrust ===
@@ -184,7 +190,7 @@ mod tests {
     const LOOPBACK: &str = "127.0.0.1:5000";
 
     fn trust(token: Option<&str>) -> Trust {
-        Trust::new(token.map(|token| Secret::new(token).unwrap()))
+        Trust::new(token)
     }
 
     /// What becomes of a request with these headers.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// A value that all clones share and that can be replaced without a lock.
 ///
 /// ```
-/// use cinchona_core::Live;
+/// use cinchona_plumbing::Live;
 ///
 /// let setting = Live::new(1);
 /// let shared = setting.clone();

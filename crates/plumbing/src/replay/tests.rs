@@ -11,13 +11,13 @@ use tokio_test::{assert_pending, assert_ready, task};
 
 /// Builds what is captured like any other, the first included.
 struct Captured {
-    replay: Replay,
+    replay: Replay<u32>,
     first: Option<Request<Body>>,
 }
 
 impl Captured {
     fn of(request: Request<Body>, buffer: &ReplayBuffer) -> Self {
-        let (replay, first) = Replay::capture(request, buffer);
+        let (replay, first) = Replay::<u32>::capture(request, buffer);
         Self { replay, first: Some(first) }
     }
 
@@ -27,9 +27,9 @@ impl Captured {
 }
 
 impl std::ops::Deref for Captured {
-    type Target = Replay;
+    type Target = Replay<u32>;
 
-    fn deref(&self) -> &Replay {
+    fn deref(&self) -> &Replay<u32> {
         &self.replay
     }
 }
@@ -82,7 +82,7 @@ async fn headers_and_extensions_are_the_same_every_time() {
         for value in ["v", "w"] {
             request.headers_mut().append("k", value.parse().unwrap());
         }
-        crate::Call::of(&mut request, tokio::time::Instant::now);
+        request.extensions_mut().insert(7_u32);
         request.extensions_mut().insert(GrpcMethod::new("a.B", "C"));
         if foreign {
             request.extensions_mut().insert(7u8);
@@ -232,7 +232,7 @@ async fn an_attempt_that_has_failed_reads_no_more_of_the_stream() {
 async fn an_empty_body_is_complete() {
     let (mut replay, _) = captured(Body::empty(), 0);
     assert!(read(replay.request()).await.is_empty());
-    assert!(Replay::whole(Request::new(Body::empty()), 0).unwrap().1.is_empty());
+    assert!(whole(Request::new(Body::empty()), 0).unwrap().1.is_empty());
 }
 
 /// One thing that a body does.
@@ -342,9 +342,9 @@ proptest::proptest! {
     ) {
         let bare = View::of(body(&script));
         let buffer = ReplayBuffer::new(per_call, 100);
-        let (_, first) = Replay::capture(Request::new(body(&script)), &buffer);
+        let (_, first) = Replay::<u32>::capture(Request::new(body(&script)), &buffer);
         proptest::prop_assert_eq!(View::of(first.into_body()), bare.clone());
-        let whole = match Replay::whole(Request::new(body(&script)), per_call) {
+        let whole = match whole(Request::new(body(&script)), per_call) {
             Ok((_, bytes)) => View::of(Body::new(http_body_util::Full::new(bytes))),
             Err(request) => View::of(request.into_body()),
         };
@@ -360,7 +360,7 @@ proptest::proptest! {
     ) {
         let bare = View::of(body(&script));
         let (mut replay, first) =
-            Replay::capture(Request::new(body(&script)), &ReplayBuffer::new(per_call, 100));
+            Replay::<u32>::capture(Request::new(body(&script)), &ReplayBuffer::new(per_call, 100));
         let mut attempts = vec![Some((first.into_body(), View::default()))];
         for (what, which) in moves {
             match what {

@@ -19,7 +19,7 @@ use tokio::{
 /// no runtime. Clones are the same line.
 ///
 /// ```
-/// use cinchona_core::Seldom;
+/// use cinchona_plumbing::Seldom;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let refused = Seldom::new(|more| println!("refused {more} more"));

@@ -26,7 +26,7 @@ use tokio::{
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-/// let mut listener = cinchona_core::Listener::bind("127.0.0.1:0".parse().unwrap())?;
+/// let mut listener = cinchona_plumbing::Listener::bind("127.0.0.1:0".parse().unwrap())?;
 /// let address = listener.local_addr()?;
 /// let (_client, (_server, peer)) =
 ///     tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());

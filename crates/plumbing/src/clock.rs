@@ -9,7 +9,7 @@ pub const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// `wait` from `now`, and at most [`FOR_EVER`] from it.
 ///
 /// ```
-/// use cinchona_core::clock::{FOR_EVER, later};
+/// use cinchona_plumbing::clock::{FOR_EVER, later};
 /// use std::time::Duration;
 /// use tokio::time::Instant;
 ///

@@ -5,9 +5,10 @@
 //! Once the recording outgrows its buffer it is cut: the attempt that read the last frame has sent
 //! the most and goes on alone.
 
-use super::{Frames, Reservation, Undrained};
+use super::buffer::Reservation;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
+use smallvec::SmallVec;
 use std::{
     collections::VecDeque,
     fmt, mem,
@@ -20,6 +21,19 @@ use tonic::{Status, body::Body};
 
 /// The recording, shared by the attempts.
 pub(super) struct Tape(Mutex<Reel>);
+
+/// A unary request has one.
+pub(super) type Frames = SmallVec<[Bytes; 1]>;
+
+/// Why a body was not drained to its end.
+#[derive(Clone, Debug)]
+pub(super) enum Undrained {
+    Streaming,
+    TooLarge,
+    /// It has failed, and must not be polled again: a body that has failed then says that it has
+    /// ended.
+    Failed(Status),
+}
 
 /// One attempt's reading of it.
 pub(super) struct Player {

@@ -3,23 +3,19 @@
 mod begun;
 mod hop;
 mod pushback;
+mod said;
 
 pub use begun::{not_begun, take_not_begun};
 pub use hop::strip;
 pub use pushback::{Pushback, has_retry_info, pushback, pushback_of, retry_delay};
+pub use said::code;
 
-use crate::{BoxError, Verdict, error::find_cause, headers};
+use crate::headers;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
-use std::{error::Error, sync::Arc};
 use tonic::{Code, Status, metadata::MetadataMap};
 
 /// The request header that counts the attempts before this one; absent on the first (gRFC A6).
 pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-
-/// The code in `grpc-status`, if there is one; a value that is no known number is `UNKNOWN`.
-pub fn code(headers: &HeaderMap) -> Option<Code> {
-    headers::get(headers, &Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
-}
 
 /// The whole status in `headers`, if they hold `grpc-status`.
 ///
@@ -94,58 +90,8 @@ pub fn of_head<B>(response: &http::Response<B>) -> Status {
     status
 }
 
-/// `error` as a status whose code is that of its verdict, with `error` as its source.
-///
-/// A `Status` that already has the right code is passed on untouched, message, details and all.
-pub fn of_error(error: BoxError) -> Status {
-    let verdict = Verdict::of_error(&*error);
-    let code = verdict.code();
-    if let Verdict::Local(_) = verdict
-        && let Some(reset) = find_cause::<h2::Error>(&*error)
-    {
-        let mut status = Status::new(code, why_reset(reset));
-        status.set_source(Arc::from(error));
-        return status;
-    }
-    let mut status = Status::try_from_error(error).unwrap_or_else(|error| {
-        let mut status = Status::new(code, root_cause(&*error).to_string());
-        status.set_source(Arc::from(error));
-        status
-    });
-    recode(&mut status, code);
-    status
-}
-
-/// Why this client itself has reset a stream: HTTP/2 gives a reason, and means little by it.
-fn why_reset(reset: &h2::Error) -> String {
-    let reason = reset.reason().unwrap_or(h2::Reason::INTERNAL_ERROR);
-    if reset.is_library() {
-        format!(
-            "this client has reset the stream ({reason:?}): it cannot read what the server has \
-             sent; headers or trailers over the client's limit (max_header_list_size), perhaps"
-        )
-    } else {
-        format!("this client has reset the stream ({reason:?}): the request's body has failed")
-    }
-}
-
-fn recode(status: &mut Status, code: Code) {
-    if status.code() != code {
-        let details = status.details().to_vec().into();
-        let metadata = std::mem::take(status.metadata_mut());
-        let old = std::mem::replace(status, Status::ok(""));
-        let message = old.message().to_owned();
-        *status = Status::with_details_and_metadata(code, message, details, metadata);
-        status.set_source(Arc::new(old));
-    }
-}
-
-fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    crate::error::chain(error).last().unwrap_or(error)
-}
-
 /// Whether `grpc-message` is the one by which tonic's own timers end a call.
-pub(crate) fn says_timeout_expired(headers: &HeaderMap) -> bool {
+pub fn says_timeout_expired(headers: &HeaderMap) -> bool {
     headers::get(headers, &Status::GRPC_MESSAGE).is_some_and(|message| {
         matches!(message.as_bytes(), b"Timeout expired" | b"Timeout%20expired")
     })
@@ -224,21 +170,6 @@ mod tests {
     fn sound_details_are_kept() {
         let headers = headers(&[("grpc-status", b"5"), ("grpc-status-details-bin", b"aGk")]);
         assert_eq!(from_headers(&headers).unwrap().details(), b"hi");
-    }
-
-    #[test]
-    fn an_error_without_status_takes_the_code_of_its_verdict() {
-        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-        let status = of_error(reset.into());
-        assert_eq!(status.code(), Code::Unavailable);
-        assert_eq!(status.message(), "connection reset");
-    }
-
-    #[test]
-    fn a_status_with_the_right_code_is_untouched() {
-        let status = of_error(Status::with_details(Code::NotFound, "gone", "x".into()).into());
-        assert_eq!((status.code(), status.message()), (Code::NotFound, "gone"));
-        assert_eq!(status.details(), b"x");
     }
 
     proptest! {

@@ -28,7 +28,7 @@ pub const fn name(code: Code) -> &'static str {
 /// The code called `name`, in any case, with `_` or `-` between the words.
 ///
 /// ```
-/// use cinchona_core::code;
+/// use cinchona_plumbing::code;
 /// use tonic::Code;
 ///
 /// assert_eq!(code::from_name("deadline-exceeded"), Some(Code::DeadlineExceeded));

@@ -1,6 +1,6 @@
 //! What a server asks of whoever would try again.
 
-use super::code;
+use super::said::code;
 use crate::headers;
 use http::{HeaderMap, HeaderValue};
 use prost::Message;

@@ -1,0 +1,51 @@
+//! What several crates of cinchona need, and no user sees.
+//!
+//! **This is no API.** It is published since the others need it; each depends on its exact version,
+//! and nothing here is a promise: any release may change or remove any of it. What users set
+//! or are given is in `cinchona-core`, or is exported again by the crate that takes it.
+//!
+//! | module or type | what is there |
+//! |---|---|
+//! | [`clock`] | arithmetic that saturates: `Duration::MAX` means for ever |
+//! | [`cause`] | errors, questioned along their `source()` chain |
+//! | [`code`], [`status`], [`timeout`], [`headers`] | gRPC's words in headers, read and written |
+//! | [`uri`], [`secret`] | what of a URI may be shown; texts compared in constant time |
+//! | [`Framing`] | messages in a stream of bytes |
+//! | [`Replay`], [`ReplayBuffer`], [`Sent`] | a request that can be sent again |
+//! | [`Allowed`], [`Spent`] | the time that an attempt was given, and took |
+//! | [`Latency`] | how long answers take |
+//! | [`Live`] | settings that are replaced while calls run |
+//! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
+//! | [`Trust`], [`Distrust`] | who may change something in a server |
+//! | [`Count`], [`polled_again`] | a counter of a thread's own line; a future that has ended |
+//!
+//! *Rule:* it names no other crate of cinchona.
+
+pub mod cause;
+pub mod clock;
+pub mod code;
+mod count;
+mod framing;
+pub mod headers;
+mod latency;
+mod listener;
+mod live;
+mod replay;
+pub mod secret;
+mod seldom;
+mod spent;
+pub mod status;
+pub mod timeout;
+mod trust;
+pub mod uri;
+
+pub use count::{Count, polled_again};
+pub use framing::Framing;
+pub use latency::Latency;
+pub use listener::Listener;
+pub use live::Live;
+pub use replay::{Replay, ReplayBuffer, Sent, whole};
+pub use seldom::Seldom;
+pub use spent::{Allowed, Spent};
+pub use trust::{Distrust, Trust};
+pub use uri::{is_of_the_server, without_userinfo};

@@ -1,0 +1,24 @@
+//! URIs and paths.
+
+use http::Uri;
+
+/// `uri` without its user and its password, which no `:authority` may hold ([RFC 9113, 8.3.1]), and
+/// no log, name or metric of an endpoint.
+///
+/// [RFC 9113, 8.3.1]: https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1
+pub fn without_userinfo(uri: Uri) -> Uri {
+    let Some((_, host)) = uri.authority().and_then(|whole| whole.as_str().rsplit_once('@')) else {
+        return uri;
+    };
+    let Ok(host) = host.parse() else { return uri };
+    let mut parts = uri.into_parts();
+    parts.authority = Some(host);
+    // It was sound with a longer authority.
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// Whether the method at `path` is of the server itself: health checks and reflection, which must
+/// answer when all else is in trouble.
+pub fn is_of_the_server(path: &str) -> bool {
+    ["/grpc.health.", "/grpc.reflection."].iter().any(|prefix| path.starts_with(prefix))
+}
