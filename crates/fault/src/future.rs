@@ -1,7 +1,7 @@
 //! What comes of a request, step by step.
 
 use crate::{
-    Counters, Faults, When, body,
+    When, body,
     counters::Cells,
     rule::Action,
     rules::{Drawn, Hit},
@@ -48,20 +48,26 @@ pin_project! {
     #[derive(Debug)]
     #[project = StageProj]
     enum Stage<S, F, B> {
-        Delayed { #[pin] delay: Sleep, held: Option<(S, http::Request<B>)> },
+        // Boxed, as is the late one: they are rare, and large.
+        Delayed { held: Box<Held<(S, http::Request<B>)>> },
         Refused,
         Executing { #[pin] inner: F },
-        Late { #[pin] delay: Sleep, reply: Option<http::Response<Body>> },
+        Late { held: Box<Held<http::Response<Body>>> },
         Hung,
     }
+}
+
+/// What waits for the end of a delay.
+#[derive(Debug)]
+struct Held<T> {
+    delay: Pin<Box<Sleep>>,
+    what: Option<T>,
 }
 
 /// How the request is answered, and whether it was.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    faults: Arc<Faults>,
-    counters: Counters,
-    is_marking: bool,
+    settings: Arc<Settings>,
     fail: Option<When>,
     hit: Option<Box<Hit>>,
     is_counted: bool,
@@ -83,7 +89,7 @@ impl<S, F, B> ResponseFuture<S, F, B> {
         answer: Answer,
     ) -> Self {
         answer.cells().delayed.count();
-        let stage = Stage::Delayed { delay: sleep(delay), held: Some((readied, request)) };
+        let stage = Stage::Delayed { held: Held::new(delay, (readied, request)) };
         Self::at(stage, Some(answer))
     }
 
@@ -114,16 +120,13 @@ where
                 return this.stage.poll_bare(cx);
             };
             let next = match stage {
-                StageProj::Delayed { delay, held } => {
-                    ready!(delay.poll(cx));
-                    match held.take() {
-                        Some((mut readied, request)) if !answer.refuses() => {
-                            answer.executes();
-                            Stage::Executing { inner: readied.call(request) }
-                        }
-                        _ => Stage::Refused,
+                StageProj::Delayed { held } => match ready!(held.poll(cx)) {
+                    Some((mut readied, request)) if !answer.refuses() => {
+                        answer.executes();
+                        Stage::Executing { inner: readied.call(request) }
                     }
-                }
+                    _ => Stage::Refused,
+                },
                 StageProj::Refused => match answer.instead(When::Before) {
                     Some(answer) => return Poll::Ready(Ok(answer)),
                     None => Stage::Hung,
@@ -131,9 +134,7 @@ where
                 StageProj::Executing { inner } => {
                     let reply = ready!(inner.poll(cx));
                     match (reply, answer.late()) {
-                        (Ok(reply), Some(delay)) => {
-                            Stage::Late { delay: sleep(delay), reply: Some(reply) }
-                        }
+                        (Ok(reply), Some(delay)) => Stage::Late { held: Held::new(delay, reply) },
                         (Ok(reply), None) => match answer.after(reply) {
                             Some(reply) => return Poll::Ready(Ok(reply)),
                             None => Stage::Hung,
@@ -145,9 +146,8 @@ where
                         }
                     }
                 }
-                StageProj::Late { delay, reply } => {
-                    ready!(delay.poll(cx));
-                    match reply.take().and_then(|reply| answer.after(reply)) {
+                StageProj::Late { held } => {
+                    match ready!(held.poll(cx)).and_then(|reply| answer.after(reply)) {
                         Some(reply) => return Poll::Ready(Ok(reply)),
                         None => Stage::Hung,
                     }
@@ -172,14 +172,25 @@ impl<S, F, B> Stage<S, F, B> {
     }
 }
 
+// === impl Held ===
+
+impl<T> Held<T> {
+    fn new(delay: Duration, what: T) -> Box<Self> {
+        Box::new(Self { delay: Box::pin(sleep(delay)), what: Some(what) })
+    }
+
+    /// What has waited.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.delay.as_mut().poll(cx).map(|()| self.what.take())
+    }
+}
+
 // === impl Answer ===
 
 impl Answer {
-    pub(crate) fn new(settings: &Settings, fate: Fate) -> Self {
+    pub(crate) fn new(settings: &Arc<Settings>, fate: Fate) -> Self {
         Self {
-            faults: settings.faults.clone(),
-            counters: settings.counters.clone(),
-            is_marking: settings.is_marking,
+            settings: settings.clone(),
             fail: fate.plan.fail,
             hit: fate.hit,
             is_counted: fate.is_counted,
@@ -188,7 +199,7 @@ impl Answer {
     }
 
     fn cells(&self) -> &Cells {
-        self.counters.cells()
+        self.settings.counters.cells()
     }
 
     /// Whether the request is answered without being executed.
@@ -227,7 +238,7 @@ impl Answer {
         self.mark(&mut reply, &hit);
         Some(match hit.action {
             Some(drawn) if !drawn.action.replaces_the_reply() => {
-                body::spoil(reply, &drawn.action, &self.counters, hit.active)
+                body::spoil(reply, &drawn.action, &self.settings.counters, hit.active)
             }
             _ => reply,
         })
@@ -240,16 +251,18 @@ impl Answer {
     fn instead(&mut self, time: When) -> Option<http::Response<Body>> {
         self.is_given = true;
         let failed = match time {
-            When::Before => &self.counters.cells().failed_before,
-            When::After => &self.counters.cells().failed_after,
+            When::Before => &self.cells().failed_before,
+            When::After => &self.cells().failed_after,
         };
         if self.fail == Some(time) {
             failed.count();
-            return Some(Status::new(self.faults.code, &*self.faults.message).into_http());
+            let faults = &self.settings.faults;
+            return Some(Status::new(faults.code, &*faults.message).into_http());
         }
         // One that hangs stays active until it is dropped.
         let drawn = self.hit.as_ref().and_then(|hit| hit.action.clone());
-        let cells = self.counters.cells();
+        let counters = &self.settings.counters;
+        let cells = counters.cells();
         let Drawn { action, .. } = drawn?;
         let mut answer = match action {
             Action::Status { codes, message, details } => {
@@ -261,21 +274,21 @@ impl Answer {
                 cells.hung.count();
                 let mut hit = self.hit.take()?;
                 let active = hit.active.take();
-                let mut silent = body::silent(&self.counters, active);
+                let mut silent = body::silent(counters, active);
                 self.mark(&mut silent, &hit);
                 return Some(silent);
             }
             Action::Reset(code) => {
                 cells.reset.count();
-                body::reset(code, &self.counters)
+                body::reset(code, counters)
             }
             Action::Drop => {
                 cells.dropped.count();
-                body::reset(Order::Drop.code(), &self.counters)
+                body::reset(Order::Drop.code(), counters)
             }
             Action::GoAway(code) => {
                 cells.sent_away.count();
-                body::reset(Order::GoAway(code).code(), &self.counters)
+                body::reset(Order::GoAway(code).code(), counters)
             }
             Action::Panic => {
                 cells.panicked.count();
@@ -293,7 +306,7 @@ impl Answer {
     }
 
     fn mark(&self, reply: &mut http::Response<Body>, hit: &Hit) {
-        for id in hit.ids.iter().filter(|_| self.is_marking) {
+        for id in hit.ids.iter().filter(|_| self.settings.is_marking) {
             if let Ok(id) = HeaderValue::from_str(id) {
                 reply.headers_mut().append(MARK, id);
             }

@@ -84,6 +84,7 @@ use future::Answer;
 use settings::Settings;
 use std::{
     mem,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tonic::{body::Body, server::NamedService};
@@ -92,13 +93,13 @@ use tower_service::Service;
 
 /// Applies [`Fault`] to a server, or to a single service.
 #[derive(Clone, Debug)]
-pub struct FaultLayer(Settings);
+pub struct FaultLayer(Arc<Settings>);
 
 /// Fails and delays requests before they reach a service, and replies after they leave it.
 #[derive(Clone, Debug)]
 pub struct Fault<S> {
     inner: S,
-    settings: Settings,
+    settings: Arc<Settings>,
 }
 
 // === impl FaultLayer ===
@@ -109,24 +110,29 @@ impl FaultLayer {
     /// # Errors
     /// When a rate is not in 0 to 1, or the code is `OK`.
     pub fn new(faults: Faults) -> Result<Self, Invalid> {
-        Ok(Self(Settings::of(faults.checked()?)))
+        Ok(Self(Arc::new(Settings::of(faults.checked()?))))
     }
 
     /// Injects what `rules` say as well, now and after each change of them.
     pub fn with_rules(self, rules: Rules) -> Self {
-        Self(Settings { rules: Some(rules), ..self.0 })
+        self.with(|settings| settings.rules = Some(rules))
     }
 
     /// Lets `switch` decide whether faults are injected, only counted, or not drawn; those of rules
     /// as well, whatever their own switch allows. Off, requests are not even counted.
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self(Settings { switch, ..self.0 })
+        self.with(|settings| settings.switch = switch)
     }
 
     /// Names the rules that hit a request in its reply, if there is a reply: a header
     /// `fault-injected: <rule id>` for each. By default replies tell nothing.
     pub fn with_marks(self) -> Self {
-        Self(Settings { is_marking: true, ..self.0 })
+        self.with(|settings| settings.is_marking = true)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// What it has injected so far, into all the services it was applied to.
@@ -138,7 +144,7 @@ impl FaultLayer {
 impl From<Rules> for FaultLayer {
     /// Injects what `rules` say, and nothing else.
     fn from(rules: Rules) -> Self {
-        Self(Settings { rules: Some(rules), ..Settings::of(Faults::default()) })
+        Self(Arc::new(Settings { rules: Some(rules), ..Settings::of(Faults::default()) }))
     }
 }
 

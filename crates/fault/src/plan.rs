@@ -1,9 +1,9 @@
 //! Which faults happen to a request: data, and a decision that depends on nothing but that data
 //! and the request.
 
-use cinchona_core::Invalid;
-use cinchona_plumbing::{code, is_of_the_server, status::PREVIOUS_ATTEMPTS};
-use http::{HeaderMap, HeaderValue};
+use cinchona_core::{IDEMPOTENCY_KEY, Invalid};
+use cinchona_plumbing::{code, headers, is_of_the_server, status::PREVIOUS_ATTEMPTS};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tonic::Code;
 
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
 pub(crate) const CONTROL: &str = "/cinchona.fault.v1.FaultControl/";
 
 /// By what a client, or a layer of it, names a call.
-const IDS: [&str; 2] = ["x-request-id", "idempotency-key"];
+static IDS: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), IDEMPOTENCY_KEY];
 
 // === impl Faults ===
 
@@ -93,6 +93,9 @@ impl Faults {
     /// The two draws do not depend on each other. A request that both hit is delayed first and
     /// then fails, as gRFC A33 has it.
     pub(crate) fn plan(&self, path: &str, headers: &HeaderMap, number: u64) -> Plan {
+        if self.failure_rate == 0.0 && self.slow_rate == 0.0 {
+            return Plan::default();
+        }
         let request = identity(path, headers, number);
         let hits = |rate: f64, kind: &str| rate > 0.0 && draw(self.seed, request, kind) < rate;
         Plan {
@@ -126,7 +129,7 @@ pub(crate) fn draw(seed: u64, request: u64, kind: &str) -> f64 {
 
 /// The id that the request carries, if any.
 pub(crate) fn id(headers: &HeaderMap) -> Option<&HeaderValue> {
-    IDS.iter().find_map(|name| headers.get(*name))
+    IDS.iter().find_map(|name| headers::get(headers, name))
 }
 
 /// A request that carries an id is known by it and by its attempt, so that neither other requests
@@ -135,7 +138,8 @@ pub(crate) fn identity(path: &str, headers: &HeaderMap, number: u64) -> u64 {
     let path = fnv(FNV_OFFSET, path.as_bytes());
     match id(headers) {
         Some(id) => {
-            let attempt = headers.get(PREVIOUS_ATTEMPTS).map_or(&b""[..], HeaderValue::as_bytes);
+            let attempt = headers::get(headers, &PREVIOUS_ATTEMPTS);
+            let attempt = attempt.map_or(&b""[..], HeaderValue::as_bytes);
             // The zero byte keeps the id and the attempt apart.
             fnv(fnv(fnv(path, id.as_bytes()), &[0]), attempt)
         }

@@ -8,11 +8,11 @@ use crate::{
 };
 use cinchona_core::{Mode, Switch};
 use cinchona_plumbing::code;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) faults: Arc<Faults>,
+    pub(crate) faults: Faults,
     pub(crate) rules: Option<Rules>,
     pub(crate) counters: Counters,
     pub(crate) switch: Switch,
@@ -32,7 +32,7 @@ pub(crate) struct Fate {
 impl Settings {
     pub(crate) fn of(faults: Faults) -> Self {
         Self {
-            faults: Arc::new(faults),
+            faults,
             rules: None,
             counters: Counters::default(),
             switch: Switch::default(),
