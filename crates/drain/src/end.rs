@@ -9,7 +9,8 @@ use tonic::Status;
 pin_project! {
     /// When a call ends at the latest.
     pub(crate) struct End {
-        shared: Arc<Shared>,
+        // None once it was handed on.
+        shared: Option<Arc<Shared>>,
         at: Phase,
         // From the first time that there is something to wait for.
         #[pin]
@@ -26,31 +27,33 @@ pub(crate) fn unavailable() -> Status {
 
 impl End {
     pub(crate) fn new(shared: Arc<Shared>, at: Phase) -> Self {
-        Self { shared, at, told: None }
+        Self { shared: Some(shared), at, told: None }
     }
 
     /// The same end, for what comes next of the call.
-    pub(crate) fn renewed(&self) -> Self {
-        Self::new(self.shared.clone(), self.at)
+    pub(crate) fn handed_on(self: Pin<&mut Self>) -> Self {
+        let this = self.project();
+        Self { shared: this.shared.take(), at: *this.at, told: None }
     }
 
     /// Whether it has come.
     pub(crate) fn is_here(&self) -> bool {
-        self.at < Phase::Cut && self.shared.phase() >= self.at
+        let has_come = |shared: &Arc<Shared>| shared.phase() >= self.at;
+        self.at < Phase::Cut && self.shared.as_ref().is_some_and(has_come)
     }
 
     /// Whether it has come; if not, the task is woken when it does.
     pub(crate) fn poll_is_here(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
         let mut this = self.project();
         // Connections are cut without anybody else's help.
-        if *this.at == Phase::Cut {
+        let Some(shared) = this.shared.as_ref().filter(|_| *this.at < Phase::Cut) else {
             return false;
-        }
+        };
         if this.told.is_none() {
-            this.told.set(Some(this.shared.wait(*this.at)));
+            this.told.set(Some(shared.wait(*this.at)));
         }
         // It is told of all that comes after it was made.
         let is_told = this.told.as_pin_mut().is_none_or(|told| told.poll(cx).is_ready());
-        is_told || this.shared.phase() >= *this.at
+        is_told || shared.phase() >= *this.at
     }
 }

@@ -9,7 +9,6 @@ use cinchona_plumbing::status;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
-    collections::HashSet,
     fmt,
     future::Future,
     pin::Pin,
@@ -26,16 +25,20 @@ use tower_service::Service;
 /// answers them. A call that comes when all is over is refused, and has not begun. What is no gRPC
 /// is ended by its connection alone.
 #[derive(Clone, Debug)]
-pub struct DrainLayer {
+pub struct DrainLayer(Arc<Settings>);
+
+#[derive(Clone, Debug)]
+struct Settings {
     shared: Arc<Shared>,
-    watches: Arc<HashSet<String>>,
+    /// A few, so that comparing them all takes less than a hash.
+    watches: Vec<String>,
 }
 
 /// A service whose calls end with the server.
 #[derive(Clone, Debug)]
 pub struct DrainService<S> {
     inner: S,
-    layer: DrainLayer,
+    settings: Arc<Settings>,
 }
 
 pin_project! {
@@ -59,15 +62,16 @@ const WATCHES: [&str; 3] = [
 
 impl DrainLayer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let watches = WATCHES.map(str::to_owned).into_iter().collect();
-        Self { shared, watches: Arc::new(watches) }
+        let watches = WATCHES.map(str::to_owned).into();
+        Self(Arc::new(Settings { shared, watches }))
     }
 
     /// Ends calls of these methods (`/package.Service/Method`) when draining begins, once they have
     /// handed on what they had: such as only wait for news, and would hold up the end.
     #[must_use]
     pub fn with_watches<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
-        Arc::make_mut(&mut self.watches).extend(methods.into_iter().map(Into::into));
+        let watches = &mut Arc::make_mut(&mut self.0).watches;
+        watches.extend(methods.into_iter().map(Into::into));
         self
     }
 }
@@ -76,7 +80,7 @@ impl<S> Layer<S> for DrainLayer {
     type Service = DrainService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        DrainService { inner, layer: self.clone() }
+        DrainService { inner, settings: self.0.clone() }
     }
 }
 
@@ -95,13 +99,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let DrainLayer { shared, watches } = &self.layer;
-        let is_watch = watches.contains(request.uri().path());
+        let Settings { shared, watches } = &*self.settings;
+        let path = request.uri().path();
+        let is_watch = watches.iter().any(|watch| watch == path);
         let at = if is_watch { Phase::Draining } else { Phase::Over };
         let is_grpc = status::is_grpc(request.headers());
         let end = End::new(shared.clone(), if is_grpc { at } else { Phase::Cut });
         let is_refused = is_grpc && shared.phase() >= Phase::Over;
-        DrainFuture { inner: (!is_refused).then(|| self.inner.call(request)), end }
+        let inner = (!is_refused).then(|| self.inner.call(request));
+        DrainFuture { inner, end }
     }
 }
 
@@ -123,7 +129,7 @@ where
             return Poll::Ready(Ok(ended(status::not_begun(unavailable()))));
         };
         if let Poll::Ready(answered) = inner.poll(cx) {
-            let end = this.end.renewed();
+            let end = this.end.handed_on();
             return Poll::Ready(answered.map(|response| DrainBody::wrap(response, end)));
         }
         if this.end.as_mut().poll_is_here(cx) {
