@@ -2,14 +2,14 @@
 
 use crate::limits::Kinds;
 use cinchona_core::{Deadline, Inbound, MethodKind, Mode, Switch};
-use cinchona_plumbing::{Latency, status};
+use cinchona_plumbing::{Latency, Live, status};
+use hashbrown::HashMap;
 use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
 use std::{
-    collections::HashMap,
     fmt,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -52,7 +52,16 @@ pub struct ServerDeadline<S> {
 struct Settings {
     limit: Option<Duration>,
     hopeless: Switch,
-    fastest: RwLock<HashMap<Box<str>, Arc<Latency>>>,
+    /// Read by every call, and written when a method is first called.
+    fastest: Live<HashMap<Box<str>, Arc<Latency>>>,
+    writing: Mutex<()>,
+}
+
+/// When a call ends; its timer is made when there is something to wait for.
+#[derive(Debug)]
+struct End {
+    at: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 pin_project! {
@@ -60,8 +69,7 @@ pin_project! {
     pub struct ServerFuture<F> {
         #[pin]
         work: Work<F>,
-        #[pin]
-        end: Option<Sleep>,
+        end: Option<End>,
         whole: Option<Deadline>,
         inbound: Inbound,
         began: Instant,
@@ -77,16 +85,13 @@ pin_project! {
     }
 }
 
-pin_project! {
-    /// A response body that ends at the deadline, with `DEADLINE_EXCEEDED` in its trailers.
-    pub struct ServerBody {
-        inner: Option<Body>,
-        #[pin]
-        end: Option<Sleep>,
-        // The caller's deadline, until it is the end.
-        whole: Option<Option<Deadline>>,
-        inbound: Inbound,
-    }
+/// A response body that ends at the deadline, with `DEADLINE_EXCEEDED` in its trailers.
+pub struct ServerBody {
+    inner: Option<Body>,
+    end: Option<End>,
+    /// The caller's deadline, until it is the end.
+    whole: Option<Option<Deadline>>,
+    inbound: Inbound,
 }
 
 /// What is admitted: until when it must have begun to be answered, and ended, and where to record
@@ -104,9 +109,7 @@ const TICK: Duration = Duration::from_millis(1);
 impl ServerDeadlineLayer {
     /// Enforces the callers' deadlines, and counts the calls that are hopeless.
     pub fn new() -> Self {
-        let hopeless = Switch::new(Mode::Shadow);
-        let settings = Settings { limit: None, hopeless, fastest: RwLock::default() };
-        Self { settings: Arc::new(settings) }
+        Self { settings: Arc::new(Settings::new(None, Switch::new(Mode::Shadow))) }
     }
 
     /// Ends every call that has not been answered after `limit`, uploads included; of a stream the
@@ -122,8 +125,7 @@ impl ServerDeadlineLayer {
     }
 
     fn with(&self, limit: Option<Duration>, hopeless: Switch) -> Self {
-        let settings = Settings { limit, hopeless, fastest: RwLock::default() };
-        Self { settings: Arc::new(settings) }
+        Self { settings: Arc::new(Settings::new(limit, hopeless)) }
     }
 }
 
@@ -176,7 +178,7 @@ where
         }
         let handler = inbound.within(|| self.inner.call(request));
         let work = Work::Handler { handler: inbound.scope(handler) };
-        let end = first.map(|first| sleep_until(first.0 - TICK));
+        let end = first.map(|first| End::at(first.0 - TICK));
         ServerFuture { work, end, whole, inbound, began: now, latency }
     }
 }
@@ -188,6 +190,11 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
 // === impl Settings ===
 
 impl Settings {
+    fn new(limit: Option<Duration>, hopeless: Switch) -> Self {
+        let fastest = Live::new(HashMap::new());
+        Self { limit, hopeless, fastest, writing: Mutex::default() }
+    }
+
     /// The terms of a request, or why it is not begun.
     fn admit<B>(&self, request: &http::Request<B>, now: Instant) -> Result<Admitted, Status> {
         let asked = Deadline::parse_timeout(request.headers())
@@ -217,15 +224,20 @@ impl Settings {
     }
 
     fn latency(&self, path: &str) -> Option<Arc<Latency>> {
-        let known = self.fastest.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-        known.or_else(|| {
-            let mut fastest = self.fastest.write().unwrap_or_else(PoisonError::into_inner);
-            if fastest.len() >= MOST_METHODS {
-                return None;
-            }
-            let new = || Arc::new(Latency::new(0.01));
-            Some(fastest.entry(path.into()).or_insert_with(new).clone())
-        })
+        self.fastest.get().get(path).cloned().or_else(|| self.first_latency(path))
+    }
+
+    #[cold]
+    fn first_latency(&self, path: &str) -> Option<Arc<Latency>> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fastest = (**self.fastest.get()).clone();
+        if fastest.len() >= MOST_METHODS {
+            return None;
+        }
+        let new = || Arc::new(Latency::new(0.01));
+        let latency = fastest.entry(path.into()).or_insert_with(new).clone();
+        self.fastest.set(fastest);
+        Some(latency)
     }
 }
 
@@ -243,7 +255,7 @@ where
             WorkProj::Refused { refused } => refused.take(),
             WorkProj::Handler { handler } => match handler.poll(cx) {
                 Poll::Ready(reply) => {
-                    let end = this.end.as_pin_mut().map(|end| end.deadline());
+                    let end = this.end.take();
                     if let Some(latency) = this.latency.take() {
                         latency.record(Instant::now() - *this.began);
                     }
@@ -254,7 +266,7 @@ where
                     }));
                 }
                 Poll::Pending => {
-                    let Some(end) = this.end.as_pin_mut() else { return Poll::Pending };
+                    let Some(end) = this.end else { return Poll::Pending };
                     ready!(end.poll(cx));
                     // Drops the handler, and what it is waiting for.
                     this.work.set(Work::Refused { refused: None });
@@ -275,16 +287,37 @@ impl<F> fmt::Debug for ServerFuture<F> {
 
 const EXCEEDED: &str = "the deadline has passed";
 
+// === impl End ===
+
+impl End {
+    const fn at(at: Instant) -> Self {
+        Self { at, timer: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.get_or_insert_with(|| Box::pin(sleep_until(self.at))).as_mut().poll(cx)
+    }
+
+    fn move_to(&mut self, at: Instant) {
+        if at == self.at {
+            return;
+        }
+        self.at = at;
+        if let Some(timer) = &mut self.timer {
+            timer.as_mut().reset(at);
+        }
+    }
+}
+
 // === impl ServerBody ===
 
 impl ServerBody {
     /// `body`, which must begin before `end` and end before the deadline of the `whole`; as it is
     /// where there is nothing to wait for.
-    fn bound(body: Body, end: Option<Instant>, whole: Option<Deadline>, inbound: Inbound) -> Body {
+    fn bound(body: Body, end: Option<End>, whole: Option<Deadline>, inbound: Inbound) -> Body {
         if body.is_end_stream() {
             return body;
         }
-        let end = end.map(sleep_until);
         Body::new(Self { inner: Some(body), end, whole: Some(whole), inbound })
     }
 }
@@ -297,8 +330,8 @@ impl HttpBody for ServerBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let mut this = self.project();
-        let Some(inner) = this.inner else { return Poll::Ready(None) };
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         // The stream of a handler may make calls as well.
         let mut polled = this.inbound.within(|| Pin::new(inner).poll_frame(cx));
         if let Poll::Ready(frame) = &mut polled {
@@ -308,16 +341,16 @@ impl HttpBody for ServerBody {
             // It has begun: from here on only the caller's deadline counts.
             if let Some(whole) = this.whole.take() {
                 this.inbound.deadline = whole;
-                let whole = whole.map(|whole| whole.0 - TICK);
-                if whole != this.end.as_ref().as_pin_ref().map(|end| end.deadline()) {
-                    this.end.set(whole.map(sleep_until));
+                match (whole.map(|whole| whole.0 - TICK), &mut this.end) {
+                    (Some(at), Some(end)) => end.move_to(at),
+                    (at, end) => *end = at.map(End::at),
                 }
             }
             return polled;
         }
-        let Some(end) = this.end.as_pin_mut() else { return Poll::Pending };
+        let Some(end) = &mut this.end else { return Poll::Pending };
         ready!(end.poll(cx));
-        *this.inner = None;
+        this.inner = None;
         let mut trailers = http::HeaderMap::new();
         let told = Status::deadline_exceeded(EXCEEDED).add_header(&mut trailers);
         Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
