@@ -79,6 +79,9 @@ struct Read {
     rest: Body,
 }
 
+/// A body of one frame, as most are that have arrived: its box is small.
+struct One(Option<Bytes>);
+
 /// As much is kept of a request that has not arrived: tonic decodes no more, unless it is told.
 const MOST: usize = 4 << 20;
 
@@ -109,7 +112,7 @@ pub(crate) fn look<B: 'static>(
     let mut kept = Kept::default();
     // Where it is not all, it is polled again, by a task.
     if kept.poll_read(body, &mut Context::from_waker(Waker::noop())) == Poll::Ready(true) {
-        *body = Body::new(Read { kept, rest: Body::empty() });
+        *body = kept.into_body();
         return Arrival::Whole;
     }
     let inner = mem::take(body);
@@ -149,8 +152,7 @@ impl Coming {
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Body> {
         let is_whole = ready!(self.kept.poll_read(&mut self.inner, cx));
         let (kept, rest) = (mem::take(&mut self.kept), mem::take(&mut self.inner));
-        let rest = if is_whole { Body::empty() } else { rest };
-        Poll::Ready(Body::new(Read { kept, rest }))
+        Poll::Ready(if is_whole { kept.into_body() } else { Body::new(Read { kept, rest }) })
     }
 }
 
@@ -189,10 +191,42 @@ impl Kept {
         frame.map(Ok).or_else(|| self.error.take().map(Err))
     }
 
+    /// A body of nothing but what was kept.
+    fn into_body(mut self) -> Body {
+        if self.more.is_empty() && self.error.is_none() {
+            match self.first.take().map(Frame::into_data) {
+                Some(Ok(data)) => return Body::new(One(Some(data))),
+                Some(Err(frame)) => self.first = Some(frame),
+                None => {}
+            }
+        }
+        Body::new(Read { kept: self, rest: Body::empty() })
+    }
+
     fn is_empty(&self) -> bool {
         self.first.is_none() && self.more.is_empty() && self.error.is_none()
     }
 }
+
+// === impl One ===
+
+impl HttpBody for One {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+// === impl Read ===
 
 impl HttpBody for Read {
     type Data = Bytes;
