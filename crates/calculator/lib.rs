@@ -13,8 +13,8 @@
 //! | [`endpoints`] | what became of the attempts at each endpoint |
 //! | [`watch`] | what all of them show on a dashboard |
 //!
-//! The programs `calculator-server`, `calculator-client` and `calculator-demo` are thin users of
-//! these.
+//! The programs `calculator-server` and `calculator-client` are thin users of these; what is done
+//! to them is `crates/lab`.
 
 pub mod client;
 pub mod cluster;

@@ -83,7 +83,7 @@ fn steps(features: &[String]) -> Vec<Step> {
     steps.push(Step::cargo(&ignored));
     steps.push(Step {
         name: "cargo xtask demo --virtual".into(),
-        ..Step::cargo("run --quiet --bin calculator-demo -- --virtual")
+        ..Step::cargo("run --quiet -p lab -- --virtual")
     });
     steps
 }

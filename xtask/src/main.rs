@@ -6,6 +6,8 @@ mod ci;
 mod command;
 mod manifest;
 mod tidy;
+#[cfg(test)]
+mod tree;
 
 use command::{cargo_command, root, run};
 use std::{env, path::PathBuf, process::ExitCode};
@@ -36,25 +38,17 @@ fn main() -> ExitCode {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         // It starts servers, which are programs of their own.
-        ["demo", "cluster", args @ ..] => match cargo(&["build", "--quiet", "--bins"], &[]) {
-            ExitCode::SUCCESS => {
-                cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "cluster"], args)
-            }
+        ["demo", "cluster", args @ ..] => match programs(&[]) {
+            ExitCode::SUCCESS => lab(&[], "cluster", args),
             failed => failed,
         },
-        ["demo", args @ ..] => cargo(&["run", "--quiet", "--bin", "calculator-demo", "--"], args),
+        ["demo", args @ ..] => cargo(&["run", "--quiet", "-p", "lab", "--"], args),
         // Released programs: so they hold what those of a user would.
-        ["soak", args @ ..] => match cargo(&["build", "--quiet", "--release", "--bins"], &[]) {
-            ExitCode::SUCCESS => {
-                let soak =
-                    ["run", "--quiet", "--release", "--bin", "calculator-demo", "--", "soak"];
-                cargo(&soak, args)
-            }
+        ["soak", args @ ..] => match programs(&["--release"]) {
+            ExitCode::SUCCESS => lab(&["--release"], "soak", args),
             failed => failed,
         },
-        ["sim", "storm", args @ ..] => {
-            cargo(&["run", "--quiet", "--bin", "calculator-demo", "--", "storm"], args)
-        }
+        ["sim", "storm", args @ ..] => lab(&[], "storm", args),
         // Each in a build of its own: tokio's `test-util` would slow down the other.
         ["bench"] => match bench("cinchona", "*", &[]) {
             ExitCode::SUCCESS => bench("calculator", "*", &[]),
@@ -78,6 +72,18 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Builds the programs of the calculator as they are shipped: by themselves, since what others of
+/// the workspace want of tokio would be in them as well.
+fn programs(profile: &[&str]) -> ExitCode {
+    cargo(&["build", "--quiet", "-p", "calculator", "--bins"], profile)
+}
+
+/// Does to them what the lab can do.
+fn lab(profile: &[&str], what: &str, args: &[&str]) -> ExitCode {
+    let command = [&["run", "--quiet", "-p", "lab"], profile, &["--", what]].concat();
+    cargo(&command, args)
 }
 
 fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {

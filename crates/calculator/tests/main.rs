@@ -2,7 +2,6 @@
 //! is killed.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
-mod browser;
 mod differential;
 #[cfg(unix)]
 mod ends;

@@ -137,15 +137,6 @@ pub(crate) struct Paged {
 }
 
 impl Paged {
-    /// `calculator-demo`, which says on stdout where its page is.
-    pub(crate) fn demo(args: &[&str]) -> Self {
-        let mut demo = Command::new(env!("CARGO_BIN_EXE_calculator-demo"));
-        demo.args(["--dashboard", "127.0.0.1:0"]).args(args);
-        let mut process = demo.stdout(Stdio::piped()).spawn().unwrap();
-        let page = page(process.stdout.take().unwrap());
-        Self { process, page }
-    }
-
     /// `calculator-client load`, which says it on stderr.
     pub(crate) fn load(args: &[&str]) -> Self {
         let mut load = client(&["load", "-z", "2m", "--dashboard", "127.0.0.1:0"]);
@@ -418,24 +409,4 @@ async fn a_server_that_is_told_to_stop_ends_its_calls_first() {
     let (code, out, _) = said(&asking.wait_with_output().unwrap());
     assert_eq!((code, out.as_str()), (Some(0), "15\n"));
     assert!(server.process.wait().unwrap().success());
-}
-
-#[test]
-fn the_virtual_demo_meets_its_expectations_and_is_identical_for_the_same_seed() {
-    let demo = |n: u32| {
-        let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("demo-{n}"));
-        let output = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
-            .args(["--virtual", "--seed", "7", "--out"])
-            .arg(&out)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        ["json", "md", "html"].map(|kind| {
-            let mut text = String::new();
-            let file = std::fs::File::open(out.join("report").with_extension(kind));
-            file.unwrap().read_to_string(&mut text).unwrap();
-            text
-        })
-    };
-    assert_eq!(demo(1), demo(2));
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// What tests use, what is an example, and what only names the others.
-const NOT_READ: [&str; 3] = ["testkit", "calculator", "cinchona"];
+const NOT_READ: [&str; 4] = ["testkit", "calculator", "cinchona", "lab"];
 
 /// The names, such as `balance::Options::patience`.
 pub(crate) fn names() -> BTreeSet<String> {

@@ -3,7 +3,7 @@
 
 mod devtools;
 
-use crate::programs::Paged;
+use crate::Paged;
 use devtools::Page;
 use std::{env, fs, path::PathBuf};
 
@@ -51,7 +51,7 @@ fn fits(page: &mut Page) {
 
 #[test]
 fn a_fault_is_set_by_keyboard_is_seen_to_strike_and_is_seen_to_end() {
-    let demo = Paged::demo(&["--no-story"]);
+    let demo = Paged::new(&["--no-story"]);
     let Some(mut page) = Page::open(&format!("http://{}", demo.page)) else { return };
     page.wait_for("document.getElementById('connection')?.textContent === 'live'");
     page.evaluate(READ);

@@ -224,7 +224,7 @@ impl Server {
         }
         let started = command.env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(errors).spawn();
         let mut process = started.map_err(|error| {
-            format!("{}: {error}; cargo build --bins makes it", program.display())
+            format!("{}: {error}; cargo build -p calculator makes it", program.display())
         })?;
         let said = process.stdout.take().ok_or("no standard output")?;
         let mut lines = BufReader::new(said).lines();
