@@ -100,7 +100,7 @@ const ROOMIER: [(&str, usize); 7] = [
     ("core", 30),
     ("cluster", 14),
     ("retry", 14),
-    ("idempotency", 14),
+    ("idempotency", 15),
     ("balance", 16),
     ("shed", 21),
     ("config", 17),

@@ -1,6 +1,6 @@
 //! One call of a client: known once, written by who knows, read by all.
 
-use crate::{Deadline, MethodKind, Verdict};
+use crate::{Attempt, AttemptKind, Deadline, Invalid, MethodKind, Verdict};
 use cinchona_plumbing::status::Pushback;
 use http::{HeaderValue, Request};
 use smallvec::SmallVec;
@@ -48,47 +48,6 @@ pub struct Call {
     whole: Option<Option<Deadline>>,
     kind: Option<MethodKind>,
     size: Option<u64>,
-}
-
-/// What is known of one attempt.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// Why it was made.
-    pub kind: AttemptKind,
-    /// When it began.
-    pub began: Instant,
-    /// When it ended, or its response began.
-    pub ended: Option<Instant>,
-    /// What its outcome meant to whoever makes attempts.
-    pub verdict: Option<Verdict>,
-    /// How long the call then waited before the next attempt; zero after the last.
-    pub wait: Duration,
-    /// What the server asked for.
-    pub pushback: Option<Pushback>,
-    /// Host and port of the server that it was sent to, where a balancer has said so.
-    pub endpoint: Option<Arc<str>>,
-    host: Option<NonZeroU64>,
-    /// How many had a verdict before it.
-    order: u32,
-    /// Whether a layer has made it.
-    is_made: bool,
-    has_passed: bool,
-    /// It found no connection, and its call goes on waiting for one: nothing was attempted.
-    is_void: bool,
-}
-
-/// Why an attempt was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptKind {
-    /// It was the first.
-    First,
-    /// The one before had failed.
-    Retry,
-    /// The one before had not reached the service (gRFC A6, transparent retries).
-    Transparent,
-    /// Those before were still under way, or one of them had failed early (gRFC A6, hedging).
-    Hedge,
 }
 
 #[derive(Debug)]
@@ -369,57 +328,35 @@ impl fmt::Debug for Call {
     }
 }
 
+// === impl Deadline ===
+
+impl Deadline {
+    /// The deadline that a layer further out has handed on ([`Call::deadline`]), or that is in the
+    /// request's extensions, or else the one that `grpc-timeout` gives it if the call begins `now`;
+    /// none where that is [for ever](Self::within).
+    ///
+    /// # Errors
+    /// [`Invalid`] when `grpc-timeout` is malformed.
+    pub fn of<B>(request: &http::Request<B>, now: Instant) -> Result<Option<Self>, Invalid> {
+        if let Some(deadline) = Self::handed_on(request) {
+            return Ok(Some(deadline));
+        }
+        Ok(Self::parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
+    }
+
+    /// The deadline that a layer further out has handed on, or that the caller has put into the
+    /// request's extensions.
+    pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
+        let of_call = Call::find(request).and_then(Call::deadline);
+        of_call.or_else(|| request.extensions().get().copied())
+    }
+}
+
 // === impl Lines ===
 
 impl Lines {
     fn hosts(&self) -> impl Iterator<Item = NonZeroU64> {
         self.attempts.iter().filter_map(|attempt| attempt.host)
-    }
-}
-
-// === impl Attempt ===
-
-impl Attempt {
-    const fn new(kind: AttemptKind, began: Instant) -> Self {
-        Self {
-            kind,
-            began,
-            ended: None,
-            verdict: None,
-            wait: Duration::ZERO,
-            pushback: None,
-            endpoint: None,
-            host: None,
-            order: 0,
-            is_made: false,
-            has_passed: false,
-            is_void: false,
-        }
-    }
-}
-
-// === impl AttemptKind ===
-
-impl AttemptKind {
-    /// As gRPC's own metrics and traces name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::First => "original",
-            Self::Retry => "retry",
-            Self::Transparent => "transparent_retry",
-            Self::Hedge => "hedge",
-        }
-    }
-}
-
-impl fmt::Display for AttemptKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Retry => "retry",
-            Self::Transparent => "transparent retry",
-            Self::Hedge => "hedge",
-        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The instant at which a call must have ended, and its form on the wire.
 
-use crate::{Call, Invalid};
+use crate::Invalid;
 use cinchona_plumbing::{
     clock, headers,
     timeout::{self, GRPC_TIMEOUT, encode_timeout},
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 /// The instant at which the whole call must have ended. A caller may put one into the extensions of
-/// a request; layers hand it on in the record of the [`Call`].
+/// a request; layers hand it on in the record of the [`Call`](crate::Call).
 ///
 /// On the wire a deadline is the time that remains (`grpc-timeout`), so that the clocks of two
 /// machines need not agree; within a process it is an instant, so that waiting is counted.
@@ -26,19 +26,6 @@ pub struct Elapsed(Status);
 // === impl Deadline ===
 
 impl Deadline {
-    /// The deadline that a layer further out has handed on ([`Call::deadline`]), or that is in the
-    /// request's extensions, or else the one that `grpc-timeout` gives it if
-    /// the call begins `now`; none where that is [for ever](Self::within).
-    ///
-    /// # Errors
-    /// [`Invalid`] when `grpc-timeout` is malformed.
-    pub fn of<B>(request: &http::Request<B>, now: Instant) -> Result<Option<Self>, Invalid> {
-        if let Some(deadline) = Self::handed_on(request) {
-            return Ok(Some(deadline));
-        }
-        Ok(Self::parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
-    }
-
     /// Reads `grpc-timeout`: 1 to 8 digits and a unit, one of `H M S m u n`.
     ///
     /// ```
@@ -61,13 +48,6 @@ impl Deadline {
             let value = String::from_utf8_lossy(value.as_bytes());
             Invalid::new("grpc-timeout", value, "1 to 8 digits and one of H, M, S, m, u, n")
         })
-    }
-
-    /// The deadline that a layer further out has handed on, or that the caller has put into the
-    /// request's extensions.
-    pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
-        let of_call = Call::find(request).and_then(Call::deadline);
-        of_call.or_else(|| request.extensions().get().copied())
     }
 
     /// `timeout` from `now`; `None` where that is ten years or more, such as `Duration::MAX`: for

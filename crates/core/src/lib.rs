@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Verdict`], [`Stage`] | what the outcome of an attempt means; every policy reads this alone |
 //! | [`Evidence`] | what the outcome says about the server; whoever judges servers reads this |
-//! | [`Call`], [`Attempt`], [`AttemptKind`] | one call, and what is known of each attempt at it |
+//! | [`Call`], [`Attempt`], [`AttemptKind`] | one call, and what is known of its attempts |
 //! | [`Deadline`], [`Elapsed`] | when the call must have ended, and what it says when it had not |
 //! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
 //! | [`PerMethod`] | settings by method |
@@ -12,8 +12,8 @@
 //! | [`Target`], [`Address`], [`Discover`], [`Signals`] | where a service is, and who finds out |
 //! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
 //! | [`Inbound`] | the call that is being served while another is made |
-//! | [`Methods`], [`MethodKind`], [`Safety`] | what may be repeated and is streamed, by the .proto |
-//! | [`Observable`], [`Instrument`] | what a layer counts and measures, for whoever shows it |
+//! | [`Methods`], [`MethodKind`], [`Safety`] | what may be repeated, what is streamed |
+//! | [`Observable`], [`Instrument`] | what a layer counts and measures |
 //! | [`Rng`] | chance that can be replayed |
 //! | [`Secret`] | a token, or a URL with a password: it is never empty, and never shown |
 //! | [`Invalid`], [`BoxError`] | a setting outside its range; any error |
@@ -22,6 +22,7 @@
 //! *Why a crate of its own:* a policy never names another policy; the words that two of them need
 //! are here, and what helps several of them is in `cinchona-plumbing`.
 
+mod attempt;
 mod backoff;
 mod call;
 mod deadline;
@@ -41,8 +42,9 @@ mod switch;
 mod target;
 mod verdict;
 
+pub use attempt::{Attempt, AttemptKind};
 pub use backoff::{Backoff, Jitter};
-pub use call::{Attempt, AttemptKind, Call};
+pub use call::Call;
 pub use deadline::{Deadline, Elapsed};
 pub use discover::{Discover, Signals};
 pub use error::{BoxError, Invalid, Unsent};

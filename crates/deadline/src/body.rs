@@ -1,6 +1,6 @@
 //! The response's body, which ends at an instant or after a silence.
 
-use crate::bound::{Stage, Timer};
+use crate::{stage::Stage, timer::Timer};
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use http_body::{Body, Frame, SizeHint};

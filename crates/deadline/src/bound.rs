@@ -1,31 +1,19 @@
 //! What ends a call or an attempt, and when.
 
-use crate::{messages::Messages, upload::Upload};
-use cinchona_core::{Call, Deadline, Elapsed, Invalid, MethodKind, Switch};
+use crate::{asked::earlier, messages::Messages, stage::Stage, upload::Upload};
+use cinchona_core::{Call, Deadline, Elapsed, MethodKind, Switch};
 use cinchona_plumbing::{Seldom, headers, status, timeout::GRPC_TIMEOUT};
 use http::{HeaderMap, HeaderValue, uri::PathAndQuery};
-use pin_project_lite::pin_project;
 use std::{
     fmt,
-    pin::Pin,
     sync::{Arc, LazyLock},
-    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// A caller says how little time it has, so its calls write no line each.
 static EXCEEDED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::info!(more, "further deadlines exceeded")));
-
-/// What was asked for a call: by its caller, or by the layers above.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    /// What a layer above ends the call at, if it has not begun to be answered, or at all.
-    pub(crate) first: Option<Deadline>,
-    /// What ends the call, however far it is.
-    pub(crate) whole: Option<Deadline>,
-}
 
 /// The ends of a call at one layer.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +42,7 @@ pub(crate) enum Says {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
-    at: Instant,
+    pub(crate) at: Instant,
     what: What,
 }
 
@@ -68,18 +56,6 @@ pub(crate) enum What {
     /// The attempt's limit.
     Attempt,
     Silence,
-}
-
-/// What is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// A place, or a connection.
-    Readiness,
-    Head,
-    First,
-    /// There is one message, and neither another nor the trailers.
-    Second,
-    Rest,
 }
 
 /// The terms of a call, and what to say of it when it ends by them.
@@ -103,23 +79,11 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 enum Watch {
     Alone,
-    /// The layer of the call: it leaves the timer to an attempt that has one. Whether it has done so
-    /// before.
+    /// The layer of the call: it leaves the timer to an attempt that has one. Whether it has done
+    /// so before.
     Call(Call, bool),
     /// The layer of the attempt: what it has told the record of the call.
     Attempt(Call),
-}
-
-pin_project! {
-    /// A bound and its timer, from the call to the end of its response's body. Boxed: it is large,
-    /// and what is around it moves.
-    #[derive(Debug)]
-    pub(crate) struct Timer {
-        bound: Bound,
-        // Begun when there is something to wait for.
-        #[pin]
-        sleep: Option<Sleep>,
-    }
 }
 
 /// For how long a response may be silent after its first message, at least, if nobody knows what
@@ -129,48 +93,6 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// How far two clocks, and the rounding of `grpc-timeout`, may be apart.
 const TICK: Duration = Duration::from_millis(1);
-
-// === impl Asked ===
-
-impl Asked {
-    /// What was asked for `request`, whose method is of this `kind`. The layer that put a deadline
-    /// there also keeps it, so only where a stream is known must it be known what it is of.
-    ///
-    /// # Errors
-    /// When `grpc-timeout` is malformed.
-    pub(crate) fn of<B>(
-        request: &mut http::Request<B>,
-        kind: Option<MethodKind>,
-        now: Instant,
-    ) -> Result<Self, Invalid> {
-        if let Some(first) = Deadline::handed_on(request) {
-            let whole = kind.filter(|kind| *kind != MethodKind::Unary).and_then(|_| {
-                Call::find(request).and_then(Call::whole).map_or(Some(first), |whole| whole)
-            });
-            return Ok(Self { first: Some(first), whole });
-        }
-        let timeout = Deadline::parse_timeout(request.headers())?;
-        let whole = timeout.and_then(|timeout| Deadline::within(timeout, now));
-        if timeout.is_some() && whole.is_none() {
-            // For ever is not told.
-            headers::remove(request.headers_mut(), &GRPC_TIMEOUT);
-        }
-        Ok(Self { first: None, whole })
-    }
-
-    /// The earlier of the two.
-    pub(crate) fn min(self) -> Option<Deadline> {
-        earlier(self.first, self.whole)
-    }
-}
-
-/// The earlier of two that may not be there.
-pub(crate) fn earlier<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
 
 // === impl Terms ===
 
@@ -240,7 +162,7 @@ impl Bound {
     }
 
     /// Whether it bounds the response's body: not where an attempt does.
-    fn bounds_body(&mut self) -> bool {
+    pub(crate) fn bounds_body(&mut self) -> bool {
         let is_unary = self.terms.kind == Some(MethodKind::Unary);
         match &self.watch {
             Watch::Call(call, _) => return !(is_unary && call.keeps_deadline()),
@@ -253,7 +175,7 @@ impl Bound {
 
     /// Whether an attempt's timer ends the call in time. Who has been woken has to look whether the
     /// time is over: that timer may be one that nobody asks any more.
-    fn is_kept(&mut self, end: End) -> bool {
+    pub(crate) fn is_kept(&mut self, end: End) -> bool {
         match &mut self.watch {
             Watch::Call(call, before) if call.keeps_deadline() => {
                 !std::mem::replace(before, true) || Instant::now() < end.at
@@ -318,12 +240,12 @@ impl Bound {
     }
 
     /// There was a frame.
-    const fn heard(&mut self) {
+    pub(crate) const fn heard(&mut self) {
         self.waiting = None;
     }
 
     /// What ends the call if it goes on as it is.
-    fn end(&mut self, stage: Stage) -> Option<End> {
+    pub(crate) fn end(&mut self, stage: Stage) -> Option<End> {
         let Terms { kind, first, whole, silence, .. } = self.terms;
         let limit = || first.map(|first| first.at - self.started);
         let pause = match (stage, kind) {
@@ -355,7 +277,7 @@ impl Bound {
     }
 
     /// Counts `end`, which is not to end anything; whether it did.
-    fn count(&mut self, end: End) -> bool {
+    pub(crate) fn count(&mut self, end: End) -> bool {
         let Some(switch) = self.counting.as_ref().filter(|_| end.what != What::Left) else {
             return false;
         };
@@ -366,7 +288,7 @@ impl Bound {
     }
 
     /// Reports that `end` has come.
-    fn elapsed(&self, end: End, stage: Stage, now: Instant) -> Elapsed {
+    pub(crate) fn elapsed(&self, end: End, stage: Stage, now: Instant) -> Elapsed {
         let what = end.what;
         let method = self.path.as_ref().map_or("", PathAndQuery::path);
         let (attempt, elapsed) = (self.attempt, now - self.started);
@@ -394,58 +316,6 @@ impl Bound {
     }
 }
 
-// === impl Timer ===
-
-impl Timer {
-    pub(crate) fn new(bound: Bound) -> Pin<Box<Self>> {
-        Box::pin(Self { bound, sleep: None })
-    }
-
-    pub(crate) const fn bound(&self) -> &Bound {
-        &self.bound
-    }
-
-    /// The head of the response is there: whether its body is bound, too.
-    pub(crate) fn bounds_body(self: Pin<&mut Self>) -> bool {
-        self.project().bound.bounds_body()
-    }
-
-    /// There was a frame.
-    pub(crate) fn heard(self: Pin<&mut Self>, data: &[u8]) {
-        let bound = self.project().bound;
-        bound.messages.read(data);
-        bound.heard();
-    }
-
-    /// What there is to say at the end, while a `stage` is waited for.
-    pub(crate) fn poll_end(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        stage: Stage,
-    ) -> Poll<Elapsed> {
-        let mut this = self.project();
-        let bound = this.bound;
-        loop {
-            let Some(end) = bound.end(stage) else { return Poll::Pending };
-            if matches!(stage, Stage::Readiness | Stage::Head) && bound.is_kept(end) {
-                return Poll::Pending;
-            }
-            let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
-                this.sleep.set(Some(sleep_until(end.at)));
-                continue;
-            };
-            // One that comes too early is set anew when it does, which most never do.
-            if end.at < sleep.deadline() || (sleep.is_elapsed() && sleep.deadline() < end.at) {
-                sleep.as_mut().reset(end.at);
-            }
-            ready!(sleep.as_mut().poll(cx));
-            if end.at <= sleep.deadline() && !bound.count(end) {
-                return Poll::Ready(bound.elapsed(end, stage, Instant::now()));
-            }
-        }
-    }
-}
-
 // === impl Watch ===
 
 impl Drop for Watch {
@@ -464,20 +334,6 @@ impl fmt::Display for What {
             Self::Call | Self::Left => "call deadline",
             Self::Attempt => "attempt timeout",
             Self::Silence => "limit of silence",
-        })
-    }
-}
-
-// === impl Stage ===
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Readiness => "a connection",
-            Self::Head => "the response",
-            Self::First => "the first message",
-            Self::Second => "the end of the response, or its second message",
-            Self::Rest => "the rest of the response",
         })
     }
 }

@@ -1,8 +1,9 @@
 //! The deadline of the whole call.
 
 use crate::{
+    asked::{Asked, earlier},
     body::BoundBody,
-    bound::{Asked, Bound, End, Says, Terms, What, earlier},
+    bound::{Bound, End, Says, Terms, What},
     limits::{Kinds, Times},
     readied::{Readied, ResponseFuture},
 };

@@ -85,6 +85,7 @@
 //! A caller that has begun a bidirectional stream and waits for an answer before it sends more is
 //! not told from one that has nothing to say: give such a call a deadline.
 
+mod asked;
 mod attempt;
 mod body;
 mod bound;
@@ -93,6 +94,8 @@ mod limits;
 mod messages;
 mod readied;
 mod server;
+mod stage;
+mod timer;
 mod upload;
 
 pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer};

@@ -1,6 +1,6 @@
 //! What there is of a response so far: whether its first message is, or its second.
 
-use crate::bound::Stage;
+use crate::stage::Stage;
 
 /// How many messages have come, as far as it matters: by their prefixes, a byte and a length of
 /// four.

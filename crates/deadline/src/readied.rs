@@ -1,9 +1,6 @@
 //! What both layers share: a call, from readiness to the head of its response, that ends in time.
 
-use crate::{
-    body::BoundBody,
-    bound::{Bound, Stage, Timer},
-};
+use crate::{body::BoundBody, bound::Bound, stage::Stage, timer::Timer};
 use cinchona_core::{BoxError, Verdict};
 use cinchona_plumbing::status;
 use http_body::Body;

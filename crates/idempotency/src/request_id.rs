@@ -79,8 +79,8 @@ impl IdempotencyKeyLayer {
         Self { ids: Arc::new(ids), ..self }
     }
 
-    /// Sends an `x-request-id` with every call, for servers that log it, also where no subscriber of
-    /// this process reads it.
+    /// Sends an `x-request-id` with every call, for servers that log it, also where no subscriber
+    /// of this process reads it.
     #[must_use]
     pub fn with_request_ids(self) -> Self {
         Self { always: true, ..self }
@@ -205,8 +205,8 @@ mod tests {
     use tower::{ServiceExt, service_fn};
     use tracing::Instrument;
 
-    /// The key and the id that arrive with a call to `path` that was made with these, where somebody
-    /// reads the id.
+    /// The key and the id that arrive with a call to `path` that was made with these, where
+    /// somebody reads the id.
     async fn arrive(path: &str, sent: [Option<&str>; 2]) -> [Option<String>; 2] {
         let _logs = Logs::of("cinchona_idempotency");
         arrive_unread(path, sent).await

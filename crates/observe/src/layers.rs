@@ -30,14 +30,14 @@ pub struct CallLayer(Arc<Watcher>);
 /// span for each inside that of its call. Inside of the retry layer, and outside of the attempt's
 /// time limit and the choice of an endpoint.
 ///
-/// *Rule:* what an attempt is, a retry, a hedge or a transparent retry, the record of its call says.
-/// Where somebody else repeats requests, and keeps no record, one that begins while another is under
-/// way is a hedge, and any other a retry.
+/// *Rule:* what an attempt is, a retry, a hedge or a transparent retry, the record of its call
+/// says. Where somebody else repeats requests, and keeps no record, one that begins while another
+/// is under way is a hedge, and any other a retry.
 ///
 /// *Its span* is `attempt`: the server is told its id as its parent. `attempt` counts from 1;
 /// `kind` is `original`, `retry`, `hedge` or `transparent_retry`, and `wait` how long none was
-/// under way before it, where a layer further out has made the record of the call. Whoever picks an endpoint,
-/// as `cinchona-balance` does, says so by `Span::current().record("endpoint", ..)`.
+/// under way before it, where a layer further out has made the record of the call. Whoever picks an
+/// endpoint, as `cinchona-balance` does, says so by `Span::current().record("endpoint", ..)`.
 ///
 /// *Sizes* are those of the messages, compressed, without their five-byte prefixes. A request whose
 /// length is known in advance, as behind the retry layer, is taken to be one message, and costs

@@ -59,11 +59,8 @@ where
     };
     loop {
         while let Some(next) = again.take().or_else(|| plan.due(&mut call)) {
-            let at = later(Instant::now(), next.wait);
-            let Some((begun, request)) = call.begin_again(next.kind, at) else { break };
+            let Some((begun, start)) = begin(&mut call, &spare, next) else { break };
             running.push(begun.clone());
-            let progress = Progress { attempts: next.previous, ..call.progress };
-            let start = Start::With(clone(&spare), request.into(), progress);
             attempts.push(attempt(begun, start));
         }
         // Nothing runs and nothing is to come: the last failure is the call's.
@@ -96,6 +93,16 @@ where
     }
     let outcome = failure.unwrap_or_else(|| Err(elapsed(&call).into()));
     call.close(outcome, plan.closed(), 0)
+}
+
+/// Begins an attempt after its wait; `None` once the request cannot be sent again.
+fn begin<S>(call: &mut Call, spare: &Spare<S>, next: Again) -> Option<(Begun, Start<S>)>
+where
+    S: Service<Request<Body>> + Clone,
+{
+    let (begun, request) = call.begin_again(next.kind, later(Instant::now(), next.wait))?;
+    let progress = Progress { attempts: next.previous, ..call.progress };
+    Some((begun, Start::With(clone(spare), request.into(), progress)))
 }
 
 /// One attempt, from the wait before it to the head of its response.

@@ -79,7 +79,7 @@ impl Plan {
         }
     }
 
-    /// The call ends, with these attempts still under way: whether one of the others was `answered`.
+    /// The call ends, with these attempts still under way; `answered`, if by one of the others.
     pub(crate) fn abandon(&self, call: &Call, running: &[Begun], answered: bool) {
         let now = Instant::now();
         let verdict = match self {

@@ -1,0 +1,93 @@
+//! One attempt of a call, as its record has it.
+
+use crate::Verdict;
+use cinchona_plumbing::status::Pushback;
+use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// What is known of one attempt.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Why it was made.
+    pub kind: AttemptKind,
+    /// When it began.
+    pub began: Instant,
+    /// When it ended, or its response began.
+    pub ended: Option<Instant>,
+    /// What its outcome meant to whoever makes attempts.
+    pub verdict: Option<Verdict>,
+    /// How long the call then waited before the next attempt; zero after the last.
+    pub wait: Duration,
+    /// What the server asked for.
+    pub pushback: Option<Pushback>,
+    /// Host and port of the server that it was sent to, where a balancer has said so.
+    pub endpoint: Option<Arc<str>>,
+    pub(crate) host: Option<NonZeroU64>,
+    /// How many had a verdict before it.
+    pub(crate) order: u32,
+    /// Whether a layer has made it.
+    pub(crate) is_made: bool,
+    pub(crate) has_passed: bool,
+    /// It found no connection, and its call goes on waiting for one: nothing was attempted.
+    pub(crate) is_void: bool,
+}
+
+/// Why an attempt was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// It was the first.
+    First,
+    /// The one before had failed.
+    Retry,
+    /// The one before had not reached the service (gRFC A6, transparent retries).
+    Transparent,
+    /// Those before were still under way, or one of them had failed early (gRFC A6, hedging).
+    Hedge,
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    pub(crate) const fn new(kind: AttemptKind, began: Instant) -> Self {
+        Self {
+            kind,
+            began,
+            ended: None,
+            verdict: None,
+            wait: Duration::ZERO,
+            pushback: None,
+            endpoint: None,
+            host: None,
+            order: 0,
+            is_made: false,
+            has_passed: false,
+            is_void: false,
+        }
+    }
+}
+
+// === impl AttemptKind ===
+
+impl AttemptKind {
+    /// As gRPC's own metrics and traces name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "original",
+            Self::Retry => "retry",
+            Self::Transparent => "transparent_retry",
+            Self::Hedge => "hedge",
+        }
+    }
+}
+
+impl fmt::Display for AttemptKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Transparent => "transparent retry",
+            Self::Hedge => "hedge",
+        })
+    }
+}

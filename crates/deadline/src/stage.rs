@@ -1,0 +1,29 @@
+//! What a call waits for.
+
+use std::fmt;
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A place, or a connection.
+    Readiness,
+    Head,
+    First,
+    /// There is one message, and neither another nor the trailers.
+    Second,
+    Rest,
+}
+
+// === impl Stage ===
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Readiness => "a connection",
+            Self::Head => "the response",
+            Self::First => "the first message",
+            Self::Second => "the end of the response, or its second message",
+            Self::Rest => "the rest of the response",
+        })
+    }
+}

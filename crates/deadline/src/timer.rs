@@ -1,0 +1,74 @@
+//! The timer of a call or an attempt.
+
+use crate::{bound::Bound, stage::Stage};
+use cinchona_core::Elapsed;
+use pin_project_lite::pin_project;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+pin_project! {
+    /// A bound and its timer, from the call to the end of its response's body. Boxed: it is large,
+    /// and what is around it moves.
+    #[derive(Debug)]
+    pub(crate) struct Timer {
+        bound: Bound,
+        // Begun when there is something to wait for.
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+// === impl Timer ===
+
+impl Timer {
+    pub(crate) fn new(bound: Bound) -> Pin<Box<Self>> {
+        Box::pin(Self { bound, sleep: None })
+    }
+
+    pub(crate) const fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// The head of the response is there: whether its body is bound, too.
+    pub(crate) fn bounds_body(self: Pin<&mut Self>) -> bool {
+        self.project().bound.bounds_body()
+    }
+
+    /// There was a frame.
+    pub(crate) fn heard(self: Pin<&mut Self>, data: &[u8]) {
+        let bound = self.project().bound;
+        bound.messages.read(data);
+        bound.heard();
+    }
+
+    /// What there is to say at the end, while a `stage` is waited for.
+    pub(crate) fn poll_end(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        stage: Stage,
+    ) -> Poll<Elapsed> {
+        let mut this = self.project();
+        let bound = this.bound;
+        loop {
+            let Some(end) = bound.end(stage) else { return Poll::Pending };
+            if matches!(stage, Stage::Readiness | Stage::Head) && bound.is_kept(end) {
+                return Poll::Pending;
+            }
+            let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
+                this.sleep.set(Some(sleep_until(end.at)));
+                continue;
+            };
+            // One that comes too early is set anew when it does, which most never do.
+            if end.at < sleep.deadline() || (sleep.is_elapsed() && sleep.deadline() < end.at) {
+                sleep.as_mut().reset(end.at);
+            }
+            ready!(sleep.as_mut().poll(cx));
+            if end.at <= sleep.deadline() && !bound.count(end) {
+                return Poll::Ready(bound.elapsed(end, stage, Instant::now()));
+            }
+        }
+    }
+}
