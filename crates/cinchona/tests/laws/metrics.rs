@@ -276,6 +276,24 @@ fn whoever_registers_the_layers_has_every_series_of_the_grafana_dashboard() {
     });
 }
 
+#[test]
+fn being_watched_keeps_neither_connections_nor_a_node() {
+    virtually(async {
+        let (network, metrics) = (Network::new(), Metrics::new(methods()));
+        let cluster = serve(&network, vec![Answer::Ok(encode(&1_u32))], &metrics).await.unwrap();
+        let mut client = client(&network, &metrics).unwrap();
+        call(&mut client, "Read").await;
+        assert_eq!(network.live(), 1);
+        let of = |name: &str| values(&metrics).keys().filter(|of| of.starts_with(name)).count();
+        assert!(of("cinchona.balance.") > 0 && of("cinchona.cluster.") > 0);
+        drop((client, cluster));
+        tokio::time::sleep(1000 * MS).await;
+        assert_eq!(network.live(), 0);
+        assert_eq!((of("cinchona.balance."), of("cinchona.cluster.")), (0, 0));
+        assert_eq!(of("cinchona.shed.limit"), 1, "what runs nothing is kept");
+    });
+}
+
 /// The value of each series, by its name and labels; and whether it only grows.
 fn values(metrics: &Metrics) -> BTreeMap<String, (f64, bool)> {
     let series = metrics.collect().into_iter().flat_map(|metric| {
