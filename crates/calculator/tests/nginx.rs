@@ -185,14 +185,16 @@ async fn what_client_and_server_tell_each_other_of_retries_passes_through_nginx(
     let late = Answer::HeadersThenStatus(Status::unavailable("late"));
     let script = [Answer::Status(busy), ok(3.0), late, Answer::Hang];
     let Some((server, mut client, _nginx)) = scripted_behind_nginx(script, 1).await else { return };
-    client.add(operation(1.0, 2.0)).await.unwrap();
+    let mut request = tonic::Request::new(operation(1.0, 2.0));
+    request.metadata_mut().insert("x-request-id", "r-1".parse().unwrap());
+    client.add(request).await.unwrap();
     let received = server.received();
     assert_eq!(received.len(), 2);
     assert!(received[1].at - received[0].at >= 300 * MS, "the server's wait, not the client's");
     assert_eq!(received[1].headers["grpc-previous-rpc-attempts"], "1");
     let (first, second) = (&received[0].headers, &received[1].headers);
     assert!(first.contains_key("grpc-timeout") && second.contains_key("grpc-timeout"));
-    assert_eq!(first["x-request-id"], second["x-request-id"]);
+    assert_eq!((&first["x-request-id"], &second["x-request-id"]), (&"r-1", &"r-1"));
 
     // What had begun is not begun again.
     let status = client.add(operation(1.0, 2.0)).await.unwrap_err();

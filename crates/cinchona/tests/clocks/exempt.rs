@@ -3,6 +3,8 @@
 pub(crate) const ALL: &[(&str, &[&str])] = &[(
     "it is told, and set by nobody",
     &[
+        "core::Attempt::wait",
+        "core::Call::waits",
         "core::Gate::answered",
         "core::Instrument::counter",
         "core::Instrument::gauge",
