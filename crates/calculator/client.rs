@@ -17,7 +17,7 @@ use cinchona::{
     idempotency::{IdempotencyKey, IdempotencyKeyLayer},
     observe::{AttemptLayer, CallLayer, Metrics, Observed},
     retry::{Ledger, Retry, RetryLayer, RetryPolicy},
-    shed::{Bulkhead, BulkheadLayer, Throttle, ThrottleLayer},
+    shed::{AdaptiveThrottle, AdaptiveThrottleLayer, Bulkhead, BulkheadLayer},
 };
 use cinchona_plumbing::cause::find_cause;
 use http::Extensions;
@@ -35,7 +35,7 @@ pub type Stack<C> = Observed<
 >;
 
 /// Those of them that an attempt goes through.
-type Attempt<C> = Throttle<AttemptTimeout<C>>;
+type Attempt<C> = AdaptiveThrottle<AttemptTimeout<C>>;
 
 /// What the layers are set to.
 #[derive(Clone, Debug)]
@@ -158,7 +158,7 @@ impl From<Settings> for Layers {
             bulkhead,
             // What has an effect has a key.
             retry: RetryLayer::new(retry, methods().keyed()).with_rng(rng.clone()),
-            throttle: ThrottleLayer::default().with_switch(off()).with_rng(rng.clone()),
+            throttle: AdaptiveThrottleLayer::default().with_switch(off()).with_rng(rng.clone()),
             attempt: AttemptLayer::new(&metrics, &target),
             timeout: AttemptTimeoutLayer::new(timeout),
             breaker: breaker.with_rng(rng).with_switch(breaks),

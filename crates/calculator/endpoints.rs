@@ -1,7 +1,7 @@
 //! What became of the attempts at each endpoint.
 
 use crate::recent::{Recent, Summary, lock};
-use cinchona::core::{Evidence, Gate, Target, Ticket, Unsent};
+use cinchona::core::{Evidence, Gate, Rejected, Target, Ticket};
 use std::{
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -54,7 +54,7 @@ impl Gate for Watched {
         self.inner.is_open_to(path, now)
     }
 
-    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Rejected> {
         self.inner.enter(path, now)
     }
 

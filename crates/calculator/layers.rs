@@ -10,7 +10,7 @@ use cinchona::{
     idempotency::IdempotencyKeyLayer,
     observe::{AttemptLayer, CallLayer, Metrics},
     retry::RetryLayer,
-    shed::{BulkheadLayer, ThrottleLayer},
+    shed::{AdaptiveThrottleLayer, BulkheadLayer},
 };
 
 /// The layers, which can still be changed while a client that was made of them is running.
@@ -35,7 +35,7 @@ pub struct Layers {
     /// Numbers and span of an attempt.
     pub attempt: AttemptLayer,
     /// Spares a server that turns calls away; off until its switch is turned.
-    pub throttle: ThrottleLayer,
+    pub throttle: AdaptiveThrottleLayer,
     /// The time limit of an attempt.
     pub timeout: AttemptTimeoutLayer,
     /// Leaves endpoints alone that fail.

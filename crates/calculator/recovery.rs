@@ -93,7 +93,7 @@ fn failures(status: &Status) -> u64 {
 fn is_failure(attempt: &Attempt) -> bool {
     !matches!(
         attempt.verdict,
-        Verdict::Ok | Verdict::NotProcessed(Stage::Unconnected | Stage::Unsent)
+        Verdict::Ok | Verdict::NotProcessed(Stage::NoConnection | Stage::NotWritten)
     )
 }
 
@@ -101,14 +101,14 @@ fn is_failure(attempt: &Attempt) -> bool {
 mod tests {
     use super::*;
     use cinchona::{
-        core::{Methods, Unsent},
+        core::{Methods, Rejected},
         retry::{RetryLayer, RetryPolicy},
     };
     use tonic::{Code, body::Body};
     use tower::{Layer, ServiceExt, service_fn};
 
     /// How a call ends whose attempts end like this.
-    async fn failed(attempt: fn() -> Unsent) -> Status {
+    async fn failed(attempt: fn() -> Rejected) -> Status {
         let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
         let layer = RetryLayer::new(policy, Methods::all_idempotent());
         let client = layer.layer(service_fn(move |_: http::Request<Body>| async move {
@@ -119,7 +119,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_never_left_the_client_is_no_failure_of_a_server() {
-        let status = failed(|| Unsent::new("no connection", None)).await;
+        let status = failed(|| Rejected::new("no connection", None)).await;
         assert!(Ledger::of(&status).unwrap().attempts().len() > 1);
         assert_eq!(Recovery::of(Err(&status)), Recovery::default());
     }

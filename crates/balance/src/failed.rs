@@ -1,7 +1,7 @@
 //! What is said of a call that has failed on its way: method, endpoint, cause.
 
 use crate::dial::root;
-use cinchona_core::{BoxError, Unsent, Verdict};
+use cinchona_core::{BoxError, Rejected, Verdict};
 use cinchona_plumbing::cause::find_cause;
 use http::{Request, uri::PathAndQuery};
 use std::{error::Error, fmt, sync::Arc};
@@ -27,11 +27,11 @@ impl Whereto {
     pub(crate) fn explain(&self, error: BoxError, endpoint: &str) -> BoxError {
         let verdict = Verdict::of_error(&*error);
         let is_told = find_cause::<Status>(&*error).is_some();
-        let is_lost = find_cause::<Unsent>(&*error).is_some();
+        let is_lost = find_cause::<Rejected>(&*error).is_some();
         if matches!(verdict, Verdict::Local(_)) || is_told && !is_lost {
             return error;
         }
-        let cause = match find_cause::<Unsent>(&*error) {
+        let cause = match find_cause::<Rejected>(&*error) {
             Some(unsent) => unsent.to_string(),
             None => root(&*error),
         };

@@ -104,7 +104,7 @@ impl Flight {
         if failed::is_of_too_many_pings(error) && !self.is_readable() {
             self.node.is_pinged_too_often();
         }
-        if let (Verdict::NotProcessed(Stage::Unsent), Some((connection, _))) =
+        if let (Verdict::NotProcessed(Stage::NotWritten), Some((connection, _))) =
             (Verdict::of_error(error), &self.sent)
         {
             // The connection takes no more, whether it has said so or not.

@@ -11,8 +11,8 @@ use crate::{
     utilization::{Reported, Utilization},
     wire::Line,
 };
-use cinchona_core::{DOMAIN, Gate, Target, Ticket, Unsent};
-use cinchona_plumbing::{Live, headers};
+use cinchona_core::{DOMAIN, Gate, Rejected, Target, Ticket};
+use cinchona_plumbing::{Reloadable, headers};
 use http::{HeaderMap, HeaderValue};
 use std::{
     num::NonZeroU64,
@@ -43,9 +43,9 @@ pub(crate) struct Node {
     reported: Option<Reported>,
     pub(crate) gate: Option<Arc<dyn Gate>>,
     /// The dedup domain that its last response named.
-    domain: Live<Option<HeaderValue>>,
+    domain: Reloadable<Option<HeaderValue>>,
     state: AtomicU8,
-    connection: Live<Option<Arc<Connection>>>,
+    connection: Reloadable<Option<Arc<Connection>>>,
     trouble: Mutex<Option<Trouble>>,
     /// Whether it is to be connected.
     pub(crate) wanted: watch::Sender<bool>,
@@ -110,9 +110,9 @@ impl Node {
             is_ejected: AtomicBool::new(false),
             reported: utilization.map(|settings| Reported::new(settings, now)),
             gate,
-            domain: Live::new(None),
+            domain: Reloadable::new(None),
             state: AtomicU8::new(State::Idle as u8),
-            connection: Live::new(None),
+            connection: Reloadable::new(None),
             trouble: Mutex::default(),
             wanted: watch::Sender::new(false),
             is_broken: AtomicBool::new(false),
@@ -192,10 +192,10 @@ impl Node {
     }
 
     /// Passes its gate, if it has one.
-    pub(crate) fn enter(&self, path: &str, now: Instant) -> Result<Option<Ticket>, Unsent> {
+    pub(crate) fn enter(&self, path: &str, now: Instant) -> Result<Option<Ticket>, Rejected> {
         let Some(gate) = &self.gate else { return Ok(None) };
         let entered = callback::call("gate", || gate.enter(path, now));
-        entered.map_err(|panic| Unsent::new(format!("{}: {panic}", self.name()), None))?.map(Some)
+        entered.map_err(|panic| Rejected::new(format!("{}: {panic}", self.name()), None))?.map(Some)
     }
 
     /// Its connection, if there is one that takes calls.

@@ -1,7 +1,7 @@
 //! Which endpoint is next.
 
 use crate::{node::Node, utilization};
-use cinchona_core::{Call, Rng, Ticket, Unsent};
+use cinchona_core::{Call, Rejected, Rng, Ticket};
 use rand::RngExt;
 use std::sync::{
     Arc,
@@ -95,8 +95,8 @@ fn enter_any(
     choice: &Choice,
     path: &str,
     now: Instant,
-    (asked, unsent): (&Arc<Node>, Unsent),
-) -> Result<Picked, Unsent> {
+    (asked, unsent): (&Arc<Node>, Rejected),
+) -> Result<Picked, Rejected> {
     let mut all = vec![unsent];
     let can_have = |node: &&Arc<Node>| node.id != asked.id && choice.can_have(node);
     for node in choice.nodes.iter().filter(can_have) {
@@ -105,7 +105,7 @@ fn enter_any(
             Err(unsent) => all.push(unsent),
         }
     }
-    Err(Unsent::of_all(all))
+    Err(Rejected::of_all(all))
 }
 
 // === impl Picking ===
@@ -125,7 +125,7 @@ impl Picking {
         call: Option<&Call>,
         path: &str,
         now: Instant,
-    ) -> Option<Result<Picked, Unsent>> {
+    ) -> Option<Result<Picked, Rejected>> {
         let Choice { nodes, .. } = choice;
         // Once all have been met, it is picked as for a new call.
         let has_met_all = |call: &&Call| nodes.iter().all(|node| call.was_sent_to(node.id));

@@ -2,7 +2,7 @@
 
 use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Call, DOMAIN, Unsent};
+use cinchona_core::{BoxError, Call, DOMAIN, Rejected};
 use cinchona_plumbing::{status, timeout::take_off};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -38,7 +38,7 @@ pin_project! {
         // Boxed: it is large, and rare.
         Queued { queued: Pin<Box<Oneshot<Channel, Request<Body>>>>, flight: Option<Box<Flight>> },
         Waiting { waiting: Pin<Box<dyn Future<Output = Answer> + Send>> },
-        Rejected { unsent: Option<Unsent> },
+        Rejected { unsent: Option<Rejected> },
     }
 }
 
@@ -104,7 +104,7 @@ impl ResponseFuture {
     }
 
     /// No endpoint lets the call through.
-    pub(crate) fn rejected(unsent: Unsent, request: &Request<Body>) -> Self {
+    pub(crate) fn rejected(unsent: Rejected, request: &Request<Body>) -> Self {
         Self { way: Way::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
     }
 

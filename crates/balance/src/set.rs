@@ -10,8 +10,8 @@ use crate::{
     pick::{Choice, Picked, Picker, Picking},
     stir::Stir,
 };
-use cinchona_core::{Call, IDEMPOTENCY_KEY, Signals, Target, Unsent};
-use cinchona_plumbing::{Live, headers};
+use cinchona_core::{Call, IDEMPOTENCY_KEY, Rejected, Signals, Target};
+use cinchona_plumbing::{Reloadable, headers};
 use http::Request;
 use rand::seq::SliceRandom;
 use std::{
@@ -28,7 +28,7 @@ use tonic::body::Body;
 #[derive(Debug)]
 pub(crate) struct Set {
     pub(crate) picking: Picking,
-    pub(crate) choice: Live<Choice>,
+    pub(crate) choice: Reloadable<Choice>,
     pub(crate) options: Arc<Options>,
     pub(crate) signals: Signals,
     /// Whose connector connects them.
@@ -91,7 +91,7 @@ impl Set {
         };
         Arc::new(Self {
             picking,
-            choice: Live::new(Choice::default()),
+            choice: Reloadable::new(Choice::default()),
             options: Arc::new(options),
             signals,
             connector,
@@ -112,7 +112,7 @@ impl Set {
         &self,
         request: &Request<Body>,
         now: Instant,
-    ) -> Option<Result<Picked, Unsent>> {
+    ) -> Option<Result<Picked, Rejected>> {
         let choice = self.choice.get();
         let call = Call::find(request).filter(|call| call.has_been_sent());
         let must_be_recognised = call.filter(|_| headers::has(request.headers(), &IDEMPOTENCY_KEY));

@@ -245,7 +245,7 @@ async fn without_any_endpoint_calls_wait_for_a_while_and_then_fail_at_once() {
     let began = Instant::now();
     let error = balance.clone().oneshot(request()).await.unwrap_err();
     assert_eq!(Instant::now() - began, SECOND * 3 / 2);
-    let unsent = cinchona_core::Verdict::NotProcessed(cinchona_core::Stage::Unconnected);
+    let unsent = cinchona_core::Verdict::NotProcessed(cinchona_core::Stage::NoConnection);
     assert_eq!(cinchona_core::Verdict::of_error(&*error), unsent);
     let status = Status::from_error(error);
     assert_eq!(status.code(), Code::Unavailable);

@@ -5,7 +5,7 @@ use crate::{
     node::Node,
     set::{Known, Set, Source},
 };
-use cinchona_core::Unsent;
+use cinchona_core::Rejected;
 use cinchona_plumbing::clock::later;
 use std::{
     fmt::Write as _,
@@ -27,7 +27,7 @@ impl Set {
     ///
     /// # Errors
     /// Why it is not to wait any longer.
-    pub(crate) fn until(&self, began: Instant, now: Instant) -> Result<Instant, Unsent> {
+    pub(crate) fn until(&self, began: Instant, now: Instant) -> Result<Instant, Rejected> {
         let (patience, grace) = (self.options.patience, self.options.grace());
         let choice = self.choice.get();
         let ready = || choice.nodes.iter().filter(|node| node.is_ready());
@@ -54,7 +54,7 @@ impl Set {
                 true => "no endpoint would recognise this attempt".to_owned(),
                 false => known.reason(failure.as_deref(), now),
             };
-            Err(Unsent::new(reason, None))
+            Err(Rejected::new(reason, None))
         })
     }
 

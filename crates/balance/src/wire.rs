@@ -1,7 +1,7 @@
 //! A connection that says what becomes of it.
 
 use crate::frames::{Frames, Goaway, Said};
-use cinchona_core::{BoxError, Unsent};
+use cinchona_core::{BoxError, Rejected};
 use http::Uri;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use std::{
@@ -289,6 +289,6 @@ impl Service<Uri> for Once {
         if wire.is_none() {
             self.1.ends(End::Closed);
         }
-        ready(wire.ok_or_else(|| Unsent::lost("the connection is lost").into()))
+        ready(wire.ok_or_else(|| Rejected::lost("the connection is lost").into()))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     usual::Usual,
     window::Sliding,
 };
-use cinchona_core::{Evidence, Rng, Unsent};
+use cinchona_core::{Evidence, Rejected, Rng};
 use std::{
     fmt,
     sync::{
@@ -155,7 +155,7 @@ impl Circuit {
     }
 
     /// Lets a call of this method through, which must end with [`leave`](Self::leave).
-    pub(crate) fn enter(&self, method: u32, now: impl Fn() -> Instant) -> Result<Pass, Unsent> {
+    pub(crate) fn enter(&self, method: u32, now: impl Fn() -> Instant) -> Result<Pass, Rejected> {
         let Inner { cell, limits, suspects, rejected, .. } = &*self.0;
         let pass = match cell.admit(limits, || self.0.millis(now())) {
             Admission::Admitted(pass) => Ok(pass),
@@ -170,7 +170,7 @@ impl Circuit {
         };
         pass.map(|pass| pass.of_method(method)).map_err(|wait| {
             rejected.fetch_add(1, Ordering::Relaxed);
-            Unsent::new("circuit breaker is open", wait.map(Duration::from_millis))
+            Rejected::new("circuit breaker is open", wait.map(Duration::from_millis))
         })
     }
 

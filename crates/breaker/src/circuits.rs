@@ -6,8 +6,8 @@ use crate::{
     shard::{Ref, Shared},
     suspects,
 };
-use cinchona_core::{Evidence, Gate, Mode, Rng, Switch, Ticket, Unsent};
-use cinchona_plumbing::Live;
+use cinchona_core::{Evidence, Gate, Mode, Rejected, Rng, Switch, Ticket};
+use cinchona_plumbing::Reloadable;
 use std::{
     collections::HashMap,
     fmt,
@@ -36,7 +36,7 @@ pub(crate) struct Circuits {
     name: String,
     /// That of all methods, where they have none of their own.
     one: OnceLock<Shared<Circuit>>,
-    each: Live<Each>,
+    each: Reloadable<Each>,
     adding: Mutex<()>,
     /// How often the layer had been off when a call last came.
     times_off: AtomicU64,
@@ -62,7 +62,7 @@ impl Circuits {
             settings: settings.clone(),
             name,
             one: OnceLock::new(),
-            each: Live::new(Each::default()),
+            each: Reloadable::new(Each::default()),
             adding: Mutex::new(()),
             times_off: AtomicU64::new(0),
         });
@@ -166,7 +166,7 @@ impl Gate for Circuits {
         }
     }
 
-    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Rejected> {
         let mode = self.settings.switch.mode();
         if mode == Mode::Off {
             return Ok(NOT_ASKED_FOR);

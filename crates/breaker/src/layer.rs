@@ -6,7 +6,7 @@ use crate::{
     permit::Permit,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Gate, Mode, Rng, Switch, Unsent};
+use cinchona_core::{BoxError, Gate, Mode, Rejected, Rng, Switch};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -46,7 +46,7 @@ pin_project! {
 pin_project! {
     #[project = CallingProj]
     enum Calling<F> {
-        Rejected { unsent: Option<Unsent> },
+        Rejected { unsent: Option<Rejected> },
         Called { #[pin] future: F },
     }
 }

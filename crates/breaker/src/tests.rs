@@ -7,7 +7,7 @@ mod settle;
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Evidence, Gate, Mode, Rng, Switch, Unsent, Verdict};
+use cinchona_core::{BoxError, Evidence, Gate, Mode, Rejected, Rng, Switch, Verdict};
 use cinchona_plumbing::cause;
 use cinchona_plumbing::status;
 use cinchona_testkit::{Answer, Logs, ScriptedServer, encode};
@@ -153,7 +153,7 @@ async fn a_rejection_is_unavailable_was_not_processed_and_says_when_to_come_back
     let error = service.oneshot(request()).await.unwrap_err();
     assert_eq!(Verdict::of_error(&*error).code(), Code::Unavailable);
     assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
-    let unsent: &Unsent = cause::find_cause(&*error).unwrap();
+    let unsent: &Rejected = cause::find_cause(&*error).unwrap();
     let wait = unsent.retry_after().unwrap();
     assert!((4 * SECOND..=6 * SECOND).contains(&wait), "{wait:?}");
     assert_eq!(Some(wait), circuit(&layer).next_probe_in());
@@ -355,7 +355,7 @@ async fn in_shadow_it_counts_and_off_it_does_not_look() {
             call(&service).await;
         }
         assert_eq!(server.attempts(), 10);
-        assert_eq!((circuit(&layer).state(), switch.would_have()), (state, counted));
+        assert_eq!((circuit(&layer).state(), switch.shadowed()), (state, counted));
     }
 }
 
@@ -435,7 +435,7 @@ async fn the_gate_of_an_endpoint_is_a_breaker() {
     let fail = |gate: &Arc<dyn Gate>| {
         let ticket = gate.enter("/s/M", now)?;
         gate.leave(ticket, Evidence::Bad(Code::DeadlineExceeded), SECOND, now);
-        Ok::<_, Unsent>(())
+        Ok::<_, Rejected>(())
     };
     (0..3).for_each(|_| fail(&one).unwrap());
     assert!(!one.is_open_to("/s/M", now) && other.is_open_to("/s/M", now));

@@ -2,7 +2,7 @@
 //! capacity gets no more.
 
 use crate::Cluster;
-use cinchona_core::{Evidence, Gate, Target, Ticket, Unsent};
+use cinchona_core::{Evidence, Gate, Rejected, Target, Ticket};
 use http::Uri;
 use std::{
     sync::{
@@ -79,10 +79,13 @@ impl Worker {
         Some(Place(&self.in_flight))
     }
 
-    fn full(&self) -> Unsent {
+    fn full(&self) -> Rejected {
         let (place, capacity) = (self.address.authority(), self.capacity.unwrap_or(u32::MAX));
         let place = place.map(ToString::to_string).unwrap_or_default();
-        Unsent::exhausted(format!("{place} {}/{capacity}", self.in_flight.load(Ordering::Relaxed)))
+        Rejected::exhausted(format!(
+            "{place} {}/{capacity}",
+            self.in_flight.load(Ordering::Relaxed)
+        ))
     }
 }
 
@@ -106,7 +109,7 @@ impl Gate for Worker {
         !self.is_full() && self.inner.as_ref().is_none_or(|inner| inner.is_open_to(path, now))
     }
 
-    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Rejected> {
         let place = self.take_place().ok_or_else(|| self.full())?;
         let ticket = self.inner.as_ref().map(|inner| inner.enter(path, now)).transpose()?;
         place.keep();
@@ -170,10 +173,10 @@ mod tests {
             true
         }
 
-        fn enter(&self, path: &str, _: Instant) -> Result<Ticket, Unsent> {
+        fn enter(&self, path: &str, _: Instant) -> Result<Ticket, Rejected> {
             assert!(path != "/s/Panics", "a gate that panics");
             match path {
-                "/s/Refused" => Err(Unsent::new("no", None)),
+                "/s/Refused" => Err(Rejected::new("no", None)),
                 _ => Ok(Ticket::default()),
             }
         }

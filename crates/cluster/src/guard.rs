@@ -219,7 +219,7 @@ mod tests {
         let layer = layer.with_switch(switch.clone());
         switch.set(Mode::Shadow);
         assert_eq!(answer(&layer, WRITE).await.0, Code::Ok);
-        assert_eq!(switch.would_have(), 1);
+        assert_eq!(switch.shadowed(), 1);
         switch.set(Mode::Off);
         assert_eq!(answer(&layer, WRITE).await.0, Code::Ok);
     }

@@ -1,12 +1,12 @@
 //! Whether this node may take writes, as those ask who serve calls.
 
-use cinchona_plumbing::Live;
+use cinchona_plumbing::Reloadable;
 use std::borrow::Cow;
 use tokio::time::Instant;
 
 /// The permission of this node, shared by its clones without a lock.
 #[derive(Clone, Debug)]
-pub(crate) struct Quorum(Live<Permission>);
+pub(crate) struct Quorum(Reloadable<Permission>);
 
 /// Whether writes are taken, and for how long that holds if nobody says otherwise.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Quorum {
 impl Default for Quorum {
     fn default() -> Self {
         let refusal = Some("this node has not joined the cluster".into());
-        Self(Live::new(Permission { refusal, until: None }))
+        Self(Reloadable::new(Permission { refusal, until: None }))
     }
 }
 

@@ -8,7 +8,7 @@ pub use body::ResponseBody;
 use body::{Overrun, RequestBody};
 use bytes::Bytes;
 use cinchona_core::{BoxError, PerMethod};
-use cinchona_plumbing::{Live, headers};
+use cinchona_plumbing::{Reloadable, headers};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{
@@ -56,7 +56,7 @@ pub struct MessageLimits {
 #[derive(Clone, Debug)]
 pub struct MessageLimitsLayer {
     own: MessageLimits,
-    by_method: Live<PerMethod<MessageLimits>>,
+    by_method: Reloadable<PerMethod<MessageLimits>>,
 }
 
 /// Ends a call whose request or response has a message that is too large with
@@ -111,7 +111,7 @@ impl MessageLimits {
 impl MessageLimitsLayer {
     /// Limits nothing until it is told to.
     pub fn new() -> Self {
-        Self { own: MessageLimits::default(), by_method: Live::new(PerMethod::new()) }
+        Self { own: MessageLimits::default(), by_method: Reloadable::new(PerMethod::new()) }
     }
 
     /// The application's own limits, for all methods: of these and those by method, the smaller

@@ -27,16 +27,16 @@ pub struct Invalid {
 /// `source()` is the `UNAVAILABLE` status.
 ///
 /// ```
-/// use cinchona_core::Unsent;
+/// use cinchona_core::Rejected;
 /// use std::time::Duration;
 ///
-/// let unsent = Unsent::new("circuit breaker is open", Some(Duration::from_secs(3)));
+/// let unsent = Rejected::new("circuit breaker is open", Some(Duration::from_secs(3)));
 /// let status = tonic::Status::from_error(unsent.into());
 /// assert_eq!(status.code(), tonic::Code::Unavailable);
 /// assert_eq!(status.message(), "circuit breaker is open; worth trying again in 3.0s");
 /// ```
 #[derive(Debug)]
-pub struct Unsent {
+pub struct Rejected {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     stage: Stage,
@@ -75,12 +75,12 @@ impl fmt::Display for Invalid {
 
 impl Error for Invalid {}
 
-// === impl Unsent ===
+// === impl Rejected ===
 
-impl Unsent {
+impl Rejected {
     /// Why it was not sent, and when it is worth trying again, if that is known.
     pub fn new(message: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
-        let (message, stage) = (message.into(), Stage::Unconnected);
+        let (message, stage) = (message.into(), Stage::NoConnection);
         let (code, status) = (Code::Unavailable, OnceLock::new());
         Self { message, retry_after, stage, code, method: None, status }
     }
@@ -88,7 +88,7 @@ impl Unsent {
     /// There was a connection, and the request has not left the client: it can be sent again at
     /// once, on another.
     pub fn lost(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { stage: Stage::Unsent, ..Self::new(message, None) }
+        Self { stage: Stage::NotWritten, ..Self::new(message, None) }
     }
 
     /// Whoever could have been sent this call has as much to do as it can: `RESOURCE_EXHAUSTED`,
@@ -132,7 +132,7 @@ impl Unsent {
     }
 }
 
-impl fmt::Display for Unsent {
+impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(method) = &self.method {
             write!(f, "{}: ", method.path())?;
@@ -145,7 +145,7 @@ impl fmt::Display for Unsent {
     }
 }
 
-impl Error for Unsent {
+impl Error for Rejected {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.status.get_or_init(|| Status::new(self.code, self.to_string())))
     }

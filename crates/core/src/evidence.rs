@@ -112,8 +112,8 @@ impl Evidence {
                 Self::of_deadline(Some(code), spent())
             }
             Verdict::Deadline => Self::of_deadline(None, spent()),
-            Verdict::Local(_) | Verdict::NotProcessed(Stage::Unsent) => Self::Nothing(None),
-            Verdict::NotProcessed(Stage::Unconnected | Stage::Unseen) => {
+            Verdict::Local(_) | Verdict::NotProcessed(Stage::NotWritten) => Self::Nothing(None),
+            Verdict::NotProcessed(Stage::NoConnection | Stage::RefusedStream) => {
                 Self::Bad(Code::Unavailable)
             }
             Verdict::MaybeProcessed(code) => Self::Bad(code),

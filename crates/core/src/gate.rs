@@ -1,6 +1,6 @@
 //! What decides whether a call may be sent to an endpoint.
 
-use crate::{Evidence, Unsent};
+use crate::{Evidence, Rejected};
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ pub trait Gate: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why not, and when it is worth trying again.
-    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent>;
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Rejected>;
 
     /// The head of a good response has come after `took`, and the call goes on: a stream, say, that
     /// need not end soon. What it leaves with; a gate that waits for an answer has it.

@@ -9,7 +9,7 @@ use tokio::task::futures::TaskLocalFuture;
 /// A server layer puts it around the handler; client layers find it by themselves, as long as the
 /// handler makes its calls in its own task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Inbound {
+pub struct ServerContext {
     /// When the answer is due: no call of the handler is worth more time.
     pub deadline: Option<Deadline>,
     /// Which retry of the caller this is; 0 for its first attempt (gRFC A6).
@@ -17,12 +17,12 @@ pub struct Inbound {
 }
 
 tokio::task_local! {
-    static INBOUND: Inbound;
+    static INBOUND: ServerContext;
 }
 
-// === impl Inbound ===
+// === impl ServerContext ===
 
-impl Inbound {
+impl ServerContext {
     /// The call that this task is serving, if it is.
     pub fn current() -> Option<Self> {
         INBOUND.try_with(|inbound| *inbound).ok()

@@ -11,13 +11,13 @@
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
 //! | [`Target`], [`Address`], [`Discover`], [`Signals`] | where a service is, and who finds out |
 //! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
-//! | [`Inbound`] | the call that is being served while another is made |
+//! | [`ServerContext`] | the call that is being served while another is made |
 //! | [`Methods`], [`MethodKind`], [`Safety`] | what may be repeated, what is streamed |
 //! | [`Observable`], [`Instrument`] | what a layer counts and measures |
 //! | [`Rng`] | chance that can be replayed |
 //! | [`Secret`] | a token, or a URL with a password: it is never empty, and never shown |
 //! | [`Invalid`], [`BoxError`] | a setting outside its range; any error |
-//! | [`Unsent`] | why a call was not sent |
+//! | [`Rejected`] | why a call was not sent |
 //!
 //! *Why a crate of its own:* a policy never names another policy; the words that two of them need
 //! are here, and what helps several of them is in `cinchona-plumbing`.
@@ -47,11 +47,11 @@ pub use backoff::{Backoff, Jitter};
 pub use call::Call;
 pub use deadline::{Deadline, Elapsed};
 pub use discover::{Discover, Signals};
-pub use error::{BoxError, Invalid, Unsent};
+pub use error::{BoxError, Invalid, Rejected};
 pub use evidence::Evidence;
 pub use gate::{Gate, Ticket};
 pub use headers::{DEGRADED, DOMAIN, IDEMPOTENCY_KEY};
-pub use inbound::Inbound;
+pub use inbound::ServerContext;
 pub use methods::{MethodKind, Methods, Safety};
 pub use observable::{Instrument, Observable};
 pub use per_method::PerMethod;

@@ -6,7 +6,7 @@ mod shape;
 mod wire;
 
 use crate::{BoxError, IDEMPOTENCY_KEY};
-use cinchona_plumbing::{Live, headers};
+use cinchona_plumbing::{Reloadable, headers};
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
@@ -70,14 +70,14 @@ pub enum Safety {
 
 /// The kinds of all methods that this process has read of, as protobuf's other libraries keep one
 /// registry of all their files; to begin with, those that every server may have.
-static KINDS: LazyLock<Live<HashMap<String, MethodKind>>> = LazyLock::new(|| {
+static KINDS: LazyLock<Reloadable<HashMap<String, MethodKind>>> = LazyLock::new(|| {
     let kinds = [
         ("/grpc.health.v1.Health/Check", MethodKind::Unary),
         ("/grpc.health.v1.Health/Watch", MethodKind::ServerStreaming),
         ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
         ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
     ];
-    Live::new(kinds.map(|(path, kind)| (path.to_owned(), kind)).into())
+    Reloadable::new(kinds.map(|(path, kind)| (path.to_owned(), kind)).into())
 });
 
 /// Held while something is added to them.

@@ -4,9 +4,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// No connection could be made, or a layer of the client has not let it through.
-    Unconnected,
+    NoConnection,
     /// There was a connection, and the request never left the client.
-    Unsent,
+    NotWritten,
     /// The server's HTTP/2 library turned it away (REFUSED_STREAM, or a GOAWAY that excludes it).
-    Unseen,
+    RefusedStream,
 }

@@ -16,7 +16,7 @@ use std::sync::{
 /// let switch = Switch::default();
 /// assert_eq!(switch.mode(), Mode::Enforce);
 /// switch.set(Mode::Shadow);
-/// assert_eq!((switch.mode(), switch.would_have()), (Mode::Shadow, 0));
+/// assert_eq!((switch.mode(), switch.shadowed()), (Mode::Shadow, 0));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Switch(Arc<State>);
@@ -37,7 +37,7 @@ pub enum Mode {
 struct State {
     /// The mode in the lowest two bits, and how often it was turned off in the others.
     mode: AtomicU64,
-    would_have: AtomicU64,
+    shadowed: AtomicU64,
 }
 
 const MODE: u64 = 0b11;
@@ -90,13 +90,13 @@ impl Switch {
     }
 
     /// How often the layer would have acted while it stood at [`Mode::Shadow`].
-    pub fn would_have(&self) -> u64 {
-        self.0.would_have.load(Ordering::Relaxed)
+    pub fn shadowed(&self) -> u64 {
+        self.0.shadowed.load(Ordering::Relaxed)
     }
 
     /// Counts a decision that is not acted on.
     pub fn count(&self) {
-        self.0.would_have.fetch_add(1, Ordering::Relaxed);
+        self.0.shadowed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -110,6 +110,6 @@ mod tests {
         let clone = switch.clone();
         clone.set(Mode::Shadow);
         clone.count();
-        assert_eq!((switch.mode(), switch.would_have()), (Mode::Shadow, 1));
+        assert_eq!((switch.mode(), switch.shadowed()), (Mode::Shadow, 1));
     }
 }

@@ -7,7 +7,7 @@
 
 mod status;
 
-use crate::{Elapsed, Stage, Unsent};
+use crate::{Elapsed, Rejected, Stage};
 use cinchona_plumbing::{
     cause::{chain, find_cause},
     status as wire,
@@ -102,7 +102,7 @@ impl Verdict {
                 // Between tonic and hyper there is only the connector's own timer.
                 let connecting = in_transport && !in_hyper && io.kind() == io::ErrorKind::TimedOut;
                 return if connecting {
-                    Self::NotProcessed(Stage::Unconnected)
+                    Self::NotProcessed(Stage::NoConnection)
                 } else {
                     Self::MaybeProcessed(Code::Unavailable)
                 };
@@ -122,10 +122,10 @@ impl Verdict {
         if cause.is::<Elapsed>() || cause.is::<tonic::TimeoutExpired>() {
             return Some(Self::Deadline);
         }
-        if cause.is::<tonic::ConnectError>() || cause.is::<Unsent>() {
+        if cause.is::<tonic::ConnectError>() || cause.is::<Rejected>() {
             // A balancer and its connector have more to say.
-            return Some(match find_cause::<Unsent>(cause) {
-                None => Self::NotProcessed(Stage::Unconnected),
+            return Some(match find_cause::<Rejected>(cause) {
+                None => Self::NotProcessed(Stage::NoConnection),
                 Some(unsent) if unsent.code() == Code::Unavailable => {
                     Self::NotProcessed(unsent.stage())
                 }
@@ -134,7 +134,7 @@ impl Verdict {
         }
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             if hyper.is_canceled() {
-                return Some(Self::NotProcessed(Stage::Unsent));
+                return Some(Self::NotProcessed(Stage::NotWritten));
             }
             // The keepalive ping went unanswered.
             return hyper.is_timeout().then_some(Self::MaybeProcessed(Code::Unavailable));
@@ -147,7 +147,7 @@ impl Verdict {
         let unseen = error.is_remote()
             && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
         if unseen {
-            return Some(Self::NotProcessed(Stage::Unseen));
+            return Some(Self::NotProcessed(Stage::RefusedStream));
         }
         // By hyper, for a body that has failed, or by h2, for what it could not read.
         if error.is_reset() && !error.is_remote() {
@@ -174,9 +174,9 @@ impl Verdict {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unconnected => "no connection",
-            Self::Unsent => "not sent",
-            Self::Unseen => "refused unseen",
+            Self::NoConnection => "no connection",
+            Self::NotWritten => "not sent",
+            Self::RefusedStream => "refused unseen",
         })
     }
 }
@@ -194,7 +194,7 @@ mod tests {
         let mut status = Status::cancelled("operation was canceled");
         let cause = tonic::ConnectError(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         status.set_source(std::sync::Arc::new(cause));
-        assert_eq!(Verdict::of_error(&status), Verdict::NotProcessed(Stage::Unconnected));
+        assert_eq!(Verdict::of_error(&status), Verdict::NotProcessed(Stage::NoConnection));
     }
 
     #[test]

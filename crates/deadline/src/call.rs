@@ -8,9 +8,9 @@ use crate::{
     readied::{Readied, ResponseFuture},
 };
 use cinchona_core::{
-    BoxError, Call, Deadline, Inbound, MethodKind, Methods, Mode, PerMethod, Switch,
+    BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, ServerContext, Switch,
 };
-use cinchona_plumbing::Live;
+use cinchona_plumbing::Reloadable;
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -50,7 +50,7 @@ pub struct CallDeadline<S> {
 struct Settings {
     limits: Times,
     silences: Times,
-    timeouts: Live<PerMethod<Option<Duration>>>,
+    timeouts: Reloadable<PerMethod<Option<Duration>>>,
     methods: Option<Methods>,
     switch: Switch,
 }
@@ -63,7 +63,7 @@ impl CallDeadlineLayer {
         let settings = Settings {
             limits: Times::default(),
             silences: Times::default(),
-            timeouts: Live::new(PerMethod::new()),
+            timeouts: Reloadable::new(PerMethod::new()),
             methods: None,
             switch: Switch::default(),
         };
@@ -226,7 +226,7 @@ impl Limits {
     ) -> Self {
         let within = |limit| Deadline::within(limit, now);
         let of_method = settings.timeouts.get().get(path).copied().flatten().and_then(within);
-        let inherited = Inbound::current().and_then(|inbound| inbound.deadline);
+        let inherited = ServerContext::current().and_then(|inbound| inbound.deadline);
         let whole = earlier(earlier(of_method, asked.whole), inherited);
         let limit = settings.limits.of(path, kind).and_then(within);
         // Where requests are streamed too, the limit is no instant: see `Upload`.

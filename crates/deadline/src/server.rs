@@ -1,8 +1,8 @@
 //! The deadline of a call that is served.
 
 use crate::limits::Kinds;
-use cinchona_core::{Deadline, Inbound, MethodKind, Mode, Switch};
-use cinchona_plumbing::{Latency, Live, status};
+use cinchona_core::{Deadline, MethodKind, Mode, ServerContext, Switch};
+use cinchona_plumbing::{Latency, Reloadable, status};
 use hashbrown::HashMap;
 use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
@@ -36,7 +36,7 @@ pub struct ServerDeadlineLayer {
 /// * At the deadline the handler is dropped, a stream is ended, and the answer is
 ///   `DEADLINE_EXCEEDED`.
 /// * The handler finds the deadline in the request's extensions ([`Deadline`]); the calls it makes
-///   in its own task inherit it by themselves ([`Inbound`]).
+///   in its own task inherit it by themselves ([`ServerContext`]).
 /// * A failure that the handler passes on from a call of its own is passed on without what the
 ///   other server said to *its* caller ([`status::strip`]).
 /// * A call with less time left than the fastest hundredth of its method's calls takes is
@@ -53,7 +53,7 @@ struct Settings {
     limit: Option<Duration>,
     hopeless: Switch,
     /// Read by every call, and written when a method is first called.
-    fastest: Live<HashMap<Box<str>, Arc<Latency>>>,
+    fastest: Reloadable<HashMap<Box<str>, Arc<Latency>>>,
     writing: Mutex<()>,
 }
 
@@ -71,7 +71,7 @@ pin_project! {
         work: Work<F>,
         end: Option<End>,
         whole: Option<Deadline>,
-        inbound: Inbound,
+        inbound: ServerContext,
         began: Instant,
         latency: Option<Arc<Latency>>,
     }
@@ -80,7 +80,7 @@ pin_project! {
 pin_project! {
     #[project = WorkProj]
     enum Work<F> {
-        Handler { #[pin] handler: TaskLocalFuture<Inbound, F> },
+        Handler { #[pin] handler: TaskLocalFuture<ServerContext, F> },
         Refused { refused: Option<Status> },
     }
 }
@@ -91,7 +91,7 @@ pub struct ServerBody {
     end: Option<End>,
     /// The caller's deadline, until it is the end.
     whole: Option<Option<Deadline>>,
-    inbound: Inbound,
+    inbound: ServerContext,
 }
 
 /// What is admitted: until when it must have begun to be answered, and ended, and where to record
@@ -164,7 +164,7 @@ where
             Ok(admitted) => admitted,
             Err(refused) => {
                 let work = Work::Refused { refused: Some(refused) };
-                let inbound = Inbound { deadline: None, previous_attempts };
+                let inbound = ServerContext { deadline: None, previous_attempts };
                 let (end, whole, latency) = (None, None, None);
                 return ServerFuture { work, end, whole, inbound, began: now, latency };
             }
@@ -172,7 +172,8 @@ where
         // What the handler of a stream does may last as long as the stream.
         let kind = self.kinds.of(&request);
         let streams = kind.is_some_and(MethodKind::streams_responses);
-        let inbound = Inbound { deadline: if streams { whole } else { first }, previous_attempts };
+        let inbound =
+            ServerContext { deadline: if streams { whole } else { first }, previous_attempts };
         if let Some(deadline) = inbound.deadline {
             request.extensions_mut().insert(deadline);
         }
@@ -191,7 +192,7 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
 
 impl Settings {
     fn new(limit: Option<Duration>, hopeless: Switch) -> Self {
-        let fastest = Live::new(HashMap::new());
+        let fastest = Reloadable::new(HashMap::new());
         Self { limit, hopeless, fastest, writing: Mutex::default() }
     }
 
@@ -314,7 +315,12 @@ impl End {
 impl ServerBody {
     /// `body`, which must begin before `end` and end before the deadline of the `whole`; as it is
     /// where there is nothing to wait for.
-    fn bound(body: Body, end: Option<End>, whole: Option<Deadline>, inbound: Inbound) -> Body {
+    fn bound(
+        body: Body,
+        end: Option<End>,
+        whole: Option<Deadline>,
+        inbound: ServerContext,
+    ) -> Body {
         if body.is_end_stream() {
             return body;
         }

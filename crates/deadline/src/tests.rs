@@ -270,11 +270,11 @@ async fn in_shadow_a_limit_that_is_exceeded_is_counted_and_the_call_goes_on() {
         .layer(AttemptTimeoutLayer::new(ms(10)).with_switch(attempt.clone()))
         .service(slow);
     stack.clone().oneshot(request()).await.unwrap();
-    assert_eq!((call.would_have(), attempt.would_have()), (1, 1));
+    assert_eq!((call.shadowed(), attempt.shadowed()), (1, 1));
     call.set(Mode::Off);
     attempt.set(Mode::Off);
     stack.clone().oneshot(request()).await.unwrap();
-    assert_eq!((call.would_have(), attempt.would_have()), (1, 1));
+    assert_eq!((call.shadowed(), attempt.shadowed()), (1, 1));
     call.set(Mode::Enforce);
     // From now on the deadline is stamped, which the service above refuses.
     assert!(tokio::spawn(stack.oneshot(request())).await.is_err());
@@ -285,7 +285,7 @@ mod told;
 
 mod server {
     use super::*;
-    use cinchona_core::Inbound;
+    use cinchona_core::ServerContext;
 
     fn served(
         layer: ServerDeadlineLayer,
@@ -335,7 +335,7 @@ mod server {
             assert_eq!(ask(service.clone(), "1S").await.0, None);
         }
         assert!(ask(service.clone(), "100m").await.1 > ms(90));
-        assert_eq!(switch.would_have(), 1);
+        assert_eq!(switch.shadowed(), 1);
         switch.set(Mode::Enforce);
         assert_eq!(ask(service.clone(), "100m").await, (Some(Code::DeadlineExceeded), ms(0)));
         assert_eq!(ask(service, "1S").await.0, None);
@@ -360,7 +360,7 @@ mod server {
     #[tokio::test(start_paused = true)]
     async fn the_handler_finds_the_deadline_and_which_retry_it_serves() {
         let service = service_fn(|request: Request| async move {
-            let inbound = Inbound::current().unwrap();
+            let inbound = ServerContext::current().unwrap();
             let deadline = request.extensions().get::<Deadline>().copied();
             assert_eq!((inbound.deadline, inbound.previous_attempts), (deadline, 2));
             assert_eq!(deadline.unwrap().remaining(Instant::now()), ms(100));
@@ -369,6 +369,6 @@ mod server {
         let mut request = with_timeout("100m");
         request.headers_mut().insert("grpc-previous-rpc-attempts", "2".parse().unwrap());
         ServerDeadlineLayer::new().layer(service).oneshot(request).await.unwrap();
-        assert!(Inbound::current().is_none());
+        assert!(ServerContext::current().is_none());
     }
 }

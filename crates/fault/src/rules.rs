@@ -9,7 +9,7 @@ use crate::{
     rule::{Action, Asked, Ttl},
 };
 use cinchona_core::{Invalid, Mode, Switch};
-use cinchona_plumbing::Live;
+use cinchona_plumbing::Reloadable;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -56,7 +56,7 @@ pub struct Listed {
 
 #[derive(Debug)]
 struct Inner {
-    set: Live<Vec<Arc<Entry>>>,
+    set: Reloadable<Vec<Arc<Entry>>>,
     /// Held while the set is replaced, never by requests.
     writing: Mutex<()>,
     seed: u64,
@@ -107,7 +107,7 @@ impl Rules {
     /// attempt, as it does for [`Faults`](crate::Faults).
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Inner {
-            set: Live::new(Vec::new()),
+            set: Reloadable::new(Vec::new()),
             writing: Mutex::new(()),
             seed,
             switch: Switch::default(),

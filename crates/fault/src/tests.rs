@@ -213,6 +213,6 @@ async fn in_shadow_faults_are_counted_and_not_injected() {
     {
         switch.set(mode);
         let response = service.clone().oneshot(request()).await.unwrap();
-        assert_eq!((code_of(&response).is_some(), switch.would_have()), (failed, counted));
+        assert_eq!((code_of(&response).is_some(), switch.shadowed()), (failed, counted));
     }
 }

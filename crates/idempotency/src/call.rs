@@ -13,7 +13,7 @@ use crate::{
     shared::Shared,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, DOMAIN, Deadline, Inbound, Mode};
+use cinchona_core::{BoxError, DOMAIN, Deadline, Mode, ServerContext};
 use cinchona_plumbing::{
     Seldom,
     clock::later,
@@ -263,7 +263,7 @@ fn reach(answer: &mut Answer, settings: &Settings) -> Reach {
 
 /// Gives the handler the time of its lease in place of its caller's, which may give up while it
 /// goes on: wherever it, or a layer below, may look for its deadline.
-fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> Inbound {
+fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> ServerContext {
     let deadline = Deadline::within(settings.lease, now);
     if let Some(own) = request.extensions_mut().get_mut::<Deadline>() {
         match deadline {
@@ -279,7 +279,7 @@ fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> 
             None => _ = request.headers_mut().remove(GRPC_TIMEOUT),
         }
     }
-    Inbound { deadline, ..Inbound::current().unwrap_or_default() }
+    ServerContext { deadline, ..ServerContext::current().unwrap_or_default() }
 }
 
 /// `record`, or the news that it was too large.

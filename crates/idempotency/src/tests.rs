@@ -570,10 +570,10 @@ async fn in_shadow_it_counts_what_it_would_have_answered_and_off_it_is_not_there
     for _ in 0..3 {
         assert!(!is_replay(&ask(&service, pay("k")).await));
     }
-    assert_eq!((executed.load(Ordering::Relaxed), switch.would_have()), (3, 2));
+    assert_eq!((executed.load(Ordering::Relaxed), switch.shadowed()), (3, 2));
     switch.set(Mode::Off);
     ask(&service, pay("k")).await;
-    assert_eq!((executed.load(Ordering::Relaxed), switch.would_have()), (4, 2));
+    assert_eq!((executed.load(Ordering::Relaxed), switch.shadowed()), (4, 2));
     switch.set(Mode::Enforce);
     assert!(is_replay(&ask(&service, pay("k")).await));
 }

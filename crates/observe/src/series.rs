@@ -6,7 +6,7 @@ use crate::{
     names,
     shard::{Count, Sharded, Writer},
 };
-use cinchona_plumbing::Live;
+use cinchona_plumbing::Reloadable;
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -65,7 +65,7 @@ pub(crate) struct PerStatus<T>([OnceLock<Box<T>>; 17]);
 pub(crate) struct Table {
     id: u64,
     /// In order; a few, so that a search takes less than a hash.
-    methods: Live<Vec<Arc<Method>>>,
+    methods: Reloadable<Vec<Arc<Method>>>,
     other: OnceLock<Arc<Method>>,
     known: Arc<Known>,
     /// Held while a method is added.
@@ -189,7 +189,7 @@ impl Table {
         static TABLES: AtomicU64 = AtomicU64::new(0);
         Self {
             id: TABLES.fetch_add(1, Ordering::Relaxed),
-            methods: Live::new(Vec::new()),
+            methods: Reloadable::new(Vec::new()),
             other: OnceLock::new(),
             known: known.clone(),
             adding: Mutex::default(),

@@ -168,6 +168,6 @@ impl Ending<'_> {
             Self::Verdict(verdict) | Self::Failed(verdict, _) => verdict,
             Self::Dropped => return true,
         };
-        !matches!(verdict, Verdict::NotProcessed(Stage::Unconnected | Stage::Unsent))
+        !matches!(verdict, Verdict::NotProcessed(Stage::NoConnection | Stage::NotWritten))
     }
 }

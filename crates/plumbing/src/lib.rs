@@ -14,7 +14,7 @@
 //! | [`Replay`], [`ReplayBuffer`], [`Sent`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time that an attempt was given, and took |
 //! | [`Latency`] | how long answers take |
-//! | [`Live`] | settings that are replaced while calls run |
+//! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
 //! | [`Trust`], [`Distrust`] | who may change something in a server |
 //! | [`Count`], [`polled_again`] | a counter of a thread's own line; a future that has ended |
@@ -43,7 +43,7 @@ pub use count::{Count, polled_again};
 pub use framing::Framing;
 pub use latency::Latency;
 pub use listener::Listener;
-pub use live::Live;
+pub use live::Reloadable;
 pub use replay::{Replay, ReplayBuffer, Sent, whole};
 pub use seldom::Seldom;
 pub use spent::{Allowed, Spent};

@@ -6,19 +6,19 @@ use std::sync::Arc;
 /// A value that all clones share and that can be replaced without a lock.
 ///
 /// ```
-/// use cinchona_plumbing::Live;
+/// use cinchona_plumbing::Reloadable;
 ///
-/// let setting = Live::new(1);
+/// let setting = Reloadable::new(1);
 /// let shared = setting.clone();
 /// setting.set(2);
 /// assert_eq!(**shared.get(), 2);
 /// ```
 #[derive(Debug)]
-pub struct Live<T>(Arc<ArcSwap<T>>);
+pub struct Reloadable<T>(Arc<ArcSwap<T>>);
 
-// === impl Live ===
+// === impl Reloadable ===
 
-impl<T> Live<T> {
+impl<T> Reloadable<T> {
     /// A value to begin with.
     pub fn new(value: T) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(value)))
@@ -35,13 +35,13 @@ impl<T> Live<T> {
     }
 }
 
-impl<T> Clone for Live<T> {
+impl<T> Clone for Reloadable<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T> From<T> for Live<T> {
+impl<T> From<T> for Reloadable<T> {
     fn from(value: T) -> Self {
         Self::new(value)
     }

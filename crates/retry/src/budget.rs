@@ -206,7 +206,7 @@ impl Inner {
 /// What another attempt costs after one that ended so, in tokens.
 pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u32 {
     match verdict {
-        Verdict::NotProcessed(Stage::Unconnected | Stage::Unsent) => 0,
+        Verdict::NotProcessed(Stage::NoConnection | Stage::NotWritten) => 0,
         _ if pushed_back => 2,
         Verdict::Deadline
         | Verdict::MaybeProcessed(Code::DeadlineExceeded | Code::ResourceExhausted) => 2,
@@ -311,8 +311,8 @@ mod tests {
 
     #[test]
     fn what_never_left_costs_nothing_and_a_timeout_costs_double() {
-        assert_eq!(cost(Verdict::NotProcessed(Stage::Unsent), false), 0);
-        assert_eq!(cost(Verdict::NotProcessed(Stage::Unseen), false), 1);
+        assert_eq!(cost(Verdict::NotProcessed(Stage::NotWritten), false), 0);
+        assert_eq!(cost(Verdict::NotProcessed(Stage::RefusedStream), false), 1);
         assert_eq!(cost(Verdict::MaybeProcessed(Code::Unavailable), false), 1);
         assert_eq!(cost(Verdict::MaybeProcessed(Code::Unavailable), true), 2);
         assert_eq!(cost(Verdict::Deadline, false), 2);

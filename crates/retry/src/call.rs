@@ -9,7 +9,7 @@ use crate::{
     throttle::CallThrottle,
 };
 use cinchona_core::{
-    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, Inbound, Stage, Verdict,
+    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, ServerContext, Stage, Verdict,
 };
 use cinchona_plumbing::{
     Replay, code, headers,
@@ -63,7 +63,7 @@ impl Call {
         let mut progress = Progress::new(safety, deadline.map(|deadline| deadline.0));
         progress.wait_for_ready = policy.wait_for_ready;
         progress.chained = !shared.retries_of_retries
-            && Inbound::current().is_some_and(|inbound| inbound.previous_attempts > 0);
+            && ServerContext::current().is_some_and(|inbound| inbound.previous_attempts > 0);
         let (replay, mut first) = Replay::capture(first, &shared.buffer);
         if let Some(failed) = replay.failure() {
             // As a bare channel, but without the detour over a server.
@@ -162,7 +162,7 @@ impl Call {
     /// A call that waits for a connection ends at its deadline by that, and not by the last failure
     /// to connect.
     pub(crate) fn has_waited_in_vain<B>(&self, verdict: Verdict, outcome: &mut Outcome<B>) {
-        if verdict == Verdict::NotProcessed(Stage::Unconnected) {
+        if verdict == Verdict::NotProcessed(Stage::NoConnection) {
             *outcome = Err(elapsed(self).into());
         }
     }

@@ -96,7 +96,7 @@ pub use tower_policy::{TowerBody, TowerPolicy};
 use budget::SharedBudget;
 use call::Call;
 use cinchona_core::{BoxError, Invalid, Methods, Mode, PerMethod, Rng, Switch};
-use cinchona_plumbing::Live;
+use cinchona_plumbing::Reloadable;
 use executor::First;
 use hedge::Race;
 use plan::Plan;
@@ -136,7 +136,7 @@ type Spare<S> = Arc<Mutex<S>>;
 /// What all services of a layer share.
 #[derive(Clone, Debug)]
 struct Shared {
-    policies: Live<PerMethod<Policy>>,
+    policies: Reloadable<PerMethod<Policy>>,
     methods: Methods,
     rng: Rng,
     throttle: Throttle,
@@ -155,7 +155,7 @@ impl RetryLayer {
     /// allows it; with the default [`Budget`] and no throttle.
     pub fn new(policy: RetryPolicy, methods: Methods) -> Self {
         let shared = Shared {
-            policies: Live::new(PerMethod::from(Policy::from(policy))),
+            policies: Reloadable::new(PerMethod::from(Policy::from(policy))),
             methods,
             rng: Rng::from_os(),
             throttle: Throttle::default(),
@@ -209,7 +209,7 @@ impl RetryLayer {
     /// # Errors
     /// As [`set_policies`](Self::set_policies).
     pub fn with_policies(self, policies: PerMethod<Policy>) -> Result<Self, Invalid> {
-        let own = self.with(|shared| shared.policies = Live::new(PerMethod::new()));
+        let own = self.with(|shared| shared.policies = Reloadable::new(PerMethod::new()));
         own.set_policies(policies).map(|()| own)
     }
 

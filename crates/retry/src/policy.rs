@@ -134,7 +134,7 @@ pub(crate) struct Limits<'a> {
     pub(crate) method: &'a str,
 }
 
-/// Unsent requests go round at once; a bound keeps a broken connector from spinning for ever.
+/// Rejected requests go round at once; a bound keeps a broken connector from spinning for ever.
 const MAX_TRANSPARENT: u32 = 1000;
 
 /// How long a call that waits for a connection leaves between two looks.
@@ -291,7 +291,9 @@ impl Progress {
         if can_repeat && self.goes_round(verdict) {
             return Some(Decision::Transparent(self.pause()));
         }
-        if can_repeat && self.wait_for_ready && verdict == Verdict::NotProcessed(Stage::Unconnected)
+        if can_repeat
+            && self.wait_for_ready
+            && verdict == Verdict::NotProcessed(Stage::NoConnection)
         {
             return Some(Decision::AwaitConnection);
         }
@@ -303,11 +305,13 @@ impl Progress {
     /// client, once what the server's library turned away.
     const fn goes_round(&mut self, verdict: Verdict) -> bool {
         match verdict {
-            Verdict::NotProcessed(Stage::Unsent) if self.transparent < MAX_TRANSPARENT => {
+            Verdict::NotProcessed(Stage::NotWritten) if self.transparent < MAX_TRANSPARENT => {
                 self.transparent += 1;
                 true
             }
-            Verdict::NotProcessed(Stage::Unseen) => !mem::replace(&mut self.seen_refusal, true),
+            Verdict::NotProcessed(Stage::RefusedStream) => {
+                !mem::replace(&mut self.seen_refusal, true)
+            }
             _ => false,
         }
     }

@@ -1,7 +1,7 @@
 //! gRPC's retry throttle: while a server fails more than it succeeds, nothing is tried again.
 
 use cinchona_core::Invalid;
-use cinchona_plumbing::Live;
+use cinchona_plumbing::Reloadable;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -9,7 +9,7 @@ use std::sync::{
 
 /// The retry throttle of gRFC A6, shared by clones; off until it is set.
 #[derive(Clone, Debug)]
-pub(crate) struct Throttle(Live<CallThrottle>);
+pub(crate) struct Throttle(Reloadable<CallThrottle>);
 
 /// The throttle as it was when a call began, which holds for the call until its end; without effect
 /// where it was off.
@@ -68,7 +68,7 @@ impl Throttle {
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self(Live::new(CallThrottle(None)))
+        Self(Reloadable::new(CallThrottle(None)))
     }
 }
 

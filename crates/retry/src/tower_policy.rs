@@ -7,7 +7,7 @@ use crate::{
     throttle::CallThrottle,
 };
 use bytes::Bytes;
-use cinchona_core::{Deadline, Inbound, Methods, Verdict};
+use cinchona_core::{Deadline, Methods, ServerContext, Verdict};
 use cinchona_plumbing::{clock::later, status, whole};
 use http::{Request, Response};
 use http_body_util::Full;
@@ -97,7 +97,7 @@ where
             let deadline = Deadline::handed_on(request).map(|deadline| deadline.0);
             let mut progress = Progress::new(methods.safety_of(request), deadline);
             progress.chained =
-                Inbound::current().is_some_and(|served| served.previous_attempts > 0);
+                ServerContext::current().is_some_and(|served| served.previous_attempts > 0);
             progress
         });
         let ended = Ended { verdict, pushback, can_repeat: true, now };

@@ -8,7 +8,7 @@ use crate::{
     limiter::Limiter,
     places::{Place, Places, Until},
 };
-use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, Switch, Unsent};
+use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, Rejected, Switch};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -263,7 +263,7 @@ where
                 shared.places.common.count_shed(*criticality);
                 let limit = limiter.limit();
                 let message = format!("bulkhead: {limit} calls are under way already");
-                Err(Unsent::new(message, None).into())
+                Err(Rejected::new(message, None).into())
             }
             // Whoever is let in is not turned away.
             (_, None) => return Poll::Pending,

@@ -20,7 +20,7 @@
 //!   `RESOURCE_EXHAUSTED` and not to retry: it would be the same everywhere.
 //! * [`StatusLimitLayer`] (server) cuts statuses that are too large for HTTP/2 headers.
 //! * [`BulkheadLayer`] (client) limits the calls that this client has under way.
-//! * [`ThrottleLayer`] (client) turns calls away by itself, with a probability that grows with the
+//! * [`AdaptiveThrottleLayer`] (client) turns calls away by itself, with a probability that grows with the
 //!   share of those that the server turns away (Site Reliability Engineering, chapter 21).
 //!
 //! # Example
@@ -78,7 +78,7 @@ pub use layer::ShedLayer;
 pub use limit::{Limit, Queue};
 pub use rate::{RateLimit, RateLimitFuture, RateLimitLayer};
 pub use service::{ResponseFuture, Shed};
-pub use throttle::{Throttle, ThrottleFuture, ThrottleLayer};
+pub use throttle::{AdaptiveThrottle, AdaptiveThrottleLayer, ThrottleFuture};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What the layers count and measure.
 
-use crate::{BulkheadLayer, RateLimitLayer, ShedLayer, StatusLimitLayer, ThrottleLayer};
+use crate::{AdaptiveThrottleLayer, BulkheadLayer, RateLimitLayer, ShedLayer, StatusLimitLayer};
 use cinchona_core::{Instrument, Observable};
 
 /// A server's limit.
@@ -86,7 +86,7 @@ impl Observable for RateLimitLayer {
 }
 
 /// A client's adaptive throttle.
-impl Observable for ThrottleLayer {
+impl Observable for AdaptiveThrottleLayer {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[Instrument::counter(
         "cinchona.shed.throttled",
         "{attempt}",

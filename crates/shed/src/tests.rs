@@ -1,7 +1,7 @@
 //! Shedding as callers see it, in virtual time.
 
 use super::*;
-use cinchona_core::{BoxError, Mode, Rng, Switch, Unsent, Verdict};
+use cinchona_core::{BoxError, Mode, Rejected, Rng, Switch, Verdict};
 use cinchona_plumbing::status::{self, Pushback};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
 use http::{HeaderValue, Request, Response};
@@ -211,7 +211,7 @@ async fn in_shadow_it_counts_and_off_it_does_not_look() {
             })
             .collect();
         assert_eq!(calls.join_all().await, [Code::Ok; 4]);
-        assert_eq!((switch.would_have(), layer.shed()), (counted, 0), "{mode:?}");
+        assert_eq!((switch.shadowed(), layer.shed()), (counted, 0), "{mode:?}");
     }
 }
 
@@ -266,7 +266,7 @@ fn what_is_out_of_range_is_refused() {
     assert!(RateLimitLayer::new(0, 1).unwrap_err().to_string().starts_with("per_second: 0"));
     assert!(RateLimitLayer::new(1, 0).unwrap_err().to_string().starts_with("burst: 0"));
     for k in [0.5, f64::NAN, 101.0] {
-        assert!(ThrottleLayer::new(k).unwrap_err().to_string().starts_with("k: "));
+        assert!(AdaptiveThrottleLayer::new(k).unwrap_err().to_string().starts_with("k: "));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client that turns calls away by itself while its server does.
 
-use cinchona_core::{BoxError, Invalid, Mode, Rng, Switch, Unsent, Verdict};
+use cinchona_core::{BoxError, Invalid, Mode, Rejected, Rng, Switch, Verdict};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use rand::RngExt;
@@ -19,7 +19,7 @@ use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Applies [`Throttle`] to a client.
+/// Applies [`AdaptiveThrottle`] to a client.
 ///
 /// # Why
 ///
@@ -37,13 +37,13 @@ use tower_service::Service;
 /// by the book alone (two minutes, no bound), a client that has seen an outage would take many
 /// minutes to notice that it is over. Fewer than ten requests mean nothing.
 #[derive(Clone, Debug)]
-pub struct ThrottleLayer {
+pub struct AdaptiveThrottleLayer {
     shared: Arc<Shared>,
 }
 
 /// Fails a share of the calls to a server that turns calls away.
 #[derive(Clone, Debug)]
-pub struct Throttle<S> {
+pub struct AdaptiveThrottle<S> {
     inner: S,
     shared: Arc<Shared>,
 }
@@ -67,7 +67,7 @@ struct Slice {
 }
 
 pin_project! {
-    /// The future of a [`Throttle`] call.
+    /// The future of a [`AdaptiveThrottle`] call.
     pub struct ThrottleFuture<F> {
         #[pin]
         future: Option<F>,
@@ -81,9 +81,9 @@ const ONE_REQUEST: u64 = 1 << 32;
 const LEAST: u64 = 10;
 const MOST: f64 = 0.8;
 
-// === impl ThrottleLayer ===
+// === impl AdaptiveThrottleLayer ===
 
-impl ThrottleLayer {
+impl AdaptiveThrottleLayer {
     #[cfg(test)]
     pub(crate) fn references(&self) -> usize {
         Arc::strong_count(&self.shared)
@@ -117,24 +117,24 @@ impl ThrottleLayer {
     }
 }
 
-impl Default for ThrottleLayer {
+impl Default for AdaptiveThrottleLayer {
     /// K is 2.
     fn default() -> Self {
         Self { shared: Shared::new(2.0, Switch::default(), Rng::from_os()) }
     }
 }
 
-impl<S> Layer<S> for ThrottleLayer {
-    type Service = Throttle<S>;
+impl<S> Layer<S> for AdaptiveThrottleLayer {
+    type Service = AdaptiveThrottle<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Throttle { inner, shared: self.shared.clone() }
+        AdaptiveThrottle { inner, shared: self.shared.clone() }
     }
 }
 
-// === impl Throttle ===
+// === impl AdaptiveThrottle ===
 
-impl<S, B, ResBody> Service<Request<B>> for Throttle<S>
+impl<S, B, ResBody> Service<Request<B>> for AdaptiveThrottle<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
@@ -237,7 +237,7 @@ where
             this.shared
                 .iter()
                 .for_each(|shared| _ = shared.throttled.fetch_add(1, Ordering::Relaxed));
-            let unsent = Unsent::new("client throttled: the server turns calls away", None);
+            let unsent = Rejected::new("client throttled: the server turns calls away", None);
             return Poll::Ready(Err(unsent.into()));
         };
         let outcome = ready!(future.poll(cx)).map_err(Into::into);

@@ -1,7 +1,7 @@
 //! Hours of endpoints that come, go, hang, refuse, vanish and lie, in virtual time.
 
 use super::*;
-use cinchona_core::Unsent;
+use cinchona_core::Rejected;
 use cinchona_plumbing::cause::find_cause;
 use rand::RngExt as _;
 use std::sync::{
@@ -120,7 +120,7 @@ async fn run(seed: u64, time: Duration) -> Seen {
                 let call = balance.clone().oneshot(request());
                 let outcome = timeout(4 * SECOND, call).await;
                 let error = outcome.ok().and_then(Result::err);
-                if error.is_some_and(|error| find_cause::<Unsent>(&*error).is_some()) {
+                if error.is_some_and(|error| find_cause::<Rejected>(&*error).is_some()) {
                     longest = longest.max(Instant::now() - began);
                 }
                 sleep(SECOND).await;

@@ -1,7 +1,7 @@
 //! Gates of endpoints.
 
 use super::*;
-use cinchona_core::{Evidence, Gate, Ticket, Unsent, Verdict};
+use cinchona_core::{Evidence, Gate, Rejected, Ticket, Verdict};
 use cinchona_plumbing::cause;
 use std::sync::{
     Mutex,
@@ -24,10 +24,10 @@ impl Gate for Door {
         !self.0.shut.lock().unwrap().contains(&self.1)
     }
 
-    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Unsent> {
+    fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Rejected> {
         if !self.is_open_to(path, now) {
             let wait = Duration::from_secs(self.1.len() as u64);
-            return Err(Unsent::new(format!("{} is shut", self.1), Some(wait)));
+            return Err(Rejected::new(format!("{} is shut", self.1), Some(wait)));
         }
         self.0.inside.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket(1, 2))
@@ -93,7 +93,7 @@ async fn where_all_are_shut_a_call_fails_at_once_and_says_which_opens_first() {
     let error = balance.clone().oneshot(request()).await.unwrap_err();
     assert_eq!(Instant::now(), began);
     assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
-    let unsent: &Unsent = cause::find_cause(&*error).unwrap();
+    let unsent: &Rejected = cause::find_cause(&*error).unwrap();
     assert_eq!(unsent.retry_after(), Some(2 * SECOND));
 }
 
@@ -127,8 +127,8 @@ async fn where_all_are_at_capacity_the_call_fails_with_resource_exhausted_and_th
             false
         }
 
-        fn enter(&self, _: &str, _: Instant) -> Result<Ticket, Unsent> {
-            Err(Unsent::exhausted(format!("{} 64/64", self.0)))
+        fn enter(&self, _: &str, _: Instant) -> Result<Ticket, Rejected> {
+            Err(Rejected::exhausted(format!("{} 64/64", self.0)))
         }
 
         fn leave(&self, _: Ticket, _: Evidence, _: Duration, _: Instant) {}

@@ -1,7 +1,7 @@
 //! Every wait of a call ends, whatever the list, the endpoints, the source and the settings.
 
 use super::*;
-use cinchona_core::{Evidence, Gate, Signals, Ticket, Unsent};
+use cinchona_core::{Evidence, Gate, Rejected, Signals, Ticket};
 use std::future::pending;
 
 /// What the source of endpoints does.
@@ -81,8 +81,8 @@ impl Gate for Shut {
         false
     }
 
-    fn enter(&self, _: &str, _: Instant) -> Result<Ticket, Unsent> {
-        Err(Unsent::new("shut", None))
+    fn enter(&self, _: &str, _: Instant) -> Result<Ticket, Rejected> {
+        Err(Rejected::new("shut", None))
     }
 
     fn leave(&self, _: Ticket, _: Evidence, _: Duration, _: Instant) {}

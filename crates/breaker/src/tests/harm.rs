@@ -1,7 +1,7 @@
 //! What the default costs and what it saves, simulated: the table in the docs is made here.
 
 use crate::{BreakerLayer, BreakerPolicy, State};
-use cinchona_core::{Evidence, Gate, Mode, Rng, Switch, Unsent, Verdict};
+use cinchona_core::{Evidence, Gate, Mode, Rejected, Rng, Switch, Verdict};
 use cinchona_plumbing::Spent;
 use rand::RngExt;
 use std::{
@@ -199,7 +199,7 @@ impl World {
         self.seen.borrow_mut().failed[method] += 1;
     }
 
-    async fn attempt(&self, method: usize) -> Result<Verdict, Unsent> {
+    async fn attempt(&self, method: usize) -> Result<Verdict, Rejected> {
         let (path, now) = (NAMES[method], Instant::now());
         let turn = self.turn.replace(self.turn.get() + 1);
         let mut all = (0..self.gates.len()).map(|n| (turn + n) % self.gates.len());

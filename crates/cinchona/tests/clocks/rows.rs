@@ -6,7 +6,7 @@ use cinchona::{
     breaker::Window,
     cluster::Phi,
     config::RetryPolicy as ConfigRetry,
-    core::{Backoff, Jitter, MethodKind, Methods, PerMethod, Unsent},
+    core::{Backoff, Jitter, MethodKind, Methods, PerMethod, Rejected},
     dashboard::{FaultRule, Spot, Tile},
     deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
@@ -89,7 +89,7 @@ fn words() -> Vec<Row> {
         Time "core::Deadline::within": |t| deadline_after(t);
         Time "plumbing::is_why": |t| done((timeout::is_why(t, t), timeout::is_why(SECOND, t)));
         Time "plumbing::encode_timeout": |t| done(timeout::encode_timeout(t));
-        Time "core::Unsent::new": |t| done(Unsent::new("down", Some(t)).to_string());
+        Time "core::Rejected::new": |t| done(Rejected::new("down", Some(t)).to_string());
         Time "plumbing::later": |t| done(clock::later(clock::later(Instant::now(), t), t));
         Time "plumbing::period": |t| done(tokio::time::interval(clock::period(t)));
         Time "plumbing::times": |t| done((clock::times(t, 1e308), clock::times(t, -1.0)));
@@ -143,7 +143,7 @@ fn servers() -> Vec<Row> {
         Number "shed::Adaptive::tolerance": |n| shed(adaptive(of!(Adaptive { tolerance: n })));
         Time "shed::Adaptive::window": |t| shed(adaptive(of!(Adaptive { window: t })));
         Time "shed::BulkheadLayer::new": |t| bulkhead(t);
-        Number "shed::ThrottleLayer::new": |n| throttled(n);
+        Number "shed::AdaptiveThrottleLayer::new": |n| throttled(n);
         Number "fault::Faults::failure_rate": |n| faulty(of!(Faults { failure_rate: n }));
         Number "fault::Faults::slow_rate": |n| faulty(of!(Faults { slow_rate: n }));
         Time "fault::Faults::slow_delay": |t|

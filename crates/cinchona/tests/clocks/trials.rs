@@ -16,7 +16,7 @@ use cinchona::{
     redb::{self, RedbStore},
     redis::RedisStore,
     retry::{Policy, RetryPolicy},
-    shed::ThrottleLayer,
+    shed::AdaptiveThrottleLayer,
 };
 use cinchona_plumbing::{Latency, clock};
 use cinchona_testkit::{Answer, ScriptedServer};
@@ -98,7 +98,7 @@ pub(crate) async fn connected(user_timeout: Duration) -> Ended {
 }
 
 pub(crate) async fn throttled(k: f64) -> Ended {
-    let layer = ThrottleLayer::new(k)?.with_rng(Rng::seeded(1));
+    let layer = AdaptiveThrottleLayer::new(k)?.with_rng(Rng::seeded(1));
     let service = layer.layer(ScriptedServer::new([unavailable()]));
     for _ in 0..10 {
         calls(&service).await?;

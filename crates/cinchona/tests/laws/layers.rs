@@ -12,7 +12,8 @@ use cinchona::{
     idempotency::{DedupLayer, MemoryStore},
     retry::{RetryLayer, RetryPolicy},
     shed::{
-        BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer, StatusLimitLayer, ThrottleLayer,
+        AdaptiveThrottleLayer, BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer,
+        StatusLimitLayer,
     },
 };
 use cinchona_plumbing::ReplayBuffer;
@@ -194,9 +195,9 @@ fn bulkhead(switch: &Switch) -> Case {
 }
 
 fn throttle(switch: &Switch) -> Case {
-    let layer = ThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
+    let layer = AdaptiveThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
     let layer = layer.with_switch(switch.clone());
-    case("shed/src/throttle.rs", switch, layer, ThrottleLayer::throttled, |_| vec![])
+    case("shed/src/throttle.rs", switch, layer, AdaptiveThrottleLayer::throttled, |_| vec![])
 }
 
 fn quota(switch: &Switch) -> Case {

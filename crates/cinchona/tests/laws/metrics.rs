@@ -19,7 +19,8 @@ use cinchona::{
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, Value},
     retry::{Backoff, HedgePolicy, Policy, RetryLayer, RetryPolicy},
     shed::{
-        BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer, StatusLimitLayer, ThrottleLayer,
+        AdaptiveThrottleLayer, BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer,
+        StatusLimitLayer,
     },
 };
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
@@ -61,7 +62,7 @@ fn all() -> Vec<(&'static str, Vec<Said>)> {
         ("shed", said::<RateLimitLayer>()),
         ("shed", said::<ShedLayer>()),
         ("shed", said::<StatusLimitLayer>()),
-        ("shed", said::<ThrottleLayer>()),
+        ("shed", said::<AdaptiveThrottleLayer>()),
     ]
 }
 
@@ -210,7 +211,7 @@ fn client(network: &Network, metrics: &Metrics) -> Result<layers::Boxed, Invalid
     policies.insert("a.B", "Unary", HedgePolicy::default().with_delay(50 * MS).into())?;
     let retry = RetryLayer::new(retry, methods().keyed()).with_policies(policies)?;
     let fallback = FallbackLayer::new(methods()).with_cache(Cache::default())?;
-    let (bulkhead, throttle) = (BulkheadLayer::default(), ThrottleLayer::default());
+    let (bulkhead, throttle) = (BulkheadLayer::default(), AdaptiveThrottleLayer::default());
     let breaker = BreakerLayer::new(BreakerPolicy::default());
     let (gates, network) = (breaker.clone(), network.clone());
     let gate = move |server: &Target| gates.endpoint(server.to_string());

@@ -111,7 +111,7 @@ fn a_layer_that_is_off_is_not_there() {
                 let looks = || assert_eq!((case.state)(), before, "{}", case.file);
                 let seen = transcript(&mut service, &log, &plan, &looks);
                 assert_eq!(seen, expected, "{}, {plan:?}", case.file);
-                assert_eq!(case.switch.would_have(), 0, "{}", case.file);
+                assert_eq!(case.switch.shadowed(), 0, "{}", case.file);
             }
         }
     });

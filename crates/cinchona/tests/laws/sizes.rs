@@ -9,7 +9,7 @@ use cinchona::{
     idempotency::IdempotencyKeyLayer,
     observe::{AttemptLayer, CallLayer, Metrics},
     retry::{RetryLayer, RetryPolicy},
-    shed::{BulkheadLayer, ThrottleLayer},
+    shed::{AdaptiveThrottleLayer, BulkheadLayer},
 };
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -39,7 +39,7 @@ fn no_future_of_the_client_stack_has_more_than_256_bytes_at_any_seam() {
             service,
             AttemptTimeoutLayer::default(),
             AttemptLayer::new(&metrics, "any"),
-            ThrottleLayer::default(),
+            AdaptiveThrottleLayer::default(),
             RetryLayer::new(RetryPolicy::default(), methods()),
             BulkheadLayer::default(),
             FallbackLayer::new(methods()),

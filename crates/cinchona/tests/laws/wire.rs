@@ -11,7 +11,7 @@ use cinchona::{
     idempotency::IdempotencyKeyLayer,
     observe::{AttemptLayer, CallLayer, Metrics},
     retry::{RetryLayer, RetryPolicy},
-    shed::{BulkheadLayer, ThrottleLayer},
+    shed::{AdaptiveThrottleLayer, BulkheadLayer},
 };
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
 use http::{HeaderMap, HeaderValue};
@@ -45,7 +45,7 @@ async fn sent(path: &'static str) -> (HeaderMap, HeaderMap) {
         .layer(FallbackLayer::new(methods()))
         .layer(BulkheadLayer::default())
         .layer(RetryLayer::new(RetryPolicy::default(), methods()))
-        .layer(ThrottleLayer::default())
+        .layer(AdaptiveThrottleLayer::default())
         .layer(AttemptLayer::new(&metrics, "any"))
         .layer(AttemptTimeoutLayer::new(Duration::from_secs(2)))
         .map_request(move |request: http::Request<Body>| {

@@ -1,7 +1,7 @@
 //! Every row of the table of faults, and what it says of a server.
 
 use super::*;
-use crate::{BoxError, Deadline, Elapsed, Unsent};
+use crate::{BoxError, Deadline, Elapsed, Rejected};
 use bytes::Bytes;
 use cinchona_plumbing::{Allowed, timeout::GRPC_TIMEOUT};
 use http::Request;
@@ -100,9 +100,9 @@ fn errors_of_the_wire_and_of_this_client() {
     let rows: Vec<(&str, BoxError, Evidence)> = vec![
         ("refused port", connect.into(), BAD(Code::Unavailable)),
         ("lost connection", io(io::ErrorKind::ConnectionReset), BAD(Code::Unavailable)),
-        ("nowhere to go", Unsent::new("down", None).into(), BAD(Code::Unavailable)),
-        ("left before it was sent", Unsent::lost("gone").into(), Evidence::Nothing(None)),
-        ("all are full", Unsent::exhausted("full").into(), nothing(Code::ResourceExhausted)),
+        ("nowhere to go", Rejected::new("down", None).into(), BAD(Code::Unavailable)),
+        ("left before it was sent", Rejected::lost("gone").into(), Evidence::Nothing(None)),
+        ("all are full", Rejected::exhausted("full").into(), nothing(Code::ResourceExhausted)),
         ("own timer", Elapsed::new("late").into(), BAD(Code::DeadlineExceeded)),
         ("unknown", "?".into(), BAD(Code::Unknown)),
         (
@@ -124,7 +124,7 @@ fn errors_of_the_wire_and_of_this_client() {
         let local = Evidence::of_verdict(Verdict::Local(code), never);
         assert_eq!(local, Evidence::Nothing(None), "this client's own failure");
     }
-    let refused = Evidence::of_verdict(Verdict::NotProcessed(Stage::Unseen), never);
+    let refused = Evidence::of_verdict(Verdict::NotProcessed(Stage::RefusedStream), never);
     assert_eq!(refused, BAD(Code::Unavailable));
 }
 

@@ -182,7 +182,7 @@ async fn for_ever_is_not_told() {
     let server = ServerDeadlineLayer::new().with_limit(Duration::MAX).layer(service_fn(
         |request: Request| async move {
             assert!(request.extensions().get::<Deadline>().is_none());
-            assert_eq!(cinchona_core::Inbound::current().unwrap().deadline, None);
+            assert_eq!(cinchona_core::ServerContext::current().unwrap().deadline, None);
             Ok::<_, Infallible>(Response::new(Body::empty()))
         },
     ));

@@ -39,14 +39,14 @@ async fn in_shadow_second_answers_are_only_counted_and_off_not_looked_for() {
     let asking = asking.layer(ScriptedServer::new([down()]));
     assert_eq!(ask(&client, balance()).await, live(7));
     assert_eq!(ask(&client, balance()).await, unavailable());
-    assert_eq!(switch.would_have(), 1);
+    assert_eq!(switch.shadowed(), 1);
     assert_eq!(ask(&client, request(BALANCE, 2)).await, unavailable());
-    assert_eq!(switch.would_have(), 1, "there was none");
+    assert_eq!(switch.shadowed(), 1, "there was none");
     assert_eq!(ask(&asking, request(BALANCE, 2)).await, unavailable());
-    assert_eq!((switch.would_have(), alternate.attempts()), (2, 0));
+    assert_eq!((switch.shadowed(), alternate.attempts()), (2, 0));
     switch.set(Mode::Off);
     assert_eq!(ask(&client, balance()).await, unavailable());
-    assert_eq!(switch.would_have(), 2);
+    assert_eq!(switch.shadowed(), 2);
     assert_eq!(layer.counters().snapshot().served_cached, 0);
     switch.set(Mode::Enforce);
     assert_eq!(ask(&client, balance()).await, unavailable(), "it may be another by now");

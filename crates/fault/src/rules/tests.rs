@@ -240,7 +240,7 @@ async fn the_master_switch_stops_all_rules_and_shadow_only_counts() {
     assert!(!fails(&service, request(ADD)).await);
     rules.switch().set(Mode::Shadow);
     assert!(!fails(&service, request(ADD)).await);
-    assert_eq!((rules.switch().would_have(), rules.list()[0].injected), (1, 0));
+    assert_eq!((rules.switch().shadowed(), rules.list()[0].injected), (1, 0));
     rules.switch().set(Mode::Enforce);
     assert_eq!(pattern(&service, 3).await, "xx.");
     assert_eq!(layer.counters().snapshot().injected(), 2);

@@ -101,7 +101,7 @@ proptest! {
             read(response).now_or_never().unwrap()
         };
         prop_assert_eq!(seen(bare), seen(BoxCloneSyncService::new(off)));
-        prop_assert_eq!((layer.snapshot(), switch.would_have()), (Snapshot::default(), 0));
+        prop_assert_eq!((layer.snapshot(), switch.shadowed()), (Snapshot::default(), 0));
     }
 }
 
@@ -151,7 +151,7 @@ async fn in_shadow_whatever_would_be_refused_is_passed_on_as_it_came() {
         let answered = ask(&layer.layer(echo(body)), request).await;
         assert_eq!(status(&answered).code(), Code::Ok);
         assert!(answered.headers().contains_key("x-path"), "the service has answered");
-        assert_eq!(switch.would_have(), u64::from(!is_sound));
+        assert_eq!(switch.shadowed(), u64::from(!is_sound));
     }
 }
 

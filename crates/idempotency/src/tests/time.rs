@@ -1,7 +1,7 @@
 //! Whose time an execution has.
 
 use super::*;
-use cinchona_core::{Deadline, Inbound};
+use cinchona_core::{Deadline, ServerContext};
 use std::sync::Mutex;
 
 /// What a handler sees of its time, after `works`: by its task, its request's extensions and its
@@ -16,7 +16,7 @@ fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
         async move {
             sleep(works).await;
             let left = |deadline: Deadline| deadline.remaining(Instant::now());
-            let inbound = Inbound::current().unwrap();
+            let inbound = ServerContext::current().unwrap();
             noted.lock().unwrap().push((
                 inbound.deadline.map(left),
                 request.extensions().get::<Deadline>().copied().map(left),
@@ -30,12 +30,12 @@ fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
 }
 
 /// A call whose caller has `left`, and that says so in all ways.
-fn impatient(left: Duration) -> (Inbound, Request<Body>) {
+fn impatient(left: Duration) -> (ServerContext, Request<Body>) {
     let deadline = Deadline::after(left, Instant::now());
     let mut request = pay("k");
     request.extensions_mut().insert(deadline);
     deadline.stamp(request.headers_mut(), Instant::now());
-    (Inbound { deadline: Some(deadline), previous_attempts: 2 }, request)
+    (ServerContext { deadline: Some(deadline), previous_attempts: 2 }, request)
 }
 
 // catalogue: S-C4
@@ -84,7 +84,8 @@ async fn the_calls_of_a_handler_go_on_when_its_caller_has_gone() {
         async move {
             sleep(SECOND).await;
             // As client layers do.
-            let left = Inbound::current().unwrap().deadline.unwrap().remaining(Instant::now());
+            let left =
+                ServerContext::current().unwrap().deadline.unwrap().remaining(Instant::now());
             if left.is_zero() {
                 return Ok(Status::deadline_exceeded("call deadline of 0ns exceeded").into_http());
             }

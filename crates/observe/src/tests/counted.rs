@@ -3,7 +3,7 @@
 use super::{PATH, TARGET, assert_samples, call, client, metrics, request, request_to, samples};
 use crate::{AttemptLayer, CallLayer, Metrics, ServerLayer};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Methods, Unsent};
+use cinchona_core::{BoxError, Methods, Rejected};
 use cinchona_retry::{HedgePolicy, Policy, RetryLayer, RetryPolicy};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
 use futures_util::Stream;
@@ -131,7 +131,7 @@ async fn an_attempt_that_never_left_is_a_transparent_retry_and_sent_nothing() {
         let answer = server.call(request);
         async move {
             if first {
-                return Err(BoxError::from(Unsent::lost("the connection went away")));
+                return Err(BoxError::from(Rejected::lost("the connection went away")));
             }
             Ok(answer.await?)
         }
@@ -188,7 +188,7 @@ async fn what_is_dropped_before_its_end_was_cancelled() {
 async fn an_error_has_the_code_of_its_verdict() {
     let metrics = metrics();
     let refused =
-        || Err::<http::Response<Body>, _>(BoxError::from(Unsent::new("it is open", None)));
+        || Err::<http::Response<Body>, _>(BoxError::from(Rejected::new("it is open", None)));
     let service = service_fn(move |_: http::Request<Body>| async move { refused() });
     let call_layer = CallLayer::new(&metrics, TARGET);
     call(call_layer.layer(service), request()).await.unwrap_err();

@@ -150,7 +150,7 @@ fn every_kind_verdict_and_reason_is_read_as_it_was_written() {
     }
     let sent = V::MaybeProcessed(Code::Unavailable);
     let [unconnected, unsent, unseen] =
-        [Stage::Unconnected, Stage::Unsent, Stage::Unseen].map(V::NotProcessed);
+        [Stage::NoConnection, Stage::NotWritten, Stage::RefusedStream].map(V::NotProcessed);
     let refused = V::Refused(Code::Unavailable);
     let local = V::Local(Code::Unavailable);
     let verdicts = [V::Ok, refused, unconnected, unsent, unseen, sent, V::Deadline, local];

@@ -2,7 +2,7 @@
 //! timer fires.
 
 use super::*;
-use cinchona_core::{BoxError, Unsent};
+use cinchona_core::{BoxError, Rejected};
 use cinchona_testkit::Logs;
 use std::sync::{
     Arc,
@@ -20,8 +20,8 @@ const FAILURES: [(&str, Failure); 6] = [
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         Err(tonic::ConnectError(refused.into()).into())
     }),
-    ("nowhere to go", || Err(Unsent::new("down", None).into())),
-    ("unsent", || Err(Unsent::lost("gone").into())),
+    ("nowhere to go", || Err(Rejected::new("down", None).into())),
+    ("unsent", || Err(Rejected::lost("gone").into())),
     ("refused", || Err(Box::new(Wrapped(h2::Error::from(h2::Reason::REFUSED_STREAM))))),
     ("unavailable", || Ok(Status::unavailable("down").into_http())),
     ("come at once", || {

@@ -12,10 +12,10 @@ async fn in_shadow_nothing_is_retried_and_everything_that_would_have_been_is_cou
         Client::new(&layer, [unavailable(), failing(Code::Internal), unavailable(), ok()]);
     assert_eq!(code(&client.call().await), Code::Unavailable);
     assert_eq!(code(&client.call().await), Code::Internal);
-    assert_eq!((client.server.attempts(), switch.would_have()), (2, 1));
+    assert_eq!((client.server.attempts(), switch.shadowed()), (2, 1));
     switch.set(Mode::Enforce);
     assert_eq!(code(&client.call().await), Code::Ok);
-    assert_eq!((client.server.attempts(), switch.would_have()), (4, 1));
+    assert_eq!((client.server.attempts(), switch.shadowed()), (4, 1));
 }
 
 // catalogue: X-shadow-and-off
@@ -26,7 +26,7 @@ async fn switched_off_the_layer_is_not_there() {
     let (client, outcome) = play(layer, [unavailable(), ok()]).await;
     assert_eq!((client.server.attempts(), code(&outcome)), (1, Code::Unavailable));
     assert!(Ledger::of(&outcome.unwrap_err()).is_none());
-    assert_eq!(switch.would_have(), 0);
+    assert_eq!(switch.shadowed(), 0);
 }
 
 // catalogue: X-shadow-and-off
@@ -39,7 +39,7 @@ async fn in_shadow_hedges_that_would_have_been_begun_are_counted() {
     let mut counted = Vec::new();
     for _ in 0..4 {
         _ = client.call().await;
-        counted.push(switch.would_have());
+        counted.push(switch.shadowed());
     }
     assert_eq!((client.server.attempts(), counted), (4, vec![1, 1, 2, 2]));
 }

@@ -99,7 +99,7 @@ async fn answers_that_are_statuses() {
 async fn resets_by_their_reason() {
     use h2::Reason;
     for (reason, expected) in [
-        (Reason::REFUSED_STREAM, Verdict::NotProcessed(Stage::Unseen)),
+        (Reason::REFUSED_STREAM, Verdict::NotProcessed(Stage::RefusedStream)),
         (Reason::CANCEL, maybe(Code::Cancelled)),
         (Reason::INTERNAL_ERROR, maybe(Code::Internal)),
         (Reason::ENHANCE_YOUR_CALM, maybe(Code::ResourceExhausted)),
@@ -145,7 +145,7 @@ async fn http_answers_of_proxies() {
 async fn bodies_that_break_off() {
     for (error, expected) in [
         (None, maybe(Code::Unknown)),
-        (Some(h2::Reason::REFUSED_STREAM), Verdict::NotProcessed(Stage::Unseen)),
+        (Some(h2::Reason::REFUSED_STREAM), Verdict::NotProcessed(Stage::RefusedStream)),
         (Some(h2::Reason::INTERNAL_ERROR), maybe(Code::Internal)),
         (Some(h2::Reason::ENHANCE_YOUR_CALM), maybe(Code::ResourceExhausted)),
     ] {
@@ -170,10 +170,10 @@ async fn bodies_that_break_off() {
 #[tokio::test(start_paused = true)]
 async fn connections_that_fail() {
     let network = Network::new();
-    assert_eq!(judge(&network).await, Verdict::NotProcessed(Stage::Unconnected), "nobody listens");
+    assert_eq!(judge(&network).await, Verdict::NotProcessed(Stage::NoConnection), "nobody listens");
     let _listening = network.incoming();
     network.refuse(true);
-    assert_eq!(judge(&network).await, Verdict::NotProcessed(Stage::Unconnected), "refused");
+    assert_eq!(judge(&network).await, Verdict::NotProcessed(Stage::NoConnection), "refused");
 
     let network = Network::new();
     let server = ScriptedServer::new([Answer::Hang]);
@@ -230,5 +230,9 @@ async fn timers_of_the_client() {
     let nowhere = Network::new();
     nowhere.blackhole(true);
     let slow = endpoint.connect_timeout(ms(100));
-    assert_eq!(call(slow, &nowhere).await, Verdict::NotProcessed(Stage::Unconnected), "connecting");
+    assert_eq!(
+        call(slow, &nowhere).await,
+        Verdict::NotProcessed(Stage::NoConnection),
+        "connecting"
+    );
 }

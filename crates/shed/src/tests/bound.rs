@@ -46,7 +46,7 @@ async fn what_fits_is_untouched_and_off_nothing_is() {
         for (name, value) in &sent(&status) {
             assert_eq!(answered.headers().get(name), Some(value), "{mode:?}");
         }
-        assert_eq!((layer.cut(), switch.would_have()), (0, counted), "{mode:?}");
+        assert_eq!((layer.cut(), switch.shadowed()), (0, counted), "{mode:?}");
     }
 }
 

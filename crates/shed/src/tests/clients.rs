@@ -64,7 +64,7 @@ async fn a_quota_in_shadow_only_counts() {
     for _ in 0..5 {
         assert_eq!(call(&service, request()).await, Code::Ok);
     }
-    assert_eq!((switch.would_have(), layer.limited()), (4, 0));
+    assert_eq!((switch.shadowed(), layer.limited()), (4, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn a_bulkhead_fails_what_is_over_its_limit_unsent() {
     sleep(MS).await;
     let error = service.clone().oneshot(request()).await.unwrap_err();
     assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
-    let unsent: &Unsent = cinchona_plumbing::cause::find_cause(&*error).unwrap();
+    let unsent: &Rejected = cinchona_plumbing::cause::find_cause(&*error).unwrap();
     assert_eq!(unsent.to_string(), "bulkhead: 2 calls are under way already");
     assert_eq!(Status::from_error(error).code(), Code::Unavailable);
     assert_eq!(calls.join_all().await, [Code::Ok; 2]);
@@ -124,7 +124,7 @@ fn accepting(
 #[tokio::test(start_paused = true)]
 async fn a_throttle_lets_through_twice_what_is_accepted_and_notices_a_recovery() {
     let (capacity, asked) = (Arc::new(AtomicU32::new(10)), Arc::new(AtomicU32::new(0)));
-    let layer = ThrottleLayer::new(2.0).unwrap().with_rng(Rng::seeded(1));
+    let layer = AdaptiveThrottleLayer::new(2.0).unwrap().with_rng(Rng::seeded(1));
     let service = layer.layer(accepting(capacity.clone(), asked.clone()));
     // 500 a second, where 100 are accepted.
     let mut accepted = 0;
@@ -152,7 +152,7 @@ async fn a_throttle_lets_through_twice_what_is_accepted_and_notices_a_recovery()
 #[tokio::test(start_paused = true)]
 async fn a_throttle_does_nothing_to_a_server_that_answers() {
     let (capacity, asked) = (Arc::new(AtomicU32::new(u32::MAX)), Arc::new(AtomicU32::new(0)));
-    let layer = ThrottleLayer::new(1.1).unwrap();
+    let layer = AdaptiveThrottleLayer::new(1.1).unwrap();
     let service = layer.layer(accepting(capacity, asked.clone()));
     for _ in 0..1000 {
         assert_eq!(call(&service, request()).await, Code::Ok);

@@ -125,7 +125,7 @@ proptest! {
         let [one, two, three, four] = switches.clone();
         let shed = fixed(1).with_queue(Queue::none()).with_switch(one).with_streams(1).unwrap();
         let bulkhead = BulkheadLayer::new(1, Duration::ZERO).unwrap().with_switch(two);
-        let throttle = ThrottleLayer::new(1.0).unwrap().with_switch(three);
+        let throttle = AdaptiveThrottleLayer::new(1.0).unwrap().with_switch(three);
         let quota = RateLimitLayer::new(1, 1).unwrap().with_switch(four);
         let mut seen = Vec::new();
         let all = [
@@ -153,7 +153,7 @@ proptest! {
         }
         prop_assert_eq!((shed.shed(), shed.late(), bulkhead.shed()), (0, 0, 0));
         prop_assert_eq!((throttle.throttled(), quota.limited()), (0, 0));
-        prop_assert!(switches.iter().all(|switch| switch.would_have() == 0));
+        prop_assert!(switches.iter().all(|switch| switch.shadowed() == 0));
     }
 }
 
@@ -163,7 +163,7 @@ async fn a_call_through_a_layer_that_is_off_touches_nothing_that_is_shared() {
     let off = || Switch::new(Mode::Off);
     let (shed, bulkhead) =
         (fixed(1).with_switch(off()), BulkheadLayer::default().with_switch(off()));
-    let throttle = ThrottleLayer::default().with_switch(off());
+    let throttle = AdaptiveThrottleLayer::default().with_switch(off());
     let quota = RateLimitLayer::default().with_switch(off());
     for kind in KINDS {
         let services = [
@@ -194,7 +194,7 @@ async fn a_call_through_a_layer_that_is_off_touches_nothing_that_is_shared() {
 #[tokio::test(start_paused = true)]
 async fn a_throttle_that_was_off_knows_nothing_of_that_time() {
     let switch = Switch::new(Mode::Off);
-    let throttle = ThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
+    let throttle = AdaptiveThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
     let throttle = throttle.with_switch(switch.clone());
     let (up, down) = (
         throttle.layer(working(Duration::ZERO)),
