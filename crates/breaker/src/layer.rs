@@ -95,6 +95,7 @@ impl BreakerLayer {
     }
 
     /// Names it in logs and metrics, after the service that it is for. Default `breaker`.
+    #[must_use]
     pub fn with_name(self, name: impl Into<String>) -> Self {
         self.changed(|settings| settings.name = name.into())
     }
@@ -107,11 +108,13 @@ impl BreakerLayer {
 
     /// Lets `switch` decide whether calls are rejected, only counted, or not watched. When it is on
     /// again after it was off, its circuits are closed, but for those that were opened by hand.
+    #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.changed(|settings| settings.switch = switch)
     }
 
     /// Draws the jitter from `rng`.
+    #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         self.changed(|settings| settings.rng = rng)
     }

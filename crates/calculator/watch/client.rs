@@ -32,6 +32,7 @@ impl Client {
     }
 
     /// Calls endpoints by names: pairs of an address such as `127.0.0.1:50051` and its name.
+    #[must_use]
     pub fn with_names(self, names: Vec<(String, String)>) -> Self {
         Self { names, ..self }
     }

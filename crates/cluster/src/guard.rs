@@ -79,6 +79,7 @@ impl QuorumGuardLayer {
     }
 
     /// Lets `switch` decide whether writes are refused, only counted, or not looked at.
+    #[must_use]
     pub fn with_switch(mut self, switch: Switch) -> Self {
         self.switch = switch;
         self

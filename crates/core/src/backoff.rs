@@ -62,6 +62,7 @@ impl Backoff {
     }
 
     /// Spreads the delays by `jitter`.
+    #[must_use]
     pub const fn with_jitter(self, jitter: Jitter) -> Self {
         Self { jitter, ..self }
     }

@@ -289,6 +289,7 @@ impl Call {
     }
 
     /// Shows the attempt of this handle to `read`, with its number, from 1.
+    #[must_use]
     pub fn with_attempt<T>(&self, read: impl FnOnce(&Attempt, u32) -> T) -> Option<T> {
         self.read(|attempts| {
             let own = attempts.get(self.line as usize)?;

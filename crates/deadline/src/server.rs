@@ -115,11 +115,13 @@ impl ServerDeadlineLayer {
     /// Ends every call that has not been answered after `limit`, uploads included; of a stream the
     /// first message. Any duration is valid: a millisecond or less ends all calls, ten years or
     /// more are for ever.
+    #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         self.with(Some(limit), self.settings.hopeless.clone())
     }
 
     /// Lets `switch` decide whether hopeless calls are refused, only counted, or not looked for.
+    #[must_use]
     pub fn with_hopeless(self, switch: Switch) -> Self {
         self.with(self.settings.limit, switch)
     }

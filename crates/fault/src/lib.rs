@@ -114,18 +114,21 @@ impl FaultLayer {
     }
 
     /// Injects what `rules` say as well, now and after each change of them.
+    #[must_use]
     pub fn with_rules(self, rules: Rules) -> Self {
         self.with(|settings| settings.rules = Some(rules))
     }
 
     /// Lets `switch` decide whether faults are injected, only counted, or not drawn; those of rules
     /// as well, whatever their own switch allows. Off, requests are not even counted.
+    #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|settings| settings.switch = switch)
     }
 
     /// Names the rules that hit a request in its reply, if there is a reply: a header
     /// `fault-injected: <rule id>` for each. By default replies tell nothing.
+    #[must_use]
     pub fn with_marks(self) -> Self {
         self.with(|settings| settings.is_marking = true)
     }

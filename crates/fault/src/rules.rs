@@ -125,6 +125,7 @@ impl Rules {
 
     /// At most so many requests at a time are delayed, hung, dripped or otherwise held by rules;
     /// what comes then is spared, and counted as such. Default 100.
+    #[must_use]
     pub fn with_most_active(self, most: usize) -> Self {
         self.0.most_active.store(most, Ordering::Relaxed);
         self

@@ -39,23 +39,27 @@ impl<T: Store> DedupLayer<T> {
     }
 
     /// What happens to a call while another with its key is being executed. Default: it joins.
+    #[must_use]
     pub fn with_in_flight(self, in_flight: InFlight) -> Self {
         self.with(|settings| settings.in_flight = in_flight)
     }
 
     /// What happens after an execution whose outcome is unknown. Default: at most once.
+    #[must_use]
     pub fn with_guarantee(self, guarantee: Guarantee) -> Self {
         self.with(|settings| settings.guarantee = guarantee)
     }
 
     /// Whether calls are executed unprotected while the store does not answer; by default they are
     /// refused with `UNAVAILABLE`.
+    #[must_use]
     pub fn with_fail_open(self, open: bool) -> Self {
         self.with(|settings| settings.fail_open = open)
     }
 
     /// Which methods refuse a call without a key: `true` for all that are not without side effects,
     /// or by method. Default: none.
+    #[must_use]
     pub fn with_required(self, required: impl Into<PerMethod<bool>>) -> Self {
         let required = required.into();
         self.with(|settings| settings.required = required)
@@ -64,6 +68,7 @@ impl<T: Store> DedupLayer<T> {
     /// Appends to the messages that a method replays an encoded message of the same type, whose
     /// fields take the place of the first answer's (protobuf merges what is concatenated): such as
     /// `was_duplicate: true`.
+    #[must_use]
     pub fn with_fragments(self, fragments: PerMethod<Vec<u8>>) -> Self {
         self.with(|settings| settings.fragments = fragments)
     }
@@ -73,6 +78,7 @@ impl<T: Store> DedupLayer<T> {
     /// their messages mean the same by the .proto, however they are encoded. Where they do not
     /// (such as with the time of the attempt in them), compare by key alone, and the first answer
     /// is given to whatever comes under its key.
+    #[must_use]
     pub fn with_key_alone(self, key_alone: impl Into<PerMethod<bool>>) -> Self {
         let key_alone = key_alone.into();
         self.with(|settings| settings.key_alone = key_alone)
@@ -83,6 +89,7 @@ impl<T: Store> DedupLayer<T> {
     /// known by the [default](crate#who-a-caller-is), and never as one that it names.
     ///
     /// Where the function panics, the call is refused (`INTERNAL`).
+    #[must_use]
     pub fn with_caller<F>(self, caller: F) -> Self
     where
         F: Fn(&HeaderMap, &Extensions) -> Option<String> + Send + Sync + 'static,
@@ -135,6 +142,7 @@ impl<T: Store> DedupLayer<T> {
     /// # drop(dedup);
     /// # }
     /// ```
+    #[must_use]
     pub fn with_authorize<F, A>(self, ask: F) -> Self
     where
         F: Fn(Request<()>) -> A + Send + Sync + 'static,
@@ -173,6 +181,7 @@ impl<T: Store> DedupLayer<T> {
     /// The most bytes of a request's message, as it comes and decompressed (default 4 MiB, tonic's
     /// own limit; more are refused with `OUT_OF_RANGE`), and of a record (default 1 MiB; an answer
     /// over that is given once, and then refused).
+    #[must_use]
     pub fn with_limits(self, request: usize, record: usize) -> Self {
         self.with(|settings| (settings.request_limit, settings.record_limit) = (request, record))
     }
@@ -192,6 +201,7 @@ impl<T: Store> DedupLayer<T> {
     }
 
     /// Lets `switch` decide whether calls are recognised, only counted, or passed through.
+    #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|settings| settings.switch = switch)
     }

@@ -75,6 +75,7 @@ impl IdempotencyKeyLayer {
 
     /// Takes ids from `ids` instead, which must never return the same twice: for runs that are to
     /// be repeated. Where it panics, the call has a UUIDv7.
+    #[must_use]
     pub fn with_ids(self, ids: impl Fn() -> Uuid + Send + Sync + 'static) -> Self {
         Self { ids: Arc::new(ids), ..self }
     }

@@ -72,6 +72,7 @@ impl CallLayer {
     }
 
     /// Draws ids from `rng`. Default: by chance.
+    #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         Self(with_rng(self.0, rng))
     }
@@ -81,6 +82,7 @@ impl CallLayer {
     ///
     /// With the retry layer: `cinchona_retry::Ledger` is in the extensions, or along the error's
     /// sources.
+    #[must_use]
     pub fn with_story(
         self,
         story: impl Fn(Result<&Extensions, &(dyn Error + 'static)>) -> Option<String>
@@ -111,6 +113,7 @@ impl AttemptLayer {
     }
 
     /// Draws ids from `rng`. Default: by chance.
+    #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         Self(with_rng(self.0, rng))
     }
@@ -133,6 +136,7 @@ impl ServerLayer {
     }
 
     /// Draws ids from `rng`. Default: by chance.
+    #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         Self(with_rng(self.0, rng))
     }

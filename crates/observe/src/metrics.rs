@@ -99,6 +99,7 @@ impl Metrics {
     /// (gRFC A66 asks for such a way); the first filter that is set stays.
     ///
     /// Whoever can make up paths that pass can fill the memory.
+    #[must_use]
     pub fn with_unlisted(self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         // A second filter is not used, as it says.
         _ = self.0.known.unlisted.set(Box::new(filter));

@@ -54,16 +54,19 @@ struct Adaptive {
 impl HedgePolicy {
     /// Makes at most this many attempts, the first included; less than 2 disables hedging, and more
     /// than 100 are 100 (a service config has at most 5, gRFC A6).
+    #[must_use]
     pub fn with_max_attempts(self, max_attempts: u32) -> Self {
         Self { max_attempts: max_attempts.min(MOST_ATTEMPTS), ..self }
     }
 
     /// Begins an attempt this long after the one before; zero begins all of them at once.
+    #[must_use]
     pub fn with_delay(self, delay: Duration) -> Self {
         Self { delay, adaptive: None, ..self }
     }
 
     /// Lets the other attempts go on after one of these codes; any other ends the call.
+    #[must_use]
     pub fn with_non_fatal_codes(self, codes: impl IntoIterator<Item = Code>) -> Self {
         Self { codes: codes.into_iter().collect(), ..self }
     }

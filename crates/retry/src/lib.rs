@@ -170,27 +170,32 @@ impl RetryLayer {
     }
 
     /// Draws the jitter from `rng`, so that a run can be replayed.
+    #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         self.with(|shared| shared.rng = rng)
     }
 
     /// Limits the attempts of all calls together; `None` lifts the limit.
+    #[must_use]
     pub fn with_budget(self, budget: Option<Budget>) -> Self {
         self.with(|shared| shared.budget = SharedBudget::new(budget, Instant::now()))
     }
 
     /// Keeps requests for further attempts in `buffer`. Default 256 KiB a call, 16 MiB in all.
+    #[must_use]
     pub fn with_buffer(self, buffer: ReplayBuffer) -> Self {
         self.with(|shared| shared.buffer = buffer)
     }
 
     /// Lets `switch` decide whether retries are made, only counted, or not thought of.
+    #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|shared| shared.switch = switch)
     }
 
     /// Retries also in a handler that is serving a retry. By default only the first caller of a
     /// chain retries, lest `n` callers make `4^n` attempts.
+    #[must_use]
     pub fn with_retries_of_retries(self) -> Self {
         self.with(|shared| shared.retries_of_retries = true)
     }

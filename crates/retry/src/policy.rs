@@ -145,6 +145,7 @@ pub(crate) const LOOK: Duration = Duration::from_millis(100);
 impl Policy {
     /// Whether a call waits for a connection, for as long as its deadline allows, instead of
     /// failing without one (gRPC's `waitForReady`). Default false.
+    #[must_use]
     pub fn with_wait_for_ready(self, wait_for_ready: bool) -> Self {
         Self { wait_for_ready, ..self }
     }
@@ -175,11 +176,13 @@ impl From<HedgePolicy> for Policy {
 
 impl RetryPolicy {
     /// Tries a call at most `1 + max_retries` times; 0 disables retries. Default 3.
+    #[must_use]
     pub const fn with_max_retries(self, max_retries: u32) -> Self {
         Self { max_retries, ..self }
     }
 
     /// Waits by `backoff` between attempts.
+    #[must_use]
     pub const fn with_backoff(self, backoff: Backoff) -> Self {
         Self { backoff, ..self }
     }
@@ -196,6 +199,7 @@ impl RetryPolicy {
     }
 
     /// Retries these codes, even where that cannot help; `OK` is never retried all the same.
+    #[must_use]
     pub fn with_forced_codes(self, codes: impl IntoIterator<Item = Code>) -> Self {
         Self { codes: Codes::from_iter(codes), ..self }
     }

@@ -166,6 +166,7 @@ impl RateLimitLayer {
     }
 
     /// Lets `switch` decide whether calls are refused, only counted, or not looked at.
+    #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         let mut layer = Self::of(self.shared.quota, self.shared.caller.clone(), switch);
         if let (Some(_), Some(shared)) = (&self.shared.unknown, Arc::get_mut(&mut layer.shared)) {

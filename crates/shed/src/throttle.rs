@@ -102,11 +102,13 @@ impl AdaptiveThrottleLayer {
     }
 
     /// Lets `switch` decide whether calls are failed, only counted, or not looked at.
+    #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { shared: Shared::new(self.shared.k, switch, self.shared.rng.clone()) }
     }
 
     /// Draws from `rng`.
+    #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         Self { shared: Shared::new(self.shared.k, self.shared.switch.clone(), rng) }
     }

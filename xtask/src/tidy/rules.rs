@@ -25,6 +25,7 @@ impl RustFile<'_> {
         self.check_words(&mut found);
         self.check_clock(&mut found);
         self.check_attributes(&mut found);
+        self.check_builders(&mut found);
         found
     }
 
@@ -73,6 +74,29 @@ impl RustFile<'_> {
             if lines > MOST_FUNCTION_LINES {
                 let what = format!("`fn {}` has {lines} lines", self.text_at(start + 1));
                 found.push(self.violation(line, what, "a function has at most 60"));
+            }
+        }
+    }
+
+    /// A `with_*` whose value is dropped has done nothing; a `Result` says so by itself.
+    fn check_builders(&self, found: &mut Vec<Violation>) {
+        for (start, _) in self.functions() {
+            let name = self.text_at(start + 1);
+            let is_const = start > 0 && self.text_at(start - 1) == "const";
+            let head = start - usize::from(is_const);
+            let is_public = head > 0 && self.text_at(head - 1) == "pub";
+            if !name.starts_with("with_") || !is_public || self.is_in_test(start) {
+                continue;
+            }
+            let returned = self.returned(start);
+            let is_kept = self.attributes().any(|attribute| {
+                let item = self.item_start(attribute.end + 1);
+                item == head - 1 && self.text_at(attribute.start) == "must_use"
+            });
+            if !matches!(returned, "" | "Result" | "impl") && !is_kept {
+                let line = self.tokens[start].line;
+                let rule = "what gives a changed copy is `#[must_use]`";
+                found.push(self.violation(line, format!("`fn {name}`"), rule));
             }
         }
     }

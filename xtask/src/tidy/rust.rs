@@ -88,9 +88,7 @@ impl<'a> RustFile<'a> {
 
     /// Behind the item, field, variant or statement that starts at `at`, or at its attributes.
     pub(super) fn item_end(&self, mut at: usize) -> usize {
-        while self.text_at(at) == "#" && self.text_at(at + 1) == "[" {
-            at = self.partners[at + 1] + 1;
-        }
+        at = self.item_start(at);
         let commas_end_it = !is_item_start(self.text_at(at));
         while at < self.tokens.len() {
             match self.text_at(at) {
@@ -102,6 +100,32 @@ impl<'a> RustFile<'a> {
             }
         }
         at
+    }
+
+    /// Behind the attributes that start at `at`.
+    pub(super) fn item_start(&self, mut at: usize) -> usize {
+        while self.text_at(at) == "#" && self.text_at(at + 1) == "[" {
+            at = self.partners[at + 1] + 1;
+        }
+        at
+    }
+
+    /// The first word of what the function at `start` returns; "" for nothing.
+    pub(super) fn returned(&self, start: usize) -> &'a str {
+        let mut at = start;
+        while !matches!(self.text_at(at), "" | "{" | ";") {
+            // Bounds of a generic parameter may have an arrow of their own, in brackets.
+            let is_arrow = self.text_at(at) == "-" && self.text_at(at + 1) == ">";
+            if is_arrow && self.text_at(at - 1) == ")" && self.partners[at - 1] >= start + 2 {
+                let is_own = self.text_at(self.partners[at - 1] - 1) != "Fn";
+                let before = self.text_at(self.partners[at - 1] - 1);
+                if is_own && !matches!(before, "FnMut" | "FnOnce") {
+                    return self.text_at(at + 2);
+                }
+            }
+            at = self.partners[at].max(at) + 1;
+        }
+        ""
     }
 
     pub(super) fn text_at(&self, at: usize) -> &'a str {

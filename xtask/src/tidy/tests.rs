@@ -289,6 +289,22 @@ fn programs_of_a_package_are_crates_of_their_own() {
 }
 
 #[test]
+fn what_gives_a_changed_copy_must_be_used() {
+    let rule = "what gives a changed copy is `#[must_use]`";
+    let expected = format!("crates/a/src/b.rs:2: `fn with_a`, {rule}");
+    for head in ["fn with_a(self) -> Self", "const fn with_a(self, b: u8) -> A<B>"] {
+        source(&format!("pub {head} {{ c }}"), &[&expected]);
+        source(&format!("#[must_use] pub {head} {{ c }}"), &[]);
+        source(&format!("#[must_use]\n#[x] pub {head} {{ c }}"), &[]);
+        source(&format!("pub(crate) {head} {{ c }}"), &[]);
+        source(&format!("#[cfg(test)]\nmod tests {{ pub {head} {{ c }} }}"), &[]);
+    }
+    source("pub fn with_a<F: Fn(u8) -> Result<B, C>>(self, f: F) -> Self { c }", &[&expected]);
+    source("pub fn with_a<F: Fn(u8) -> B>(self, f: F) -> Result<Self, C> { c }", &[]);
+    source("pub fn with_a(self) {}\npub fn width(self) -> Self { c }", &[]);
+}
+
+#[test]
 fn the_facade_has_at_most_40_lines_beside_its_docs() {
     let facade = |lines| format!("{}{}", "//! Docs.\n".repeat(60), "use x;\n".repeat(lines));
     let path = "crates/cinchona/src/lib.rs";
