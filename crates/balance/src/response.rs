@@ -3,7 +3,7 @@
 use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Call, DOMAIN, Rejected};
-use cinchona_plumbing::{status, timeout::take_off};
+use cinchona_plumbing::{polled_again, status, timeout::take_off};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -151,7 +151,6 @@ impl Future for ResponseFuture {
         match self.project().way.project() {
             WayProj::Waiting { waiting } => waiting.as_mut().poll(cx),
             WayProj::Rejected { unsent } => {
-                let polled_again = || "polled after it had completed".into();
                 Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
             }
             WayProj::Sent { sent, flight } => {

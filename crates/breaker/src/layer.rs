@@ -7,6 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Gate, Mode, Rejected, Rng, Switch};
+use cinchona_plumbing::polled_again;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -207,7 +208,6 @@ where
         let future = match this.state.project() {
             CallingProj::Called { future } => future,
             CallingProj::Rejected { unsent } => {
-                let polled_again = || "polled after it had completed".into();
                 return Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)));
             }
         };

@@ -8,7 +8,7 @@ pub use body::ResponseBody;
 use body::{Overrun, RequestBody};
 use bytes::Bytes;
 use cinchona_core::{BoxError, PerMethod};
-use cinchona_plumbing::{Reloadable, headers};
+use cinchona_plumbing::{Reloadable, headers, polled_again};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{
@@ -202,9 +202,7 @@ where
         let this = self.project();
         let outcome = match this.state.project() {
             StateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
-            StateProj::Failed { error } => {
-                Err(error.take().unwrap_or_else(|| "polled after it had completed".into()))
-            }
+            StateProj::Failed { error } => Err(error.take().unwrap_or_else(polled_again)),
         };
         // What became of a request that failed here is a consequence of that.
         if let Some(status) = this.overrun.as_ref().and_then(|overrun| overrun.get()) {

@@ -1,5 +1,7 @@
 //! How far a request came.
 
+use std::fmt;
+
 /// How far a request came that was not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -9,4 +11,16 @@ pub enum Stage {
     NotWritten,
     /// The server's HTTP/2 library turned it away (REFUSED_STREAM, or a GOAWAY that excludes it).
     RefusedStream,
+}
+
+// === impl Stage ===
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoConnection => "no connection",
+            Self::NotWritten => "not sent",
+            Self::RefusedStream => "refused unseen",
+        })
+    }
 }

@@ -14,7 +14,7 @@ use cinchona_plumbing::{
 };
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use std::{error::Error, fmt, io};
+use std::{error::Error, io};
 use tonic::Code;
 
 /// What the outcome of one attempt means.
@@ -166,18 +166,6 @@ impl Verdict {
             Self::NotProcessed(_) => Code::Unavailable,
             Self::Deadline => Code::DeadlineExceeded,
         }
-    }
-}
-
-// === impl Stage ===
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoConnection => "no connection",
-            Self::NotWritten => "not sent",
-            Self::RefusedStream => "refused unseen",
-        })
     }
 }
 

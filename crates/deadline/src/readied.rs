@@ -2,7 +2,7 @@
 
 use crate::{body::BoundBody, bound::Bound, stage::Stage, timer::Timer};
 use cinchona_core::{BoxError, Verdict};
-use cinchona_plumbing::status;
+use cinchona_plumbing::{polled_again, status};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
@@ -182,7 +182,6 @@ impl<S, B, F> State<S, B, F> {
             let future = match self.as_mut().project() {
                 StateProj::Called { future } => return future.poll(cx).map_err(Into::into),
                 StateProj::Failed { error } => {
-                    let polled_again = || "polled after it had completed".into();
                     return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
                 }
                 StateProj::Waiting { waiting } => {

@@ -225,11 +225,12 @@ impl Call {
 
     fn gives(&self, source: Source, failed: Code) {
         let cells = self.shared.counters.cells();
-        match source {
-            Source::Alternate => cells.served_alternate.count(),
-            Source::Cached { .. } => cells.served_cached.count(),
-            Source::Default => cells.served_default.count(),
-        }
+        let served = match source {
+            Source::Alternate => &cells.served_alternate,
+            Source::Cached { .. } => &cells.served_cached,
+            Source::Default => &cells.served_default,
+        };
+        served.count();
         self.shared.degraded.enter(self.uri.path(), source, failed);
     }
 }

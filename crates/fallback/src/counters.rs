@@ -1,9 +1,7 @@
 //! How often there was a second answer, and how much is kept for one.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use cinchona_plumbing::Count;
+use std::sync::Arc;
 
 /// The counters of a [`FallbackLayer`](crate::FallbackLayer), shared by its clones and services.
 #[derive(Clone, Debug, Default)]
@@ -28,16 +26,13 @@ pub struct Snapshot {
 
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
-    pub(crate) served_cached: Cell,
-    pub(crate) served_default: Cell,
-    pub(crate) served_alternate: Cell,
-    pub(crate) none: Cell,
-    pub(crate) kept_entries: Cell,
-    pub(crate) kept_bytes: Cell,
+    pub(crate) served_cached: Count,
+    pub(crate) served_default: Count,
+    pub(crate) served_alternate: Count,
+    pub(crate) none: Count,
+    pub(crate) kept_entries: Count,
+    pub(crate) kept_bytes: Count,
 }
-
-#[derive(Debug, Default)]
-pub(crate) struct Cell(AtomicU64);
 
 // === impl Counters ===
 
@@ -58,25 +53,5 @@ impl Counters {
 
     pub(crate) fn cells(&self) -> &Cells {
         &self.0
-    }
-}
-
-// === impl Cell ===
-
-impl Cell {
-    pub(crate) fn count(&self) {
-        self.add(1);
-    }
-
-    pub(crate) fn add(&self, more: usize) {
-        self.0.fetch_add(more as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn subtract(&self, less: usize) {
-        self.0.fetch_sub(less as u64, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,9 +1,7 @@
 //! How often something was injected.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use cinchona_plumbing::Count;
+use std::sync::Arc;
 
 /// The counters of a [`FaultLayer`](crate::FaultLayer), shared by its clones and services.
 #[derive(Clone, Debug, Default)]
@@ -52,27 +50,24 @@ pub struct Snapshot {
 
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
-    pub(crate) requests: Cell,
-    pub(crate) matched: Cell,
-    pub(crate) exempt: Cell,
-    pub(crate) delayed: Cell,
-    pub(crate) failed_before: Cell,
-    pub(crate) failed_after: Cell,
-    pub(crate) executed: Cell,
-    pub(crate) abandoned: Cell,
-    pub(crate) hung: Cell,
-    pub(crate) cut: Cell,
-    pub(crate) reset: Cell,
-    pub(crate) dropped: Cell,
-    pub(crate) sent_away: Cell,
-    pub(crate) bad_trailers: Cell,
-    pub(crate) dripped: Cell,
-    pub(crate) panicked: Cell,
-    pub(crate) spared: Cell,
+    pub(crate) requests: Count,
+    pub(crate) matched: Count,
+    pub(crate) exempt: Count,
+    pub(crate) delayed: Count,
+    pub(crate) failed_before: Count,
+    pub(crate) failed_after: Count,
+    pub(crate) executed: Count,
+    pub(crate) abandoned: Count,
+    pub(crate) hung: Count,
+    pub(crate) cut: Count,
+    pub(crate) reset: Count,
+    pub(crate) dropped: Count,
+    pub(crate) sent_away: Count,
+    pub(crate) bad_trailers: Count,
+    pub(crate) dripped: Count,
+    pub(crate) panicked: Count,
+    pub(crate) spared: Count,
 }
-
-#[derive(Debug, Default)]
-pub(crate) struct Cell(AtomicU64);
 
 // === impl Counters ===
 
@@ -128,18 +123,5 @@ impl Snapshot {
     /// How many faults were injected; a request that was delayed and then failed had two.
     pub fn injected(&self) -> u64 {
         self.kinds().iter().map(|(_, count)| count).sum()
-    }
-}
-
-// === impl Cell ===
-
-impl Cell {
-    /// Counts one more, and returns how many there were before.
-    pub(crate) fn count(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

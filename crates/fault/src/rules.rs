@@ -4,12 +4,12 @@ mod file;
 
 use crate::{
     Malformed, Rule, When,
-    counters::{Cell, Cells},
+    counters::Cells,
     plan::{CONTROL, draw, identity},
     rule::{Action, Asked, Ttl},
 };
 use cinchona_core::{Invalid, Mode, Switch};
-use cinchona_plumbing::Reloadable;
+use cinchona_plumbing::{Count, Reloadable};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -61,7 +61,7 @@ struct Inner {
     writing: Mutex<()>,
     seed: u64,
     switch: Switch,
-    requests: Cell,
+    requests: Count,
     active: Arc<AtomicUsize>,
     most_active: AtomicUsize,
 }
@@ -71,10 +71,10 @@ struct Entry {
     id: Arc<str>,
     rule: Rule,
     since: Instant,
-    matched: Cell,
+    matched: Count,
     /// Hits, in shadow as well: what `first` goes by.
-    taken: Cell,
-    injected: Cell,
+    taken: Count,
+    injected: Count,
 }
 
 /// What the rules have for one request.
@@ -111,7 +111,7 @@ impl Rules {
             writing: Mutex::new(()),
             seed,
             switch: Switch::default(),
-            requests: Cell::default(),
+            requests: Count::default(),
             active: Arc::default(),
             most_active: AtomicUsize::new(100),
         }))

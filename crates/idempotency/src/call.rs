@@ -160,7 +160,7 @@ where
         match &settings.authorize {
             Some(authorize) if self.mode == Mode::Enforce => {
                 let asked = authorize.ask(head(&self.request));
-                asked.await.inspect_err(|_| cells.denied.count())
+                asked.await.inspect_err(|_| _ = cells.denied.count())
             }
             _ => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! What became of calls.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use cinchona_plumbing::Count;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -16,7 +16,7 @@ macro_rules! counters {
 
         #[derive(Debug, Default)]
         pub(crate) struct Cells {
-            $(pub(crate) $name: Cell,)*
+            $(pub(crate) $name: Count,)*
         }
 
         impl Cells {
@@ -54,9 +54,6 @@ counters! {
     store_failures,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Cell(AtomicU64);
-
 // === impl Snapshot ===
 
 impl Snapshot {
@@ -72,17 +69,5 @@ impl Snapshot {
             ("store", self.store_failures),
         ]
         .into_iter()
-    }
-}
-
-// === impl Cell ===
-
-impl Cell {
-    pub(crate) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

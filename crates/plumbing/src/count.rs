@@ -23,6 +23,16 @@ impl Count {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Counts so many more.
+    pub fn add(&self, more: usize) {
+        self.0.fetch_add(more as u64, Ordering::Relaxed);
+    }
+
+    /// Takes so many back.
+    pub fn subtract(&self, less: usize) {
+        self.0.fetch_sub(less as u64, Ordering::Relaxed);
+    }
+
     /// How many there were.
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

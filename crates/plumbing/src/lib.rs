@@ -17,7 +17,7 @@
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
 //! | [`Trust`], [`Distrust`] | who may change something in a server |
-//! | [`Count`], [`polled_again`] | a counter of a thread's own line; a future that has ended |
+//! | [`Count`], [`polled_again`] | how often something happened; a future that is polled again |
 //!
 //! *Rule:* it names no other crate of cinchona.
 

@@ -9,7 +9,7 @@ use crate::{
     policy::Decision,
 };
 use cinchona_core::BoxError;
-use cinchona_plumbing::status;
+use cinchona_plumbing::{polled_again, status};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -87,8 +87,7 @@ where
         let rest = match state.as_mut().project() {
             StateProj::Rest { rest } => return rest.as_mut().poll(cx),
             StateProj::Failed { error } => {
-                let again = || "polled after it had completed".into();
-                return Poll::Ready(Err(error.take().unwrap_or_else(again)));
+                return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
             }
             StateProj::Plain { attempt } => {
                 return Poll::Ready(ready!(attempt.poll(cx)).map(bare).map_err(Into::into));

@@ -20,8 +20,8 @@
 //!   `RESOURCE_EXHAUSTED` and not to retry: it would be the same everywhere.
 //! * [`StatusLimitLayer`] (server) cuts statuses that are too large for HTTP/2 headers.
 //! * [`BulkheadLayer`] (client) limits the calls that this client has under way.
-//! * [`AdaptiveThrottleLayer`] (client) turns calls away by itself, with a probability that grows with the
-//!   share of those that the server turns away (Site Reliability Engineering, chapter 21).
+//! * [`AdaptiveThrottleLayer`] (client) turns calls away by itself, with a probability that grows
+//!   with the share of those that the server turns away (Site Reliability Engineering, chapter 21).
 //!
 //! # Example
 //!
