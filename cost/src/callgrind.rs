@@ -42,7 +42,8 @@ fn of_client(name: &str, calls: u32) -> Result<u64, BoxError> {
 fn of_server(name: &str, calls: u32) -> Result<u64, BoxError> {
     let found = profile(Side::Server, name, calls);
     let mut server = Process::serve(&mut under(&process::server(name, 1)?, &found))?;
-    process::runtime()?.block_on(async { Load::few(calls).run(&plain(&server.address)?).await })?;
+    process::runtime()?
+        .block_on(async { Load::one_by_one(calls).run(&plain(&server.address)?).await })?;
     server.end()?;
     total(&found)
 }

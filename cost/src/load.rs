@@ -39,9 +39,10 @@ pub fn plain(address: &str) -> Result<CalculatorClient<Channel>, BoxError> {
 // === impl Load ===
 
 impl Load {
-    /// As many callers as a process under callgrind keeps up with.
-    pub fn few(calls: u32) -> Self {
-        Self { calls, callers: 8 }
+    /// One call after another: how many of them are read at once does not depend on what else the
+    /// machine does, so the work for each is the same in every run.
+    pub fn one_by_one(calls: u32) -> Self {
+        Self { calls, callers: 1 }
     }
 
     /// As many callers as keep a server busy.

@@ -47,7 +47,7 @@ fn calls(client: &str, server: &str, calls: u32) -> Result<Counts, BoxError> {
             })
         });
         let calling = counted(async {
-            let job = Job { load: Load::few(calls), used: || 0 };
+            let job = Job { load: Load::one_by_one(calls), used: || 0 };
             run(client, &heard.recv()?, job).await
         });
         drop(stop);

@@ -17,7 +17,7 @@ async fn main() -> Result<(), BoxError> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["run", name, calls, address] => {
-            let load = Load::few(calls.parse()?);
+            let load = Load::one_by_one(calls.parse()?);
             run(name, address, Job { load, used: || 0 }).await?;
         }
         ["cpu", rounds, address] => times(rounds.parse()?, address).await?,
