@@ -1,4 +1,4 @@
-//! A call on its way: to an endpoint, or waiting for one.
+//! A call on its journey: to an endpoint, or waiting for one.
 
 use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
 use bytes::Bytes;
@@ -27,13 +27,13 @@ pin_project! {
     /// The future of a [`Balance`](crate::Balance) call.
     pub struct ResponseFuture {
         #[pin]
-        way: Way,
+        journey: Journey,
     }
 }
 
 pin_project! {
-    #[project = WayProj]
-    enum Way {
+    #[project = JourneyProj]
+    enum Journey {
         Sent { #[pin] sent: channel::ResponseFuture, flight: Option<Box<Flight>> },
         // Boxed: it is large, and rare.
         Queued { queued: Pin<Box<Oneshot<Channel, Request<Body>>>>, flight: Option<Box<Flight>> },
@@ -96,16 +96,16 @@ impl ResponseFuture {
         flight.sent = Some((connection, reads));
         let flight = Some(flight);
         // Mostly there is a place at once; whoever has to queue is woken later.
-        let way = match channel.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Way::Sent { sent: channel.call(request), flight },
-            _ => Way::Queued { queued: Box::pin(channel.oneshot(request)), flight },
+        let journey = match channel.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Journey::Sent { sent: channel.call(request), flight },
+            _ => Journey::Queued { queued: Box::pin(channel.oneshot(request)), flight },
         };
-        Ok(Self { way })
+        Ok(Self { journey })
     }
 
     /// No endpoint lets the call through.
     pub(crate) fn rejected(unsent: Rejected, request: &Request<Body>) -> Self {
-        Self { way: Way::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
+        Self { journey: Journey::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
     }
 
     /// Waits for an endpoint that can be used, and sends the call to it. Meanwhile it holds the
@@ -140,7 +140,7 @@ impl ResponseFuture {
                 drop(timeout_at(until, changed.changed()).await);
             }
         });
-        Self { way: Way::Waiting { waiting } }
+        Self { journey: Journey::Waiting { waiting } }
     }
 }
 
@@ -148,16 +148,16 @@ impl Future for ResponseFuture {
     type Output = Answer;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        match self.project().way.project() {
-            WayProj::Waiting { waiting } => waiting.as_mut().poll(cx),
-            WayProj::Rejected { unsent } => {
+        match self.project().journey.project() {
+            JourneyProj::Waiting { waiting } => waiting.as_mut().poll(cx),
+            JourneyProj::Rejected { unsent } => {
                 Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
             }
-            WayProj::Sent { sent, flight } => {
+            JourneyProj::Sent { sent, flight } => {
                 let outcome = ready!(sent.poll(cx)).map_err(BoxError::from);
                 Poll::Ready(landed(outcome, flight.take()))
             }
-            WayProj::Queued { queued, flight } => {
+            JourneyProj::Queued { queued, flight } => {
                 let outcome = ready!(queued.as_mut().poll(cx)).map_err(BoxError::from);
                 Poll::Ready(landed(outcome, flight.take()))
             }

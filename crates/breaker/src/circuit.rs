@@ -5,7 +5,7 @@ use crate::{
     limits::Limits,
     pass::Pass,
     policy::Reason,
-    state::{Admission, Cell, Change, Kind, Outcome},
+    state::{Admission, Cell, Change, Kind, Sample},
     suspects::Suspects,
     usual::Usual,
     window::Sliding,
@@ -208,14 +208,14 @@ impl Circuit {
     ) {
         let Inner { policy, limits, cell, suspects, .. } = &*self.0;
         let outcome = policy.outcome(evidence);
-        if outcome == Outcome::Failure {
+        if outcome == Sample::Failure {
             suspects.add(pass.method());
         }
         let is_slow =
-            outcome != Outcome::Ignored && policy.slow.is_some_and(|slow| took() >= slow.after);
+            outcome != Sample::Ignored && policy.slow.is_some_and(|slow| took() >= slow.after);
         let tripped = self.tripped(pass, outcome, is_slow, &now);
         let outcome = match cell.kind() {
-            Kind::HalfOpen if is_slow => Outcome::Failure,
+            Kind::HalfOpen if is_slow => Sample::Failure,
             _ => outcome,
         };
         let millis = || self.0.millis(now());
@@ -243,15 +243,15 @@ impl Circuit {
     fn tripped(
         &self,
         pass: Pass,
-        outcome: Outcome,
+        outcome: Sample,
         is_slow: bool,
         now: impl Fn() -> Instant,
     ) -> Option<(Reason, u64)> {
         let window = self.0.window.as_ref()?;
-        if outcome == Outcome::Ignored || !self.0.cell.is_closed_since(pass) {
+        if outcome == Sample::Ignored || !self.0.cell.is_closed_since(pass) {
             return None;
         }
-        let failed = outcome == Outcome::Failure;
+        let failed = outcome == Sample::Failure;
         let counts = window.record(failed, is_slow, || self.0.nanos(now()))?;
         self.0.policy.tripped(counts)
     }

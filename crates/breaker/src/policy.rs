@@ -2,7 +2,7 @@
 
 use crate::{
     limits::{Limits, MOST_FAILURES, Run},
-    state::Outcome,
+    state::Sample,
     window::{Counts, Window},
 };
 use cinchona_core::{Backoff, Evidence, Invalid, Jitter};
@@ -247,14 +247,14 @@ impl BreakerPolicy {
     }
 
     /// What a call counts as that says this of the server.
-    pub(crate) fn outcome(&self, evidence: Evidence) -> Outcome {
+    pub(crate) fn outcome(&self, evidence: Evidence) -> Sample {
         let is_counted =
             |counted: Codes| evidence.code().is_some_and(|code| counted.contains(code));
         match (self.counted, evidence) {
-            (Some(counted), _) if is_counted(counted) => Outcome::Failure,
-            (_, Evidence::Nothing(_)) => Outcome::Ignored,
-            (None, Evidence::Bad(_)) => Outcome::Failure,
-            (_, Evidence::Good(_) | Evidence::Bad(_)) => Outcome::Success,
+            (Some(counted), _) if is_counted(counted) => Sample::Failure,
+            (_, Evidence::Nothing(_)) => Sample::Ignored,
+            (None, Evidence::Bad(_)) => Sample::Failure,
+            (_, Evidence::Good(_) | Evidence::Bad(_)) => Sample::Success,
         }
     }
 

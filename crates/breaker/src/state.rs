@@ -23,7 +23,7 @@ pub(crate) enum Kind {
 
 /// What a call ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Sample {
     Success,
     Failure,
     /// It says nothing about the service.
@@ -183,7 +183,7 @@ impl Cell {
     pub(crate) fn leave(
         &self,
         pass: Pass,
-        outcome: Outcome,
+        outcome: Sample,
         limits: &Limits,
         now: impl Fn() -> u64,
         until: impl Fn() -> u64,
@@ -196,7 +196,7 @@ impl Cell {
             let changed = match word.kind() {
                 Kind::Closed => word.closed(outcome, limits, &now, &until),
                 Kind::HalfOpen => word.half_open(pass, outcome, limits, &until),
-                Kind::Open if pass.is(Pass::BESIDE) && outcome == Outcome::Success => {
+                Kind::Open if pass.is(Pass::BESIDE) && outcome == Sample::Success => {
                     Some((word.turns(Kind::Closed, 0), Change::Closed))
                 }
                 Kind::Open | Kind::Isolated => None,
@@ -305,20 +305,20 @@ impl Word {
     /// What becomes of it while it is closed.
     fn closed(
         self,
-        outcome: Outcome,
+        outcome: Sample,
         limits: &Limits,
         now: impl Fn() -> u64,
         until: impl Fn() -> u64,
     ) -> Option<(Self, Change)> {
         match outcome {
-            Outcome::Ignored => None,
+            Sample::Ignored => None,
             // The usual case, in which nothing is written.
-            Outcome::Success if self.data() == 0 => None,
-            Outcome::Success => Some((self.with(0), Change::Recovered)),
-            Outcome::Failure if self.data() == PROBATION => {
+            Sample::Success if self.data() == 0 => None,
+            Sample::Success => Some((self.with(0), Change::Recovered)),
+            Sample::Failure if self.data() == PROBATION => {
                 Some((self.opens(until), Change::ProbeFailed))
             }
-            Outcome::Failure => {
+            Sample::Failure => {
                 let run = limits.run?;
                 let now = now() & BEGINNINGS;
                 let began = if self.data() == 0 { now } else { self.data() >> BEGAN & BEGINNINGS };
@@ -340,17 +340,17 @@ impl Word {
     fn half_open(
         self,
         pass: Pass,
-        outcome: Outcome,
+        outcome: Sample,
         limits: &Limits,
         until: impl Fn() -> u64,
     ) -> Option<(Self, Change)> {
         let is_beside = pass.is(Pass::BESIDE);
         match outcome {
-            Outcome::Failure if !is_beside => Some((self.opens(until), Change::ProbeFailed)),
-            Outcome::Success if is_beside => Some((self.turns(Kind::Closed, 0), Change::Closed)),
+            Sample::Failure if !is_beside => Some((self.opens(until), Change::ProbeFailed)),
+            Sample::Success if is_beside => Some((self.turns(Kind::Closed, 0), Change::Closed)),
             // Its place has been given back, and its head counted.
             _ if !pass.is(Pass::PROBE) => None,
-            Outcome::Success => Some(self.succeeded_one(limits, 0)),
+            Sample::Success => Some(self.succeeded_one(limits, 0)),
             _ => Some((self.with(self.data() - UNDER_WAY), Change::Nothing)),
         }
     }

@@ -474,7 +474,7 @@ proptest! {
     ) {
         use crate::{
             limits::{Limits, Run},
-            state::{Admission, Cell, Kind, Outcome},
+            state::{Admission, Cell, Kind, Sample},
         };
         let run = Some(Run { failures: 2, lasting: 0 });
         let limits = Limits { run, probes, successes: 2, patience: 1 << 40 };
@@ -497,7 +497,7 @@ proptest! {
             } else {
                 let (pass, _) = under_way.swap_remove(which % under_way.len());
                 let outcome =
-                    [Outcome::Success, Outcome::Failure, Outcome::Ignored][usize::from(what - 2)];
+                    [Sample::Success, Sample::Failure, Sample::Ignored][usize::from(what - 2)];
                 cell.leave(pass, outcome, &limits, || now, || now + 5000);
             }
             if cell.kind() != last {
@@ -507,7 +507,7 @@ proptest! {
             }
         }
         for (pass, _) in under_way {
-            cell.leave(pass, Outcome::Ignored, &limits, || now, || now + 5000);
+            cell.leave(pass, Sample::Ignored, &limits, || now, || now + 5000);
         }
         // All have ended: so there is a place for each probe, and for no more.
         now += 10_000;

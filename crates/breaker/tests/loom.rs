@@ -15,7 +15,7 @@ mod state;
 use limits::{Limits, Run};
 use loom::{sync::Arc, thread};
 use pass::Pass;
-use state::{Admission, Cell, Change, Kind, Outcome};
+use state::{Admission, Cell, Change, Kind, Sample};
 
 const LIMITS: Limits = Limits {
     run: Some(Run { failures: 1, lasting: 0 }),
@@ -35,7 +35,7 @@ fn entered(cell: &Cell, now: u64) -> Option<Pass> {
 fn open() -> Arc<Cell> {
     let cell = Arc::new(Cell::new());
     let pass = entered(&cell, 0).expect("it is closed");
-    assert_eq!(cell.leave(pass, Outcome::Failure, &LIMITS, || 100, || 100), Change::Opened(1));
+    assert_eq!(cell.leave(pass, Sample::Failure, &LIMITS, || 100, || 100), Change::Opened(1));
     cell
 }
 
@@ -46,7 +46,7 @@ fn of_those_who_fail_at_once_one_opens_it() {
         let caller = |cell: Arc<Cell>| {
             move || {
                 let pass = entered(&cell, 0)?;
-                Some(cell.leave(pass, Outcome::Failure, &LIMITS, || 100, || 100))
+                Some(cell.leave(pass, Sample::Failure, &LIMITS, || 100, || 100))
             }
         };
         let other = thread::spawn(caller(cell.clone()));
@@ -65,7 +65,7 @@ fn only_one_probe_is_under_way_and_one_that_is_given_up_gives_its_place_back() {
             move || {
                 let pass = entered(&cell, 200)?;
                 assert_eq!(cell.kind(), Kind::HalfOpen, "nobody else decides");
-                Some(cell.leave(pass, Outcome::Ignored, &LIMITS, || 300, || 300))
+                Some(cell.leave(pass, Sample::Ignored, &LIMITS, || 300, || 300))
             }
         };
         let other = thread::spawn(caller(cell.clone()));
@@ -73,7 +73,7 @@ fn only_one_probe_is_under_way_and_one_that_is_given_up_gives_its_place_back() {
         assert!(ended.iter().flatten().all(|change| *change == Change::Nothing));
         // No place has leaked: the next probe is let through, and closes it.
         let pass = entered(&cell, 200).expect("there is a place");
-        assert_eq!(cell.leave(pass, Outcome::Success, &LIMITS, || 300, || 300), Change::Closed);
+        assert_eq!(cell.leave(pass, Sample::Success, &LIMITS, || 300, || 300), Change::Closed);
     });
 }
 
@@ -87,18 +87,18 @@ fn a_straggler_never_changes_a_state_that_is_not_its_own() {
             thread::spawn(move || {
                 let pass = entered(&cell, 0).expect("it is closed");
                 assert_eq!(
-                    cell.leave(pass, Outcome::Failure, &LIMITS, || 100, || 100),
+                    cell.leave(pass, Sample::Failure, &LIMITS, || 100, || 100),
                     Change::Opened(1)
                 );
                 let probe = entered(&cell, 100).expect("it is time");
                 assert_eq!(
-                    cell.leave(probe, Outcome::Success, &LIMITS, || 0, || 0),
+                    cell.leave(probe, Sample::Success, &LIMITS, || 0, || 0),
                     Change::Closed
                 );
             })
         };
         // A success of long ago, whenever it comes, closes nothing and counts for nothing.
-        assert_eq!(cell.leave(straggler, Outcome::Success, &LIMITS, || 0, || 0), Change::Nothing);
+        assert_eq!(cell.leave(straggler, Sample::Success, &LIMITS, || 0, || 0), Change::Nothing);
         breaking.join().expect("it ends");
         assert_eq!(cell.kind(), Kind::Closed);
     });
@@ -112,7 +112,7 @@ fn isolating_wins_over_whatever_calls_come_to() {
             let cell = cell.clone();
             thread::spawn(move || {
                 let pass = entered(&cell, 200)?;
-                Some(cell.leave(pass, Outcome::Success, &LIMITS, || 300, || 300))
+                Some(cell.leave(pass, Sample::Success, &LIMITS, || 300, || 300))
             })
         };
         cell.force(Kind::Isolated);
@@ -130,10 +130,10 @@ fn the_head_of_a_probe_and_its_end_count_once_and_leave_no_place_behind() {
         let beside = cell.admit_beside().expect("nobody has isolated it");
         let other = {
             let cell = cell.clone();
-            thread::spawn(move || cell.leave(beside, Outcome::Success, &LIMITS, || 200, || 300))
+            thread::spawn(move || cell.leave(beside, Sample::Success, &LIMITS, || 200, || 300))
         };
         let (rest, head) = cell.answered(probe, &LIMITS);
-        let ended = cell.leave(rest, Outcome::Ignored, &LIMITS, || 200, || 300);
+        let ended = cell.leave(rest, Sample::Ignored, &LIMITS, || 200, || 300);
         let changes = [head, ended, other.join().expect("it ends")];
         let closed = |change: &&Change| matches!(change, Change::Closed | Change::OnProbation);
         assert_eq!(changes.iter().filter(closed).count(), 1, "{changes:?}");

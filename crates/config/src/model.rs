@@ -1,6 +1,6 @@
 //! What a service config says, as types.
 
-use crate::{told::Told, warning::Warning};
+use crate::{told::Warned, warning::Warning};
 use cinchona_balance::{OutlierDetection, Picker, Utilization};
 use std::time::Duration;
 use tonic::Code;
@@ -28,7 +28,7 @@ pub struct ServiceConfig {
     /// `healthCheckConfig.serviceName` (gRFC A17): the service whose health is asked for.
     pub health: Option<String>,
     pub(crate) warnings: Vec<Warning>,
-    pub(crate) told: Told,
+    pub(crate) told: Warned,
 }
 
 /// One entry of `methodConfig`.

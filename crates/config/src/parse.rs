@@ -7,7 +7,7 @@ mod twice;
 
 use crate::{
     Error, HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
-    ServiceConfig, Warning, error::Errors, told::Told,
+    ServiceConfig, Warning, error::Errors, told::Warned,
 };
 use cinchona_plumbing::code;
 use fields::{At, OBJECT, Report, number, thousandths, uint32};
@@ -62,7 +62,7 @@ fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         shuffle_address_list: balancing.shuffle_address_list,
         health,
         warnings,
-        told: Told::default(),
+        told: Warned::default(),
     })
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 /// What has been done with a config, which is no part of what it says: all are equal.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Told(Arc<Done>);
+pub(crate) struct Warned(Arc<Done>);
 
 #[derive(Debug, Default)]
 struct Done {
@@ -19,9 +19,9 @@ struct Done {
     balanced: AtomicBool,
 }
 
-// === impl Told ===
+// === impl Warned ===
 
-impl Told {
+impl Warned {
     /// Whether a balancer was made of the config.
     pub(crate) fn has_balanced(&self) -> bool {
         self.0.balanced.load(Ordering::Relaxed)
@@ -44,7 +44,7 @@ impl Told {
     }
 }
 
-impl PartialEq for Told {
+impl PartialEq for Warned {
     fn eq(&self, _: &Self) -> bool {
         true
     }

@@ -70,14 +70,14 @@ pub(crate) struct Bound {
     upload: Option<Arc<Upload>>,
     // Since when the caller has been waiting for a frame, if that is of interest.
     waiting: Option<Instant>,
-    watch: Watch,
+    keeper: Keeper,
     pub(crate) messages: Messages,
 }
 
 /// One timer is enough for a call and its attempt: that of the attempt ends it at the earlier of
 /// the two limits.
 #[derive(Debug)]
-enum Watch {
+enum Keeper {
     Alone,
     /// The layer of the call: it leaves the timer to an attempt that has one. Whether it has done
     /// so before.
@@ -135,14 +135,14 @@ impl Bound {
             counting: None,
             upload,
             waiting: None,
-            watch: Watch::Alone,
+            keeper: Keeper::Alone,
             messages: Messages::new(),
         }
     }
 
     /// The same bound, of a whole call: an attempt of it may keep its deadline.
     pub(crate) fn of_call(mut self, call: Call) -> Self {
-        self.watch = Watch::Call(call, false);
+        self.keeper = Keeper::Call(call, false);
         self
     }
 
@@ -156,7 +156,7 @@ impl Bound {
         };
         if let Some(call) = call.filter(|_| bounds_all).filter(keeps) {
             call.is_timed();
-            self.watch = Watch::Attempt(call.clone());
+            self.keeper = Keeper::Attempt(call.clone());
         }
         self
     }
@@ -164,10 +164,10 @@ impl Bound {
     /// Whether it bounds the response's body: not where an attempt does.
     pub(crate) fn bounds_body(&mut self) -> bool {
         let is_unary = self.terms.kind == Some(MethodKind::Unary);
-        match &self.watch {
-            Watch::Call(call, _) => return !(is_unary && call.keeps_deadline()),
+        match &self.keeper {
+            Keeper::Call(call, _) => return !(is_unary && call.keeps_deadline()),
             // Of what may be a stream, the limit of an attempt ends with the first message.
-            Watch::Attempt(_) if !is_unary => self.watch = Watch::Alone,
+            Keeper::Attempt(_) if !is_unary => self.keeper = Keeper::Alone,
             _ => {}
         }
         true
@@ -176,8 +176,8 @@ impl Bound {
     /// Whether an attempt's timer ends the call in time. Who has been woken has to look whether the
     /// time is over: that timer may be one that nobody asks any more.
     pub(crate) fn is_kept(&mut self, end: End) -> bool {
-        match &mut self.watch {
-            Watch::Call(call, before) if call.keeps_deadline() => {
+        match &mut self.keeper {
+            Keeper::Call(call, before) if call.keeps_deadline() => {
                 !std::mem::replace(before, true) || Instant::now() < end.at
             }
             _ => false,
@@ -316,9 +316,9 @@ impl Bound {
     }
 }
 
-// === impl Watch ===
+// === impl Keeper ===
 
-impl Drop for Watch {
+impl Drop for Keeper {
     fn drop(&mut self) {
         if let Self::Attempt(call) = self {
             call.is_untimed();

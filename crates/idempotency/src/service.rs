@@ -31,14 +31,14 @@ pin_project! {
     /// The future of a [`Dedup`] call.
     pub struct ResponseFuture<F, E: 'static> {
         #[pin]
-        way: Way<F, E>,
+        way: Course<F, E>,
         domain: Option<HeaderValue>,
     }
 }
 
 pin_project! {
-    #[project = WayProj]
-    enum Way<F, E: 'static> {
+    #[project = CourseProj]
+    enum Course<F, E: 'static> {
         Through { #[pin] inner: F },
         Keyed { #[pin] inner: Unstoppable<Result<Response<Body>, E>> },
     }
@@ -66,12 +66,12 @@ where
         let mode = settings.switch.mode();
         if mode == Mode::Off {
             let inner = self.inner.call(request);
-            return ResponseFuture { way: Way::Through { inner }, domain: None };
+            return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
         let domain = settings.domain.clone();
         if !settings.concern(request.uri().path()) {
             let inner = self.inner.call(request);
-            return ResponseFuture { way: Way::Through { inner }, domain };
+            return ResponseFuture { way: Course::Through { inner }, domain };
         }
         let (clone, begun) = (self.inner.clone(), Begun::default());
         let call = Call {
@@ -82,7 +82,7 @@ where
             begun: begun.clone(),
         };
         let inner = Unstoppable::new(call.answer(), begun);
-        ResponseFuture { way: Way::Keyed { inner }, domain }
+        ResponseFuture { way: Course::Keyed { inner }, domain }
     }
 }
 
@@ -107,8 +107,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut answered = ready!(match this.way.project() {
-            WayProj::Through { inner } => inner.poll(cx),
-            WayProj::Keyed { inner } => inner.poll(cx),
+            CourseProj::Through { inner } => inner.poll(cx),
+            CourseProj::Keyed { inner } => inner.poll(cx),
         });
         if let (Ok(response), Some(domain)) = (&mut answered, this.domain.take()) {
             response.headers_mut().insert(DOMAIN, domain);

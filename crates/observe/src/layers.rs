@@ -1,7 +1,8 @@
 //! The layers, and where each of them belongs.
 
 use crate::{
-    metrics::Metrics, note::Role, observed::Observed, series::Table, spans::Tracer, watch::Watcher,
+    measurement::Role, metrics::Metrics, observation::Observer, observed::Observed, series::Table,
+    spans::Tracer,
 };
 use cinchona_core::Rng;
 use http::Extensions;
@@ -24,7 +25,7 @@ use tower_layer::Layer;
 /// this task is serving, else a trace is begun. Where no subscriber is interested, a call takes the
 /// look that finds this out.
 #[derive(Clone, Debug)]
-pub struct CallLayer(Arc<Watcher>);
+pub struct CallLayer(Arc<Observer>);
 
 /// Watches the attempts of a client, as its connections see them: `grpc.client.attempt.*`, and a
 /// span for each inside that of its call. Inside of the retry layer, and outside of the attempt's
@@ -44,7 +45,7 @@ pub struct CallLayer(Arc<Watcher>);
 /// nothing to measure; any other is counted while it is sent, for an allocation. Of an attempt that
 /// provably did not leave the client nothing was sent.
 #[derive(Clone, Debug)]
-pub struct AttemptLayer(Arc<Watcher>);
+pub struct AttemptLayer(Arc<Observer>);
 
 /// Watches the calls that a server gets: `grpc.server.call.*`, and a span for each. Outermost, so
 /// that all logs of a call are found by its span.
@@ -60,7 +61,7 @@ pub struct AttemptLayer(Arc<Watcher>);
 /// [`TraceContext`](crate::TraceContext) is in the request's extensions, and calls that the handler
 /// makes in its own task continue it, also where no subscriber is interested.
 #[derive(Clone, Debug)]
-pub struct ServerLayer(Arc<Watcher>);
+pub struct ServerLayer(Arc<Observer>);
 
 // === impl CallLayer ===
 
@@ -150,11 +151,11 @@ impl<S> Layer<S> for ServerLayer {
     }
 }
 
-fn watcher(role: Role, table: Arc<Table>) -> Arc<Watcher> {
-    Arc::new(Watcher { role, table, tracer: Tracer::new() })
+fn watcher(role: Role, table: Arc<Table>) -> Arc<Observer> {
+    Arc::new(Observer { role, table, tracer: Tracer::new() })
 }
 
-fn with_rng(watcher: Arc<Watcher>, rng: Rng) -> Arc<Watcher> {
+fn with_rng(watcher: Arc<Observer>, rng: Rng) -> Arc<Observer> {
     let mut watcher = Arc::unwrap_or_clone(watcher);
     watcher.tracer.rng = rng;
     Arc::new(watcher)

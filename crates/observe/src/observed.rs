@@ -1,6 +1,6 @@
 //! The service around another that is watched, its future and its body.
 
-use crate::watch::{Watch, Watcher};
+use crate::observation::{Observation, Observer};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -22,7 +22,7 @@ use tower_service::Service;
 #[derive(Clone, Debug)]
 pub struct Observed<S> {
     inner: S,
-    watcher: Arc<Watcher>,
+    watcher: Arc<Observer>,
 }
 
 pin_project! {
@@ -30,7 +30,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        watch: Watch,
+        watch: Observation,
     }
 }
 
@@ -39,7 +39,7 @@ pin_project! {
     pub struct ResponseBody<B> {
         #[pin]
         inner: B,
-        watch: Watch,
+        watch: Observation,
     }
 }
 
@@ -54,7 +54,7 @@ fn leave<T>(scope: Option<T>) {
 // === impl Observed ===
 
 impl<S> Observed<S> {
-    pub(crate) const fn new(inner: S, watcher: Arc<Watcher>) -> Self {
+    pub(crate) const fn new(inner: S, watcher: Arc<Observer>) -> Self {
         Self { inner, watcher }
     }
 }

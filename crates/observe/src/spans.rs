@@ -2,9 +2,9 @@
 
 use crate::{
     callback,
-    note::{Place, Role},
+    measurement::{Place, Role},
+    observation::{Ending, Observer},
     trace::{Serving, TraceContext},
-    watch::{Ending, Watcher},
 };
 use cinchona_core::{AttemptKind, Rng};
 use cinchona_plumbing::{Seldom, headers, status};
@@ -33,7 +33,7 @@ pub(crate) type Story =
 #[derive(Debug)]
 pub(crate) struct Traced {
     span: Span,
-    watcher: Arc<Watcher>,
+    watcher: Arc<Observer>,
     /// What calls of a handler continue.
     served: Option<Arc<TraceContext>>,
     has_story: bool,
@@ -75,7 +75,7 @@ impl Tracer {
     /// The span of a call, and its place in a trace; nothing where nobody is interested.
     #[inline]
     pub(crate) fn call(
-        watcher: &Arc<Watcher>,
+        watcher: &Arc<Observer>,
         request: &mut http::Request<Body>,
     ) -> Option<Traced> {
         if is_enabled() {
@@ -93,7 +93,7 @@ impl Tracer {
     /// The span of an attempt, and its place among those of its call.
     #[inline]
     pub(crate) fn attempt(
-        watcher: &Arc<Watcher>,
+        watcher: &Arc<Observer>,
         request: &mut http::Request<Body>,
         among: Option<Place>,
     ) -> Option<Traced> {
@@ -110,7 +110,7 @@ impl Tracer {
     /// any.
     #[inline]
     pub(crate) fn serve(
-        watcher: &Arc<Watcher>,
+        watcher: &Arc<Observer>,
         request: &mut http::Request<Body>,
     ) -> Option<Traced> {
         let parent = TraceContext::of(request.headers());
@@ -276,7 +276,7 @@ impl<'a> Named<'a> {
 // === impl Traced ===
 
 impl Traced {
-    fn new(watcher: &Arc<Watcher>, span: Span, served: Option<Arc<TraceContext>>) -> Self {
+    fn new(watcher: &Arc<Observer>, span: Span, served: Option<Arc<TraceContext>>) -> Self {
         Self { span, watcher: watcher.clone(), served, has_story: false }
     }
 

@@ -16,11 +16,12 @@ pub fn get<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderVa
 
 /// Sets a header to one value.
 pub fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
-    if headers.len() <= FEW && headers.len() == headers.keys_len() {
-        if let Some((_, own)) = headers.iter_mut().find(|(own, _)| *own == name) {
-            *own = value;
-            return;
-        }
+    if headers.len() <= FEW
+        && headers.len() == headers.keys_len()
+        && let Some((_, own)) = headers.iter_mut().find(|(own, _)| *own == name)
+    {
+        *own = value;
+        return;
     }
     headers.insert(name, value);
 }

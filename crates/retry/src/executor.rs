@@ -5,7 +5,7 @@
 //! ready for it; most calls end with it, and never come here.
 
 use crate::{
-    Spare,
+    Template,
     body::ResponseBody,
     call::{Begun, Call, Outcome},
     clone,
@@ -38,7 +38,7 @@ enum Start<S: Service<Request<Body>>> {
 pub(crate) async fn run<S, B>(
     mut call: Box<Call>,
     mut plan: Plan,
-    spare: Spare<S>,
+    template: Template<S>,
     first: First<S::Future, B>,
 ) -> Outcome<ResponseBody<B>>
 where
@@ -59,7 +59,7 @@ where
     };
     loop {
         while let Some(next) = again.take().or_else(|| plan.due(&mut call)) {
-            let Some((begun, start)) = begin(&mut call, &spare, next) else { break };
+            let Some((begun, start)) = begin(&mut call, &template, next) else { break };
             running.push(begun.clone());
             attempts.push(attempt(begun, start));
         }
@@ -96,13 +96,13 @@ where
 }
 
 /// Begins an attempt after its wait; `None` once the request cannot be sent again.
-fn begin<S>(call: &mut Call, spare: &Spare<S>, next: Again) -> Option<(Begun, Start<S>)>
+fn begin<S>(call: &mut Call, template: &Template<S>, next: Again) -> Option<(Begun, Start<S>)>
 where
     S: Service<Request<Body>> + Clone,
 {
     let (begun, request) = call.begin_again(next.kind, later(Instant::now(), next.wait))?;
     let progress = Progress { attempts: next.previous, ..call.progress };
-    Some((begun, Start::With(clone(spare), request.into(), progress)))
+    Some((begun, Start::With(clone(template), request.into(), progress)))
 }
 
 /// One attempt, from the wait before it to the head of its response.

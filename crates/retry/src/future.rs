@@ -1,7 +1,7 @@
 //! The future of a call.
 
 use crate::{
-    Spare,
+    Template,
     body::ResponseBody,
     call::{Call, Outcome},
     executor::{self, First},
@@ -34,7 +34,7 @@ pin_project! {
     /// The first attempt is made in place; what only some calls need is boxed.
     #[project = StateProj]
     enum State<S, F, B> {
-        First { #[pin] attempt: F, call: Option<(Box<Call>, Spare<S>, bool)> },
+        First { #[pin] attempt: F, call: Option<(Box<Call>, Template<S>, bool)> },
         Plain { #[pin] attempt: F },
         Failed { error: Option<BoxError> },
         Rest { rest: Boxed<B> },
@@ -60,10 +60,10 @@ impl<S: Service<Request<Body>>, B> ResponseFuture<S, B> {
     pub(crate) const fn first(
         attempt: S::Future,
         call: Box<Call>,
-        spare: Spare<S>,
+        template: Template<S>,
         shadow: bool,
     ) -> Self {
-        Self { state: State::First { attempt, call: Some((call, spare, shadow)) } }
+        Self { state: State::First { attempt, call: Some((call, template, shadow)) } }
     }
 
     pub(crate) fn boxed(
@@ -94,7 +94,7 @@ where
             }
             StateProj::First { attempt, call } => {
                 let mut outcome = ready!(attempt.poll(cx)).map_err(Into::into);
-                let Some((mut call, spare, shadow)) = call.take() else { return Poll::Pending };
+                let Some((mut call, template, shadow)) = call.take() else { return Poll::Pending };
                 if shadow && call.would_hedge(&outcome, Instant::now() - call.began) {
                     call.shared.switch.count();
                 }
@@ -112,7 +112,7 @@ where
                     Step::GoOn => return Poll::Pending,
                     Step::Again(again) => {
                         let first = First::Failed(outcome, again);
-                        Box::pin(executor::run(call, plan, spare, first))
+                        Box::pin(executor::run(call, plan, template, first))
                     }
                 }
             }

@@ -125,13 +125,13 @@ pub struct RetryLayer {
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
-    spare: Spare<S>,
+    template: Template<S>,
     shared: Arc<Shared>,
 }
 
 /// The service to clone for further attempts: cloning it for every call would cost those that need
 /// no other, which are most.
-type Spare<S> = Arc<Mutex<S>>;
+type Template<S> = Arc<Mutex<S>>;
 
 /// What all services of a layer share.
 #[derive(Clone, Debug)]
@@ -306,8 +306,8 @@ impl<S: Clone> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let spare = Arc::new(Mutex::new(inner.clone()));
-        Retry { inner, spare, shared: self.shared.clone() }
+        let template = Arc::new(Mutex::new(inner.clone()));
+        Retry { inner, template, shared: self.shared.clone() }
     }
 }
 
@@ -338,7 +338,7 @@ where
             Ok(begun) => begun,
             Err(status) => return ResponseFuture::failed(status),
         };
-        let (attempt, spare) = (self.inner.call(first), self.spare.clone());
+        let (attempt, template) = (self.inner.call(first), self.template.clone());
         if let Kind::Hedge(hedge) = &call.policy.kind
             && mode == Mode::Enforce
         {
@@ -347,17 +347,17 @@ where
             return ResponseFuture::boxed(executor::run(
                 call,
                 race,
-                spare,
+                template,
                 First::Running(attempt),
             ));
         }
-        ResponseFuture::first(attempt, call, spare, mode == Mode::Shadow)
+        ResponseFuture::first(attempt, call, template, mode == Mode::Shadow)
     }
 }
 
 /// Nothing that holds the lock can panic, or waits.
-fn clone<S: Clone>(spare: &Spare<S>) -> S {
-    spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+fn clone<S: Clone>(template: &Template<S>) -> S {
+    template.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 #[cfg(test)]

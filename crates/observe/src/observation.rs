@@ -1,7 +1,7 @@
 //! What is noted of one call, by the layer that sees it: numbers always, a span where it is wanted.
 
 use crate::{
-    note::{Note, Role},
+    measurement::{Measurement, Role},
     series::Table,
     spans::{Entered, Tracer},
 };
@@ -15,7 +15,7 @@ use tonic::{Code, Status, body::Body};
 
 /// What a layer notes of each call; shared by all that it was applied to.
 #[derive(Clone, Debug)]
-pub(crate) struct Watcher {
+pub(crate) struct Observer {
     pub(crate) role: Role,
     pub(crate) table: Arc<Table>,
     pub(crate) tracer: Tracer,
@@ -23,7 +23,7 @@ pub(crate) struct Watcher {
 
 /// What is noted of one call, until its end; dropped before that, it was cancelled.
 #[derive(Debug)]
-pub(crate) struct Watch(Option<Box<Note>>);
+pub(crate) struct Observation(Option<Box<Measurement>>);
 
 /// How a call or an attempt has ended.
 #[derive(Clone, Copy, Debug)]
@@ -34,26 +34,26 @@ pub(crate) enum Ending<'a> {
     Dropped,
 }
 
-// === impl Watcher ===
+// === impl Observer ===
 
-impl Watcher {
+impl Observer {
     /// A call is about to be made.
     #[inline]
-    pub(crate) fn begin(self: &Arc<Self>, request: &mut http::Request<Body>) -> Watch {
-        let mut note = Note::take();
+    pub(crate) fn begin(self: &Arc<Self>, request: &mut http::Request<Body>) -> Observation {
+        let mut note = Measurement::take();
         let place = note.begin(self.role, &self.table, request);
         note.span = match self.role {
             Role::Call => Tracer::call(self, request),
             Role::Attempt => Tracer::attempt(self, request, place),
             Role::Served => Tracer::serve(self, request),
         };
-        Watch(Some(note))
+        Observation(Some(note))
     }
 }
 
-// === impl Watch ===
+// === impl Observation ===
 
-impl Watch {
+impl Observation {
     /// While it lasts, what happens in this thread belongs to the call's span.
     #[inline(always)]
     pub(crate) fn enter(&self) -> Option<Entered<'_>> {
@@ -75,7 +75,7 @@ impl Watch {
     /// The head of a response is there, and with it the end, where it is all there is.
     #[inline]
     pub(crate) fn head<B: http_body::Body>(&mut self, head: &http::Response<B>) {
-        if let Some(Note { span: Some(span), .. }) = self.0.as_deref_mut() {
+        if let Some(Measurement { span: Some(span), .. }) = self.0.as_deref_mut() {
             span.head(head.extensions());
         }
         if let Some(code) = status::code(head.headers()) {
@@ -140,7 +140,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Observation {
     #[inline]
     fn drop(&mut self) {
         if self.0.is_some() {

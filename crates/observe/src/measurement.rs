@@ -16,12 +16,12 @@ const MOST: usize = 64;
 
 thread_local! {
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    static KEPT: RefCell<Vec<Box<Note>>> = RefCell::new(Vec::with_capacity(MOST));
+    static KEPT: RefCell<Vec<Box<Measurement>>> = RefCell::new(Vec::with_capacity(MOST));
 }
 
 /// What is noted of one call, or an attempt; then of another, so that none has to be allocated.
 #[derive(Debug, Default)]
-pub(crate) struct Note {
+pub(crate) struct Measurement {
     /// That of the call before, at first: mostly it is the same.
     method: Option<Arc<Method>>,
     role: Role,
@@ -55,9 +55,9 @@ pub(crate) enum Role {
     Served,
 }
 
-// === impl Note ===
+// === impl Measurement ===
 
-impl Note {
+impl Measurement {
     /// One that the thread has kept, or a new one.
     #[inline]
     pub(crate) fn take() -> Box<Self> {
