@@ -91,10 +91,7 @@ fn a_straggler_never_changes_a_state_that_is_not_its_own() {
                     Change::Opened(1)
                 );
                 let probe = entered(&cell, 100).expect("it is time");
-                assert_eq!(
-                    cell.leave(probe, Sample::Success, &LIMITS, || 0, || 0),
-                    Change::Closed
-                );
+                assert_eq!(cell.leave(probe, Sample::Success, &LIMITS, || 0, || 0), Change::Closed);
             })
         };
         // A success of long ago, whenever it comes, closes nothing and counts for nothing.

@@ -3,8 +3,8 @@
 use crate::{
     callback,
     histogram::{Histogram, Snapshot},
-    metrics::Registry,
     names::{self, Instrument},
+    registry::Registry,
     samples::{Labels, Samples, key},
     series::{CODES, Method, Table},
     source::Source,

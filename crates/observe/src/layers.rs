@@ -1,7 +1,7 @@
 //! The layers, and where each of them belongs.
 
 use crate::{
-    measurement::Role, metrics::Metrics, observation::Observer, observed::Observed, series::Table,
+    metrics::Metrics, observation::Observer, observed::Observed, place::Role, series::Table,
     spans::Tracer,
 };
 use cinchona_core::Rng;
@@ -92,7 +92,7 @@ impl CallLayer {
         + 'static,
     ) -> Self {
         let mut watcher = Arc::unwrap_or_clone(self.0);
-        watcher.tracer.story = Some(Arc::new(story));
+        Arc::make_mut(&mut watcher.tracer).story = Some(Arc::new(story));
         Self(Arc::new(watcher))
     }
 }
@@ -152,11 +152,11 @@ impl<S> Layer<S> for ServerLayer {
 }
 
 fn watcher(role: Role, table: Arc<Table>) -> Arc<Observer> {
-    Arc::new(Observer { role, table, tracer: Tracer::new() })
+    Arc::new(Observer { role, table, tracer: Arc::new(Tracer::new()) })
 }
 
 fn with_rng(watcher: Arc<Observer>, rng: Rng) -> Arc<Observer> {
     let mut watcher = Arc::unwrap_or_clone(watcher);
-    watcher.tracer.rng = rng;
+    Arc::make_mut(&mut watcher.tracer).rng = rng;
     Arc::new(watcher)
 }

@@ -74,13 +74,17 @@
 
 mod callback;
 mod collect;
+mod ending;
 mod histogram;
+mod known;
 mod layers;
 mod measurement;
 mod metrics;
 mod names;
 mod observation;
 mod observed;
+mod place;
+mod registry;
 mod render;
 mod samples;
 mod series;

@@ -1,18 +1,17 @@
 //! The registry: what is counted, by whom, and for whom.
 
 use crate::{
-    Samples, callback,
-    collect::Metric,
+    collect::{self, Metric},
+    known::Known,
     names,
+    registry::{Client, Registry, lock},
+    render,
+    samples::Samples,
     series::Table,
     source::{self, Source},
 };
-use cinchona_core::{Invalid, Methods, Observable, Safety};
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-};
+use cinchona_core::{Invalid, Methods, Observable};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What is counted in a process; its clones count together.
 ///
@@ -51,33 +50,6 @@ use std::{
 /// [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Registry>);
-
-#[derive(Debug)]
-pub(crate) struct Registry {
-    known: Arc<Known>,
-    /// By target.
-    clients: Mutex<Vec<Arc<Client>>>,
-    server: OnceLock<Arc<Table>>,
-    others: Mutex<Vec<Source>>,
-    /// What those of others are, by name.
-    help: Mutex<BTreeMap<String, &'static str>>,
-}
-
-/// What is counted of the calls to one target.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) target: Box<str>,
-    pub(crate) methods: Arc<Table>,
-}
-
-/// Which methods are known by name.
-pub(crate) struct Known {
-    methods: Methods,
-    streams: Vec<Box<str>>,
-    unlisted: OnceLock<Box<Filter>>,
-}
-
-type Filter = dyn Fn(&str) -> bool + Send + Sync;
 
 // === impl Metrics ===
 
@@ -224,7 +196,7 @@ impl Metrics {
     /// All of it in Prometheus's text format 0.0.4, under the names that OpenTelemetry's exporter
     /// gives them: `grpc_client_call_duration_seconds`, `grpc_server_call_started_total`.
     pub fn render(&self) -> String {
-        crate::render::render(&self.collect())
+        render::render(&self.collect())
     }
 
     /// All of it as data, by name: what is not in Prometheus's text is made of this.
@@ -241,7 +213,7 @@ impl Metrics {
     /// # Ok::<_, cinchona_core::Invalid>(())
     /// ```
     pub fn collect(&self) -> Vec<Metric> {
-        crate::collect::collect(&self.0)
+        collect::collect(&self.0)
     }
 
     pub(crate) fn client(&self, target: &str) -> Arc<Table> {
@@ -256,60 +228,5 @@ impl Metrics {
 
     pub(crate) fn server(&self) -> Arc<Table> {
         self.0.server.get_or_init(|| Arc::new(Table::new(&self.0.known))).clone()
-    }
-}
-
-/// Nothing that holds a lock here can panic, or waits.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Registry ===
-
-impl Registry {
-    pub(crate) fn clients(&self) -> Vec<Arc<Client>> {
-        lock(&self.clients).clone()
-    }
-
-    pub(crate) fn served(&self) -> Option<&Table> {
-        self.server.get().map(|table| &**table)
-    }
-
-    pub(crate) fn others(&self) -> Vec<Source> {
-        lock(&self.others).clone()
-    }
-
-    pub(crate) fn forget(&self, gone: &Source) {
-        lock(&self.others).retain(|other| !other.is_same(gone));
-    }
-
-    /// What a metric that was registered is.
-    pub(crate) fn help(&self, of: &Source) -> &'static str {
-        lock(&self.help).get(&of.name).copied().unwrap_or(of.help)
-    }
-}
-
-// === impl Known ===
-
-impl Known {
-    /// Whether the method at `path` has a name of its own in labels.
-    pub(crate) fn contains(&self, path: &str) -> bool {
-        // A filter that panics has not named it.
-        let passes = |filter: &Filter| callback::call("a filter of methods", || filter(path));
-        self.lists(path) || self.unlisted.get().is_some_and(|filter| passes(filter) == Some(true))
-    }
-
-    /// `Methods` does not say of a path that it is listed, but says more of it than of others.
-    fn lists(&self, path: &str) -> bool {
-        self.methods.is_unary(path)
-            || self.methods.safety(path) != self.methods.safety("")
-            || self.methods.safety(path) == Safety::Unknown
-                && self.streams.iter().any(|stream| **stream == *path)
-    }
-}
-
-impl fmt::Debug for Known {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Known").field("methods", &self.methods).finish_non_exhaustive()
     }
 }

@@ -1,12 +1,14 @@
 //! What is noted of one call, by the layer that sees it: numbers always, a span where it is wanted.
 
 use crate::{
-    measurement::{Measurement, Role},
+    ending::Ending,
+    measurement::Measurement,
+    place::Role,
     series::Table,
     spans::{Entered, Tracer},
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Stage, Verdict};
+use cinchona_core::{BoxError, Verdict};
 use cinchona_plumbing::status;
 use http::StatusCode;
 use http_body::Frame;
@@ -18,21 +20,12 @@ use tonic::{Code, Status, body::Body};
 pub(crate) struct Observer {
     pub(crate) role: Role,
     pub(crate) table: Arc<Table>,
-    pub(crate) tracer: Tracer,
+    pub(crate) tracer: Arc<Tracer>,
 }
 
 /// What is noted of one call, until its end; dropped before that, it was cancelled.
 #[derive(Debug)]
 pub(crate) struct Observation(Option<Box<Measurement>>);
-
-/// How a call or an attempt has ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Ending<'a> {
-    /// By what its response says.
-    Verdict(Verdict),
-    Failed(Verdict, &'a (dyn Error + 'static)),
-    Dropped,
-}
 
 // === impl Observer ===
 
@@ -43,9 +36,9 @@ impl Observer {
         let mut note = Measurement::take();
         let place = note.begin(self.role, &self.table, request);
         note.span = match self.role {
-            Role::Call => Tracer::call(self, request),
-            Role::Attempt => Tracer::attempt(self, request, place),
-            Role::Served => Tracer::serve(self, request),
+            Role::Call => Tracer::call(&self.tracer, request),
+            Role::Attempt => Tracer::attempt(&self.tracer, request, place),
+            Role::Served => Tracer::serve(&self.tracer, request),
         };
         Observation(Some(note))
     }
@@ -157,17 +150,4 @@ fn as_error(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
         return Some(status);
     }
     error.downcast_ref::<tonic::transport::Error>().map(|error| error as _)
-}
-
-// === impl Ending ===
-
-impl Ending<'_> {
-    /// Whether the request may have left this client.
-    const fn has_left(&self) -> bool {
-        let verdict = match self {
-            Self::Verdict(verdict) | Self::Failed(verdict, _) => verdict,
-            Self::Dropped => return true,
-        };
-        !matches!(verdict, Verdict::NotProcessed(Stage::NoConnection | Stage::NotWritten))
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     histogram::Histogram,
-    metrics::Known,
+    known::Known,
     names,
     shard::{Count, Sharded, Writer},
 };

@@ -2,8 +2,8 @@
 
 use crate::{
     callback,
-    measurement::{Place, Role},
-    observation::{Ending, Observer},
+    ending::Ending,
+    place::Place,
     trace::{Serving, TraceContext},
 };
 use cinchona_core::{AttemptKind, Rng};
@@ -33,7 +33,7 @@ pub(crate) type Story =
 #[derive(Debug)]
 pub(crate) struct Traced {
     span: Span,
-    watcher: Arc<Observer>,
+    tracer: Arc<Tracer>,
     /// What calls of a handler continue.
     served: Option<Arc<TraceContext>>,
     has_story: bool,
@@ -74,15 +74,12 @@ impl Tracer {
 
     /// The span of a call, and its place in a trace; nothing where nobody is interested.
     #[inline]
-    pub(crate) fn call(
-        watcher: &Arc<Observer>,
-        request: &mut http::Request<Body>,
-    ) -> Option<Traced> {
+    pub(crate) fn call(tracer: &Arc<Self>, request: &mut http::Request<Body>) -> Option<Traced> {
         if is_enabled() {
-            let (parent, own) = watcher.tracer.place(request.headers());
+            let (parent, own) = tracer.place(request.headers());
             let span = call(request, &own, parent.as_ref());
             own.stamp(request.headers_mut());
-            return Some(Traced::new(watcher, span, None));
+            return Some(Traced::new(tracer, span, None));
         }
         if TraceContext::is_served() {
             pass_on(request.headers_mut());
@@ -93,37 +90,34 @@ impl Tracer {
     /// The span of an attempt, and its place among those of its call.
     #[inline]
     pub(crate) fn attempt(
-        watcher: &Arc<Observer>,
+        tracer: &Arc<Self>,
         request: &mut http::Request<Body>,
         among: Option<Place>,
     ) -> Option<Traced> {
         if !is_enabled() {
             return None;
         }
-        let (parent, own) = watcher.tracer.place(request.headers());
+        let (parent, own) = tracer.place(request.headers());
         let span = attempt(request, &own, parent.as_ref(), among);
         own.stamp(request.headers_mut());
-        Some(Traced::new(watcher, span, None))
+        Some(Traced::new(tracer, span, None))
     }
 
     /// The span of a call that is served; without one, its place in the caller's trace, if it has
     /// any.
     #[inline]
-    pub(crate) fn serve(
-        watcher: &Arc<Observer>,
-        request: &mut http::Request<Body>,
-    ) -> Option<Traced> {
+    pub(crate) fn serve(tracer: &Arc<Self>, request: &mut http::Request<Body>) -> Option<Traced> {
         let parent = TraceContext::of(request.headers());
         let (span, own) = match (parent, is_enabled()) {
             (None, false) => return None,
             (Some(parent), false) => (Span::none(), parent),
             (parent, true) => {
-                let own = watcher.tracer.within(parent.as_ref());
+                let own = tracer.within(parent.as_ref());
                 (served(request, &own, parent.as_ref()), own)
             }
         };
         request.extensions_mut().insert(own.clone());
-        Some(Traced::new(watcher, span, Some(Arc::new(own))))
+        Some(Traced::new(tracer, span, Some(Arc::new(own))))
     }
 
     /// The place of a call that is made with these headers, by this task, and that above it.
@@ -276,8 +270,8 @@ impl<'a> Named<'a> {
 // === impl Traced ===
 
 impl Traced {
-    fn new(watcher: &Arc<Observer>, span: Span, served: Option<Arc<TraceContext>>) -> Self {
-        Self { span, watcher: watcher.clone(), served, has_story: false }
+    fn new(tracer: &Arc<Tracer>, span: Span, served: Option<Arc<TraceContext>>) -> Self {
+        Self { span, tracer: tracer.clone(), served, has_story: false }
     }
 
     /// What happens until the end of the scope belongs to the span.
@@ -294,7 +288,7 @@ impl Traced {
     }
 
     fn tell(&mut self, outcome: Result<&Extensions, &(dyn Error + 'static)>) {
-        if let Some(story) = &self.watcher.tracer.story
+        if let Some(story) = &self.tracer.story
             && !self.span.is_disabled()
             && !self.has_story
             && let Some(told) = callback::call("a story", || story(outcome)).flatten()
@@ -331,8 +325,8 @@ impl Traced {
         if let Some(attempts) = attempts {
             self.span.record("attempts", attempts);
         }
-        if self.watcher.role == Role::Served {
-            self.span.in_scope(|| self.watcher.tracer.report(code, took));
+        if self.served.is_some() {
+            self.span.in_scope(|| self.tracer.report(code, took));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The response's body: what its trailers say counts too.
 
-use crate::{Shared, budget::Depositor, codes::Codes, throttle::CallThrottle};
+use crate::{budget::Depositor, codes::Codes, shared::Shared, throttle::CallThrottle};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Verdict};
 use cinchona_plumbing::{Sent, status};

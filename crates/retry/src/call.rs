@@ -1,15 +1,16 @@
 //! One logical call: what is sent again, how far it is, and what has happened to it.
 
 use crate::{
-    Shared,
     body::{Observer, ResponseBody},
-    executor::elapsed,
     ledger::Ledger,
-    policy::{Decision, Ended, Kind, Limits, Policy, Progress, Stop},
+    policy::{Decision, Ended, Kind, Limits, Policy, Progress},
+    shared::Shared,
+    stop::Stop,
     throttle::CallThrottle,
 };
 use cinchona_core::{
-    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, ServerContext, Stage, Verdict,
+    AttemptKind, BoxError, Call as Record, Deadline, Elapsed, IDEMPOTENCY_KEY, ServerContext,
+    Stage, Verdict,
 };
 use cinchona_plumbing::{
     Replay, code, headers,
@@ -163,8 +164,13 @@ impl Call {
     /// to connect.
     pub(crate) fn has_waited_in_vain<B>(&self, verdict: Verdict, outcome: &mut Outcome<B>) {
         if verdict == Verdict::NotProcessed(Stage::NoConnection) {
-            *outcome = Err(elapsed(self).into());
+            *outcome = Err(self.elapsed().into());
         }
+    }
+
+    /// The call's deadline has passed.
+    pub(crate) fn elapsed(&self) -> Elapsed {
+        Elapsed::new(format!("call deadline exceeded by {}", self.path()))
     }
 
     /// Whether a hedge would have been begun beside an attempt that `took` this long.

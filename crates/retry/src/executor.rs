@@ -5,14 +5,15 @@
 //! ready for it; most calls end with it, and never come here.
 
 use crate::{
-    Template,
     body::ResponseBody,
     call::{Begun, Call, Outcome},
-    clone,
-    plan::{Again, Plan, Step},
-    policy::{Progress, Stop},
+    plan::Plan,
+    policy::Progress,
+    shared::{Template, clone},
+    step::{Again, Step},
+    stop::Stop,
 };
-use cinchona_core::{BoxError, Elapsed};
+use cinchona_core::BoxError;
 use cinchona_plumbing::clock::later;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
@@ -72,7 +73,7 @@ where
             Some(ended) = attempts.next() => ended,
             () = at(deadline) => {
                 plan.abandon(&call, &running, false);
-                let elapsed = elapsed(&call);
+                let elapsed = call.elapsed();
                 return call.close(Err(elapsed.into()), Stop::Deadline, 0);
             }
             () = at(plan.next()) => continue,
@@ -91,7 +92,7 @@ where
         }
         failure = Some(outcome);
     }
-    let outcome = failure.unwrap_or_else(|| Err(elapsed(&call).into()));
+    let outcome = failure.unwrap_or_else(|| Err(call.elapsed().into()));
     call.close(outcome, plan.closed(), 0)
 }
 
@@ -144,9 +145,4 @@ async fn at(then: Option<Instant>) {
         Some(then) => sleep_until(then).await,
         None => std::future::pending().await,
     }
-}
-
-/// The call's deadline has passed.
-pub(crate) fn elapsed(call: &Call) -> Elapsed {
-    Elapsed::new(format!("call deadline exceeded by {}", call.path()))
 }

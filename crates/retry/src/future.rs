@@ -1,12 +1,13 @@
 //! The future of a call.
 
 use crate::{
-    Template,
     body::ResponseBody,
     call::{Call, Outcome},
     executor::{self, First},
-    plan::{Plan, Serial, Step},
+    plan::{Plan, Serial},
     policy::Decision,
+    shared::Template,
+    step::Step,
 };
 use cinchona_core::BoxError;
 use cinchona_plumbing::{polled_again, status};

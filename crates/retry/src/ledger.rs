@@ -1,8 +1,6 @@
 //! What happened to a call: every attempt, and why there was not another.
 
-mod details;
-
-use crate::policy::Stop;
+use crate::stop::Stop;
 use cinchona_core::{Attempt as Line, AttemptKind, Verdict};
 use cinchona_plumbing::{cause::find_cause, code};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
@@ -18,9 +16,9 @@ use tonic::Status;
 /// ([`proto/ledger.proto`](https://github.com/cinchona-rs/cinchona/blob/main/proto/ledger.proto)).
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    attempts: Vec<Attempt>,
-    stopped: Stop,
-    cause: Option<Arc<Status>>,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) stopped: Stop,
+    pub(crate) cause: Option<Arc<Status>>,
 }
 
 /// One attempt.
@@ -49,40 +47,12 @@ impl Ledger {
         Self { attempts, stopped, cause: None }
     }
 
-    /// `cause`, with the story of the call as its source, and among its details where the call is
-    /// `explained`.
-    pub(crate) fn close(mut self, cause: Status, explained: bool) -> Status {
-        let details =
-            if explained { details::with(&self, &cause) } else { cause.details().to_vec() };
-        let mut status = Status::with_details_and_metadata(
-            cause.code(),
-            cause.message(),
-            details.into(),
-            cause.metadata().clone(),
-        );
-        self.cause = Some(Arc::new(cause));
-        status.set_source(Arc::new(self));
-        status
-    }
-
     /// The ledger that a failed call's status carries.
     ///
     /// `None` where the call did not pass through a [`Retry`](crate::Retry), or did not end in
     /// it: a failure after the response had begun is not a failed attempt.
     pub fn of(status: &Status) -> Option<&Self> {
         find_cause(status)
-    }
-
-    /// The ledger among the details of a status: that of a client further on, say, whose failure a
-    /// server has passed on.
-    ///
-    /// `None` where there is none, or where it is malformed.
-    ///
-    /// ```
-    /// assert!(cinchona_retry::Ledger::from_details(b"no message").is_none());
-    /// ```
-    pub fn from_details(details: &[u8]) -> Option<Self> {
-        details::of(details)
     }
 
     /// Every attempt, in the order in which they ended, the transparent ones included.

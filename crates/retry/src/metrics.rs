@@ -1,6 +1,6 @@
 //! What the layer measures; calls and their attempts are counted by `cinchona-observe`.
 
-use crate::RetryLayer;
+use crate::layer::RetryLayer;
 use cinchona_core::{Instrument, Observable};
 
 /// The tokens of the budget, if there is one, and of gRPC's throttle.

@@ -2,8 +2,10 @@
 
 use crate::{
     call::{Begun, Call, Outcome},
-    hedge::Race,
-    policy::{Decision, Kind, LOOK, Stop},
+    policy::{Decision, Kind, LOOK},
+    race::Race,
+    step::{Again, Step},
+    stop::Stop,
 };
 use cinchona_core::{AttemptKind, Verdict};
 use std::time::Duration;
@@ -20,24 +22,6 @@ pub(crate) enum Plan {
     Serial(Serial),
     /// Several side by side.
     Race(Race),
-}
-
-/// What to do when an attempt has ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Others are under way, or to come.
-    GoOn,
-    Again(Again),
-    Finish(Stop),
-}
-
-/// An attempt that is to be begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Again {
-    pub(crate) kind: AttemptKind,
-    /// What the server is told: how many attempts were before, by gRFC A6.
-    pub(crate) previous: u32,
-    pub(crate) wait: Duration,
 }
 
 /// When the last attempt began, and the one before.

@@ -7,11 +7,14 @@ mod story;
 mod wire;
 
 use super::*;
+use cinchona_core::{BoxError, Methods, PerMethod, Rng};
 use cinchona_testkit::{Answer, ScriptedServer};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
+use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::ServiceExt;
+use tower_layer::Layer;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;

@@ -1,9 +1,10 @@
 //! The same policy for those who already build on tower's retry.
 
 use crate::{
-    RetryLayer, Shared,
+    layer::RetryLayer,
     plan::PACE,
     policy::{Decision, Ended, Limits, Progress, RetryPolicy},
+    shared::Shared,
     throttle::CallThrottle,
 };
 use bytes::Bytes;

@@ -9,9 +9,6 @@
 use super::{rust::RustFile, uses::Uses, violation::Violation};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Crates whose circles are not gone yet.
-const CIRCULAR: [&str; 3] = ["crates/deadline/src", "crates/observe/src", "crates/retry/src"];
-
 /// The names from the root of the crate on; the root's has none.
 type Module<'a> = Vec<&'a str>;
 
@@ -29,8 +26,7 @@ pub(super) fn check(sources: &[RustFile<'_>]) -> Vec<Violation> {
         !source.is_test && matches!(split(source.path).1, "lib.rs" | "main.rs")
     };
     let roots: BTreeSet<_> = sources.iter().filter(is_root).map(|s| split(s.path).0).collect();
-    let circular = |root: &&str| CIRCULAR.contains(root);
-    let roots: Vec<_> = roots.into_iter().filter(|root| !circular(root)).collect();
+    let roots: Vec<_> = roots.into_iter().collect();
     roots.iter().flat_map(|root| Modules::new(root, &roots, sources).circles()).collect()
 }
 

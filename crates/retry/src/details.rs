@@ -1,11 +1,13 @@
 //! The ledger as `proto/ledger.proto` has it, among the details of a status. The messages are
 //! written by hand: a test compares them with the file.
 
-use super::{Attempt, AttemptKind, Ledger};
-use crate::policy::Stop;
-use cinchona_core::{Stage, Verdict};
+use crate::{
+    ledger::{Attempt, Ledger},
+    stop::Stop,
+};
+use cinchona_core::{AttemptKind, Stage, Verdict};
 use prost::Message;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tonic::{Code, Status};
 
 const TYPE_URL: &str = "type.googleapis.com/cinchona.retry.v1.Ledger";
@@ -162,6 +164,37 @@ fn number<T: PartialEq>(all: &[T], one: T) -> i32 {
 
 fn index(number: i32) -> Option<usize> {
     usize::try_from(number).ok()?.checked_sub(1)
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// `cause`, with the story of the call as its source, and among its details where the call is
+    /// `explained`.
+    pub(crate) fn close(mut self, cause: Status, explained: bool) -> Status {
+        let details = if explained { with(&self, &cause) } else { cause.details().to_vec() };
+        let mut status = Status::with_details_and_metadata(
+            cause.code(),
+            cause.message(),
+            details.into(),
+            cause.metadata().clone(),
+        );
+        self.cause = Some(Arc::new(cause));
+        status.set_source(Arc::new(self));
+        status
+    }
+
+    /// The ledger among the details of a status: that of a client further on, say, whose failure a
+    /// server has passed on.
+    ///
+    /// `None` where there is none, or where it is malformed.
+    ///
+    /// ```
+    /// assert!(cinchona_retry::Ledger::from_details(b"no message").is_none());
+    /// ```
+    pub fn from_details(details: &[u8]) -> Option<Self> {
+        of(details)
+    }
 }
 
 // === impl Span ===

@@ -1,0 +1,30 @@
+//! What all services of a layer share.
+
+use crate::{budget::SharedBudget, policy::Policy, throttle::Throttle, warnings::UnsafeToRepeat};
+use cinchona_core::{Methods, PerMethod, Rng, Switch};
+use cinchona_plumbing::{Reloadable, ReplayBuffer};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The service to clone for further attempts: cloning it for every call would cost those that need
+/// no other, which are most.
+pub(crate) type Template<S> = Arc<Mutex<S>>;
+
+/// What all services of a layer share.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) policies: Reloadable<PerMethod<Policy>>,
+    pub(crate) methods: Methods,
+    pub(crate) rng: Rng,
+    pub(crate) throttle: Throttle,
+    pub(crate) budget: SharedBudget,
+    pub(crate) buffer: ReplayBuffer,
+    pub(crate) switch: Switch,
+    pub(crate) retries_of_retries: bool,
+    pub(crate) explained: bool,
+    pub(crate) unsafe_to_repeat: UnsafeToRepeat,
+}
+
+/// Nothing that holds the lock can panic, or waits.
+pub(crate) fn clone<S: Clone>(template: &Template<S>) -> S {
+    template.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
