@@ -34,6 +34,9 @@ pin_project! {
     }
 }
 
+/// A call that has its place, and since when it has waited for it.
+type Admitted<S, B> = (Permit, S, Request<B>, Instant);
+
 /// A request that is called before it has arrived, and until when it may take.
 type Arriving = (Held, Option<Pin<Box<Sleep>>>);
 
@@ -241,10 +244,7 @@ impl<S, B, F> State<S, B, F> {
 
 impl<S, B> Queued<S, B> {
     /// The place, and what is to be called in it; `None` where there is none in time.
-    fn poll_place(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<(Permit, S, Request<B>, Instant)>> {
+    fn poll_place(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Admitted<S, B>>> {
         let this = self.project();
         let Poll::Ready(given) = this.given.poll(cx) else {
             return this.patience.poll(cx).map(|()| None);
