@@ -19,7 +19,7 @@ impl ServiceConfig {
     /// Returns what does not act in this client: [`warnings`](Self::warnings), and beside them
     ///
     /// * `maxRequestMessageBytes` and `maxResponseMessageBytes`, which need
-    ///   [`apply_to`](Self::apply_to) and a [`MessageLimitsLayer`];
+    ///   [`apply_to`](Self::apply_to) and a [`MessageLimitsLayer`](crate::MessageLimitsLayer);
     /// * names that are in no descriptor of the layer's `Methods`;
     /// * policies for methods that may not be executed twice, as far as `Methods` knows: a failure
     ///   after which the request may have been executed is not retried there;

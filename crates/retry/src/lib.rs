@@ -14,8 +14,8 @@
 //!   the last.
 //! * What is retried is decided by the [`Verdict`](cinchona_core::Verdict) on the attempt, the
 //!   policy's codes and the method: a request that *may* have been executed is repeated only where
-//!   [`Methods`] says that this is harmless, or where the call carries an `idempotency-key`. A
-//!   request that provably was not processed may be repeated for any method.
+//!   [`Methods`](cinchona_core::Methods) says that this is harmless, or where the call carries an
+//!   `idempotency-key`. A request that provably was not processed may be repeated for any method.
 //! * A response that has begun is final (gRFC A6: commit on the first head that is not a
 //!   trailers-only error).
 //! * A request that never left the client, or that the server's HTTP/2 library turned away once, is
