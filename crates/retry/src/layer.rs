@@ -93,8 +93,9 @@ impl RetryLayer {
         self.with(|shared| shared.retries_of_retries = true)
     }
 
-    /// Tells the story of every call: a [`Ledger`](crate::Ledger) is in the extensions of a response
-    /// also where the first attempt has succeeded, and among the details of a failure's status.
+    /// Tells the story of every call: a [`Ledger`](crate::Ledger) is in the extensions of a
+    /// response also where the first attempt has succeeded, and among the details of a failure's
+    /// status.
     ///
     /// Off by default: it costs a few allocations a call, and a server that passes on the failures
     /// of its clients would tell its own callers which servers it calls.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 22] = [
     "balance/src",
     "breaker/src",
     "cinchona/src",
@@ -13,11 +13,13 @@ const SOURCES: [&str; 20] = [
     "cluster/src",
     "core/src",
     "dashboard/src",
+    "drain/src",
     "fallback/src",
     "fault/src",
     "idempotency/src",
     "observe/src",
     "otlp/src",
+    "plumbing/src",
     "redb/src",
     "redis/src",
     "shed/src",
