@@ -8,7 +8,7 @@ use crate::{
     shared::{Alternate, Shared},
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Mode, Verdict};
+use cinchona_core::{BoxError, Call as Record, Deadline, Mode, Verdict};
 use cinchona_plumbing::{status, whole};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, request::Parts};
 use http_body_util::{BodyExt, Full};
@@ -181,8 +181,12 @@ impl Call {
         }
         match (&self.shared.alternate, again) {
             (Some(alternate), Some(mut request)) => {
+                // It may be a client of its own, whose call this is then: with the same deadline,
+                // and a record of its own.
+                request.extensions_mut().remove::<Record>();
                 if let Some(deadline) = self.deadline {
                     deadline.stamp(request.headers_mut(), now);
+                    request.extensions_mut().insert(deadline);
                 }
                 let asking = ask(alternate.clone(), request, self.shared.max_answer);
                 Next::Ask(Box::pin(asking), code, outcome)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::answer::Source;
-use cinchona_core::Deadline;
+use cinchona_core::{AttemptKind, Call, Deadline};
 use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower_test::mock::{self, Handle, Mock, Spawn};
 
@@ -110,6 +110,26 @@ async fn the_alternate_is_told_what_is_left_of_the_deadline_and_not_asked_after_
     assert_eq!(alternate.received()[0].headers["grpc-timeout"], "6000000u");
     assert_eq!(ask(&client, within(4 * SECOND)).await, second("default", 5));
     assert_eq!(alternate.attempts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_the_alternate_has_a_record_of_its_own_and_the_same_deadline() {
+    let (seen, all) = std::sync::mpsc::channel();
+    let mut other = ScriptedServer::new([ok(3)]);
+    let alternate = tower::service_fn(move |mut request: Sent| {
+        let deadline = Deadline::handed_on(&request);
+        let attempts = Call::of(&mut request, Instant::now).attempts().len();
+        seen.send((deadline, attempts)).unwrap();
+        other.call(request)
+    });
+    let client = caching().with_alternate(alternate).layer(ScriptedServer::new([down()]));
+    let mut request = balance();
+    let deadline = Deadline::after(10 * SECOND, Instant::now());
+    let call = Call::of(&mut request, Instant::now);
+    call.set_deadline(Some(deadline));
+    *call = call.begins(AttemptKind::First, Instant::now());
+    assert_eq!(ask(&client, request).await, second("alternate", 3));
+    assert_eq!(all.try_recv(), Ok((Some(deadline), 0)));
 }
 
 #[test]
