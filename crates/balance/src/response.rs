@@ -192,6 +192,13 @@ impl fmt::Debug for ResponseFuture {
 
 // === impl ResponseBody ===
 
+impl Default for ResponseBody {
+    /// A body without frames, for a response that was made by an interceptor.
+    fn default() -> Self {
+        Self { inner: Body::empty(), flight: None }
+    }
+}
+
 impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;

@@ -235,6 +235,13 @@ impl<F> fmt::Debug for ResponseFuture<F> {
 
 // === impl ResponseBody ===
 
+impl<B: Default> Default for ResponseBody<B> {
+    /// A body without frames, for a response that was made by an interceptor.
+    fn default() -> Self {
+        Self { inner: B::default(), permit: None }
+    }
+}
+
 impl<B> Body for ResponseBody<B>
 where
     B: Body<Data = Bytes>,

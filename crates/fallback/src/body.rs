@@ -56,6 +56,13 @@ impl<B> FallbackBody<B> {
     }
 }
 
+impl<B> Default for FallbackBody<B> {
+    /// A body without frames, for a response that was made by an interceptor.
+    fn default() -> Self {
+        Self::played(Frames::new(), End::Nothing)
+    }
+}
+
 impl<B> Body for FallbackBody<B>
 where
     B: Body<Data = Bytes>,

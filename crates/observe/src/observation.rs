@@ -24,7 +24,7 @@ pub(crate) struct Observer {
 }
 
 /// What is noted of one call, until its end; dropped before that, it was cancelled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Observation(Option<Box<Measurement>>);
 
 // === impl Observer ===

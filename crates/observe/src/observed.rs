@@ -122,6 +122,13 @@ impl<F> fmt::Debug for ResponseFuture<F> {
 
 // === impl ResponseBody ===
 
+impl<B: Default> Default for ResponseBody<B> {
+    /// A body without frames, for a response that was made by an interceptor.
+    fn default() -> Self {
+        Self { inner: B::default(), watch: Observation::default() }
+    }
+}
+
 impl<B> http_body::Body for ResponseBody<B>
 where
     B: http_body::Body<Data = Bytes>,

@@ -49,6 +49,13 @@ impl<B> ResponseBody<B> {
     }
 }
 
+impl<B: Default> Default for ResponseBody<B> {
+    /// A body without frames, for a response that was made by an interceptor.
+    fn default() -> Self {
+        Self::bare(B::default())
+    }
+}
+
 impl<B> Body for ResponseBody<B>
 where
     B: Body<Data = Bytes>,

@@ -37,6 +37,13 @@ impl<B: Body> ResponseBody<B> {
     }
 }
 
+impl<B> Default for ResponseBody<B> {
+    /// A body without frames, for a response that was made by an interceptor.
+    fn default() -> Self {
+        Self { inner: None, permit: None }
+    }
+}
+
 impl<B: Body> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

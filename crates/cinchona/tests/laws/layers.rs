@@ -159,7 +159,7 @@ fn retry(switch: &Switch) -> Case {
         .explained()
         .with_switch(switch.clone());
     let shown = |layer: &RetryLayer| (layer.throttle_tokens(), layer.budget_tokens());
-    case("retry/src/lib.rs", switch, layer, shown, move |_| vec![buffer.used() as u64])
+    case("retry/src/layer.rs", switch, layer, shown, move |_| vec![buffer.used() as u64])
 }
 
 fn fallback(switch: &Switch) -> Case {

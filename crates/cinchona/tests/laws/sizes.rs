@@ -1,4 +1,5 @@
-//! What is moved when a call goes from layer to layer: futures and responses of a few words.
+//! What a call's way through the layers is made of: futures and responses of a few words, and
+//! bodies that an interceptor can make, too.
 
 use crate::layers::methods;
 use cinchona::{
@@ -11,8 +12,9 @@ use cinchona::{
     retry::{RetryLayer, RetryPolicy},
     shed::{AdaptiveThrottleLayer, BulkheadLayer},
 };
-use tonic::body::Body;
-use tower::{Layer, Service};
+use http_body::Body as _;
+use tonic::{body::Body, service::interceptor::InterceptedService};
+use tower::{Layer, Service, ServiceExt};
 
 /// The sizes of a service's future and of its response, in bytes.
 fn sizes<S: Service<http::Request<Body>>>(_: &S) -> (usize, usize) {
@@ -47,6 +49,12 @@ fn no_future_of_the_client_stack_has_more_than_256_bytes_at_any_seam() {
             IdempotencyKeyLayer::new(methods()),
             CallLayer::new(&metrics, "any"),
         );
+        // tonic's own interceptors can be put around all of it.
+        let refuse = |_: tonic::Request<()>| Err(tonic::Status::permission_denied("not you"));
+        let intercepted = InterceptedService::new(service, refuse);
+        let refused = intercepted.oneshot(http::Request::new(Body::empty())).await.unwrap();
+        assert_eq!(refused.headers()["grpc-status"], "7");
+        assert!(refused.into_body().is_end_stream());
         for (seam, (future, response)) in seams {
             println!("{future:4} {response:4} {seam}");
             assert!(future <= 256, "{seam}: a future of {future} bytes");
