@@ -55,11 +55,9 @@
 //!
 //! # What it costs
 //!
-//! A call that succeeds at once takes 0.4 µs and 4 allocations more than without this layer; with
-//! both deadline layers, the throttle and the look-up in a service config it is 1.0 µs and 8
-//! allocations (`cargo xtask bench happy_path`). With 64 callers on two cores over loopback, client
-//! and server together, tonic with the worked example's whole stack, of which this is one of nine
-//! layers, answers 0.85 of the calls that it answers alone (`cargo xtask bench throughput`).
+//! In a process of its own, over loopback, a call of tonic's client that succeeds at once takes
+//! 69,300 instructions; with this layer, both deadline layers and a balancer of one endpoint it
+//! takes 15,500 more, with the whole client stack 21,600 more (`cargo xtask bench cost`).
 //!
 //! # What it does not do
 //!
