@@ -7,13 +7,10 @@ use smallvec::SmallVec;
 use std::{
     fmt,
     num::NonZeroU64,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task, time::Instant};
 
 /// The record of one call, in the extensions of its request.
 ///
@@ -53,13 +50,21 @@ pub struct Call {
 #[derive(Debug)]
 struct Record {
     began: Instant,
-    /// How many of its attempts have timers of their own that keep the call's deadline.
-    timed: AtomicU32,
     lines: Mutex<Lines>,
+}
+
+/// The attempts that have timers of their own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Timed {
+    many: u32,
+    /// When the first of them ends.
+    until: Option<Instant>,
+    task: Option<task::Id>,
 }
 
 #[derive(Debug, Default)]
 struct Lines {
+    timed: Timed,
     attempts: SmallVec<[Attempt; 1]>,
     /// The dedup domain that the first attempt was sent to, if it was known.
     domain: Option<Option<HeaderValue>>,
@@ -80,7 +85,7 @@ impl Call {
     }
 
     fn new(began: Instant) -> Self {
-        let record = Arc::new(Record { began, timed: AtomicU32::new(0), lines: Mutex::default() });
+        let record = Arc::new(Record { began, lines: Mutex::default() });
         Self { record, line: 0, deadline: None, whole: None, kind: None, size: None }
     }
 
@@ -132,20 +137,27 @@ impl Call {
         self.kind = kind;
     }
 
-    /// An attempt has a timer of its own that keeps the deadline of the call, until
-    /// [`is_untimed`](Self::is_untimed): the layers further out need none meanwhile.
-    pub fn is_timed(&self) {
-        self.record.timed.fetch_add(1, Ordering::Relaxed);
+    /// An attempt that is made in this task has a timer of its own, which ends it at `end`, no later
+    /// than the deadline of the call, until [`stops_timer`](Self::stops_timer): the layers further
+    /// out need none meanwhile.
+    pub fn starts_timer(&self, end: Instant) {
+        let mut lines = self.lines();
+        let Timed { many, until, .. } = lines.timed;
+        let until = until.filter(|until| many > 0 && *until < end).unwrap_or(end);
+        lines.timed = Timed { many: many + 1, until: Some(until), task: task::try_id() };
     }
 
     /// That attempt, or what had its timer, is over.
-    pub fn is_untimed(&self) {
-        self.record.timed.fetch_sub(1, Ordering::Relaxed);
+    pub fn stops_timer(&self) {
+        let timed = &mut self.lines().timed;
+        timed.many = timed.many.saturating_sub(1);
     }
 
-    /// Whether an attempt under way keeps the deadline of the call.
-    pub fn keeps_deadline(&self) -> bool {
-        self.record.timed.load(Ordering::Relaxed) > 0
+    /// Until when an attempt of this task keeps the deadline of the call, if one does. Later its
+    /// timer has fired, and whoever holds the attempt has not asked.
+    pub fn timed_until(&self) -> Option<Instant> {
+        let Timed { many, until, task } = self.lines().timed;
+        until.filter(|_| many > 0 && task == task::try_id())
     }
 
     /// An attempt begins at `began`: the handle for its request. That of the first attempt takes
@@ -190,7 +202,7 @@ impl Call {
     }
 
     /// The attempt of this handle has ended, if nobody has noted its end yet.
-    pub fn is_over(&self, at: Instant) {
+    pub fn ends(&self, at: Instant) {
         self.change(|attempt| _ = attempt.ended.get_or_insert(at));
     }
 

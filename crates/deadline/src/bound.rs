@@ -150,12 +150,10 @@ impl Bound {
     /// that bounds all of the attempt.
     pub(crate) fn keeping(mut self, call: Option<&Call>) -> Self {
         let bounds_all = matches!(self.terms.kind, None | Some(MethodKind::Unary));
-        let keeps = |call: &&Call| {
-            let ends = self.terms.first.map(|first| first.at);
-            call.deadline().is_some_and(|deadline| ends.is_some_and(|end| end <= deadline.0))
-        };
-        if let Some(call) = call.filter(|_| bounds_all).filter(keeps) {
-            call.is_timed();
+        if let (true, Some(call), Some(first)) = (bounds_all, call, self.terms.first)
+            && call.deadline().is_some_and(|deadline| first.at <= deadline.0)
+        {
+            call.starts_timer(first.at);
             self.keeper = Keeper::Attempt(call.clone());
         }
         self
@@ -165,7 +163,7 @@ impl Bound {
     pub(crate) fn bounds_body(&mut self) -> bool {
         let is_unary = self.terms.kind == Some(MethodKind::Unary);
         match &self.keeper {
-            Keeper::Call(call, _) => return !(is_unary && call.keeps_deadline()),
+            Keeper::Call(call, _) => return !(is_unary && call.timed_until().is_some()),
             // Of what may be a stream, the limit of an attempt ends with the first message.
             Keeper::Attempt(_) if !is_unary => self.keeper = Keeper::Alone,
             _ => {}
@@ -173,15 +171,12 @@ impl Bound {
         true
     }
 
-    /// Whether an attempt's timer ends the call in time. Who has been woken has to look whether the
-    /// time is over: that timer may be one that nobody asks any more.
-    pub(crate) fn is_kept(&mut self, end: End) -> bool {
-        match &mut self.keeper {
-            Keeper::Call(call, before) if call.keeps_deadline() => {
-                !std::mem::replace(before, true) || Instant::now() < end.at
-            }
-            _ => false,
-        }
+    /// Whether an attempt's timer ends the call in time. Who is woken again looks whether that timer
+    /// has fired by now: then it is that of an attempt which nobody asks any more.
+    pub(crate) fn is_kept(&mut self) -> bool {
+        let Keeper::Call(call, before) = &mut self.keeper else { return false };
+        let kept = |until| !std::mem::replace(before, true) || Instant::now() < until;
+        call.timed_until().is_some_and(kept)
     }
 
     /// The same bound, which ends nothing at the layer's own limits and only tells `switch`.
@@ -321,7 +316,7 @@ impl Bound {
 impl Drop for Keeper {
     fn drop(&mut self) {
         if let Self::Attempt(call) = self {
-            call.is_untimed();
+            call.stops_timer();
         }
     }
 }

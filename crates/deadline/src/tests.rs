@@ -372,3 +372,34 @@ mod server {
         assert!(ServerContext::current().is_none());
     }
 }
+
+/// Polls the service below once, and then only holds it.
+async fn parked(future: impl Future + Send + 'static) -> Result<Response, BoxError> {
+    let mut future = Box::pin(future);
+    std::future::poll_fn(|cx| {
+        _ = future.as_mut().poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_at_its_deadline_though_nobody_asks_the_attempt_that_has_the_timer() {
+    for (limit, spawns) in [(ms(10), false), (ms(60), false), (ms(10), true), (ms(60), true)] {
+        let hang = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
+        let attempt = AttemptTimeoutLayer::new(limit).layer(hang);
+        let between = service_fn(move |request: Request| {
+            let attempt = attempt.clone();
+            async move {
+                let sent = async move { parked(attempt.oneshot(request)).await };
+                if spawns { tokio::spawn(sent).await.unwrap() } else { sent.await }
+            }
+        });
+        let began = Instant::now();
+        let call = CallDeadlineLayer::new().with_limit(ms(50)).layer(between);
+        let error = call.oneshot(Request::new(Body::empty())).await.unwrap_err();
+        assert!(find_cause::<Elapsed>(&*error).is_some(), "{error}");
+        assert_eq!(Instant::now() - began, ms(50), "{limit:?} {spawns}");
+    }
+}

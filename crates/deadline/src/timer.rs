@@ -54,7 +54,7 @@ impl Timer {
         let bound = this.bound;
         loop {
             let Some(end) = bound.end(stage) else { return Poll::Pending };
-            if matches!(stage, Stage::Readiness | Stage::Head) && bound.is_kept(end) {
+            if matches!(stage, Stage::Readiness | Stage::Head) && bound.is_kept() {
                 return Poll::Pending;
             }
             let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {

@@ -136,7 +136,7 @@ impl Measurement {
             return took;
         }
         if let Some(attempt) = &self.call {
-            attempt.is_over(now);
+            attempt.ends(now);
         }
         let answer = self.response.total();
         let sizes = match self.role {
