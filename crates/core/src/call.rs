@@ -137,8 +137,8 @@ impl Call {
         self.kind = kind;
     }
 
-    /// An attempt that is made in this task has a timer of its own, which ends it at `end`, no later
-    /// than the deadline of the call, until [`stops_timer`](Self::stops_timer): the layers further
+    /// An attempt that is made in this task has a timer of its own, which ends it at `end`, no
+    /// later than the deadline of the call, until [`stops_timer`](Self::stops_timer): the layers further
     /// out need none meanwhile.
     pub fn starts_timer(&self, end: Instant) {
         let mut lines = self.lines();

@@ -171,8 +171,8 @@ impl Bound {
         true
     }
 
-    /// Whether an attempt's timer ends the call in time. Who is woken again looks whether that timer
-    /// has fired by now: then it is that of an attempt which nobody asks any more.
+    /// Whether an attempt's timer ends the call in time. Who is woken again looks whether that
+    /// timer has fired by now: then it is that of an attempt which nobody asks any more.
     pub(crate) fn is_kept(&mut self) -> bool {
         let Keeper::Call(call, before) = &mut self.keeper else { return false };
         let kept = |until| !std::mem::replace(before, true) || Instant::now() < until;
