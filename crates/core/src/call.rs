@@ -138,8 +138,8 @@ impl Call {
     }
 
     /// An attempt that is made in this task has a timer of its own, which ends it at `end`, no
-    /// later than the deadline of the call, until [`stops_timer`](Self::stops_timer): the layers further
-    /// out need none meanwhile.
+    /// later than the deadline of the call, until [`stops_timer`](Self::stops_timer): the layers
+    /// further out need none meanwhile.
     pub fn starts_timer(&self, end: Instant) {
         let mut lines = self.lines();
         let Timed { many, until, .. } = lines.timed;
