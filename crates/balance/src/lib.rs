@@ -101,7 +101,8 @@ pub use link::State;
 pub use options::Options;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
-pub use response::{ResponseBody, ResponseFuture};
+pub use cinchona_plumbing::ResponseBody;
+pub use response::ResponseFuture;
 pub use snapshot::Snapshot;
 pub use utilization::Utilization;
 

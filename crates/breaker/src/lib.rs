@@ -110,7 +110,8 @@ mod atomic {
 }
 
 pub use circuit::{Circuit, State};
-pub use layer::{Breaker, BreakerLayer, ResponseBody, ResponseFuture};
+pub use cinchona_plumbing::ResponseBody;
+pub use layer::{Breaker, BreakerLayer, ResponseFuture};
 pub use policy::BreakerPolicy;
 pub use window::Window;
 

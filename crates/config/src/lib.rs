@@ -79,7 +79,8 @@ mod warning;
 
 pub use client::{ATTEMPT_LIMIT, Client};
 pub use error::{Error, Errors};
-pub use limits::{LimitMessages, MessageLimits, MessageLimitsLayer, ResponseBody, ResponseFuture};
+pub use cinchona_plumbing::ResponseBody;
+pub use limits::{LimitMessages, MessageLimits, MessageLimitsLayer, ResponseFuture};
 pub use model::{
     HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
     ServiceConfig,

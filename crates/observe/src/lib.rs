@@ -97,7 +97,8 @@ mod trace;
 pub use collect::{Metric, Value};
 pub use layers::{AttemptLayer, CallLayer, ServerLayer};
 pub use metrics::Metrics;
-pub use observed::{Observed, ResponseBody, ResponseFuture};
+pub use cinchona_plumbing::ResponseBody;
+pub use observed::{Observed, ResponseFuture};
 pub use samples::Samples;
 pub use trace::{Serving, TraceContext};
 

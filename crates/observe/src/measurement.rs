@@ -32,6 +32,8 @@ pub(crate) struct Measurement {
     request: Request,
     response: Sizer,
     pub(crate) span: Option<Traced>,
+    /// It is about a call that has not ended: dropped now, that was cancelled.
+    pub(crate) is_open: bool,
 }
 
 // === impl Measurement ===
@@ -93,7 +95,7 @@ impl Measurement {
             self.request.watch(request);
             self.response = Sizer::default();
         }
-        self.role = role;
+        (self.role, self.is_open) = (role, true);
         place
     }
 
@@ -118,11 +120,16 @@ impl Measurement {
         call.map(|call| call.attempt_count() as u32)
     }
 
-    /// It has ended with `code`, and its request `has_left` the client, for all that is known; how
+    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is known; how
     /// long it took.
     #[inline]
-    pub(crate) fn end(&self, code: Code, has_left: impl FnOnce() -> bool) -> Duration {
-        let now = Instant::now();
+    pub(crate) fn end(
+        &mut self,
+        code: Code,
+        now: Instant,
+        has_left: impl FnOnce() -> bool,
+    ) -> Duration {
+        self.is_open = false;
         let took = now - self.began.unwrap_or(now);
         let Some(method) = &self.method else { return took };
         let (counted, writer) = method.own();

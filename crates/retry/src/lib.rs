@@ -89,7 +89,7 @@ mod warnings;
 pub use cinchona_core::{AttemptKind, Backoff, Jitter};
 pub use cinchona_plumbing::ReplayBuffer;
 
-pub use body::ResponseBody;
+pub use cinchona_plumbing::ResponseBody;
 pub use budget::Budget;
 pub use future::ResponseFuture;
 pub use hedge::HedgePolicy;

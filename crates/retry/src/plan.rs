@@ -51,11 +51,11 @@ impl Plan {
     }
 
     /// Writes what became of an attempt into the record, and decides what follows.
-    pub(crate) fn ended<B: http_body::Body>(
+    pub(crate) fn ended(
         &mut self,
         call: &mut Call,
         ended: &Begun,
-        outcome: &mut Outcome<B>,
+        outcome: &mut Outcome,
     ) -> Step {
         match self {
             Self::Serial(serial) => serial.ended(call, ended, outcome),
@@ -92,11 +92,11 @@ impl Serial {
         Self { last: first, before: None }
     }
 
-    fn ended<B: http_body::Body>(
+    fn ended(
         &mut self,
         call: &mut Call,
         ended: &Begun,
-        outcome: &mut Outcome<B>,
+        outcome: &mut Outcome,
     ) -> Step {
         let decision = call.judge(outcome, ended);
         let wait = match decision {

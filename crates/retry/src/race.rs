@@ -108,11 +108,11 @@ impl Race {
         self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
     }
 
-    pub(crate) fn ended<B: http_body::Body>(
+    pub(crate) fn ended(
         &mut self,
         call: &mut Call,
         ended: &Begun,
-        outcome: &mut Outcome<B>,
+        outcome: &mut Outcome,
     ) -> Step {
         let now = Instant::now();
         let verdict = call.verdict(outcome);

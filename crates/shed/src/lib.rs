@@ -70,7 +70,7 @@ mod shared;
 mod throttle;
 
 pub use adaptive::Adaptive;
-pub use body::ResponseBody;
+pub use cinchona_plumbing::ResponseBody;
 pub use bound::{StatusLimit, StatusLimitBody, StatusLimitFuture, StatusLimitLayer};
 pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer};
 pub use criticality::{CRITICALITY, Criticality};
