@@ -108,6 +108,7 @@ pub use utilization::Utilization;
 
 use address::Place;
 use cinchona_core::{BoxError, Discover, Invalid, Target};
+use cinchona_plumbing::clock::Passing;
 use dial::{Dialer, dialer_of};
 use engine::Engine;
 use handle::Handle;
@@ -260,7 +261,8 @@ impl Service<Request<Body>> for Balance {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let now = Instant::now();
+        let passing = Passing::begin();
+        let now = passing.now();
         match self.0.set.pick(&request, now) {
             Some(Ok(picked)) => ResponseFuture::send(&self.0, picked, request, now),
             Some(Err(_)) if self.0.set.has_more() => ResponseFuture::wait(self.0.clone(), request),

@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, Switch};
-use cinchona_plumbing::{ResponseBody, timeout::encode_timeout};
+use cinchona_plumbing::{ResponseBody, clock::Passing, timeout::encode_timeout};
 use http::HeaderValue;
 use http_body::Body;
 use std::{
@@ -169,7 +169,8 @@ where
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
-        let now = Instant::now();
+        let passing = Passing::begin();
+        let now = passing.now();
         let kind = self.kinds.of(&request);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,

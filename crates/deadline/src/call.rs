@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cinchona_core::{
     BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, ServerContext, Switch,
 };
-use cinchona_plumbing::{Reloadable, ResponseBody};
+use cinchona_plumbing::{Reloadable, ResponseBody, clock::Passing};
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -176,7 +176,8 @@ where
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
-        let now = Instant::now();
+        let passing = Passing::begin();
+        let now = passing.now();
         let kind = self.kinds.of(&request);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,

@@ -67,6 +67,7 @@ impl Measurement {
         role: Role,
         table: &Table,
         request: &mut http::Request<Body>,
+        now: Instant,
     ) -> Option<Place> {
         let method = match &self.method {
             Some(method) if method.is(table, request.uri().path()) => method,
@@ -75,19 +76,19 @@ impl Measurement {
         let mut place = None;
         (self.call, self.began) = match role {
             Role::Call => {
-                let call = Call::of(request, Instant::now);
+                let call = Call::of(request, || now);
                 (Some(call.clone()), Some(call.began()))
             }
             Role::Attempt => {
                 let attempt = request.extensions_mut().get_mut::<Call>().map(|call| {
-                    *call = call.passes(Instant::now);
+                    *call = call.passes(|| now);
                     call.clone()
                 });
                 let began = attempt.as_ref().and_then(Call::attempt_began);
                 place = attempt.as_ref().and_then(Place::of);
-                (attempt, Some(began.unwrap_or_else(Instant::now)))
+                (attempt, Some(began.unwrap_or(now)))
             }
-            Role::Served => (None, Some(Instant::now())),
+            Role::Served => (None, Some(now)),
         };
         if role != Role::Call {
             let (counted, writer) = method.own();

@@ -31,9 +31,13 @@ pub(crate) struct Observation(Option<Box<Measurement>>);
 impl Observer {
     /// A call is about to be made.
     #[inline]
-    pub(crate) fn begin(self: &Arc<Self>, request: &mut http::Request<Body>) -> Observation {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        request: &mut http::Request<Body>,
+        now: Instant,
+    ) -> Observation {
         let mut note = Measurement::take();
-        let place = note.begin(self.role, &self.table, request);
+        let place = note.begin(self.role, &self.table, request, now);
         note.span = match self.role {
             Role::Call => Tracer::call(&self.tracer, request),
             Role::Attempt => Tracer::attempt(&self.tracer, request, place),

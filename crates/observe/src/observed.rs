@@ -3,7 +3,7 @@
 use crate::observation::{Observation, Observer};
 use bytes::Bytes;
 use cinchona_core::BoxError;
-use cinchona_plumbing::ResponseBody;
+use cinchona_plumbing::{ResponseBody, clock::Passing};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -69,7 +69,8 @@ where
 
     #[inline]
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let watch = self.watcher.begin(&mut request);
+        let passing = Passing::begin();
+        let watch = self.watcher.begin(&mut request, passing.now());
         let scope = watch.enter();
         let inner = self.inner.call(request);
         leave(scope);

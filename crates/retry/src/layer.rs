@@ -14,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Methods, Mode, PerMethod, Rng, Switch};
-use cinchona_plumbing::{Reloadable, ReplayBuffer, ResponseBody};
+use cinchona_plumbing::{Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
 use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -228,7 +228,8 @@ where
         if mode == Mode::Off {
             return ResponseFuture::plain(self.inner.call(request));
         }
-        let began = Instant::now();
+        let passing = Passing::begin();
+        let began = passing.now();
         let (mut call, first) = match Call::begin(request, &self.shared, began) {
             Ok(begun) => begun,
             Err(status) => return ResponseFuture::failed(status),
