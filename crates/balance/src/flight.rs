@@ -10,7 +10,9 @@ use crate::{
     wire::End,
 };
 use cinchona_core::{BoxError, Deadline, Evidence, Stage, Ticket, Verdict};
-use cinchona_plumbing::{Allowed, Framing, Next, Polled, Seen, Spent, Watcher, status};
+use cinchona_plumbing::{
+    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, status,
+};
 use http::{HeaderMap, Request, Response};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -60,17 +62,22 @@ impl Flight {
 
     /// How it has spent its time so far.
     fn spent(&self, now: Instant) -> Spent {
-        Spent { allowed: self.allowed, took: now - self.began, usual: self.node.load.usual() }
+        Spent {
+            allowed: self.allowed.clone(),
+            took: now - self.began,
+            usual: self.node.load.usual(),
+        }
     }
 
     /// The head of the response, or a failure, is there.
-    pub(crate) fn answered(&mut self, outcome: &Result<Response<Body>, BoxError>) {
+    pub(crate) fn answered(&mut self, outcome: &Result<Response<ResponseBody>, BoxError>) {
         let now = Instant::now();
         let took = now - self.began;
         self.took = Some(took);
         let spent = || self.spent(now);
         let headers = outcome.as_ref().ok().map(Response::headers);
         let evidence = match outcome {
+            Ok(response) if begins(response) => None,
             Ok(response) => Evidence::of_head(response, spent),
             Err(error) => Some(Evidence::of_error(&**error, spent)),
         };
@@ -84,7 +91,7 @@ impl Flight {
             Err(error) => self.failed(&**error, took),
         }
         self.weigh(evidence, headers, took, now);
-        if let Some(last) = headers.filter(|headers| status::code(headers).is_some()) {
+        if let Some(last) = headers.filter(|_| evidence.is_some()) {
             self.node.heard_last(last, now);
         }
         match (evidence, &self.node.gate, &mut self.ticket) {
@@ -160,11 +167,13 @@ impl Flight {
         }
     }
 
-    fn trailers(&self, trailers: &HeaderMap, now: Instant) -> Evidence {
+    fn trailers(&self, trailers: &HeaderMap, seen: &mut Seen) -> Evidence {
+        let now = seen.now();
         self.node.heard_last(trailers, now);
-        match Evidence::of_trailers(trailers, || self.spent(now)) {
-            Evidence::Good(Code::Ok) if !self.framing.is_whole() => Evidence::of_broken(),
-            evidence => evidence,
+        match seen.code(trailers) {
+            Some(Code::Ok) if self.framing.is_whole() => Evidence::Good(Code::Ok),
+            Some(Code::Ok) => Evidence::of_broken(),
+            _ => Evidence::of_trailers(trailers, || self.spent(now)),
         }
     }
 
@@ -205,7 +214,7 @@ impl Watcher for Flight {
                 } else {
                     frame.trailers_mut().map(|trailers| {
                         seen.mend(trailers);
-                        flight.trailers(trailers, seen.now())
+                        flight.trailers(trailers, seen)
                     })
                 }
             }

@@ -94,6 +94,7 @@ mod utilization;
 mod wait;
 mod wire;
 
+pub use cinchona_plumbing::ResponseBody;
 pub use dial::Tcp;
 pub use dns::Dns;
 pub use ejections::Ejections;
@@ -101,7 +102,6 @@ pub use link::State;
 pub use options::Options;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
-pub use cinchona_plumbing::ResponseBody;
 pub use response::ResponseFuture;
 pub use snapshot::Snapshot;
 pub use utilization::Utilization;

@@ -2,7 +2,7 @@
 
 use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
 use cinchona_core::{BoxError, Call, DOMAIN, Rejected};
-use cinchona_plumbing::{ResponseBody, polled_again, status, timeout::take_off};
+use cinchona_plumbing::{ResponseBody, begins, polled_again, status, timeout::take_off};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -155,13 +155,15 @@ impl Future for ResponseFuture {
 
 /// The head of the response, or a failure, is there.
 fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flight>>) -> Answer {
+    let outcome = outcome.map(|response| response.map(ResponseBody::of));
     if let Some(flight) = &mut flight {
         flight.answered(&outcome);
     }
     match outcome {
         Ok(mut response) => {
-            status::mend(response.headers_mut());
-            let response = response.map(ResponseBody::of);
+            if !begins(&response) {
+                status::mend(response.headers_mut());
+            }
             Ok(match flight {
                 // Its endpoint counts as busy until the body has ended.
                 Some(flight) if !flight.has_ended => {

@@ -206,12 +206,12 @@ where
         };
         match ready!(future.poll(cx)) {
             Ok(response) => {
+                let response = response.map(ResponseBody::of);
                 let permit = this.permit.take().and_then(|permit| permit.answered(&response));
-                let body = |body| match permit {
-                    Some(permit) => ResponseBody::of(body).watched(Box::pin(permit)),
-                    None => ResponseBody::of(body),
-                };
-                Poll::Ready(Ok(response.map(body)))
+                Poll::Ready(Ok(match permit {
+                    Some(permit) => response.map(|body| body.watched(Box::pin(permit))),
+                    None => response,
+                }))
             }
             Err(error) => {
                 let error = error.into();

@@ -3,9 +3,9 @@
 use crate::{Circuit, pass::Pass, shard::Ref};
 use cinchona_core::{Deadline, Evidence};
 use cinchona_plumbing::{
-    Allowed, Framing, Next, Polled, Seen, Spent, Watcher, headers, timeout::GRPC_TIMEOUT,
+    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, headers,
+    timeout::GRPC_TIMEOUT,
 };
-use http_body::Body;
 use std::{error::Error, pin::Pin, time::Duration};
 use tokio::time::Instant;
 use tonic::Code;
@@ -55,8 +55,11 @@ impl Permit {
     }
 
     /// The head of the response is there; what is left of the permit if that is not all.
-    pub(crate) fn answered<B: Body>(mut self, response: &http::Response<B>) -> Option<Self> {
-        let evidence = Evidence::of_head(response, || self.spent());
+    pub(crate) fn answered(mut self, response: &http::Response<ResponseBody>) -> Option<Self> {
+        let evidence = match begins(response) {
+            true => None,
+            false => Evidence::of_head(response, || self.spent()),
+        };
         if matches!(evidence, None | Some(Evidence::Good(_))) {
             self.learn();
         }
@@ -100,7 +103,7 @@ impl Permit {
 
     fn spent(&self) -> Spent {
         let took = if self.began == NOT_TIMED { Duration::ZERO } else { self.waited() };
-        Spent { allowed: self.allowed, took, usual: self.circuit.usual().get() }
+        Spent { allowed: self.allowed.clone(), took, usual: self.circuit.usual().get() }
     }
 
     /// Of calls that are timed anyway.
@@ -127,7 +130,7 @@ impl Permit {
 }
 
 impl Watcher for Permit {
-    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         let permit = self.get_mut();
         let evidence = match polled {
             Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
@@ -135,13 +138,10 @@ impl Watcher for Permit {
                     permit.framing.read(data);
                     permit.framing.is_broken().then(Evidence::of_broken)
                 }
-                (None, trailers) => trailers.map(|trailers| {
-                    match Evidence::of_trailers(trailers, || permit.spent()) {
-                        Evidence::Good(Code::Ok) if !permit.framing.is_whole() => {
-                            Evidence::of_broken()
-                        }
-                        evidence => evidence,
-                    }
+                (None, trailers) => trailers.map(|trailers| match seen.code(trailers) {
+                    Some(Code::Ok) if permit.framing.is_whole() => Evidence::Good(Code::Ok),
+                    Some(Code::Ok) => Evidence::of_broken(),
+                    _ => Evidence::of_trailers(trailers, || permit.spent()),
                 }),
             },
             Some(Err(error)) => Some(Evidence::of_error(&**error, || permit.spent())),

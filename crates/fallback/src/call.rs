@@ -239,10 +239,7 @@ impl Call {
 }
 
 /// The answer, with the failure that it stands in for.
-fn instead_of(
-    failed: Outcome,
-    mut answer: Response<ResponseBody>,
-) -> Response<ResponseBody> {
+fn instead_of(failed: Outcome, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
     let status = match failed {
         Ok(head) if status::code(head.headers()).is_some() => Some(status::of_head(&head)),
         Ok(_) => None,

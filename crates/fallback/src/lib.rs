@@ -163,8 +163,8 @@ mod key;
 mod metrics;
 mod shared;
 
-pub use cinchona_plumbing::ResponseBody;
 pub use cache::Cache;
+pub use cinchona_plumbing::ResponseBody;
 pub use counters::{Counters, Snapshot};
 pub use future::ResponseFuture;
 

@@ -8,7 +8,7 @@ use crate::{
     spans::{Entered, Tracer},
 };
 use cinchona_core::{BoxError, Verdict};
-use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, status};
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
 use http::StatusCode;
 use std::{any::Any, error::Error, pin::Pin, sync::Arc};
 use tokio::time::Instant;
@@ -67,16 +67,19 @@ impl Observation {
 
     /// The head of a response is there, and with it the end, where it is all there is.
     #[inline]
-    pub(crate) fn head<B: http_body::Body>(&mut self, head: &http::Response<B>) {
+    pub(crate) fn head(&mut self, head: &http::Response<ResponseBody>) {
         if let Some(Measurement { span: Some(span), .. }) = self.0.as_deref_mut() {
             span.head(head.extensions());
+        }
+        if begins(head) {
+            return;
         }
         if let Some(code) = status::code(head.headers()) {
             self.end(code, || Ending::Verdict(Verdict::of_head(head)));
         } else if head.status() != StatusCode::OK {
             let code = status::code_of_http(head.status());
             self.end(code, || Ending::Verdict(Verdict::of_head(head)));
-        } else if head.body().is_end_stream() || !status::is_grpc(head.headers()) {
+        } else {
             self.end_unsaid();
         }
     }

@@ -99,12 +99,13 @@ where
         let scope = this.watch.enter();
         let polled = this.inner.poll(cx);
         leave(scope);
+        let polled = polled.map_ok(|head| head.map(ResponseBody::of));
         match &polled {
             Poll::Ready(Ok(head)) => this.watch.head(head),
             Poll::Ready(Err(error)) => this.watch.failed(error),
             Poll::Pending => return Poll::Pending,
         }
-        polled.map_ok(|head| head.map(|body| this.watch.watches(ResponseBody::of(body))))
+        polled.map_ok(|head| head.map(|body| this.watch.watches(body)))
     }
 }
 

@@ -1,10 +1,13 @@
 //! The one response body of ours: what comes from below, and the layers that watch it.
 
+use crate::status;
 use bytes::Bytes;
+use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use smallvec::SmallVec;
 use std::{
     any::Any,
+    cell::Cell,
     error::Error,
     fmt,
     pin::Pin,
@@ -12,8 +15,6 @@ use std::{
 };
 use tokio::time::Instant;
 use tonic::{Code, body::Body};
-
-use crate::status;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -31,6 +32,8 @@ pub struct ResponseBody {
     /// The innermost first.
     watchers: SmallVec<[Option<Pin<Box<dyn Watcher>>>; 6]>,
     has_scopes: bool,
+    /// It goes with the beginning of an answer, and nothing of it was read since.
+    has_begun: Cell<bool>,
 }
 
 /// A layer that watches a response's body.
@@ -92,9 +95,21 @@ impl Seen {
     /// Makes the trailers fit for the application ([`status::mend`]).
     pub fn mend(&mut self, trailers: &mut http::HeaderMap) {
         if !std::mem::replace(&mut self.is_mended, true) {
-            status::mend(trailers);
+            status::mend_said(trailers, self.code(trailers));
         }
     }
+}
+
+/// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
+/// on. Each layer asks that of a head, and it is found out once.
+pub fn begins(response: &Response<ResponseBody>) -> bool {
+    let (headers, body) = (response.headers(), response.body());
+    if !body.has_begun.get() {
+        let is_head = response.status() == StatusCode::OK && status::is_grpc(headers);
+        let goes_on = is_head && status::code(headers).is_none() && !body.is_end_stream();
+        body.has_begun.set(goes_on);
+    }
+    body.has_begun.get()
 }
 
 // === impl ResponseBody ===
@@ -128,7 +143,8 @@ impl ResponseBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let Self { inner, watchers, has_scopes } = self;
+        let Self { inner, watchers, has_scopes, has_begun } = self;
+        has_begun.set(false);
         let mut seen = Seen::default();
         if *has_scopes {
             let mut polled = Poll::Pending;
@@ -215,6 +231,9 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.has_begun.get() {
+            return false;
+        }
         let mut watchers = self.watchers.iter().flatten();
         self.inner.as_ref().is_none_or(Body::is_end_stream)
             && !watchers.any(|watcher| watcher.holds_more())

@@ -41,7 +41,7 @@ pub mod timeout;
 mod trust;
 pub mod uri;
 
-pub use body::{Next, Polled, ResponseBody, Seen, Watcher};
+pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use count::{Count, polled_again};
 pub use framing::Framing;
 pub use latency::Latency;

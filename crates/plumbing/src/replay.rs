@@ -57,7 +57,10 @@ enum Kept<C> {
 
 #[derive(Debug)]
 enum Recording {
-    Whole { bytes: Bytes, _reserved: Option<Reservation> },
+    Whole {
+        bytes: Bytes,
+        _reserved: Option<Reservation>,
+    },
     Tape(Arc<Tape>),
     /// It was all there, was sent, and is not needed any more.
     Settled,

@@ -12,7 +12,7 @@ use cinchona_core::{
     Stage, Verdict,
 };
 use cinchona_plumbing::{
-    Replay, ResponseBody, code, headers,
+    Replay, ResponseBody, begins, code, headers,
     status::{self, Pushback},
 };
 use http::{HeaderName, Request, Response};
@@ -41,6 +41,13 @@ pub(crate) struct Call {
 pub(crate) struct Begun {
     pub(crate) built: u32,
     pub(crate) line: Record,
+}
+
+fn verdict(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Ok(response) if begins(response) => Verdict::Ok,
+        outcome => Verdict::of(outcome),
+    }
 }
 
 // === impl Call ===
@@ -114,16 +121,12 @@ impl Call {
                 *outcome = Err(own.into());
                 local
             }
-            _ => Verdict::of(outcome),
+            _ => verdict(outcome),
         }
     }
 
     /// What to do after an attempt that has just ended.
-    pub(crate) fn judge(
-        &mut self,
-        outcome: &mut Outcome,
-        begun: &Begun,
-    ) -> Decision {
+    pub(crate) fn judge(&mut self, outcome: &mut Outcome, begun: &Begun) -> Decision {
         let verdict = self.verdict(outcome);
         if verdict == Verdict::Ok && self.is_plain() {
             return Decision::Stop(Stop::Succeeded);
@@ -174,7 +177,7 @@ impl Call {
     /// Whether a hedge would have been begun beside an attempt that `took` this long.
     pub(crate) fn would_hedge(&self, outcome: &Outcome, took: Duration) -> bool {
         let Kind::Hedge(hedge) = &self.policy.kind else { return false };
-        let failed = hedge.codes.contains(Verdict::of(outcome).code());
+        let failed = hedge.codes.contains(verdict(outcome).code());
         self.progress.safety.allows_repeating() && (failed || hedge.is_due_after(took))
     }
 
@@ -203,8 +206,10 @@ impl Call {
                 if !self.is_plain() {
                     response.extensions_mut().insert(self.ledger(stop));
                 }
+                if begins(&response) {
+                    return Ok(response.map(|body| body.watched(Box::into_pin(self))));
+                }
                 status::mend(response.headers_mut());
-                // Mostly the trailers are still to come.
                 return Ok(match status::code(response.headers()) {
                     Some(code) => {
                         self.ended(Verdict::of_code(code), Instant::now);

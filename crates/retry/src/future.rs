@@ -68,9 +68,7 @@ impl<S: Service<Request<Body>>> ResponseFuture<S> {
         Self { state: State::First { attempt, call: Some((call, template, shadow)) } }
     }
 
-    pub(crate) fn boxed(
-        rest: impl Future<Output = Outcome> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn boxed(rest: impl Future<Output = Outcome> + Send + 'static) -> Self {
         Self { state: State::Rest { rest: Box::pin(rest) } }
     }
 }

@@ -7,8 +7,9 @@ use crate::{
 };
 use cinchona_core::{MethodKind, Methods, Mode, Rng, Switch};
 use cinchona_plumbing::{
+    ResponseBody,
     clock::{later, millis, times},
-    ResponseBody, is_of_the_server,
+    is_of_the_server,
 };
 use http::{HeaderValue, Request, Response};
 use rand::RngExt;

@@ -157,10 +157,7 @@ enum Failed {
 }
 
 impl Checked {
-    fn poll_checked(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+    fn poll_checked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
         let most = self.lengths.most();
         let failed = |length| {
             let status = too_large("trying to send", length, most);
