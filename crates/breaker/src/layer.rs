@@ -40,7 +40,8 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         state: Calling<F>,
-        permit: Option<Permit>,
+        // Boxed: it goes along to the end of the response's body.
+        permit: Option<Box<Permit>>,
     }
 }
 
@@ -165,7 +166,7 @@ where
         let path = request.uri().path();
         let (circuit, method) = (self.circuits.of(path), self.circuits.method(path));
         let permit = match circuit.enter(method, Instant::now) {
-            Ok(pass) => Some(Permit::new(circuit, pass, &request)),
+            Ok(pass) => Some(Box::new(Permit::new(circuit, pass, &request))),
             Err(_) if mode == Mode::Shadow => {
                 self.circuits.settings.switch.count();
                 None
@@ -182,7 +183,7 @@ where
 // === impl ResponseFuture ===
 
 impl<F> ResponseFuture<F> {
-    const fn called(future: F, permit: Option<Permit>) -> Self {
+    const fn called(future: F, permit: Option<Box<Permit>>) -> Self {
         Self { state: Calling::Called { future }, permit }
     }
 }
@@ -209,7 +210,7 @@ where
                 let response = response.map(ResponseBody::of);
                 let permit = this.permit.take().and_then(|permit| permit.answered(&response));
                 Poll::Ready(Ok(match permit {
-                    Some(permit) => response.map(|body| body.watched(Box::pin(permit))),
+                    Some(permit) => response.map(|body| body.watched(Box::into_pin(permit))),
                     None => response,
                 }))
             }

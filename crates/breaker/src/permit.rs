@@ -55,7 +55,10 @@ impl Permit {
     }
 
     /// The head of the response is there; what is left of the permit if that is not all.
-    pub(crate) fn answered(mut self, response: &http::Response<ResponseBody>) -> Option<Self> {
+    pub(crate) fn answered(
+        mut self: Box<Self>,
+        response: &http::Response<ResponseBody>,
+    ) -> Option<Box<Self>> {
         let evidence = match begins(response) {
             true => None,
             false => Evidence::of_head(response, || self.spent()),
@@ -73,7 +76,7 @@ impl Permit {
     }
 
     /// The server has begun to answer, which settles a probe.
-    fn goes_on(mut self) -> Option<Self> {
+    fn goes_on(mut self: Box<Self>) -> Option<Box<Self>> {
         let took = if self.circuit.needs_latency() { self.took() } else { 0 };
         let took = || Duration::from_nanos(took);
         let pass = self.circuit.answered(self.pass, took, Instant::now);

@@ -249,3 +249,176 @@ impl fmt::Debug for ResponseBody {
         f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    /// Notes what it sees, and does `next` at the frame of this number.
+    struct Notes {
+        name: &'static str,
+        log: Log,
+        next: (usize, Next),
+        frames: usize,
+    }
+
+    fn notes(name: &'static str, log: &Log, next: (usize, Next)) -> Pin<Box<Notes>> {
+        Box::pin(Notes { name, log: log.clone(), next, frames: 0 })
+    }
+
+    impl Notes {
+        fn note(&self, what: &str) {
+            self.log.lock().unwrap().push(format!("{} {what}", self.name));
+        }
+    }
+
+    impl Watcher for Notes {
+        fn sees(mut self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+            let what = match polled {
+                Some(Ok(frame)) if frame.is_data() => "data",
+                Some(Ok(_)) => "trailers",
+                Some(Err(_)) => "error",
+                None => "end",
+            };
+            self.note(what);
+            let (at, next) = self.next;
+            self.frames += 1;
+            if self.frames != at {
+                return Next::Watch;
+            }
+            if next == Next::Cut {
+                *polled = Some(Err("cut".into()));
+            }
+            next
+        }
+
+        fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
+            self.note("enters");
+            poll();
+            self.note("leaves");
+        }
+
+        fn is_over(self: Pin<Box<Self>>) {
+            self.note("over");
+        }
+    }
+
+    impl Drop for Notes {
+        fn drop(&mut self) {
+            self.note("dropped");
+        }
+    }
+
+    const NEVER: (usize, Next) = (0, Next::Watch);
+
+    fn body() -> ResponseBody {
+        let frames = [Frame::data(Bytes::from("a")), Frame::trailers(HeaderMap::new())];
+        let frames = frames.map(Ok::<_, Infallible>);
+        ResponseBody::of(StreamBody::new(tokio_stream::iter(frames)))
+    }
+
+    async fn read(mut body: ResponseBody) -> Vec<String> {
+        let mut read = vec![];
+        while let Some(frame) = body.frame().await {
+            read.push(frame.map_or_else(|error| error.to_string(), |frame| format!("{frame:?}")));
+        }
+        read
+    }
+
+    fn taken(log: &Log) -> Vec<String> {
+        std::mem::take(&mut log.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn watchers_see_each_frame_from_the_innermost_outwards_until_they_are_over() {
+        let log = Log::default();
+        let inner = notes("inner", &log, (1, Next::Over));
+        let outer = notes("outer", &log, NEVER);
+        // However often a body is taken for another's, it is the same.
+        let watched = ResponseBody::of(ResponseBody::of(body().watched(inner)).watched(outer));
+        assert_eq!(read(watched).await.len(), 2);
+        let expected = [
+            "inner data",
+            "inner over",
+            "inner dropped",
+            "outer data",
+            "outer trailers",
+            "outer end",
+            "outer dropped",
+        ];
+        assert_eq!(taken(&log), expected);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_drops_what_is_further_in_and_ends_with_the_error() {
+        let log = Log::default();
+        let watched = body()
+            .watched(notes("inner", &log, NEVER))
+            .watched(notes("cuts", &log, (1, Next::Cut)))
+            .watched(notes("outer", &log, NEVER));
+        assert_eq!(read(watched).await, ["cut"]);
+        let expected = ["inner data", "cuts data", "inner dropped", "outer error"];
+        assert_eq!(taken(&log)[..4], expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_further_in_is_polled_and_watched_within_the_scope() {
+        let log = Log::default();
+        let watched =
+            body().watched(notes("inner", &log, NEVER)).watched_within(notes("scope", &log, NEVER));
+        read(watched).await;
+        let first = ["scope enters", "inner enters", "inner leaves", "inner data", "scope leaves"];
+        assert_eq!(taken(&log)[..5], first);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_fails_by_the_watcher_that_says_so() {
+        struct Impatient;
+        impl Watcher for Impatient {
+            fn sees(self: Pin<&mut Self>, _: &mut Polled, _: &mut Seen) -> Next {
+                Next::Watch
+            }
+
+            fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<BoxError> {
+                Poll::Ready("too long".into())
+            }
+        }
+        let (log, never) = (Log::default(), StreamBody::new(tokio_stream::pending()));
+        let never =
+            ResponseBody::of::<StreamBody<tokio_stream::Pending<Result<_, Infallible>>>>(never);
+        let watched = never
+            .watched(notes("inner", &log, NEVER))
+            .watched(Box::pin(Impatient))
+            .watched(notes("outer", &log, NEVER));
+        assert_eq!(read(watched).await, ["too long"]);
+        assert_eq!(taken(&log), ["inner dropped", "outer error", "outer end", "outer dropped"]);
+    }
+
+    #[test]
+    fn the_beginning_of_an_answer_is_a_head_of_grpc_without_status_whose_body_goes_on() {
+        let head = |name: &'static str, value, body: ResponseBody| {
+            let builder = Response::builder().header("content-type", "application/grpc");
+            builder.header(name, value).body(body).unwrap()
+        };
+        assert!(begins(&head("x", "1", body())));
+        assert!(!begins(&head("grpc-status", "0", body())));
+        assert!(!begins(&head("x", "1", ResponseBody::default())));
+        assert!(!begins(&Response::new(body())), "it is of no content type");
+        let mut refused = head("x", "1", body());
+        *refused.status_mut() = StatusCode::BAD_GATEWAY;
+        assert!(!begins(&refused));
+        let mut whole = head("x", "1", ResponseBody::of(Full::from("a")));
+        assert!(begins(&whole) && !whole.body().is_end_stream());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(whole.body_mut()).poll_frame(&mut cx).is_ready());
+        assert!(whole.body().is_end_stream(), "what was found out holds until it is read");
+    }
+}

@@ -164,7 +164,11 @@ async fn a_deadline_is_held_against_a_server_only_where_it_left_it_enough_time()
         ("the call alone", spent(allowed(None, Some(1)), 1, Some(5)), none),
     ] {
         assert_eq!(Evidence::of_dropped(spent.clone(), None), expected, "{what}: dropped");
-        assert_eq!(Evidence::of_verdict(Verdict::Deadline, || spent.clone()), expected, "{what}: a timer");
+        assert_eq!(
+            Evidence::of_verdict(Verdict::Deadline, || spent.clone()),
+            expected,
+            "{what}: a timer"
+        );
         let server = trailers(Code::DeadlineExceeded, &[]);
         let said = Evidence::of_trailers(&server, || spent.clone());
         assert_eq!(said == bad, expected == bad, "{what}: the server's own timer");
