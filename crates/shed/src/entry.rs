@@ -29,7 +29,8 @@ pin_project! {
     pub(crate) struct Entering<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        permit: Option<Permit>,
+        // Boxed: it goes along to the end of the response's body.
+        permit: Option<Box<Permit>>,
         until: Until,
         arriving: Option<Box<Arriving>>,
     }
@@ -101,7 +102,9 @@ where
     ) -> Self {
         let (state, permit) = match entry {
             Entry::Admitted(permit) => match until.settle(permit) {
-                Some(permit) => (State::Calling { future: service.call(request) }, Some(permit)),
+                Some(permit) => {
+                    (State::Calling { future: service.call(request) }, Some(Box::new(permit)))
+                }
                 None => (State::TurnedAway, None),
             },
             Entry::Waits(given, longest) => {
@@ -132,7 +135,7 @@ where
             switch.count();
         }
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit, until, arriving: None }
+        Self { state, permit: permit.map(Box::new), until, arriving: None }
     }
 
     /// Calls the service without asking for a place.
@@ -206,7 +209,7 @@ where
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
                         let held = this.arriving.take().and_then(|arriving| arriving.0.take());
-                        let permit = this.permit.take().or(held);
+                        let permit = this.permit.take().or(held.map(Box::new));
                         return Poll::Ready(Entered::Answered(answered(
                             outcome, permit, this.until,
                         )));
@@ -219,7 +222,7 @@ where
                             Some(permit) => {
                                 // Whoever serves it is told what is left, not what there was.
                                 take_off(request.headers_mut(), Instant::now() - since);
-                                *this.permit = Some(permit);
+                                *this.permit = Some(Box::new(permit));
                                 State::Calling { future: service.call(request) }
                             }
                             None => State::TurnedAway,
@@ -280,13 +283,13 @@ impl<S, B> Expected<S, B> {
         request: Request<B>,
         entry: Entry,
         until: &Until,
-        place: &mut Option<Permit>,
+        place: &mut Option<Box<Permit>>,
     ) -> State<S, B, F>
     where
         S: Service<Request<B>, Future = F>,
     {
         *place = match entry {
-            Entry::Admitted(permit) => until.settle(permit),
+            Entry::Admitted(permit) => until.settle(permit).map(Box::new),
             Entry::Waits(given, longest) if self.shadow.is_none() => {
                 let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
                 let held = Some((service, request, Instant::now()));
@@ -319,7 +322,7 @@ fn arrives<T>(arriving: Option<&mut Arriving>, cx: &mut Context<'_>) -> Poll<Ent
 /// An answer, which holds the place where that is kept until it has ended.
 fn answered<B, E>(
     outcome: Result<Response<B>, E>,
-    permit: Option<Permit>,
+    permit: Option<Box<Permit>>,
     until: &Until,
 ) -> Result<Response<ResponseBody>, E>
 where
