@@ -121,8 +121,8 @@ impl Measurement {
         call.map(|call| call.attempt_count() as u32)
     }
 
-    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is known; how
-    /// long it took.
+    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is
+    /// known; how long it took.
     #[inline]
     pub(crate) fn end(
         &mut self,
