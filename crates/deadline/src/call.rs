@@ -4,13 +4,13 @@ use crate::{
     asked::{Asked, earlier},
     body::BoundBody,
     bound::{Bound, End, Says, Terms, What},
-    limits::{Kinds, Times},
+    limits::Times,
     readied::{Readied, ResponseFuture},
 };
 use cinchona_core::{
     BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, ServerContext, Switch,
 };
-use cinchona_plumbing::Reloadable;
+use cinchona_plumbing::{Paths, Reloadable};
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -43,7 +43,7 @@ pub struct CallDeadlineLayer {
 pub struct CallDeadline<S> {
     inner: Readied<S>,
     settings: Arc<Settings>,
-    kinds: Kinds,
+    kinds: Paths<MethodKind>,
 }
 
 #[derive(Clone, Debug)]
@@ -144,7 +144,7 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Kinds::new(self.settings.methods.as_ref());
+        let kinds = Methods::all_kinds(self.settings.methods.as_ref());
         CallDeadline { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
     }
 }
@@ -176,7 +176,7 @@ where
             return self.inner.call(request, None);
         }
         let now = Instant::now();
-        let kind = self.kinds.of(&request);
+        let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
             Err(invalid) => {

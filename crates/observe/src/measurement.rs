@@ -7,7 +7,8 @@ use crate::{
     size::{Request, Sizer},
     spans::{Entered, Traced},
 };
-use cinchona_core::{Attempt, AttemptKind, Call};
+use cinchona_core::{Attempt, AttemptKind, Call, MethodKind, ServerContext};
+use cinchona_plumbing::gather;
 use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
@@ -85,7 +86,7 @@ impl Measurement {
                 place = attempt.as_ref().and_then(Place::of);
                 (attempt, Some(began.unwrap_or_else(Instant::now)))
             }
-            Role::Served => (None, Some(Instant::now())),
+            Role::Served => (None, serve(method.kind, request)),
         };
         if role != Role::Call {
             let (counted, writer) = method.own();
@@ -158,6 +159,22 @@ fn end_repeated(method: &Method, attempts: &[Attempt]) {
     repeated.ended(counts, writer);
     let delay = idle(attempts).into_iter().sum();
     repeated.delay.record(names::LATENCY, nanos(delay), writer);
+}
+
+/// When a call that is served has begun: its record says so, and what this layer knows of it.
+fn serve(kind: Option<MethodKind>, request: &mut http::Request<Body>) -> Option<Instant> {
+    let has_one_message = kind.is_some_and(|kind| !kind.streams_requests());
+    let is_known = ServerContext::find(request).is_some_and(|context| context.arrived().is_some());
+    let arrived = match has_one_message && !is_known {
+        true => gather(request.body_mut()),
+        false => None,
+    };
+    let context = ServerContext::of(request, Instant::now);
+    context.kind = context.kind.or(kind);
+    if let Some(size) = arrived {
+        context.has_arrived(size);
+    }
+    context.began()
 }
 
 /// A method that the note was not about.

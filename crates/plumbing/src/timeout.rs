@@ -43,7 +43,14 @@ pub fn take_off(headers: &mut HeaderMap, waited: Duration) {
 /// # Errors
 /// The value, when it has any other form.
 pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderValue> {
-    let Some(value) = headers::get(headers, &GRPC_TIMEOUT) else { return Ok(None) };
+    headers::get(headers, &GRPC_TIMEOUT).map(read).transpose()
+}
+
+/// Reads one value of `grpc-timeout`.
+///
+/// # Errors
+/// The value, when it has another form than [`parse_timeout`] knows.
+pub fn read(value: &HeaderValue) -> Result<Duration, &HeaderValue> {
     let Some((unit, digits)) = value.as_bytes().split_last() else { return Err(value) };
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(value);
@@ -58,7 +65,7 @@ pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderVal
         b'n' => Duration::from_nanos(amount),
         _ => return Err(value),
     };
-    Ok(Some(timeout))
+    Ok(timeout)
 }
 
 /// `timeout` in the finest unit that takes at most 8 digits, rounded down so that the peer never

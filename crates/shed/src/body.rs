@@ -23,7 +23,8 @@ pin_project! {
 impl<B: Body> ResponseBody<B> {
     pub(crate) fn new(inner: B, permit: Option<Permit>) -> Self {
         let mut permit = permit;
-        if inner.is_end_stream()
+        if permit.is_some()
+            && inner.is_end_stream()
             && let Some(mut permit) = permit.take()
         {
             permit.answered(true);
