@@ -54,6 +54,7 @@ pub fn gather(body: &mut Body) -> Option<u64> {
     let is_data = first.as_ref().is_ok_and(Frame::is_data);
     // Mostly there is the message, and then an empty frame that ends it.
     let second = if is_data { poll_end(body, cx) } else { Poll::Pending };
+    let has_more = !is_data || second.is_ready();
     let mut arriving = match (first.map(Frame::into_data), second) {
         (Ok(Ok(data)), Poll::Ready(None)) => {
             let size = data.len() as u64;
@@ -69,7 +70,7 @@ pub fn gather(body: &mut Body) -> Option<u64> {
             arriving
         }
     };
-    let is_whole = arriving.poll_read(cx) == Poll::Ready(true);
+    let is_whole = has_more && arriving.poll_read(cx) == Poll::Ready(true);
     let size = arriving.kept.size as u64;
     *body = arriving.into_body();
     is_whole.then_some(size)
