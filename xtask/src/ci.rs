@@ -51,7 +51,8 @@ pub(crate) fn run(root: &Path) -> u8 {
 
 const FACADE: &str = "crates/cinchona/Cargo.toml";
 
-fn facade_features(root: &Path) -> io::Result<Vec<String>> {
+/// The features of the facade that each stand for one thing.
+pub(crate) fn facade_features(root: &Path) -> io::Result<Vec<String>> {
     let text = fs::read_to_string(root.join(FACADE))?;
     Ok(single_features(&Manifest::parse(&text)))
 }

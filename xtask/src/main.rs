@@ -5,6 +5,7 @@
 mod ci;
 mod command;
 mod manifest;
+mod release;
 mod tidy;
 #[cfg(test)]
 mod tree;
@@ -27,6 +28,7 @@ Tasks:
                       crates, which it downloads), cost (clients and servers in processes of their
                       own; `--quick` counts the instructions of some, `--check` compares with the
                       baseline, `--write` writes it)
+  release --dry-run   pack all crates, and build them from their packages
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         }
         ["bench", "cost", args @ ..] => cost(args),
         ["bench", name, args @ ..] => bench("cinchona", name, args),
+        ["release", "--dry-run"] => ExitCode::from(release::dry_run()),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        for task in ["demo", "sim storm", "soak", "bench", "tidy", "ci", "help"] {
+        for task in ["demo", "sim storm", "soak", "bench", "release", "tidy", "ci", "help"] {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

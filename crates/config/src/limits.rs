@@ -3,12 +3,10 @@
 mod body;
 mod lengths;
 
-pub use body::ResponseBody;
-
-use body::{Overrun, RequestBody};
+use body::{Limiter, Overrun, RequestBody};
 use bytes::Bytes;
 use cinchona_core::{BoxError, PerMethod};
-use cinchona_plumbing::{Reloadable, headers, polled_again};
+use cinchona_plumbing::{Reloadable, ResponseBody, headers, polled_again};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{
@@ -79,8 +77,8 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         state: State<F>,
-        overrun: Option<Overrun>,
-        max_response: Option<u32>,
+        // Of a call that is limited.
+        limited: Option<Box<(Option<Overrun>, Option<u32>)>>,
     }
 }
 
@@ -154,8 +152,10 @@ where
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
@@ -179,7 +179,9 @@ where
             }
         };
         let state = State::Called { future: self.inner.call(request) };
-        ResponseFuture { state, overrun, max_response: limits.max_response_bytes }
+        let is_limited = overrun.is_some() || limits.max_response_bytes.is_some();
+        let limited = is_limited.then(|| Box::new((overrun, limits.max_response_bytes)));
+        ResponseFuture { state, limited }
     }
 }
 
@@ -187,7 +189,7 @@ where
 
 impl<F> ResponseFuture<F> {
     fn failed(error: BoxError) -> Self {
-        Self { state: State::Failed { error: Some(error) }, overrun: None, max_response: None }
+        Self { state: State::Failed { error: Some(error) }, limited: None }
     }
 }
 
@@ -195,8 +197,10 @@ impl<F, E, ResBody> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResBody>, E>>,
     E: Into<BoxError>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -204,14 +208,17 @@ where
             StateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
             StateProj::Failed { error } => Err(error.take().unwrap_or_else(polled_again)),
         };
+        let Some((overrun, most)) = this.limited.take().map(|limited| *limited) else {
+            return Poll::Ready(outcome.map(|response| response.map(ResponseBody::of)));
+        };
         // What became of a request that failed here is a consequence of that.
-        if let Some(status) = this.overrun.as_ref().and_then(|overrun| overrun.get()) {
+        if let Some(status) = overrun.as_ref().and_then(|overrun| overrun.get()) {
             return Poll::Ready(Err(status.clone().into()));
         }
-        let (most, overrun) = (*this.max_response, this.overrun.take());
         Poll::Ready(outcome.map(|response| {
             let most = most.filter(|_| is_grpc(response.headers()));
-            response.map(|body| ResponseBody::new(body, most, overrun))
+            let limiter = Box::pin(Limiter::new(most, overrun));
+            response.map(|body| ResponseBody::of(body).watched(limiter))
         }))
     }
 }

@@ -30,7 +30,7 @@ impl Deadline {
     ///
     /// ```
     /// use cinchona_core::Deadline;
-    /// use http::{HeaderMap, HeaderValue};
+    /// use http::HeaderMap;
     /// use std::time::Duration;
     ///
     /// let mut headers = HeaderMap::new();
@@ -52,7 +52,7 @@ impl Deadline {
     /// # Errors
     /// [`Invalid`] when the value has any other form.
     pub fn read_timeout(value: &HeaderValue) -> Result<Duration, Invalid> {
-        timeout::read(value).map_err(malformed)
+        timeout::read_timeout(value).map_err(malformed)
     }
 
     /// `timeout` from `now`; `None` where that is ten years or more, such as `Duration::MAX`: for

@@ -59,6 +59,7 @@ pub enum MethodKind {
 
 /// Whether a method may be executed more than once for one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Safety {
     /// It changes nothing.
     NoSideEffects,

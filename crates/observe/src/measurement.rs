@@ -33,6 +33,8 @@ pub(crate) struct Measurement {
     request: Request,
     response: Sizer,
     pub(crate) span: Option<Traced>,
+    /// It is about a call that has not ended: dropped now, that was cancelled.
+    pub(crate) is_open: bool,
 }
 
 // === impl Measurement ===
@@ -66,6 +68,7 @@ impl Measurement {
         role: Role,
         table: &Table,
         request: &mut http::Request<Body>,
+        now: Instant,
     ) -> Option<Place> {
         let method = match &self.method {
             Some(method) if method.is(table, request.uri().path()) => method,
@@ -74,19 +77,19 @@ impl Measurement {
         let mut place = None;
         (self.call, self.began) = match role {
             Role::Call => {
-                let call = Call::of(request, Instant::now);
+                let call = Call::of(request, || now);
                 (Some(call.clone()), Some(call.began()))
             }
             Role::Attempt => {
                 let attempt = request.extensions_mut().get_mut::<Call>().map(|call| {
-                    *call = call.passes(Instant::now);
+                    *call = call.passes(|| now);
                     call.clone()
                 });
                 let began = attempt.as_ref().and_then(Call::attempt_began);
                 place = attempt.as_ref().and_then(Place::of);
-                (attempt, Some(began.unwrap_or_else(Instant::now)))
+                (attempt, Some(began.unwrap_or(now)))
             }
-            Role::Served => (None, serve(method.kind, request)),
+            Role::Served => (None, serve(method.kind, request, now)),
         };
         if role != Role::Call {
             let (counted, writer) = method.own();
@@ -94,7 +97,7 @@ impl Measurement {
             self.request.watch(request);
             self.response = Sizer::default();
         }
-        self.role = role;
+        (self.role, self.is_open) = (role, true);
         place
     }
 
@@ -119,11 +122,16 @@ impl Measurement {
         call.map(|call| call.attempt_count() as u32)
     }
 
-    /// It has ended with `code`, and its request `has_left` the client, for all that is known; how
-    /// long it took.
+    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is
+    /// known; how long it took.
     #[inline]
-    pub(crate) fn end(&self, code: Code, has_left: impl FnOnce() -> bool) -> Duration {
-        let now = Instant::now();
+    pub(crate) fn end(
+        &mut self,
+        code: Code,
+        now: Instant,
+        has_left: impl FnOnce() -> bool,
+    ) -> Duration {
+        self.is_open = false;
         let took = now - self.began.unwrap_or(now);
         let Some(method) = &self.method else { return took };
         let (counted, writer) = method.own();
@@ -162,14 +170,18 @@ fn end_repeated(method: &Method, attempts: &[Attempt]) {
 }
 
 /// When a call that is served has begun: its record says so, and what this layer knows of it.
-fn serve(kind: Option<MethodKind>, request: &mut http::Request<Body>) -> Option<Instant> {
+fn serve(
+    kind: Option<MethodKind>,
+    request: &mut http::Request<Body>,
+    now: Instant,
+) -> Option<Instant> {
     let has_one_message = kind.is_some_and(|kind| !kind.streams_requests());
     let is_known = ServerContext::find(request).is_some_and(|context| context.arrived().is_some());
     let arrived = match has_one_message && !is_known {
         true => gather(request.body_mut()),
         false => None,
     };
-    let context = ServerContext::of(request, Instant::now);
+    let context = ServerContext::of(request, || now);
     context.kind = context.kind.or(kind);
     if let Some(size) = arrived {
         context.has_arrived(size);

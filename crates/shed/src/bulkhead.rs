@@ -2,13 +2,13 @@
 
 use crate::{
     Criticality, Limit, Queue,
-    body::ResponseBody,
     entry::{Entered, Entering},
     limiter::Limiter,
     places::{Place, Places, Until},
 };
+use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Invalid, MethodKind, Methods, Mode, Rejected, Switch};
-use cinchona_plumbing::Paths;
+use cinchona_plumbing::{Paths, ResponseBody};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -198,9 +198,10 @@ impl<S, B, ResBody> Service<Request<B>> for Bulkhead<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = BulkheadFuture<S, B, S::Future>;
 
@@ -250,9 +251,10 @@ impl<S, B, ResBody> Future for BulkheadFuture<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();

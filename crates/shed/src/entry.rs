@@ -3,13 +3,14 @@
 use crate::{
     Criticality,
     arrival::{Held, Seen, deadline, put},
-    body::ResponseBody,
+    body::holding,
     limiter::{Entry, Limiter, Permit, Waits},
     places::Until,
 };
-use cinchona_core::{ServerContext, Switch};
+use bytes::Bytes;
+use cinchona_core::{BoxError, ServerContext, Switch};
 use cinchona_plumbing::{
-    Arriving,
+    Arriving, ResponseBody,
     clock::later,
     status,
     timeout::{SLACK, take_off},
@@ -34,7 +35,8 @@ pin_project! {
     pub(crate) struct Entering<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        permit: Option<Permit>,
+        // Boxed: it goes along to the end of the response's body.
+        permit: Option<Box<Permit>>,
         until: Until,
         arriving: Option<Held>,
     }
@@ -113,7 +115,9 @@ where
     ) -> Self {
         let (state, permit) = match entry {
             Entry::Admitted(permit) => match until.settle(permit) {
-                Some(permit) => (State::Calling { future: service.call(request) }, Some(permit)),
+                Some(permit) => {
+                    (State::Calling { future: service.call(request) }, Some(Box::new(permit)))
+                }
                 None => (State::TurnedAway, None),
             },
             Entry::Waits(given, longest) => {
@@ -144,7 +148,7 @@ where
             switch.count();
         }
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit, until, arriving: None }
+        Self { state, permit: permit.map(Box::new), until, arriving: None }
     }
 
     /// Calls the service without asking for a place.
@@ -188,9 +192,10 @@ where
 impl<S, B, ResBody> Future for Entering<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Entered<Result<Response<ResponseBody<ResBody>>, S::Error>>;
+    type Output = Entered<Result<Response<ResponseBody>, S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -207,7 +212,7 @@ where
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
                         let held = this.arriving.take().and_then(|arriving| arriving.take());
-                        let permit = this.permit.take().or(held);
+                        let permit = this.permit.take().or(held.map(Box::new));
                         return Poll::Ready(Entered::Answered(answered(
                             outcome, permit, this.until,
                         )));
@@ -219,7 +224,7 @@ where
                         match this.until.settle(permit) {
                             Some(permit) => {
                                 has_waited(&mut request, since);
-                                *this.permit = Some(permit);
+                                *this.permit = Some(Box::new(permit));
                                 State::Calling { future: service.call(request) }
                             }
                             None => State::TurnedAway,
@@ -287,13 +292,13 @@ impl<S, B> Expected<S, B> {
         request: Request<B>,
         entry: Entry,
         until: &Until,
-        place: &mut Option<Permit>,
+        place: &mut Option<Box<Permit>>,
     ) -> State<S, B, F>
     where
         S: Service<Request<B>, Future = F>,
     {
         *place = match entry {
-            Entry::Admitted(permit) => until.settle(permit),
+            Entry::Admitted(permit) => until.settle(permit).map(Box::new),
             Entry::Waits(given, longest) if self.upload.shadow.is_none() => {
                 let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
                 let held = Some((service, request, Instant::now()));
@@ -333,11 +338,15 @@ fn has_waited<B>(request: &mut Request<B>, since: Instant) {
 }
 
 /// An answer, which holds the place where that is kept until it has ended.
-fn answered<B: Body, E>(
+fn answered<B, E>(
     outcome: Result<Response<B>, E>,
-    permit: Option<Permit>,
+    permit: Option<Box<Permit>>,
     until: &Until,
-) -> Result<Response<ResponseBody<B>>, E> {
+) -> Result<Response<ResponseBody>, E>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let response = outcome?;
     let mut permit = permit;
     if until.is_head()
@@ -347,5 +356,5 @@ fn answered<B: Body, E>(
         // Whoever has run out of time has no use for the answer.
         permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
     }
-    Ok(response.map(|inner| ResponseBody::new(inner, permit)))
+    Ok(response.map(|body| holding(body, permit)))
 }

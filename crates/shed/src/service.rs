@@ -3,13 +3,13 @@
 use crate::{
     Criticality,
     arrival::{Arrival, deadline},
-    body::ResponseBody,
     entry::{Entered, Entering, Upload},
     places::Place,
     shared::Shared,
 };
-use cinchona_core::{MethodKind, Mode};
-use cinchona_plumbing::Paths;
+use bytes::Bytes;
+use cinchona_core::{BoxError, MethodKind, Mode};
+use cinchona_plumbing::{Paths, ResponseBody};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -53,9 +53,10 @@ impl<S, B, ResBody> Service<Request<B>> for Shed<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     B: 'static,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -128,9 +129,10 @@ impl<S: NamedService> NamedService for Shed<S> {
 impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
+    type Output = Result<Response<ResponseBody>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
