@@ -7,14 +7,16 @@ use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     config::MessageLimitsLayer,
     core::Target,
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     fallback::FallbackLayer,
-    idempotency::IdempotencyKeyLayer,
-    observe::{AttemptLayer, CallLayer, Metrics},
+    fault::{FaultLayer, Faults},
+    idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
+    observe::{AttemptLayer, CallLayer, Metrics, ServerLayer},
     retry::{RetryLayer, RetryPolicy},
-    shed::{AdaptiveThrottleLayer, BulkheadLayer},
+    shed::{AdaptiveThrottleLayer, BulkheadLayer, ShedLayer},
 };
 use http_body::Body as _;
+use std::{convert::Infallible, future::Future, pin::Pin};
 use tonic::{body::Body, service::interceptor::InterceptedService};
 use tower::{Layer, Service, ServiceExt};
 
@@ -63,6 +65,40 @@ fn no_future_of_the_client_stack_has_more_than_256_bytes_at_any_seam() {
         let refused = intercepted.oneshot(http::Request::new(Body::empty())).await.unwrap();
         assert_eq!(refused.headers()["grpc-status"], "7");
         assert!(refused.into_body().is_end_stream());
+        for (seam, (future, response)) in seams {
+            println!("{future:4} {response:4} {seam}");
+            assert!(future <= 256, "{seam}: a future of {future} bytes");
+        }
+    });
+}
+
+#[test]
+fn no_future_of_the_server_stack_has_more_than_256_bytes_at_any_seam() {
+    crate::virtually(async {
+        let mut seams = vec![];
+        macro_rules! around {
+            ($inner:ident, $($layer:expr),+ $(,)?) => {
+                $(
+                    let $inner = $layer.layer($inner);
+                    seams.push((stringify!($layer), sizes(&$inner)));
+                )+
+            };
+        }
+        let metrics = Metrics::new(methods());
+        // A future as large as that of tonic's router.
+        let service = tower::service_fn(|_: http::Request<Body>| {
+            Box::pin(async { Ok::<_, Infallible>(http::Response::new(Body::empty())) })
+                as Pin<Box<dyn Future<Output = _> + Send>>
+        });
+        around!(
+            service,
+            DedupLayer::new(MemoryStore::new(), methods()),
+            FaultLayer::new(Faults::default()).unwrap(),
+            ServerDeadlineLayer::new(),
+            ShedLayer::default(),
+            ServerLayer::new(&metrics),
+        );
+        drop(service);
         for (seam, (future, response)) in seams {
             println!("{future:4} {response:4} {seam}");
             assert!(future <= 256, "{seam}: a future of {future} bytes");
