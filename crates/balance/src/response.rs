@@ -164,13 +164,11 @@ fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flig
             if !begins(&response) {
                 status::mend(response.headers_mut());
             }
-            Ok(match flight {
-                // Its endpoint counts as busy until the body has ended.
-                Some(flight) if !flight.has_ended => {
-                    response.map(|body| body.watched(Box::into_pin(flight)))
-                }
-                _ => response,
-            })
+            // Its endpoint counts as busy until the body has ended.
+            if let Some(flight) = flight.filter(|flight| !flight.has_ended) {
+                response.body_mut().watch(Box::into_pin(flight));
+            }
+            Ok(response)
         }
         Err(error) => Err(match &flight {
             Some(flight) => flight.whereto.explain(error, flight.node.name()),

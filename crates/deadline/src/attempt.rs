@@ -2,9 +2,10 @@
 
 use crate::{
     asked::{Asked, earlier},
-    bound::{Bound, End, Says, Terms, What},
+    bound::{End, Says, Terms, What},
     limits::Times,
     readied::{Readied, ResponseFuture},
+    timer::Timer,
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, Switch};
@@ -179,15 +180,17 @@ where
             }
         };
         let terms = self.settings.terms(&request, kind, asked, mode, now);
-        let bound = (!terms.is_empty()).then(|| {
-            let bound = Bound::new(terms, &mut request, now);
+        let timer = (!terms.is_empty()).then(|| {
+            let mut timer = Timer::new(terms, &mut request, now);
+            let bound = timer.as_mut().bound_mut();
             if mode == Mode::Shadow {
-                bound.counting(&self.settings.switch)
+                bound.counting(&self.settings.switch);
             } else {
-                bound.keeping(Call::find(&request))
+                bound.keeping(Call::find(&request));
             }
+            timer
         });
-        self.inner.call(request, bound)
+        self.inner.call(request, timer)
     }
 }
 

@@ -140,22 +140,20 @@ impl Bound {
         }
     }
 
-    /// The same bound, of a whole call: an attempt of it may keep its deadline.
-    pub(crate) fn of_call(mut self, call: Call) -> Self {
+    /// It bounds a whole call: an attempt of it may keep its deadline.
+    pub(crate) fn of_call(&mut self, call: Call) {
         self.keeper = Keeper::Call(call, 0);
-        self
     }
 
-    /// The same bound, of an attempt that keeps the deadline of its `call`, where the call has one
-    /// that bounds all of the attempt.
-    pub(crate) fn keeping(mut self, call: Option<&Call>) -> Self {
+    /// It bounds an attempt, which keeps the deadline of its `call`, where the call has one that
+    /// bounds all of the attempt.
+    pub(crate) fn keeping(&mut self, call: Option<&Call>) {
         let bounds_all = matches!(self.terms.kind, None | Some(MethodKind::Unary));
         if let (true, Some(call), Some(first)) = (bounds_all, call, self.terms.first)
             && call.deadline().is_some_and(|deadline| first.at <= deadline.0)
         {
             self.keeper = Keeper::Attempt(call.clone(), false);
         }
-        self
     }
 
     /// Whether it bounds the response's body: not where an attempt does.
@@ -189,9 +187,9 @@ impl Bound {
         }
     }
 
-    /// The same bound, which ends nothing at the layer's own limits and only tells `switch`.
-    pub(crate) fn counting(self, switch: &Switch) -> Self {
-        Self { counting: Some(switch.clone()), ..self }
+    /// It ends nothing at the layer's own limits, and only tells `switch`.
+    pub(crate) fn counting(&mut self, switch: &Switch) {
+        self.counting = Some(switch.clone());
     }
 
     /// When it was asked for.

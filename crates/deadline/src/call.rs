@@ -2,9 +2,10 @@
 
 use crate::{
     asked::{Asked, earlier},
-    bound::{Bound, End, Says, Terms, What},
+    bound::{End, Says, Terms, What},
     limits::Times,
     readied::{Readied, ResponseFuture},
+    timer::Timer,
 };
 use bytes::Bytes;
 use cinchona_core::{
@@ -193,8 +194,9 @@ where
         }
         if mode == Mode::Shadow {
             terms.told = asked.min();
-            let bound = Bound::new(terms, &mut request, now);
-            return self.inner.call(request, Some(bound.counting(&self.settings.switch)));
+            let mut timer = Timer::new(terms, &mut request, now);
+            timer.as_mut().bound_mut().counting(&self.settings.switch);
+            return self.inner.call(request, Some(timer));
         }
         if terms.told == asked.whole && asked.first.is_none() {
             terms.says = Says::Already;
@@ -202,8 +204,9 @@ where
         let call = Call::of(&mut request, || now);
         limits.hand_on(kind, call);
         let call = call.clone();
-        let bound = Bound::new(terms, &mut request, now);
-        self.inner.call(request, Some(bound.of_call(call)))
+        let mut timer = Timer::new(terms, &mut request, now);
+        timer.as_mut().bound_mut().of_call(call);
+        self.inner.call(request, Some(timer))
     }
 }
 

@@ -87,22 +87,23 @@ impl<S> Readied<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Calls the service, within `bound` if there is one.
+    /// Calls the service, within the bound of a timer if there is one.
     pub(crate) fn call<B>(
         &mut self,
         mut request: http::Request<B>,
-        bound: Option<Bound>,
+        timer: Option<Pin<Box<Timer>>>,
     ) -> ResponseFuture<S, B, S::Future>
     where
         S: Service<http::Request<B>> + Clone,
     {
-        if let Some(elapsed) = bound.as_ref().and_then(Bound::passed) {
+        let bound = timer.as_ref().map(|timer| timer.bound());
+        if let Some(elapsed) = bound.and_then(Bound::passed) {
             return ResponseFuture::failed(elapsed);
         }
         let state = match mem::replace(&mut self.readiness, Readiness::Waiting) {
             Readiness::Failed(error) => State::Failed { error: Some(error) },
             Readiness::Ready => {
-                if let Some(bound) = &bound {
+                if let Some(bound) = bound {
                     bound.stamp(request.headers_mut(), bound.started());
                 }
                 State::Called { future: self.inner.call(request) }
@@ -114,7 +115,7 @@ impl<S> Readied<S> {
                 State::Waiting { waiting: Some(Box::new((service, request))) }
             }
         };
-        ResponseFuture { state, timer: bound.map(Timer::new) }
+        ResponseFuture { state, timer }
     }
 }
 
@@ -226,9 +227,7 @@ where
     }
     let timer = timer.filter(|_| !is_all);
     let timer = timer.and_then(|mut timer| timer.as_mut().bounds_body().then_some(timer));
-    let body = response.map(ResponseBody::of);
-    match timer {
-        Some(timer) => body.map(|body| body.watched(timer)),
-        None => body,
-    }
+    let mut response = response.map(ResponseBody::of);
+    timer.into_iter().for_each(|timer| response.body_mut().watch(timer));
+    response
 }

@@ -130,9 +130,14 @@ impl ResponseBody {
     }
 
     /// Lets `watcher` see what all those further in have.
+    pub fn watch(&mut self, watcher: Pin<Box<dyn Watcher>>) {
+        self.watchers.push(Some(watcher));
+    }
+
+    /// The same body, watched.
     #[must_use]
     pub fn watched(mut self, watcher: Pin<Box<dyn Watcher>>) -> Self {
-        self.watchers.push(Some(watcher));
+        self.watch(watcher);
         self
     }
 

@@ -207,7 +207,8 @@ impl Call {
                     response.extensions_mut().insert(self.ledger(stop));
                 }
                 if begins(&response) {
-                    return Ok(response.map(|body| body.watched(Box::into_pin(self))));
+                    response.body_mut().watch(Box::into_pin(self));
+                    return Ok(response);
                 }
                 status::mend(response.headers_mut());
                 return Ok(match status::code(response.headers()) {
