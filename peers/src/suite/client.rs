@@ -53,7 +53,7 @@ pub struct Hello {
 type Waiting = Option<HashMap<u64, oneshot::Sender<Outcome>>>;
 
 /// For how long a call that does not end is waited for.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// For how long servers are looked at after the last call.
 const AFTER: Duration = Duration::from_millis(50);
 
@@ -94,7 +94,7 @@ pub async fn run(script: &Script, caller: &impl Caller) -> Result<Seen, String> 
     while let Some(outcome) = next(&mut running).await? {
         outcomes.push(outcome);
     }
-    sleep(AFTER).await;
+    sleep(if script.expect.resets.is_some() { 10 * AFTER } else { AFTER }).await;
     outcomes.sort_by_key(|outcome| outcome.id);
     Ok(Seen { outcomes, ..serving.seen() })
 }

@@ -34,7 +34,10 @@ struct Answer {
     number: usize,
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
+    /// The answer has ended; what is left may be done to the connection.
     is_over: bool,
+    /// The client has reset the request.
+    is_gone: bool,
 }
 
 /// Does with a connection what its script says.
@@ -140,13 +143,12 @@ fn field(number: u8, value: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2][..], &varint(value.len() as u64), value].concat()
 }
 
-/// A `google.rpc.Status` with a `RetryInfo`.
-fn retry_info(code: u32, ms: u64) -> Vec<u8> {
+/// The `google.protobuf.Any` of a `RetryInfo`.
+fn retry_info(ms: u64) -> Vec<u8> {
     let (seconds, nanos) = (ms / 1000, ms % 1000 * 1_000_000);
     let delay = [vec![8], varint(seconds), vec![16], varint(nanos)].concat();
     let name = field(1, b"type.googleapis.com/google.rpc.RetryInfo");
-    let any = [name, field(2, &field(1, &delay))].concat();
-    [vec![8], varint(u64::from(code)), field(3, &any)].concat()
+    [name, field(2, &field(1, &delay))].concat()
 }
 
 /// As gRPC escapes `grpc-message`.
@@ -172,12 +174,12 @@ impl Status {
         if !message.is_empty() {
             insert("grpc-message", message);
         }
-        if !self.details.is_empty() {
-            insert("grpc-status-details-bin", STANDARD_NO_PAD.encode(&self.details));
-        }
-        if let Some(ms) = self.retry_info_ms {
-            let details = retry_info(self.code, ms);
-            insert("grpc-status-details-bin", STANDARD_NO_PAD.encode(details));
+        let info = self.retry_info_ms.map(retry_info);
+        let named = (!self.details.is_empty()).then(|| field(1, self.details.as_bytes()));
+        if let Some(any) = info.or(named) {
+            let code = [vec![8], varint(u64::from(self.code))].concat();
+            let said = [code, field(2, self.message.as_bytes()), field(3, &any)].concat();
+            insert("grpc-status-details-bin", STANDARD_NO_PAD.encode(said));
         }
         if let Some(pushback) = &self.pushback {
             insert("grpc-retry-pushback-ms", pushback.clone());
@@ -206,7 +208,7 @@ impl Answer {
             is_reset: false,
         });
         let (shared, tap) = (shared.clone(), tap.clone());
-        Self { shared, tap, number, respond, stream: None, is_over: false }
+        Self { shared, tap, number, respond, stream: None, is_over: false, is_gone: false }
     }
 
     async fn answered(mut self, body: RecvStream) {
@@ -220,7 +222,7 @@ impl Answer {
         }
         for step in steps {
             self.step(step).await;
-            if self.is_over {
+            if self.is_gone {
                 return;
             }
         }
@@ -281,12 +283,13 @@ impl Answer {
         *response.headers_mut() = headers;
         // Where the client has gone, there is nobody to be told.
         self.stream = self.respond.send_response(response, end).ok();
-        self.is_over = end || self.stream.is_none();
+        self.is_gone = self.stream.is_none();
+        self.is_over = end;
     }
 
     fn data(&mut self, data: Bytes) {
         if let Some(stream) = &mut self.stream {
-            self.is_over |= stream.send_data(data, false).is_err();
+            self.is_gone |= stream.send_data(data, false).is_err();
         }
     }
 
@@ -328,8 +331,11 @@ impl Answer {
         self.unless_reset(std::future::pending()).await;
     }
 
-    /// Waits, and is over if the client goes meanwhile.
+    /// Waits, and no longer than until the client goes.
     async fn unless_reset(&mut self, wait: impl Future<Output = ()>) {
+        if self.is_over {
+            return wait.await;
+        }
         let (respond, stream) = (&mut self.respond, &mut self.stream);
         let reset = poll_fn(|cx| match stream {
             Some(stream) => stream.poll_reset(cx),
@@ -337,7 +343,7 @@ impl Answer {
         });
         tokio::select! {
             reset = reset => {
-                self.is_over = true;
+                self.is_gone = true;
                 // An error is the end of the connection.
                 if reset.is_ok() {
                     self.shared.note(self.number, |attempt| attempt.is_reset = true);

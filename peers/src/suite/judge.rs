@@ -148,7 +148,7 @@ impl Wrong {
                 self.unless(&outcome.message == right, &what("message"), &outcome.message, right);
             }
             if let Some(right) = &ends.details {
-                self.unless(&outcome.details == right, &what("details"), &outcome.details, right);
+                self.unless(outcome.details.contains(right), &what("details"), &outcome.details, right);
             }
             if let Some(right) = ends.messages {
                 self.unless(outcome.messages == right, &what("messages"), outcome.messages, right);

@@ -187,10 +187,11 @@ pub struct Http {
 #[serde(deny_unknown_fields, default)]
 pub struct Status {
     pub code: u32,
-    /// As it stands in the header: escaped.
+    /// Escaped for the header.
     pub message: String,
     /// The message is so many letters longer.
     pub message_len: usize,
+    /// The type of a message among the details.
     pub details: String,
     /// `grpc-retry-pushback-ms`.
     pub pushback: Option<String>,
@@ -226,6 +227,8 @@ pub struct Call {
     pub kind: Kind,
     pub metadata: BTreeMap<String, String>,
     pub deadline_ms: Option<u64>,
+    /// For clients that have it by call; it is in the service config as well.
+    pub wait_for_ready: bool,
     /// How many bytes each message of the request has.
     pub bytes: usize,
     /// How many messages a stream of requests has; default 1.
@@ -290,6 +293,7 @@ pub struct Ends {
     /// Any of these.
     pub code: Vec<i64>,
     pub message: Option<String>,
+    /// This is somewhere in the details.
     pub details: Option<String>,
     pub messages: Option<usize>,
     pub took_ms: Option<Range>,

@@ -41,7 +41,7 @@ const ready = (client) =>
 async function call(client, task) {
   const { call, id, path } = task;
   if ((call.connect ?? task.settings.connect) !== false) await ready(client);
-  const metadata = new grpc.Metadata();
+  const metadata = new grpc.Metadata({ waitForReady: call.wait_for_ready });
   for (const [name, value] of Object.entries(call.metadata)) metadata.set(name, value);
   const begun = performance.now();
   const options = call.deadline_ms ? { deadline: Date.now() + call.deadline_ms } : {};

@@ -44,6 +44,9 @@ def channel(task):
         # As a client that has one server would have it, so that it is found again in a script.
         ("grpc.initial_reconnect_backoff_ms", 250),
     ]
+    if len(task["addresses"]) > 1:
+        # It would be the list.
+        options.append(("grpc.default_authority", "localhost"))
     if task["config"] is not None:
         options.append(("grpc.service_config", json.dumps(task["config"])))
     names = {
@@ -69,7 +72,9 @@ def begin(channel, task):
     message = None if bad else b"1" * call["bytes"]
     if call["kind"] == "server_stream":
         return channel.unary_stream(path, encoded)(message, metadata=metadata, timeout=timeout)
-    return channel.unary_unary(path, encoded).future(message, metadata=metadata, timeout=timeout)
+    wait = call["wait_for_ready"] or None
+    begin = channel.unary_unary(path, encoded).future
+    return begin(message, metadata=metadata, timeout=timeout, wait_for_ready=wait)
 
 
 def ended(channel, task):

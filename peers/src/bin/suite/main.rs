@@ -17,7 +17,7 @@ Usage: suite [options]
   --only NAME            this client alone; more than once
   --entry TEXT           the scripts whose id has this in it
   --scripts FOLDER       where the scripts are; default: suite
-  --processes N          of each client at a time; default 8
+  --processes N          of each client at a time; default 6
   --out FOLDER           where report.md, report.html and report.json are put
   --summary FILE         where the summary is put
 ";
@@ -62,9 +62,13 @@ async fn suite() -> Result<Vec<String>, Box<dyn Error>> {
     let options = Options::parse(env::args().skip(1))?;
     let entries = entries(&options)?;
     let mut report = Report::new(&entries, options.is_quick);
-    for client in &options.clients {
-        eprintln!("{} ...", client.name);
-        report.add(run::all(client, &entries, options.processes).await?);
+    // Most of the time they wait.
+    let runs = options.clients.iter().map(|client| {
+        let (client, entries, processes) = (client.clone(), entries.clone(), options.processes);
+        tokio::spawn(async move { run::all(&client, &entries, processes).await })
+    });
+    for run in runs.collect::<Vec<_>>() {
+        report.add(run.await??);
     }
     for (name, why) in &options.absent {
         report.add_absent(name, why);
@@ -114,7 +118,7 @@ fn entries(options: &Options) -> Result<Vec<Entry>, Box<dyn Error>> {
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        let mut options = Self { scripts: "suite".into(), processes: 8, ..Self::default() };
+        let mut options = Self { scripts: "suite".into(), processes: 6, ..Self::default() };
         let pair = |text: String| match text.split_once('=') {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
             None => Err(format!("{text} is not NAME=...")),

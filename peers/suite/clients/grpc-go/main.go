@@ -40,6 +40,7 @@ type call struct {
 	Bytes        int               `json:"bytes"`
 	Send         *int              `json:"send"`
 	CannotEncode bool              `json:"cannot_encode"`
+	WaitForReady bool              `json:"wait_for_ready"`
 	UnreadMs     int64             `json:"unread_ms"`
 }
 
@@ -140,11 +141,15 @@ func messages(ctx context.Context, conn *grpc.ClientConn, t *task) (int, error) 
 	message := bytes.Repeat([]byte("1"), c.Bytes)
 	var first interface{} = &message
 	if c.CannotEncode {
-		first = nil
+		first = struct{}{}
 	}
 	var answer []byte
+	var options []grpc.CallOption
+	if c.WaitForReady {
+		options = append(options, grpc.WaitForReady(true))
+	}
 	if c.Kind == "unary" {
-		if err := conn.Invoke(ctx, t.Path, first, &answer); err != nil {
+		if err := conn.Invoke(ctx, t.Path, first, &answer, options...); err != nil {
 			return 0, err
 		}
 		return 1, nil
@@ -165,7 +170,7 @@ func messages(ctx context.Context, conn *grpc.ClientConn, t *task) (int, error) 
 			}
 		}
 		if c.CannotEncode {
-			if err := stream.SendMsg(nil); err != nil && err != io.EOF {
+			if err := stream.SendMsg(struct{}{}); err != nil && err != io.EOF {
 				return 0, err
 			}
 		}
@@ -207,8 +212,8 @@ func run(conn *grpc.ClientConn, t *task) {
 	took := float64(time.Since(begun).Microseconds()) / 1000
 	ended := status.Convert(err)
 	details := ""
-	if raw := ended.Proto(); raw != nil && len(raw.Details) > 0 {
-		details = raw.String()
+	for _, detail := range ended.Proto().GetDetails() {
+		details += detail.TypeUrl + string(detail.Value)
 	}
 	say(outcome{t.ID, int(ended.Code()), ended.Message(), details, count, took})
 }
