@@ -3,12 +3,10 @@
 mod body;
 mod lengths;
 
-pub use body::ResponseBody;
-
-use body::{Overrun, RequestBody};
+use body::{Limiter, Overrun, RequestBody};
 use bytes::Bytes;
 use cinchona_core::{BoxError, PerMethod};
-use cinchona_plumbing::{Reloadable, headers, polled_again};
+use cinchona_plumbing::{Reloadable, ResponseBody, headers, polled_again};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{
@@ -154,8 +152,10 @@ where
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
@@ -195,8 +195,10 @@ impl<F, E, ResBody> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResBody>, E>>,
     E: Into<BoxError>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -211,7 +213,12 @@ where
         let (most, overrun) = (*this.max_response, this.overrun.take());
         Poll::Ready(outcome.map(|response| {
             let most = most.filter(|_| is_grpc(response.headers()));
-            response.map(|body| ResponseBody::new(body, most, overrun))
+            let limiter = (most.is_some() || overrun.is_some())
+                .then(|| Box::pin(Limiter::new(most, overrun)));
+            response.map(|body| match limiter {
+                Some(limiter) => ResponseBody::of(body).watched(limiter),
+                None => ResponseBody::of(body),
+            })
         }))
     }
 }

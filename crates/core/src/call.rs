@@ -7,7 +7,10 @@ use smallvec::SmallVec;
 use std::{
     fmt,
     num::NonZeroU64,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::{task, time::Instant};
@@ -51,6 +54,8 @@ pub struct Call {
 struct Record {
     began: Instant,
     lines: Mutex<Lines>,
+    /// How often an attempt's timer was asked.
+    asked: AtomicU32,
 }
 
 /// The attempts that have timers of their own.
@@ -85,7 +90,7 @@ impl Call {
     }
 
     fn new(began: Instant) -> Self {
-        let record = Arc::new(Record { began, lines: Mutex::default() });
+        let record = Arc::new(Record { began, lines: Mutex::default(), asked: AtomicU32::new(0) });
         Self { record, line: 0, deadline: None, whole: None, kind: None, size: None }
     }
 
@@ -145,6 +150,16 @@ impl Call {
         let Timed { many, until, .. } = lines.timed;
         let until = until.filter(|until| many > 0 && *until < end).unwrap_or(end);
         lines.timed = Timed { many: many + 1, until: Some(until), task: task::try_id() };
+    }
+
+    /// The timer of an attempt was asked, and wakes whoever polls the call.
+    pub fn asks_timer(&self) {
+        self.record.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often timers of attempts were asked.
+    pub fn asked_timers(&self) -> u32 {
+        self.record.asked.load(Ordering::Relaxed)
     }
 
     /// That attempt, or what had its timer, is over.

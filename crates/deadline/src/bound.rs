@@ -79,11 +79,11 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 enum Keeper {
     Alone,
-    /// The layer of the call: it leaves the timer to an attempt that has one. Whether it has done
-    /// so before.
-    Call(Call, bool),
-    /// The layer of the attempt: what it has told the record of the call.
-    Attempt(Call),
+    /// The layer of the call: it leaves the timer to an attempt that has one. How often those were
+    /// asked when it looked last.
+    Call(Call, u32),
+    /// The layer of the attempt: it tells the record of the call, once its timer runs.
+    Attempt(Call, bool),
 }
 
 /// For how long a response may be silent after its first message, at least, if nobody knows what
@@ -142,7 +142,7 @@ impl Bound {
 
     /// The same bound, of a whole call: an attempt of it may keep its deadline.
     pub(crate) fn of_call(mut self, call: Call) -> Self {
-        self.keeper = Keeper::Call(call, false);
+        self.keeper = Keeper::Call(call, 0);
         self
     }
 
@@ -153,8 +153,7 @@ impl Bound {
         if let (true, Some(call), Some(first)) = (bounds_all, call, self.terms.first)
             && call.deadline().is_some_and(|deadline| first.at <= deadline.0)
         {
-            call.starts_timer(first.at);
-            self.keeper = Keeper::Attempt(call.clone());
+            self.keeper = Keeper::Attempt(call.clone(), false);
         }
         self
     }
@@ -165,18 +164,29 @@ impl Bound {
         match &self.keeper {
             Keeper::Call(call, _) => return !(is_unary && call.timed_until().is_some()),
             // Of what may be a stream, the limit of an attempt ends with the first message.
-            Keeper::Attempt(_) if !is_unary => self.keeper = Keeper::Alone,
+            Keeper::Attempt(..) if !is_unary => self.keeper = Keeper::Alone,
             _ => {}
         }
         true
     }
 
-    /// Whether an attempt's timer ends the call in time. Who is woken again looks whether that
-    /// timer has fired by now: then it is that of an attempt which nobody asks any more.
+    /// Whether an attempt's timer ends the call in time: one that was asked just now will. If none
+    /// was, one may have fired that is of an attempt which nobody asks any more.
     pub(crate) fn is_kept(&mut self) -> bool {
         let Keeper::Call(call, before) = &mut self.keeper else { return false };
-        let kept = |until| !std::mem::replace(before, true) || Instant::now() < until;
-        call.timed_until().is_some_and(kept)
+        let asked = call.asked_timers();
+        let was_asked = std::mem::replace(before, asked) != asked;
+        call.timed_until().is_some_and(|until| was_asked || Instant::now() < until)
+    }
+
+    /// The timer is about to be polled until `end`.
+    pub(crate) fn asks(&mut self, end: End) {
+        if let Keeper::Attempt(call, is_running) = &mut self.keeper {
+            if !std::mem::replace(is_running, true) {
+                call.starts_timer(end.at);
+            }
+            call.asks_timer();
+        }
     }
 
     /// The same bound, which ends nothing at the layer's own limits and only tells `switch`.
@@ -315,7 +325,7 @@ impl Bound {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Self::Attempt(call) = self {
+        if let Self::Attempt(call, true) = self {
             call.stops_timer();
         }
     }

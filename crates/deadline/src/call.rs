@@ -2,15 +2,15 @@
 
 use crate::{
     asked::{Asked, earlier},
-    body::BoundBody,
     bound::{Bound, End, Says, Terms, What},
     limits::{Kinds, Times},
     readied::{Readied, ResponseFuture},
 };
+use bytes::Bytes;
 use cinchona_core::{
     BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, ServerContext, Switch,
 };
-use cinchona_plumbing::Reloadable;
+use cinchona_plumbing::{Reloadable, ResponseBody, clock::Passing};
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -156,9 +156,10 @@ where
     S: Service<http::Request<B>, Response = http::Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
     B: 'static,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = http::Response<BoundBody<ResBody>>;
+    type Response = http::Response<ResponseBody>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -175,7 +176,8 @@ where
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
-        let now = Instant::now();
+        let passing = Passing::begin();
+        let now = passing.now();
         let kind = self.kinds.of(&request);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,

@@ -57,6 +57,7 @@ impl Timer {
             if matches!(stage, Stage::Readiness | Stage::Head) && bound.is_kept() {
                 return Poll::Pending;
             }
+            bound.asks(end);
             let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
                 this.sleep.set(Some(sleep_until(end.at)));
                 continue;

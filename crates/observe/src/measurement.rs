@@ -32,6 +32,8 @@ pub(crate) struct Measurement {
     request: Request,
     response: Sizer,
     pub(crate) span: Option<Traced>,
+    /// It is about a call that has not ended: dropped now, that was cancelled.
+    pub(crate) is_open: bool,
 }
 
 // === impl Measurement ===
@@ -65,6 +67,7 @@ impl Measurement {
         role: Role,
         table: &Table,
         request: &mut http::Request<Body>,
+        now: Instant,
     ) -> Option<Place> {
         let method = match &self.method {
             Some(method) if method.is(table, request.uri().path()) => method,
@@ -73,19 +76,19 @@ impl Measurement {
         let mut place = None;
         (self.call, self.began) = match role {
             Role::Call => {
-                let call = Call::of(request, Instant::now);
+                let call = Call::of(request, || now);
                 (Some(call.clone()), Some(call.began()))
             }
             Role::Attempt => {
                 let attempt = request.extensions_mut().get_mut::<Call>().map(|call| {
-                    *call = call.passes(Instant::now);
+                    *call = call.passes(|| now);
                     call.clone()
                 });
                 let began = attempt.as_ref().and_then(Call::attempt_began);
                 place = attempt.as_ref().and_then(Place::of);
-                (attempt, Some(began.unwrap_or_else(Instant::now)))
+                (attempt, Some(began.unwrap_or(now)))
             }
-            Role::Served => (None, Some(Instant::now())),
+            Role::Served => (None, Some(now)),
         };
         if role != Role::Call {
             let (counted, writer) = method.own();
@@ -93,7 +96,7 @@ impl Measurement {
             self.request.watch(request);
             self.response = Sizer::default();
         }
-        self.role = role;
+        (self.role, self.is_open) = (role, true);
         place
     }
 
@@ -118,11 +121,16 @@ impl Measurement {
         call.map(|call| call.attempt_count() as u32)
     }
 
-    /// It has ended with `code`, and its request `has_left` the client, for all that is known; how
+    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is known; how
     /// long it took.
     #[inline]
-    pub(crate) fn end(&self, code: Code, has_left: impl FnOnce() -> bool) -> Duration {
-        let now = Instant::now();
+    pub(crate) fn end(
+        &mut self,
+        code: Code,
+        now: Instant,
+        has_left: impl FnOnce() -> bool,
+    ) -> Duration {
+        self.is_open = false;
         let took = now - self.began.unwrap_or(now);
         let Some(method) = &self.method else { return took };
         let (counted, writer) = method.own();

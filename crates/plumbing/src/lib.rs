@@ -10,8 +10,9 @@
 //! | [`cause`] | errors, questioned along their `source()` chain |
 //! | [`code`], [`status`], [`timeout`], [`headers`] | gRPC's words in headers, read and written |
 //! | [`uri`], [`secret`] | what of a URI may be shown; texts compared in constant time |
+//! | [`ResponseBody`], [`Watcher`] | the body of every response, and the layers that watch it |
 //! | [`Framing`] | messages in a stream of bytes |
-//! | [`Replay`], [`ReplayBuffer`], [`Sent`] | a request that can be sent again |
+//! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time that an attempt was given, and took |
 //! | [`Latency`] | how long answers take |
 //! | [`Reloadable`] | settings that are replaced while calls run |
@@ -21,6 +22,7 @@
 //!
 //! *Rule:* it names no other crate of cinchona.
 
+mod body;
 pub mod cause;
 pub mod clock;
 pub mod code;
@@ -39,12 +41,13 @@ pub mod timeout;
 mod trust;
 pub mod uri;
 
+pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use count::{Count, polled_again};
 pub use framing::Framing;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
-pub use replay::{Replay, ReplayBuffer, Sent, whole};
+pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use spent::{Allowed, Spent};
 pub use trust::{Distrust, Trust};

@@ -34,10 +34,14 @@ pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
 /// panics when it reads that; and marks what a handler is not to hand on ([`strip`]).
 pub fn mend(headers: &mut HeaderMap) {
     // A success says no more.
-    if headers.len() < 2 {
-        return;
+    if headers.len() > 1 {
+        mend_said(headers, code(headers));
     }
-    let Some(code) = code(headers) else { return };
+}
+
+/// The same, where the code that they have is known.
+pub(crate) fn mend_said(headers: &mut HeaderMap, code: Option<Code>) {
+    let Some(code) = code.filter(|_| headers.len() > 1) else { return };
     mend_details(headers);
     if code != Code::Ok {
         hop::mark(headers);

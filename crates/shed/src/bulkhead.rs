@@ -2,13 +2,14 @@
 
 use crate::{
     Criticality, Limit, Queue,
-    body::ResponseBody,
     entry::{Entered, Entering},
     kinds::Kinds,
     limiter::Limiter,
     places::{Place, Places, Until},
 };
+use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, Rejected, Switch};
+use cinchona_plumbing::ResponseBody;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -198,9 +199,10 @@ impl<S, B, ResBody> Service<Request<B>> for Bulkhead<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = BulkheadFuture<S, B, S::Future>;
 
@@ -250,9 +252,10 @@ impl<S, B, ResBody> Future for BulkheadFuture<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();

@@ -3,12 +3,13 @@
 use crate::{
     Criticality,
     arrival::{Coming, Held, Seen, deadline, put},
-    body::ResponseBody,
+    body::holding,
     limiter::{Entry, Limiter, Permit, Waits},
     places::Until,
 };
-use cinchona_core::Switch;
-use cinchona_plumbing::{status, timeout::take_off};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Switch};
+use cinchona_plumbing::{ResponseBody, status, timeout::take_off};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -185,9 +186,10 @@ where
 impl<S, B, ResBody> Future for Entering<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Entered<Result<Response<ResponseBody<ResBody>>, S::Error>>;
+    type Output = Entered<Result<Response<ResponseBody>, S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -315,11 +317,15 @@ fn arrives<T>(arriving: Option<&mut Arriving>, cx: &mut Context<'_>) -> Poll<Ent
 }
 
 /// An answer, which holds the place where that is kept until it has ended.
-fn answered<B: Body, E>(
+fn answered<B, E>(
     outcome: Result<Response<B>, E>,
     permit: Option<Permit>,
     until: &Until,
-) -> Result<Response<ResponseBody<B>>, E> {
+) -> Result<Response<ResponseBody>, E>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let response = outcome?;
     let mut permit = permit;
     if until.is_head()
@@ -328,5 +334,5 @@ fn answered<B: Body, E>(
         // Whoever has run out of time has no use for the answer.
         permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
     }
-    Ok(response.map(|inner| ResponseBody::new(inner, permit)))
+    Ok(response.map(|body| holding(body, permit)))
 }

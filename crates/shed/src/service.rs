@@ -3,13 +3,14 @@
 use crate::{
     Criticality,
     arrival::{Arrival, deadline},
-    body::ResponseBody,
     entry::{Entered, Entering},
     kinds::Kinds,
     places::Place,
     shared::Shared,
 };
-use cinchona_core::Mode;
+use bytes::Bytes;
+use cinchona_core::{BoxError, Mode};
+use cinchona_plumbing::ResponseBody;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -47,9 +48,10 @@ impl<S, B, ResBody> Service<Request<B>> for Shed<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     B: 'static,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -120,9 +122,10 @@ impl<S: NamedService> NamedService for Shed<S> {
 impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
+    type Output = Result<Response<ResponseBody>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();

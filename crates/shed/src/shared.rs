@@ -3,16 +3,15 @@
 use crate::{
     Criticality,
     arrival::{self, Arrival},
-    body::ResponseBody,
     places::{Place, Places, Until},
 };
 use cinchona_core::{MethodKind, Methods, Mode, Rng, Switch};
 use cinchona_plumbing::{
+    ResponseBody,
     clock::{later, millis, times},
     is_of_the_server,
 };
 use http::{HeaderValue, Request, Response};
-use http_body::Body;
 use rand::RngExt;
 use std::{
     sync::{
@@ -78,7 +77,7 @@ impl Shared {
     }
 
     /// What is answered to who is turned away.
-    pub(crate) fn refusal<B: Body>(&self, criticality: Criticality) -> Response<ResponseBody<B>> {
+    pub(crate) fn refusal(&self, criticality: Criticality) -> Response<ResponseBody> {
         let limiter = &self.places.common;
         limiter.count_shed(criticality);
         tracing::debug!(criticality = criticality.name(), limit = limiter.limit(), "shed");
@@ -87,13 +86,13 @@ impl Shared {
         let mut response = status.into_http::<()>();
         let wait = HeaderValue::from(millis(wait));
         response.headers_mut().insert("grpc-retry-pushback-ms", wait);
-        response.map(|()| ResponseBody::empty())
+        response.map(|()| ResponseBody::default())
     }
 
     /// What is answered where the request has not arrived.
-    pub(crate) fn lateness<B: Body>(&self) -> Response<ResponseBody<B>> {
+    pub(crate) fn lateness(&self) -> Response<ResponseBody> {
         self.late.fetch_add(1, Ordering::Relaxed);
         let message = format!("the request has not arrived within {:?}", self.arrival);
-        Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::empty())
+        Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::default())
     }
 }

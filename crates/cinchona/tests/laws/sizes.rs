@@ -3,7 +3,9 @@
 
 use crate::layers::methods;
 use cinchona::{
-    balance::{Balance, Options},
+    balance::{Balance, Options, ResponseBody},
+    breaker::{BreakerLayer, BreakerPolicy},
+    config::MessageLimitsLayer,
     core::Target,
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
     fallback::FallbackLayer,
@@ -16,8 +18,12 @@ use http_body::Body as _;
 use tonic::{body::Body, service::interceptor::InterceptedService};
 use tower::{Layer, Service, ServiceExt};
 
-/// The sizes of a service's future and of its response, in bytes.
-fn sizes<S: Service<http::Request<Body>>>(_: &S) -> (usize, usize) {
+/// The sizes of a service's future and of its response, in bytes. Whatever is below, its response
+/// has the same body: there is one type of ours around tonic's.
+fn sizes<S>(_: &S) -> (usize, usize)
+where
+    S: Service<http::Request<Body>, Response = http::Response<ResponseBody>>,
+{
     (size_of::<S::Future>(), size_of::<S::Response>())
 }
 
@@ -42,10 +48,12 @@ fn no_future_of_the_client_stack_has_more_than_256_bytes_at_any_seam() {
             AttemptTimeoutLayer::default(),
             AttemptLayer::new(&metrics, "any"),
             AdaptiveThrottleLayer::default(),
+            BreakerLayer::new(BreakerPolicy::default()),
             RetryLayer::new(RetryPolicy::default(), methods()),
             BulkheadLayer::default(),
             FallbackLayer::new(methods()),
             CallDeadlineLayer::new(),
+            MessageLimitsLayer::new(),
             IdempotencyKeyLayer::new(methods()),
             CallLayer::new(&metrics, "any"),
         );

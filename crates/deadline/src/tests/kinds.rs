@@ -42,7 +42,7 @@ fn of(kind: impl Into<Option<MethodKind>>) -> Request {
 async fn ending<L>(layer: &L, request: Request, server: Serving) -> (usize, Option<(u128, Code)>)
 where
     L: Layer<ServiceFn>,
-    L::Service: Service<Request, Response = http::Response<BoundBody<Body>>, Error = BoxError>,
+    L::Service: Service<Request, Response = http::Response<ResponseBody>, Error = BoxError>,
 {
     let began = Instant::now();
     let server = Arc::new(server);
