@@ -5,6 +5,7 @@
 mod ci;
 mod command;
 mod manifest;
+mod street;
 mod tidy;
 #[cfg(test)]
 mod tree;
@@ -27,6 +28,9 @@ Tasks:
                       crates, which it downloads), cost (clients and servers in processes of their
                       own; `--quick` counts the instructions of some, `--check` compares with the
                       baseline, `--write` writes it)
+  street [args..]     run the scripts of peers/suite with our client and with those of others, and
+                      print who does right (`--quick` leaves out what takes seconds, `--only NAME`
+                      runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         }
         ["bench", "cost", args @ ..] => cost(args),
         ["bench", name, args @ ..] => bench("cinchona", name, args),
+        ["street", args @ ..] => ExitCode::from(street::run(args)),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        for task in ["demo", "sim storm", "soak", "bench", "tidy", "ci", "help"] {
+        for task in ["demo", "sim storm", "soak", "bench", "street", "tidy", "ci", "help"] {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

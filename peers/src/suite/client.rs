@@ -94,7 +94,8 @@ pub async fn run(script: &Script, caller: &impl Caller) -> Result<Seen, String> 
     while let Some(outcome) = next(&mut running).await? {
         outcomes.push(outcome);
     }
-    sleep(if script.expect.resets.is_some() { 10 * AFTER } else { AFTER }).await;
+    let is_late = script.expect.resets.is_some() || script.expect.complete.is_some();
+    sleep(if is_late { 10 * AFTER } else { AFTER }).await;
     outcomes.sort_by_key(|outcome| outcome.id);
     Ok(Seen { outcomes, ..serving.seen() })
 }

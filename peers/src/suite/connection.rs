@@ -41,7 +41,12 @@ struct Answer {
 }
 
 /// Does with a connection what its script says.
-pub(super) async fn serve<S: Socket>(mut socket: S, line: Line, shared: Arc<Shared>, tap: Arc<Tap>) {
+pub(super) async fn serve<S: Socket>(
+    mut socket: S,
+    line: Line,
+    shared: Arc<Shared>,
+    tap: Arc<Tap>,
+) {
     match line {
         Line::Serve => http2(socket, With::default(), shared, tap).await,
         Line::With(with) => http2(socket, with, shared, tap).await,
@@ -118,7 +123,9 @@ fn frame(message: &[u8]) -> Bytes {
 /// Reads a request to its end; says whether it has come to it.
 async fn read(mut body: RecvStream, shared: Arc<Shared>, number: usize, done: watch::Sender<bool>) {
     while let Some(chunk) = body.data().await {
-        let Ok(chunk) = chunk else { return shared.note(number, |attempt| attempt.is_reset = true) };
+        let Ok(chunk) = chunk else {
+            return shared.note(number, |attempt| attempt.is_reset = true);
+        };
         shared.note(number, |attempt| attempt.body_bytes += chunk.len());
         // One that is over gives nothing back.
         _ = body.flow_control().release_capacity(chunk.len());

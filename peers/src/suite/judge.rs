@@ -126,7 +126,8 @@ impl Wrong {
 
     fn within(&mut self, what: &str, seen: u64, range: Option<Range>) {
         if let Some((least, most)) = range {
-            let right = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+            let right =
+                if least == most { format!("{least}") } else { format!("{least} to {most}") };
             if !(least..=most).contains(&seen) {
                 self.0.push(format!("{what}: {seen}, not {right}"));
             }
@@ -148,7 +149,12 @@ impl Wrong {
                 self.unless(&outcome.message == right, &what("message"), &outcome.message, right);
             }
             if let Some(right) = &ends.details {
-                self.unless(outcome.details.contains(right), &what("details"), &outcome.details, right);
+                self.unless(
+                    outcome.details.contains(right),
+                    &what("details"),
+                    &outcome.details,
+                    right,
+                );
             }
             if let Some(right) = ends.messages {
                 self.unless(outcome.messages == right, &what("messages"), outcome.messages, right);
@@ -166,7 +172,9 @@ impl Wrong {
         self.within("connections", seen.connections, expect.connections);
         self.within("pings", seen.pings, expect.pings);
         self.within("resets", resets(seen), expect.resets);
-        for (index, (count, range)) in seen.per_server(script).iter().zip(&expect.per_server).enumerate() {
+        for (index, (count, range)) in
+            seen.per_server(script).iter().zip(&expect.per_server).enumerate()
+        {
             self.within(&format!("attempts at server {}", index + 1), *count, Some(*range));
         }
     }
@@ -175,7 +183,12 @@ impl Wrong {
         for (n, attempt) in seen.attempts.iter().enumerate() {
             for (name, right) in &expect.metadata {
                 let value = attempt.header(name);
-                self.unless(&value == right, &format!("{name} of attempt {}", n + 1), &value, right);
+                self.unless(
+                    &value == right,
+                    &format!("{name} of attempt {}", n + 1),
+                    &value,
+                    right,
+                );
             }
             if let Some(right) = expect.body_bytes {
                 let what = format!("bytes of attempt {}", n + 1);

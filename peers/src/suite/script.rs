@@ -264,8 +264,8 @@ pub struct Expect {
     pub per_server: Vec<Range>,
     /// `grpc-previous-rpc-attempts`, in the order in which the requests came.
     pub previous: Option<Vec<Option<String>>>,
-    /// From the arrival of a request to that of the next, in milliseconds; the last stands for those
-    /// that follow.
+    /// From the arrival of a request to that of the next, in milliseconds; the last stands for
+    /// those that follow.
     pub gap_ms: Vec<Range>,
     /// What a request says that remains (`grpc-timeout`), request by request; the last stands for
     /// those that follow.
@@ -306,6 +306,7 @@ pub struct Ends {
 #[serde(deny_unknown_fields)]
 pub struct Differs {
     pub attempts: usize,
+    /// None where its process dies.
     pub codes: Vec<i64>,
     pub why: String,
 }

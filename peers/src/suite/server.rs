@@ -131,7 +131,8 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let tasks = self.servers.iter().flat_map(|server| std::mem::take(&mut *lock(&server.tasks)));
+        let tasks =
+            self.servers.iter().flat_map(|server| std::mem::take(&mut *lock(&server.tasks)));
         tasks.for_each(|task| task.abort());
         // What is not there any more need not go.
         self.files.iter().for_each(|file| _ = fs::remove_file(file));

@@ -181,7 +181,11 @@ impl<S: Socket> AsyncWrite for Tapped<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_held(cx) { Poll::Pending } else { Pin::new(&mut self.socket).poll_write(cx, bytes) }
+        if self.is_held(cx) {
+            Poll::Pending
+        } else {
+            Pin::new(&mut self.socket).poll_write(cx, bytes)
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

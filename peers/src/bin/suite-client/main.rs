@@ -86,9 +86,10 @@ fn is_to_connect(task: &Task) -> bool {
 
 impl Client {
     fn hello(self) -> Json {
-        let basic = ["deadline", "streams", "keepalive", "many", "unix", "send-limit", "header-limit"];
+        let basic =
+            ["deadline", "streams", "keepalive", "many", "unix", "send-limit", "header-limit"];
         let (name, version, more): (_, _, &[&str]) = match self {
-            Self::Cinchona => ("cinchona", env!("CARGO_PKG_VERSION"), &ours::ABILITIES),
+            Self::Cinchona => ("cinchona", "0.1.0", &ours::ABILITIES),
             Self::Tonic => ("tonic", "0.14.9", &[]),
             Self::TowerResilience => ("tower-resilience", "0.13.0", &["retry"]),
         };

@@ -97,8 +97,8 @@ fn entries(options: &Options) -> Result<Vec<Entry>, Box<dyn Error>> {
     let mut entries: Vec<Entry> = Vec::new();
     for path in paths {
         let text = fs::read_to_string(&path)?;
-        let parsed: File = serde_json::from_str(&text)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let parsed: File =
+            serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for script in parsed.scripts {
             if entries.iter().any(|entry| entry.script.id == script.id) {
@@ -107,9 +107,8 @@ fn entries(options: &Options) -> Result<Vec<Entry>, Box<dyn Error>> {
             entries.push(Entry { file: file.clone(), script });
         }
     }
-    let is_meant = |script: &Script| {
-        script.id.contains(&options.entry) && !(options.is_quick && script.slow)
-    };
+    let is_meant =
+        |script: &Script| script.id.contains(&options.entry) && !(options.is_quick && script.slow);
     entries.retain(|entry| is_meant(&entry.script));
     Ok(entries)
 }

@@ -67,12 +67,15 @@ impl Report {
         self.absent.push((name.to_owned(), why.to_owned()));
     }
 
-    /// The scripts that this client does wrong.
+    /// The scripts that this client does wrong, but for those of which that is known.
     pub(crate) fn wrong_of(&self, client: &str) -> Vec<String> {
-        let cells = self.columns.iter().filter(|column| column.name == client);
-        let cells = cells.flat_map(|column| &column.cells);
-        let wrong = cells.filter(|(_, cell)| cell.verdict == Verdict::Wrong);
-        wrong.map(|(id, _)| id.clone()).collect()
+        let Some(column) = self.columns.iter().find(|column| column.name == client) else {
+            return Vec::new();
+        };
+        let unknown =
+            self.entries.iter().filter(|entry| !entry.script.differs.contains_key(client));
+        let ids = unknown.map(|entry| &entry.script.id);
+        ids.filter(|id| column.cells.get(*id).is_some_and(Cell::is_wrong)).cloned().collect()
     }
 
     /// All of them, for a terminal.
@@ -92,7 +95,8 @@ impl Report {
             _ = write!(text, "| {name} | {} |", entries.len());
             for column in &self.columns {
                 let count = |verdict| {
-                    let cells = entries.iter().filter_map(|entry| column.cells.get(&entry.script.id));
+                    let cells =
+                        entries.iter().filter_map(|entry| column.cells.get(&entry.script.id));
                     cells.filter(|cell| cell.verdict == verdict).count()
                 };
                 let [right, wrong, cannot] =
@@ -125,7 +129,8 @@ impl Report {
     /// Counts, and the rows in which the clients are not alike.
     pub(crate) fn summary(&self) -> String {
         let kind = if self.is_quick { "quick run" } else { "whole run" };
-        let command = if self.is_quick { "cargo xtask street --quick" } else { "cargo xtask street" };
+        let command =
+            if self.is_quick { "cargo xtask street --quick" } else { "cargo xtask street" };
         let mut text = format!(
             "# Results\n\n{}, {kind}, Linux x86-64, loopback. Written by `{command}`.\n\n{ABOUT}\n",
             self.date
@@ -159,8 +164,9 @@ impl Report {
         for column in &self.columns {
             if let Some(cell) = column.cells.get(&entry.script.id) {
                 let verdict = cell.verdict.name();
-                row[&column.name] =
-                    json!({"verdict": verdict, "measured": cell.said, "wrong": cell.wrong, "seen": cell.seen});
+                let (wrong, seen) = (&cell.wrong, &cell.seen);
+                row[&column.name] = json!({"verdict": verdict, "measured": cell.said,
+                    "wrong": wrong, "seen": seen});
             }
         }
         row
@@ -184,7 +190,11 @@ impl Report {
             for cell in self.columns.iter().filter_map(|column| column.cells.get(id)) {
                 let (name, said) = (cell.verdict.name(), escaped(&cell.said));
                 let wrong = escaped(&cell.wrong.join("; "));
-                _ = write!(text, "<td class={name} title=\"{}\">{name}: {said}", wrong.replace('"', "'"));
+                _ = write!(
+                    text,
+                    "<td class={name} title=\"{}\">{name}: {said}",
+                    wrong.replace('"', "'")
+                );
             }
         }
         text + "</table>\n"

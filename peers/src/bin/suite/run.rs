@@ -97,7 +97,8 @@ async fn worker(work: Arc<Work>) -> io::Result<()> {
                     if !seen.codes().contains(&-1) {
                         running = Some(client);
                     }
-                    let says_number = running.as_ref().is_none_or(|client| client.hello.can("previous"));
+                    let says_number =
+                        running.as_ref().is_none_or(|client| client.hello.can("previous"));
                     let wrong = judge(script, &seen, says_number);
                     let verdict = if wrong.is_empty() { Verdict::Right } else { Verdict::Wrong };
                     Cell { verdict, said: measured(script, &seen), wrong, seen: seen.json() }
