@@ -77,8 +77,8 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         state: State<F>,
-        overrun: Option<Overrun>,
-        max_response: Option<u32>,
+        // Of a call that is limited.
+        limited: Option<Box<(Option<Overrun>, Option<u32>)>>,
     }
 }
 
@@ -179,7 +179,9 @@ where
             }
         };
         let state = State::Called { future: self.inner.call(request) };
-        ResponseFuture { state, overrun, max_response: limits.max_response_bytes }
+        let is_limited = overrun.is_some() || limits.max_response_bytes.is_some();
+        let limited = is_limited.then(|| Box::new((overrun, limits.max_response_bytes)));
+        ResponseFuture { state, limited }
     }
 }
 
@@ -187,7 +189,7 @@ where
 
 impl<F> ResponseFuture<F> {
     fn failed(error: BoxError) -> Self {
-        Self { state: State::Failed { error: Some(error) }, overrun: None, max_response: None }
+        Self { state: State::Failed { error: Some(error) }, limited: None }
     }
 }
 
@@ -206,19 +208,17 @@ where
             StateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
             StateProj::Failed { error } => Err(error.take().unwrap_or_else(polled_again)),
         };
+        let Some((overrun, most)) = this.limited.take().map(|limited| *limited) else {
+            return Poll::Ready(outcome.map(|response| response.map(ResponseBody::of)));
+        };
         // What became of a request that failed here is a consequence of that.
-        if let Some(status) = this.overrun.as_ref().and_then(|overrun| overrun.get()) {
+        if let Some(status) = overrun.as_ref().and_then(|overrun| overrun.get()) {
             return Poll::Ready(Err(status.clone().into()));
         }
-        let (most, overrun) = (*this.max_response, this.overrun.take());
         Poll::Ready(outcome.map(|response| {
             let most = most.filter(|_| is_grpc(response.headers()));
-            let limiter = (most.is_some() || overrun.is_some())
-                .then(|| Box::pin(Limiter::new(most, overrun)));
-            response.map(|body| match limiter {
-                Some(limiter) => ResponseBody::of(body).watched(limiter),
-                None => ResponseBody::of(body),
-            })
+            let limiter = Box::pin(Limiter::new(most, overrun));
+            response.map(|body| ResponseBody::of(body).watched(limiter))
         }))
     }
 }

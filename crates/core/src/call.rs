@@ -1,6 +1,6 @@
 //! One call of a client: known once, written by who knows, read by all.
 
-use crate::{Attempt, AttemptKind, Deadline, Invalid, MethodKind, Verdict};
+use crate::{Attempt, AttemptKind, Deadline, Invalid, MethodKind, ServerContext, Verdict};
 use cinchona_plumbing::status::Pushback;
 use http::{HeaderValue, Request};
 use smallvec::SmallVec;
@@ -373,10 +373,11 @@ impl Deadline {
     }
 
     /// The deadline that a layer further out has handed on, or that the caller has put into the
-    /// request's extensions.
+    /// request's extensions; of a request that is being served, that of its record.
     pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
         let of_call = Call::find(request).and_then(Call::deadline);
-        of_call.or_else(|| request.extensions().get().copied())
+        let said = of_call.or_else(|| request.extensions().get().copied());
+        said.or_else(|| ServerContext::find(request)?.deadline)
     }
 }
 

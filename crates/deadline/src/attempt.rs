@@ -3,12 +3,12 @@
 use crate::{
     asked::{Asked, earlier},
     bound::{Bound, End, Says, Terms, What},
-    limits::{Kinds, Times},
+    limits::Times,
     readied::{Readied, ResponseFuture},
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, Switch};
-use cinchona_plumbing::{ResponseBody, clock::Passing, timeout::encode_timeout};
+use cinchona_plumbing::{Paths, ResponseBody, clock::Passing, timeout::encode_timeout};
 use http::HeaderValue;
 use http_body::Body;
 use std::{
@@ -35,7 +35,7 @@ pub struct AttemptTimeoutLayer {
 pub struct AttemptTimeout<S> {
     inner: Readied<S>,
     settings: Arc<Settings>,
-    kinds: Kinds,
+    kinds: Paths<MethodKind>,
 }
 
 /// Another limit for the attempts of one call, put into the request's extensions; `None` lifts it.
@@ -137,7 +137,7 @@ impl<S> Layer<S> for AttemptTimeoutLayer {
     type Service = AttemptTimeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Kinds::new(self.settings.methods.as_ref());
+        let kinds = Methods::all_kinds(self.settings.methods.as_ref());
         AttemptTimeout { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
     }
 }
@@ -171,7 +171,7 @@ where
         }
         let passing = Passing::begin();
         let now = passing.now();
-        let kind = self.kinds.of(&request);
+        let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
             Err(invalid) => {

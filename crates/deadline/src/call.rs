@@ -3,14 +3,14 @@
 use crate::{
     asked::{Asked, earlier},
     bound::{Bound, End, Says, Terms, What},
-    limits::{Kinds, Times},
+    limits::Times,
     readied::{Readied, ResponseFuture},
 };
 use bytes::Bytes;
 use cinchona_core::{
     BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, ServerContext, Switch,
 };
-use cinchona_plumbing::{Reloadable, ResponseBody, clock::Passing};
+use cinchona_plumbing::{Paths, Reloadable, ResponseBody, clock::Passing};
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -43,7 +43,7 @@ pub struct CallDeadlineLayer {
 pub struct CallDeadline<S> {
     inner: Readied<S>,
     settings: Arc<Settings>,
-    kinds: Kinds,
+    kinds: Paths<MethodKind>,
 }
 
 #[derive(Clone, Debug)]
@@ -144,7 +144,7 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Kinds::new(self.settings.methods.as_ref());
+        let kinds = Methods::all_kinds(self.settings.methods.as_ref());
         CallDeadline { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
     }
 }
@@ -178,7 +178,7 @@ where
         }
         let passing = Passing::begin();
         let now = passing.now();
-        let kind = self.kinds.of(&request);
+        let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
             Err(invalid) => {

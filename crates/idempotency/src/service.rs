@@ -32,7 +32,7 @@ pin_project! {
     pub struct ResponseFuture<F, E: 'static> {
         #[pin]
         way: Course<F, E>,
-        domain: Option<HeaderValue>,
+        domain: Option<&'static HeaderValue>,
     }
 }
 
@@ -68,7 +68,7 @@ where
             let inner = self.inner.call(request);
             return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
-        let domain = settings.domain.clone();
+        let domain = settings.domain;
         if !settings.concern(request.uri().path()) {
             let inner = self.inner.call(request);
             return ResponseFuture { way: Course::Through { inner }, domain };
@@ -111,7 +111,7 @@ where
             CourseProj::Keyed { inner } => inner.poll(cx),
         });
         if let (Ok(response), Some(domain)) = (&mut answered, this.domain.take()) {
-            response.headers_mut().insert(DOMAIN, domain);
+            response.headers_mut().insert(DOMAIN, domain.clone());
         }
         Poll::Ready(answered)
     }

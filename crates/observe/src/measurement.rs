@@ -7,7 +7,8 @@ use crate::{
     size::{Request, Sizer},
     spans::{Entered, Traced},
 };
-use cinchona_core::{Attempt, AttemptKind, Call};
+use cinchona_core::{Attempt, AttemptKind, Call, MethodKind, ServerContext};
+use cinchona_plumbing::gather;
 use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
@@ -88,7 +89,7 @@ impl Measurement {
                 place = attempt.as_ref().and_then(Place::of);
                 (attempt, Some(began.unwrap_or(now)))
             }
-            Role::Served => (None, Some(now)),
+            Role::Served => (None, serve(method.kind, request, now)),
         };
         if role != Role::Call {
             let (counted, writer) = method.own();
@@ -121,8 +122,8 @@ impl Measurement {
         call.map(|call| call.attempt_count() as u32)
     }
 
-    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is known; how
-    /// long it took.
+    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is
+    /// known; how long it took.
     #[inline]
     pub(crate) fn end(
         &mut self,
@@ -166,6 +167,26 @@ fn end_repeated(method: &Method, attempts: &[Attempt]) {
     repeated.ended(counts, writer);
     let delay = idle(attempts).into_iter().sum();
     repeated.delay.record(names::LATENCY, nanos(delay), writer);
+}
+
+/// When a call that is served has begun: its record says so, and what this layer knows of it.
+fn serve(
+    kind: Option<MethodKind>,
+    request: &mut http::Request<Body>,
+    now: Instant,
+) -> Option<Instant> {
+    let has_one_message = kind.is_some_and(|kind| !kind.streams_requests());
+    let is_known = ServerContext::find(request).is_some_and(|context| context.arrived().is_some());
+    let arrived = match has_one_message && !is_known {
+        true => gather(request.body_mut()),
+        false => None,
+    };
+    let context = ServerContext::of(request, || now);
+    context.kind = context.kind.or(kind);
+    if let Some(size) = arrived {
+        context.has_arrived(size);
+    }
+    context.began()
 }
 
 /// A method that the note was not about.

@@ -1,5 +1,5 @@
-//! Arithmetic on clocks that saturates, so that `Duration::MAX` means for ever; and one time for all
-//! layers that hand a request on.
+//! Arithmetic on clocks that saturates, so that `Duration::MAX` means for ever; and one time for
+//! all layers that hand a request on.
 
 use std::{cell::Cell, time::Duration};
 use tokio::time::Instant;
@@ -23,8 +23,8 @@ pub struct Passing {
 // === impl Passing ===
 
 impl Passing {
-    /// Begins where a layer is called. The outermost looks at the clock; those that it calls without
-    /// a wait in between have its time.
+    /// Begins where a layer is called. The outermost looks at the clock; those that it calls
+    /// without a wait in between have its time.
     #[inline]
     pub fn begin() -> Self {
         if let Some(now) = PASSING.get() {

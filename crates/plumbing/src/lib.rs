@@ -14,6 +14,8 @@
 //! | [`Framing`] | messages in a stream of bytes |
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time that an attempt was given, and took |
+//! | [`Paths`] | what is looked up for every call, by its path |
+//! | [`Arriving`], [`gather`] | what has arrived of a request |
 //! | [`Latency`] | how long answers take |
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
@@ -22,6 +24,7 @@
 //!
 //! *Rule:* it names no other crate of cinchona.
 
+mod arriving;
 mod body;
 pub mod cause;
 pub mod clock;
@@ -32,6 +35,7 @@ pub mod headers;
 mod latency;
 mod listener;
 mod live;
+mod paths;
 mod replay;
 pub mod secret;
 mod seldom;
@@ -41,12 +45,14 @@ pub mod timeout;
 mod trust;
 pub mod uri;
 
+pub use arriving::{Arriving, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use count::{Count, polled_again};
 pub use framing::Framing;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
+pub use paths::Paths;
 pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use spent::{Allowed, Spent};

@@ -112,8 +112,12 @@ pub fn correct_timeout(headers: &mut HeaderMap) {
 /// How many attempts preceded the one with these request headers: `grpc-previous-rpc-attempts`
 /// (gRFC A6), or 0.
 pub fn previous_attempts(headers: &HeaderMap) -> u32 {
-    let value = headers::get(headers, &PREVIOUS_ATTEMPTS).and_then(|value| value.to_str().ok());
-    value.and_then(|text| text.parse().ok()).unwrap_or(0)
+    headers::get(headers, &PREVIOUS_ATTEMPTS).map_or(0, count_of_attempts)
+}
+
+/// What one value of `grpc-previous-rpc-attempts` says; 0 where that is no number.
+pub fn count_of_attempts(value: &HeaderValue) -> u32 {
+    value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The code that an HTTP status stands for where `grpc-status` is missing

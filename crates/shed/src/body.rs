@@ -8,7 +8,7 @@ use http_body::{Body, Frame};
 use std::pin::Pin;
 
 /// The body of a call that is in progress until it has ended or is dropped.
-pub(crate) fn holding<B>(body: B, permit: Option<Permit>) -> ResponseBody
+pub(crate) fn holding<B>(body: B, permit: Option<Box<Permit>>) -> ResponseBody
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -16,7 +16,7 @@ where
     let body = ResponseBody::of(body);
     match permit {
         Some(mut permit) if body.is_end_stream() => permit.answered(true),
-        Some(permit) => return body.watched(Box::pin(permit)),
+        Some(permit) => return body.watched(Box::into_pin(permit)),
         None => {}
     }
     body

@@ -57,7 +57,6 @@ mod bulkhead;
 mod criticality;
 mod entry;
 mod gradient;
-mod kinds;
 mod layer;
 mod limit;
 mod limiter;

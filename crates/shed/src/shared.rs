@@ -8,7 +8,7 @@ use crate::{
 use cinchona_core::{MethodKind, Methods, Mode, Rng, Switch};
 use cinchona_plumbing::{
     ResponseBody,
-    clock::{later, millis, times},
+    clock::{millis, times},
     is_of_the_server,
 };
 use http::{HeaderValue, Request, Response};
@@ -20,7 +20,6 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
 use tonic::Status;
 
 #[derive(Clone, Debug)]
@@ -70,10 +69,10 @@ impl Shared {
         (mode == Mode::Shadow).then(|| self.switch.clone())
     }
 
-    /// When a request that has not arrived is late: where it may be a stream, never.
-    pub(crate) fn late_at(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Instant> {
+    /// How long a request may take to arrive: where it may be a stream, for ever.
+    pub(crate) fn patience(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Duration> {
         let is_limited = kind.is_some() && mode == Mode::Enforce && self.arrival < Duration::MAX;
-        is_limited.then(|| later(Instant::now(), self.arrival))
+        is_limited.then_some(self.arrival)
     }
 
     /// What is answered to who is turned away.
