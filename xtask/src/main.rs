@@ -6,6 +6,7 @@ mod ci;
 mod command;
 mod manifest;
 mod release;
+mod street;
 mod tidy;
 #[cfg(test)]
 mod tree;
@@ -34,6 +35,9 @@ Tasks:
                       baseline, `--write` writes it)
   fuzz [--seconds N]  run each fuzz target for so long, 600 s unless said otherwise (cargo-fuzz, nightly)
   release --dry-run   pack all crates, and build them from their packages
+  street [args..]     run the scripts of peers/suite with our client and with those of others, and
+                      print who does right (`--quick` leaves out what takes seconds, `--only NAME`
+                      runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz("600"),
         ["fuzz", "--seconds", seconds] => fuzz(seconds),
         ["release", "--dry-run"] => ExitCode::from(release::dry_run()),
+        ["street", args @ ..] => ExitCode::from(street::run(args)),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {
@@ -151,8 +156,8 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        for task in ["demo", "sim storm", "soak", "bench", "fuzz", "release", "tidy", "ci", "help"]
-        {
+        let tasks = ["demo", "sim storm", "soak", "bench", "fuzz", "release", "street", "tidy"];
+        for task in tasks.into_iter().chain(["ci", "help"]) {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }
