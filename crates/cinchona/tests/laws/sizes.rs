@@ -33,6 +33,10 @@ where
 {
 }
 
+fn future_of<S: Service<http::Request<Body>>>(_: &S) -> usize {
+    size_of::<S::Future>()
+}
+
 #[test]
 fn no_future_of_the_client_stack_has_more_than_256_bytes_at_any_seam() {
     crate::virtually(async {
@@ -85,7 +89,7 @@ fn no_future_of_the_server_stack_has_more_than_256_bytes_at_any_seam() {
             ($inner:ident, $($layer:expr),+ $(,)?) => {
                 $(
                     let $inner = $layer.layer($inner);
-                    seams.push((stringify!($layer), sizes(&$inner)));
+                    seams.push((stringify!($layer), future_of(&$inner)));
                 )+
             };
         }
@@ -104,8 +108,8 @@ fn no_future_of_the_server_stack_has_more_than_256_bytes_at_any_seam() {
             ServerLayer::new(&metrics),
         );
         drop(service);
-        for (seam, (future, response)) in seams {
-            println!("{future:4} {response:4} {seam}");
+        for (seam, future) in seams {
+            println!("{future:4} {seam}");
             assert!(future <= 256, "{seam}: a future of {future} bytes");
         }
     });
