@@ -142,7 +142,10 @@ impl Source {
 
 impl Reading {
     /// Reads `response` up to `most` bytes, unless its head says it all.
-    pub(crate) fn of<B>(response: Response<B>, most: usize) -> Result<Self, Response<ResponseBody>>
+    pub(crate) fn of<B>(
+        response: Response<B>,
+        most: usize,
+    ) -> Result<Self, Box<Response<ResponseBody>>>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -150,7 +153,7 @@ impl Reading {
         let response = response.map(ResponseBody::of);
         let is_over = status::code(response.headers()).is_some();
         if is_over || Verdict::of_head(&response) != Verdict::Ok {
-            return Err(response);
+            return Err(Box::new(response));
         }
         let (head, body) = response.into_parts();
         let body = Some(Box::new(body));

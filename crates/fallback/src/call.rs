@@ -112,7 +112,7 @@ impl Call {
             Ok(Err(response)) => {
                 let verdict = of_head(&response);
                 self.apply(Effect::of(verdict, response.headers()));
-                self.judge(verdict, Ok(response))
+                self.judge(verdict, Ok(*response))
             }
             Err(error) => {
                 let verdict = Verdict::of_error(&*error);

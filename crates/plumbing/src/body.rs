@@ -30,7 +30,7 @@ pub struct ResponseBody {
     /// None once it was cut off, or where there never was anything.
     inner: Option<Body>,
     /// The innermost first.
-    watchers: SmallVec<[Option<Pin<Box<dyn Watcher>>>; 6]>,
+    watchers: SmallVec<[Slot; 6]>,
     has_scopes: bool,
     /// It goes with the beginning of an answer, and nothing of it was read since.
     has_begun: Cell<bool>,
@@ -164,7 +164,8 @@ impl ResponseBody {
     }
 }
 
-type Slots = [Option<Pin<Box<dyn Watcher>>>];
+/// The place of a watcher, which may be over.
+type Slot = Option<Pin<Box<dyn Watcher>>>;
 
 fn poll_inner(inner: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<Polled> {
     match inner {
@@ -176,7 +177,7 @@ fn poll_inner(inner: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<Polled> {
 /// Polls what the last of `slots` watches, within its scope.
 fn poll_within(
     inner: &mut Option<Body>,
-    slots: &mut Slots,
+    slots: &mut [Slot],
     cx: &mut Context<'_>,
     seen: &mut Seen,
     polled: &mut Poll<Polled>,
@@ -196,7 +197,7 @@ fn poll_within(
 /// Lets the last of `slots` see what has come.
 fn step(
     inner: &mut Option<Body>,
-    slots: &mut Slots,
+    slots: &mut [Slot],
     cx: &mut Context<'_>,
     seen: &mut Seen,
     polled: &mut Poll<Polled>,

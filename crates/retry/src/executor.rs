@@ -25,7 +25,7 @@ use tower::{Service, ServiceExt};
 pub(crate) enum First<F> {
     Running(F),
     /// It has ended so, and there is to be another one.
-    Failed(Outcome, Again),
+    Failed(Box<(Outcome, Again)>),
 }
 
 /// An attempt that was begun, or what it takes.
@@ -57,7 +57,10 @@ where
             attempts.push(attempt(call.first(), Start::Begun(future)));
             (None, None)
         }
-        First::Failed(outcome, again) => (Some(outcome), Some(again)),
+        First::Failed(failed) => {
+            let (outcome, again) = *failed;
+            (Some(outcome), Some(again))
+        }
     };
     loop {
         while let Some(next) = again.take().or_else(|| plan.due(&mut call)) {
