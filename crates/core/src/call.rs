@@ -1,6 +1,6 @@
 //! One call of a client: known once, written by who knows, read by all.
 
-use crate::{Attempt, AttemptKind, Deadline, Invalid, MethodKind, ServerContext, Verdict};
+use crate::{Attempt, AttemptKind, Deadline, MethodKind, Verdict};
 use cinchona_plumbing::status::Pushback;
 use http::{HeaderValue, Request};
 use smallvec::SmallVec;
@@ -353,31 +353,6 @@ impl fmt::Debug for Call {
             .field("deadline", &self.deadline)
             .field("attempts", &self.lines().attempts)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Deadline ===
-
-impl Deadline {
-    /// The deadline that a layer further out has handed on ([`Call::deadline`]), or that is in the
-    /// request's extensions, or else the one that `grpc-timeout` gives it if the call begins `now`;
-    /// none where that is [for ever](Self::within).
-    ///
-    /// # Errors
-    /// [`Invalid`] when `grpc-timeout` is malformed.
-    pub fn of<B>(request: &http::Request<B>, now: Instant) -> Result<Option<Self>, Invalid> {
-        if let Some(deadline) = Self::handed_on(request) {
-            return Ok(Some(deadline));
-        }
-        Ok(Self::parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
-    }
-
-    /// The deadline that a layer further out has handed on, or that the caller has put into the
-    /// request's extensions; of a request that is being served, that of its record.
-    pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
-        let of_call = Call::find(request).and_then(Call::deadline);
-        let said = of_call.or_else(|| request.extensions().get().copied());
-        said.or_else(|| ServerContext::find(request)?.deadline)
     }
 }
 

@@ -5,7 +5,7 @@ mod canonical;
 mod shape;
 mod wire;
 
-use crate::{BoxError, Call, IDEMPOTENCY_KEY, ServerContext};
+use crate::{BoxError, IDEMPOTENCY_KEY};
 use cinchona_plumbing::{Paths, Reloadable, headers};
 use prost::Message;
 use prost_types::{
@@ -301,23 +301,6 @@ impl Safety {
 // === impl MethodKind ===
 
 impl MethodKind {
-    /// What the method of `request` streams: as its record says, or its extensions, or else
-    /// `kinds`.
-    #[inline]
-    pub fn of<B>(request: &http::Request<B>, kinds: &Paths<Self>) -> Option<Self> {
-        Self::said_by(request).or_else(|| kinds.get(request.uri().path()).copied())
-    }
-
-    fn said_by<B>(request: &http::Request<B>) -> Option<Self> {
-        let extensions = request.extensions();
-        if extensions.is_empty() {
-            return None;
-        }
-        let served = ServerContext::find(request).and_then(|served| served.kind);
-        let called = || Call::find(request).and_then(Call::kind);
-        served.or_else(called).or_else(|| extensions.get().copied())
-    }
-
     /// Whether the client sends any number of messages.
     pub const fn streams_requests(self) -> bool {
         matches!(self, Self::ClientStreaming | Self::Bidi)
@@ -333,25 +316,6 @@ impl MethodKind {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_kind_is_known_by_path_or_said_by_the_request() {
-        let kinds = Methods::all_kinds(None);
-        let mut request = http::Request::new(());
-        for (path, kind) in [
-            ("/grpc.health.v1.Health/Watch", Some(MethodKind::ServerStreaming)),
-            ("/grpc.health.v1.Health/Check", Some(MethodKind::Unary)),
-            ("/grpc.health.v1.Health/Other", None),
-            ("/", None),
-        ] {
-            *request.uri_mut() = path.parse().unwrap();
-            assert_eq!(MethodKind::of(&request, &kinds), kind, "{path}");
-        }
-        request.extensions_mut().insert(MethodKind::Bidi);
-        assert_eq!(MethodKind::of(&request, &kinds), Some(MethodKind::Bidi));
-        let served = ServerContext::of(&mut request, tokio::time::Instant::now);
-        served.kind = Some(MethodKind::Unary);
-        assert_eq!(MethodKind::of(&request, &kinds), Some(MethodKind::Unary));
-    }
     use prost_types::{FieldDescriptorProto, MethodOptions, ServiceDescriptorProto};
 
     fn method(name: &str, level: Option<IdempotencyLevel>) -> MethodDescriptorProto {

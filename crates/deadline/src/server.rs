@@ -1,6 +1,7 @@
 //! The deadline of a call that is served.
 
 mod body;
+mod end;
 
 pub use body::ServerBody;
 
@@ -11,6 +12,7 @@ use cinchona_plumbing::{
     status::{self, PREVIOUS_ATTEMPTS},
     timeout::GRPC_TIMEOUT,
 };
+use end::{EXCEEDED, End, TICK};
 use hashbrown::HashMap;
 use http::HeaderValue;
 use http_body::Body;
@@ -22,7 +24,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tonic::{Status, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -69,13 +71,6 @@ struct Settings {
     writing: Mutex<()>,
 }
 
-/// When a call ends; its timer is made when there is something to wait for.
-#[derive(Debug)]
-struct End {
-    at: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
 pin_project! {
     /// The future of a [`ServerDeadline`] call.
     pub struct ServerFuture<F> {
@@ -116,9 +111,6 @@ struct Terms {
 
 /// More methods than a server has; what strangers make up is not remembered.
 const MOST_METHODS: usize = 1000;
-
-/// A tick before the transport's own timer, which would say `CANCELLED`.
-const TICK: Duration = Duration::from_millis(1);
 
 // === impl ServerDeadlineLayer ===
 
@@ -340,29 +332,5 @@ where
 impl<F> fmt::Debug for ServerFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerFuture").field("context", &self.context).finish_non_exhaustive()
-    }
-}
-
-const EXCEEDED: &str = "the deadline has passed";
-
-// === impl End ===
-
-impl End {
-    const fn at(at: Instant) -> Self {
-        Self { at, timer: None }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(self.at))).as_mut().poll(cx)
-    }
-
-    fn move_to(&mut self, at: Instant) {
-        if at == self.at {
-            return;
-        }
-        self.at = at;
-        if let Some(timer) = &mut self.timer {
-            timer.as_mut().reset(at);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! What is answered, bounded as well.
 
-use super::{EXCEEDED, End, TICK};
+use super::end::{EXCEEDED, End, TICK};
 use bytes::Bytes;
 use cinchona_core::{Deadline, ServerContext};
 use cinchona_plumbing::status;
