@@ -31,9 +31,9 @@ impl Watcher for Timer {
         }
     }
 
-    fn waits(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BoxError> {
+    fn waits(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         let stage = self.bound().messages.stage();
-        self.poll_end(cx, stage).map(Into::into)
+        self.poll_end(cx, stage).map(|elapsed| Some(Err(elapsed.into())))
     }
 }
 

@@ -102,7 +102,7 @@ pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer};
 pub use call::{CallDeadline, CallDeadlineLayer};
 pub use cinchona_plumbing::ResponseBody;
 pub use readied::ResponseFuture;
-pub use server::{ServerBody, ServerDeadline, ServerDeadlineLayer, ServerFuture};
+pub use server::{ServerDeadline, ServerDeadlineLayer, ServerFuture};
 
 #[cfg(test)]
 mod tests;

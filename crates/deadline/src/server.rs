@@ -3,12 +3,11 @@
 mod body;
 mod end;
 
-pub use body::ServerBody;
-
+use body::Bounded;
 use bytes::Bytes;
-use cinchona_core::{Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
+use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
 use cinchona_plumbing::{
-    Latency, Paths, Reloadable, headers,
+    Latency, Paths, Reloadable, ResponseBody, headers,
     status::{self, PREVIOUS_ATTEMPTS},
     timeout::GRPC_TIMEOUT,
 };
@@ -159,9 +158,10 @@ impl<S> Layer<S> for ServerDeadlineLayer {
 impl<S, B, ResBody> Service<http::Request<B>> for ServerDeadline<S>
 where
     S: Service<http::Request<B>, Response = http::Response<ResBody>>,
-    ResBody: Body<Data = Bytes>,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = http::Response<ServerBody<ResBody>>;
+    type Response = http::Response<ResponseBody>;
     type Error = S::Error;
     type Future = ServerFuture<S::Future>;
 
@@ -298,9 +298,10 @@ impl<F> ServerFuture<F> {
 impl<F, B, E> Future for ServerFuture<F>
 where
     F: Future<Output = Result<http::Response<B>, E>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Output = Result<http::Response<ServerBody<B>>, E>;
+    type Output = Result<http::Response<ResponseBody>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -314,7 +315,8 @@ where
                     }
                     return Poll::Ready(reply.map(|mut response| {
                         status::strip(response.headers_mut());
-                        response.map(|body| ServerBody::bound(body, end, whole, context))
+                        let bounded = Box::pin(Bounded { end, whole, context });
+                        response.map(|body| ResponseBody::of(body).watched_within(bounded))
                     }));
                 }
                 let Some(end) = this.end else { return Poll::Pending };
@@ -325,7 +327,7 @@ where
             }
         };
         let status = refused.map_or_else(|| Status::deadline_exceeded(EXCEEDED), |status| *status);
-        Poll::Ready(Ok(status.into_http::<()>().map(|()| ServerBody::default())))
+        Poll::Ready(Ok(status.into_http::<()>().map(|()| ResponseBody::default())))
     }
 }
 

@@ -296,7 +296,7 @@ mod server {
                 tokio::time::sleep(took).await;
                 Ok(Response::new(Body::empty()))
             }))
-            .map_response(|response: http::Response<ServerBody<Body>>| response.map(Body::new))
+            .map_response(|response: http::Response<ResponseBody>| response.map(Body::new))
     }
 
     async fn ask(

@@ -1,12 +1,15 @@
 //! Calls that end with `UNAVAILABLE` where they would outlive the server.
 
 use crate::{
-    body::DrainBody,
+    body::ending,
     end::{End, unavailable},
     phases::{Phase, Shared},
 };
-use cinchona_plumbing::status;
+use bytes::Bytes;
+use cinchona_core::BoxError;
+use cinchona_plumbing::{ResponseBody, status};
 use http::{Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -89,8 +92,10 @@ impl<S> Layer<S> for DrainLayer {
 impl<S, B, ResBody> Service<Request<B>> for DrainService<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<DrainBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = DrainFuture<S::Future>;
 
@@ -120,8 +125,10 @@ impl<S: NamedService> NamedService for DrainService<S> {
 impl<F, B, E> Future for DrainFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<DrainBody<B>>, E>;
+    type Output = Result<Response<ResponseBody>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -130,7 +137,7 @@ where
         };
         if let Poll::Ready(answered) = inner.poll(cx) {
             let end = this.end.handed_on();
-            return Poll::Ready(answered.map(|response| DrainBody::wrap(response, end)));
+            return Poll::Ready(answered.map(|response| ending(response, end)));
         }
         if this.end.as_mut().poll_is_here(cx) {
             this.inner.set(None);
@@ -146,6 +153,6 @@ impl<F> fmt::Debug for DrainFuture<F> {
     }
 }
 
-fn ended<B>(status: Status) -> Response<DrainBody<B>> {
-    status.into_http::<()>().map(|()| DrainBody::default())
+fn ended(status: Status) -> Response<ResponseBody> {
+    status.into_http::<()>().map(|()| ResponseBody::default())
 }

@@ -60,7 +60,7 @@ mod layer;
 mod metrics;
 mod phases;
 
-pub use body::DrainBody;
+pub use cinchona_plumbing::ResponseBody;
 pub use io::{DrainIncoming, DrainIo};
 pub use layer::{DrainFuture, DrainLayer, DrainService};
 

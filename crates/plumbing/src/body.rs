@@ -41,8 +41,8 @@ pub trait Watcher: Send {
     /// The poll of the body has brought `polled`, which is the layer's to change.
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next;
 
-    /// Nothing has come: what the body is to fail with all the same.
-    fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<BoxError> {
+    /// Nothing has come: what the body is to end with all the same.
+    fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Polled> {
         Poll::Pending
     }
 
@@ -207,8 +207,8 @@ fn step(
     let next = match polled {
         Poll::Ready(polled) => watcher.as_mut().sees(polled, seen),
         Poll::Pending => match watcher.as_mut().waits(cx) {
-            Poll::Ready(error) => {
-                *polled = Poll::Ready(Some(Err(error)));
+            Poll::Ready(last) => {
+                *polled = Poll::Ready(last);
                 Next::Cut
             }
             Poll::Pending => Next::Watch,
@@ -393,8 +393,8 @@ mod tests {
                 Next::Watch
             }
 
-            fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<BoxError> {
-                Poll::Ready("too long".into())
+            fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Polled> {
+                Poll::Ready(Some(Err("too long".into())))
             }
         }
         let (log, never) = (Log::default(), StreamBody::new(tokio_stream::pending()));

@@ -1,9 +1,10 @@
 //! Statuses that fit.
 
-use cinchona_core::{Mode, Switch};
-use cinchona_plumbing::status;
+use bytes::Bytes;
+use cinchona_core::{BoxError, Mode, Switch};
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, status};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -64,14 +65,8 @@ pin_project! {
     }
 }
 
-pin_project! {
-    /// A response body whose trailers fit.
-    pub struct StatusLimitBody<B> {
-        #[pin]
-        inner: B,
-        shared: Option<Arc<Shared>>,
-    }
-}
+/// Cuts the trailers of a response.
+struct Cuts(Arc<Shared>);
 
 const MESSAGE: usize = 1000;
 const DETAILS: usize = 4000;
@@ -114,8 +109,10 @@ impl<S> Layer<S> for StatusLimitLayer {
 impl<S, B, ResBody> Service<Request<B>> for StatusLimit<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<StatusLimitBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = StatusLimitFuture<S::Future>;
 
@@ -211,17 +208,22 @@ fn decoded(digits: &[u8]) -> u8 {
 impl<F, B, E> Future for StatusLimitFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<StatusLimitBody<B>>, E>;
+    type Output = Result<Response<ResponseBody>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let shared = this.shared;
         let answered = ready!(this.future.poll(cx));
-        Poll::Ready(answered.map(|mut response| {
-            let shared = shared.take();
-            shared.iter().for_each(|shared| shared.bound(response.headers_mut()));
-            response.map(|inner| StatusLimitBody { inner, shared })
+        Poll::Ready(answered.map(|response| {
+            let mut response = response.map(ResponseBody::of);
+            if let Some(shared) = shared.take() {
+                shared.bound(response.headers_mut());
+                response.body_mut().watch(Box::pin(Cuts(shared)));
+            }
+            response
         }))
     }
 }
@@ -232,45 +234,13 @@ impl<F> fmt::Debug for StatusLimitFuture<F> {
     }
 }
 
-// === impl StatusLimitBody ===
-
-impl<B: Default> Default for StatusLimitBody<B> {
-    fn default() -> Self {
-        Self { inner: B::default(), shared: None }
-    }
-}
-
-impl<B: Body> Body for StatusLimitBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let shared = this.shared;
-        let bound = |frame: Frame<B::Data>| match (frame.into_trailers(), shared) {
-            (Ok(mut trailers), shared) => {
-                shared.iter().for_each(|shared| shared.bound(&mut trailers));
-                Frame::trailers(trailers)
-            }
-            (Err(data), _) => data,
-        };
-        this.inner.poll_frame(cx).map_ok(bound)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B> fmt::Debug for StatusLimitBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StatusLimitBody").finish_non_exhaustive()
+impl Watcher for Cuts {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+        if let Some(Ok(frame)) = polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            self.0.bound(trailers);
+        }
+        Next::Watch
     }
 }

@@ -69,7 +69,7 @@ mod shared;
 mod throttle;
 
 pub use adaptive::Adaptive;
-pub use bound::{StatusLimit, StatusLimitBody, StatusLimitFuture, StatusLimitLayer};
+pub use bound::{StatusLimit, StatusLimitFuture, StatusLimitLayer};
 pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer};
 pub use cinchona_plumbing::ResponseBody;
 pub use criticality::{CRITICALITY, Criticality};
