@@ -22,7 +22,7 @@
 use super::*;
 use crate::python::{python, script};
 use bytes::{Buf, BufMut};
-use calculator::client::{Layers, stack};
+use calculator::client::stack;
 use cinchona::{config::ServiceConfig, core::Deadline};
 use http::uri::PathAndQuery;
 use prost::Message;
@@ -200,8 +200,8 @@ async fn ours(script: &Json) -> Seen {
             TcpStream::connect(("127.0.0.1", control)).await.unwrap();
         });
     }
-    let layers = Layers::from(Settings { timeout: 60 * SECOND, ..seeded() });
-    let layers = Layers { retry: layers.retry.with_budget(None), ..layers };
+    let mut layers = Settings { timeout: 60 * SECOND, ..seeded() }.layers().unwrap();
+    layers.retry = layers.retry.with_budget(None);
     let config = ServiceConfig::parse(&script["config"].to_string()).unwrap();
     config.apply(&layers.deadline, &layers.retry).unwrap();
     let target: Target = format!("http://127.0.0.1:{port}").parse().unwrap();

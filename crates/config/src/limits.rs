@@ -7,7 +7,7 @@ pub use body::ResponseBody;
 
 use body::{Overrun, RequestBody};
 use bytes::Bytes;
-use cinchona_core::{BoxError, PerMethod};
+use cinchona_core::{BoxError, Mode, PerMethod, Switch};
 use cinchona_plumbing::{Reloadable, headers, polled_again};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
@@ -57,6 +57,7 @@ pub struct MessageLimits {
 pub struct MessageLimitsLayer {
     own: MessageLimits,
     by_method: Reloadable<PerMethod<MessageLimits>>,
+    switch: Switch,
 }
 
 /// Ends a call whose request or response has a message that is too large with
@@ -74,23 +75,23 @@ pub struct LimitMessages<S> {
 }
 
 pin_project! {
-    /// The future of a call whose messages are limited.
+    /// The future of a [`LimitMessages`] call.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
+        // None where the call has failed before it was made.
         #[pin]
-        state: State<F>,
-        overrun: Option<Overrun>,
-        max_response: Option<u32>,
+        future: Option<F>,
+        // Boxed: mostly there is none.
+        limited: Option<Box<Limited>>,
     }
 }
 
-pin_project! {
-    #[project = StateProj]
-    #[derive(Debug)]
-    enum State<F> {
-        Called { #[pin] future: F },
-        Failed { error: Option<BoxError> },
-    }
+/// What there is to say of a call that is limited, or has failed.
+#[derive(Debug, Default)]
+struct Limited {
+    overrun: Option<Overrun>,
+    max_response: Option<u32>,
+    error: Option<BoxError>,
 }
 
 // === impl MessageLimits ===
@@ -111,7 +112,11 @@ impl MessageLimits {
 impl MessageLimitsLayer {
     /// Limits nothing until it is told to.
     pub fn new() -> Self {
-        Self { own: MessageLimits::default(), by_method: Reloadable::new(PerMethod::new()) }
+        Self {
+            own: MessageLimits::default(),
+            by_method: Reloadable::new(PerMethod::new()),
+            switch: Switch::default(),
+        }
     }
 
     /// The application's own limits, for all methods: of these and those by method, the smaller
@@ -121,12 +126,21 @@ impl MessageLimitsLayer {
         Self { own, ..self }
     }
 
+    /// Lets `switch` decide whether messages are limited; in shadow they are not.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch, ..self }
+    }
+
     /// Sets the limits by method, while calls run: those that have begun keep theirs.
     pub fn set_limits(&self, by_method: PerMethod<MessageLimits>) {
         self.by_method.set(by_method);
     }
 
     fn limits(&self, path: &str) -> MessageLimits {
+        if self.switch.mode() != Mode::Enforce {
+            return MessageLimits::default();
+        }
         let by_method = self.by_method.get();
         by_method.get(path).map_or(self.own, |limits| limits.min(self.own))
     }
@@ -178,8 +192,11 @@ where
                 }
             }
         };
-        let state = State::Called { future: self.inner.call(request) };
-        ResponseFuture { state, overrun, max_response: limits.max_response_bytes }
+        let future = Some(self.inner.call(request));
+        let max_response = limits.max_response_bytes;
+        let is_limited = overrun.is_some() || max_response.is_some();
+        let limited = Limited { overrun, max_response, error: None };
+        ResponseFuture { future, limited: is_limited.then(|| Box::new(limited)) }
     }
 }
 
@@ -187,7 +204,8 @@ where
 
 impl<F> ResponseFuture<F> {
     fn failed(error: BoxError) -> Self {
-        Self { state: State::Failed { error: Some(error) }, overrun: None, max_response: None }
+        let limited = Limited { error: Some(error), ..Limited::default() };
+        Self { future: None, limited: Some(Box::new(limited)) }
     }
 }
 
@@ -200,17 +218,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let outcome = match this.state.project() {
-            StateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
-            StateProj::Failed { error } => Err(error.take().unwrap_or_else(polled_again)),
+        let limited = this.limited;
+        let outcome = match this.future.as_pin_mut() {
+            Some(future) => ready!(future.poll(cx)).map_err(Into::into),
+            None => {
+                let error = limited.take().and_then(|limited| limited.error);
+                return Poll::Ready(Err(error.unwrap_or_else(polled_again)));
+            }
         };
+        let Limited { overrun, max_response, .. } =
+            limited.take().map(|own| *own).unwrap_or_default();
         // What became of a request that failed here is a consequence of that.
-        if let Some(status) = this.overrun.as_ref().and_then(|overrun| overrun.get()) {
+        if let Some(status) = overrun.as_ref().and_then(|overrun| overrun.get()) {
             return Poll::Ready(Err(status.clone().into()));
         }
-        let (most, overrun) = (*this.max_response, this.overrun.take());
         Poll::Ready(outcome.map(|response| {
-            let most = most.filter(|_| is_grpc(response.headers()));
+            let most = max_response.filter(|_| is_grpc(response.headers()));
             response.map(|body| ResponseBody::new(body, most, overrun))
         }))
     }

@@ -1,7 +1,8 @@
 //! The deadline of a call that is served.
 
 use crate::limits::Kinds;
-use cinchona_core::{Deadline, MethodKind, Mode, ServerContext, Switch};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Deadline, MethodKind, Mode, ServerContext, Switch};
 use cinchona_plumbing::{Latency, Reloadable, status};
 use hashbrown::HashMap;
 use http_body::{Body as HttpBody, Frame};
@@ -52,6 +53,7 @@ pub struct ServerDeadline<S> {
 struct Settings {
     limit: Option<Duration>,
     hopeless: Switch,
+    switch: Switch,
     /// Read by every call, and written when a method is first called.
     fastest: Reloadable<HashMap<Box<str>, Arc<Latency>>>,
     writing: Mutex<()>,
@@ -80,6 +82,8 @@ pin_project! {
 pin_project! {
     #[project = WorkProj]
     enum Work<F> {
+        /// The layer is off.
+        Bare { #[pin] handler: F },
         Handler { #[pin] handler: TaskLocalFuture<ServerContext, F> },
         Refused { refused: Option<Status> },
     }
@@ -109,7 +113,9 @@ const TICK: Duration = Duration::from_millis(1);
 impl ServerDeadlineLayer {
     /// Enforces the callers' deadlines, and counts the calls that are hopeless.
     pub fn new() -> Self {
-        Self { settings: Arc::new(Settings::new(None, Switch::new(Mode::Shadow))) }
+        Self {
+            settings: Arc::new(Settings::new(None, Switch::new(Mode::Shadow), Switch::default())),
+        }
     }
 
     /// Ends every call that has not been answered after `limit`, uploads included; of a stream the
@@ -117,17 +123,24 @@ impl ServerDeadlineLayer {
     /// more are for ever.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
-        self.with(Some(limit), self.settings.hopeless.clone())
+        let Settings { hopeless, switch, .. } = &*self.settings;
+        Self::of(Some(limit), hopeless, switch)
     }
 
     /// Lets `switch` decide whether hopeless calls are refused, only counted, or not looked for.
     #[must_use]
     pub fn with_hopeless(self, switch: Switch) -> Self {
-        self.with(self.settings.limit, switch)
+        Self::of(self.settings.limit, &switch, &self.settings.switch)
     }
 
-    fn with(&self, limit: Option<Duration>, hopeless: Switch) -> Self {
-        Self { settings: Arc::new(Settings::new(limit, hopeless)) }
+    /// Lets `switch` decide whether deadlines are kept; in shadow they are.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self::of(self.settings.limit, &self.settings.hopeless, &switch)
+    }
+
+    fn of(limit: Option<Duration>, hopeless: &Switch, switch: &Switch) -> Self {
+        Self { settings: Arc::new(Settings::new(limit, hopeless.clone(), switch.clone())) }
     }
 }
 
@@ -147,9 +160,10 @@ impl<S> Layer<S> for ServerDeadlineLayer {
 
 // === impl ServerDeadline ===
 
-impl<S, B> Service<http::Request<B>> for ServerDeadline<S>
+impl<S, B, R> Service<http::Request<B>> for ServerDeadline<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S: Service<http::Request<B>, Response = http::Response<R>>,
+    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
@@ -161,6 +175,12 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let now = Instant::now();
+        if self.settings.switch.mode() == Mode::Off {
+            let inbound = ServerContext { deadline: None, previous_attempts: 0 };
+            let work = Work::Bare { handler: self.inner.call(request) };
+            let (end, whole, latency) = (None, None, None);
+            return ServerFuture { work, end, whole, inbound, began: now, latency };
+        }
         let previous_attempts = status::previous_attempts(request.headers());
         let (first, whole, latency) = match self.settings.admit(&request, now) {
             Ok(admitted) => admitted,
@@ -193,9 +213,9 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
 // === impl Settings ===
 
 impl Settings {
-    fn new(limit: Option<Duration>, hopeless: Switch) -> Self {
+    fn new(limit: Option<Duration>, hopeless: Switch, switch: Switch) -> Self {
         let fastest = Reloadable::new(HashMap::new());
-        Self { limit, hopeless, fastest, writing: Mutex::default() }
+        Self { limit, hopeless, switch, fastest, writing: Mutex::default() }
     }
 
     /// The terms of a request, or why it is not begun.
@@ -246,15 +266,19 @@ impl Settings {
 
 // === impl ServerFuture ===
 
-impl<F, E> Future for ServerFuture<F>
+impl<F, R, E> Future for ServerFuture<F>
 where
-    F: Future<Output = Result<http::Response<Body>, E>>,
+    F: Future<Output = Result<http::Response<R>, E>>,
+    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Output = Result<http::Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let refused = match this.work.as_mut().project() {
+            WorkProj::Bare { handler } => {
+                return handler.poll(cx).map_ok(|reply| reply.map(Body::new));
+            }
             WorkProj::Refused { refused } => refused.take(),
             WorkProj::Handler { handler } => match handler.poll(cx) {
                 Poll::Ready(reply) => {
@@ -265,7 +289,7 @@ where
                     let bound = |body| ServerBody::bound(body, end, *this.whole, *this.inbound);
                     return Poll::Ready(reply.map(|mut response| {
                         status::strip(response.headers_mut());
-                        response.map(bound)
+                        response.map(Body::new).map(bound)
                     }));
                 }
                 Poll::Pending => {

@@ -8,7 +8,7 @@ use crate::{
     spans::{Entered, Tracer},
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Verdict};
+use cinchona_core::{BoxError, Mode, Switch, Verdict};
 use cinchona_plumbing::status;
 use http::StatusCode;
 use http_body::Frame;
@@ -21,6 +21,7 @@ pub(crate) struct Observer {
     pub(crate) role: Role,
     pub(crate) table: Arc<Table>,
     pub(crate) tracer: Arc<Tracer>,
+    pub(crate) switch: Switch,
 }
 
 /// What is noted of one call, until its end; dropped before that, it was cancelled.
@@ -33,6 +34,9 @@ impl Observer {
     /// A call is about to be made.
     #[inline]
     pub(crate) fn begin(self: &Arc<Self>, request: &mut http::Request<Body>) -> Observation {
+        if self.switch.mode() == Mode::Off {
+            return Observation::default();
+        }
         let mut note = Measurement::take();
         let place = note.begin(self.role, &self.table, request);
         note.span = match self.role {

@@ -2,6 +2,7 @@
 
 use crate::observation::{Observation, Observer};
 use bytes::Bytes;
+use cinchona_core::BoxError;
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -59,10 +60,11 @@ impl<S> Observed<S> {
     }
 }
 
-impl<S, B> Service<http::Request<Body>> for Observed<S>
+impl<S, A, B> Service<http::Request<A>> for Observed<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<B>>,
     S::Error: 'static,
+    A: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     B: http_body::Body,
 {
     type Response = http::Response<ResponseBody<B>>;
@@ -75,7 +77,8 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<A>) -> Self::Future {
+        let mut request = request.map(Body::new);
         let watch = self.watcher.begin(&mut request);
         let scope = watch.enter();
         let inner = self.inner.call(request);

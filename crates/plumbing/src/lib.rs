@@ -17,6 +17,7 @@
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
 //! | [`Trust`], [`Distrust`] | who may change something in a server |
+//! | [`Plain`] | a service whose answers have tonic's bodies |
 //! | [`Count`], [`polled_again`] | how often something happened; a future that is polled again |
 //!
 //! *Rule:* it names no other crate of cinchona.
@@ -30,6 +31,7 @@ pub mod headers;
 mod latency;
 mod listener;
 mod live;
+mod plain;
 mod replay;
 pub mod secret;
 mod seldom;
@@ -44,6 +46,7 @@ pub use framing::Framing;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
+pub use plain::{Plain, PlainFuture};
 pub use replay::{Replay, ReplayBuffer, Sent, whole};
 pub use seldom::Seldom;
 pub use spent::{Allowed, Spent};
