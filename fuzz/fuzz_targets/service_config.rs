@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
                 assert!(!retry.initial_backoff.is_zero() && !retry.max_backoff.is_zero());
             }
             Some(Policy::Hedging(hedging)) => assert!(hedging.max_attempts >= 2),
-            None => {}
+            _ => {}
         }
         for name in &entry.names {
             let path = format!("/{}/{}", name.service, name.method);

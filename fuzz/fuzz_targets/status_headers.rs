@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u16, &[u8], &[u8], &[u8])| {
     let (http, code, message, details) = input;
-    let mut response = Response::new(());
+    let mut response = Response::new(tonic::body::Body::empty());
     *response.status_mut() = http::StatusCode::from_u16(http).unwrap_or_default();
     let values = [("grpc-status", code), ("grpc-message", message)];
     for (name, value) in values.into_iter().chain([("grpc-status-details-bin", details)]) {

@@ -51,7 +51,8 @@ pub(crate) fn run(root: &Path) -> u8 {
 
 const FACADE: &str = "crates/cinchona/Cargo.toml";
 
-fn facade_features(root: &Path) -> io::Result<Vec<String>> {
+/// The features of the facade that each stand for one thing.
+pub(crate) fn facade_features(root: &Path) -> io::Result<Vec<String>> {
     let text = fs::read_to_string(root.join(FACADE))?;
     Ok(single_features(&Manifest::parse(&text)))
 }
@@ -73,8 +74,9 @@ fn steps(features: &[String]) -> Vec<Step> {
     steps.extend(features.iter().map(|feature| {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
-    // A workspace of its own, which nothing else builds.
+    // Workspaces of their own, which nothing else builds.
     steps.push(Step::cargo("check --manifest-path peers/Cargo.toml"));
+    steps.push(Step::cargo("check --manifest-path fuzz/Cargo.toml --target-dir target"));
     steps.push(Step::cargo("test --workspace"));
     // One after another: they measure. What needs a package of npm is left out where there is none.
     let has_grpc_js = Path::new("target/node/node_modules/@grpc/grpc-js").exists();

@@ -5,12 +5,18 @@
 mod ci;
 mod command;
 mod manifest;
+mod release;
+mod street;
 mod tidy;
 #[cfg(test)]
 mod tree;
 
 use command::{cargo_command, root, run};
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 const HELP: &str = "\
 Usage: cargo xtask <task> [args..]
@@ -27,6 +33,11 @@ Tasks:
                       crates, which it downloads), cost (clients and servers in processes of their
                       own; `--quick` counts the instructions of some, `--check` compares with the
                       baseline, `--write` writes it)
+  fuzz [--seconds N]  run each fuzz target for so long, 600 s unless said otherwise (cargo-fuzz, nightly)
+  release --dry-run   pack all crates, and build them from their packages
+  street [args..]     run the scripts of peers/suite with our client and with those of others, and
+                      print who does right (`--quick` leaves out what takes seconds, `--only NAME`
+                      runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
   tidy                check the house rules
   ci                  run everything that a change must pass
   help                print this
@@ -61,6 +72,10 @@ fn main() -> ExitCode {
         }
         ["bench", "cost", args @ ..] => cost(args),
         ["bench", name, args @ ..] => bench("cinchona", name, args),
+        ["fuzz"] => fuzz("600"),
+        ["fuzz", "--seconds", seconds] => fuzz(seconds),
+        ["release", "--dry-run"] => ExitCode::from(release::dry_run()),
+        ["street", args @ ..] => ExitCode::from(street::run(args)),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {
@@ -113,6 +128,24 @@ fn cost(args: &[&str]) -> ExitCode {
     ExitCode::from(failed.unwrap_or(0))
 }
 
+/// Runs every target, up to the first that finds something.
+fn fuzz(seconds: &str) -> ExitCode {
+    let Ok(files) = fs::read_dir(root().join("fuzz/fuzz_targets")) else {
+        return ExitCode::FAILURE;
+    };
+    let files = files.filter_map(|file| file.ok()?.path().file_stem()?.to_str().map(String::from));
+    let mut targets: Vec<_> = files.collect();
+    targets.sort();
+    let limit = format!("-max_total_time={seconds}");
+    let found = targets.iter().find(|target| {
+        println!("== {target}");
+        let mut command = Command::new("cargo");
+        command.current_dir(root()).args(["+nightly", "fuzz", "run", target, "--", &limit]);
+        run(&mut command) != 0
+    });
+    ExitCode::from(u8::from(found.is_some()))
+}
+
 fn cargo(command: &[&str], args: &[&str]) -> ExitCode {
     ExitCode::from(run(cargo_command().args(command).args(args)))
 }
@@ -123,7 +156,8 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        for task in ["demo", "sim storm", "soak", "bench", "tidy", "ci", "help"] {
+        let tasks = ["demo", "sim storm", "soak", "bench", "fuzz", "release", "street", "tidy"];
+        for task in tasks.into_iter().chain(["ci", "help"]) {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

@@ -42,10 +42,12 @@ impl Whereto {
 
     /// The same of what a response ends with, where the server has not said it.
     pub(crate) fn explain_status(&self, status: Status, endpoint: &str) -> Status {
-        if status.source().is_none() || matches!(Verdict::of_error(&status), Verdict::Local(_)) {
+        let verdict = Verdict::of_error(&status);
+        if status.source().is_none() || matches!(verdict, Verdict::Local(_)) {
             return status;
         }
-        let mut told = Status::new(status.code(), self.says(endpoint, status.message()));
+        // tonic calls a connection that is lost under a body `UNKNOWN`.
+        let mut told = Status::new(verdict.code(), self.says(endpoint, status.message()));
         told.set_source(Arc::new(status));
         told
     }

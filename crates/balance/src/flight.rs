@@ -9,14 +9,14 @@ use crate::{
     set::Set,
     wire::End,
 };
-use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Evidence, Stage, Ticket, Verdict};
-use cinchona_plumbing::{Allowed, Framing, Spent, status};
+use cinchona_plumbing::{
+    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, status,
+};
 use http::{HeaderMap, Request, Response};
-use http_body::Frame;
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, body::Body};
 
 /// A call that an endpoint has.
 pub(crate) struct Flight {
@@ -62,17 +62,22 @@ impl Flight {
 
     /// How it has spent its time so far.
     fn spent(&self, now: Instant) -> Spent {
-        Spent { allowed: self.allowed, took: now - self.began, usual: self.node.load.usual() }
+        Spent {
+            allowed: self.allowed.clone(),
+            took: now - self.began,
+            usual: self.node.load.usual(),
+        }
     }
 
     /// The head of the response, or a failure, is there.
-    pub(crate) fn answered(&mut self, outcome: &Result<Response<Body>, BoxError>) {
+    pub(crate) fn answered(&mut self, outcome: &Result<Response<ResponseBody>, BoxError>) {
         let now = Instant::now();
         let took = now - self.began;
         self.took = Some(took);
         let spent = || self.spent(now);
         let headers = outcome.as_ref().ok().map(Response::headers);
         let evidence = match outcome {
+            Ok(response) if begins(response) => None,
             Ok(response) => Evidence::of_head(response, spent),
             Err(error) => Some(Evidence::of_error(&**error, spent)),
         };
@@ -86,7 +91,7 @@ impl Flight {
             Err(error) => self.failed(&**error, took),
         }
         self.weigh(evidence, headers, took, now);
-        if let Some(last) = headers.filter(|headers| status::code(headers).is_some()) {
+        if let Some(last) = headers.filter(|_| evidence.is_some()) {
             self.node.heard_last(last, now);
         }
         match (evidence, &self.node.gate, &mut self.ticket) {
@@ -162,40 +167,19 @@ impl Flight {
         }
     }
 
-    /// The body goes on, or not.
-    pub(crate) fn read(&mut self, frame: Option<&Result<Frame<Bytes>, Status>>) {
-        let evidence = match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.framing.read(data);
-                    self.framing.is_broken().then(Evidence::of_broken)
-                } else {
-                    frame.trailers_ref().map(|trailers| self.trailers(trailers))
-                }
-            }
-            Some(Err(status)) => {
-                let now = Instant::now();
-                Some(Evidence::of_error(status, || self.spent(now)))
-            }
-            None => Some(Evidence::of_broken()),
-        };
-        if let Some(evidence) = evidence.filter(|_| !self.has_ended) {
-            let now = Instant::now();
-            if let Evidence::Bad(_) = evidence {
-                // Its good head has made it look fast.
-                self.node.load.record((now - self.began).max(FAILURE), now);
-            }
-            self.ended(evidence, now);
+    fn trailers(&self, trailers: &HeaderMap, seen: &mut Seen) -> Evidence {
+        let now = seen.now();
+        self.node.heard_last(trailers, now);
+        match seen.code(trailers) {
+            Some(Code::Ok) if self.framing.is_whole() => Evidence::Good(Code::Ok),
+            Some(Code::Ok) => Evidence::of_broken(),
+            _ => Evidence::of_trailers(trailers, || self.spent(now)),
         }
     }
 
-    fn trailers(&self, trailers: &HeaderMap) -> Evidence {
-        let now = Instant::now();
-        self.node.heard_last(trailers, now);
-        match Evidence::of_trailers(trailers, || self.spent(now)) {
-            Evidence::Good(Code::Ok) if !self.framing.is_whole() => Evidence::of_broken(),
-            evidence => evidence,
-        }
+    /// The failure of its body, with where it went.
+    fn explain(&self, error: BoxError) -> BoxError {
+        self.whereto.explain_status(Verdict::status_of(error), self.node.name()).into()
     }
 
     /// The call has ended, and says this of the endpoint.
@@ -216,6 +200,39 @@ impl Flight {
     pub(crate) fn returns(mut self) {
         self.took = Some(Duration::ZERO);
         self.ended(Evidence::Nothing(None), self.began);
+    }
+}
+
+impl Watcher for Flight {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
+        let flight = self.get_mut();
+        let evidence = match polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    flight.framing.read(data);
+                    flight.framing.is_broken().then(Evidence::of_broken)
+                } else {
+                    frame.trailers_mut().map(|trailers| {
+                        seen.mend(trailers);
+                        flight.trailers(trailers, seen)
+                    })
+                }
+            }
+            Some(Err(error)) => Some(Evidence::of_error(&**error, || flight.spent(seen.now()))),
+            None => Some(Evidence::of_broken()),
+        };
+        if let Some(evidence) = evidence {
+            let now = seen.now();
+            if let Evidence::Bad(_) = evidence {
+                // Its good head has made it look fast.
+                flight.node.load.record((now - flight.began).max(FAILURE), now);
+            }
+            flight.ended(evidence, now);
+        }
+        if let Some(Err(_)) = polled {
+            *polled = polled.take().map(|frame| frame.map_err(|error| flight.explain(error)));
+        }
+        if flight.has_ended { Next::Over } else { Next::Watch }
     }
 }
 

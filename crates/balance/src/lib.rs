@@ -94,6 +94,7 @@ mod utilization;
 mod wait;
 mod wire;
 
+pub use cinchona_plumbing::ResponseBody;
 pub use dial::Tcp;
 pub use dns::Dns;
 pub use ejections::Ejections;
@@ -101,12 +102,13 @@ pub use link::State;
 pub use options::Options;
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::Picker;
-pub use response::{ResponseBody, ResponseFuture};
+pub use response::ResponseFuture;
 pub use snapshot::Snapshot;
 pub use utilization::Utilization;
 
 use address::Place;
 use cinchona_core::{BoxError, Discover, Invalid, Target};
+use cinchona_plumbing::clock::Passing;
 use dial::{Dialer, dialer_of};
 use engine::Engine;
 use handle::Handle;
@@ -259,7 +261,8 @@ impl Service<Request<Body>> for Balance {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let now = Instant::now();
+        let passing = Passing::begin();
+        let now = passing.now();
         match self.0.set.pick(&request, now) {
             Some(Ok(picked)) => ResponseFuture::send(&self.0, picked, request, now),
             Some(Err(_)) if self.0.set.has_more() => ResponseFuture::wait(self.0.clone(), request),

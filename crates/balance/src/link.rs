@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 /// The state of an endpoint's connection, as gRPC names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// No connection is wanted.
     #[default]

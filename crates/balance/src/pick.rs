@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 /// How endpoints are picked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Picker {
     /// The better of two at random, by latency and calls in flight (power of two choices over peak
     /// EWMA). One slow endpoint is noticed with its first slow answer.

@@ -1,11 +1,9 @@
 //! A call on its journey: to an endpoint, or waiting for one.
 
 use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
-use bytes::Bytes;
 use cinchona_core::{BoxError, Call, DOMAIN, Rejected};
-use cinchona_plumbing::{polled_again, status, timeout::take_off};
+use cinchona_plumbing::{ResponseBody, begins, polled_again, status, timeout::take_off};
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -16,7 +14,6 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{
-    Status,
     body::Body,
     transport::{Channel, channel},
 };
@@ -43,15 +40,6 @@ pin_project! {
 }
 
 type Answer = Result<Response<ResponseBody>, BoxError>;
-
-pin_project! {
-    /// A response body; its endpoint counts as busy until it has ended.
-    pub struct ResponseBody {
-        #[pin]
-        inner: Body,
-        flight: Option<Box<Flight>>,
-    }
-}
 
 // === impl ResponseFuture ===
 
@@ -167,15 +155,20 @@ impl Future for ResponseFuture {
 
 /// The head of the response, or a failure, is there.
 fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flight>>) -> Answer {
+    let outcome = outcome.map(|response| response.map(ResponseBody::of));
     if let Some(flight) = &mut flight {
         flight.answered(&outcome);
     }
     match outcome {
         Ok(mut response) => {
-            status::mend(response.headers_mut());
-            // What has ended with its head is counted.
-            let flight = flight.filter(|flight| !flight.has_ended);
-            Ok(response.map(|inner| ResponseBody { inner, flight }))
+            if !begins(&response) {
+                status::mend(response.headers_mut());
+            }
+            // Its endpoint counts as busy until the body has ended.
+            if let Some(flight) = flight.filter(|flight| !flight.has_ended) {
+                response.body_mut().watch(Box::into_pin(flight));
+            }
+            Ok(response)
         }
         Err(error) => Err(match &flight {
             Some(flight) => flight.whereto.explain(error, flight.node.name()),
@@ -187,54 +180,5 @@ fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flig
 impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
-
-// === impl ResponseBody ===
-
-impl Default for ResponseBody {
-    /// A body without frames, for a response that was made by an interceptor.
-    fn default() -> Self {
-        Self { inner: Body::empty(), flight: None }
-    }
-}
-
-impl HttpBody for ResponseBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        let mut frame = ready!(this.inner.poll_frame(cx));
-        if let Some(Ok(frame)) = &mut frame {
-            frame.trailers_mut().into_iter().for_each(status::mend);
-        }
-        if let Some(flight) = this.flight {
-            flight.read(frame.as_ref());
-            if let Some(Err(status)) = frame {
-                frame = Some(Err(flight.whereto.explain_status(status, flight.node.name())));
-            }
-            if flight.has_ended {
-                *this.flight = None;
-            }
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl fmt::Debug for ResponseBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }

@@ -44,6 +44,7 @@ pub struct Circuit(Arc<Inner>);
 
 /// The state of a circuit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Calls are let through.
     #[default]

@@ -7,8 +7,8 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Gate, Mode, Rejected, Rng, Switch};
-use cinchona_plumbing::polled_again;
-use http_body::{Body, Frame, SizeHint};
+use cinchona_plumbing::{ResponseBody, polled_again};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -40,7 +40,8 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         state: Calling<F>,
-        permit: Option<Permit>,
+        // Boxed: it goes along to the end of the response's body.
+        permit: Option<Box<Permit>>,
     }
 }
 
@@ -49,15 +50,6 @@ pin_project! {
     enum Calling<F> {
         Rejected { unsent: Option<Rejected> },
         Called { #[pin] future: F },
-    }
-}
-
-pin_project! {
-    /// A response body that is passed on as it is; how it ends counts.
-    pub struct ResponseBody<B> {
-        #[pin]
-        inner: B,
-        permit: Option<Permit>,
     }
 }
 
@@ -153,9 +145,10 @@ impl<S, B, ResBody> Service<http::Request<B>> for Breaker<S>
 where
     S: Service<http::Request<B>, Response = http::Response<ResBody>>,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = http::Response<ResponseBody<ResBody>>;
+    type Response = http::Response<ResponseBody>;
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
@@ -173,7 +166,7 @@ where
         let path = request.uri().path();
         let (circuit, method) = (self.circuits.of(path), self.circuits.method(path));
         let permit = match circuit.enter(method, Instant::now) {
-            Ok(pass) => Some(Permit::new(circuit, pass, &request)),
+            Ok(pass) => Some(Box::new(Permit::new(circuit, pass, &request))),
             Err(_) if mode == Mode::Shadow => {
                 self.circuits.settings.switch.count();
                 None
@@ -190,7 +183,7 @@ where
 // === impl ResponseFuture ===
 
 impl<F> ResponseFuture<F> {
-    const fn called(future: F, permit: Option<Permit>) -> Self {
+    const fn called(future: F, permit: Option<Box<Permit>>) -> Self {
         Self { state: Calling::Called { future }, permit }
     }
 }
@@ -198,10 +191,11 @@ impl<F> ResponseFuture<F> {
 impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<http::Response<B>, E>>,
-    B: Body,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
     E: Into<BoxError>,
 {
-    type Output = Result<http::Response<ResponseBody<B>>, BoxError>;
+    type Output = Result<http::Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -213,8 +207,12 @@ where
         };
         match ready!(future.poll(cx)) {
             Ok(response) => {
+                let response = response.map(ResponseBody::of);
                 let permit = this.permit.take().and_then(|permit| permit.answered(&response));
-                Poll::Ready(Ok(response.map(|inner| ResponseBody { inner, permit })))
+                Poll::Ready(Ok(match permit {
+                    Some(permit) => response.map(|body| body.watched(Box::into_pin(permit))),
+                    None => response,
+                }))
             }
             Err(error) => {
                 let error = error.into();
@@ -230,47 +228,5 @@ where
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
-
-// === impl ResponseBody ===
-
-impl<B: Default> Default for ResponseBody<B> {
-    /// A body without frames, for a response that was made by an interceptor.
-    fn default() -> Self {
-        Self { inner: B::default(), permit: None }
-    }
-}
-
-impl<B> Body for ResponseBody<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx)).map(|frame| frame.map_err(Into::into));
-        *this.permit = this.permit.take().and_then(|permit| permit.read(frame.as_ref()));
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B> fmt::Debug for ResponseBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }

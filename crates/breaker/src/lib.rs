@@ -109,8 +109,9 @@ mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
+pub use cinchona_plumbing::ResponseBody;
 pub use circuit::{Circuit, State};
-pub use layer::{Breaker, BreakerLayer, ResponseBody, ResponseFuture};
+pub use layer::{Breaker, BreakerLayer, ResponseFuture};
 pub use policy::BreakerPolicy;
 pub use window::Window;
 

@@ -1,11 +1,12 @@
 //! A call that was let through: what it was given, and what its end says of the server.
 
 use crate::{Circuit, pass::Pass, shard::Ref};
-use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Evidence};
-use cinchona_plumbing::{Allowed, Framing, Spent, headers, timeout::GRPC_TIMEOUT};
-use http_body::{Body, Frame};
-use std::{error::Error, time::Duration};
+use cinchona_core::{Deadline, Evidence};
+use cinchona_plumbing::{
+    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, headers,
+    timeout::GRPC_TIMEOUT,
+};
+use std::{error::Error, pin::Pin, time::Duration};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -54,8 +55,14 @@ impl Permit {
     }
 
     /// The head of the response is there; what is left of the permit if that is not all.
-    pub(crate) fn answered<B: Body>(mut self, response: &http::Response<B>) -> Option<Self> {
-        let evidence = Evidence::of_head(response, || self.spent());
+    pub(crate) fn answered(
+        mut self: Box<Self>,
+        response: &http::Response<ResponseBody>,
+    ) -> Option<Box<Self>> {
+        let evidence = match begins(response) {
+            true => None,
+            false => Evidence::of_head(response, || self.spent()),
+        };
         if matches!(evidence, None | Some(Evidence::Good(_))) {
             self.learn();
         }
@@ -69,7 +76,7 @@ impl Permit {
     }
 
     /// The server has begun to answer, which settles a probe.
-    fn goes_on(mut self) -> Option<Self> {
+    fn goes_on(mut self: Box<Self>) -> Option<Box<Self>> {
         let took = if self.circuit.needs_latency() { self.took() } else { 0 };
         let took = || Duration::from_nanos(took);
         let pass = self.circuit.answered(self.pass, took, Instant::now);
@@ -79,42 +86,13 @@ impl Permit {
     }
 
     /// The call has failed without an answer.
-    pub(crate) fn failed(self, error: &(dyn Error + 'static)) {
+    pub(crate) fn failed(mut self, error: &(dyn Error + 'static)) {
         let evidence = Evidence::of_error(error, || self.spent());
         self.ended(evidence);
     }
 
-    /// The body goes on, or not; what is left of the permit.
-    pub(crate) fn read(mut self, frame: Option<&Result<Frame<Bytes>, BoxError>>) -> Option<Self> {
-        let evidence = match frame {
-            Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
-                (Some(data), _) => {
-                    self.framing.read(data);
-                    self.framing.is_broken().then(Evidence::of_broken)
-                }
-                (None, trailers) => trailers.map(|trailers| {
-                    match Evidence::of_trailers(trailers, || self.spent()) {
-                        Evidence::Good(Code::Ok) if !self.framing.is_whole() => {
-                            Evidence::of_broken()
-                        }
-                        evidence => evidence,
-                    }
-                }),
-            },
-            Some(Err(error)) => Some(Evidence::of_error(&**error, || self.spent())),
-            None => Some(Evidence::of_broken()),
-        };
-        match evidence {
-            None => Some(self),
-            Some(evidence) => {
-                self.ended(evidence);
-                None
-            }
-        }
-    }
-
     /// The call has ended, and says this of the server.
-    fn ended(mut self, evidence: Evidence) {
+    fn ended(&mut self, evidence: Evidence) {
         self.leave(evidence);
         // Its own end is no longer one that counts.
         self.pass = Pass::NONE;
@@ -128,7 +106,7 @@ impl Permit {
 
     fn spent(&self) -> Spent {
         let took = if self.began == NOT_TIMED { Duration::ZERO } else { self.waited() };
-        Spent { allowed: self.allowed, took, usual: self.circuit.usual().get() }
+        Spent { allowed: self.allowed.clone(), took, usual: self.circuit.usual().get() }
     }
 
     /// Of calls that are timed anyway.
@@ -151,6 +129,34 @@ impl Permit {
     fn waited(&self) -> Duration {
         let now = self.circuit.nanos(Instant::now());
         Duration::from_nanos(now.saturating_sub(self.began))
+    }
+}
+
+impl Watcher for Permit {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
+        let permit = self.get_mut();
+        let evidence = match polled {
+            Some(Ok(frame)) => match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) => {
+                    permit.framing.read(data);
+                    permit.framing.is_broken().then(Evidence::of_broken)
+                }
+                (None, trailers) => trailers.map(|trailers| match seen.code(trailers) {
+                    Some(Code::Ok) if permit.framing.is_whole() => Evidence::Good(Code::Ok),
+                    Some(Code::Ok) => Evidence::of_broken(),
+                    _ => Evidence::of_trailers(trailers, || permit.spent()),
+                }),
+            },
+            Some(Err(error)) => Some(Evidence::of_error(&**error, || permit.spent())),
+            None => Some(Evidence::of_broken()),
+        };
+        match evidence {
+            None => Next::Watch,
+            Some(evidence) => {
+                permit.ended(evidence);
+                Next::Over
+            }
+        }
     }
 }
 

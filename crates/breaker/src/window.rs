@@ -15,6 +15,7 @@ use std::{
 
 /// Which calls the rates are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Window {
     /// Those that ended within this time, to within 1/64 of it; 10 ms to 1 h.
     Time(Duration),

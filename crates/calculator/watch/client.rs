@@ -125,7 +125,7 @@ impl Client {
             health: match state {
                 breaker::State::Closed => Health::Good,
                 breaker::State::HalfOpen => Health::Warn,
-                breaker::State::Open | breaker::State::Isolated => Health::Bad,
+                _ => Health::Bad,
             },
             numbers: [rejected].into_iter().chain(rate).collect(),
             ..Tile::new("breaker", self.name(circuit.name()))
@@ -185,6 +185,7 @@ const fn state_of(state: breaker::State) -> &'static str {
         breaker::State::Open => "open",
         breaker::State::HalfOpen => "half-open",
         breaker::State::Isolated => "isolated",
+        _ => "unknown",
     }
 }
 
@@ -194,6 +195,7 @@ const fn connection(state: balance::State) -> &'static str {
         balance::State::Connecting => "connecting",
         balance::State::Ready => "connected",
         balance::State::TransientFailure => "down",
+        _ => "unknown",
     }
 }
 

@@ -51,6 +51,7 @@ fn said(node: &Node) -> String {
         State::Suspected => "suspected",
         State::Failed => "failed",
         State::Left => "left",
+        _ => "unknown",
     };
     state.to_owned()
 }
@@ -59,7 +60,7 @@ const fn health(node: &Node) -> Health {
     match node.state {
         State::Alive if node.reachable => Health::Good,
         State::Alive | State::Suspected => Health::Warn,
-        State::Failed | State::Left => Health::Bad,
+        _ => Health::Bad,
     }
 }
 

@@ -157,7 +157,7 @@ impl Console for FaultConsole {
     fn list(&self) -> Vec<FaultRule> {
         let mut all: Vec<FaultRule> = Vec::new();
         let each = self.servers.iter().flat_map(|(_, rules)| rules.list());
-        for Listed { id, rule, matched, injected, age } in each {
+        for Listed { id, rule, matched, injected, age, .. } in each {
             match all.iter_mut().find(|known| known.id == id) {
                 Some(known) => {
                     known.matched += matched;

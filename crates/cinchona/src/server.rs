@@ -57,5 +57,5 @@ mod settings;
 
 pub use layers::Layers;
 pub use part::Part;
-pub use serve::{ResponseBody, ResponseFuture, Serve};
+pub use serve::Serve;
 pub use settings::Settings;

@@ -127,6 +127,8 @@ pub use node::Node;
 pub use partition::{Status, Strategy};
 pub use phi::Phi;
 pub use suspicion::State;
+#[doc(hidden)] // For the fuzzer.
+pub use wire::is_read_again;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 /// What this node holds of the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Status {
     /// Every expected member hears this node, and is heard by it.
     Healthy,
@@ -24,6 +25,7 @@ pub enum Status {
 
 /// Who may take writes when not all are reachable; the side that cannot does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Strategy {
     /// More than half of the expected members; of two halves, that with the lowest node id. As
     /// Pekko's keep-majority.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 /// What is held of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum State {
     /// It is heard.
     Alive,

@@ -131,6 +131,13 @@ pub(crate) fn encode(cluster_id: &str, message: &Message) -> Vec<u8> {
     out
 }
 
+/// Whether a datagram that can be read is one that, written again, is read as the same.
+pub fn is_read_again(datagram: &[u8]) -> bool {
+    let Some((cluster_id, message)) = decode(datagram) else { return true };
+    let again = decode(&encode(&cluster_id, &message));
+    again.is_some_and(|again| again == (cluster_id, message))
+}
+
 /// The cluster that a datagram is of and what it says; `None` where it is no gossip.
 pub(crate) fn decode(datagram: &[u8]) -> Option<(String, Message)> {
     let mut reader = Reader(datagram);

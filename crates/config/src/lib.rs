@@ -77,9 +77,10 @@ mod parse;
 mod told;
 mod warning;
 
+pub use cinchona_plumbing::ResponseBody;
 pub use client::{ATTEMPT_LIMIT, Client};
 pub use error::{Error, Errors};
-pub use limits::{LimitMessages, MessageLimits, MessageLimitsLayer, ResponseBody, ResponseFuture};
+pub use limits::{LimitMessages, MessageLimits, MessageLimitsLayer, ResponseFuture};
 pub use model::{
     HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
     ServiceConfig,

@@ -3,12 +3,10 @@
 mod body;
 mod lengths;
 
-pub use body::ResponseBody;
-
-use body::{Overrun, RequestBody};
+use body::{Limiter, Overrun, RequestBody};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, PerMethod, Switch};
-use cinchona_plumbing::{Reloadable, headers, polled_again};
+use cinchona_plumbing::{Reloadable, ResponseBody, headers, polled_again};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{
@@ -75,23 +73,23 @@ pub struct LimitMessages<S> {
 }
 
 pin_project! {
-    /// The future of a [`LimitMessages`] call.
+    /// The future of a call whose messages are limited.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
-        // None where the call has failed before it was made.
         #[pin]
-        future: Option<F>,
-        // Boxed: mostly there is none.
-        limited: Option<Box<Limited>>,
+        state: State<F>,
+        // Of a call that is limited.
+        limited: Option<Box<(Option<Overrun>, Option<u32>)>>,
     }
 }
 
-/// What there is to say of a call that is limited, or has failed.
-#[derive(Debug, Default)]
-struct Limited {
-    overrun: Option<Overrun>,
-    max_response: Option<u32>,
-    error: Option<BoxError>,
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F> {
+        Called { #[pin] future: F },
+        Failed { error: Option<BoxError> },
+    }
 }
 
 // === impl MessageLimits ===
@@ -168,8 +166,10 @@ where
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
@@ -192,11 +192,10 @@ where
                 }
             }
         };
-        let future = Some(self.inner.call(request));
-        let max_response = limits.max_response_bytes;
-        let is_limited = overrun.is_some() || max_response.is_some();
-        let limited = Limited { overrun, max_response, error: None };
-        ResponseFuture { future, limited: is_limited.then(|| Box::new(limited)) }
+        let state = State::Called { future: self.inner.call(request) };
+        let is_limited = overrun.is_some() || limits.max_response_bytes.is_some();
+        let limited = is_limited.then(|| Box::new((overrun, limits.max_response_bytes)));
+        ResponseFuture { state, limited }
     }
 }
 
@@ -204,8 +203,7 @@ where
 
 impl<F> ResponseFuture<F> {
     fn failed(error: BoxError) -> Self {
-        let limited = Limited { error: Some(error), ..Limited::default() };
-        Self { future: None, limited: Some(Box::new(limited)) }
+        Self { state: State::Failed { error: Some(error) }, limited: None }
     }
 }
 
@@ -213,28 +211,28 @@ impl<F, E, ResBody> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResBody>, E>>,
     E: Into<BoxError>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let limited = this.limited;
-        let outcome = match this.future.as_pin_mut() {
-            Some(future) => ready!(future.poll(cx)).map_err(Into::into),
-            None => {
-                let error = limited.take().and_then(|limited| limited.error);
-                return Poll::Ready(Err(error.unwrap_or_else(polled_again)));
-            }
+        let outcome = match this.state.project() {
+            StateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
+            StateProj::Failed { error } => Err(error.take().unwrap_or_else(polled_again)),
         };
-        let Limited { overrun, max_response, .. } =
-            limited.take().map(|own| *own).unwrap_or_default();
+        let Some((overrun, most)) = this.limited.take().map(|limited| *limited) else {
+            return Poll::Ready(outcome.map(|response| response.map(ResponseBody::of)));
+        };
         // What became of a request that failed here is a consequence of that.
         if let Some(status) = overrun.as_ref().and_then(|overrun| overrun.get()) {
             return Poll::Ready(Err(status.clone().into()));
         }
         Poll::Ready(outcome.map(|response| {
-            let most = max_response.filter(|_| is_grpc(response.headers()));
-            response.map(|body| ResponseBody::new(body, most, overrun))
+            let most = most.filter(|_| is_grpc(response.headers()));
+            let limiter = Box::pin(Limiter::new(most, overrun));
+            response.map(|body| ResponseBody::of(body).watched(limiter))
         }))
     }
 }

@@ -69,6 +69,7 @@ pub struct MethodConfig {
 
 /// Whether, and how, a call is sent more than once.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Policy {
     /// `retryPolicy`: again after a failure.
     Retry(RetryPolicy),

@@ -35,6 +35,7 @@ pub struct Attempt {
 
 /// Why an attempt was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttemptKind {
     /// It was the first.
     First,

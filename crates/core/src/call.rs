@@ -1,13 +1,16 @@
 //! One call of a client: known once, written by who knows, read by all.
 
-use crate::{Attempt, AttemptKind, Deadline, Invalid, MethodKind, Verdict};
+use crate::{Attempt, AttemptKind, Deadline, MethodKind, Verdict};
 use cinchona_plumbing::status::Pushback;
 use http::{HeaderValue, Request};
 use smallvec::SmallVec;
 use std::{
     fmt,
     num::NonZeroU64,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::{task, time::Instant};
@@ -51,6 +54,8 @@ pub struct Call {
 struct Record {
     began: Instant,
     lines: Mutex<Lines>,
+    /// How often an attempt's timer was asked.
+    asked: AtomicU32,
 }
 
 /// The attempts that have timers of their own.
@@ -85,7 +90,7 @@ impl Call {
     }
 
     fn new(began: Instant) -> Self {
-        let record = Arc::new(Record { began, lines: Mutex::default() });
+        let record = Arc::new(Record { began, lines: Mutex::default(), asked: AtomicU32::new(0) });
         Self { record, line: 0, deadline: None, whole: None, kind: None, size: None }
     }
 
@@ -145,6 +150,16 @@ impl Call {
         let Timed { many, until, .. } = lines.timed;
         let until = until.filter(|until| many > 0 && *until < end).unwrap_or(end);
         lines.timed = Timed { many: many + 1, until: Some(until), task: task::try_id() };
+    }
+
+    /// The timer of an attempt was asked, and wakes whoever polls the call.
+    pub fn asks_timer(&self) {
+        self.record.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often timers of attempts were asked.
+    pub fn asked_timers(&self) -> u32 {
+        self.record.asked.load(Ordering::Relaxed)
     }
 
     /// That attempt, or what had its timer, is over.
@@ -338,30 +353,6 @@ impl fmt::Debug for Call {
             .field("deadline", &self.deadline)
             .field("attempts", &self.lines().attempts)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Deadline ===
-
-impl Deadline {
-    /// The deadline that a layer further out has handed on ([`Call::deadline`]), or that is in the
-    /// request's extensions, or else the one that `grpc-timeout` gives it if the call begins `now`;
-    /// none where that is [for ever](Self::within).
-    ///
-    /// # Errors
-    /// [`Invalid`] when `grpc-timeout` is malformed.
-    pub fn of<B>(request: &http::Request<B>, now: Instant) -> Result<Option<Self>, Invalid> {
-        if let Some(deadline) = Self::handed_on(request) {
-            return Ok(Some(deadline));
-        }
-        Ok(Self::parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
-    }
-
-    /// The deadline that a layer further out has handed on, or that the caller has put into the
-    /// request's extensions.
-    pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
-        let of_call = Call::find(request).and_then(Call::deadline);
-        of_call.or_else(|| request.extensions().get().copied())
     }
 }
 

@@ -5,7 +5,7 @@ use cinchona_plumbing::{
     clock, headers,
     timeout::{self, GRPC_TIMEOUT, encode_timeout},
 };
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use std::{error::Error, fmt, time::Duration};
 use tokio::time::Instant;
 use tonic::Status;
@@ -44,10 +44,15 @@ impl Deadline {
     /// # Errors
     /// [`Invalid`] when the value has any other form.
     pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Invalid> {
-        timeout::parse_timeout(headers).map_err(|value| {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            Invalid::new("grpc-timeout", value, "1 to 8 digits and one of H, M, S, m, u, n")
-        })
+        timeout::parse_timeout(headers).map_err(malformed)
+    }
+
+    /// Reads one value of `grpc-timeout`, as [`parse_timeout`](Self::parse_timeout) does.
+    ///
+    /// # Errors
+    /// [`Invalid`] when the value has any other form.
+    pub fn read_timeout(value: &HeaderValue) -> Result<Duration, Invalid> {
+        timeout::read_timeout(value).map_err(malformed)
     }
 
     /// `timeout` from `now`; `None` where that is ten years or more, such as `Duration::MAX`: for
@@ -76,6 +81,11 @@ impl Deadline {
     pub fn stamp(self, headers: &mut HeaderMap, now: Instant) {
         headers::set(headers, &GRPC_TIMEOUT, encode_timeout(self.remaining(now)));
     }
+}
+
+fn malformed(value: &HeaderValue) -> Invalid {
+    let value = String::from_utf8_lossy(value.as_bytes());
+    Invalid::new("grpc-timeout", value, "1 to 8 digits and one of H, M, S, m, u, n")
 }
 
 // === impl Elapsed ===

@@ -1,40 +1,184 @@
-//! The call that is being served while another is made.
+//! The call that is being served: known once, by whichever layer sees it first.
 
-use crate::Deadline;
-use std::future::Future;
-use tokio::task::futures::TaskLocalFuture;
+use crate::{Deadline, MethodKind};
+use http::Request;
+use pin_project_lite::pin_project;
+use std::{
+    cell::Cell,
+    future::Future,
+    num::NonZeroU64,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::time::Instant;
 
-/// What of the call being served bears on the calls that its handler makes.
+/// The record of a call that is served, in the extensions of its request; and what of it bears on
+/// the calls that its handler makes.
 ///
-/// A server layer puts it around the handler; client layers find it by themselves, as long as the
-/// handler makes its calls in its own task.
+/// The first server layer of ours that sees a call makes the record ([`of`](Self::of)), the others
+/// find it, in whatever order they are composed: when it began, what its method streams, how much
+/// of its request is there. A layer that ends calls at their deadline puts it around the handler as
+/// well; client layers find it there by themselves, as long as the handler makes its calls in its
+/// own task.
+///
+/// ```
+/// use cinchona_core::{MethodKind, ServerContext};
+/// use tokio::time::Instant;
+///
+/// let (mut request, now) = (http::Request::new(()), Instant::now());
+/// ServerContext::of(&mut request, || now).kind = Some(MethodKind::Unary);
+/// // Any layer further in finds the same.
+/// let found = ServerContext::of(&mut request, || unreachable!("it is there"));
+/// assert_eq!((found.kind, found.began()), (Some(MethodKind::Unary), Some(now)));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerContext {
     /// When the answer is due: no call of the handler is worth more time.
     pub deadline: Option<Deadline>,
-    /// Which retry of the caller this is; 0 for its first attempt (gRFC A6).
+    /// Which retry of the caller this is; 0 for its first attempt (gRFC A6), or where no layer has
+    /// looked.
     pub previous_attempts: u32,
+    /// What its method streams, where a layer knows it.
+    pub kind: Option<MethodKind>,
+    /// One more than the length of the request's body.
+    arrived: Option<NonZeroU64>,
+    began: Option<Instant>,
 }
 
-tokio::task_local! {
-    static INBOUND: ServerContext;
+pin_project! {
+    /// A future that is polled as serving a call.
+    struct Scoped<F> {
+        context: ServerContext,
+        #[pin]
+        inner: F,
+    }
+}
+
+/// Puts back what was served before.
+struct Before(Option<ServerContext>);
+
+thread_local! {
+    /// What the task at hand is serving, while it is polled.
+    static SERVED: Cell<Option<ServerContext>> = const { Cell::new(None) };
 }
 
 // === impl ServerContext ===
 
 impl ServerContext {
+    /// A call whose answer is due at `deadline`, which is the caller's so many and first attempt.
+    pub const fn new(deadline: Option<Deadline>, previous_attempts: u32) -> Self {
+        Self { deadline, previous_attempts, kind: None, arrived: None, began: None }
+    }
+
+    /// The record of the call that `request` belongs to: made here, at the time that `now` tells,
+    /// where no layer further out has made it.
+    pub fn of<B>(request: &mut Request<B>, now: impl FnOnce() -> Instant) -> &mut Self {
+        let context = request.extensions_mut().get_or_insert_with(Self::default);
+        context.began.get_or_insert_with(now);
+        context
+    }
+
+    /// The record of the call, where a layer has made it.
+    pub fn find<B>(request: &Request<B>) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    /// When the outermost layer has seen it, or let it in after it had to wait: its `grpc-timeout`
+    /// counts from there. `None` where no layer has looked at the clock.
+    pub const fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// It has waited, and begins only `now`: whoever says so takes off its `grpc-timeout` what it
+    /// has waited.
+    pub const fn begins(&mut self, now: Instant) {
+        self.began = Some(now);
+    }
+
+    /// The length of the request's body, with the prefixes of its messages, in bytes, where all of
+    /// it has arrived.
+    pub const fn arrived(&self) -> Option<u64> {
+        match self.arrived {
+            Some(more) => Some(more.get() - 1),
+            None => None,
+        }
+    }
+
+    /// All of the request has arrived: a body of so many bytes.
+    pub const fn has_arrived(&mut self, size: u64) {
+        self.arrived = NonZeroU64::new(size.saturating_add(1));
+    }
+
     /// The call that this task is serving, if it is.
     pub fn current() -> Option<Self> {
-        INBOUND.try_with(|inbound| *inbound).ok()
+        SERVED.try_with(Cell::get).ok().flatten()
     }
 
     /// Runs `handler` as serving this call.
-    pub fn scope<F: Future>(self, handler: F) -> TaskLocalFuture<Self, F> {
-        INBOUND.scope(self, handler)
+    pub fn scope<F: Future>(self, handler: F) -> impl Future<Output = F::Output> {
+        Scoped { context: self, inner: handler }
     }
 
     /// Runs `poll` as serving this call.
+    #[inline]
     pub fn within<T>(self, poll: impl FnOnce() -> T) -> T {
-        INBOUND.sync_scope(self, poll)
+        let before = SERVED.try_with(|served| served.replace(Some(self)));
+        let _before = Before(before.ok().flatten());
+        poll()
+    }
+}
+
+// === impl Scoped ===
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.context.within(|| this.inner.poll(cx))
+    }
+}
+
+// === impl Before ===
+
+impl Drop for Before {
+    #[inline]
+    fn drop(&mut self) {
+        _ = SERVED.try_with(|served| served.set(self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_served_before_is_served_again_whatever_becomes_of_the_inner_call() {
+        let of = |attempts| ServerContext::new(None, attempts);
+        of(1).within(|| {
+            let panicked = std::panic::catch_unwind(|| of(2).within(|| panic!("inner")));
+            assert!(panicked.is_err());
+            assert_eq!(ServerContext::current(), Some(of(1)));
+        });
+        assert_eq!(ServerContext::current(), None);
+    }
+
+    #[tokio::test]
+    async fn a_future_serves_while_it_is_polled_and_no_longer() {
+        let served = ServerContext::new(None, 3).scope(async {
+            tokio::task::yield_now().await;
+            ServerContext::current().map(|context| context.previous_attempts)
+        });
+        let (inside, outside) = tokio::join!(served, async { ServerContext::current() });
+        assert_eq!((inside, outside), (Some(3), None));
+    }
+
+    #[test]
+    fn a_call_that_has_waited_begins_anew() {
+        let (mut request, now) = (Request::new(()), Instant::now());
+        let later = now + std::time::Duration::from_secs(1);
+        ServerContext::of(&mut request, || now).begins(later);
+        assert_eq!(ServerContext::of(&mut request, || now).began(), Some(later));
     }
 }

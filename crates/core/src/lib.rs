@@ -36,6 +36,7 @@ mod methods;
 mod observable;
 mod per_method;
 mod rng;
+mod said;
 mod secret;
 mod stage;
 mod switch;

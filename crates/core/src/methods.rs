@@ -11,7 +11,7 @@ pub use options::OPTIONS_PROTO;
 pub use safety::Safety;
 
 use crate::{BoxError, IDEMPOTENCY_KEY, Invalid};
-use cinchona_plumbing::{Reloadable, headers, is_of_the_server};
+use cinchona_plumbing::{Paths, Reloadable, headers, is_of_the_server};
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
@@ -254,6 +254,22 @@ impl Methods {
         KINDS.get().clone()
     }
 
+    /// What all methods stream of which [this process has read](Self::known_kinds), and those of
+    /// `own`, whose word comes first.
+    pub fn all_kinds(own: Option<&Self>) -> Paths<MethodKind> {
+        let known = Self::known_kinds();
+        let known = known.iter().map(|(path, kind)| (path.as_str(), *kind));
+        known.chain(own.into_iter().flat_map(Self::kinds)).collect()
+    }
+
+    /// Whether a server is to recognise repeated calls of the method at `path`: it is listed,
+    /// unary, and has side effects, for all that is known.
+    pub fn is_unary_with_effects(&self, path: &str) -> bool {
+        self.listed.get(path).is_some_and(|facts| {
+            facts.kind == Some(MethodKind::Unary) && facts.safety != Safety::NoSideEffects
+        })
+    }
+
     /// The number of the request message's field `string request_id`, by which a caller names its
     /// call ([AIP-155]).
     ///
@@ -375,6 +391,7 @@ impl MethodKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use prost_types::{FieldDescriptorProto, MethodOptions, ServiceDescriptorProto};
 
     fn method(name: &str, level: Option<IdempotencyLevel>) -> MethodDescriptorProto {

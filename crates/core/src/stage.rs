@@ -4,6 +4,7 @@ use std::fmt;
 
 /// How far a request came that was not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// No connection could be made, or a layer of the client has not let it through.
     NoConnection,

@@ -19,6 +19,7 @@ use tonic::Code;
 
 /// What the outcome of one attempt means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// The call succeeded, or a response has begun that is not an error.
     Ok,

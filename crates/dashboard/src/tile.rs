@@ -53,6 +53,7 @@ pub struct Tile {
 /// How something is; the page says it by a colour and by a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Health {
     /// As it should be.
     #[default]

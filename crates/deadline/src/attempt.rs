@@ -2,13 +2,14 @@
 
 use crate::{
     asked::{Asked, earlier},
-    body::BoundBody,
-    bound::{Bound, End, Says, Terms, What},
-    limits::{Kinds, Times},
+    bound::{End, Says, Terms, What},
+    limits::Times,
     readied::{Readied, ResponseFuture},
+    timer::Timer,
 };
+use bytes::Bytes;
 use cinchona_core::{BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, Switch};
-use cinchona_plumbing::timeout::encode_timeout;
+use cinchona_plumbing::{Paths, ResponseBody, clock::Passing, timeout::encode_timeout};
 use http::HeaderValue;
 use http_body::Body;
 use std::{
@@ -35,7 +36,7 @@ pub struct AttemptTimeoutLayer {
 pub struct AttemptTimeout<S> {
     inner: Readied<S>,
     settings: Arc<Settings>,
-    kinds: Kinds,
+    kinds: Paths<MethodKind>,
 }
 
 /// Another limit for the attempts of one call, put into the request's extensions; `None` lifts it.
@@ -137,7 +138,7 @@ impl<S> Layer<S> for AttemptTimeoutLayer {
     type Service = AttemptTimeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Kinds::new(self.settings.methods.as_ref());
+        let kinds = Methods::all_kinds(self.settings.methods.as_ref());
         AttemptTimeout { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
     }
 }
@@ -149,9 +150,10 @@ where
     S: Service<http::Request<B>, Response = http::Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
     B: 'static,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = http::Response<BoundBody<ResBody>>;
+    type Response = http::Response<ResponseBody>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -168,8 +170,9 @@ where
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
-        let now = Instant::now();
-        let kind = self.kinds.of(&request);
+        let passing = Passing::begin();
+        let now = passing.now();
+        let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
             Err(invalid) => {
@@ -177,15 +180,17 @@ where
             }
         };
         let terms = self.settings.terms(&request, kind, asked, mode, now);
-        let bound = (!terms.is_empty()).then(|| {
-            let bound = Bound::new(terms, &mut request, now);
+        let timer = (!terms.is_empty()).then(|| {
+            let mut timer = Timer::new(terms, &mut request, now);
+            let bound = timer.as_mut().bound_mut();
             if mode == Mode::Shadow {
-                bound.counting(&self.settings.switch)
+                bound.counting(&self.settings.switch);
             } else {
-                bound.keeping(Call::find(&request))
+                bound.keeping(Call::find(&request));
             }
+            timer
         });
-        self.inner.call(request, bound)
+        self.inner.call(request, timer)
     }
 }
 

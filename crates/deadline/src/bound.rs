@@ -79,11 +79,11 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 enum Keeper {
     Alone,
-    /// The layer of the call: it leaves the timer to an attempt that has one. Whether it has done
-    /// so before.
-    Call(Call, bool),
-    /// The layer of the attempt: what it has told the record of the call.
-    Attempt(Call),
+    /// The layer of the call: it leaves the timer to an attempt that has one. How often those were
+    /// asked when it looked last.
+    Call(Call, u32),
+    /// The layer of the attempt: it tells the record of the call, once its timer runs.
+    Attempt(Call, bool),
 }
 
 /// For how long a response may be silent after its first message, at least, if nobody knows what
@@ -140,23 +140,20 @@ impl Bound {
         }
     }
 
-    /// The same bound, of a whole call: an attempt of it may keep its deadline.
-    pub(crate) fn of_call(mut self, call: Call) -> Self {
-        self.keeper = Keeper::Call(call, false);
-        self
+    /// It bounds a whole call: an attempt of it may keep its deadline.
+    pub(crate) fn of_call(&mut self, call: Call) {
+        self.keeper = Keeper::Call(call, 0);
     }
 
-    /// The same bound, of an attempt that keeps the deadline of its `call`, where the call has one
-    /// that bounds all of the attempt.
-    pub(crate) fn keeping(mut self, call: Option<&Call>) -> Self {
+    /// It bounds an attempt, which keeps the deadline of its `call`, where the call has one that
+    /// bounds all of the attempt.
+    pub(crate) fn keeping(&mut self, call: Option<&Call>) {
         let bounds_all = matches!(self.terms.kind, None | Some(MethodKind::Unary));
         if let (true, Some(call), Some(first)) = (bounds_all, call, self.terms.first)
             && call.deadline().is_some_and(|deadline| first.at <= deadline.0)
         {
-            call.starts_timer(first.at);
-            self.keeper = Keeper::Attempt(call.clone());
+            self.keeper = Keeper::Attempt(call.clone(), false);
         }
-        self
     }
 
     /// Whether it bounds the response's body: not where an attempt does.
@@ -165,23 +162,34 @@ impl Bound {
         match &self.keeper {
             Keeper::Call(call, _) => return !(is_unary && call.timed_until().is_some()),
             // Of what may be a stream, the limit of an attempt ends with the first message.
-            Keeper::Attempt(_) if !is_unary => self.keeper = Keeper::Alone,
+            Keeper::Attempt(..) if !is_unary => self.keeper = Keeper::Alone,
             _ => {}
         }
         true
     }
 
-    /// Whether an attempt's timer ends the call in time. Who is woken again looks whether that
-    /// timer has fired by now: then it is that of an attempt which nobody asks any more.
+    /// Whether an attempt's timer ends the call in time: one that was asked just now will. If none
+    /// was, one may have fired that is of an attempt which nobody asks any more.
     pub(crate) fn is_kept(&mut self) -> bool {
         let Keeper::Call(call, before) = &mut self.keeper else { return false };
-        let kept = |until| !std::mem::replace(before, true) || Instant::now() < until;
-        call.timed_until().is_some_and(kept)
+        let asked = call.asked_timers();
+        let was_asked = std::mem::replace(before, asked) != asked;
+        call.timed_until().is_some_and(|until| was_asked || Instant::now() < until)
     }
 
-    /// The same bound, which ends nothing at the layer's own limits and only tells `switch`.
-    pub(crate) fn counting(self, switch: &Switch) -> Self {
-        Self { counting: Some(switch.clone()), ..self }
+    /// The timer is about to be polled until `end`.
+    pub(crate) fn asks(&mut self, end: End) {
+        if let Keeper::Attempt(call, is_running) = &mut self.keeper {
+            if !std::mem::replace(is_running, true) {
+                call.starts_timer(end.at);
+            }
+            call.asks_timer();
+        }
+    }
+
+    /// It ends nothing at the layer's own limits, and only tells `switch`.
+    pub(crate) fn counting(&mut self, switch: &Switch) {
+        self.counting = Some(switch.clone());
     }
 
     /// When it was asked for.
@@ -315,7 +323,7 @@ impl Bound {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Self::Attempt(call) = self {
+        if let Self::Attempt(call, true) = self {
             call.stops_timer();
         }
     }

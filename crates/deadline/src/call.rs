@@ -2,15 +2,16 @@
 
 use crate::{
     asked::{Asked, earlier},
-    body::BoundBody,
-    bound::{Bound, End, Says, Terms, What},
-    limits::{Kinds, Times},
+    bound::{End, Says, Terms, What},
+    limits::Times,
     readied::{Readied, ResponseFuture},
+    timer::Timer,
 };
+use bytes::Bytes;
 use cinchona_core::{
     BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, ServerContext, Switch,
 };
-use cinchona_plumbing::Reloadable;
+use cinchona_plumbing::{Paths, Reloadable, ResponseBody, clock::Passing};
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -43,7 +44,7 @@ pub struct CallDeadlineLayer {
 pub struct CallDeadline<S> {
     inner: Readied<S>,
     settings: Arc<Settings>,
-    kinds: Kinds,
+    kinds: Paths<MethodKind>,
 }
 
 #[derive(Clone, Debug)]
@@ -144,7 +145,7 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Kinds::new(self.settings.methods.as_ref());
+        let kinds = Methods::all_kinds(self.settings.methods.as_ref());
         CallDeadline { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
     }
 }
@@ -156,9 +157,10 @@ where
     S: Service<http::Request<B>, Response = http::Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
     B: 'static,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = http::Response<BoundBody<ResBody>>;
+    type Response = http::Response<ResponseBody>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -175,8 +177,9 @@ where
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
-        let now = Instant::now();
-        let kind = self.kinds.of(&request);
+        let passing = Passing::begin();
+        let now = passing.now();
+        let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
             Err(invalid) => {
@@ -191,8 +194,9 @@ where
         }
         if mode == Mode::Shadow {
             terms.told = asked.min();
-            let bound = Bound::new(terms, &mut request, now);
-            return self.inner.call(request, Some(bound.counting(&self.settings.switch)));
+            let mut timer = Timer::new(terms, &mut request, now);
+            timer.as_mut().bound_mut().counting(&self.settings.switch);
+            return self.inner.call(request, Some(timer));
         }
         if terms.told == asked.whole && asked.first.is_none() {
             terms.says = Says::Already;
@@ -200,8 +204,9 @@ where
         let call = Call::of(&mut request, || now);
         limits.hand_on(kind, call);
         let call = call.clone();
-        let bound = Bound::new(terms, &mut request, now);
-        self.inner.call(request, Some(bound.of_call(call)))
+        let mut timer = Timer::new(terms, &mut request, now);
+        timer.as_mut().bound_mut().of_call(call);
+        self.inner.call(request, Some(timer))
     }
 }
 

@@ -99,8 +99,8 @@ mod timer;
 mod upload;
 
 pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer};
-pub use body::BoundBody;
 pub use call::{CallDeadline, CallDeadlineLayer};
+pub use cinchona_plumbing::ResponseBody;
 pub use readied::ResponseFuture;
 pub use server::{ServerBody, ServerDeadline, ServerDeadlineLayer, ServerFuture};
 

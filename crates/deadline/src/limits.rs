@@ -1,8 +1,7 @@
 //! How long calls and attempts may take: by method, by kind of method, or all alike.
 
-use cinchona_core::{Call, MethodKind, Methods, PerMethod};
-use hashbrown::HashMap;
-use std::{sync::Arc, time::Duration};
+use cinchona_core::{MethodKind, PerMethod};
+use std::time::Duration;
 
 /// A duration for each method: its own, else that of its kind, else that of all; `None` is for
 /// ever.
@@ -12,11 +11,6 @@ pub(crate) struct Times {
     pub(crate) kinds: [Option<Option<Duration>>; 4],
     pub(crate) methods: PerMethod<Option<Duration>>,
 }
-
-/// What methods stream, by length of the path and then the path: that is as fast to look up as can
-/// be, and is done for every call.
-#[derive(Clone, Debug)]
-pub(crate) struct Kinds(Arc<HashMap<Box<str>, MethodKind>>);
 
 // === impl Times ===
 
@@ -29,27 +23,6 @@ impl Times {
         let own = self.methods.get(path).copied();
         let of_kind = || kind.and_then(|kind| self.kinds[kind as usize]);
         own.or_else(of_kind).unwrap_or(self.all)
-    }
-}
-
-// === impl Kinds ===
-
-impl Kinds {
-    /// What `methods` say, and else whatever this process has read.
-    pub(crate) fn new(methods: Option<&Methods>) -> Self {
-        let mut known = (*Methods::known_kinds()).clone();
-        let own = methods.into_iter().flat_map(Methods::kinds);
-        known.extend(own.map(|(path, kind)| (path.to_owned(), kind)));
-        Self(Arc::new(
-            known.into_iter().map(|(path, kind)| (path.into_boxed_str(), kind)).collect(),
-        ))
-    }
-
-    /// What the request says that its method streams, or what is known of it.
-    pub(crate) fn of<B>(&self, request: &http::Request<B>) -> Option<MethodKind> {
-        let of_call = Call::find(request).and_then(Call::kind);
-        let said = of_call.or_else(|| request.extensions().get().copied());
-        said.or_else(|| self.0.get(request.uri().path()).copied())
     }
 }
 
@@ -67,22 +40,5 @@ mod tests {
         assert_eq!(times.of("/a.B/D", Some(MethodKind::Bidi)), None);
         assert_eq!(times.of("/a.B/D", Some(MethodKind::Unary)), time(1));
         assert_eq!(times.of("/a.B/D", None), time(1));
-    }
-
-    #[test]
-    fn a_kind_is_known_by_path_or_said_by_the_request() {
-        let kinds = Kinds::new(None);
-        let mut request = http::Request::new(());
-        for (path, kind) in [
-            ("/grpc.health.v1.Health/Watch", Some(MethodKind::ServerStreaming)),
-            ("/grpc.health.v1.Health/Check", Some(MethodKind::Unary)),
-            ("/grpc.health.v1.Health/Other", None),
-            ("/", None),
-        ] {
-            *request.uri_mut() = path.parse().unwrap();
-            assert_eq!(kinds.of(&request), kind, "{path}");
-        }
-        request.extensions_mut().insert(MethodKind::Bidi);
-        assert_eq!(kinds.of(&request), Some(MethodKind::Bidi));
     }
 }

@@ -1,8 +1,9 @@
 //! What both layers share: a call, from readiness to the head of its response, that ends in time.
 
-use crate::{body::BoundBody, bound::Bound, stage::Stage, timer::Timer};
+use crate::{bound::Bound, stage::Stage, timer::Timer};
+use bytes::Bytes;
 use cinchona_core::{BoxError, Verdict};
-use cinchona_plumbing::{polled_again, status};
+use cinchona_plumbing::{ResponseBody, polled_again, status};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
@@ -86,22 +87,23 @@ impl<S> Readied<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Calls the service, within `bound` if there is one.
+    /// Calls the service, within the bound of a timer if there is one.
     pub(crate) fn call<B>(
         &mut self,
         mut request: http::Request<B>,
-        bound: Option<Bound>,
+        timer: Option<Pin<Box<Timer>>>,
     ) -> ResponseFuture<S, B, S::Future>
     where
         S: Service<http::Request<B>> + Clone,
     {
-        if let Some(elapsed) = bound.as_ref().and_then(Bound::passed) {
+        let bound = timer.as_ref().map(|timer| timer.bound());
+        if let Some(elapsed) = bound.and_then(Bound::passed) {
             return ResponseFuture::failed(elapsed);
         }
         let state = match mem::replace(&mut self.readiness, Readiness::Waiting) {
             Readiness::Failed(error) => State::Failed { error: Some(error) },
             Readiness::Ready => {
-                if let Some(bound) = &bound {
+                if let Some(bound) = bound {
                     bound.stamp(request.headers_mut(), bound.started());
                 }
                 State::Called { future: self.inner.call(request) }
@@ -113,7 +115,7 @@ impl<S> Readied<S> {
                 State::Waiting { waiting: Some(Box::new((service, request))) }
             }
         };
-        ResponseFuture { state, timer: bound.map(Timer::new) }
+        ResponseFuture { state, timer }
     }
 }
 
@@ -137,15 +139,16 @@ impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
 where
     S: Service<http::Request<B>, Response = http::Response<ResBody>>,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<http::Response<BoundBody<ResBody>>, BoxError>;
+    type Output = Result<http::Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(timer) = this.timer else {
             let polled = this.state.poll_response(cx, None);
-            return polled.map_ok(|response| response.map(|body| BoundBody::new(body, None)));
+            return polled.map_ok(|response| response.map(ResponseBody::of));
         };
         match this.state.as_mut().poll_response(cx, Some(timer.bound())) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, this.timer.take()))),
@@ -205,10 +208,14 @@ impl<S, B, F> State<S, B, F> {
 }
 
 /// Bounds the response's body, if there is one to wait for.
-fn bind<B: Body>(
+fn bind<B>(
     mut response: http::Response<B>,
     timer: Option<Pin<Box<Timer>>>,
-) -> http::Response<BoundBody<B>> {
+) -> http::Response<ResponseBody>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     // tonic's server says CANCELLED when the time it was told of is over, and only in a head
     // (`GrpcTimeout`). At any other time these are the words of whoever is there.
     let is_all = response.body().is_end_stream();
@@ -220,5 +227,7 @@ fn bind<B: Body>(
     }
     let timer = timer.filter(|_| !is_all);
     let timer = timer.and_then(|mut timer| timer.as_mut().bounds_body().then_some(timer));
-    response.map(|body| BoundBody::new(body, timer))
+    let mut response = response.map(ResponseBody::of);
+    timer.into_iter().for_each(|timer| response.body_mut().watch(timer));
+    response
 }

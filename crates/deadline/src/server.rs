@@ -1,11 +1,21 @@
 //! The deadline of a call that is served.
 
-use crate::limits::Kinds;
+mod body;
+mod end;
+
+pub use body::ServerBody;
+
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, MethodKind, Mode, ServerContext, Switch};
-use cinchona_plumbing::{Latency, Reloadable, status};
+use cinchona_core::{Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
+use cinchona_plumbing::{
+    Latency, Paths, Reloadable, headers,
+    status::{self, PREVIOUS_ATTEMPTS},
+    timeout::GRPC_TIMEOUT,
+};
+use end::{EXCEEDED, End, TICK};
 use hashbrown::HashMap;
-use http_body::{Body as HttpBody, Frame};
+use http::HeaderValue;
+use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -14,11 +24,8 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{
-    task::futures::TaskLocalFuture,
-    time::{Instant, Sleep, sleep_until},
-};
-use tonic::{Status, body::Body, server::NamedService};
+use tokio::time::Instant;
+use tonic::{Status, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -36,8 +43,8 @@ pub struct ServerDeadlineLayer {
 ///   called.
 /// * At the deadline the handler is dropped, a stream is ended, and the answer is
 ///   `DEADLINE_EXCEEDED`.
-/// * The handler finds the deadline in the request's extensions ([`Deadline`]); the calls it makes
-///   in its own task inherit it by themselves ([`ServerContext`]).
+/// * The handler finds the deadline in the record of the call, in the request's extensions
+///   ([`ServerContext`]); the calls it makes in its own task inherit it by themselves.
 /// * A failure that the handler passes on from a call of its own is passed on without what the
 ///   other server said to *its* caller ([`status::strip`]).
 /// * A call with less time left than the fastest hundredth of its method's calls takes is
@@ -45,8 +52,14 @@ pub struct ServerDeadlineLayer {
 #[derive(Clone, Debug)]
 pub struct ServerDeadline<S> {
     inner: S,
+    shared: Arc<Shared>,
+}
+
+/// What the services of one layer have in common.
+#[derive(Debug)]
+struct Shared {
     settings: Arc<Settings>,
-    kinds: Kinds,
+    kinds: Paths<MethodKind>,
 }
 
 #[derive(Debug)]
@@ -59,54 +72,48 @@ struct Settings {
     writing: Mutex<()>,
 }
 
-/// When a call ends; its timer is made when there is something to wait for.
-#[derive(Debug)]
-struct End {
-    at: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
 pin_project! {
     /// The future of a [`ServerDeadline`] call.
     pub struct ServerFuture<F> {
         #[pin]
         work: Work<F>,
         end: Option<End>,
-        whole: Option<Deadline>,
-        inbound: ServerContext,
-        began: Instant,
-        latency: Option<Arc<Latency>>,
+        // The caller's own deadline, where it is another.
+        whole: Option<Box<Option<Deadline>>>,
+        context: ServerContext,
+        sample: Option<Sample>,
     }
 }
 
 pin_project! {
     #[project = WorkProj]
     enum Work<F> {
-        /// The layer is off.
+        // The layer is off.
         Bare { #[pin] handler: F },
-        Handler { #[pin] handler: TaskLocalFuture<ServerContext, F> },
-        Refused { refused: Option<Status> },
+        Handler { #[pin] handler: F },
+        // Boxed, as it is rare, and large.
+        Refused { refused: Option<Box<Status>> },
     }
 }
 
-/// A response body that ends at the deadline, with `DEADLINE_EXCEEDED` in its trailers.
-pub struct ServerBody {
-    inner: Option<Body>,
-    end: Option<End>,
-    /// The caller's deadline, until it is the end.
-    whole: Option<Option<Deadline>>,
-    inbound: ServerContext,
+/// A call whose time is recorded, and for how many it stands.
+#[derive(Debug)]
+struct Sample {
+    latency: Arc<Latency>,
+    weight: u32,
 }
 
-/// What is admitted: until when it must have begun to be answered, and ended, and where to record
-/// how long it took.
-type Admitted = (Option<Deadline>, Option<Deadline>, Option<Arc<Latency>>);
+/// The terms of a request.
+struct Terms {
+    /// The time until its answer must have begun.
+    left: Option<Duration>,
+    /// The time until it must have ended.
+    asked: Option<Duration>,
+    sample: Option<Sample>,
+}
 
 /// More methods than a server has; what strangers make up is not remembered.
 const MOST_METHODS: usize = 1000;
-
-/// A tick before the transport's own timer, which would say `CANCELLED`.
-const TICK: Duration = Duration::from_millis(1);
 
 // === impl ServerDeadlineLayer ===
 
@@ -154,18 +161,19 @@ impl<S> Layer<S> for ServerDeadlineLayer {
     type Service = ServerDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ServerDeadline { inner, settings: self.settings.clone(), kinds: Kinds::new(None) }
+        let shared = Shared { settings: self.settings.clone(), kinds: Methods::all_kinds(None) };
+        ServerDeadline { inner, shared: Arc::new(shared) }
     }
 }
 
 // === impl ServerDeadline ===
 
-impl<S, B, R> Service<http::Request<B>> for ServerDeadline<S>
+impl<S, B, ResBody> Service<http::Request<B>> for ServerDeadline<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<R>>,
-    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    S: Service<http::Request<B>, Response = http::Response<ResBody>>,
+    ResBody: Body<Data = Bytes>,
 {
-    type Response = http::Response<Body>;
+    type Response = http::Response<ServerBody<ResBody>>;
     type Error = S::Error;
     type Future = ServerFuture<S::Future>;
 
@@ -174,35 +182,32 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let now = Instant::now();
-        if self.settings.switch.mode() == Mode::Off {
-            let inbound = ServerContext { deadline: None, previous_attempts: 0 };
-            let work = Work::Bare { handler: self.inner.call(request) };
-            let (end, whole, latency) = (None, None, None);
-            return ServerFuture { work, end, whole, inbound, began: now, latency };
+        let Shared { settings, kinds } = &*self.shared;
+        if settings.switch.mode() == Mode::Off {
+            return ServerFuture::of(Work::Bare { handler: self.inner.call(request) });
         }
-        let previous_attempts = status::previous_attempts(request.headers());
-        let (first, whole, latency) = match self.settings.admit(&request, now) {
-            Ok(admitted) => admitted,
-            Err(refused) => {
-                let work = Work::Refused { refused: Some(refused) };
-                let inbound = ServerContext { deadline: None, previous_attempts };
-                let (end, whole, latency) = (None, None, None);
-                return ServerFuture { work, end, whole, inbound, began: now, latency };
-            }
+        let [asked, previous] =
+            headers::get_each(request.headers(), [&GRPC_TIMEOUT, &PREVIOUS_ATTEMPTS]);
+        let previous_attempts = previous.map_or(0, status::count_of_attempts);
+        let Terms { left, asked, sample } = match settings.admit(request.uri().path(), asked) {
+            Ok(terms) => terms,
+            Err(refused) => return ServerFuture::refused(refused),
         };
+        let kind = MethodKind::of(&request, kinds);
+        let context = ServerContext::of(&mut request, Instant::now);
+        let began = context.began().unwrap_or_else(Instant::now);
+        let within = |left| Deadline::within(left, began);
+        let first = left.and_then(within);
+        let whole = (left != asked).then(|| Box::new(asked.and_then(within)));
         // What the handler of a stream does may last as long as the stream.
-        let kind = self.kinds.of(&request);
         let streams = kind.is_some_and(MethodKind::streams_responses);
-        let inbound =
-            ServerContext { deadline: if streams { whole } else { first }, previous_attempts };
-        if let Some(deadline) = inbound.deadline {
-            request.extensions_mut().insert(deadline);
-        }
-        let handler = inbound.within(|| self.inner.call(request));
-        let work = Work::Handler { handler: inbound.scope(handler) };
+        context.kind = kind;
+        context.deadline = whole.as_deref().filter(|_| streams).copied().unwrap_or(first);
+        context.previous_attempts = previous_attempts;
+        let context = *context;
+        let work = Work::Handler { handler: context.within(|| self.inner.call(request)) };
         let end = first.map(|first| End::at(first.0 - TICK));
-        ServerFuture { work, end, whole, inbound, began: now, latency }
+        ServerFuture { work, end, whole, context, sample }
     }
 }
 
@@ -218,10 +223,10 @@ impl Settings {
         Self { limit, hopeless, switch, fastest, writing: Mutex::default() }
     }
 
-    /// The terms of a request, or why it is not begun.
-    fn admit<B>(&self, request: &http::Request<B>, now: Instant) -> Result<Admitted, Status> {
-        let asked = Deadline::parse_timeout(request.headers())
-            .map_err(|invalid| Status::internal(invalid.to_string()))?;
+    /// The terms of a request to `path` that says how long it has, or why it is not begun.
+    fn admit(&self, path: &str, asked: Option<&HeaderValue>) -> Result<Terms, Status> {
+        let asked = asked.map(Deadline::read_timeout).transpose();
+        let asked = asked.map_err(|invalid| Status::internal(invalid.to_string()))?;
         let left = asked.into_iter().chain(self.limit).min();
         if left.is_some_and(|left| left <= TICK) {
             let left = left.unwrap_or_default();
@@ -229,25 +234,40 @@ impl Settings {
             return Err(Status::deadline_exceeded(message));
         }
         let mode = self.hopeless.mode();
-        let latency = (mode != Mode::Off).then(|| self.latency(request.uri().path())).flatten();
-        let fastest = latency.as_ref().and_then(|latency| latency.current());
-        // A latency is known to within an eighth.
-        if let (Some(left), Some(fastest)) = (left, fastest)
-            && left < fastest.mul_f64(0.875)
-        {
-            tracing::debug!(rpc.method = request.uri().path(), ?left, ?fastest, ?mode, "hopeless");
-            if mode == Mode::Enforce {
-                let message = format!("{left:?} left, and it takes {fastest:?} at best");
-                return Err(Status::deadline_exceeded(message));
-            }
-            self.hopeless.count();
+        if mode == Mode::Off {
+            return Ok(Terms { left, asked, sample: None });
         }
-        let within = |left| Deadline::within(left, now);
-        Ok((left.and_then(within), asked.and_then(within), latency))
+        let known = self.fastest.get();
+        let Some(latency) = known.get(path) else {
+            let sample = self.first_latency(path).and_then(|latency| Sample::of(&latency));
+            return Ok(Terms { left, asked, sample });
+        };
+        if let Some(left) = left {
+            self.look_for_hopeless(path, left, latency, mode)?;
+        }
+        Ok(Terms { left, asked, sample: Sample::of(latency) })
     }
 
-    fn latency(&self, path: &str) -> Option<Arc<Latency>> {
-        self.fastest.get().get(path).cloned().or_else(|| self.first_latency(path))
+    /// Refuses a call that has less time left than the fastest takes, or counts it.
+    fn look_for_hopeless(
+        &self,
+        path: &str,
+        left: Duration,
+        latency: &Latency,
+        mode: Mode,
+    ) -> Result<(), Status> {
+        // A latency is known to within an eighth.
+        let Some(fastest) = latency.current().filter(|fastest| left < fastest.mul_f64(0.875))
+        else {
+            return Ok(());
+        };
+        tracing::debug!(rpc.method = path, ?left, ?fastest, ?mode, "hopeless");
+        if mode == Mode::Enforce {
+            let message = format!("{left:?} left, and it takes {fastest:?} at best");
+            return Err(Status::deadline_exceeded(message));
+        }
+        self.hopeless.count();
+        Ok(())
     }
 
     #[cold]
@@ -264,137 +284,76 @@ impl Settings {
     }
 }
 
+// === impl Sample ===
+
+impl Sample {
+    /// Nothing where another call stands for this one.
+    #[inline]
+    fn of(latency: &Arc<Latency>) -> Option<Self> {
+        let weight = latency.weight();
+        (weight > 0).then(|| Self { latency: latency.clone(), weight })
+    }
+
+    fn record(self, began: Option<Instant>) {
+        if let Some(began) = began {
+            self.latency.record_as(Instant::now().saturating_duration_since(began), self.weight);
+        }
+    }
+}
+
 // === impl ServerFuture ===
 
-impl<F, R, E> Future for ServerFuture<F>
+impl<F> ServerFuture<F> {
+    fn refused(status: Status) -> Self {
+        Self::of(Work::Refused { refused: Some(Box::new(status)) })
+    }
+
+    /// Without a limit.
+    fn of(work: Work<F>) -> Self {
+        Self { work, end: None, whole: None, context: ServerContext::default(), sample: None }
+    }
+}
+
+impl<F, B, E> Future for ServerFuture<F>
 where
-    F: Future<Output = Result<http::Response<R>, E>>,
-    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    F: Future<Output = Result<http::Response<B>, E>>,
+    B: Body<Data = Bytes>,
 {
-    type Output = Result<http::Response<Body>, E>;
+    type Output = Result<http::Response<ServerBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let refused = match this.work.as_mut().project() {
             WorkProj::Bare { handler } => {
-                return handler.poll(cx).map_ok(|reply| reply.map(Body::new));
+                let bare = |body| ServerBody::bound(body, None, None, ServerContext::default());
+                return handler.poll(cx).map_ok(|reply| reply.map(bare));
             }
             WorkProj::Refused { refused } => refused.take(),
-            WorkProj::Handler { handler } => match handler.poll(cx) {
-                Poll::Ready(reply) => {
-                    let end = this.end.take();
-                    if let Some(latency) = this.latency.take() {
-                        latency.record(Instant::now() - *this.began);
+            WorkProj::Handler { handler } => {
+                if let Poll::Ready(reply) = this.context.within(|| handler.poll(cx)) {
+                    let (end, whole, context) = (this.end.take(), this.whole.take(), *this.context);
+                    if let Some(sample) = this.sample.take() {
+                        sample.record(context.began());
                     }
-                    let bound = |body| ServerBody::bound(body, end, *this.whole, *this.inbound);
                     return Poll::Ready(reply.map(|mut response| {
                         status::strip(response.headers_mut());
-                        response.map(Body::new).map(bound)
+                        response.map(|body| ServerBody::bound(body, end, whole, context))
                     }));
                 }
-                Poll::Pending => {
-                    let Some(end) = this.end else { return Poll::Pending };
-                    ready!(end.poll(cx));
-                    // Drops the handler, and what it is waiting for.
-                    this.work.set(Work::Refused { refused: None });
-                    None
-                }
-            },
+                let Some(end) = this.end else { return Poll::Pending };
+                ready!(end.poll(cx));
+                // Drops the handler, and what it is waiting for.
+                this.work.set(Work::Refused { refused: None });
+                None
+            }
         };
-        let status = refused.unwrap_or_else(|| Status::deadline_exceeded(EXCEEDED));
-        Poll::Ready(Ok(status.into_http()))
+        let status = refused.map_or_else(|| Status::deadline_exceeded(EXCEEDED), |status| *status);
+        Poll::Ready(Ok(status.into_http::<()>().map(|()| ServerBody::default())))
     }
 }
 
 impl<F> fmt::Debug for ServerFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerFuture").field("inbound", &self.inbound).finish_non_exhaustive()
-    }
-}
-
-const EXCEEDED: &str = "the deadline has passed";
-
-// === impl End ===
-
-impl End {
-    const fn at(at: Instant) -> Self {
-        Self { at, timer: None }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(self.at))).as_mut().poll(cx)
-    }
-
-    fn move_to(&mut self, at: Instant) {
-        if at == self.at {
-            return;
-        }
-        self.at = at;
-        if let Some(timer) = &mut self.timer {
-            timer.as_mut().reset(at);
-        }
-    }
-}
-
-// === impl ServerBody ===
-
-impl ServerBody {
-    /// `body`, which must begin before `end` and end before the deadline of the `whole`; as it is
-    /// where there is nothing to wait for.
-    fn bound(
-        body: Body,
-        end: Option<End>,
-        whole: Option<Deadline>,
-        inbound: ServerContext,
-    ) -> Body {
-        if body.is_end_stream() {
-            return body;
-        }
-        Body::new(Self { inner: Some(body), end, whole: Some(whole), inbound })
-    }
-}
-
-impl HttpBody for ServerBody {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let this = self.get_mut();
-        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        // The stream of a handler may make calls as well.
-        let mut polled = this.inbound.within(|| Pin::new(inner).poll_frame(cx));
-        if let Poll::Ready(frame) = &mut polled {
-            if let Some(Ok(frame)) = frame {
-                frame.trailers_mut().into_iter().for_each(status::strip);
-            }
-            // It has begun: from here on only the caller's deadline counts.
-            if let Some(whole) = this.whole.take() {
-                this.inbound.deadline = whole;
-                match (whole.map(|whole| whole.0 - TICK), &mut this.end) {
-                    (Some(at), Some(end)) => end.move_to(at),
-                    (at, end) => *end = at.map(End::at),
-                }
-            }
-            return polled;
-        }
-        let Some(end) = &mut this.end else { return Poll::Pending };
-        ready!(end.poll(cx));
-        this.inner = None;
-        let mut trailers = http::HeaderMap::new();
-        let told = Status::deadline_exceeded(EXCEEDED).add_header(&mut trailers);
-        Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-}
-
-impl fmt::Debug for ServerBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerBody").field("inbound", &self.inbound).finish_non_exhaustive()
+        f.debug_struct("ServerFuture").field("context", &self.context).finish_non_exhaustive()
     }
 }

@@ -291,10 +291,12 @@ mod server {
         layer: ServerDeadlineLayer,
         took: Duration,
     ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
-        layer.layer(service_fn(move |_: Request| async move {
-            tokio::time::sleep(took).await;
-            Ok(Response::new(Body::empty()))
-        }))
+        layer
+            .layer(service_fn(move |_: Request| async move {
+                tokio::time::sleep(took).await;
+                Ok(Response::new(Body::empty()))
+            }))
+            .map_response(|response: http::Response<ServerBody<Body>>| response.map(Body::new))
     }
 
     async fn ask(
@@ -361,7 +363,7 @@ mod server {
     async fn the_handler_finds_the_deadline_and_which_retry_it_serves() {
         let service = service_fn(|request: Request| async move {
             let inbound = ServerContext::current().unwrap();
-            let deadline = request.extensions().get::<Deadline>().copied();
+            let deadline = ServerContext::find(&request).and_then(|found| found.deadline);
             assert_eq!((inbound.deadline, inbound.previous_attempts), (deadline, 2));
             assert_eq!(deadline.unwrap().remaining(Instant::now()), ms(100));
             Ok::<_, Infallible>(Response::new(Body::empty()))

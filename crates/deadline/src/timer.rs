@@ -1,6 +1,9 @@
 //! The timer of a call or an attempt.
 
-use crate::{bound::Bound, stage::Stage};
+use crate::{
+    bound::{Bound, Terms},
+    stage::Stage,
+};
 use cinchona_core::Elapsed;
 use pin_project_lite::pin_project;
 use std::{
@@ -24,8 +27,17 @@ pin_project! {
 // === impl Timer ===
 
 impl Timer {
-    pub(crate) fn new(bound: Bound) -> Pin<Box<Self>> {
-        Box::pin(Self { bound, sleep: None })
+    /// Of a call that begins `now`, and ends by these terms.
+    pub(crate) fn new<B: 'static>(
+        terms: Terms,
+        request: &mut http::Request<B>,
+        now: Instant,
+    ) -> Pin<Box<Self>> {
+        Box::pin(Self { bound: Bound::new(terms, request, now), sleep: None })
+    }
+
+    pub(crate) fn bound_mut(self: Pin<&mut Self>) -> &mut Bound {
+        self.project().bound
     }
 
     pub(crate) const fn bound(&self) -> &Bound {
@@ -53,14 +65,15 @@ impl Timer {
         let mut this = self.project();
         let bound = this.bound;
         loop {
-            let Some(end) = bound.end(stage) else { return Poll::Pending };
             if matches!(stage, Stage::Readiness | Stage::Head) && bound.is_kept() {
                 return Poll::Pending;
             }
-            let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
+            let Some(end) = bound.end(stage) else { return Poll::Pending };
+            bound.asks(end);
+            if this.sleep.is_none() {
                 this.sleep.set(Some(sleep_until(end.at)));
-                continue;
-            };
+            }
+            let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
             // One that comes too early is set anew when it does, which most never do.
             if end.at < sleep.deadline() || (sleep.is_elapsed() && sleep.deadline() < end.at) {
                 sleep.as_mut().reset(end.at);

@@ -1,12 +1,12 @@
 //! An answer that was read to its end, and the marks of one that is not live.
 
 use crate::{
-    body::{End, FallbackBody, Frames},
+    body::{End, Frames, played},
     key::forbids_keeping,
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, DEGRADED, Verdict};
-use cinchona_plumbing::{headers, status};
+use cinchona_plumbing::{ResponseBody, headers, status};
 use http::{
     HeaderMap, HeaderValue, Response, Version,
     header::{AGE, CONTENT_TYPE},
@@ -55,19 +55,19 @@ pub(crate) enum Source {
 
 /// A response whose body is being read.
 #[derive(Debug)]
-pub(crate) struct Reading<B> {
+pub(crate) struct Reading {
     head: Option<Parts>,
     frames: Frames,
     room: usize,
     // So that it can be handed on where it is found to be too large.
-    body: Option<Pin<Box<B>>>,
+    body: Option<Box<ResponseBody>>,
 }
 
 /// A response that was read as far as it may be.
-pub(crate) struct Read<B> {
+pub(crate) struct Read {
     head: Parts,
     frames: Frames,
-    end: End<B>,
+    end: End,
 }
 
 // === impl Answer ===
@@ -85,9 +85,9 @@ impl Answer {
         }
     }
 
-    pub(crate) fn play<B>(&self, source: Source) -> Response<FallbackBody<B>> {
+    pub(crate) fn play(&self, source: Source) -> Response<ResponseBody> {
         let Self { headers, message, trailers, .. } = self.clone();
-        let body = FallbackBody::played([message].into(), End::Trailers(trailers));
+        let body = played([message].into(), End::Trailers(trailers));
         let mut response = Response::new(body);
         *response.version_mut() = Version::HTTP_2;
         *response.headers_mut() = headers;
@@ -140,29 +140,33 @@ impl Source {
 
 // === impl Reading ===
 
-impl<B> Reading<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
+impl Reading {
     /// Reads `response` up to `most` bytes, unless its head says it all.
-    pub(crate) fn of(response: Response<B>, most: usize) -> Result<Self, Response<B>> {
+    pub(crate) fn of<B>(
+        response: Response<B>,
+        most: usize,
+    ) -> Result<Self, Box<Response<ResponseBody>>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let response = response.map(ResponseBody::of);
         let is_over = status::code(response.headers()).is_some();
         if is_over || Verdict::of_head(&response) != Verdict::Ok {
-            return Err(response);
+            return Err(Box::new(response));
         }
         let (head, body) = response.into_parts();
-        let body = Some(Box::pin(body));
+        let body = Some(Box::new(body));
         Ok(Self { head: Some(head), frames: Frames::new(), room: most, body })
     }
 
     /// To be polled until it is ready, and not again.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Read<B>>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Read>> {
         let end = loop {
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            let frame = match ready!(body.as_mut().poll_frame(cx)) {
+            let frame = match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => break End::Error(error.into()),
+                Some(Err(error)) => break End::Error(error),
                 None => break End::Nothing,
             };
             let data = match frame.into_data() {
@@ -187,7 +191,7 @@ where
 
 // === impl Read ===
 
-impl<B> Read<B> {
+impl Read {
     /// What the answer means; `None` where it was too large to be read to its end.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
         match &self.end {
@@ -235,8 +239,8 @@ impl<B> Read<B> {
     }
 
     /// The response, as if it had not been read.
-    pub(crate) fn into_response(self) -> Response<FallbackBody<B>> {
-        Response::from_parts(self.head, FallbackBody::played(self.frames, self.end))
+    pub(crate) fn into_response(self) -> Response<ResponseBody> {
+        Response::from_parts(self.head, played(self.frames, self.end))
     }
 }
 

@@ -2,14 +2,13 @@
 
 use crate::{
     answer::{Effect, Read, Reading, Source},
-    body::FallbackBody,
     cache::{Store, Turn},
     key::{Key, forbids_keeping},
     shared::{Alternate, Shared},
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Call as Record, Deadline, Mode, Verdict};
-use cinchona_plumbing::{status, whole};
+use cinchona_plumbing::{ResponseBody, status, whole};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, request::Parts};
 use http_body_util::{BodyExt, Full};
 use std::{
@@ -21,7 +20,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tower::ServiceExt;
 
-pub(crate) type Outcome<B> = Result<Response<FallbackBody<B>>, BoxError>;
+pub(crate) type Outcome = Result<Response<ResponseBody>, BoxError>;
 pub(crate) type Asking = Pin<Box<dyn Future<Output = Asked> + Send>>;
 
 /// What the alternate has said.
@@ -49,11 +48,11 @@ pub(crate) struct Call {
 }
 
 /// What comes after a step of the call.
-pub(crate) enum Next<B> {
-    Read(Reading<B>),
+pub(crate) enum Next {
+    Read(Reading),
     /// Ask the alternate; if it has no answer either, the call failed like this.
-    Ask(Asking, Code, Outcome<B>),
-    End(Outcome<B>),
+    Ask(Asking, Code, Outcome),
+    End(Outcome),
 }
 
 /// How much of a request is kept for an alternate, and compared with others: as much as gRPC keeps
@@ -103,9 +102,9 @@ impl Call {
     }
 
     /// The service below has answered, or failed.
-    pub(crate) fn begun<B>(&mut self, outcome: Result<Response<B>, BoxError>) -> Next<B>
+    pub(crate) fn begun<B>(&mut self, outcome: Result<Response<B>, BoxError>) -> Next
     where
-        B: http_body::Body<Data = Bytes>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         match outcome.map(|response| Reading::of(response, self.shared.max_answer)) {
@@ -113,7 +112,7 @@ impl Call {
             Ok(Err(response)) => {
                 let verdict = of_head(&response);
                 self.apply(Effect::of(verdict, response.headers()));
-                self.judge(verdict, Ok(response.map(FallbackBody::passed)))
+                self.judge(verdict, Ok(*response))
             }
             Err(error) => {
                 let verdict = Verdict::of_error(&*error);
@@ -124,7 +123,7 @@ impl Call {
     }
 
     /// The answer of the service below was read.
-    pub(crate) fn read<B>(&mut self, read: Read<B>) -> Next<B> {
+    pub(crate) fn read(&mut self, read: Read) -> Next {
         let verdict = read.verdict();
         if self.key.is_some() {
             self.apply(read.effect(verdict));
@@ -150,7 +149,7 @@ impl Call {
         }
     }
 
-    fn judge<B>(&mut self, verdict: Verdict, outcome: Outcome<B>) -> Next<B> {
+    fn judge(&mut self, verdict: Verdict, outcome: Outcome) -> Next {
         let failure = self.failure.as_deref().and_then(OnceLock::get);
         if verdict != Verdict::Ok
             && let Some(failure) = failure
@@ -169,12 +168,12 @@ impl Call {
         }
     }
 
-    fn fail<B>(&mut self, code: Code, outcome: Outcome<B>) -> Next<B> {
+    fn fail(&mut self, code: Code, outcome: Outcome) -> Next {
         let now = Instant::now();
         let in_time = self.deadline.is_none_or(|deadline| !deadline.has_passed(now));
         let again = self.again.take().filter(|_| in_time);
         if self.mode == Mode::Shadow {
-            if again.is_some() || self.kept::<B>(now).is_some() {
+            if again.is_some() || self.kept(now).is_some() {
                 self.shared.switch.count();
             }
             return Next::End(outcome);
@@ -196,18 +195,18 @@ impl Call {
     }
 
     /// The alternate has answered, if it has.
-    pub(crate) fn asked<B>(&mut self, asked: Asked, code: Code, failed: Outcome<B>) -> Outcome<B> {
+    pub(crate) fn asked(&mut self, asked: Asked, code: Code, failed: Outcome) -> Outcome {
         if matches!(asked, Asked::Denied) {
             self.apply(Effect::TakeBack);
         }
         let Asked::Good(mut response) = asked else { return self.without_alternate(code, failed) };
         Source::Alternate.mark(response.headers_mut());
         self.gives(Source::Alternate, code);
-        Ok(instead_of(failed, response.map(FallbackBody::alternate)))
+        Ok(instead_of(failed, response.map(ResponseBody::of)))
     }
 
     /// The last good answer, else the default, else the failure as it is.
-    fn without_alternate<B>(&self, code: Code, failed: Outcome<B>) -> Outcome<B> {
+    fn without_alternate(&self, code: Code, failed: Outcome) -> Outcome {
         let Some((source, response)) = self.kept(Instant::now()) else {
             self.shared.counters.cells().none.count();
             return failed;
@@ -216,7 +215,7 @@ impl Call {
         Ok(instead_of(failed, response))
     }
 
-    fn kept<B>(&self, now: Instant) -> Option<(Source, Response<FallbackBody<B>>)> {
+    fn kept(&self, now: Instant) -> Option<(Source, Response<ResponseBody>)> {
         let shared = &self.shared;
         let cached = shared.store().zip(self.key.as_ref()).filter(|_| !self.is_past_cache);
         if let Some((answer, age)) = cached.and_then(|(store, key)| store.find(key, now)) {
@@ -240,10 +239,7 @@ impl Call {
 }
 
 /// The answer, with the failure that it stands in for.
-fn instead_of<B>(
-    failed: Outcome<B>,
-    mut answer: Response<FallbackBody<B>>,
-) -> Response<FallbackBody<B>> {
+fn instead_of(failed: Outcome, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
     let status = match failed {
         Ok(head) if status::code(head.headers()).is_some() => Some(status::of_head(&head)),
         Ok(_) => None,

@@ -2,11 +2,11 @@
 
 use crate::{
     answer::Reading,
-    body::FallbackBody,
     call::{Asking, Call, Next, Outcome},
 };
 use bytes::Bytes;
 use cinchona_core::BoxError;
+use cinchona_plumbing::ResponseBody;
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -20,9 +20,9 @@ use tonic::Code;
 
 pin_project! {
     /// The future of a [`Fallback`](crate::Fallback) call.
-    pub struct ResponseFuture<F, B> {
+    pub struct ResponseFuture<F> {
         #[pin]
-        stage: Stage<F, B>,
+        stage: Stage<F>,
         // None for a call that is not given second answers.
         call: Option<Box<Call>>,
     }
@@ -30,22 +30,18 @@ pin_project! {
 
 pin_project! {
     #[project = StageProj]
-    enum Stage<F, B> {
+    enum Stage<F> {
         Calling { #[pin] inner: F },
         // Boxed, as they are large: the calls that come to them are few, or read to their end here.
-        Reading { reading: Box<Reading<B>> },
-        Asking { asking: Asking, code: Code, failed: Option<Box<Outcome<B>>> },
-        Ended { outcome: Option<Box<Outcome<B>>> },
+        Reading { reading: Box<Reading> },
+        Asking { asking: Asking, code: Code, failed: Option<Box<Outcome>> },
+        Ended { outcome: Option<Box<Outcome>> },
     }
 }
 
 // === impl ResponseFuture ===
 
-impl<F, B> ResponseFuture<F, B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
+impl<F> ResponseFuture<F> {
     pub(crate) const fn calling(inner: F, call: Option<Box<Call>>) -> Self {
         Self { stage: Stage::Calling { inner }, call }
     }
@@ -53,21 +49,21 @@ where
     /// A call that has failed before it was made.
     pub(crate) fn failed(error: BoxError, mut call: Option<Box<Call>>) -> Self {
         let stage = match &mut call {
-            Some(call) => Stage::after(call.begun(Err(error))),
+            Some(call) => Stage::after(call.begun::<tonic::body::Body>(Err(error))),
             None => Stage::Ended { outcome: Some(Box::new(Err(error))) },
         };
         Self { stage, call }
     }
 }
 
-impl<F, B, E> Future for ResponseFuture<F, B>
+impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Output = Outcome<B>;
+    type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -78,7 +74,7 @@ where
                     match call {
                         Some(call) => call.begun(outcome),
                         None => {
-                            return Poll::Ready(outcome.map(|head| head.map(FallbackBody::passed)));
+                            return Poll::Ready(outcome.map(|head| head.map(ResponseBody::of)));
                         }
                     }
                 }
@@ -108,7 +104,7 @@ where
     }
 }
 
-impl<F, B> fmt::Debug for ResponseFuture<F, B> {
+impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
@@ -116,8 +112,8 @@ impl<F, B> fmt::Debug for ResponseFuture<F, B> {
 
 // === impl Stage ===
 
-impl<F, B> Stage<F, B> {
-    fn after(next: Next<B>) -> Self {
+impl<F> Stage<F> {
+    fn after(next: Next) -> Self {
         match next {
             Next::Read(reading) => Self::Reading { reading: Box::new(reading) },
             Next::Ask(asking, code, failed) => {

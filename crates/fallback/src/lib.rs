@@ -163,8 +163,8 @@ mod key;
 mod metrics;
 mod shared;
 
-pub use body::FallbackBody;
 pub use cache::Cache;
+pub use cinchona_plumbing::ResponseBody;
 pub use counters::{Counters, Snapshot};
 pub use future::ResponseFuture;
 
@@ -355,12 +355,12 @@ impl<S, ResBody> Service<Request<Body>> for Fallback<S>
 where
     S: Service<Request<Body>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
-    ResBody: http_body::Body<Data = Bytes>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<FallbackBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future, ResBody>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.shared.switch.mode() == Mode::Off {

@@ -127,7 +127,7 @@ async fn ask<S, B>(client: &Fallback<S>, request: Request<Body>) -> Got
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + fmt::Debug,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let head = match client.clone().oneshot(request).await {

@@ -12,6 +12,7 @@ pub struct Counters(Arc<Cells>);
 /// What is of plain settings and what is of rules is counted alike, when it takes effect: a fault
 /// whose turn never came, since its caller went away before, is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Requests that could be hit.
     pub matched: u64,
@@ -51,6 +52,8 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
     pub(crate) requests: Count,
+    /// Requests that could be hit, and were handed on as nothing is to be injected.
+    pub(crate) passed: Count,
     pub(crate) matched: Count,
     pub(crate) exempt: Count,
     pub(crate) delayed: Count,
@@ -75,13 +78,14 @@ impl Counters {
     /// What they say now.
     pub fn snapshot(&self) -> Snapshot {
         let cells = &*self.0;
+        let passed = cells.passed.read();
         Snapshot {
-            matched: cells.matched.read(),
+            matched: passed + cells.matched.read(),
             exempt: cells.exempt.read(),
             delayed: cells.delayed.read(),
             failed_before: cells.failed_before.read(),
             failed_after: cells.failed_after.read(),
-            executed: cells.executed.read(),
+            executed: passed + cells.executed.read(),
             abandoned: cells.abandoned.read(),
             hung: cells.hung.read(),
             cut: cells.cut.read(),

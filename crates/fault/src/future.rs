@@ -136,6 +136,10 @@ where
                 },
                 StageProj::Executing { inner } => {
                     let reply = ready!(inner.poll(cx)).map(|reply| reply.map(Body::new));
+                    if answer.is_plain() {
+                        answer.is_given = true;
+                        return Poll::Ready(reply);
+                    }
                     match (reply, answer.late()) {
                         (Ok(reply), Some(delay)) => Stage::Late { held: Held::new(delay, reply) },
                         (Ok(reply), None) => match answer.after(reply) {
@@ -200,6 +204,17 @@ impl Answer {
             is_counted: fate.is_counted,
             is_given: false,
         }
+    }
+
+    /// Of a request to `path` into which nothing is injected.
+    pub(crate) fn passing(settings: &Arc<Settings>, path: &str) -> Self {
+        let is_counted = settings.pass(path);
+        Self { settings: settings.clone(), fail: None, hit: None, is_counted, is_given: false }
+    }
+
+    /// Whether nothing is done to the reply.
+    const fn is_plain(&self) -> bool {
+        self.fail.is_none() && self.hit.is_none()
     }
 
     fn cells(&self) -> &Cells {

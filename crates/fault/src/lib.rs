@@ -180,6 +180,10 @@ where
         if mode == Mode::Off {
             return ResponseFuture::executing(self.inner.call(request), None);
         }
+        if self.settings.is_idle() {
+            let answer = Answer::passing(&self.settings, request.uri().path());
+            return ResponseFuture::executing(self.inner.call(request), Some(answer));
+        }
         let fate = self.settings.fate(&request, mode);
         self.settings.report(&request, &fate);
         let delay = fate.delay();

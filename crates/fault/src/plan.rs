@@ -78,6 +78,11 @@ impl Faults {
         Ok(self)
     }
 
+    /// Whether nothing is ever injected.
+    pub(crate) fn is_none(&self) -> bool {
+        self.failure_rate == 0.0 && self.slow_rate == 0.0
+    }
+
     /// Whether a request to `path` may be hit at all.
     pub(crate) fn concern(&self, path: &str) -> bool {
         if path.starts_with(CONTROL) {
@@ -93,7 +98,7 @@ impl Faults {
     /// The two draws do not depend on each other. A request that both hit is delayed first and
     /// then fails, as gRFC A33 has it.
     pub(crate) fn plan(&self, path: &str, headers: &HeaderMap, number: u64) -> Plan {
-        if self.failure_rate == 0.0 && self.slow_rate == 0.0 {
+        if self.is_none() {
             return Plan::default();
         }
         let request = identity(path, headers, number);

@@ -41,6 +41,7 @@ pub struct Rules(Arc<Inner>);
 
 /// A rule in force, and what it has done since it was set.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Listed {
     /// The name it was set by.
     pub id: String,
@@ -192,6 +193,11 @@ impl Rules {
         set.retain(|entry| entry.is_alive(now));
         change(&mut set);
         self.0.set.set(set);
+    }
+
+    /// Whether no request is looked at.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.switch.mode() == Mode::Off || self.0.set.get().is_empty()
     }
 
     /// What happens to a request, if anything; in shadow it is only counted.

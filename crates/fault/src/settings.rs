@@ -40,6 +40,19 @@ impl Settings {
         }
     }
 
+    /// Whether nothing is to be injected now, into whatever comes.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.faults.is_none() && self.rules.as_ref().is_none_or(Rules::is_idle)
+    }
+
+    /// Counts a request to `path` into which nothing is injected; whether it could be hit.
+    pub(crate) fn pass(&self, path: &str) -> bool {
+        let (cells, is_counted) = (self.counters.cells(), self.faults.concern(path));
+        let cell = if is_counted { &cells.passed } else { &cells.exempt };
+        cell.count();
+        is_counted
+    }
+
     pub(crate) fn fate<B>(&self, request: &http::Request<B>, mode: Mode) -> Fate {
         let (path, headers) = (request.uri().path(), request.headers());
         let cells = self.counters.cells();

@@ -148,7 +148,7 @@ where
             return if is_required { Err(refusal::missing_key(path)) } else { Ok(None) };
         }
         let earlier = self.request.headers().get(DOMAIN);
-        if earlier.is_some() && earlier != settings.domain.as_ref() {
+        if earlier.is_some() && earlier != settings.domain {
             return Err(refusal::other_domain());
         }
         Ok(named)
@@ -279,7 +279,13 @@ fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> 
             None => _ = request.headers_mut().remove(GRPC_TIMEOUT),
         }
     }
-    ServerContext { deadline, ..ServerContext::current().unwrap_or_default() }
+    let mut context = ServerContext::current().unwrap_or_default();
+    if let Some(record) = request.extensions_mut().get_mut::<ServerContext>() {
+        record.deadline = deadline;
+        record.begins(now);
+    }
+    context.deadline = deadline;
+    context
 }
 
 /// `record`, or the news that it was too large.

@@ -1,11 +1,16 @@
 //! The server's layer, and what it can be set to.
 
 use crate::{
-    Dedup, Guarantee, InFlight, Snapshot, Store, authorize::Authorize, caller::Callers,
-    counters::Cells, settings::Settings, shared::Shared, tokens::Tokens,
+    Dedup, Guarantee, InFlight, Snapshot, Store,
+    authorize::Authorize,
+    caller::Callers,
+    counters::Cells,
+    settings::{Settings, lasting},
+    shared::Shared,
+    tokens::Tokens,
 };
 use cinchona_core::{Invalid, Methods, PerMethod, Switch};
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request};
+use http::{Extensions, HeaderMap, HeaderName, Request};
 use std::{future::Future, sync::Arc, time::Duration};
 use tonic::{Code, Status};
 use tower_layer::Layer;
@@ -194,9 +199,8 @@ impl<T: Store> DedupLayer<T> {
     /// # Errors
     /// When `domain` is no header value.
     pub fn with_domain(self, domain: &str) -> Result<Self, Invalid> {
-        let value = HeaderValue::from_str(domain);
-        let value = value
-            .map_err(|_| Invalid::new("domain", "what is no header value", "printable ASCII"))?;
+        let refused = || Invalid::new("domain", "what is no header value", "printable ASCII");
+        let value = lasting(domain).ok_or_else(refused)?;
         Ok(self.with(|settings| settings.domain = Some(value)))
     }
 

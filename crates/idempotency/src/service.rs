@@ -34,7 +34,7 @@ pin_project! {
     pub struct ResponseFuture<F, E: 'static> {
         #[pin]
         way: Course<F, E>,
-        domain: Option<HeaderValue>,
+        domain: Option<&'static HeaderValue>,
     }
 }
 
@@ -73,7 +73,7 @@ where
             let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
-        let domain = settings.domain.clone();
+        let domain = settings.domain;
         if !settings.concern(request.uri().path()) {
             let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain };
@@ -116,7 +116,7 @@ where
             CourseProj::Keyed { inner } => inner.poll(cx),
         });
         if let (Ok(response), Some(domain)) = (&mut answered, this.domain.take()) {
-            response.headers_mut().insert(DOMAIN, domain);
+            response.headers_mut().insert(DOMAIN, domain.clone());
         }
         Poll::Ready(answered)
     }

@@ -1,13 +1,14 @@
 //! What a dedup layer is set to.
 
 use crate::{authorize::Authorize, caller::Callers};
-use cinchona_core::{Methods, PerMethod, Safety, Switch};
+use cinchona_core::{Methods, PerMethod, Switch};
 use http::HeaderValue;
 use std::{fmt, time::Duration};
 use tonic::Code;
 
 /// What happens to a call while another with the same key is being executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InFlight {
     /// It waits for the same answer, within its own deadline.
     #[default]
@@ -19,6 +20,7 @@ pub enum InFlight {
 /// What happens after an execution that failed, where it is open whether it had an effect; by code,
 /// see the [table](crate#what-at-most-once-means).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Guarantee {
     /// Its failure is kept: once its handler has been called, a call is not executed again under
     /// this key, whatever the code, unless the answer says that it has not begun.
@@ -46,7 +48,7 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     pub(crate) request_limit: usize,
     pub(crate) record_limit: usize,
-    pub(crate) domain: Option<HeaderValue>,
+    pub(crate) domain: Option<&'static HeaderValue>,
     pub(crate) switch: Switch,
 }
 
@@ -55,8 +57,8 @@ pub(crate) struct Settings {
 impl Settings {
     /// Under the name of the store's own, if it has one that is a header value.
     pub(crate) fn new(methods: Methods, domain: Option<&str>) -> Self {
-        let random = || HeaderValue::from_str(&uuid::Uuid::new_v4().simple().to_string()).ok();
-        let domain = domain.and_then(|domain| HeaderValue::from_str(domain).ok());
+        let random = || lasting(&uuid::Uuid::new_v4().simple().to_string());
+        let domain = domain.and_then(lasting);
         Self {
             methods,
             in_flight: InFlight::default(),
@@ -77,8 +79,16 @@ impl Settings {
     }
 
     pub(crate) fn concern(&self, path: &str) -> bool {
-        self.methods.is_unary(path) && self.methods.safety(path) != Safety::NoSideEffects
+        self.methods.is_unary_with_effects(path)
     }
+}
+
+/// The header value, for as long as the program runs: there are few, all answers have them, and a
+/// count of those would be one that all threads write.
+pub(crate) fn lasting(domain: &str) -> Option<&'static HeaderValue> {
+    HeaderValue::from_str(domain).ok()?;
+    let domain: &'static str = Box::leak(domain.into());
+    Some(Box::leak(Box::new(HeaderValue::from_static(domain))))
 }
 
 impl fmt::Debug for Settings {

@@ -27,6 +27,7 @@ pub struct Metric {
 
 /// What was found of a series.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Value {
     /// What it is now.
     Gauge(f64),

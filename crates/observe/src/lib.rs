@@ -94,10 +94,11 @@ mod source;
 mod spans;
 mod trace;
 
+pub use cinchona_plumbing::ResponseBody;
 pub use collect::{Metric, Value};
 pub use layers::{AttemptLayer, CallLayer, ServerLayer};
 pub use metrics::Metrics;
-pub use observed::{Observed, ResponseBody, ResponseFuture};
+pub use observed::{Observed, ResponseFuture};
 pub use samples::Samples;
 pub use trace::{Serving, TraceContext};
 

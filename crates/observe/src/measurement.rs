@@ -7,7 +7,8 @@ use crate::{
     size::{Request, Sizer},
     spans::{Entered, Traced},
 };
-use cinchona_core::{Attempt, AttemptKind, Call};
+use cinchona_core::{Attempt, AttemptKind, Call, MethodKind, ServerContext};
+use cinchona_plumbing::gather;
 use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
@@ -32,6 +33,8 @@ pub(crate) struct Measurement {
     request: Request,
     response: Sizer,
     pub(crate) span: Option<Traced>,
+    /// It is about a call that has not ended: dropped now, that was cancelled.
+    pub(crate) is_open: bool,
 }
 
 // === impl Measurement ===
@@ -65,6 +68,7 @@ impl Measurement {
         role: Role,
         table: &Table,
         request: &mut http::Request<Body>,
+        now: Instant,
     ) -> Option<Place> {
         let method = match &self.method {
             Some(method) if method.is(table, request.uri().path()) => method,
@@ -73,19 +77,19 @@ impl Measurement {
         let mut place = None;
         (self.call, self.began) = match role {
             Role::Call => {
-                let call = Call::of(request, Instant::now);
+                let call = Call::of(request, || now);
                 (Some(call.clone()), Some(call.began()))
             }
             Role::Attempt => {
                 let attempt = request.extensions_mut().get_mut::<Call>().map(|call| {
-                    *call = call.passes(Instant::now);
+                    *call = call.passes(|| now);
                     call.clone()
                 });
                 let began = attempt.as_ref().and_then(Call::attempt_began);
                 place = attempt.as_ref().and_then(Place::of);
-                (attempt, Some(began.unwrap_or_else(Instant::now)))
+                (attempt, Some(began.unwrap_or(now)))
             }
-            Role::Served => (None, Some(Instant::now())),
+            Role::Served => (None, serve(method.kind, request, now)),
         };
         if role != Role::Call {
             let (counted, writer) = method.own();
@@ -93,7 +97,7 @@ impl Measurement {
             self.request.watch(request);
             self.response = Sizer::default();
         }
-        self.role = role;
+        (self.role, self.is_open) = (role, true);
         place
     }
 
@@ -118,11 +122,16 @@ impl Measurement {
         call.map(|call| call.attempt_count() as u32)
     }
 
-    /// It has ended with `code`, and its request `has_left` the client, for all that is known; how
-    /// long it took.
+    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is
+    /// known; how long it took.
     #[inline]
-    pub(crate) fn end(&self, code: Code, has_left: impl FnOnce() -> bool) -> Duration {
-        let now = Instant::now();
+    pub(crate) fn end(
+        &mut self,
+        code: Code,
+        now: Instant,
+        has_left: impl FnOnce() -> bool,
+    ) -> Duration {
+        self.is_open = false;
         let took = now - self.began.unwrap_or(now);
         let Some(method) = &self.method else { return took };
         let (counted, writer) = method.own();
@@ -158,6 +167,26 @@ fn end_repeated(method: &Method, attempts: &[Attempt]) {
     repeated.ended(counts, writer);
     let delay = idle(attempts).into_iter().sum();
     repeated.delay.record(names::LATENCY, nanos(delay), writer);
+}
+
+/// When a call that is served has begun: its record says so, and what this layer knows of it.
+fn serve(
+    kind: Option<MethodKind>,
+    request: &mut http::Request<Body>,
+    now: Instant,
+) -> Option<Instant> {
+    let has_one_message = kind.is_some_and(|kind| !kind.streams_requests());
+    let is_known = ServerContext::find(request).is_some_and(|context| context.arrived().is_some());
+    let arrived = match has_one_message && !is_known {
+        true => gather(request.body_mut()),
+        false => None,
+    };
+    let context = ServerContext::of(request, || now);
+    context.kind = context.kind.or(kind);
+    if let Some(size) = arrived {
+        context.has_arrived(size);
+    }
+    context.began()
 }
 
 /// A method that the note was not about.

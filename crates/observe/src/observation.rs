@@ -7,12 +7,11 @@ use crate::{
     series::Table,
     spans::{Entered, Tracer},
 };
-use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, Switch, Verdict};
-use cinchona_plumbing::status;
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
 use http::StatusCode;
-use http_body::Frame;
-use std::{any::Any, error::Error, sync::Arc};
+use std::{any::Any, error::Error, pin::Pin, sync::Arc};
+use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
 /// What a layer notes of each call; shared by all that it was applied to.
@@ -24,8 +23,8 @@ pub(crate) struct Observer {
     pub(crate) switch: Switch,
 }
 
-/// What is noted of one call, until its end; dropped before that, it was cancelled.
-#[derive(Debug, Default)]
+/// What is noted of one call, until the head of its response is there.
+#[derive(Debug)]
 pub(crate) struct Observation(Option<Box<Measurement>>);
 
 // === impl Observer ===
@@ -33,12 +32,16 @@ pub(crate) struct Observation(Option<Box<Measurement>>);
 impl Observer {
     /// A call is about to be made.
     #[inline]
-    pub(crate) fn begin(self: &Arc<Self>, request: &mut http::Request<Body>) -> Observation {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        request: &mut http::Request<Body>,
+        now: Instant,
+    ) -> Observation {
         if self.switch.mode() == Mode::Off {
-            return Observation::default();
+            return Observation(None);
         }
         let mut note = Measurement::take();
-        let place = note.begin(self.role, &self.table, request);
+        let place = note.begin(self.role, &self.table, request, now);
         note.span = match self.role {
             Role::Call => Tracer::call(&self.tracer, request),
             Role::Attempt => Tracer::attempt(&self.tracer, request, place),
@@ -57,49 +60,31 @@ impl Observation {
         self.0.as_deref()?.enter()
     }
 
-    /// Whether nothing more is noted.
-    #[inline]
-    pub(crate) const fn is_off(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// Leaves it to another.
-    #[inline]
-    pub(crate) const fn take(&mut self) -> Self {
-        Self(self.0.take())
+    /// Goes on with the body of the response.
+    pub(crate) fn watches(&mut self, body: ResponseBody) -> ResponseBody {
+        match self.0.take() {
+            None => body,
+            Some(note) if note.span.is_some() => body.watched_within(Box::into_pin(note)),
+            Some(note) => body.watched(Box::into_pin(note)),
+        }
     }
 
     /// The head of a response is there, and with it the end, where it is all there is.
     #[inline]
-    pub(crate) fn head<B: http_body::Body>(&mut self, head: &http::Response<B>) {
+    pub(crate) fn head(&mut self, head: &http::Response<ResponseBody>) {
         if let Some(Measurement { span: Some(span), .. }) = self.0.as_deref_mut() {
             span.head(head.extensions());
+        }
+        if begins(head) {
+            return;
         }
         if let Some(code) = status::code(head.headers()) {
             self.end(code, || Ending::Verdict(Verdict::of_head(head)));
         } else if head.status() != StatusCode::OK {
             let code = status::code_of_http(head.status());
             self.end(code, || Ending::Verdict(Verdict::of_head(head)));
-        } else if head.body().is_end_stream() || !status::is_grpc(head.headers()) {
+        } else {
             self.end_unsaid();
-        }
-    }
-
-    #[inline]
-    pub(crate) fn frame<E: 'static>(&mut self, frame: Option<&Result<Frame<Bytes>, E>>) {
-        match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    if let Some(note) = &mut self.0 {
-                        note.answered(data);
-                    }
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    let code = status::code(trailers).unwrap_or(Code::Unknown);
-                    self.end(code, || Ending::Verdict(Verdict::of_trailers(trailers)));
-                }
-            }
-            Some(Err(error)) => self.failed(error),
-            None => self.end_unsaid(),
         }
     }
 
@@ -114,34 +99,75 @@ impl Observation {
         }
     }
 
-    #[cold]
-    fn dropped(&mut self) {
-        self.end(Code::Cancelled, || Ending::Dropped);
-    }
-
     /// It has ended, and nothing says how.
     fn end_unsaid(&mut self) {
-        self.end(Code::Unknown, || Ending::Verdict(Verdict::MaybeProcessed(Code::Unknown)));
+        self.end(Code::Unknown, || UNSAID);
     }
 
     /// It has ended with `code`; `how` is asked by who wants to know more.
     #[inline]
     fn end<'a>(&mut self, code: Code, how: impl Fn() -> Ending<'a>) {
         let Some(mut note) = self.0.take() else { return };
-        // Only a request that failed has perhaps not left.
-        let took = note.end(code, || code == Code::Ok || how().has_left());
-        if let Some(span) = note.span.take() {
-            span.end(code, &how(), note.attempts(), took);
-        }
+        note.ends(code, Instant::now(), how);
         note.keep();
     }
 }
 
-impl Drop for Observation {
+/// Nothing says how it has ended.
+const UNSAID: Ending<'static> = Ending::Verdict(Verdict::MaybeProcessed(Code::Unknown));
+
+// === impl Measurement ===
+
+impl Measurement {
+    /// It has ended with `code`; `how` is asked by who wants to know more.
+    #[inline]
+    fn ends<'a>(&mut self, code: Code, now: Instant, how: impl Fn() -> Ending<'a>) {
+        // Only a request that failed has perhaps not left.
+        let took = self.end(code, now, || code == Code::Ok || how().has_left());
+        if let Some(span) = self.span.take() {
+            span.end(code, &how(), self.attempts(), took);
+        }
+    }
+}
+
+impl Watcher for Measurement {
+    #[inline]
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
+        let note = self.get_mut();
+        match polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    note.answered(data);
+                    return Next::Watch;
+                }
+                let Some(trailers) = frame.trailers_ref() else { return Next::Watch };
+                let code = seen.code(trailers).unwrap_or(Code::Unknown);
+                note.ends(code, seen.now(), || Ending::Verdict(Verdict::of_code(code)));
+            }
+            Some(Err(error)) => {
+                let verdict = Verdict::of_error(&**error);
+                note.ends(verdict.code(), seen.now(), || Ending::Failed(verdict, &**error));
+            }
+            None => note.ends(Code::Unknown, seen.now(), || UNSAID),
+        }
+        Next::Over
+    }
+
+    fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
+        let _scope = self.enter();
+        poll();
+    }
+
+    fn is_over(self: Pin<Box<Self>>) {
+        Pin::into_inner(self).keep();
+    }
+}
+
+impl Drop for Measurement {
     #[inline]
     fn drop(&mut self) {
-        if self.0.is_some() {
-            self.dropped();
+        if self.is_open {
+            self.ends(Code::Cancelled, Instant::now(), || Ending::Dropped);
         }
     }
 }

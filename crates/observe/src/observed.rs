@@ -1,9 +1,9 @@
-//! The service around another that is watched, its future and its body.
+//! The service around another that is watched, and its future.
 
 use crate::observation::{Observation, Observer};
 use bytes::Bytes;
 use cinchona_core::BoxError;
-use http_body::{Frame, SizeHint};
+use cinchona_plumbing::{ResponseBody, clock::Passing};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -35,15 +35,6 @@ pin_project! {
     }
 }
 
-pin_project! {
-    /// A response body that is passed on as it is; how it ends is noted.
-    pub struct ResponseBody<B> {
-        #[pin]
-        inner: B,
-        watch: Observation,
-    }
-}
-
 /// Ends a scope, mostly of none.
 #[inline(always)]
 fn leave<T>(scope: Option<T>) {
@@ -62,12 +53,13 @@ impl<S> Observed<S> {
 
 impl<S, A, B> Service<http::Request<A>> for Observed<S>
 where
+    A: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     S: Service<http::Request<Body>, Response = http::Response<B>>,
     S::Error: 'static,
-    A: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    B: http_body::Body,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Response = http::Response<ResponseBody<B>>;
+    type Response = http::Response<ResponseBody>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -79,7 +71,8 @@ where
     #[inline]
     fn call(&mut self, request: http::Request<A>) -> Self::Future {
         let mut request = request.map(Body::new);
-        let watch = self.watcher.begin(&mut request);
+        let passing = Passing::begin();
+        let watch = self.watcher.begin(&mut request, passing.now());
         let scope = watch.enter();
         let inner = self.inner.call(request);
         leave(scope);
@@ -96,10 +89,11 @@ impl<S: NamedService> NamedService for Observed<S> {
 impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<http::Response<B>, E>>,
-    B: http_body::Body,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
     E: 'static,
 {
-    type Output = Result<http::Response<ResponseBody<B>>, E>;
+    type Output = Result<http::Response<ResponseBody>, E>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -107,69 +101,18 @@ where
         let scope = this.watch.enter();
         let polled = this.inner.poll(cx);
         leave(scope);
+        let polled = polled.map_ok(|head| head.map(ResponseBody::of));
         match &polled {
             Poll::Ready(Ok(head)) => this.watch.head(head),
             Poll::Ready(Err(error)) => this.watch.failed(error),
             Poll::Pending => return Poll::Pending,
         }
-        let watched = |inner| ResponseBody { inner, watch: this.watch.take() };
-        polled.map_ok(|head| head.map(watched))
+        polled.map_ok(|head| head.map(|body| this.watch.watches(body)))
     }
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
-
-// === impl ResponseBody ===
-
-impl<B: Default> Default for ResponseBody<B> {
-    /// A body without frames, for a response that was made by an interceptor.
-    fn default() -> Self {
-        Self { inner: B::default(), watch: Observation::default() }
-    }
-}
-
-impl<B> http_body::Body for ResponseBody<B>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: 'static,
-{
-    type Data = Bytes;
-    type Error = B::Error;
-
-    #[inline]
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        if this.watch.is_off() {
-            return this.inner.poll_frame(cx);
-        }
-        let scope = this.watch.enter();
-        let polled = this.inner.poll_frame(cx);
-        leave(scope);
-        // What is returned is not moved for that: a frame is large.
-        if let Poll::Ready(frame) = &polled {
-            this.watch.frame(frame.as_ref());
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B> fmt::Debug for ResponseBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }

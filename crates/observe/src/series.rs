@@ -6,6 +6,7 @@ use crate::{
     names,
     shard::{Count, Sharded, Writer},
 };
+use cinchona_core::MethodKind;
 use cinchona_plumbing::Reloadable;
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
@@ -18,6 +19,8 @@ use tonic::Code;
 pub(crate) struct Method {
     /// `None` for all that have no name.
     path: Option<Box<str>>,
+    /// What it streams, if that is known.
+    pub(crate) kind: Option<MethodKind>,
     table: u64,
     threads: Sharded<Counted>,
 }
@@ -91,9 +94,9 @@ pub(crate) const CODES: [Code; 17] = {
 // === impl Method ===
 
 impl Method {
-    fn new(path: Option<&str>, table: u64) -> Arc<Self> {
+    fn new(path: Option<&str>, kind: Option<MethodKind>, table: u64) -> Arc<Self> {
         let path = path.map(Into::into);
-        Arc::new(Self { path, table, threads: Sharded::default() })
+        Arc::new(Self { path, kind, table, threads: Sharded::default() })
     }
 
     /// Whether this is what `table` has for `path`.
@@ -207,7 +210,7 @@ impl Table {
         if is_known() || self.known.contains(path) {
             self.add(path)
         } else {
-            self.other.get_or_init(|| Method::new(None, self.id)).clone()
+            self.other.get_or_init(|| Method::new(None, None, self.id)).clone()
         }
     }
 
@@ -217,7 +220,8 @@ impl Table {
         match find(&methods, path) {
             Ok(at) => methods[at].clone(),
             Err(at) => {
-                let added = Method::new(Some(path), self.id);
+                let kind = self.known.methods.kind(path);
+                let added = Method::new(Some(path), kind, self.id);
                 methods.insert(at, added.clone());
                 self.methods.set(methods);
                 added

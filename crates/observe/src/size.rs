@@ -1,7 +1,7 @@
 //! How large messages are, without gRPC's framing: five bytes before each.
 
 use bytes::Bytes;
-use cinchona_core::Call;
+use cinchona_core::{Call, ServerContext};
 use http_body::{Body as _, Frame, SizeHint};
 use std::{
     pin::Pin,
@@ -87,7 +87,8 @@ impl Request {
     #[inline]
     pub(crate) fn watch(&mut self, request: &mut http::Request<Body>) {
         let known = Call::find(request).and_then(Call::size);
-        let length = known.or_else(|| request.body().size_hint().exact());
+        let arrived = || ServerContext::find(request)?.arrived();
+        let length = known.or_else(arrived).or_else(|| request.body().size_hint().exact());
         self.whole = length.map(|length| length.saturating_sub(u64::from(PREFIX)));
         if length.is_none() {
             self.count(request.body_mut());

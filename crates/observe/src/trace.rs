@@ -52,6 +52,9 @@ pub struct Serving {
 impl TraceContext {
     /// What `headers` say; `None` when `traceparent` is missing, malformed, or there twice.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
+        if !cinchona_plumbing::headers::has(headers, &TRACEPARENT) {
+            return None;
+        }
         let mut values = headers.get_all(&TRACEPARENT).iter();
         let (trace, span, sampled) = match (values.next(), values.next()) {
             (Some(value), None) => parse(value.as_bytes())?,

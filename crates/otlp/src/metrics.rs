@@ -199,6 +199,8 @@ fn metric(found: Metric, since: u64, now: u64) -> otlp::Metric {
                 explicit_bounds: bounds,
                 ..Default::default()
             }),
+            // A kind that the protocol knows is added here with it.
+            _ => {}
         }
     }
     let aggregation_temporality = AggregationTemporality::Cumulative.into();

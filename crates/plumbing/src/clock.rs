@@ -1,10 +1,54 @@
-//! Arithmetic on clocks that saturates, so that `Duration::MAX` means for ever.
+//! Arithmetic on clocks that saturates, so that `Duration::MAX` means for ever; and one time for
+//! all layers that hand a request on.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 use tokio::time::Instant;
 
 /// What for ever is taken to be: 30 years, which every clock and timer can add to its time.
 pub const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+thread_local! {
+    /// When the request that is being handed on in this thread came to the outermost layer.
+    static PASSING: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A request is handed on from layer to layer while this lasts.
+#[derive(Debug)]
+#[must_use = "it lasts until the request was handed on"]
+pub struct Passing {
+    now: Instant,
+    is_outermost: bool,
+}
+
+// === impl Passing ===
+
+impl Passing {
+    /// Begins where a layer is called. The outermost looks at the clock; those that it calls
+    /// without a wait in between have its time.
+    #[inline]
+    pub fn begin() -> Self {
+        if let Some(now) = PASSING.get() {
+            return Self { now, is_outermost: false };
+        }
+        let now = Instant::now();
+        PASSING.set(Some(now));
+        Self { now, is_outermost: true }
+    }
+
+    /// When the request came.
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+impl Drop for Passing {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_outermost {
+            PASSING.set(None);
+        }
+    }
+}
 
 /// `wait` from `now`, and at most [`FOR_EVER`] from it.
 ///
@@ -53,6 +97,24 @@ pub fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn layers_that_hand_a_request_on_at_once_have_one_time_and_later_ones_another() {
+        let outer = Passing::begin();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(Passing::begin().now(), outer.now());
+        assert_eq!(Passing::begin().now(), outer.now(), "the inner one has ended nothing");
+        let began = outer.now();
+        drop(outer);
+        assert_eq!(Passing::begin().now() - began, Duration::from_secs(1));
+        std::panic::catch_unwind(|| {
+            let _passing = Passing::begin();
+            panic!("by a service");
+        })
+        .unwrap_err();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(Passing::begin().now() - began, Duration::from_secs(2));
+    }
 
     proptest! {
         #[test]

@@ -14,6 +14,26 @@ pub fn get<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderVa
     headers.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
 }
 
+/// The first value of each of these headers, in one walk.
+#[inline]
+pub fn get_each<'a, const N: usize>(
+    headers: &'a HeaderMap,
+    names: [&HeaderName; N],
+) -> [Option<&'a HeaderValue>; N] {
+    if headers.len() > FEW {
+        return names.map(|name| headers.get(name));
+    }
+    let mut found = [None; N];
+    for (own, value) in headers {
+        for (name, found) in names.iter().zip(&mut found) {
+            if found.is_none() && own == *name {
+                *found = Some(value);
+            }
+        }
+    }
+    found
+}
+
 /// Sets a header to one value.
 pub fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
     if headers.len() <= FEW
@@ -57,6 +77,8 @@ mod tests {
             }
             let wanted: HeaderName = wanted.parse().unwrap();
             prop_assert_eq!(get(&headers, &wanted), headers.get(&wanted));
+            let both = [&wanted, &HeaderName::from_static("te")];
+            prop_assert_eq!(get_each(&headers, both), both.map(|name| headers.get(name)));
             prop_assert_eq!(has(&headers, &wanted), headers.contains_key(&wanted));
         }
     }

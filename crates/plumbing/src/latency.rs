@@ -1,6 +1,7 @@
 //! How long answers take: a quantile that follows the traffic, without a lock.
 
 use std::{
+    cell::Cell,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
@@ -22,6 +23,8 @@ const BUCKETS: usize = 40 * 8;
 const HALF_LIFE: u64 = 5000;
 /// How often the quantile is worked out anew.
 const REFRESH: u64 = 100;
+/// Of so many calls one is recorded, once enough is known.
+const SAMPLE: u32 = 8;
 
 // === impl Latency ===
 
@@ -36,16 +39,38 @@ impl Latency {
 
     /// Counts one more.
     pub fn record(&self, latency: Duration) {
+        self.record_as(latency, 1);
+    }
+
+    /// For how many calls this thread's next one stands: for itself until the quantile is known,
+    /// then one in eight for all eight of them, and the others for none (0), which need not be
+    /// recorded. So threads seldom meet.
+    pub fn weight(&self) -> u32 {
+        thread_local! {
+            static CALLS: Cell<u32> = const { Cell::new(0) };
+        }
+        if self.current.load(Ordering::Relaxed) == 0 {
+            return 1;
+        }
+        let calls = CALLS.try_with(|calls| calls.replace(calls.get().wrapping_add(1))).unwrap_or(0);
+        // By the golden ratio: so methods that take turns are not sampled in turns.
+        let is_due = calls.wrapping_mul(0x9e37_79b9) <= u32::MAX / SAMPLE;
+        if is_due { SAMPLE } else { 0 }
+    }
+
+    /// Counts one that stands for so many.
+    pub fn record_as(&self, latency: Duration, weight: u32) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
-        let recorded = self.recorded.fetch_add(1, Ordering::Relaxed) + 1;
-        if recorded.is_multiple_of(HALF_LIFE) {
+        self.buckets[bucket(micros)].fetch_add(weight, Ordering::Relaxed);
+        let before = self.recorded.fetch_add(weight.into(), Ordering::Relaxed);
+        let passes = |every: u64| before / every != (before + u64::from(weight)) / every;
+        if passes(HALF_LIFE) {
             for bucket in &self.buckets {
                 let half = |count| Some(count / 2);
                 _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
             }
         }
-        if recorded.is_multiple_of(REFRESH) {
+        if passes(REFRESH) {
             self.current.store(self.work_out(), Ordering::Relaxed);
         }
     }
@@ -131,6 +156,21 @@ mod tests {
         assert!(latency.current().unwrap() < Duration::from_millis(12));
         record(20_000, 40);
         assert!(latency.current().unwrap() > Duration::from_millis(39));
+    }
+
+    #[test]
+    fn one_in_eight_stands_for_all_once_the_quantile_is_known() {
+        let latency = Latency::new(0.5);
+        for n in 0..10_100 {
+            match latency.weight() {
+                0 => assert!(n >= 100),
+                weight => latency.record_as(Duration::from_millis(10), weight),
+            }
+        }
+        let (quantile, count) = latency.take().unwrap();
+        assert!((10.0..11.3).contains(&(quantile.as_secs_f64() * 1e3)), "{quantile:?}");
+        // All of them, halved twice on the way.
+        assert!((3_500..=4_200).contains(&count), "{count}");
     }
 
     #[test]

@@ -10,9 +10,12 @@
 //! | [`cause`] | errors, questioned along their `source()` chain |
 //! | [`code`], [`status`], [`timeout`], [`headers`] | gRPC's words in headers, read and written |
 //! | [`uri`], [`secret`] | what of a URI may be shown; texts compared in constant time |
+//! | [`ResponseBody`], [`Watcher`] | the body of every response, and the layers that watch it |
 //! | [`Framing`] | messages in a stream of bytes |
-//! | [`Replay`], [`ReplayBuffer`], [`Sent`] | a request that can be sent again |
+//! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time that an attempt was given, and took |
+//! | [`Paths`] | what is looked up for every call, by its path |
+//! | [`Arriving`], [`gather`] | what has arrived of a request |
 //! | [`Latency`] | how long answers take |
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
@@ -22,6 +25,8 @@
 //!
 //! *Rule:* it names no other crate of cinchona.
 
+mod arriving;
+mod body;
 pub mod cause;
 pub mod clock;
 pub mod code;
@@ -31,6 +36,7 @@ pub mod headers;
 mod latency;
 mod listener;
 mod live;
+mod paths;
 mod plain;
 mod replay;
 pub mod secret;
@@ -41,13 +47,16 @@ pub mod timeout;
 mod trust;
 pub mod uri;
 
+pub use arriving::{Arriving, gather};
+pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use count::{Count, polled_again};
 pub use framing::Framing;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
+pub use paths::Paths;
 pub use plain::{Plain, PlainFuture};
-pub use replay::{Replay, ReplayBuffer, Sent, whole};
+pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use spent::{Allowed, Spent};
 pub use trust::{Distrust, Trust};

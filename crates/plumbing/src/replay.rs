@@ -10,12 +10,10 @@
 //! have.
 
 mod buffer;
-mod sent;
 mod tape;
 mod whole;
 
 pub use buffer::ReplayBuffer;
-pub use sent::Sent;
 
 use buffer::Reservation;
 use bytes::{Bytes, BytesMut};
@@ -59,8 +57,13 @@ enum Kept<C> {
 
 #[derive(Debug)]
 enum Recording {
-    Whole { bytes: Bytes, _reserved: Option<Reservation> },
+    Whole {
+        bytes: Bytes,
+        _reserved: Option<Reservation>,
+    },
     Tape(Arc<Tape>),
+    /// It was all there, was sent, and is not needed any more.
+    Settled,
 }
 
 /// The parts and the bytes of `request` if its body is complete and has at most `cap` bytes;
@@ -70,7 +73,7 @@ pub fn whole(request: Request<Body>, cap: usize) -> Result<(Parts, Bytes), Reque
     let (parts, body) = request.into_parts();
     match Recording::of(body, &ReplayBuffer::new(cap, cap)) {
         Recording::Whole { bytes, .. } => Ok((parts, bytes)),
-        Recording::Tape(tape) => Err(Request::from_parts(parts, Body::new(tape.player(0)))),
+        other => Err(Request::from_parts(parts, other.first())),
     }
 }
 
@@ -105,7 +108,7 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
     pub fn size(&self) -> Option<u64> {
         match &self.body {
             Recording::Whole { bytes, .. } => Some(bytes.len() as u64),
-            Recording::Tape(_) => None,
+            Recording::Tape(_) | Recording::Settled => None,
         }
     }
 
@@ -114,29 +117,24 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
         match &self.body {
             Recording::Whole { .. } => true,
             Recording::Tape(tape) => !tape.is_cut(),
+            Recording::Settled => false,
         }
     }
 
     /// By what the body of the request has failed, if it has: no attempt can send all of it.
     pub fn failure(&self) -> Option<Status> {
         match &self.body {
-            Recording::Whole { .. } => None,
+            Recording::Whole { .. } | Recording::Settled => None,
             Recording::Tape(tape) => tape.failure(),
         }
     }
 
-    /// The request, of which no other attempt will be built.
-    pub fn into_sent(self) -> Sent {
-        match self.body {
-            Recording::Whole { .. } => Sent(None),
-            Recording::Tape(tape) => Sent(Some(tape)),
-        }
-    }
-
     /// Keeps nothing for further attempts: the `n`th that was built, from 0, is the one.
-    pub fn choose(&self, n: u32) {
-        if let Recording::Tape(tape) = &self.body {
-            tape.cut(n);
+    pub fn settle(&mut self, n: u32) {
+        match &self.body {
+            Recording::Tape(tape) => tape.cut(n),
+            Recording::Whole { .. } => self.body = Recording::Settled,
+            Recording::Settled => {}
         }
     }
 
@@ -151,7 +149,7 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
     /// attempt had sent more of it.
     pub fn has_left_behind(&self, n: u32) -> bool {
         match &self.body {
-            Recording::Whole { .. } => false,
+            Recording::Whole { .. } | Recording::Settled => false,
             Recording::Tape(tape) => tape.has_left_behind(n),
         }
     }
@@ -189,6 +187,7 @@ impl Recording {
         match self {
             Self::Whole { bytes, .. } => whole::body(bytes.clone()),
             Self::Tape(tape) => Body::new(tape.player(0)),
+            Self::Settled => Body::empty(),
         }
     }
 
@@ -197,6 +196,7 @@ impl Recording {
         match self {
             Self::Whole { bytes, .. } => Some(whole::body(bytes.clone())),
             Self::Tape(tape) => tape.play(n).map(Body::new),
+            Self::Settled => None,
         }
     }
 }

@@ -34,10 +34,14 @@ pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
 /// panics when it reads that; and marks what a handler is not to hand on ([`strip`]).
 pub fn mend(headers: &mut HeaderMap) {
     // A success says no more.
-    if headers.len() < 2 {
-        return;
+    if headers.len() > 1 {
+        mend_said(headers, code(headers));
     }
-    let Some(code) = code(headers) else { return };
+}
+
+/// The same, where the code that they have is known.
+pub(crate) fn mend_said(headers: &mut HeaderMap, code: Option<Code>) {
+    let Some(code) = code.filter(|_| headers.len() > 1) else { return };
     mend_details(headers);
     if code != Code::Ok {
         hop::mark(headers);
@@ -108,8 +112,12 @@ pub fn correct_timeout(headers: &mut HeaderMap) {
 /// How many attempts preceded the one with these request headers: `grpc-previous-rpc-attempts`
 /// (gRFC A6), or 0.
 pub fn previous_attempts(headers: &HeaderMap) -> u32 {
-    let value = headers::get(headers, &PREVIOUS_ATTEMPTS).and_then(|value| value.to_str().ok());
-    value.and_then(|text| text.parse().ok()).unwrap_or(0)
+    headers::get(headers, &PREVIOUS_ATTEMPTS).map_or(0, count_of_attempts)
+}
+
+/// What one value of `grpc-previous-rpc-attempts` says; 0 where that is no number.
+pub fn count_of_attempts(value: &HeaderValue) -> u32 {
+    value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The code that an HTTP status stands for where `grpc-status` is missing

@@ -43,13 +43,20 @@ pub fn take_off(headers: &mut HeaderMap, waited: Duration) {
 /// # Errors
 /// The value, when it has any other form.
 pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderValue> {
-    let Some(value) = headers::get(headers, &GRPC_TIMEOUT) else { return Ok(None) };
+    headers::get(headers, &GRPC_TIMEOUT).map(read_timeout).transpose()
+}
+
+/// Reads the value of `grpc-timeout`.
+///
+/// # Errors
+/// The value, when it has another form.
+pub fn read_timeout(value: &HeaderValue) -> Result<Duration, &HeaderValue> {
     let Some((unit, digits)) = value.as_bytes().split_last() else { return Err(value) };
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(value);
     }
     let amount = digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    let timeout = match unit {
+    Ok(match unit {
         b'H' => Duration::from_secs(amount * 3600),
         b'M' => Duration::from_secs(amount * 60),
         b'S' => Duration::from_secs(amount),
@@ -57,8 +64,7 @@ pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderVal
         b'u' => Duration::from_micros(amount),
         b'n' => Duration::from_nanos(amount),
         _ => return Err(value),
-    };
-    Ok(Some(timeout))
+    })
 }
 
 /// `timeout` in the finest unit that takes at most 8 digits, rounded down so that the peer never

@@ -1,7 +1,6 @@
 //! One logical call: what is sent again, how far it is, and what has happened to it.
 
 use crate::{
-    body::{Observer, ResponseBody},
     ledger::Ledger,
     policy::{Decision, Ended, Kind, Limits, Policy, Progress},
     shared::Shared,
@@ -13,18 +12,17 @@ use cinchona_core::{
     Stage, Verdict,
 };
 use cinchona_plumbing::{
-    Replay, code, headers,
+    Replay, ResponseBody, begins, code, headers,
     status::{self, Pushback},
 };
 use http::{HeaderName, Request, Response};
-use http_body::Body as HttpBody;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-pub(crate) type Outcome<B> = Result<Response<B>, BoxError>;
+pub(crate) type Outcome = Result<Response<ResponseBody>, BoxError>;
 
 pub(crate) struct Call {
     pub(crate) began: Instant,
@@ -43,6 +41,13 @@ pub(crate) struct Call {
 pub(crate) struct Begun {
     pub(crate) built: u32,
     pub(crate) line: Record,
+}
+
+fn verdict(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Ok(response) if begins(response) => Verdict::Ok,
+        outcome => Verdict::of(outcome),
+    }
 }
 
 // === impl Call ===
@@ -110,23 +115,19 @@ impl Call {
 
     /// What an attempt came to. Where the request's own body has failed, that is why, and not what
     /// HTTP/2 made of it.
-    pub(crate) fn verdict<B: HttpBody>(&self, outcome: &mut Outcome<B>) -> Verdict {
+    pub(crate) fn verdict(&self, outcome: &mut Outcome) -> Verdict {
         match self.replay.failure() {
             Some(own) if outcome.is_err() => {
                 let local = Verdict::Local(own.code());
                 *outcome = Err(own.into());
                 local
             }
-            _ => Verdict::of(outcome),
+            _ => verdict(outcome),
         }
     }
 
     /// What to do after an attempt that has just ended.
-    pub(crate) fn judge<B: HttpBody>(
-        &mut self,
-        outcome: &mut Outcome<B>,
-        begun: &Begun,
-    ) -> Decision {
+    pub(crate) fn judge(&mut self, outcome: &mut Outcome, begun: &Begun) -> Decision {
         let verdict = self.verdict(outcome);
         if verdict == Verdict::Ok && self.is_plain() {
             return Decision::Stop(Stop::Succeeded);
@@ -163,7 +164,7 @@ impl Call {
 
     /// A call that waits for a connection ends at its deadline by that, and not by the last failure
     /// to connect.
-    pub(crate) fn has_waited_in_vain<B>(&self, verdict: Verdict, outcome: &mut Outcome<B>) {
+    pub(crate) fn has_waited_in_vain(&self, verdict: Verdict, outcome: &mut Outcome) {
         if verdict == Verdict::NotProcessed(Stage::NoConnection) {
             *outcome = Err(self.elapsed().into());
         }
@@ -175,9 +176,9 @@ impl Call {
     }
 
     /// Whether a hedge would have been begun beside an attempt that `took` this long.
-    pub(crate) fn would_hedge<B: HttpBody>(&self, outcome: &Outcome<B>, took: Duration) -> bool {
+    pub(crate) fn would_hedge(&self, outcome: &Outcome, took: Duration) -> bool {
         let Kind::Hedge(hedge) = &self.policy.kind else { return false };
-        let failed = hedge.codes.contains(Verdict::of(outcome).code());
+        let failed = hedge.codes.contains(verdict(outcome).code());
         self.progress.safety.allows_repeating() && (failed || hedge.is_due_after(took))
     }
 
@@ -199,25 +200,25 @@ impl Call {
 
     /// The outcome of the `n`th request that was built, as the caller gets it, with the story of
     /// the call.
-    pub(crate) fn close<B>(
-        self,
-        outcome: Outcome<B>,
-        stop: Stop,
-        n: u32,
-    ) -> Outcome<ResponseBody<B>> {
+    pub(crate) fn close(mut self: Box<Self>, outcome: Outcome, stop: Stop, n: u32) -> Outcome {
         let status = match outcome {
             Ok(mut response) if stop == Stop::Succeeded => {
-                self.replay.choose(n);
+                self.replay.settle(n);
                 if !self.is_plain() {
                     response.extensions_mut().insert(self.ledger(stop));
                 }
-                let depositor = self.shared.budget.depositor(self.replay.uri().path());
-                let listed = self.policy.listed();
-                let sent = self.replay.into_sent();
-                let observer = Observer::new(self.shared, self.throttle, depositor, listed, sent);
+                if begins(&response) {
+                    response.body_mut().watch(Box::into_pin(self));
+                    return Ok(response);
+                }
                 status::mend(response.headers_mut());
-                let observer = observer.unless_ended(&response);
-                return Ok(response.map(|body| ResponseBody::new(body, observer)));
+                return Ok(match status::code(response.headers()) {
+                    Some(code) => {
+                        self.ended(Verdict::of_code(code), Instant::now);
+                        response
+                    }
+                    None => response.map(|body| body.watched(Box::into_pin(self))),
+                });
             }
             Ok(response) => status::of_head(&response),
             Err(error) => Verdict::status_of(error),

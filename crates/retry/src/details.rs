@@ -121,6 +121,8 @@ fn message(ledger: &Ledger) -> LedgerMessage {
             Verdict::MaybeProcessed(_) => 6,
             Verdict::Deadline => 7,
             Verdict::Local(_) => 8,
+            // One that `ledger.proto` has no number for yet.
+            _ => 0,
         },
         code: attempt.verdict.code() as i32,
         began: Some(attempt.began.into()),

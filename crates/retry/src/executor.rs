@@ -5,7 +5,6 @@
 //! ready for it; most calls end with it, and never come here.
 
 use crate::{
-    body::ResponseBody,
     call::{Begun, Call, Outcome},
     plan::Plan,
     policy::Progress,
@@ -13,8 +12,9 @@ use crate::{
     step::{Again, Step},
     stop::Stop,
 };
+use bytes::Bytes;
 use cinchona_core::BoxError;
-use cinchona_plumbing::clock::later;
+use cinchona_plumbing::{ResponseBody, clock::later};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
 use tokio::time::{Instant, sleep_until};
@@ -22,10 +22,10 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 /// Where the first attempt of a call is.
-pub(crate) enum First<F, B> {
+pub(crate) enum First<F> {
     Running(F),
     /// It has ended so, and there is to be another one.
-    Failed(Outcome<B>, Again),
+    Failed(Box<(Outcome, Again)>),
 }
 
 /// An attempt that was begun, or what it takes.
@@ -40,12 +40,13 @@ pub(crate) async fn run<S, B>(
     mut call: Box<Call>,
     mut plan: Plan,
     template: Template<S>,
-    first: First<S::Future, B>,
-) -> Outcome<ResponseBody<B>>
+    first: First<S::Future>,
+) -> Outcome
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
-    B: http_body::Body,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let mut attempts = FuturesUnordered::new();
     let mut running = Vec::new();
@@ -56,7 +57,10 @@ where
             attempts.push(attempt(call.first(), Start::Begun(future)));
             (None, None)
         }
-        First::Failed(outcome, again) => (Some(outcome), Some(again)),
+        First::Failed(failed) => {
+            let (outcome, again) = *failed;
+            (Some(outcome), Some(again))
+        }
     };
     loop {
         while let Some(next) = again.take().or_else(|| plan.due(&mut call)) {
@@ -107,13 +111,15 @@ where
 }
 
 /// One attempt, from the wait before it to the head of its response.
-async fn attempt<S, B>(begun: Begun, start: Start<S>) -> (Begun, Outcome<B>)
+async fn attempt<S, B>(begun: Begun, start: Start<S>) -> (Begun, Outcome)
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let outcome = match start {
-        Start::Begun(future) => future.await.map_err(Into::into),
+        Start::Begun(future) => outcome(future.await),
         Start::With(service, request, progress) => {
             if let Some(at) = begun.line.with_attempt(|attempt, _| attempt.began) {
                 sleep_until(at).await;
@@ -130,14 +136,26 @@ async fn ready_and_call<S, B>(
     mut service: S,
     mut request: Request<Body>,
     progress: Progress,
-) -> Outcome<B>
+) -> Outcome
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let ready = service.ready().await.map_err(Into::into)?;
     progress.stamp(request.headers_mut(), Instant::now());
-    ready.call(request).await.map_err(Into::into)
+    outcome(ready.call(request).await)
+}
+
+/// What an attempt has come to, in our terms.
+pub(crate) fn outcome<B, E>(ended: Result<Response<B>, E>) -> Outcome
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    E: Into<BoxError>,
+{
+    ended.map(|response| response.map(ResponseBody::of)).map_err(Into::into)
 }
 
 async fn at(then: Option<Instant>) {

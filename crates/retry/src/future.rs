@@ -1,7 +1,7 @@
 //! The future of a call.
 
 use crate::{
-    body::ResponseBody,
+    body::Mends,
     call::{Call, Outcome},
     executor::{self, First},
     plan::{Plan, Serial},
@@ -9,8 +9,9 @@ use crate::{
     shared::Template,
     step::Step,
 };
+use bytes::Bytes;
 use cinchona_core::BoxError;
-use cinchona_plumbing::{polled_again, status};
+use cinchona_plumbing::{ResponseBody, polled_again, status};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -25,28 +26,28 @@ use tower_service::Service;
 
 pin_project! {
     /// The future of a [`Retry`] call.
-    pub struct ResponseFuture<S: Service<Request<Body>>, B> {
+    pub struct ResponseFuture<S: Service<Request<Body>>> {
         #[pin]
-        state: State<S, S::Future, B>,
+        state: State<S, S::Future>,
     }
 }
 
 pin_project! {
     /// The first attempt is made in place; what only some calls need is boxed.
     #[project = StateProj]
-    enum State<S, F, B> {
+    enum State<S, F> {
         First { #[pin] attempt: F, call: Option<(Box<Call>, Template<S>, bool)> },
         Plain { #[pin] attempt: F },
         Failed { error: Option<BoxError> },
-        Rest { rest: Boxed<B> },
+        Rest { rest: Boxed },
     }
 }
 
-type Boxed<B> = Pin<Box<dyn Future<Output = Outcome<ResponseBody<B>>> + Send>>;
+type Boxed = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 // === impl ResponseFuture ===
 
-impl<S: Service<Request<Body>>, B> ResponseFuture<S, B> {
+impl<S: Service<Request<Body>>> ResponseFuture<S> {
     /// A call that the layer leaves alone.
     pub(crate) const fn plain(attempt: S::Future) -> Self {
         Self { state: State::Plain { attempt } }
@@ -67,21 +68,20 @@ impl<S: Service<Request<Body>>, B> ResponseFuture<S, B> {
         Self { state: State::First { attempt, call: Some((call, template, shadow)) } }
     }
 
-    pub(crate) fn boxed(
-        rest: impl Future<Output = Outcome<ResponseBody<B>>> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn boxed(rest: impl Future<Output = Outcome> + Send + 'static) -> Self {
         Self { state: State::Rest { rest: Box::pin(rest) } }
     }
 }
 
-impl<S, B> Future for ResponseFuture<S, B>
+impl<S, B> Future for ResponseFuture<S>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Output = Outcome<ResponseBody<B>>;
+    type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -91,10 +91,10 @@ where
                 return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
             }
             StateProj::Plain { attempt } => {
-                return Poll::Ready(ready!(attempt.poll(cx)).map(bare).map_err(Into::into));
+                return Poll::Ready(executor::outcome(ready!(attempt.poll(cx))));
             }
             StateProj::First { attempt, call } => {
-                let mut outcome = ready!(attempt.poll(cx)).map_err(Into::into);
+                let mut outcome = executor::outcome(ready!(attempt.poll(cx)));
                 let Some((mut call, template, shadow)) = call.take() else { return Poll::Pending };
                 if shadow && call.would_hedge(&outcome, Instant::now() - call.began) {
                     call.shared.switch.count();
@@ -112,7 +112,7 @@ where
                     Step::Finish(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
                     Step::GoOn => return Poll::Pending,
                     Step::Again(again) => {
-                        let first = First::Failed(outcome, again);
+                        let first = First::Failed(Box::new((outcome, again)));
                         Box::pin(executor::run(call, plan, template, first))
                     }
                 }
@@ -127,18 +127,13 @@ where
     }
 }
 
-/// What is not even looked at.
-fn bare<B>(head: Response<B>) -> Response<ResponseBody<B>> {
-    head.map(ResponseBody::bare)
-}
-
 /// What is nobody's to judge.
-fn plain<B>(mut head: Response<B>) -> Response<ResponseBody<B>> {
+fn plain(mut head: Response<ResponseBody>) -> Response<ResponseBody> {
     status::mend(head.headers_mut());
-    head.map(|body| ResponseBody::new(body, None))
+    head.map(|body| body.watched(Box::pin(Mends)))
 }
 
-impl<S: Service<Request<Body>>, B> fmt::Debug for ResponseFuture<S, B> {
+impl<S: Service<Request<Body>>> fmt::Debug for ResponseFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

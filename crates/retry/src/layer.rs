@@ -1,7 +1,6 @@
 //! The layer, and its service.
 
 use crate::{
-    body::ResponseBody,
     budget::{Budget, SharedBudget},
     call::Call,
     executor::{self, First},
@@ -13,8 +12,9 @@ use crate::{
     throttle::Throttle,
     warnings::UnsafeToRepeat,
 };
+use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Methods, Mode, PerMethod, Rng, Switch};
-use cinchona_plumbing::{Reloadable, ReplayBuffer};
+use cinchona_plumbing::{Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
 use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -212,11 +212,12 @@ where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Response = http::Response<ResponseBody<B>>;
+    type Response = http::Response<ResponseBody>;
     type Error = BoxError;
-    type Future = ResponseFuture<S, B>;
+    type Future = ResponseFuture<S>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -227,7 +228,8 @@ where
         if mode == Mode::Off {
             return ResponseFuture::plain(self.inner.call(request));
         }
-        let began = Instant::now();
+        let passing = Passing::begin();
+        let began = passing.now();
         let (mut call, first) = match Call::begin(request, &self.shared, began) {
             Ok(begun) => begun,
             Err(status) => return ResponseFuture::failed(status),

@@ -89,8 +89,8 @@ mod warnings;
 pub use cinchona_core::{AttemptKind, Backoff, Jitter};
 pub use cinchona_plumbing::ReplayBuffer;
 
-pub use body::ResponseBody;
 pub use budget::Budget;
+pub use cinchona_plumbing::ResponseBody;
 pub use future::ResponseFuture;
 pub use hedge::HedgePolicy;
 pub use layer::{Retry, RetryLayer};

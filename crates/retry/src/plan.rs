@@ -51,12 +51,7 @@ impl Plan {
     }
 
     /// Writes what became of an attempt into the record, and decides what follows.
-    pub(crate) fn ended<B: http_body::Body>(
-        &mut self,
-        call: &mut Call,
-        ended: &Begun,
-        outcome: &mut Outcome<B>,
-    ) -> Step {
+    pub(crate) fn ended(&mut self, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
         match self {
             Self::Serial(serial) => serial.ended(call, ended, outcome),
             Self::Race(race) => race.ended(call, ended, outcome),
@@ -92,12 +87,7 @@ impl Serial {
         Self { last: first, before: None }
     }
 
-    fn ended<B: http_body::Body>(
-        &mut self,
-        call: &mut Call,
-        ended: &Begun,
-        outcome: &mut Outcome<B>,
-    ) -> Step {
+    fn ended(&mut self, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
         let decision = call.judge(outcome, ended);
         let wait = match decision {
             Decision::Stop(stop) => return Step::Finish(stop),

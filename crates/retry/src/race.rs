@@ -108,12 +108,7 @@ impl Race {
         self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
     }
 
-    pub(crate) fn ended<B: http_body::Body>(
-        &mut self,
-        call: &mut Call,
-        ended: &Begun,
-        outcome: &mut Outcome<B>,
-    ) -> Step {
+    pub(crate) fn ended(&mut self, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
         let now = Instant::now();
         let verdict = call.verdict(outcome);
         let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));

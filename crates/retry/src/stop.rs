@@ -4,6 +4,7 @@ use std::fmt;
 
 /// Why a call was not tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stop {
     /// It succeeded.
     Succeeded,

@@ -18,7 +18,7 @@ use tower_layer::Layer;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
-type Answered = http::Response<ResponseBody<Body>>;
+type Answered = http::Response<ResponseBody>;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -6,12 +6,12 @@ use crate::{
     places::{Place, Until},
 };
 use bytes::Bytes;
-use cinchona_core::{Deadline, Switch};
+use cinchona_core::{Deadline, ServerContext, Switch};
+use cinchona_plumbing::{Arriving, gather};
 use http::Request;
 use http_body::{Body as HttpBody, Frame};
 use std::{
     any::Any,
-    collections::VecDeque,
     fmt,
     future::Future,
     mem,
@@ -27,15 +27,9 @@ pub(crate) enum Arrival {
     /// All of it, or nobody can tell.
     Whole,
     /// Some of it, and there is no more than one message: the call waits for the rest.
-    Coming(Coming),
+    Coming(Arriving),
     /// Some of it, and it may be a stream: its body asks for the place when it has ended.
     Partly(Held),
-}
-
-/// The rest of a request.
-pub(crate) struct Coming {
-    kept: Kept,
-    inner: Body,
 }
 
 /// A call whose request has not arrived, and its place once it has. Dropped, it gives it back.
@@ -61,33 +55,11 @@ enum State {
     Over,
 }
 
-/// What has arrived of a body.
-#[derive(Default)]
-struct Kept {
-    first: Option<Frame<Bytes>>,
-    more: VecDeque<Frame<Bytes>>,
-    error: Option<Status>,
-    size: usize,
-}
-
 /// Waits for a place, and for how long.
 type Waiting = (Waits, Pin<Box<Sleep>>);
 
-/// A body of which so much has arrived that nobody waits for more of it.
-struct Read {
-    kept: Kept,
-    rest: Body,
-}
-
-/// A body of one frame, as most are that have arrived: its box is small.
-struct One(Option<Bytes>);
-
-/// As much is kept of a request that has not arrived: tonic decodes no more, unless it is told.
-const MOST: usize = 4 << 20;
-
 /// A body that is arriving. What makes it whole is handed on when the call has its place.
-struct Arriving {
-    kept: Kept,
+struct Partial {
     inner: Body,
     gate: Arc<Gate>,
     last: Option<Option<Frame<Bytes>>>,
@@ -103,22 +75,19 @@ pub(crate) fn look<B: 'static>(
     place: &Place<'_>,
     shadow: impl FnOnce() -> Option<Switch>,
 ) -> Arrival {
+    if ServerContext::find(request).is_some_and(|context| context.arrived().is_some()) {
+        return Arrival::Whole;
+    }
     let Some(body) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() else {
         return Arrival::Whole;
     };
-    if body.is_end_stream() {
+    if gather(body).is_some() {
         return Arrival::Whole;
     }
-    let mut kept = Kept::default();
-    // Where it is not all, it is polled again, by a task.
-    if kept.poll_read(body, &mut Context::from_waker(Waker::noop())) == Poll::Ready(true) {
-        *body = kept.into_body();
-        return Arrival::Whole;
+    if !may_stream {
+        return Arrival::Coming(Arriving::of(body));
     }
     let inner = mem::take(body);
-    if !may_stream {
-        return Arrival::Coming(Coming { kept, inner });
-    }
     let gate = Arc::new(Gate {
         limiter: place.limiter.clone(),
         until: place.until.clone(),
@@ -128,7 +97,7 @@ pub(crate) fn look<B: 'static>(
         state: Mutex::new((State::Arriving, None)),
     });
     let (last, waits, is_over) = (None, None, false);
-    let body = Arriving { kept, inner, gate: gate.clone(), last, waits, is_over };
+    let body = Partial { inner, gate: gate.clone(), last, waits, is_over };
     put(request, Body::new(body));
     Arrival::Partly(Held(gate))
 }
@@ -145,111 +114,10 @@ pub(crate) fn deadline<B>(request: &Request<B>) -> Option<Instant> {
     let timeout = Deadline::parse_timeout(request.headers()).ok().flatten();
     timeout.map(|timeout| Deadline::after(timeout, Instant::now()).0)
 }
-// === impl Coming ===
 
-impl Coming {
-    /// The body, when all of it has arrived, or as much as is kept.
-    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Body> {
-        let is_whole = ready!(self.kept.poll_read(&mut self.inner, cx));
-        let (kept, rest) = (mem::take(&mut self.kept), mem::take(&mut self.inner));
-        Poll::Ready(if is_whole { kept.into_body() } else { Body::new(Read { kept, rest }) })
-    }
-}
+// === impl Partial ===
 
-// === impl Kept ===
-
-impl Kept {
-    /// Takes what comes; whether that is all, or as much as is kept.
-    fn poll_read(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<bool> {
-        while self.size < MOST {
-            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                None => return Poll::Ready(true),
-                Some(Err(error)) => {
-                    self.error = Some(error);
-                    return Poll::Ready(true);
-                }
-                Some(Ok(frame)) => self.push(frame),
-            }
-            if body.is_end_stream() {
-                return Poll::Ready(true);
-            }
-        }
-        Poll::Ready(false)
-    }
-
-    fn push(&mut self, frame: Frame<Bytes>) {
-        self.size += frame.data_ref().map_or(0, Bytes::len);
-        if self.first.is_none() && self.more.is_empty() {
-            self.first = Some(frame);
-        } else {
-            self.more.push_back(frame);
-        }
-    }
-
-    fn next(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
-        let frame = self.first.take().or_else(|| self.more.pop_front());
-        frame.map(Ok).or_else(|| self.error.take().map(Err))
-    }
-
-    /// A body of nothing but what was kept.
-    fn into_body(mut self) -> Body {
-        if self.more.is_empty() && self.error.is_none() {
-            match self.first.take().map(Frame::into_data) {
-                Some(Ok(data)) => return Body::new(One(Some(data))),
-                Some(Err(frame)) => self.first = Some(frame),
-                None => {}
-            }
-        }
-        Body::new(Read { kept: self, rest: Body::empty() })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.is_none() && self.more.is_empty() && self.error.is_none()
-    }
-}
-
-// === impl One ===
-
-impl HttpBody for One {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
-// === impl Read ===
-
-impl HttpBody for Read {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.kept.next() {
-            Some(kept) => Poll::Ready(Some(kept)),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.kept.is_empty() && self.rest.is_end_stream()
-    }
-}
-
-// === impl Arriving ===
-
-impl HttpBody for Arriving {
+impl HttpBody for Partial {
     type Data = Bytes;
     type Error = Status;
 
@@ -258,9 +126,6 @@ impl HttpBody for Arriving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        if let Some(kept) = this.kept.next() {
-            return Poll::Ready(Some(kept));
-        }
         if this.is_over {
             return Poll::Ready(None);
         }
@@ -301,7 +166,7 @@ impl Gate {
         }
         let given = match waits {
             Some(waiting) => ready!(poll_waits(waiting, cx)),
-            None => match self.limiter.enter(self.criticality) {
+            None => match self.limiter.enter(|| self.criticality) {
                 Entry::Admitted(permit) => Some(permit),
                 Entry::Waits(waiting, until) if self.shadow.is_none() => {
                     let until = self.deadline.map_or(until, |deadline| deadline.min(until));

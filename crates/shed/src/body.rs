@@ -1,78 +1,33 @@
-//! A response body that holds its call's place until it has ended.
+//! A response's body that holds its call's place until it has ended.
 
 use crate::limiter::Permit;
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use std::{
-    fmt,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use bytes::Bytes;
+use cinchona_core::BoxError;
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher};
+use http_body::{Body, Frame};
+use std::pin::Pin;
 
-pin_project! {
-    /// A response body; its call is in progress until it has ended or is dropped.
-    pub struct ResponseBody<B> {
-        #[pin]
-        inner: Option<B>,
-        permit: Option<Permit>,
+/// The body of a call that is in progress until it has ended or is dropped.
+pub(crate) fn holding<B>(body: B, permit: Option<Box<Permit>>) -> ResponseBody
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let body = ResponseBody::of(body);
+    match permit {
+        Some(mut permit) if body.is_end_stream() => permit.answered(true),
+        Some(permit) => return body.watched(Box::into_pin(permit)),
+        None => {}
     }
+    body
 }
 
-// === impl ResponseBody ===
-
-impl<B: Body> ResponseBody<B> {
-    pub(crate) fn new(inner: B, permit: Option<Permit>) -> Self {
-        let mut permit = permit;
-        if inner.is_end_stream()
-            && let Some(mut permit) = permit.take()
-        {
-            permit.answered(true);
+impl Watcher for Permit {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+        if polled.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data)) {
+            return Next::Watch;
         }
-        Self { inner: Some(inner), permit }
-    }
-
-    /// The body of an answer that is over with its headers.
-    pub(crate) const fn empty() -> Self {
-        Self { inner: None, permit: None }
-    }
-}
-
-impl<B> Default for ResponseBody<B> {
-    /// A body without frames, for a response that was made by an interceptor.
-    fn default() -> Self {
-        Self { inner: None, permit: None }
-    }
-}
-
-impl<B: Body> Body for ResponseBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
-        let frame = ready!(inner.poll_frame(cx));
-        let goes_on = frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data));
-        if !goes_on && let Some(mut permit) = this.permit.take() {
-            permit.answered(frame.as_ref().is_none_or(Result::is_ok));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-impl<B> fmt::Debug for ResponseBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
+        self.get_mut().answered(polled.as_ref().is_none_or(Result::is_ok));
+        Next::Over
     }
 }

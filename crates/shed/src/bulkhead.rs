@@ -2,13 +2,13 @@
 
 use crate::{
     Criticality, Limit, Queue,
-    body::ResponseBody,
     entry::{Entered, Entering},
-    kinds::Kinds,
     limiter::Limiter,
     places::{Place, Places, Until},
 };
-use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, Rejected, Switch};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Deadline, Invalid, MethodKind, Methods, Mode, Rejected, Switch};
+use cinchona_plumbing::{Paths, ResponseBody};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -53,7 +53,7 @@ pub struct BulkheadLayer {
 pub struct Bulkhead<S> {
     inner: S,
     shared: Arc<Shared>,
-    kinds: Kinds,
+    kinds: Paths<MethodKind>,
 }
 
 #[derive(Clone, Debug)]
@@ -187,7 +187,7 @@ impl<S> Layer<S> for BulkheadLayer {
     type Service = Bulkhead<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Kinds::new(self.methods.as_ref());
+        let kinds = Methods::all_kinds(self.methods.as_ref());
         Bulkhead { inner, shared: self.shared.clone(), kinds }
     }
 }
@@ -198,9 +198,10 @@ impl<S, B, ResBody> Service<Request<B>> for Bulkhead<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = BulkheadFuture<S, B, S::Future>;
 
@@ -216,7 +217,7 @@ where
             let entering = Entering::unlimited(inner, request);
             return BulkheadFuture { entering, refusing: None };
         };
-        let criticality = Criticality::of(request.headers());
+        let criticality = || Criticality::of(request.headers());
         let entry = limiter.enter(criticality);
         if entry.is_admitted() && until.is_sure() {
             let entering = Entering::new(entry, until, inner, request, None);
@@ -227,7 +228,7 @@ where
             return BulkheadFuture { entering, refusing: None };
         }
         let deadline = Deadline::handed_on(&request).map(|deadline| deadline.0);
-        let refusing = Some(Box::new((shared.clone(), limiter.clone(), criticality)));
+        let refusing = Some(Box::new((shared.clone(), limiter.clone(), criticality())));
         BulkheadFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
     }
 }
@@ -236,8 +237,8 @@ where
 
 impl Shared {
     /// Where a call counts; `None` where it passes always.
-    fn place<B>(&self, request: &Request<B>, kinds: &Kinds) -> Option<Place<'_>> {
-        let kind = kinds.of(request);
+    fn place<B>(&self, request: &Request<B>, kinds: &Paths<MethodKind>) -> Option<Place<'_>> {
+        let kind = MethodKind::of(request, kinds);
         // It may be a stream, if nothing is known of it.
         let short = if kind.is_some() { Until::End } else { Until::Head };
         self.places.of(request.uri().path(), kind, short)
@@ -250,9 +251,10 @@ impl<S, B, ResBody> Future for BulkheadFuture<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, BoxError>;
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();

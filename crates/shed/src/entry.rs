@@ -2,13 +2,19 @@
 
 use crate::{
     Criticality,
-    arrival::{Coming, Held, Seen, deadline, put},
-    body::ResponseBody,
+    arrival::{Held, Seen, deadline, put},
+    body::holding,
     limiter::{Entry, Limiter, Permit, Waits},
     places::Until,
 };
-use cinchona_core::Switch;
-use cinchona_plumbing::{status, timeout::take_off};
+use bytes::Bytes;
+use cinchona_core::{BoxError, ServerContext, Switch};
+use cinchona_plumbing::{
+    Arriving, ResponseBody,
+    clock::later,
+    status,
+    timeout::{SLACK, take_off},
+};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -18,6 +24,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, body::Body as TonicBody};
@@ -28,23 +35,21 @@ pin_project! {
     pub(crate) struct Entering<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        permit: Option<Permit>,
+        // Boxed: it goes along to the end of the response's body.
+        permit: Option<Box<Permit>>,
         until: Until,
-        arriving: Option<Box<Arriving>>,
+        arriving: Option<Held>,
     }
 }
 
 /// A call that has its place, and since when it has waited for it.
 type Admitted<S, B> = (Permit, S, Request<B>, Instant);
 
-/// A request that is called before it has arrived, and until when it may take.
-type Arriving = (Held, Option<Pin<Box<Sleep>>>);
-
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
-        Coming { call: Box<Expected<S, B>> },
-        // Boxed, as is the one before: both are rare, and large.
+        // Boxed, as is the next: both are large.
+        Coming { call: Pin<Box<Expected<S, B>>> },
         Waiting { call: Pin<Box<Queued<S, B>>> },
         Calling { #[pin] future: F },
         TurnedAway,
@@ -62,17 +67,27 @@ pin_project! {
     }
 }
 
-/// A call that waits for its request.
-struct Expected<S, B> {
-    coming: Coming,
-    late: Option<Pin<Box<Sleep>>>,
-    held: Option<(S, Request<B>)>,
-    since: Instant,
-    put: fn(&mut Request<B>, TonicBody),
-    limiter: Arc<Limiter>,
-    criticality: Criticality,
+pin_project! {
+    /// A call that waits for its request.
+    struct Expected<S, B> {
+        upload: Upload,
+        #[pin]
+        late: Option<Sleep>,
+        held: Option<(S, Request<B>)>,
+        since: Instant,
+        put: fn(&mut Request<B>, TonicBody),
+        limiter: Arc<Limiter>,
+    }
+}
+
+/// A request that has not arrived.
+pub(crate) struct Upload {
+    pub(crate) coming: Arriving,
+    pub(crate) criticality: Criticality,
+    /// How long it may take.
+    pub(crate) patience: Option<Duration>,
     /// Counts instead of turning away.
-    shadow: Option<Switch>,
+    pub(crate) shadow: Option<Switch>,
 }
 
 /// What became of it.
@@ -100,7 +115,9 @@ where
     ) -> Self {
         let (state, permit) = match entry {
             Entry::Admitted(permit) => match until.settle(permit) {
-                Some(permit) => (State::Calling { future: service.call(request) }, Some(permit)),
+                Some(permit) => {
+                    (State::Calling { future: service.call(request) }, Some(Box::new(permit)))
+                }
                 None => (State::TurnedAway, None),
             },
             Entry::Waits(given, longest) => {
@@ -131,7 +148,7 @@ where
             switch.count();
         }
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit, until, arriving: None }
+        Self { state, permit: permit.map(Box::new), until, arriving: None }
     }
 
     /// Calls the service without asking for a place.
@@ -140,61 +157,52 @@ where
         Self { state, permit: None, until: Until::Head, arriving: None }
     }
 
-    /// Calls the service when the request has come, which has to be by `late`, and has its place.
+    /// Calls the service when the request has come, and has its place.
     pub(crate) fn coming(
-        coming: Coming,
+        upload: Upload,
         (limiter, until): (Arc<Limiter>, Until),
         service: &mut S,
         request: Request<B>,
-        late: Option<Instant>,
-        shadow: Option<Switch>,
     ) -> Self
     where
         B: 'static,
     {
         let clone = service.clone();
-        let criticality = Criticality::of(request.headers());
+        let began = ServerContext::find(&request).and_then(ServerContext::began);
+        let since = began.unwrap_or_else(Instant::now);
         let call = Expected {
-            coming,
-            late: late.map(|late| Box::pin(sleep_until(late))),
+            late: upload.patience.map(|patience| sleep_until(later(since, patience))),
+            upload,
             held: Some((mem::replace(service, clone), request)),
-            since: Instant::now(),
+            since,
             put,
             limiter,
-            criticality,
-            shadow,
         };
-        let state = State::Coming { call: Box::new(call) };
+        let state = State::Coming { call: Box::pin(call) };
         Self { state, permit: None, until, arriving: None }
     }
 
-    /// Calls the service; the request asks for its place when it has arrived, and has to by `late`.
-    pub(crate) fn arriving(
-        held: Held,
-        until: Until,
-        service: &mut S,
-        request: Request<B>,
-        late: Option<Instant>,
-    ) -> Self {
-        let late = late.map(|late| Box::pin(sleep_until(late)));
+    /// Calls the service; the request asks for its place when it has arrived.
+    pub(crate) fn arriving(held: Held, until: Until, service: &mut S, request: Request<B>) -> Self {
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit: None, until, arriving: Some(Box::new((held, late))) }
+        Self { state, permit: None, until, arriving: Some(held) }
     }
 }
 
 impl<S, B, ResBody> Future for Entering<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Entered<Result<Response<ResponseBody<ResBody>>, S::Error>>;
+    type Output = Entered<Result<Response<ResponseBody>, S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::TurnedAway => return Poll::Ready(Entered::TurnedAway),
-                StateProj::Coming { call } => match call.poll_entry(cx) {
+                StateProj::Coming { call } => match call.as_mut().poll_entry(cx) {
                     Poll::Ready(Some((service, request, entry))) => {
                         call.enters(service, request, entry, this.until, this.permit)
                     }
@@ -203,21 +211,20 @@ where
                 },
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
-                        let held = this.arriving.take().and_then(|arriving| arriving.0.take());
-                        let permit = this.permit.take().or(held);
+                        let held = this.arriving.take().and_then(|arriving| arriving.take());
+                        let permit = this.permit.take().or(held.map(Box::new));
                         return Poll::Ready(Entered::Answered(answered(
                             outcome, permit, this.until,
                         )));
                     }
-                    Poll::Pending => return arrives(this.arriving.as_deref_mut(), cx),
+                    Poll::Pending => return arrives(this.arriving.as_ref(), cx),
                 },
                 StateProj::Waiting { call } => match ready!(call.as_mut().poll_place(cx)) {
                     Some((permit, mut service, mut request, since)) => {
                         match this.until.settle(permit) {
                             Some(permit) => {
-                                // Whoever serves it is told what is left, not what there was.
-                                take_off(request.headers_mut(), Instant::now() - since);
-                                *this.permit = Some(permit);
+                                has_waited(&mut request, since);
+                                *this.permit = Some(Box::new(permit));
                                 State::Calling { future: service.call(request) }
                             }
                             None => State::TurnedAway,
@@ -261,15 +268,22 @@ impl<S, B> Queued<S, B> {
 impl<S, B> Expected<S, B> {
     /// The service and the request that has come, and whether there is a place; `None` where it is
     /// late.
-    fn poll_entry(&mut self, cx: &mut Context<'_>) -> Poll<Option<(S, Request<B>, Entry)>> {
-        let Poll::Ready(body) = self.coming.poll_body(cx) else {
-            let Some(late) = &mut self.late else { return Poll::Pending };
-            return late.as_mut().poll(cx).map(|()| None);
-        };
-        let Some((service, mut request)) = self.held.take() else { return Poll::Pending };
-        (self.put)(&mut request, body);
-        take_off(request.headers_mut(), Instant::now() - self.since);
-        Poll::Ready(Some((service, request, self.limiter.enter(self.criticality))))
+    fn poll_entry(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<(S, Request<B>, Entry)>> {
+        let this = self.project();
+        if this.upload.coming.poll_read(cx).is_pending() {
+            return match this.late.as_pin_mut() {
+                Some(late) => late.poll(cx).map(|()| None),
+                None => Poll::Pending,
+            };
+        }
+        let Some((service, mut request)) = this.held.take() else { return Poll::Pending };
+        (this.put)(&mut request, mem::take(&mut this.upload.coming).into_body());
+        has_waited(&mut request, *this.since);
+        let entry = this.limiter.enter(|| this.upload.criticality);
+        Poll::Ready(Some((service, request, entry)))
     }
 
     fn enters<F>(
@@ -278,21 +292,21 @@ impl<S, B> Expected<S, B> {
         request: Request<B>,
         entry: Entry,
         until: &Until,
-        place: &mut Option<Permit>,
+        place: &mut Option<Box<Permit>>,
     ) -> State<S, B, F>
     where
         S: Service<Request<B>, Future = F>,
     {
         *place = match entry {
-            Entry::Admitted(permit) => until.settle(permit),
-            Entry::Waits(given, longest) if self.shadow.is_none() => {
+            Entry::Admitted(permit) => until.settle(permit).map(Box::new),
+            Entry::Waits(given, longest) if self.upload.shadow.is_none() => {
                 let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
                 let held = Some((service, request, Instant::now()));
                 return State::waiting(given, longest, held);
             }
             _ => None,
         };
-        match (&self.shadow, &place) {
+        match (&self.upload.shadow, &place) {
             (None, None) => return State::TurnedAway,
             (Some(shadow), None) => shadow.count(),
             _ => {}
@@ -302,31 +316,45 @@ impl<S, B> Expected<S, B> {
 }
 
 /// Looks after a request that had not arrived when it was called.
-fn arrives<T>(arriving: Option<&mut Arriving>, cx: &mut Context<'_>) -> Poll<Entered<T>> {
-    let Some((held, late)) = arriving else { return Poll::Pending };
-    match held.poll_state(cx) {
-        Seen::TurnedAway => Poll::Ready(Entered::TurnedAway),
-        Seen::Arrived => Poll::Pending,
-        Seen::Arriving => match late {
-            Some(late) => late.as_mut().poll(cx).map(|()| Entered::Late),
-            None => Poll::Pending,
-        },
+fn arrives<T>(arriving: Option<&Held>, cx: &mut Context<'_>) -> Poll<Entered<T>> {
+    match arriving.map(|held| held.poll_state(cx)) {
+        Some(Seen::TurnedAway) => Poll::Ready(Entered::TurnedAway),
+        _ => Poll::Pending,
+    }
+}
+
+/// A request has waited `since` then: whoever serves it is told what is left, not what there was.
+fn has_waited<B>(request: &mut Request<B>, since: Instant) {
+    let now = Instant::now();
+    let waited = now.saturating_duration_since(since);
+    // As much lies between a timer and a look at the clock.
+    if waited < SLACK {
+        return;
+    }
+    take_off(request.headers_mut(), waited);
+    if let Some(context) = request.extensions_mut().get_mut::<ServerContext>() {
+        context.begins(now);
     }
 }
 
 /// An answer, which holds the place where that is kept until it has ended.
-fn answered<B: Body, E>(
+fn answered<B, E>(
     outcome: Result<Response<B>, E>,
-    permit: Option<Permit>,
+    permit: Option<Box<Permit>>,
     until: &Until,
-) -> Result<Response<ResponseBody<B>>, E> {
+) -> Result<Response<ResponseBody>, E>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let response = outcome?;
     let mut permit = permit;
     if until.is_head()
         && let Some(mut permit) = permit.take()
+        && permit.is_measured()
     {
         // Whoever has run out of time has no use for the answer.
         permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
     }
-    Ok(response.map(|inner| ResponseBody::new(inner, permit)))
+    Ok(response.map(|body| holding(body, permit)))
 }

@@ -1,7 +1,8 @@
 //! Shedding on a server.
 
 use crate::{
-    Criticality, Limit, Queue, Shed, kinds::Kinds, limiter::Limiter, places::Places, shared::Shared,
+    Criticality, Limit, Queue, Shed, limiter::Limiter, places::Places, service::Around,
+    shared::Shared,
 };
 use cinchona_core::{Invalid, Methods, Rng, Switch};
 use std::{
@@ -211,7 +212,8 @@ impl<S> Layer<S> for ShedLayer {
     type Service = Shed<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Kinds::new(self.shared.methods.as_ref());
-        Shed { inner, shared: self.shared.clone(), kinds }
+        let kinds = Methods::all_kinds(self.shared.methods.as_ref());
+        let around = Around { shared: self.shared.clone(), kinds };
+        Shed { inner, around: Arc::new(around) }
     }
 }

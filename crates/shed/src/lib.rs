@@ -57,7 +57,6 @@ mod bulkhead;
 mod criticality;
 mod entry;
 mod gradient;
-mod kinds;
 mod layer;
 mod limit;
 mod limiter;
@@ -70,9 +69,9 @@ mod shared;
 mod throttle;
 
 pub use adaptive::Adaptive;
-pub use body::ResponseBody;
 pub use bound::{StatusLimit, StatusLimitBody, StatusLimitFuture, StatusLimitLayer};
 pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer};
+pub use cinchona_plumbing::ResponseBody;
 pub use criticality::{CRITICALITY, Criticality};
 pub use layer::ShedLayer;
 pub use limit::{Limit, Queue};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// How many calls may be in progress.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Limit {
     /// So many; at least 1.
     Fixed(u32),

@@ -97,11 +97,13 @@ impl Limiter {
         self.shed[criticality as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lets a call in, lets it wait, or turns it away.
-    pub(crate) fn enter(self: &Arc<Self>, criticality: Criticality) -> Entry {
+    /// Lets a call in, lets it wait, or turns it away; how much it matters is asked where there is
+    /// no place.
+    #[inline]
+    pub(crate) fn enter(self: &Arc<Self>, criticality: impl FnOnce() -> Criticality) -> Entry {
         match self.change(|word| self.admitted(word)) {
             Ok(before) => Entry::Admitted(self.permit(before)),
-            Err(_) => self.enter_full(criticality),
+            Err(_) => self.enter_full(criticality()),
         }
     }
 
@@ -220,6 +222,11 @@ impl Permit {
     /// Gives the place back, and says nothing of how long a call takes.
     pub(crate) fn pass_on(mut self) {
         self.began = None;
+    }
+
+    /// Whether it matters how the call ends.
+    pub(crate) const fn is_measured(&self) -> bool {
+        self.began.is_some()
     }
 
     /// The call was answered in time, or was not.

@@ -111,7 +111,7 @@ impl Until {
     pub(crate) fn settle(&self, permit: Permit) -> Option<Permit> {
         let Self::Stream(streams) = self else { return Some(permit) };
         permit.pass_on();
-        match streams.enter(crate::Criticality::default()) {
+        match streams.enter(crate::Criticality::default) {
             Entry::Admitted(permit) => Some(permit),
             _ => None,
         }

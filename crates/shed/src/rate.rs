@@ -1,8 +1,8 @@
 //! A quota for each caller.
 
-use crate::body::ResponseBody;
-use cinchona_core::{Invalid, Mode, Switch};
-use cinchona_plumbing::is_of_the_server;
+use bytes::Bytes;
+use cinchona_core::{BoxError, Invalid, Mode, Switch};
+use cinchona_plumbing::{ResponseBody, is_of_the_server};
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -219,9 +219,10 @@ fn peer(_: &HeaderMap, extensions: &Extensions) -> String {
 impl<S, B, ResBody> Service<Request<B>> for RateLimit<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = RateLimitFuture<S::Future>;
 
@@ -353,16 +354,16 @@ impl Clock for TokioClock {
 impl<F, B, E> Future for RateLimitFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<B>>, E>;
+    type Output = Result<Response<ResponseBody>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             LimitedProj::Called { future } => {
                 let outcome = ready!(future.poll(cx));
-                let wrap = |inner| ResponseBody::new(inner, None);
-                Poll::Ready(outcome.map(|response| response.map(wrap)))
+                Poll::Ready(outcome.map(|response| response.map(ResponseBody::of)))
             }
             LimitedProj::Over { status } => {
                 let status = status.take().unwrap_or_else(|| Status::internal("polled again"));
@@ -370,7 +371,7 @@ where
                 // It would be refused by any other server as well.
                 let never = HeaderValue::from_static("-1");
                 response.headers_mut().insert("grpc-retry-pushback-ms", never);
-                Poll::Ready(Ok(response.map(|()| ResponseBody::empty())))
+                Poll::Ready(Ok(response.map(|()| ResponseBody::default())))
             }
         }
     }

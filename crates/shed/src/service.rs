@@ -3,13 +3,13 @@
 use crate::{
     Criticality,
     arrival::{Arrival, deadline},
-    body::ResponseBody,
-    entry::{Entered, Entering},
-    kinds::Kinds,
+    entry::{Entered, Entering, Upload},
     places::Place,
     shared::Shared,
 };
-use cinchona_core::Mode;
+use bytes::Bytes;
+use cinchona_core::{BoxError, MethodKind, Mode};
+use cinchona_plumbing::{Paths, ResponseBody};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -27,8 +27,14 @@ use tower_service::Service;
 #[derive(Clone, Debug)]
 pub struct Shed<S> {
     pub(crate) inner: S,
+    pub(crate) around: Arc<Around>,
+}
+
+/// What the services around one other have in common.
+#[derive(Debug)]
+pub(crate) struct Around {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) kinds: Kinds,
+    pub(crate) kinds: Paths<MethodKind>,
 }
 
 pin_project! {
@@ -37,7 +43,7 @@ pin_project! {
         #[pin]
         entering: Entering<S, B, F>,
         // Who answers if it is turned away: nobody where it is let in at once.
-        refusing: Option<(Arc<Shared>, Criticality)>,
+        refusing: Option<Box<(Arc<Shared>, Criticality)>>,
     }
 }
 
@@ -47,9 +53,10 @@ impl<S, B, ResBody> Service<Request<B>> for Shed<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     B: 'static,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -58,10 +65,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Self { inner, shared, kinds } = self;
+        let Self { inner, around } = self;
+        let Around { shared, kinds } = &**around;
         let mode = shared.switch.mode();
         // Off, it does not look at them.
-        let kind = if mode == Mode::Off { None } else { kinds.of(&request) };
+        let kind = if mode == Mode::Off { None } else { MethodKind::of(&request, kinds) };
         let Some(place) = shared.place(&request, kind, mode) else {
             let entering = Entering::unlimited(inner, request);
             return ResponseFuture { entering, refusing: None };
@@ -69,16 +77,17 @@ where
         match shared.look(&mut request, kind, &place, mode) {
             Arrival::Whole => enter(shared, inner, request, place, mode),
             Arrival::Coming(coming) => {
-                let refusing = Some((shared.clone(), Criticality::of(request.headers())));
+                let criticality = Criticality::of(request.headers());
                 let place = (place.limiter.clone(), place.until);
-                let (late, shadow) = (shared.late_at(kind, mode), shared.shadow(mode));
-                let entering = Entering::coming(coming, place, inner, request, late, shadow);
-                ResponseFuture { entering, refusing }
+                let (patience, shadow) = (shared.patience(kind, mode), shared.shadow(mode));
+                let upload = Upload { coming, criticality, patience, shadow };
+                let entering = Entering::coming(upload, place, inner, request);
+                ResponseFuture { entering, refusing: Some(Box::new((shared.clone(), criticality))) }
             }
             Arrival::Partly(held) => {
-                let refusing = Some((shared.clone(), Criticality::of(request.headers())));
-                let late = shared.late_at(kind, mode);
-                let entering = Entering::arriving(held, place.until, inner, request, late);
+                let criticality = Criticality::of(request.headers());
+                let refusing = Some(Box::new((shared.clone(), criticality)));
+                let entering = Entering::arriving(held, place.until, inner, request);
                 ResponseFuture { entering, refusing }
             }
         }
@@ -96,7 +105,7 @@ fn enter<S, B>(
 where
     S: Service<Request<B>> + Clone,
 {
-    let criticality = Criticality::of(request.headers());
+    let criticality = || Criticality::of(request.headers());
     let entry = limiter.enter(criticality);
     if entry.is_admitted() && until.is_sure() {
         let entering = Entering::new(entry, until, inner, request, None);
@@ -107,7 +116,7 @@ where
         return ResponseFuture { entering, refusing: None };
     }
     let deadline = deadline(&request);
-    let refusing = Some((shared.clone(), criticality));
+    let refusing = Some(Box::new((shared.clone(), criticality())));
     ResponseFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
 }
 
@@ -120,13 +129,14 @@ impl<S: NamedService> NamedService for Shed<S> {
 impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
+    type Output = Result<Response<ResponseBody>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match (ready!(this.entering.poll(cx)), this.refusing) {
+        match (ready!(this.entering.poll(cx)), this.refusing.as_deref()) {
             (Entered::Answered(answered), _) => Poll::Ready(answered),
             (Entered::TurnedAway, Some((shared, criticality))) => {
                 Poll::Ready(Ok(shared.refusal(*criticality)))

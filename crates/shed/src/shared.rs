@@ -3,16 +3,15 @@
 use crate::{
     Criticality,
     arrival::{self, Arrival},
-    body::ResponseBody,
     places::{Place, Places, Until},
 };
 use cinchona_core::{MethodKind, Methods, Mode, Rng, Switch};
 use cinchona_plumbing::{
-    clock::{later, millis, times},
+    ResponseBody,
+    clock::{millis, times},
     is_of_the_server,
 };
 use http::{HeaderValue, Request, Response};
-use http_body::Body;
 use rand::RngExt;
 use std::{
     sync::{
@@ -21,7 +20,6 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
 use tonic::Status;
 
 #[derive(Clone, Debug)]
@@ -71,14 +69,14 @@ impl Shared {
         (mode == Mode::Shadow).then(|| self.switch.clone())
     }
 
-    /// When a request that has not arrived is late: where it may be a stream, never.
-    pub(crate) fn late_at(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Instant> {
+    /// How long a request may take to arrive: where it may be a stream, for ever.
+    pub(crate) fn patience(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Duration> {
         let is_limited = kind.is_some() && mode == Mode::Enforce && self.arrival < Duration::MAX;
-        is_limited.then(|| later(Instant::now(), self.arrival))
+        is_limited.then_some(self.arrival)
     }
 
     /// What is answered to who is turned away.
-    pub(crate) fn refusal<B: Body>(&self, criticality: Criticality) -> Response<ResponseBody<B>> {
+    pub(crate) fn refusal(&self, criticality: Criticality) -> Response<ResponseBody> {
         let limiter = &self.places.common;
         limiter.count_shed(criticality);
         tracing::debug!(criticality = criticality.name(), limit = limiter.limit(), "shed");
@@ -87,13 +85,13 @@ impl Shared {
         let mut response = status.into_http::<()>();
         let wait = HeaderValue::from(millis(wait));
         response.headers_mut().insert("grpc-retry-pushback-ms", wait);
-        response.map(|()| ResponseBody::empty())
+        response.map(|()| ResponseBody::default())
     }
 
     /// What is answered where the request has not arrived.
-    pub(crate) fn lateness<B: Body>(&self) -> Response<ResponseBody<B>> {
+    pub(crate) fn lateness(&self) -> Response<ResponseBody> {
         self.late.fetch_add(1, Ordering::Relaxed);
         let message = format!("the request has not arrived within {:?}", self.arrival);
-        Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::empty())
+        Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::default())
     }
 }

@@ -1,5 +1,5 @@
 //! An in-memory network in virtual time, servers that answer by a script, the logs of a test, and a
-//! Redis.
+//! Redis; and whether a [history](history) of calls can be explained.
 //!
 //! # Why
 //!
@@ -47,6 +47,7 @@
 //! It loses no bytes, reorders none and has no bandwidth: a write never waits, and what is held
 //! comes out again, as with TCP. Sub-millisecond latencies are rounded up by tokio's timer.
 
+pub mod history;
 mod logs;
 mod net;
 mod redis;

@@ -387,3 +387,17 @@ async fn what_fails_on_its_way_names_method_endpoint_and_cause() {
     assert!(status.message().starts_with(expected), "{}", status.message());
     assert!(status.message().contains("reset"), "{}", status.message());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_lost_under_an_answer_is_unavailable_whoever_stands_around() {
+    let world = World::new([Answer::HeadersThenHang]);
+    let balance = world.balance(Options::default());
+    sleep(SECOND).await;
+    let response = balance.oneshot(request()).await.unwrap();
+    let reading = tokio::spawn(async move { response.into_body().collect().await });
+    sleep(SECOND).await;
+    world.networks[0].reset();
+    let status = Status::from_error(reading.await.unwrap().unwrap_err());
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().starts_with("/calculator.Calculator/Add at e0: "), "{status}");
+}

@@ -66,7 +66,7 @@ async fn opened(policy: BreakerPolicy) -> (BreakerLayer, Streams) {
 async fn begin(
     layer: &BreakerLayer,
     streams: &Streams,
-) -> Result<http::Response<ResponseBody<Body>>, BoxError> {
+) -> Result<http::Response<ResponseBody>, BoxError> {
     layer.layer(streams.service()).oneshot(request()).await
 }
 

@@ -78,6 +78,7 @@ fn row(node: &Node) -> [String; 7] {
         State::Suspected => "suspected",
         State::Failed => "failed",
         State::Left => "left",
+        _ => "unknown",
     };
     let load = tags.get("load").cloned().unwrap_or_default();
     let tags = tags.iter().filter(|(name, _)| *name != "load");

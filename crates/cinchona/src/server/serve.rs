@@ -1,25 +1,18 @@
 //! The service that the layers of a server make.
 
-use super::{
-    Layers,
-    panics::{CatchPanic, PanicBody},
-};
+use super::{Layers, panics::CatchPanic};
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_deadline::ServerDeadline;
-use cinchona_drain::{DrainBody, DrainService};
+use cinchona_drain::DrainService;
 use cinchona_fault::Fault;
 use cinchona_idempotency::{Dedup, MemoryStore, Store};
-use cinchona_observe::Observed;
-use cinchona_shed::{RateLimit, Shed, StatusLimit, StatusLimitBody};
+use cinchona_observe::{Observed, ResponseBody};
+use cinchona_shed::{RateLimit, Shed, StatusLimit};
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
-use pin_project_lite::pin_project;
 use std::{
     fmt,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use tonic::{body::Body, server::NamedService};
 use tower_layer::Layer;
@@ -34,31 +27,6 @@ pub struct Serve<I, S = MemoryStore>(Stack<I, S>);
 type Stack<I, S> = Observed<
     StatusLimit<DrainService<CatchPanic<RateLimit<Shed<ServerDeadline<Fault<Dedup<I, S>>>>>>>>,
 >;
-
-/// What it answers with.
-type StackBody = cinchona_observe::ResponseBody<
-    StatusLimitBody<
-        DrainBody<PanicBody<cinchona_shed::ResponseBody<cinchona_shed::ResponseBody<Body>>>>,
-    >,
->;
-
-pin_project! {
-    /// The future of a [`Serve`] call.
-    pub struct ResponseFuture<F> {
-        #[pin]
-        inner: F,
-    }
-}
-
-pin_project! {
-    /// The body of a [`Serve`] response.
-    #[derive(Default)]
-    pub struct ResponseBody {
-        // None for a body without frames, of a response that was made by an interceptor.
-        #[pin]
-        inner: Option<StackBody>,
-    }
-}
 
 // === impl Layers ===
 
@@ -90,14 +58,14 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = I::Error;
-    type Future = ResponseFuture<<Stack<I, S> as Service<Request<Body>>>::Future>;
+    type Future = <Stack<I, S> as Service<Request<Body>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
         Service::<Request<Body>>::poll_ready(&mut self.0, cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture { inner: self.0.call(request.map(Body::new)) }
+        self.0.call(request.map(Body::new))
     }
 }
 
@@ -108,58 +76,5 @@ impl<I: NamedService, S> NamedService for Serve<I, S> {
 impl<I, S> fmt::Debug for Serve<I, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve").finish_non_exhaustive()
-    }
-}
-
-// === impl ResponseFuture ===
-
-impl<F, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<StackBody>, E>>,
-{
-    type Output = Result<Response<ResponseBody>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = ready!(self.project().inner.poll(cx));
-        Poll::Ready(
-            outcome.map(|response| response.map(|inner| ResponseBody { inner: Some(inner) })),
-        )
-    }
-}
-
-impl<F> fmt::Debug for ResponseFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
-
-// === impl ResponseBody ===
-
-impl http_body::Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project().inner.as_pin_mut() {
-            Some(inner) => inner.poll_frame(cx).map_err(Into::into),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or(SizeHint::with_exact(0), http_body::Body::size_hint)
-    }
-}
-
-impl fmt::Debug for ResponseBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }

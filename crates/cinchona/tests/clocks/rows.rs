@@ -85,6 +85,8 @@ fn words() -> Vec<Row> {
         Time "core::Jitter::Additive": |t| jitter(Jitter::Additive(t));
         Number "plumbing::Latency::new": |n| latency(n, SECOND);
         Time "plumbing::Latency::record": |t| latency(0.5, t);
+        // By the same buckets.
+        Time "plumbing::Latency::record_as": |t| latency(0.5, t);
         Time "core::Deadline::after": |t| deadline_after(t);
         Time "core::Deadline::within": |t| deadline_after(t);
         Time "plumbing::is_why": |t| done((timeout::is_why(t, t), timeout::is_why(SECOND, t)));

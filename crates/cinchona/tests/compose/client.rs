@@ -37,8 +37,7 @@ fn a_channel_can_be_named_cloned_and_sent() {
         S::Future: Send,
     {
         let size = size_of::<S::Future>();
-        // The layers' own are 256 at most; the limits of messages and the key come on top.
-        assert!(size <= 264, "a future of {size} bytes");
+        assert!(size <= 256, "a future of {size} bytes");
     }
     takes::<Channel>();
     takes::<Channel<tonic::transport::Channel>>();
@@ -219,4 +218,44 @@ async fn what_cannot_be_connected_to_is_refused_by_name() {
 #[test]
 fn without_a_runtime_a_channel_is_refused() {
     assert_eq!(settings().connect("http://a:1").unwrap_err().field(), "runtime");
+}
+
+// catalogue: S-D9
+#[test]
+fn a_name_that_is_in_no_descriptor_set_is_refused() {
+    let refused = |settings: Result<Settings, Invalid>| settings.unwrap().layers().unwrap_err();
+    for (service, method) in [("shop.Order", "Plce"), ("shop.Orders", ""), ("Order", "Place")] {
+        let deadline = refused(settings().with_deadline_of(service, method, None));
+        assert_eq!(deadline.field(), "deadlines");
+        assert!(deadline.to_string().contains(&format!("/{service}/{method}")), "{deadline}");
+        let timeout = refused(settings().with_timeout_of(service, method, None));
+        assert_eq!(timeout.field(), "timeouts");
+        let once = RetryPolicy::default();
+        assert_eq!(refused(settings().with_policy_of(service, method, once)).field(), "policies");
+    }
+    assert!(settings().with_deadline_of("/shop.Order", "Place", None).is_err());
+    assert!(Methods::from_file_descriptor_set(&[]).is_err());
+    assert!(Methods::from_file_descriptor_set(b"no set").is_err());
+    // Where no descriptor set was read, any name may be one.
+    let unknown = Settings::new(Methods::unknown());
+    unknown.with_deadline_of("shop.Order", "Plce", None).unwrap().layers().unwrap();
+}
+
+// catalogue: S-D8
+#[tokio::test(start_paused = true)]
+async fn a_key_that_comes_after_the_retries_lets_nothing_be_executed_twice() {
+    use cinchona::{
+        idempotency::IdempotencyKeyLayer,
+        retry::{RetryLayer, RetryPolicy},
+    };
+    use tower::ServiceBuilder;
+    let (server, network, _serving) = scripted([unavailable(), ok()]);
+    let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
+    let wrong = ServiceBuilder::new()
+        .layer(RetryLayer::new(policy, methods().keyed()))
+        .layer(IdempotencyKeyLayer::new(methods()))
+        .service(network.channel());
+    let request = http::Request::post("http://any/shop.Order/Place").body(Body::empty()).unwrap();
+    assert!(wrong.oneshot(request).await.is_err());
+    assert_eq!(server.attempts(), 1);
 }

@@ -150,6 +150,7 @@ fn counted(metrics: &Metrics, started: &str, ended: &str) -> (f64, f64) {
         let values = found.flat_map(|metric| metric.series).map(|(_, value)| match value {
             Value::Histogram { counts, .. } => counts.iter().sum::<u64>() as f64,
             Value::Counter(count) | Value::Gauge(count) => count,
+            other => panic!("{other:?}"),
         });
         values.sum()
     };

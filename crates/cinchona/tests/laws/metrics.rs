@@ -304,7 +304,7 @@ fn values(metrics: &Metrics) -> BTreeMap<String, (f64, bool)> {
     let value = |(name, value)| match value {
         Value::Counter(value) => Some((name, (value, true))),
         Value::Gauge(value) => Some((name, (value, false))),
-        Value::Histogram { .. } => None,
+        _ => None,
     };
     series.filter_map(value).collect()
 }

@@ -3,8 +3,8 @@
 use super::lengths::{Lengths, TooLarge};
 use bytes::Bytes;
 use cinchona_core::BoxError;
-use http_body::{Frame, SizeHint};
-use pin_project_lite::pin_project;
+use cinchona_plumbing::{Next, Polled, Seen, Watcher};
+use http_body::{Body as _, Frame};
 use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -18,33 +18,29 @@ pub(super) type Overrun = Arc<OnceLock<Status>>;
 /// A request's body; its first frame may have been read already.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    body: Checked<Body>,
+    body: Checked,
     first: Option<Option<Result<Frame<Bytes>, BoxError>>>,
     overrun: Overrun,
 }
 
-pin_project! {
-    /// A response body that fails with `RESOURCE_EXHAUSTED` at a message that is too large, or once
-    /// one of the request was.
-    #[derive(Debug)]
-    pub struct ResponseBody<B> {
-        #[pin]
-        body: Checked<B>,
-        overrun: Option<Overrun>,
-    }
+/// Fails a response with `RESOURCE_EXHAUSTED` at a message that is too large, or once one of the
+/// request was.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    lengths: Option<Lengths>,
+    // Of the message after those that were passed on.
+    too_large: Option<u32>,
+    overrun: Option<Overrun>,
 }
 
-pin_project! {
-    #[derive(Debug)]
-    struct Checked<B> {
-        // None once it has failed: a stream is reset then.
-        #[pin]
-        inner: Option<B>,
-        lengths: Option<Lengths>,
-        // Of the message after those that were passed on.
-        too_large: Option<u32>,
-        words: &'static str,
-    }
+/// A request's body up to a message that is too large.
+#[derive(Debug)]
+struct Checked {
+    // None once it has failed: a stream is reset then.
+    inner: Option<Body>,
+    lengths: Lengths,
+    // Of the message after those that were passed on.
+    too_large: Option<u32>,
 }
 
 // === impl RequestBody ===
@@ -56,7 +52,7 @@ impl RequestBody {
     /// With the status that the call fails with.
     pub(super) fn begin(body: Body, most: u32) -> Result<(Self, Overrun), Status> {
         let overrun = Overrun::default();
-        let body = Checked::new(body, Some(most), "trying to send message larger than max");
+        let body = Checked { inner: Some(body), lengths: Lengths::new(most), too_large: None };
         let mut body = Self { body, first: None, overrun: overrun.clone() };
         // Whoever sends the body polls it again, with a waker of its own.
         if let Poll::Ready(first) = body.poll_next(&mut Context::from_waker(Waker::noop())) {
@@ -69,7 +65,7 @@ impl RequestBody {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = ready!(Pin::new(&mut self.body).poll_checked(cx));
+        let polled = ready!(self.body.poll_checked(cx));
         Poll::Ready(polled.map(|polled| {
             polled.map_err(|failed| match failed {
                 Failed::TooLarge(status) => self.overrun.get_or_init(|| status).clone().into(),
@@ -101,53 +97,55 @@ impl http_body::Body for RequestBody {
     }
 }
 
-// === impl ResponseBody ===
+// === impl Limiter ===
 
-impl<B> ResponseBody<B> {
-    pub(super) const fn new(body: B, most: Option<u32>, overrun: Option<Overrun>) -> Self {
-        Self { body: Checked::new(body, most, "received message larger than max"), overrun }
+impl Limiter {
+    pub(super) fn new(most: Option<u32>, overrun: Option<Overrun>) -> Self {
+        Self { lengths: most.map(Lengths::new), too_large: None, overrun }
+    }
+
+    fn fails(&mut self, length: u32) -> Result<Frame<Bytes>, BoxError> {
+        let most = self.lengths.take().map_or(u32::MAX, |lengths| lengths.most());
+        Err(too_large("received", length, most).into())
     }
 }
 
-impl<B> Default for ResponseBody<B> {
-    /// A body without anything in it.
-    fn default() -> Self {
-        let body = Checked { inner: None, lengths: None, too_large: None, words: "" };
-        Self { body, overrun: None }
-    }
-}
-
-impl<B> http_body::Body for ResponseBody<B>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.project();
-        let polled = ready!(this.body.as_mut().poll_checked(cx));
+impl Watcher for Limiter {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+        let own = self.get_mut();
         // Whatever came of it: the call has failed with its request.
-        if let Some(status) = this.overrun.as_ref().and_then(|overrun| overrun.get()) {
-            let status = status.clone();
-            *this.overrun = None;
-            this.body.end();
-            return Poll::Ready(Some(Err(status.into())));
+        if let Some(status) = own.overrun.as_ref().and_then(|overrun| overrun.get()) {
+            *polled = Some(Err(status.clone().into()));
+            own.overrun = None;
+            (own.lengths, own.too_large) = (None, None);
+            return Next::Cut;
         }
-        Poll::Ready(polled.map(|polled| polled.map_err(Into::into)))
+        if let Some(length) = own.too_large.take() {
+            *polled = Some(own.fails(length));
+            return Next::Cut;
+        }
+        let (Some(Ok(frame)), Some(lengths)) = (&mut *polled, &mut own.lengths) else {
+            return Next::Watch;
+        };
+        let piece = frame.data_ref().map_or(&[][..], |piece| piece);
+        let Err(TooLarge { at, length }) = lengths.follow(piece) else { return Next::Watch };
+        let sound = frame.data_ref().map(|piece| piece.slice(..at)).unwrap_or_default();
+        *polled = Some(if sound.is_empty() {
+            own.fails(length)
+        } else {
+            own.too_large = Some(length);
+            Ok(Frame::data(sound))
+        });
+        Next::Cut
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end()
+    fn holds_more(&self) -> bool {
+        self.too_large.is_some()
     }
+}
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.inner.as_ref().map(B::size_hint).unwrap_or_default()
-    }
+fn too_large(what: &str, length: u32, most: u32) -> Status {
+    Status::resource_exhausted(format!("{what} message larger than max ({length} vs. {most})"))
 }
 
 // === impl Checked ===
@@ -158,69 +156,37 @@ enum Failed {
     Inner(BoxError),
 }
 
-impl<B> Checked<B> {
-    const fn new(inner: B, most: Option<u32>, words: &'static str) -> Self {
-        let lengths = match most {
-            Some(most) => Some(Lengths::new(most)),
-            None => None,
-        };
-        Self { inner: Some(inner), lengths, too_large: None, words }
-    }
-
-    fn end(self: Pin<&mut Self>) {
-        self.project().inner.set(None);
-    }
-}
-
-impl<B> Checked<B>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    fn poll_checked(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
-        let mut this = self.project();
-        let most = this.lengths.as_ref().map_or(u32::MAX, Lengths::most);
+impl Checked {
+    fn poll_checked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let most = self.lengths.most();
         let failed = |length| {
-            let text = format!("{} ({length} vs. {most})", this.words);
-            Poll::Ready(Some(Err(Failed::TooLarge(Status::resource_exhausted(text)))))
+            let status = too_large("trying to send", length, most);
+            Poll::Ready(Some(Err(Failed::TooLarge(status))))
         };
-        if let Some(length) = this.too_large.take() {
+        if let Some(length) = self.too_large.take() {
             return failed(length);
         }
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let frame = match ready!(inner.poll_frame(cx)) {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let frame = match ready!(Pin::new(inner).poll_frame(cx)) {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(Failed::Inner(error.into())))),
             Some(Ok(frame)) => frame,
         };
         let piece = frame.data_ref().map_or(&[][..], |piece| piece);
-        let found = this.lengths.as_mut().map_or(Ok(()), |lengths| lengths.follow(piece));
-        let Err(TooLarge { at, length }) = found else { return Poll::Ready(Some(Ok(frame))) };
+        let Err(TooLarge { at, length }) = self.lengths.follow(piece) else {
+            return Poll::Ready(Some(Ok(frame)));
+        };
         let sound = frame.into_data().map(|piece| piece.slice(..at)).unwrap_or_default();
-        this.inner.set(None);
+        self.inner = None;
         if sound.is_empty() {
             return failed(length);
         }
-        *this.too_large = Some(length);
+        self.too_large = Some(length);
         Poll::Ready(Some(Ok(Frame::data(sound))))
     }
 
     fn is_end(&self) -> bool {
-        let has_ended = self.inner.as_ref().is_none_or(B::is_end_stream);
+        let has_ended = self.inner.as_ref().is_none_or(Body::is_end_stream);
         has_ended && self.too_large.is_none()
-    }
-}
-
-// === impl Failed ===
-
-impl From<Failed> for BoxError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::TooLarge(status) => status.into(),
-            Failed::Inner(error) => error,
-        }
     }
 }

@@ -240,7 +240,7 @@ async fn a_page_of_a_proxy_is_no_message() {
 
 #[tokio::test]
 async fn the_body_that_is_default_is_empty() {
-    let body = ResponseBody::<Body>::default();
+    let body = ResponseBody::default();
     assert!(http_body::Body::is_end_stream(&body));
     assert_eq!(body.collect().await.unwrap().to_bytes(), "");
 }

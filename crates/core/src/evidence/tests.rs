@@ -163,17 +163,21 @@ async fn a_deadline_is_held_against_a_server_only_where_it_left_it_enough_time()
         ("the rest of a call", spent(allowed(Some("1m"), Some(1)), 1, Some(5)), none),
         ("the call alone", spent(allowed(None, Some(1)), 1, Some(5)), none),
     ] {
-        assert_eq!(Evidence::of_dropped(spent, None), expected, "{what}: dropped");
-        assert_eq!(Evidence::of_verdict(Verdict::Deadline, || spent), expected, "{what}: a timer");
+        assert_eq!(Evidence::of_dropped(spent.clone(), None), expected, "{what}: dropped");
+        assert_eq!(
+            Evidence::of_verdict(Verdict::Deadline, || spent.clone()),
+            expected,
+            "{what}: a timer"
+        );
         let server = trailers(Code::DeadlineExceeded, &[]);
-        let said = Evidence::of_trailers(&server, || spent);
+        let said = Evidence::of_trailers(&server, || spent.clone());
         assert_eq!(said == bad, expected == bad, "{what}: the server's own timer");
         let tonic = Status::cancelled("Timeout expired").into_http::<tonic::body::Body>();
         let said = Evidence::of_head(&tonic, || spent).unwrap();
         assert_eq!(said == bad, expected == bad, "{what}: the timer of a tonic server");
     }
     let early = spent(allowed(Some("50m"), None), 2, Some(5));
-    assert_eq!(Evidence::of_dropped(early, None), none, "a caller that gives up");
+    assert_eq!(Evidence::of_dropped(early.clone(), None), none, "a caller that gives up");
     let (quiet, mut spoken) = (Framing::default(), Framing::default());
     spoken.read(&[0; 5]);
     for (allowed, read, expected) in [
@@ -181,10 +185,10 @@ async fn a_deadline_is_held_against_a_server_only_where_it_left_it_enough_time()
         (allowed(Some("50m"), Some(100)), quiet, bad),
         (allowed(Some("50m"), Some(100)), spoken, none),
     ] {
-        let cut = Evidence::of_dropped(spent(allowed, 50, Some(5)), Some(&read));
+        let cut = Evidence::of_dropped(spent(allowed.clone(), 50, Some(5)), Some(&read));
         assert_eq!(cut, expected, "{allowed:?} {read:?}");
     }
-    let said = Evidence::of_trailers(&trailers(Code::DeadlineExceeded, &[]), || early);
+    let said = Evidence::of_trailers(&trailers(Code::DeadlineExceeded, &[]), || early.clone());
     assert_eq!(said, bad, "a server that has given up by itself");
     let words = trailers(Code::Cancelled, &[("grpc-message", "Timeout expired")]);
     let said = Evidence::of_trailers(&words, || early);

@@ -2,6 +2,7 @@
 
 /// Whether a method may be executed more than once for one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Safety {
     /// It changes nothing.
     NoSideEffects,

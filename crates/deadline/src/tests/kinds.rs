@@ -42,7 +42,7 @@ fn of(kind: impl Into<Option<MethodKind>>) -> Request {
 async fn ending<L>(layer: &L, request: Request, server: Serving) -> (usize, Option<(u128, Code)>)
 where
     L: Layer<ServiceFn>,
-    L::Service: Service<Request, Response = http::Response<BoundBody<Body>>, Error = BoxError>,
+    L::Service: Service<Request, Response = http::Response<ResponseBody>, Error = BoxError>,
 {
     let began = Instant::now();
     let server = Arc::new(server);
@@ -137,7 +137,7 @@ async fn a_deadline_that_was_asked_for_bounds_a_stream_and_is_told() {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_of_the_call_that_is_served_bounds_a_stream() {
     let deadline = Some(Deadline::after(ms(120), Instant::now()));
-    let inbound = cinchona_core::ServerContext { deadline, previous_attempts: 0 };
+    let inbound = cinchona_core::ServerContext::new(deadline, 0);
     let call = CallDeadlineLayer::new().with_limit(ms(100));
     let ended = inbound.scope(async {
         let server = streaming(ms(0), vec![ms(50); 5]);

@@ -46,7 +46,7 @@ impl Service<Request> for Slow {
 const KINDS: [Option<MethodKind>; 4] =
     [None, Some(MethodKind::Unary), Some(MethodKind::ServerStreaming), Some(MethodKind::Bidi)];
 
-type Bounded = http::Response<BoundBody<Body>>;
+type Bounded = http::Response<ResponseBody>;
 
 /// A layer between the two, such as a queue, that takes its time.
 fn queue<S>(

@@ -57,7 +57,7 @@ async fn the_alternate_is_called_when_it_is_ready() {
     assert_pending!(task::spawn(other.next_request()).poll());
     other.allow(1);
     assert_pending!(call.poll());
-    let good = Answer::of(encode(&3_u32)).play::<Body>(Source::Default).map(Body::new);
+    let good = Answer::of(encode(&3_u32)).play(Source::Default).map(Body::new);
     other.next_request().await.unwrap().1.send_response(good);
     let response = assert_ready_ok!(call.poll());
     assert_eq!(response.headers()[DEGRADED], "alternate");

@@ -49,7 +49,7 @@ async fn fails_by_itself<S, B>(client: Fallback<S>, request: Request<Body>, code
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + fmt::Debug,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let error = client.oneshot(request).await.unwrap_err();

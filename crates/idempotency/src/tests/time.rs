@@ -35,7 +35,7 @@ fn impatient(left: Duration) -> (ServerContext, Request<Body>) {
     let mut request = pay("k");
     request.extensions_mut().insert(deadline);
     deadline.stamp(request.headers_mut(), Instant::now());
-    (ServerContext { deadline: Some(deadline), previous_attempts: 2 }, request)
+    (ServerContext::new(Some(deadline), 2), request)
 }
 
 // catalogue: S-C4

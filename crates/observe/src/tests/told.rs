@@ -210,7 +210,7 @@ fn relay(
     seen: Arc<Mutex<Vec<TraceContext>>>,
 ) -> impl tower::Service<
     http::Request<Body>,
-    Response = http::Response<impl http_body::Body<Data = bytes::Bytes> + use<>>,
+    Response = http::Response<crate::ResponseBody>,
     Error = BoxError,
 > + Clone {
     ServerLayer::new(&metrics()).with_rng(Rng::seeded(9)).layer(service_fn(

@@ -207,7 +207,7 @@ async fn the_chosen_attempt_gets_the_rest_and_what_it_has_sent_is_freed() {
     }
     let mut second = replay.request().unwrap().into_body();
     assert_eq!(now(&mut second).unwrap(), "ab");
-    replay.choose(1);
+    replay.replay.settle(1);
     assert_eq!(now(&mut second).unwrap(), "cd");
     sender.send_data("ef".into()).await.unwrap();
     assert_eq!(now(&mut second).unwrap(), "ef");
@@ -364,7 +364,7 @@ proptest::proptest! {
         let mut attempts = vec![Some((first.into_body(), View::default()))];
         for (what, which) in moves {
             match what {
-                0 => replay.choose(which as u32),
+                0 => replay.settle(which as u32),
                 1 => replay.stop(which as u32),
                 2 => attempts.get_mut(which).map(Option::take).map_or((), drop),
                 3 => attempts.extend(

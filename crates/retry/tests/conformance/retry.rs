@@ -156,8 +156,7 @@ async fn policies_are_replaced_while_a_call_goes_on_by_its_own() {
 // catalogue: X-chain-stop
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_serves_a_retry_does_not_retry() {
-    let inbound =
-        |previous_attempts| cinchona_core::ServerContext { deadline: None, previous_attempts };
+    let inbound = |previous_attempts| cinchona_core::ServerContext::new(None, previous_attempts);
     for (previous, attempts) in [(0, 4), (1, 1)] {
         let (client, outcome) = inbound(previous).scope(play(retrying(4), [unavailable()])).await;
         assert_eq!(client.server.attempts(), attempts);

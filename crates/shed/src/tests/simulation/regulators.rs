@@ -97,7 +97,7 @@ impl Wake for Woken {
 
 impl Regulator for Ours {
     fn offer(&mut self, call: usize, _: Duration) -> Offer {
-        match self.limiter.enter(Criticality::Critical) {
+        match self.limiter.enter(|| Criticality::Critical) {
             Entry::Admitted(permit) => {
                 self.begun.insert(call, permit);
                 Offer::Admitted

@@ -1,0 +1,77 @@
+//! What a request says of its call: in its records, its extensions, its headers.
+
+use crate::{Call, Deadline, Invalid, MethodKind, ServerContext};
+use cinchona_plumbing::Paths;
+use tokio::time::Instant;
+
+// === impl Deadline ===
+
+impl Deadline {
+    /// The deadline that a layer further out has handed on ([`Call::deadline`]), or that is in the
+    /// request's extensions, or else the one that `grpc-timeout` gives it if the call begins `now`;
+    /// none where that is [for ever](Self::within).
+    ///
+    /// # Errors
+    /// [`Invalid`] when `grpc-timeout` is malformed.
+    pub fn of<B>(request: &http::Request<B>, now: Instant) -> Result<Option<Self>, Invalid> {
+        if let Some(deadline) = Self::handed_on(request) {
+            return Ok(Some(deadline));
+        }
+        Ok(Self::parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
+    }
+
+    /// The deadline that a layer further out has handed on, or that the caller has put into the
+    /// request's extensions; of a request that is being served, that of its record.
+    pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
+        let of_call = Call::find(request).and_then(Call::deadline);
+        let said = of_call.or_else(|| request.extensions().get().copied());
+        said.or_else(|| ServerContext::find(request)?.deadline)
+    }
+}
+
+// === impl MethodKind ===
+
+impl MethodKind {
+    /// What the method of `request` streams: as its record says, or its extensions, or else
+    /// `kinds`.
+    #[inline]
+    pub fn of<B>(request: &http::Request<B>, kinds: &Paths<Self>) -> Option<Self> {
+        Self::said_by(request).or_else(|| kinds.get(request.uri().path()).copied())
+    }
+
+    fn said_by<B>(request: &http::Request<B>) -> Option<Self> {
+        let extensions = request.extensions();
+        if extensions.is_empty() {
+            return None;
+        }
+        let served = ServerContext::find(request).and_then(|served| served.kind);
+        let called = || Call::find(request).and_then(Call::kind);
+        served.or_else(called).or_else(|| extensions.get().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Methods;
+
+    #[test]
+    fn a_kind_is_known_by_path_or_said_by_the_request() {
+        let kinds = Methods::all_kinds(None);
+        let mut request = http::Request::new(());
+        for (path, kind) in [
+            ("/grpc.health.v1.Health/Watch", Some(MethodKind::ServerStreaming)),
+            ("/grpc.health.v1.Health/Check", Some(MethodKind::Unary)),
+            ("/grpc.health.v1.Health/Other", None),
+            ("/", None),
+        ] {
+            *request.uri_mut() = path.parse().unwrap();
+            assert_eq!(MethodKind::of(&request, &kinds), kind, "{path}");
+        }
+        request.extensions_mut().insert(MethodKind::Bidi);
+        assert_eq!(MethodKind::of(&request, &kinds), Some(MethodKind::Bidi));
+        let served = ServerContext::of(&mut request, Instant::now);
+        served.kind = Some(MethodKind::Unary);
+        assert_eq!(MethodKind::of(&request, &kinds), Some(MethodKind::Unary));
+    }
+}

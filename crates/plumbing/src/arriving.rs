@@ -1,0 +1,291 @@
+//! Requests, as far as they have arrived.
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use std::{
+    collections::VecDeque,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+};
+use tonic::{Status, body::Body};
+
+/// A request body that is read before it is handed on, and how far it was.
+#[derive(Debug, Default)]
+pub struct Arriving {
+    kept: Kept,
+    inner: Body,
+}
+
+/// What has arrived of a body.
+#[derive(Debug, Default)]
+struct Kept {
+    frames: VecDeque<Frame<Bytes>>,
+    error: Option<Box<Status>>,
+    size: usize,
+}
+
+/// A body of one frame, as most are that have arrived: its box is small.
+struct One(Option<Bytes>);
+
+/// A body of which so much has arrived that nobody waits for more of it.
+struct Read {
+    kept: Kept,
+    rest: Body,
+}
+
+/// As much is kept of a request that has not arrived: tonic decodes no more, unless it is told.
+const MOST: usize = 4 << 20;
+
+/// Reads what has arrived of `body`, which is handed on as it was; its length, in bytes, where that
+/// is all of it.
+///
+/// Nobody is woken when there is more: it is to be polled again by a task.
+pub fn gather(body: &mut Body) -> Option<u64> {
+    if body.is_end_stream() {
+        return Some(0);
+    }
+    let cx = &mut Context::from_waker(Waker::noop());
+    let Poll::Ready(first) = Pin::new(&mut *body).poll_frame(cx) else { return None };
+    let Some(first) = first else {
+        *body = Body::empty();
+        return Some(0);
+    };
+    let is_data = first.as_ref().is_ok_and(Frame::is_data);
+    // Mostly there is the message, and then an empty frame that ends it.
+    let second = if is_data { poll_end(body, cx) } else { Poll::Pending };
+    let has_more = !is_data || second.is_ready();
+    let mut arriving = match (first.map(Frame::into_data), second) {
+        (Ok(Ok(data)), Poll::Ready(None)) => {
+            let size = data.len() as u64;
+            *body = Body::new(One(Some(data)));
+            return Some(size);
+        }
+        (first, second) => {
+            let mut arriving = Arriving::of(body);
+            arriving.kept.keep(first.map(|first| first.map_or_else(|other| other, Frame::data)));
+            if let Poll::Ready(Some(second)) = second {
+                arriving.kept.keep(second);
+            }
+            arriving
+        }
+    };
+    let is_whole = has_more && arriving.poll_read(cx) == Poll::Ready(true);
+    let size = arriving.kept.size as u64;
+    *body = arriving.into_body();
+    is_whole.then_some(size)
+}
+
+/// What comes after a frame; an empty one that ends the body is its end.
+fn poll_end(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    if body.is_end_stream() {
+        return Poll::Ready(None);
+    }
+    let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+    if let Some(Ok(frame)) = &frame
+        && frame.data_ref().is_some_and(Bytes::is_empty)
+        && body.is_end_stream()
+    {
+        return Poll::Ready(None);
+    }
+    Poll::Ready(frame)
+}
+
+// === impl Arriving ===
+
+impl Arriving {
+    /// Reads `body`, in whose place there is none.
+    pub fn of(body: &mut Body) -> Self {
+        Self { kept: Kept::default(), inner: mem::take(body) }
+    }
+
+    /// Takes what comes; whether that is all, or as much as is kept.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.kept.error.is_some() {
+            return Poll::Ready(true);
+        }
+        while self.kept.size < MOST {
+            if self.inner.is_end_stream() {
+                return Poll::Ready(true);
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else {
+                self.inner = Body::empty();
+                return Poll::Ready(true);
+            };
+            if !self.kept.keep(frame) {
+                return Poll::Ready(true);
+            }
+        }
+        Poll::Ready(false)
+    }
+
+    /// The body again, with what was read.
+    pub fn into_body(self) -> Body {
+        let Self { mut kept, inner: rest } = self;
+        if kept.frames.len() == 1 && kept.error.is_none() && rest.is_end_stream() {
+            match kept.frames.pop_front().map(Frame::into_data) {
+                Some(Ok(data)) => return Body::new(One(Some(data))),
+                Some(Err(frame)) => kept.frames.push_front(frame),
+                None => {}
+            }
+        }
+        Body::new(Read { kept, rest })
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Keeps what has come; whether more may. Empty frames are left out.
+    fn keep(&mut self, frame: Result<Frame<Bytes>, Status>) -> bool {
+        match frame {
+            Ok(frame) => {
+                let size = frame.data_ref().map(Bytes::len);
+                self.size += size.unwrap_or_default();
+                if size != Some(0) {
+                    self.frames.push_back(frame);
+                }
+                true
+            }
+            Err(error) => {
+                self.error = Some(Box::new(error));
+                false
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
+        let frame = self.frames.pop_front().map(Ok);
+        frame.or_else(|| self.error.take().map(|error| Err(*error)))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.error.is_none()
+    }
+}
+
+// === impl One ===
+
+impl HttpBody for One {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+// === impl Read ===
+
+impl HttpBody for Read {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.kept.next() {
+            Some(kept) => Poll::Ready(Some(kept)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.kept.is_empty() && self.rest.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use proptest::prelude::*;
+
+    /// Frames, and failures; `None` says that the next is not there yet.
+    #[derive(Clone, Debug)]
+    struct Frames(VecDeque<Option<Result<Vec<u8>, ()>>>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let Some(next) = self.0.pop_front() else { return Poll::Ready(None) };
+            let Some(frame) = next else {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            };
+            let frame = frame.map(|data| Frame::data(data.into()));
+            Poll::Ready(Some(frame.map_err(|()| Status::cancelled("gone"))))
+        }
+    }
+
+    fn body(frames: &[Option<Result<Vec<u8>, ()>>]) -> Body {
+        Body::new(Frames(frames.iter().cloned().collect()))
+    }
+
+    /// All of its bytes, and whether it has failed.
+    async fn read(mut body: Body) -> (Vec<u8>, bool) {
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => all.extend(frame.into_data().unwrap()),
+                Err(_) => return (all, true),
+            }
+        }
+        (all, false)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_looked_into_is_handed_on_as_it_was(
+            frames in prop::collection::vec(
+                prop::option::of(prop::result::maybe_err(
+                    prop::collection::vec(0..9_u8, 0..4), Just(()))),
+                0..6,
+            ),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let expected = read(body(&frames)).await;
+                let mut looked = body(&frames);
+                let size = gather(&mut looked);
+                let is_there = !frames.iter().take_while(|frame| {
+                    !matches!(frame, Some(Err(())))
+                }).any(Option::is_none);
+                prop_assert_eq!(size.is_some(), is_there);
+                if let Some(size) = size {
+                    prop_assert_eq!(size, expected.0.len() as u64);
+                }
+                if size.is_some() {
+                    prop_assert_eq!(gather(&mut looked), size, "again");
+                }
+                prop_assert_eq!(read(looked).await, expected);
+                Ok(())
+            })?;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_and_its_end_take_one_small_box() {
+        let mut body = body(&[Some(Ok(b"message".to_vec())), Some(Ok(Vec::new()))]);
+        assert_eq!(gather(&mut body), Some(7));
+        assert_eq!(body.size_hint().exact(), Some(7));
+        assert_eq!(read(body).await, (b"message".to_vec(), false));
+    }
+}

@@ -1,0 +1,430 @@
+//! The one response body of ours: what comes from below, and the layers that watch it.
+
+use crate::status;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use smallvec::SmallVec;
+use std::{
+    any::Any,
+    cell::Cell,
+    error::Error,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::time::Instant;
+use tonic::{Code, body::Body};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a body's poll has brought: a frame, a failure, or its end.
+pub type Polled = Option<Result<Frame<Bytes>, BoxError>>;
+
+/// A response body that layers watch.
+///
+/// Each layer of ours adds a [`Watcher`], and none wraps the body of another: however many there
+/// are, there is one body around tonic's.
+#[derive(Default)]
+pub struct ResponseBody {
+    /// None once it was cut off, or where there never was anything.
+    inner: Option<Body>,
+    /// The innermost first.
+    watchers: SmallVec<[Slot; 6]>,
+    has_scopes: bool,
+    /// It goes with the beginning of an answer, and nothing of it was read since.
+    has_begun: Cell<bool>,
+}
+
+/// A layer that watches a response's body.
+pub trait Watcher: Send {
+    /// The poll of the body has brought `polled`, which is the layer's to change.
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next;
+
+    /// Nothing has come: what the body is to fail with all the same.
+    fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<BoxError> {
+        Poll::Pending
+    }
+
+    /// Whether it will bring something of its own once the body has ended.
+    fn holds_more(&self) -> bool {
+        false
+    }
+
+    /// Polls what is further in, within a scope of the layer's ([`ResponseBody::watch_within`]).
+    fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
+        poll();
+    }
+
+    /// It has seen all that it wants, and is not asked again.
+    fn is_over(self: Pin<Box<Self>>) {}
+}
+
+/// What a watcher wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// To see the next frame.
+    Watch,
+    /// To be dropped.
+    Over,
+    /// That nothing more is read: HTTP/2 resets the stream.
+    Cut,
+}
+
+/// What the watchers of one frame need to find out once.
+#[derive(Debug, Default)]
+pub struct Seen {
+    now: Option<Instant>,
+    code: Option<Option<Code>>,
+    is_mended: bool,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// When it came.
+    pub fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
+    }
+
+    /// The code in these trailers, if they have one.
+    pub fn code(&mut self, trailers: &http::HeaderMap) -> Option<Code> {
+        *self.code.get_or_insert_with(|| status::code(trailers))
+    }
+
+    /// Makes the trailers fit for the application ([`status::mend`]).
+    pub fn mend(&mut self, trailers: &mut http::HeaderMap) {
+        if !std::mem::replace(&mut self.is_mended, true) {
+            status::mend_said(trailers, self.code(trailers));
+        }
+    }
+}
+
+/// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
+/// on. Each layer asks that of a head, and it is found out once.
+pub fn begins(response: &Response<ResponseBody>) -> bool {
+    let (headers, body) = (response.headers(), response.body());
+    if !body.has_begun.get() {
+        let is_head = response.status() == StatusCode::OK && status::is_grpc(headers);
+        let goes_on = is_head && status::code(headers).is_none() && !body.is_end_stream();
+        body.has_begun.set(goes_on);
+    }
+    body.has_begun.get()
+}
+
+// === impl ResponseBody ===
+
+impl ResponseBody {
+    /// `body`, with those that watch it if it is such a body already. tonic's is taken as it is,
+    /// another is boxed.
+    pub fn of<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return own.take().unwrap_or_default();
+        }
+        Self { inner: body.map(Body::new), ..Self::default() }
+    }
+
+    /// Lets `watcher` see what all those further in have.
+    pub fn watch(&mut self, watcher: Pin<Box<dyn Watcher>>) {
+        self.watchers.push(Some(watcher));
+    }
+
+    /// The same body, watched.
+    #[must_use]
+    pub fn watched(mut self, watcher: Pin<Box<dyn Watcher>>) -> Self {
+        self.watch(watcher);
+        self
+    }
+
+    /// The same, and polls those further in within the scope of `watcher`.
+    #[must_use]
+    pub fn watched_within(self, watcher: Pin<Box<dyn Watcher>>) -> Self {
+        Self { has_scopes: true, ..self.watched(watcher) }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+        let Self { inner, watchers, has_scopes, has_begun } = self;
+        has_begun.set(false);
+        let mut seen = Seen::default();
+        if *has_scopes {
+            let mut polled = Poll::Pending;
+            poll_within(inner, watchers, cx, &mut seen, &mut polled);
+            return polled;
+        }
+        let mut polled = poll_inner(inner, cx);
+        for at in 0..watchers.len() {
+            step(inner, &mut watchers[..=at], cx, &mut seen, &mut polled);
+        }
+        polled
+    }
+}
+
+/// The place of a watcher, which may be over.
+type Slot = Option<Pin<Box<dyn Watcher>>>;
+
+fn poll_inner(inner: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<Polled> {
+    match inner {
+        Some(inner) => Pin::new(inner).poll_frame(cx).map_err(Into::into),
+        None => Poll::Ready(None),
+    }
+}
+
+/// Polls what the last of `slots` watches, within its scope.
+fn poll_within(
+    inner: &mut Option<Body>,
+    slots: &mut [Slot],
+    cx: &mut Context<'_>,
+    seen: &mut Seen,
+    polled: &mut Poll<Polled>,
+) {
+    let Some((last, further_in)) = slots.split_last_mut() else {
+        *polled = poll_inner(inner, cx);
+        return;
+    };
+    let mut poll = || poll_within(inner, further_in, cx, seen, polled);
+    match last {
+        Some(watcher) => watcher.as_mut().scope(&mut poll),
+        None => poll(),
+    }
+    step(inner, slots, cx, seen, polled);
+}
+
+/// Lets the last of `slots` see what has come.
+fn step(
+    inner: &mut Option<Body>,
+    slots: &mut [Slot],
+    cx: &mut Context<'_>,
+    seen: &mut Seen,
+    polled: &mut Poll<Polled>,
+) {
+    let Some((last, further_in)) = slots.split_last_mut() else { return };
+    let Some(watcher) = last else { return };
+    let next = match polled {
+        Poll::Ready(polled) => watcher.as_mut().sees(polled, seen),
+        Poll::Pending => match watcher.as_mut().waits(cx) {
+            Poll::Ready(error) => {
+                *polled = Poll::Ready(Some(Err(error)));
+                Next::Cut
+            }
+            Poll::Pending => Next::Watch,
+        },
+    };
+    match next {
+        Next::Watch => {}
+        Next::Over => {
+            if let Some(watcher) = last.take() {
+                watcher.is_over();
+            }
+        }
+        Next::Cut => {
+            *inner = None;
+            further_in.fill_with(|| None);
+        }
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
+        self.poll(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if self.has_begun.get() {
+            return false;
+        }
+        let mut watchers = self.watchers.iter().flatten();
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+            && !watchers.any(|watcher| watcher.holds_more())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    /// Notes what it sees, and does `next` at the frame of this number.
+    struct Notes {
+        name: &'static str,
+        log: Log,
+        next: (usize, Next),
+        frames: usize,
+    }
+
+    fn notes(name: &'static str, log: &Log, next: (usize, Next)) -> Pin<Box<Notes>> {
+        Box::pin(Notes { name, log: log.clone(), next, frames: 0 })
+    }
+
+    impl Notes {
+        fn note(&self, what: &str) {
+            self.log.lock().unwrap().push(format!("{} {what}", self.name));
+        }
+    }
+
+    impl Watcher for Notes {
+        fn sees(mut self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+            let what = match polled {
+                Some(Ok(frame)) if frame.is_data() => "data",
+                Some(Ok(_)) => "trailers",
+                Some(Err(_)) => "error",
+                None => "end",
+            };
+            self.note(what);
+            let (at, next) = self.next;
+            self.frames += 1;
+            if self.frames != at {
+                return Next::Watch;
+            }
+            if next == Next::Cut {
+                *polled = Some(Err("cut".into()));
+            }
+            next
+        }
+
+        fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
+            self.note("enters");
+            poll();
+            self.note("leaves");
+        }
+
+        fn is_over(self: Pin<Box<Self>>) {
+            self.note("over");
+        }
+    }
+
+    impl Drop for Notes {
+        fn drop(&mut self) {
+            self.note("dropped");
+        }
+    }
+
+    const NEVER: (usize, Next) = (0, Next::Watch);
+
+    fn body() -> ResponseBody {
+        let frames = [Frame::data(Bytes::from("a")), Frame::trailers(HeaderMap::new())];
+        let frames = frames.map(Ok::<_, Infallible>);
+        ResponseBody::of(StreamBody::new(tokio_stream::iter(frames)))
+    }
+
+    async fn read(mut body: ResponseBody) -> Vec<String> {
+        let mut read = vec![];
+        while let Some(frame) = body.frame().await {
+            read.push(frame.map_or_else(|error| error.to_string(), |frame| format!("{frame:?}")));
+        }
+        read
+    }
+
+    fn taken(log: &Log) -> Vec<String> {
+        std::mem::take(&mut log.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn watchers_see_each_frame_from_the_innermost_outwards_until_they_are_over() {
+        let log = Log::default();
+        let inner = notes("inner", &log, (1, Next::Over));
+        let outer = notes("outer", &log, NEVER);
+        // However often a body is taken for another's, it is the same.
+        let watched = ResponseBody::of(ResponseBody::of(body().watched(inner)).watched(outer));
+        assert_eq!(read(watched).await.len(), 2);
+        let expected = [
+            "inner data",
+            "inner over",
+            "inner dropped",
+            "outer data",
+            "outer trailers",
+            "outer end",
+            "outer dropped",
+        ];
+        assert_eq!(taken(&log), expected);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_drops_what_is_further_in_and_ends_with_the_error() {
+        let log = Log::default();
+        let watched = body()
+            .watched(notes("inner", &log, NEVER))
+            .watched(notes("cuts", &log, (1, Next::Cut)))
+            .watched(notes("outer", &log, NEVER));
+        assert_eq!(read(watched).await, ["cut"]);
+        let expected = ["inner data", "cuts data", "inner dropped", "outer error"];
+        assert_eq!(taken(&log)[..4], expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_further_in_is_polled_and_watched_within_the_scope() {
+        let log = Log::default();
+        let watched =
+            body().watched(notes("inner", &log, NEVER)).watched_within(notes("scope", &log, NEVER));
+        read(watched).await;
+        let first = ["scope enters", "inner enters", "inner leaves", "inner data", "scope leaves"];
+        assert_eq!(taken(&log)[..5], first);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_fails_by_the_watcher_that_says_so() {
+        struct Impatient;
+        impl Watcher for Impatient {
+            fn sees(self: Pin<&mut Self>, _: &mut Polled, _: &mut Seen) -> Next {
+                Next::Watch
+            }
+
+            fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<BoxError> {
+                Poll::Ready("too long".into())
+            }
+        }
+        let (log, never) = (Log::default(), StreamBody::new(tokio_stream::pending()));
+        let never =
+            ResponseBody::of::<StreamBody<tokio_stream::Pending<Result<_, Infallible>>>>(never);
+        let watched = never
+            .watched(notes("inner", &log, NEVER))
+            .watched(Box::pin(Impatient))
+            .watched(notes("outer", &log, NEVER));
+        assert_eq!(read(watched).await, ["too long"]);
+        assert_eq!(taken(&log), ["inner dropped", "outer error", "outer end", "outer dropped"]);
+    }
+
+    #[test]
+    fn the_beginning_of_an_answer_is_a_head_of_grpc_without_status_whose_body_goes_on() {
+        let head = |name: &'static str, value, body: ResponseBody| {
+            let builder = Response::builder().header("content-type", "application/grpc");
+            builder.header(name, value).body(body).unwrap()
+        };
+        assert!(begins(&head("x", "1", body())));
+        assert!(!begins(&head("grpc-status", "0", body())));
+        assert!(!begins(&head("x", "1", ResponseBody::default())));
+        assert!(!begins(&Response::new(body())), "it is of no content type");
+        let mut refused = head("x", "1", body());
+        *refused.status_mut() = StatusCode::BAD_GATEWAY;
+        assert!(!begins(&refused));
+        let mut whole = head("x", "1", ResponseBody::of(Full::from("a")));
+        assert!(begins(&whole) && !whole.body().is_end_stream());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(whole.body_mut()).poll_frame(&mut cx).is_ready());
+        assert!(whole.body().is_end_stream(), "what was found out holds until it is read");
+    }
+}

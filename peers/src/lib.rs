@@ -1,0 +1,3 @@
+//! cinchona beside other crates and other gRPC clients.
+
+pub mod suite;
