@@ -13,7 +13,6 @@ use std::{
     fs, io,
     net::{IpAddr, ToSocketAddrs, UdpSocket},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 use tokio::time::sleep;
@@ -62,15 +61,10 @@ pub fn endpoints(
     options: balance::Options,
 ) -> Result<Balance, Invalid> {
     let workers = cluster.workers(&[("role", role)]);
-    let (breaker, told) = (layers.breaker.clone(), cluster.clone());
-    let watched = layers.watched.clone();
-    let gate = move |server: &Target| {
-        let breaker = breaker.endpoint(server.to_string());
-        let gate = told.gate(server, Some(breaker));
-        watched.iter().fold(gate, |gate, watched| watched.gate(server, gate))
-    };
-    let options = balance::Options { gate: Some(Arc::new(gate)), ..options };
-    let balance = Balance::new(workers, options)?;
+    let told = cluster.clone();
+    let layers =
+        layers.clone().with_gate(move |server: &Target, gate| told.gate(server, Some(gate)));
+    let balance = layers.balance(workers, options)?;
     tokio::spawn(watch_connections(cluster.clone(), balance.watcher()));
     Ok(balance)
 }

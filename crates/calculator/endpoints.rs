@@ -1,6 +1,9 @@
 //! What became of the attempts at each endpoint.
 
-use crate::recent::{Recent, Summary, lock};
+use crate::{
+    client::Layers,
+    recent::{Recent, Summary, lock},
+};
 use cinchona::core::{Evidence, Gate, Rejected, Target, Ticket};
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -29,6 +32,13 @@ struct Watched {
 // === impl Endpoints ===
 
 impl Endpoints {
+    /// The same layers, which count here the attempts at each endpoint of balancers that are made
+    /// from now on.
+    pub fn watching(&self, layers: Layers) -> Layers {
+        let own = self.clone();
+        layers.with_gate(move |server, gate| own.gate(server, gate))
+    }
+
     /// The same gate, which counts the attempts that it lets through.
     pub fn gate(&self, server: &Target, inner: Arc<dyn Gate>) -> Arc<dyn Gate> {
         let recent = Arc::new(Recent::new(Instant::now()));

@@ -20,7 +20,6 @@ pub mod client;
 pub mod cluster;
 pub mod endpoints;
 pub mod incoming;
-mod layers;
 pub mod logs;
 mod recent;
 pub mod recovery;

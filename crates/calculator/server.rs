@@ -14,26 +14,22 @@ use crate::{
 use cinchona::{
     cluster::{Cluster, QuorumGuardLayer},
     core::{BoxError, DEGRADED, Invalid, Mode, PerMethod, Secret, Switch},
-    deadline::ServerDeadlineLayer,
     drain::Drain,
     fault::{FaultLayer, Rules},
     idempotency::{DedupLayer, Guarantee, Store},
-    observe::{Metrics, ServerLayer},
-    shed::{RateLimitLayer, ShedLayer, StatusLimitLayer},
+    observe::Metrics,
+    server,
+    shed::{RateLimitLayer, ShedLayer},
 };
-use cinchona_plumbing::Seldom;
 use http::HeaderValue;
 use prost::Message;
-use std::{any::Any, future::Future, io, net::SocketAddr, sync::LazyLock, time::Duration};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    time::Instant,
 };
 use tokio_stream::Stream;
 use tonic::{
-    Status,
-    body::Body,
     service::Routes,
     transport::server::{Connected, Server},
 };
@@ -42,14 +38,7 @@ use tonic_reflection::server::{
     v1::{ServerReflection, ServerReflectionServer},
 };
 use tower::util::option_layer;
-use tower_http::{
-    catch_panic::{CatchPanicLayer, ResponseForPanic},
-    set_header::SetResponseHeaderLayer,
-};
-
-/// Makes a response of a panic's payload.
-#[derive(Clone, Copy, Debug)]
-pub struct Panicked;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 /// The layers that a server can be run with.
 #[derive(Clone, Debug)]
@@ -83,9 +72,6 @@ pub struct Layers<S> {
 /// How many calls a connection has at a time: more than a proxy sends, which stands for many
 /// clients (Envoy: 1024), and so few that each may buffer its window.
 const MOST_STREAMS: u32 = 1024;
-
-static PANICKED: LazyLock<Seldom> =
-    LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "the service panicked")));
 
 /// Recognises repeated calls by `store`, which is their state as well: so each has its effect
 /// exactly once, whatever crashes.
@@ -123,6 +109,23 @@ impl<S: Store + State> Layers<S> {
         }
     }
 
+    /// Those of the library, in its order.
+    fn stack(&self) -> Result<server::Layers<S>, Invalid> {
+        let mut stack = server::Settings::new(methods())
+            .with_metrics(&self.metrics)
+            .with_drain(self.drain.clone())
+            .with_dedup(self.dedup.clone())
+            .layers()?;
+        // Theirs are watched from elsewhere.
+        (stack.quota, stack.shed) = (self.quota.clone(), self.shed.clone());
+        (stack.faults, stack.dedup) = (self.faults.clone(), self.dedup.clone());
+        if let Some((rules, _)) = &self.rules {
+            stack.faults = stack.faults.with_rules(rules.clone());
+        }
+        stack.register()?;
+        Ok(stack)
+    }
+
     /// Shows among `metrics` what they count, and what the server holds of the cluster that it is
     /// in.
     ///
@@ -155,9 +158,8 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: Store + State,
 {
-    let Layers { rest, metrics, drain, store, rules, .. } = layers;
-    let Layers { quota, shed, degraded, faults, dedup, quorum, .. } = layers;
-    let faults = rules.iter().fold(faults, |faults, (rules, _)| faults.with_rules(rules.clone()));
+    let stack = layers.stack()?;
+    let Layers { rest, drain, store, rules, degraded, quorum, .. } = layers;
     let control = rules.filter(|_| layers.fault_control);
     let (health, health_service) = tonic_health::server::health_reporter();
     // Before there is anybody to ask.
@@ -173,26 +175,11 @@ where
     let serving = bounded(rest)
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
-        .layer(ServerLayer::new(&metrics))
-        // A status that does not fit would cost its connection, with all other calls.
-        .layer(StatusLimitLayer::new())
-        // Nothing outlives the server.
-        .layer(drain.layer())
-        // A panic answers INTERNAL; without this it resets the stream and says nothing.
-        .layer(catching_panics())
-        // Before all that costs something: who is over its quota is told so, and no other pays.
-        .layer(quota)
-        // What is more than the server can do must not slow down the rest.
-        .layer(shed)
-        // Drops the work that nobody waits for any more, and tells the handler how long it has.
-        .layer(ServerDeadlineLayer::new())
+        // What counts, limits and recognises calls, in the library's order. Whatever asks who may
+        // call stands above: an answer that is given again does not reach the service.
+        .layer(stack)
         // A caller can tell a full answer from what there is in bad times.
         .layer(SetResponseHeaderLayer::if_not_present(DEGRADED, degraded))
-        // What is injected looks as if the service had done it.
-        .layer(faults)
-        // What fails above it after the service has answered is answered again. Whatever asks who
-        // may call stands above: an answer that is given again does not reach the service.
-        .layer(dedup)
         // Innermost: what was written before the network was cut may still be told.
         .layer(option_layer(quorum))
         .add_routes(routes.routes())
@@ -234,22 +221,4 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflect
 /// When the address cannot be bound; the error names it.
 pub fn listen(addr: SocketAddr) -> io::Result<Incoming> {
     Incoming::bind(addr)
-}
-
-/// Answers `INTERNAL` where the service below panics.
-pub fn catching_panics() -> CatchPanicLayer<Panicked> {
-    CatchPanicLayer::custom(Panicked)
-}
-
-impl ResponseForPanic for Panicked {
-    type ResponseBody = Body;
-
-    fn response_for_panic(&mut self, panic: Box<dyn Any + Send>) -> http::Response<Body> {
-        let said = panic.downcast_ref::<&str>().copied();
-        let said = said.or_else(|| panic.downcast_ref().map(String::as_str));
-        if PANICKED.is_due(Instant::now()) {
-            tracing::error!(panic = said, "the service panicked");
-        }
-        Status::internal("the service panicked").into_http()
-    }
 }

@@ -96,8 +96,9 @@ fn machine_paths<'a>(path: &'a str, text: &'a str) -> impl Iterator<Item = Viola
 const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
-const ROOMIER: [(&str, usize); 7] = [
-    ("core", 30),
+const ROOMIER: [(&str, usize); 8] = [
+    ("core", 31),
+    ("cinchona", 14),
     ("cluster", 14),
     ("retry", 14),
     ("idempotency", 15),

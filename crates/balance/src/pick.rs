@@ -1,7 +1,7 @@
 //! Which endpoint is next.
 
 use crate::{node::Node, utilization};
-use cinchona_core::{Call, Rejected, Rng, Ticket};
+use cinchona_core::{Avoid, Call, Rejected, Rng, Ticket};
 use rand::RngExt;
 use std::sync::{
     Arc,
@@ -74,6 +74,12 @@ impl Choice {
     /// The same of fewer endpoints.
     pub(crate) fn of_those(&self, nodes: Vec<Arc<Node>>, now: Instant) -> Self {
         Self::new(nodes, self.spares_none, now)
+    }
+
+    /// The same of all others.
+    pub(crate) fn without(&self, avoid: &Avoid, now: Instant) -> Self {
+        let others = self.nodes.iter().filter(|node| **node.name() != *avoid.0);
+        self.of_those(others.cloned().collect(), now)
     }
 
     /// The same, as it is to be weighed now.

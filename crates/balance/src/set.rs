@@ -114,11 +114,25 @@ impl Set {
         now: Instant,
     ) -> Option<Result<Picked, Rejected>> {
         let choice = self.choice.get();
+        if let Some(avoid) = request.extensions().get()
+            && let Some(Ok(picked)) = self.pick_among(&choice.without(avoid, now), request, now)
+        {
+            return Some(Ok(picked));
+        }
+        self.pick_among(&choice, request, now)
+    }
+
+    fn pick_among(
+        &self,
+        choice: &Choice,
+        request: &Request<Body>,
+        now: Instant,
+    ) -> Option<Result<Picked, Rejected>> {
         let call = Call::find(request).filter(|call| call.has_been_sent());
         let must_be_recognised = call.filter(|_| headers::has(request.headers(), &IDEMPOTENCY_KEY));
         let path = request.uri().path();
         let Some(call) = must_be_recognised else {
-            return self.picking.pick(&choice, call, path, now);
+            return self.picking.pick(choice, call, path, now);
         };
         // Rare: only attempts after the first look at all endpoints.
         let mut nodes = choice.nodes.clone();

@@ -5,7 +5,7 @@
 //! does falls on both, and only their ratio is of interest.
 
 use calculator::{
-    client::{Layers, Settings, stack},
+    client::{Settings, stack},
     pb::{BinaryOperation, calculator_client::CalculatorClient},
     server::{self, listen, serve},
     state::Memory,
@@ -32,7 +32,7 @@ async fn compare() -> Result<(), BoxError> {
     let layers = server::Layers::new(faults, server::dedup(state.clone()));
     tokio::spawn(serve(incoming, state, layers, pending()));
 
-    let layers = Layers::from(Settings::default());
+    let layers = Settings::default().layers().unwrap();
     let config = r#"{ "methodConfig": [{
         "name": [{ "service": "calculator.Calculator" }], "timeout": "30s",
         "retryPolicy": { "maxAttempts": 4, "initialBackoff": "1s", "maxBackoff": "9s",

@@ -166,14 +166,17 @@ fn layers() -> Layers {
         .unwrap()
         .with_max_retries(500)
         .with_backoff(backoff);
-    let layers = Layers::from(Settings {
+    let mut layers = Settings {
         deadline: Some(Duration::from_secs(20)),
         timeout: Duration::from_secs(3),
         retry,
         rng: Rng::seeded(1),
         ..Settings::default()
-    });
-    Layers { retry: layers.retry.with_budget(None), ..layers }
+    }
+    .layers()
+    .unwrap();
+    layers.retry = layers.retry.with_budget(None);
+    layers
 }
 
 fn page(client: usize, entries: usize) -> String {

@@ -10,7 +10,7 @@
 use super::*;
 use crate::python::python;
 use bytes::{Buf, BufMut};
-use calculator::client::{Layers, Stack, stack};
+use calculator::client::{Stack, stack};
 use cinchona::config::{Client as Configured, ServiceConfig};
 use http::uri::PathAndQuery;
 use std::{fs, path::Path, process::Stdio, sync::Arc};
@@ -122,8 +122,8 @@ impl Ours {
 
 impl Open {
     fn new(task: &Task) -> Self {
-        let layers = Layers::from(Settings { timeout: 60 * SECOND, ..seeded() });
-        let layers = Layers { retry: layers.retry.with_budget(None), ..layers };
+        let mut layers = Settings { timeout: 60 * SECOND, ..seeded() }.layers().unwrap();
+        layers.retry = layers.retry.with_budget(None);
         let config = task.config.as_ref().map_or("{}".to_owned(), ToString::to_string);
         let config = ServiceConfig::parse(&config).unwrap();
         let client = Configured::new(&layers.deadline, &layers.retry);

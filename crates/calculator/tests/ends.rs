@@ -2,7 +2,7 @@
 
 use crate::{SECOND, ok, operation, programs::Server, retrying};
 use calculator::{
-    client::{Layers, client},
+    client::client,
     cluster,
     pb::{
         Number, RangeRequest, SetValueRequest, calculator_client::CalculatorClient,
@@ -238,7 +238,7 @@ async fn a_client_that_is_dropped_in_the_middle_of_anything_leaves_nothing() {
             network.blackhole(answer.is_none());
             sleep(SECOND).await;
             let before = tasks();
-            let layers = Layers::from(retrying([Code::Unavailable]));
+            let layers = retrying([Code::Unavailable]).layers().unwrap();
             let hedge = Policy::from(HedgePolicy::default().with_delay(SECOND / 100));
             let mut policies = PerMethod::from(Policy::from(RetryPolicy::default()));
             if hedges {
@@ -282,7 +282,7 @@ async fn a_client_in_a_cluster_that_is_dropped_leaves_nothing() {
     let looking = cluster::look_on("dropped", &seed, Vec::new()).await.unwrap();
     sleep(SECOND).await;
     let joined = tasks();
-    let layers = Layers::from(retrying([]));
+    let layers = retrying([]).layers().unwrap();
     let channel = cluster::endpoints(&looking, "worker", &layers, Options::default()).unwrap();
     sleep(SECOND / 2).await;
     drop(channel);

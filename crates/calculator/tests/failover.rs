@@ -3,7 +3,7 @@
 use super::*;
 use crate::programs::Server;
 use bytes::Bytes;
-use calculator::client::{Layers, Stack, stack};
+use calculator::client::{Stack, stack};
 use cinchona::core::BoxError;
 use cinchona::{
     balance::{Balance, Options, Picker},
@@ -48,7 +48,7 @@ pub(super) fn client(targets: Vec<Target>, max_retries: u32, timeout: Duration) 
         .unwrap()
         .with_max_retries(max_retries)
         .with_backoff(backoff);
-    let layers = Layers::from(Settings { timeout, retry, ..seeded() });
+    let layers = Settings { timeout, retry, ..seeded() }.layers().unwrap();
     let balance = Balance::new(targets, Options::default()).unwrap();
     CalculatorClient::new(stack(balance, &layers))
 }
@@ -205,7 +205,7 @@ async fn a_server_that_drains_behind_long_calls_costs_no_other_call() {
     let options = Options { picker: Picker::RoundRobin, ..Options::default() };
     let targets = targets(servers.iter().map(|server| &server.addr));
     let balance = Balance::new(targets, options).unwrap();
-    let client = CalculatorClient::new(stack(balance, &Layers::from(settings)));
+    let client = CalculatorClient::new(stack(balance, &settings.layers().unwrap()));
     sleep(SECOND / 2).await;
     let (sender, _) = tokio::sync::broadcast::channel::<()>(1);
     let mut long = JoinSet::new();

@@ -43,14 +43,17 @@ async fn a_the_timeout_of_the_endpoint_is_deadline_exceeded() {
     let endpoint = Endpoint::from_static("http://server").timeout(LIMIT);
     let channel = endpoint.connect_with_connector_lazy(network.connector());
     let settings = Settings { timeout: SECOND, ..limited() };
-    assert_eq!(ending(client(channel, &settings.clone().into()).add(add(1.0, 2.0))).await, IN_TIME);
+    assert_eq!(
+        ending(client(channel, &settings.clone().layers().unwrap()).add(add(1.0, 2.0))).await,
+        IN_TIME
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_lost_within_the_response_is_unavailable() {
     let network = Network::new();
     let _serving = network.serve_service(ScriptedServer::new([Answer::HeadersThenHang]));
-    let mut client = client(network.channel(), &seeded().into());
+    let mut client = client(network.channel(), &seeded().layers().unwrap());
     let (ending, ()) = tokio::join!(ending(client.add(add(1.0, 2.0))), async {
         tokio::time::sleep(LIMIT).await;
         network.reset();
@@ -73,7 +76,8 @@ async fn c_the_limit_that_a_tonic_server_sets_itself_is_told_in_its_own_words() 
     tokio::spawn(server.serve_with_incoming(network.incoming()));
     let settings = Settings { timeout: 2 * SECOND, ..limited() };
     let (code, _) =
-        ending(client(network.channel(), &settings.clone().into()).add(add(1.0, 2.0))).await;
+        ending(client(network.channel(), &settings.clone().layers().unwrap()).add(add(1.0, 2.0)))
+            .await;
     // It was told of 2 s: this is not the end of those.
     assert_eq!(code, Code::Cancelled);
 }
@@ -94,7 +98,7 @@ async fn d_a_stream_that_stalls_after_its_headers_ends() {
 async fn e_a_peer_that_accepts_and_never_speaks_is_deadline_exceeded() {
     let network = Network::new();
     let silent = network.incoming();
-    let mut client = client(network.channel(), &limited().into());
+    let mut client = client(network.channel(), &limited().layers().unwrap());
     assert_eq!(ending(client.add(add(1.0, 2.0))).await, IN_TIME);
     drop(silent);
 }
@@ -102,7 +106,10 @@ async fn e_a_peer_that_accepts_and_never_speaks_is_deadline_exceeded() {
 #[tokio::test(start_paused = true)]
 async fn h_a_balancer_without_endpoints_is_deadline_exceeded() {
     let (empty, _keep) = Channel::balance_channel::<u8>(1);
-    assert_eq!(ending(client(empty, &limited().into()).add(add(1.0, 2.0))).await, IN_TIME);
+    assert_eq!(
+        ending(client(empty, &limited().layers().unwrap()).add(add(1.0, 2.0))).await,
+        IN_TIME
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,14 +119,17 @@ async fn k_a_connector_that_never_answers_is_deadline_exceeded() {
     });
     let endpoint = Endpoint::from_static("http://server").timeout(LIMIT);
     let channel = endpoint.connect_with_connector_lazy(never);
-    let mut client = client(channel, &seeded().into());
+    let mut client = client(channel, &seeded().layers().unwrap());
     assert_eq!(ending(client.add(add_within(LIMIT))).await, IN_TIME);
 }
 
 #[tokio::test(start_paused = true)]
 async fn k2_a_balancer_without_endpoints_heeds_the_timeout_of_the_request() {
     let (empty, _keep) = Channel::balance_channel::<u8>(1);
-    assert_eq!(ending(client(empty, &seeded().into()).add(add_within(LIMIT))).await, IN_TIME);
+    assert_eq!(
+        ending(client(empty, &seeded().layers().unwrap()).add(add_within(LIMIT))).await,
+        IN_TIME
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +140,7 @@ async fn m_a_server_killed_during_a_call_is_unavailable_and_can_be_retried() {
     ] {
         let (server, network) = (ScriptedServer::new([Answer::Hang, ok(15.0)]), Network::new());
         let _serving = network.serve_service(server.clone());
-        let mut client = client(network.channel(), &retrying(codes).into());
+        let mut client = client(network.channel(), &retrying(codes).layers().unwrap());
         let kill = async {
             while server.attempts() == 0 {
                 tokio::task::yield_now().await;

@@ -1,7 +1,7 @@
 //! A call that makes a call that makes a call.
 
 use super::*;
-use calculator::client::{Layers, stack};
+use calculator::client::stack;
 use cinchona::{core::Deadline, deadline::ServerDeadlineLayer};
 use http::Request as HttpRequest;
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 use tonic::{Response, server::Grpc};
 use tonic_prost::ProstCodec;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 /// What a server was told: the time that is left, and which retry this is.
 type Told = Arc<Mutex<Vec<(&'static str, Duration, u32)>>>;
@@ -25,7 +25,7 @@ fn hop(name: &'static str, next: Option<&Network>, told: &Told) -> Network {
     let network = Network::new();
     network.set_latency(Duration::from_millis(10));
     let settings = retrying([Code::DeadlineExceeded, Code::Unavailable]);
-    let next = next.map(|next| stack(next.channel(), &Layers::from(settings)));
+    let next = next.map(|next| stack(next.channel(), &settings.layers().unwrap()));
     let told = told.clone();
     let handler = service_fn(move |request: HttpRequest<Body>| {
         let left = Deadline::parse_timeout(request.headers()).unwrap().unwrap();
@@ -56,7 +56,7 @@ async fn over_three_hops_the_deadline_shrinks_and_only_the_first_caller_retries(
     let first = hop("first", Some(&second), &told);
 
     let settings = Settings { timeout: SECOND, ..retrying([Code::DeadlineExceeded]) };
-    let mut client = client(first.channel(), &settings.into());
+    let mut client = client(first.channel(), &settings.layers().unwrap());
     let mut request = Request::new(operation(1.0, 2.0));
     request.set_timeout(3 * SECOND);
     let began = Instant::now();
@@ -98,7 +98,7 @@ type Stream = Pin<Box<dyn tokio_stream::Stream<Item = Result<Value, Status>> + S
 /// on as it `hands` them.
 fn relay(third: &Network, hands: Hands, elsewhere: bool) -> Network {
     let settings = Settings { timeout: SECOND, ..retrying([]) };
-    let client = client(third.channel(), &Layers::from(settings));
+    let client = client(third.channel(), &settings.layers().unwrap());
     let handler = service_fn(move |request: HttpRequest<Body>| {
         let (client, is_stream) = (client.clone(), request.uri().path().ends_with("Range"));
         async move {

@@ -47,7 +47,6 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::{Code, Request, Status, body::Body, transport::Endpoint};
 use tonic_types::{ErrorDetails, StatusExt};
-use tower::Layer;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -66,7 +65,7 @@ fn scripted(
 ) -> (ScriptedServer, Client, Serving) {
     let (server, network) = (ScriptedServer::new(script), Network::new());
     let serving = network.serve_service(server.clone());
-    (server, client(network.channel(), &settings.clone().into()), serving)
+    (server, client(network.channel(), &settings.clone().layers().unwrap()), serving)
 }
 
 /// The server's stack on an in-memory network.
@@ -156,7 +155,7 @@ async fn all_retries_time_out_and_the_call_fails_with_deadline_exceeded() {
 async fn division_by_zero_makes_exactly_one_attempt() {
     let (network, faults) = calculator(Faults::default());
     let settings = retrying([Code::DeadlineExceeded, Code::Unavailable]);
-    let mut client = client(network.channel(), &settings.clone().into());
+    let mut client = client(network.channel(), &settings.clone().layers().unwrap());
     let status = client.divide(operation(1.0, 0.0)).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "division by zero"));
     assert_eq!(Ledger::of(&status).unwrap().stopped(), Stop::NotRetryable);
@@ -195,7 +194,7 @@ async fn the_same_handler_and_client_answer_alike_bare_and_wrapped() {
         answers(CalculatorClient::new(CalculatorServer::new(Calculator::<Memory>::default())))
             .await;
     let (network, _) = calculator(Faults::default());
-    let wrapped = answers(client(network.channel(), &seeded().into())).await;
+    let wrapped = answers(client(network.channel(), &seeded().layers().unwrap())).await;
     assert_eq!(bare, wrapped);
     let refused = Err((Code::InvalidArgument, "division by zero".to_owned()));
     let values = [vec![15.0], vec![5.0], vec![50.0], vec![2.0]].map(Ok);
@@ -207,7 +206,8 @@ async fn the_same_handler_and_client_answer_alike_bare_and_wrapped() {
 async fn a_reply_that_fails_after_execution_makes_the_calculator_at_least_once() {
     for (when, executed) in [(When::Before, 0), (When::After, 4)] {
         let (network, faults) = calculator(Faults { failure_rate: 1.0, when, ..Faults::default() });
-        let mut client = client(network.channel(), &retrying([Code::Unavailable]).into());
+        let mut client =
+            client(network.channel(), &retrying([Code::Unavailable]).layers().unwrap());
         let status = client.add(operation(10.0, 5.0)).await.unwrap_err();
         assert_eq!(Ledger::of(&status).unwrap().attempts().len(), 4);
         assert_eq!(faults.counters().snapshot().executed, executed, "{when:?}");
@@ -220,7 +220,7 @@ async fn a_server_away_for_a_second_is_not_noticed_and_not_hammered() {
     let target = Target::from(Uri::from_static("http://server"));
     let options = balance::Options { rng: Rng::seeded(1), ..balance::Options::of_one_endpoint() };
     let channel = Balance::with_connector(vec![target], network.connector(), options).unwrap();
-    let client = client(channel, &retrying([Code::Unavailable]).into());
+    let client = client(channel, &retrying([Code::Unavailable]).layers().unwrap());
     for outage in ["at start", "between calls"] {
         let before = network.connects();
         network.refuse(true);
@@ -244,21 +244,6 @@ async fn a_server_away_for_a_second_is_not_noticed_and_not_hammered() {
         back.await.unwrap();
         assert!(network.connects() - before <= 5, "{outage}: {}", network.connects() - before);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handler_that_panics_answers_internal() {
-    // The calculator itself cannot be made to panic, so a service beside it does.
-    let panicking = tower::service_fn(|_: http::Request<Body>| async {
-        if true {
-            panic!("out of paper");
-        }
-        Ok::<_, std::convert::Infallible>(http::Response::new(Body::empty()))
-    });
-    let layered = calculator::server::catching_panics().layer(panicking);
-    let response = tower::ServiceExt::oneshot(layered, http::Request::new(Body::empty())).await;
-    let status = Status::from_header_map(response.unwrap().headers()).unwrap();
-    assert_eq!((status.code(), status.message()), (Code::Internal, "the service panicked"));
 }
 
 #[tokio::test(start_paused = true)]

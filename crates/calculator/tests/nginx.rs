@@ -8,10 +8,7 @@ use crate::{
     },
     programs::Server,
 };
-use calculator::{
-    client::{Layers, stack},
-    pb::CounterRequest,
-};
+use calculator::{client::stack, pb::CounterRequest};
 use cinchona::{
     balance::{Balance, Options},
     core::Verdict,
@@ -218,7 +215,7 @@ async fn nginx_sends_the_client_away_after_each_thousand_calls_and_none_is_lost(
     let Some(nginx) = Nginx::limited(1000, upstreams).await else { return };
     let endpoint = Endpoint::from_shared(format!("http://{}", nginx.addr)).unwrap();
     let settings = Settings { timeout: 10 * SECOND, retry: RetryPolicy::default(), ..seeded() };
-    let layers = Layers::from(settings);
+    let layers = settings.layers().unwrap();
     let one = super::client(cinchona::balance::connect_lazy(endpoint), &layers);
     let add = move || {
         let mut client = one.clone();

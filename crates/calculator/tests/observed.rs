@@ -25,7 +25,7 @@ async fn a_client_counts_calls_and_attempts_and_what_its_layers_do() {
     let failure = Answer::Status(Status::unavailable("simulated failure"));
     let (server, network) = (ScriptedServer::new([failure, ok(15.0)]), Network::new());
     let _serving = network.serve_service(server);
-    let layers = client::Layers::from(retrying([Code::Unavailable]));
+    let layers = retrying([Code::Unavailable]).layers().unwrap();
     client::client(network.channel(), &layers).add(operation(10.0, 5.0)).await.unwrap();
     let labels = "{grpc_method=\"calculator.Calculator/Add\",grpc_target=\"calculator\"";
     let metrics = &layers.metrics;
@@ -34,15 +34,18 @@ async fn a_client_counts_calls_and_attempts_and_what_its_layers_do() {
     let status = ",grpc_status=\"OK\"}";
     let calls = format!("grpc_client_call_duration_seconds_count{labels}{status}");
     assert_eq!(value(metrics, &calls), 1.0);
-    assert_eq!(value(metrics, "cinchona_shed_bulkhead_in_progress"), 0.0);
-    assert_eq!(value(metrics, "cinchona_shed_throttled_total"), 0.0);
-    assert_eq!(value(metrics, "cinchona_fallback_served_total{by=\"cached\"}"), 0.0);
-    assert_eq!(value(metrics, "cinchona_retry_throttle_tokens"), layers.retry.throttle_tokens());
+    let of_layer =
+        |name: &str| value(metrics, &format!("cinchona_{name}{{grpc_target=\"calculator\"}}"));
+    assert_eq!(of_layer("shed_bulkhead_in_progress"), 0.0);
+    assert_eq!(of_layer("shed_throttled_total"), 0.0);
+    assert_eq!(of_layer("retry_throttle_tokens"), layers.retry.throttle_tokens());
+    let cached = "cinchona_fallback_served_total{grpc_target=\"calculator\",by=\"cached\"}";
+    assert_eq!(value(metrics, cached), 0.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_was_replaced_is_registered_again() {
-    let mut layers = client::Layers::from(client::Settings::default());
+    let mut layers = client::Settings::default().layers().unwrap();
     layers.breaker = BreakerLayer::new(BreakerPolicy::default());
     layers.breaker.circuit("/calculator.Calculator/Add").open();
     assert!(!layers.metrics.render().contains("cinchona_breaker_state{"));
@@ -60,7 +63,8 @@ async fn a_server_counts_calls_and_what_its_layers_do() {
     layers.register(None).unwrap();
     let metrics = layers.metrics.clone();
     tokio::spawn(server::serve(network.incoming(), state, layers, pending()));
-    let mut client = client::client(network.channel(), &client::Settings::default().into());
+    let mut client =
+        client::client(network.channel(), &client::Settings::default().layers().unwrap());
     client.add(operation(1.0, 2.0)).await.unwrap_err();
     let labels = "{grpc_method=\"calculator.Calculator/Add\",grpc_status=\"UNAVAILABLE\"}";
     let calls = format!("grpc_server_call_duration_seconds_count{labels}");
@@ -79,7 +83,8 @@ async fn a_server_counts_calls_and_what_its_layers_do() {
 async fn a_server_says_how_each_call_ended_and_by_which_id_it_is_known() {
     let (network, _) = calculator(Faults::default());
     let logs = Logs::of("cinchona_observe");
-    let mut client = client::client(network.channel(), &client::Settings::default().into());
+    let mut client =
+        client::client(network.channel(), &client::Settings::default().layers().unwrap());
     for (b, id) in [(5.0, "r-1"), (0.0, "r-2")] {
         let mut request = Request::new(operation(10.0, b));
         request.metadata_mut().insert("x-request-id", id.parse().unwrap());
@@ -100,7 +105,8 @@ async fn a_server_says_how_each_call_ended_and_by_which_id_it_is_known() {
 async fn a_server_that_failed_says_so_louder() {
     let (network, _) = calculator(Faults { failure_rate: 1.0, ..Faults::default() });
     let logs = Logs::of("cinchona_observe");
-    let mut client = client::client(network.channel(), &client::Settings::default().into());
+    let mut client =
+        client::client(network.channel(), &client::Settings::default().layers().unwrap());
     client.add(operation(1.0, 2.0)).await.unwrap_err();
     let events = logs.events();
     let failed: Vec<_> = events.iter().filter(|event| event.message == "failed").collect();

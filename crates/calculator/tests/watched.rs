@@ -2,7 +2,8 @@
 
 use crate::{SECOND, ok, operation, retrying, scripted, seeded};
 use calculator::{
-    client::{self, Layers, Settings, stack},
+    client::{Settings, stack},
+    endpoints::Endpoints,
     pb::calculator_client::CalculatorClient,
     server::{self, dedup, listen, serve},
     state::Memory,
@@ -31,7 +32,7 @@ async fn retries_come_in_turn_and_hedges_side_by_side() {
     calls.note(began, &client.add(operation(1.0, 2.0)).await);
     assert_eq!((calls.total(), calls.retries_and_hedges()), ((1, 0), (2, 0)));
 
-    let layers = Layers::from(Settings { rng: cinchona::core::Rng::seeded(1), ..seeded() });
+    let layers = Settings { rng: cinchona::core::Rng::seeded(1), ..seeded() }.layers().unwrap();
     let hedge = HedgePolicy::default().with_delay(SECOND / 10);
     let mut policies = PerMethod::from(Policy::from(RetryPolicy::default()));
     policies.insert("calculator.Calculator", "Add", hedge.into()).unwrap();
@@ -79,16 +80,16 @@ async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let retry = retry.with_codes([Code::Unavailable]).unwrap();
     let open = BreakerPolicy::default().with_open_for(60 * SECOND, 60 * SECOND).unwrap();
     let open = open.with_consecutive_failures(Some(3)).unwrap();
-    let mut layers = Layers::from(Settings { breaker: Some(open), retry, ..Settings::default() });
-    layers.watched = Some(Default::default());
+    let layers = Settings { breaker: Some(open), retry, ..Settings::default() }.layers().unwrap();
+    let watched = Endpoints::default();
+    let layers = watched.watching(layers);
     let uri = |addr: &SocketAddr| format!("http://{addr}").parse::<http::Uri>().unwrap();
     let targets = servers.iter().map(|(addr, _)| Target::from(uri(addr))).collect::<Vec<_>>();
-    let balance = client::endpoints(targets, &layers, Options::default()).unwrap();
+    let balance = layers.balance(targets, Options::default()).unwrap();
     let calls = Calls::new();
     let names = [("one", servers[0].0), ("two", servers[1].0)];
     let names = names.map(|(name, addr)| (addr.to_string(), name.to_owned())).into();
-    let known = balance.clone();
-    let shown = Shown::new(&layers, balance.clone(), calls.clone()).with_names(names);
+    let shown = Shown::new(&layers, balance.clone(), calls.clone(), watched).with_names(names);
     let mut client = CalculatorClient::new(stack(balance, &layers));
     servers[1].1.set("down", "status=UNAVAILABLE ttl=none".parse().unwrap()).unwrap();
 
@@ -114,10 +115,12 @@ async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let conditions = shown.conditions();
     let how = |what: &str| conditions.iter().find(|seen| seen.what == what).map(|seen| &*seen.how);
     assert_eq!((how("breaker two"), how("endpoint one")), (Some("open"), Some("connected")));
-    layers.metrics.register(&known, &[("grpc.target", "both")]).unwrap();
     let text = layers.metrics.render();
     let enforced = "grpc_lb_outlier_detection_ejections_enforced_total{\
-        grpc_target=\"both\",grpc_lb_outlier_detection_detection_method=\"success_rate\"} 0\n";
+        grpc_target=\"calculator\",grpc_lb_outlier_detection_detection_method=\"success_rate\"} 0\n";
     assert!(text.contains(enforced), "{text}");
-    assert!(text.contains("cinchona_breaker_state{circuit=\"http://"), "{text}");
+    assert!(
+        text.contains("cinchona_breaker_state{grpc_target=\"calculator\",circuit=\"http://"),
+        "{text}"
+    );
 }

@@ -24,10 +24,9 @@ pub struct Client {
 // === impl Client ===
 
 impl Client {
-    /// That of these layers over this channel; the layers must have been watched
-    /// ([`Layers::watched`]) before the channel was made, or nothing is known of its attempts.
-    pub fn new(layers: &Layers, balance: Balance, calls: Calls) -> Self {
-        let endpoints = layers.watched.clone().unwrap_or_default();
+    /// That of these layers over this channel, whose attempts are known as far as `endpoints` has
+    /// watched the layers before the channel was made.
+    pub fn new(layers: &Layers, balance: Balance, calls: Calls, endpoints: Endpoints) -> Self {
         Self { layers: layers.clone(), balance, calls, endpoints, names: Vec::new() }
     }
 

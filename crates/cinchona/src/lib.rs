@@ -2,6 +2,8 @@
 //!
 //! | feature | module | what it is for |
 //! |---|---|---|
+//! | `client` (default) | `client` | a whole client: every layer in its order, as one `Channel` |
+//! | `server` (default) | `server` | a whole server: every layer in its order, as one layer |
 //! | `deadline` (default) | `deadline` | every call ends in time, and says `DEADLINE_EXCEEDED` |
 //! | `retry` (default) | `retry` | what can succeed is tried again, as gRPC defines it |
 //! | `balance` (default) | `balance` | many endpoints, or one whose restart is ridden out |
@@ -27,7 +29,14 @@
 //! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects;
 //! [`guide::rest`] when gRPC, REST or a message queue is the right thing.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod guide;
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(feature = "client")]
+pub use client::Channel;
 
 pub use cinchona_core as core;
 

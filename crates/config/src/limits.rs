@@ -5,7 +5,7 @@ mod lengths;
 
 use body::{Limiter, Overrun, RequestBody};
 use bytes::Bytes;
-use cinchona_core::{BoxError, PerMethod};
+use cinchona_core::{BoxError, Mode, PerMethod, Switch};
 use cinchona_plumbing::{Reloadable, ResponseBody, headers, polled_again};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
@@ -55,6 +55,7 @@ pub struct MessageLimits {
 pub struct MessageLimitsLayer {
     own: MessageLimits,
     by_method: Reloadable<PerMethod<MessageLimits>>,
+    switch: Switch,
 }
 
 /// Ends a call whose request or response has a message that is too large with
@@ -109,7 +110,11 @@ impl MessageLimits {
 impl MessageLimitsLayer {
     /// Limits nothing until it is told to.
     pub fn new() -> Self {
-        Self { own: MessageLimits::default(), by_method: Reloadable::new(PerMethod::new()) }
+        Self {
+            own: MessageLimits::default(),
+            by_method: Reloadable::new(PerMethod::new()),
+            switch: Switch::default(),
+        }
     }
 
     /// The application's own limits, for all methods: of these and those by method, the smaller
@@ -119,12 +124,21 @@ impl MessageLimitsLayer {
         Self { own, ..self }
     }
 
+    /// Lets `switch` decide whether messages are limited; in shadow they are not.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch, ..self }
+    }
+
     /// Sets the limits by method, while calls run: those that have begun keep theirs.
     pub fn set_limits(&self, by_method: PerMethod<MessageLimits>) {
         self.by_method.set(by_method);
     }
 
     fn limits(&self, path: &str) -> MessageLimits {
+        if self.switch.mode() != Mode::Enforce {
+            return MessageLimits::default();
+        }
         let by_method = self.by_method.get();
         by_method.get(path).map_or(self.own, |limits| limits.min(self.own))
     }

@@ -2,11 +2,16 @@
 //! names itself.
 
 mod canonical;
+mod options;
+mod safety;
 mod shape;
 mod wire;
 
-use crate::{BoxError, IDEMPOTENCY_KEY};
-use cinchona_plumbing::{Paths, Reloadable, headers};
+pub use options::OPTIONS_PROTO;
+pub use safety::Safety;
+
+use crate::{BoxError, IDEMPOTENCY_KEY, Invalid};
+use cinchona_plumbing::{Paths, Reloadable, headers, is_of_the_server};
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
@@ -17,6 +22,7 @@ use shape::{Described, Shapes};
 use std::{
     borrow::Cow,
     collections::HashMap,
+    fmt,
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
@@ -30,13 +36,18 @@ pub struct Methods {
     /// By path.
     listed: Arc<hashbrown::HashMap<String, Facts>>,
     shapes: Arc<Shapes>,
+    /// Whether a descriptor set was read, which lists all methods.
+    is_complete: bool,
     unlisted: Safety,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     safety: Safety,
-    kind: MethodKind,
+    /// Whether calls are recognised by their keys.
+    is_keyed: bool,
+    /// Not known of one that no descriptor set lists.
+    kind: Option<MethodKind>,
     request_id: Option<u32>,
     /// Where the shape of its request is.
     request: Option<usize>,
@@ -55,18 +66,6 @@ pub enum MethodKind {
     ServerStreaming,
     /// Many messages each way.
     Bidi,
-}
-
-/// Whether a method may be executed more than once for one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Safety {
-    /// It changes nothing.
-    NoSideEffects,
-    /// Executing it twice leaves what executing it once does.
-    Idempotent,
-    /// Nothing says that it may.
-    Unknown,
 }
 
 /// The kinds of all methods that this process has read of, as protobuf's other libraries keep one
@@ -90,10 +89,14 @@ impl Methods {
     /// Reads an encoded `FileDescriptorSet`, as `tonic_prost_build` writes it to
     /// `file_descriptor_set_path` and `tonic::include_file_descriptor_set!` includes it.
     ///
+    /// `option (cinchona.safety)` says what `idempotency_level` cannot; see [`OPTIONS_PROTO`].
+    ///
     /// # Errors
-    /// When `encoded` is not a `FileDescriptorSet`.
-    pub fn from_file_descriptor_set(encoded: &[u8]) -> Result<Self, BoxError> {
-        let files = FileDescriptorSet::decode(encoded)?.file;
+    /// When `encoded` is not a `FileDescriptorSet`, or lists no method.
+    pub fn from_file_descriptor_set(encoded: &[u8]) -> Result<Self, Invalid> {
+        const SET: &str = "an encoded FileDescriptorSet with at least one method";
+        let refused = |why: &dyn fmt::Display| Invalid::new("descriptor set", why, SET);
+        let files = FileDescriptorSet::decode(encoded).map_err(|error| refused(&error))?.file;
         let messages = Described::new(&files);
         let services = files.iter().flat_map(|file| &file.service);
         let requests = services.flat_map(|service| &service.method);
@@ -105,14 +108,33 @@ impl Methods {
             ..Facts::from(method)
         };
         let listed = files.iter().flat_map(methods_of);
-        let listed = listed.map(|(path, method)| (path, facts(method))).collect();
+        let mut listed: hashbrown::HashMap<_, _> =
+            listed.map(|(path, method)| (path, facts(method))).collect();
+        if listed.is_empty() {
+            return Err(refused(&format!("one of {} bytes without a method", encoded.len())));
+        }
+        for (path, said) in options::read(encoded) {
+            if let Some(facts) = listed.get_mut(&path) {
+                (facts.safety, facts.is_keyed) = said;
+            }
+        }
         remember(&listed);
-        Ok(Self { listed: Arc::new(listed), shapes: Arc::new(shapes), unlisted: Safety::Unknown })
+        Ok(Self {
+            listed: Arc::new(listed),
+            shapes: Arc::new(shapes),
+            is_complete: true,
+            unlisted: Safety::Unknown,
+        })
     }
 
     /// Knows nothing: only requests that were provably not processed may be repeated.
     pub fn unknown() -> Self {
-        Self { listed: Arc::default(), shapes: Arc::default(), unlisted: Safety::Unknown }
+        Self {
+            listed: Arc::default(),
+            shapes: Arc::default(),
+            is_complete: false,
+            unlisted: Safety::Unknown,
+        }
     }
 
     /// Takes your word for it that every method may be executed twice.
@@ -120,13 +142,51 @@ impl Methods {
         Self { unlisted: Safety::Idempotent, ..Self::unknown() }
     }
 
-    /// Takes your word for it that every unary call that has side effects carries an
-    /// `idempotency-key`, by which the server recognises a repetition: none of them is unsafe then.
+    /// Says of one method whether it may be executed twice, or of all methods of `service` that are
+    /// listed where `method` is empty: for a .proto of somebody else's.
+    ///
+    /// ```
+    /// use cinchona_core::{Methods, Safety};
+    ///
+    /// let methods = Methods::unknown().with("orders.Orders", "Get", Safety::NoSideEffects)?;
+    /// assert_eq!(methods.safety("/orders.Orders/Get"), Safety::NoSideEffects);
+    /// assert!(methods.with("/orders.Orders", "Get", Safety::Idempotent).is_err());
+    /// # Ok::<_, cinchona_core::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When a name is empty or has a slash, or a descriptor set was read and has no such method.
+    pub fn with(mut self, service: &str, method: &str, safety: Safety) -> Result<Self, Invalid> {
+        const NAMES: &str = "a service with its package, and a method, as the .proto has them";
+        let path = format!("/{service}/{method}");
+        let refused = || Invalid::new("method", &path, NAMES);
+        if service.is_empty() || service.contains('/') || method.contains('/') {
+            return Err(refused());
+        }
+        let listed = Arc::make_mut(&mut self.listed);
+        let said = |facts: &mut Facts| (facts.safety, facts.is_keyed) = (safety, false);
+        if method.is_empty() {
+            let own = listed.iter_mut().filter(|(listed, _)| listed.starts_with(&path));
+            let count = own.map(|(_, facts)| said(facts)).count();
+            return if count == 0 { Err(refused()) } else { Ok(self) };
+        }
+        match listed.get_mut(&path) {
+            Some(facts) => said(facts),
+            None if self.is_complete => return Err(refused()),
+            None => {
+                let (kind, request_id, request) = (None, None, None);
+                let facts = Facts { safety, is_keyed: false, kind, request_id, request };
+                listed.insert(path, facts);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Takes your word for it that the server recognises a unary call that has side effects by its
+    /// `idempotency-key`: such a call may be repeated where it carries one.
     pub fn keyed(mut self) -> Self {
         for facts in Arc::make_mut(&mut self.listed).values_mut() {
-            if facts.kind == MethodKind::Unary && facts.safety == Safety::Unknown {
-                facts.safety = Safety::Idempotent;
-            }
+            facts.is_keyed |= facts.kind == Some(MethodKind::Unary);
         }
         self
     }
@@ -137,7 +197,8 @@ impl Methods {
         if headers::has(request.headers(), &IDEMPOTENCY_KEY) {
             return Safety::Idempotent;
         }
-        self.safety(request.uri().path())
+        // Where a key is missing, nobody would recognise it.
+        self.listed.get(request.uri().path()).map_or(self.unlisted, |facts| facts.safety)
     }
 
     /// The paths of the methods that are listed, in no order; none where nothing was read of any.
@@ -145,15 +206,27 @@ impl Methods {
         self.listed.keys().map(String::as_str)
     }
 
+    /// Whether there is a method at `path`, or a service of which `path` is the beginning
+    /// (`/package.Service/`): any may be there where no descriptor set was read, and gRPC's health
+    /// checks and reflection may in any case.
+    pub fn has(&self, path: &str) -> bool {
+        let is_listed = || match path.ends_with('/') {
+            true => self.listed.keys().any(|listed| listed.starts_with(path)),
+            false => self.listed.contains_key(path),
+        };
+        !self.is_complete || is_of_the_server(path) || is_listed()
+    }
+
     /// The paths of the methods that are listed and may not be executed twice.
     pub fn unsafe_paths(&self) -> impl Iterator<Item = &str> {
-        let listed = self.listed.iter().filter(|(_, facts)| !facts.safety.allows_repeating());
+        let listed = self.listed.iter().filter(|(_, facts)| !facts.with_key().allows_repeating());
         listed.map(|(path, _)| path.as_str())
     }
 
-    /// What is known of the method at `path`, such as `/calculator.Calculator/Add`.
+    /// What is known of the method at `path`, such as `/calculator.Calculator/Add`; of one whose
+    /// calls are recognised by their keys, what holds of a call that has one.
     pub fn safety(&self, path: &str) -> Safety {
-        self.listed.get(path).map_or(self.unlisted, |facts| facts.safety)
+        self.listed.get(path).map_or(self.unlisted, |facts| facts.with_key())
     }
 
     /// Whether the method at `path` is listed, and streams neither requests nor responses.
@@ -163,12 +236,13 @@ impl Methods {
 
     /// What the method at `path` streams; `None` where it is not listed.
     pub fn kind(&self, path: &str) -> Option<MethodKind> {
-        self.listed.get(path).map(|facts| facts.kind)
+        self.listed.get(path)?.kind
     }
 
     /// The listed methods by path, and what they stream.
     pub fn kinds(&self) -> impl Iterator<Item = (&str, MethodKind)> {
-        self.listed.iter().map(|(path, facts)| (path.as_str(), facts.kind))
+        let kind = |(path, facts): (_, &Facts)| Some((String::as_str(path), facts.kind?));
+        self.listed.iter().filter_map(kind)
     }
 
     /// The methods of all descriptor sets that this process has read so far, and those of gRPC's
@@ -192,7 +266,7 @@ impl Methods {
     /// unary, and has side effects, for all that is known.
     pub fn is_unary_with_effects(&self, path: &str) -> bool {
         self.listed.get(path).is_some_and(|facts| {
-            facts.kind == MethodKind::Unary && facts.safety != Safety::NoSideEffects
+            facts.kind == Some(MethodKind::Unary) && facts.safety != Safety::NoSideEffects
         })
     }
 
@@ -239,9 +313,9 @@ impl Methods {
 fn remember(listed: &hashbrown::HashMap<String, Facts>) {
     let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
     let known = KINDS.get();
-    if listed.iter().any(|(path, facts)| known.get(path) != Some(&facts.kind)) {
+    if listed.iter().any(|(path, facts)| known.get(path).copied() != facts.kind) {
         let mut kinds = HashMap::clone(&known);
-        kinds.extend(listed.iter().map(|(path, facts)| (path.clone(), facts.kind)));
+        kinds.extend(listed.iter().filter_map(|(path, facts)| Some((path.clone(), facts.kind?))));
         KINDS.set(kinds);
     }
 }
@@ -285,16 +359,18 @@ impl From<&MethodDescriptorProto> for Facts {
             Some(IdempotencyLevel::Idempotent) => Safety::Idempotent,
             _ => Safety::Unknown,
         };
-        Self { safety, kind: kind_of(method), request_id: None, request: None }
+        let (kind, request_id, request) = (Some(kind_of(method)), None, None);
+        Self { safety, is_keyed: false, kind, request_id, request }
     }
 }
 
-// === impl Safety ===
-
-impl Safety {
-    /// Whether executing the method twice does no harm.
-    pub const fn allows_repeating(self) -> bool {
-        matches!(self, Self::NoSideEffects | Self::Idempotent)
+impl Facts {
+    /// What holds of a call that carries a key, if its method's calls are recognised by theirs.
+    const fn with_key(&self) -> Safety {
+        match self.safety {
+            Safety::Unknown if self.is_keyed => Safety::Idempotent,
+            safety => safety,
+        }
     }
 }
 

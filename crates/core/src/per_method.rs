@@ -1,6 +1,6 @@
 //! Settings by method, as gRPC's service config names them.
 
-use crate::Invalid;
+use crate::{Invalid, Methods};
 use hashbrown::HashMap;
 
 /// A value for each method: its own, else that of its service, else the default, if any.
@@ -39,9 +39,13 @@ impl<T> PerMethod<T> {
     /// everything else where both are.
     ///
     /// # Errors
-    /// When the name has a value already, or has a method and no service.
+    /// When the name has a value already, has a slash, or has a method and no service.
     pub fn insert(&mut self, service: &str, method: &str, value: T) -> Result<(), Invalid> {
         let name = format!("/{service}/{method}");
+        if service.contains('/') || method.contains('/') {
+            let rule = "a service with its package, and a method, without slashes";
+            return Err(Invalid::new("name", format!("{service:?}, {method:?}"), rule));
+        }
         let before = match (service, method) {
             ("", "") => self.default.replace(value),
             ("", _) => return Err(Invalid::new("name", name, "a method only with its service")),
@@ -68,6 +72,21 @@ impl<T> PerMethod<T> {
             return Some(service);
         }
         self.default.as_ref()
+    }
+
+    /// Whether each name is that of a method or a service that `methods` lists; all are where no
+    /// descriptor set was read.
+    ///
+    /// # Errors
+    /// With the first that is none, as a value of `field`.
+    pub fn check(&self, field: &'static str, methods: &Methods) -> Result<(), Invalid> {
+        let names = self.methods.keys().chain(self.services.keys());
+        let mut strange: Vec<_> = names.filter(|name| !methods.has(name)).collect();
+        strange.sort_unstable();
+        match strange.first() {
+            Some(name) => Err(Invalid::new(field, name, "names of the descriptor set")),
+            None => Ok(()),
+        }
     }
 
     /// The methods that have a value of their own, by path.

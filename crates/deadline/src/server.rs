@@ -65,6 +65,7 @@ struct Shared {
 struct Settings {
     limit: Option<Duration>,
     hopeless: Switch,
+    switch: Switch,
     /// Read by every call, and written when a method is first called.
     fastest: Reloadable<HashMap<Box<str>, Arc<Latency>>>,
     writing: Mutex<()>,
@@ -86,6 +87,8 @@ pin_project! {
 pin_project! {
     #[project = WorkProj]
     enum Work<F> {
+        // The layer is off.
+        Bare { #[pin] handler: F },
         Handler { #[pin] handler: F },
         // Boxed, as it is rare, and large.
         Refused { refused: Option<Box<Status>> },
@@ -116,7 +119,9 @@ const MOST_METHODS: usize = 1000;
 impl ServerDeadlineLayer {
     /// Enforces the callers' deadlines, and counts the calls that are hopeless.
     pub fn new() -> Self {
-        Self { settings: Arc::new(Settings::new(None, Switch::new(Mode::Shadow))) }
+        Self {
+            settings: Arc::new(Settings::new(None, Switch::new(Mode::Shadow), Switch::default())),
+        }
     }
 
     /// Ends every call that has not been answered after `limit`, uploads included; of a stream the
@@ -124,17 +129,24 @@ impl ServerDeadlineLayer {
     /// more are for ever.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
-        self.with(Some(limit), self.settings.hopeless.clone())
+        let Settings { hopeless, switch, .. } = &*self.settings;
+        Self::of(Some(limit), hopeless, switch)
     }
 
     /// Lets `switch` decide whether hopeless calls are refused, only counted, or not looked for.
     #[must_use]
     pub fn with_hopeless(self, switch: Switch) -> Self {
-        self.with(self.settings.limit, switch)
+        Self::of(self.settings.limit, &switch, &self.settings.switch)
     }
 
-    fn with(&self, limit: Option<Duration>, hopeless: Switch) -> Self {
-        Self { settings: Arc::new(Settings::new(limit, hopeless)) }
+    /// Lets `switch` decide whether deadlines are kept; in shadow they are.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self::of(self.settings.limit, &self.settings.hopeless, &switch)
+    }
+
+    fn of(limit: Option<Duration>, hopeless: &Switch, switch: &Switch) -> Self {
+        Self { settings: Arc::new(Settings::new(limit, hopeless.clone(), switch.clone())) }
     }
 }
 
@@ -171,6 +183,9 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let Shared { settings, kinds } = &*self.shared;
+        if settings.switch.mode() == Mode::Off {
+            return ServerFuture::of(Work::Bare { handler: self.inner.call(request) });
+        }
         let [asked, previous] =
             headers::get_each(request.headers(), [&GRPC_TIMEOUT, &PREVIOUS_ATTEMPTS]);
         let previous_attempts = previous.map_or(0, status::count_of_attempts);
@@ -203,9 +218,9 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
 // === impl Settings ===
 
 impl Settings {
-    fn new(limit: Option<Duration>, hopeless: Switch) -> Self {
+    fn new(limit: Option<Duration>, hopeless: Switch, switch: Switch) -> Self {
         let fastest = Reloadable::new(HashMap::new());
-        Self { limit, hopeless, fastest, writing: Mutex::default() }
+        Self { limit, hopeless, switch, fastest, writing: Mutex::default() }
     }
 
     /// The terms of a request to `path` that says how long it has, or why it is not begun.
@@ -290,7 +305,11 @@ impl Sample {
 
 impl<F> ServerFuture<F> {
     fn refused(status: Status) -> Self {
-        let work = Work::Refused { refused: Some(Box::new(status)) };
+        Self::of(Work::Refused { refused: Some(Box::new(status)) })
+    }
+
+    /// Without a limit.
+    fn of(work: Work<F>) -> Self {
         Self { work, end: None, whole: None, context: ServerContext::default(), sample: None }
     }
 }
@@ -306,6 +325,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let refused = match this.work.as_mut().project() {
+            WorkProj::Bare { handler } => {
+                return handler.poll(cx).map_ok(|reply| reply.map(ResponseBody::of));
+            }
             WorkProj::Refused { refused } => refused.take(),
             WorkProj::Handler { handler } => {
                 if let Poll::Ready(reply) = this.context.within(|| handler.poll(cx)) {

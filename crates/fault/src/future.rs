@@ -8,6 +8,8 @@ use crate::{
     settings::{Fate, Settings},
     wire::Order,
 };
+use bytes::Bytes;
+use cinchona_core::BoxError;
 use http::{HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
 use std::{
@@ -106,9 +108,10 @@ impl<S, F, B> ResponseFuture<S, F, B> {
     }
 }
 
-impl<S, B> Future for ResponseFuture<S, S::Future, B>
+impl<S, B, R> Future for ResponseFuture<S, S::Future, B>
 where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S: Service<http::Request<B>, Response = http::Response<R>>,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Output = Result<http::Response<Body>, S::Error>;
 
@@ -132,7 +135,7 @@ where
                     None => Stage::Hung,
                 },
                 StageProj::Executing { inner } => {
-                    let reply = ready!(inner.poll(cx));
+                    let reply = ready!(inner.poll(cx)).map(|reply| reply.map(Body::new));
                     if answer.is_plain() {
                         answer.is_given = true;
                         return Poll::Ready(reply);
@@ -165,12 +168,13 @@ where
 
 impl<S, F, B> Stage<S, F, B> {
     /// Off, there is nothing but the call.
-    fn poll_bare<E>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<E>>
+    fn poll_bare<R, E>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<E>>
     where
-        F: Future<Output = Reply<E>>,
+        F: Future<Output = Result<http::Response<R>, E>>,
+        R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         match self.project() {
-            StageProj::Executing { inner } => inner.poll(cx),
+            StageProj::Executing { inner } => inner.poll(cx).map_ok(|reply| reply.map(Body::new)),
             _ => Poll::Pending,
         }
     }

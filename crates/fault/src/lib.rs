@@ -79,7 +79,8 @@ pub use rule::Rule;
 pub use rules::{Listed, Rules};
 pub use wire::FaultIo;
 
-use cinchona_core::{Invalid, Mode, Switch};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Invalid, Mode, Switch};
 use future::Answer;
 use settings::Settings;
 use std::{
@@ -161,9 +162,10 @@ impl<S> Layer<S> for FaultLayer {
 
 // === impl Fault ===
 
-impl<S, B> Service<http::Request<B>> for Fault<S>
+impl<S, B, R> Service<http::Request<B>> for Fault<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<Body>> + Clone,
+    S: Service<http::Request<B>, Response = http::Response<R>> + Clone,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;

@@ -1,6 +1,6 @@
 //! The client's part: a name for each logical call.
 
-use cinchona_core::{IDEMPOTENCY_KEY, Methods, Safety};
+use cinchona_core::{IDEMPOTENCY_KEY, Methods, Mode, Safety, Switch};
 use cinchona_plumbing::headers;
 use http::{HeaderName, HeaderValue, Request};
 use pin_project_lite::pin_project;
@@ -26,6 +26,7 @@ pub struct IdempotencyKeyLayer {
     methods: Methods,
     ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
     always: bool,
+    switch: Switch,
 }
 
 /// Names each call: the same on all its attempts, and another for each call.
@@ -70,7 +71,7 @@ impl IdempotencyKeyLayer {
     /// Names all calls, and gives a key to those of the unary methods that `methods` lists and that
     /// say neither `NO_SIDE_EFFECTS` nor `IDEMPOTENT`.
     pub fn new(methods: Methods) -> Self {
-        Self { methods, ids: Arc::new(Uuid::now_v7), always: false }
+        Self { methods, ids: Arc::new(Uuid::now_v7), always: false, switch: Switch::default() }
     }
 
     /// Takes ids from `ids` instead, which must never return the same twice: for runs that are to
@@ -85,6 +86,12 @@ impl IdempotencyKeyLayer {
     #[must_use]
     pub fn with_request_ids(self) -> Self {
         Self { always: true, ..self }
+    }
+
+    /// Lets `switch` decide whether calls are named; in shadow they are not.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch, ..self }
     }
 
     /// Names a call as far as it needs a name; its id, where that `is_read`.
@@ -151,6 +158,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if self.layer.switch.mode() != Mode::Enforce {
+            return KeyFuture { inner: self.inner.call(request), span: None };
+        }
         let around = Span::current();
         let span = if has_place_for_id(&around) {
             around

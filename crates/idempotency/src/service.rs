@@ -6,7 +6,9 @@ use crate::{
     lease::{Begun, Unstoppable},
     shared::Shared,
 };
-use cinchona_core::{DOMAIN, Mode};
+use bytes::Bytes;
+use cinchona_core::{BoxError, DOMAIN, Mode};
+use cinchona_plumbing::{Plain, PlainFuture};
 use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -46,36 +48,39 @@ pin_project! {
 
 // === impl Dedup ===
 
-impl<S, T> Service<Request<Body>> for Dedup<S, T>
+impl<S, T, B, R> Service<Request<B>> for Dedup<S, T>
 where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send + 'static,
     T: Store,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, S::Error>;
+    type Future = ResponseFuture<PlainFuture<S::Future>, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let request = request.map(Body::new);
         let settings = &self.shared.settings;
         let mode = settings.switch.mode();
         if mode == Mode::Off {
-            let inner = self.inner.call(request);
+            let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
         let domain = settings.domain;
         if !settings.concern(request.uri().path()) {
-            let inner = self.inner.call(request);
+            let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain };
         }
         let (clone, begun) = (self.inner.clone(), Begun::default());
         let call = Call {
-            service: mem::replace(&mut self.inner, clone),
+            service: Plain(mem::replace(&mut self.inner, clone)),
             request,
             shared: self.shared.clone(),
             mode,

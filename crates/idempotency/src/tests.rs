@@ -584,7 +584,8 @@ async fn the_service_that_is_ready_is_called() {
     let mut service = dedup().layer(mock);
     for path in ["/Bank/Pay", "/Bank/Read"] {
         handle.allow(1);
-        let call = service.ready().await.unwrap().call(to(path, Some(path), message("", 0)));
+        let ready = ServiceExt::<Request<Body>>::ready(&mut service).await.unwrap();
+        let call = ready.call(to(path, Some(path), message("", 0)));
         let answering = async {
             let (_, send) = handle.next_request().await.unwrap();
             send.send_response(answer(0));

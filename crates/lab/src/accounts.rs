@@ -3,7 +3,7 @@
 
 use crate::report::Study;
 use calculator::{
-    client::{Client, Layers, Settings, stack},
+    client::{Client, Settings, stack},
     pb::{self, BinaryOperation, CounterRequest, calculator_client::CalculatorClient},
     recovery::Recovery,
     server::{self, dedup, serve},
@@ -118,7 +118,7 @@ fn server(faults: Faults) -> Result<(Network, Counters), BoxError> {
 fn client(seed: u64, networks: Vec<Network>) -> Result<Client<Balance>, BoxError> {
     let rng = Rng::seeded(seed);
     let settings = Settings { timeout: LIMIT, rng: rng.clone(), ..Settings::default() };
-    let layers = Layers::from(settings);
+    let mut layers = settings.layers()?;
     let codes = [Code::Unavailable, Code::DeadlineExceeded, Code::Internal];
     let retry = RetryPolicy::default().with_codes(codes)?;
     let hedge = HedgePolicy::default().with_delay(LIMIT / 3).with_non_fatal_codes(codes);
@@ -131,11 +131,8 @@ fn client(seed: u64, networks: Vec<Network>) -> Result<Client<Balance>, BoxError
         policies.insert("calculator.Calculator", method, policy)?;
     }
     let default = pb::Result::default().encode_to_vec();
-    let layers = Layers {
-        retry: layers.retry.with_policies(policies)?,
-        fallback: layers.fallback.with_default("calculator.Calculator", "Divide", default)?,
-        ..layers
-    };
+    layers.retry = layers.retry.with_policies(policies)?;
+    layers.fallback = layers.fallback.with_default("calculator.Calculator", "Divide", default)?;
     let name = |n: usize| format!("http://{n}.servers").parse::<Uri>();
     let targets = (0..networks.len()).map(|n| Ok(Target::from(name(n)?)));
     let targets = targets.collect::<Result<Vec<_>, http::uri::InvalidUri>>()?;

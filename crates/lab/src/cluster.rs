@@ -178,7 +178,7 @@ fn layers() -> Result<Layers, BoxError> {
     let retry = RetryPolicy::default()
         .with_codes([Code::Unavailable, Code::DeadlineExceeded])?
         .with_backoff(Backoff::new(10 * MS, 2.0, SECOND)?);
-    Ok(Layers::from(Settings { timeout: SECOND, retry, ..Settings::default() }))
+    Ok(Settings { timeout: SECOND, retry, ..Settings::default() }.layers()?)
 }
 
 /// Until so many servers are connected.

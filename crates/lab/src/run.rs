@@ -7,7 +7,7 @@ use crate::{
 };
 use calculator::{client, methods, pb::calculator_client::CalculatorClient};
 use cinchona::{
-    core::BoxError,
+    core::{BoxError, Invalid},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
     fault::FaultLayer,
     retry::RetryLayer,
@@ -41,7 +41,7 @@ pub(crate) async fn play(
     let injected = faults.counters();
     let mut site = site(faults)?;
     let channel = site.channel(without != Without::Reconnect)?;
-    let client = CalculatorClient::new(stack(channel, &scenario, without));
+    let client = CalculatorClient::new(stack(channel, &scenario, without)?);
 
     let calls = calls(&scenario, client, done);
     let (records, left) = tokio::join!(calls, leave(&mut site, &scenario));
@@ -89,10 +89,10 @@ async fn call(scenario: &Scenario, mut client: CalculatorClient<Boxed>, n: u32) 
 }
 
 /// The client's stack, or what is left of it.
-fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Boxed {
+fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Result<Boxed, Invalid> {
     let settings = &scenario.settings;
     if matches!(without, Without::Nothing | Without::Reconnect) {
-        return boxed(client::stack(channel, &settings.clone().into()));
+        return Ok(boxed(client::stack(channel, &settings.clone().layers()?)));
     }
     let mut service = channel;
     if without != Without::AttemptTimeout {
@@ -105,7 +105,7 @@ fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Boxed {
     if let (Some(limit), true) = (settings.deadline, without != Without::Deadline) {
         service = boxed(CallDeadlineLayer::new().with_limit(limit).layer(service));
     }
-    service
+    Ok(service)
 }
 
 // === impl Without ===

@@ -4,7 +4,7 @@
 
 use crate::{accounts, endpoints, protection, report::Study, site::Site};
 use calculator::{
-    client::{Layers, Settings, client},
+    client::{Settings, client},
     pb::{CounterRequest, Empty},
 };
 use cinchona::{
@@ -43,7 +43,7 @@ fn server(
 + 'static {
     faults.layer(service_fn(|_: Request<Body>| async {
         sleep(Duration::from_millis(2)).await;
-        Ok(Status::ok("").into_http())
+        Ok(Status::ok("").into_http::<Body>())
     }))
 }
 
@@ -151,8 +151,8 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
             rng: Rng::seeded(seed),
             ..Settings::default()
         };
-        let layers = Layers::from(settings);
-        let layers = Layers { retry: layers.retry.with_budget(None), ..layers };
+        let mut layers = settings.layers()?;
+        layers.retry = layers.retry.with_budget(None);
         let mut client = client(site.channel(true)?, &layers);
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {

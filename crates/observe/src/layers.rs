@@ -4,7 +4,7 @@ use crate::{
     metrics::Metrics, observation::Observer, observed::Observed, place::Role, series::Table,
     spans::Tracer,
 };
-use cinchona_core::Rng;
+use cinchona_core::{Rng, Switch};
 use http::Extensions;
 use std::{error::Error, sync::Arc};
 use tower_layer::Layer;
@@ -78,6 +78,12 @@ impl CallLayer {
         Self(with_rng(self.0, rng))
     }
 
+    /// Lets `switch` decide whether calls are watched; in shadow they are, as it changes none.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self(with_switch(self.0, switch))
+    }
+
     /// Lets `story` say why a call stopped, for the field `stopped`: it gets the extensions of the
     /// response, or the error, and is asked only where somebody is interested.
     ///
@@ -118,6 +124,12 @@ impl AttemptLayer {
     pub fn with_rng(self, rng: Rng) -> Self {
         Self(with_rng(self.0, rng))
     }
+
+    /// Lets `switch` decide whether calls are watched; in shadow they are, as it changes none.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self(with_switch(self.0, switch))
+    }
 }
 
 impl<S> Layer<S> for AttemptLayer {
@@ -141,6 +153,12 @@ impl ServerLayer {
     pub fn with_rng(self, rng: Rng) -> Self {
         Self(with_rng(self.0, rng))
     }
+
+    /// Lets `switch` decide whether calls are watched; in shadow they are, as it changes none.
+    #[must_use]
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self(with_switch(self.0, switch))
+    }
 }
 
 impl<S> Layer<S> for ServerLayer {
@@ -152,11 +170,15 @@ impl<S> Layer<S> for ServerLayer {
 }
 
 fn watcher(role: Role, table: Arc<Table>) -> Arc<Observer> {
-    Arc::new(Observer { role, table, tracer: Arc::new(Tracer::new()) })
+    Arc::new(Observer { role, table, tracer: Arc::new(Tracer::new()), switch: Switch::default() })
 }
 
 fn with_rng(watcher: Arc<Observer>, rng: Rng) -> Arc<Observer> {
     let mut watcher = Arc::unwrap_or_clone(watcher);
     Arc::make_mut(&mut watcher.tracer).rng = rng;
     Arc::new(watcher)
+}
+
+fn with_switch(watcher: Arc<Observer>, switch: Switch) -> Arc<Observer> {
+    Arc::new(Observer { switch, ..Arc::unwrap_or_clone(watcher) })
 }

@@ -7,7 +7,7 @@ use crate::{
     series::Table,
     spans::{Entered, Tracer},
 };
-use cinchona_core::{BoxError, Verdict};
+use cinchona_core::{BoxError, Mode, Switch, Verdict};
 use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
 use http::StatusCode;
 use std::{any::Any, error::Error, pin::Pin, sync::Arc};
@@ -20,6 +20,7 @@ pub(crate) struct Observer {
     pub(crate) role: Role,
     pub(crate) table: Arc<Table>,
     pub(crate) tracer: Arc<Tracer>,
+    pub(crate) switch: Switch,
 }
 
 /// What is noted of one call, until the head of its response is there.
@@ -36,6 +37,9 @@ impl Observer {
         request: &mut http::Request<Body>,
         now: Instant,
     ) -> Observation {
+        if self.switch.mode() == Mode::Off {
+            return Observation(None);
+        }
         let mut note = Measurement::take();
         let place = note.begin(self.role, &self.table, request, now);
         note.span = match self.role {

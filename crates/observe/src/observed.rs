@@ -51,8 +51,9 @@ impl<S> Observed<S> {
     }
 }
 
-impl<S, B> Service<http::Request<Body>> for Observed<S>
+impl<S, A, B> Service<http::Request<A>> for Observed<S>
 where
+    A: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     S: Service<http::Request<Body>, Response = http::Response<B>>,
     S::Error: 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -68,7 +69,8 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<A>) -> Self::Future {
+        let mut request = request.map(Body::new);
         let passing = Passing::begin();
         let watch = self.watcher.begin(&mut request, passing.now());
         let scope = watch.enter();

@@ -51,6 +51,11 @@ pub trait Watcher: Send {
         false
     }
 
+    /// Whether it may end the body before its end, so that no length can be told before.
+    fn may_cut(&self) -> bool {
+        false
+    }
+
     /// Polls what is further in, within a scope of the layer's ([`ResponseBody::watch_within`]).
     fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
         poll();
@@ -246,7 +251,11 @@ impl HttpBody for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map(Body::size_hint).unwrap_or_default()
+        match &self.inner {
+            None => SizeHint::with_exact(0),
+            Some(_) if self.watchers.iter().flatten().any(|own| own.may_cut()) => SizeHint::new(),
+            Some(inner) => inner.size_hint(),
+        }
     }
 }
 

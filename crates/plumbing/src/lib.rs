@@ -20,6 +20,7 @@
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
 //! | [`Trust`], [`Distrust`] | who may change something in a server |
+//! | [`Plain`] | a service whose answers have tonic's bodies |
 //! | [`Count`], [`polled_again`] | how often something happened; a future that is polled again |
 //!
 //! *Rule:* it names no other crate of cinchona.
@@ -36,6 +37,7 @@ mod latency;
 mod listener;
 mod live;
 mod paths;
+mod plain;
 mod replay;
 pub mod secret;
 mod seldom;
@@ -53,6 +55,7 @@ pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
 pub use paths::Paths;
+pub use plain::{Plain, PlainFuture};
 pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use spent::{Allowed, Spent};

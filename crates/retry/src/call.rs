@@ -63,8 +63,9 @@ impl Call {
             .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
         // gRFC A6 reserves the header: what the application put there is not passed on.
         headers::remove(first.headers_mut(), &status::PREVIOUS_ATTEMPTS);
-        let path = first.uri().path();
-        let policy = shared.policies.get().get(path).cloned().unwrap_or_default();
+        let policy = first.extensions_mut().remove::<Policy>();
+        let of_method = || shared.policies.get().get(first.uri().path()).cloned();
+        let policy = policy.or_else(of_method).unwrap_or_default();
         let safety = shared.methods.safety_of(&first);
         let mut progress = Progress::new(safety, deadline.map(|deadline| deadline.0));
         progress.wait_for_ready = policy.wait_for_ready;

@@ -23,7 +23,7 @@ use tonic::Code;
 /// What a method's calls are given beyond one attempt: retries, hedges, or neither.
 ///
 /// The default is neither: a request is repeated only where it never reached the service (gRFC A6:
-/// transparent retries need no policy).
+/// transparent retries need no policy). In a request's extensions it is that of the one call.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     pub(crate) kind: Kind,

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, ops::Range};
 
 const MOST_LINES: usize = 400;
 const MOST_FUNCTION_LINES: usize = 60;
-const MOST_FACADE_LINES: usize = 40;
+const MOST_FACADE_LINES: usize = 48;
 const MOST_COLUMNS: usize = 100;
 const FACADE: &str = "crates/cinchona/src/lib.rs";
 /// Whoever has a feature: the facade, and TLS to Redis, whose types exist only with it.
@@ -54,7 +54,7 @@ impl RustFile<'_> {
         let lines = self.text.lines().count();
         if self.path == FACADE && lines - docs > MOST_FACADE_LINES {
             let what = format!("{} lines beside its docs", lines - docs);
-            found.push(self.violation(1, what, "the facade has at most 40"));
+            found.push(self.violation(1, what, "the facade has at most 48"));
         }
         let line_range = |item: &Range<usize>| {
             self.tokens[item.start].line..=self.tokens[item.end - 1].last_line

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use calculator::{
-    client::{Client, Layers, Settings, client},
+    client::{Client, Settings, client},
     pb::{BinaryOperation, Result as Value, calculator_client::CalculatorClient},
 };
 use cinchona::{
@@ -59,7 +59,7 @@ pub(crate) async fn connect(
     let timeout = layers.then_some("2S");
     match protocol {
         Protocol::Grpc if layers => {
-            let layers = Layers::from(Settings::default());
+            let layers = Settings::default().layers().unwrap();
             let client = client(connect_lazy(endpoint), &layers);
             Ok((0..callers).map(|_| Caller::Whole(client.clone().into())).collect())
         }

@@ -3,6 +3,7 @@
 use crate::{explain, page::Page};
 use calculator::{
     client::{Client, Layers, Stack, stack},
+    endpoints::Endpoints,
     pb::{
         CounterRequest, IncrementRequest, RangeRequest, calculator_client::CalculatorClient,
         store_client::StoreClient,
@@ -25,6 +26,7 @@ use tonic::{Extensions, Request, Response, Status, metadata::AsciiMetadataValue}
 pub(crate) struct Call {
     endpoints: Balance,
     layers: Layers,
+    watched: Endpoints,
     pub(crate) request_id: Option<String>,
     /// Whether what was done for the call is drawn.
     explains: bool,
@@ -64,10 +66,11 @@ impl Call {
     pub(crate) const fn new(
         endpoints: Balance,
         layers: Layers,
+        watched: Endpoints,
         request_id: Option<String>,
         explains: bool,
     ) -> Self {
-        Self { endpoints, layers, request_id, explains }
+        Self { endpoints, layers, watched, request_id, explains }
     }
 
     /// Prints the answer, and what there is to say of the call.
@@ -100,7 +103,7 @@ impl Call {
 
     /// What a dashboard shows of it.
     pub(crate) fn page(&self) -> Page {
-        Page::new(&self.layers, self.endpoints.clone())
+        Page::new(&self.layers, self.endpoints.clone(), self.watched.clone())
     }
 
     pub(crate) fn calculator(&self) -> Client<Balance> {

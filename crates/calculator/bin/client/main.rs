@@ -11,7 +11,7 @@ mod protect;
 mod top;
 
 use calculator::{
-    client::{self, Layers, Settings},
+    client::{Layers, Settings},
     cluster,
     endpoints::Endpoints,
     logs::{Logs, Told},
@@ -20,7 +20,7 @@ use call::Call;
 use cinchona::{
     balance::{self, Balance, Picker},
     cluster::Cluster,
-    config::{self, ServiceConfig},
+    config::ServiceConfig,
     core::{BoxError, Invalid, Target},
     deadline::AttemptTimeoutLayer,
     retry::{Backoff, Jitter, RetryPolicy},
@@ -159,7 +159,7 @@ async fn endpoints(
     };
     let targets: Vec<Target> =
         endpoints.iter().zip(weights).map(target).collect::<Result<_, String>>()?;
-    client::endpoints(targets, layers, balanced).map_err(|invalid| invalid.to_string())
+    layers.balance(targets, balanced).map_err(|invalid| invalid.to_string())
 }
 
 /// The nodes of the role, once one is heard of.
@@ -205,7 +205,7 @@ fn balanced(options: &Options, config: Option<&ServiceConfig>) -> balance::Optio
 /// The layers as the options say, or the service config where there is one.
 fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, String> {
     let settings = settings(options).map_err(|invalid| invalid.to_string())?;
-    let mut layers = Layers::from(settings);
+    let mut layers = settings.layers().map_err(|invalid| invalid.to_string())?;
     if let Some(breaker) = &options.breaker {
         layers.breaker = breaker.layer();
     }
@@ -228,10 +228,8 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
         layers.retry = layers.retry.explained();
     }
     if let Some(config) = config {
-        let client = config::Client::new(&layers.deadline, &layers.retry);
-        let applied = config.apply_to(client.with_limits(&layers.limits));
         // What does not act has been logged.
-        applied.map_err(|invalid| format!("--service-config: {invalid}"))?;
+        layers.apply(config).map_err(|invalid| format!("--service-config: {invalid}"))?;
     }
     // Of those that were replaced.
     layers.register().map_err(|invalid| invalid.to_string())?;
@@ -263,13 +261,14 @@ async fn run(
     let config = service_config(&options).unwrap_or_else(|error| usage(&error));
     let balanced = balanced(&options, config.as_ref());
     let mut layers = layers(&options, config.as_ref()).unwrap_or_else(|error| usage(&error));
+    let watched = Endpoints::default();
     match &operation {
         Operation::Nodes => return in_view(&options, nodes::run).await,
         Operation::Forget { node } => {
             return in_view(&options, async |cluster| nodes::forget(cluster, node).await).await;
         }
         Operation::Top(top) => return top.run().await,
-        Operation::Load(load) if load.is_shown() => layers.watched = Some(Endpoints::default()),
+        Operation::Load(load) if load.is_shown() => layers = watched.watching(layers),
         _ => {}
     }
     let endpoints = match endpoints(&options, balanced, &layers).await {
@@ -284,7 +283,7 @@ async fn run(
     let registered = layers.metrics.register(&endpoints, &[("grpc.target", &target(&options))]);
     registered.and_then(|()| told.send(&layers.metrics)).unwrap_or_else(|invalid| usage(&invalid));
     *called = Some(endpoints.clone());
-    let call = Call::new(endpoints, layers, options.request_id, options.explain);
+    let call = Call::new(endpoints, layers, watched, options.request_id, options.explain);
     match operation.run(&call).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -2,6 +2,7 @@
 
 use calculator::{
     client::Layers,
+    endpoints::Endpoints,
     watch::{calls::Calls, client::Client, story::follow},
 };
 use cinchona::{
@@ -25,9 +26,9 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn new(layers: &Layers, endpoints: Balance) -> Self {
+    pub(crate) fn new(layers: &Layers, endpoints: Balance, watched: Endpoints) -> Self {
         let (calls, metrics) = (Calls::new(), layers.metrics.clone());
-        Self { client: Client::new(layers, endpoints, calls.clone()), calls, metrics }
+        Self { client: Client::new(layers, endpoints, calls.clone(), watched), calls, metrics }
     }
 
     /// Serves it until the program ends; the calls that it is to be told of.

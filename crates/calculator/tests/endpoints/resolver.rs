@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::world::{Resolver, Server, is_alone};
-use calculator::client::{Layers, Settings, Stack, stack};
+use calculator::client::{Settings, Stack, stack};
 use cinchona::{balance::Dns, retry::RetryPolicy};
 use http::Uri;
 use tokio::time::sleep;
@@ -22,7 +22,7 @@ fn servers(addresses: &[&str]) -> Vec<Server> {
 /// The stack with retries, at its defaults.
 fn retrying(dns: Dns) -> Stack<Balance> {
     let retry = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
-    let layers = Layers::from(Settings { retry, ..Settings::default() });
+    let layers = Settings { retry, ..Settings::default() }.layers().unwrap();
     stack(Balance::new(dns, Options::default()).unwrap(), &layers)
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::world::{Server, is_alone, run};
-use calculator::client::{Layers, Settings, Stack, stack};
+use calculator::client::{Settings, Stack, stack};
 use cinchona::{
     balance::{Picker, connect_lazy},
     retry::RetryPolicy,
@@ -23,7 +23,7 @@ use tonic::transport::Endpoint;
 /// The stack at its defaults, with an attempt of 2 s, but without retries: calls alone.
 fn alone(channel: Balance) -> Stack<Balance> {
     let retry = RetryPolicy::default().with_max_retries(0);
-    stack(channel, &Layers::from(Settings { retry, ..Settings::default() }))
+    stack(channel, &Settings { retry, ..Settings::default() }.layers().unwrap())
 }
 
 /// The attempt timeout and a second, and what a busy machine adds.

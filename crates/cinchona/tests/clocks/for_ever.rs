@@ -75,7 +75,9 @@ async fn an_answer_is_replayed_and_an_execution_goes_on_for_ever() {
     let store = MemoryStore::new().with_ttl(FOR_EVER).unwrap();
     let slow = service_fn(async |_: http::Request<tonic::body::Body>| {
         sleep(YEAR).await;
-        Ok::<_, std::convert::Infallible>(tonic::Status::new(Code::Ok, "").into_http())
+        Ok::<_, std::convert::Infallible>(
+            tonic::Status::new(Code::Ok, "").into_http::<tonic::body::Body>(),
+        )
     });
     let layer = DedupLayer::new(store, methods()).with_lease(FOR_EVER).unwrap();
     let service = layer.layer(slow);

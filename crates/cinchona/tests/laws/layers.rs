@@ -5,11 +5,13 @@ use bytes::Bytes;
 use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     cluster::{Cluster, Config, Datagrams, QuorumGuardLayer},
+    config::{MessageLimits, MessageLimitsLayer},
     core::{BoxError, Methods, Rng, Switch},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults, Rules},
-    idempotency::{DedupLayer, MemoryStore},
+    idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
+    observe::{AttemptLayer, CallLayer, Metrics, ServerLayer},
     retry::{RetryLayer, RetryPolicy},
     shed::{
         AdaptiveThrottleLayer, BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer,
@@ -128,6 +130,12 @@ pub(crate) fn all(switch: impl Fn() -> Switch) -> Vec<Case> {
     with(call_deadline);
     with(dedup);
     with(quorum);
+    with(key);
+    with(messages);
+    with(calls);
+    with(attempts);
+    with(served);
+    with(served_until);
     all
 }
 
@@ -251,6 +259,42 @@ fn dedup(switch: &Switch) -> Case {
         .with_switch(switch.clone());
     let gauges = move |_: &DedupLayer<MemoryStore>| vec![store.claims() as u64];
     case("idempotency/src/layer.rs", switch, layer, |layer| layer.snapshot(), gauges)
+}
+
+fn key(switch: &Switch) -> Case {
+    let layer = IdempotencyKeyLayer::new(methods()).with_request_ids();
+    let layer = layer.with_switch(switch.clone());
+    case("idempotency/src/request_id.rs", switch, layer, |_| (), |_| vec![])
+}
+
+fn messages(switch: &Switch) -> Case {
+    let limits = MessageLimits { max_request_bytes: Some(0), max_response_bytes: Some(0) };
+    let layer = MessageLimitsLayer::new().with_limits(limits).with_switch(switch.clone());
+    case("config/src/limits.rs", switch, layer, |_| (), |_| vec![])
+}
+
+fn calls(switch: &Switch) -> Case {
+    let metrics = Metrics::new(methods());
+    let layer = CallLayer::new(&metrics, "any").with_switch(switch.clone());
+    case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
+}
+
+fn attempts(switch: &Switch) -> Case {
+    let metrics = Metrics::new(methods());
+    let layer = AttemptLayer::new(&metrics, "any").with_switch(switch.clone());
+    case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
+}
+
+fn served(switch: &Switch) -> Case {
+    let metrics = Metrics::new(methods());
+    let layer = ServerLayer::new(&metrics).with_switch(switch.clone());
+    case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
+}
+
+fn served_until(switch: &Switch) -> Case {
+    let layer = ServerDeadlineLayer::new().with_limit(Duration::from_millis(20));
+    let layer = layer.with_switch(switch.clone());
+    case("deadline/src/server.rs", switch, layer, |_| (), |_| vec![])
 }
 
 /// Nobody is heard, so all writes would be refused.

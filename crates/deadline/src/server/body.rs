@@ -46,6 +46,10 @@ impl Watcher for Bounded {
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
+    fn may_cut(&self) -> bool {
+        self.end.is_some() || self.whole.is_some()
+    }
+
     /// The stream of a handler may make calls as well.
     fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
         self.context.within(poll);

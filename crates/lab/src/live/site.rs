@@ -7,6 +7,7 @@ use super::{
 use calculator::{
     client::{Layers, Settings, Stack, stack},
     cluster::{endpoints, look_on},
+    endpoints::Endpoints,
     pb::calculator_client::CalculatorClient,
     watch::{
         calls::Calls,
@@ -57,7 +58,8 @@ impl Site {
         }
         let seed = servers[0].gossip().to_string();
         let cluster = look_on(CLUSTER, &seed, Vec::new()).await?;
-        let layers = layers()?;
+        let watched = Endpoints::default();
+        let layers = watched.watching(layers()?);
         // A server that fails at once looks idle to it: so the breakers have something to do.
         let options = Options { picker: Picker::LeastRequest, ..Options::default() };
         let balance = endpoints(&cluster, "worker", &layers, options)?;
@@ -65,8 +67,8 @@ impl Site {
         layers.metrics.register(&balance, &[("grpc.target", CLUSTER)])?;
         let calls = Calls::new();
         let names = servers.iter().map(|server| (server.addr().to_string(), server.name()));
-        let client =
-            Client::new(&layers, balance.clone(), calls.clone()).with_names(names.collect());
+        let client = Client::new(&layers, balance.clone(), calls.clone(), watched)
+            .with_names(names.collect());
         let rules = servers.iter().map(|server| (server.name(), server.rules().clone()));
         let console = FaultConsole::new(rules.collect());
         ready(&balance, &servers).await?;
@@ -116,13 +118,14 @@ fn layers() -> Result<Layers, BoxError> {
         .with_backoff(Backoff::new(20 * MS, 2.0, SECOND / 5)?);
     let breaker =
         BreakerPolicy::default().with_failure_rate(0.5)?.with_open_for(2 * SECOND, 8 * SECOND)?;
-    let mut layers = Layers::from(Settings {
+    let mut layers = Settings {
         deadline: Some(3 * SECOND / 2),
         timeout: 400 * MS,
         retry,
         breaker: Some(breaker),
         ..Settings::default()
-    });
+    }
+    .layers()?;
     let hedge = HedgePolicy::default().with_max_attempts(2).with_delay(50 * MS);
     let mut policies = PerMethod::from(Policy::from(retry));
     policies.insert("calculator.Calculator", "Multiply", hedge.into())?;
@@ -130,7 +133,6 @@ fn layers() -> Result<Layers, BoxError> {
     layers.retry.set_throttle(Some((1000.0, 0.5)))?;
     layers.fallback =
         layers.fallback.with_default("calculator.Calculator", "Subtract", answer(0.0))?;
-    layers.watched = Some(Default::default());
     Ok(layers)
 }
 

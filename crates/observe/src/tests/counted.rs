@@ -172,7 +172,8 @@ async fn what_is_dropped_before_its_end_was_cancelled() {
         timeout(Duration::from_secs(3), dropped).await.unwrap_err();
     }
     let mut never_polled = stack(&metrics, retries(), ScriptedServer::new([ok()]));
-    drop(never_polled.ready().await.unwrap().call(request()));
+    let ready = ServiceExt::<http::Request<Body>>::ready(&mut never_polled).await;
+    drop(ready.unwrap().call(request()));
     assert_samples(
         &metrics,
         &[

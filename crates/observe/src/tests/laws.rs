@@ -24,9 +24,13 @@ async fn a_layer_is_ready_when_the_service_below_is_and_calls_that_one() {
     for mut layered in layered(&inner) {
         handle.allow(0);
         let mut ready = task::spawn(());
-        assert_pending!(ready.enter(|cx, _| layered.poll_ready(cx)));
+        assert_pending!(
+            ready.enter(|cx, _| Service::<http::Request<Body>>::poll_ready(&mut layered, cx))
+        );
         handle.allow(1);
-        assert_ready_ok!(ready.enter(|cx, _| layered.poll_ready(cx)));
+        assert_ready_ok!(
+            ready.enter(|cx, _| Service::<http::Request<Body>>::poll_ready(&mut layered, cx))
+        );
         // The mock panics where one is called that is not ready.
         let mut called = task::spawn(layered.call(super::request()));
         assert_pending!(called.poll());

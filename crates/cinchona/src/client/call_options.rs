@@ -1,0 +1,114 @@
+//! What one call does otherwise.
+
+use cinchona_core::{Avoid, IDEMPOTENCY_KEY, Invalid};
+use cinchona_deadline::AttemptLimit;
+use cinchona_retry::{HedgePolicy, Policy};
+use http::{HeaderValue, Request};
+use std::{sync::Arc, time::Duration};
+
+/// What one call does otherwise, as an extension of its request.
+///
+/// | option | what the call does | layer |
+/// |---|---|---|
+/// | [`once`](Self::once) | is not retried | `Retry` |
+/// | [`with_policy`](Self::with_policy) | has another policy than its method | `Retry` |
+/// | [`with_hedge`](Self::with_hedge) | is hedged, if it may be executed twice | `Retry` |
+/// | [`with_attempt_limit`](Self::with_attempt_limit) | limits each attempt so | `Timeout` |
+/// | [`without_attempt_limit`](Self::without_attempt_limit) | does not limit them | `Timeout` |
+/// | [`with_key`](Self::with_key) | has this `idempotency-key` | none |
+/// | [`avoiding`](Self::avoiding) | goes to another endpoint, if there is one | the balancer |
+/// | `Request::set_timeout` | has this deadline | `Deadline` |
+///
+/// ```
+/// use cinchona::client::CallOptions;
+/// use std::time::Duration;
+///
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(
+///     CallOptions::new().once().with_attempt_limit(Duration::from_secs(3)).with_key("order-7")?,
+/// );
+/// # Ok::<_, cinchona::core::Invalid>(())
+/// ```
+///
+/// A layer whose switch is off does not look at its part.
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    policy: Option<Policy>,
+    attempt_limit: Option<AttemptLimit>,
+    key: Option<HeaderValue>,
+    avoid: Option<Avoid>,
+}
+
+// === impl CallOptions ===
+
+impl CallOptions {
+    /// Nothing otherwise.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Does not retry and does not hedge.
+    #[must_use]
+    pub fn once(self) -> Self {
+        self.with_policy(Policy::default())
+    }
+
+    /// Retries, or hedges, by `policy`. What may not be executed twice is not, whatever it says.
+    #[must_use]
+    pub fn with_policy(self, policy: impl Into<Policy>) -> Self {
+        Self { policy: Some(policy.into()), ..self }
+    }
+
+    /// Hedges by `policy`.
+    #[must_use]
+    pub fn with_hedge(self, policy: HedgePolicy) -> Self {
+        self.with_policy(policy)
+    }
+
+    /// Lets each attempt take so long. Any duration is valid; `Duration::MAX` is as long as the
+    /// call.
+    #[must_use]
+    pub fn with_attempt_limit(self, limit: Duration) -> Self {
+        Self { attempt_limit: Some(AttemptLimit(Some(limit))), ..self }
+    }
+
+    /// Lets each attempt take as long as the call.
+    #[must_use]
+    pub fn without_attempt_limit(self) -> Self {
+        Self { attempt_limit: Some(AttemptLimit(None)), ..self }
+    }
+
+    /// Sends `key` as `idempotency-key`, by which the server recognises a repetition: also one of
+    /// another call, or of another process.
+    ///
+    /// # Errors
+    /// When it is empty, or is not of visible ASCII.
+    pub fn with_key(self, key: &str) -> Result<Self, Invalid> {
+        let refused = || Invalid::new("key", format!("{key:?}"), "visible ASCII, at least one");
+        let is_visible = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut value =
+            HeaderValue::from_str(key).ok().filter(|_| is_visible).ok_or_else(refused)?;
+        value.set_sensitive(true);
+        Ok(Self { key: Some(value), ..self })
+    }
+
+    /// Goes to no endpoint of this name, as `core::Attempt::endpoint` has it (`10.0.0.1:50051`),
+    /// while another can be used.
+    #[must_use]
+    pub fn avoiding(self, endpoint: impl Into<Arc<str>>) -> Self {
+        Self { avoid: Some(Avoid(endpoint.into())), ..self }
+    }
+}
+
+/// Gives each layer its part of the options.
+pub(super) fn spread<B>(request: &mut Request<B>) {
+    let Some(options) = request.extensions_mut().remove::<CallOptions>() else { return };
+    let CallOptions { policy, attempt_limit, key, avoid } = options;
+    if let Some(key) = key {
+        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+    }
+    let extensions = request.extensions_mut();
+    policy.into_iter().for_each(|policy| _ = extensions.insert(policy));
+    attempt_limit.into_iter().for_each(|limit| _ = extensions.insert(limit));
+    avoid.into_iter().for_each(|avoid| _ = extensions.insert(avoid));
+}

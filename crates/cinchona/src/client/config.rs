@@ -1,0 +1,55 @@
+//! A service config in a client that runs.
+
+use super::Layers;
+use cinchona_config::{Client, ServiceConfig, Warning};
+use cinchona_core::Invalid;
+use std::{convert::Infallible, path::Path, time::Duration};
+use tokio::time::sleep;
+
+/// The least time between two looks at a file.
+const LEAST: Duration = Duration::from_millis(10);
+
+// === impl Layers ===
+
+impl Layers {
+    /// Puts a service config into the layers while calls run: calls that have begun end by what
+    /// they began with. As in gRPC, a method for which it has no policy is not retried from then
+    /// on. What it says of load balancing holds only for balancers that are made later.
+    ///
+    /// Returns what does not act, which is logged as well; see [`ServiceConfig::apply`].
+    ///
+    /// # Errors
+    /// When a method is to be hedged that may not be executed twice. Nothing is changed then.
+    pub fn apply(&self, config: &ServiceConfig) -> Result<Vec<Warning>, Invalid> {
+        let client = Client::new(&self.deadline, &self.retry).with_limits(&self.limits);
+        config.apply_to(client)
+    }
+
+    /// Looks at the service config in a file each `every`, which is at least 10 ms, and
+    /// [applies](Self::apply) it at first and whenever it has changed. A file that cannot be read,
+    /// or is wrong, changes nothing and is a warning.
+    ///
+    /// It never ends: spawn it, or select on it. Dropping it leaves the config that was applied
+    /// last.
+    pub async fn follow(&self, path: impl AsRef<Path>, every: Duration) -> Infallible {
+        let path = path.as_ref();
+        let mut before = None;
+        loop {
+            let now = tokio::fs::read_to_string(path).await.map_err(|error| error.to_string());
+            if before.as_ref() != Some(&now) {
+                if let Err(error) = now.as_ref().map_err(Clone::clone).and_then(|it| self.load(it))
+                {
+                    let path = path.display();
+                    tracing::warn!(%path, error, "the service config has not changed");
+                }
+                before = Some(now);
+            }
+            sleep(every.max(LEAST)).await;
+        }
+    }
+
+    fn load(&self, text: &str) -> Result<(), String> {
+        let config = ServiceConfig::parse(text).map_err(|errors| errors.to_string())?;
+        self.apply(&config).map(drop).map_err(|invalid| invalid.to_string())
+    }
+}

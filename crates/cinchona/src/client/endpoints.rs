@@ -1,0 +1,247 @@
+//! What a client can be connected to.
+
+use super::{Channel, Layers, Settings};
+use cinchona_balance::{Balance, Dns, Options};
+use cinchona_core::{Discover, Invalid, Target};
+use http::Uri;
+use std::{collections::HashMap, sync::Arc};
+use tokio::runtime::Handle;
+use tonic::transport::{ClientTlsConfig, Endpoint};
+
+/// What [`Settings::connect`] takes; its parameter says which kind of it, and is found by itself.
+pub trait Endpoints<Kind> {
+    /// A client of them.
+    ///
+    /// # Errors
+    /// As [`Settings::connect`].
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid>;
+}
+
+/// The kinds of what can be connected to.
+#[doc(hidden)]
+pub mod kind {
+    /// An address.
+    #[derive(Debug)]
+    pub enum Text {}
+    /// Several addresses.
+    #[derive(Debug)]
+    pub enum Texts {}
+    /// tonic's endpoint.
+    #[derive(Debug)]
+    pub enum Tonics {}
+    /// tonic's endpoints.
+    #[derive(Debug)]
+    pub enum AllTonics {}
+    /// A source of endpoints.
+    #[derive(Debug)]
+    pub enum Source {}
+}
+
+const NAME: &str = "dns:///host:port, dns:http://host:port or dns:https://host:port";
+
+// === impl Settings ===
+
+impl Settings {
+    /// A client of these endpoints:
+    ///
+    /// | endpoints | |
+    /// |---|---|
+    /// | `"http://orders.internal:50051"` | one endpoint |
+    /// | `"dns:///orders.internal:50051"` | each address of that name is one |
+    /// | `["http://10.0.0.1:50051", "http://10.0.0.2:50051"]` | these |
+    /// | `"unix:///run/orders.sock"`, `"unix-abstract:name"` | a Unix domain socket |
+    /// | `tonic::transport::Endpoint`, or a `Vec` of them | with their own settings |
+    /// | a [`Discover`](cinchona_core::Discover) | what it finds, when it finds it |
+    ///
+    /// # Errors
+    /// When an address is none, a number is outside its range, a name is that of no method of the
+    /// descriptor set, or there is no tokio runtime.
+    pub fn connect<K>(&self, endpoints: impl Endpoints<K>) -> Result<Channel, Invalid> {
+        endpoints.connect(self)
+    }
+}
+
+// === impl Endpoints ===
+
+impl Endpoints<kind::Text> for &str {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        let client = Client::new(settings, self)?;
+        if let Some(name) = self.strip_prefix("dns:") {
+            return client.of(Dns::new(uri_of(self, name)?), Options::default());
+        }
+        client.of(vec![self.parse::<Target>()?], Options::of_one_endpoint())
+    }
+}
+
+impl Endpoints<kind::Text> for String {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        self.as_str().connect(settings)
+    }
+}
+
+impl Endpoints<kind::Text> for &String {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        self.as_str().connect(settings)
+    }
+}
+
+impl<T: AsRef<str>> Endpoints<kind::Texts> for &[T] {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        let texts: Vec<&str> = self.iter().map(AsRef::as_ref).collect();
+        if let [one] = texts[..] {
+            return one.connect(settings);
+        }
+        if texts.is_empty() {
+            return Err(Invalid::new("endpoints", "an empty list", "at least one endpoint"));
+        }
+        let targets = texts.iter().map(|text| text.parse::<Target>());
+        let targets: Vec<Target> = targets.collect::<Result<_, _>>()?;
+        Client::new(settings, &texts.join(","))?.of(targets, Options::default())
+    }
+}
+
+impl<T: AsRef<str>> Endpoints<kind::Texts> for Vec<T> {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        self[..].connect(settings)
+    }
+}
+
+impl<T: AsRef<str>> Endpoints<kind::Texts> for &Vec<T> {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        self[..].connect(settings)
+    }
+}
+
+impl<T: AsRef<str>, const N: usize> Endpoints<kind::Texts> for [T; N] {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        self[..].connect(settings)
+    }
+}
+
+impl Endpoints<kind::Tonics> for Endpoint {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        vec![self].connect(settings)
+    }
+}
+
+impl Endpoints<kind::AllTonics> for Vec<Endpoint> {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        if self.is_empty() {
+            return Err(Invalid::new("endpoints", "an empty list", "at least one endpoint"));
+        }
+        let known: HashMap<Uri, Endpoint> =
+            self.iter().map(|endpoint| (endpoint.uri().clone(), endpoint.clone())).collect();
+        let names: Vec<String> = self.iter().map(|one| one.uri().to_string()).collect();
+        let client = Client::new(settings, &names.join(","))?;
+        let targets: Vec<Target> =
+            self.into_iter().map(|endpoint| endpoint.uri().clone().into()).collect();
+        let options = match targets.len() {
+            1 => Options::of_one_endpoint(),
+            _ => Options::default(),
+        };
+        // Theirs is what the balancer would have made.
+        client.with_known(known).of(targets, options)
+    }
+}
+
+impl<D: Discover> Endpoints<kind::Source> for D {
+    fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
+        Client::new(settings, "channel")?.of(self, Options::default())
+    }
+}
+
+/// A client that is being made.
+struct Client<'a> {
+    settings: &'a Settings,
+    layers: Layers,
+    known: HashMap<Uri, Endpoint>,
+}
+
+// === impl Client ===
+
+impl<'a> Client<'a> {
+    /// # Errors
+    /// When a setting is wrong, or there is no runtime.
+    fn new(settings: &'a Settings, endpoints: &str) -> Result<Self, Invalid> {
+        if Handle::try_current().is_err() {
+            return Err(Invalid::new("runtime", "none", "a tokio runtime around the call"));
+        }
+        let layers = match &settings.target {
+            Some(_) => settings.layers()?,
+            None => settings.clone().with_target(shown(endpoints)).layers()?,
+        };
+        Ok(Self { settings, layers, known: HashMap::new() })
+    }
+
+    fn with_known(self, known: HashMap<Uri, Endpoint>) -> Self {
+        Self { known, ..self }
+    }
+
+    /// `options` where the settings have none.
+    fn of(self, endpoints: impl Discover, options: Options) -> Result<Channel, Invalid> {
+        let Self { settings, layers, known } = self;
+        let options = settings.balance.clone().unwrap_or(options);
+        let options = Options { rng: settings.rng.clone(), ..options };
+        let options = match &settings.service_config {
+            Some(config) => config.balance(options),
+            None => options,
+        };
+        let options = configured(options, settings.tls.clone(), known);
+        let balance: Balance = layers.balance(endpoints, options)?;
+        Ok(layers.around(balance))
+    }
+}
+
+/// Each connection by the endpoint that the user has made for it, or by the TLS settings, and then
+/// by what `options` have for it.
+fn configured(
+    options: Options,
+    tls: Option<ClientTlsConfig>,
+    known: HashMap<Uri, Endpoint>,
+) -> Options {
+    let own = options.configure;
+    let configure = move |endpoint: Endpoint| {
+        let is_tls = endpoint.uri().scheme_str() == Some("https");
+        let endpoint = match (known.get(endpoint.uri()), is_tls) {
+            (Some(known), _) => known.clone(),
+            (None, false) => endpoint,
+            (None, true) => {
+                let tls = tls.clone();
+                endpoint.tls_config(
+                    tls.unwrap_or_else(|| ClientTlsConfig::new().with_enabled_roots()),
+                )?
+            }
+        };
+        match &own {
+            Some(own) => own(endpoint),
+            None => Ok(endpoint),
+        }
+    };
+    Options { configure: Some(Arc::new(configure)), ..options }
+}
+
+/// The URI of a name that is looked up.
+fn uri_of(text: &str, name: &str) -> Result<Uri, Invalid> {
+    let refused = || Invalid::new("target", format!("{:?}", shown(text)), NAME);
+    let name = match name.strip_prefix("///") {
+        Some(host) => format!("http://{host}"),
+        None => name.to_owned(),
+    };
+    let uri: Uri = name.parse().map_err(|_| refused())?;
+    let is_named = uri.host().is_some_and(|host| !host.is_empty());
+    let has_port = uri.port().is_some() || uri.scheme_str() == Some("https");
+    match uri.scheme_str() {
+        Some("http" | "https") if is_named && has_port => Ok(uri),
+        _ => Err(refused()),
+    }
+}
+
+/// Without what stands before an `@`, which may be a password.
+fn shown(text: &str) -> String {
+    let bare = |one: &str| match (one.split_once("//"), one.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}//{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => one.to_owned(),
+    };
+    text.split(',').map(bare).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,219 @@
+//! The running layers of a client.
+
+use super::{
+    Settings, checks,
+    part::{Part, Switches},
+    settings::MakeGate,
+};
+use cinchona_balance::{Balance, Options};
+use cinchona_breaker::BreakerLayer;
+use cinchona_config::MessageLimitsLayer;
+use cinchona_core::{Discover, Gate, Invalid, Mode, PerMethod, Switch, Target};
+use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
+use cinchona_fallback::FallbackLayer;
+use cinchona_idempotency::IdempotencyKeyLayer;
+use cinchona_observe::{AttemptLayer, CallLayer, Metrics};
+use cinchona_plumbing::cause::find_cause;
+use cinchona_retry::{Ledger, Policy, RetryLayer};
+use cinchona_shed::{AdaptiveThrottleLayer, BulkheadLayer};
+use http::Extensions;
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+/// The layers of a client, which can be changed while calls run; clones are the same layers.
+///
+/// One can be put in another's place before they are put [around](Self::around) a channel, as in
+/// `layers.retry = layers.retry.with_buffer(buffer)`; [`register`](Self::register) then shows what
+/// it counts.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Layers {
+    /// What is counted of calls and attempts, and by the layers.
+    pub metrics: Metrics,
+    /// Numbers and span of a call.
+    pub call: CallLayer,
+    /// The idempotency key of a call.
+    pub key: IdempotencyKeyLayer,
+    /// How large a message may be.
+    pub limits: MessageLimitsLayer,
+    /// The call's deadline.
+    pub deadline: CallDeadlineLayer,
+    /// Second answers.
+    pub fallback: FallbackLayer,
+    /// The calls under way.
+    pub bulkhead: BulkheadLayer,
+    /// Retries and hedges.
+    pub retry: RetryLayer,
+    /// Numbers and span of an attempt.
+    pub attempt: AttemptLayer,
+    /// Spares a server that turns calls away.
+    pub throttle: AdaptiveThrottleLayer,
+    /// The time limit of an attempt.
+    pub timeout: AttemptTimeoutLayer,
+    /// Makes the breaker of each endpoint.
+    pub breaker: BreakerLayer,
+    pub(super) switches: Switches,
+    gates: Vec<MakeGate>,
+    target: Arc<str>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The layers, to be put around a channel of one's own.
+    ///
+    /// # Errors
+    /// When a number is outside its range, or a name is that of no method of the descriptor set.
+    pub fn layers(&self) -> Result<Layers, Invalid> {
+        Layers::of(self)
+    }
+}
+
+// === impl Layers ===
+
+impl Layers {
+    pub(super) fn of(settings: &Settings) -> Result<Self, Invalid> {
+        checks::check(settings)?;
+        let switches = Switches::new(&settings.modes);
+        let switch = |part| switches.get(part).clone();
+        let Settings { methods, rng, .. } = settings.clone();
+        let metrics = settings.metrics.clone();
+        let metrics = metrics.unwrap_or_else(|| Metrics::new(methods.clone()));
+        let target = settings.target.as_deref().unwrap_or("channel");
+        let call = CallLayer::new(&metrics, target).with_rng(rng.clone()).with_story(stopped);
+        let attempt = AttemptLayer::new(&metrics, target).with_rng(rng.clone());
+        let key = IdempotencyKeyLayer::new(methods).with_switch(switch(Part::Key));
+        let limits = MessageLimitsLayer::new().with_limits(settings.limits);
+        let throttle = AdaptiveThrottleLayer::new(settings.throttle)?.with_rng(rng.clone());
+        let breaker = BreakerLayer::new(settings.breaker).with_rng(rng);
+        let layers = Self {
+            call: call.with_switch(switch(Part::Call)),
+            key,
+            limits: limits.with_switch(switch(Part::Limits)),
+            deadline: deadline(settings).with_switch(switch(Part::Deadline)),
+            fallback: settings.fallback.clone().with_switch(switch(Part::Fallback)),
+            bulkhead: settings.bulkhead.clone().with_switch(switch(Part::Bulkhead)),
+            retry: retry(settings)?.with_switch(switch(Part::Retry)),
+            attempt: attempt.with_switch(switch(Part::Attempt)),
+            throttle: throttle.with_switch(switch(Part::Throttle)),
+            timeout: timeout(settings).with_switch(switch(Part::Timeout)),
+            breaker: breaker.with_switch(switch(Part::Breaker)),
+            switches,
+            gates: settings.gates.clone(),
+            target: target.into(),
+            metrics,
+        };
+        if let Some(config) = &settings.service_config {
+            layers.apply(config)?;
+        }
+        layers.register()?;
+        Ok(layers)
+    }
+
+    /// A channel over all endpoints that `discover` finds, each behind a breaker of its own, unless
+    /// `options` has another gate for them.
+    ///
+    /// # Errors
+    /// When an option is outside its range, or an address is none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn balance(&self, discover: impl Discover, options: Options) -> Result<Balance, Invalid> {
+        let balance = Balance::new(discover, self.gated(options))?;
+        self.metrics.register(&balance, &self.labels())?;
+        Ok(balance)
+    }
+
+    pub(super) fn gated(&self, options: Options) -> Options {
+        let layers = self.clone();
+        let gate = options.gate.unwrap_or_else(|| Arc::new(move |server| layers.gate(server)));
+        Options { gate: Some(gate), ..options }
+    }
+
+    /// The gate of an endpoint: its breaker, and what was put around it.
+    pub fn gate(&self, server: &Target) -> Arc<dyn Gate> {
+        let breaker = self.breaker.endpoint(server.to_string());
+        self.gates.iter().fold(breaker, |gate, look| look(server, gate))
+    }
+
+    /// Lets `look` see the gate of each endpoint of balancers that are made from now on, and put
+    /// another around it.
+    #[must_use]
+    pub fn with_gate(
+        mut self,
+        look: impl Fn(&Target, Arc<dyn Gate>) -> Arc<dyn Gate> + Send + Sync + 'static,
+    ) -> Self {
+        self.gates.push(Arc::new(look));
+        self
+    }
+
+    /// The switch of a layer.
+    pub const fn switch(&self, part: Part) -> &Switch {
+        self.switches.get(part)
+    }
+
+    /// What the calls are to.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Shows what they count among `metrics`. Whoever replaces one of them registers them again.
+    ///
+    /// # Errors
+    /// When one of the names was registered as something else.
+    pub fn register(&self) -> Result<(), Invalid> {
+        let (metrics, labels) = (&self.metrics, self.labels());
+        metrics.register(&self.fallback, &labels)?;
+        metrics.register(&self.bulkhead, &labels)?;
+        metrics.register(&self.retry, &labels)?;
+        metrics.register(&self.throttle, &labels)?;
+        metrics.register(&self.breaker, &labels)
+    }
+
+    fn labels(&self) -> [(&str, &str); 1] {
+        [("grpc.target", &self.target)]
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers")
+            .field("target", &self.target)
+            .field("switches", &self.switches)
+            .finish_non_exhaustive()
+    }
+}
+
+fn deadline(settings: &Settings) -> CallDeadlineLayer {
+    let layer = CallDeadlineLayer::new().with_limits(settings.deadlines.clone());
+    settings.deadline.map_or(layer.clone(), |limit| layer.with_limit(limit))
+}
+
+fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
+    let limit = settings.timeout.unwrap_or(Duration::MAX);
+    AttemptTimeoutLayer::new(limit).with_limits(settings.timeouts.clone())
+}
+
+fn retry(settings: &Settings) -> Result<RetryLayer, Invalid> {
+    let methods = settings.methods.clone();
+    // A call without its key is not repeated all the same.
+    let is_keyed = settings.mode(Part::Key) != Mode::Off;
+    let methods = if is_keyed { methods.keyed() } else { methods };
+    let layer = RetryLayer::new(settings.retry, methods)
+        .with_rng(settings.rng.clone())
+        .with_budget(settings.budget);
+    let layer = if settings.explained { layer.explained() } else { layer };
+    let mut policies: PerMethod<Policy> = settings.policies.clone();
+    // What has no policy of its own has the one for all; unless there is one for all already.
+    _ = policies.insert("", "", settings.retry.into());
+    layer.set_policies(policies)?;
+    Ok(layer)
+}
+
+/// Why a call was not tried again.
+fn stopped(outcome: Result<&Extensions, &(dyn Error + 'static)>) -> Option<String> {
+    let ledger = match outcome {
+        Ok(extensions) => extensions.get::<Ledger>(),
+        Err(error) => find_cause::<Ledger>(error),
+    };
+    ledger.map(|ledger| ledger.stopped().to_string())
+}

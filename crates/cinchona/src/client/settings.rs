@@ -1,0 +1,316 @@
+//! What a client is set to.
+
+use super::part::{Modes, Part};
+use cinchona_balance::Options;
+use cinchona_breaker::BreakerPolicy;
+use cinchona_config::{MessageLimits, ServiceConfig};
+use cinchona_core::{Backoff, Gate, Invalid, Jitter, Methods, Mode, PerMethod, Rng, Target};
+use cinchona_fallback::FallbackLayer;
+use cinchona_observe::Metrics;
+use cinchona_retry::{Budget, Policy, RetryPolicy};
+use cinchona_shed::BulkheadLayer;
+use std::{fmt, sync::Arc, time::Duration};
+use tonic::{
+    Code,
+    transport::{ClientTlsConfig, Endpoint},
+};
+
+/// Looks at the gate of an endpoint, or puts another around it.
+pub(super) type MakeGate = Arc<dyn Fn(&Target, Arc<dyn Gate>) -> Arc<dyn Gate> + Send + Sync>;
+
+/// What a client is set to: plain data, from which any number of clients is made.
+///
+/// The defaults are for a service of which nothing is known but its .proto: a call ends within 30
+/// s; what can succeed is tried again, 4 attempts in all, within a budget of retries; an endpoint
+/// is left alone only where nothing succeeds there.
+///
+/// ```
+/// use cinchona::{client::{Part, Settings}, core::{Methods, Mode}, retry::RetryPolicy};
+/// use std::time::Duration;
+///
+/// let settings = Settings::new(Methods::unknown())
+///     .with_deadline(Duration::from_secs(10))
+///     .with_deadline_of("orders.Orders", "Report", Some(Duration::from_secs(120)))?
+///     .with_retry(RetryPolicy::default().with_max_retries(5))
+///     .with_mode(Part::Bulkhead, Mode::Off);
+/// # assert_eq!(settings.deadline, Some(Duration::from_secs(10)));
+/// # Ok::<_, cinchona::core::Invalid>(())
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Which methods may be executed twice, and what they stream.
+    pub methods: Methods,
+    /// What the calls are to, in metrics and spans. Default `None`: the endpoints as they were
+    /// given, or `channel`.
+    pub target: Option<String>,
+    /// Where calls and layers are counted. Default `None`: in a registry of this client's own.
+    pub metrics: Option<Metrics>,
+    /// How long a call may take in all, unless it says so itself (`Request::set_timeout`); of a
+    /// stream, until its first message. Default 30 s; `None` is for ever.
+    pub deadline: Option<Duration>,
+    /// The same by method, whatever `deadline` says.
+    pub deadlines: PerMethod<Option<Duration>>,
+    /// How long one attempt may take; of a stream, until its first message. Default 10 s; `None` is
+    /// as long as the call.
+    pub timeout: Option<Duration>,
+    /// The same by method, whatever `timeout` says.
+    pub timeouts: PerMethod<Option<Duration>>,
+    /// What is tried again, how often, and after how long. Default: 3 retries of `UNAVAILABLE` and
+    /// of attempts that took too long, after 100 ms, 200 ms and 400 ms at most, each by chance.
+    pub retry: RetryPolicy,
+    /// The same by method; a hedge, or nothing at all.
+    pub policies: PerMethod<Policy>,
+    /// How many retries all calls make together. Default: one for five calls, and 10 a second.
+    pub budget: Option<Budget>,
+    /// Whether the ledger is there after every call; see `RetryLayer::explained`. Default no.
+    pub explained: bool,
+    /// When an endpoint is left alone for a while.
+    pub breaker: BreakerPolicy,
+    /// How many calls are under way. Default 1,000.
+    pub bulkhead: BulkheadLayer,
+    /// Second answers. Default: none.
+    pub fallback: FallbackLayer,
+    /// How many calls a server is sent for each that it accepts, where [`Part::Throttle`] is on.
+    /// Default 2; 1 to 100.
+    pub throttle: f64,
+    /// How large messages may be. Default: any size.
+    pub limits: MessageLimits,
+    /// gRPC's service config. Default `None`. Where there is one, it replaces `retry` and
+    /// `policies`; [`Layers::apply`](super::Layers::apply) replaces it while calls run.
+    pub service_config: Option<ServiceConfig>,
+    /// How endpoints are connected, picked and ejected. Default `None`:
+    /// [`Options::of_one_endpoint`] for one, else [`Options::default`].
+    pub balance: Option<Options>,
+    /// Where picks, jitter and ids come from.
+    pub rng: Rng,
+    pub(super) tls: Option<ClientTlsConfig>,
+    pub(super) modes: Modes,
+    pub(super) gates: Vec<MakeGate>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The defaults, for the methods of this .proto.
+    pub fn new(methods: Methods) -> Self {
+        Self {
+            fallback: FallbackLayer::new(methods.clone()),
+            bulkhead: BulkheadLayer::default().with_methods(methods.clone()),
+            methods,
+            target: None,
+            metrics: None,
+            deadline: Some(Duration::from_secs(30)),
+            deadlines: PerMethod::new(),
+            timeout: Some(Duration::from_secs(10)),
+            timeouts: PerMethod::new(),
+            retry: retry(),
+            policies: PerMethod::new(),
+            budget: Some(Budget::default()),
+            explained: false,
+            breaker: BreakerPolicy::default(),
+            throttle: 2.0,
+            limits: MessageLimits::default(),
+            service_config: None,
+            balance: None,
+            rng: Rng::from_os(),
+            tls: None,
+            modes: Modes::default(),
+            gates: Vec::new(),
+        }
+    }
+
+    /// Sets how long a call may take in all. `Duration::MAX` is for ever; above 0.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
+    /// Sets how long the calls of `method` may take, or of all methods of `service` where `method`
+    /// is empty; `None` is for ever.
+    ///
+    /// # Errors
+    /// When the name was given before, or `service` is empty.
+    pub fn with_deadline_of(
+        mut self,
+        service: &str,
+        method: &str,
+        deadline: Option<Duration>,
+    ) -> Result<Self, Invalid> {
+        self.deadlines.insert(service, method, deadline)?;
+        Ok(self)
+    }
+
+    /// Sets how long one attempt may take. `Duration::MAX` is as long as the call; above 0.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Sets how long an attempt of `method` may take, as
+    /// [`with_deadline_of`](Self::with_deadline_of).
+    ///
+    /// # Errors
+    /// When the name was given before, or `service` is empty.
+    pub fn with_timeout_of(
+        mut self,
+        service: &str,
+        method: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Self, Invalid> {
+        self.timeouts.insert(service, method, timeout)?;
+        Ok(self)
+    }
+
+    /// Sets what is tried again.
+    #[must_use]
+    pub fn with_retry(self, retry: RetryPolicy) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// Sets what is done beyond one attempt for `method`, or for all methods of `service` where
+    /// `method` is empty: a [`RetryPolicy`], a [`HedgePolicy`](cinchona_retry::HedgePolicy), or
+    /// nothing, which is `Policy::default()`.
+    ///
+    /// # Errors
+    /// When the name was given before, or `service` is empty.
+    pub fn with_policy_of(
+        mut self,
+        service: &str,
+        method: &str,
+        policy: impl Into<Policy>,
+    ) -> Result<Self, Invalid> {
+        self.policies.insert(service, method, policy.into())?;
+        Ok(self)
+    }
+
+    /// Sets how many retries all calls make together; `None` lifts the limit.
+    #[must_use]
+    pub fn with_budget(self, budget: Option<Budget>) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// Sets when an endpoint is left alone for a while.
+    #[must_use]
+    pub fn with_breaker(self, breaker: BreakerPolicy) -> Self {
+        Self { breaker, ..self }
+    }
+
+    /// Sets how many calls are under way.
+    #[must_use]
+    pub fn with_bulkhead(self, bulkhead: BulkheadLayer) -> Self {
+        Self { bulkhead, ..self }
+    }
+
+    /// Sets second answers.
+    #[must_use]
+    pub fn with_fallback(self, fallback: FallbackLayer) -> Self {
+        Self { fallback, ..self }
+    }
+
+    /// Gives calls that have effects an `idempotency-key`, by which the server recognises a
+    /// repetition, so that they may be repeated.
+    ///
+    /// Only for servers that have a `DedupLayer`, or something like it: any other executes such a
+    /// call once for each attempt.
+    #[must_use]
+    pub fn with_keys(self) -> Self {
+        self.with_mode(Part::Key, Mode::Enforce)
+    }
+
+    /// Sets gRPC's service config, such as `ServiceConfig::parse(text)?`.
+    #[must_use]
+    pub fn with_service_config(self, config: ServiceConfig) -> Self {
+        Self { service_config: Some(config), ..self }
+    }
+
+    /// Sets how endpoints are connected, picked and ejected. A `gate` among them takes the place of
+    /// the breaker, and `configure` is asked after [`with_tls`](Self::with_tls).
+    #[must_use]
+    pub fn with_balance(self, options: Options) -> Self {
+        Self { balance: Some(options), ..self }
+    }
+
+    /// Sets how TLS is spoken to endpoints whose scheme is `https`. Default: with the roots that
+    /// tonic's features enable (`tls-native-roots`, `tls-webpki-roots`). A provider of cryptography
+    /// is tonic's feature `tls-ring` or `tls-aws-lc`.
+    #[must_use]
+    pub fn with_tls(self, tls: ClientTlsConfig) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Changes each connection before it is made, as
+    /// [`Options::configure`](Options#structfield.configure) says: windows, user agent, origin.
+    #[must_use]
+    pub fn with_configure<F, E>(self, configure: F) -> Self
+    where
+        F: Fn(Endpoint) -> Result<Endpoint, E> + Send + Sync + 'static,
+        E: Into<cinchona_core::BoxError>,
+    {
+        let configure = Arc::new(move |endpoint| configure(endpoint).map_err(Into::into));
+        let options = self.balance.clone().unwrap_or_else(Options::of_one_endpoint);
+        self.with_balance(Options { configure: Some(configure), ..options })
+    }
+
+    /// Lets `look` see the gate of each endpoint, which is its breaker, and put another around it.
+    #[must_use]
+    pub fn with_gate(
+        mut self,
+        look: impl Fn(&Target, Arc<dyn Gate>) -> Arc<dyn Gate> + Send + Sync + 'static,
+    ) -> Self {
+        self.gates.push(Arc::new(look));
+        self
+    }
+
+    /// Names what the calls are to, in metrics and spans.
+    #[must_use]
+    pub fn with_target(self, target: impl Into<String>) -> Self {
+        Self { target: Some(target.into()), ..self }
+    }
+
+    /// Counts in `metrics`, beside other clients and servers of the process.
+    #[must_use]
+    pub fn with_metrics(self, metrics: &Metrics) -> Self {
+        Self { metrics: Some(metrics.clone()), ..self }
+    }
+
+    /// Draws from `rng`, so that a run can be repeated.
+    #[must_use]
+    pub fn with_rng(self, rng: Rng) -> Self {
+        Self { rng, ..self }
+    }
+
+    /// Turns a layer on, off, or to shadow, where it counts what it would do; off is left out.
+    /// [`Layers::switch`](super::Layers::switch) does so while calls run.
+    #[must_use]
+    pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
+        self.modes.set(part, mode);
+        self
+    }
+
+    /// Whether a layer is on.
+    pub const fn mode(&self, part: Part) -> Mode {
+        self.modes.get(part)
+    }
+}
+
+impl fmt::Debug for Settings {
+    /// Without what is a callback, and without keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("target", &self.target)
+            .field("deadline", &self.deadline)
+            .field("timeout", &self.timeout)
+            .field("retry", &self.retry)
+            .field("breaker", &self.breaker)
+            .field("modes", &self.modes)
+            .finish_non_exhaustive()
+    }
+}
+
+fn retry() -> RetryPolicy {
+    let codes = [Code::Unavailable, Code::DeadlineExceeded];
+    let policy = RetryPolicy::default().with_forced_codes(codes);
+    let backoff = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(5));
+    backoff.map_or(policy, |backoff| policy.with_backoff(backoff.with_jitter(Jitter::Full)))
+}

@@ -1,0 +1,115 @@
+//! The running layers of a server.
+
+use super::{
+    Settings,
+    panics::PanicLayer,
+    part::{Part, Switches},
+};
+use cinchona_core::{Invalid, Switch};
+use cinchona_deadline::ServerDeadlineLayer;
+use cinchona_drain::Drain;
+use cinchona_fault::FaultLayer;
+use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
+use cinchona_observe::{Metrics, ServerLayer};
+use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer};
+use std::{fmt, time::Duration};
+
+/// The layers of a server, which can be changed while it runs; clones are the same layers.
+///
+/// It is a tower `Layer`, for `tonic::transport::Server::builder().layer(..)`, for an axum router,
+/// and for a single service. One layer can be put in another's place before that;
+/// [`register`](Self::register) then shows what it counts.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Layers<S = MemoryStore> {
+    /// What is counted of calls, and by the layers.
+    pub metrics: Metrics,
+    /// Numbers and span of a call.
+    pub call: ServerLayer,
+    /// How large a status may be.
+    pub status: StatusLimitLayer,
+    /// How the server ends: `drain.begin()`, or `drain.serve(stop, server)`.
+    pub drain: Drain,
+    /// What each caller may ask for.
+    pub quota: RateLimitLayer,
+    /// How many calls there are at a time.
+    pub shed: ShedLayer,
+    /// The callers' deadlines.
+    pub deadline: ServerDeadlineLayer,
+    /// What is injected.
+    pub faults: FaultLayer,
+    /// Recognises repeated calls.
+    pub dedup: DedupLayer<S>,
+    pub(super) panics: PanicLayer,
+    switches: Switches,
+}
+
+// === impl Settings ===
+
+impl<S: Store> Settings<S> {
+    /// The layers.
+    ///
+    /// # Errors
+    /// When a number is outside its range.
+    pub fn layers(&self) -> Result<Layers<S>, Invalid> {
+        if self.limit.is_some_and(|limit| limit.is_zero()) {
+            return Err(Invalid::new("limit", format!("{:?}", Duration::ZERO), "more than 0"));
+        }
+        let switches = Switches::new(&self.modes);
+        let switch = |part| switches.get(part).clone();
+        let metrics = self.metrics.clone();
+        let metrics = metrics.unwrap_or_else(|| Metrics::new(self.methods.clone()));
+        let deadline = ServerDeadlineLayer::new().with_switch(switch(Part::Deadline));
+        let shed = self.shed.clone().with_rng(self.rng.clone());
+        let layers = Layers {
+            call: ServerLayer::new(&metrics)
+                .with_rng(self.rng.clone())
+                .with_switch(switch(Part::Call)),
+            status: StatusLimitLayer::new().with_switch(switch(Part::Status)),
+            drain: self.drain.clone(),
+            panics: PanicLayer(switch(Part::Panics)),
+            quota: self.quota.clone().with_switch(switch(Part::Quota)),
+            shed: shed.with_switch(switch(Part::Shed)),
+            deadline: match self.limit {
+                Some(limit) => deadline.with_limit(limit),
+                None => deadline,
+            },
+            faults: self.faults.clone().with_switch(switch(Part::Faults)),
+            dedup: self.dedup.clone().with_switch(switch(Part::Dedup)),
+            switches,
+            metrics,
+        };
+        layers.register()?;
+        Ok(layers)
+    }
+}
+
+// === impl Layers ===
+
+impl<S: Store> Layers<S> {
+    /// Shows what they count among `metrics`. Whoever replaces one of them registers them again.
+    ///
+    /// # Errors
+    /// When one of the names was registered as something else.
+    pub fn register(&self) -> Result<(), Invalid> {
+        let Self { metrics, drain, quota, shed, faults, dedup, .. } = self;
+        metrics.register(drain, &[])?;
+        metrics.register(quota, &[])?;
+        metrics.register(shed, &[])?;
+        metrics.register(faults, &[])?;
+        metrics.register(dedup, &[])
+    }
+}
+
+impl<S> Layers<S> {
+    /// The switch of a layer.
+    pub const fn switch(&self, part: Part) -> &Switch {
+        self.switches.get(part)
+    }
+}
+
+impl<S> fmt::Debug for Layers<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").field("switches", &self.switches).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! What a server is set to.
+
+use super::part::{Modes, Part};
+use cinchona_core::{Invalid, Methods, Mode, Rng};
+use cinchona_drain::Drain;
+use cinchona_fault::{FaultLayer, Faults, Rules};
+use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
+use cinchona_observe::Metrics;
+use cinchona_shed::{RateLimitLayer, ShedLayer};
+use std::{fmt, time::Duration};
+
+/// What a server is set to: plain data, from which any number of servers is made; its parameter is
+/// the store that calls are recognised by.
+///
+/// ```
+/// use cinchona::{core::Methods, idempotency::MemoryStore, server::Settings};
+/// use std::time::Duration;
+///
+/// let settings = Settings::new(Methods::unknown())
+///     .with_limit(Duration::from_secs(60))
+///     .with_grace(Duration::from_secs(20))
+///     .with_quota(100, 200)?
+///     .with_store(MemoryStore::new());
+/// # assert_eq!(settings.drain.grace(), Duration::from_secs(20));
+/// # Ok::<_, cinchona::core::Invalid>(())
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Settings<S = MemoryStore> {
+    /// Which methods there are, what they stream, and which may be executed twice.
+    pub methods: Methods,
+    /// Where calls and layers are counted. Default `None`: in a registry of this server's own.
+    pub metrics: Option<Metrics>,
+    /// How the server ends: its [grace](Drain::grace), 10 s by default.
+    pub drain: Drain,
+    /// What each caller may ask for, where [`Part::Quota`] is on.
+    pub quota: RateLimitLayer,
+    /// How many calls there are at a time. Default: as many as the server can do.
+    pub shed: ShedLayer,
+    /// How long a call may take, uploads included; of a stream, until its first message. Default
+    /// `None`: as long as its caller says.
+    pub limit: Option<Duration>,
+    /// What is injected, where [`Part::Faults`] is on. Default: nothing.
+    pub faults: FaultLayer,
+    /// Recognises repeated calls, where [`Part::Dedup`] is on.
+    pub dedup: DedupLayer<S>,
+    /// Where chance comes from.
+    pub rng: Rng,
+    pub(super) modes: Modes,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The defaults, for the methods of this .proto.
+    pub fn new(methods: Methods) -> Self {
+        Self {
+            metrics: None,
+            drain: Drain::default(),
+            quota: RateLimitLayer::default(),
+            shed: ShedLayer::default().with_methods(methods.clone()),
+            limit: None,
+            faults: FaultLayer::from(Rules::default()),
+            dedup: DedupLayer::new(MemoryStore::new(), methods.clone()),
+            rng: Rng::from_os(),
+            modes: Modes::default(),
+            methods,
+        }
+    }
+}
+
+impl<S> Settings<S> {
+    /// Ends calls that have not been answered after `limit`. `Duration::MAX` is for ever; above 0.
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    /// Lets what has begun go on for so long when the server is to end.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        self.with_drain(Drain::new(grace))
+    }
+
+    /// Ends with `drain`, which may be that of several servers.
+    #[must_use]
+    pub fn with_drain(self, drain: Drain) -> Self {
+        Self { drain, ..self }
+    }
+
+    /// Lets each caller, by its address, ask for so many calls a second, and so many at once.
+    ///
+    /// # Errors
+    /// When one of them is 0.
+    pub fn with_quota(self, per_second: u32, burst: u32) -> Result<Self, Invalid> {
+        Ok(self.with_quota_layer(RateLimitLayer::new(per_second, burst)?))
+    }
+
+    /// The same, with callers told apart by something else.
+    #[must_use]
+    pub fn with_quota_layer(self, quota: RateLimitLayer) -> Self {
+        Self { quota, ..self }.with_mode(Part::Quota, Mode::Enforce)
+    }
+
+    /// Sets how many calls there are at a time.
+    #[must_use]
+    pub fn with_shed(self, shed: ShedLayer) -> Self {
+        Self { shed, ..self }
+    }
+
+    /// Injects `faults`.
+    ///
+    /// # Errors
+    /// When a rate is not in 0 to 1, or the code is `OK`.
+    pub fn with_faults(self, faults: Faults) -> Result<Self, Invalid> {
+        Ok(self.with_fault_layer(FaultLayer::new(faults)?))
+    }
+
+    /// Injects what `faults` says.
+    #[must_use]
+    pub fn with_fault_layer(self, faults: FaultLayer) -> Self {
+        Self { faults, ..self }.with_mode(Part::Faults, Mode::Enforce)
+    }
+
+    /// Recognises calls that carry an `idempotency-key` or a `request_id` by `store`: each has its
+    /// effect once, however often it is sent.
+    #[must_use]
+    pub fn with_store<T: Store>(self, store: T) -> Settings<T> {
+        let dedup = DedupLayer::new(store, self.methods.clone());
+        self.with_dedup(dedup)
+    }
+
+    /// The same, with what the layer can be set to.
+    #[must_use]
+    pub fn with_dedup<T>(self, dedup: DedupLayer<T>) -> Settings<T> {
+        let Self { methods, metrics, drain, quota, shed, limit, faults, rng, modes, .. } = self;
+        let own =
+            Settings { methods, metrics, drain, quota, shed, limit, faults, dedup, rng, modes };
+        own.with_mode(Part::Dedup, Mode::Enforce)
+    }
+
+    /// Counts in `metrics`, beside other servers and clients of the process.
+    #[must_use]
+    pub fn with_metrics(self, metrics: &Metrics) -> Self {
+        Self { metrics: Some(metrics.clone()), ..self }
+    }
+
+    /// Draws from `rng`, so that a run can be repeated.
+    #[must_use]
+    pub fn with_rng(self, rng: Rng) -> Self {
+        Self { rng, ..self }
+    }
+
+    /// Turns a layer on, off, or to shadow, where it counts what it would do; off is left out.
+    /// [`Layers::switch`](super::Layers::switch) does so while calls run.
+    #[must_use]
+    pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
+        self.modes.set(part, mode);
+        self
+    }
+
+    /// Whether a layer is on.
+    pub const fn mode(&self, part: Part) -> Mode {
+        self.modes.get(part)
+    }
+}
+
+impl<S> fmt::Debug for Settings<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("grace", &self.drain.grace())
+            .field("limit", &self.limit)
+            .field("modes", &self.modes)
+            .finish_non_exhaustive()
+    }
+}

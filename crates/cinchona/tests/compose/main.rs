@@ -1,0 +1,96 @@
+//! What can be put around a tonic channel or server can be put around ours, and ours around it:
+//! each combination is compiled, and called over HTTP/2.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
+
+mod by_call;
+mod client;
+mod clients;
+mod router;
+mod server;
+mod servers;
+mod sockets;
+
+use cinchona::core::Methods;
+use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
+use prost::Message;
+use prost_types::{
+    FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, MethodOptions,
+    ServiceDescriptorProto, method_options::IdempotencyLevel,
+};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Bytes, StdError},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
+};
+
+/// What tests call: `grpc.health.v1.Health`, which has a unary method and a stream.
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+fn asked() -> HealthCheckRequest {
+    HealthCheckRequest { service: String::new() }
+}
+
+fn ok() -> Answer {
+    Answer::Ok(encode(&HealthCheckResponse { status: ServingStatus::Serving.into() }))
+}
+
+fn unavailable() -> Answer {
+    Answer::Status(Status::unavailable("not now"))
+}
+
+/// `Check` changes nothing; `Watch` streams; of `Order.Place` nothing is said, and `Order.Read`
+/// changes nothing.
+fn methods() -> Methods {
+    Methods::from_file_descriptor_set(&descriptors()).unwrap()
+}
+
+fn descriptors() -> Vec<u8> {
+    let method = |name: &str, level: Option<IdempotencyLevel>| MethodDescriptorProto {
+        name: Some(name.into()),
+        server_streaming: Some(name == "Watch"),
+        options: level.map(|level| MethodOptions {
+            idempotency_level: Some(level.into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let file = |package: &str, service: &str, method| FileDescriptorProto {
+        package: Some(package.into()),
+        service: vec![ServiceDescriptorProto {
+            name: Some(service.into()),
+            method,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let safe = Some(IdempotencyLevel::NoSideEffects);
+    let health = vec![method("Check", safe), method("Watch", safe)];
+    let order = vec![method("Place", None), method("Read", safe)];
+    FileDescriptorSet {
+        file: vec![file("grpc.health.v1", "Health", health), file("shop", "Order", order)],
+    }
+    .encode_to_vec()
+}
+
+/// A server that answers by a script.
+fn scripted(script: impl IntoIterator<Item = Answer>) -> (ScriptedServer, Network, Serving) {
+    let (server, network) = (ScriptedServer::new(script), Network::new());
+    let serving = network.serve_service(server.clone());
+    (server, network, serving)
+}
+
+/// Calls `Check` by the generated client.
+async fn check<C>(channel: C) -> Result<i32, Status>
+where
+    C: tonic::client::GrpcService<Body, Error: Into<StdError>>,
+    C::ResponseBody: tonic::codegen::Body<Data = Bytes> + Send + 'static,
+    <C::ResponseBody as tonic::codegen::Body>::Error: Into<StdError> + Send,
+{
+    let response = HealthClient::new(channel).check(asked()).await?;
+    Ok(response.into_inner().status)
+}

@@ -1,0 +1,147 @@
+//! Each layer of a server, and all of them, under and over what is put around tonic's.
+
+use crate::{check, methods};
+use cinchona::{
+    deadline::ServerDeadlineLayer,
+    drain::Drain,
+    fault::{FaultLayer, Faults},
+    idempotency::{DedupLayer, MemoryStore},
+    observe::{Metrics, ServerLayer},
+    server::Settings,
+    shed::{RateLimitLayer, ShedLayer, StatusLimitLayer},
+};
+use cinchona_testkit::Network;
+use std::time::Duration;
+use tonic::{
+    Request, Status,
+    service::{InterceptorLayer, Routes},
+    transport::Server,
+};
+use tonic_web::GrpcWebLayer;
+use tower::{Layer, util::option_layer};
+use tower_http::{
+    auth::AsyncRequireAuthorizationLayer, compression::CompressionLayer, timeout::TimeoutLayer,
+    trace::TraceLayer, validate_request::ValidateRequestHeaderLayer,
+};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn allow(request: Request<()>) -> Result<Request<()>, Status> {
+    Ok(request)
+}
+
+fn timeout() -> TimeoutLayer {
+    TimeoutLayer::with_status_code(http::StatusCode::GATEWAY_TIMEOUT, LONG)
+}
+
+/// Calls a server with this layer around it.
+macro_rules! called {
+    ($layer:expr) => {{
+        let network = Network::new();
+        let (_, health) = tonic_health::server::health_reporter();
+        let server = Server::builder().accept_http1(true).layer($layer).add_service(health);
+        let serving = tokio::spawn(server.serve_with_incoming(network.incoming()));
+        assert_eq!(check(network.channel()).await.unwrap(), 1);
+        serving.abort();
+    }};
+}
+
+/// Calls an axum router with this layer around it.
+macro_rules! routed {
+    ($router:expr) => {{
+        let network = Network::new();
+        let _serving = network.serve_service($router);
+        assert_eq!(check(network.channel()).await.unwrap(), 1);
+    }};
+}
+
+fn routes() -> axum::Router {
+    let (_, health) = tonic_health::server::health_reporter();
+    Routes::new(health).into_axum_router()
+}
+
+macro_rules! combined {
+    ($test:ident, $layer:expr) => {
+        #[tokio::test(start_paused = true)]
+        async fn $test() {
+            let layer = $layer;
+            called!(layer.clone());
+            called!(option_layer(Some(layer.clone()).map(|ours| {
+                tower::ServiceBuilder::new()
+                    .layer(tower_http::map_response_body::MapResponseBodyLayer::new(
+                        tonic::body::Body::new,
+                    ))
+                    .layer(ours)
+                    .into_inner()
+            })));
+            let over = tower::ServiceBuilder::new();
+            called!(over.layer(InterceptorLayer::new(allow)).layer(layer.clone()).into_inner());
+            let over = tower::ServiceBuilder::new();
+            called!(over.layer(TraceLayer::new_for_grpc()).layer(layer.clone()).into_inner());
+            let over = tower::ServiceBuilder::new();
+            called!(over.layer(CompressionLayer::new()).layer(layer.clone()).into_inner());
+            let over = tower::ServiceBuilder::new();
+            called!(over.layer(GrpcWebLayer::new()).layer(layer.clone()).into_inner());
+
+            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            called!(under.layer(InterceptorLayer::new(allow)).into_inner());
+            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            called!(under.layer(TraceLayer::new_for_grpc()).into_inner());
+            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            called!(under.layer(timeout()).into_inner());
+            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            called!(under.layer(CompressionLayer::new()).into_inner());
+            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            called!(under.layer(GrpcWebLayer::new()).into_inner());
+
+            routed!(routes().layer(layer.clone()));
+            routed!(routes().layer(TraceLayer::new_for_grpc()).layer(layer.clone()));
+            routed!(routes().layer(layer.clone()).layer(timeout()));
+            routed!(routes().layer(layer.clone()).layer(CompressionLayer::new()));
+            let (_, health) = tonic_health::server::health_reporter();
+            called!(tower::layer::util::Identity::new());
+            let network = Network::new();
+            let single = Server::builder().add_service(layer.layer(health));
+            let serving = tokio::spawn(single.serve_with_incoming(network.incoming()));
+            assert_eq!(check(network.channel()).await.unwrap(), 1);
+            serving.abort();
+        }
+    };
+}
+
+combined!(calls_are_watched, ServerLayer::new(&Metrics::new(methods())));
+combined!(statuses_are_cut, StatusLimitLayer::new());
+combined!(calls_end_with_the_server, Drain::default().layer());
+combined!(callers_have_quotas, RateLimitLayer::default());
+combined!(what_is_too_much_is_shed, ShedLayer::default());
+combined!(deadlines_are_kept, ServerDeadlineLayer::new());
+combined!(faults_are_injected, FaultLayer::new(Faults::default()).unwrap());
+combined!(calls_are_recognised, DedupLayer::new(MemoryStore::new(), methods()));
+combined!(all_layers_in_their_order, Settings::new(methods()).layers().unwrap());
+
+#[tokio::test(start_paused = true)]
+async fn who_may_call_is_asked_outside_of_all_layers() {
+    let layers = Settings::new(methods()).layers().unwrap();
+    let ask = |request: http::Request<tonic::body::Body>| async {
+        match request.headers().contains_key("authorization") {
+            true => Ok(request),
+            false => Err(Status::unauthenticated("who are you?").into_http()),
+        }
+    };
+    let network = Network::new();
+    let (_, health) = tonic_health::server::health_reporter();
+    let server = Server::builder()
+        .layer(AsyncRequireAuthorizationLayer::new(ask))
+        .layer(layers.clone())
+        .add_service(health.clone());
+    tokio::spawn(server.serve_with_incoming(network.incoming()));
+    let refused = check(network.channel()).await.unwrap_err();
+    assert_eq!(refused.message(), "who are you?");
+    let network = Network::new();
+    let server = Server::builder()
+        .layer(ValidateRequestHeaderLayer::accept("application/grpc"))
+        .layer(layers)
+        .add_service(health);
+    tokio::spawn(server.serve_with_incoming(network.incoming()));
+    _ = check(network.channel()).await;
+}
