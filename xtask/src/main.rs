@@ -33,7 +33,7 @@ Tasks:
                       crates, which it downloads), cost (clients and servers in processes of their
                       own; `--quick` counts the instructions of some, `--check` compares with the
                       baseline, `--write` writes it)
-  fuzz [--seconds N]  run each fuzz target for so long, 600 s unless said otherwise (cargo-fuzz, nightly)
+  fuzz [--seconds N]  run each fuzz target for so long, by default 600 s (cargo-fuzz, nightly)
   release --dry-run   pack all crates, and build them from their packages
   street [args..]     run the scripts of peers/suite with our client and with those of others, and
                       print who does right (`--quick` leaves out what takes seconds, `--only NAME`

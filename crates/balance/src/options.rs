@@ -58,8 +58,8 @@ pub struct Options {
     pub user_timeout: Option<Duration>,
     /// How many bytes of headers, or of trailers, a response may have: a status with a long message
     /// or large details, say. Default 256 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). This client
-    /// resets what is larger, and its status says so; what is larger by more than a quarter ends the
-    /// connection, for h2 takes it for an attack (CVE-2024-27316).
+    /// resets what is larger, and its status says so; what is larger by more than a quarter ends
+    /// the connection, for h2 takes it for an attack (CVE-2024-27316).
     pub max_header_list_size: u32,
     /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
     /// an empty name asks for the server as a whole. [`Picker::PickFirst`] does not ask, as in

@@ -32,7 +32,7 @@ async fn compare() -> Result<(), BoxError> {
     let layers = server::Layers::new(faults, server::dedup(state.clone()));
     tokio::spawn(serve(incoming, state, layers, pending()));
 
-    let layers = Settings::default().layers().unwrap();
+    let layers = Settings::default().layers().expect("the defaults are valid");
     let config = r#"{ "methodConfig": [{
         "name": [{ "service": "calculator.Calculator" }], "timeout": "30s",
         "retryPolicy": { "maxAttempts": 4, "initialBackoff": "1s", "maxBackoff": "9s",

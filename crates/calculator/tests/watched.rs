@@ -116,8 +116,8 @@ async fn a_client_shows_its_endpoints_its_breakers_and_its_budget() {
     let how = |what: &str| conditions.iter().find(|seen| seen.what == what).map(|seen| &*seen.how);
     assert_eq!((how("breaker two"), how("endpoint one")), (Some("open"), Some("connected")));
     let text = layers.metrics.render();
-    let enforced = "grpc_lb_outlier_detection_ejections_enforced_total{\
-        grpc_target=\"calculator\",grpc_lb_outlier_detection_detection_method=\"success_rate\"} 0\n";
+    let enforced = "grpc_lb_outlier_detection_ejections_enforced_total{grpc_target=\"calculator\",\
+        grpc_lb_outlier_detection_detection_method=\"success_rate\"} 0\n";
     assert!(text.contains(enforced), "{text}");
     assert!(
         text.contains("cinchona_breaker_state{grpc_target=\"calculator\",circuit=\"http://"),

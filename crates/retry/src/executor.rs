@@ -25,7 +25,8 @@ use tower::{Service, ServiceExt};
 pub(crate) enum First<F> {
     Running(F),
     /// It has ended so, and there is to be another one.
-    Failed(Box<(Outcome, Again)>),
+    // Boxed: it is large.
+    Failed(Box<(Option<Outcome>, Option<Again>)>),
 }
 
 /// An attempt that was begun, or what it takes.
@@ -57,10 +58,7 @@ where
             attempts.push(attempt(call.first(), Start::Begun(future)));
             (None, None)
         }
-        First::Failed(failed) => {
-            let (outcome, again) = *failed;
-            (Some(outcome), Some(again))
-        }
+        First::Failed(failed) => *failed,
     };
     loop {
         while let Some(next) = again.take().or_else(|| plan.due(&mut call)) {

@@ -112,7 +112,7 @@ where
                     Step::Finish(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
                     Step::GoOn => return Poll::Pending,
                     Step::Again(again) => {
-                        let first = First::Failed(Box::new((outcome, again)));
+                        let first = First::Failed(Box::new((Some(outcome), Some(again))));
                         Box::pin(executor::run(call, plan, template, first))
                     }
                 }

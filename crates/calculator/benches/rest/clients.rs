@@ -59,7 +59,7 @@ pub(crate) async fn connect(
     let timeout = layers.then_some("2S");
     match protocol {
         Protocol::Grpc if layers => {
-            let layers = Settings::default().layers().unwrap();
+            let layers = Settings::default().layers().expect("the defaults are valid");
             let client = client(connect_lazy(endpoint), &layers);
             Ok((0..callers).map(|_| Caller::Whole(client.clone().into())).collect())
         }
