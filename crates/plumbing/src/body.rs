@@ -56,7 +56,7 @@ pub trait Watcher: Send {
         false
     }
 
-    /// Polls what is further in, within a scope of the layer's ([`ResponseBody::watch_within`]).
+    /// Polls what is further in, within a scope of the layer's ([`ResponseBody::watched_within`]).
     fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
         poll();
     }

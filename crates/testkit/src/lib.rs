@@ -1,5 +1,5 @@
 //! An in-memory network in virtual time, servers that answer by a script, the logs of a test, and a
-//! Redis; and whether a [history](history) of calls can be explained.
+//! Redis; and whether a [`history`] of calls can be explained.
 //!
 //! # Why
 //!

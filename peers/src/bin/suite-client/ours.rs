@@ -89,8 +89,8 @@ fn stack(balance: Balance, config: &ServiceConfig) -> Result<Stack, BoxError> {
         .layer(retry)
         .layer(AttemptLayer::new(&metrics, "suite"))
         .layer(AttemptTimeoutLayer::new(Duration::MAX))
-        .service(balance)
-        .map_response(|response| response.map(Body::new))
-        .map_err(BoxError::from);
-    Ok(Stack::new(stack))
+        .service(balance);
+    let stack =
+        ServiceExt::<http::Request<Body>>::map_response(stack, |response| response.map(Body::new));
+    Ok(Stack::new(stack.map_err(BoxError::from)))
 }
