@@ -92,5 +92,5 @@ fn stack(balance: Balance, config: &ServiceConfig) -> Result<Stack, BoxError> {
         .service(balance);
     let stack =
         ServiceExt::<http::Request<Body>>::map_response(stack, |response| response.map(Body::new));
-    Ok(Stack::new(stack.map_err(BoxError::from)))
+    Ok(Stack::new(stack))
 }
