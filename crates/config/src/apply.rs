@@ -1,7 +1,7 @@
 //! From a config to the layers of a client.
 
 use crate::{
-    Client, HedgingPolicy, MessageLimits, MethodConfig, MethodEntry, Policy, RetryPolicy,
+    Client, HedgingPolicy, MessageLimits, MethodConfig, MethodEntry, Name, Policy, RetryPolicy,
     RetryThrottling, ServiceConfig, Warning, advice,
 };
 use cinchona_balance::Options;
@@ -103,7 +103,8 @@ impl ServiceConfig {
         let mut limits = PerMethod::new();
         for MethodEntry { names, config, .. } in &self.methods {
             let sizes = message_limits(config);
-            for name in names {
+            // A name with a slash is that of no method, and has been warned of.
+            for name in names.iter().filter(|name| !is_path(name)) {
                 policies.insert(&name.service, &name.method, policy(config, client.attempts)?)?;
                 timeouts.insert(&name.service, &name.method, config.timeout)?;
                 limits.insert(&name.service, &name.method, sizes)?;
@@ -148,6 +149,10 @@ impl ServiceConfig {
             ..options
         }
     }
+}
+
+fn is_path(name: &Name) -> bool {
+    name.service.contains('/') || name.method.contains('/')
 }
 
 fn policy(config: &MethodConfig, limit: u32) -> Result<cinchona_retry::Policy, Invalid> {

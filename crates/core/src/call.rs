@@ -175,6 +175,12 @@ impl Call {
         until.filter(|_| many > 0 && task == task::try_id())
     }
 
+    /// Whether this is the handle of an attempt that a layer further out makes: a layer that is to
+    /// stand around the attempts finds so that it stands within them.
+    pub fn is_of_attempt(&self) -> bool {
+        self.with_attempt(|own, _| own.is_made).unwrap_or(false)
+    }
+
     /// An attempt begins at `began`: the handle for its request. That of the first attempt takes
     /// the place of the one that a layer below may have noted.
     #[must_use = "the attempt's request carries it"]
@@ -389,6 +395,14 @@ mod tests {
         Call::of(&mut request, || now).begins(AttemptKind::First, now).waits(Duration::MAX);
         let found = Call::of(&mut request, || unreachable!("it is there"));
         assert_eq!((found.began(), found.attempts()[0].wait), (now, Duration::MAX));
+    }
+
+    #[test]
+    fn a_handle_is_of_an_attempt_once_somebody_makes_that() {
+        let call = call();
+        assert!(!call.is_of_attempt());
+        assert!(call.begins(AttemptKind::First, call.began()).is_of_attempt());
+        assert!(call.begins(AttemptKind::Retry, call.began()).is_of_attempt());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cinchona_core::{
     BoxError, Call, Deadline, MethodKind, Methods, Mode, PerMethod, ServerContext, Switch,
 };
-use cinchona_plumbing::{Paths, Reloadable, ResponseBody, clock::Passing};
+use cinchona_plumbing::{Misplaced, Paths, Reloadable, ResponseBody, clock::Passing};
 use http_body::Body;
 use std::{
     sync::Arc,
@@ -54,7 +54,11 @@ struct Settings {
     timeouts: Reloadable<PerMethod<Option<Duration>>>,
     methods: Option<Methods>,
     switch: Switch,
+    misplaced: Misplaced,
 }
+
+const WITHIN_ATTEMPTS: &str = "the call deadline stands within the retries, so each attempt has all \
+    of the call's time: put `CallDeadlineLayer` around `RetryLayer`";
 
 // === impl CallDeadlineLayer ===
 
@@ -67,6 +71,7 @@ impl CallDeadlineLayer {
             timeouts: Reloadable::new(PerMethod::new()),
             methods: None,
             switch: Switch::default(),
+            misplaced: Misplaced::default(),
         };
         Self { settings: Arc::new(settings) }
     }
@@ -179,6 +184,9 @@ where
         }
         let passing = Passing::begin();
         let now = passing.now();
+        if Call::find(&request).is_some_and(Call::is_of_attempt) {
+            self.settings.misplaced.warn(request.uri().path(), WITHIN_ATTEMPTS);
+        }
         let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,

@@ -1,7 +1,7 @@
 //! The client's part: a name for each logical call.
 
-use cinchona_core::{IDEMPOTENCY_KEY, Methods, Mode, Safety, Switch};
-use cinchona_plumbing::headers;
+use cinchona_core::{Call, IDEMPOTENCY_KEY, Methods, Mode, Safety, Switch};
+use cinchona_plumbing::{Misplaced, headers};
 use http::{HeaderName, HeaderValue, Request};
 use pin_project_lite::pin_project;
 use std::{
@@ -27,7 +27,12 @@ pub struct IdempotencyKeyLayer {
     ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
     always: bool,
     switch: Switch,
+    misplaced: Misplaced,
 }
+
+const WITHIN_ATTEMPTS: &str = "the layer that gives calls their keys stands within the retries, so that \
+    each attempt has another key and a server may execute all of them: put `IdempotencyKeyLayer` \
+    around `RetryLayer`";
 
 /// Names each call: the same on all its attempts, and another for each call.
 ///
@@ -71,7 +76,13 @@ impl IdempotencyKeyLayer {
     /// Names all calls, and gives a key to those of the unary methods that `methods` lists and that
     /// say neither `NO_SIDE_EFFECTS` nor `IDEMPOTENT`.
     pub fn new(methods: Methods) -> Self {
-        Self { methods, ids: Arc::new(Uuid::now_v7), always: false, switch: Switch::default() }
+        Self {
+            methods,
+            ids: Arc::new(Uuid::now_v7),
+            always: false,
+            switch: Switch::default(),
+            misplaced: Misplaced::default(),
+        }
     }
 
     /// Takes ids from `ids` instead, which must never return the same twice: for runs that are to
@@ -102,6 +113,10 @@ impl IdempotencyKeyLayer {
         let needs_id = is_read || self.always;
         if !needs_key && !needs_id {
             return None;
+        }
+        let has_key = headers::has(request.headers(), &IDEMPOTENCY_KEY);
+        if needs_key && !has_key && Call::find(request).is_some_and(Call::is_of_attempt) {
+            self.misplaced.warn(path, WITHIN_ATTEMPTS);
         }
         let sent = request.headers_mut();
         let [mut key, mut id] =

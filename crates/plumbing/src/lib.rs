@@ -21,6 +21,7 @@
 //! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
 //! | [`Trust`], [`Distrust`] | who may change something in a server |
 //! | [`Plain`] | a service whose answers have tonic's bodies |
+//! | [`Misplaced`] | a layer that stands where it does harm |
 //! | [`Count`], [`polled_again`] | how often something happened; a future that is polled again |
 //!
 //! *Rule:* it names no other crate of cinchona.
@@ -36,6 +37,7 @@ pub mod headers;
 mod latency;
 mod listener;
 mod live;
+mod misplaced;
 mod paths;
 mod plain;
 mod replay;
@@ -54,6 +56,7 @@ pub use framing::Framing;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
+pub use misplaced::Misplaced;
 pub use paths::Paths;
 pub use plain::{Plain, PlainFuture};
 pub use replay::{Replay, ReplayBuffer, whole};

@@ -22,6 +22,9 @@ use tonic::{Status, body::Body};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+const WITHIN_ATTEMPTS: &str = "a retry layer stands within the attempts of another, so that they \
+    multiply: leave one of them out";
+
 pub(crate) type Outcome = Result<Response<ResponseBody>, BoxError>;
 
 pub(crate) struct Call {
@@ -77,6 +80,9 @@ impl Call {
             return Err(failed);
         }
         let record = Record::of(&mut first, || now);
+        if record.is_of_attempt() {
+            shared.misplaced.warn(replay.uri().path(), WITHIN_ATTEMPTS);
+        }
         *record = record.begins(AttemptKind::First, now);
         record.set_size(replay.size());
         let record = record.clone();

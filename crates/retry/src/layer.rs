@@ -14,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Methods, Mode, PerMethod, Rng, Switch};
-use cinchona_plumbing::{Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
+use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
 use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -58,6 +58,7 @@ impl RetryLayer {
             retries_of_retries: false,
             explained: false,
             unsafe_to_repeat: UnsafeToRepeat::default(),
+            misplaced: Misplaced::default(),
         };
         Self { shared: Arc::new(shared) }
     }

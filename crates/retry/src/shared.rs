@@ -2,7 +2,7 @@
 
 use crate::{budget::SharedBudget, policy::Policy, throttle::Throttle, warnings::UnsafeToRepeat};
 use cinchona_core::{Methods, PerMethod, Rng, Switch};
-use cinchona_plumbing::{Reloadable, ReplayBuffer};
+use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The service to clone for further attempts: cloning it for every call would cost those that need
@@ -22,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) retries_of_retries: bool,
     pub(crate) explained: bool,
     pub(crate) unsafe_to_repeat: UnsafeToRepeat,
+    pub(crate) misplaced: Misplaced,
 }
 
 /// Nothing that holds the lock can panic, or waits.

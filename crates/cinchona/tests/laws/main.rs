@@ -8,6 +8,7 @@ mod gauges;
 mod layers;
 mod metrics;
 mod off;
+mod order;
 mod panics;
 mod sizes;
 mod wire;
