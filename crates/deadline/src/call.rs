@@ -57,8 +57,8 @@ struct Settings {
     misplaced: Misplaced,
 }
 
-const WITHIN_ATTEMPTS: &str = "the call deadline stands within the retries, so each attempt has all \
-    of the call's time: put `CallDeadlineLayer` around `RetryLayer`";
+const WITHIN_ATTEMPTS: &str = "the call deadline stands within the retries, so that each attempt \
+    has all of the call's time: put `CallDeadlineLayer` around `RetryLayer`";
 
 // === impl CallDeadlineLayer ===
 

@@ -30,9 +30,9 @@ pub struct IdempotencyKeyLayer {
     misplaced: Misplaced,
 }
 
-const WITHIN_ATTEMPTS: &str = "the layer that gives calls their keys stands within the retries, so that \
-    each attempt has another key and a server may execute all of them: put `IdempotencyKeyLayer` \
-    around `RetryLayer`";
+const WITHIN_ATTEMPTS: &str = "the layer that gives calls their keys stands within the retries, so \
+    that each attempt has another key and a server may execute all of them: put \
+    `IdempotencyKeyLayer` around `RetryLayer`";
 
 /// Names each call: the same on all its attempts, and another for each call.
 ///
