@@ -38,6 +38,7 @@ where
     })
 }
 
+// catalogue: S-D8
 #[test]
 fn a_key_layer_within_the_retries_says_so_once() {
     let layer = IdempotencyKeyLayer::new(methods());
@@ -45,6 +46,7 @@ fn a_key_layer_within_the_retries_says_so_once() {
     assert!(warning.contains("put `IdempotencyKeyLayer` around `RetryLayer`"), "{warning}");
 }
 
+// catalogue: S-D8
 #[test]
 fn a_call_deadline_within_the_retries_says_so_once() {
     let layer = CallDeadlineLayer::new();
@@ -52,6 +54,7 @@ fn a_call_deadline_within_the_retries_says_so_once() {
     assert!(warning.contains("put `CallDeadlineLayer` around `RetryLayer`"), "{warning}");
 }
 
+// catalogue: S-D8
 #[test]
 fn a_retry_layer_within_the_attempts_of_another_says_so_once() {
     let policy = RetryPolicy::default().with_max_retries(0);
