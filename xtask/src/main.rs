@@ -144,8 +144,14 @@ fn fuzz(seconds: &str) -> ExitCode {
     let limit = format!("-max_total_time={seconds}");
     let found = targets.iter().find(|target| {
         println!("== {target}");
+        // What it finds goes into the first directory; it begins with what is in both.
+        let corpora = ["corpus", "seeds"].map(|name| root().join("fuzz").join(name).join(target));
+        if fs::create_dir_all(&corpora[0]).is_err() {
+            return true;
+        }
         let mut command = Command::new("cargo");
-        command.current_dir(root()).args(["+nightly", "fuzz", "run", target, "--", &limit]);
+        command.current_dir(root()).args(["+nightly", "fuzz", "run", target]).args(&corpora);
+        command.args(["--", &limit]);
         run(&mut command) != 0
     });
     ExitCode::from(u8::from(found.is_some()))

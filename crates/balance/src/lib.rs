@@ -94,6 +94,11 @@ mod utilization;
 mod wait;
 mod wire;
 
+/// What threads meet by, which `tests/loom` replaces by that of a model checker.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
+
 pub use cinchona_plumbing::ResponseBody;
 pub use dial::Tcp;
 pub use dns::Dns;

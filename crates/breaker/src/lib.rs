@@ -104,9 +104,9 @@ mod suspects;
 mod usual;
 mod window;
 
-/// The atomics of `state`, which a test replaces by those of a model checker.
-mod atomic {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+/// What threads meet by, which `tests/loom` replaces by that of a model checker.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 }
 
 pub use cinchona_plumbing::ResponseBody;

@@ -43,6 +43,11 @@ mod switch;
 mod target;
 mod verdict;
 
+/// What threads meet by, which `tests/loom` replaces by that of a model checker.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 pub use attempt::{Attempt, AttemptKind};
 pub use backoff::{Backoff, Jitter};
 pub use call::Call;

@@ -60,6 +60,14 @@ mod layer;
 mod metrics;
 mod phases;
 
+/// What threads meet by, which `tests/loom` replaces by that of a model checker.
+mod sync {
+    pub(crate) use std::sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU8, Ordering},
+    };
+}
+
 pub use cinchona_plumbing::ResponseBody;
 pub use io::{DrainIncoming, DrainIo};
 pub use layer::{DrainFuture, DrainLayer, DrainService};

@@ -94,6 +94,11 @@ mod source;
 mod spans;
 mod trace;
 
+/// What threads meet by, which `tests/loom` replaces by that of a model checker.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 pub use cinchona_plumbing::ResponseBody;
 pub use collect::{Metric, Value};
 pub use layers::{AttemptLayer, CallLayer, ServerLayer};

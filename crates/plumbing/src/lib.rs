@@ -49,6 +49,11 @@ pub mod timeout;
 mod trust;
 pub mod uri;
 
+/// What threads meet by, which `tests/loom` replaces by that of a model checker.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
+}
+
 pub use arriving::{Arriving, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use count::{Count, polled_again};
