@@ -5,6 +5,7 @@
 mod ci;
 mod command;
 mod manifest;
+mod mutants;
 mod release;
 mod street;
 mod tidy;
@@ -34,6 +35,9 @@ Tasks:
                       own; `--quick` counts the instructions of some, `--check` compares with the
                       baseline, `--write` writes it)
   fuzz [--seconds N]  run each fuzz target for so long, by default 600 s (cargo-fuzz, nightly)
+  mutants [crate..] [--shard K/N]
+                      change what decides, in one place at a time, and run the tests that should
+                      notice (cargo-mutants; hours without a crate, or a shard of it)
   release --dry-run   pack all crates, and build them from their packages
   street [args..]     run the scripts of peers/suite with our client and with those of others, and
                       print who does right (`--quick` leaves out what takes seconds, `--only NAME`
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["fuzz"] => fuzz("600"),
         ["fuzz", "--seconds", seconds] => fuzz(seconds),
+        ["mutants", args @ ..] => ExitCode::from(mutants::run(args)),
         ["release", "--dry-run"] => ExitCode::from(release::dry_run()),
         ["street", args @ ..] => ExitCode::from(street::run(args)),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
@@ -143,8 +148,14 @@ fn fuzz(seconds: &str) -> ExitCode {
     let limit = format!("-max_total_time={seconds}");
     let found = targets.iter().find(|target| {
         println!("== {target}");
+        // What it finds goes into the first directory; it begins with what is in both.
+        let corpora = ["corpus", "seeds"].map(|name| root().join("fuzz").join(name).join(target));
+        if fs::create_dir_all(&corpora[0]).is_err() {
+            return true;
+        }
         let mut command = Command::new("cargo");
-        command.current_dir(root()).args(["+nightly", "fuzz", "run", target, "--", &limit]);
+        command.current_dir(root()).args(["+nightly", "fuzz", "run", target]).args(&corpora);
+        command.args(["--", &limit]);
         run(&mut command) != 0
     });
     ExitCode::from(u8::from(found.is_some()))

@@ -90,6 +90,7 @@ mod set;
 mod snapshot;
 mod source;
 mod stir;
+mod sync;
 mod utilization;
 mod wait;
 mod wire;

@@ -38,6 +38,7 @@ mod said;
 mod secret;
 mod stage;
 mod switch;
+mod sync;
 mod target;
 mod verdict;
 

@@ -82,6 +82,7 @@ mod race;
 mod shared;
 mod step;
 mod stop;
+mod sync;
 mod throttle;
 mod tower_policy;
 mod warnings;
