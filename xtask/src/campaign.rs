@@ -1,6 +1,6 @@
 //! `cargo xtask campaign`: what takes long is one command, with a seed, and has a short form.
 
-use crate::command::{cargo_command, root, run as run_command};
+use crate::command::{cargo_command, run as run_command};
 
 /// Tests of a package, by a part of their names, and what they are given.
 struct Part {
@@ -11,11 +11,7 @@ struct Part {
 }
 
 const CRASH: [Part; 2] = [
-    Part {
-        package: "outside",
-        tests: "crash",
-        given: &[("CINCHONA_KILLS", "100", "2000")],
-    },
+    Part { package: "outside", tests: "crash", given: &[("CINCHONA_KILLS", "100", "2000")] },
     Part {
         package: "cinchona-redis",
         tests: "groups",
@@ -81,8 +77,9 @@ fn soak(form: &Form<'_>) -> u8 {
 }
 
 fn storm(form: &Form<'_>) -> u8 {
-    let clients = if form.is_long { "2000" } else { "200" };
-    xtask(&["sim", "storm", "--clients", clients, "--seed", form.seed])
+    let [clients, capacity] = if form.is_long { ["20000", "4000"] } else { ["1000", "200"] };
+    let size = ["--clients", clients, "--capacity", capacity];
+    xtask(&[&["sim", "storm"], &size[..], &["--seed", form.seed]].concat())
 }
 
 fn xtask(args: &[&str]) -> u8 {

@@ -1,5 +1,5 @@
-//! Ends `cargo test --workspace` with a word on the tests that it has left out, and how to run them:
-//! cargo runs the packages in the order of their names, and this is the last target of the last.
+//! Ends `cargo test --workspace` with what it has left out, and how to run that: cargo runs the
+//! packages in the order of their names, and this is the last target of the last.
 
 use std::{
     env,

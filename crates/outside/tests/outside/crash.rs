@@ -1,7 +1,7 @@
 //! Servers that are killed with SIGKILL and started again while clients change what they keep:
 //! what was acknowledged happened exactly once, and what was not at most once.
 //!
-//! `CINCHONA_KILLS` says how many kills there are; 200 if it is absent.
+//! `CINCHONA_KILLS` says how many kills there are; 100 if it is absent.
 
 use calculator::{
     client::{Layers, Settings, Stack, stack},
@@ -236,7 +236,7 @@ async fn check(channel: Stack<Anywhere>, ledgers: &[Ledger]) {
 }
 
 async fn survives(store: &str, replicas: usize) {
-    let kills = std::env::var("CINCHONA_KILLS").map_or(200, |kills| kills.parse().unwrap());
+    let kills = std::env::var("CINCHONA_KILLS").map_or(100, |kills| kills.parse().unwrap());
     let mut servers: Vec<Server> = (0..replicas).map(|_| Server::start(store)).collect();
     let channel = stack(anywhere(&servers), &layers());
     let funds = SetValueRequest {

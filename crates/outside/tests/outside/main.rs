@@ -9,13 +9,13 @@
 
 mod browser;
 mod crash;
+mod differential;
 mod endpoints;
 mod failover;
 mod nginx;
 mod partition;
 mod prometheus;
 mod python;
-mod suite;
 mod world;
 
 use calculator::{

@@ -40,7 +40,7 @@ pub(crate) fn is_alone(name: &str) -> bool {
     needed("iptables", "iptables");
     let mut inner = Command::new(needed("unshare", "util-linux"));
     inner.args(["--map-root-user", "--mount", "--net"]).arg(env::current_exe().unwrap());
-    inner.args(["--exact", name, "--include-ignored", "--nocapture"]).env(ALONE, "1");
+    inner.args([name, "--include-ignored", "--nocapture"]).env(ALONE, "1");
     assert!(inner.status().unwrap().success(), "{name}, in namespaces of its own");
     false
 }

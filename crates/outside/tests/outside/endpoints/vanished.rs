@@ -71,7 +71,7 @@ fn drop_established(port: u16) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs network namespaces"]
 async fn a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint() {
-    let name = "endpoints::vanished::a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint";
+    let name = "a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint";
     if !is_alone(name) {
         return;
     }
@@ -90,7 +90,7 @@ async fn a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs network namespaces"]
 async fn one_call_after_another_leaves_a_connection_that_has_vanished() {
-    let name = "endpoints::vanished::one_call_after_another_leaves_a_connection_that_has_vanished";
+    let name = "one_call_after_another_leaves_a_connection_that_has_vanished";
     if !is_alone(name) {
         return;
     }
@@ -123,7 +123,7 @@ async fn one_call_after_another_leaves_a_connection_that_has_vanished() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs network namespaces"]
 async fn a_host_that_has_vanished_is_left_by_calls_alone_over_several() {
-    let name = "endpoints::vanished::a_host_that_has_vanished_is_left_by_calls_alone_over_several";
+    let name = "a_host_that_has_vanished_is_left_by_calls_alone_over_several";
     if !is_alone(name) {
         return;
     }
