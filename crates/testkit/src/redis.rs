@@ -21,8 +21,8 @@ impl Redis {
     /// Starts one.
     ///
     /// # Panics
-    /// When there is no `redis-server` here (it is in Debian's package of that name), or it does not
-    /// start: a test that uses it is `#[ignore = "needs redis-server"]`.
+    /// When there is no `redis-server` here (Debian's package has that name), or it does not start:
+    /// a test that uses it is `#[ignore = "needs redis-server"]`.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let addr = listener.unwrap_or_else(|error| panic!("no free port: {error}"));
