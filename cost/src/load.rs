@@ -69,7 +69,7 @@ impl Load {
                 for n in 0..self.calls / self.callers {
                     let operation = BinaryOperation { a: f64::from(n), b: 1.0 };
                     let mut request = Request::new(operation);
-                    request.set_timeout(Duration::from_secs(30));
+                    request.set_timeout(Duration::from_secs(600));
                     client.add(request).await?;
                 }
                 Ok::<_, Status>(())

@@ -94,7 +94,7 @@ mod utilization;
 mod wait;
 mod wire;
 
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Avoid, Backoff, Jitter, ResponseBody, Signals, Ticket};
 pub use dial::Tcp;
 pub use dns::Dns;
 pub use ejections::Ejections;

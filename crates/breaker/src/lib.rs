@@ -109,7 +109,7 @@ mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Backoff, Jitter, ResponseBody, Ticket};
 pub use circuit::{Circuit, State};
 pub use layer::{Breaker, BreakerLayer, ResponseFuture};
 pub use policy::BreakerPolicy;

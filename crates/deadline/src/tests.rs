@@ -2,8 +2,8 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Elapsed, Mode, Switch, Verdict};
-use cinchona_plumbing::cause::find_cause;
+use cinchona_core::{BoxError, Deadline, Mode, Switch, Verdict};
+use cinchona_plumbing::{Elapsed, cause::find_cause};
 use http_body_util::{BodyExt, StreamBody, channel::Channel};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, advance};

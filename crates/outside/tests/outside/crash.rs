@@ -12,8 +12,8 @@ use calculator::{
 };
 use cinchona::{
     balance::{Balance, Options},
-    core::{Jitter, Rng, Target},
-    retry::{Backoff, RetryPolicy},
+    core::{Rng, Target},
+    retry::{Backoff, Jitter, RetryPolicy},
 };
 use cinchona_testkit::Redis;
 use outside::program;

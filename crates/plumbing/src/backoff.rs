@@ -1,22 +1,21 @@
 //! How long to wait before a retry.
 
-use crate::Invalid;
-use cinchona_plumbing::clock::times;
+use crate::{Invalid, clock::times};
 use rand::{Rng, RngExt};
 use std::time::Duration;
 
 /// Exponential backoff: before retry *n*, `initial · multiplier^(n-1)`, at most `cap`, then jitter.
 ///
 /// ```
-/// use cinchona_core::{Backoff, Jitter};
+/// use cinchona_plumbing::{Backoff, Jitter};
 /// use std::time::Duration;
 ///
 /// let second = Duration::from_secs(1);
 /// let backoff = Backoff::new(second, 2.0, 10 * second)?.with_jitter(Jitter::None);
-/// let mut rng = cinchona_core::Rng::seeded(1).draw();
+/// let mut rng = rand::rng();
 /// let delays: Vec<u64> = (1..=5).map(|n| backoff.delay(n, &mut rng).as_secs()).collect();
 /// assert_eq!(delays, [1, 2, 4, 8, 10]);
-/// # Ok::<_, cinchona_core::Invalid>(())
+/// # Ok::<_, cinchona_plumbing::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
@@ -99,9 +98,10 @@ impl Default for Backoff {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::{SeedableRng, rngs::SmallRng};
 
     fn delays(jitter: Jitter) -> Vec<f64> {
-        let mut rng = crate::Rng::seeded(3).draw();
+        let mut rng = SmallRng::seed_from_u64(3);
         let backoff = Backoff::default().with_jitter(jitter);
         (0..1000).map(|_| backoff.delay(3, &mut rng).as_secs_f64()).collect()
     }
@@ -146,7 +146,7 @@ mod tests {
             seed: u64,
         ) {
             let backoff = Backoff::new(initial, multiplier, cap).unwrap();
-            let mut rng = crate::Rng::seeded(seed).draw();
+            let mut rng = SmallRng::seed_from_u64(seed);
             let mut delay = |jitter| backoff.with_jitter(jitter).delay(n, &mut rng);
             prop_assert!(delay(Jitter::None) <= cap);
             prop_assert!(delay(Jitter::Full) <= cap && delay(Jitter::Equal) <= cap);
@@ -157,7 +157,7 @@ mod tests {
         #[test]
         fn what_begins_with_no_wait_stays_so(n: u32, multiplier in 1.0..1e300f64) {
             let backoff = Backoff::new(Duration::ZERO, multiplier, Duration::MAX).unwrap();
-            let mut rng = crate::Rng::seeded(1).draw();
+            let mut rng = SmallRng::seed_from_u64(1);
             let none = backoff.with_jitter(Jitter::Grpc).delay(n, &mut rng);
             prop_assert_eq!(none, Duration::ZERO);
         }
