@@ -2,8 +2,10 @@
 //!
 //! Standard library only, so that it builds in a second.
 
+mod campaign;
 mod ci;
 mod command;
+mod left_out;
 mod manifest;
 mod mutants;
 mod release;
@@ -27,6 +29,9 @@ Tasks:
   demo --dashboard    run servers, a client and faults that come and go, all on one live page
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
+  campaign NAME       run a campaign: crash (servers that are killed, over a file, a Redis, a
+                      cluster of Redis and sentinels), partition, churn, endpoints, soak or storm; `--long`
+                      runs the long form, `--seed N` another run
   soak [args..]       run three servers, a client and faults for half an hour (`--duration 1m` is a
                       short one), and chart memory and descriptors
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
@@ -43,6 +48,7 @@ Tasks:
                       print who does right (`--quick` leaves out what takes seconds, `--only NAME`
                       runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
   tidy                check the house rules
+  left-out            say which tests `cargo test --workspace` leaves out, and what they need
   ci                  run everything that a change must pass
   help                print this
 ";
@@ -63,6 +69,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS => lab(&["--release"], "soak", args),
             failed => failed,
         },
+        ["campaign", name, args @ ..] => ExitCode::from(campaign::run(name, args)),
         ["sim", "storm", args @ ..] => lab(&[], "storm", args),
         // Each in a build of its own: tokio's `test-util` would slow down the other.
         ["bench"] => match bench("cinchona", "*", &[]) {
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
         ["mutants", args @ ..] => ExitCode::from(mutants::run(args)),
         ["release", "--dry-run"] => ExitCode::from(release::dry_run()),
         ["street", args @ ..] => ExitCode::from(street::run(args)),
+        ["left-out"] => ExitCode::from(left_out::print(&root())),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {
@@ -171,8 +179,8 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        let tasks = ["demo", "sim storm", "soak", "bench", "fuzz", "release", "street", "tidy"];
-        for task in tasks.into_iter().chain(["ci", "help"]) {
+        let tasks = ["demo", "campaign", "sim storm", "soak", "bench", "fuzz", "release", "street"];
+        for task in tasks.into_iter().chain(["tidy", "left-out", "ci", "help"]) {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

@@ -28,6 +28,7 @@ const SOURCES: [&str; 22] = [
     "config/src",
     "deadline/src",
     "calculator/tests",
+    "outside/tests",
 ];
 
 const HEAD: &str = "\

@@ -29,10 +29,9 @@ fn retrying(dns: Dns) -> Stack<Balance> {
 // catalogue: S-B1
 // real clock: resolver and servers are processes.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs dnsmasq and unshare"]
+#[ignore = "needs dnsmasq and network namespaces"]
 async fn calls_go_to_the_servers_that_replaced_others_a_second_after_the_first_failure() {
-    let name =
-        "resolver::calls_go_to_the_servers_that_replaced_others_a_second_after_the_first_failure";
+    let name = "calls_go_to_the_servers_that_replaced_others_a_second_after_the_first_failure";
     if !is_alone(name) {
         return;
     }
@@ -88,9 +87,9 @@ fn states(balance: &Balance) -> Vec<String> {
 // catalogue: S-B1
 // real clock: resolver and servers are processes.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs dnsmasq and unshare, and 80 s"]
+#[ignore = "needs dnsmasq and network namespaces"]
 async fn a_resolver_that_is_gone_costs_no_call() {
-    if !is_alone("resolver::a_resolver_that_is_gone_costs_no_call") {
+    if !is_alone("a_resolver_that_is_gone_costs_no_call") {
         return;
     }
     let old = ["127.0.0.2", "127.0.0.3"];

@@ -69,9 +69,9 @@ fn drop_established(port: u16) {
 // catalogue: S-B5
 // real clock: the network is the kernel's.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs iptables and unshare"]
+#[ignore = "needs network namespaces"]
 async fn a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint() {
-    let name = "vanished::a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint";
+    let name = "a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint";
     if !is_alone(name) {
         return;
     }
@@ -88,9 +88,9 @@ async fn a_connection_that_has_vanished_is_left_by_calls_alone_over_one_endpoint
 // catalogue: S-B5
 // real clock: the network is the kernel's.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs iptables and unshare"]
+#[ignore = "needs network namespaces"]
 async fn one_call_after_another_leaves_a_connection_that_has_vanished() {
-    let name = "vanished::one_call_after_another_leaves_a_connection_that_has_vanished";
+    let name = "one_call_after_another_leaves_a_connection_that_has_vanished";
     if !is_alone(name) {
         return;
     }
@@ -121,9 +121,9 @@ async fn one_call_after_another_leaves_a_connection_that_has_vanished() {
 // catalogue: S-B5
 // real clock: the network is the kernel's.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs iptables and unshare"]
+#[ignore = "needs network namespaces"]
 async fn a_host_that_has_vanished_is_left_by_calls_alone_over_several() {
-    let name = "vanished::a_host_that_has_vanished_is_left_by_calls_alone_over_several";
+    let name = "a_host_that_has_vanished_is_left_by_calls_alone_over_several";
     if !is_alone(name) {
         return;
     }

@@ -38,7 +38,7 @@ fn resident() -> u64 {
 // catalogue: S-B10
 // real clock: the sockets are the kernel's.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs seconds, and a release build for its full count"]
+#[ignore = "needs a release build for its full count"]
 async fn one_endpoint_of_ten_thousand_is_found_at_once() {
     let most = if cfg!(debug_assertions) { 4 * SECOND } else { SECOND / 5 };
     for picker in [Picker::PeakEwma, Picker::RoundRobin, Picker::WeightedRoundRobin] {
@@ -57,7 +57,7 @@ async fn one_endpoint_of_ten_thousand_is_found_at_once() {
 // catalogue: S-B10
 // real clock: the sockets are the kernel's.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs seconds, and a release build for its full count"]
+#[ignore = "needs a release build for its full count"]
 async fn changes_without_end_leave_nothing_behind() {
     let most = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
     let server = Server::start(&[]);

@@ -1,26 +1,38 @@
 //! nginx between our client and our servers: a second opinion on HTTP/2, and on balancing.
-#![cfg(unix)]
 
-use super::*;
 use crate::{
+    MS, SECOND,
     failover::{
-        Client, MS, Seen, client, failed, load, none_is_lost_once_it_is_known, servers, targets,
+        Client, Seen, client, failed, load, none_is_lost_once_it_is_known, servers, targets,
     },
-    programs::Server,
+    ok, operation, seeded,
 };
-use calculator::{client::stack, pb::CounterRequest};
+use calculator::{
+    client::{self, Settings, stack},
+    pb::{CounterRequest, RangeRequest, Result as Value, calculator_client::CalculatorClient},
+};
 use cinchona::{
     balance::{Balance, Options},
     core::Verdict,
-    retry::Attempt,
+    retry::{Attempt, Ledger, RetryPolicy},
 };
+use cinchona_testkit::{Answer, Network, ScriptedServer};
+use outside::{Server, needed};
 use std::{
     fs,
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command},
+    time::Duration,
 };
 use tempfile::TempDir;
-use tokio::{io::copy_bidirectional, task::JoinSet, time::sleep};
+use tokio::{
+    io::copy_bidirectional,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_stream::StreamExt;
+use tonic::{Code, Request, Status, transport::Endpoint};
 
 /// An nginx on a port of its own, with its files in a directory of its own, which is killed when it
 /// is dropped.
@@ -31,17 +43,15 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// One that passes each call to one of `upstreams`, or a note that there is none here.
-    async fn start(upstreams: &[String]) -> Option<Self> {
+    /// One that passes each call to one of `upstreams`.
+    async fn start(upstreams: &[String]) -> Self {
         Self::limited(1_000_000, upstreams).await
     }
 
     /// One that sends a client away after so many `calls`; nginx's default is 1,000.
-    async fn limited(calls: u32, upstreams: &[String]) -> Option<Self> {
-        let Some((program, version)) = installed() else {
-            eprintln!("SKIPPED: nginx is not installed (Debian: nginx-light)");
-            return None;
-        };
+    async fn limited(calls: u32, upstreams: &[String]) -> Self {
+        let program = needed("nginx", "nginx-light");
+        let version = version(&program);
         let dir = tempfile::tempdir().unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let addr = free.to_string();
@@ -50,7 +60,7 @@ impl Nginx {
             Command::new(program).arg("-p").arg(dir.path()).args(["-c", "nginx.conf"]).spawn();
         let mut nginx = Self { process: process.unwrap(), addr, dir };
         nginx.accepts().await;
-        Some(nginx)
+        nginx
     }
 
     async fn accepts(&mut self) {
@@ -78,16 +88,13 @@ impl Drop for Nginx {
     }
 }
 
-/// Where nginx is, and its version.
-fn installed() -> Option<(&'static str, (u32, u32, u32))> {
-    ["nginx", "/usr/sbin/nginx"].into_iter().find_map(|program| {
-        let said = Command::new(program).arg("-v").output().ok()?;
-        let said = String::from_utf8_lossy(&said.stderr).into_owned();
-        let version = said.trim().split_once("nginx/")?.1.split_whitespace().next()?;
-        let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
-        let mut next = || numbers.next().unwrap_or(0);
-        Some((program, (next(), next(), next())))
-    })
+fn version(nginx: &Path) -> (u32, u32, u32) {
+    let said = Command::new(nginx).arg("-v").output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    let version = said.trim().split_once("nginx/").unwrap().1.split_whitespace().next().unwrap();
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next())
 }
 
 /// One process, so that none is left when it is killed. As by default, what was sent to a server
@@ -141,10 +148,26 @@ async fn increment(mut client: Client, key: &'static str) -> (i32, bool) {
     (counted.value, counted.was_duplicate)
 }
 
+/// What the client gets for requests of each kind.
+async fn answers(mut client: Client) -> Vec<Result<Vec<f64>, (Code, String)>> {
+    let unary = |outcome: Result<tonic::Response<Value>, Status>| {
+        let refused = |status: Status| (status.code(), status.message().to_owned());
+        outcome.map(|response| vec![response.into_inner().value]).map_err(refused)
+    };
+    let range = RangeRequest { first: 1.0, last: 3.0, step: None };
+    let streamed = client.range(range).await.unwrap().into_inner();
+    vec![
+        unary(client.add(operation(10.0, 5.0)).await),
+        unary(client.divide(operation(10.0, 0.0)).await),
+        Ok(streamed.map(|value| value.unwrap().value).collect().await),
+    ]
+}
+
 #[tokio::test]
+#[ignore = "needs nginx"]
 async fn through_nginx_the_client_works_as_it_does_without() {
     let server = Server::start(&[]);
-    let Some(nginx) = Nginx::start(std::slice::from_ref(&server.addr)).await else { return };
+    let nginx = Nginx::start(std::slice::from_ref(&server.addr)).await;
     let (direct, through) = (client(targets([&server.addr]), 0, 10 * SECOND), nginx.client(0));
     assert_eq!(answers(direct.clone()).await, answers(through.clone()).await);
     assert_eq!(increment(direct.clone(), "a").await, (1, false));
@@ -158,10 +181,10 @@ async fn through_nginx_the_client_works_as_it_does_without() {
 async fn scripted_behind_nginx(
     script: impl IntoIterator<Item = Answer>,
     max_retries: u32,
-) -> Option<(ScriptedServer, Client, Nginx)> {
+) -> (ScriptedServer, Client, Nginx) {
     let (server, network) = (ScriptedServer::new(script), Network::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nginx = Nginx::start(&[listener.local_addr().unwrap().to_string()]).await?;
+    let nginx = Nginx::start(&[listener.local_addr().unwrap().to_string()]).await;
     let serving = network.serve_service(server.clone());
     tokio::spawn(async move {
         let _serving = serving;
@@ -171,17 +194,18 @@ async fn scripted_behind_nginx(
         }
     });
     let client = client(targets([&nginx.addr]), max_retries, SECOND);
-    Some((server, client, nginx))
+    (server, client, nginx)
 }
 
 // real clock: nginx is a process.
 #[tokio::test]
+#[ignore = "needs nginx"]
 async fn what_client_and_server_tell_each_other_of_retries_passes_through_nginx() {
     let mut busy = Status::unavailable("busy");
     busy.metadata_mut().insert("grpc-retry-pushback-ms", "300".parse().unwrap());
     let late = Answer::HeadersThenStatus(Status::unavailable("late"));
     let script = [Answer::Status(busy), ok(3.0), late, Answer::Hang];
-    let Some((server, mut client, _nginx)) = scripted_behind_nginx(script, 1).await else { return };
+    let (server, mut client, _nginx) = scripted_behind_nginx(script, 1).await;
     let mut request = tonic::Request::new(operation(1.0, 2.0));
     request.metadata_mut().insert("x-request-id", "r-1".parse().unwrap());
     client.add(request).await.unwrap();
@@ -209,14 +233,15 @@ async fn what_client_and_server_tell_each_other_of_retries_passes_through_nginx(
 
 // real clock: the servers are processes.
 #[tokio::test]
+#[ignore = "needs nginx"]
 async fn nginx_sends_the_client_away_after_each_thousand_calls_and_none_is_lost() {
     let server = Server::start(&[]);
     let upstreams = std::slice::from_ref(&server.addr);
-    let Some(nginx) = Nginx::limited(1000, upstreams).await else { return };
+    let nginx = Nginx::limited(1000, upstreams).await;
     let endpoint = Endpoint::from_shared(format!("http://{}", nginx.addr)).unwrap();
     let settings = Settings { timeout: 10 * SECOND, retry: RetryPolicy::default(), ..seeded() };
     let layers = settings.layers().unwrap();
-    let one = super::client(cinchona::balance::connect_lazy(endpoint), &layers);
+    let one = client::client(cinchona::balance::connect_lazy(endpoint), &layers);
     let add = move || {
         let mut client = one.clone();
         async move { client.add(operation(1.0, 2.0)).await }
@@ -255,13 +280,9 @@ where
 }
 
 /// Load on three servers, one of which is killed after a second.
-async fn one_is_killed(
-    mut servers: Vec<Server>,
-    by_nginx: bool,
-    max_retries: u32,
-) -> Option<Vec<Seen>> {
+async fn one_is_killed(mut servers: Vec<Server>, by_nginx: bool, max_retries: u32) -> Vec<Seen> {
     let addrs: Vec<String> = servers.iter().map(|server| server.addr.clone()).collect();
-    let nginx = if by_nginx { Some(Nginx::start(&addrs).await?) } else { None };
+    let nginx = if by_nginx { Some(Nginx::start(&addrs).await) } else { None };
     let native = || client(targets(&addrs), max_retries, 10 * SECOND);
     let client = nginx.as_ref().map_or_else(native, |nginx| nginx.client(max_retries));
     sleep(SECOND / 2).await;
@@ -269,15 +290,16 @@ async fn one_is_killed(
         sleep(SECOND).await;
         drop(servers.remove(1));
     });
-    Some(seen)
+    seen
 }
 
 // real clock: the servers are processes.
 #[tokio::test]
+#[ignore = "needs nginx"]
 async fn a_server_killed_behind_nginx_and_behind_the_balancer() {
-    let Some(nginx) = one_is_killed(servers(), true, 0).await else { return };
+    let nginx = one_is_killed(servers(), true, 0).await;
     report("nginx, no retries", &nginx);
-    let native = one_is_killed(servers(), false, 0).await.unwrap();
+    let native = one_is_killed(servers(), false, 0).await;
     report("native, no retries", &native);
     // Ten calls are in flight at the server when it is killed.
     let slow = || Server::start(&["--slow-rate", "1", "--slow-delay", "100ms"]);
@@ -287,7 +309,7 @@ async fn a_server_killed_behind_nginx_and_behind_the_balancer() {
         ("native, slow, no retries", false, 0),
         ("nginx, slow, 3 retries", true, 3),
     ] {
-        let seen = one_is_killed(slow(), by_nginx, max_retries).await.unwrap();
+        let seen = one_is_killed(slow(), by_nginx, max_retries).await;
         report(what, &seen);
         assert!(max_retries == 0 || failed(&seen) == 0, "{what}: {}", failed(&seen));
     }
@@ -295,10 +317,11 @@ async fn a_server_killed_behind_nginx_and_behind_the_balancer() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx"]
 async fn what_nginx_adds_to_the_latency() {
     let servers = servers();
     let addrs: Vec<String> = servers.iter().map(|server| server.addr.clone()).collect();
-    let Some(nginx) = Nginx::start(&addrs).await else { return };
+    let nginx = Nginx::start(&addrs).await;
     let mut ways =
         [("through nginx", nginx.client(0)), ("native", client(targets(&addrs), 0, 10 * SECOND))]
             .map(|(name, client)| (name, client, Vec::new()));

@@ -2,6 +2,7 @@
 //! a websocket is needed.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use outside::needed;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -29,8 +30,6 @@ pub(super) struct Page {
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const PROGRAM: &str = "/usr/bin/chromium";
-
 const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -50,15 +49,12 @@ const PIPED: &str = r#"exec 3<&0 4>&1; exec "$@" </dev/null >/dev/null 2>&1"#;
 // === impl Page ===
 
 impl Page {
-    /// The page at `url`, or a note that there is no browser here.
-    pub(super) fn open(url: &str) -> Option<Self> {
-        if !Path::new(PROGRAM).exists() {
-            eprintln!("SKIPPED: {PROGRAM} is not installed (Debian: chromium)");
-            return None;
-        }
+    /// The page at `url`.
+    pub(super) fn open(url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Command::new("sh")
-            .args(["-c", PIPED, "sh", PROGRAM])
+            .args(["-c", PIPED, "sh"])
+            .arg(needed("chromium", "chromium"))
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
@@ -92,7 +88,7 @@ impl Page {
             page.call(&format!("{domain}.enable"), json!({}));
         }
         page.call("Page.navigate", json!({ "url": url }));
-        Some(page)
+        page
     }
 
     /// What a command of the protocol answers.

@@ -1,8 +1,7 @@
 //! Servers that are killed with SIGKILL and started again while clients change what they keep:
 //! what was acknowledged happened exactly once, and what was not at most once.
 //!
-//! `CINCHONA_KILLS` says how many kills there are; 200 if it is absent.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
+//! `CINCHONA_KILLS` says how many kills there are; 100 if it is absent.
 
 use calculator::{
     client::{Layers, Settings, Stack, stack},
@@ -17,6 +16,7 @@ use cinchona::{
     retry::{Backoff, Jitter, RetryPolicy},
 };
 use cinchona_testkit::Redis;
+use outside::program;
 use rand::RngExt;
 use std::{
     io::{BufRead, BufReader},
@@ -73,7 +73,7 @@ impl Server {
     }
 
     fn spawn(args: &[String]) -> Child {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_calculator-server"))
+        let mut process = Command::new(program("calculator-server"))
             .args(args)
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())
@@ -236,7 +236,7 @@ async fn check(channel: Stack<Anywhere>, ledgers: &[Ledger]) {
 }
 
 async fn survives(store: &str, replicas: usize) {
-    let kills = std::env::var("CINCHONA_KILLS").map_or(200, |kills| kills.parse().unwrap());
+    let kills = std::env::var("CINCHONA_KILLS").map_or(100, |kills| kills.parse().unwrap());
     let mut servers: Vec<Server> = (0..replicas).map(|_| Server::start(store)).collect();
     let channel = stack(anywhere(&servers), &layers());
     let funds = SetValueRequest {
@@ -270,7 +270,8 @@ async fn effects_in_a_file_happen_once_whenever_its_server_is_killed() {
 
 // real clock: the servers are processes.
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn effects_in_redis_happen_once_whichever_replica_is_killed() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     survives(&redis.url(), 2).await;
 }

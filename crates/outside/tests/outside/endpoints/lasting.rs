@@ -2,8 +2,9 @@
 //! that are pinged too often.
 
 use super::*;
-use crate::world::{Process, within};
+use crate::world::Process;
 use cinchona::balance::connect_lazy;
+use outside::{grpc_js, python, within};
 use std::process::{Command, Stdio};
 use tonic::transport::Endpoint;
 
@@ -40,20 +41,20 @@ async fn last_at(mut server: Process) {
 // catalogue: S-B4
 // real clock: the server is a process.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs python3 with grpcio, and 150 s"]
+#[ignore = "needs minutes, and python3 with grpcio"]
 async fn a_stock_grpcio_server_lets_calls_last_for_minutes() {
-    let mut python = Command::new("/usr/bin/python3");
-    python.arg(within("crates/calculator/tests/python/lasting.py")).stdout(Stdio::piped());
+    let mut python = Command::new(python());
+    python.arg(within("crates/outside/tests/python/lasting.py")).stdout(Stdio::piped());
     last_at(Process::spawn(&mut python)).await;
 }
 
 // catalogue: S-B4
 // real clock: the server is a process.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs node with grpc-js (npm install --prefix target/node @grpc/grpc-js), and 150 s"]
+#[ignore = "needs minutes, and node with grpc-js"]
 async fn a_stock_grpc_js_server_lets_calls_last_for_minutes() {
     let mut node = Command::new("node");
-    node.arg(within("crates/calculator/tests/node/lasting.js")).stdout(Stdio::piped());
-    node.env("NODE_PATH", within("target/node/node_modules"));
+    node.arg(within("crates/outside/tests/node/lasting.js")).stdout(Stdio::piped());
+    node.env("NODE_PATH", grpc_js());
     last_at(Process::spawn(&mut node)).await;
 }

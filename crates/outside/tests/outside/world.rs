@@ -1,11 +1,12 @@
 //! Processes, and namespaces to run them in.
 
 use crate::{MS, SECOND};
+use outside::{needed, program};
 use std::{
     env, fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
@@ -36,9 +37,10 @@ pub(crate) fn is_alone(name: &str) -> bool {
         run("ip", &["link", "set", "lo", "up"]);
         return true;
     }
-    let mut inner = Command::new("unshare");
+    needed("iptables", "iptables");
+    let mut inner = Command::new(needed("unshare", "util-linux"));
     inner.args(["--map-root-user", "--mount", "--net"]).arg(env::current_exe().unwrap());
-    inner.args(["--exact", name, "--include-ignored", "--nocapture"]).env(ALONE, "1");
+    inner.args([name, "--include-ignored", "--nocapture"]).env(ALONE, "1");
     assert!(inner.status().unwrap().success(), "{name}, in namespaces of its own");
     false
 }
@@ -46,11 +48,6 @@ pub(crate) fn is_alone(name: &str) -> bool {
 pub(crate) fn run(program: &str, args: &[&str]) {
     let status = Command::new(program).args(args).status();
     assert!(status.is_ok_and(|status| status.success()), "{program} {args:?}");
-}
-
-/// A path within this package.
-pub(crate) fn within(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 // === impl Process ===
@@ -92,7 +89,7 @@ impl Server {
     }
 
     pub(crate) fn on(addr: &str, args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-server"));
+        let mut command = Command::new(program("calculator-server"));
         command.args(["--addr", addr]).args(args).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = Process::spawn(&mut command);
         let line = process.first_line();
@@ -127,7 +124,7 @@ impl Resolver {
 
     /// Begins, or begins again after it was stopped.
     pub(crate) async fn begins(&mut self) {
-        let mut dnsmasq = Command::new("dnsmasq");
+        let mut dnsmasq = Command::new(needed("dnsmasq", "dnsmasq-base"));
         dnsmasq.args(["--keep-in-foreground", "--user=", "--group=", "--port=53"]);
         dnsmasq.args(["--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv"]);
         dnsmasq.args(["--no-hosts", "--conf-file=/dev/null", "--pid-file", "--local-ttl=0"]);

@@ -1,8 +1,7 @@
-//! Five servers in network namespaces of their own, and cuts between them. Needs root, `ip` and
-//! `iptables`; skipped with a word where they are not to be had.
-#![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
+//! Five servers in network namespaces of their own, and cuts between them.
 
+use crate::SECOND;
+use outside::{needed, program};
 use std::{
     env, fs,
     path::PathBuf,
@@ -22,26 +21,23 @@ struct World {
 }
 
 const NODES: usize = 5;
-const SECOND: Duration = Duration::from_secs(1);
 
 // === impl World ===
 
 impl World {
-    /// Or a word why there is none.
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let world = WORLDS.fetch_add(1, Ordering::Relaxed);
         let names = (0..=NODES).map(|n| format!("cin{}-{world}-{n}", process::id())).collect();
         let dir = tempfile::tempdir().unwrap();
         let mut world = Self { names, servers: Vec::new(), dir };
-        if !world.is_wired() {
-            println!("SKIPPED: network namespaces and iptables are not to be had here");
-            return None;
-        }
+        needed("ip", "iproute2");
+        needed("iptables", "iptables");
+        assert!(world.is_wired(), "network namespaces need root and a kernel that has them");
         for n in 1..=NODES {
             world.start(n);
         }
-        Some(world)
+        world
     }
 
     /// The first namespace is a switch; each of the others has a cable to it.
@@ -69,7 +65,7 @@ impl World {
         let log = fs::File::create(self.log(n)).unwrap();
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[n]]);
-        command.args([env!("CARGO_BIN_EXE_calculator-server"), "--addr", &addr]);
+        command.arg(program("calculator-server")).args(["--addr", &addr]);
         command.args(["--gossip", &gossip, "--node-id", &format!("n{n}"), "--expect", "5"]);
         if n > 1 {
             command.args(["--join", &format!("{}:7946", address(1))]);
@@ -92,9 +88,8 @@ impl World {
     fn ask(&self, n: usize, args: &[&str]) -> Result<String, String> {
         let addr = format!("{}:50051", address(n));
         let once = ["--max-retries", "0", "--timeout", "500ms", "--addr", &addr];
-        let client = env!("CARGO_BIN_EXE_calculator-client");
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.names[n], client]);
+        command.args(["netns", "exec", &self.names[n]]).arg(program("calculator-client"));
         let output = command.args(args).args(once).output().unwrap();
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
@@ -160,8 +155,9 @@ fn inside(name: &str, program: &str, args: &[&str]) -> bool {
 
 // real clock: the servers are processes, and the network is the kernel's.
 #[tokio::test]
+#[ignore = "needs network namespaces"]
 async fn a_minority_serves_reads_refuses_writes_and_comes_back() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     println!("five found the cluster after {:.1?}", world.until_only(&[1, 2, 3, 4, 5]));
     for n in 1..=NODES {
         world.ask(n, &["set", "before", &n.to_string()]).unwrap();
@@ -213,8 +209,9 @@ async fn a_minority_serves_reads_refuses_writes_and_comes_back() {
 
 // real clock: the servers are processes, and the network is the kernel's.
 #[tokio::test]
+#[ignore = "needs network namespaces"]
 async fn with_three_in_ten_packets_lost_nobody_is_convicted() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     world.until_only(&[1, 2, 3, 4, 5]);
     let before = world.said("NodeFailed");
     let lossy = ["-A", "INPUT", "-i", "eth0", "-m", "statistic", "--mode", "random"];

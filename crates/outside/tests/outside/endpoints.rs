@@ -1,20 +1,15 @@
 //! Endpoints as they are out there: other gRPC servers, a resolver, a network that loses hosts,
 //! processes that are killed, stopped and drained.
-//!
-//! What needs another program, or namespaces of its own, is ignored unless it is asked for:
-//! `cargo test --test endpoints -- --ignored --nocapture` shows what was measured as well.
-#![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
+mod goaway;
 mod lasting;
 mod losing;
 mod many;
-mod nginx;
 mod resolver;
 mod sockets;
 mod vanished;
-mod world;
 
+use crate::{MS, SECOND};
 use calculator::pb::{BinaryOperation, RangeRequest, calculator_client::CalculatorClient};
 use cinchona::{
     balance::{Balance, Options},
@@ -26,9 +21,6 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tonic::{Code, Request, Status, body::Body, client::GrpcService};
-
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
 
 /// A call: when it was to begin, how long after that it ended, and by which failure.
 #[derive(Clone, Debug)]

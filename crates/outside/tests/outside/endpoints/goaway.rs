@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::world::{Process, Server};
+use outside::needed;
 use std::{fs, net::SocketAddr, process::Command};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -63,7 +64,12 @@ impl Nginx {
 }
 
 fn spawn(dir: &TempDir) -> Process {
-    Process::spawn(Command::new("nginx").arg("-p").arg(dir.path()).args(["-c", "nginx.conf"]))
+    Process::spawn(
+        Command::new(needed("nginx", "nginx-light"))
+            .arg("-p")
+            .arg(dir.path())
+            .args(["-c", "nginx.conf"]),
+    )
 }
 
 // catalogue: S-E19

@@ -7,20 +7,25 @@
 //! Clocks are real here, and chance is kept out by order: an answer that is due `once_read` so many
 //! requests have arrived, one that never comes (`hang`), a connection before the first call.
 
-use super::*;
-use crate::python::python;
+use crate::{SECOND, seeded};
 use bytes::{Buf, BufMut};
-use calculator::client::{Stack, stack};
-use cinchona::config::{Client as Configured, ServiceConfig};
+use calculator::client::{Settings, Stack, stack};
+use cinchona::{
+    balance::{self, Balance},
+    config::{Client as Configured, ServiceConfig},
+    core::{Rng, Target},
+};
 use http::uri::PathAndQuery;
-use std::{fs, path::Path, process::Stdio, sync::Arc};
+use outside::{grpc_js, python, within};
+use std::{fs, sync::Arc, time::Duration};
 use suite::{Call, Caller, Client, File, Kind, Outcome, Script, Seen, Task, judge, run};
 use tokio::{
     process::Command,
     sync::Mutex,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::{
+    Code, Request, Status,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::{Ascii, MetadataKey},
@@ -28,7 +33,7 @@ use tonic::{
 
 #[expect(dead_code, unused_imports, reason = "what reports need")]
 #[expect(unreachable_pub, reason = "it is a library elsewhere")]
-#[path = "../../../peers/src/suite/mod.rs"]
+#[path = "../../../../peers/src/suite/mod.rs"]
 mod suite;
 
 /// The files of which the peers agree.
@@ -178,13 +183,9 @@ fn request<T>(call: &Call, message: T) -> Request<T> {
     request
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn scripts() -> Vec<Script> {
     let read = |name| {
-        let text = fs::read_to_string(root().join(format!("peers/suite/{name}.json"))).unwrap();
+        let text = fs::read_to_string(within("peers/suite").join(format!("{name}.json"))).unwrap();
         serde_json::from_str::<File>(&text).unwrap().scripts
     };
     let mut scripts: Vec<_> = FILES.into_iter().flat_map(read).collect();
@@ -263,11 +264,12 @@ async fn our_client_does_what_the_scripts_say() {
 
 // real clock: the other client is a process.
 #[tokio::test]
+#[ignore = "needs python3 with grpcio"]
 async fn grpcs_c_core_does_what_the_scripts_say_or_what_it_is_known_to_do() {
-    let Some(python) = python() else { return };
+    let python = python();
     let wrong = wrong_with_process("grpcio", || {
         let mut client = Command::new(python);
-        client.arg(root().join("peers/suite/clients/grpcio.py"));
+        client.arg(within("peers/suite/clients/grpcio.py"));
         client
     });
     let wrong = wrong.await;
@@ -276,16 +278,12 @@ async fn grpcs_c_core_does_what_the_scripts_say_or_what_it_is_known_to_do() {
 
 // real clock: the other client is a process.
 #[tokio::test]
+#[ignore = "needs node with grpc-js"]
 async fn grpc_js_does_what_the_scripts_say_or_what_it_is_known_to_do() {
-    let modules = root().join("target/node/node_modules");
-    let node = Command::new("node").arg("--version").stdout(Stdio::null()).status().await;
-    if node.is_err() || !modules.join("@grpc/grpc-js").exists() {
-        eprintln!("SKIPPED: node, and npm install --prefix target/node @grpc/grpc-js@1.14.7");
-        return;
-    }
+    let modules = grpc_js();
     let wrong = wrong_with_process("grpc-js", || {
         let mut client = Command::new("node");
-        client.arg(root().join("peers/suite/clients/grpc-js.js")).env("NODE_PATH", &modules);
+        client.arg(within("peers/suite/clients/grpc-js.js")).env("NODE_PATH", &modules);
         client
     });
     let wrong = wrong.await;
