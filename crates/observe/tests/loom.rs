@@ -46,7 +46,7 @@ fn a_shard_that_a_thread_has_left_keeps_its_count_in_the_hands_of_the_next() {
             thread::spawn(move || shards.count())
         });
         shards.count();
-        threads.map(|thread| thread.join().expect("it ends"));
+        threads.into_iter().for_each(|thread| _ = thread.join().expect("it ends"));
         assert_eq!(shards.sum(), 3);
     });
 }
@@ -60,7 +60,8 @@ fn two_threads_never_have_the_same_shard_but_that_of_all_others() {
             thread::spawn(move || shards.slots.take())
         });
         let own = shards.slots.take();
-        let [first, second] = threads.map(|thread| thread.join().expect("it ends"));
+        let [first, second] =
+            threads.into_iter().for_each(|thread| _ = thread.join().expect("it ends"));
         let mut all = [own, first, second];
         all.sort_unstable();
         assert_eq!(all, [OWN - 2, OWN - 1, OWN]);
