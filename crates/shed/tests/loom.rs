@@ -73,7 +73,7 @@ use tokio::time::Instant;
 /// All interleavings with so many switches that a thread has not asked for.
 fn model(check: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(2);
     builder.check(check);
 }
 
@@ -159,9 +159,7 @@ fn no_more_are_in_progress_than_the_limit_says() {
         };
         let others = [(); 2].map(|()| thread::spawn(caller(limiter.clone())));
         caller(limiter.clone())();
-        for other in others {
-            other.join().expect("it ends");
-        }
+        others.into_iter().for_each(|other| other.join().expect("it ends"));
         assert_is_idle(&limiter);
     });
 }
