@@ -30,8 +30,8 @@ Tasks:
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
   campaign NAME       run a campaign: crash (servers that are killed, over a file, a Redis, a
-                      cluster of Redis and sentinels), partition, churn, endpoints, soak or storm; `--long`
-                      runs the long form, `--seed N` another run
+                      cluster of Redis and sentinels), partition, churn, endpoints, soak or
+                      storm; `--long` runs the long form, `--seed N` another run
   soak [args..]       run three servers, a client and faults for half an hour (`--duration 1m` is a
                       short one), and chart memory and descriptors
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,

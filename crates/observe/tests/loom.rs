@@ -8,7 +8,7 @@ mod sync {
 #[path = "../src/shard/slots.rs"]
 mod slots;
 
-use loom::{sync::Arc, thread};
+use loom::{model::Builder, sync::Arc, thread};
 use slots::{Count, OWN, Slots, Writer};
 use sync::AtomicU64;
 
@@ -39,14 +39,19 @@ impl Shards {
 
 #[test]
 fn a_shard_that_a_thread_has_left_keeps_its_count_in_the_hands_of_the_next() {
-    loom::model(|| {
+    // Three threads, each interrupted at most twice: all of it takes minutes.
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
         let shards = Shards::new();
         let threads = [(); 2].map(|()| {
             let shards = shards.clone();
             thread::spawn(move || shards.count())
         });
         shards.count();
-        threads.into_iter().for_each(|thread| _ = thread.join().expect("it ends"));
+        for thread in threads {
+            thread.join().expect("it ends");
+        }
         assert_eq!(shards.sum(), 3);
     });
 }
@@ -60,8 +65,7 @@ fn two_threads_never_have_the_same_shard_but_that_of_all_others() {
             thread::spawn(move || shards.slots.take())
         });
         let own = shards.slots.take();
-        let [first, second] =
-            threads.into_iter().for_each(|thread| _ = thread.join().expect("it ends"));
+        let [first, second] = threads.map(|thread| thread.join().expect("it ends"));
         let mut all = [own, first, second];
         all.sort_unstable();
         assert_eq!(all, [OWN - 2, OWN - 1, OWN]);
