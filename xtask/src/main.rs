@@ -29,8 +29,8 @@ Tasks:
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
   campaign NAME       run a campaign: crash (servers that are killed, over a file, a Redis, a
-                      cluster of Redis and sentinels), partition, churn, endpoints, soak or storm; `--long`
-                      runs the long form, `--seed N` another run
+                      cluster of Redis and sentinels), partition, churn, endpoints, soak or storm;
+                      `--long` runs the long form, `--seed N` another run
   soak [args..]       run three servers, a client and faults for half an hour (`--duration 1m` is a
                       short one), and chart memory and descriptors
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
@@ -40,8 +40,8 @@ Tasks:
                       baseline, `--write` writes it)
   fuzz [--seconds N]  run each fuzz target for so long, by default 600 s (cargo-fuzz, nightly)
   release --dry-run   pack all crates, and build them from their packages
-  street [args..]     run the scripts of peers/suite with our client and with those of others, and
-                      print who does right (`--quick` leaves out what takes seconds, `--only NAME`
+  street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
+                      and print who does right (`--quick` leaves out what takes seconds, `--only NAME`
                       runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
   tidy                check the house rules
   left-out            say which tests `cargo test --workspace` leaves out, and what they need
@@ -74,9 +74,10 @@ fn main() -> ExitCode {
         },
         ["bench", name @ ("throughput" | "rest"), args @ ..] => bench("calculator", name, args),
         // A workspace of its own: nobody else has to build what it compares with.
-        ["bench", "peers"] => {
-            cargo(&["run", "--quiet", "--release", "--manifest-path", "peers/Cargo.toml"], &[])
-        }
+        ["bench", "peers"] => cargo(
+            &["run", "--quiet", "--release", "--manifest-path", "xtask/peers/Cargo.toml"],
+            &[],
+        ),
         ["bench", "cost", args @ ..] => cost(args),
         ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["fuzz"] => fuzz("600"),
@@ -121,7 +122,7 @@ fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
 fn cost(args: &[&str]) -> ExitCode {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let package = ["--release", "--manifest-path", "cost/Cargo.toml"];
+    let package = ["--release", "--manifest-path", "xtask/cost/Cargo.toml"];
     let release = |task, with: &[&str], args: &[&str]| {
         let mut command = cargo_command();
         command.args([task, "--quiet"]).args(with).arg("--target-dir").arg(&target).args(args);
