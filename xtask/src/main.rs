@@ -41,8 +41,9 @@ Tasks:
   fuzz [--seconds N]  run each fuzz target for so long, by default 600 s (cargo-fuzz, nightly)
   release --dry-run   pack all crates, and build them from their packages
   street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
-                      and print who does right (`--quick` leaves out what takes seconds, `--only NAME`
-                      runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
+                      and print who does right (`--quick` leaves out what takes seconds,
+                      `--only NAME` runs one client, `--entry TEXT` some scripts, `--write` writes
+                      RESULTS.md)
   tidy                check the house rules
   left-out            say which tests `cargo test --workspace` leaves out, and what they need
   ci                  run everything that a change must pass
