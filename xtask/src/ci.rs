@@ -105,7 +105,7 @@ fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
     // Workspaces of their own, which nothing else builds.
-    steps.push(Step::cargo("check --manifest-path peers/Cargo.toml"));
+    steps.push(Step::cargo("check --manifest-path xtask/peers/Cargo.toml"));
     steps.push(Step::cargo("check --manifest-path fuzz/Cargo.toml --target-dir target"));
     steps.push(Step::tests("test --workspace"));
     // One after another: they measure. The same packages and features, so nothing is built again.

@@ -24,7 +24,7 @@ impl LeftOut {
 /// Those of all packages.
 pub(crate) fn all(root: &Path) -> io::Result<Vec<LeftOut>> {
     let mut found = Vec::new();
-    let mut folders = ["crates", "xtask"].map(|folder| root.join(folder)).to_vec();
+    let mut folders = ["crates", "xtask/src"].map(|folder| root.join(folder)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();

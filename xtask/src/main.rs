@@ -44,9 +44,10 @@ Tasks:
                       change what decides, in one place at a time, and run the tests that should
                       notice (cargo-mutants; hours without a crate, or a shard of it)
   release --dry-run   pack all crates, and build them from their packages
-  street [args..]     run the scripts of peers/suite with our client and with those of others, and
-                      print who does right (`--quick` leaves out what takes seconds, `--only NAME`
-                      runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
+  street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
+                      and print who does right (`--quick` leaves out what takes seconds,
+                      `--only NAME` runs one client, `--entry TEXT` some scripts, `--write` writes
+                      RESULTS.md)
   tidy                check the house rules
   left-out            say which tests `cargo test --workspace` leaves out, and what they need
   ci                  run everything that a change must pass
@@ -78,9 +79,10 @@ fn main() -> ExitCode {
         },
         ["bench", name @ ("throughput" | "rest"), args @ ..] => bench("calculator", name, args),
         // A workspace of its own: nobody else has to build what it compares with.
-        ["bench", "peers"] => {
-            cargo(&["run", "--quiet", "--release", "--manifest-path", "peers/Cargo.toml"], &[])
-        }
+        ["bench", "peers"] => cargo(
+            &["run", "--quiet", "--release", "--manifest-path", "xtask/peers/Cargo.toml"],
+            &[],
+        ),
         ["bench", "cost", args @ ..] => cost(args),
         ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["fuzz"] => fuzz("600"),
@@ -126,7 +128,7 @@ fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
 fn cost(args: &[&str]) -> ExitCode {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let package = ["--release", "--manifest-path", "cost/Cargo.toml"];
+    let package = ["--release", "--manifest-path", "xtask/cost/Cargo.toml"];
     let release = |task, with: &[&str], args: &[&str]| {
         let mut command = cargo_command();
         command.args([task, "--quiet"]).args(with).arg("--target-dir").arg(&target).args(args);

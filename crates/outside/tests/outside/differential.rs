@@ -1,4 +1,4 @@
-//! The scripts of `peers/suite`, with the stack of the calculator, and with other gRPC clients:
+//! The scripts of `xtask/peers/suite`, with the stack of the calculator, and with other clients:
 //! what each must see is written there, and so is where a client is known to differ.
 //!
 //! `cargo xtask street` runs all of them with more clients. Here are those in which the peers do
@@ -33,7 +33,7 @@ use tonic::{
 
 #[expect(dead_code, unused_imports, reason = "what reports need")]
 #[expect(unreachable_pub, reason = "it is a library elsewhere")]
-#[path = "../../../../peers/src/suite/mod.rs"]
+#[path = "../../../../xtask/peers/src/suite/mod.rs"]
 mod suite;
 
 /// The files of which the peers agree.
@@ -185,7 +185,8 @@ fn request<T>(call: &Call, message: T) -> Request<T> {
 
 fn scripts() -> Vec<Script> {
     let read = |name| {
-        let text = fs::read_to_string(within("peers/suite").join(format!("{name}.json"))).unwrap();
+        let text =
+            fs::read_to_string(within("xtask/peers/suite").join(format!("{name}.json"))).unwrap();
         serde_json::from_str::<File>(&text).unwrap().scripts
     };
     let mut scripts: Vec<_> = FILES.into_iter().flat_map(read).collect();
@@ -269,7 +270,7 @@ async fn grpcs_c_core_does_what_the_scripts_say_or_what_it_is_known_to_do() {
     let python = python();
     let wrong = wrong_with_process("grpcio", || {
         let mut client = Command::new(python);
-        client.arg(within("peers/suite/clients/grpcio.py"));
+        client.arg(within("xtask/peers/suite/clients/grpcio.py"));
         client
     });
     let wrong = wrong.await;
@@ -283,7 +284,7 @@ async fn grpc_js_does_what_the_scripts_say_or_what_it_is_known_to_do() {
     let modules = grpc_js();
     let wrong = wrong_with_process("grpc-js", || {
         let mut client = Command::new("node");
-        client.arg(within("peers/suite/clients/grpc-js.js")).env("NODE_PATH", &modules);
+        client.arg(within("xtask/peers/suite/clients/grpc-js.js")).env("NODE_PATH", &modules);
         client
     });
     let wrong = wrong.await;
