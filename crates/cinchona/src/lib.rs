@@ -32,6 +32,8 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod guide;
+#[cfg(any(feature = "client", feature = "server"))]
+mod parts;
 #[cfg(feature = "server")]
 pub mod server;
 
