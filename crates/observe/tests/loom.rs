@@ -8,9 +8,16 @@ mod sync {
 #[path = "../src/shard/slots.rs"]
 mod slots;
 
-use loom::{sync::Arc, thread};
+use loom::{model::Builder, sync::Arc, thread};
 use slots::{Count, OWN, Slots, Writer};
 use sync::AtomicU64;
+
+/// All interleavings with so many switches that a thread has not asked for.
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(check);
+}
 
 /// The last two shards, and what was counted in them and in that of all others.
 struct Shards {
@@ -39,7 +46,7 @@ impl Shards {
 
 #[test]
 fn a_shard_that_a_thread_has_left_keeps_its_count_in_the_hands_of_the_next() {
-    loom::model(|| {
+    model(|| {
         let shards = Shards::new();
         let threads = [(); 2].map(|()| {
             let shards = shards.clone();
@@ -53,15 +60,14 @@ fn a_shard_that_a_thread_has_left_keeps_its_count_in_the_hands_of_the_next() {
 
 #[test]
 fn two_threads_never_have_the_same_shard_but_that_of_all_others() {
-    loom::model(|| {
+    model(|| {
         let shards = Shards::new();
         let threads = [(); 2].map(|()| {
             let shards = shards.clone();
             thread::spawn(move || shards.slots.take())
         });
         let own = shards.slots.take();
-        let [first, second] =
-            threads.into_iter().for_each(|thread| _ = thread.join().expect("it ends"));
+        let [first, second] = threads.map(|thread| thread.join().expect("it ends"));
         let mut all = [own, first, second];
         all.sort_unstable();
         assert_eq!(all, [OWN - 2, OWN - 1, OWN]);
