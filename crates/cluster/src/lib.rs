@@ -130,5 +130,9 @@ pub use suspicion::State;
 #[doc(hidden)] // For the fuzzer.
 pub use wire::is_read_again;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

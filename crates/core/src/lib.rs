@@ -62,3 +62,7 @@ pub use stage::Stage;
 pub use switch::{Mode, Switch};
 pub use target::{Address, Avoid, Target};
 pub use verdict::Verdict;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -208,5 +208,9 @@ impl<S: NamedService> NamedService for Fault<S> {
     const NAME: &'static str = S::NAME;
 }
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

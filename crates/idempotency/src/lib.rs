@@ -178,5 +178,9 @@ pub use settings::{Guarantee, InFlight};
 pub use state::{Execution, State, fenced};
 pub use store::{Claim, Store, Wait};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;
