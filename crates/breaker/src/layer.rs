@@ -152,7 +152,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
-    /// As the service below: who is rejected must not wait for others.
+    /// As the service below: a rejected call must not wait for others.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }

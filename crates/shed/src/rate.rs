@@ -53,7 +53,7 @@ type Caller = dyn Fn(&HeaderMap, &Extensions) -> String + Send + Sync;
 type Limiters =
     RateLimiter<String, Known, TokioClock, NoOpMiddleware<<TokioClock as Clock>::Instant>>;
 
-/// The state of each caller, who is known by it.
+/// The state of each caller, by its key.
 #[derive(Clone, Default)]
 struct Known(Arc<DashMapStateStore<String>>);
 
@@ -139,7 +139,7 @@ impl RateLimitLayer {
         }
     }
 
-    /// Tells callers apart by this header; whoever has none is taken by its address.
+    /// Distinguishes callers by this header; a caller without it by its address.
     ///
     /// The header must have been verified before, by a layer outside of this one: a value that
     /// anyone can make up is no name. As a second line, each call with a value that is not known
