@@ -95,6 +95,7 @@ impl BreakerLayer {
 
     /// A circuit for each method, so that one which fails is left alone while others work; in an
     /// outage each has to find out by itself. Default: one for all.
+    #[must_use]
     pub fn per_method(self) -> Self {
         self.changed(|settings| settings.per_method = true)
     }

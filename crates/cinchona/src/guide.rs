@@ -12,7 +12,7 @@
 //! | [`observing`] | metrics, spans, the ledger of a call, the live page |
 //! | [`testing`] | tests of your own policies, and injected faults |
 //! | [`operations`] | what each series means, alerts, what to do when |
-//! | [`migrating`] | from a loop, tower::retry, tower-resilience, seatbelt, ginepro, a mesh, grpc-go |
+//! | [`migrating`] | from a loop, tower::retry, another kit, ginepro, a mesh, grpc-go, grpc-java |
 //! | [`rest`] | gRPC, REST, or a message queue |
 //! | [`limits`] | what is not done, and why |
 //! | [`future`] | what becomes of this when tonic is replaced |

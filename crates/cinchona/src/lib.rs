@@ -1,4 +1,4 @@
-//! The resilience stack for tonic, gRPC in Rust: a whole client, a whole server, and each layer alone.
+//! The resilience stack for tonic, gRPC in Rust: a client, a server, and each layer alone.
 //!
 //! ```
 //! use cinchona::{Channel, client::Settings, core::{Invalid, Methods}};
@@ -12,8 +12,8 @@
 //! }
 //! ```
 //!
-//! [`client`] and [`server`] put all layers in order; [`guide`] says which numbers to choose, what each
-//! metric means, how to test, and how to come from another library.
+//! [`client`] and [`server`] put all layers in order; [`guide`] says which numbers to choose, what
+//! each metric means, how to test, and how to come from another library.
 //!
 //! # Features
 //!
@@ -21,16 +21,16 @@
 //! |---|---|---|
 //! | `client` (default) | `client` | a whole client, as one `Channel` |
 //! | `server` (default) | `server` | a whole server, as one layer |
-//! | `balance` (in `client`) | `balance` | endpoints: discovery, connections, picks, outlier ejection |
+//! | `balance` (in `client`) | `balance` | endpoints: discovery, connections, picks, ejection |
 //! | `breaker` (in `client`) | `breaker` | a circuit breaker for each endpoint or method |
 //! | `cluster` | `cluster` | membership by gossip, failure detection, a guard for writes |
 //! | `config` (in `client`) | `config` | gRPC's service config |
 //! | `dashboard` | `dashboard` | a live page, and a console for faults |
 //! | `deadline` (in both) | `deadline` | deadlines of calls, attempts and served calls |
 //! | `drain` (in `server`) | `drain` | a server that stops within its grace |
-//! | `fallback` (in `client`) | `fallback` | a second answer: cached, a default, another service's |
+//! | `fallback` (in `client`) | `fallback` | a second answer: cached, a default, another's |
 //! | `fault` (in `server`) | `fault` | injected failures and delays, by a seed |
-//! | `idempotency` (in both) | `idempotency` | effects that happen once, however often a call is sent |
+//! | `idempotency` (in both) | `idempotency` | effects that happen once, however often called |
 //! | `observe` (in both) | `observe` | gRPC's metrics, and spans with trace context |
 //! | `otlp` | `otlp` | metrics and spans to an OpenTelemetry collector |
 //! | `redb`, `redis` | `redb`, `redis` | records of calls in a file, or shared by replicas |

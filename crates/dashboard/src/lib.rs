@@ -11,9 +11,9 @@
 //! * [`Dashboard`] knows no policy: it asks the application, each 500 ms that somebody looks, for
 //!   its [`Tile`]s and its [`Map`]. When nobody looks, it asks for nothing, and costs nothing.
 //! * What happened goes into the [`Feed`], which keeps the last 200 lines.
-//! * Everybody that can reach it can read it. Faults ([`Console`]) are changed from loopback only, and
-//!   not through a proxy; with a token, from anywhere with the token, and from nowhere without it
-//!   ([`Trust`](cinchona_plumbing::Trust)).
+//! * Everybody that can reach it can read it. Faults ([`Console`]) are changed from loopback only,
+//!   and not through a proxy; with a token, from anywhere with the token, and from nowhere without
+//!   it ([`Trust`](cinchona_plumbing::Trust)).
 //! * A change is a `POST` of JSON, of at most 64 KiB, from no other origin. The `Host` of every
 //!   request is a name of loopback or the address it came in at, so that no name that somebody
 //!   else resolves leads here (DNS rebinding).

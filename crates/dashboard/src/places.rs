@@ -7,9 +7,9 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Places, of which a client has some at most. A new connection always gets one: where all are taken,
-/// from the client that has the most; its oldest of those that have not yet asked for anything, or
-/// its oldest.
+/// Places, of which a client has some at most. A new connection always gets one: where all are
+/// taken, from the client that has the most; its oldest of those that have not yet asked for
+/// anything, or its oldest.
 #[derive(Debug)]
 pub(crate) struct Places {
     most: usize,

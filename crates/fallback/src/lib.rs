@@ -23,11 +23,12 @@
 //! * The second answer is the first there is of: that of the [alternate], if the call's deadline
 //!   has not passed; the last good answer to the same request, from the [cache]; the [default] of
 //!   the method. Where there is none, the failure is passed on as it came.
-//! * **An answer is only for a caller that may have it.** It is given to requests alone which the server
-//!   could not tell from the one it was made for: byte by byte the same method, scheme, authority,
-//!   path, query and message; the same metadata, each with the same values in the same order; made
-//!   to the same service of those that the layer was applied to, or a clone of it. Metadata
-//!   includes what is not thought of as a credential, such as `baggage` and `x-forwarded-for`.
+//! * **An answer is only for a caller that may have it.** It is given to requests alone which the
+//!   server could not tell from the one it was made for: byte by byte the same method, scheme,
+//!   authority, path, query and message; the same metadata, each with the same values in the same
+//!   order; made to the same service of those that the layer was applied to, or a clone of it.
+//!   Metadata includes what is not thought of as a credential, such as `baggage` and
+//!   `x-forwarded-for`.
 //! * Ignored is metadata of the one call: `grpc-timeout`, `grpc-previous-rpc-attempts`,
 //!   `x-request-id`, `user-agent`, the trace context of W3C (`traceparent`, `tracestate`), B3 and
 //!   OpenCensus (`grpc-trace-bin`); for methods without side effects `idempotency-key`; and what

@@ -130,7 +130,8 @@ impl File {
         self.set(opened.map_err(|error| error.to_string().into()));
     }
 
-    /// What was there is closed first, and by itself: a task that waits for the lock waits for no disk.
+    /// What was there is closed first, and by itself: a task that waits for the lock waits for no
+    /// disk.
     fn set(&self, next: Result<Database, Arc<str>>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let last = std::mem::replace(&mut *current, next);

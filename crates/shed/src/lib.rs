@@ -11,9 +11,9 @@
 //! * [`ShedLayer`] (server) limits the calls in progress, by a number or by one that finds itself
 //!   ([`Adaptive`]). A call is in progress from when its request is complete until its response
 //!   begins; streams count apart, so that none of them keeps a short call from its place.
-//! * A call that finds no place waits in a short [`Queue`]: at most 100 ms, and 5 ms where it has not
-//!   been empty for 100 ms and each place was given five times; then the newest first.
-//!   The more critical go before the less ([`Criticality`]).
+//! * A call that finds no place waits in a short [`Queue`]: at most 100 ms, and 5 ms where it has
+//!   not been empty for 100 ms and each place was given five times; then the newest first. The more
+//!   critical go before the less ([`Criticality`]).
 //! * A call that is refused gets `UNAVAILABLE` and a pushback: it was not processed, and another
 //!   server may have room. Health checks and reflection are let in always.
 //! * [`RateLimitLayer`] (server) gives each caller a quota. Over it, the answer is

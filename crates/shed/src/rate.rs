@@ -145,6 +145,7 @@ impl RateLimitLayer {
     /// anyone can make up is no name. As a second line, each call with a value that is not known
     /// yet counts against the quota of its address as well, and is not remembered beyond it: so
     /// an address can make up so many names a second as it may make calls.
+    #[must_use]
     pub fn by_header(self, name: HeaderName) -> Self {
         let mut layer = self.by(move |headers, extensions| match headers.get(&name) {
             Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),

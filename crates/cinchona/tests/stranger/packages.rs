@@ -115,3 +115,29 @@ fn all_public_data_can_get_another_field_without_breaking_its_users() {
         }
     }
 }
+
+/// The functions in `source` that turn a value into a changed one, and are not `#[must_use]`.
+fn droppable(source: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (at, _) in source.match_indices("pub fn ").chain(source.match_indices("pub const fn ")) {
+        let head = source[at..].split([';', '{']).next().unwrap();
+        let takes_itself = head.contains("(self") || head.contains("(mut self");
+        let before = source[..at].rsplit("\n\n").next().unwrap();
+        if takes_itself && head.contains("-> Self") && !before.contains("#[must_use") {
+            found.push(head.trim());
+        }
+    }
+    found
+}
+
+// catalogue: S-D11
+#[test]
+fn a_changed_copy_that_is_not_used_is_a_warning_of_the_compiler() {
+    assert_eq!(droppable("impl A {\n    pub fn b(self) -> Self {}\n}"), ["pub fn b(self) -> Self"]);
+    for (folder, _) in published() {
+        for path in sources(&folder.join("src")) {
+            let found = fs::read_to_string(&path).unwrap();
+            assert_eq!(droppable(&found), Vec::<&str>::new(), "{}", path.display());
+        }
+    }
+}
