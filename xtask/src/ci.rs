@@ -2,12 +2,14 @@
 #![expect(clippy::disallowed_types, reason = "xtask has no runtime whose clock a test could pause")]
 
 use crate::{
-    command::{cargo_command, run as run_command},
+    command::{cargo_command, run as run_command, run_lines},
+    left_out::{self, LeftOut},
     manifest::Manifest,
-    tidy,
+    street, tidy,
 };
 use std::{
     fs, io,
+    ops::AddAssign,
     path::Path,
     time::{Duration, Instant},
 };
@@ -22,7 +24,23 @@ struct Step {
 #[derive(Debug, PartialEq, Eq)]
 enum Check {
     Tidy,
-    Cargo { args: Vec<String>, env: Option<(&'static str, &'static str)> },
+    Cargo {
+        args: Vec<String>,
+        env: Option<(&'static str, &'static str)>,
+    },
+    /// As `Cargo`, and counts the tests.
+    Tests {
+        args: Vec<String>,
+    },
+    Street,
+}
+
+/// What became of tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
 }
 
 /// Runs the steps in order up to the first that fails, and returns its exit code.
@@ -34,18 +52,30 @@ pub(crate) fn run(root: &Path) -> u8 {
             return 1;
         }
     };
-    let mut times = Vec::new();
+    let left_out = match left_out::all(root) {
+        Ok(left_out) => left_out,
+        Err(error) => {
+            eprintln!("cannot read the sources: {error}");
+            return 1;
+        }
+    };
+    let (mut times, mut counts) = (Vec::new(), Vec::new());
     let mut code = 0;
-    for step in steps(&features) {
+    for step in steps(&features, &left_out) {
         println!("== {}", step.name);
         let began = Instant::now();
-        code = step.run(root);
+        let mut counted = Counts::default();
+        code = step.run(root, &mut counted);
+        if matches!(step.check, Check::Tests { .. }) {
+            counts.push((counted, step.name.clone()));
+        }
         times.push((began.elapsed(), step.name));
         if code != 0 {
             break;
         }
     }
     report(&times, code);
+    report_tests(&counts, &left_out);
     code
 }
 
@@ -64,7 +94,7 @@ fn single_features(manifest: &Manifest<'_>) -> Vec<String> {
     names.filter(|name| !matches!(*name, "" | "default" | "full")).map(String::from).collect()
 }
 
-fn steps(features: &[String]) -> Vec<Step> {
+fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
     let mut steps = vec![
         Step::cargo("fmt --all --check"),
         Step { name: "cargo xtask tidy".into(), check: Check::Tidy },
@@ -75,14 +105,15 @@ fn steps(features: &[String]) -> Vec<Step> {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
     // Workspaces of their own, which nothing else builds.
-    steps.push(Step::cargo("check --manifest-path peers/Cargo.toml"));
+    steps.push(Step::cargo("check --manifest-path xtask/peers/Cargo.toml"));
     steps.push(Step::cargo("check --manifest-path fuzz/Cargo.toml --target-dir target"));
-    steps.push(Step::cargo("test --workspace"));
-    // One after another: they measure. What needs a package of npm is left out where there is none.
-    let has_grpc_js = Path::new("target/node/node_modules/@grpc/grpc-js").exists();
-    let skipped = if has_grpc_js { "" } else { " --skip grpc_js" };
-    let ignored = format!("test --test endpoints -- --ignored --test-threads 1{skipped}");
-    steps.push(Step::cargo(&ignored));
+    steps.push(Step::tests("test --workspace"));
+    // One after another: they measure. The same packages and features, so nothing is built again.
+    let skipped = left_out.iter().filter(|test| test.takes_minutes());
+    let skipped: String = skipped.map(|test| format!(" --skip {}", test.test)).collect();
+    let ignored = "test --workspace --tests -- --ignored --test-threads 1";
+    steps.push(Step::tests(&format!("{ignored}{skipped}")));
+    steps.push(Step { name: "cargo xtask street --quick".into(), check: Check::Street });
     steps.push(Step {
         name: "cargo xtask demo --virtual".into(),
         ..Step::cargo("run --quiet -p lab -- --virtual")
@@ -99,12 +130,49 @@ fn report(times: &[(Duration, String)], code: u8) {
     println!("{:8.1} s  in all", total.as_secs_f64());
 }
 
+/// How many tests of each kind ran.
+fn report_tests(counts: &[(Counts, String)], left_out: &[LeftOut]) {
+    for (counts, name) in counts {
+        let Counts { passed, failed, ignored } = counts;
+        println!("{passed:>6} passed, {failed} failed, {ignored} ignored: {name}");
+    }
+    let minutes = left_out.iter().filter(|test| test.takes_minutes()).count();
+    println!("{minutes:>6} left out, as they take minutes");
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// What libtest says at the end of each of its programs.
+    fn parse(line: &str) -> Self {
+        let Some(line) = line.trim().strip_prefix("test result: ") else { return Self::default() };
+        let count = |what: &str| {
+            let before = line.split_once(what).map_or("", |(before, _)| before);
+            before.split_whitespace().next_back().and_then(|count| count.parse().ok()).unwrap_or(0)
+        };
+        Self { passed: count(" passed"), failed: count(" failed"), ignored: count(" ignored") }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+}
+
 // === impl Step ===
 
 impl Step {
     fn cargo(args: &str) -> Self {
         let words = args.split_whitespace().map(String::from).collect();
         Self { name: format!("cargo {args}"), check: Check::Cargo { args: words, env: None } }
+    }
+
+    fn tests(args: &str) -> Self {
+        let words = args.split_whitespace().map(String::from).collect();
+        Self { name: format!("cargo {args}"), check: Check::Tests { args: words } }
     }
 
     fn with(mut self, key: &'static str, value: &'static str) -> Self {
@@ -115,9 +183,13 @@ impl Step {
         self
     }
 
-    fn run(&self, root: &Path) -> u8 {
+    fn run(&self, root: &Path, counts: &mut Counts) -> u8 {
         match &self.check {
             Check::Tidy => tidy::run(root),
+            Check::Street => street::run(&["--quick", "--only", "cinchona"]),
+            Check::Tests { args } => {
+                run_lines(cargo_command().args(args), |line| *counts += Counts::parse(line))
+            }
             Check::Cargo { args, env } => run_command(cargo_command().args(args).envs(*env)),
         }
     }
@@ -133,10 +205,32 @@ mod tests {
             "[features]\ndefault = ['a']\nfull = [\n  'a',\n  'b',\n]\na = []\nb = ['dep:b']\n";
         let features = single_features(&Manifest::parse(text));
         assert_eq!(features, ["a", "b"]);
-        let names: Vec<_> = steps(&features).into_iter().map(|step| step.name).collect();
+        let names: Vec<_> = steps(&features, &[]).into_iter().map(|step| step.name).collect();
         assert!(
             names.contains(&"cargo check -p cinchona --no-default-features --features b".into())
         );
+    }
+
+    #[test]
+    fn tests_are_counted_by_what_libtest_says() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 9 tests",
+            "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 3 filtered out",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            counts += Counts::parse(line);
+        }
+        assert_eq!(counts, Counts { passed: 6, failed: 1, ignored: 2 });
+    }
+
+    #[test]
+    fn what_takes_minutes_is_left_out_by_name() {
+        let of = |test: &str, needs: &str| LeftOut { test: test.into(), needs: needs.into() };
+        let left_out = [of("long", "minutes, and node"), of("short", "node")];
+        let mut steps = steps(&[], &left_out).into_iter();
+        let ignored = steps.find(|step| step.name.contains("--ignored")).unwrap();
+        assert!(ignored.name.ends_with("--test-threads 1 --skip long"), "{}", ignored.name);
     }
 
     #[test]

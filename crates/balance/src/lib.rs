@@ -90,11 +90,12 @@ mod set;
 mod snapshot;
 mod source;
 mod stir;
+mod sync;
 mod utilization;
 mod wait;
 mod wire;
 
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Avoid, Backoff, Jitter, ResponseBody, Signals, Ticket};
 pub use dial::Tcp;
 pub use dns::Dns;
 pub use ejections::Ejections;

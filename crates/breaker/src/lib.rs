@@ -101,15 +101,11 @@ mod policy;
 mod shard;
 mod state;
 mod suspects;
+mod sync;
 mod usual;
 mod window;
 
-/// The atomics of `state`, which a test replaces by those of a model checker.
-mod atomic {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
-}
-
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Backoff, Jitter, ResponseBody, Ticket};
 pub use circuit::{Circuit, State};
 pub use layer::{Breaker, BreakerLayer, ResponseFuture};
 pub use policy::BreakerPolicy;

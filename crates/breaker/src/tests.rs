@@ -4,12 +4,13 @@ mod harm;
 mod impatience;
 mod numbers;
 mod settle;
+mod suspects;
+mod usual;
 
 use super::*;
 use bytes::Bytes;
 use cinchona_core::{BoxError, Evidence, Gate, Mode, Rejected, Rng, Switch, Verdict};
-use cinchona_plumbing::cause;
-use cinchona_plumbing::status;
+use cinchona_plumbing::{cause, status};
 use cinchona_testkit::{Answer, Logs, ScriptedServer, encode};
 use http_body_util::BodyExt;
 use proptest::prelude::*;

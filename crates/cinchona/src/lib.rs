@@ -46,6 +46,8 @@ pub mod client;
 // Its examples need every feature.
 #[cfg(any(not(doctest), feature = "full"))]
 pub mod guide;
+#[cfg(any(feature = "client", feature = "server"))]
+mod parts;
 #[cfg(feature = "server")]
 pub mod server;
 

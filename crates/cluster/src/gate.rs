@@ -2,7 +2,8 @@
 //! capacity gets no more.
 
 use crate::Cluster;
-use cinchona_core::{Evidence, Gate, Rejected, Target, Ticket};
+use cinchona_core::{Evidence, Gate, Rejected, Target};
+use cinchona_plumbing::Ticket;
 use http::Uri;
 use std::{
     sync::{

@@ -126,8 +126,10 @@ pub use health::Health;
 pub use node::Node;
 pub use partition::{Status, Strategy};
 pub use phi::Phi;
-pub use suspicion::State;
 #[doc(hidden)] // For the fuzzer.
+pub use seal::is_opened_unchanged;
+pub use suspicion::State;
+#[doc(hidden)]
 pub use wire::is_read_again;
 
 #[cfg(doctest)]

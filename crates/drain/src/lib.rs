@@ -59,6 +59,7 @@ mod io;
 mod layer;
 mod metrics;
 mod phases;
+mod sync;
 
 pub use cinchona_plumbing::ResponseBody;
 pub use io::{DrainIncoming, DrainIo};

@@ -1,12 +1,10 @@
 //! How far the end has come, and which tasks it wakes.
 
+use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use futures_util::task::AtomicWaker;
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::AtomicUsize},
 };
 use tokio::sync::{Notify, futures::OwnedNotified};
 

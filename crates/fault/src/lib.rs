@@ -1,5 +1,5 @@
-//! Failures and delays for any tonic server, injected by a seed, and broken replies, streams and
-//! connections, injected by rules that can be changed while it runs.
+//! Failures and delays for any tonic server or client, injected by a seed, and broken replies,
+//! streams and connections, injected by rules that can be changed while it runs.
 //!
 //! # Why
 //!
@@ -25,6 +25,7 @@
 //! * Where nothing is injected, requests and responses pass through as they are.
 //! * A client that goes away ends the delay, and its request is not executed.
 //! * What each kind of fault is to a plain tonic client is in `FAULTS.md`, which a test writes.
+//! * [`ClientFaultLayer`] injects the same into the calls of a client, below its retries.
 //!
 //! # Example
 //!
@@ -60,6 +61,7 @@
 //! may come after them where the runtime has many threads. It has no page and no port of its own.
 
 mod body;
+mod client;
 mod control;
 mod counters;
 mod future;
@@ -71,6 +73,7 @@ mod rules;
 mod settings;
 mod wire;
 
+pub use client::{ClientFault, ClientFaultLayer, ClientFuture};
 pub use counters::{Counters, Snapshot};
 pub use future::ResponseFuture;
 pub use malformed::Malformed;
@@ -197,6 +200,7 @@ where
             }
             None if answer.refuses() => ResponseFuture::refused(answer),
             None => {
+                let mut answer = answer;
                 answer.executes();
                 ResponseFuture::executing(self.inner.call(request), Some(answer))
             }

@@ -324,6 +324,11 @@ impl Hit {
         Self { before, after, action: None, ids: Vec::new(), active: Some(active) }
     }
 
+    /// Whether there is nothing left to do once the request is executed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.action.is_none() && self.after.is_zero()
+    }
+
     fn add(&mut self, entry: &Entry, draw: impl Fn(&str) -> f64) {
         let Rule { when, delay, action, .. } = &entry.rule;
         if let Some(delay) = delay {

@@ -306,7 +306,7 @@ impl Order {
         }
     }
 
-    fn of(code: u32) -> Option<Self> {
+    pub(crate) fn of(code: u32) -> Option<Self> {
         match code {
             DROP => Some(Self::Drop),
             GO_AWAY => Some(Self::GoAway(None)),

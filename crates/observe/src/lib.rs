@@ -92,6 +92,7 @@ mod shard;
 mod size;
 mod source;
 mod spans;
+mod sync;
 mod trace;
 
 pub use cinchona_plumbing::ResponseBody;

@@ -82,15 +82,15 @@ mod race;
 mod shared;
 mod step;
 mod stop;
+mod sync;
 mod throttle;
 mod tower_policy;
 mod warnings;
 
-pub use cinchona_core::{AttemptKind, Backoff, Jitter};
-pub use cinchona_plumbing::ReplayBuffer;
+pub use cinchona_core::AttemptKind;
 
 pub use budget::Budget;
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Backoff, Elapsed, Jitter, ReplayBuffer, ResponseBody};
 pub use future::ResponseFuture;
 pub use hedge::HedgePolicy;
 pub use layer::{Retry, RetryLayer};

@@ -66,7 +66,9 @@ mod places;
 mod rate;
 mod service;
 mod shared;
+mod sync;
 mod throttle;
+mod waiting;
 
 pub use adaptive::Adaptive;
 pub use bound::{StatusLimit, StatusLimitFuture, StatusLimitLayer};

@@ -1,24 +1,23 @@
 //! Which calls are let in, which wait and for how long, and which are refused.
 
-mod waiting;
-
-use crate::{Criticality, Limit, Queue, measured::Measured};
+use crate::{
+    Criticality, Limit, Queue,
+    measured::Measured,
+    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
+    waiting::Waiting,
+};
 use cinchona_plumbing::clock::later;
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     task::{Context, Poll},
 };
 use tokio::{
     sync::oneshot::{self, error::RecvError},
     time::Instant,
 };
-use waiting::Waiting;
 
 /// A limit on the calls in progress, and the queue before it.
 pub(crate) struct Limiter {

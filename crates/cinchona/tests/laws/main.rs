@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod bare;
+#[path = "../common/mod.rs"]
+mod common;
 mod gauges;
 mod layers;
 mod metrics;

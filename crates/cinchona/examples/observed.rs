@@ -1,0 +1,157 @@
+//! `/metrics` with every layer of a client and a server in it, for each panel of the Grafana
+//! dashboard beside the crate `cinchona-observe` (`grafana.json`).
+//!
+//! `cargo run -p cinchona --example observed` makes calls for two seconds, and prints the page; with
+//! `-- 600` at its end it makes them for ten minutes, for a Prometheus that scrapes the address it
+//! prints.
+
+use axum::routing::get;
+use cinchona::{
+    client,
+    core::Methods,
+    fallback::{Cache, FallbackLayer},
+    fault::{FaultLayer, Rules},
+    idempotency::MemoryStore,
+    observe::Metrics,
+    retry::HedgePolicy,
+    server,
+};
+use cinchona_cluster::{Cluster, Config};
+use example_proto::{
+    DESCRIPTORS,
+    counter::{
+        AddRequest, GetRequest, Total,
+        counter_client::CounterClient,
+        counter_server::{Counter, CounterServer},
+    },
+    greeter::{
+        HelloReply, HelloRequest,
+        greeter_client::GreeterClient,
+        greeter_server::{Greeter, GreeterServer},
+    },
+};
+use std::{
+    env,
+    error::Error,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tonic::{Request, Response, Status, service::RoutesBuilder};
+
+struct Hello;
+
+#[tonic::async_trait]
+impl Greeter for Hello {
+    async fn say_hello(
+        &self,
+        request: Request<HelloRequest>,
+    ) -> Result<Response<HelloReply>, Status> {
+        let message = format!("Hello, {}!", request.into_inner().name);
+        Ok(Response::new(HelloReply { message }))
+    }
+}
+
+#[derive(Default)]
+struct Counts(AtomicU64);
+
+#[tonic::async_trait]
+impl Counter for Counts {
+    async fn add(&self, request: Request<AddRequest>) -> Result<Response<Total>, Status> {
+        let amount = request.into_inner().amount;
+        let value = self.0.fetch_add(amount, Ordering::Relaxed) + amount;
+        Ok(Response::new(Total { value }))
+    }
+
+    async fn get(&self, _: Request<GetRequest>) -> Result<Response<Total>, Status> {
+        Ok(Response::new(Total { value: self.0.load(Ordering::Relaxed) }))
+    }
+}
+
+/// A server that loses replies, fails and is slow now and then; counted in `metrics`, and shown by
+/// it.
+async fn serve(methods: Methods, metrics: &Metrics) -> Result<SocketAddr, Box<dyn Error>> {
+    let unsteady = Rules::new(7)
+        .with("lost replies", "method=/counter.Counter/Add every=6 when=after status=14".parse()?)
+        .with("refused", "method=/counter.Counter/Get every=9 reset=REFUSED_STREAM".parse()?)
+        .with("failures", "method=/counter.Counter/Get every=4 status=UNAVAILABLE".parse()?)
+        .with("slow", "method=/greeter.Greeter/* every=8 delay=200ms".parse()?);
+    let layers = server::Settings::new(methods)
+        .with_metrics(metrics)
+        .with_quota(1000, 1000)?
+        .with_store(MemoryStore::new())
+        .with_fault_layer(FaultLayer::from(unsteady))
+        .layers()?;
+    let mut routes = RoutesBuilder::default();
+    routes
+        .add_service(GreeterServer::new(Hello))
+        .add_service(CounterServer::new(Counts::default()));
+    let page = metrics.clone();
+    let router = routes
+        .routes()
+        .into_axum_router()
+        .layer(layers)
+        // Outside of the layers: whoever scrapes is not counted among the callers.
+        .route("/metrics", get(move || async move { page.render() }));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(address)
+}
+
+/// Every layer that a client can have, counted in `metrics`.
+fn connect(
+    methods: Methods,
+    metrics: &Metrics,
+    address: SocketAddr,
+) -> Result<cinchona::Channel, Box<dyn Error>> {
+    let hedge = HedgePolicy::default().with_delay(Duration::from_millis(50));
+    let settings = client::Settings::new(methods.clone())
+        .with_target("counters")
+        .with_metrics(metrics)
+        .with_keys()
+        .with_policy_of("greeter.Greeter", "SayHello", hedge)?
+        .with_fallback(FallbackLayer::new(methods).with_cache(Cache::default())?);
+    Ok(settings.connect(format!("http://{address}"))?)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let seconds = env::args().nth(1).map_or(Ok(2), |seconds| seconds.parse())?;
+    let methods = Methods::from_file_descriptor_set(DESCRIPTORS)?;
+    // One page for all that runs in this process.
+    let metrics = Metrics::new(methods.clone());
+    let address = serve(methods.clone(), &metrics).await?;
+    let cluster = Cluster::join(Config::new("counters", "one", "127.0.0.1:0".parse()?), &[]).await;
+    let cluster = cluster.map_err(|error| error.to_string())?;
+    metrics.register(&cluster, &[])?;
+    println!("# http://{address}/metrics");
+
+    let channel = connect(methods, &metrics, address)?;
+    let (mut greeter, mut counter) =
+        (GreeterClient::new(channel.clone()), CounterClient::new(channel));
+    let calls = async {
+        loop {
+            // What fails is counted.
+            _ = greeter.say_hello(HelloRequest { name: "world".into() }).await;
+            _ = counter.add(AddRequest { amount: 1 }).await;
+            _ = counter.get(GetRequest {}).await;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ended: Result<(), _> = timeout(Duration::from_secs(seconds), calls).await;
+    debug_assert!(ended.is_err());
+
+    let mut scrape = TcpStream::connect(address).await?;
+    let request = b"GET /metrics HTTP/1.0\r\n\r\n";
+    scrape.write_all(request).await?;
+    let mut page = String::new();
+    scrape.read_to_string(&mut page).await?;
+    println!("{}", page.split_once("\r\n\r\n").map_or(&*page, |(_, page)| page));
+    Ok(())
+}
