@@ -273,5 +273,9 @@ impl Service<Request<Body>> for Balance {
     }
 }
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

@@ -94,7 +94,7 @@ impl Sliding {
         (what != 0).then(|| self.counts(what))
     }
 
-    /// What is in the window at `at` nanoseconds, for those who only look.
+    /// What is in the window at `at` nanoseconds, for a look that changes nothing.
     pub(crate) fn read(&self, at: u64) -> Counts {
         match &self.kind {
             Kind::Time(slices) => {

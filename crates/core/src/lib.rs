@@ -61,3 +61,7 @@ pub use stage::Stage;
 pub use switch::{Mode, Switch};
 pub use target::{Address, Target};
 pub use verdict::Verdict;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,8 +18,8 @@
 //! * [`When::Before`] answers without executing, [`When::After`] executes and throws the reply
 //!   away.
 //! * [`Faults`] are settings that stay; [`Rules`] come and go, and each [`Rule`] says in one line
-//!   whom it hits, how often and with what. A layer may have both: their delays add up, and a
-//!   failure of the settings goes before what a rule has.
+//!   which calls it hits, how often and with what. A layer may have both: their delays add up, and
+//!   a failure of the settings goes before what a rule has.
 //! * Health checks and reflection are not hit unless [`Faults::health_too`] or the rule says so;
 //!   [what controls the rules](Rules::control) never is.
 //! * Where nothing is injected, requests and responses pass through as they are.
@@ -211,6 +211,10 @@ where
 impl<S: NamedService> NamedService for Fault<S> {
     const NAME: &'static str = S::NAME;
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

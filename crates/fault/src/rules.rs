@@ -119,6 +119,7 @@ impl Rules {
     }
 
     /// Adds a rule at start-up, when it needs no ttl.
+    #[must_use]
     pub fn with(self, id: &str, rule: Rule) -> Self {
         self.put(id, rule);
         self

@@ -16,7 +16,7 @@ use tonic::transport::server::Connected;
 ///
 /// A layer sees requests, and not the connections that they come by. tonic shows a layer nothing of
 /// a connection but its `ConnectInfo`, and to put something else there would take the peer's
-/// address from all who ask for it.
+/// address from all code that asks for it.
 ///
 /// # Rule
 ///

@@ -99,5 +99,9 @@ pub use policy::{Policy, RetryPolicy};
 pub use stop::Stop;
 pub use tower_policy::{TowerBody, TowerPolicy};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

@@ -132,3 +132,7 @@ pub use net::{Connector, Incoming, Network, Serving};
 pub use redis::Redis;
 pub use script::{Answer, Received, ScriptedServer, encode};
 pub use wire::Connection;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
