@@ -11,6 +11,7 @@ use std::{
     fs, io,
     ops::AddAssign,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -114,6 +115,13 @@ fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
     let ignored = "test --workspace --tests -- --ignored --test-threads 1";
     steps.push(Step::tests(&format!("{ignored}{skipped}")));
     steps.push(Step { name: "cargo xtask street --quick".into(), check: Check::Street });
+    // Where valgrind is not, there is nothing to count with.
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        steps.push(Step {
+            name: "cargo xtask bench cost --quick --check".into(),
+            ..Step::cargo("xtask bench cost --quick --check")
+        });
+    }
     steps.push(Step {
         name: "cargo xtask demo --virtual".into(),
         ..Step::cargo("run --quiet -p lab -- --virtual")
