@@ -33,6 +33,10 @@ enum Check {
     Tests {
         args: Vec<String>,
     },
+    /// The program of the lab.
+    Lab {
+        args: &'static [&'static str],
+    },
     Street,
 }
 
@@ -105,8 +109,7 @@ fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
     steps.extend(features.iter().map(|feature| {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
-    // Workspaces of their own, which nothing else builds.
-    steps.push(Step::cargo("check --manifest-path xtask/peers/Cargo.toml"));
+    // A workspace of its own, which nothing else builds.
     steps.push(Step::cargo("check --manifest-path fuzz/Cargo.toml --target-dir target"));
     steps.push(Step::tests("test --workspace"));
     // One after another: they measure. The same packages and features, so nothing is built again.
@@ -114,6 +117,15 @@ fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
     let skipped: String = skipped.map(|test| format!(" --skip {}", test.test)).collect();
     let ignored = "test --workspace --tests -- --ignored --test-threads 1";
     steps.push(Step::tests(&format!("{ignored}{skipped}")));
+    // As the tests have built it: for the lab alone, all that it depends on would be built again.
+    let lab = |name: &str, args| Step { name: name.into(), check: Check::Lab { args } };
+    steps.push(lab("cargo xtask demo --virtual", &["--virtual"]));
+    steps.push(lab("cargo xtask campaign storm", &["storm"]));
+    // All of the other workspace, of which the street takes two programs.
+    steps.push(Step::cargo(&format!(
+        "build --manifest-path xtask/peers/Cargo.toml --target-dir {}",
+        street::target().display()
+    )));
     steps.push(Step { name: "cargo xtask street --quick".into(), check: Check::Street });
     // Where valgrind is not, there is nothing to count with.
     if Command::new("valgrind").arg("--version").output().is_ok() {
@@ -122,10 +134,6 @@ fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
             ..Step::cargo("xtask bench cost --quick --check")
         });
     }
-    steps.push(Step {
-        name: "cargo xtask demo --virtual".into(),
-        ..Step::cargo("run --quiet -p lab -- --virtual")
-    });
     steps
 }
 
@@ -194,7 +202,11 @@ impl Step {
     fn run(&self, root: &Path, counts: &mut Counts) -> u8 {
         match &self.check {
             Check::Tidy => tidy::run(root),
-            Check::Street => street::run(&["--quick", "--only", "cinchona"]),
+            Check::Lab { args } => {
+                let program = street::target().join("debug/calculator-demo");
+                run_command(Command::new(program).args(*args).current_dir(root))
+            }
+            Check::Street => street::run(&["--quick"]),
             Check::Tests { args } => {
                 run_lines(cargo_command().args(args), |line| *counts += Counts::parse(line))
             }
