@@ -66,7 +66,7 @@ fn a_client_of_plain_tonic_changes_in_at_most_five_lines_and_one_for_each_method
 
 // catalogue: S-D12
 #[tokio::test]
-#[ignore = "needs minutes: builds a crate"]
+#[ignore = "needs a build of its own"]
 async fn the_blocks_of_the_readme_in_order_make_a_strangers_client_that_survives_faults() {
     let project = Project::new();
     for (file, text) in plain::FILES {
