@@ -127,6 +127,15 @@ fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
         street::target().display()
     )));
     steps.push(Step { name: "cargo xtask street --quick".into(), check: Check::Street });
+    // Where valgrind is not, there is nothing to count with.
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        steps.push(Step {
+            name: "cargo xtask bench cost --quick --check".into(),
+            ..Step::cargo("xtask bench cost --quick --check")
+        });
+    } else {
+        println!("no valgrind: costs are not compared with their baseline");
+    }
     steps
 }
 

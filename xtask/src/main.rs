@@ -7,6 +7,7 @@ mod ci;
 mod command;
 mod left_out;
 mod manifest;
+mod mutants;
 mod release;
 mod street;
 mod tidy;
@@ -29,8 +30,8 @@ Tasks:
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
   campaign NAME       run a campaign: crash (servers that are killed, over a file, a Redis, a
-                      cluster of Redis and sentinels), partition, churn, endpoints, soak or storm;
-                      `--long` runs the long form, `--seed N` another run
+                      cluster of Redis and sentinels), partition, churn, endpoints, soak or
+                      storm; `--long` runs the long form, `--seed N` another run
   soak [args..]       run three servers, a client and faults for half an hour (`--duration 1m` is a
                       short one), and chart memory and descriptors
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
@@ -39,6 +40,9 @@ Tasks:
                       own; `--quick` counts the instructions of some, `--check` compares with the
                       baseline, `--write` writes it)
   fuzz [--seconds N]  run each fuzz target for so long, by default 600 s (cargo-fuzz, nightly)
+  mutants [crate..] [--shard K/N]
+                      change what decides, in one place at a time, and run the tests that should
+                      notice (cargo-mutants; hours without a crate, or a shard of it)
   release --dry-run   pack all crates, and build them from their packages
   street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
                       and print who does right (`--quick` leaves out what takes seconds,
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["fuzz"] => fuzz("600"),
         ["fuzz", "--seconds", seconds] => fuzz(seconds),
+        ["mutants", args @ ..] => ExitCode::from(mutants::run(args)),
         ["release", "--dry-run"] => ExitCode::from(release::dry_run()),
         ["street", args @ ..] => ExitCode::from(street::run(args)),
         ["left-out"] => ExitCode::from(left_out::print(&root())),
@@ -153,8 +158,14 @@ fn fuzz(seconds: &str) -> ExitCode {
     let limit = format!("-max_total_time={seconds}");
     let found = targets.iter().find(|target| {
         println!("== {target}");
+        // What it finds goes into the first directory; it begins with what is in both.
+        let corpora = ["corpus", "seeds"].map(|name| root().join("fuzz").join(name).join(target));
+        if fs::create_dir_all(&corpora[0]).is_err() {
+            return true;
+        }
         let mut command = Command::new("cargo");
-        command.current_dir(root()).args(["+nightly", "fuzz", "run", target, "--", &limit]);
+        command.current_dir(root()).args(["+nightly", "fuzz", "run", target]).args(&corpora);
+        command.args(["--", &limit]);
         run(&mut command) != 0
     });
     ExitCode::from(u8::from(found.is_some()))

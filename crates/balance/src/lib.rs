@@ -90,6 +90,7 @@ mod set;
 mod snapshot;
 mod source;
 mod stir;
+mod sync;
 mod utilization;
 mod wait;
 mod wire;
@@ -271,6 +272,10 @@ impl Service<Request<Body>> for Balance {
         }
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

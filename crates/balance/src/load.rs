@@ -1,10 +1,11 @@
 //! How long an endpoint is likely to keep a call: peak EWMA (Finagle, linkerd).
 
+mod slowest;
+
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use cinchona_plumbing::clock;
-use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-    time::Duration,
-};
+use slowest::Slowest;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The load of one endpoint, without a lock: an update that another overwrites costs one sample.
@@ -16,17 +17,11 @@ pub(crate) struct Load {
     at: AtomicU64,
     /// The average as of then, in nanoseconds, as bits.
     average: AtomicU64,
-    /// How long the slowest good answer took, in nanoseconds, in the window at hand and in the one
-    /// before.
-    slowest: [AtomicU64; 2],
-    window: AtomicU64,
+    slowest: Slowest,
 }
 
 /// How fast the past is forgotten: a sample counts 1/e after this long.
 const DECAY: Duration = Duration::from_secs(10);
-
-/// How long a slow good answer is remembered at least, in nanoseconds.
-const WINDOW: u64 = 30_000_000_000;
 
 /// What a failure counts for at least, so that failing fast attracts nothing (linkerd's load
 /// biaser).
@@ -44,8 +39,7 @@ impl Load {
             in_flight: AtomicUsize::new(0),
             at: AtomicU64::new(0),
             average: AtomicU64::new(0),
-            slowest: [AtomicU64::new(0), AtomicU64::new(0)],
-            window: AtomicU64::new(0),
+            slowest: Slowest::default(),
         }
     }
 
@@ -79,23 +73,13 @@ impl Load {
     /// A good answer took this long.
     pub(crate) fn record_good(&self, took: Duration, now: Instant) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let window = self.nanos(now) / WINDOW;
-        if self.window.load(Ordering::Relaxed) != window {
-            self.window.store(window, Ordering::Relaxed);
-            let last = self.slowest[0].swap(0, Ordering::Relaxed);
-            self.slowest[1].store(last, Ordering::Relaxed);
-        }
-        // Mostly it is no slower, and nothing is written.
-        if self.slowest[0].load(Ordering::Relaxed) < took {
-            self.slowest[0].store(took, Ordering::Relaxed);
-        }
+        self.slowest.record(took, self.nanos(now));
     }
 
     /// How long the slowest good answer has taken of late, if there was one: the time that a call
     /// of whichever method may take.
     pub(crate) fn usual(&self) -> Option<Duration> {
-        let slowest = self.slowest.iter().map(|slowest| slowest.load(Ordering::Relaxed)).max();
-        slowest.filter(|slowest| *slowest > 0).map(Duration::from_nanos)
+        self.slowest.get().map(Duration::from_nanos)
     }
 
     /// What a call more would cost.

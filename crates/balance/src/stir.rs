@@ -1,7 +1,9 @@
 //! What endpoints tell whoever chooses among them.
 
-use crate::State;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::{
+    State,
+    sync::{AtomicUsize, Ordering},
+};
 use tokio::sync::Notify;
 
 /// Heard where something has happened to endpoints that another choice may follow from: of

@@ -76,7 +76,8 @@ impl Circuits {
     /// last call: nobody knows what became of the calls that passed meanwhile.
     pub(crate) fn look_at_switch(&self) {
         let (known, now) = (&self.times_off, self.settings.switch.times_off());
-        if known.load(Ordering::Relaxed) != now && known.swap(now, Ordering::Relaxed) != now {
+        // Of several that see it at once, one closes them; none goes back to an earlier number.
+        if known.load(Ordering::Relaxed) < now && known.fetch_max(now, Ordering::Relaxed) < now {
             let all = self.all().into_iter();
             all.filter(|circuit| circuit.state() != State::Isolated).for_each(|one| one.close());
         }

@@ -7,9 +7,9 @@
 //! let through.
 
 use crate::{
-    atomic::{AtomicU64, Ordering},
     limits::{Limits, MOST_FAILURES},
     pass::{EPOCHS, Pass},
+    sync::{AtomicU64, Ordering},
 };
 
 /// Which state it is.

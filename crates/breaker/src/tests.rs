@@ -4,6 +4,8 @@ mod harm;
 mod impatience;
 mod numbers;
 mod settle;
+mod suspects;
+mod usual;
 
 use super::*;
 use bytes::Bytes;

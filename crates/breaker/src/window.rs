@@ -3,13 +3,17 @@
 //! A call that went well is one addition in a cell of its thread. What is in the window is worked
 //! out when a call went badly: only that can make a rate too high.
 
-use crate::shard;
+mod parts;
+mod slices;
+
+use crate::{
+    shard,
+    sync::{AtomicU64, Ordering},
+};
+use slices::{Slices, Sums, read};
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -38,10 +42,6 @@ pub(crate) struct Sliding {
     kind: Kind,
 }
 
-/// How many calls ever came to what, by [`Shard::index`]. They only grow: what is in the window is
-/// the difference to what they were when it began, so nothing is ever lost to a reset.
-type Sums = [u64; 4];
-
 /// The sums of some threads, on cache lines of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -51,19 +51,6 @@ struct Shard([AtomicU64; 4]);
 enum Kind {
     Time(Box<Slices>),
     Count { size: u64, bad: Mutex<Bad> },
-}
-
-/// What the sums were when each of the latest slices of time began.
-#[derive(Debug)]
-struct Slices {
-    /// In nanoseconds.
-    slice: u64,
-    /// When the current slice ends, a multiple of `slice`.
-    ends: AtomicU64,
-    is_moving: AtomicBool,
-    /// By the number of the slice, modulo their count. One more than are in the window: a reader
-    /// must not see the next one being written.
-    starts: [[AtomicU64; 4]; SLICES as usize + 1],
 }
 
 /// The failed and slow calls among the latest. Only they take its lock.
@@ -77,7 +64,6 @@ struct Bad {
     slow: u64,
 }
 
-const SLICES: u64 = 64;
 const FAILED: u8 = 1;
 const SLOW: u8 = 2;
 
@@ -108,7 +94,7 @@ impl Sliding {
         (what != 0).then(|| self.counts(what))
     }
 
-    /// What is in the window at `at` nanoseconds, for those who only look.
+    /// What is in the window at `at` nanoseconds, for a look that changes nothing.
     pub(crate) fn read(&self, at: u64) -> Counts {
         match &self.kind {
             Kind::Time(slices) => {
@@ -127,7 +113,7 @@ impl Sliding {
     pub(crate) fn clear(&self) {
         let sums = self.sums();
         match &self.kind {
-            Kind::Time(slices) => slices.starts.iter().for_each(|start| write(start, sums)),
+            Kind::Time(slices) => slices.clear(sums),
             Kind::Count { bad, .. } => {
                 let base = sums.iter().sum();
                 *bad.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -163,53 +149,6 @@ impl Sliding {
     }
 }
 
-fn read(cells: &[AtomicU64; 4]) -> Sums {
-    std::array::from_fn(|what| cells[what].load(Ordering::Relaxed))
-}
-
-fn write(cells: &[AtomicU64; 4], sums: Sums) {
-    for (cell, sum) in cells.iter().zip(sums) {
-        cell.store(sum, Ordering::Relaxed);
-    }
-}
-
-// === impl Slices ===
-
-impl Slices {
-    fn new(window: Duration) -> Self {
-        let slice = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / SLICES;
-        Self {
-            slice,
-            ends: AtomicU64::new(slice),
-            is_moving: AtomicBool::new(false),
-            starts: std::array::from_fn(|_| Default::default()),
-        }
-    }
-
-    /// Begins the slices up to the one that `at` is in, unless another thread is at it.
-    fn move_to(&self, at: u64, sums: impl FnOnce() -> Sums) {
-        if at < self.ends.load(Ordering::Relaxed) || self.is_moving.swap(true, Ordering::Acquire) {
-            return;
-        }
-        let (ends, sums) = (self.ends.load(Ordering::Relaxed), sums());
-        if at >= ends {
-            let (next, current) = (ends / self.slice, at / self.slice);
-            for slice in next.max(current.saturating_sub(SLICES))..=current {
-                write(&self.starts[(slice % (SLICES + 1)) as usize], sums);
-            }
-            self.ends.store((current + 1).saturating_mul(self.slice), Ordering::Release);
-        }
-        self.is_moving.store(false, Ordering::Release);
-    }
-
-    /// What the sums were when the window began, `SLICES - 1` before the current slice.
-    fn start(&self) -> Sums {
-        let current = self.ends.load(Ordering::Acquire) / self.slice - 1;
-        let first = current + 2; // modulo SLICES + 1
-        read(&self.starts[(first % (SLICES + 1)) as usize])
-    }
-}
-
 // === impl Bad ===
 
 impl Bad {
@@ -242,7 +181,7 @@ impl Bad {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{parts::SLICES, *};
     use proptest::prelude::*;
 
     /// All calls, each time looked at from the first.

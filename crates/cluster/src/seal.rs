@@ -18,6 +18,21 @@ pub(crate) struct Seal {
     is_secret: bool,
 }
 
+/// Whether a text that was sealed is opened as it was, with a secret and without one, and is not
+/// opened where a bit of it was changed on its way.
+pub fn is_opened_unchanged(text: &[u8]) -> bool {
+    let secrets: Vec<_> = Secret::new("sixteen bytes at least").into_iter().collect();
+    [&[][..], &secrets].map(Seal::new).into_iter().all(|seal| {
+        let mut sealed = text.to_vec();
+        seal.put(&mut sealed);
+        let is_same = seal.open(&sealed) == Some(text);
+        let bit = text.first().copied().unwrap_or_default();
+        let changed = usize::from(bit) % sealed.len();
+        sealed[changed] ^= 1 << (bit % 8);
+        is_same && seal.open(&sealed).is_none()
+    })
+}
+
 // === impl Seal ===
 
 impl Seal {

@@ -38,6 +38,7 @@ mod said;
 mod secret;
 mod stage;
 mod switch;
+mod sync;
 mod target;
 mod verdict;
 
@@ -60,3 +61,7 @@ pub use stage::Stage;
 pub use switch::{Mode, Switch};
 pub use target::{Address, Target};
 pub use verdict::Verdict;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,9 +1,13 @@
 //! Whether a layer acts, only counts what it would have done, or stands aside.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+mod mode;
+mod word;
+
+pub use mode::Mode;
+
+use crate::sync::{AtomicU64, Ordering};
+use std::sync::Arc;
+use word::Word;
 
 /// The switch of a layer, shared by its clones and turned while calls run.
 ///
@@ -21,27 +25,11 @@ use std::sync::{
 #[derive(Clone, Debug, Default)]
 pub struct Switch(Arc<State>);
 
-/// What a layer does with its decisions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Acts on them.
-    #[default]
-    Enforce,
-    /// Counts them, and acts as if it were not there.
-    Shadow,
-    /// Is not there: makes none, changes nothing, counts nothing, keeps nothing.
-    Off,
-}
-
 #[derive(Debug, Default)]
 struct State {
-    /// The mode in the lowest two bits, and how often it was turned off in the others.
-    mode: AtomicU64,
+    mode: Word,
     shadowed: AtomicU64,
 }
-
-const MODE: u64 = 0b11;
-const ONCE_OFF: u64 = MODE + 1;
 
 // === impl Switch ===
 
@@ -55,22 +43,12 @@ impl Switch {
 
     /// Where it stands.
     pub fn mode(&self) -> Mode {
-        match self.0.mode.load(Ordering::Relaxed) & MODE {
-            0 => Mode::Enforce,
-            1 => Mode::Shadow,
-            _ => Mode::Off,
-        }
+        self.0.mode.mode()
     }
 
     /// Turns it; calls that have begun go on as they began.
     pub fn set(&self, mode: Mode) {
-        let turned = |state: u64| {
-            let is_turned_off = mode == Mode::Off && state & MODE != Mode::Off as u64;
-            let state = if is_turned_off { state.wrapping_add(ONCE_OFF) } else { state };
-            Some(state & !MODE | mode as u64)
-        };
-        // It cannot fail: there is always a next state.
-        _ = self.0.mode.fetch_update(Ordering::Relaxed, Ordering::Relaxed, turned);
+        self.0.mode.set(mode);
     }
 
     /// How often it was turned to [`Mode::Off`]. What a layer knew before it was off may no longer
@@ -86,7 +64,7 @@ impl Switch {
     /// assert_eq!((switch.times_off(), switch.mode()), (2, Mode::Enforce));
     /// ```
     pub fn times_off(&self) -> u64 {
-        self.0.mode.load(Ordering::Relaxed) >> MODE.count_ones()
+        self.0.mode.times_off()
     }
 
     /// How often the layer would have acted while it stood at [`Mode::Shadow`].

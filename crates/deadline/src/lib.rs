@@ -104,5 +104,9 @@ pub use cinchona_plumbing::{Elapsed, ResponseBody};
 pub use readied::ResponseFuture;
 pub use server::{ServerDeadline, ServerDeadlineLayer, ServerFuture};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

@@ -92,6 +92,7 @@ mod shard;
 mod size;
 mod source;
 mod spans;
+mod sync;
 mod trace;
 
 pub use cinchona_plumbing::ResponseBody;
@@ -101,6 +102,10 @@ pub use metrics::Metrics;
 pub use observed::{Observed, ResponseFuture};
 pub use samples::Samples;
 pub use trace::{Serving, TraceContext};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

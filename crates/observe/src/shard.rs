@@ -1,17 +1,15 @@
 //! Numbers that many threads count, each in a shard of its own: who alone writes a number needs no
 //! locked instruction for it, and two that write to one cache line wait for each other.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
-};
+mod slots;
 
-/// How many threads at a time have a shard each; all others share one more.
-const OWN: usize = u64::BITS as usize;
+pub(crate) use slots::{Count, Writer};
+use slots::{OWN, Slots};
+use std::sync::{OnceLock, atomic::AtomicU64};
+
 const COUNT: usize = OWN + 1;
 
-/// A bit for each shard that has a thread.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
+static SLOTS: Slots = Slots::new(AtomicU64::new(0));
 
 thread_local! {
     static SLOT: Slot = Slot::take();
@@ -29,41 +27,17 @@ pub(crate) struct Sharded<T>([OnceLock<Box<Lines<T>>>; COUNT]);
 #[repr(align(128))]
 struct Lines<T>(T);
 
-/// A number that only grows, and that one thread writes, or all do.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-/// Whether this thread is the only one that writes to a shard.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Writer {
-    is_alone: bool,
-}
-
 // === impl Slot ===
 
 impl Slot {
     fn take() -> Self {
-        let mut taken = TAKEN.load(Ordering::Relaxed);
-        loop {
-            let free = taken.trailing_ones() as usize;
-            if free == OWN {
-                return Self(OWN);
-            }
-            // Acquires what the thread before has written there.
-            let (with, order) = (taken | 1 << free, Ordering::Acquire);
-            match TAKEN.compare_exchange_weak(taken, with, order, Ordering::Relaxed) {
-                Ok(_) => return Self(free),
-                Err(others) => taken = others,
-            }
-        }
+        Self(SLOTS.take())
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.0 < OWN {
-            TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
-        }
+        SLOTS.give_back(self.0);
     }
 }
 
@@ -75,7 +49,7 @@ impl<T: Default> Sharded<T> {
     pub(crate) fn own(&self) -> (&T, Writer) {
         // A thread that is ending has given its shard back.
         let slot = SLOT.try_with(|slot| slot.0).unwrap_or(OWN);
-        (&self.0[slot].get_or_init(Box::default).0, Writer { is_alone: slot < OWN })
+        (&self.0[slot].get_or_init(Box::default).0, Writer::of(slot))
     }
 
     /// All that there are.
@@ -87,24 +61,6 @@ impl<T: Default> Sharded<T> {
 impl<T> Default for Sharded<T> {
     fn default() -> Self {
         Self([const { OnceLock::new() }; COUNT])
-    }
-}
-
-// === impl Count ===
-
-impl Count {
-    #[inline]
-    pub(crate) fn add(&self, more: u64, writer: Writer) {
-        if writer.is_alone {
-            let sum = self.0.load(Ordering::Relaxed).wrapping_add(more);
-            self.0.store(sum, Ordering::Relaxed);
-        } else {
-            self.0.fetch_add(more, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -53,6 +53,7 @@ mod seldom;
 mod signals;
 mod spent;
 pub mod status;
+mod sync;
 pub mod timeout;
 mod trust;
 pub mod uri;

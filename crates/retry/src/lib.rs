@@ -82,6 +82,7 @@ mod race;
 mod shared;
 mod step;
 mod stop;
+mod sync;
 mod throttle;
 mod tower_policy;
 mod warnings;
@@ -97,6 +98,10 @@ pub use ledger::{Attempt, Ledger};
 pub use policy::{Policy, RetryPolicy};
 pub use stop::Stop;
 pub use tower_policy::{TowerBody, TowerPolicy};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,11 @@
 //! gRPC's retry throttle: while a server fails more than it succeeds, nothing is tried again.
 
+mod bucket;
+
+use bucket::{Bucket, TOKEN};
 use cinchona_core::Invalid;
 use cinchona_plumbing::Reloadable;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 /// The retry throttle of gRFC A6, shared by clones; off until it is set.
 #[derive(Clone, Debug)]
@@ -18,16 +18,6 @@ pub(crate) struct Throttle(Reloadable<CallThrottle>);
 /// grpc-java's keep theirs, too, C-core's go on with the new one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallThrottle(Option<Arc<Bucket>>);
-
-/// A token bucket, in thousandths of a token.
-#[derive(Debug)]
-struct Bucket {
-    max: u64,
-    ratio: u64,
-    tokens: AtomicU64,
-}
-
-const TOKEN: u64 = 1000;
 
 // === impl Throttle ===
 
@@ -47,10 +37,10 @@ impl Throttle {
         }
         let tokens = match &self.now().0 {
             Some(before) if (before.max, before.ratio) == (max, ratio) => return Ok(()),
-            Some(before) => before.tokens.load(Ordering::Relaxed) * max / before.max,
+            Some(before) => before.left() * max / before.max,
             None => max,
         };
-        let bucket = Bucket { max, ratio, tokens: AtomicU64::new(tokens) };
+        let bucket = Bucket::new(max, ratio, tokens);
         self.0.set(CallThrottle(Some(Arc::new(bucket))));
         Ok(())
     }
@@ -77,37 +67,31 @@ impl Default for Throttle {
 impl CallThrottle {
     /// An attempt has failed with a code that is retried, or the server asked for no retry.
     pub(crate) fn failed(&self) {
-        self.update(|tokens, _| tokens.saturating_sub(TOKEN));
+        if let Some(bucket) = self.0.as_deref() {
+            bucket.take();
+        }
     }
 
     /// A call has succeeded.
     pub(crate) fn succeeded(&self) {
-        self.update(|tokens, Bucket { max, ratio, .. }| tokens.saturating_add(*ratio).min(*max));
+        if let Some(bucket) = self.0.as_deref() {
+            bucket.give();
+        }
     }
 
     /// Whether anything may be tried again: more than half of the tokens are left.
     pub(crate) fn allows(&self) -> bool {
-        self.0
-            .as_deref()
-            .is_none_or(|Bucket { max, tokens, .. }| tokens.load(Ordering::Relaxed) > max / 2)
+        self.0.as_deref().is_none_or(|bucket| bucket.left() > bucket.max / 2)
     }
 
     /// What is left, in tokens.
     pub(crate) fn tokens(&self) -> f64 {
-        self.0.as_deref().map_or(0.0, |bucket| whole(bucket.tokens.load(Ordering::Relaxed)))
+        self.0.as_deref().map_or(0.0, |bucket| whole(bucket.left()))
     }
 
     /// What there is at most, in tokens; none where it is off.
     pub(crate) fn max_tokens(&self) -> Option<f64> {
         self.0.as_deref().map(|bucket| whole(bucket.max))
-    }
-
-    fn update(&self, to: impl Fn(u64, &Bucket) -> u64) {
-        if let Some(bucket) = self.0.as_deref() {
-            // Most of the time it is full, and nobody has to write.
-            let to = |tokens| Some(to(tokens, bucket)).filter(|to| *to != tokens);
-            _ = bucket.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
-        }
     }
 }
 

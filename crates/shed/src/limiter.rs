@@ -1,24 +1,23 @@
-//! Who is let in, who waits and for how long, and who is turned away.
+//! Which calls are let in, which wait and for how long, and which are refused.
 
-mod waiting;
-
-use crate::{Criticality, Limit, Queue, measured::Measured};
+use crate::{
+    Criticality, Limit, Queue,
+    measured::Measured,
+    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
+    waiting::Waiting,
+};
 use cinchona_plumbing::clock::later;
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     task::{Context, Poll},
 };
 use tokio::{
     sync::oneshot::{self, error::RecvError},
     time::Instant,
 };
-use waiting::Waiting;
 
 /// A limit on the calls in progress, and the queue before it.
 pub(crate) struct Limiter {
@@ -40,7 +39,7 @@ pub(crate) struct Permit {
     is_answered: bool,
 }
 
-/// Waits for a place; whoever drops it waits no longer, and is not counted among those who do.
+/// Waits for a place. A wait that is dropped ends, and is not counted any more.
 pub(crate) struct Waits {
     limiter: Arc<Limiter>,
     criticality: Criticality,
@@ -152,7 +151,7 @@ impl Limiter {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives free places to those who wait.
+    /// Gives free places to waiting calls.
     fn give(self: &Arc<Self>, now: Instant) {
         let mut waiting = self.queued();
         // While somebody waits, only who holds the lock lets calls in.
@@ -169,7 +168,7 @@ impl Limiter {
         }
     }
 
-    /// Forgets one who waits no longer.
+    /// Forgets a call that waits no longer.
     fn forget(&self, criticality: Criticality, number: u64) {
         if self.queued().remove(criticality, number) {
             self.word.fetch_sub(ONE_WAITING, Ordering::AcqRel);

@@ -153,7 +153,7 @@ impl Layers {
         &self.target
     }
 
-    /// Shows what they count among `metrics`. Whoever replaces one of them registers them again.
+    /// Registers what they count in `metrics`; to be called again when one of them was replaced.
     ///
     /// # Errors
     /// When one of the names was registered as something else.

@@ -84,12 +84,13 @@ impl<S: Store> Settings<S> {
 // === impl Layers ===
 
 impl<S: Store> Layers<S> {
-    /// Shows what they count among `metrics`. Whoever replaces one of them registers them again.
+    /// Registers what they count in `metrics`; to be called again when one of them was replaced.
     ///
     /// # Errors
     /// When one of the names was registered as something else.
     pub fn register(&self) -> Result<(), Invalid> {
-        let Self { metrics, drain, quota, shed, faults, dedup, .. } = self;
+        let Self { metrics, status, drain, quota, shed, faults, dedup, .. } = self;
+        metrics.register(status, &[])?;
         metrics.register(drain, &[])?;
         metrics.register(quota, &[])?;
         metrics.register(shed, &[])?;

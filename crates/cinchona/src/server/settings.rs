@@ -97,7 +97,7 @@ impl<S> Settings<S> {
         Ok(self.with_quota_layer(RateLimitLayer::new(per_second, burst)?))
     }
 
-    /// The same, with callers told apart by something else.
+    /// The same, with callers distinguished by something else.
     #[must_use]
     pub fn with_quota_layer(self, quota: RateLimitLayer) -> Self {
         Self { quota, ..self }.with_mode(Part::Quota, Mode::Enforce)

@@ -1,9 +1,7 @@
 //! How much of the requests under way is kept.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use crate::sync::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 /// How much of the requests under way is kept, for each call and for all calls together; shared by
 /// its clones. Of all calls together, unary requests of at most 512 bytes are not counted.
@@ -55,8 +53,9 @@ impl Reservation {
         if self.bytes + bytes > per_call {
             return false;
         }
-        if used.fetch_add(bytes, Ordering::Relaxed) + bytes > per_channel {
-            used.fetch_sub(bytes, Ordering::Relaxed);
+        // What does not fit is never counted, or it would take the place of what does.
+        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= per_channel);
+        if used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return false;
         }
         self.bytes += bytes;

@@ -184,7 +184,7 @@ async fn callers_that_give_up_sooner_than_the_store_are_no_reason_to_keep_a_dead
     }
 }
 
-/// What a real Redis is told, so that it is of no use, and so that it is again.
+/// The commands that make a real Redis useless, and useful again.
 const STATES: [(&str, &[&str], &[&str]); 6] = [
     ("READONLY", &["REPLICAOF 127.0.0.1 1"], &["REPLICAOF NO ONE"]),
     (

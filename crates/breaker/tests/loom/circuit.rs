@@ -1,21 +1,11 @@
-//! Every interleaving of two or three callers, by a model checker, over the state itself.
-#![allow(missing_docs, dead_code, unreachable_pub)]
+//! The state of a circuit.
 
-mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
-}
-
-#[path = "../src/limits.rs"]
-mod limits;
-#[path = "../src/pass.rs"]
-mod pass;
-#[path = "../src/state.rs"]
-mod state;
-
-use limits::{Limits, Run};
+use crate::{
+    limits::{Limits, Run},
+    pass::Pass,
+    state::{Admission, Cell, Change, Kind, Sample},
+};
 use loom::{sync::Arc, thread};
-use pass::Pass;
-use state::{Admission, Cell, Change, Kind, Sample};
 
 const LIMITS: Limits = Limits {
     run: Some(Run { failures: 1, lasting: 0 }),

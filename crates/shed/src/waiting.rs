@@ -1,22 +1,22 @@
-//! Those who wait for a place.
+//! Calls that wait for a place.
 
 use crate::{Criticality, Queue};
 use std::collections::VecDeque;
 use tokio::{sync::oneshot, time::Instant};
 
 /// The queue before a limit, whose places are `P`.
-pub(super) struct Waiting<P> {
+pub(crate) struct Waiting<P> {
     /// By criticality, the most critical last; in each, the oldest first.
     classes: [VecDeque<Waiter<P>>; Criticality::COUNT],
     /// When nobody waited, the last time that somebody came.
     empty: Instant,
     /// How many places have been given since.
     given: u64,
-    /// The number of the next who comes.
+    /// The number of the next call.
     next: u64,
 }
 
-pub(super) struct Waiter<P> {
+pub(crate) struct Waiter<P> {
     number: u64,
     since: Instant,
     give: oneshot::Sender<P>,
@@ -30,16 +30,16 @@ const GIVEN: u64 = 10;
 // === impl Waiting ===
 
 impl<P> Waiting<P> {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { classes: Default::default(), empty: now, given: 0, next: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.classes.iter().map(VecDeque::len).sum()
     }
 
     /// Lets one more wait: its number, and where it is given its place.
-    pub(super) fn join(
+    pub(crate) fn join(
         &mut self,
         criticality: Criticality,
         now: Instant,
@@ -54,9 +54,9 @@ impl<P> Waiting<P> {
         (number, given)
     }
 
-    /// Sees to it that one of this criticality can wait: how many were turned away for that, all
-    /// of whom matter less; `None` where nobody does.
-    pub(super) fn make_room(&mut self, capacity: u32, criticality: Criticality) -> Option<u64> {
+    /// Sees to it that one of this criticality can wait: how many less critical ones were refused
+    /// for that; `None` where there is none.
+    pub(crate) fn make_room(&mut self, capacity: u32, criticality: Criticality) -> Option<u64> {
         if self.len() < capacity as usize {
             return Some(0);
         }
@@ -66,7 +66,7 @@ impl<P> Waiting<P> {
     }
 
     /// Whether this one was still waiting.
-    pub(super) fn remove(&mut self, criticality: Criticality, number: u64) -> bool {
+    pub(crate) fn remove(&mut self, criticality: Criticality, number: u64) -> bool {
         let class = &mut self.classes[criticality as usize];
         let found = class.binary_search_by_key(&number, |waiter| waiter.number);
         found.is_ok_and(|found| class.remove(found).is_some())
@@ -74,7 +74,7 @@ impl<P> Waiting<P> {
 
     /// The next to be let in, and how many have waited for too long (they are turned away by
     /// forgetting them).
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         queue: &Queue,
         limit: u32,
@@ -113,7 +113,7 @@ impl<P> Waiting<P> {
 impl<P> Waiter<P> {
     /// # Errors
     /// With the permit, where it waits no longer.
-    pub(super) fn send(self, permit: P) -> Result<(), P> {
+    pub(crate) fn send(self, permit: P) -> Result<(), P> {
         self.give.send(permit)
     }
 }
