@@ -141,6 +141,8 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
             name: "cargo xtask bench cost --quick --check".into(),
             ..Step::cargo("xtask bench cost --quick --check")
         });
+    } else {
+        println!("no valgrind: costs are not compared with their baseline");
     }
     steps
 }
