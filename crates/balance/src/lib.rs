@@ -90,14 +90,10 @@ mod set;
 mod snapshot;
 mod source;
 mod stir;
+mod sync;
 mod utilization;
 mod wait;
 mod wire;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-}
 
 pub use cinchona_plumbing::ResponseBody;
 pub use dial::Tcp;

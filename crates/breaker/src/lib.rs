@@ -101,13 +101,9 @@ mod policy;
 mod shard;
 mod state;
 mod suspects;
+mod sync;
 mod usual;
 mod window;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-}
 
 pub use cinchona_plumbing::ResponseBody;
 pub use circuit::{Circuit, State};

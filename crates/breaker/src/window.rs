@@ -74,7 +74,7 @@ const SLOW: u8 = 2;
 impl Sliding {
     pub(crate) fn new(window: Window) -> Self {
         let kind = match window {
-            Window::Time(window) => Kind::Time(Box::new(Slices::new(window))),
+            Window::Time(window) => Kind::Time(Box::new(Slices::new(window, SLICES))),
             Window::Count(size) => Kind::Count { size: size.into(), bad: Mutex::default() },
         };
         Self { shards: (0..shard::COUNT).map(|_| Shard::default()).collect(), kind }

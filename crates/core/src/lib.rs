@@ -33,6 +33,7 @@ mod gate;
 mod headers;
 mod inbound;
 mod methods;
+mod mode;
 mod observable;
 mod per_method;
 mod rng;
@@ -40,13 +41,9 @@ mod said;
 mod secret;
 mod stage;
 mod switch;
+mod sync;
 mod target;
 mod verdict;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
-}
 
 pub use attempt::{Attempt, AttemptKind};
 pub use backoff::{Backoff, Jitter};
@@ -59,11 +56,12 @@ pub use gate::{Gate, Ticket};
 pub use headers::{DEGRADED, DOMAIN, IDEMPOTENCY_KEY};
 pub use inbound::ServerContext;
 pub use methods::{MethodKind, Methods, OPTIONS_PROTO, Safety};
+pub use mode::Mode;
 pub use observable::{Instrument, Observable};
 pub use per_method::PerMethod;
 pub use rng::Rng;
 pub use secret::Secret;
 pub use stage::Stage;
-pub use switch::{Mode, Switch};
+pub use switch::Switch;
 pub use target::{Address, Avoid, Target};
 pub use verdict::Verdict;

@@ -2,7 +2,10 @@
 
 mod word;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::{
+    mode::Mode,
+    sync::{AtomicU64, Ordering},
+};
 use std::sync::Arc;
 use word::Word;
 
@@ -21,18 +24,6 @@ use word::Word;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Switch(Arc<State>);
-
-/// What a layer does with its decisions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Acts on them.
-    #[default]
-    Enforce,
-    /// Counts them, and acts as if it were not there.
-    Shadow,
-    /// Is not there: makes none, changes nothing, counts nothing, keeps nothing.
-    Off,
-}
 
 #[derive(Debug, Default)]
 struct State {

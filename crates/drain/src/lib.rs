@@ -59,14 +59,7 @@ mod io;
 mod layer;
 mod metrics;
 mod phases;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU8, Ordering},
-    };
-}
+mod sync;
 
 pub use cinchona_plumbing::ResponseBody;
 pub use io::{DrainIncoming, DrainIo};

@@ -92,12 +92,8 @@ mod shard;
 mod size;
 mod source;
 mod spans;
+mod sync;
 mod trace;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
-}
 
 pub use cinchona_plumbing::ResponseBody;
 pub use collect::{Metric, Value};

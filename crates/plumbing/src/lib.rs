@@ -45,14 +45,10 @@ pub mod secret;
 mod seldom;
 mod spent;
 pub mod status;
+mod sync;
 pub mod timeout;
 mod trust;
 pub mod uri;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
-}
 
 pub use arriving::{Arriving, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};

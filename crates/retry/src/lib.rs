@@ -82,14 +82,10 @@ mod race;
 mod shared;
 mod step;
 mod stop;
+mod sync;
 mod throttle;
 mod tower_policy;
 mod warnings;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
-}
 
 pub use cinchona_core::{AttemptKind, Backoff, Jitter};
 pub use cinchona_plumbing::ReplayBuffer;

@@ -66,16 +66,9 @@ mod places;
 mod rate;
 mod service;
 mod shared;
+mod sync;
 mod throttle;
 mod waiting;
-
-/// What threads meet by, which `tests/loom` replaces by that of a model checker.
-mod sync {
-    pub(crate) use std::sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    };
-}
 
 pub use adaptive::Adaptive;
 pub use bound::{StatusLimit, StatusLimitFuture, StatusLimitLayer};

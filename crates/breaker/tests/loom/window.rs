@@ -19,7 +19,7 @@ struct Window {
 
 impl Window {
     fn new() -> Arc<Self> {
-        let slices = Slices::new(Duration::from_nanos(10 * SLICES));
+        let slices = Slices::new(Duration::from_nanos(10 * SLICES), SLICES);
         Arc::new(Self { slices, calls: Default::default() })
     }
 

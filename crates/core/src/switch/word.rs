@@ -1,7 +1,9 @@
 //! Where a switch stands, in one word.
 
-use super::Mode;
-use crate::sync::{AtomicU64, Ordering};
+use crate::{
+    mode::Mode,
+    sync::{AtomicU64, Ordering},
+};
 
 /// The mode in the lowest two bits, and how often it was turned off in the others.
 #[derive(Debug, Default)]

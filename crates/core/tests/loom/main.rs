@@ -5,4 +5,8 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
+mod mode {
+    pub(crate) use cinchona_core::Mode;
+}
+
 mod switch;

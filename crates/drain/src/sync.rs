@@ -1,0 +1,6 @@
+//! What threads meet by, which `tests/loom` replaces by that of a model checker.
+
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU8, Ordering},
+};

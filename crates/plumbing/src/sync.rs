@@ -1,0 +1,3 @@
+//! What threads meet by, which `tests/loom` replaces by that of a model checker.
+
+pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
