@@ -3,8 +3,8 @@
 //!
 //! All calls to the counter and to an account are in histories, which one order has to explain.
 //!
-//! `CINCHONA_KILLS` says how many kills there are, 100 if it is absent; `CINCHONA_SEED` is what their
-//! times are drawn from.
+//! `CINCHONA_KILLS` says how many kills there are, 100 if it is absent; `CINCHONA_SEED` is what
+//! their times are drawn from.
 
 use crate::history::{Call, History};
 use calculator::{
