@@ -6,6 +6,7 @@
 mod by_call;
 mod client;
 mod clients;
+mod edges;
 mod router;
 mod server;
 mod servers;
