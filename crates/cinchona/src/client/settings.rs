@@ -1,6 +1,6 @@
 //! What a client is set to.
 
-use super::{checks::check_limit, part::Part};
+use super::part::Part;
 use crate::parts::Modes;
 use cinchona_balance::Options;
 use cinchona_breaker::BreakerPolicy;
@@ -322,4 +322,13 @@ fn retry() -> RetryPolicy {
     let policy = RetryPolicy::default().with_forced_codes(codes);
     let backoff = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(5));
     backoff.map_or(policy, |backoff| policy.with_backoff(backoff.with_jitter(Jitter::Full)))
+}
+
+/// # Errors
+/// When nothing can be done within the limit.
+pub(super) fn check_limit(field: &'static str, limit: Option<Duration>) -> Result<(), Invalid> {
+    match limit {
+        Some(Duration::ZERO) => Err(Invalid::new(field, "0ns", "more than 0")),
+        _ => Ok(()),
+    }
 }
