@@ -186,36 +186,26 @@ impl<'a> Client<'a> {
             Some(config) => config.balance(options),
             None => options,
         };
-        let options = configured(options, settings.tls.clone(), known);
+        let options = configured(options, settings, known);
         let balance: Balance = layers.balance(endpoints, options)?;
         Ok(layers.around(balance))
     }
 }
 
-/// Each connection by the endpoint that the user has made for it, or by the TLS settings, and then
-/// by what `options` have for it.
-fn configured(
-    options: Options,
-    tls: Option<ClientTlsConfig>,
-    known: HashMap<Uri, Endpoint>,
-) -> Options {
-    let own = options.configure;
+/// Each connection by the endpoint that the user has made for it, or by the TLS settings, then by
+/// what `options` have for it, and then by what the settings have.
+fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoint>) -> Options {
+    let tls = settings.tls.clone();
+    let tls = tls.unwrap_or_else(|| ClientTlsConfig::new().with_enabled_roots());
+    let changes: Vec<_> = options.configure.into_iter().chain(settings.configure.clone()).collect();
     let configure = move |endpoint: Endpoint| {
         let is_tls = endpoint.uri().scheme_str() == Some("https");
-        let endpoint = match (known.get(endpoint.uri()), is_tls) {
-            (Some(known), _) => known.clone(),
-            (None, false) => endpoint,
-            (None, true) => {
-                let tls = tls.clone();
-                endpoint.tls_config(
-                    tls.unwrap_or_else(|| ClientTlsConfig::new().with_enabled_roots()),
-                )?
-            }
+        let endpoint = match known.get(endpoint.uri()) {
+            Some(known) => known.clone(),
+            None if is_tls => endpoint.tls_config(tls.clone())?,
+            None => endpoint,
         };
-        match &own {
-            Some(own) => own(endpoint),
-            None => Ok(endpoint),
-        }
+        changes.iter().try_fold(endpoint, |endpoint, change| change(endpoint))
     };
     Options { configure: Some(Arc::new(configure)), ..options }
 }

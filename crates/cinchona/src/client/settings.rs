@@ -5,7 +5,7 @@ use crate::parts::Modes;
 use cinchona_balance::Options;
 use cinchona_breaker::BreakerPolicy;
 use cinchona_config::{MessageLimits, ServiceConfig};
-use cinchona_core::{Gate, Invalid, Methods, Mode, PerMethod, Rng, Target};
+use cinchona_core::{BoxError, Gate, Invalid, Methods, Mode, PerMethod, Rng, Target};
 use cinchona_fallback::FallbackLayer;
 use cinchona_observe::Metrics;
 use cinchona_plumbing::{Backoff, Jitter};
@@ -19,6 +19,9 @@ use tonic::{
 
 /// Looks at the gate of an endpoint, or puts another around it.
 pub(super) type MakeGate = Arc<dyn Fn(&Target, Arc<dyn Gate>) -> Arc<dyn Gate> + Send + Sync>;
+
+/// Changes a connection before it is made.
+pub(super) type Configure = Arc<dyn Fn(Endpoint) -> Result<Endpoint, BoxError> + Send + Sync>;
 
 /// What a client is set to: plain data, from which any number of clients is made.
 ///
@@ -89,6 +92,7 @@ pub struct Settings {
     pub(super) tls: Option<ClientTlsConfig>,
     pub(super) modes: Modes<{ Part::ALL.len() }>,
     pub(super) gates: Vec<MakeGate>,
+    pub(super) configure: Vec<Configure>,
 }
 
 // === impl Settings ===
@@ -119,6 +123,7 @@ impl Settings {
             tls: None,
             modes: Part::modes(),
             gates: Vec::new(),
+            configure: Vec::new(),
         }
     }
 
@@ -129,16 +134,17 @@ impl Settings {
     }
 
     /// Sets how long the calls of `method` may take, or of all methods of `service` where `method`
-    /// is empty; `None` is for ever.
+    /// is empty; above 0, `None` is for ever.
     ///
     /// # Errors
-    /// When the name was given before, or `service` is empty.
+    /// When the name was given before, `service` is empty, or the deadline is 0.
     pub fn with_deadline_of(
         mut self,
         service: &str,
         method: &str,
         deadline: Option<Duration>,
     ) -> Result<Self, Invalid> {
+        check_limit("deadline", deadline)?;
         self.deadlines.insert(service, method, deadline)?;
         Ok(self)
     }
@@ -153,13 +159,14 @@ impl Settings {
     /// [`with_deadline_of`](Self::with_deadline_of).
     ///
     /// # Errors
-    /// When the name was given before, or `service` is empty.
+    /// When the name was given before, `service` is empty, or the limit is 0.
     pub fn with_timeout_of(
         mut self,
         service: &str,
         method: &str,
         timeout: Option<Duration>,
     ) -> Result<Self, Invalid> {
+        check_limit("timeout", timeout)?;
         self.timeouts.insert(service, method, timeout)?;
         Ok(self)
     }
@@ -243,15 +250,15 @@ impl Settings {
 
     /// Changes each connection before it is made, as
     /// [`Options::configure`](Options#structfield.configure) says: windows, user agent, origin.
+    /// Given several times, each changes what the one before has made.
     #[must_use]
-    pub fn with_configure<F, E>(self, configure: F) -> Self
+    pub fn with_configure<F, E>(mut self, configure: F) -> Self
     where
         F: Fn(Endpoint) -> Result<Endpoint, E> + Send + Sync + 'static,
-        E: Into<cinchona_core::BoxError>,
+        E: Into<BoxError>,
     {
-        let configure = Arc::new(move |endpoint| configure(endpoint).map_err(Into::into));
-        let options = self.balance.clone().unwrap_or_else(Options::of_one_endpoint);
-        self.with_balance(Options { configure: Some(configure), ..options })
+        self.configure.push(Arc::new(move |endpoint| configure(endpoint).map_err(Into::into)));
+        self
     }
 
     /// Lets `look` see the gate of each endpoint, which is its breaker, and put another around it.
@@ -315,4 +322,13 @@ fn retry() -> RetryPolicy {
     let policy = RetryPolicy::default().with_forced_codes(codes);
     let backoff = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(5));
     backoff.map_or(policy, |backoff| policy.with_backoff(backoff.with_jitter(Jitter::Full)))
+}
+
+/// # Errors
+/// When nothing can be done within the limit.
+pub(super) fn check_limit(field: &'static str, limit: Option<Duration>) -> Result<(), Invalid> {
+    match limit {
+        Some(Duration::ZERO) => Err(Invalid::new(field, "0ns", "more than 0")),
+        _ => Ok(()),
+    }
 }

@@ -7,6 +7,7 @@ mod adopters;
 mod by_call;
 mod client;
 mod clients;
+mod edges;
 mod router;
 mod server;
 mod servers;
