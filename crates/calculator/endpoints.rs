@@ -4,7 +4,10 @@ use crate::{
     client::Layers,
     recent::{Recent, Summary, lock},
 };
-use cinchona::core::{Evidence, Gate, Rejected, Target, Ticket};
+use cinchona::{
+    balance::Ticket,
+    core::{Evidence, Gate, Rejected, Target},
+};
 use std::{
     sync::{Arc, Mutex, Weak},
     time::Duration,

@@ -79,7 +79,3 @@ mod tests {
         }
     }
 }
-
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

@@ -2,13 +2,17 @@
 #![expect(clippy::disallowed_types, reason = "xtask has no runtime whose clock a test could pause")]
 
 use crate::{
-    command::{cargo_command, run as run_command},
+    command::{cargo_command, run as run_command, run_lines},
+    left_out::{self, LeftOut},
     manifest::Manifest,
-    tidy,
+    street, tidy,
 };
 use std::{
+    collections::BTreeMap,
     fs, io,
+    ops::AddAssign,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -22,7 +26,34 @@ struct Step {
 #[derive(Debug, PartialEq, Eq)]
 enum Check {
     Tidy,
-    Cargo { args: Vec<String>, env: Option<(&'static str, &'static str)> },
+    Cargo {
+        args: Vec<String>,
+        env: Option<(&'static str, &'static str)>,
+    },
+    /// As `Cargo`, and counts the tests.
+    Tests {
+        args: Vec<String>,
+    },
+    /// The program of the lab.
+    Lab {
+        args: &'static [&'static str],
+    },
+    Street,
+}
+
+/// An ignored test that is left out here as well.
+#[derive(Debug, PartialEq, Eq)]
+struct Skipped<'a> {
+    name: &'a str,
+    why: &'static str,
+}
+
+/// What became of tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
 }
 
 /// Runs the steps in order up to the first that fails, and returns its exit code.
@@ -34,18 +65,31 @@ pub(crate) fn run(root: &Path) -> u8 {
             return 1;
         }
     };
-    let mut times = Vec::new();
+    let left_out = match left_out::all(root) {
+        Ok(left_out) => left_out,
+        Err(error) => {
+            eprintln!("cannot read the sources: {error}");
+            return 1;
+        }
+    };
+    let (mut times, mut counts) = (Vec::new(), Vec::new());
     let mut code = 0;
-    for step in steps(&features) {
+    let skipped: Vec<_> = left_out.iter().filter_map(|test| Skipped::of(test, root)).collect();
+    for step in steps(&features, &skipped) {
         println!("== {}", step.name);
         let began = Instant::now();
-        code = step.run(root);
+        let mut counted = Counts::default();
+        code = step.run(root, &mut counted);
+        if matches!(step.check, Check::Tests { .. }) {
+            counts.push((counted, step.name.clone()));
+        }
         times.push((began.elapsed(), step.name));
         if code != 0 {
             break;
         }
     }
     report(&times, code);
+    report_tests(&counts, &skipped);
     code
 }
 
@@ -64,7 +108,7 @@ fn single_features(manifest: &Manifest<'_>) -> Vec<String> {
     names.filter(|name| !matches!(*name, "" | "default" | "full")).map(String::from).collect()
 }
 
-fn steps(features: &[String]) -> Vec<Step> {
+fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     let mut steps = vec![
         Step::cargo("fmt --all --check"),
         Step { name: "cargo xtask tidy".into(), check: Check::Tidy },
@@ -74,19 +118,32 @@ fn steps(features: &[String]) -> Vec<Step> {
     steps.extend(features.iter().map(|feature| {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
-    // Workspaces of their own, which nothing else builds.
-    steps.push(Step::cargo("check --manifest-path peers/Cargo.toml"));
+    // A workspace of its own, which nothing else builds.
     steps.push(Step::cargo("check --manifest-path fuzz/Cargo.toml --target-dir target"));
-    steps.push(Step::cargo("test --workspace"));
-    // One after another: they measure. What needs a package of npm is left out where there is none.
-    let has_grpc_js = Path::new("target/node/node_modules/@grpc/grpc-js").exists();
-    let skipped = if has_grpc_js { "" } else { " --skip grpc_js" };
-    let ignored = format!("test --test endpoints -- --ignored --test-threads 1{skipped}");
-    steps.push(Step::cargo(&ignored));
-    steps.push(Step {
-        name: "cargo xtask demo --virtual".into(),
-        ..Step::cargo("run --quiet -p lab -- --virtual")
-    });
+    steps.push(Step::tests("test --workspace"));
+    // One after another: they measure. The same packages and features, so nothing is built again.
+    let skipped: String = skipped.iter().map(|test| format!(" --skip {}", test.name)).collect();
+    let ignored = "test --workspace --tests -- --ignored --test-threads 1";
+    steps.push(Step::tests(&format!("{ignored}{skipped}")));
+    // As the tests have built it: for the lab alone, all that it depends on would be built again.
+    let lab = |name: &str, args| Step { name: name.into(), check: Check::Lab { args } };
+    steps.push(lab("cargo xtask demo --virtual", &["--virtual"]));
+    steps.push(lab("cargo xtask campaign storm", &["storm"]));
+    // All of the other workspace, of which the street takes two programs.
+    steps.push(Step::cargo(&format!(
+        "build --manifest-path xtask/peers/Cargo.toml --target-dir {}",
+        street::target().display()
+    )));
+    steps.push(Step { name: "cargo xtask street --quick".into(), check: Check::Street });
+    // Where valgrind is not, there is nothing to count with.
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        steps.push(Step {
+            name: "cargo xtask bench cost --quick --check".into(),
+            ..Step::cargo("xtask bench cost --quick --check")
+        });
+    } else {
+        println!("no valgrind: costs are not compared with their baseline");
+    }
     steps
 }
 
@@ -99,12 +156,60 @@ fn report(times: &[(Duration, String)], code: u8) {
     println!("{:8.1} s  in all", total.as_secs_f64());
 }
 
+/// How many tests of each kind ran.
+fn report_tests(counts: &[(Counts, String)], skipped: &[Skipped<'_>]) {
+    for (counts, name) in counts {
+        let Counts { passed, failed, ignored } = counts;
+        println!("{passed:>6} passed, {failed} failed, {ignored} ignored: {name}");
+    }
+    let mut kinds = BTreeMap::<&str, usize>::new();
+    skipped.iter().for_each(|test| *kinds.entry(test.why).or_default() += 1);
+    kinds.iter().for_each(|(why, count)| println!("{count:>6} left out: {why}"));
+}
+
+// === impl Skipped ===
+
+impl<'a> Skipped<'a> {
+    fn of(test: &'a LeftOut, root: &Path) -> Option<Self> {
+        let minutes = test.takes_minutes().then_some("takes minutes");
+        let why = minutes.or_else(|| test.lacks(root))?;
+        Some(Self { name: &test.test, why })
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// What libtest says at the end of each of its programs.
+    fn parse(line: &str) -> Self {
+        let Some(line) = line.trim().strip_prefix("test result: ") else { return Self::default() };
+        let count = |what: &str| {
+            let before = line.split_once(what).map_or("", |(before, _)| before);
+            before.split_whitespace().next_back().and_then(|count| count.parse().ok()).unwrap_or(0)
+        };
+        Self { passed: count(" passed"), failed: count(" failed"), ignored: count(" ignored") }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+}
+
 // === impl Step ===
 
 impl Step {
     fn cargo(args: &str) -> Self {
         let words = args.split_whitespace().map(String::from).collect();
         Self { name: format!("cargo {args}"), check: Check::Cargo { args: words, env: None } }
+    }
+
+    fn tests(args: &str) -> Self {
+        let words = args.split_whitespace().map(String::from).collect();
+        Self { name: format!("cargo {args}"), check: Check::Tests { args: words } }
     }
 
     fn with(mut self, key: &'static str, value: &'static str) -> Self {
@@ -115,9 +220,17 @@ impl Step {
         self
     }
 
-    fn run(&self, root: &Path) -> u8 {
+    fn run(&self, root: &Path, counts: &mut Counts) -> u8 {
         match &self.check {
             Check::Tidy => tidy::run(root),
+            Check::Lab { args } => {
+                let program = street::target().join("debug/calculator-demo");
+                run_command(Command::new(program).args(*args).current_dir(root))
+            }
+            Check::Street => street::run(&["--quick"]),
+            Check::Tests { args } => {
+                run_lines(cargo_command().args(args), |line| *counts += Counts::parse(line))
+            }
             Check::Cargo { args, env } => run_command(cargo_command().args(args).envs(*env)),
         }
     }
@@ -133,10 +246,34 @@ mod tests {
             "[features]\ndefault = ['a']\nfull = [\n  'a',\n  'b',\n]\na = []\nb = ['dep:b']\n";
         let features = single_features(&Manifest::parse(text));
         assert_eq!(features, ["a", "b"]);
-        let names: Vec<_> = steps(&features).into_iter().map(|step| step.name).collect();
+        let names: Vec<_> = steps(&features, &[]).into_iter().map(|step| step.name).collect();
         assert!(
             names.contains(&"cargo check -p cinchona --no-default-features --features b".into())
         );
+    }
+
+    #[test]
+    fn tests_are_counted_by_what_libtest_says() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 9 tests",
+            "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 3 filtered out",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            counts += Counts::parse(line);
+        }
+        assert_eq!(counts, Counts { passed: 6, failed: 1, ignored: 2 });
+    }
+
+    #[test]
+    fn what_takes_minutes_is_left_out_by_name() {
+        let of = |test: &str, needs: &str| LeftOut { test: test.into(), needs: needs.into() };
+        let left_out = [of("long", "minutes, and node"), of("short", "an hour of rain")];
+        let root = crate::command::root();
+        let skipped: Vec<_> = left_out.iter().filter_map(|test| Skipped::of(test, &root)).collect();
+        let mut steps = steps(&[], &skipped).into_iter();
+        let ignored = steps.find(|step| step.name.contains("--ignored")).unwrap();
+        assert!(ignored.name.ends_with("--test-threads 1 --skip long"), "{}", ignored.name);
     }
 
     #[test]

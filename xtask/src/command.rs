@@ -1,6 +1,12 @@
 //! The commands of which tasks are made.
 
-use std::{env, ffi::OsString, path::PathBuf, process::Command};
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+};
 
 /// The workspace's root: tasks mean the same from any of its directories.
 pub(crate) fn root() -> PathBuf {
@@ -21,12 +27,36 @@ pub(crate) fn cargo_command() -> Command {
 /// because it could not start or died of a signal.
 pub(crate) fn run(command: &mut Command) -> u8 {
     match command.status() {
-        Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
-        Err(error) => {
-            eprintln!("cannot run {}: {error}", command.get_program().display());
-            1
-        }
+        Ok(status) => code(status),
+        Err(error) => cannot_run(command, &error),
     }
+}
+
+/// As [`run`]; each line of its output is printed, and heard.
+pub(crate) fn run_lines(command: &mut Command, mut heard: impl FnMut(&str)) -> u8 {
+    let mut child = match command.stdout(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => return cannot_run(command, &error),
+    };
+    let lines = child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).split(b'\n'));
+    for line in lines.map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        heard(&line);
+    }
+    match child.wait() {
+        Ok(status) => code(status),
+        Err(error) => cannot_run(command, &error),
+    }
+}
+
+fn code(status: ExitStatus) -> u8 {
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+fn cannot_run(command: &Command, error: &std::io::Error) -> u8 {
+    eprintln!("cannot run {}: {error}", command.get_program().display());
+    1
 }
 
 #[cfg(test)]

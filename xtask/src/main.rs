@@ -2,8 +2,10 @@
 //!
 //! Standard library only, so that it builds in a second.
 
+mod campaign;
 mod ci;
 mod command;
+mod left_out;
 mod manifest;
 mod mutants;
 mod release;
@@ -27,6 +29,9 @@ Tasks:
   demo --dashboard    run servers, a client and faults that come and go, all on one live page
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
   sim storm [args..]  run the retry storm, a simulation in virtual time
+  campaign NAME       run a campaign: crash (servers that are killed, over a file, a Redis, a
+                      cluster of Redis and sentinels), partition, churn, endpoints, soak or
+                      storm; `--long` runs the long form, `--seed N` another run
   soak [args..]       run three servers, a client and faults for half an hour (`--duration 1m` is a
                       short one), and chart memory and descriptors
   bench [name]        run the benchmarks, or one: happy_path, observe, balance, dedup, redis,
@@ -39,10 +44,12 @@ Tasks:
                       change what decides, in one place at a time, and run the tests that should
                       notice (cargo-mutants; hours without a crate, or a shard of it)
   release --dry-run   pack all crates, and build them from their packages
-  street [args..]     run the scripts of peers/suite with our client and with those of others, and
-                      print who does right (`--quick` leaves out what takes seconds, `--only NAME`
-                      runs one client, `--entry TEXT` some scripts, `--write` writes RESULTS.md)
+  street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
+                      and print who does right (`--quick` leaves out what takes seconds,
+                      `--only NAME` runs one client, `--entry TEXT` some scripts, `--write` writes
+                      RESULTS.md)
   tidy                check the house rules
+  left-out            say which tests `cargo test --workspace` leaves out, and what they need
   ci                  run everything that a change must pass
   help                print this
 ";
@@ -63,6 +70,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS => lab(&["--release"], "soak", args),
             failed => failed,
         },
+        ["campaign", name, args @ ..] => ExitCode::from(campaign::run(name, args)),
         ["sim", "storm", args @ ..] => lab(&[], "storm", args),
         // Each in a build of its own: tokio's `test-util` would slow down the other.
         ["bench"] => match bench("cinchona", "*", &[]) {
@@ -71,9 +79,10 @@ fn main() -> ExitCode {
         },
         ["bench", name @ ("throughput" | "rest"), args @ ..] => bench("calculator", name, args),
         // A workspace of its own: nobody else has to build what it compares with.
-        ["bench", "peers"] => {
-            cargo(&["run", "--quiet", "--release", "--manifest-path", "peers/Cargo.toml"], &[])
-        }
+        ["bench", "peers"] => cargo(
+            &["run", "--quiet", "--release", "--manifest-path", "xtask/peers/Cargo.toml"],
+            &[],
+        ),
         ["bench", "cost", args @ ..] => cost(args),
         ["bench", name, args @ ..] => bench("cinchona", name, args),
         ["fuzz"] => fuzz("600"),
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
         ["mutants", args @ ..] => ExitCode::from(mutants::run(args)),
         ["release", "--dry-run"] => ExitCode::from(release::dry_run()),
         ["street", args @ ..] => ExitCode::from(street::run(args)),
+        ["left-out"] => ExitCode::from(left_out::print(&root())),
         ["tidy"] => ExitCode::from(tidy::run(&root())),
         ["ci"] => ExitCode::from(ci::run(&root())),
         ["help" | "--help" | "-h"] => {
@@ -118,14 +128,18 @@ fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
 fn cost(args: &[&str]) -> ExitCode {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let package = ["--release", "--manifest-path", "cost/Cargo.toml"];
+    let package = ["--release", "--manifest-path", "xtask/cost/Cargo.toml"];
     let release = |task, with: &[&str], args: &[&str]| {
         let mut command = cargo_command();
         command.args([task, "--quiet"]).args(with).arg("--target-dir").arg(&target).args(args);
         run(&mut command)
     };
+    let is_quick = args.contains(&"--quick");
     let codes = [
-        &mut || release("build", &["--release", "--bin", "calculator-server"], &[]),
+        &mut || match is_quick {
+            true => 0,
+            false => release("build", &["--release", "--bin", "calculator-server"], &[]),
+        },
         &mut || release("build", &package, &[]),
         &mut || release("run", &package, &[&["--"], args].concat()),
     ] as [&mut dyn FnMut() -> u8; 3];
@@ -167,8 +181,8 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        let tasks = ["demo", "sim storm", "soak", "bench", "fuzz", "release", "street", "tidy"];
-        for task in tasks.into_iter().chain(["ci", "help"]) {
+        let tasks = ["demo", "campaign", "sim storm", "soak", "bench", "fuzz", "release", "street"];
+        for task in tasks.into_iter().chain(["tidy", "left-out", "ci", "help"]) {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// What stays here.
-const KEPT: [&str; 3] = ["calculator", "lab", "xtask"];
+const KEPT: [&str; 5] = ["calculator", "example-proto", "lab", "outside", "xtask"];
 
 /// Packs the crates and builds them; the exit code of what fails first.
 pub(crate) fn dry_run() -> u8 {

@@ -1,4 +1,4 @@
-//! `cargo xtask street`: the scripts of `peers/suite`, run with every client that is here.
+//! `cargo xtask street`: the scripts of `xtask/peers/suite`, run with every client that is here.
 
 use crate::command::{cargo_command, root, run as run_command};
 use std::{
@@ -14,12 +14,12 @@ const GO_PATH: &str = "/usr/share/gocode";
 /// A client, and the command that starts it; or why it is not here.
 type Client = (&'static str, Result<String, &'static str>);
 
-/// Builds the clients and runs the scripts; `args` are those of `peers/src/bin/suite`, and
-/// `--write` for `peers/suite/RESULTS.md`.
+/// Builds the clients and runs the scripts; `args` are those of `xtask/peers/src/bin/suite`, and
+/// `--write` for `xtask/peers/suite/RESULTS.md`.
 pub(crate) fn run(args: &[&str]) -> u8 {
     let (root, target) = (root(), target());
     let mut build = cargo_command();
-    build.args(["build", "--quiet", "--manifest-path", "peers/Cargo.toml", "--target-dir"]);
+    build.args(["build", "--quiet", "--manifest-path", "xtask/peers/Cargo.toml", "--target-dir"]);
     let code = run_command(build.arg(&target).args(["--bin", "suite", "--bin", "suite-client"]));
     if code != 0 {
         return code;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &[&str]) -> u8 {
     let programs = target.join("debug");
     let modules = root.join("target/node/node_modules");
     let mut suite = Command::new(programs.join("suite"));
-    suite.current_dir(&root).args(["--scripts", "peers/suite", "--out", "target/street"]);
+    suite.current_dir(&root).args(["--scripts", "xtask/peers/suite", "--out", "target/street"]);
     // grpc-go of this age retries only where it is asked to.
     suite.env("NODE_PATH", &modules).env("GRPC_GO_RETRY", "on");
     for (name, client) in clients(&root, &target, &modules) {
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &[&str]) -> u8 {
     }
     for arg in args {
         match *arg {
-            "--write" => suite.args(["--summary", "peers/suite/RESULTS.md"]),
+            "--write" => suite.args(["--summary", "xtask/peers/suite/RESULTS.md"]),
             arg => suite.arg(arg),
         };
     }
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &[&str]) -> u8 {
 }
 
 /// Where cargo builds, seen from anywhere.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -71,7 +71,7 @@ fn grpcio() -> Result<String, &'static str> {
     let mut pythons = ["python3", "/usr/bin/python3"].into_iter();
     let python = pythons.find(|python| works(Command::new(python).args(["-c", "import grpc"])));
     python
-        .map(|python| format!("{python} peers/suite/clients/grpcio.py"))
+        .map(|python| format!("{python} xtask/peers/suite/clients/grpcio.py"))
         .ok_or("no python3 with grpcio (Debian: python3-grpcio)")
 }
 
@@ -86,7 +86,7 @@ fn grpc_js(root: &Path, modules: &Path) -> Result<String, &'static str> {
             return Err("npm could not install @grpc/grpc-js");
         }
     }
-    Ok("node peers/suite/clients/grpc-js.js".to_owned())
+    Ok("node xtask/peers/suite/clients/grpc-js.js".to_owned())
 }
 
 fn grpc_go(root: &Path, target: &Path) -> Result<String, &'static str> {
@@ -96,7 +96,10 @@ fn grpc_go(root: &Path, target: &Path) -> Result<String, &'static str> {
     }
     let program = target.join("street/grpc-go");
     let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(&program).current_dir(root.join("peers/suite/clients/grpc-go"));
+    build
+        .args(["build", "-o"])
+        .arg(&program)
+        .current_dir(root.join("xtask/peers/suite/clients/grpc-go"));
     build.env("GO111MODULE", "off").env("GOPATH", GO_PATH).env("GOFLAGS", "-buildvcs=false");
     if works(&mut build) { Ok(program.display().to_string()) } else { Err("it does not build") }
 }

@@ -46,11 +46,8 @@ fn check(files: &Files) -> Vec<Violation> {
     for source in &mut sources {
         source.is_test |= only_in_tests.iter().any(|module| is_file_of(source.path, module));
     }
-    let is_manifest = |path: &str| {
-        // What compares us with others is no part of the house.
-        let is_beside = ["peers/", "cost/"].iter().any(|beside| path.starts_with(beside));
-        path.split('/').next_back() == Some("Cargo.toml") && !is_beside
-    };
+    let is_manifest =
+        |path: &str| path.split('/').next_back() == Some("Cargo.toml") && !is_beside(path);
     let manifests = files.iter().filter(|(path, _)| is_manifest(path));
 
     let mut violations = Vec::new();
@@ -65,7 +62,13 @@ fn check(files: &Files) -> Vec<Violation> {
 }
 
 fn is_ours(path: &str) -> bool {
-    path.ends_with(".rs") && (path.starts_with("crates/") || path.starts_with("xtask/"))
+    let is_in_a_room = path.starts_with("crates/") || path.starts_with("xtask/");
+    path.ends_with(".rs") && is_in_a_room && !is_beside(path)
+}
+
+/// What compares us with others is no part of the house.
+fn is_beside(path: &str) -> bool {
+    path.starts_with("xtask/peers/") || path.starts_with("xtask/cost/")
 }
 
 /// Whether the file is `module.rs` or under `module/`.
@@ -96,10 +99,11 @@ fn machine_paths<'a>(path: &'a str, text: &'a str) -> impl Iterator<Item = Viola
 const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
-const ROOMIER: [(&str, usize); 8] = [
-    ("core", 31),
+const ROOMIER: [(&str, usize); 9] = [
+    ("core", 25),
     ("cinchona", 14),
     ("cluster", 14),
+    ("fault", 15),
     ("retry", 14),
     ("idempotency", 15),
     ("balance", 16),

@@ -1,8 +1,8 @@
 //! Endpoints from DNS.
 
 use crate::address::interleave;
-use cinchona_core::{Discover, Invalid, Signals, Target};
-use cinchona_plumbing::without_userinfo;
+use cinchona_core::{Discover, Invalid, Target};
+use cinchona_plumbing::{Signals, without_userinfo};
 use http::Uri;
 use std::{
     collections::BTreeSet,

@@ -8,7 +8,7 @@ use crate::{
     node::{Connection, Node},
     wire::End,
 };
-use cinchona_core::Signals;
+use cinchona_plumbing::Signals;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 

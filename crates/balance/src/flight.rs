@@ -9,9 +9,9 @@ use crate::{
     set::Set,
     wire::End,
 };
-use cinchona_core::{BoxError, Deadline, Evidence, Stage, Ticket, Verdict};
+use cinchona_core::{BoxError, Deadline, Evidence, Stage, Verdict};
 use cinchona_plumbing::{
-    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, status,
+    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Ticket, Watcher, begins, status,
 };
 use http::{HeaderMap, Request, Response};
 use std::{pin::Pin, sync::Arc, time::Duration};

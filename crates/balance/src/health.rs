@@ -4,8 +4,8 @@ use crate::{
     State,
     node::{Connection, Node},
 };
-use cinchona_core::{Backoff, Jitter, Rng};
-use cinchona_plumbing::clock::later;
+use cinchona_core::Rng;
+use cinchona_plumbing::{Backoff, Jitter, clock::later};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;

@@ -95,7 +95,7 @@ mod utilization;
 mod wait;
 mod wire;
 
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Avoid, Backoff, Jitter, ResponseBody, Signals, Ticket};
 pub use dial::Tcp;
 pub use dns::Dns;
 pub use ejections::Ejections;
@@ -272,6 +272,10 @@ impl Service<Request<Body>> for Balance {
         }
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,7 @@
 //! semantics](https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md) and
 //! [connection backoff](https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
 
-use cinchona_core::Backoff;
-use cinchona_plumbing::clock::later;
+use cinchona_plumbing::{Backoff, clock::later};
 use rand::Rng;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -145,7 +144,8 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cinchona_core::{Jitter, Rng as Chance};
+    use cinchona_core::Rng as Chance;
+    use cinchona_plumbing::Jitter;
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);

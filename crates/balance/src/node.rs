@@ -11,8 +11,8 @@ use crate::{
     utilization::{Reported, Utilization},
     wire::Line,
 };
-use cinchona_core::{DOMAIN, Gate, Rejected, Target, Ticket};
-use cinchona_plumbing::{Reloadable, headers};
+use cinchona_core::{DOMAIN, Gate, Rejected, Target};
+use cinchona_plumbing::{Reloadable, Ticket, headers};
 use http::{HeaderMap, HeaderValue};
 use std::{
     num::NonZeroU64,

@@ -1,7 +1,8 @@
 //! How endpoints are connected, picked and ejected.
 
 use crate::{OutlierDetection, Picker, Utilization};
-use cinchona_core::{Backoff, BoxError, Gate, Invalid, Jitter, Rng, Target};
+use cinchona_core::{BoxError, Gate, Invalid, Rng, Target};
+use cinchona_plumbing::{Backoff, Jitter};
 use std::{fmt, sync::Arc, time::Duration};
 use tonic::transport::Endpoint;
 

@@ -1,7 +1,8 @@
 //! Which endpoint is next.
 
 use crate::{node::Node, utilization};
-use cinchona_core::{Avoid, Call, Rejected, Rng, Ticket};
+use cinchona_core::{Call, Rejected, Rng};
+use cinchona_plumbing::{Avoid, Ticket};
 use rand::RngExt;
 use std::sync::{
     Arc,

@@ -10,8 +10,8 @@ use crate::{
     pick::{Choice, Picked, Picker, Picking},
     stir::Stir,
 };
-use cinchona_core::{Call, IDEMPOTENCY_KEY, Rejected, Signals, Target};
-use cinchona_plumbing::{Reloadable, headers};
+use cinchona_core::{Call, IDEMPOTENCY_KEY, Rejected, Target};
+use cinchona_plumbing::{Reloadable, Signals, headers};
 use http::Request;
 use rand::seq::SliceRandom;
 use std::{

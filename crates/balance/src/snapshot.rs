@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// An endpoint as it was when [`Balance::states`](crate::Balance::states) was asked.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Where it is.
     pub target: Target,

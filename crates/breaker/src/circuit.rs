@@ -1,4 +1,4 @@
-//! One circuit: its state, the window of its rates, and who watches it.
+//! One circuit: its state, the window of its rates, and its watchers.
 
 use crate::{
     BreakerPolicy,
@@ -121,7 +121,7 @@ impl Circuit {
         (counts.calls > 0).then(|| counts.failed as f64 / counts.calls as f64)
     }
 
-    /// Its state as it changes. Who looks rarely sees the latest only.
+    /// Its state as it changes. A slow watcher sees the latest only.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.0.changes.subscribe()
     }

@@ -6,8 +6,8 @@ use crate::{
     shard::{Ref, Shared},
     suspects,
 };
-use cinchona_core::{Evidence, Gate, Mode, Rejected, Rng, Switch, Ticket};
-use cinchona_plumbing::Reloadable;
+use cinchona_core::{Evidence, Gate, Mode, Rejected, Rng, Switch};
+use cinchona_plumbing::{Reloadable, Ticket};
 use std::{
     collections::HashMap,
     fmt,

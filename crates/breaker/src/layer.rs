@@ -95,6 +95,7 @@ impl BreakerLayer {
 
     /// A circuit for each method, so that one which fails is left alone while others work; in an
     /// outage each has to find out by itself. Default: one for all.
+    #[must_use]
     pub fn per_method(self) -> Self {
         self.changed(|settings| settings.per_method = true)
     }
@@ -152,7 +153,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
-    /// As the service below: who is rejected must not wait for others.
+    /// As the service below: a rejected call must not wait for others.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }

@@ -52,7 +52,7 @@
 //!
 //! An outage is 10 failures, not 20, where no call has succeeded for 6 s. So a server that gets one
 //! attempt a second is found dead within 10 s, and one that gets an attempt each 10 s within 100 s
-//! (with four attempts for each call, after 3 calls). Fewer failures cannot be told from chance:
+//! (with four attempts for each call, after 3 calls). Fewer failures look the same as chance:
 //! where 3 in 10 fail, one call in 123 is the fourth failure in a row. And there is little to save.
 //!
 //! # Measured
@@ -105,11 +105,15 @@ mod sync;
 mod usual;
 mod window;
 
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Backoff, Jitter, ResponseBody, Ticket};
 pub use circuit::{Circuit, State};
 pub use layer::{Breaker, BreakerLayer, ResponseFuture};
 pub use policy::BreakerPolicy;
 pub use window::Window;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ pub(crate) struct Limits {
     pub(crate) patience: u64,
 }
 
-/// More failures in a row than this are not told apart.
+/// Runs of failures that are longer than this are counted alike.
 pub(crate) const MOST_FAILURES: u32 = (1 << 16) - 1;
 /// How many times as long as a run of failures must last it lasts until half of them suffice.
 pub(crate) const PATIENCE: u64 = 4;

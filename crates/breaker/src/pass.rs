@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass(u64);
 
-/// So many openings are told apart.
+/// So many openings are distinguished.
 pub(crate) const EPOCHS: u64 = (1 << 16) - 1;
 
 // === impl Pass ===

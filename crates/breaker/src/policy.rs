@@ -5,8 +5,8 @@ use crate::{
     state::Sample,
     window::{Counts, Window},
 };
-use cinchona_core::{Backoff, Evidence, Invalid, Jitter};
-use cinchona_plumbing::code;
+use cinchona_core::{Evidence, Invalid};
+use cinchona_plumbing::{Backoff, Jitter, code};
 use std::{fmt, time::Duration};
 use tonic::Code;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 ///
 /// Rule: an answer that took more than 5/4 of it moves it half the way, one that took less than
 /// half of it an eighth of the way; any other does not, so that threads which share it write
-/// seldom. Of fast and slow answers it comes closer to the slow ones: a caller who has time for the
+/// seldom. Of fast and slow answers it comes closer to the slow ones: a caller with time for the
 /// fast ones only has too little.
 #[derive(Debug, Default)]
 pub(crate) struct Usual(AtomicU64);

@@ -3,6 +3,7 @@
 //! A call that went well is one addition in a cell of its thread. What is in the window is worked
 //! out when a call went badly: only that can make a rate too high.
 
+mod parts;
 mod slices;
 
 use crate::{
@@ -15,9 +16,6 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-
-/// How many slices a window of time has.
-const SLICES: u64 = 64;
 
 /// Which calls the rates are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +72,7 @@ const SLOW: u8 = 2;
 impl Sliding {
     pub(crate) fn new(window: Window) -> Self {
         let kind = match window {
-            Window::Time(window) => Kind::Time(Box::new(Slices::new(window, SLICES))),
+            Window::Time(window) => Kind::Time(Box::new(Slices::new(window))),
             Window::Count(size) => Kind::Count { size: size.into(), bad: Mutex::default() },
         };
         Self { shards: (0..shard::COUNT).map(|_| Shard::default()).collect(), kind }
@@ -96,7 +94,7 @@ impl Sliding {
         (what != 0).then(|| self.counts(what))
     }
 
-    /// What is in the window at `at` nanoseconds, for those who only look.
+    /// What is in the window at `at` nanoseconds, for a look that changes nothing.
     pub(crate) fn read(&self, at: u64) -> Counts {
         match &self.kind {
             Kind::Time(slices) => {
@@ -183,7 +181,7 @@ impl Bad {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{parts::SLICES, *};
     use proptest::prelude::*;
 
     /// All calls, each time looked at from the first.

@@ -1,6 +1,6 @@
 //! How servers end, as processes: whoever holds them up.
 
-use crate::{SECOND, ok, operation, programs::Server, retrying};
+use crate::{SECOND, ok, operation, retrying};
 use calculator::{
     client::client,
     cluster,
@@ -16,6 +16,7 @@ use cinchona::{
     retry::{HedgePolicy, Policy, RetryPolicy},
 };
 use cinchona_testkit::{Answer, Network, ScriptedServer};
+use outside::Server;
 use std::{
     io::{Read, Write},
     net::TcpStream,

@@ -1,6 +1,6 @@
 //! The programs in a cluster, as processes on loopback sockets.
 
-use crate::programs::{Server, ask};
+use outside::{Server, ask};
 use std::{fs, process::Command, thread, time::Duration};
 use tokio::time::Instant;
 

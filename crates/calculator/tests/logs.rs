@@ -1,9 +1,5 @@
 //! What the programs tell: lines of JSON, and spans and metrics for a collector.
 
-use super::{
-    page::http,
-    programs::{Server, ask, client},
-};
 use opentelemetry_proto::tonic::{
     collector::{
         metrics::v1::{
@@ -18,6 +14,7 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value as Told,
     trace::v1::Span,
 };
+use outside::{Server, ask, client, http};
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};

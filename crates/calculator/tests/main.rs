@@ -2,23 +2,17 @@
 //! is killed.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
-mod differential;
 #[cfg(unix)]
 mod ends;
-#[cfg(unix)]
-mod failover;
 mod hang;
 mod hops;
 mod joined;
 mod lasting;
 mod logs;
-mod nginx;
 mod observed;
 mod page;
 mod programs;
-mod prometheus;
 mod protected;
-mod python;
 mod rest;
 mod secrets;
 mod trust;

@@ -1,23 +1,7 @@
 //! The dashboards of the programs, asked as a browser would, and as text.
 
-use crate::programs::{Paged, Server, ask};
-use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-};
-
-/// The answer to a request, head and all.
-pub(crate) fn http(page: &str, request: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(page).unwrap();
-    let (length, close) = (body.len(), "connection: close");
-    // Whoever says the version has headers of his own.
-    let version = if request.contains(" HTTP/1.") { "" } else { " HTTP/1.1" };
-    let head = format!("{request}{version}\r\nhost: {page}\r\ncontent-length: {length}\r\n{close}");
-    write!(stream, "{head}\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
+use outside::{Paged, Server, ask, http};
+use std::net::TcpListener;
 
 #[test]
 fn faults_are_set_and_removed_on_the_page_and_counted_in_the_metrics() {

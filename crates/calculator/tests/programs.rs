@@ -1,179 +1,13 @@
 //! The programs, as processes on loopback sockets.
 
+use outside::{Server, ask, client, output};
 use std::{
-    cell::RefCell,
-    io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::PathBuf,
-    process::{Child, ChildStdout, Command, Output, Stdio},
-    thread::{self, JoinHandle},
+    process::{Command, Stdio},
     time::Duration,
 };
 use tokio::time::sleep;
-
-/// A `calculator-server` that is killed when it is dropped.
-pub(crate) struct Server {
-    process: Child,
-    pub(crate) addr: String,
-    said: RefCell<BufReader<ChildStdout>>,
-    /// Reads its log, lest it wait for somebody who does.
-    logged: Option<JoinHandle<String>>,
-}
-
-impl Server {
-    pub(crate) fn start(args: &[&str]) -> Self {
-        Self::on("127.0.0.1:0", args)
-    }
-
-    pub(crate) fn on(addr: &str, args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-server"));
-        command.stderr(Stdio::null());
-        Self::spawn(command, addr, args)
-    }
-
-    /// One that is told where a file of it would be too large, and not killed.
-    #[cfg(unix)]
-    pub(crate) fn told_of_large_files(args: &[&str]) -> Self {
-        let mut command = Command::new("sh");
-        let server = env!("CARGO_BIN_EXE_calculator-server");
-        command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, server]).stderr(Stdio::null());
-        Self::spawn(command, "127.0.0.1:0", args)
-    }
-
-    /// Lets its files have so many bytes at most.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn limits_files(&self, bytes: &str) {
-        let (pid, limit) = (self.process.id().to_string(), format!("--fsize={bytes}:"));
-        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
-    }
-
-    /// Waits until it has ended; whether it is content.
-    #[cfg(unix)]
-    pub(crate) fn ends(mut self) -> bool {
-        self.process.wait().unwrap().success()
-    }
-
-    /// One whose log is read when it is stopped.
-    #[cfg(unix)]
-    pub(crate) fn logging(levels: (&str, &str), args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-server"));
-        command.env(levels.0, levels.1).stderr(Stdio::piped());
-        let mut server = Self::spawn(command, "127.0.0.1:0", args);
-        server.read_log();
-        server
-    }
-
-    #[cfg(unix)]
-    fn read_log(&mut self) {
-        let mut log = self.process.stderr.take().unwrap();
-        self.logged = Some(thread::spawn(move || {
-            let mut logged = String::new();
-            log.read_to_string(&mut logged).unwrap();
-            logged
-        }));
-    }
-
-    /// One that has so many descriptors, and whose log is read when it is stopped.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn with_descriptors(descriptors: u32, args: &[&str]) -> Self {
-        let mut command = Command::new("sh");
-        let exec = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
-        command.args(["-c", &exec, env!("CARGO_BIN_EXE_calculator-server")]);
-        command.stderr(Stdio::piped());
-        let mut server = Self::spawn(command, "127.0.0.1:0", args);
-        server.read_log();
-        server
-    }
-
-    /// Its number.
-    pub(crate) fn id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// Stops it as an operator does; what it has logged.
-    #[cfg(unix)]
-    pub(crate) fn stop(mut self) -> String {
-        self.signal("TERM");
-        assert!(self.process.wait().unwrap().success());
-        self.logged.take().unwrap().join().unwrap()
-    }
-
-    fn spawn(mut command: Command, addr: &str, args: &[&str]) -> Self {
-        let mut process =
-            command.args(["--addr", addr]).args(args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        let addr = line.trim().strip_prefix("listening on ").unwrap().to_owned();
-        Self { process, addr, said: said.into(), logged: None }
-    }
-
-    /// Where it gossips, or has its dashboard, which it says after where it serves.
-    pub(crate) fn says(&self, what: &str) -> String {
-        let mut line = String::new();
-        self.said.borrow_mut().read_line(&mut line).unwrap();
-        line.trim().strip_prefix(what).unwrap().to_owned()
-    }
-
-    #[cfg(unix)]
-    pub(crate) fn signal(&self, signal: &str) {
-        let (pid, signal) = (self.process.id().to_string(), format!("-{signal}"));
-        assert!(Command::new("kill").args([&signal, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
-/// A program with a page, which is killed when it is dropped.
-pub(crate) struct Paged {
-    process: Child,
-    /// Where the page is.
-    pub(crate) page: String,
-}
-
-impl Paged {
-    /// `calculator-client load`, which says it on stderr.
-    pub(crate) fn load(args: &[&str]) -> Self {
-        let mut load = client(&["load", "-z", "2m", "--dashboard", "127.0.0.1:0"]);
-        load.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).env("RUST_LOG", "off");
-        let mut process = load.spawn().unwrap();
-        let page = page(process.stderr.take().unwrap());
-        Self { process, page }
-    }
-}
-
-fn page(said: impl Read) -> String {
-    let mut line = String::new();
-    BufReader::new(said).read_line(&mut line).unwrap();
-    line.trim().strip_prefix("dashboard on http://").unwrap().to_owned()
-}
-
-impl Drop for Paged {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
-pub(crate) fn client(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_calculator-client"));
-    command.args(args);
-    command
-}
-
-pub(crate) fn ask(args: &[&str]) -> (Option<i32>, String, String) {
-    said(&client(args).output().unwrap())
-}
-
-fn said(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout.clone()), text(output.stderr.clone()))
-}
 
 #[test]
 fn the_client_prints_the_result_alone() {
@@ -367,7 +201,7 @@ fn bad_usage_exits_with_2_and_names_what_is_wrong() {
         assert!(code == Some(2) && err.contains(said), "{args:?}: {code:?} {err}");
     }
     let server = |args| {
-        said(&Command::new(env!("CARGO_BIN_EXE_calculator-server")).args(args).output().unwrap())
+        output(&Command::new(env!("CARGO_BIN_EXE_calculator-server")).args(args).output().unwrap())
     };
     for (args, wrong) in [
         (["--failure-rate", "1.5"], "failure_rate"),
@@ -391,7 +225,7 @@ async fn a_client_outlives_a_server_that_starts_late() {
         .unwrap();
     sleep(Duration::from_millis(600)).await;
     let _server = Server::on(&free, &[]);
-    let (code, out, _) = said(&asking.wait_with_output().unwrap());
+    let (code, out, _) = output(&asking.wait_with_output().unwrap());
     assert_eq!((code, out.as_str()), (Some(0), "15\n"));
 }
 
@@ -399,14 +233,14 @@ async fn a_client_outlives_a_server_that_starts_late() {
 // real clock: the programs are processes.
 #[tokio::test]
 async fn a_server_that_is_told_to_stop_ends_its_calls_first() {
-    let mut server = Server::start(&["--slow-rate", "1", "--slow-delay", "1500ms"]);
+    let server = Server::start(&["--slow-rate", "1", "--slow-delay", "1500ms"]);
     let asking = client(&["add", "10", "5", "--addr", &server.addr, "--max-retries", "0"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     sleep(Duration::from_millis(500)).await;
     server.signal("TERM");
-    let (code, out, _) = said(&asking.wait_with_output().unwrap());
+    let (code, out, _) = output(&asking.wait_with_output().unwrap());
     assert_eq!((code, out.as_str()), (Some(0), "15\n"));
-    assert!(server.process.wait().unwrap().success());
+    assert!(server.ends());
 }

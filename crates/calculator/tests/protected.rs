@@ -1,6 +1,6 @@
 //! The programs with breaker, fallback, quota and limit, as processes on loopback sockets.
 
-use crate::programs::{Server, ask};
+use outside::{Server, ask};
 use std::{thread, time::Duration};
 use tokio::time::Instant;
 

@@ -1,6 +1,6 @@
 //! The same calls by gRPC and by REST, over one listener.
 
-use crate::{SECOND, page::http, programs::Server};
+use crate::SECOND;
 use bytes::{BufMut, Bytes, BytesMut};
 use calculator::{
     DESCRIPTORS, methods,
@@ -21,6 +21,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use outside::{Server, http};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, Kind, MethodDescriptor, SerializeOptions, Value as Field,
@@ -500,5 +501,5 @@ fn the_server_takes_rest_where_it_is_told_to() {
     let server = Server::start(&["--rest"]);
     let answer = http(&server.addr, "POST /v1/add", r#"{"a":10,"b":5}"#);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"value":15}"#), "{answer}");
-    assert_eq!(crate::programs::ask(&["add", "10", "5", "--addr", &server.addr]).0, Some(0));
+    assert_eq!(outside::ask(&["add", "10", "5", "--addr", &server.addr]).0, Some(0));
 }

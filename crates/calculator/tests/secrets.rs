@@ -1,11 +1,8 @@
 //! A secret is never said: whatever the programs answer, log, show and export, the passwords and
 //! tokens of their command lines, and where their stores are, are not in it.
 
-use super::{
-    page::http,
-    programs::{Server, ask, client},
-};
 use calculator::pb::{BinaryOperation, CounterRequest, calculator_client::CalculatorClient};
+use outside::{Server, ask, client, http};
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpListener,

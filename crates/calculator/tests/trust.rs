@@ -1,9 +1,6 @@
 //! What the server opens, to whom, and what strangers can do to it: each claim of SECURITY.md.
 
-use crate::{
-    page::http,
-    programs::{Server, ask},
-};
+use outside::{Server, ask, http};
 use std::{
     fs,
     io::{Read, Write},

@@ -18,12 +18,7 @@ const RECORD: &[u8] = &[7; 200];
 
 fn main() -> Result<(), BoxError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match Redis::start().await {
-            Some(redis) => compare(&redis).await,
-            None => Ok(()),
-        }
-    })
+    runtime.block_on(async { compare(&Redis::start().await).await })
 }
 
 async fn compare(redis: &Redis) -> Result<(), BoxError> {

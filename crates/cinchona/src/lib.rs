@@ -1,37 +1,53 @@
-//! The resilience stack for tonic, gRPC in Rust: a feature for each part of it.
+//! The resilience stack for tonic, gRPC in Rust: a client, a server, and each layer alone.
 //!
-//! | feature | module | what it is for |
+//! ```
+//! use cinchona::{Channel, client::Settings, core::{Invalid, Methods}};
+//! use std::time::Duration;
+//!
+//! /// `OrdersClient::new(channel)` is then the client that tonic generated.
+//! fn connect(descriptors: &[u8]) -> Result<Channel, Invalid> {
+//!     Settings::new(Methods::from_file_descriptor_set(descriptors)?)
+//!         .with_deadline(Duration::from_secs(10))
+//!         .connect("http://orders.internal:50051")
+//! }
+//! ```
+//!
+//! [`client`] and [`server`] put all layers in order; [`guide`] says which numbers to choose, what
+//! each metric means, how to test, and how to come from another library.
+//!
+//! # Features
+//!
+//! | feature | module | what it does |
 //! |---|---|---|
-//! | `client` (default) | `client` | a whole client: every layer in its order, as one `Channel` |
-//! | `server` (default) | `server` | a whole server: every layer in its order, as one layer |
-//! | `deadline` (default) | `deadline` | every call ends in time, and says `DEADLINE_EXCEEDED` |
-//! | `retry` (default) | `retry` | what can succeed is tried again, as gRPC defines it |
-//! | `balance` (default) | `balance` | many endpoints, or one whose restart is ridden out |
-//! | `breaker` | `breaker` | an endpoint that fails is left alone for a while |
-//! | `cluster` | `cluster` | servers and clients that find each other, and know who is alive |
-//! | `config` | `config` | gRPC's service config, put into a client that may be running |
-//! | `dashboard` | `dashboard` | a live page of all this, and a console for faults |
-//! | `drain` | `drain` | a server that is told to stop ends within its grace, whoever holds it up |
-//! | `fallback` | `fallback` | a second answer: cached, static, or from elsewhere |
-//! | `fault` | `fault` | a server's failures and delays, injected by a seed |
-//! | `idempotency` | `idempotency` | effects that happen once, however often a call is sent |
-//! | `observe` | `observe` | gRPC's own metrics for Prometheus, and spans that carry on a trace |
-//! | `otlp` | `otlp` | these, and all other spans, sent to an OpenTelemetry collector |
-//! | `redb`, `redis` | `redb`, `redis` | its stores in a file, and shared by replicas |
-//! | `shed` | `shed` | what is more than a server can do is turned away at once |
-//! | `full` | all of them | |
+//! | `client` (default) | `client` | a whole client, as one `Channel` |
+//! | `server` (default) | `server` | a whole server, as one layer |
+//! | `balance` (in `client`) | `balance` | endpoints: discovery, connections, picks, ejection |
+//! | `breaker` (in `client`) | `breaker` | a circuit breaker for each endpoint or method |
+//! | `cluster` | `cluster` | membership by gossip, failure detection, a guard for writes |
+//! | `config` (in `client`) | `config` | gRPC's service config |
+//! | `dashboard` | `dashboard` | a live page, and a console for faults |
+//! | `deadline` (in both) | `deadline` | deadlines of calls, attempts and served calls |
+//! | `drain` (in `server`) | `drain` | a server that stops within its grace |
+//! | `fallback` (in `client`) | `fallback` | a second answer: cached, a default, another's |
+//! | `fault` (in `server`) | `fault` | injected failures and delays, by a seed |
+//! | `idempotency` (in both) | `idempotency` | effects that happen once, however often called |
+//! | `observe` (in both) | `observe` | gRPC's metrics, and spans with trace context |
+//! | `otlp` | `otlp` | metrics and spans to an OpenTelemetry collector |
+//! | `redb`, `redis` | `redb`, `redis` | records of calls in a file, or shared by replicas |
+//! | `redis-cluster`, `redis-sentinel`, `redis-tls` | `redis` | how Redis is reached |
+//! | `retry` (in `client`) | `retry` | retries and hedging by gRFC A6, with a budget |
+//! | `shed` (in both) | `shed` | load shedding, quotas, bulkheads, throttling |
+//! | `full` | all | |
 //!
-//! The order of the layers, outermost first. Client: `observe`'s call, idempotency key, call
-//! deadline, fallback, bulkhead, retry, `observe`'s attempt, throttle, attempt timeout, balancer
-//! (breaker), channel. Server: `observe`, drain, quota, shed, deadline, fault, dedup, the service;
-//! whatever authorizes callers stands outside of dedup, which answers again without asking the
-//! service.
-//! [`guide`] says which codes to retry, why waits need jitter, and what a retry does to effects;
-//! [`guide::rest`] when gRPC, REST or a message queue is the right thing.
+//! `core` is always there: the words that the layers share.
 
 #[cfg(feature = "client")]
 pub mod client;
+// Its examples need every feature.
+#[cfg(any(not(doctest), feature = "full"))]
 pub mod guide;
+#[cfg(any(feature = "client", feature = "server"))]
+mod parts;
 #[cfg(feature = "server")]
 pub mod server;
 

@@ -36,7 +36,7 @@
 //! | [`Status`](Part::Status) | a status that does not fit costs its connection | on |
 //! | the drain | nothing outlives the server | always |
 //! | [`Panics`](Part::Panics) | a panic answers `INTERNAL`, and costs one call | on |
-//! | [`Quota`](Part::Quota) | who asks for too much pays for it, and nobody else | off |
+//! | [`Quota`](Part::Quota) | a caller over its quota is refused, and costs nobody else | off |
 //! | [`Shed`](Part::Shed) | what is too much must not slow down the rest | on |
 //! | [`Deadline`](Part::Deadline) | work that nobody waits for is dropped | on |
 //! | [`Faults`](Part::Faults) | what is injected looks as if the service had done it | off |

@@ -160,11 +160,12 @@ impl Cluster {
     }
 
     /// The nodes that are ready and have all of these tags, for a balancer: their addresses, each
-    /// with its `capacity` as its weight. Ready is who serves, has not failed and does not drain.
+    /// with its `capacity` as its weight. A node is ready that serves, has
+    /// not failed and does not drain.
     ///
-    /// Nobody is taken away while this node hears nobody: then it is its own gossip that is cut,
-    /// and the connections to those it knows may live. The balancer leaves alone what it cannot
-    /// reach. Once others are heard again, whoever is still silent is taken away.
+    /// No node is removed while this node hears none: then it is its own gossip that is cut,
+    /// and its connections may live. The balancer sends no calls to endpoints that it cannot
+    /// reach. Once others are heard again, nodes that are still silent are removed.
     pub fn workers(&self, tags: &[(&str, &str)]) -> watch::Receiver<Vec<Target>> {
         let tags = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         self.0.shared.watchers.add(tags, &self.nodes())

@@ -1,11 +1,11 @@
-//! What a node is told before it joins.
+//! The settings of a node.
 
 use crate::{Expected, Phi, Strategy, seal::Seal};
 use cinchona_core::{Invalid, Secret};
 use http::Uri;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-/// Who a node is, and how the cluster is watched. All nodes of a cluster should be given the same
+/// What a node is, and how it watches the cluster. All nodes of a cluster should be given the same
 /// [`heartbeat`](Self::heartbeat), [`strategy`](Self::strategy) and [`expect`](Self::expect).
 ///
 /// ```
@@ -40,21 +40,21 @@ pub struct Config {
     /// Secrets that all nodes share: datagrams are sealed with the first (HMAC-SHA256), and those
     /// that are sealed with none of them are [counted](crate::Cluster::forged) and dropped. To
     /// change a secret, add the new one last everywhere, then put it first, then take the old one
-    /// away. At least 16 bytes each. Default: none, and whoever reaches the port is believed.
+    /// away. At least 16 bytes each. Default: none, and every datagram is believed.
     pub secrets: Vec<Secret>,
-    /// How often it gossips, and says whom it hears. Default 200 ms (memberlist's gossip interval
-    /// on a LAN); 10 ms to 10 s.
+    /// How often it gossips, and says which nodes it hears. Default 200 ms (memberlist's gossip
+    /// interval on a LAN); 10 ms to 10 s.
     pub heartbeat: Duration,
     /// When the silent are suspected and convicted.
     pub phi: Phi,
     /// A peer is reachable if it has said within this time that it hears this node. Default 1 s;
     /// 3 to 100 heartbeats.
     pub reachable_within: Duration,
-    /// How long a change must last before it is told, and before writes are taken again. Default
-    /// 1.2 s, by which both sides of a cut know within 3 s; up to 1 h. Pekko's is 7 s for five
-    /// nodes.
+    /// How long a change must last before it is an event, and before writes are taken again.
+    /// Default 1.2 s, by which both sides of a cut know within 3 s; up to 1 h. Pekko's is 7 s for
+    /// five nodes.
     pub stable_after: Duration,
-    /// Who may take writes when not all are reachable. Default: the majority.
+    /// Which side may take writes when not all nodes are reachable. Default: the majority.
     pub strategy: Strategy,
     /// How many nodes found the cluster: until more than half of them hear each other, no writes
     /// are taken. Default 1, which is safe only where the first node starts first and alone; at

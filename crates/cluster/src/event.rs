@@ -1,4 +1,4 @@
-//! What happens in a cluster, told in its order.
+//! What happens in a cluster, in its order.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -9,34 +9,34 @@ use tokio::sync::broadcast::{self, error::RecvError};
 pub enum Event {
     /// It is heard for the first time, or for the first time since it left or was restarted.
     NodeJoined {
-        /// Who.
+        /// Its id.
         node: String,
     },
     /// It is late.
     NodeSuspected {
-        /// Who.
+        /// Its id.
         node: String,
         /// How sure one can be that it is gone.
         phi: f64,
     },
     /// It is taken to be gone. It still counts as a member.
     NodeFailed {
-        /// Who.
+        /// Its id.
         node: String,
     },
     /// It was suspected, or had failed, and is heard again.
     NodeRecovered {
-        /// Who.
+        /// Its id.
         node: String,
     },
     /// It has left, an operator had it forgotten, or as many as are expected are there without it.
     NodeLeft {
-        /// Who.
+        /// Its id.
         node: String,
     },
     /// It is silent, and another node lives at its address: it is expected no more.
     NodeReplaced {
-        /// Who.
+        /// Its id.
         node: String,
         /// The other.
         by: String,
@@ -50,17 +50,17 @@ pub enum Event {
     },
     /// Its tags have changed.
     TagsUpdated {
-        /// Who.
+        /// Its id.
         node: String,
         /// All that it has now.
         tags: BTreeMap<String, String>,
     },
-    /// Some expected members and this node do not hear each other, for `stable_after`; told again
-    /// when it is others. A crash looks the same from here.
+    /// Some expected members and this node do not hear each other, for `stable_after`; sent again
+    /// when they are others. A crash looks the same from here.
     PartitionDetected {
-        /// Those who may not take writes.
+        /// The members that may not take writes.
         minority: Vec<String>,
-        /// Those who may, as far as this node knows.
+        /// The members that may, as far as this node knows.
         majority: Vec<String>,
     },
     /// All expected members are reachable again.

@@ -1,4 +1,4 @@
-//! How many nodes are expected, said by somebody who knows.
+//! How many nodes are expected, as an operator or a provider says.
 
 use std::{
     fmt,
@@ -16,8 +16,8 @@ use tokio::sync::watch;
 /// *Why:* members that are known by their names alone are expected until they leave. A pod that
 /// crashes comes back under a new name: so the names grow until nobody has a majority of them.
 ///
-/// *Rule:* writes are taken by whoever reaches more than half of this number, or of the nodes that
-/// are alive where those are more. Once so many are reachable, whoever is not is replaced, and
+/// *Rule:* a node takes writes that reaches more than half of this number, or of the nodes that
+/// are alive where those are more. Once so many are reachable, the others are replaced, and
 /// expected no more. Of two equal halves neither takes writes.
 ///
 /// The number must be the most that run at once: a Deployment's `replicas` and its `maxSurge`. Two
@@ -30,8 +30,8 @@ use tokio::sync::watch;
 ///
 /// let mut config = Config::new("orders", "orders-1", ([10, 0, 0, 7], 7946).into());
 /// config.expected = Some(3.into());
-/// let (replicas, told) = watch::channel(3_usize);
-/// config.expected = Some(told.into());
+/// let (replicas, seen) = watch::channel(3_usize);
+/// config.expected = Some(seen.into());
 /// config.expected = Some(Expected::asked(|| 3));
 /// # drop(replicas);
 /// ```

@@ -1,8 +1,9 @@
-//! The gate of a worker: what becomes of calls is told to the detector, and a worker at its
+//! The gate of a worker: the detector hears what becomes of calls, and a worker at its
 //! capacity gets no more.
 
 use crate::Cluster;
-use cinchona_core::{Evidence, Gate, Rejected, Target, Ticket};
+use cinchona_core::{Evidence, Gate, Rejected, Target};
+use cinchona_plumbing::Ticket;
 use http::Uri;
 use std::{
     sync::{
@@ -50,12 +51,12 @@ impl Cluster {
         })
     }
 
-    /// The call to whoever serves there failed, or was answered.
+    /// The call to the node that serves there failed, or was answered.
     fn report(&self, address: &Uri, failed: bool) {
         self.shared().view().report_at(address, failed, Instant::now());
     }
 
-    /// What whoever serves there says of its capacity.
+    /// The capacity of the node that serves there, as it says.
     fn capacity(&self, address: &Uri) -> Option<u32> {
         let shared = self.shared();
         let own = (shared.config.address.as_ref() == Some(address)).then(|| shared.tags().clone());

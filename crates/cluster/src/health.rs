@@ -15,6 +15,7 @@ use std::fmt;
 /// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Health {
     /// All that have not left.
     pub total: usize,

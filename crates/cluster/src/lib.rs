@@ -1,36 +1,36 @@
-//! A cluster that knows who is alive: gossip, phi accrual, partitions and a quorum guard.
+//! A cluster whose nodes detect failures: gossip, phi accrual, partitions and a quorum guard.
 //!
 //! # Why
 //!
-//! A list of endpoints does not say who has crashed, and a service that runs on several machines
+//! A list of endpoints does not say which have crashed, and a service that runs on several machines
 //! must not take contradicting writes on both sides of a network that is cut.
 //!
 //! # Rule
 //!
 //! * Nodes find each other by gossip over UDP (push and pull of what is new: [Scuttlebutt]), each
 //!   with its tags and its address. Seeds are asked each second while nobody is heard.
-//!   [`Cluster::workers`] is what a balancer needs to know of that; a client that hears nobody
-//!   keeps whom it knows.
+//!   [`Cluster::workers`] is what a balancer needs to know of that; a client that hears no node
+//!   keeps its list.
 //! * A node is [suspected](Event::NodeSuspected) and then [convicted](Event::NodeFailed) by phi
 //!   accrual ([`Phi`]), sooner where calls to it fail as well ([`Cluster::report_failure`]). A node
 //!   that did not run itself for more than half of the acceptable pause blames nobody for that
-//!   time. At the defaults half of all crashes are told within 1.7 s, and 99 % within 1.8 s
+//!   time. At the defaults half of all crashes are detected within 1.7 s, and 99 % within 1.8 s
 //!   (`DETECTION.md`).
 //! * Members are expected until they leave, until another node lives at the address of one that is
 //!   silent ([`Event::NodeReplaced`]), or until an operator gives them up ([`Cluster::forget`]); a
-//!   suspicion changes nothing about that. Only those who have a quorum take in new members, so
+//!   suspicion changes nothing about that. Only nodes with a quorum take in new members, so
 //!   that a minority cannot grow into a majority. Where names come and go, as those of pods do, a
 //!   number is expected instead ([`Expected`]).
 //! * Of one id one life is known: another takes its place when the known one is silent for five
 //!   heartbeats and the other is heard to go on. Clocks have no say in it. Of two live nodes of one
 //!   id the later takes no part until the earlier is gone, and both [say so](Event::DuplicateId).
-//! * Each node says whom it hears. A peer is reachable if it has said within
-//!   [`reachable_within`](Config::reachable_within) that it hears this life of this node: who is
-//!   heard by nobody knows that, though it hears all.
-//! * Without a [quorum](Strategy) the [guard](QuorumGuardLayer) refuses writes at once, names who
-//!   is missing, and takes writes again when there was a quorum for
-//!   [`stable_after`](Config::stable_after) and the [resync](Cluster::on_quorum) has finished. What
-//!   is [told](Event::PartitionDetected) waits for `stable_after` both ways: within 3 s of a cut.
+//! * Each node says which nodes it hears. A peer is reachable if it has said within
+//!   [`reachable_within`](Config::reachable_within) that it hears this life of this node: a
+//!   node that no other hears knows that, though it hears all.
+//! * Without a [quorum](Strategy) the [guard](QuorumGuardLayer) refuses writes at once, names the
+//!   missing nodes, and takes writes again when there was a quorum for
+//!   [`stable_after`](Config::stable_after) and the [resync](Cluster::on_quorum) has finished. The
+//!   [event](Event::PartitionDetected) waits for `stable_after` both ways: within 3 s of a cut.
 //!
 //! Each node sends about 50 datagrams per second, however many nodes there are: 6 kB with 5 nodes,
 //! 20 kB with 20. A cluster has at most 256 nodes; onlookers ([`Config::observer`]) are none, and
@@ -68,12 +68,12 @@
 //!
 //! # What it does not do
 //!
-//! * **Without a secret gossip is not authenticated, and it is never encrypted.** Whoever can send
-//!   a datagram to the port of a node without [`Config::secrets`] can join, say anything of any
-//!   node, and have members forgotten: the cluster id tells clusters apart and is no secret. What
+//! * **Without a secret gossip is not authenticated, and it is never encrypted.** A sender
+//!   that reaches the port of a node without [`Config::secrets`] can join, say anything of any
+//!   node, and have members forgotten: the cluster id distinguishes clusters and is no secret. What
 //!   is said wrongly of a live node it takes back itself within a second or two (that another node
-//!   has its id: within six seconds), and memory is bounded, but who goes on forging is believed
-//!   for as long. With a secret, datagrams that are
+//!   has its id: within six seconds), and memory is bounded, but a sender that goes on forging is
+//!   believed for as long. With a secret, datagrams that are
 //!   not sealed with it are dropped and [counted](Cluster::forged); one that was recorded can still
 //!   be replayed, by which a node that is gone seems to live for a few seconds. Give
 //!   [`Config::listen`] an address of a private network (not `0.0.0.0`), such as that of a
@@ -131,6 +131,10 @@ pub use seal::is_opened_unchanged;
 pub use suspicion::State;
 #[doc(hidden)]
 pub use wire::is_read_again;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ impl Observable for Cluster {
         Instrument::counter(
             "cinchona.cluster.forged",
             "{datagram}",
-            "Datagrams that nobody with a secret has sealed.",
+            "Datagrams that are sealed with no secret of the cluster.",
             |cluster| cluster.forged() as f64,
         ),
         Instrument::counter(

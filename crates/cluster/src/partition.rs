@@ -23,7 +23,7 @@ pub enum Status {
     Unknown,
 }
 
-/// Who may take writes when not all are reachable; the side that cannot does not.
+/// Which side may take writes when not all nodes are reachable; the other does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Strategy {
@@ -31,7 +31,7 @@ pub enum Strategy {
     /// Pekko's keep-majority.
     #[default]
     Majority,
-    /// Those who reach the node of this id, however few they are.
+    /// The nodes that reach the node of this id, however few they are.
     Leader(String),
 }
 

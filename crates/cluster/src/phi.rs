@@ -30,8 +30,8 @@ pub struct Phi {
     /// What the standard deviation is taken to be at least. Default 100 ms (Pekko's); 1 ms to 1 h.
     pub min_std_deviation: Duration,
     /// For how long a node may be silent beyond the mean, as it is while it is paused. Default
-    /// 800 ms, by which half of all crashes are told within 2 s even with heartbeats each 500 ms;
-    /// Pekko's is 3 s. 0 to 1 h.
+    /// 800 ms, by which half of all crashes are detected within 2 s even with heartbeats each 500
+    /// ms; Pekko's is 3 s. 0 to 1 h.
     pub acceptable_pause: Duration,
     /// What the first interval is taken to be, ±25 %. Default 500 ms; 1 ms to 1 h.
     pub first_estimate: Duration,

@@ -5,8 +5,9 @@ use crate::{
     RetryThrottling, ServiceConfig, Warning, advice,
 };
 use cinchona_balance::Options;
-use cinchona_core::{Backoff, Invalid, Jitter, PerMethod};
+use cinchona_core::{Invalid, PerMethod};
 use cinchona_deadline::CallDeadlineLayer;
+use cinchona_plumbing::{Backoff, Jitter};
 use cinchona_retry::{HedgePolicy, RetryLayer};
 
 // === impl ServiceConfig ===

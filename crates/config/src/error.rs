@@ -8,6 +8,7 @@ pub struct Errors(pub(crate) Vec<Error>);
 
 /// One mistake: where it is, what stands there, and what must.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Error {
     /// The place, such as `methodConfig[0].retryPolicy.maxAttempts`; "" for the whole config.
     pub path: String,

@@ -87,5 +87,9 @@ pub use model::{
 };
 pub use warning::Warning;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

@@ -108,7 +108,7 @@ impl MessageLimits {
 // === impl MessageLimitsLayer ===
 
 impl MessageLimitsLayer {
-    /// Limits nothing until it is told to.
+    /// Limits nothing until a limit is set.
     pub fn new() -> Self {
         Self {
             own: MessageLimits::default(),

@@ -18,7 +18,7 @@ use tonic::Code;
 const ABOVE_0S: &str = "a duration above 0 such as \"0.1s\"";
 const FROM_0S: &str = "a duration of 0 or more such as \"0.1s\"";
 
-/// What a tonic client receives at most unless it is told otherwise
+/// What a tonic client receives at most by default
 /// (`max_decoding_message_size`): 4 MiB.
 const TONIC_MOST: u32 = 4 << 20;
 

@@ -5,6 +5,7 @@ use std::fmt;
 /// Something in a service config that is valid and does not act as it says; `Display` is its path
 /// and its text, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Warning {
     /// The place, such as `methodConfig[0].retryPolicy.perAttemptRecvTimeout`.
     pub path: String,

@@ -6,9 +6,8 @@ use cinchona_plumbing::{
     timeout::{self, GRPC_TIMEOUT, encode_timeout},
 };
 use http::{HeaderMap, HeaderValue};
-use std::{error::Error, fmt, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
-use tonic::Status;
 
 /// The instant at which the whole call must have ended. A caller may put one into the extensions of
 /// a request; layers hand it on in the record of the [`Call`](crate::Call).
@@ -17,11 +16,6 @@ use tonic::Status;
 /// machines need not agree; within a process it is an instant, so that waiting is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
-
-/// A timer of this client ended a call or an attempt; its `source()` is the
-/// `DEADLINE_EXCEEDED` status.
-#[derive(Debug)]
-pub struct Elapsed(Status);
 
 // === impl Deadline ===
 
@@ -86,27 +80,6 @@ impl Deadline {
 fn malformed(value: &HeaderValue) -> Invalid {
     let value = String::from_utf8_lossy(value.as_bytes());
     Invalid::new("grpc-timeout", value, "1 to 8 digits and one of H, M, S, m, u, n")
-}
-
-// === impl Elapsed ===
-
-impl Elapsed {
-    /// Ends a call with `DEADLINE_EXCEEDED` and `message`.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self(Status::deadline_exceeded(message))
-    }
-}
-
-impl fmt::Display for Elapsed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.message())
-    }
-}
-
-impl Error for Elapsed {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
-    }
 }
 
 #[cfg(test)]

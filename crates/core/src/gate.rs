@@ -1,6 +1,7 @@
 //! What decides whether a call may be sent to an endpoint.
 
 use crate::{Evidence, Rejected};
+use cinchona_plumbing::Ticket;
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
@@ -29,8 +30,3 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// and when it ended.
     fn leave(&self, ticket: Ticket, evidence: Evidence, took: Duration, now: Instant);
 }
-
-/// What a [`Gate`] gives to a call that it lets through, and is given back. What the numbers mean
-/// is the gate's affair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ticket(pub u32, pub u64);

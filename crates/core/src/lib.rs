@@ -5,12 +5,11 @@
 //! | [`Verdict`], [`Stage`] | what the outcome of an attempt means; every policy reads this alone |
 //! | [`Evidence`] | what the outcome says about the server; whoever judges servers reads this |
 //! | [`Call`], [`Attempt`], [`AttemptKind`] | one call, and what is known of its attempts |
-//! | [`Deadline`], [`Elapsed`] | when the call must have ended, and what it says when it had not |
-//! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
+//! | [`Deadline`] | when the call must have ended |
 //! | [`PerMethod`] | settings by method |
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
-//! | [`Target`], [`Address`], [`Discover`], [`Signals`] | where a service is, and who finds out |
-//! | [`Gate`], [`Ticket`] | who decides whether a call may be sent to an endpoint |
+//! | [`Target`], [`Address`], [`Discover`] | where a service is, and who finds out |
+//! | [`Gate`] | who decides whether a call may be sent to an endpoint |
 //! | [`ServerContext`] | the call that is being served while another is made |
 //! | [`Methods`], [`MethodKind`], [`Safety`] | what may be repeated, what is streamed |
 //! | [`Observable`], [`Instrument`] | what a layer counts and measures |
@@ -23,7 +22,6 @@
 //! are here, and what helps several of them is in `cinchona-plumbing`.
 
 mod attempt;
-mod backoff;
 mod call;
 mod deadline;
 mod discover;
@@ -33,7 +31,6 @@ mod gate;
 mod headers;
 mod inbound;
 mod methods;
-mod mode;
 mod observable;
 mod per_method;
 mod rng;
@@ -46,22 +43,25 @@ mod target;
 mod verdict;
 
 pub use attempt::{Attempt, AttemptKind};
-pub use backoff::{Backoff, Jitter};
 pub use call::Call;
-pub use deadline::{Deadline, Elapsed};
-pub use discover::{Discover, Signals};
-pub use error::{BoxError, Invalid, Rejected};
+pub use cinchona_plumbing::Invalid;
+pub use deadline::Deadline;
+pub use discover::Discover;
+pub use error::{BoxError, Rejected};
 pub use evidence::Evidence;
-pub use gate::{Gate, Ticket};
+pub use gate::Gate;
 pub use headers::{DEGRADED, DOMAIN, IDEMPOTENCY_KEY};
 pub use inbound::ServerContext;
 pub use methods::{MethodKind, Methods, OPTIONS_PROTO, Safety};
-pub use mode::Mode;
 pub use observable::{Instrument, Observable};
 pub use per_method::PerMethod;
 pub use rng::Rng;
 pub use secret::Secret;
 pub use stage::Stage;
-pub use switch::Switch;
-pub use target::{Address, Avoid, Target};
+pub use switch::{Mode, Switch};
+pub use target::{Address, Target};
 pub use verdict::Verdict;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

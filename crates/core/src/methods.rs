@@ -184,6 +184,7 @@ impl Methods {
 
     /// Takes your word for it that the server recognises a unary call that has side effects by its
     /// `idempotency-key`: such a call may be repeated where it carries one.
+    #[must_use]
     pub fn keyed(mut self) -> Self {
         for facts in Arc::make_mut(&mut self.listed).values_mut() {
             facts.is_keyed |= facts.kind == Some(MethodKind::Unary);

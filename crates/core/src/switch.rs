@@ -1,11 +1,11 @@
 //! Whether a layer acts, only counts what it would have done, or stands aside.
 
+mod mode;
 mod word;
 
-use crate::{
-    mode::Mode,
-    sync::{AtomicU64, Ordering},
-};
+pub use mode::Mode;
+
+use crate::sync::{AtomicU64, Ordering};
 use std::sync::Arc;
 use word::Word;
 

@@ -3,7 +3,7 @@
 use crate::Invalid;
 use cinchona_plumbing::without_userinfo;
 use http::{Uri, uri::Scheme};
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 /// An endpoint: its name, where it listens, and how much of the load it is meant for.
 ///
@@ -41,11 +41,6 @@ pub enum Address {
     /// A Unix domain socket in Linux's abstract namespace, by its name without the leading zero.
     UnixAbstract(String),
 }
-
-/// The name of an endpoint that a call is not sent to while another can be used; an extension of
-/// its request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Avoid(pub Arc<str>);
 
 /// What [`Target::from_str`] takes.
 const SPELLINGS: &str = "http://host:port, https://host:port, unix:path, unix:///path and \

@@ -7,8 +7,9 @@
 
 mod status;
 
-use crate::{Elapsed, Rejected, Stage};
+use crate::{Rejected, Stage};
 use cinchona_plumbing::{
+    Elapsed,
     cause::{chain, find_cause},
     status as wire,
 };

@@ -52,7 +52,7 @@ pub trait Console: Send + Sync {
     /// Why not.
     fn clear(&self) -> Result<(), String>;
 
-    /// What whoever sets a rule should know beside its grammar, such as what names mean. Default
+    /// What an operator should know beside the grammar of rules, such as what names mean. Default
     /// nothing.
     fn hint(&self) -> &str {
         ""

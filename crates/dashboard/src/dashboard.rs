@@ -7,7 +7,8 @@ use serde::Serialize;
 use std::{fmt, sync::Arc};
 use tokio::sync::watch;
 
-/// A page of tiles, a feed and a console, served over HTTP/1; see the [crate] for what and to whom.
+/// A page of tiles, a feed and a console, served over HTTP/1; see the [crate] for what it serves,
+/// and to which clients.
 ///
 /// The functions it is given are called on the runtime, while requests are answered: they must not
 /// block.

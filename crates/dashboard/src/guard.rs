@@ -1,4 +1,4 @@
-//! Who may ask, and who may change.
+//! Which clients may read, and which may change.
 
 use axum::{
     extract::{ConnectInfo, Request},
@@ -31,7 +31,7 @@ pub(crate) struct Peer {
 /// A refusal: its status, and why, for a human.
 pub(crate) type Refused = (StatusCode, String);
 
-/// Answers nobody who came by a strange name, and puts the headers on every answer.
+/// Refuses requests by a strange host name, and puts the headers on every answer.
 pub(crate) async fn guard(
     ConnectInfo(peer): ConnectInfo<Peer>,
     req: Request,

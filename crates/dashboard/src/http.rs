@@ -24,7 +24,7 @@ use serde::Deserialize;
 use std::{convert::Infallible, sync::LazyLock, time::Duration};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
-/// How often a watcher is told: what it sees is at most this old, and its way.
+/// How often a watcher receives the state: what it sees is at most this old, and its way.
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// The longest body of a change, in bytes.
@@ -55,7 +55,7 @@ enum Act {
     Switch,
 }
 
-/// One who looks, and the last line it was told.
+/// A watcher, and the last line that it received.
 struct Watcher {
     served: Served,
     period: Interval,

@@ -4,16 +4,16 @@
 //! # Why
 //!
 //! A breaker that opens, a retry budget that runs dry and a node that is lost are seen best while
-//! it happens, side by side, by someone who has nothing installed but a browser.
+//! it happens, side by side, with nothing installed but a browser.
 //!
 //! # Rule
 //!
 //! * [`Dashboard`] knows no policy: it asks the application, each 500 ms that somebody looks, for
 //!   its [`Tile`]s and its [`Map`]. When nobody looks, it asks for nothing, and costs nothing.
 //! * What happened goes into the [`Feed`], which keeps the last 200 lines.
-//! * Whoever can reach it can read it. Faults ([`Console`]) are changed from loopback only, and
-//!   not through a proxy; with a token, from anywhere with the token, and from nowhere without it
-//!   ([`Trust`](cinchona_plumbing::Trust)).
+//! * Everybody that can reach it can read it. Faults ([`Console`]) are changed from loopback only,
+//!   and not through a proxy; with a token, from anywhere with the token, and from nowhere without
+//!   it ([`Trust`](cinchona_plumbing::Trust)).
 //! * A change is a `POST` of JSON, of at most 64 KiB, from no other origin. The `Host` of every
 //!   request is a name of loopback or the address it came in at, so that no name that somebody
 //!   else resolves leads here (DNS rebinding).
@@ -74,8 +74,8 @@
 //! # What it does not do
 //!
 //! It speaks no TLS, and not the PROXY protocol, and keeps no history but what the page draws (the
-//! last 60 values, 30 s). It is for operators, not for the internet: whoever has many addresses can
-//! still take the place of others, again and again.
+//! last 60 values, 30 s). It is for operators, not for the internet: a client with many addresses
+//! can still take the place of others, again and again.
 
 mod console;
 mod dashboard;
@@ -93,6 +93,10 @@ pub use dashboard::Dashboard;
 pub use feed::Feed;
 pub use map::{Link, Map, Spot};
 pub use tile::{Health, Tile};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Who is in a cluster, and who reaches whom.
+//! The nodes of a cluster, and which reaches which.
 
 use crate::Health;
 use serde::Serialize;
@@ -41,9 +41,9 @@ pub struct Spot {
 /// A way from one node to another, as that one node tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Link {
-    /// Who tells.
+    /// The node that reports.
     pub from: String,
-    /// Of whom.
+    /// The node that it reports on.
     pub to: String,
     /// How it is; bad where they do not reach each other. Default [`Health::Good`].
     pub health: Health,

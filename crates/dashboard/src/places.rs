@@ -7,9 +7,9 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Places, of which a client has some at most. Whoever comes always gets one: where all are taken,
-/// from the client that has the most; its oldest of those that have not yet asked for anything, or
-/// its oldest.
+/// Places, of which a client has some at most. A new connection always gets one: where all are
+/// taken, from the client that has the most; its oldest of those that have not yet asked for
+/// anything, or its oldest.
 #[derive(Debug)]
 pub(crate) struct Places {
     most: usize,
@@ -47,7 +47,7 @@ impl Places {
         Arc::new(Self { most, most_of_one, held: Mutex::default() })
     }
 
-    /// A place for whoever is at that address.
+    /// A place for a client at that address.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Place {
         let (displace, displaced) = oneshot::channel();
         let client = client(address);
@@ -111,7 +111,7 @@ impl Place {
 }
 
 impl Places {
-    /// Whoever has that place has asked for something, and keeps it before whoever has not.
+    /// The connection in that place has sent a request: it keeps the place before one that has not.
     pub(crate) fn asked(&self, number: u64) {
         if let Some(holder) = self.held().all.get_mut(&number) {
             holder.has_asked = true;
@@ -125,7 +125,7 @@ impl Drop for Place {
     }
 }
 
-/// Whom an address is of: of IPv6, whoever has one has its /64.
+/// The owner of an address: of IPv6, its /64.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),

@@ -37,7 +37,7 @@ impl Dashboard {
     /// most; streams of events end at once. Dropping the future ends all at once.
     ///
     /// # Errors
-    /// When the address of the listener cannot be told; what fails later is tried again.
+    /// When the listener has no address; what fails later is tried again.
     pub async fn serve(
         self,
         listener: TcpListener,

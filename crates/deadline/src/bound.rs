@@ -1,8 +1,8 @@
 //! What ends a call or an attempt, and when.
 
 use crate::{asked::earlier, messages::Messages, stage::Stage, upload::Upload};
-use cinchona_core::{Call, Deadline, Elapsed, MethodKind, Switch};
-use cinchona_plumbing::{Seldom, headers, status, timeout::GRPC_TIMEOUT};
+use cinchona_core::{Call, Deadline, MethodKind, Switch};
+use cinchona_plumbing::{Elapsed, Seldom, headers, status, timeout::GRPC_TIMEOUT};
 use http::{HeaderMap, HeaderValue, uri::PathAndQuery};
 use std::{
     fmt,

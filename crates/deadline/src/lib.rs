@@ -18,7 +18,7 @@
 //! * [`ServerDeadlineLayer`] ends the work of a server at the caller's deadline, and hands the
 //!   deadline to the calls that the handler makes.
 //! * Each client layer writes what remains to `grpc-timeout`, rounded down, at the moment it sends.
-//! * A timer that fires ends the call with [`Elapsed`](cinchona_core::Elapsed), whose source is a
+//! * A timer that fires ends the call with [`Elapsed`], whose source is a
 //!   `DEADLINE_EXCEEDED` status, resets the HTTP/2 stream, and is logged once, with method,
 //!   attempt, limit, elapsed time and what was waited for.
 //! * Other errors leave as a status that tells the truth: a connection lost mid-call is
@@ -100,9 +100,13 @@ mod upload;
 
 pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer};
 pub use call::{CallDeadline, CallDeadlineLayer};
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Elapsed, ResponseBody};
 pub use readied::ResponseFuture;
 pub use server::{ServerDeadline, ServerDeadlineLayer, ServerFuture};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

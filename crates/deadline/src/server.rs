@@ -2,6 +2,7 @@
 
 mod body;
 mod end;
+mod sample;
 
 use body::Bounded;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use hashbrown::HashMap;
 use http::HeaderValue;
 use http_body::Body;
 use pin_project_lite::pin_project;
+use sample::Sample;
 use std::{
     fmt,
     pin::Pin,
@@ -93,13 +95,6 @@ pin_project! {
         // Boxed, as it is rare, and large.
         Refused { refused: Option<Box<Status>> },
     }
-}
-
-/// A call whose time is recorded, and for how many it stands.
-#[derive(Debug)]
-struct Sample {
-    latency: Arc<Latency>,
-    weight: u32,
 }
 
 /// The terms of a request.
@@ -284,23 +279,6 @@ impl Settings {
     }
 }
 
-// === impl Sample ===
-
-impl Sample {
-    /// Nothing where another call stands for this one.
-    #[inline]
-    fn of(latency: &Arc<Latency>) -> Option<Self> {
-        let weight = latency.weight();
-        (weight > 0).then(|| Self { latency: latency.clone(), weight })
-    }
-
-    fn record(self, began: Option<Instant>) {
-        if let Some(began) = began {
-            self.latency.record_as(Instant::now().saturating_duration_since(began), self.weight);
-        }
-    }
-}
-
 // === impl ServerFuture ===
 
 impl<F> ServerFuture<F> {
@@ -332,12 +310,10 @@ where
             WorkProj::Handler { handler } => {
                 if let Poll::Ready(reply) = this.context.within(|| handler.poll(cx)) {
                     let (end, whole, context) = (this.end.take(), this.whole.take(), *this.context);
-                    if let Some(sample) = this.sample.take() {
-                        sample.record(context.began());
-                    }
+                    let sample = this.sample.take();
                     return Poll::Ready(reply.map(|mut response| {
                         status::strip(response.headers_mut());
-                        let bounded = Box::pin(Bounded { end, whole, context });
+                        let bounded = Box::pin(Bounded { end, whole, context, sample });
                         response.map(|body| ResponseBody::of(body).watched_within(bounded))
                     }));
                 }

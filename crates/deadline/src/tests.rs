@@ -2,9 +2,10 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Elapsed, Mode, Switch, Verdict};
-use cinchona_plumbing::cause::find_cause;
-use http_body_util::{BodyExt, StreamBody, channel::Channel};
+use cinchona_core::{BoxError, Deadline, Mode, Switch, Verdict};
+use cinchona_plumbing::{Elapsed, cause::find_cause};
+use http::HeaderMap;
+use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
@@ -294,7 +295,9 @@ mod server {
         layer
             .layer(service_fn(move |_: Request| async move {
                 tokio::time::sleep(took).await;
-                Ok(Response::new(Body::empty()))
+                let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, "0".parse().unwrap())]);
+                let answer = Full::new(Bytes::new()).with_trailers(async { Some(Ok(trailers)) });
+                Ok(Response::new(Body::new(answer)))
             }))
             .map_response(|response: http::Response<ResponseBody>| response.map(Body::new))
     }
@@ -306,7 +309,9 @@ mod server {
         let began = Instant::now();
         let request = if timeout.is_empty() { request() } else { with_timeout(timeout) };
         let response = service.oneshot(request).await.unwrap();
-        (cinchona_plumbing::status::code(response.headers()), Instant::now() - began)
+        let code = cinchona_plumbing::status::code(response.headers());
+        response.into_body().collect().await.unwrap();
+        (code, Instant::now() - began)
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use crate::{
     bound::{Bound, Terms},
     stage::Stage,
 };
-use cinchona_core::Elapsed;
+use cinchona_plumbing::Elapsed;
 use pin_project_lite::pin_project;
 use std::{
     pin::Pin,

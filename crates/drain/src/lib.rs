@@ -8,7 +8,7 @@
 //!
 //! # Rule
 //!
-//! 1. *Draining*, when it is told to stop: no connection is accepted, `GOAWAY` asks clients to go
+//! 1. *Draining*, when the program stops it: no connection is accepted, `GOAWAY` asks clients to go
 //!    elsewhere (RFC 9113, section 6.8), and calls that have begun go on. Streams that only wait
 //!    (`grpc.health.v1.Health/Watch`, reflection, and whatever [`DrainLayer::with_watches`] names)
 //!    hand on what they have, such as `NOT_SERVING`, and end with `UNAVAILABLE`.
@@ -38,7 +38,7 @@
 //!     .serve_with_incoming_shutdown(drain.incoming(incoming), drain.begun());
 //! let shutdown = async {
 //!     std::future::pending::<()>().await; // SIGTERM, say
-//!     // Whoever watches is told first.
+//!     // Watchers of its health hear of it first.
 //!     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
 //! };
 //! if let Some(served) = drain.serve(shutdown, serving).await {
@@ -86,7 +86,7 @@ const NOTICE: Duration = Duration::from_secs(1);
 // === impl Drain ===
 
 impl Drain {
-    /// For a server that has ended within `grace` of being told to. Zero ends it at once;
+    /// For a server that ends within `grace` of the signal. Zero ends it at once;
     /// `Duration::MAX` waits for the calls that have begun for ever.
     pub fn new(grace: Duration) -> Self {
         Self { grace, shared: Arc::default() }
@@ -183,6 +183,10 @@ impl Default for Drain {
         Self::new(GRACE)
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

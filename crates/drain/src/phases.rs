@@ -1,4 +1,4 @@
-//! How far the end has come, and who is told.
+//! How far the end has come, and which tasks it wakes.
 
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use futures_util::task::AtomicWaker;
@@ -148,7 +148,7 @@ impl Shard {
 // === impl Open ===
 
 impl Open {
-    /// Whether the connection was cut; the task of whoever asks is woken when it is.
+    /// Whether the connection was cut; the task that asks is woken when it is.
     pub(crate) fn is_cut(&self) -> bool {
         self.shared.phase() == Phase::Cut
     }

@@ -1,4 +1,4 @@
-//! Servers that are told to stop, over the in-memory network.
+//! Servers that stop, over the in-memory network.
 
 use super::*;
 use bytes::Bytes;
@@ -86,7 +86,7 @@ async fn call(channel: Channel, path: &str, body: Body) -> (usize, Code) {
     (messages, ended.unwrap())
 }
 
-/// A server that is told to stop by the channel, and what came of it and when.
+/// A server that the channel stops, and what came of it and when.
 fn serve(
     drain: &Drain,
     networks: &[&Network],

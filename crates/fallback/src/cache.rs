@@ -124,8 +124,8 @@ impl Store {
         Self::new(cache, self.counters.clone())
     }
 
-    /// Forgets everything, and what is under way, if the layer was off since it was last told how
-    /// often it was: nobody knows what the calls that passed meanwhile have taken back.
+    /// Forgets everything, and what is under way, if the layer was off since the last look:
+    /// the calls that passed meanwhile may have taken back what is kept.
     pub(crate) fn knows(&self, times_off: u64) {
         if self.times_off.load(Ordering::Relaxed) != times_off {
             self.forget_all(times_off);

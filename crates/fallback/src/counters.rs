@@ -9,6 +9,7 @@ pub struct Counters(Arc<Cells>);
 
 /// What the counters said at one moment. Only calls that may be given a second answer count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Calls that were given an earlier answer.
     pub served_cached: u64,

@@ -24,7 +24,7 @@ pub(crate) struct Compared {
     caller: Option<Caller>,
 }
 
-/// Names the callers whom their metadata do not tell apart.
+/// Names callers that cannot be distinguished by their metadata.
 #[derive(Clone)]
 pub(crate) struct Caller(Arc<NameOf>);
 
@@ -156,7 +156,7 @@ impl Caller {
         Self(Arc::new(move |parts| caller(parts).map(Into::into)))
     }
 
-    /// Who makes the call; nobody where the user's function panics.
+    /// The caller; none where the user's function panics.
     fn of(&self, parts: &Parts) -> Option<Vec<u8>> {
         catch_unwind(AssertUnwindSafe(|| (self.0)(parts))).unwrap_or_else(|_| {
             tracing::warn!(

@@ -2,7 +2,7 @@
 //!
 //! # Why
 //!
-//! A service that is down takes down whoever asks it, unless they have something else to say: what
+//! A service that is down takes down its callers, unless they have something else to say: what
 //! it said a minute ago, what another replica says, or a default.
 //! Where reading is concerned that is often better than nothing, as long as the caller can tell.
 //!
@@ -23,11 +23,12 @@
 //! * The second answer is the first there is of: that of the [alternate], if the call's deadline
 //!   has not passed; the last good answer to the same request, from the [cache]; the [default] of
 //!   the method. Where there is none, the failure is passed on as it came.
-//! * **An answer is only for who may have it.** It is given to requests alone which the server
-//!   could not tell from the one it was made for: byte by byte the same method, scheme, authority,
-//!   path, query and message; the same metadata, each with the same values in the same order; made
-//!   to the same service of those that the layer was applied to, or a clone of it. Metadata
-//!   includes what is not thought of as a credential, such as `baggage` and `x-forwarded-for`.
+//! * **An answer is only for a caller that may have it.** It is given to requests alone which the
+//!   server could not tell from the one it was made for: byte by byte the same method, scheme,
+//!   authority, path, query and message; the same metadata, each with the same values in the same
+//!   order; made to the same service of those that the layer was applied to, or a clone of it.
+//!   Metadata includes what is not thought of as a credential, such as `baggage` and
+//!   `x-forwarded-for`.
 //! * Ignored is metadata of the one call: `grpc-timeout`, `grpc-previous-rpc-attempts`,
 //!   `x-request-id`, `user-agent`, the trace context of W3C (`traceparent`, `tracestate`), B3 and
 //!   OpenCensus (`grpc-trace-bin`); for methods without side effects `idempotency-key`; and what
@@ -139,13 +140,13 @@
 //! limit than the call.
 //!
 //! It does not see credentials that a layer below it adds, and compares no extensions of a request:
-//! put that layer above it, or say whom the credentials are of with
+//! put that layer above it, or say which caller the credentials are of, by
 //! [`with_caller`](FallbackLayer::with_caller).
 //! A TLS client certificate is of a channel, and each channel that the layer is applied to has its
 //! own answers; so apply it once, and clone its service.
 //!
 //! A refusal takes back the answer to its own request, not those to others of the same caller: one
-//! whose token was revoked is given what it was told before, for as long as [`Cache::max_age`] and
+//! whose token was revoked is given what it received before, for as long as [`Cache::max_age`] and
 //! an outage last. Nor is anything taken back by the answer to a request that is not complete at
 //! once or has more than 256 KiB, as such a request is not compared.
 //!
@@ -304,7 +305,7 @@ impl FallbackLayer {
 
     /// Gives second answers to `method` of `service` too, or to all its unary methods where
     /// `method` is empty, though they have side effects: they may have happened or not, or have
-    /// happened at the alternate, and the caller is told of an answer. Calls with different
+    /// happened at the alternate, and the caller gets an answer. Calls with different
     /// `idempotency-key`s are not given each other's answers.
     ///
     /// # Errors
@@ -383,6 +384,10 @@ where
         }
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

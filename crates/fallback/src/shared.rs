@@ -1,4 +1,4 @@
-//! What a layer was told, and which calls that makes eligible.
+//! What a layer is set to, and which calls that makes eligible.
 
 use crate::{
     Cache, Counters,

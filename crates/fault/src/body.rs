@@ -4,7 +4,8 @@ use crate::{
     Counters,
     rule::{Action, Broken},
     rules::Active,
-    wire::Order,
+    settings::Settings,
+    wire::{Order, Reset},
 };
 use bytes::Bytes;
 use cinchona_core::BoxError;
@@ -27,6 +28,7 @@ struct Faulty {
     inner: Body,
     flaw: Flaw,
     counters: Counters,
+    is_client: bool,
     wait: Option<Pin<Box<Sleep>>>,
     _active: Option<Active>,
 }
@@ -64,33 +66,38 @@ const HEAD: usize = 5;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// Headers, and then nothing.
-pub(crate) fn silent(counters: &Counters, active: Option<Active>) -> http::Response<Body> {
-    respond(Flaw::Silence, counters, active)
+pub(crate) fn silent(settings: &Settings, active: Option<Active>) -> http::Response<Body> {
+    respond(Flaw::Silence, settings, active)
 }
 
 /// A stream that is reset before there is anything on it.
-pub(crate) fn reset(code: u32, counters: &Counters) -> http::Response<Body> {
-    respond(Flaw::Reset(code), counters, None)
+pub(crate) fn reset(code: u32, settings: &Settings) -> http::Response<Body> {
+    let mut response = respond(Flaw::Reset(code), settings, None);
+    if settings.is_client {
+        response.extensions_mut().insert(Reset(code));
+    }
+    response
 }
 
-fn respond(flaw: Flaw, counters: &Counters, active: Option<Active>) -> http::Response<Body> {
-    let mut response = http::Response::new(wrap(Body::empty(), flaw, counters, active));
+fn respond(flaw: Flaw, settings: &Settings, active: Option<Active>) -> http::Response<Body> {
+    let mut response = http::Response::new(wrap(Body::empty(), flaw, settings, active));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
-fn wrap(inner: Body, flaw: Flaw, counters: &Counters, active: Option<Active>) -> Body {
-    let counters = counters.clone();
-    Body::new(Faulty { inner, flaw, counters, wait: None, _active: active })
+fn wrap(inner: Body, flaw: Flaw, settings: &Settings, active: Option<Active>) -> Body {
+    let (counters, is_client) = (settings.counters.clone(), settings.is_client);
+    Body::new(Faulty { inner, flaw, counters, is_client, wait: None, _active: active })
 }
 
 /// Spoils a reply.
 pub(crate) fn spoil(
     mut reply: http::Response<Body>,
     action: &Action,
-    counters: &Counters,
+    settings: &Settings,
     active: Option<Active>,
 ) -> http::Response<Body> {
+    let counters = &settings.counters;
     let flaw = match *action {
         Action::Cut { after: left, end } => {
             let code = end.unwrap_or(Order::Drop.code());
@@ -109,7 +116,7 @@ pub(crate) fn spoil(
         }
         _ => return reply,
     };
-    reply.map(|body| wrap(body, flaw, counters, active))
+    reply.map(|body| wrap(body, flaw, settings, active))
 }
 
 fn damage(trailers: &mut HeaderMap, broken: Broken) {
@@ -141,7 +148,11 @@ impl http_body::Body for Faulty {
             Flaw::Silence => return Poll::Pending,
             Flaw::Reset(code) => {
                 this.flaw = Flaw::None;
-                return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::from(code)).into())));
+                let error = match this.is_client {
+                    true => Reset(code).seen(),
+                    false => h2::Error::from(h2::Reason::from(code)).into(),
+                };
+                return Poll::Ready(Some(Err(error)));
             }
             Flaw::Drip { .. } => return this.poll_drip(cx),
             Flaw::Cut { left: 0, code, .. } => return this.poll_cut(cx, code),

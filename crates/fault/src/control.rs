@@ -57,7 +57,7 @@ impl Rules {
     /// The gRPC service `cinchona.fault.v1.FaultControl` (`proto/fault_control.proto`), for tonic's
     /// `add_service`: `List`, `Set`, `Remove`, `Clear` and `Switch`. No fault ever hits it.
     ///
-    /// Whoever calls must say `authorization: Bearer <token>` where there is a `token`, also on
+    /// A caller must say `authorization: Bearer <token>` where there is a `token`, also on
     /// loopback; where there is none, its connection must be from loopback, and nothing may say
     /// that it came through a proxy: see [`Trust`]. Where a proxy on the same machine leads here,
     /// give a token, and TLS around it. Others are answered with `PERMISSION_DENIED`.

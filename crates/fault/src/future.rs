@@ -226,9 +226,13 @@ impl Answer {
         self.stands_in(When::Before)
     }
 
-    pub(crate) fn executes(&self) {
+    pub(crate) fn executes(&mut self) {
         if self.is_counted {
             self.cells().executed.count();
+        }
+        // A delay that is over makes room for another fault (gRFC A33).
+        if let Some(hit) = self.hit.as_mut().filter(|hit| hit.is_over()) {
+            hit.active = None;
         }
     }
 
@@ -257,7 +261,7 @@ impl Answer {
         self.mark(&mut reply, &hit);
         Some(match hit.action {
             Some(drawn) if !drawn.action.replaces_the_reply() => {
-                body::spoil(reply, &drawn.action, &self.settings.counters, hit.active)
+                body::spoil(reply, &drawn.action, &self.settings, hit.active)
             }
             _ => reply,
         })
@@ -266,7 +270,7 @@ impl Answer {
     /// What stands in for the reply; none if there is never one.
     ///
     /// # Panics
-    /// When that is what the rule says.
+    /// When that is what the rule says, on a server.
     fn instead(&mut self, time: When) -> Option<http::Response<Body>> {
         self.is_given = true;
         let failed = match time {
@@ -280,8 +284,8 @@ impl Answer {
         }
         // One that hangs stays active until it is dropped.
         let drawn = self.hit.as_ref().and_then(|hit| hit.action.clone());
-        let counters = &self.settings.counters;
-        let cells = counters.cells();
+        let settings = &self.settings;
+        let cells = settings.counters.cells();
         let Drawn { action, .. } = drawn?;
         let mut answer = match action {
             Action::Status { codes, message, details } => {
@@ -293,25 +297,27 @@ impl Answer {
                 cells.hung.count();
                 let mut hit = self.hit.take()?;
                 let active = hit.active.take();
-                let mut silent = body::silent(counters, active);
+                let mut silent = body::silent(settings, active);
                 self.mark(&mut silent, &hit);
                 return Some(silent);
             }
             Action::Reset(code) => {
                 cells.reset.count();
-                body::reset(code, counters)
+                body::reset(code, settings)
             }
             Action::Drop => {
                 cells.dropped.count();
-                body::reset(Order::Drop.code(), counters)
+                body::reset(Order::Drop.code(), settings)
             }
             Action::GoAway(code) => {
                 cells.sent_away.count();
-                body::reset(Order::GoAway(code).code(), counters)
+                body::reset(Order::GoAway(code).code(), settings)
             }
             Action::Panic => {
                 cells.panicked.count();
-                panic!("injected by a fault rule");
+                // Below a client it is what tonic's server answers for a handler that panics.
+                assert!(settings.is_client, "injected by a fault rule");
+                body::reset(h2::Reason::CANCEL.into(), settings)
             }
             Action::Hang | Action::Cut { .. } | Action::Trailers(_) | Action::Drip { .. } => {
                 cells.hung.count();

@@ -1,5 +1,5 @@
-//! Failures and delays for any tonic server, injected by a seed, and broken replies, streams and
-//! connections, injected by rules that can be changed while it runs.
+//! Failures and delays for any tonic server or client, injected by a seed, and broken replies,
+//! streams and connections, injected by rules that can be changed while it runs.
 //!
 //! # Why
 //!
@@ -18,13 +18,14 @@
 //! * [`When::Before`] answers without executing, [`When::After`] executes and throws the reply
 //!   away.
 //! * [`Faults`] are settings that stay; [`Rules`] come and go, and each [`Rule`] says in one line
-//!   whom it hits, how often and with what. A layer may have both: their delays add up, and a
-//!   failure of the settings goes before what a rule has.
+//!   which calls it hits, how often and with what. A layer may have both: their delays add up, and
+//!   a failure of the settings goes before what a rule has.
 //! * Health checks and reflection are not hit unless [`Faults::health_too`] or the rule says so;
 //!   [what controls the rules](Rules::control) never is.
 //! * Where nothing is injected, requests and responses pass through as they are.
 //! * A client that goes away ends the delay, and its request is not executed.
 //! * What each kind of fault is to a plain tonic client is in `FAULTS.md`, which a test writes.
+//! * [`ClientFaultLayer`] injects the same into the calls of a client, below its retries.
 //!
 //! # Example
 //!
@@ -60,6 +61,7 @@
 //! may come after them where the runtime has many threads. It has no page and no port of its own.
 
 mod body;
+mod client;
 mod control;
 mod counters;
 mod future;
@@ -71,6 +73,7 @@ mod rules;
 mod settings;
 mod wire;
 
+pub use client::{ClientFault, ClientFaultLayer, ClientFuture};
 pub use counters::{Counters, Snapshot};
 pub use future::ResponseFuture;
 pub use malformed::Malformed;
@@ -197,6 +200,7 @@ where
             }
             None if answer.refuses() => ResponseFuture::refused(answer),
             None => {
+                let mut answer = answer;
                 answer.executes();
                 ResponseFuture::executing(self.inner.call(request), Some(answer))
             }
@@ -207,6 +211,10 @@ where
 impl<S: NamedService> NamedService for Fault<S> {
     const NAME: &'static str = S::NAME;
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

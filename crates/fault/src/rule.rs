@@ -1,4 +1,4 @@
-//! One rule: whom it hits, how often, and with what.
+//! One rule: which calls it hits, how often, and with what.
 
 mod drawn;
 mod parse;

@@ -119,6 +119,7 @@ impl Rules {
     }
 
     /// Adds a rule at start-up, when it needs no ttl.
+    #[must_use]
     pub fn with(self, id: &str, rule: Rule) -> Self {
         self.put(id, rule);
         self
@@ -321,6 +322,11 @@ impl Hit {
     const fn new(active: Active) -> Self {
         let (before, after) = (Duration::ZERO, Duration::ZERO);
         Self { before, after, action: None, ids: Vec::new(), active: Some(active) }
+    }
+
+    /// Whether there is nothing left to do once the request is executed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.action.is_none() && self.after.is_zero()
     }
 
     fn add(&mut self, entry: &Entry, draw: impl Fn(&str) -> f64) {

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) counters: Counters,
     pub(crate) switch: Switch,
     pub(crate) is_marking: bool,
+    /// Below a client, what is of a connection is an error of the call.
+    pub(crate) is_client: bool,
 }
 
 /// What happens to one request.
@@ -37,6 +39,7 @@ impl Settings {
             counters: Counters::default(),
             switch: Switch::default(),
             is_marking: false,
+            is_client: false,
         }
     }
 

@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use bytes::Bytes;
-use cinchona_core::{Methods, Rng};
+use cinchona_core::{BoxError, Methods, Rng};
 use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
-use cinchona_fault::{FaultIo, FaultLayer, Rules, Snapshot};
+use cinchona_fault::{ClientFaultLayer, Counters, FaultIo, FaultLayer, Rules, Snapshot};
 use cinchona_retry::{RetryLayer, RetryPolicy};
 use cinchona_testkit::{Network, encode};
 use http_body::Frame;
@@ -24,14 +24,10 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{
-    Code, Request, Status,
-    body::Body,
-    client::GrpcService,
-    codegen::StdError,
-    server::NamedService,
-    transport::{Channel, Server},
+    Code, Request, Status, body::Body, client::GrpcService, codegen::StdError,
+    server::NamedService, transport::Server,
 };
-use tower::{Service, ServiceBuilder};
+use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 const HEAD: &str = "\
 # Faults
@@ -136,12 +132,12 @@ fn body_of(frames: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send +
     Body::new(http_body_util::StreamBody::new(frames))
 }
 
-/// A server with one rule, and a client of it.
+/// A server and a client of it, one of which has one rule.
 struct Site {
     net: Network,
-    channel: Channel,
+    channel: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>,
     rules: Rules,
-    layer: FaultLayer,
+    counters: Counters,
     numbers: Numbers,
 }
 
@@ -153,8 +149,19 @@ impl Site {
         let incoming = net.incoming().map(|io| io.map(FaultIo::new));
         let server = Server::builder().layer(layer.clone()).add_service(numbers.clone());
         tokio::spawn(server.serve_with_incoming(incoming));
-        let channel = net.channel();
-        Self { net, channel, rules, layer, numbers }
+        let channel = BoxCloneSyncService::new(net.channel().map_err(BoxError::from));
+        Self { net, channel, rules, counters: layer.counters(), numbers }
+    }
+
+    /// Where the client has the rule, and the server none.
+    fn of_client(rule: &str) -> Self {
+        let (net, numbers) = (Network::new(), Numbers::default());
+        let rules = Rules::new(7).with("case", rule.parse().unwrap());
+        let layer = ClientFaultLayer::from(rules.clone());
+        let server = Server::builder().add_service(numbers.clone());
+        tokio::spawn(server.serve_with_incoming(net.incoming()));
+        let channel = BoxCloneSyncService::new(layer.around(net.channel()));
+        Self { net, channel, rules, counters: layer.counters(), numbers }
     }
 
     async fn call(&self, method: &'static str) -> String {
@@ -272,7 +279,7 @@ async fn row(rule: &str, kind: &str, hits: u64) -> String {
     for method in ["/test.Numbers/Unary", "/test.Numbers/Stream"] {
         let site = Site::new(rule);
         seen.push(site.call(method).await);
-        let snapshot: Snapshot = site.layer.counters().snapshot();
+        let snapshot: Snapshot = site.counters.snapshot();
         let of_kind = snapshot.kinds().into_iter().find(|(name, _)| *name == kind);
         counted += of_kind.unwrap_or_else(|| panic!("no kind {kind}")).1;
         executed += site.numbers.executed.load(Ordering::Relaxed);
@@ -338,4 +345,63 @@ async fn every_kind_of_fault_is_what_the_table_says() {
     }
     let written = fs::read_to_string(&file).unwrap_or_default();
     assert!(written == table, "FAULTS.md is not up to date: run this with UPDATE=1\n{table}");
+}
+
+/// What is seen but for the words: messages, codes, and when.
+fn gist(seen: &str) -> (String, Option<&str>) {
+    let (what, time) = match seen.rsplit_once(" [") {
+        Some((what, time)) if time.ends_with(" ms]") => (what, Some(time)),
+        _ => (seen, None),
+    };
+    (what.split('"').next().unwrap_or_default().to_owned(), time)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rule_does_below_a_client_is_what_the_client_sees_of_a_server_that_has_it() {
+    for (rule, kind, _) in CASES {
+        for method in ["/test.Numbers/Unary", "/test.Numbers/Stream"] {
+            let [server, client] = [Site::new(rule), Site::of_client(rule)];
+            let seen = [server.call(method).await, client.call(method).await];
+            let [before, after] = [gist(&seen[0]), gist(&seen[1])];
+            assert_eq!(before.0, after.0, "{rule}: {seen:?}");
+            // What is held back at the client goes on arriving.
+            let is_late = kind == "drip" || rule == "delay=1s when=after";
+            assert!(is_late || before.1 == after.1, "{rule}: {seen:?}");
+            let counted = [server, client].map(|site| site.counters.snapshot().kinds());
+            assert_eq!(counted[0], counted[1], "{rule} {kind}");
+            let once = format!("first=1 {rule}");
+            let once =
+                if rule.starts_with("first=") || rule.starts_with("every=") { rule } else { &once };
+            let [server, client] = [Site::new(once), Site::of_client(once)];
+            let seen = [server.call_protected(method).await, client.call_protected(method).await];
+            let [before, after] = [gist(&seen[0]), gist(&seen[1])];
+            assert_eq!(before.0, after.0, "{rule}, retried: {seen:?}");
+            assert!(is_late || before.1 == after.1, "{rule}, retried: {seen:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_that_is_over_makes_room_for_another() {
+    let (net, numbers) = (Network::new(), Numbers::default());
+    net.set_latency(Duration::from_secs(5));
+    let server = Server::builder().add_service(numbers.clone());
+    tokio::spawn(server.serve_with_incoming(net.incoming()));
+    let rules = Rules::new(7).with("slow", "delay=1s".parse().unwrap()).with_most_active(1);
+    let layer = ClientFaultLayer::from(rules);
+    let channel = layer.around(net.channel());
+    let first = tokio::spawn(call(channel.clone(), "/test.Numbers/Unary"));
+    sleep(Duration::from_secs(2)).await;
+    let second = tokio::spawn(call(channel, "/test.Numbers/Unary"));
+    assert_eq!(first.await.unwrap(), "OK 7");
+    assert_eq!(second.await.unwrap(), "OK 7");
+    let snapshot = layer.counters().snapshot();
+    assert_eq!((snapshot.delayed, snapshot.spared), (2, 0));
+}
+
+#[test]
+fn ok_is_no_fault() {
+    for rule in ["status=OK", "status=0", "mix=OK:1,ABORTED:1"] {
+        assert!(rule.parse::<cinchona_fault::Rule>().is_err(), "{rule}");
+    }
 }

@@ -89,8 +89,8 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| settings.key_alone = key_alone)
     }
 
-    /// Who makes a call, as whom it was authenticated, by its headers and extensions: best of all
-    /// choices, as it stays the same when a token is renewed. What it does not name (`None`) is
+    /// Names the caller, as it was authenticated, by headers and extensions of the call: best of
+    /// all choices, as it stays the same when a token is renewed. What it does not name (`None`) is
     /// known by the [default](crate#who-a-caller-is), and never as one that it names.
     ///
     /// Where the function panics, the call is refused (`INTERNAL`).
@@ -102,26 +102,29 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| settings.callers = Callers::Named(Arc::new(caller)))
     }
 
-    /// Callers are those whom the header `name` names; who has none is known by the
+    /// A caller is named by the header `name`; one without it is known by the
     /// [default](crate#who-a-caller-is). It must be set or verified before this layer (by a proxy,
-    /// or a layer outside): who can make it up can make up being another.
+    /// or a layer outside): a caller that can choose its value can choose to be another.
+    #[must_use]
     pub fn by_header(self, name: HeaderName) -> Self {
         self.with(|settings| settings.callers = Callers::Header(name))
     }
 
     /// Callers are addresses, without ports, or users of a Unix socket. Behind a proxy or NAT many
-    /// are one, and whoever guesses a key there and sends the same request gets the same answer.
+    /// are one: one that guesses a key there and sends the same request gets the same answer.
+    #[must_use]
     pub fn by_peer(self) -> Self {
         self.with(|settings| settings.callers = Callers::Peer)
     }
 
-    /// All callers are one: whoever knows a key, and sends the same request, gets the same answer.
-    /// For servers whose callers trust each other, or that hand a call on to one another.
+    /// All callers are one: each that knows a key, and sends the same request, gets the same
+    /// answer. For servers whose callers trust each other, or that hand a call on to one another.
+    #[must_use]
     pub fn by_key(self) -> Self {
         self.with(|settings| settings.callers = Callers::Shared)
     }
 
-    /// Asks `ask` before a call is told anything of an earlier one: with the method, the headers
+    /// Asks `ask` before a call gets anything of an earlier one: with the method, the headers
     /// and the extensions of the request. What it refuses is answered with its status. A first
     /// call is not asked about, as its handler does the asking; nor is anybody in shadow.
     ///

@@ -2,7 +2,7 @@
 //!
 //! # Why
 //!
-//! A reply that is lost looks like a request that was lost, so whoever retries may have a call
+//! A reply that is lost looks like a request that was lost, so a retry may have a call
 //! executed twice: harmless where it only reads, wrong where it counts, ruinous where it pays.
 //! The client names each logical call ([`IdempotencyKeyLayer`]), the server remembers what it has
 //! answered ([`DedupLayer`]), and any unary method is safe to retry and to hedge, with nothing to
@@ -75,7 +75,7 @@
 //! *The threat:* credentials that are renewed, or signed anew for each attempt, a certificate that
 //! is renewed, or an address that changes between two attempts make another caller, whose retry is
 //! executed again. And callers without credentials share their answers behind one proxy or NAT.
-//! Where either matters, say who calls: best by [`with_caller`](DedupLayer::with_caller), the
+//! Where either matters, name the caller: best by [`with_caller`](DedupLayer::with_caller), the
 //! principal that was authenticated, or by [`by_header`](DedupLayer::by_header),
 //! [`by_peer`](DedupLayer::by_peer), [`by_key`](DedupLayer::by_key).
 //!
@@ -177,6 +177,10 @@ pub use service::{Dedup, ResponseFuture};
 pub use settings::{Guarantee, InFlight};
 pub use state::{Execution, State, fenced};
 pub use store::{Claim, Store, Wait};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

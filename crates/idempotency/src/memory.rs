@@ -138,6 +138,7 @@ impl MemoryStore {
 
     /// Whether a call whose record was evicted is refused with `FAILED_PRECONDITION` until the
     /// record would have expired (the default), or executed again; an empty store of its own.
+    #[must_use]
     pub fn refusing_evicted(self, refusing: bool) -> Self {
         let evicting = if refusing { Evicting::Refuses } else { Evicting::Repeats };
         Self::limited(Limits { evicting, ..self.shared.limits })
@@ -146,6 +147,7 @@ impl MemoryStore {
     /// Keeps no promises by its records, which are kept elsewhere as well: for stores that are
     /// built on this one. What is evicted is neither remembered nor logged; an empty store of its
     /// own.
+    #[must_use]
     pub fn as_cache(self) -> Self {
         Self::limited(Limits { evicting: Evicting::Nothing, ..self.shared.limits })
     }

@@ -65,7 +65,7 @@ pub trait State: Clone + Send + Sync + 'static {
         F: Fn(&mut [Option<Bytes>]) -> Result<T, Status> + Send + Sync + 'static;
 }
 
-/// The claim under which a task executes a call: for those who write a [`State`].
+/// The claim under which a task executes a call: for implementations of [`State`].
 #[derive(Debug)]
 pub struct Execution {
     instance: usize,

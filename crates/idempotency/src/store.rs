@@ -1,4 +1,4 @@
-//! Where it is kept who executes what, and what was answered.
+//! Where claims and answers are kept.
 
 use bytes::Bytes;
 use cinchona_core::BoxError;
@@ -11,11 +11,11 @@ use tokio::{
 
 /// Keeps claims and records; its clones are the same store.
 ///
-/// A key is claimed under a lease by whoever executes the call, with a token of theirs that no
+/// A key is claimed under a lease by the task that executes the call, with a token that no
 /// other claim has, and the claim ends with a record of the answer, or is released. All of it is
 /// atomic: of any number of claims of a key at once, one is granted. A claim that is dropped before
-/// it is answered may be granted all the same; whoever drops it releases it. What every store must
-/// hold to is written down, and can be run, in [`conformance`](crate::conformance).
+/// it is answered may be granted all the same; the task that drops it releases it. What every store
+/// must hold to is written down, and can be run, in [`conformance`](crate::conformance).
 pub trait Store: Clone + Send + Sync + 'static {
     /// Claims `key` for as long as `lease`, for a request with this `fingerprint`, by `token`.
     ///

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// A metric as it was when somebody looked: see [`Metrics::collect`](crate::Metrics::collect).
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Metric {
     /// With dots, such as `grpc.client.call.duration`.
     pub name: String,

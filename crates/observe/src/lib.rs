@@ -103,5 +103,9 @@ pub use observed::{Observed, ResponseFuture};
 pub use samples::Samples;
 pub use trace::{Serving, TraceContext};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

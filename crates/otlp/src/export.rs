@@ -1,4 +1,4 @@
-//! Sends what it is told to the collector, in a task of its own.
+//! Sends spans to the collector, in a task of its own.
 
 use crate::{
     layer::OtlpLayer,
@@ -106,7 +106,7 @@ pub(crate) fn endpoint(endpoint: &str) -> Result<Endpoint, Invalid> {
     }
 }
 
-/// Who tells.
+/// The resource that spans are of.
 pub(crate) fn resource(service: &str) -> Resource {
     Resource { attributes: vec![text("service.name", service)], ..Resource::default() }
 }
@@ -172,8 +172,8 @@ impl Exporter {
     }
 }
 
-/// Asks for all to be sent, and waits for it, for as long as `within`; who drops what it is asked
-/// with has ended.
+/// Asks for all to be sent, and waits for it, for as long as `within`. An exporter
+/// that drops the question has ended.
 pub(crate) async fn flush(ask: impl AsyncFnOnce(Asked), within: Duration) -> Result<(), Status> {
     let flushed = async {
         let (asked, answer) = oneshot::channel();

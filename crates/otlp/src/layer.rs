@@ -18,7 +18,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// How many events of a span are told: OpenTelemetry's default.
+/// How many events of a span are sent: OpenTelemetry's default.
 const EVENTS: usize = 128;
 
 thread_local! {
@@ -152,7 +152,7 @@ where
     }
 }
 
-/// What carries the spans is not told, lest it be told of itself.
+/// The transport that carries the spans is left out, or it would report itself.
 fn is_told(of: &Metadata<'_>) -> bool {
     let library = of.target().split("::").next().unwrap_or_default();
     !matches!(library, "h2" | "hyper" | "hyper_util")

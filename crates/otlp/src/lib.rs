@@ -64,5 +64,9 @@ pub use export::{CollectorChannel, Exporter, export, export_over};
 pub use layer::OtlpLayer;
 pub use metrics::{MetricsExporter, export_metrics, export_metrics_over};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

@@ -22,18 +22,25 @@
 //! | [`Trust`], [`Distrust`] | who may change something in a server |
 //! | [`Plain`] | a service whose answers have tonic's bodies |
 //! | [`Misplaced`] | a layer that stands where it does harm |
+//! | [`Invalid`], [`Elapsed`] | errors: of a setting, of a call that has run out of time |
+//! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
+//! | [`Signals`], [`Avoid`], [`Ticket`] | what sources, callers and gates say to a balancer |
 //! | [`Count`], [`polled_again`] | how often something happened; a future that is polled again |
 //!
 //! *Rule:* it names no other crate of cinchona.
 
 mod arriving;
+mod backoff;
 mod body;
 pub mod cause;
 pub mod clock;
 pub mod code;
 mod count;
+mod elapsed;
+mod endpoint;
 mod framing;
 pub mod headers;
+mod invalid;
 mod latency;
 mod listener;
 mod live;
@@ -43,6 +50,7 @@ mod plain;
 mod replay;
 pub mod secret;
 mod seldom;
+mod signals;
 mod spent;
 pub mod status;
 mod sync;
@@ -51,9 +59,13 @@ mod trust;
 pub mod uri;
 
 pub use arriving::{Arriving, gather};
+pub use backoff::{Backoff, Jitter};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use count::{Count, polled_again};
+pub use elapsed::Elapsed;
+pub use endpoint::{Avoid, Ticket};
 pub use framing::Framing;
+pub use invalid::Invalid;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
@@ -62,6 +74,7 @@ pub use paths::Paths;
 pub use plain::{Plain, PlainFuture};
 pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
+pub use signals::Signals;
 pub use spent::{Allowed, Spent};
 pub use trust::{Distrust, Trust};
 pub use uri::{is_of_the_server, without_userinfo};

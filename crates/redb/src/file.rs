@@ -114,8 +114,8 @@ impl File {
         }
     }
 
-    /// Opens a file that has failed, if it is time to. Those who read and write meanwhile are told
-    /// why it had.
+    /// Opens a file that has failed, if it is time to. Reads and writes fail meanwhile, with
+    /// the cause.
     pub(crate) fn reopen(&self, pace: &mut Pace) {
         let began = Instant::now();
         if pace.0.is_some_and(|next| began < next) {
@@ -130,7 +130,8 @@ impl File {
         self.set(opened.map_err(|error| error.to_string().into()));
     }
 
-    /// What was there is closed first, and by itself: whoever waits for the lock waits for no disk.
+    /// What was there is closed first, and by itself: a task that waits for the lock waits for no
+    /// disk.
     fn set(&self, next: Result<Database, Arc<str>>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let last = std::mem::replace(&mut *current, next);

@@ -11,8 +11,8 @@
 //! * The file is checked when it is opened (redb has a checksum of each page), and is refused if it
 //!   is not what was written. A last commit of which only a part is there is taken back, unless it
 //!   was acknowledged, as a number in a file beside it says (`PATH.last`, which outlives the
-//!   process, but not always a loss of power). Whoever puts an older copy, or an empty file, in the
-//!   place of a file removes that as well. A file that was removed while it is open is not made
+//!   process, but not always a loss of power). To put an older copy, or an empty file, in the
+//!   place of a file, remove that as well. A file that was removed while it is open is not made
 //!   anew when it is opened again: the store stays failed. Records and values have a checksum of
 //!   their own, too (8 bytes each): what is damaged while the file is open is not served, but
 //!   answered with `DATA_LOSS`, or by the failure of the claim.
@@ -32,7 +32,7 @@
 //!    record. With `Guarantee::AtLeastOnce` every effect happens exactly
 //!    once, and [`Options::durable_claims`] can be switched off, which saves a commit a call.
 //! 2. *Durable claims* (the default) and `Guarantee::AtMostOnce`: a call that had begun when the
-//!    process crashed is never executed again; its caller is told that the outcome is unknown.
+//!    process crashed is never executed again; the caller gets `UNKNOWN`.
 //! 3. `Guarantee::AtLeastOnce` where executing again is acceptable.
 //!
 //! # Example
@@ -288,6 +288,10 @@ impl Store for RedbStore {
         Some(format!("redb-{:032x}", self.shared.name))
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

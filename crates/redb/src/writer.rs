@@ -126,7 +126,7 @@ fn note_evicted(before: u64, room: u64) {
 }
 
 /// Commits all `jobs` in one transaction, and counts the records that were evicted. Where the last
-/// did not succeed, it is said that this one has before those who wait for it are told.
+/// did not succeed, this one clears the failure before it answers the callers that wait for it.
 fn commit(
     file: &File,
     jobs: impl Iterator<Item = Job>,

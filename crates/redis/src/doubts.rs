@@ -2,8 +2,8 @@
 //!
 //! A claim that Redis did not answer in time may still be on its way: over a connection that was
 //! left, it is executed whenever Redis comes to it. Nobody holds it then, and without an end all
-//! who have the same key would wait for its lease. So it is released again and again, and whoever
-//! meets it before that takes it over.
+//! calls with the same key would wait for its lease. So it is released again and again, and a call
+//! that meets it before that takes it over.
 
 use crate::{answer::Failed, link::Link, question::Question, scripts::claimed};
 use cinchona_plumbing::clock::later;

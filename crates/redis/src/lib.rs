@@ -18,7 +18,7 @@
 //! * A claim that was given up unanswered may be made all the same, when Redis comes to it. It is
 //!   released until its lease has ended, or until a minute after Redis has said that it is not
 //!   there; this process takes it over when it meets it.
-//! * Whoever waits for another's answer asks every 25 ms.
+//! * A call that waits for another's answer asks every 25 ms.
 //! * A change of state that panics fails with `INTERNAL`, changes nothing and harms no other.
 //!
 //! # What can be lost
@@ -356,6 +356,10 @@ fn at_least_1_ms(field: &'static str, value: Duration) -> Result<Duration, Inval
     }
     Ok(value)
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

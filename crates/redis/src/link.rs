@@ -261,7 +261,7 @@ impl Inner {
         answer.map(|(answer,)| answer)
     }
 
-    /// Takes a connection out of use; who asks over it still gets the answers.
+    /// Takes a connection out of use; questions under way still get their answers.
     fn leave(&self, live: &Live, why: &Failed) {
         let current = self.live.load();
         if current.as_ref().is_none_or(|current| current.number != live.number) {

@@ -19,7 +19,7 @@ pub(crate) struct Place {
     database: i64,
 }
 
-/// Not how it is reached: by TLS or not, as whom, and under which version of the protocol.
+/// Not how it is reached: by TLS or not, as which user, and under which version of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Server {
     At {
@@ -87,7 +87,7 @@ impl Place {
         Self { server: format!("{kind}\0{name}\0{}", servers.join("\0")), database }
     }
 
-    /// Names those who keep what they keep under `prefix` at this place. It is a hash, so that it
+    /// Names the stores that keep their keys under `prefix` at this place. It is a hash, so that it
     /// tells nobody the place.
     pub(crate) fn domain(&self, prefix: &str) -> String {
         let hash = Sha256::digest(format!("{}\0{}\0{prefix}", self.server, self.database));

@@ -38,7 +38,8 @@ pub(crate) async fn probe(
     }
 }
 
-/// The slot is being moved from here, and the key is not here any more: this is whom to ask first.
+/// The slot is being moved from here, and the key is not here any more: this server is to be asked
+/// first.
 pub(crate) fn is_moving(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::Ask)
 }

@@ -23,8 +23,9 @@ fn store(redis: &Redis) -> RedisStore {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn the_store_in_redis_conforms() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let number = AtomicU32::new(0);
     let fresh = || {
         let prefix = format!("law {}", number.fetch_add(1, Ordering::Relaxed));
@@ -36,8 +37,9 @@ async fn the_store_in_redis_conforms() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn replicas_share_claims_records_and_state() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let (one, other) = (store(&redis), store(&redis));
     assert!(matches!(one.claim(b"k", 1, 1, LEASE).await.unwrap(), Claim::Granted { .. }));
     assert!(matches!(other.claim(b"k", 1, 2, LEASE).await.unwrap(), Claim::Busy(_)));
@@ -64,8 +66,9 @@ async fn replicas_share_claims_records_and_state() {
 
 // real clock: Redis has a clock of its own.
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
-    let Some(mut redis) = Redis::start().await else { return };
+    let mut redis = Redis::start().await;
     let store = RedisStore::new(&redis.url()).unwrap();
     let claim = async |key: &[u8]| {
         let began = Instant::now();
@@ -105,8 +108,9 @@ async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
 
 // real clock: Redis has a clock of its own.
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn records_are_kept_for_their_time() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let ttl = Duration::from_millis(300);
     let store = store(&redis).with_ttl(ttl).unwrap();
     store.claim(b"k", 1, 1, LEASE).await.unwrap();
@@ -175,8 +179,9 @@ async fn what_a_store_says_of_itself_and_of_its_failures_holds_no_part_of_its_ur
 
 // real clock: Redis has a clock of its own.
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn a_change_that_may_be_made_in_part_only_is_not_made() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let store = store(&redis).with_timeout(Duration::from_millis(500)).unwrap();
     let both = |values: &mut [Option<Bytes>]| {
         values[0] = Some("100".into());
@@ -205,8 +210,9 @@ async fn a_change_that_may_be_made_in_part_only_is_not_made() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn a_change_of_nothing_costs_no_connection() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let store = store(&redis);
     store.read("n").await.unwrap();
     let before = store.shared.link.number();

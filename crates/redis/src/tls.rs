@@ -6,7 +6,7 @@ use cinchona_core::Invalid;
 use redis::{Client, ClientTlsConfig, ConnectionInfo, TlsCertificates};
 use std::fmt;
 
-/// What TLS is told beside a URL.
+/// What TLS needs beside a URL.
 #[derive(Clone, Default)]
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "it stays empty"))]
 pub(crate) struct Certificates {

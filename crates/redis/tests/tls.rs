@@ -3,7 +3,6 @@
 
 use cinchona_idempotency::{Store, conformance};
 use cinchona_redis::{RedisStore, Servers};
-use cinchona_testkit::Redis;
 use std::{
     fs,
     process::{Child, Command, Stdio},
@@ -45,7 +44,7 @@ impl Secured {
             .args(["--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
-            .unwrap()
+            .expect("redis-server is not installed: apt-get install redis-server")
     }
 
     fn restart(&mut self) {
@@ -111,10 +110,8 @@ async fn back(store: &RedisStore, tokens: &mut u128) -> Duration {
 // real clock: Redis has a clock of its own.
 // catalogue: S-C9
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_store_by_tls_conforms_heals_and_trusts_nobody_else() {
-    if Redis::start().await.is_none() {
-        return;
-    }
     let mut redis = Secured::start();
     let (roots, chain, key) =
         (redis.pem("ca.pem"), redis.pem("client.pem"), redis.pem("client.key"));

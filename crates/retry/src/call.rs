@@ -8,11 +8,10 @@ use crate::{
     throttle::CallThrottle,
 };
 use cinchona_core::{
-    AttemptKind, BoxError, Call as Record, Deadline, Elapsed, IDEMPOTENCY_KEY, ServerContext,
-    Stage, Verdict,
+    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, ServerContext, Stage, Verdict,
 };
 use cinchona_plumbing::{
-    Replay, ResponseBody, begins, code, headers,
+    Elapsed, Replay, ResponseBody, begins, code, headers,
     status::{self, Pushback},
 };
 use http::{HeaderName, Request, Response};

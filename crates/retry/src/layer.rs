@@ -100,6 +100,7 @@ impl RetryLayer {
     ///
     /// Off by default: it costs a few allocations a call, and a server that passes on the failures
     /// of its clients would tell its own callers which servers it calls.
+    #[must_use]
     pub fn explained(self) -> Self {
         self.with(|shared| shared.explained = true)
     }

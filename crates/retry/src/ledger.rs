@@ -23,6 +23,7 @@ pub struct Ledger {
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Attempt {
     /// Why it was made.
     pub kind: AttemptKind,

@@ -87,11 +87,10 @@ mod throttle;
 mod tower_policy;
 mod warnings;
 
-pub use cinchona_core::{AttemptKind, Backoff, Jitter};
-pub use cinchona_plumbing::ReplayBuffer;
+pub use cinchona_core::AttemptKind;
 
 pub use budget::Budget;
-pub use cinchona_plumbing::ResponseBody;
+pub use cinchona_plumbing::{Backoff, Elapsed, Jitter, ReplayBuffer, ResponseBody};
 pub use future::ResponseFuture;
 pub use hedge::HedgePolicy;
 pub use layer::{Retry, RetryLayer};
@@ -99,6 +98,10 @@ pub use ledger::{Attempt, Ledger};
 pub use policy::{Policy, RetryPolicy};
 pub use stop::Stop;
 pub use tower_policy::{TowerBody, TowerPolicy};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

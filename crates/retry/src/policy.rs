@@ -7,8 +7,9 @@ use crate::{
     stop::Stop,
     throttle::CallThrottle,
 };
-use cinchona_core::{Backoff, Deadline, Invalid, Safety, Stage, Verdict};
+use cinchona_core::{Deadline, Invalid, Safety, Stage, Verdict};
 use cinchona_plumbing::{
+    Backoff,
     clock::later,
     headers,
     status::{self, Pushback},

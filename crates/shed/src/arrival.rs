@@ -218,7 +218,7 @@ fn poll_waits((waits, patience): &mut Waiting, cx: &mut Context<'_>) -> Poll<Opt
 // === impl Held ===
 
 impl Held {
-    /// Whether it is still arriving, or was turned away; whoever asks is woken when it is.
+    /// Whether it is still arriving, or was refused; the task that asks is woken when it is.
     pub(crate) fn poll_state(&self, cx: &mut Context<'_>) -> Seen {
         let mut state = self.0.state();
         match state.0 {

@@ -323,7 +323,7 @@ fn arrives<T>(arriving: Option<&Held>, cx: &mut Context<'_>) -> Poll<Entered<T>>
     }
 }
 
-/// A request has waited `since` then: whoever serves it is told what is left, not what there was.
+/// A request has waited `since` then: its server receives what is left, not what there was.
 fn has_waited<B>(request: &mut Request<B>, since: Instant) {
     let now = Instant::now();
     let waited = now.saturating_duration_since(since);

@@ -140,8 +140,8 @@ impl ShedLayer {
         self.with(|shared| shared.methods = Some(methods))
     }
 
-    /// Asks those who are turned away to stay away for about so long: half to one and a half times,
-    /// so that they do not come back together. Default 100 ms; up to 1 h.
+    /// Asks the clients of refused calls to stay away for about so long: half to one and a half
+    /// times, so that they do not come back together. Default 100 ms; up to 1 h.
     ///
     /// # Errors
     /// When it is longer.

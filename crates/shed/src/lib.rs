@@ -11,10 +11,10 @@
 //! * [`ShedLayer`] (server) limits the calls in progress, by a number or by one that finds itself
 //!   ([`Adaptive`]). A call is in progress from when its request is complete until its response
 //!   begins; streams count apart, so that none of them keeps a short call from its place.
-//! * Whoever finds no place waits in a short [`Queue`]: at most 100 ms, and 5 ms where it has not
-//!   been empty for 100 ms and each place was given five times; then the newest first.
-//!   The more critical go before the less ([`Criticality`]).
-//! * Whoever is turned away gets `UNAVAILABLE` and a pushback: it was not processed, and another
+//! * A call that finds no place waits in a short [`Queue`]: at most 100 ms, and 5 ms where it has
+//!   not been empty for 100 ms and each place was given five times; then the newest first. The more
+//!   critical go before the less ([`Criticality`]).
+//! * A call that is refused gets `UNAVAILABLE` and a pushback: it was not processed, and another
 //!   server may have room. Health checks and reflection are let in always.
 //! * [`RateLimitLayer`] (server) gives each caller a quota. Over it, the answer is
 //!   `RESOURCE_EXHAUSTED` and not to retry: it would be the same everywhere.
@@ -80,6 +80,10 @@ pub use limit::{Limit, Queue};
 pub use rate::{RateLimit, RateLimitFuture, RateLimitLayer};
 pub use service::{ResponseFuture, Shed};
 pub use throttle::{AdaptiveThrottle, AdaptiveThrottleLayer, ThrottleFuture};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

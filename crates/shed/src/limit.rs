@@ -1,4 +1,4 @@
-//! How many calls, and who waits.
+//! How many calls, and which wait.
 
 use crate::Adaptive;
 use cinchona_core::Invalid;
@@ -14,7 +14,7 @@ pub enum Limit {
     Adaptive(Adaptive),
 }
 
-/// Who waits for a place, and for how long: a CoDel queue as Meta runs it ([Fail at Scale]).
+/// Which calls wait for a place, and for how long: a CoDel queue as Meta runs it ([Fail at Scale]).
 ///
 /// [Fail at Scale]: https://queue.acm.org/detail.cfm?id=2839461
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

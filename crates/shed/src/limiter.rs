@@ -1,4 +1,4 @@
-//! Who is let in, who waits and for how long, and who is turned away.
+//! Which calls are let in, which wait and for how long, and which are refused.
 
 use crate::{
     Criticality, Limit, Queue,
@@ -39,7 +39,7 @@ pub(crate) struct Permit {
     is_answered: bool,
 }
 
-/// Waits for a place; whoever drops it waits no longer, and is not counted among those who do.
+/// Waits for a place. A wait that is dropped ends, and is not counted any more.
 pub(crate) struct Waits {
     limiter: Arc<Limiter>,
     criticality: Criticality,
@@ -151,7 +151,7 @@ impl Limiter {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives free places to those who wait.
+    /// Gives free places to waiting calls.
     fn give(self: &Arc<Self>, now: Instant) {
         let mut waiting = self.queued();
         // While somebody waits, only who holds the lock lets calls in.
@@ -168,7 +168,7 @@ impl Limiter {
         }
     }
 
-    /// Forgets one who waits no longer.
+    /// Forgets a call that waits no longer.
     fn forget(&self, criticality: Criticality, number: u64) {
         if self.queued().remove(criticality, number) {
             self.word.fetch_sub(ONE_WAITING, Ordering::AcqRel);

@@ -117,7 +117,7 @@ impl Until {
         }
     }
 
-    /// Whether whoever is given a place surely has it.
+    /// Whether a call that is given a place surely has it.
     pub(crate) const fn is_sure(&self) -> bool {
         !matches!(self, Self::Stream(_))
     }

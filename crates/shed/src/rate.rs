@@ -53,7 +53,7 @@ type Caller = dyn Fn(&HeaderMap, &Extensions) -> String + Send + Sync;
 type Limiters =
     RateLimiter<String, Known, TokioClock, NoOpMiddleware<<TokioClock as Clock>::Instant>>;
 
-/// The state of each caller, who is known by it.
+/// The state of each caller, by its key.
 #[derive(Clone, Default)]
 struct Known(Arc<DashMapStateStore<String>>);
 
@@ -139,12 +139,13 @@ impl RateLimitLayer {
         }
     }
 
-    /// Tells callers apart by this header; whoever has none is taken by its address.
+    /// Distinguishes callers by this header; a caller without it by its address.
     ///
     /// The header must have been verified before, by a layer outside of this one: a value that
     /// anyone can make up is no name. As a second line, each call with a value that is not known
     /// yet counts against the quota of its address as well, and is not remembered beyond it: so
     /// an address can make up so many names a second as it may make calls.
+    #[must_use]
     pub fn by_header(self, name: HeaderName) -> Self {
         let mut layer = self.by(move |headers, extensions| match headers.get(&name) {
             Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),

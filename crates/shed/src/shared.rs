@@ -75,7 +75,7 @@ impl Shared {
         is_limited.then_some(self.arrival)
     }
 
-    /// What is answered to who is turned away.
+    /// The answer to a refused call.
     pub(crate) fn refusal(&self, criticality: Criticality) -> Response<ResponseBody> {
         let limiter = &self.places.common;
         limiter.count_shed(criticality);

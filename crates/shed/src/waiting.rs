@@ -1,4 +1,4 @@
-//! Those who wait for a place.
+//! Calls that wait for a place.
 
 use crate::{Criticality, Queue};
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ pub(crate) struct Waiting<P> {
     empty: Instant,
     /// How many places have been given since.
     given: u64,
-    /// The number of the next who comes.
+    /// The number of the next call.
     next: u64,
 }
 
@@ -54,8 +54,8 @@ impl<P> Waiting<P> {
         (number, given)
     }
 
-    /// Sees to it that one of this criticality can wait: how many were turned away for that, all
-    /// of whom matter less; `None` where nobody does.
+    /// Sees to it that one of this criticality can wait: how many less critical ones were refused
+    /// for that; `None` where there is none.
     pub(crate) fn make_room(&mut self, capacity: u32, criticality: Criticality) -> Option<u64> {
         if self.len() < capacity as usize {
             return Some(0);

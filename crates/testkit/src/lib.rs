@@ -1,61 +1,138 @@
-//! An in-memory network in virtual time, servers that answer by a script, the logs of a test, and a
-//! Redis; and whether a [`history`] of calls can be explained.
+//! Tests of tonic clients in virtual time: a network in memory, servers that answer by a script,
+//! faults by rules, and what the client logged and tried.
 //!
-//! # Why
+//! # My client survives two UNAVAILABLE and a stall
 //!
-//! What a resilience layer does is seen only when a peer is slow, silent or gone. Sockets can show
-//! that only in real time and never twice alike; here the real tonic client and server talk through
-//! memory, on tokio's clock, so that a minute takes a millisecond and two runs are the same.
+//! The real client, the real server and HTTP/2 between them; tokio's clock is paused, so that the
+//! seconds in which nothing happens take none:
+//!
+//! ```
+//! use cinchona::client::Settings;
+//! use cinchona_testkit::{ClientFaultLayer, Ledgers, Network, Rules};
+//! # use cinchona::core::Methods;
+//! # use example_proto::greeter::{
+//! #     HelloReply, HelloRequest, greeter_client::GreeterClient,
+//! #     greeter_server::{Greeter, GreeterServer},
+//! # };
+//! # use tonic::{Request, Response, Status};
+//! # struct MyGreeter;
+//! # #[tonic::async_trait]
+//! # impl Greeter for MyGreeter {
+//! #     async fn say_hello(
+//! #         &self,
+//! #         _: Request<HelloRequest>,
+//! #     ) -> Result<Response<HelloReply>, Status> {
+//! #         Ok(Response::new(HelloReply::default()))
+//! #     }
+//! # }
+//! #
+//! # /*
+//! #[tokio::test(start_paused = true)]
+//! # */
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() { survives().await.unwrap() }
+//! async fn survives() -> Result<(), Box<dyn std::error::Error>> {
+//!     # let methods = Methods::from_file_descriptor_set(example_proto::DESCRIPTORS)?;
+//!     let (network, ledgers) = (Network::new(), Ledgers::new());
+//!     let _serving = network.serve_service(GreeterServer::new(MyGreeter));
+//!     let faults = Rules::default()
+//!         .with("fails twice", "first=2 status=UNAVAILABLE".parse()?)
+//!         .with("then stalls", "first=1 hang".parse()?);
+//!     let faulty = ClientFaultLayer::from(faults).around(network.channel());
+//!     let channel = ledgers.around(Settings::new(methods).layers()?.around(faulty));
+//!     GreeterClient::new(channel).say_hello(HelloRequest::default()).await?;
+//!     assert_eq!(ledgers.last().unwrap().attempts().len(), 4);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is there
+//!
+//! | type | what it is for |
+//! |---|---|
+//! | [`Network`] | a client and a server in memory; latency, connections that end or say nothing |
+//! | [`ScriptedServer`] | the nth request gets the nth [`Answer`]; what it [`Received`] is kept |
+//! | [`ClientFaultLayer`], [`Rules`] | faults in front of a channel, by [`Rule`]s (gRFC A33) |
+//! | [`Ledgers`] | each attempt of each call, and why there was not another |
+//! | [`Logs`] | the `tracing` events of the test |
+//! | [`history`] | whether the answers of concurrent calls can be explained by one order of them |
+//! | [`Redis`] | a `redis-server` of the test's own, where there is one |
+//!
+//! None of them asks for cinchona in the client that is tested: a generated client over
+//! [`Network::channel`], or over tower layers of one's own, is tested alike.
 //!
 //! # Rule
 //!
-//! Run on a current-thread runtime with paused time: `#[tokio::test(start_paused = true)]`.
-//! Nothing here draws a random number, reads a wall clock or opens a socket, but [`Redis`].
+//! * A test runs on one thread, with tokio's clock paused: `#[tokio::test(start_paused = true)]`,
+//!   which needs tokio's feature `test-util` among the dev-dependencies. The clock then jumps to
+//!   the next timer whenever all tasks wait.
+//! * Nothing here draws a random number, reads a wall clock or opens a socket, but [`Redis`]:
+//!   with a seed for what the client draws (`Settings::with_rng`), two runs are the same.
+//! * What a test holds on to is what goes on: [`Serving`] ends its server when it is dropped, and
+//!   [`Logs`] end with theirs.
 //!
-//! # Example
+//! # A script, and when it was played
 //!
 //! ```
-//! use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
+//! use cinchona_testkit::{Answer, Network, ScriptedServer};
+//! use example_proto::greeter::{HelloReply, HelloRequest, greeter_client::GreeterClient};
 //! use std::time::Duration;
 //! use tokio::time::Instant;
-//! use tonic::{Status, body::Body};
-//! use tower::ServiceExt as _;
+//! use tonic::{Code, Status};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
-//! let net = Network::new();
-//! net.set_latency(Duration::from_millis(5));
+//! let network = Network::new();
+//! network.set_latency(Duration::from_millis(5));
 //! let server = ScriptedServer::new([
-//!     Answer::After(Duration::from_millis(30), Box::new(Answer::Status(Status::aborted("once")))),
-//!     Answer::Ok(encode(&7_u32)),
+//!     Answer::from(Status::aborted("once")).after(Duration::from_millis(30)),
+//!     Answer::message(&HelloReply { message: "hello".into() }),
 //! ]);
-//! let _serving = net.serve_service(server.clone());
+//! let _serving = network.serve_service(server.clone());
+//! let mut client = GreeterClient::new(network.channel());
 //!
-//! let request = http::Request::post("/calculator.Calculator/Add").body(Body::empty()).unwrap();
 //! let begun = Instant::now();
-//! let response = net.channel().oneshot(request).await.unwrap();
-//!
+//! let request = HelloRequest { name: "world".into() };
+//! let failed = client.say_hello(request.clone()).await.unwrap_err();
+//! assert_eq!(failed.code(), Code::Aborted);
 //! // One round trip to connect, one to call, and the server's own delay.
 //! assert_eq!(Instant::now() - begun, Duration::from_millis(10 + 10 + 30));
-//! assert_eq!(response.headers()["grpc-status"], "10");
-//! assert_eq!(server.received()[0].path, "/calculator.Calculator/Add");
+//!
+//! let reply = client.say_hello(request.clone()).await.unwrap();
+//! assert_eq!(reply.into_inner().message, "hello");
+//! let received = server.received();
+//! assert_eq!(received[1].path, "/greeter.Greeter/SayHello");
+//! assert_eq!(received[1].message::<HelloRequest>(), Some(request));
 //! # }
 //! ```
 //!
 //! # What it does not do
 //!
-//! It loses no bytes, reorders none and has no bandwidth: a write never waits, and what is held
-//! comes out again, as with TCP. Sub-millisecond latencies are rounded up by tokio's timer.
+//! * The network loses no bytes, reorders none and has no bandwidth: a write never waits, and what
+//!   is held comes out again, as with TCP. A latency below a millisecond is rounded up by tokio's
+//!   timer.
+//! * It has one server, and `cinchona::client::Settings::connect` speaks to sockets. The balancer
+//!   goes over it by `Balance::with_connector(targets, network.connector(), options)`; a connector
+//!   of one's own chooses among several networks by the URI it is given.
+//! * There is no TLS in it.
 
 pub mod history;
+mod ledgers;
 mod logs;
 mod net;
 mod redis;
 mod script;
 mod wire;
 
+pub use cinchona_fault::{ClientFault, ClientFaultLayer, Malformed, Rule, Rules};
+pub use cinchona_retry::Ledger;
+pub use ledgers::{Captured, Ledgers};
 pub use logs::{Event, Logs, subscribe};
 pub use net::{Connector, Incoming, Network, Serving};
 pub use redis::Redis;
 pub use script::{Answer, Received, ScriptedServer, encode};
 pub use wire::Connection;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,33 +18,31 @@ pub struct Redis {
 // === impl Redis ===
 
 impl Redis {
-    /// Starts one, or says on standard error that there is no `redis-server` here.
+    /// Starts one.
     ///
     /// # Panics
-    /// When there is one and it does not start.
-    pub async fn start() -> Option<Self> {
+    /// When there is no `redis-server` here (Debian's package has that name), or it does not start:
+    /// a test that uses it is `#[ignore = "needs redis-server"]`.
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let addr = listener.unwrap_or_else(|error| panic!("no free port: {error}"));
-        match Self::spawn(addr) {
-            Ok(process) => {
-                let redis = Self { process, addr };
-                redis.answers().await;
-                Some(redis)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                eprintln!("SKIPPED: no redis-server here (Debian: redis-server)");
-                None
-            }
-            Err(error) => panic!("redis-server: {error}"),
-        }
+        let redis = Self { process: Self::spawned(addr), addr };
+        redis.answers().await;
+        redis
     }
 
-    fn spawn(addr: SocketAddr) -> io::Result<Child> {
-        Command::new("redis-server")
+    fn spawned(addr: SocketAddr) -> Child {
+        let process = Command::new("redis-server")
             .args(["--port", &addr.port().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
-            .spawn()
+            .spawn();
+        process.unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                panic!("redis-server is not installed: apt-get install redis-server")
+            }
+            _ => panic!("redis-server: {error}"),
+        })
     }
 
     async fn answers(&self) {
@@ -79,8 +77,7 @@ impl Redis {
     /// When it does not start.
     pub async fn restart(&mut self) {
         self.kill();
-        let process = Self::spawn(self.addr);
-        self.process = process.unwrap_or_else(|error| panic!("redis-server: {error}"));
+        self.process = Self::spawned(self.addr);
         self.answers().await;
     }
 

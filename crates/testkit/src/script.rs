@@ -129,6 +129,28 @@ pub fn encode(message: &impl prost::Message) -> Bytes {
 
 const PREFIX: usize = 5;
 
+// === impl Answer ===
+
+impl Answer {
+    /// Headers, this message, `grpc-status: 0`: what a handler answers that succeeds.
+    pub fn message(message: &impl prost::Message) -> Self {
+        Self::Ok(encode(message))
+    }
+
+    /// This answer, so much later.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self::After(wait, Box::new(self))
+    }
+}
+
+impl From<Status> for Answer {
+    /// What a handler answers that fails: a trailers-only response.
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
 // === impl ScriptedServer ===
 
 impl ScriptedServer {

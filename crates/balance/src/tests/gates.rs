@@ -1,8 +1,8 @@
 //! Gates of endpoints.
 
 use super::*;
-use cinchona_core::{Evidence, Gate, Rejected, Ticket, Verdict};
-use cinchona_plumbing::cause;
+use cinchona_core::{Evidence, Gate, Rejected, Verdict};
+use cinchona_plumbing::{Ticket, cause};
 use std::sync::{
     Mutex,
     atomic::{AtomicI64, Ordering},

@@ -359,8 +359,8 @@ async fn an_outage_ends_for_all_when_it_ends_for_one() {
 async fn the_backoff_is_a_setting() {
     let mut world = World::of(1);
     world.kill(0);
-    let backoff = cinchona_core::Backoff::new(SECOND / 10, 1.0, SECOND / 10).unwrap();
-    let backoff = backoff.with_jitter(cinchona_core::Jitter::None);
+    let backoff = cinchona_plumbing::Backoff::new(SECOND / 10, 1.0, SECOND / 10).unwrap();
+    let backoff = backoff.with_jitter(cinchona_plumbing::Jitter::None);
     let balance = world.balance(Options { backoff, ..Options::default() });
     sleep(600 * SECOND).await;
     assert!((5990..=6001).contains(&world.networks[0].connects()));

@@ -1,7 +1,8 @@
 //! Every wait of a call ends, whatever the list, the endpoints, the source and the settings.
 
 use super::*;
-use cinchona_core::{Evidence, Gate, Rejected, Signals, Ticket};
+use cinchona_core::{Evidence, Gate, Rejected};
+use cinchona_plumbing::{Signals, Ticket};
 use std::future::pending;
 
 /// What the source of endpoints does.

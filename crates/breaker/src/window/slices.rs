@@ -1,5 +1,6 @@
 //! When the slices of a window of time began, and what the sums were then.
 
+use super::parts::SLICES;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,20 +18,19 @@ pub(super) struct Slices {
     is_moving: AtomicBool,
     /// By the number of the slice, modulo their count. One more than are in the window: a reader
     /// must not see the next one being written.
-    starts: Box<[[AtomicU64; 4]]>,
+    starts: [[AtomicU64; 4]; SLICES as usize + 1],
 }
 
 // === impl Slices ===
 
 impl Slices {
-    /// So many of them are a window.
-    pub(super) fn new(window: Duration, number: u64) -> Self {
-        let slice = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / number;
+    pub(super) fn new(window: Duration) -> Self {
+        let slice = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / SLICES;
         Self {
             slice,
             ends: AtomicU64::new(slice),
             is_moving: AtomicBool::new(false),
-            starts: (0..=number).map(|_| Default::default()).collect(),
+            starts: std::array::from_fn(|_| Default::default()),
         }
     }
 
@@ -42,9 +42,8 @@ impl Slices {
         let (ends, sums) = (self.ends.load(Ordering::Relaxed), sums());
         if at >= ends {
             let (next, current) = (ends / self.slice, at / self.slice);
-            let oldest = current.saturating_sub(self.starts.len() as u64 - 1);
-            for slice in next.max(oldest)..=current {
-                write(self.at(slice), sums);
+            for slice in next.max(current.saturating_sub(SLICES))..=current {
+                write(&self.starts[(slice % (SLICES + 1)) as usize], sums);
             }
             self.ends.store((current + 1).saturating_mul(self.slice), Ordering::Release);
         }
@@ -62,15 +61,11 @@ impl Slices {
         self.starts.iter().for_each(|start| write(start, sums));
     }
 
-    /// What the sums were when the window began: after the current slice and the one that is being
-    /// written next comes the oldest.
+    /// What the sums were when the window began, `SLICES - 1` before the current slice.
     pub(super) fn start(&self) -> Sums {
         let current = self.ends.load(Ordering::Acquire) / self.slice - 1;
-        read(self.at(current + 2))
-    }
-
-    fn at(&self, slice: u64) -> &[AtomicU64; 4] {
-        &self.starts[(slice % self.starts.len() as u64) as usize]
+        let first = current + 2; // modulo SLICES + 1
+        read(&self.starts[(first % (SLICES + 1)) as usize])
     }
 }
 

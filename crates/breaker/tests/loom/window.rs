@@ -4,11 +4,14 @@ use crate::sync::{AtomicU64, Ordering};
 use loom::{model::Builder, sync::Arc, thread};
 use std::time::Duration;
 
-const SLICES: u64 = 3;
+mod parts {
+    pub(super) const SLICES: u64 = 3;
+}
 
 #[path = "../../src/window/slices.rs"]
 mod slices;
 
+use parts::SLICES;
 use slices::{Slices, read};
 
 /// A window of three slices of 10 ns, and the calls of all threads.
@@ -19,7 +22,7 @@ struct Window {
 
 impl Window {
     fn new() -> Arc<Self> {
-        let slices = Slices::new(Duration::from_nanos(10 * SLICES), SLICES);
+        let slices = Slices::new(Duration::from_nanos(10 * SLICES));
         Arc::new(Self { slices, calls: Default::default() })
     }
 

@@ -1,7 +1,8 @@
 //! What one call does otherwise.
 
-use cinchona_core::{Avoid, IDEMPOTENCY_KEY, Invalid};
+use cinchona_core::{IDEMPOTENCY_KEY, Invalid};
 use cinchona_deadline::AttemptLimit;
+use cinchona_plumbing::Avoid;
 use cinchona_retry::{HedgePolicy, Policy};
 use http::{HeaderValue, Request};
 use std::{sync::Arc, time::Duration};

@@ -1,10 +1,7 @@
 //! The running layers of a client.
 
-use super::{
-    Settings, checks,
-    part::{Part, Switches},
-    settings::MakeGate,
-};
+use super::{Settings, checks, part::Part, settings::MakeGate};
+use crate::parts::Switches;
 use cinchona_balance::{Balance, Options};
 use cinchona_breaker::BreakerLayer;
 use cinchona_config::MessageLimitsLayer;
@@ -51,7 +48,7 @@ pub struct Layers {
     pub timeout: AttemptTimeoutLayer,
     /// Makes the breaker of each endpoint.
     pub breaker: BreakerLayer,
-    pub(super) switches: Switches,
+    pub(super) switches: Switches<{ Part::ALL.len() }>,
     gates: Vec<MakeGate>,
     target: Arc<str>,
 }
@@ -73,8 +70,8 @@ impl Settings {
 impl Layers {
     pub(super) fn of(settings: &Settings) -> Result<Self, Invalid> {
         checks::check(settings)?;
-        let switches = Switches::new(&settings.modes);
-        let switch = |part| switches.get(part).clone();
+        let switches = settings.modes.switches();
+        let switch = |part: Part| switches.get(part as usize).clone();
         let Settings { methods, rng, .. } = settings.clone();
         let metrics = settings.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(methods.clone()));
@@ -148,7 +145,7 @@ impl Layers {
 
     /// The switch of a layer.
     pub const fn switch(&self, part: Part) -> &Switch {
-        self.switches.get(part)
+        self.switches.get(part as usize)
     }
 
     /// What the calls are to.
@@ -156,7 +153,7 @@ impl Layers {
         &self.target
     }
 
-    /// Shows what they count among `metrics`. Whoever replaces one of them registers them again.
+    /// Registers what they count in `metrics`; to be called again when one of them was replaced.
     ///
     /// # Errors
     /// When one of the names was registered as something else.

@@ -1,12 +1,14 @@
 //! What a client is set to.
 
-use super::part::{Modes, Part};
+use super::part::Part;
+use crate::parts::Modes;
 use cinchona_balance::Options;
 use cinchona_breaker::BreakerPolicy;
 use cinchona_config::{MessageLimits, ServiceConfig};
-use cinchona_core::{Backoff, Gate, Invalid, Jitter, Methods, Mode, PerMethod, Rng, Target};
+use cinchona_core::{Gate, Invalid, Methods, Mode, PerMethod, Rng, Target};
 use cinchona_fallback::FallbackLayer;
 use cinchona_observe::Metrics;
+use cinchona_plumbing::{Backoff, Jitter};
 use cinchona_retry::{Budget, Policy, RetryPolicy};
 use cinchona_shed::BulkheadLayer;
 use std::{fmt, sync::Arc, time::Duration};
@@ -85,7 +87,7 @@ pub struct Settings {
     /// Where picks, jitter and ids come from.
     pub rng: Rng,
     pub(super) tls: Option<ClientTlsConfig>,
-    pub(super) modes: Modes,
+    pub(super) modes: Modes<{ Part::ALL.len() }>,
     pub(super) gates: Vec<MakeGate>,
 }
 
@@ -115,7 +117,7 @@ impl Settings {
             balance: None,
             rng: Rng::from_os(),
             tls: None,
-            modes: Modes::default(),
+            modes: Part::modes(),
             gates: Vec::new(),
         }
     }
@@ -284,13 +286,13 @@ impl Settings {
     /// [`Layers::switch`](super::Layers::switch) does so while calls run.
     #[must_use]
     pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
-        self.modes.set(part, mode);
+        self.modes.set(part as usize, mode);
         self
     }
 
     /// Whether a layer is on.
     pub const fn mode(&self, part: Part) -> Mode {
-        self.modes.get(part)
+        self.modes.get(part as usize)
     }
 }
 

@@ -1,10 +1,7 @@
 //! The running layers of a server.
 
-use super::{
-    Settings,
-    panics::PanicLayer,
-    part::{Part, Switches},
-};
+use super::{Settings, panics::PanicLayer, part::Part};
+use crate::parts::Switches;
 use cinchona_core::{Invalid, Switch};
 use cinchona_deadline::ServerDeadlineLayer;
 use cinchona_drain::Drain;
@@ -41,7 +38,7 @@ pub struct Layers<S = MemoryStore> {
     /// Recognises repeated calls.
     pub dedup: DedupLayer<S>,
     pub(super) panics: PanicLayer,
-    switches: Switches,
+    switches: Switches<{ Part::ALL.len() }>,
 }
 
 // === impl Settings ===
@@ -55,8 +52,8 @@ impl<S: Store> Settings<S> {
         if self.limit.is_some_and(|limit| limit.is_zero()) {
             return Err(Invalid::new("limit", format!("{:?}", Duration::ZERO), "more than 0"));
         }
-        let switches = Switches::new(&self.modes);
-        let switch = |part| switches.get(part).clone();
+        let switches = self.modes.switches();
+        let switch = |part: Part| switches.get(part as usize).clone();
         let metrics = self.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(self.methods.clone()));
         let deadline = ServerDeadlineLayer::new().with_switch(switch(Part::Deadline));
@@ -87,12 +84,13 @@ impl<S: Store> Settings<S> {
 // === impl Layers ===
 
 impl<S: Store> Layers<S> {
-    /// Shows what they count among `metrics`. Whoever replaces one of them registers them again.
+    /// Registers what they count in `metrics`; to be called again when one of them was replaced.
     ///
     /// # Errors
     /// When one of the names was registered as something else.
     pub fn register(&self) -> Result<(), Invalid> {
-        let Self { metrics, drain, quota, shed, faults, dedup, .. } = self;
+        let Self { metrics, status, drain, quota, shed, faults, dedup, .. } = self;
+        metrics.register(status, &[])?;
         metrics.register(drain, &[])?;
         metrics.register(quota, &[])?;
         metrics.register(shed, &[])?;
@@ -104,7 +102,7 @@ impl<S: Store> Layers<S> {
 impl<S> Layers<S> {
     /// The switch of a layer.
     pub const fn switch(&self, part: Part) -> &Switch {
-        self.switches.get(part)
+        self.switches.get(part as usize)
     }
 }
 

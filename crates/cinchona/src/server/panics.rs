@@ -63,7 +63,7 @@ pin_project! {
 static PANICKED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "the service panicked")));
 
-/// Logs the panic; what its caller is told says nothing of it.
+/// Logs the panic; the caller's answer says nothing of it.
 fn answer(panic: Box<dyn Any + Send>) -> Status {
     if PANICKED.is_due(Instant::now()) {
         let said = panic.downcast_ref::<&str>().copied();

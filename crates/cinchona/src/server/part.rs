@@ -1,6 +1,7 @@
 //! The layers by name, and whether each is on.
 
-use cinchona_core::{Mode, Switch};
+use crate::parts::Modes;
+use cinchona_core::Mode;
 
 /// A layer of a server, outermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,14 +25,6 @@ pub enum Part {
     Dedup,
 }
 
-/// Whether each part is on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Modes([Mode; Part::ALL.len()]);
-
-/// The switch of each part.
-#[derive(Clone, Debug)]
-pub(crate) struct Switches([Switch; Part::ALL.len()]);
-
 // === impl Part ===
 
 impl Part {
@@ -46,39 +39,13 @@ impl Part {
         Self::Faults,
         Self::Dedup,
     ];
-}
 
-// === impl Modes ===
-
-impl Modes {
-    pub(crate) const fn get(&self, part: Part) -> Mode {
-        self.0[part as usize]
-    }
-
-    pub(crate) const fn set(&mut self, part: Part, mode: Mode) {
-        self.0[part as usize] = mode;
-    }
-}
-
-impl Default for Modes {
     /// What needs a number, a store or a fault from its user is off.
-    fn default() -> Self {
-        Self(Part::ALL.map(|part| match part {
-            Part::Quota | Part::Faults | Part::Dedup => Mode::Off,
+    pub(super) fn modes() -> Modes<{ Self::ALL.len() }> {
+        Modes(Self::ALL.map(|part| match part {
+            Self::Quota | Self::Faults | Self::Dedup => Mode::Off,
             _ => Mode::Enforce,
         }))
-    }
-}
-
-// === impl Switches ===
-
-impl Switches {
-    pub(crate) fn new(modes: &Modes) -> Self {
-        Self(modes.0.map(Switch::new))
-    }
-
-    pub(crate) const fn get(&self, part: Part) -> &Switch {
-        &self.0[part as usize]
     }
 }
 
@@ -90,6 +57,11 @@ mod tests {
     fn each_part_has_a_mode_and_a_switch_of_its_own() {
         for (at, part) in Part::ALL.into_iter().enumerate() {
             assert_eq!(part as usize, at);
+            let mut modes = Part::modes();
+            modes.set(at, Mode::Shadow);
+            let modes = Part::ALL.map(|part| modes.switches().get(part as usize).mode());
+            let shadowed = |part: &Part| modes[*part as usize] == Mode::Shadow;
+            assert_eq!(Part::ALL.into_iter().filter(shadowed).collect::<Vec<_>>(), [part]);
         }
     }
 }

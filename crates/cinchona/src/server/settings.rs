@@ -1,6 +1,7 @@
 //! What a server is set to.
 
-use super::part::{Modes, Part};
+use super::part::Part;
+use crate::parts::Modes;
 use cinchona_core::{Invalid, Methods, Mode, Rng};
 use cinchona_drain::Drain;
 use cinchona_fault::{FaultLayer, Faults, Rules};
@@ -46,7 +47,7 @@ pub struct Settings<S = MemoryStore> {
     pub dedup: DedupLayer<S>,
     /// Where chance comes from.
     pub rng: Rng,
-    pub(super) modes: Modes,
+    pub(super) modes: Modes<{ Part::ALL.len() }>,
 }
 
 // === impl Settings ===
@@ -63,7 +64,7 @@ impl Settings {
             faults: FaultLayer::from(Rules::default()),
             dedup: DedupLayer::new(MemoryStore::new(), methods.clone()),
             rng: Rng::from_os(),
-            modes: Modes::default(),
+            modes: Part::modes(),
             methods,
         }
     }
@@ -96,7 +97,7 @@ impl<S> Settings<S> {
         Ok(self.with_quota_layer(RateLimitLayer::new(per_second, burst)?))
     }
 
-    /// The same, with callers told apart by something else.
+    /// The same, with callers distinguished by something else.
     #[must_use]
     pub fn with_quota_layer(self, quota: RateLimitLayer) -> Self {
         Self { quota, ..self }.with_mode(Part::Quota, Mode::Enforce)
@@ -155,13 +156,13 @@ impl<S> Settings<S> {
     /// [`Layers::switch`](super::Layers::switch) does so while calls run.
     #[must_use]
     pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
-        self.modes.set(part, mode);
+        self.modes.set(part as usize, mode);
         self
     }
 
     /// Whether a layer is on.
     pub const fn mode(&self, part: Part) -> Mode {
-        self.modes.get(part)
+        self.modes.get(part as usize)
     }
 }
 

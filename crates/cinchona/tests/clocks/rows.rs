@@ -6,7 +6,7 @@ use cinchona::{
     breaker::Window,
     cluster::Phi,
     config::RetryPolicy as ConfigRetry,
-    core::{Backoff, Jitter, MethodKind, Methods, PerMethod, Rejected},
+    core::{MethodKind, Methods, PerMethod, Rejected},
     dashboard::{FaultRule, Spot, Tile},
     deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
@@ -15,7 +15,7 @@ use cinchona::{
     idempotency::{InFlight, MemoryStore, Wait},
     observe::{Metrics, Samples},
     otlp::{export_metrics_over, export_over},
-    retry::{Budget, HedgePolicy},
+    retry::{Backoff, Budget, HedgePolicy, Jitter},
     shed::{Adaptive, Queue},
 };
 use cinchona_plumbing::{clock, timeout};
@@ -79,10 +79,10 @@ pub(crate) fn all() -> Vec<Row> {
 
 fn words() -> Vec<Row> {
     rows! {
-        Time "core::Backoff::new": |t| delays(Backoff::new(t, 2.0, Duration::MAX));
-        Time "core::Backoff::new": |t| delays(Backoff::new(SECOND, 2.0, t));
-        Number "core::Backoff::new": |n| delays(Backoff::new(SECOND, n, Duration::MAX));
-        Time "core::Jitter::Additive": |t| jitter(Jitter::Additive(t));
+        Time "plumbing::Backoff::new": |t| delays(Backoff::new(t, 2.0, Duration::MAX));
+        Time "plumbing::Backoff::new": |t| delays(Backoff::new(SECOND, 2.0, t));
+        Number "plumbing::Backoff::new": |n| delays(Backoff::new(SECOND, n, Duration::MAX));
+        Time "plumbing::Jitter::Additive": |t| jitter(Jitter::Additive(t));
         Number "plumbing::Latency::new": |n| latency(n, SECOND);
         Time "plumbing::Latency::record": |t| latency(0.5, t);
         // By the same buckets.

@@ -2,20 +2,18 @@
 
 use crate::world::*;
 use cinchona::{
-    balance::{Dns, Options, Tcp},
+    balance::{Dns, Options, Tcp, Ticket},
     breaker::{BreakerLayer, BreakerPolicy, Window},
     cluster::Phi,
     config::{HedgingPolicy, Policy as Configured, RetryPolicy as ConfigRetry},
-    core::{
-        Backoff, BoxError, Deadline, Discover, Elapsed, Evidence, Invalid, Jitter, Methods,
-        PerMethod, Rng, Ticket,
-    },
+    core::{BoxError, Deadline, Discover, Evidence, Invalid, Methods, PerMethod, Rng},
+    deadline::Elapsed,
     idempotency::{Store, Wait},
     observe::Metrics,
     otlp::export_metrics,
     redb::{self, RedbStore},
     redis::RedisStore,
-    retry::{Policy, RetryPolicy},
+    retry::{Backoff, Jitter, Policy, RetryPolicy},
     shed::AdaptiveThrottleLayer,
 };
 use cinchona_plumbing::{Latency, clock};

@@ -33,6 +33,7 @@ async fn called(
     (outcome, server.received())
 }
 
+// catalogue: S-D6
 #[tokio::test(start_paused = true)]
 async fn one_call_is_not_retried() {
     let (outcome, received) = called([unavailable(), ok()], CallOptions::new().once()).await;
@@ -41,6 +42,7 @@ async fn one_call_is_not_retried() {
     assert!(outcome.is_ok() && received.len() == 2);
 }
 
+// catalogue: S-D6
 #[tokio::test(start_paused = true)]
 async fn one_call_has_another_policy() {
     let retry = RetryPolicy::default().with_codes([Code::Aborted]).unwrap().with_max_retries(1);
@@ -50,6 +52,7 @@ async fn one_call_has_another_policy() {
     assert_eq!((outcome.unwrap_err().code(), received.len()), (Code::Aborted, 2));
 }
 
+// catalogue: S-D6
 #[tokio::test(start_paused = true)]
 async fn one_call_is_hedged() {
     let hedge = HedgePolicy::default().with_delay(SECOND).with_max_attempts(2);
@@ -59,6 +62,7 @@ async fn one_call_is_hedged() {
     assert_eq!(received[1].at - received[0].at, SECOND);
 }
 
+// catalogue: S-D6
 #[tokio::test(start_paused = true)]
 async fn the_attempts_of_one_call_have_another_limit() {
     let options = CallOptions::new().with_attempt_limit(2 * SECOND);
@@ -72,6 +76,7 @@ async fn the_attempts_of_one_call_have_another_limit() {
     assert!(outcome.is_ok() && received.len() == 1);
 }
 
+// catalogue: S-D6
 #[tokio::test(start_paused = true)]
 async fn one_call_has_a_key_of_its_own() {
     let options = CallOptions::new().with_key("order-7").unwrap();
@@ -82,6 +87,7 @@ async fn one_call_has_a_key_of_its_own() {
     }
 }
 
+// catalogue: S-D6
 #[tokio::test]
 async fn one_call_avoids_an_endpoint_while_there_is_another() {
     let mut servers = Vec::new();

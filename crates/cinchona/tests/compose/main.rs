@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
+mod adopters;
 mod by_call;
 mod client;
 mod clients;

@@ -5,6 +5,8 @@
 
 mod bare;
 mod gauges;
+#[path = "../common/grafana.rs"]
+mod grafana;
 mod layers;
 mod metrics;
 mod off;

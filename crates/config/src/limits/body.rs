@@ -12,7 +12,7 @@ use std::{
 };
 use tonic::{Status, body::Body};
 
-/// What a request failed with, if it did: whoever waits for the response is to be told.
+/// What a request failed with, if it did, for the response to fail with.
 pub(super) type Overrun = Arc<OnceLock<Status>>;
 
 /// A request's body; its first frame may have been read already.

@@ -1,4 +1,4 @@
-//! What is told, and in which words.
+//! What is warned of, and in which words.
 
 use super::*;
 use crate::{Client, MessageLimitsLayer};

@@ -1,9 +1,9 @@
 //! Every row of the table of faults, and what it says of a server.
 
 use super::*;
-use crate::{BoxError, Deadline, Elapsed, Rejected};
+use crate::{BoxError, Deadline, Rejected};
 use bytes::Bytes;
-use cinchona_plumbing::{Allowed, timeout::GRPC_TIMEOUT};
+use cinchona_plumbing::{Allowed, Elapsed, timeout::GRPC_TIMEOUT};
 use http::Request;
 use http::{HeaderValue, header::CONTENT_TYPE};
 use http_body_util::Full;

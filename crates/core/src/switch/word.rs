@@ -1,9 +1,7 @@
 //! Where a switch stands, in one word.
 
-use crate::{
-    mode::Mode,
-    sync::{AtomicU64, Ordering},
-};
+use super::mode::Mode;
+use crate::sync::{AtomicU64, Ordering};
 
 /// The mode in the lowest two bits, and how often it was turned off in the others.
 #[derive(Debug, Default)]

@@ -5,8 +5,4 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
-mod mode {
-    pub(crate) use cinchona_core::Mode;
-}
-
 mod switch;

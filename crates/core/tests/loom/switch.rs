@@ -3,6 +3,10 @@
 use cinchona_core::Mode;
 use loom::{sync::Arc, thread};
 
+mod mode {
+    pub(super) use cinchona_core::Mode;
+}
+
 #[path = "../../src/switch/word.rs"]
 mod word;
 

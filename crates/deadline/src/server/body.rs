@@ -1,7 +1,10 @@
 //! What is answered, bounded as well.
 
-use super::end::{EXCEEDED, End, TICK};
-use cinchona_core::{Deadline, ServerContext};
+use super::{
+    end::{EXCEEDED, End, TICK},
+    sample::Sample,
+};
+use cinchona_core::{Deadline, MethodKind, ServerContext};
 use cinchona_plumbing::{Next, Polled, Seen, Watcher, status};
 use http_body::Frame;
 use std::{
@@ -17,11 +20,32 @@ pub(super) struct Bounded {
     // The caller's own deadline, where it is another, until it is the end.
     pub(super) whole: Option<Box<Option<Deadline>>>,
     pub(super) context: ServerContext,
+    pub(super) sample: Option<Sample>,
+}
+
+// === impl Bounded ===
+
+impl Bounded {
+    /// Whether the call has taken its time once this has come: what a unary call is answered, or
+    /// the first of what may be a stream.
+    fn is_answered_by(&self, polled: &Polled) -> bool {
+        match polled {
+            Some(Ok(frame)) if frame.is_data() => self.context.kind != Some(MethodKind::Unary),
+            Some(Ok(_)) => true,
+            Some(Err(_)) | None => false,
+        }
+    }
 }
 
 impl Watcher for Bounded {
-    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         let own = self.get_mut();
+        if own.sample.is_some() && own.is_answered_by(polled) {
+            let began = own.context.began();
+            if let Some((sample, began)) = own.sample.take().zip(began) {
+                sample.record(seen.now().saturating_duration_since(began));
+            }
+        }
         if let Some(Ok(frame)) = polled {
             frame.trailers_mut().into_iter().for_each(status::strip);
         }

@@ -1,4 +1,4 @@
-//! Who is given which answer.
+//! Which caller gets which answer.
 
 use super::*;
 use cinchona_core::IDEMPOTENCY_KEY;

@@ -1,4 +1,4 @@
-//! The layer against a model of who may see what: several callers, whose calls overlap.
+//! The layer against a model of which caller may see what; the calls of several overlap.
 
 use super::manual::{Flight, Manual, proxy};
 use super::*;
@@ -92,7 +92,7 @@ struct Kept {
     at: Instant,
 }
 
-/// What may be given to whom.
+/// Which answer each caller may get.
 #[derive(Default)]
 struct Model {
     kept: HashMap<Who, Kept>,

@@ -1,7 +1,6 @@
 //! The demo, as a process.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
-mod browser;
 mod story;
 
 use std::{

@@ -107,8 +107,9 @@ const SHORT: Duration = Duration::from_millis(100);
 // real clock: Redis has a clock of its own.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_connection_that_is_of_no_use_is_replaced_within_a_second_whatever_it_says() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let store = store_at(&between.url());
@@ -128,8 +129,9 @@ async fn a_connection_that_is_of_no_use_is_replaced_within_a_second_whatever_it_
 // real clock: Redis has a clock of its own.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let store = store_at(&between.url());
@@ -163,8 +165,9 @@ async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
 // real clock: Redis has a clock of its own.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn callers_that_give_up_sooner_than_the_store_are_no_reason_to_keep_a_dead_connection() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let store = store_at(&between.url()).with_timeout(Duration::MAX).unwrap();
@@ -181,7 +184,7 @@ async fn callers_that_give_up_sooner_than_the_store_are_no_reason_to_keep_a_dead
     }
 }
 
-/// What a real Redis is told, so that it is of no use, and so that it is again.
+/// The commands that make a real Redis useless, and useful again.
 const STATES: [(&str, &[&str], &[&str]); 6] = [
     ("READONLY", &["REPLICAOF 127.0.0.1 1"], &["REPLICAOF NO ONE"]),
     (
@@ -203,8 +206,9 @@ const STATES: [(&str, &[&str], &[&str]); 6] = [
 // real clock: Redis has a clock of its own.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_real_redis_is_left_in_each_of_its_states_and_found_again() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let store = store_at(&redis.url());
     let client = redis::Client::open(redis.url()).unwrap();
@@ -246,8 +250,9 @@ async fn a_real_redis_is_left_in_each_of_its_states_and_found_again() {
 // real clock: Redis has a clock of its own.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_dedup_layer_fails_closed_or_open_in_time_while_its_redis_is_of_no_use() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let service = || {
         service_fn(|_: http::Request<Body>| async {
@@ -302,8 +307,9 @@ pub(crate) fn methods() -> Methods {
 // real clock: Redis has a clock of its own.
 // catalogue: S-E5
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let (one, other) = (store_at(&redis.url()), store_at(&redis.url()));
     let mut tokens = 0;
@@ -337,8 +343,9 @@ async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
 // real clock: Redis has a clock of its own.
 // catalogue: S-E5
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_release_that_failed_is_made_later() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
     let (one, other) = (store_at(&between.url()), store_at(&redis.url()));
@@ -359,8 +366,9 @@ async fn a_release_that_failed_is_made_later() {
 // real clock: Redis has a clock of its own.
 // catalogue: S-E10
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn the_limit_covers_the_wait_for_other_changes_too() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let store = store_at(&redis.url());
     back(&store, &mut 0).await;
@@ -383,8 +391,9 @@ async fn the_limit_covers_the_wait_for_other_changes_too() {
 // real clock: Redis has a clock of its own.
 // catalogue: S-E3
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_change_that_panics_fails_its_own_call_alone() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let store = store(&redis);
     for _ in 0..3 {
         let panicking = |_: &mut [Option<Bytes>]| -> Result<u32, Status> { panic!("a user's") };
@@ -396,8 +405,9 @@ async fn a_change_that_panics_fails_its_own_call_alone() {
 
 // real clock: Redis has a clock of its own.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
 async fn a_store_that_is_dropped_leaves_no_task() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start().await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     for url in [redis.url(), "redis://127.0.0.1:1".into()] {
@@ -416,9 +426,10 @@ async fn a_store_that_is_dropped_leaves_no_task() {
 }
 
 #[test]
+#[ignore = "needs redis-server"]
 fn a_runtime_that_ends_while_claims_are_in_doubt_ends() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let Some(redis) = runtime().block_on(Redis::start()) else { return };
+    let redis = runtime().block_on(Redis::start());
     let first = runtime();
     let store = store_at(&redis.url());
     first.block_on(async { back(&store, &mut 0).await });

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 22] = [
+const SOURCES: [&str; 23] = [
     "balance/src",
     "breaker/src",
     "cinchona/src",
@@ -28,6 +28,7 @@ const SOURCES: [&str; 22] = [
     "config/src",
     "deadline/src",
     "calculator/tests",
+    "outside/tests",
 ];
 
 const HEAD: &str = "\

@@ -1,4 +1,4 @@
-//! Who lets calls in: ours, and others by their published rules.
+//! Rules that let calls in: ours, and others as published.
 
 use super::*;
 use crate::limiter::{Entry, Limiter, Permit, Waits};
@@ -12,7 +12,7 @@ use std::{
 pub(super) trait Regulator {
     fn offer(&mut self, call: usize, now: Duration) -> Offer;
 
-    /// A call ends; who begins then, and who is turned away.
+    /// A call ends; which begin then, and which are refused.
     fn leave(&mut self, call: usize, answered: bool, now: Duration) -> (Vec<usize>, Vec<usize>);
 
     /// Whether it still waits.
@@ -41,7 +41,7 @@ pub(super) struct Ours {
 /// Notes which of those that wait has something to see.
 struct Woken(usize, Arc<Mutex<Vec<usize>>>);
 
-/// A rule that is told of calls one by one, and turns away at once what is over its limit.
+/// A rule that sees calls one by one, and refuses at once what is over its limit.
 pub(super) struct Other<R> {
     pub(super) rule: R,
     pub(super) limit: f64,

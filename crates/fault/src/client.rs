@@ -1,0 +1,171 @@
+//! The same faults in the calls of a client.
+
+use crate::{Counters, Fault, FaultLayer, ResponseFuture, Rules, wire::Reset};
+use bytes::Bytes;
+use cinchona_core::BoxError;
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tonic::body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Injects faults into the calls of a client, as if its server or the network had them: gRPC's
+/// client-side fault injection ([gRFC A33]), by the rules of a server's faults.
+///
+/// # Why
+///
+/// What a client does about a fault is the client's to test, with no server of its own making: a
+/// rule in front of any channel is enough.
+///
+/// # Rule
+///
+/// * It belongs below the retries, around the channel: what is injected there is one attempt's, and
+///   the layers above see what they would see of a server. A wait between is the caller's time.
+/// * `delay` and what is injected [before](crate::When::Before) come before anything is sent; a
+///   `delay` goes first (A33). Shares are drawn independently of each other (A33).
+/// * [At most](Rules::with_most_active) 100 faults are active at a time, or as many as the rules
+///   say; a delay is over when the request goes on (A33).
+/// * What is of a stream or of a connection is the error that tonic's channel would have failed
+///   with: `reset=CODE` and `cut=N:CODE` an `h2::Error`, `drop` and `goaway=CODE` an
+///   `io::Error` of a lost connection, `goaway` and `reset=REFUSED_STREAM` one that says that
+///   the call was not processed, `panic` a reset by `CANCEL`. So the codes are those of
+///   [a server's faults](crate#rule).
+///
+/// # Example
+///
+/// ```
+/// use cinchona_fault::{ClientFaultLayer, Rules};
+/// use tonic::transport::Endpoint;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cinchona_fault::Malformed> {
+/// let rules = Rules::new(7).with("flaky", "rate=10% status=UNAVAILABLE".parse()?);
+/// let faults = ClientFaultLayer::from(rules.clone());
+/// let channel = Endpoint::from_static("http://orders.internal:50051").connect_lazy();
+/// let channel = faults.around(channel);
+/// // let channel = cinchona::client::Settings::new(methods).layers()?.around(channel);
+/// // let mut orders = OrdersClient::new(channel);
+/// # drop(channel);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Where it departs from gRFC A33, and why
+///
+/// * A33's faults come from xDS and stand above the retries, so that a call which is aborted is not
+///   retried. Here they stand where they are put; above the retries they are as in A33.
+/// * A call does not ask for faults by `x-envoy-fault-*` headers: a rule says whom it hits by
+///   `metadata.KEY=VALUE`, so no header of a test reaches a server that would obey it.
+/// * The limit of active faults is that of one set of rules, not of the process: tests run side by
+///   side.
+/// * `status=OK` is refused: it is no failure, and to a unary call it would be `INTERNAL`, as the
+///   message is missing.
+/// * There is more than `delay` and `abort`: see [`Rule`](crate::Rule).
+///
+/// # What it does not do
+///
+/// It closes no connection, so after a `drop` or a `goaway` the next call uses the same. A rule
+/// with `caller=` hits nothing: a call has no peer yet.
+///
+/// [gRFC A33]: https://github.com/grpc/proposal/blob/master/A33-Fault-Injection.md
+#[derive(Clone, Debug)]
+pub struct ClientFaultLayer(FaultLayer);
+
+/// A channel into whose calls faults are injected.
+#[derive(Clone, Debug)]
+pub struct ClientFault<S>(Fault<S>);
+
+pin_project! {
+    /// The future of a [`ClientFault`] call.
+    pub struct ClientFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+// === impl ClientFaultLayer ===
+
+impl ClientFaultLayer {
+    /// Puts the faults in front of `channel`: tonic's own, one in memory, or any other client.
+    pub fn around<S>(&self, channel: S) -> ClientFault<S> {
+        ClientFault(self.0.layer(channel))
+    }
+
+    /// What it has injected so far, into all the channels that it was put in front of.
+    pub fn counters(&self) -> Counters {
+        self.0.counters()
+    }
+}
+
+impl From<FaultLayer> for ClientFaultLayer {
+    /// What is injected into the requests of a server, injected into the calls of a client.
+    fn from(mut layer: FaultLayer) -> Self {
+        Arc::make_mut(&mut layer.0).is_client = true;
+        Self(layer)
+    }
+}
+
+impl From<Rules> for ClientFaultLayer {
+    /// Injects what `rules` say, now and after each change of them.
+    fn from(rules: Rules) -> Self {
+        FaultLayer::from(rules).into()
+    }
+}
+
+impl<S> Layer<S> for ClientFaultLayer {
+    type Service = ClientFault<S>;
+
+    fn layer(&self, inner: S) -> ClientFault<S> {
+        self.around(inner)
+    }
+}
+
+// === impl ClientFault ===
+
+impl<S, B, R> Service<http::Request<B>> for ClientFault<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>, Error: Into<BoxError>> + Clone,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = ClientFuture<ResponseFuture<S, S::Future, B>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        ClientFuture { inner: self.0.call(request) }
+    }
+}
+
+// === impl ClientFuture ===
+
+impl<F, E> Future for ClientFuture<F>
+where
+    F: Future<Output = Result<http::Response<Body>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<http::Response<Body>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = ready!(self.project().inner.poll(cx)).map_err(Into::into)?;
+        Poll::Ready(match reply.extensions().get() {
+            Some(reset) => Err(Reset::seen(*reset)),
+            None => Ok(reply),
+        })
+    }
+}
+
+impl<F> fmt::Debug for ClientFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientFuture").finish_non_exhaustive()
+    }
+}

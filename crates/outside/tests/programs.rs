@@ -1,0 +1,255 @@
+//! Programs as processes: the calculator's on loopback sockets, and those of others.
+//!
+//! What a test needs and does not find ends it with the word what to install: such a test is
+//! ignored unless it is asked for.
+#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
+
+use std::{
+    cell::RefCell,
+    env,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    thread::{self, JoinHandle},
+};
+
+/// A `calculator-server` that is killed when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    /// Where it serves.
+    pub addr: String,
+    said: RefCell<BufReader<ChildStdout>>,
+    /// Reads its log, lest it wait for somebody who does.
+    logged: Option<JoinHandle<String>>,
+}
+
+impl Server {
+    /// One at an address of its own.
+    pub fn start(args: &[&str]) -> Self {
+        Self::on("127.0.0.1:0", args)
+    }
+
+    /// One at this address.
+    pub fn on(addr: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(program("calculator-server"));
+        command.stderr(Stdio::null());
+        Self::spawn(command, addr, args)
+    }
+
+    /// One that is told where a file of it would be too large, and not killed.
+    #[cfg(unix)]
+    pub fn told_of_large_files(args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let server = program("calculator-server");
+        command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(server).stderr(Stdio::null());
+        Self::spawn(command, "127.0.0.1:0", args)
+    }
+
+    /// Lets its files have so many bytes at most.
+    #[cfg(target_os = "linux")]
+    pub fn limits_files(&self, bytes: &str) {
+        let (pid, limit) = (self.process.id().to_string(), format!("--fsize={bytes}:"));
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended; whether it succeeded.
+    #[cfg(unix)]
+    pub fn ends(mut self) -> bool {
+        self.process.wait().unwrap().success()
+    }
+
+    /// One whose log is read when it is stopped.
+    #[cfg(unix)]
+    pub fn logging(levels: (&str, &str), args: &[&str]) -> Self {
+        let mut command = Command::new(program("calculator-server"));
+        command.env(levels.0, levels.1).stderr(Stdio::piped());
+        let mut server = Self::spawn(command, "127.0.0.1:0", args);
+        server.read_log();
+        server
+    }
+
+    #[cfg(unix)]
+    fn read_log(&mut self) {
+        let mut log = self.process.stderr.take().unwrap();
+        self.logged = Some(thread::spawn(move || {
+            let mut logged = String::new();
+            log.read_to_string(&mut logged).unwrap();
+            logged
+        }));
+    }
+
+    /// One that has so many descriptors, and whose log is read when it is stopped.
+    #[cfg(target_os = "linux")]
+    pub fn with_descriptors(descriptors: u32, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let exec = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        command.args(["-c", &exec]).arg(program("calculator-server"));
+        command.stderr(Stdio::piped());
+        let mut server = Self::spawn(command, "127.0.0.1:0", args);
+        server.read_log();
+        server
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Stops it as an operator does; what it has logged.
+    #[cfg(unix)]
+    pub fn stop(mut self) -> String {
+        self.signal("TERM");
+        assert!(self.process.wait().unwrap().success());
+        self.logged.take().unwrap().join().unwrap()
+    }
+
+    fn spawn(mut command: Command, addr: &str, args: &[&str]) -> Self {
+        let mut process =
+            command.args(["--addr", addr]).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+        Self { process, addr, said: said.into(), logged: None }
+    }
+
+    /// Where it gossips, or has its dashboard, which it says after where it serves.
+    pub fn says(&self, what: &str) -> String {
+        let mut line = String::new();
+        self.said.borrow_mut().read_line(&mut line).unwrap();
+        line.trim().strip_prefix(what).unwrap().to_owned()
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    #[cfg(unix)]
+    pub fn signal(&self, signal: &str) {
+        let (pid, signal) = (self.process.id().to_string(), format!("-{signal}"));
+        assert!(Command::new("kill").args([&signal, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+/// A program with a page, which is killed when it is dropped.
+#[derive(Debug)]
+pub struct Paged {
+    process: Child,
+    /// Where the page is.
+    pub page: String,
+}
+
+impl Paged {
+    /// `calculator-client load`, which says it on stderr.
+    pub fn load(args: &[&str]) -> Self {
+        let mut load = client(&["load", "-z", "2m", "--dashboard", "127.0.0.1:0"]);
+        load.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).env("RUST_LOG", "off");
+        let mut process = load.spawn().unwrap();
+        let page = page(process.stderr.take().unwrap());
+        Self { process, page }
+    }
+}
+
+fn page(said: impl Read) -> String {
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line).unwrap();
+    line.trim().strip_prefix("dashboard on http://").unwrap().to_owned()
+}
+
+impl Drop for Paged {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+/// `calculator-client`, to be started.
+pub fn client(args: &[&str]) -> Command {
+    let mut command = Command::new(program("calculator-client"));
+    command.args(args);
+    command
+}
+
+/// Runs `calculator-client`: its exit code, its output and its errors.
+pub fn ask(args: &[&str]) -> (Option<i32>, String, String) {
+    output(&client(args).output().unwrap())
+}
+
+/// The exit code of a program that has ended, its output and its errors.
+pub fn output(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout.clone()), text(output.stderr.clone()))
+}
+
+/// The answer to a request, head and all.
+pub fn http(page: &str, request: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(page).unwrap();
+    let (length, close) = (body.len(), "connection: close");
+    // Whoever says the version has headers of his own.
+    let version = if request.contains(" HTTP/1.") { "" } else { " HTTP/1.1" };
+    let head = format!("{request}{version}\r\nhost: {page}\r\ncontent-length: {length}\r\n{close}");
+    write!(stream, "{head}\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A program of this workspace, which cargo builds beside its tests.
+///
+/// # Panics
+/// Where it is not built.
+pub fn program(name: &str) -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let beside = test.parent().and_then(Path::parent).unwrap();
+    let program = beside.join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "{} is not built: cargo build --bins", program.display());
+    program
+}
+
+/// Where the program `name` is.
+///
+/// # Panics
+/// Where it is not installed; `package` is what has it in Debian.
+pub fn needed(name: &str, package: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let daemons = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut folders = env::split_paths(&path).chain(daemons);
+    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.is_file()));
+    found.unwrap_or_else(|| panic!("{name} is not installed: apt-get install {package}"))
+}
+
+/// A Python that has grpcio.
+///
+/// # Panics
+/// Where there is none.
+pub fn python() -> &'static str {
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let import =
+            Command::new(python).args(["-c", "import grpc"]).stderr(Stdio::null()).status();
+        import.is_ok_and(|status| status.success())
+    });
+    found.unwrap_or_else(|| panic!("no python3 with grpcio: apt-get install python3-grpcio"))
+}
+
+/// The modules of node that have grpc-js.
+///
+/// # Panics
+/// Where it is not installed.
+pub fn grpc_js() -> PathBuf {
+    needed("node", "nodejs");
+    let modules = within("target/node/node_modules");
+    let install = "npm install --prefix target/node @grpc/grpc-js@1.14.7";
+    assert!(modules.join("@grpc/grpc-js").exists(), "grpc-js is not installed: {install}");
+    modules
+}
+
+/// A path within the workspace.
+pub fn within(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
