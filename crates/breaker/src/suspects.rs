@@ -12,7 +12,7 @@ pub(crate) struct Suspects([AtomicU32; MOST]);
 
 /// Where more methods than this fail, and none succeeds, it is not the methods: all are suspects.
 pub(crate) const MOST: usize = 16;
-pub(crate) const FREE: u32 = 0;
+const FREE: u32 = 0;
 /// No method has an even number.
 const ALL: u32 = 2;
 

@@ -2,6 +2,7 @@
 
 mod begun;
 mod hop;
+mod message;
 mod pushback;
 mod said;
 
@@ -19,19 +20,26 @@ pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous
 
 /// The whole status in `headers`, if they hold `grpc-status`.
 ///
-/// tonic panics where `grpc-status-details-bin` is not base64; here such details are left out.
+/// tonic panics where `grpc-status-details-bin` is not base64; here such details are left out. It
+/// loses the code where `grpc-message` is no text; here it is kept.
 pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
-    if headers::get(headers, &Status::GRPC_STATUS_DETAILS).is_none_or(is_base64) {
+    let has_sound_details =
+        headers::get(headers, &Status::GRPC_STATUS_DETAILS).is_none_or(is_base64);
+    if has_sound_details
+        && headers::get(headers, &Status::GRPC_MESSAGE).is_none_or(message::is_text)
+    {
         return Status::from_header_map(headers);
     }
     let mut sound = headers.clone();
     mend_details(&mut sound);
+    message::mend(&mut sound);
     Status::from_header_map(&sound)
 }
 
 /// For client layers: makes the headers or trailers of a status that was received fit for the
 /// application. Takes out `grpc-status-details-bin` where it is not base64, as a tonic client
-/// panics when it reads that; and marks what a handler is not to hand on ([`strip`]).
+/// panics when it reads that; makes `grpc-message` text where it is none, as tonic loses the code
+/// for that; and marks what a handler is not to hand on ([`strip`]).
 pub fn mend(headers: &mut HeaderMap) {
     // A success says no more.
     if headers.len() > 1 {
@@ -43,6 +51,7 @@ pub fn mend(headers: &mut HeaderMap) {
 pub(crate) fn mend_said(headers: &mut HeaderMap, code: Option<Code>) {
     let Some(code) = code.filter(|_| headers.len() > 1) else { return };
     mend_details(headers);
+    message::mend(headers);
     if code != Code::Ok {
         hop::mark(headers);
     }

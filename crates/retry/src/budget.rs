@@ -357,12 +357,22 @@ mod tests {
         for method in METHODS {
             shared.deposit(&shared.depositor(method), no_clock);
         }
+        assert!(shared.withdraw(METHODS[0], 0, now), "nor does what costs nothing");
         drop(locked);
         assert!(shared.withdraw(METHODS[0], 1, now));
         assert!(shared.depositor(METHODS[1]).0.is_some());
         // Seconds later it is full again, as whoever looks first finds.
         shared.deposit(&shared.depositor(METHODS[1]), || now + Duration::from_secs(2));
         shared.deposit(&shared.depositor(METHODS[1]), no_clock);
+    }
+
+    #[test]
+    fn a_hedge_that_is_not_made_gives_back_what_was_paid_for_it() {
+        let (shared, now) = in_use(budget(0.5, 4, 0.0));
+        assert!(shared.withdraw(METHODS[0], 2, now));
+        assert_eq!(shared.tokens(now), Some((2.0, 4.0)));
+        shared.refund(METHODS[0], 2);
+        assert_eq!(shared.tokens(now), Some((4.0, 4.0)));
     }
 
     #[test]

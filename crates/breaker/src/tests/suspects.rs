@@ -24,5 +24,7 @@ fn who_has_failed_is_a_suspect_until_all_are_cleared() {
 #[test]
 fn ten_thousand_methods_have_as_many_numbers_but_for_chance() {
     let hashes: HashSet<u32> = (0..10_000).map(|n| hash(&format!("/a.B/{n}"))).collect();
-    assert!(hashes.len() >= 9_950 && !hashes.contains(&FREE), "{}", hashes.len());
+    assert!(hashes.len() >= 9_950, "{}", hashes.len());
+    // So none is that of a free place, or of all.
+    assert!(hashes.iter().all(|hash| hash % 2 == 1));
 }
