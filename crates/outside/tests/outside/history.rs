@@ -62,6 +62,12 @@ impl History {
         answer
     }
 
+    /// How many calls were answered so far.
+    pub(crate) fn answered(&self) -> usize {
+        let operations = self.operations.lock().unwrap();
+        operations.iter().filter(|operation| operation.ended.is_some()).count()
+    }
+
     fn now(&self) -> u64 {
         self.instants.fetch_add(1, Ordering::SeqCst)
     }
