@@ -1,19 +1,23 @@
 //! What the programs tell of themselves: lines on stderr, and spans and metrics for a collector.
 
+mod fields;
+
 use cinchona::{
     core::{Invalid, Secret},
     observe::Metrics,
     otlp::{Exporter, MetricsExporter, export, export_metrics},
 };
 use clap::{Args, ValueEnum};
+use fields::Fields;
 use std::{
     io::{self, IsTerminal},
     sync::OnceLock,
     time::Duration,
 };
 use tonic::Code;
+use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt,
+    EnvFilter, Layer, filter::LevelFilter, fmt, layer::SubscriberExt, registry::LookupSpan,
     util::SubscriberInitExt,
 };
 
@@ -68,15 +72,32 @@ impl Logs {
         let exported = self.otlp.as_ref().map(|to| export(to.expose(), service)).transpose()?;
         let (spans, exporter) = exported.unzip();
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-        let lines: Box<dyn Layer<Registry> + Send + Sync> = match self.log {
-            Format::Pretty => lines.with_filter(filter).boxed(),
-            Format::Json => lines.json().with_filter(filter).boxed(),
-        };
-        let spans = spans.map(|spans| spans.with_filter(LevelFilter::INFO));
-        tracing_subscriber::registry().with(lines).with(spans).init();
+        match spans {
+            Some(spans) => {
+                let lines = self.log.lines().with_filter(filter);
+                let spans = spans.with_filter(LevelFilter::INFO);
+                tracing_subscriber::registry().with(lines).with(spans).init();
+            }
+            // One filter for all costs each call less.
+            None => tracing_subscriber::registry().with(filter).with(self.log.lines()).init(),
+        }
         let to = self.otlp.clone().zip(exporter);
         Ok(Told { service: service.to_owned(), to, metrics: OnceLock::new() })
+    }
+}
+
+// === impl Format ===
+
+impl Format {
+    fn lines<S>(self) -> Box<dyn Layer<S> + Send + Sync>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+        match self {
+            Self::Pretty => lines.fmt_fields(Fields).boxed(),
+            Self::Json => lines.json().boxed(),
+        }
     }
 }
 

@@ -8,9 +8,11 @@ use crate::{
     street, tidy,
 };
 use std::{
+    collections::BTreeMap,
     fs, io,
     ops::AddAssign,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -32,7 +34,18 @@ enum Check {
     Tests {
         args: Vec<String>,
     },
+    /// The program of the lab.
+    Lab {
+        args: &'static [&'static str],
+    },
     Street,
+}
+
+/// An ignored test that is left out here as well.
+#[derive(Debug, PartialEq, Eq)]
+struct Skipped<'a> {
+    name: &'a str,
+    why: &'static str,
 }
 
 /// What became of tests.
@@ -61,7 +74,8 @@ pub(crate) fn run(root: &Path) -> u8 {
     };
     let (mut times, mut counts) = (Vec::new(), Vec::new());
     let mut code = 0;
-    for step in steps(&features, &left_out) {
+    let skipped: Vec<_> = left_out.iter().filter_map(|test| Skipped::of(test, root)).collect();
+    for step in steps(&features, &skipped) {
         println!("== {}", step.name);
         let began = Instant::now();
         let mut counted = Counts::default();
@@ -75,7 +89,7 @@ pub(crate) fn run(root: &Path) -> u8 {
         }
     }
     report(&times, code);
-    report_tests(&counts, &left_out);
+    report_tests(&counts, &skipped);
     code
 }
 
@@ -94,7 +108,7 @@ fn single_features(manifest: &Manifest<'_>) -> Vec<String> {
     names.filter(|name| !matches!(*name, "" | "default" | "full")).map(String::from).collect()
 }
 
-fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
+fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     let mut steps = vec![
         Step::cargo("fmt --all --check"),
         Step { name: "cargo xtask tidy".into(), check: Check::Tidy },
@@ -104,20 +118,32 @@ fn steps(features: &[String], left_out: &[LeftOut]) -> Vec<Step> {
     steps.extend(features.iter().map(|feature| {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
-    // Workspaces of their own, which nothing else builds.
-    steps.push(Step::cargo("check --manifest-path xtask/peers/Cargo.toml"));
+    // A workspace of its own, which nothing else builds.
     steps.push(Step::cargo("check --manifest-path fuzz/Cargo.toml --target-dir target"));
     steps.push(Step::tests("test --workspace"));
     // One after another: they measure. The same packages and features, so nothing is built again.
-    let skipped = left_out.iter().filter(|test| test.takes_minutes());
-    let skipped: String = skipped.map(|test| format!(" --skip {}", test.test)).collect();
+    let skipped: String = skipped.iter().map(|test| format!(" --skip {}", test.name)).collect();
     let ignored = "test --workspace --tests -- --ignored --test-threads 1";
     steps.push(Step::tests(&format!("{ignored}{skipped}")));
+    // As the tests have built it: for the lab alone, all that it depends on would be built again.
+    let lab = |name: &str, args| Step { name: name.into(), check: Check::Lab { args } };
+    steps.push(lab("cargo xtask demo --virtual", &["--virtual"]));
+    steps.push(lab("cargo xtask campaign storm", &["storm"]));
+    // All of the other workspace, of which the street takes two programs.
+    steps.push(Step::cargo(&format!(
+        "build --manifest-path xtask/peers/Cargo.toml --target-dir {}",
+        street::target().display()
+    )));
     steps.push(Step { name: "cargo xtask street --quick".into(), check: Check::Street });
-    steps.push(Step {
-        name: "cargo xtask demo --virtual".into(),
-        ..Step::cargo("run --quiet -p lab -- --virtual")
-    });
+    // Where valgrind is not, there is nothing to count with.
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        steps.push(Step {
+            name: "cargo xtask bench cost --quick --check".into(),
+            ..Step::cargo("xtask bench cost --quick --check")
+        });
+    } else {
+        println!("no valgrind: costs are not compared with their baseline");
+    }
     steps
 }
 
@@ -131,13 +157,24 @@ fn report(times: &[(Duration, String)], code: u8) {
 }
 
 /// How many tests of each kind ran.
-fn report_tests(counts: &[(Counts, String)], left_out: &[LeftOut]) {
+fn report_tests(counts: &[(Counts, String)], skipped: &[Skipped<'_>]) {
     for (counts, name) in counts {
         let Counts { passed, failed, ignored } = counts;
         println!("{passed:>6} passed, {failed} failed, {ignored} ignored: {name}");
     }
-    let minutes = left_out.iter().filter(|test| test.takes_minutes()).count();
-    println!("{minutes:>6} left out, as they take minutes");
+    let mut kinds = BTreeMap::<&str, usize>::new();
+    skipped.iter().for_each(|test| *kinds.entry(test.why).or_default() += 1);
+    kinds.iter().for_each(|(why, count)| println!("{count:>6} left out: {why}"));
+}
+
+// === impl Skipped ===
+
+impl<'a> Skipped<'a> {
+    fn of(test: &'a LeftOut, root: &Path) -> Option<Self> {
+        let minutes = test.takes_minutes().then_some("takes minutes");
+        let why = minutes.or_else(|| test.lacks(root))?;
+        Some(Self { name: &test.test, why })
+    }
 }
 
 // === impl Counts ===
@@ -186,7 +223,11 @@ impl Step {
     fn run(&self, root: &Path, counts: &mut Counts) -> u8 {
         match &self.check {
             Check::Tidy => tidy::run(root),
-            Check::Street => street::run(&["--quick", "--only", "cinchona"]),
+            Check::Lab { args } => {
+                let program = street::target().join("debug/calculator-demo");
+                run_command(Command::new(program).args(*args).current_dir(root))
+            }
+            Check::Street => street::run(&["--quick"]),
             Check::Tests { args } => {
                 run_lines(cargo_command().args(args), |line| *counts += Counts::parse(line))
             }
@@ -227,8 +268,10 @@ mod tests {
     #[test]
     fn what_takes_minutes_is_left_out_by_name() {
         let of = |test: &str, needs: &str| LeftOut { test: test.into(), needs: needs.into() };
-        let left_out = [of("long", "minutes, and node"), of("short", "node")];
-        let mut steps = steps(&[], &left_out).into_iter();
+        let left_out = [of("long", "minutes, and node"), of("short", "an hour of rain")];
+        let root = crate::command::root();
+        let skipped: Vec<_> = left_out.iter().filter_map(|test| Skipped::of(test, &root)).collect();
+        let mut steps = steps(&[], &skipped).into_iter();
         let ignored = steps.find(|step| step.name.contains("--ignored")).unwrap();
         assert!(ignored.name.ends_with("--test-threads 1 --skip long"), "{}", ignored.name);
     }

@@ -1,6 +1,11 @@
 //! The tests that are left out unless they are asked for, as the sources say.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// A test that is ignored, and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +17,22 @@ pub(crate) struct LeftOut {
 /// What takes minutes is left out by `cargo xtask ci` too.
 const MINUTES: &str = "minutes";
 
+/// What tests need, and the command that succeeds where it is to be had.
+const PROBES: [(&str, &str); 8] = [
+    ("redis-server", "command -v redis-server"),
+    ("nginx", "command -v nginx || test -x /usr/sbin/nginx"),
+    ("chromium", "command -v chromium"),
+    ("prometheus", "command -v prometheus"),
+    ("dnsmasq", "command -v dnsmasq || test -x /usr/sbin/dnsmasq"),
+    ("python3 with grpcio", "/usr/bin/python3 -c 'import grpc'"),
+    ("node with grpc-js", "command -v node && test -d target/node/node_modules/@grpc/grpc-js"),
+    (
+        "network namespaces",
+        "ip netns add cinchona-probe && ip netns exec cinchona-probe iptables -L -n \
+         && ip netns del cinchona-probe && unshare --net --mount true",
+    ),
+];
+
 // === impl LeftOut ===
 
 impl LeftOut {
@@ -19,6 +40,19 @@ impl LeftOut {
     pub(crate) fn takes_minutes(&self) -> bool {
         self.needs.starts_with(MINUTES)
     }
+
+    /// What it needs that is not to be had at `root`.
+    pub(crate) fn lacks(&self, root: &Path) -> Option<&'static str> {
+        let needed = PROBES.iter().filter(|(what, _)| self.needs.contains(what));
+        needed.filter(|(_, probe)| !succeeds(root, probe)).map(|(what, _)| *what).next()
+    }
+}
+
+fn succeeds(root: &Path, probe: &str) -> bool {
+    let mut shell = Command::new("sh");
+    shell.current_dir(root).args(["-c", probe]).stdin(Stdio::null());
+    let status = shell.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// Those of all packages.
@@ -95,6 +129,16 @@ mod tests {
         let summary = summary(&found);
         assert!(summary.starts_with("2 tests were left out"), "{summary}");
         assert!(summary.contains("\n    1  nginx\n"), "{summary}");
+    }
+
+    #[test]
+    fn what_a_test_needs_is_looked_for_at_the_root() {
+        let test = |needs: &str| LeftOut { test: "a".into(), needs: needs.into() };
+        // Nothing was installed there.
+        let elsewhere = crate::root().join("xtask");
+        let lacks = test("minutes, and node with grpc-js").lacks(&elsewhere);
+        assert_eq!(lacks, Some("node with grpc-js"));
+        assert_eq!(test("minutes: builds a crate").lacks(&elsewhere), None);
     }
 
     #[test]

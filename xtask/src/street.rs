@@ -46,7 +46,7 @@ pub(crate) fn run(args: &[&str]) -> u8 {
 }
 
 /// Where cargo builds, seen from anywhere.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 

@@ -18,8 +18,8 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-/// Answers only the fourth attempt of a call. gRPC's clients say in a header how many they have made
-/// before.
+/// Answers only the fourth attempt of a call: gRPC's clients say in a header how many they have
+/// made before.
 struct Unsteady;
 
 #[tonic::async_trait]

@@ -1,11 +1,11 @@
 //! Replies that go wrong on their way.
 
 use crate::{
-    Counters, client,
+    Counters,
     rule::{Action, Broken},
     rules::Active,
     settings::Settings,
-    wire::Order,
+    wire::{Order, Reset},
 };
 use bytes::Bytes;
 use cinchona_core::BoxError;
@@ -74,7 +74,7 @@ pub(crate) fn silent(settings: &Settings, active: Option<Active>) -> http::Respo
 pub(crate) fn reset(code: u32, settings: &Settings) -> http::Response<Body> {
     let mut response = respond(Flaw::Reset(code), settings, None);
     if settings.is_client {
-        response.extensions_mut().insert(client::Reset(code));
+        response.extensions_mut().insert(Reset(code));
     }
     response
 }
@@ -149,7 +149,7 @@ impl http_body::Body for Faulty {
             Flaw::Reset(code) => {
                 this.flaw = Flaw::None;
                 let error = match this.is_client {
-                    true => client::seen(code),
+                    true => Reset(code).seen(),
                     false => h2::Error::from(h2::Reason::from(code)).into(),
                 };
                 return Poll::Ready(Some(Err(error)));

@@ -1,13 +1,12 @@
 //! The same faults in the calls of a client.
 
-use crate::{Counters, Fault, FaultLayer, ResponseFuture, Rules, wire::Order};
+use crate::{Counters, Fault, FaultLayer, ResponseFuture, Rules, wire::Reset};
 use bytes::Bytes;
-use cinchona_core::{BoxError, Rejected};
+use cinchona_core::BoxError;
 use pin_project_lite::pin_project;
 use std::{
     fmt,
     future::Future,
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -90,23 +89,6 @@ pin_project! {
     }
 }
 
-/// A reply that is none: the call fails as by a reset with this code.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reset(pub(crate) u32);
-
-/// What a client's transport says of a reset by `code`, or of the fault that it stands for.
-pub(crate) fn seen(code: u32) -> BoxError {
-    const REFUSED: u32 = 7;
-    match Order::of(code) {
-        Some(Order::Drop | Order::GoAway(Some(_))) => {
-            io::Error::new(io::ErrorKind::BrokenPipe, "the connection was lost (injected)").into()
-        }
-        Some(Order::GoAway(None)) => Rejected::lost("the server goes away (injected)").into(),
-        None if code == REFUSED => Rejected::lost("the stream was refused (injected)").into(),
-        None => h2::Error::from(h2::Reason::from(code)).into(),
-    }
-}
-
 // === impl ClientFaultLayer ===
 
 impl ClientFaultLayer {
@@ -176,7 +158,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let reply = ready!(self.project().inner.poll(cx)).map_err(Into::into)?;
         Poll::Ready(match reply.extensions().get() {
-            Some(Reset(code)) => Err(seen(*code)),
+            Some(reset) => Err(Reset::seen(*reset)),
             None => Ok(reply),
         })
     }

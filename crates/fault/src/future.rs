@@ -315,12 +315,9 @@ impl Answer {
             }
             Action::Panic => {
                 cells.panicked.count();
-                if settings.is_client {
-                    // As tonic's server answers for a handler that panics.
-                    body::reset(h2::Reason::CANCEL.into(), settings)
-                } else {
-                    panic!("injected by a fault rule");
-                }
+                // Below a client it is what tonic's server answers for a handler that panics.
+                assert!(settings.is_client, "injected by a fault rule");
+                body::reset(h2::Reason::CANCEL.into(), settings)
             }
             Action::Hang | Action::Cut { .. } | Action::Trailers(_) | Action::Drip { .. } => {
                 cells.hung.count();

@@ -1,5 +1,6 @@
 //! What is below gRPC: faults of a connection, made where its bytes pass.
 
+use cinchona_core::{BoxError, Rejected};
 use std::{
     fmt, io,
     pin::Pin,
@@ -84,6 +85,10 @@ pub(crate) enum Order {
     Drop,
     GoAway(Option<u32>),
 }
+
+/// Below a client: a reply that is none, for the call fails as by a reset with this code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reset(pub(crate) u32);
 
 const HEAD: usize = 9;
 const RST_STREAM: u8 = 3;
@@ -306,12 +311,31 @@ impl Order {
         }
     }
 
-    pub(crate) fn of(code: u32) -> Option<Self> {
+    fn of(code: u32) -> Option<Self> {
         match code {
             DROP => Some(Self::Drop),
             GO_AWAY => Some(Self::GoAway(None)),
             _ if code & !0xff == GO_AWAY_WITH => Some(Self::GoAway(Some(code & 0xff))),
             _ => None,
+        }
+    }
+}
+
+// === impl Reset ===
+
+impl Reset {
+    /// What a client's transport says of it, or of the fault that it stands for.
+    pub(crate) fn seen(self) -> BoxError {
+        match Order::of(self.0) {
+            Some(Order::Drop | Order::GoAway(Some(_))) => {
+                let lost = "the connection was lost (injected)";
+                io::Error::new(io::ErrorKind::BrokenPipe, lost).into()
+            }
+            Some(Order::GoAway(None)) => Rejected::lost("the server goes away (injected)").into(),
+            None if self.0 == REFUSED_STREAM => {
+                Rejected::lost("the stream was refused (injected)").into()
+            }
+            None => h2::Error::from(h2::Reason::from(self.0)).into(),
         }
     }
 }

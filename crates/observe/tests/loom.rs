@@ -12,6 +12,13 @@ use loom::{model::Builder, sync::Arc, thread};
 use slots::{Count, OWN, Slots, Writer};
 use sync::AtomicU64;
 
+/// All interleavings with so many switches that a thread has not asked for.
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(check);
+}
+
 /// The last two shards, and what was counted in them and in that of all others.
 struct Shards {
     slots: Slots,
@@ -39,26 +46,21 @@ impl Shards {
 
 #[test]
 fn a_shard_that_a_thread_has_left_keeps_its_count_in_the_hands_of_the_next() {
-    // Three threads, each interrupted at most twice: all of it takes minutes.
-    let mut builder = Builder::new();
-    builder.preemption_bound = Some(2);
-    builder.check(|| {
+    model(|| {
         let shards = Shards::new();
         let threads = [(); 2].map(|()| {
             let shards = shards.clone();
             thread::spawn(move || shards.count())
         });
         shards.count();
-        for thread in threads {
-            thread.join().expect("it ends");
-        }
+        threads.into_iter().for_each(|thread| _ = thread.join().expect("it ends"));
         assert_eq!(shards.sum(), 3);
     });
 }
 
 #[test]
 fn two_threads_never_have_the_same_shard_but_that_of_all_others() {
-    loom::model(|| {
+    model(|| {
         let shards = Shards::new();
         let threads = [(); 2].map(|()| {
             let shards = shards.clone();

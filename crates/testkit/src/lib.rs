@@ -18,7 +18,10 @@
 //! # struct MyGreeter;
 //! # #[tonic::async_trait]
 //! # impl Greeter for MyGreeter {
-//! #     async fn say_hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+//! #     async fn say_hello(
+//! #         &self,
+//! #         _: Request<HelloRequest>,
+//! #     ) -> Result<Response<HelloReply>, Status> {
 //! #         Ok(Response::new(HelloReply::default()))
 //! #     }
 //! # }
@@ -47,9 +50,9 @@
 //!
 //! | type | what it is for |
 //! |---|---|
-//! | [`Network`] | connects a client to a server in memory: latency, connections that are refused, held, reset or dead |
-//! | [`ScriptedServer`] | answers the nth request by the nth [`Answer`] of a script, and keeps what it [`Received`] |
-//! | [`ClientFaultLayer`], [`Rules`] | faults in front of any channel, by [rules](Rule) of one line each (gRFC A33) |
+//! | [`Network`] | a client and a server in memory; latency, connections that end or say nothing |
+//! | [`ScriptedServer`] | the nth request gets the nth [`Answer`]; what it [`Received`] is kept |
+//! | [`ClientFaultLayer`], [`Rules`] | faults in front of a channel, by [`Rule`]s (gRFC A33) |
 //! | [`Ledgers`] | each attempt of each call, and why there was not another |
 //! | [`Logs`] | the `tracing` events of the test |
 //! | [`history`] | whether the answers of concurrent calls can be explained by one order of them |
@@ -108,8 +111,9 @@
 //! * The network loses no bytes, reorders none and has no bandwidth: a write never waits, and what
 //!   is held comes out again, as with TCP. A latency below a millisecond is rounded up by tokio's
 //!   timer.
-//! * It has one server; a client of many endpoints (`cinchona::client::Settings::connect`) speaks
-//!   to sockets.
+//! * It has one server, and `cinchona::client::Settings::connect` speaks to sockets. The balancer
+//!   goes over it by `Balance::with_connector(targets, network.connector(), options)`; a connector
+//!   of one's own chooses among several networks by the URI it is given.
 //! * There is no TLS in it.
 
 pub mod history;

@@ -1,14 +1,14 @@
-//! The instruction counts that a change is compared with.
+//! The instructions and allocations that a change is compared with.
 
-use crate::{Name, Side, tools};
+use crate::{Name, Side, table::Table, tools};
 use cinchona::core::BoxError;
 use std::{collections::BTreeMap, fmt::Write, fs};
 
-/// How much more or less is still the same.
+/// How much more or less is still the same; of allocations, one is.
 const MOST: f64 = 0.03;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.txt");
 
-/// Counts by the side and the name of their rows, and the tools that they were made with.
+/// Counts by what is counted, the side and the name of their rows, and the tools that they were made with.
 #[derive(Debug, Default)]
 pub(crate) struct Baseline {
     tools: String,
@@ -24,44 +24,41 @@ impl Baseline {
     }
 
     /// Rows that were not counted stay as they are, if they were made with the same tools.
-    pub(crate) fn write(counts: &BTreeMap<Name, f64>) -> Result<(), BoxError> {
+    pub(crate) fn write(table: &Table) -> Result<(), BoxError> {
         let tools = tools::versions();
         let before = Self::read().ok().filter(|before| before.tools == tools);
         let mut all = before.unwrap_or_default().counts;
-        all.extend(counts.iter().map(|(name, count)| (key(*name), *count)));
+        all.extend(counts(table));
         let mut text = format!("{tools}\n");
         for (name, count) in &all {
-            writeln!(text, "{count:.0}\t{name}")?;
+            writeln!(text, "{count:.1}\t{name}")?;
         }
         Ok(fs::write(FILE, text)?)
     }
 
     /// What is no longer so, a line each. Counts of other tools are not compared.
-    pub(crate) fn compare(&self, counts: &BTreeMap<Name, f64>) -> Vec<String> {
+    pub(crate) fn compare(&self, table: &Table) -> Vec<String> {
         let tools = tools::versions();
         if self.tools == tools {
-            return self.differences(counts);
+            return self.differences(counts(table));
         }
         println!("not compared: the baseline was made with {}, here are {tools}", self.tools);
         Vec::new()
     }
 
     /// A gain is a difference as well: it is to be kept.
-    fn differences(&self, counts: &BTreeMap<Name, f64>) -> Vec<String> {
-        let difference = |(name, count): (&Name, &f64)| {
-            let key = key(*name);
+    fn differences(&self, counts: impl Iterator<Item = (String, f64)>) -> Vec<String> {
+        let difference = |(key, count): (String, f64)| {
             let Some(before) = self.counts.get(&key) else {
                 return Some(format!("{key}: not in the baseline; `--write` puts it there"));
             };
             let change = count / before - 1.0;
-            (change.abs() > MOST).then(|| {
-                format!(
-                    "{key}: {before:.0} instructions before, {count:.0} now ({:+.1} %)",
-                    change * 100.0
-                )
-            })
+            let is_same = change.abs() <= MOST || (count - before).abs() <= 1.0;
+            let change = change * 100.0;
+            (!is_same)
+                .then(|| format!("{key}: {before:.1} before, {count:.1} now ({change:+.1} %)"))
         };
-        counts.iter().filter_map(difference).collect()
+        counts.filter_map(difference).collect()
     }
 
     fn parse(text: &str) -> Result<Self, BoxError> {
@@ -75,10 +72,19 @@ impl Baseline {
     }
 }
 
-fn key((side, name): Name) -> String {
+fn counts(table: &Table) -> impl Iterator<Item = (String, f64)> {
+    let of = |what, counts: &BTreeMap<Name, f64>| {
+        let named = move |(name, count): (&Name, &f64)| (key(what, *name), *count);
+        counts.iter().map(named).collect::<Vec<_>>()
+    };
+    let instructions = of("instructions", &table.instructions);
+    instructions.into_iter().chain(of("allocations", &table.allocations))
+}
+
+fn key(what: &str, (side, name): Name) -> String {
     match side {
-        Side::Client => format!("client {name}"),
-        Side::Server => format!("server {name}"),
+        Side::Client => format!("{what} client {name}"),
+        Side::Server => format!("{what} server {name}"),
     }
 }
 
@@ -88,16 +94,11 @@ mod tests {
 
     #[test]
     fn what_differs_by_more_than_three_percent_either_way_is_named() {
-        let baseline =
-            Baseline::parse("tools\n1000\tclient a\n1000\tclient b\n1000\tserver a\n").unwrap();
-        let counts = [
-            ((Side::Client, "a"), 1031.0),
-            ((Side::Client, "b"), 1029.0),
-            ((Side::Server, "a"), 969.0),
-            ((Side::Server, "new"), 1.0),
-        ];
-        let differences = baseline.differences(&counts.into());
+        let baseline = Baseline::parse("tools\n1000\ta\n1000\tb\n1000\tc\n39\td\n39\te\n").unwrap();
+        let counts = [("a", 1031.0), ("b", 1029.0), ("c", 969.0), ("d", 40.5), ("e", 40.0)];
+        let counts = counts.into_iter().chain([("new", 1.0)]);
+        let differences = baseline.differences(counts.map(|(key, count)| (key.to_owned(), count)));
         let about: Vec<_> = differences.iter().map(|line| line.split(':').next()).collect();
-        assert_eq!(about, [Some("client a"), Some("server a"), Some("server new")]);
+        assert_eq!(about, [Some("a"), Some("c"), Some("d"), Some("new")]);
     }
 }

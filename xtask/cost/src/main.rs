@@ -59,9 +59,9 @@ pub(crate) enum Side {
 struct Args {
     /// Instructions alone, of the rows whose names begin so.
     only: Vec<String>,
-    /// Instructions alone, of those that say most.
+    /// Instructions of those that say most, and allocations.
     quick: bool,
-    /// Compares them with the baseline.
+    /// Compares these with the baseline.
     check: bool,
     /// Makes them the baseline.
     write: bool,
@@ -86,16 +86,18 @@ fn main() -> Result<ExitCode, BoxError> {
     } else if args.check || args.write {
         return Err("instructions are counted by callgrind: install valgrind".into());
     }
-    if !args.quick && !args.check && args.only.is_empty() {
-        table.cpu = cpu_times()?;
+    if args.only.is_empty() {
         table.allocations = allocations()?;
+        if !args.quick && !args.check {
+            table.cpu = cpu_times()?;
+        }
     }
     println!("{table}");
     if args.write {
-        Baseline::write(&table.instructions)?;
+        Baseline::write(&table)?;
     }
     let differences = match args.check {
-        true => Baseline::read()?.compare(&table.instructions),
+        true => Baseline::read()?.compare(&table),
         false => Vec::new(),
     };
     for difference in &differences {

@@ -4,9 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod bare;
-#[path = "../common/mod.rs"]
-mod common;
 mod gauges;
+#[path = "../common/grafana.rs"]
+mod grafana;
 mod layers;
 mod metrics;
 mod off;

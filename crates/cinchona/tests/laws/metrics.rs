@@ -2,8 +2,8 @@
 //! Grafana dashboard asks for.
 
 use crate::{
-    common::grafana::{asked, missing},
     gauges::at_random,
+    grafana::{asked, missing},
     layers::{self, boxed, methods},
     virtually,
 };

@@ -1,8 +1,12 @@
 //! Servers that are killed with SIGKILL and started again while clients change what they keep:
 //! what was acknowledged happened exactly once, and what was not at most once.
 //!
-//! `CINCHONA_KILLS` says how many kills there are; 100 if it is absent.
+//! All calls to the counter and to an account are in histories, which one order has to explain.
+//!
+//! `CINCHONA_KILLS` says how many kills there are, 100 if it is absent; `CINCHONA_SEED` is what
+//! their times are drawn from.
 
+use crate::history::{Call, History};
 use calculator::{
     client::{Layers, Settings, Stack, stack},
     pb::{
@@ -53,6 +57,13 @@ struct Ledger {
     entries: Vec<(String, bool)>,
 }
 
+/// The calls of all clients to what they share.
+#[derive(Clone, Debug, Default)]
+struct Histories {
+    counter: History,
+    account: History,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     acknowledged: i64,
@@ -96,11 +107,7 @@ impl Server {
     }
 
     fn channel(&self) -> Balance {
-        // It is back before long.
-        let backoff = Backoff::new(Duration::from_millis(50), 1.0, Duration::from_secs(1)).unwrap();
-        let options = Options { backoff: backoff.with_jitter(Jitter::Full), ..Options::default() };
-        let target: Target = format!("http://{}", self.args[1]).parse().unwrap();
-        Balance::new(vec![target], options).unwrap()
+        channel(&self.args[1])
     }
 }
 
@@ -149,6 +156,19 @@ fn expected(status: &Status) {
     assert!(codes.contains(&status.code()), "{status}");
 }
 
+fn channel(addr: &str) -> Balance {
+    // It is back before long.
+    let backoff = Backoff::new(Duration::from_millis(50), 1.0, Duration::from_secs(1)).unwrap();
+    let options = Options { backoff: backoff.with_jitter(Jitter::Full), ..Options::default() };
+    let target: Target = format!("http://{addr}").parse().unwrap();
+    Balance::new(vec![target], options).unwrap()
+}
+
+/// A client that goes on until it is answered.
+pub(crate) fn patient(addr: &str) -> Stack<Balance> {
+    stack(channel(addr), &layers())
+}
+
 fn anywhere(servers: &[Server]) -> Anywhere {
     let channels: Arc<[Balance]> = servers.iter().map(Server::channel).collect();
     let turn = Arc::new(AtomicUsize::new(0));
@@ -184,16 +204,29 @@ fn page(client: usize, entries: usize) -> String {
 }
 
 /// Calls one method after the other until it is told to stop.
-async fn client(n: usize, channel: Stack<Anywhere>, stop: Arc<AtomicBool>) -> Ledger {
+async fn client(
+    n: usize,
+    channel: Stack<Anywhere>,
+    histories: Histories,
+    stop: Arc<AtomicBool>,
+) -> Ledger {
     let mut calculator = CalculatorClient::new(channel.clone());
     let mut store = StoreClient::new(channel);
     let mut ledger = Ledger { client: n, ..Ledger::default() };
     while !stop.load(Ordering::Relaxed) {
         let request = CounterRequest { request_id: String::new(), increment: 1 };
-        ledger.increments.note(&calculator.increment_counter(request).await);
+        let counting = calculator.increment_counter(request);
+        let counted = histories.counter.record(Call::Add(1), counting, |now| now.value.into());
+        ledger.increments.note(&counted.await);
+        let reading = calculator.get_counter(Empty {});
+        _ = histories.counter.record(Call::Read, reading, |now| now.value.into()).await;
         let (request_id, key) = (String::new(), "account".to_owned());
         let request = WithdrawRequest { request_id, key, amount: 1 };
-        ledger.withdrawals.note(&store.withdraw(request).await);
+        let withdrawing = store.withdraw(request);
+        let withdrawn = histories.account.record(Call::Add(-1), withdrawing, |now| now.value);
+        ledger.withdrawals.note(&withdrawn.await);
+        let reading = store.balance(Key { key: "account".into() });
+        _ = histories.account.record(Call::Read, reading, |now| now.value).await;
         let (request_id, key) = (String::new(), page(n, ledger.entries.len()));
         let entry = ledger.entries.len().to_string();
         let request = AppendRequest { request_id, key, text: format!("{entry} ") };
@@ -205,7 +238,8 @@ async fn client(n: usize, channel: Stack<Anywhere>, stop: Arc<AtomicBool>) -> Le
 
 /// Kills one server after the other and starts it again, at odd times.
 async fn kill(servers: &mut [Server], kills: usize) {
-    let rng = Rng::seeded(7);
+    let seed = std::env::var("CINCHONA_SEED").map_or(7, |seed| seed.parse().unwrap());
+    let rng = Rng::seeded(seed);
     for n in 0..kills {
         sleep(Duration::from_millis(rng.draw().random_range(20..120))).await;
         servers[n % servers.len()].kill_and_start();
@@ -246,14 +280,17 @@ async fn survives(store: &str, replicas: usize) {
     };
     StoreClient::new(channel.clone()).set_value(funds).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let mut clients = JoinSet::new();
+    let (mut clients, histories) = (JoinSet::new(), Histories::default());
     for n in 0..CLIENTS {
-        clients.spawn(client(n, channel.clone(), stop.clone()));
+        clients.spawn(client(n, channel.clone(), histories.clone(), stop.clone()));
     }
     kill(&mut servers, kills).await;
     stop.store(true, Ordering::Relaxed);
     let ledgers = clients.join_all().await;
     check(channel, &ledgers).await;
+    let counted = histories.counter.check(0).unwrap();
+    let withdrawn = histories.account.check(FUNDS).unwrap();
+    println!("one order explains {counted} calls to the counter, and {withdrawn} to the account");
     let kinds: [fn(&Ledger) -> Told; 2] = [|ledger| ledger.increments, |ledger| ledger.withdrawals];
     let told = kinds.map(|kind| Ledger::all(&ledgers, kind));
     let entries: usize = ledgers.iter().map(|ledger| ledger.entries.len()).sum();

@@ -12,6 +12,7 @@ mod crash;
 mod differential;
 mod endpoints;
 mod failover;
+mod history;
 mod nginx;
 mod partition;
 mod prometheus;
