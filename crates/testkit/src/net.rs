@@ -54,6 +54,9 @@ pub struct Serving {
     accepting: AbortHandle,
 }
 
+/// What is as good as never, and can be added to an instant.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 // === impl Network ===
 
 impl Network {
@@ -117,11 +120,12 @@ impl Network {
         Serving { accepting: accepting.abort_handle() }
     }
 
-    /// The time bytes take one way, from now on; a connect takes twice that. Zero at first.
+    /// The time bytes take one way, from now on; a connect takes twice that. Zero at first; more
+    /// than ten years are ten.
     ///
     /// Bytes under way keep the latency they left with, and none overtakes another.
     pub fn set_latency(&self, one_way: Duration) {
-        self.shared.lock().latency = one_way;
+        self.shared.lock().latency = one_way.min(FOR_EVER);
     }
 
     /// Stops bytes and connects both ways, until [`release`](Self::release). Nothing is lost.
@@ -309,6 +313,19 @@ mod tests {
         assert_eq!(warm - cold, 4 * LATENCY, "a round trip to connect, one to call");
         assert_eq!(Instant::now() - warm, 2 * LATENCY);
         assert_eq!((net.connects(), net.live()), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_latency_without_an_end_lets_nothing_arrive() {
+        let net = Network::new();
+        net.set_latency(Duration::MAX);
+        serve(&net).await;
+        assert!(timeout(MINUTE, check(&net.channel())).await.is_err());
+        net.set_latency(Duration::ZERO);
+        let channel = net.channel();
+        check(&channel).await.unwrap();
+        net.set_latency(Duration::MAX);
+        assert!(timeout(MINUTE, check(&channel)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
