@@ -144,9 +144,10 @@ mod tests {
             let Some(name) = manifest.package().filter(|name| !KEPT.contains(name)) else {
                 continue;
             };
-            for key in ["license", "repository", "readme", "keywords", "categories"] {
+            for key in ["license", "repository", "keywords", "categories"] {
                 assert!(text.contains(&format!("{key}.workspace = true")), "{name}: {key}");
             }
+            assert!(text.contains("\nreadme"), "{name}: readme");
             assert!(text.contains("\ndescription = \""), "{name}");
             assert!(text.contains("[package.metadata.docs.rs]\nall-features = true"), "{name}");
             for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
