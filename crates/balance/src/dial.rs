@@ -26,7 +26,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-/// Connects to whatever it is told.
+/// Connects to the address that it is given.
 pub(crate) type Dialer = Arc<dyn Fn(Dial) -> Dialing + Send + Sync>;
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Io, BoxError>> + Send>>;

@@ -4,7 +4,8 @@ use crate::State;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Connects to one endpoint of a list, the first that can be; told the states of all, and the time.
+/// Connects to one endpoint of a list, the first that can be; given the states of all, and the
+/// time.
 ///
 /// They are tried in their order, each 250 ms after the one before or at once when that has failed.
 /// The first that is ready is used, and the others are let go. When it is lost, it begins at the

@@ -174,7 +174,7 @@ impl Balance {
         Self::checked(discover, by, options)
     }
 
-    /// The same, by a connector of yours. It is told the URI of the target, with the address in
+    /// The same, by a connector of yours. It receives the URI of the target, with the address in
     /// place of the host where that is known; what host and port mean is its affair.
     ///
     /// # Errors
@@ -238,7 +238,7 @@ impl Balance {
         self.0.set.states()
     }
 
-    /// Says what [`states`](Self::states) does, for whoever looks on and is not to keep the
+    /// Says what [`states`](Self::states) does, for an observer that must not keep the
     /// balancer: `None` once its last clone was dropped.
     pub fn watcher(&self) -> impl Fn() -> Option<Vec<Snapshot>> + Send + Sync + use<> {
         let set = Arc::downgrade(&self.0.set);

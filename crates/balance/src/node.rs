@@ -57,7 +57,7 @@ pub(crate) struct Node {
     pub(crate) suspected: Notify,
     /// How often the server has said that it was pinged too often.
     too_many_pings: AtomicU32,
-    /// Heard by whoever chooses among the endpoints.
+    /// Read by the picker.
     stir: Arc<Stir>,
 }
 

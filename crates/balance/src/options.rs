@@ -49,7 +49,7 @@ pub struct Options {
     /// Each at least 10 ms, and `Duration::MAX` for ever.
     ///
     /// Servers close the connections of clients that ping more often than they allow, and gRPC's
-    /// allow one ping in five minutes unless they are told otherwise. When an endpoint does so
+    /// allow one ping in five minutes by default. When an endpoint does so
     /// (`too_many_pings`), its interval is doubled.
     pub keep_alive: Option<(Duration, Duration)>,
     /// For how long what was sent may stay without an acknowledgement before the connection is

@@ -71,7 +71,7 @@ pub(crate) struct Tally {
     in_a_row: AtomicU32,
 }
 
-/// Whether an endpoint is ejected; kept by whoever sweeps.
+/// Whether an endpoint is ejected; kept by the sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Ejection {
     pub(crate) since: Option<Instant>,

@@ -33,7 +33,7 @@ pub(crate) struct Set {
     pub(crate) signals: Signals,
     /// Whose connector connects them.
     connector: Connector,
-    /// Told after every change of `choice`.
+    /// Notified after every change of `choice`.
     changed: watch::Sender<()>,
     /// Something has happened to an endpoint: it is to be chosen anew.
     pub(crate) stir: Arc<Stir>,

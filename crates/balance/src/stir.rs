@@ -1,4 +1,4 @@
-//! What endpoints tell whoever chooses among them.
+//! What endpoints report to the picker.
 
 use crate::{
     State,

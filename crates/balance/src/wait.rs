@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// How long a call waits for an endpoint that would recognise it.
 const TO_BE_RECOGNISED: Duration = Duration::from_millis(1500);
 
-/// Of how many endpoints it is told what is wrong with them.
+/// For how many endpoints an error says what is wrong with them.
 const MOST_TOLD: usize = 3;
 
 // === impl Set ===

@@ -30,12 +30,12 @@ pub(crate) type Io = Box<dyn Transport>;
 pub(crate) struct Wire {
     io: Io,
     frames: Frames,
-    /// What was read last, on its way to whoever reads.
+    /// What was read last, on its way to the reader.
     buffer: Box<[u8]>,
     line: Arc<Line>,
 }
 
-/// What is known of a connection, for whoever sends requests on it.
+/// What the senders of requests know of a connection.
 #[derive(Debug)]
 pub(crate) struct Line {
     phase: watch::Sender<Phase>,

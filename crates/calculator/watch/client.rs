@@ -47,7 +47,7 @@ impl Client {
         tiles
     }
 
-    /// The states of breakers and endpoints, to be told when they change.
+    /// The states of breakers and endpoints, which reports their changes.
     pub fn conditions(&self) -> Vec<Condition> {
         let circuits = self.layers.breaker.circuits();
         let circuits = circuits.iter().map(|circuit| {

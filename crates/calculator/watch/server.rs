@@ -129,7 +129,7 @@ impl FaultConsole {
         Self { servers, hint }
     }
 
-    /// The rules in force, to be told when they come and go.
+    /// The rules in force, which reports when they come and go.
     pub fn conditions(&self) -> Vec<Condition> {
         let told = |rule: FaultRule| Condition::new(format!("fault rule {}", rule.id), rule.rule);
         self.list().into_iter().map(told).collect()

@@ -50,7 +50,7 @@ pub trait Datagrams: Send + Sync + 'static {
 const BUFFER: usize = 65_536;
 /// To so many others a node talks each heartbeat.
 const PARTNERS: usize = 3;
-/// How often seeds are asked, and a node with the same id is told.
+/// How often a node asks its seeds, and warns a node with the same id.
 const ASKING: Duration = Duration::from_secs(1);
 /// So many seeds are asked at once.
 const MOST_SEEDS: usize = 32;
@@ -125,7 +125,7 @@ impl Shared {
     }
 
     /// All seeds while this node hears nobody; else any one, so that clusters which were cut apart
-    /// for long find each other. And whoever has this node's id is told.
+    /// for long find each other. And a node with the same id is warned.
     fn ask_seeds(&self, datagrams: &impl Datagrams) {
         let now = Instant::now();
         let most = if self.is_alone(now) { MOST_SEEDS } else { 1 };

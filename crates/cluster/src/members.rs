@@ -4,7 +4,8 @@
 use crate::{node, wire::MOST_NODES};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The expected members, as this node knows them; empty until it is told or they found a cluster.
+/// The expected members, as this node knows them; empty until it learns them or they found a
+/// cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Members {
     own: String,

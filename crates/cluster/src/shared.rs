@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) ignored: Ignored,
     store: Mutex<Store>,
     view: Mutex<View>,
-    /// Whom an operator had forgotten by way of an onlooker, and until when others are told.
+    /// Whom an operator had forgotten by way of an onlooker, and until when this one passes it on.
     forgotten: Mutex<Vec<((String, u64), Instant)>>,
     /// Of this node.
     tags: Mutex<BTreeMap<String, String>>,
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
 type Read = BTreeMap<String, (Stamp, Arc<Facts>)>;
 type Stamp = (u64, u64, u64);
 
-/// For so long others are told by an onlooker whom to forget.
+/// For so long an onlooker passes on which nodes to forget.
 const TELLING: Duration = Duration::from_secs(5);
 
 /// What a node says when it joins.
@@ -176,7 +176,7 @@ impl Shared {
         event.into_iter().for_each(|event| self.tell(event));
     }
 
-    /// Whom others are to be told to forget.
+    /// The nodes that others are asked to forget.
     pub(crate) fn to_forget(&self) -> Vec<(String, u64)> {
         let (mut forgotten, now) = (self.forgotten(), Instant::now());
         forgotten.retain(|(_, until)| now < *until);

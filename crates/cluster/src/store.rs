@@ -1,4 +1,4 @@
-//! What each node says of itself, as far as this one knows: it is told `now`, and never waits.
+//! What each node says of itself, as far as this one knows: it is given `now`, and never waits.
 //!
 //! Of each id one life is known. Another life takes its place only when the known one is silent
 //! and the other is heard to go on: so no echo, no clock that was set back and no forged datagram

@@ -1,4 +1,4 @@
-//! What a node makes of what it sees: it is told `now` and what gossip shows, and says what to
+//! What a node makes of what it sees: it is given `now` and what gossip shows, and says what to
 //! tell and what to publish.
 
 mod hearing;
@@ -236,7 +236,7 @@ impl View {
         self.peers.retain(|id, peer| seen.contains(id.as_str()) || is_kept(id, peer));
     }
 
-    /// What others are to be told. The beat comes last: who has it has all else.
+    /// What this node sends to others. The beat comes last: a node that has it has all else.
     fn publish(&mut self, now: Instant) -> Vec<(String, String)> {
         self.stage(node::MEMBERS, node::list(self.members.all().iter().map(String::as_str)));
         if self.published_gone != self.members.gone_count() {
@@ -278,7 +278,7 @@ impl View {
         is_member || self.peers.get(&seen.id).is_some_and(lives)
     }
 
-    /// How a call ended to whoever serves there.
+    /// How a call to the server there ended.
     pub(crate) fn report_at(&mut self, address: &Uri, failed: bool, now: Instant) {
         let mut peers = self.peers.iter();
         let id = peers.find(|(_, peer)| peer.serves_at(address)).map(|(id, _)| id.clone());
@@ -287,7 +287,7 @@ impl View {
         }
     }
 
-    /// What whoever serves there says of itself.
+    /// What the server there says of itself.
     pub(crate) fn tags_at(&self, address: &Uri) -> Option<&BTreeMap<String, String>> {
         let peer = self.peers.values().find(|peer| peer.serves_at(address));
         peer.map(|peer| &peer.facts.tags)

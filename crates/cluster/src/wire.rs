@@ -77,7 +77,7 @@ pub(crate) struct Update {
     pub(crate) age: Duration,
     /// Where it receives gossip.
     pub(crate) address: SocketAddr,
-    /// Whoever knows less than this version can do nothing with it.
+    /// A node that knows less than this version cannot use it.
     pub(crate) from: u64,
     /// What has no later version than this is said no more.
     pub(crate) floor: u64,

@@ -15,7 +15,7 @@ pub struct Attempt {
     pub began: Instant,
     /// When it ended, or its response began.
     pub ended: Option<Instant>,
-    /// What its outcome meant to whoever makes attempts.
+    /// What its outcome meant to the layer that makes attempts.
     pub verdict: Option<Verdict>,
     /// How long the call then waited before the next attempt; zero after the last.
     pub wait: Duration,

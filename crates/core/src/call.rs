@@ -19,9 +19,9 @@ use tokio::{task, time::Instant};
 ///
 /// The first layer of ours that sees a call makes the record; the others find it, in whatever order
 /// they are composed. What is known of the call once is in it: when it began, its deadline, what
-/// its method streams. Each attempt adds a line ([`Attempt`]): whoever makes attempts writes why it
-/// began one and what became of it, a balancer where it was sent. Ledger, metrics and spans read
-/// these lines.
+/// its method streams. Each attempt adds a line ([`Attempt`]): the layer that makes attempts writes
+/// why it began one and what became of it, a balancer where it was sent. Ledger, metrics and spans
+/// read these lines.
 ///
 /// Its clones are handles of the same record; each belongs to one attempt.
 ///
@@ -152,7 +152,7 @@ impl Call {
         lines.timed = Timed { many: many + 1, until: Some(until), task: task::try_id() };
     }
 
-    /// The timer of an attempt was asked, and wakes whoever polls the call.
+    /// The timer of an attempt was asked, and wakes the task that polls the call.
     pub fn asks_timer(&self) {
         self.record.asked.fetch_add(1, Ordering::Relaxed);
     }
@@ -169,7 +169,7 @@ impl Call {
     }
 
     /// Until when an attempt of this task keeps the deadline of the call, if one does. Later its
-    /// timer has fired, and whoever holds the attempt has not asked.
+    /// timer has fired, and the holder of the attempt has not asked.
     pub fn timed_until(&self) -> Option<Instant> {
         let Timed { many, until, task } = self.lines().timed;
         until.filter(|_| many > 0 && task == task::try_id())
@@ -285,8 +285,8 @@ impl Call {
         self.lines().hosts().any(|own| own == host)
     }
 
-    /// The dedup domain of the first attempt, if it was known: whoever is sent another is to be
-    /// told in [`DOMAIN`](crate::DOMAIN), and refuses it in another domain.
+    /// The dedup domain of the first attempt, if it was known. A later attempt
+    /// carries it in [`DOMAIN`](crate::DOMAIN), and a server of another domain refuses it.
     pub fn domain(&self) -> Option<HeaderValue> {
         self.lines().domain.clone().flatten()
     }

@@ -48,7 +48,7 @@ impl Rejected {
         Self { stage: Stage::NotWritten, ..Self::new(message, None) }
     }
 
-    /// Whoever could have been sent this call has as much to do as it can: `RESOURCE_EXHAUSTED`,
+    /// Each server that could take this call has as much to do as it can: `RESOURCE_EXHAUSTED`,
     /// and no case for a retry, which would ask for more of the same.
     pub fn exhausted(message: impl Into<Cow<'static, str>>) -> Self {
         Self { code: Code::ResourceExhausted, ..Self::new(message, None) }

@@ -120,7 +120,7 @@ impl Evidence {
         }
     }
 
-    /// An answer without a gRPC status, from whoever stands in for a gRPC server; some are about
+    /// An answer without a gRPC status, from a proxy in front of a gRPC server; some are about
     /// the request.
     fn of_http(http: StatusCode, code: Code) -> Self {
         let is_about_request = http.is_client_error() && http != StatusCode::NOT_FOUND;

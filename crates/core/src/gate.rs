@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// Decides whether a call may be sent, and hears what became of it: the circuit breaker of an
 /// endpoint, for a balancer that knows nothing of breakers.
 ///
-/// Whoever has entered leaves exactly once, also when the call is given up.
+/// A caller that has entered leaves exactly once, also when it gives the call up.
 pub trait Gate: fmt::Debug + Send + Sync {
     /// Whether a call to `path` would be let through; nothing changes by asking.
     fn is_open_to(&self, path: &str, now: Instant) -> bool;

@@ -3,7 +3,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | [`Verdict`], [`Stage`] | what the outcome of an attempt means; every policy reads this alone |
-//! | [`Evidence`] | what the outcome says about the server; whoever judges servers reads this |
+//! | [`Evidence`] | what the outcome says about the server; breakers and balancers read this |
 //! | [`Call`], [`Attempt`], [`AttemptKind`] | one call, and what is known of its attempts |
 //! | [`Deadline`] | when the call must have ended |
 //! | [`PerMethod`] | settings by method |

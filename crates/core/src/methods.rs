@@ -249,8 +249,8 @@ impl Methods {
     /// The methods of all descriptor sets that this process has read so far, and those of gRPC's
     /// health checks and reflection, and what they stream.
     ///
-    /// *Why:* what a method streams is a fact of its .proto, whoever has read it. A layer that
-    /// needs no other fact need not be told.
+    /// *Why:* what a method streams is a fact of its .proto. A layer that needs no other
+    /// fact takes it from any descriptor set that this process has read.
     pub fn known_kinds() -> Arc<HashMap<String, MethodKind>> {
         KINDS.get().clone()
     }

@@ -1,4 +1,4 @@
-//! What a layer counts and measures, as plain data: whoever shows it asks for it here.
+//! What a layer counts and measures, as plain data for dashboards and exporters.
 
 use std::fmt;
 

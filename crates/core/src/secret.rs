@@ -40,7 +40,7 @@ impl Secret {
         Ok(Self(text))
     }
 
-    /// The text, for whoever needs it.
+    /// The text.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -52,7 +52,7 @@ pub struct AttemptLimit(pub Option<Duration>);
 #[derive(Clone, Debug)]
 struct Settings {
     limits: Times,
-    /// The limit of most attempts, as the server is told of it.
+    /// The limit of most attempts, as `grpc-timeout` says it to the server.
     told: HeaderValue,
     silences: Times,
     methods: Option<Methods>,

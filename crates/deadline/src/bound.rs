@@ -25,12 +25,12 @@ pub(crate) struct Terms {
     pub(crate) whole: Option<End>,
     /// How long a response that has begun may be silent.
     pub(crate) silence: Option<Duration>,
-    /// What the server is told.
+    /// The deadline that `grpc-timeout` says to the server.
     pub(crate) told: Option<Deadline>,
     pub(crate) says: Says,
 }
 
-/// How the server is told of what there is, as long as no time has passed.
+/// What `grpc-timeout` says, as long as no time has passed.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Says {
     #[default]
@@ -236,8 +236,8 @@ impl Bound {
         }
     }
 
-    /// Whether the time that the server was told of is over, so that a timer of its own, too, can
-    /// have ended the call.
+    /// Whether the time that `grpc-timeout` gave the server is over, so that a timer of its own,
+    /// too, can have ended the call.
     pub(crate) fn told_is_over(&self, now: Instant) -> bool {
         self.terms.told.is_some_and(|told| told.remaining(now) <= TICK)
     }

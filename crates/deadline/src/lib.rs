@@ -23,8 +23,8 @@
 //!   attempt, limit, elapsed time and what was waited for.
 //! * Other errors leave as a status that tells the truth: a connection lost mid-call is
 //!   `UNAVAILABLE` (tonic: `UNKNOWN`), and a tonic server's `CANCELLED "Timeout expired"` is
-//!   `DEADLINE_EXCEEDED` if the time that it was told of is over. At any other time these are the
-//!   server's own words, and stay.
+//!   `DEADLINE_EXCEEDED` if the time that `grpc-timeout` gave it is over. At any other time these
+//!   are the server's own words, and stay.
 //!
 //! # What a limit bounds
 //!
@@ -43,18 +43,18 @@
 //!
 //! It is the server's turn until it takes the next message, and from the end of the request to the
 //! first message of the response. So neither the length of a stream nor a caller that is slow to
-//! send counts. The server is not told of a limit that does not bound the stream, as it would end
+//! send counts. `grpc-timeout` does not say a limit that does not bound the stream, as it would end
 //! the stream by it. A response of which nobody knows whether there will be a second message may be
 //! silent for a minute after the first, or the limit, whichever is longer.
 //!
 //! Once there is a first message, [`with_silence`](AttemptTimeoutLayer::with_silence) ends a stream
 //! in which nothing comes for so long; by default nothing does. Limits and silences can be set by
-//! method and by kind. Ten years or more, such as `Duration::MAX`, are for ever, and not told.
+//! method and by kind. Ten years or more, such as `Duration::MAX`, are for ever, and not sent.
 //!
 //! What a method streams is known from the descriptor sets that were read in this process, by
 //! [`Methods`](cinchona_core::Methods), before the layer is put around a service; or a call says so
 //! itself, by a [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. Of an
-//! unknown method the server is told the limit, as most methods are unary: one that enforces
+//! unknown method `grpc-timeout` says the limit, as most methods are unary: one that enforces
 //! `grpc-timeout` on streams will end its streams by it.
 //!
 //! # Example

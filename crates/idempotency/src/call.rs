@@ -154,7 +154,7 @@ where
         Ok(named)
     }
 
-    /// Asks whether the call may be told of an earlier one.
+    /// Asks whether the caller may receive an earlier answer.
     async fn authorized(&mut self) -> Result<(), Status> {
         let Shared { settings, cells, .. } = &*self.shared;
         match &settings.authorize {

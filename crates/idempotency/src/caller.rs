@@ -16,7 +16,7 @@ use tonic::{
     transport::server::{TcpConnectInfo, TlsConnectInfo},
 };
 
-/// By what callers are told apart.
+/// By what callers are distinguished.
 #[derive(Clone, Default)]
 pub(crate) enum Callers {
     /// Credentials, else the certificate of the peer, else its address.
@@ -167,7 +167,7 @@ fn is_credential(name: &str) -> bool {
     }
 }
 
-/// A hash that cannot be made to be another's: whoever reads the store reads no credentials.
+/// A hash that cannot be made to be another's: a reader of the store finds no credentials.
 fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {

@@ -45,7 +45,7 @@ pub enum Value {
     },
 }
 
-/// What there is so far, by name: all series of one stand together, whoever they come from.
+/// What there is so far, by name: all series of one stand together, wherever they come from.
 #[derive(Default)]
 struct Collected(BTreeMap<String, Metric>);
 

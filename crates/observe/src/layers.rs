@@ -35,10 +35,11 @@ pub struct CallLayer(Arc<Observer>);
 /// says. Where somebody else repeats requests, and keeps no record, one that begins while another
 /// is under way is a hedge, and any other a retry.
 ///
-/// *Its span* is `attempt`: the server is told its id as its parent. `attempt` counts from 1;
-/// `kind` is `original`, `retry`, `hedge` or `transparent_retry`, and `wait` how long none was
-/// under way before it, where a layer further out has made the record of the call. Whoever picks an
-/// endpoint, as `cinchona-balance` does, says so by `Span::current().record("endpoint", ..)`.
+/// *Its span* is `attempt`: the request carries its id as the parent of the server's span.
+/// `attempt` counts from 1; `kind` is `original`, `retry`, `hedge` or `transparent_retry`, and
+/// `wait` how long none was under way before it, where a layer further out has made the record of
+/// the call. The balancer that picks an endpoint, as `cinchona-balance` does, says so by
+/// `Span::current().record("endpoint", ..)`.
 ///
 /// *Sizes* are those of the messages, compressed, without their five-byte prefixes. A request whose
 /// length is known in advance, as behind the retry layer, is taken to be one message, and costs

@@ -70,7 +70,7 @@ impl Metrics {
     /// Counts also those methods by name that are not listed but of whose paths `filter` is true
     /// (gRFC A66 asks for such a way); the first filter that is set stays.
     ///
-    /// Whoever can make up paths that pass can fill the memory.
+    /// A caller that makes up paths which pass can fill the memory.
     #[must_use]
     pub fn with_unlisted(self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         // A second filter is not used, as it says.

@@ -21,7 +21,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Tracer {
     pub(crate) rng: Rng,
     pub(crate) story: Option<Arc<Story>>,
-    /// The lines of calls that failed, by code: whoever calls can cause them.
+    /// The lines of calls that failed, by code: callers can cause them.
     failed: [Seldom; 17],
 }
 

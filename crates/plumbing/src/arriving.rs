@@ -34,7 +34,8 @@ struct Read {
     rest: Body,
 }
 
-/// As much is kept of a request that has not arrived: tonic decodes no more, unless it is told.
+/// As much is kept of a request that has not arrived: tonic decodes no more, unless it is
+/// configured to.
 const MOST: usize = 4 << 20;
 
 /// Reads what has arrived of `body`, which is handed on as it was; its length, in bytes, where that

@@ -51,7 +51,7 @@ pub trait Watcher: Send {
         false
     }
 
-    /// Whether it may end the body before its end, so that no length can be told before.
+    /// Whether it may end the body before its end, so that its length cannot be known before.
     fn may_cut(&self) -> bool {
         false
     }

@@ -17,8 +17,8 @@ pub fn is_why(timeout: Duration, waited: Duration) -> bool {
 /// What may lie between two readings of the clock for one timer.
 pub const SLACK: Duration = Duration::from_millis(1);
 
-/// Takes off `grpc-timeout`, if it is there, what a request has `waited` since it was told: the
-/// server is to be told what is left when the request is sent.
+/// Takes off `grpc-timeout`, if it is there, what a request has `waited` since it was written: the
+/// header says what is left when the request is sent.
 pub fn take_off(headers: &mut HeaderMap, waited: Duration) {
     if let Ok(Some(told)) = parse_timeout(headers) {
         headers::set(headers, &GRPC_TIMEOUT, encode_timeout(told.saturating_sub(waited)));

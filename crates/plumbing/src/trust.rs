@@ -16,7 +16,7 @@ use std::{error::Error, fmt, net::SocketAddr};
 /// * With a token, a change needs `authorization: Bearer <token>` (RFC 6750), also on loopback, and
 ///   may come from anywhere. Blanks around the token do not count.
 /// * Without one, its connection is from loopback, and nothing says that somebody else is behind
-///   it: a proxy on the same machine connects from loopback for whoever connects to the proxy. So
+///   it: a proxy on the same machine connects from loopback for all its clients. So
 ///   any header that proxies, balancers and content delivery networks add takes the right away,
 ///   whatever its value: `forwarded` (RFC 7239), `via`, `x-forwarded-*`, `x-real-ip`,
 ///   `cf-connecting-ip` and the like; and so does HTTP/1.0, which nginx speaks unless it is told.
@@ -40,7 +40,7 @@ pub struct Trust {
     token: Option<Box<str>>,
 }
 
-/// Why a request may not change anything; shown as a sentence for whoever sent it.
+/// Why a request may not change anything; shown to its sender as a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Distrust {
@@ -90,7 +90,7 @@ const OF_PROXIES: [&str; 27] = [
 // === impl Trust ===
 
 impl Trust {
-    /// Trusts whoever knows the `token`; without one, loopback.
+    /// Trusts callers that know the `token`; without one, loopback.
     pub fn new(token: Option<&str>) -> Self {
         Self { token: token.map(Into::into) }
     }

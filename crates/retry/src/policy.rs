@@ -1,4 +1,4 @@
-//! When to retry: data, and a decision that is told everything it needs.
+//! When to retry: data, and a decision that is given everything it needs.
 
 use crate::{
     budget::{SharedBudget, cost},

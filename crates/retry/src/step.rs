@@ -17,7 +17,7 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Again {
     pub(crate) kind: AttemptKind,
-    /// What the server is told: how many attempts were before, by gRFC A6.
+    /// What the request says to the server: how many attempts were before, by gRFC A6.
     pub(crate) previous: u32,
     pub(crate) wait: Duration,
 }

@@ -24,7 +24,7 @@ pub enum Stop {
     Throttled,
     /// The [`Budget`](crate::Budget) of all calls has no tokens for another attempt of this method.
     Budget,
-    /// This call is made to serve one that is itself a retry: whoever began retries, not everybody.
+    /// This call serves one that is itself a retry: only the first caller of a chain retries.
     Chained,
     /// The client itself could not go on: its request's body failed, or its HTTP/2 library reset
     /// the stream.

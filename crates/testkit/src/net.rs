@@ -65,7 +65,7 @@ impl Network {
         Self::default()
     }
 
-    /// Starts to listen, in place of whoever listened before.
+    /// Starts to listen, in place of an earlier listener.
     pub fn incoming(&self) -> Incoming {
         let (listener, accepted) = mpsc::unbounded_channel();
         let before = self.shared.lock().listener.replace(listener);
@@ -196,7 +196,7 @@ impl Network {
     }
 }
 
-/// Serves connections until told to stop; ending it ends the connections.
+/// Serves connections until it is stopped; ending it ends the connections.
 async fn accept<S, B>(mut incoming: Incoming, service: S)
 where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,

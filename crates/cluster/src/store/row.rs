@@ -29,7 +29,7 @@ pub(crate) struct Row {
 
 /// So many bytes a node says at most: all its lists at their longest, and its tags.
 const LARGEST_ROW: usize = 64 * 1024;
-/// What is silent for so long is told and kept no more; what is gone, for less.
+/// A row that is silent for so long is dropped and sent no more; one that is gone, sooner.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
 const KEPT_GONE: Duration = Duration::from_secs(60);
 /// What one hears of a life for the first time is at most this, and at most so much further than
@@ -130,7 +130,7 @@ impl Row {
         can_be
     }
 
-    /// Another life of the same id is told of; whether it goes on.
+    /// Gossip names another life of the same id; whether this row goes on.
     pub(super) fn sight_rival(&mut self, generation: u64, heartbeat: u64) -> bool {
         let known = self.rival.replace((generation, heartbeat));
         let grew = known.filter(|known| known.0 == generation && known.1 > 0);

@@ -44,7 +44,7 @@ fn at(times: &[u64], share: f64) -> u64 {
 /// How long it took, as a table and as charts.
 fn document(all: &[Vec<u64>]) -> String {
     let mut text =
-        "# How long until a crash is told\n\nFive nodes of which one crashes, in a model \
+        "# How long until a crash is detected\n\nFive nodes of which one crashes, in a model \
                     network in virtual time; from the crash until another node\nsays `NodeFailed`. \
                     Written by `UPDATE=1 cargo test -p cinchona-cluster documented`.\n\n"
             .to_owned();

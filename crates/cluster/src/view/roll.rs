@@ -51,7 +51,7 @@ impl View {
         }
     }
 
-    /// Whoever is silent gives way to who lives, or lived, at its address after it.
+    /// A silent node gives way to the one that lives, or lived, at its address after it.
     fn replace(&mut self, seen: &[Seen], events: &mut Vec<Event>) {
         let silent = self.peers.iter().filter(|(_, peer)| peer.state() == State::Failed);
         let replaced = silent.filter_map(|(id, peer)| {
@@ -197,7 +197,7 @@ impl View {
         }
     }
 
-    /// As many as are expected are there: whoever is silent was replaced.
+    /// As many as are expected are there: a silent node was replaced.
     fn drop_silent(&mut self, events: &mut Vec<Event>) {
         let is_silent = |id: &&String| {
             let peer = self.peers.get(*id);

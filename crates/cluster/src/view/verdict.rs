@@ -29,7 +29,7 @@ impl View {
         (before != Some(refused)).then_some(Event::DuplicateId { address, refused })
     }
 
-    /// Whoever has lost the quorum for a moment may have missed what others wrote in it.
+    /// A node that has lost the quorum for a moment may have missed writes.
     pub(super) fn advance_resync(&mut self, has_quorum: bool, may_write: bool) -> Option<u64> {
         if !has_quorum && !matches!(self.resync, Resync::Needed(_)) {
             self.require_resync();

@@ -6,7 +6,7 @@ use tonic::{Status, metadata::MetadataMap};
 
 const NOT_BEGUN: HeaderName = HeaderName::from_static("idempotency-not-begun");
 
-/// `status`, with a mark that says that the call has had no effect: for whoever refuses a call
+/// `status`, with a mark that says that the call has had no effect: for a layer that refuses a call
 /// before it begins, or has undone what it began. A server layer that recognises repeated calls
 /// then lets it be executed again under the same key.
 ///

@@ -1,4 +1,4 @@
-//! What a server asks of whoever would try again.
+//! What a server asks of a client that would try again.
 
 use super::said::code;
 use crate::headers;

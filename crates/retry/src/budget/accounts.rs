@@ -1,4 +1,4 @@
-//! The tokens of a budget: who has how many, told the time.
+//! The tokens of a budget: which method has how many at a given time.
 
 use std::collections::HashMap;
 use tokio::time::Instant;
