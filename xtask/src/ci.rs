@@ -38,7 +38,6 @@ enum Check {
     Lab {
         args: &'static [&'static str],
     },
-    Street,
 }
 
 /// An ignored test that is left out here as well.
@@ -95,6 +94,9 @@ pub(crate) fn run(root: &Path) -> u8 {
 
 const FACADE: &str = "crates/cinchona/Cargo.toml";
 
+/// The features with code of their own in the facade.
+const WITH_CODE: [&str; 2] = ["client", "server"];
+
 /// The features of the facade that each stand for one thing.
 pub(crate) fn facade_features(root: &Path) -> io::Result<Vec<String>> {
     let text = fs::read_to_string(root.join(FACADE))?;
@@ -115,11 +117,17 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
         Step::cargo("clippy --workspace --all-targets --all-features -- -D warnings"),
         Step::cargo("doc --workspace --no-deps --all-features").with("RUSTDOCFLAGS", "-D warnings"),
     ];
-    steps.extend(features.iter().map(|feature| {
+    // The others bring a crate and no code: `cargo xtask release --dry-run` builds each alone.
+    let with_code = features.iter().filter(|feature| WITH_CODE.contains(&feature.as_str()));
+    steps.extend(with_code.map(|feature| {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
-    // A workspace of its own, which nothing else builds.
-    steps.push(Step::cargo("check --manifest-path fuzz/Cargo.toml --target-dir target"));
+    // Workspaces of their own, which nothing else builds. What runs them takes long, and has jobs of
+    // its own: `cargo xtask street`, `cargo xtask bench cost --check`, `cargo xtask fuzz`.
+    for package in ["xtask/peers", "fuzz"] {
+        let check = format!("check --manifest-path {package}/Cargo.toml --target-dir target");
+        steps.push(Step::cargo(&check));
+    }
     steps.push(Step::tests("test --workspace"));
     // One after another: they measure. The same packages and features, so nothing is built again.
     let skipped: String = skipped.iter().map(|test| format!(" --skip {}", test.name)).collect();
@@ -129,21 +137,6 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     let lab = |name: &str, args| Step { name: name.into(), check: Check::Lab { args } };
     steps.push(lab("cargo xtask demo --virtual", &["--virtual"]));
     steps.push(lab("cargo xtask campaign storm", &["storm"]));
-    // All of the other workspace, of which the street takes two programs.
-    steps.push(Step::cargo(&format!(
-        "build --manifest-path xtask/peers/Cargo.toml --target-dir {}",
-        street::target().display()
-    )));
-    steps.push(Step { name: "cargo xtask street --quick".into(), check: Check::Street });
-    // Where valgrind is not, there is nothing to count with.
-    if Command::new("valgrind").arg("--version").output().is_ok() {
-        steps.push(Step {
-            name: "cargo xtask bench cost --quick --check".into(),
-            ..Step::cargo("xtask bench cost --quick --check")
-        });
-    } else {
-        println!("no valgrind: costs are not compared with their baseline");
-    }
     steps
 }
 
@@ -227,7 +220,6 @@ impl Step {
                 let program = street::target().join("debug/calculator-demo");
                 run_command(Command::new(program).args(*args).current_dir(root))
             }
-            Check::Street => street::run(&["--quick"]),
             Check::Tests { args } => {
                 run_lines(cargo_command().args(args), |line| *counts += Counts::parse(line))
             }
@@ -241,14 +233,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_facade_feature_is_checked_alone() {
-        let text =
-            "[features]\ndefault = ['a']\nfull = [\n  'a',\n  'b',\n]\na = []\nb = ['dep:b']\n";
+    fn a_facade_feature_with_code_is_checked_alone() {
+        let text = "[features]\ndefault = ['a']\nfull = [\n  'a',\n  'server',\n]\na = []\n\
+                    server = ['dep:b']\n";
         let features = single_features(&Manifest::parse(text));
-        assert_eq!(features, ["a", "b"]);
+        assert_eq!(features, ["a", "server"]);
         let names: Vec<_> = steps(&features, &[]).into_iter().map(|step| step.name).collect();
         assert!(
-            names.contains(&"cargo check -p cinchona --no-default-features --features b".into())
+            names.contains(
+                &"cargo check -p cinchona --no-default-features --features server".into()
+            )
         );
     }
 
