@@ -122,8 +122,8 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     steps.extend(with_code.map(|feature| {
         Step::cargo(&format!("check -p cinchona --no-default-features --features {feature}"))
     }));
-    // Workspaces of their own, which nothing else builds. What runs them takes long, and has jobs of
-    // its own: `cargo xtask street`, `cargo xtask bench cost --check`, `cargo xtask fuzz`.
+    // Workspaces of their own, which nothing else builds. What runs them takes long, and has jobs
+    // of its own: `cargo xtask street`, `cargo xtask bench cost --check`, `cargo xtask fuzz`.
     for package in ["xtask/peers", "fuzz"] {
         let check = format!("check --manifest-path {package}/Cargo.toml --target-dir target");
         steps.push(Step::cargo(&check));
