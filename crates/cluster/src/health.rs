@@ -8,7 +8,8 @@ use std::fmt;
 /// ```
 /// use cinchona_cluster::{Health, Status};
 ///
-/// let health = Health { total: 4, healthy: 2, degraded: 1, failed: 1, status: Status::Majority };
+/// let mut health = Health::of(&[], Status::Majority);
+/// (health.total, health.healthy, health.degraded, health.failed) = (4, 2, 1, 1);
 /// assert_eq!(
 ///     health.to_string(),
 ///     "4 nodes: 2 healthy (50 %), 1 degraded (25 %), 1 failed (25 %); majority"
