@@ -328,7 +328,7 @@ fn retry() -> RetryPolicy {
 /// When nothing can be done within the limit.
 pub(super) fn check_limit(field: &'static str, limit: Option<Duration>) -> Result<(), Invalid> {
     match limit {
-        Some(Duration::ZERO) => Err(Invalid::new(field, "0ns", "more than 0")),
+        Some(Duration::ZERO) => Err(Invalid::new(field, "0s", "more than 0")),
         _ => Ok(()),
     }
 }

@@ -32,7 +32,8 @@ pub struct Settings<S = MemoryStore> {
     pub methods: Methods,
     /// Where calls and layers are counted. Default `None`: in a registry of this server's own.
     pub metrics: Option<Metrics>,
-    /// How the server ends: its [grace](Drain::grace), 10 s by default.
+    /// How the server ends: its [grace](Drain::grace), 10 s by default. It does nothing to calls
+    /// until the program ends the server, so it is the one layer [without a switch](Part).
     pub drain: Drain,
     /// What each caller may ask for, where [`Part::Quota`] is on.
     pub quota: RateLimitLayer,
