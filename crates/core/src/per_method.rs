@@ -89,6 +89,15 @@ impl<T> PerMethod<T> {
         }
     }
 
+    /// The same names, each with what `change` makes of its value.
+    #[must_use]
+    pub fn map<U>(&self, mut change: impl FnMut(&T) -> U) -> PerMethod<U> {
+        let methods = self.methods.iter().map(|(name, own)| (name.clone(), change(own))).collect();
+        let services =
+            self.services.iter().map(|(name, own)| (name.clone(), change(own))).collect();
+        PerMethod { methods, services, default: self.default.as_ref().map(change) }
+    }
+
     /// The methods that have a value of their own, by path.
     pub fn methods(&self) -> impl Iterator<Item = (&str, &T)> {
         self.methods.iter().map(|(path, value)| (&**path, value))

@@ -1,7 +1,7 @@
 //! The server's layer, and what it can be set to.
 
 use crate::{
-    Dedup, Guarantee, InFlight, Snapshot, Store,
+    Dedup, Guarantee, InFlight, NO_METHODS, Snapshot, Store,
     authorize::Authorize,
     caller::Callers,
     counters::Cells,
@@ -9,7 +9,7 @@ use crate::{
     shared::Shared,
     tokens::Tokens,
 };
-use cinchona_core::{Invalid, Methods, PerMethod, Switch};
+use cinchona_core::{Invalid, Methods, Mode, PerMethod, Switch};
 use http::{Extensions, HeaderMap, HeaderName, Request};
 use std::{future::Future, sync::Arc, time::Duration};
 use tonic::{Code, Status};
@@ -173,9 +173,11 @@ impl<T: Store> DedupLayer<T> {
         Ok(self.with(|settings| settings.released = codes))
     }
 
-    /// How long an execution may take before it is cut off. Default 30 s; `Duration::MAX` for ever.
-    /// It is the deadline that the handler sees, and that its own calls inherit: an execution goes
-    /// on when its caller has given up, so it does not end when its caller's time does.
+    /// How long an execution may take at least before it is cut off. Default 30 s; `Duration::MAX`
+    /// for ever. Where its caller's deadline leaves more, it may take so long, up to 1 h. That is
+    /// the deadline that the handler sees, and that its own calls inherit: an execution goes on
+    /// when its caller has given up, so it does not end when its caller's time does. A server that
+    /// crashes leaves the key unanswered until then.
     ///
     /// # Errors
     /// When it is zero.
@@ -229,6 +231,10 @@ impl<S, T> Layer<S> for DedupLayer<T> {
     type Service = Dedup<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        let Settings { methods, switch, .. } = &self.shared.settings;
+        if switch.mode() != Mode::Off && methods.kinds().next().is_none() {
+            tracing::warn!("no repeated call is recognised: {NO_METHODS}");
+        }
         Dedup { inner, shared: self.shared.clone() }
     }
 }

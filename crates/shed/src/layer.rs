@@ -164,6 +164,14 @@ impl ShedLayer {
         self.with(|shared| shared.rng = rng)
     }
 
+    /// The same limits for another server, with places of its own: clones of one layer share theirs.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        let (places, late) = (self.shared.places.separate(), Arc::default());
+        let shared = Shared { places, late, ..(*self.shared).clone() };
+        Self { shared: Arc::new(shared), ..*self }
+    }
+
     /// How many calls may be in progress now, of those that have no other limit.
     pub fn limit(&self) -> u32 {
         self.shared.places.common.limit()

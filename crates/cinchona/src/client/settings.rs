@@ -51,8 +51,9 @@ pub struct Settings {
     pub target: Option<String>,
     /// Where calls and layers are counted. Default `None`: in a registry of this client's own.
     pub metrics: Option<Metrics>,
-    /// How long a call may take in all, unless it says so itself (`Request::set_timeout`); of a
-    /// stream, until its first message. Default 30 s; `None` is for ever.
+    /// How long a call may take in all; of a stream, until its first message. A call that asks for
+    /// less itself (`Request::set_timeout`) has less, as with tonic's `Endpoint::timeout`. Default
+    /// 30 s; `None` is for ever.
     pub deadline: Option<Duration>,
     /// The same by method, whatever `deadline` says.
     pub deadlines: PerMethod<Option<Duration>>,
@@ -66,7 +67,7 @@ pub struct Settings {
     pub retry: RetryPolicy,
     /// The same by method; a hedge, or nothing at all.
     pub policies: PerMethod<Policy>,
-    /// How many retries all calls make together. Default: one for five calls, and 10 a second.
+    /// How many retries all calls make together. Default: one for five calls, and one a second.
     pub budget: Option<Budget>,
     /// Whether the ledger is there after every call; see `RetryLayer::explained`. Default no.
     pub explained: bool,
@@ -234,13 +235,15 @@ impl Settings {
     }
 
     /// Sets how endpoints are connected, picked and ejected. A `gate` among them takes the place of
-    /// the breaker, and `configure` is asked after [`with_tls`](Self::with_tls).
+    /// the breaker, `configure` is asked after [`with_tls`](Self::with_tls), and
+    /// [`rng`](Settings#structfield.rng) of these settings takes the place of theirs.
     #[must_use]
     pub fn with_balance(self, options: Options) -> Self {
         Self { balance: Some(options), ..self }
     }
 
-    /// Sets how TLS is spoken to endpoints whose scheme is `https`. Default: with the roots that
+    /// Sets how TLS is spoken to endpoints. Their scheme is `https` then, which `dns:///` stands for,
+    /// too: one of `http` is refused, or, where a source finds it, never connected. Default: with the roots that
     /// tonic's features enable (`tls-native-roots`, `tls-webpki-roots`). A provider of cryptography
     /// is tonic's feature `tls-ring` or `tls-aws-lc`.
     #[must_use]

@@ -57,7 +57,7 @@ impl<S: Store> Settings<S> {
         let metrics = self.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(self.methods.clone()));
         let deadline = ServerDeadlineLayer::new().with_switch(switch(Part::Deadline));
-        let shed = self.shed.clone().with_rng(self.rng.clone());
+        let shed = self.shed.separate().with_rng(self.rng.clone());
         let layers = Layers {
             call: ServerLayer::new(&metrics)
                 .with_rng(self.rng.clone())
