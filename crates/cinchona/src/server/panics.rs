@@ -1,4 +1,4 @@
-//! Panics that cost one call.
+//! Panics that fail one call.
 
 use bytes::Bytes;
 use cinchona_core::{Mode, Switch};
@@ -24,8 +24,8 @@ use tower_service::Service;
 #[derive(Clone, Debug)]
 pub(super) struct PanicLayer(pub(super) Switch);
 
-/// Answers `INTERNAL` where the service below panics: in its call, in its future, or in the body of
-/// its answer. Without it the stream is reset, and its caller does not hear why.
+/// Answers `INTERNAL` if the service below panics: in its call, in its future, or in the body of
+/// its answer. Without it the stream is reset, without a reason for the caller.
 #[derive(Clone, Debug)]
 pub struct CatchPanic<S> {
     inner: S,
@@ -38,7 +38,7 @@ pin_project! {
     pub enum PanicFuture<F> {
         /// The layer is off.
         Bare { #[pin] inner: F },
-        /// What is watched.
+        /// The service's future.
         Watched { #[pin] inner: F },
         /// It has panicked.
         Panicked,
@@ -46,15 +46,15 @@ pin_project! {
 }
 
 pin_project! {
-    /// A response body that ends with `INTERNAL` where it panics.
+    /// A response body that ends with `INTERNAL` if it panics.
     #[project = PanicBodyProj]
     #[derive(Default)]
     pub enum PanicBody<B> {
         /// The layer is off.
         Bare { #[pin] inner: B },
-        /// What is watched.
+        /// The service's body.
         Watched { #[pin] inner: B },
-        /// There is no more.
+        /// The body has ended.
         #[default]
         Ended,
     }
@@ -63,7 +63,7 @@ pin_project! {
 static PANICKED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "the service panicked")));
 
-/// Logs the panic; the caller's answer says nothing of it.
+/// Logs the panic; the caller's answer does not contain its message.
 fn answer(panic: Box<dyn Any + Send>) -> Status {
     if PANICKED.is_due(Instant::now()) {
         let said = panic.downcast_ref::<&str>().copied();
@@ -104,7 +104,7 @@ where
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(inner) => PanicFuture::Watched { inner },
             Err(panic) => {
-                // Its future says so.
+                // The future reports it.
                 _ = answer(panic);
                 PanicFuture::Panicked
             }
@@ -174,7 +174,7 @@ impl<B: Body<Data = Bytes>> Body for PanicBody<B> {
         };
         self.set(Self::Ended);
         let mut trailers = HeaderMap::new();
-        // What it says is ASCII.
+        // Its message is ASCII.
         _ = answer(panic).add_header(&mut trailers);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
