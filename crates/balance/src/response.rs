@@ -79,14 +79,21 @@ impl ResponseFuture {
                 request.headers_mut().insert(DOMAIN, first);
             }
         }
-        let mut channel = connection.channel.clone();
+        let mut channel = connection.handle();
         let reads = connection.line.reads();
-        flight.sent = Some((connection, reads));
-        let flight = Some(flight);
-        // Mostly there is a place at once; whoever has to queue is woken later.
+        // Mostly there is a place at once; a call that has to queue is woken later.
         let journey = match channel.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Journey::Sent { sent: channel.call(request), flight },
-            _ => Journey::Queued { queued: Box::pin(channel.oneshot(request)), flight },
+            Poll::Ready(Ok(())) => {
+                let sent = channel.call(request);
+                connection.takes_back(channel);
+                flight.sent = Some((connection, reads));
+                Journey::Sent { sent, flight: Some(flight) }
+            }
+            _ => {
+                flight.sent = Some((connection, reads));
+                let queued = Box::pin(channel.oneshot(request));
+                Journey::Queued { queued, flight: Some(flight) }
+            }
         };
         Ok(Self { journey })
     }
