@@ -1,4 +1,4 @@
-//! What is wrong with settings, before anything is made of them.
+//! Checks settings before they are used.
 
 use super::settings::{Settings, check_limit};
 use cinchona_core::Invalid;

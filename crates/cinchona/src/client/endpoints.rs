@@ -1,4 +1,4 @@
-//! What a client can be connected to.
+//! The endpoints of a client.
 
 use super::{Channel, Layers, Settings};
 use cinchona_balance::{Balance, Dns, Options};
@@ -8,16 +8,16 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::runtime::Handle;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
-/// What [`Settings::connect`] takes; its parameter says which kind of it, and is found by itself.
+/// The argument of [`Settings::connect`]; its parameter is the kind of endpoints, and is inferred.
 pub trait Endpoints<Kind> {
-    /// A client of them.
+    /// Builds a client of them.
     ///
     /// # Errors
     /// As [`Settings::connect`].
     fn connect(self, settings: &Settings) -> Result<Channel, Invalid>;
 }
 
-/// The kinds of what can be connected to.
+/// The kinds of endpoints.
 #[doc(hidden)]
 pub mod kind {
     /// An address.
@@ -51,11 +51,11 @@ impl Settings {
     /// | `["http://10.0.0.1:50051", "http://10.0.0.2:50051"]` | these |
     /// | `"unix:///run/orders.sock"`, `"unix-abstract:name"` | a Unix domain socket |
     /// | `tonic::transport::Endpoint`, or a `Vec` of them | with their own settings; not of sockets |
-    /// | a [`Discover`](cinchona_core::Discover) | what it finds, when it finds it |
+    /// | a [`Discover`](cinchona_core::Discover) | the endpoints that it finds |
     ///
     /// # Errors
-    /// When an address is none, a number is outside its range, a name is that of no method of the
-    /// descriptor set, or there is no tokio runtime.
+    /// When an address is invalid, a number is outside its range, a name is not that of a method in
+    /// the descriptor set, or there is no tokio runtime.
     pub fn connect<K>(&self, endpoints: impl Endpoints<K>) -> Result<Channel, Invalid> {
         endpoints.connect(self)
     }
@@ -158,7 +158,7 @@ impl Endpoints<kind::AllTonics> for Vec<Endpoint> {
             1 => Options::of_one_endpoint(),
             _ => Options::default(),
         };
-        // Theirs is what the balancer would have made.
+        // These are as the balancer would make them.
         client.with_known(known).of(targets, options)
     }
 }
@@ -169,7 +169,7 @@ impl<D: Discover> Endpoints<kind::Source> for D {
     }
 }
 
-/// A client that is being made.
+/// A client in the making.
 struct Client<'a> {
     settings: &'a Settings,
     layers: Layers,
@@ -211,8 +211,8 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Each connection by the endpoint that the user has made for it, or by the TLS settings, then by
-/// what `options` have for it, and then by what the settings have.
+/// Configures each connection by the user's endpoint, or by the TLS settings, then by `options`,
+/// and then by the settings.
 fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoint>) -> Options {
     let must_be_tls = settings.tls.is_some();
     let tls = settings.tls.clone();
@@ -262,7 +262,7 @@ fn uri_of(text: &str, name: &str, is_tls: bool) -> Result<Uri, Invalid> {
     }
 }
 
-/// Without what stands before an `@`, which may be a password.
+/// Without the part before an `@`, which may contain a password.
 fn shown(text: &str) -> String {
     let bare = |one: &str| match (one.split_once("//"), one.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}//{host}"),

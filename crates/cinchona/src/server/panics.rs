@@ -1,4 +1,4 @@
-//! Panics that cost one call.
+//! Panics that fail one call.
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, Switch};
@@ -25,7 +25,7 @@ use tower_service::Service;
 pub(super) struct PanicLayer(pub(super) Switch);
 
 /// Answers `INTERNAL` where the service below panics: in its call, in its future, or in the body of
-/// its answer. Without it the stream is reset, and its caller does not hear why.
+/// its answer. Without it the stream is reset, without a reason for the caller.
 #[derive(Clone, Debug)]
 pub struct CatchPanic<S> {
     inner: S,
@@ -38,21 +38,21 @@ pin_project! {
     pub enum PanicFuture<F> {
         /// The layer is off.
         Bare { #[pin] inner: F },
-        /// What is watched.
+        /// The service's future.
         Watched { #[pin] inner: F },
         /// It has panicked.
         Panicked,
     }
 }
 
-/// Ends a response's body with `INTERNAL` where what is further in panics.
+/// Ends a response body with `INTERNAL` if it panics.
 #[derive(Default)]
 struct Caught(Option<Box<dyn Any + Send>>);
 
 static PANICKED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "the service panicked")));
 
-/// Logs the panic; the caller's answer says nothing of it.
+/// Logs the panic; the caller's answer does not contain its message.
 fn answer(panic: Box<dyn Any + Send>) -> Status {
     if PANICKED.is_due(Instant::now()) {
         let said = panic.downcast_ref::<&str>().copied();
@@ -149,7 +149,7 @@ impl<F> fmt::Debug for PanicFuture<F> {
 impl Caught {
     fn trailers(&mut self) -> Option<Frame<Bytes>> {
         let mut trailers = HeaderMap::new();
-        // What it says is ASCII.
+        // Its message is ASCII.
         _ = answer(self.0.take()?).add_header(&mut trailers);
         Some(Frame::trailers(trailers))
     }

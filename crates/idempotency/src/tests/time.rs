@@ -1,11 +1,11 @@
-//! Whose time an execution has.
+//! The deadline of an execution.
 
 use super::*;
 use cinchona_core::{Deadline, ServerContext};
 use std::sync::Mutex;
 
-/// What a handler sees of its time, after `works`: by its task, its request's extensions and its
-/// headers.
+/// The remaining time that a handler sees, after `works`: by its task, its request's extensions and
+/// its headers.
 type Seen = (Option<Duration>, Option<Duration>, Option<Duration>, u32);
 
 fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
@@ -29,7 +29,7 @@ fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
     (BoxCloneSyncService::new(service), seen)
 }
 
-/// A call whose caller has `left`, and that says so in all ways.
+/// A call whose caller's time is `left`, as sent in all ways.
 fn impatient(left: Duration) -> (ServerContext, Request<Body>) {
     let deadline = Deadline::after(left, Instant::now());
     let mut request = pay("k");
@@ -71,7 +71,7 @@ async fn an_execution_is_not_cut_off_while_its_caller_waits_for_up_to_an_hour() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_for_ever_is_no_deadline_and_where_none_was_told_none_is() {
+async fn an_unlimited_lease_is_no_deadline_and_none_is_invented() {
     let (service, seen) = watching(Duration::ZERO);
     let layer = dedup().with_lease(Duration::MAX).unwrap();
     let (inbound, request) = impatient(SECOND);
@@ -82,7 +82,7 @@ async fn a_lease_for_ever_is_no_deadline_and_where_none_was_told_none_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_recognised_keeps_its_callers_deadline() {
+async fn a_call_that_is_not_recognised_keeps_its_callers_deadline() {
     let (service, seen) = watching(Duration::ZERO);
     let (inbound, mut request) = impatient(SECOND);
     request.headers_mut().remove(IDEMPOTENCY_KEY);
@@ -117,7 +117,7 @@ async fn the_calls_of_a_handler_go_on_when_its_caller_has_gone() {
 
 // catalogue: S-P7
 #[tokio::test(start_paused = true)]
-async fn calls_that_are_given_up_leave_no_task_after_their_leases() {
+async fn abandoned_calls_leave_no_task_after_their_leases() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     let (service, executed) = bank(Duration::MAX / 4, &[]);
