@@ -333,7 +333,7 @@ fn retry() -> RetryPolicy {
 /// When the limit leaves no time.
 pub(super) fn check_limit(field: &'static str, limit: Option<Duration>) -> Result<(), Invalid> {
     match limit {
-        Some(Duration::ZERO) => Err(Invalid::new(field, "0ns", "more than 0")),
+        Some(Duration::ZERO) => Err(Invalid::new(field, "0s", "more than 0")),
         _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use cinchona_fault::FaultLayer;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
 use cinchona_observe::{Metrics, ServerLayer};
 use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer};
-use std::{fmt, time::Duration};
+use std::fmt;
 
 /// The layers of a server, which can be changed while it runs; clones share them.
 ///
@@ -50,7 +50,7 @@ impl<S: Store> Settings<S> {
     /// When a number is outside its range.
     pub fn layers(&self) -> Result<Layers<S>, Invalid> {
         if self.limit.is_some_and(|limit| limit.is_zero()) {
-            return Err(Invalid::new("limit", format!("{:?}", Duration::ZERO), "more than 0"));
+            return Err(Invalid::new("limit", "0s", "more than 0"));
         }
         let switches = self.modes.switches();
         let switch = |part: Part| switches.get(part as usize).clone();
