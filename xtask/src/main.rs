@@ -41,9 +41,8 @@ Tasks:
                       own; `--quick` counts the instructions of some, `--check` compares with the
                       baseline, `--write` writes it)
   fuzz [--seconds N]  run each fuzz target for so long, by default 600 s (cargo-fuzz, nightly)
-  mutants [crate..] [--shard K/N]
-                      change what decides, in one place at a time, and run the tests that should
-                      notice (cargo-mutants; hours without a crate, or a shard of it)
+  mutants [crate..]   change what decides, in one place at a time, and run the tests that should
+                      notice (cargo-mutants lists the places); only what no run has killed yet
   release --dry-run   pack all crates, and build them from their packages
   street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
                       and print which are right (`--quick` leaves out what takes seconds,
@@ -167,7 +166,8 @@ fn fuzz(seconds: &str) -> ExitCode {
         }
         let mut command = Command::new("cargo");
         command.current_dir(root()).args(["+nightly", "fuzz", "run", target]).args(&corpora);
-        command.args(["--", &limit]);
+        // A text that takes seconds is a fault as well.
+        command.args(["--", &limit, "-timeout=10", "-rss_limit_mb=2048"]);
         run(&mut command) != 0
     });
     ExitCode::from(u8::from(found.is_some()))

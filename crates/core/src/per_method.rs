@@ -89,6 +89,15 @@ impl<T> PerMethod<T> {
         }
     }
 
+    /// The same names, each with what `change` makes of its value.
+    #[must_use]
+    pub fn map<U>(&self, mut change: impl FnMut(&T) -> U) -> PerMethod<U> {
+        let methods = self.methods.iter().map(|(name, own)| (name.clone(), change(own))).collect();
+        let services =
+            self.services.iter().map(|(name, own)| (name.clone(), change(own))).collect();
+        PerMethod { methods, services, default: self.default.as_ref().map(change) }
+    }
+
     /// Every value, those of methods, of services, and the default.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.methods.values().chain(self.services.values()).chain(&self.default)

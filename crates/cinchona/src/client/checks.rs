@@ -1,5 +1,5 @@
-//! What is wrong with settings, before anything is made of them. Their fields are public, so a
-//! value may have passed no constructor.
+//! Checks settings before they are used: their fields are public, so a value may have passed no
+//! constructor.
 
 use super::settings::{Settings, check_limit};
 use cinchona_core::Invalid;
