@@ -210,8 +210,8 @@ impl Settings {
         let limit = own.unwrap_or_else(|| self.limits.of(path, kind));
         let own = limit.and_then(|limit| Deadline::within(limit, now));
         let silence = self.silences.of(path, kind);
-        // What the server is told of ends the whole call there.
-        let ends_all = kind.is_none_or(|kind| kind == MethodKind::Unary);
+        // What the server is told of ends the whole call there, also of what may be a stream.
+        let ends_all = kind == Some(MethodKind::Unary);
         let enforced = own.filter(|_| ends_all && mode == Mode::Enforce);
         let told = if ends_all { earlier(enforced, asked.min()) } else { asked.whole };
         // Where requests are streamed too, the limit is no instant: see `Upload`.

@@ -256,7 +256,7 @@ impl Limits {
             silence,
             says: Says::Anything,
             told: match kind {
-                None | Some(MethodKind::Unary) => earlier(self.first, self.whole),
+                Some(MethodKind::Unary) => earlier(self.first, self.whole),
                 _ => self.whole,
             },
         }
@@ -270,7 +270,7 @@ impl Limits {
             _ => earlier(self.first, self.whole),
         };
         call.set_kind(kind);
-        if streams.is_some() {
+        if kind != Some(MethodKind::Unary) {
             call.set_whole(self.whole);
         }
         if first.is_some() {

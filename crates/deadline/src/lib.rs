@@ -39,7 +39,7 @@
 //! | server streaming | the first message | the deadline, if there is one |
 //! | client streaming | the server's turns, and the trailers | the deadline |
 //! | bidirectional | the server's turns, until the first message | the deadline |
-//! | unknown | the first message, and the silence after it | as unary |
+//! | unknown | the first message, and the silence after it | the deadline, if there is one |
 //!
 //! It is the server's turn until it takes the next message, and from the end of the request to the
 //! first message of the response. So neither the length of a stream nor a caller that is slow to
@@ -53,9 +53,8 @@
 //!
 //! What a method streams is known from the descriptor sets that were read in this process, by
 //! [`Methods`](cinchona_core::Methods), before the layer is put around a service; or a call says so
-//! itself, by a [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. Of an
-//! unknown method `grpc-timeout` says the limit, as most methods are unary: one that enforces
-//! `grpc-timeout` on streams will end its streams by it.
+//! itself, by a [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. A method of
+//! which nothing is known may be a stream, so `grpc-timeout` does not say its limit.
 //!
 //! # Example
 //!
