@@ -56,8 +56,8 @@ impl Timer {
         bound.heard();
     }
 
-    /// What there is to say where something else has found, while a `stage` was waited for, that the
-    /// time is over; nothing where it is not.
+    /// What there is to say where something else has found, while a `stage` was waited for, that
+    /// the time is over; nothing where it is not.
     pub(crate) fn due(self: Pin<&mut Self>, stage: Stage) -> Option<Elapsed> {
         let (bound, now) = (self.project().bound, Instant::now());
         let end = bound.end(stage).filter(|end| end.at <= now + TICK && !bound.counts(*end))?;
