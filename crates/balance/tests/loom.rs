@@ -20,7 +20,7 @@ use std::{
 use stir::Stir;
 
 #[test]
-fn the_slowest_answer_is_remembered_whoever_begins_the_next_window() {
+fn the_slowest_answer_is_kept_whichever_thread_begins_the_next_window() {
     loom::model(|| {
         let slowest = Arc::new(Slowest::default());
         slowest.record(900, 1);
