@@ -124,7 +124,7 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     }));
     // Workspaces of their own, which nothing else builds. What runs them takes long, and has jobs
     // of its own: `cargo xtask street`, `cargo xtask bench cost --check`, `cargo xtask fuzz`.
-    for package in ["xtask/peers", "fuzz"] {
+    for package in ["xtask/peers", "xtask/mutants", "fuzz"] {
         let check = format!("check --manifest-path {package}/Cargo.toml --target-dir target");
         steps.push(Step::cargo(&check));
     }

@@ -7,13 +7,14 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
-    future::Future,
+    future::{Future, ready},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{self, Context, Poll, Waker},
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{
+    Status,
     body::Body,
     transport::{Channel, channel},
 };
@@ -69,6 +70,10 @@ impl ResponseFuture {
             flight.returns();
             return Err(request);
         };
+        if let Some(status) = too_large(&request, connection.line.most_headers()) {
+            flight.returns();
+            return Ok(Self::failed(status));
+        }
         // For the span of the attempt, if it has such a field.
         Span::current().record("endpoint", &**flight.node.name());
         if let Some(call) = Call::find(&request) {
@@ -95,6 +100,11 @@ impl ResponseFuture {
             }
         };
         Ok(Self { journey })
+    }
+
+    /// The request cannot be sent to any endpoint.
+    fn failed(status: Status) -> Self {
+        Self { journey: Journey::Waiting { waiting: Box::pin(ready(Err(status.into()))) } }
     }
 
     /// No endpoint admits the call.
@@ -148,16 +158,37 @@ impl Future for ResponseFuture {
                 Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
             }
             JourneyProj::Sent { sent, flight } => {
-                let outcome = ready!(sent.poll(cx)).map_err(BoxError::from);
+                let outcome = task::ready!(sent.poll(cx)).map_err(BoxError::from);
                 Poll::Ready(landed(outcome, flight.take()))
             }
             JourneyProj::Queued { queued, flight } => {
-                let outcome = ready!(queued.as_mut().poll(cx)).map_err(BoxError::from);
+                let outcome = task::ready!(queued.as_mut().poll(cx)).map_err(BoxError::from);
                 Poll::Ready(landed(outcome, flight.take()))
             }
         }
     }
 }
+
+/// Why a request is not sent on a connection whose server accepts header lists of at most `most`
+/// bytes: the server would not only refuse the request, but end the connection with all its calls.
+/// The status is grpc-go's.
+fn too_large(request: &Request<Body>, most: u32) -> Option<Status> {
+    if most == u32::MAX {
+        return None;
+    }
+    // Without the headers that tonic adds: a larger size is certainly over the limit.
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + PER_HEADER);
+    let size = fields.sum::<usize>() + request.uri().path().len();
+    let status = || {
+        let limit = format!("the metadata of {size} bytes is over the server's limit of {most}");
+        Status::internal(format!("{limit} (SETTINGS_MAX_HEADER_LIST_SIZE)"))
+    };
+    (size > most as usize).then(status)
+}
+
+/// The overhead of a header beside its name and its value (RFC 9113, section 6.5.2).
+const PER_HEADER: usize = 32;
 
 /// The head of the response, or a failure, has arrived.
 fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flight>>) -> Answer {

@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -45,6 +45,8 @@ pub(crate) struct Line {
     has_ended: AtomicBool,
     /// How often data has arrived from the server.
     reads: AtomicU64,
+    /// The largest header list that the server accepts, from its SETTINGS.
+    most_headers: AtomicU32,
 }
 
 /// The progress of a connection.
@@ -172,6 +174,7 @@ impl Line {
             has_settled: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             reads: AtomicU64::new(0),
+            most_headers: AtomicU32::new(u32::MAX),
         })
     }
 
@@ -187,6 +190,12 @@ impl Line {
     /// How often data has arrived: the same number later means silence in between.
     pub(crate) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    /// The largest header list that the server accepts, as far as known: names, values and 32 bytes
+    /// for each header (RFC 9113, section 6.5.2).
+    pub(crate) fn most_headers(&self) -> u32 {
+        self.most_headers.load(Ordering::Relaxed)
     }
 
     /// Whether the server's frames can be read.
@@ -230,6 +239,7 @@ impl Line {
                 self.has_settled.store(true, Ordering::Release);
                 Phase::Settled
             }
+            Said::MostHeaders(most) => return self.most_headers.store(most, Ordering::Relaxed),
             Said::Tls => Phase::Tls,
             Said::Goaway(goaway) => return self.ends(End::Goaway(goaway)),
             Said::Other(what) => return self.ends(End::Other(what)),

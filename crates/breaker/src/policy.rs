@@ -369,3 +369,120 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const NS: Duration = Duration::from_nanos(1);
+
+    fn new() -> BreakerPolicy {
+        BreakerPolicy::default()
+    }
+
+    #[test]
+    fn each_setting_takes_the_ends_of_its_range_and_nothing_beyond() {
+        for failures in [1, 65_535] {
+            assert!(new().with_outage(failures, DAY).is_ok());
+            assert!(new().with_consecutive_failures(Some(failures)).is_ok());
+        }
+        for failures in [0, 65_536] {
+            assert!(new().with_outage(failures, DAY).is_err());
+            assert!(new().with_consecutive_failures(Some(failures)).is_err());
+        }
+        assert!(new().with_outage(1, DAY + NS).is_err());
+        for number in [1, 255] {
+            assert_eq!(new().with_probes(number).unwrap().limits().probes, number);
+            assert_eq!(new().with_successes(number).unwrap().limits().successes, number);
+        }
+        for number in [0, 256] {
+            assert!(new().with_probes(number).is_err() && new().with_successes(number).is_err());
+        }
+        assert!(new().with_min_calls(0).is_err() && new().with_min_calls(1).is_ok());
+        for rate in [f64::MIN_POSITIVE, 1.0] {
+            assert!(new().with_failure_rate(rate).is_ok());
+            assert!(new().with_slow_calls(NS, rate).is_ok());
+        }
+        for rate in [0.0, -0.5, 1.000_001, f64::NAN, f64::INFINITY] {
+            assert!(new().with_failure_rate(rate).is_err());
+            assert!(new().with_slow_calls(NS, rate).is_err());
+        }
+        for window in [Window::Count(0), Window::Count(100_001), Window::Time(DAY)] {
+            assert!(new().with_window(window).is_err());
+        }
+        assert!(new().with_open_for(NS, NS).is_ok() && new().with_open_for(DAY, NS).is_err());
+    }
+
+    #[test]
+    fn an_outage_lasts_as_many_milliseconds_as_was_said_or_the_next_one() {
+        for (lasting, ms) in [(Duration::ZERO, 0), (NS, 1), (Duration::from_secs(2), 2000)] {
+            let policy = new().with_outage(7, lasting).unwrap();
+            assert_eq!(policy.limits().run, Some(Run { failures: 7, lasting: ms }));
+        }
+        let policy = new().with_consecutive_failures(None).unwrap();
+        assert_eq!(policy.limits().run, None);
+    }
+
+    #[test]
+    fn what_opens_for_longer_than_thirty_years_opens_for_that() {
+        let years = Duration::from_secs(30 * 365 * 24 * 3600);
+        let opens = |policy: BreakerPolicy| {
+            policy.backoff().delay(1000, &mut cinchona_core::Rng::seeded(1).draw())
+        };
+        let for_ever = new().with_open_for(NS, Duration::MAX).unwrap();
+        assert_eq!(opens(for_ever), opens(new().with_open_for(NS, years).unwrap()));
+        assert!(opens(for_ever) > opens(new().with_open_for(NS, years - DAY).unwrap()));
+    }
+
+    #[test]
+    fn a_rate_trips_where_it_is_reached_and_either_does() {
+        let counts = |calls, failed, slow| Counts { calls, failed, slow };
+        let policy = new().with_failure_rate(0.5).unwrap().with_slow_calls(NS, 0.25).unwrap();
+        let table = [
+            (counts(20, 10, 0), Some((Reason::FailureRate, 10))),
+            (counts(20, 9, 5), Some((Reason::SlowCalls, 5))),
+            (counts(20, 9, 4), None),
+            (counts(19, 19, 19), None),
+        ];
+        for (counts, tripped) in table {
+            assert_eq!(policy.tripped(counts), tripped, "{counts:?}");
+        }
+        // A window of fewer calls means something once it is full.
+        let few = policy.with_window(Window::Count(4)).unwrap();
+        assert_eq!(few.tripped(counts(4, 2, 0)), Some((Reason::FailureRate, 2)));
+        assert_eq!(few.tripped(counts(3, 3, 0)), None);
+        assert_eq!(new().tripped(counts(100, 100, 100)), None);
+    }
+
+    #[test]
+    fn codes_that_are_named_are_failures_and_no_others_are() {
+        use Code::{Cancelled, Internal, NotFound, Ok, Unavailable};
+        let named = new().with_counted([NotFound, Unavailable, NotFound]).unwrap();
+        let table = [
+            (Evidence::Good(NotFound), Sample::Failure),
+            (Evidence::Bad(Unavailable), Sample::Failure),
+            (Evidence::Bad(Internal), Sample::Success),
+            (Evidence::Good(Ok), Sample::Success),
+            (Evidence::Nothing(Some(Cancelled)), Sample::Ignored),
+            (Evidence::Nothing(Some(Unavailable)), Sample::Failure),
+            (Evidence::Nothing(None), Sample::Ignored),
+        ];
+        for (evidence, sample) in table {
+            assert_eq!(named.outcome(evidence), sample, "{evidence:?}");
+        }
+        assert_eq!(new().outcome(Evidence::Bad(Internal)), Sample::Failure);
+        assert!(new().with_counted([Ok]).is_err());
+    }
+
+    #[test]
+    fn each_reason_has_a_name_of_its_own() {
+        use Reason::{
+            ByHand, FailureRate, Failures, ProbeFailed, ProbeSucceeded, SlowCalls, Waited,
+        };
+        let all = [Failures, FailureRate, SlowCalls, ProbeFailed, ProbeSucceeded, Waited, ByHand];
+        let names: HashSet<_> = all.iter().map(|reason| reason.name()).collect();
+        assert!(names.len() == all.len() && names.iter().all(|name| name.contains(' ')));
+    }
+}

@@ -6,6 +6,7 @@ mod numbers;
 mod settle;
 mod suspects;
 mod usual;
+mod word;
 
 use super::*;
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! The timer of a call or an attempt.
 
 use crate::{
-    bound::{Bound, Terms},
+    bound::{Bound, TICK, Terms},
     stage::Stage,
 };
 use cinchona_plumbing::Elapsed;
@@ -54,6 +54,13 @@ impl Timer {
         let bound = self.project().bound;
         bound.messages.read(data);
         bound.heard();
+    }
+
+    /// The error if another timer has fired in this `stage`; `None` if the time is not over.
+    pub(crate) fn due(self: Pin<&mut Self>, stage: Stage) -> Option<Elapsed> {
+        let (bound, now) = (self.project().bound, Instant::now());
+        let end = bound.end(stage).filter(|end| end.at <= now + TICK && !bound.counts(*end))?;
+        Some(bound.elapsed(end, stage, now))
     }
 
     /// The error at the end, in this `stage`.

@@ -117,11 +117,11 @@ impl Store {
         Self { max_age, max_bytes, begun, times_off, entries: Mutex::default(), counters }
     }
 
-    /// An empty cache with the same limits.
-    pub(crate) fn renewed(&self) -> Self {
+    /// An empty cache with the same limits, which counts in `counters`.
+    pub(crate) fn renewed(&self, counters: Counters) -> Self {
         let Self { max_age, max_bytes, .. } = *self;
         let cache = Cache { max_age, max_bytes, ..Cache::default() };
-        Self::new(cache, self.counters.clone())
+        Self::new(cache, counters)
     }
 
     /// Clears everything, including calls in flight, if the layer was off since the last check: the

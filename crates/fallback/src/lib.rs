@@ -324,6 +324,13 @@ impl FallbackLayer {
         self
     }
 
+    /// The same second answers for another client, with a cache and counters of its own: the services
+    /// that one layer is applied to share its counters and the room for answers.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        Self { shared: Arc::new(self.shared.separate()) }
+    }
+
     /// The counters so far, for all the services it was applied to.
     pub fn counters(&self) -> Counters {
         self.shared.counters.clone()

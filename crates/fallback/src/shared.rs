@@ -63,7 +63,20 @@ impl Shared {
     /// Another switch means an empty cache: the kept answers were valid under the old one.
     pub(crate) fn switch_by(&mut self, switch: Switch) {
         self.switch = switch;
-        self.store = self.store.take().map(|store| Arc::new(store.renewed()));
+        self.renew();
+    }
+
+    /// The same, with counters and answers of its own.
+    pub(crate) fn separate(&self) -> Self {
+        let (counters, degraded, services) = Default::default();
+        let mut separate = Self { counters, degraded, services, ..self.clone() };
+        separate.renew();
+        separate
+    }
+
+    fn renew(&mut self) {
+        let renewed = |store: Arc<Store>| Arc::new(store.renewed(self.counters.clone()));
+        self.store = self.store.take().map(renewed);
     }
 
     /// The kept answers since the layer was last off.

@@ -27,6 +27,7 @@ use std::{
     pin::Pin,
     sync::{Arc, LazyLock},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body};
@@ -135,7 +136,9 @@ where
             }
             named => Ok(named?.map(|Name { key, fingerprint }| {
                 let execution = Execution::new(store.instance(), key.into(), tokens.next());
-                (Lease::new(self.shared.clone(), execution), fingerprint)
+                // One that is malformed was refused further out, or is left to the service.
+                let deadline = Deadline::of(&self.request, Instant::now()).ok().flatten();
+                (Lease::new(self.shared.clone(), execution, deadline), fingerprint)
             })),
         }
     }
@@ -214,10 +217,11 @@ where
         let Shared { settings, cells, .. } = &**shared;
         cells.executed.count();
         let now = Instant::now();
-        let inbound = give_time(request, settings, now);
+        let time = lease.time(now);
+        let inbound = give_time(request, time, now);
         // In one expression, so that the future does not hold its parts twice.
         let ended = timeout_at(
-            later(now, settings.lease),
+            later(now, time),
             inbound.scope(lease.execution.clone().scope(async {
                 let response = service.call(mem::take(request)).await?;
                 Ok(Answer::of(response).await)
@@ -261,10 +265,10 @@ fn reach(answer: &mut Answer, settings: &Settings) -> Reach {
     }
 }
 
-/// Replaces the caller's deadline by that of the lease, as the caller may give up while the handler
-/// goes on: in all places where a handler or a layer may look for its deadline.
-fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> ServerContext {
-    let deadline = Deadline::within(settings.lease, now);
+/// Replaces the caller's deadline by the `time` of the lease, as the caller may give up while the
+/// handler goes on: in all places where a handler or a layer may look for its deadline.
+fn give_time(request: &mut Request<Body>, time: Duration, now: Instant) -> ServerContext {
+    let deadline = Deadline::within(time, now);
     if let Some(own) = request.extensions_mut().get_mut::<Deadline>() {
         match deadline {
             Some(deadline) => *own = deadline,
@@ -273,9 +277,7 @@ fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> 
     }
     if request.headers().contains_key(GRPC_TIMEOUT) {
         match deadline {
-            Some(_) => {
-                _ = request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(settings.lease))
-            }
+            Some(_) => _ = request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(time)),
             None => _ = request.headers_mut().remove(GRPC_TIMEOUT),
         }
     }

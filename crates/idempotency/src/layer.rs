@@ -1,7 +1,7 @@
 //! The server's layer and its settings.
 
 use crate::{
-    Dedup, Guarantee, InFlight, Snapshot, Store,
+    Dedup, Guarantee, InFlight, NO_METHODS, Snapshot, Store,
     authorize::Authorize,
     caller::Callers,
     counters::Cells,
@@ -9,7 +9,7 @@ use crate::{
     shared::Shared,
     tokens::Tokens,
 };
-use cinchona_core::{Invalid, Methods, PerMethod, Switch};
+use cinchona_core::{Invalid, Methods, Mode, PerMethod, Switch};
 use http::{Extensions, HeaderMap, HeaderName, Request};
 use std::{future::Future, sync::Arc, time::Duration};
 use tonic::{Code, Status};
@@ -175,8 +175,10 @@ impl<T: Store> DedupLayer<T> {
     }
 
     /// How long an execution may take before it is cancelled. Default 30 s; `Duration::MAX`:
-    /// without limit. It is the deadline that the handler sees, and that its own calls inherit: an
-    /// execution goes on when its caller has given up, so the caller's deadline does not apply.
+    /// without limit. Where the caller's deadline leaves more time, the execution has that, at most
+    /// 1 h. It is the deadline that the handler sees, and that its own calls inherit: an execution
+    /// goes on when its caller has given up. A server that crashes leaves the key unanswered until
+    /// then.
     ///
     /// # Errors
     /// When it is zero.
@@ -230,6 +232,10 @@ impl<S, T> Layer<S> for DedupLayer<T> {
     type Service = Dedup<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        let Settings { methods, switch, .. } = &self.shared.settings;
+        if switch.mode() != Mode::Off && methods.kinds().next().is_none() {
+            tracing::warn!("no repeated call is recognised: {NO_METHODS}");
+        }
         Dedup { inner, shared: self.shared.clone() }
     }
 }

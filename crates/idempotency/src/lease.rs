@@ -2,7 +2,7 @@
 
 use crate::{Claim, Execution, Guarantee, Store, record, refusal, shared::Shared};
 use bytes::Bytes;
-use cinchona_core::BoxError;
+use cinchona_core::{BoxError, Deadline};
 use cinchona_plumbing::Seldom;
 use std::{
     future::Future,
@@ -28,6 +28,8 @@ static UNSTORED: LazyLock<Seldom> =
 pub(crate) struct Lease<T: Store> {
     shared: Arc<Shared<T>>,
     pub(crate) execution: Arc<Execution>,
+    /// That of its caller.
+    deadline: Option<Deadline>,
     /// How to settle it.
     outcome: Option<Outcome>,
 }
@@ -59,20 +61,35 @@ pub(crate) struct Begun(Arc<[AtomicBool; 2]>);
 /// How much longer the claim lasts than the execution, so that the execution ends first.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// The longest lease that a caller's deadline makes: a crash leaves the key unanswered for so long.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// How often, and after which pauses, storing an answer is retried.
 const RETRIES: u32 = 30;
 
 // === impl Lease ===
 
 impl<T: Store> Lease<T> {
-    pub(crate) fn new(shared: Arc<Shared<T>>, execution: Execution) -> Self {
-        Self { shared, execution: Arc::new(execution), outcome: None }
+    /// Of a call with that `deadline`.
+    pub(crate) fn new(
+        shared: Arc<Shared<T>>,
+        execution: Execution,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        Self { shared, execution: Arc::new(execution), deadline, outcome: None }
+    }
+
+    /// How long an execution that begins `now` may take: as long as the setting says, or as its
+    /// caller waits, if that is longer.
+    pub(crate) fn time(&self, now: Instant) -> Duration {
+        let asked = self.deadline.map_or(Duration::ZERO, |deadline| deadline.remaining(now));
+        self.shared.settings.lease.max(asked.min(LONGEST))
     }
 
     pub(crate) async fn claim(&mut self, fingerprint: u128) -> Result<Claim, BoxError> {
         self.outcome = Some(Outcome::Release);
         let (key, token) = (self.execution.key(), self.execution.token());
-        let lease = self.shared.settings.lease.saturating_add(GRACE);
+        let lease = self.time(Instant::now()).saturating_add(GRACE);
         let claim = self.shared.store.claim(key, fingerprint, token, lease).await;
         self.outcome = match claim {
             Ok(Claim::Granted { .. }) => Some(Outcome::Unknown),

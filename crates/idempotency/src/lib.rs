@@ -27,8 +27,9 @@
 //!   those without, of methods with a `request_id`, are counted and passed on.
 //! * Which failures are kept, and which are executed again: see the
 //!   [table](#what-at-most-once-means).
-//! * A caller that gives up does not stop an execution: it continues within its lease, which is the
-//!   deadline that the handler and its own calls see, and a retry finds its answer.
+//! * A caller that gives up does not stop an execution: it continues within its lease
+//!   ([`with_lease`](DedupLayer::with_lease), or its caller's deadline where that is later), which
+//!   is the deadline that the handler and its own calls see, and a retry finds its answer.
 //! * Every response names the server's [`DOMAIN`]; an attempt that names another one as that of the
 //!   attempt before it is refused (`FAILED_PRECONDITION`, reason `IDEMPOTENCY_DOMAIN_MISMATCH`), as
 //!   this server would not recognise it.
@@ -166,6 +167,9 @@ mod shared;
 mod state;
 mod store;
 mod tokens;
+
+/// Why a layer leaves all calls alone.
+const NO_METHODS: &str = "its `Methods` list none, make them of a descriptor set";
 
 pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
 pub use cinchona_plumbing::status::not_begun;

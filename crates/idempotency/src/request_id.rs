@@ -1,5 +1,6 @@
 //! The client's part: a key for each logical call.
 
+use crate::NO_METHODS;
 use cinchona_core::{Call, IDEMPOTENCY_KEY, Methods, Mode, Safety, Switch};
 use cinchona_plumbing::{Misplaced, headers};
 use http::{HeaderName, HeaderValue, Request};
@@ -148,6 +149,10 @@ impl<S> Layer<S> for IdempotencyKeyLayer {
     type Service = IdempotencyKey<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        let is_on = self.switch.mode() != Mode::Off;
+        if is_on && !self.always && self.methods.kinds().next().is_none() {
+            tracing::warn!("no call is given a key: {NO_METHODS}");
+        }
         IdempotencyKey { inner, layer: self.clone() }
     }
 }

@@ -107,7 +107,7 @@ fn subscribed((layer, exporter): (OtlpLayer, Exporter)) -> (Exporter, DefaultGua
 fn serve(script: impl IntoIterator<Item = Answer>) -> Network {
     let network = Network::new();
     let metrics = Metrics::new(Methods::unknown());
-    let routes = tonic::service::Routes::new(ScriptedServer::new(script));
+    let routes = ScriptedServer::new(script).routes();
     let server = Server::builder().layer(ServerLayer::new(&metrics)).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(network.incoming()));
     network

@@ -145,6 +145,14 @@ impl BulkheadLayer {
         self
     }
 
+    /// The same limits for another client, with places of its own: clones of one layer share theirs.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        let places = self.shared.places.separate();
+        let shared = Arc::new(Shared { places, switch: self.shared.switch.clone() });
+        Self { shared, methods: self.methods.clone(), ..*self }
+    }
+
     /// How many calls are in flight, without streams.
     pub fn in_progress(&self) -> u32 {
         self.shared.places.all().map(|limiter| limiter.in_progress()).sum()

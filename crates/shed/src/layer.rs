@@ -161,6 +161,14 @@ impl ShedLayer {
         self.with(|shared| shared.rng = rng)
     }
 
+    /// The same limits for another server, with places of its own: clones of one layer share theirs.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        let (places, late) = (self.shared.places.separate(), Arc::default());
+        let shared = Shared { places, late, ..(*self.shared).clone() };
+        Self { shared: Arc::new(shared), ..*self }
+    }
+
     /// The current limit on calls in flight, for methods without their own.
     pub fn limit(&self) -> u32 {
         self.shared.places.common.limit()

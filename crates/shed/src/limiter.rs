@@ -24,6 +24,7 @@ pub(crate) struct Limiter {
     /// The calls in flight; those that wait, from bit 32 on.
     word: AtomicU64,
     limit: AtomicU32,
+    kind: Limit,
     queue: Queue,
     waiting: Mutex<Waiting<Permit>>,
     shed: [AtomicU64; Criticality::COUNT],
@@ -68,11 +69,17 @@ impl Limiter {
         Arc::new(Self {
             word: AtomicU64::new(0),
             limit: AtomicU32::new(limit.initial()),
+            kind: limit,
             queue,
             waiting: Mutex::new(Waiting::new(now)),
             shed: Default::default(),
             adaptive,
         })
+    }
+
+    /// The same limit, with places of its own.
+    pub(crate) fn separate(&self, now: Instant) -> Arc<Self> {
+        Self::new(self.kind, self.queue, now)
     }
 
     pub(crate) fn limit(&self) -> u32 {

@@ -52,6 +52,19 @@ impl Places {
         }
     }
 
+    /// The same limits, with places of their own.
+    pub(crate) fn separate(&self) -> Self {
+        let now = Instant::now();
+        let mut all_named = Vec::new();
+        let named = self.named.map(|limiter| {
+            let limiter = limiter.as_ref()?.separate(now);
+            all_named.push(limiter.clone());
+            Some(limiter)
+        });
+        let (common, streams) = (self.common.separate(now), self.streams.separate(now));
+        Self { common, streams, named, all_named }
+    }
+
     pub(crate) fn set_streams(&mut self, limit: u32) -> Result<(), Invalid> {
         if limit == 0 {
             return Err(Invalid::new("streams", limit, "at least 1"));

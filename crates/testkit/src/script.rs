@@ -13,16 +13,19 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::{Status, body::Body, server::NamedService};
+use tonic::{
+    Status,
+    body::Body,
+    service::{AxumRouter, Routes},
+};
 use tower::Service;
 
 /// Answers the nth request with the nth [`Answer`] of a script, and the rest with the last one.
 ///
 /// It is the service that a tonic client calls, so a client layer can wrap it directly; for the
-/// real client with HTTP/2 in between, pass it to [`Network::serve_service`]. Clones share the
-/// script and the records.
-///
-/// To tonic's routes it is the service `calculator.Calculator`.
+/// real client with HTTP/2 in between, pass it to [`Network::serve_service`], or its
+/// [`routes`](Self::routes) to a `tonic::transport::Server`. It answers for every path. Clones
+/// share the script and the records.
 ///
 /// Requests are numbered in the order of `call`. Each is read to its end before it is answered.
 ///
@@ -159,6 +162,13 @@ impl ScriptedServer {
         Self { script: script.into_iter().collect(), record: Arc::default() }
     }
 
+    /// This server as the routes of a tonic server (`Server::builder().add_routes(..)`), for a test
+    /// that needs a socket, a layer or a setting of tonic's. It answers for every service but those
+    /// that [`Routes::add_service`] adds.
+    pub fn routes(&self) -> Routes {
+        AxumRouter::new().fallback_service(self.clone()).into()
+    }
+
     /// The requests so far, in the order of their arrival.
     pub fn received(&self) -> Vec<Received> {
         self.record.lock().received.clone()
@@ -173,10 +183,6 @@ impl ScriptedServer {
     pub fn dropped(&self) -> usize {
         self.record.lock().dropped
     }
-}
-
-impl NamedService for ScriptedServer {
-    const NAME: &'static str = "calculator.Calculator";
 }
 
 impl<B> Service<http::Request<B>> for ScriptedServer

@@ -20,6 +20,16 @@ fn it_is_between_the_fast_and_the_slow_and_follows_a_change() {
     assert!((100..=300).contains(&mixed), "{mixed}");
 }
 
+#[test]
+fn what_is_no_more_than_a_quarter_longer_or_half_as_long_is_usual() {
+    for (took, learned) in [(1250, 1000), (1251, 1126), (500, 1000), (499, 938), (3000, 2000)] {
+        let usual = Usual::default();
+        usual.learn(1000);
+        usual.learn(took);
+        assert_eq!(usual.get(), Some(std::time::Duration::from_nanos(learned)), "{took}");
+    }
+}
+
 proptest! {
     #[test]
     fn it_stays_between_the_least_and_the_most(

@@ -80,15 +80,18 @@ impl Layers {
         let attempt = AttemptLayer::new(&metrics, target).with_rng(rng.clone());
         let key = IdempotencyKeyLayer::new(methods).with_switch(switch(Part::Key));
         let limits = MessageLimitsLayer::new().with_limits(settings.limits);
-        let throttle = AdaptiveThrottleLayer::new(settings.throttle)?.with_rng(rng.clone());
+        let throttle = throttle(settings.throttle)?.with_rng(rng.clone());
         let breaker = BreakerLayer::new(settings.breaker).with_rng(rng);
+        // What a client counts and holds is its own: one that hangs must not hold the places of
+        // another that was made from the same settings.
+        let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.separate());
         let layers = Self {
             call: call.with_switch(switch(Part::Call)),
             key,
             limits: limits.with_switch(switch(Part::Limits)),
             deadline: deadline(settings).with_switch(switch(Part::Deadline)),
-            fallback: settings.fallback.clone().with_switch(switch(Part::Fallback)),
-            bulkhead: settings.bulkhead.clone().with_switch(switch(Part::Bulkhead)),
+            fallback: fallback.with_switch(switch(Part::Fallback)),
+            bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)),
             retry: retry(settings)?.with_switch(switch(Part::Retry)),
             attempt: attempt.with_switch(switch(Part::Attempt)),
             throttle: throttle.with_switch(switch(Part::Throttle)),
@@ -188,6 +191,12 @@ fn deadline(settings: &Settings) -> CallDeadlineLayer {
 fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
     let limit = settings.timeout.unwrap_or(Duration::MAX);
     AttemptTimeoutLayer::new(limit).with_limits(settings.timeouts.clone())
+}
+
+/// # Errors
+/// When `k` is outside the layer's range, by the name that it has here.
+fn throttle(k: f64) -> Result<AdaptiveThrottleLayer, Invalid> {
+    AdaptiveThrottleLayer::new(k).map_err(|refused| Invalid::new("throttle", k, refused.allowed()))
 }
 
 fn retry(settings: &Settings) -> Result<RetryLayer, Invalid> {

@@ -51,8 +51,9 @@ pub struct Settings {
     pub target: Option<String>,
     /// The registry of metrics. Default `None`: this client's own.
     pub metrics: Option<Metrics>,
-    /// The time limit of a call, unless the call sets one itself (`Request::set_timeout`); of a
-    /// stream, until its first message. Default 30 s; `None` is no limit.
+    /// The time limit of a call; of a stream, until its first message. A call that sets a shorter one
+    /// itself (`Request::set_timeout`) has that, as with tonic's `Endpoint::timeout`. Default 30 s;
+    /// `None` is no limit.
     pub deadline: Option<Duration>,
     /// The same by method, which takes precedence over `deadline`.
     pub deadlines: PerMethod<Option<Duration>>,
@@ -235,15 +236,17 @@ impl Settings {
     }
 
     /// Sets how endpoints are connected, picked and ejected. A `gate` among them replaces the
-    /// breaker, and `configure` is called after [`with_tls`](Self::with_tls).
+    /// breaker, `configure` is called after [`with_tls`](Self::with_tls), and
+    /// [`rng`](Settings#structfield.rng) of these settings replaces theirs.
     #[must_use]
     pub fn with_balance(self, options: Options) -> Self {
         Self { balance: Some(options), ..self }
     }
 
-    /// Sets the TLS settings for endpoints whose scheme is `https`. Default: the roots that tonic's
-    /// features enable (`tls-native-roots`, `tls-webpki-roots`). A crypto provider needs tonic's
-    /// feature `tls-ring` or `tls-aws-lc`.
+    /// Sets the TLS settings of endpoints. From then on their scheme is `https`, and `dns:///` stands
+    /// for it: an endpoint of `http` is refused, or never connected where a source finds it.
+    /// Default: the roots that tonic's features enable (`tls-native-roots`, `tls-webpki-roots`). A
+    /// crypto provider needs tonic's feature `tls-ring` or `tls-aws-lc`.
     #[must_use]
     pub fn with_tls(self, tls: ClientTlsConfig) -> Self {
         Self { tls: Some(tls), ..self }
@@ -330,7 +333,7 @@ fn retry() -> RetryPolicy {
 /// When the limit leaves no time.
 pub(super) fn check_limit(field: &'static str, limit: Option<Duration>) -> Result<(), Invalid> {
     match limit {
-        Some(Duration::ZERO) => Err(Invalid::new(field, "0ns", "more than 0")),
+        Some(Duration::ZERO) => Err(Invalid::new(field, "0s", "more than 0")),
         _ => Ok(()),
     }
 }

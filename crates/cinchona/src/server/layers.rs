@@ -9,7 +9,7 @@ use cinchona_fault::FaultLayer;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
 use cinchona_observe::{Metrics, ServerLayer};
 use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer};
-use std::{fmt, time::Duration};
+use std::fmt;
 
 /// The layers of a server, which can be changed while it runs; clones share them.
 ///
@@ -50,14 +50,14 @@ impl<S: Store> Settings<S> {
     /// When a number is outside its range.
     pub fn layers(&self) -> Result<Layers<S>, Invalid> {
         if self.limit.is_some_and(|limit| limit.is_zero()) {
-            return Err(Invalid::new("limit", format!("{:?}", Duration::ZERO), "more than 0"));
+            return Err(Invalid::new("limit", "0s", "more than 0"));
         }
         let switches = self.modes.switches();
         let switch = |part: Part| switches.get(part as usize).clone();
         let metrics = self.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(self.methods.clone()));
         let deadline = ServerDeadlineLayer::new().with_switch(switch(Part::Deadline));
-        let shed = self.shed.clone().with_rng(self.rng.clone());
+        let shed = self.shed.separate().with_rng(self.rng.clone());
         let layers = Layers {
             call: ServerLayer::new(&metrics)
                 .with_rng(self.rng.clone())

@@ -4,6 +4,11 @@ use crate::parts::Modes;
 use cinchona_core::Mode;
 
 /// A layer of a server, outermost first.
+///
+/// [`Drain`](cinchona_drain::Drain) has no switch, so it is no part. Its layer changes no call
+/// until the program ends the server. Off at that moment, it would let calls outlive the grace that
+/// `drain.serve` and `drain.incoming` keep. A program that ends its server in another way uses
+/// neither of the two, and then the layer does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {

@@ -32,7 +32,8 @@ pub struct Settings<S = MemoryStore> {
     pub methods: Methods,
     /// The registry of metrics. Default `None`: this server's own.
     pub metrics: Option<Metrics>,
-    /// The shutdown: its [grace](Drain::grace), 10 s by default.
+    /// The shutdown: its [grace](Drain::grace), 10 s by default. It does nothing to calls until the
+    /// program ends the server, so it is the one layer [without a switch](Part).
     pub drain: Drain,
     /// The quota of each caller, where [`Part::Quota`] is on.
     pub quota: RateLimitLayer,

@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Tests, examples, and re-exports.
-const NOT_READ: [&str; 4] = ["testkit", "calculator", "cinchona", "lab"];
+/// Tests and examples.
+const NOT_READ: [&str; 3] = ["testkit", "calculator", "lab"];
 
 /// The names, such as `balance::Options::patience`.
 pub(crate) fn names() -> BTreeSet<String> {

@@ -40,7 +40,7 @@ fn impatient(left: Duration) -> (ServerContext, Request<Body>) {
 
 // catalogue: S-C4
 #[tokio::test(start_paused = true)]
-async fn an_execution_has_the_time_of_its_lease_and_not_its_callers() {
+async fn an_execution_has_the_time_of_its_lease_or_its_callers_where_that_is_longer() {
     for left in [SECOND / 4, SECOND, 60 * SECOND] {
         let (service, seen) = watching(SECOND / 2);
         let layer = dedup().with_lease(10 * SECOND).unwrap();
@@ -49,10 +49,24 @@ async fn an_execution_has_the_time_of_its_lease_and_not_its_callers() {
         let called = tokio::time::timeout(left, inbound.scope(ask(&service, request))).await;
         assert_eq!(called.is_err(), left < SECOND / 2);
         sleep(SECOND).await;
-        let after = 10 * SECOND - SECOND / 2;
+        let time = left.max(10 * SECOND);
+        let after = time - SECOND / 2;
         let seen = seen.lock().unwrap().clone();
-        assert_eq!(seen, [(Some(after), Some(after), Some(10 * SECOND), 2)]);
+        assert_eq!(seen, [(Some(after), Some(after), Some(time), 2)]);
         assert!(is_replay(&ask(&service, pay("k")).await));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_execution_is_not_cut_off_while_its_caller_waits_for_up_to_an_hour() {
+    for (left, works, is_answered) in
+        [(120, 40, true), (120, 121, false), (9000, 3599, true), (9000, 3601, false)]
+    {
+        let (service, _) = watching(works * SECOND);
+        let layer = dedup().with_guarantee(Guarantee::AtMostOnce);
+        let (inbound, request) = impatient(left * SECOND);
+        let answer = inbound.scope(ask(&layer.layer(service), request)).await;
+        assert_eq!(status(&answer).code() == Code::Ok, is_answered, "{left} {works}");
     }
 }
 
