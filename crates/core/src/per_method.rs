@@ -35,8 +35,8 @@ impl<T> PerMethod<T> {
         Self { methods: HashMap::new(), services: HashMap::new(), default: None }
     }
 
-    /// Sets the value of `method` of `service`, of all its methods where `method` is empty, or of
-    /// everything else where both are.
+    /// Sets the value of `method` of `service`, of all its methods if `method` is empty, or the
+    /// default if both are.
     ///
     /// # Errors
     /// When the name has a value already, has a slash, or has a method and no service.
@@ -74,11 +74,11 @@ impl<T> PerMethod<T> {
         self.default.as_ref()
     }
 
-    /// Whether each name is that of a method or a service that `methods` lists; all are where no
-    /// descriptor set was read.
+    /// Whether each name is that of a method or a service that `methods` lists; true without a
+    /// descriptor set.
     ///
     /// # Errors
-    /// With the first that is none, as a value of `field`.
+    /// With the first unknown name, as a value of `field`.
     pub fn check(&self, field: &'static str, methods: &Methods) -> Result<(), Invalid> {
         let names = self.methods.keys().chain(self.services.keys());
         let mut strange: Vec<_> = names.filter(|name| !methods.has(name)).collect();

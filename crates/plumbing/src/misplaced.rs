@@ -1,11 +1,11 @@
-//! A layer that stands where it does harm.
+//! Warns of a layer in a harmful place.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// Whether it was said that a layer stands in the wrong place; clones say it once.
+/// Whether the warning was logged; clones log it once together.
 #[derive(Clone, Debug, Default)]
 pub struct Misplaced(Arc<AtomicBool>);
 
@@ -24,7 +24,7 @@ pub fn warn_of_unknown_peer() {
 // === impl Misplaced ===
 
 impl Misplaced {
-    /// Warns, the first time, with what comes of it and what to do.
+    /// Warns, the first time, with the effect and the remedy.
     #[cold]
     pub fn warn(&self, path: &str, what: &'static str) {
         if !self.0.swap(true, Ordering::Relaxed) {
