@@ -17,12 +17,12 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// Joins as one who only looks on, through the gossip address of a node. The secrets are those of
-/// the nodes; none where they have none.
+/// Joins as an observer, through the gossip address of a node. The secrets are those of the nodes;
+/// none if they have none.
 ///
 /// # Errors
 /// When the seed is no address, no port is free, or a secret has fewer than 16 bytes.
-pub async fn look_on(
+pub async fn observe(
     cluster_id: &str,
     seed: &str,
     secrets: Vec<Secret>,
@@ -33,8 +33,8 @@ pub async fn look_on(
     Cluster::join(config, &[seed]).await
 }
 
-/// The secrets of a file, one in each line that is not blank. The first seals what is sent, all of
-/// them are accepted.
+/// The secrets of a file, one per line; blank lines are skipped. The first seals what is sent, and
+/// what any of them has sealed is accepted.
 ///
 /// # Errors
 /// When the file cannot be read, or no line has a secret.
@@ -50,7 +50,7 @@ pub fn secrets(file: &Path) -> Result<Vec<Secret>, BoxError> {
     Ok(secrets)
 }
 
-/// A channel over the nodes of this role, which tells the cluster what becomes of its calls.
+/// A channel over the nodes of this role, which reports the outcomes of its calls to the cluster.
 ///
 /// # Errors
 /// When an option is outside its range.
@@ -61,15 +61,15 @@ pub fn endpoints(
     options: balance::Options,
 ) -> Result<Balance, Invalid> {
     let workers = cluster.workers(&[("role", role)]);
-    let told = cluster.clone();
+    let reported = cluster.clone();
     let layers =
-        layers.clone().with_gate(move |server: &Target, gate| told.gate(server, Some(gate)));
+        layers.clone().with_gate(move |server: &Target, gate| reported.gate(server, Some(gate)));
     let balance = layers.balance(workers, options)?;
     tokio::spawn(watch_connections(cluster.clone(), balance.watcher()));
     Ok(balance)
 }
 
-/// Tells the cluster of connections that cannot be made, as long as there is the balancer.
+/// Reports failed connections to the cluster, as long as the balancer exists.
 async fn watch_connections(cluster: Cluster, states: impl Fn() -> Option<Vec<balance::Snapshot>>) {
     loop {
         sleep(Duration::from_millis(200)).await;
@@ -93,13 +93,13 @@ fn ids(cluster: &Cluster) -> HashMap<Uri, String> {
 /// The address of this machine from which `seed` is reached.
 ///
 /// # Errors
-/// When `seed` is no address, or there is no way to it.
+/// When `seed` is no address, or the system has no route to it.
 pub fn own_ip(seed: &str) -> io::Result<IpAddr> {
     let addr = seed.to_socket_addrs()?.next();
     let addr = addr.ok_or_else(|| io::Error::other(format!("{seed}: the host has no address")))?;
     let any: IpAddr = if addr.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
     let socket = UdpSocket::bind((any, 0))?;
-    // Sends nothing: it only asks for the way.
+    // A UDP socket sends nothing when it connects; the system only looks the route up.
     socket.connect(addr)?;
     Ok(socket.local_addr()?.ip())
 }

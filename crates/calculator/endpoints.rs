@@ -1,4 +1,4 @@
-//! What became of the attempts at each endpoint.
+//! The outcomes of the attempts at each endpoint.
 
 use crate::{
     client::Layers,
@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What became of the attempts at each endpoint; clones are the same.
+/// The outcomes of the attempts at each endpoint; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints(Arc<Mutex<Vec<Seen>>>);
 
@@ -25,7 +25,7 @@ struct Seen {
     recent: Weak<Recent>,
 }
 
-/// A gate that looks on.
+/// A gate that counts what passes it.
 #[derive(Debug)]
 struct Watched {
     inner: Arc<dyn Gate>,
@@ -52,7 +52,7 @@ impl Endpoints {
         Arc::new(Watched { inner, recent })
     }
 
-    /// What the latest attempts there came to.
+    /// A summary of the latest attempts at an endpoint.
     pub(crate) fn of(&self, target: &Target, now: Instant) -> Option<Summary> {
         let (all, name) = (lock(&self.0), target.to_string());
         let seen = all.iter().find(|seen| seen.name == name)?;
@@ -110,7 +110,7 @@ mod tests {
         (0..3).for_each(|_| left(Evidence::Bad(Code::DeadlineExceeded)));
         assert!(!gate.is_open_to(PATH, now) && gate.enter(PATH, now).is_err());
         let seen = endpoints.of(&target, now).unwrap();
-        assert_eq!((seen.calls, seen.failed), (4, 3), "who gave up says nothing");
+        assert_eq!((seen.calls, seen.failed), (4, 3), "a cancelled attempt is no failure");
         drop(gate);
         assert_eq!(endpoints.of(&target, now), None, "it is gone");
     }

@@ -17,26 +17,26 @@ use tokio::{
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// The connections to an address: it pauses where none can be accepted, and never ends.
+/// The connections to an address. It pauses while none can be accepted, and never ends.
 #[derive(Debug)]
 pub struct Incoming(Listener);
 
-/// A connection, whose client has 10 s to say that it speaks HTTP.
+/// A connection. Its client has 10 s to begin to speak HTTP.
 ///
 /// HTTP/2 begins with the client's preface (RFC 9113, section 3.4), and no limit of HTTP holds
-/// before it: without this one, a connection that says nothing would be held for ever. HTTP/1 has
-/// limits of its own from its first byte on.
+/// before it: without this one, a silent connection would stay for ever. HTTP/1 has limits of its
+/// own from its first byte on.
 #[derive(Debug)]
 pub struct Connection {
     inner: TcpStream,
-    /// Until it has said so.
+    /// `None` when it has begun.
     greeting: Option<Greeting>,
 }
 
 #[derive(Debug)]
 struct Greeting {
     due: Pin<Box<Sleep>>,
-    /// How many bytes of the preface have come.
+    /// The number of bytes of the preface that have arrived.
     said: usize,
 }
 
@@ -56,10 +56,10 @@ impl Incoming {
         Listener::bind(addr).map(Self)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system does not know it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
@@ -78,7 +78,7 @@ impl Stream for Incoming {
 // === impl Greeting ===
 
 impl Greeting {
-    /// Whether it needs no more than these bytes.
+    /// Whether these bytes complete it.
     fn is_over(&mut self, bytes: &[u8]) -> bool {
         let due = &PREFACE[self.said..];
         self.said += bytes.len().min(due.len());

@@ -1,4 +1,4 @@
-//! A plain gRPC calculator, and everything that can fail around it.
+//! A plain gRPC calculator, and the stacks of its client and its server.
 //!
 //! | module | what is there |
 //! |---|---|
@@ -7,14 +7,14 @@
 //! | [`client`] | the client's stack, a reason beside each layer |
 //! | [`server`] | the server's stack, a reason beside each layer |
 //! | [`rest`] | the same calls as JSON over HTTP, beside gRPC |
-//! | [`logs`] | what the programs tell: lines, and spans and metrics for a collector |
-//! | [`cluster`] | what is added where servers and clients find each other by gossip |
-//! | [`recovery`] | what became of the attempts that failed |
-//! | [`endpoints`] | what became of the attempts at each endpoint |
-//! | [`watch`] | what all of them show on a dashboard |
+//! | [`logs`] | the logs of the programs: lines, and spans and metrics for a collector |
+//! | [`cluster`] | servers and clients that find each other by gossip |
+//! | [`recovery`] | what made up for the attempts that failed |
+//! | [`endpoints`] | the outcomes of the attempts at each endpoint |
+//! | [`watch`] | what all of these show on a dashboard |
 //!
-//! The programs `calculator-server` and `calculator-client` are thin users of these; what is done
-//! to them is `crates/lab`.
+//! The programs `calculator-server` and `calculator-client` are thin users of these. `crates/lab`
+//! runs demos, simulations and long tests with them.
 
 pub mod client;
 pub mod cluster;
@@ -40,9 +40,9 @@ pub mod pb {
 /// The compiled .proto files, for reflection and for [`methods`].
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("calculator_descriptor");
 
-/// Which methods may be executed twice, as the .proto says.
+/// The methods that may be executed twice, as the .proto says.
 pub fn methods() -> Methods {
-    // What `build.rs` wrote can be read, and a test says so; if not, nothing is known.
+    // A test parses what `build.rs` wrote, so the default is never needed.
     Methods::from_file_descriptor_set(DESCRIPTORS).unwrap_or_else(|_| Methods::unknown())
 }
 

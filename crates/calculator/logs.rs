@@ -5,19 +5,24 @@ mod fields;
 use cinchona::{
     core::{Invalid, Secret},
     observe::Metrics,
-    otlp::{Exporter, MetricsExporter, export, export_metrics},
+    otlp::{Exporter, MetricsExporter, OtlpLayer, export, export_metrics},
 };
 use clap::{Args, ValueEnum};
 use fields::Fields;
 use std::{
+    env,
     io::{self, IsTerminal},
     sync::OnceLock,
     time::Duration,
 };
 use tonic::Code;
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::LevelFilter, fmt, layer::SubscriberExt, registry::LookupSpan,
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, Targets, filter_fn},
+    fmt,
+    layer::{Filter, SubscriberExt},
+    registry::LookupSpan,
     util::SubscriberInitExt,
 };
 
@@ -54,14 +59,18 @@ pub struct Told {
 /// How long a program that ends waits for the collector.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// The target of the spans of calls.
+const CALLS: &str = "cinchona_observe";
+
 /// How often metrics are sent.
 const EACH: Duration = Duration::from_secs(60);
 
 // === impl Logs ===
 
 impl Logs {
-    /// Begins to tell, as `service`; `RUST_LOG` sets the level of the lines (default `info`), and
-    /// spans are sent from `info` on.
+    /// Begins to log, as `service`. `RUST_LOG` sets the level of the lines (default `info`); they
+    /// name the call that they belong to where that is `cinchona_observe=debug`, or there is a
+    /// collector, which gets the spans from `info` on. Else calls have no spans, which cost.
     ///
     /// # Errors
     /// When the collector's address is none.
@@ -71,18 +80,44 @@ impl Logs {
     pub fn begin(&self, service: &str) -> Result<Told, Invalid> {
         let exported = self.otlp.as_ref().map(|to| export(to.expose(), service)).transpose()?;
         let (spans, exporter) = exported.unzip();
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let levels = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| "info".into());
+        let has_spans = levels.is_empty() || levels.contains(['[', '{']);
+        match levels.parse::<Targets>() {
+            // Costs nothing when a span is entered or left.
+            Ok(levels) if !has_spans => {
+                let names_calls = levels.would_enable(CALLS, &Level::DEBUG);
+                self.subscribe(levels, names_calls, spans);
+            }
+            _ => {
+                let levels = EnvFilter::try_new(levels).unwrap_or_else(|_| "info".into());
+                self.subscribe(levels, true, spans);
+            }
+        }
+        let to = self.otlp.clone().zip(exporter);
+        Ok(Told { service: service.to_owned(), to, metrics: OnceLock::new() })
+    }
+
+    fn subscribe<F>(&self, levels: F, names_calls: bool, spans: Option<OtlpLayer>)
+    where
+        F: Layer<Registry> + Filter<Registry> + Send + Sync + 'static,
+    {
         match spans {
             Some(spans) => {
-                let lines = self.log.lines().with_filter(filter);
+                let lines = self.log.lines().with_filter(levels);
                 let spans = spans.with_filter(LevelFilter::INFO);
                 tracing_subscriber::registry().with(lines).with(spans).init();
             }
             // One filter for all costs each call less.
-            None => tracing_subscriber::registry().with(filter).with(self.log.lines()).init(),
+            None => {
+                let of_calls = move |own: &Metadata<'_>| own.is_span() && own.target() == CALLS;
+                let spans = filter_fn(move |own| names_calls || !of_calls(own));
+                tracing_subscriber::registry()
+                    .with(levels)
+                    .with(spans)
+                    .with(self.log.lines())
+                    .init();
+            }
         }
-        let to = self.otlp.clone().zip(exporter);
-        Ok(Told { service: service.to_owned(), to, metrics: OnceLock::new() })
     }
 }
 

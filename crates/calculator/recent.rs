@@ -1,4 +1,4 @@
-//! What the latest calls came to: how many there were, how slow they were, and how many failed.
+//! A summary of the latest calls: their number, their latencies, and how many failed.
 
 use hdrhistogram::Histogram;
 use std::{
@@ -15,12 +15,12 @@ pub(crate) struct Recent {
     slices: Mutex<VecDeque<Slice>>,
 }
 
-/// What the calls of the last 10 s came to; the rates are those of the last second.
+/// A summary of the calls of the last 10 s; the rates are those of the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) calls: u64,
     pub(crate) failed: u64,
-    /// How many calls took 1, 2, 3 and more attempts.
+    /// The number of calls with 1, 2, 3 and more attempts.
     pub(crate) attempts: [u64; 4],
     pub(crate) per_second: f64,
     /// In milliseconds; no numbers where there were no calls.
@@ -101,7 +101,7 @@ impl Recent {
                 summary.per_second += calls as f64;
             }
             match &mut took {
-                // A histogram that cannot grow says less, and nothing false.
+                // A histogram that cannot grow has fewer values, and no wrong ones.
                 Some(all) => drop(all.add(&slice.took)),
                 None => took = Some(slice.took.clone()),
             }
@@ -114,13 +114,13 @@ impl Recent {
         summary
     }
 
-    /// How many calls were how slow, each half second of the last 30 s.
+    /// The latencies of the calls, by half seconds of the last 30 s.
     pub(crate) fn heat(&self, now: Instant) -> Vec<(String, Vec<f64>)> {
         let current = self.number(now);
         let slices = lock(&self.slices);
         let mut rows = ROWS.map(|(_, label)| (label.to_owned(), vec![0.0; KEPT as usize]));
         for slice in slices.iter().filter(|slice| slice.number + KEPT > current) {
-            // A reader may be behind those that write.
+            // A reader may see an older time than the writers.
             let at = (slice.number + KEPT - 1 - current).min(KEPT - 1) as usize;
             for value in slice.took.iter_recorded() {
                 let micros = value.value_iterated_to();

@@ -1,4 +1,4 @@
-//! What became of the attempts that failed.
+//! What made up for the attempts that failed.
 
 use cinchona::{
     core::{Stage, Verdict},
@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::{fmt, ops::AddAssign};
 use tonic::{Extensions, Status};
 
-/// Attempts that a server has failed, by what has kept their caller from noticing.
+/// Attempts that a server failed, by what hid them from the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recovery {
     /// The same server has answered another attempt.
@@ -26,7 +26,7 @@ pub struct Recovery {
 // === impl Recovery ===
 
 impl Recovery {
-    /// What became of the failed attempts of a call that has ended like this.
+    /// What made up for the failed attempts of a call with this outcome.
     ///
     /// An attempt that never left the client is no failure of a server, and is not counted.
     pub fn of(outcome: Result<&Extensions, &Status>) -> Self {
@@ -44,7 +44,7 @@ impl Recovery {
         recovery
     }
 
-    /// How many there were.
+    /// Their number.
     pub const fn all(&self) -> u64 {
         let Self { retry, failover, hedge, fallback, surfaced } = *self;
         retry + failover + hedge + fallback + surfaced
@@ -84,7 +84,7 @@ impl fmt::Display for Recovery {
     }
 }
 
-/// How many attempts a failed call has made in vain; one where nobody has kept a ledger.
+/// The number of failed attempts of a failed call; 1 without a ledger.
 fn failures(status: &Status) -> u64 {
     let failures = |ledger: &Ledger| ledger.attempts().iter().filter(|one| is_failure(one)).count();
     Ledger::of(status).map_or(1, |ledger| failures(ledger) as u64)
@@ -107,7 +107,7 @@ mod tests {
     use tonic::{Code, body::Body};
     use tower::{Layer, ServiceExt, service_fn};
 
-    /// How a call ends whose attempts end like this.
+    /// The outcome of a call whose attempts end like this.
     async fn failed(attempt: fn() -> Rejected) -> Status {
         let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
         let layer = RetryLayer::new(policy, Methods::all_idempotent());

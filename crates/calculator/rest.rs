@@ -2,10 +2,10 @@
 //!
 //! # Why
 //!
-//! A browser, a shell script or a proxy speaks HTTP and JSON, and what protects a service is wanted
-//! for them too. So a request becomes the gRPC call that it stands for, as [grpc-gateway] and
-//! [Envoy's transcoder] do it, and goes through all layers of the server's stack; no handler, and
-//! no layer, knows of it.
+//! Browsers, shell scripts and proxies speak HTTP and JSON, and their calls need the same
+//! protection. So a request becomes the gRPC call that it stands for, as in [grpc-gateway] and
+//! [Envoy's transcoder], and passes through all layers of the server's stack. Handlers and layers
+//! see only gRPC.
 //!
 //! # Rule
 //!
@@ -23,8 +23,9 @@
 //! | | `POST /v1/values/{key}/append` | `Append` |
 //! | | `POST /v1/values/{key}/withdraw` | `Withdraw` |
 //!
-//! * `GET` and what only reads, `PUT` and `DELETE` and what is idempotent go together: so whoever
-//!   repeats a request by what HTTP says of its method ([RFC 9110, 9.2]) does no harm.
+//! * `GET` stands for methods that only read, `PUT` and `DELETE` for idempotent ones. So a client
+//!   or a proxy that repeats a request because its HTTP method allows it ([RFC 9110, 9.2]) does no
+//!   harm.
 //! * The fields are in the body, an `application/json` object of at most 1 MiB that arrives within
 //!   10 s, for `POST` and `PUT`; in the query for `GET` and `DELETE`; `key` is in the path. The
 //!   JSON is [protobuf's][json]. An answer has all fields, those with their default too.
@@ -38,7 +39,7 @@
 //! |---|---|
 //! | is no JSON; its `grpc-timeout` is malformed | 400, `INVALID_ARGUMENT` |
 //! | has a field that is unknown, there twice, or of another type | 400, `INVALID_ARGUMENT` |
-//! | leads nowhere; leads somewhere, but not by this method | 404; 405, and `Allow` |
+//! | has an unknown path; has a known path, but not by this method | 404; 405, and `Allow` |
 //! | has a body that is late; too long; of another type, or compressed | 408; 413; 415 |
 //!
 //! # What it does not do
@@ -120,7 +121,7 @@ pin_project! {
 // === impl RestLayer ===
 
 impl RestLayer {
-    /// Takes REST where it `is_on`, else gRPC alone.
+    /// Accepts REST if it `is_on`, else gRPC alone.
     pub const fn new(is_on: bool) -> Self {
         Self { is_on }
     }

@@ -43,25 +43,26 @@ use tower_http::set_header::SetResponseHeaderLayer;
 /// The layers that a server can be run with.
 #[derive(Clone, Debug)]
 pub struct Layers<S> {
-    /// Whether the same calls can be made as JSON over HTTP.
+    /// Whether the server takes the same calls as JSON over HTTP.
     pub rest: bool,
-    /// What is counted of calls, and of the layers: see [`register`](Self::register).
+    /// The metrics of calls and layers: see [`register`](Self::register).
     pub metrics: Metrics,
-    /// How it ends.
+    /// The graceful end of the server.
     pub drain: Drain,
-    /// Whether its store is well, for its health; `None` where that has no part in it.
+    /// Whether its store is well, for its health; `None` for a store that has no part in it.
     pub store: Option<watch::Receiver<bool>>,
-    /// What each caller may ask for.
+    /// The quota of each caller.
     pub quota: RateLimitLayer,
-    /// Turns away what is too much.
+    /// The limit on calls in progress.
     pub shed: ShedLayer,
-    /// What the server says of itself where its answers are less than they could be.
+    /// The value of the `degraded` header of each answer; `None` for no such header.
     pub degraded: Option<HeaderValue>,
     /// Failures and delays.
     pub faults: FaultLayer,
-    /// More of them, that can be changed while the server runs, and the token of those who may.
+    /// Rules of more faults, which can be changed while the server runs, and the token of the
+    /// callers that may change them.
     pub rules: Option<(Rules, Option<Secret>)>,
-    /// Whether they are listed and changed by gRPC (`cinchona.fault.v1.FaultControl`).
+    /// Whether the rules can be listed and changed by gRPC (`cinchona.fault.v1.FaultControl`).
     pub fault_control: bool,
     /// Recognises repeated calls.
     pub dedup: DedupLayer<S>,
@@ -69,8 +70,8 @@ pub struct Layers<S> {
     pub quorum: Option<QuorumGuardLayer>,
 }
 
-/// How many calls a connection has at a time: more than a proxy sends, which stands for many
-/// clients (Envoy: 1024), and so few that each may buffer its window.
+/// The most calls in progress on one connection: as many as a proxy sends for all its clients
+/// (Envoy: 1024), and few enough that each may buffer its window.
 const MOST_STREAMS: u32 = 1024;
 
 /// Recognises repeated calls by `store`, which is their state as well: so each has its effect
@@ -109,14 +110,14 @@ impl<S: Store + State> Layers<S> {
         }
     }
 
-    /// Those of the library, in its order.
+    /// The layers of the library, in its order.
     fn stack(&self) -> Result<server::Layers<S>, Invalid> {
         let mut stack = server::Settings::new(methods())
             .with_metrics(&self.metrics)
             .with_drain(self.drain.clone())
             .with_dedup(self.dedup.clone())
             .layers()?;
-        // Theirs are watched from elsewhere.
+        // These are shared with the dashboard.
         (stack.quota, stack.shed) = (self.quota.clone(), self.shed.clone());
         (stack.faults, stack.dedup) = (self.faults.clone(), self.dedup.clone());
         if let Some((rules, _)) = &self.rules {
@@ -126,8 +127,7 @@ impl<S: Store + State> Layers<S> {
         Ok(stack)
     }
 
-    /// Shows among `metrics` what they count, and what the server holds of the cluster that it is
-    /// in.
+    /// Registers in `metrics` what the layers count, and the server's view of its cluster.
     ///
     /// # Errors
     /// When one of the names was registered as something else.
@@ -162,7 +162,7 @@ where
     let Layers { rest, drain, store, rules, degraded, quorum, .. } = layers;
     let control = rules.filter(|_| layers.fault_control);
     let (health, health_service) = tonic_health::server::health_reporter();
-    // Before there is anybody to ask.
+    // Before the first client can ask.
     health::say(&health, store.as_ref().is_none_or(|store| *store.borrow())).await;
     let shutdown = health::until(shutdown, health, store);
     let mut routes = Routes::builder();
@@ -175,12 +175,12 @@ where
     let serving = bounded(rest)
         // Around all: what comes as JSON is a gRPC call to every other layer.
         .layer(RestLayer::new(rest))
-        // What counts, limits and recognises calls, in the library's order. Whatever asks who may
-        // call stands above: an answer that is given again does not reach the service.
+        // What counts, limits and recognises calls, in the library's order. Authorization stands
+        // above it: an answer that is given again does not reach the service.
         .layer(stack)
-        // A caller can tell a full answer from what there is in bad times.
+        // So that a caller can distinguish a full answer from a degraded one.
         .layer(SetResponseHeaderLayer::if_not_present(DEGRADED, degraded))
-        // Innermost: what was written before the network was cut may still be told.
+        // Innermost: a repeated write from before the partition still gets its recorded answer.
         .layer(option_layer(quorum))
         .add_routes(routes.routes())
         .serve_with_incoming_shutdown(drain.incoming(incoming), drain.begun());
@@ -188,10 +188,10 @@ where
     Ok(served.ok_or("handlers block the runtime, and were left")??)
 }
 
-/// What is of HTTP/2, and what one connection may take of the server.
+/// Settings of HTTP/2, and the limits of one connection.
 fn bounded(rest: bool) -> Server {
     Server::builder()
-        // A client that has gone silently is noticed, and its calls are dropped.
+        // Finds clients that have vanished, and drops their calls.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         // A stream that a handler does not read leaves room for the others of its connection.

@@ -21,7 +21,7 @@ pub struct Calculator<S = Memory> {
     state: S,
 }
 
-/// Under what the counter is kept.
+/// The key of the counter in the store.
 const COUNTER: &str = "counter";
 
 /// The most values that one `Range` may have.

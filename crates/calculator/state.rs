@@ -25,7 +25,7 @@ pub fn number<T: FromStr + Default>(value: &Option<Bytes>) -> Result<T, Status> 
     text.parse().map_err(wrong)
 }
 
-/// What was said, quoted, as far as an error should repeat it: 64 characters.
+/// The text, quoted and cut to the 64 characters that an error may repeat.
 pub fn brief(text: &str) -> String {
     match text.char_indices().nth(64) {
         Some((end, _)) => format!("{:?}... ({} bytes)", &text[..end], text.len()),

@@ -1,15 +1,14 @@
-//! What a client, its servers and their cluster show of themselves on a dashboard.
+//! The tiles, events and map of a client, its servers and their cluster on a dashboard.
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`calls`] | what became of the calls of a client, as their callers see it |
+//! | [`calls`] | the outcomes of a client's calls, as its callers see them |
 //! | [`client`] | the tiles of a client |
 //! | [`server`] | the tile of a server, and a console for its faults |
 //! | [`map`] | the map of a cluster |
-//! | [`story`] | the events: whatever has changed |
+//! | [`story`] | the events: each change of a condition |
 //!
-//! Nothing here runs unless a dashboard is wanted: without one, no call is measured and no task
-//! started.
+//! Without a dashboard nothing here runs: no call is measured and no task started.
 
 pub mod calls;
 pub mod client;

@@ -28,6 +28,7 @@ Tasks:
   demo [args..]       run the calculator demo (`demo --virtual` is the short one)
   demo --dashboard    run servers, a client and faults that come and go, all on one live page
   demo cluster        run three servers that find each other, and kill, pause and dismiss one each
+  top [args..]        print what a dashboard shows as text (`--dashboard HOST:PORT`, `--once`)
   sim storm [args..]  run the retry storm, a simulation in virtual time
   campaign NAME       run a campaign: crash (servers that are killed, over a file, a Redis, a
                       cluster of Redis and sentinels), partition, churn, endpoints, soak or
@@ -44,7 +45,7 @@ Tasks:
                       notice (cargo-mutants lists the places); only what no run has killed yet
   release --dry-run   pack all crates, and build them from their packages
   street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
-                      and print who does right (`--quick` leaves out what takes seconds,
+                      and print which are right (`--quick` leaves out what takes seconds,
                       `--only NAME` runs one client, `--entry TEXT` some scripts, `--write` writes
                       RESULTS.md)
   tidy                check the house rules
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
             failed => failed,
         },
         ["demo", args @ ..] => cargo(&["run", "--quiet", "-p", "lab", "--"], args),
+        ["top", args @ ..] => lab(&[], "top", args),
         // Released programs: so they hold what those of a user would.
         ["soak", args @ ..] => match programs(&["--release"]) {
             ExitCode::SUCCESS => lab(&["--release"], "soak", args),
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
             failed => failed,
         },
         ["bench", name @ ("throughput" | "rest"), args @ ..] => bench("calculator", name, args),
-        // A workspace of its own: nobody else has to build what it compares with.
+        // A workspace of its own, so that no other build has its dependencies.
         ["bench", "peers"] => cargo(
             &["run", "--quiet", "--release", "--manifest-path", "xtask/peers/Cargo.toml"],
             &[],
@@ -109,7 +111,7 @@ fn programs(profile: &[&str]) -> ExitCode {
     cargo(&["build", "--quiet", "-p", "calculator", "--bins"], profile)
 }
 
-/// Does to them what the lab can do.
+/// Runs a subcommand of the lab.
 fn lab(profile: &[&str], what: &str, args: &[&str]) -> ExitCode {
     let command = [&["run", "--quiet", "-p", "lab"], profile, &["--", what]].concat();
     cargo(&command, args)

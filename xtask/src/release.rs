@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-/// What stays here.
+/// The packages that are not published.
 const KEPT: [&str; 5] = ["calculator", "example-proto", "lab", "outside", "xtask"];
 
 /// Packs the crates and builds them; the exit code of what fails first.
@@ -133,6 +133,20 @@ mod tests {
         let page = fs::read_to_string(root().join("RELEASING.md")).unwrap();
         let listed = page.lines().filter_map(|line| line.strip_prefix("1. `")?.split('`').next());
         assert_eq!(crates, listed.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_not_published_is_excluded_by_every_command() {
+        let page = fs::read_to_string(root().join("RELEASING.md")).unwrap();
+        let words: Vec<&str> = page.split_whitespace().map(|word| word.trim_matches('`')).collect();
+        let commands = words.split(|word| *word == "--workspace").skip(1);
+        let excluded = commands.map(|after| {
+            let pairs = after.chunks(2).take_while(|pair| pair[0] == "--exclude");
+            pairs.map(|pair| pair[1].trim_matches(['`', '.', ','])).collect::<Vec<_>>()
+        });
+        assert_eq!(excluded.collect::<Vec<_>>(), [KEPT.to_vec(), KEPT.to_vec()]);
+        let ci = fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
+        assert!(ci.contains(&format!("exclude: {}\n", KEPT.join(", "))));
     }
 
     #[test]

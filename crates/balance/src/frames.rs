@@ -15,6 +15,8 @@ pub(crate) struct Frames {
     left: usize,
     /// The payload of a GOAWAY, as far as it matters.
     farewell: Vec<u8>,
+    /// Of SETTINGS, the setting that is coming.
+    setting: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ enum Stage {
 pub(crate) enum Said {
     /// It speaks HTTP/2, and can be sent requests.
     Settings,
+    /// The largest header list that it takes (SETTINGS_MAX_HEADER_LIST_SIZE).
+    MostHeaders(u32),
     /// It takes no more requests on this connection.
     Goaway(Goaway),
     /// It begins a TLS session.
@@ -52,6 +56,10 @@ const HEAD: usize = 9;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
+/// The length of a setting, and the name of that of header lists (RFC 9113, section 6.5).
+const SETTING: usize = 6;
+const MAX_HEADER_LIST_SIZE: [u8; 2] = [0, 6];
+
 /// How much of a GOAWAY is kept: the last stream, the code, and some words.
 const KEPT: usize = 8 + 64;
 
@@ -59,7 +67,14 @@ const KEPT: usize = 8 + 64;
 
 impl Frames {
     pub(crate) fn new() -> Self {
-        Self { stage: Stage::First, head: [0; HEAD], filled: 0, left: 0, farewell: Vec::new() }
+        Self {
+            stage: Stage::First,
+            head: [0; HEAD],
+            filled: 0,
+            left: 0,
+            farewell: Vec::new(),
+            setting: None,
+        }
     }
 
     /// Reads on, and says what was said; nothing of it twice.
@@ -78,6 +93,9 @@ impl Frames {
                 bytes = rest;
                 if self.stage == Stage::Goaway {
                     self.keep(payload);
+                }
+                if let Some(setting) = &mut self.setting {
+                    hear(setting, payload, &mut says);
                 }
                 if self.left == 0 {
                     self.ends(&mut says);
@@ -101,6 +119,7 @@ impl Frames {
         let [high, middle, low, kind, flags, ..] = self.head;
         self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
         let is_settings = kind == SETTINGS && flags & 1 == 0;
+        self.setting = is_settings.then(Vec::new);
         match self.stage {
             Stage::First if is_settings => {
                 self.stage = Stage::Rest;
@@ -125,12 +144,28 @@ impl Frames {
     }
 
     fn ends(&mut self, says: &mut impl FnMut(Said)) {
+        self.setting = None;
         if self.stage == Stage::Goaway {
             let farewell = std::mem::take(&mut self.farewell);
             let code = farewell.get(4..8).and_then(|code| code.try_into().ok());
             let debug = String::from_utf8_lossy(farewell.get(8..).unwrap_or_default()).into_owned();
             self.stage = Stage::Rest;
             says(Said::Goaway(Goaway { code: code.map_or(0, u32::from_be_bytes), debug }));
+        }
+    }
+}
+
+/// Reads on in SETTINGS, of which the beginning of one may have come.
+fn hear(begun: &mut Vec<u8>, payload: &[u8], says: &mut impl FnMut(Said)) {
+    for byte in payload {
+        begun.push(*byte);
+        if let [high, low, value @ ..] = &begun[..]
+            && begun.len() == SETTING
+        {
+            if let (MAX_HEADER_LIST_SIZE, Ok(value)) = ([*high, *low], value.try_into()) {
+                says(Said::MostHeaders(u32::from_be_bytes(value)));
+            }
+            begun.clear();
         }
     }
 }
@@ -200,6 +235,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_says_how_large_a_header_list_it_takes_and_may_say_so_again() {
+        let settings = [[0, 4, 0, 16, 0, 0], [0, 6, 0, 0, 64, 0]].concat();
+        let frames = [frame(SETTINGS, 0, &settings), frame(SETTINGS, 0, &[0, 6, 0, 0, 0, 9])];
+        let expected = [Said::Settings, Said::MostHeaders(16384), Said::MostHeaders(9)];
+        assert_eq!(said(&[&frames.concat()]), expected);
+    }
+
+    #[test]
     fn what_is_no_http_2_is_called_by_its_name() {
         for (bytes, expected) in [
             (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], Said::Other("HTTP/1")),
@@ -235,7 +278,7 @@ mod tests {
         ) {
             let frames = [
                 frame(SETTINGS, 0, &[7; 18]), frame(0, 0, &[1; 90]), goaway(11, "too_many_pings"),
-                frame(6, 1, &[0; 8]), goaway(0, ""),
+                frame(6, 1, &[0; 8]), frame(SETTINGS, 0, &[0, 6, 1, 2, 3, 4]), goaway(0, ""),
             ]
             .concat();
             let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < frames.len()).collect();

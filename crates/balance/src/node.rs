@@ -65,6 +65,8 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) channel: Channel,
+    /// Handles of it that have sent their call: a new one is two allocations.
+    handles: Mutex<Vec<Channel>>,
     pub(crate) line: Arc<Line>,
     /// Since when calls have got no answer, and what had come on it before.
     silence: Mutex<Option<(Instant, u64)>>,
@@ -73,6 +75,9 @@ pub(crate) struct Connection {
     /// Whether it is about to be found out if the server is still there.
     in_doubt: AtomicBool,
 }
+
+/// How many handles are kept: as many as threads that send at once.
+const HANDLES: usize = 8;
 
 /// Why an endpoint cannot be used.
 #[derive(Clone, Debug)]
@@ -316,7 +321,23 @@ const fn state_of(state: u8) -> State {
 impl Connection {
     pub(crate) const fn new(channel: Channel, line: Arc<Line>) -> Self {
         let (answered, in_doubt) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { channel, line, silence: Mutex::new(None), answered, in_doubt }
+        let handles = Mutex::new(Vec::new());
+        Self { channel, handles, line, silence: Mutex::new(None), answered, in_doubt }
+    }
+
+    /// A handle of the channel, for one call.
+    pub(crate) fn handle(&self) -> Channel {
+        let handle = self.handles.try_lock().ok().and_then(|mut handles| handles.pop());
+        handle.unwrap_or_else(|| self.channel.clone())
+    }
+
+    /// Takes a handle back that has sent its call, and holds no place in the channel's queue.
+    pub(crate) fn takes_back(&self, handle: Channel) {
+        if let Ok(mut handles) = self.handles.try_lock()
+            && handles.len() < HANDLES
+        {
+            handles.push(handle);
+        }
     }
 
     fn takes_calls(&self) -> bool {

@@ -7,13 +7,14 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
-    future::Future,
+    future::{Future, ready},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{self, Context, Poll, Waker},
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{
+    Status,
     body::Body,
     transport::{Channel, channel},
 };
@@ -70,6 +71,10 @@ impl ResponseFuture {
             flight.returns();
             return Err(request);
         };
+        if let Some(status) = too_large(&request, connection.line.most_headers()) {
+            flight.returns();
+            return Ok(Self::failed(status));
+        }
         // For the span of whoever makes the attempt, if it has such a field.
         Span::current().record("endpoint", &**flight.node.name());
         if let Some(call) = Call::find(&request) {
@@ -79,16 +84,28 @@ impl ResponseFuture {
                 request.headers_mut().insert(DOMAIN, first);
             }
         }
-        let mut channel = connection.channel.clone();
+        let mut channel = connection.handle();
         let reads = connection.line.reads();
-        flight.sent = Some((connection, reads));
-        let flight = Some(flight);
-        // Mostly there is a place at once; whoever has to queue is woken later.
+        // Mostly there is a place at once; a call that has to queue is woken later.
         let journey = match channel.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Journey::Sent { sent: channel.call(request), flight },
-            _ => Journey::Queued { queued: Box::pin(channel.oneshot(request)), flight },
+            Poll::Ready(Ok(())) => {
+                let sent = channel.call(request);
+                connection.takes_back(channel);
+                flight.sent = Some((connection, reads));
+                Journey::Sent { sent, flight: Some(flight) }
+            }
+            _ => {
+                flight.sent = Some((connection, reads));
+                let queued = Box::pin(channel.oneshot(request));
+                Journey::Queued { queued, flight: Some(flight) }
+            }
         };
         Ok(Self { journey })
+    }
+
+    /// The request cannot be sent to anybody.
+    fn failed(status: Status) -> Self {
+        Self { journey: Journey::Waiting { waiting: Box::pin(ready(Err(status.into()))) } }
     }
 
     /// No endpoint lets the call through.
@@ -142,16 +159,37 @@ impl Future for ResponseFuture {
                 Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
             }
             JourneyProj::Sent { sent, flight } => {
-                let outcome = ready!(sent.poll(cx)).map_err(BoxError::from);
+                let outcome = task::ready!(sent.poll(cx)).map_err(BoxError::from);
                 Poll::Ready(landed(outcome, flight.take()))
             }
             JourneyProj::Queued { queued, flight } => {
-                let outcome = ready!(queued.as_mut().poll(cx)).map_err(BoxError::from);
+                let outcome = task::ready!(queued.as_mut().poll(cx)).map_err(BoxError::from);
                 Poll::Ready(landed(outcome, flight.take()))
             }
         }
     }
 }
+
+/// Why a request is not sent on a connection whose server takes header lists of at most `most`
+/// bytes: it would not refuse the request alone, but end the connection with all its calls. The
+/// status is grpc-go's.
+fn too_large(request: &Request<Body>, most: u32) -> Option<Status> {
+    if most == u32::MAX {
+        return None;
+    }
+    // Without what tonic adds: what is over the limit is so for sure.
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + PER_HEADER);
+    let size = fields.sum::<usize>() + request.uri().path().len();
+    let status = || {
+        let limit = format!("the metadata of {size} bytes is over the server's limit of {most}");
+        Status::internal(format!("{limit} (SETTINGS_MAX_HEADER_LIST_SIZE)"))
+    };
+    (size > most as usize).then(status)
+}
+
+/// What a header counts beside its name and its value (RFC 9113, section 6.5.2).
+const PER_HEADER: usize = 32;
 
 /// The head of the response, or a failure, is there.
 fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flight>>) -> Answer {

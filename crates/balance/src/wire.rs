@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -45,6 +45,8 @@ pub(crate) struct Line {
     has_ended: AtomicBool,
     /// How often something has come from the server.
     reads: AtomicU64,
+    /// The largest header list that the server takes, where it has said so.
+    most_headers: AtomicU32,
 }
 
 /// How far a connection is.
@@ -172,6 +174,7 @@ impl Line {
             has_settled: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             reads: AtomicU64::new(0),
+            most_headers: AtomicU32::new(u32::MAX),
         })
     }
 
@@ -187,6 +190,12 @@ impl Line {
     /// How often something has come: the same number later means silence in between.
     pub(crate) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    /// The largest header list that the server takes, as far as is known: by names, values and 32
+    /// bytes for each (RFC 9113, section 6.5.2).
+    pub(crate) fn most_headers(&self) -> u32 {
+        self.most_headers.load(Ordering::Relaxed)
     }
 
     /// Whether what the server says can be read.
@@ -230,6 +239,7 @@ impl Line {
                 self.has_settled.store(true, Ordering::Release);
                 Phase::Settled
             }
+            Said::MostHeaders(most) => return self.most_headers.store(most, Ordering::Relaxed),
             Said::Tls => Phase::Tls,
             Said::Goaway(goaway) => return self.ends(End::Goaway(goaway)),
             Said::Other(what) => return self.ends(End::Other(what)),

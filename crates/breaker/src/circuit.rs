@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// A circuit of a breaker: of one endpoint, or of one method of it. Its clones are the same.
+/// A circuit of a breaker: of one endpoint, or of one method of it. Clones share it.
 ///
 /// # Example
 ///
@@ -49,9 +49,9 @@ pub enum State {
     /// Calls are let through.
     #[default]
     Closed,
-    /// Calls are rejected until it is time for a probe.
+    /// Calls are rejected until the next probe is due.
     Open,
-    /// A few calls are let through as probes; how they end decides.
+    /// A few calls are admitted as probes; their outcome decides.
     HalfOpen,
     /// Calls are rejected until [`Circuit::close`].
     Isolated,
@@ -93,17 +93,17 @@ impl Circuit {
         }))
     }
 
-    /// What it is the circuit of.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Its state. An open one whose time has come stays open until a call asks.
+    /// Its state. An open circuit whose probe is due stays open until a call asks.
     pub fn state(&self) -> State {
         self.0.cell.kind().into()
     }
 
-    /// When the next probe is let through, while it is open.
+    /// When the next probe is admitted, while it is open.
     pub fn next_probe_in(&self) -> Option<Duration> {
         self.0.cell.remaining(self.0.millis(Instant::now())).map(Duration::from_millis)
     }
@@ -113,7 +113,7 @@ impl Circuit {
         self.0.rejected.load(Ordering::Relaxed)
     }
 
-    /// The share of the calls in its window that have failed, 0 to 1; `None` without a window (see
+    /// The share of failed calls in its window, 0 to 1; `None` without a window (see
     /// [`BreakerPolicy::with_failure_rate`] and [`BreakerPolicy::with_slow_calls`]), or without
     /// calls in it.
     pub fn failure_rate(&self) -> Option<f64> {
@@ -121,7 +121,7 @@ impl Circuit {
         (counts.calls > 0).then(|| counts.failed as f64 / counts.calls as f64)
     }
 
-    /// Its state as it changes. A slow watcher sees the latest only.
+    /// Its state as it changes. A slow watcher sees only the latest.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.0.changes.subscribe()
     }
@@ -131,7 +131,7 @@ impl Circuit {
         self.force(Kind::Isolated);
     }
 
-    /// Closes it, and forgets the failures so far.
+    /// Closes it, and clears the failures so far.
     pub fn close(&self) {
         self.force(Kind::Closed);
     }
@@ -144,7 +144,7 @@ impl Circuit {
         }
     }
 
-    /// Whether a call of this method would be let through.
+    /// Whether a call of this method would be admitted.
     pub(crate) fn would_admit(
         &self,
         method: impl FnOnce() -> u32,
@@ -155,7 +155,7 @@ impl Circuit {
             || (cell.kind() != Kind::Isolated && !suspects.contains(method()))
     }
 
-    /// Lets a call of this method through, which must end with [`leave`](Self::leave).
+    /// Admits a call of this method, which must end with [`leave`](Self::leave).
     pub(crate) fn enter(&self, method: u32, now: impl Fn() -> Instant) -> Result<Pass, Rejected> {
         let Inner { cell, limits, suspects, rejected, .. } = &*self.0;
         let pass = match cell.admit(limits, || self.0.millis(now())) {
@@ -175,7 +175,7 @@ impl Circuit {
         })
     }
 
-    /// The head of a response has come, which is not its end: what is left of the call's pass, if
+    /// The head of a response has arrived, but not its end: returns the rest of the call's pass, if
     /// its end still counts.
     pub(crate) fn answered(
         &self,
@@ -199,7 +199,7 @@ impl Circuit {
         Some(pass)
     }
 
-    /// A call has ended: how, how long its head took, and when.
+    /// A call has ended: its outcome, the time to its head, and when.
     pub(crate) fn leave(
         &self,
         pass: Pass,
@@ -234,13 +234,13 @@ impl Circuit {
         if let Some((reason, calls)) = tripped
             && cell.trip(pass, || self.until(now()))
         {
-            // A rate is of all calls.
+            // A rate counts all calls.
             suspects.add_all();
             self.opened(reason, calls);
         }
     }
 
-    /// Counts a call in the window: which rate is too high, and how many calls made it so.
+    /// Counts a call in the window: returns the rate that is too high, and the calls behind it.
     fn tripped(
         &self,
         pass: Pass,
@@ -270,7 +270,7 @@ impl Circuit {
         self.changed(reason, Some(calls));
     }
 
-    /// A call has ended well.
+    /// A call has succeeded.
     fn recovered(&self) {
         self.0.openings.store(0, Ordering::Relaxed);
         self.0.suspects.clear();
@@ -282,19 +282,19 @@ impl Circuit {
         }
     }
 
-    /// Says so, once for each change.
+    /// Reports each change once.
     fn changed(&self, reason: Reason, calls: Option<u64>) {
-        // Whoever comes last says what is the case last.
-        self.0.changes.send_if_modified(|told| {
+        // The last of concurrent reporters publishes the current state.
+        self.0.changes.send_if_modified(|published| {
             let state = self.state();
-            std::mem::replace(told, state) != state
+            std::mem::replace(published, state) != state
         });
         let (circuit, state, reason) = (self.name(), self.state(), reason.name());
         let probe_in = self.next_probe_in();
         tracing::info!(circuit, ?state, reason, calls, ?probe_in, "circuit breaker");
     }
 
-    /// `now` in nanoseconds since it was made.
+    /// The time `now` in nanoseconds since its creation.
     pub(crate) fn nanos(&self, now: Instant) -> u64 {
         self.0.nanos(now)
     }

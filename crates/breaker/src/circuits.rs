@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub(crate) per_method: bool,
     pub(crate) rng: Rng,
     pub(crate) switch: Switch,
-    /// All circuits there are.
+    /// All circuits.
     pub(crate) known: Mutex<Vec<Weak<Circuits>>>,
 }
 
@@ -34,24 +34,25 @@ pub(crate) struct Settings {
 pub(crate) struct Circuits {
     pub(crate) settings: Arc<Settings>,
     name: String,
-    /// That of all methods, where they have none of their own.
+    /// The circuit of all methods, unless each has its own.
     one: OnceLock<Shared<Circuit>>,
     each: Reloadable<Each>,
     adding: Mutex<()>,
-    /// How often the layer had been off when a call last came.
+    /// How often the layer had been off when a call last arrived.
     times_off: AtomicU64,
 }
 
-/// A circuit for each method, in the order in which they were made.
+/// A circuit for each method, in the order of creation.
 #[derive(Clone, Debug, Default)]
 struct Each {
     circuits: Vec<Arc<Shared<Circuit>>>,
     by_path: HashMap<Box<str>, u32>,
 }
 
-/// With more methods than this, the rest share a circuit: a proxy's paths are not its own.
+/// With more methods than this, the rest share a circuit: paths that a proxy forwards are
+/// unbounded.
 const MOST_METHODS: usize = 1000;
-/// Of a call that is not judged.
+/// The number of a call that is not judged.
 const NOT_ASKED_FOR: Ticket = Ticket(u32::MAX, 0);
 
 // === impl Circuits ===
@@ -72,18 +73,18 @@ impl Circuits {
         circuits
     }
 
-    /// Closes the circuits, but for those that were opened by hand, if the layer was off since the
-    /// last call: nobody knows what became of the calls that passed meanwhile.
+    /// Closes the circuits, except those opened by hand, if the layer was off since the last call:
+    /// the outcomes of the calls in between are unknown.
     pub(crate) fn look_at_switch(&self) {
         let (known, now) = (&self.times_off, self.settings.switch.times_off());
-        // Of several that see it at once, one closes them; none goes back to an earlier number.
+        // Of several concurrent observers one closes them; the number never goes back.
         if known.load(Ordering::Relaxed) < now && known.fetch_max(now, Ordering::Relaxed) < now {
             let all = self.all().into_iter();
             all.filter(|circuit| circuit.state() != State::Isolated).for_each(|one| one.close());
         }
     }
 
-    /// Those that have been asked.
+    /// The circuits that calls have used.
     pub(crate) fn all(&self) -> Vec<Circuit> {
         let each = self.each.get();
         let each = each.circuits.iter().map(|circuit| circuit.get());
@@ -131,7 +132,7 @@ impl Circuits {
         found
     }
 
-    /// The circuit that has given this ticket.
+    /// The circuit that issued this ticket.
     fn circuit_of<T>(&self, ticket: Ticket, with: impl FnOnce(&Circuit) -> T) -> Option<T> {
         if ticket == NOT_ASKED_FOR {
             return None;
@@ -142,7 +143,7 @@ impl Circuits {
         })
     }
 
-    /// The number of the method at `path`, for its circuit: a circuit of one needs none.
+    /// The number of the method at `path` in its circuit: a circuit of one method needs none.
     pub(crate) fn method(&self, path: &str) -> u32 {
         if self.settings.per_method { 1 } else { suspects::hash(path) }
     }

@@ -1,4 +1,4 @@
-//! The layer, and the circuits it has: one of its own, or one for each method or endpoint.
+//! The layer and its circuits: one of its own, or one for each method or endpoint.
 
 use crate::{
     BreakerPolicy, Circuit,
@@ -40,7 +40,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         state: Calling<F>,
-        // Boxed: it goes along to the end of the response's body.
+        // Boxed: it is kept until the end of the response's body.
         permit: Option<Box<Permit>>,
     }
 }
@@ -87,21 +87,21 @@ impl BreakerLayer {
         Self::of(settings)
     }
 
-    /// Names it in logs and metrics, after the service that it is for. Default `breaker`.
+    /// Sets its name in logs and metrics, before the name of the service. Default `breaker`.
     #[must_use]
     pub fn with_name(self, name: impl Into<String>) -> Self {
         self.changed(|settings| settings.name = name.into())
     }
 
-    /// A circuit for each method, so that one which fails is left alone while others work; in an
-    /// outage each has to find out by itself. Default: one for all.
+    /// Uses a circuit for each method, so that a failing one is rejected while others work; in an
+    /// outage each must detect it separately. Default: one for all.
     #[must_use]
     pub fn per_method(self) -> Self {
         self.changed(|settings| settings.per_method = true)
     }
 
-    /// Lets `switch` decide whether calls are rejected, only counted, or not watched. When it is on
-    /// again after it was off, its circuits are closed, but for those that were opened by hand.
+    /// Sets the switch that decides whether calls are rejected, only counted, or not observed. When
+    /// it is on again after it was off, its circuits are closed, except those opened by hand.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.changed(|settings| settings.switch = switch)
@@ -113,7 +113,7 @@ impl BreakerLayer {
         self.changed(|settings| settings.rng = rng)
     }
 
-    /// A breaker of the same policy for the endpoint of this name, for a balancer to ask: with
+    /// A breaker of the same policy for the endpoint of this name, for a balancer: with
     /// `cinchona_balance::Options::gate`.
     pub fn endpoint(&self, name: impl Into<String>) -> Arc<dyn Gate> {
         Circuits::new(&self.settings, name.into())
@@ -124,7 +124,7 @@ impl BreakerLayer {
         Circuit::clone(&self.own.of(path))
     }
 
-    /// All circuits that have been asked: of the layer itself, and of its endpoints.
+    /// All circuits in use: of the layer itself, and of its endpoints.
     pub fn circuits(&self) -> Vec<Circuit> {
         let known = self.settings.known.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = known.iter().filter_map(Weak::upgrade);
@@ -153,7 +153,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
-    /// As the service below: a rejected call must not wait for others.
+    /// Ready when the service below is: a rejected call must not wait for others.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }

@@ -1,32 +1,32 @@
-//! What makes a circuit change its state.
+//! The conditions under which a circuit changes its state.
 
 /// A run of failures: those since the last success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// So many open the circuit,
+    /// So many failures open the circuit,
     pub(crate) failures: u32,
-    /// once the run has lasted so many milliseconds. After [`PATIENCE`] times that, half as many
+    /// once the run has lasted this many milliseconds. After [`PATIENCE`] times that, half as many
     /// do.
     pub(crate) lasting: u64,
 }
 
-/// What makes a state change.
+/// The conditions of a change of state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) run: Option<Run>,
-    /// So many probes may be under way.
+    /// The most probes in flight.
     pub(crate) probes: u32,
-    /// So many that succeed close it.
+    /// How many successes close it.
     pub(crate) successes: u32,
-    /// After so many milliseconds one more probe is let through.
+    /// After this many milliseconds one more probe is admitted.
     pub(crate) patience: u64,
 }
 
-/// Runs of failures that are longer than this are counted alike.
+/// Longer runs of failures are counted as this.
 pub(crate) const MOST_FAILURES: u32 = (1 << 16) - 1;
-/// How many times as long as a run of failures must last it lasts until half of them suffice.
+/// After this multiple of the minimum duration, half of the failures suffice.
 pub(crate) const PATIENCE: u64 = 4;
-/// What the state has room for.
+/// The limit of the packed state.
 const MOST_SECONDS: u64 = (1 << 30) - 1;
 
 // === impl Run ===
@@ -45,7 +45,7 @@ impl Run {
 // === impl Limits ===
 
 impl Limits {
-    /// When one more probe is let through, in seconds, where the last one was at `now`.
+    /// When one more probe is admitted, in seconds, if the last one was at `now`.
     pub(crate) fn one_more(&self, now: u64) -> u64 {
         now.saturating_add(self.patience).div_ceil(1000).min(MOST_SECONDS)
     }

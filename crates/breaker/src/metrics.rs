@@ -1,4 +1,4 @@
-//! What a breaker counts and measures.
+//! The metrics of a breaker.
 
 use crate::{BreakerLayer, State};
 use cinchona_core::{Instrument, Observable};
@@ -6,13 +6,13 @@ use cinchona_core::{Instrument, Observable};
 /// The label of a circuit.
 const CIRCUIT: &str = "circuit";
 
-/// Of each `circuit`, by its name: the layer's own, and those of the endpoints.
+/// The metrics of each `circuit`, by its name: the layer's own, and those of the endpoints.
 impl Observable for BreakerLayer {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[
         Instrument::counters(
             "cinchona.breaker.rejected",
             "{call}",
-            "Calls that a breaker did not let through.",
+            "Calls that a breaker rejected.",
             |layer, add| {
                 for circuit in layer.circuits() {
                     add(&[(CIRCUIT, circuit.name())], circuit.rejected() as f64);

@@ -1,24 +1,24 @@
-//! What a call is given that a circuit lets through.
+//! The pass of an admitted call.
 
-/// A call that was let through: since which opening, by which method, and as what.
+/// The pass of an admitted call: its opening, its method, and its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass(u64);
 
-/// So many openings are distinguished.
+/// The number of openings that can be distinguished.
 pub(crate) const EPOCHS: u64 = (1 << 16) - 1;
 
 // === impl Pass ===
 
 impl Pass {
-    /// That of no call.
+    /// The pass of no call.
     pub(crate) const NONE: Self = Self(u64::MAX);
-    /// It holds a place of those for probes.
+    /// It holds one of the places for probes.
     pub(crate) const PROBE: u64 = 1 << 16;
-    /// It was let through beside the probes, as its method has not failed.
+    /// It was admitted beside the probes, as its method has not failed.
     pub(crate) const BESIDE: u64 = 1 << 17;
     const METHOD: u32 = 32;
 
-    /// Since this opening.
+    /// Its opening.
     pub(crate) const fn since(epoch: u64) -> Self {
         Self(epoch)
     }
@@ -27,7 +27,7 @@ impl Pass {
         self.0 & EPOCHS
     }
 
-    /// Of this method.
+    /// Its method.
     pub(crate) const fn of_method(self, method: u32) -> Self {
         Self(self.0 & ((1 << Self::METHOD) - 1) | (method as u64) << Self::METHOD)
     }
@@ -36,7 +36,7 @@ impl Pass {
         (self.0 >> Self::METHOD) as u32
     }
 
-    /// Whether the head of its response settles something.
+    /// Whether the head of its response settles a probe.
     pub(crate) const fn awaits_head(self) -> bool {
         self.is(Self::PROBE) || self.is(Self::BESIDE)
     }
@@ -49,7 +49,7 @@ impl Pass {
         self.0 & flag != 0
     }
 
-    /// Of a call like any other.
+    /// An ordinary call.
     pub(crate) const fn plain(self) -> Self {
         Self(self.0 & !(Self::PROBE | Self::BESIDE))
     }

@@ -1,4 +1,4 @@
-//! A call that was let through: what it was given, and what its end says of the server.
+//! The permit of an admitted call, and what its end implies about the server.
 
 use crate::{Circuit, pass::Pass, shard::Ref};
 use cinchona_core::{Deadline, Evidence};
@@ -10,22 +10,22 @@ use std::{error::Error, pin::Pin, time::Duration};
 use tokio::time::Instant;
 use tonic::Code;
 
-/// A call that was let through; dropped, it gives its place back.
+/// The permit of an admitted call; dropping it gives its place back.
 pub(crate) struct Permit {
     circuit: Ref<Circuit>,
     pass: Pass,
-    /// In nanoseconds since the circuit was made, or [`NOT_TIMED`].
+    /// In nanoseconds since the circuit was created, or [`NOT_TIMED`].
     began: u64,
-    /// How long the head of its response took, or [`NOT_TIMED`].
+    /// The time to the head of its response, or [`NOT_TIMED`].
     took: u64,
     allowed: Allowed,
     framing: Framing,
-    /// The head of its response has come, and was not its end.
+    /// The head of its response has arrived, and was not its end.
     has_begun: bool,
 }
 
 const NOT_TIMED: u64 = u64::MAX;
-/// One in so many answers is timed to learn how long they usually take.
+/// One in so many answers is timed to learn the usual response time.
 const SAMPLE: u64 = 16;
 
 // === impl Permit ===
@@ -54,7 +54,8 @@ impl Permit {
         }
     }
 
-    /// The head of the response is there; what is left of the permit if that is not all.
+    /// The head of the response has arrived; returns the rest of the permit if the response goes
+    /// on.
     pub(crate) fn answered(
         mut self: Box<Self>,
         response: &http::Response<ResponseBody>,
@@ -91,10 +92,10 @@ impl Permit {
         self.ended(evidence);
     }
 
-    /// The call has ended, and says this of the server.
+    /// The call has ended with this evidence about the server.
     fn ended(&mut self, evidence: Evidence) {
         self.leave(evidence);
-        // Its own end is no longer one that counts.
+        // Its own end no longer counts.
         self.pass = Pass::NONE;
     }
 
@@ -109,7 +110,7 @@ impl Permit {
         Spent { allowed: self.allowed.clone(), took, usual: self.circuit.usual().get() }
     }
 
-    /// Of calls that are timed anyway.
+    /// For calls that are timed anyway.
     fn learn(&mut self) {
         let usual = self.circuit.usual();
         if self.began != NOT_TIMED && (self.began.is_multiple_of(SAMPLE) || usual.get().is_none()) {
@@ -118,7 +119,7 @@ impl Permit {
         }
     }
 
-    /// How long the head took, if this is asked for first when it is there.
+    /// The time to the head, if this is first called when the head arrives.
     fn took(&mut self) -> u64 {
         if self.took == NOT_TIMED {
             self.took = u64::try_from(self.waited().as_nanos()).unwrap_or(NOT_TIMED - 1);

@@ -1,4 +1,4 @@
-//! When a breaker opens, for how long, and what closes it: data, and what a verdict counts as.
+//! The policy of a breaker: when it opens, for how long, what closes it, and how verdicts count.
 
 use crate::{
     limits::{Limits, MOST_FAILURES, Run},
@@ -14,8 +14,8 @@ use tonic::Code;
 ///
 /// # Why
 ///
-/// A service that is down is not helped by more calls, and callers are not helped by waiting for
-/// what will fail.
+/// More calls do not help a service that is down, and waiting for their failure does not help the
+/// callers.
 ///
 /// # Rule
 ///
@@ -50,7 +50,7 @@ use tonic::Code;
 ///
 /// # What it does not do
 ///
-/// It sets no time limit: a call that hangs is no failure until something ends it.
+/// It sets no time limit: a call that hangs is not a failure until a timeout ends it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerPolicy {
     run: Option<Run>,
@@ -63,11 +63,11 @@ pub struct BreakerPolicy {
     longest: Duration,
     pub(crate) probes: u32,
     pub(crate) successes: u32,
-    /// Instead of what speaks against the server.
+    /// Codes counted instead of those that are evidence against the server.
     counted: Option<Codes>,
 }
 
-/// What is slow, and what share of slow calls is too much.
+/// The time from which a call is slow, and the share of slow calls that is too high.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Slow {
     pub(crate) after: Duration,
@@ -90,23 +90,23 @@ pub(crate) enum Reason {
     ByHand,
 }
 
-/// What the packed state of half-open has room for.
+/// The limit of the packed half-open state.
 pub(crate) const MOST_PROBES: u32 = (1 << 8) - 1;
-/// Longer than any process lasts.
+/// Longer than any process runs.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 // === impl BreakerPolicy ===
 
 impl BreakerPolicy {
-    /// Opens after so many failures in a row, 1 to 65,535, that last for so long, 0 to one day,
+    /// Opens after this many failures in a row, 1 to 65,535, that last this long, 0 to one day,
     /// from the first to the last; after four times as long, half of them suffice. Default 20 and
     /// 1.5 s.
     ///
-    /// *Why:* a call that fails by chance is repeated, and succeeds; rejected, it fails. So a
-    /// breaker does no harm only where nothing succeeds any more. Where 3 in 10 calls fail by
-    /// chance, one in 29 billion is the 20th failure in a row. And a server that is back within 1.5
-    /// s has restarted, or lost a connection: rejecting calls for longer than that would cost more
-    /// than it saves.
+    /// *Why:* a call that fails by chance is retried, and succeeds; rejected, it fails. So a
+    /// breaker is harmless only while nothing succeeds. Where 3 in 10 calls fail by chance, one in
+    /// 29 billion is the 20th failure in a row. And a server that is back within 1.5 s has
+    /// restarted, or lost a connection: rejecting calls for longer than that would cost more than
+    /// it saves.
     ///
     /// # Errors
     /// When one of them is outside its range.
@@ -120,12 +120,12 @@ impl BreakerPolicy {
         Ok(Self { run: Some(Run { failures, lasting }), ..self })
     }
 
-    /// Opens after so many failures in a row, 1 to 65,535, however short the time between them, and
-    /// in place of [`with_outage`](Self::with_outage); none: a run of failures does not open it.
-    /// Default: an outage does.
+    /// Opens after this many failures in a row, 1 to 65,535, however fast, instead of
+    /// [`with_outage`](Self::with_outage); `None`: a run of failures does not open it. Default: an
+    /// outage does.
     ///
-    /// *What it costs:* where 3 in 10 calls fail by chance, 27 in 1,000 are the third failure in a
-    /// row. It suits calls that are few, and expensive to wait for.
+    /// *Cost:* where 3 in 10 calls fail by chance, 27 in 1,000 are the third failure in a row. It
+    /// suits calls that are few, and expensive to wait for.
     ///
     /// # Errors
     /// When it is outside that range.
@@ -138,7 +138,7 @@ impl BreakerPolicy {
     /// Opens when at least this share of the calls in the window have failed, above 0 to 1.
     /// Default: off.
     ///
-    /// It is worked out when a call fails, once there are enough calls.
+    /// Evaluated when a call fails, once there are enough calls.
     ///
     /// # Errors
     /// When it is outside that range.
@@ -149,7 +149,7 @@ impl BreakerPolicy {
     /// Opens when at least the share `rate` of the calls in the window, above 0 to 1, took `after`
     /// or longer. Default: off.
     ///
-    /// A call takes until the head of its response, or until it fails; a probe that is slow is a
+    /// A call is timed until the head of its response, or until it fails; a slow probe is a
     /// failure.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl BreakerPolicy {
         Ok(Self { slow: Some(Slow { after, rate: share("slow_rate", rate)? }), ..self })
     }
 
-    /// Which calls the rates are of. Default: those of the last 10 s.
+    /// The window of the rates. Default: the last 10 s.
     ///
     /// # Errors
     /// When the window is outside its range, see [`Window`].
@@ -178,9 +178,9 @@ impl BreakerPolicy {
         Ok(Self { window, ..self })
     }
 
-    /// A rate means nothing with fewer calls in the window, at least 1. Default 20.
+    /// The least calls in the window for a rate to count, at least 1. Default 20.
     ///
-    /// A window of fewer calls means something once it is full.
+    /// A window limited to fewer calls counts once it is full.
     ///
     /// # Errors
     /// When it is 0.
@@ -190,7 +190,7 @@ impl BreakerPolicy {
     }
 
     /// Stays open for `first`, and twice as long each time it opens again without having closed,
-    /// but at most `longest`; each ±20 %. Default 1 s and 5 s. More than 30 years are for ever.
+    /// but at most `longest`; each ±20 %. Default 1 s and 5 s. More than 30 years: without end.
     ///
     /// # Errors
     /// When `first` is zero, or `longest` is shorter than that.
@@ -208,10 +208,10 @@ impl BreakerPolicy {
         Ok(Self { open_for: first, longest, ..self })
     }
 
-    /// How many probes may be under way at a time while it is half-open, 1 to 255. Default 1.
+    /// The most probes in flight while it is half-open, 1 to 255. Default 1.
     ///
-    /// A probe ends with the head of its response. Where none has come for as long as the circuit
-    /// stays open at first, one more is let through.
+    /// A probe ends with the head of its response. If none has arrived for as long as the circuit
+    /// stays open at first, one more is admitted.
     ///
     /// # Errors
     /// When it is outside that range.
@@ -229,12 +229,12 @@ impl BreakerPolicy {
         Ok(Self { successes, ..self })
     }
 
-    /// Which codes are failures, in place of the default: whatever speaks against the server
+    /// Sets the codes that are failures, instead of the default: evidence against the server
     /// ([`Evidence`]), so `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS`, and a deadline that
     /// left it enough time.
     ///
-    /// Of the codes that are not named here, those that say nothing of the server do not count at
-    /// all (`CANCELLED`, `RESOURCE_EXHAUSTED`), and all others are successes: it did answer.
+    /// Of the other codes, those that are no evidence about the server do not count (`CANCELLED`,
+    /// `RESOURCE_EXHAUSTED`), and the rest are successes: the server did answer.
     ///
     /// # Errors
     /// When `OK` is among them.
@@ -246,7 +246,7 @@ impl BreakerPolicy {
         Ok(Self { counted: Some(counted), ..self })
     }
 
-    /// What a call counts as that says this of the server.
+    /// How a call with this evidence counts.
     pub(crate) fn outcome(&self, evidence: Evidence) -> Sample {
         let is_counted =
             |counted: Codes| evidence.code().is_some_and(|code| counted.contains(code));
@@ -258,7 +258,7 @@ impl BreakerPolicy {
         }
     }
 
-    /// What its state machine needs of it.
+    /// The parameters of the state machine.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             run: self.run,
@@ -273,7 +273,7 @@ impl BreakerPolicy {
         self.failure_rate.is_some() || self.slow.is_some()
     }
 
-    /// Which rate is too high, and how many calls made it so.
+    /// The rate that is too high, and the calls behind it.
     pub(crate) fn tripped(&self, counts: Counts) -> Option<(Reason, u64)> {
         let enough = match self.window {
             Window::Time(_) => self.min_calls,

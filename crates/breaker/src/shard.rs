@@ -1,5 +1,5 @@
-//! What threads write to often, each has of its own: two that write to one cache line wait for each
-//! other.
+//! State that is written often is sharded by thread, as threads that write to one cache line wait
+//! for each other.
 
 use std::{
     ops::Deref,
@@ -22,15 +22,15 @@ pub(crate) fn current() -> usize {
     SHARD.with(|shard| *shard)
 }
 
-/// A value that threads share, with a reference count for each of them.
+/// A shared value with a reference count per shard.
 #[derive(Debug)]
 pub(crate) struct Shared<T>([Arc<Counted<T>>; COUNT]);
 
-/// A reference that counts on the line of the thread that took it.
+/// A reference counted on the cache line of the thread that took it.
 #[derive(Debug)]
 pub(crate) struct Ref<T>(Arc<Counted<T>>);
 
-/// The reference count is beside it.
+/// The reference count is in the same cache line.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Counted<T>(T);

@@ -1,10 +1,10 @@
 //! The state of a circuit in one word, so that every change is one compare-and-swap.
 //!
-//! Two bits say which state, 16 count the openings (a call that began before the last one is a
-//! straggler, and changes nothing), and 46 hold what the state has to remember: closed, the run of
-//! failures ([`Run`](crate::limits::Run)), when it began, and whether the circuit is on probation;
-//! open, until when; half-open, the probes under way, those that succeeded, and when one more is
-//! let through.
+//! Two bits are the kind of state, 16 count the openings (a call that began before the last one is
+//! a straggler, and changes nothing), and 46 are the details: closed, the run of failures
+//! ([`Run`](crate::limits::Run)), when it began, and whether the circuit is on probation; open,
+//! until when; half-open, the probes in flight, those that succeeded, and when one more is
+//! admitted.
 
 use crate::{
     limits::{Limits, MOST_FAILURES},
@@ -12,7 +12,7 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// Which state it is.
+/// The kind of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Closed,
@@ -21,22 +21,22 @@ pub(crate) enum Kind {
     Isolated,
 }
 
-/// What a call ended with.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sample {
     Success,
     Failure,
-    /// It says nothing about the service.
+    /// It is no evidence about the service.
     Ignored,
 }
 
-/// Whether a call is let through.
+/// Whether a call is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Admitted(Pass),
     /// The first probe: the state has changed.
     HalfOpened(Pass),
-    /// For so many milliseconds, if that is known.
+    /// For so many milliseconds, if known.
     Rejected(Option<u64>),
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Change {
     /// After so many failures in a row.
     Opened(u32),
     ProbeFailed,
-    /// By a call that has ended well.
+    /// By a call that has succeeded.
     Closed,
     /// By the head of a response.
     OnProbation,
@@ -67,12 +67,12 @@ const EPOCH: u32 = 2;
 const DATA: u32 = 18;
 const MOST_DATA: u64 = (1 << (64 - DATA)) - 1;
 const MOST_UNDER_WAY: u64 = (1 << 8) - 1;
-/// What is subtracted when a probe has ended.
+/// The amount subtracted when a probe has ended.
 const UNDER_WAY: u64 = 1;
 const SUCCEEDED: u64 = 1 << 8;
 /// In seconds.
 const ONE_MORE: u32 = 16;
-/// Where the time at which a run began is, in milliseconds and modulo what has room.
+/// The position of the time at which a run began, in milliseconds, modulo its bits.
 const BEGAN: u32 = 16;
 const BEGINNINGS: u64 = (1 << 29) - 1;
 /// Closed by the head of a response: the first call that ends decides.
@@ -101,7 +101,7 @@ impl Cell {
         (word.kind() == Kind::Open).then(|| word.data().saturating_sub(now))
     }
 
-    /// Whether a call would be let through; `now` is asked for in milliseconds where it matters.
+    /// Whether a call would be admitted; `now`, in milliseconds, is called only if needed.
     pub(crate) fn would_admit(&self, limits: &Limits, now: impl Fn() -> u64) -> bool {
         let word = self.load();
         match word.kind() {
@@ -114,7 +114,7 @@ impl Cell {
         }
     }
 
-    /// Lets a call through, or not.
+    /// Admits a call, or rejects it.
     pub(crate) fn admit(&self, limits: &Limits, now: impl Fn() -> u64) -> Admission {
         let mut word = self.load();
         loop {
@@ -150,14 +150,14 @@ impl Cell {
         }
     }
 
-    /// Lets a call through that [`admit`](Self::admit) has rejected, unless it is isolated.
+    /// Admits a call that [`admit`](Self::admit) has rejected, unless the circuit is isolated.
     pub(crate) fn admit_beside(&self) -> Option<Pass> {
         let word = self.load();
         (word.kind() != Kind::Isolated).then(|| word.pass().with(Pass::BESIDE))
     }
 
-    /// The head of a response that is not its end has come: that is an answer, so a probe has
-    /// succeeded, and gives its place back. What is left of the pass.
+    /// The head of a response that goes on has arrived: an answer, so a probe has succeeded, and
+    /// gives its place back. Returns the rest of the pass.
     pub(crate) fn answered(&self, pass: Pass, limits: &Limits) -> (Pass, Change) {
         if !pass.awaits_head() {
             return (pass, Change::Nothing);
@@ -179,7 +179,8 @@ impl Cell {
         }
     }
 
-    /// A call has ended at `now`. Where that opens the circuit, `until` says until when.
+    /// A call has ended at `now`. If that opens the circuit, it stays open until the result of
+    /// `until`.
     pub(crate) fn leave(
         &self,
         pass: Pass,
@@ -221,7 +222,7 @@ impl Cell {
         false
     }
 
-    /// Makes it closed or isolated, whatever it was; what it was.
+    /// Makes it closed or isolated; returns its earlier kind.
     pub(crate) fn force(&self, kind: Kind) -> Kind {
         let mut word = self.load();
         loop {
@@ -292,7 +293,7 @@ impl Word {
         Self(kind as u64 | self.epoch() << EPOCH | data << DATA)
     }
 
-    /// A state for which all calls so far are stragglers.
+    /// A state for which all earlier calls are stragglers.
     const fn next(self, kind: Kind, data: u64) -> Self {
         let epoch = (self.epoch() + 1) & EPOCHS;
         Self(kind as u64 | epoch << EPOCH | data << DATA)
@@ -302,7 +303,7 @@ impl Word {
         self.next(Kind::Open, until().min(MOST_DATA))
     }
 
-    /// What becomes of it while it is closed.
+    /// The next state while it is closed.
     fn closed(
         self,
         outcome: Sample,
@@ -324,7 +325,7 @@ impl Word {
                 let began = if self.data() == 0 { now } else { self.data() >> BEGAN & BEGINNINGS };
                 let failures = (self.data() & u64::from(MOST_FAILURES)) as u32;
                 let failures = failures.saturating_add(1).min(MOST_FAILURES);
-                // Threads may read the clock in another order than they come here.
+                // Threads may read the clock in another order than they arrive here.
                 let lasted = now.wrapping_sub(began) & BEGINNINGS;
                 let lasted = if lasted > BEGINNINGS / 2 { 0 } else { lasted };
                 Some(if run.is_enough(failures, lasted) {
@@ -336,7 +337,7 @@ impl Word {
         }
     }
 
-    /// What becomes of it when a call has ended while it is half-open.
+    /// The next state when a call has ended while it is half-open.
     fn half_open(
         self,
         pass: Pass,
@@ -355,7 +356,7 @@ impl Word {
         }
     }
 
-    /// A probe has succeeded; `closed` is what is remembered if that closes it.
+    /// A probe has succeeded; `closed` are the details if that closes it.
     fn succeeded_one(self, limits: &Limits, closed: u64) -> (Self, Change) {
         if self.succeeded() + 1 < u64::from(limits.successes) {
             return (self.with(self.data() - UNDER_WAY + SUCCEEDED), Change::Nothing);

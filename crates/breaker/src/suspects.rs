@@ -1,7 +1,7 @@
 //! The methods that have failed since the last success.
 //!
-//! Only they are rejected: a bad method must not make the calls of good ones fail, however rare
-//! those are.
+//! Only they are rejected: a failing method must not make the calls of working ones fail, however
+//! rare those are.
 
 use crate::sync::{AtomicU32, Ordering};
 
@@ -10,7 +10,7 @@ use crate::sync::{AtomicU32, Ordering};
 #[repr(align(64))]
 pub(crate) struct Suspects([AtomicU32; MOST]);
 
-/// Where more methods than this fail, and none succeeds, it is not the methods: all are suspects.
+/// If more methods than this fail, and none succeeds, all methods are suspects.
 pub(crate) const MOST: usize = 16;
 const FREE: u32 = 0;
 /// No method has an even number.
@@ -38,7 +38,7 @@ impl Suspects {
         }) || is_full
     }
 
-    /// From now on all methods are.
+    /// All methods are suspects from now on.
     pub(crate) fn add_all(&self) {
         self.set(ALL);
     }
@@ -54,8 +54,8 @@ impl Suspects {
     }
 }
 
-/// A number for the method at `path`, which is odd. Made for each call, so it is a fast one; two
-/// methods of one number suffer each other's failures.
+/// An odd number for the method at `path`. Computed for each call, so the hash is a fast one; two
+/// methods with the same number share their failures.
 pub(crate) fn hash(path: &str) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(FACTOR);

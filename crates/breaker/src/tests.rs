@@ -23,7 +23,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Which opens after three failures in a row, for 5 s at first.
+/// A policy that opens after three failures in a row, for 5 s at first.
 fn policy() -> BreakerPolicy {
     let three = BreakerPolicy::default().with_consecutive_failures(Some(3)).unwrap();
     three.with_open_for(5 * SECOND, 120 * SECOND).unwrap()
@@ -44,7 +44,7 @@ fn answer(code: Code) -> Answer {
     }
 }
 
-/// What the call comes to, read to its end.
+/// The result of the call, read to its end.
 async fn call<S, B>(service: &S) -> Code
 where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone,
@@ -64,7 +64,7 @@ where
     }
 }
 
-/// How often the server was asked while these codes were its answers.
+/// How often the server was called while it answered with these codes.
 async fn play(policy: BreakerPolicy, codes: &[Code]) -> (BreakerLayer, usize) {
     let (layer, server) = (layer(policy), ScriptedServer::new(codes.iter().copied().map(answer)));
     let service = layer.layer(server.clone());
@@ -78,7 +78,7 @@ fn circuit(layer: &BreakerLayer) -> Circuit {
     layer.circuit("/calculator.Calculator/Add")
 }
 
-/// What a server says that sheds.
+/// The answer of a server that sheds load.
 fn later(pushback: &str) -> Status {
     let mut status = Status::unavailable("too much to do");
     status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
@@ -86,7 +86,7 @@ fn later(pushback: &str) -> Status {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_when_to_come_again_is_not_left_alone() {
+async fn a_failure_with_a_pushback_is_no_failure_of_the_server() {
     let rate = policy().with_failure_rate(0.1).and_then(|policy| policy.with_min_calls(5));
     let sheds = ["0", "250", "-1"].map(later);
     let heads = sheds.clone().map(Answer::Status);
@@ -98,7 +98,7 @@ async fn who_says_when_to_come_again_is_not_left_alone() {
         }
         assert_eq!((circuit(&layer).state(), server.attempts()), (State::Closed, 20));
     }
-    // Nor does it tell that the others have ended.
+    // Nor does it show that the others have ended.
     let shed = Answer::Status(later("0"));
     let script = [answer(Code::Unavailable), shed, answer(Code::Unavailable)];
     let (layer, server) =
@@ -122,7 +122,7 @@ async fn three_failures_in_a_row_open_it_and_a_success_between_them_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_application_refuses_is_no_failure_and_what_is_cancelled_says_nothing() {
+async fn a_refusal_of_the_application_is_no_failure_and_a_cancellation_does_not_count() {
     for code in [Code::NotFound, Code::InvalidArgument, Code::PermissionDenied, Code::Aborted] {
         let (layer, _) = play(policy(), &[code; 10]).await;
         assert_eq!(circuit(&layer).state(), State::Closed, "{code:?}");
@@ -149,7 +149,7 @@ async fn what_the_application_refuses_is_no_failure_and_what_is_cancelled_says_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejection_is_unavailable_was_not_processed_and_says_when_to_come_back() {
+async fn a_rejection_is_unavailable_unprocessed_and_has_the_time_of_the_next_probe() {
     let (layer, _) = play(policy(), &[Code::Unavailable; 3]).await;
     let service = layer.layer(ScriptedServer::new([]));
     let error = service.oneshot(request()).await.unwrap_err();
@@ -189,7 +189,7 @@ async fn it_opens_for_longer_each_time_and_closes_after_a_probe_that_succeeds() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_probe_is_under_way_at_a_time_and_one_that_is_dropped_makes_place() {
+async fn one_probe_is_in_flight_at_a_time_and_a_dropped_one_gives_its_place_back() {
     let server = ScriptedServer::new(
         [Code::Unavailable; 3].map(answer).into_iter().chain([Answer::Hang, answer(Code::Ok)]),
     );
@@ -210,7 +210,7 @@ async fn one_probe_is_under_way_at_a_time_and_one_that_is_dropped_makes_place() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_never_ends_keeps_the_others_out_for_a_while_only() {
+async fn a_probe_that_never_ends_blocks_the_others_for_a_limited_time() {
     let server = ScriptedServer::new(
         [Code::Unavailable; 3].map(answer).into_iter().chain([Answer::Hang, answer(Code::Ok)]),
     );
@@ -229,7 +229,7 @@ async fn a_probe_that_never_ends_keeps_the_others_out_for_a_while_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_time_was_over_has_failed_and_one_that_is_given_up_has_not() {
+async fn a_call_past_its_deadline_has_failed_and_a_dropped_one_has_not() {
     for (given, state) in [(Some("1S"), State::Open), (None, State::Closed)] {
         let layer = layer(policy());
         let service = layer.layer(ScriptedServer::new([Answer::Hang]));
@@ -273,7 +273,7 @@ async fn the_failure_rate_in_the_last_calls_opens_it() {
         .unwrap();
     use Code::{Ok, Unavailable};
     let (layer, asked) = play(rate, &[[Ok; 100].as_slice(), &[Unavailable; 10]].concat()).await;
-    // A true window: the hundred successes before are forgotten.
+    // A real window: the hundred successes before have left it.
     assert_eq!((circuit(&layer).state(), asked), (State::Open, 105));
     let (layer, asked) = play(rate, &[Ok, Ok, Unavailable].repeat(50)).await;
     assert_eq!((circuit(&layer).state(), asked), (State::Closed, 150));
@@ -338,7 +338,7 @@ async fn each_method_has_its_own_circuit_if_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn paths_without_end_share_a_circuit_in_the_end() {
+async fn an_unbounded_number_of_paths_shares_a_circuit() {
     let layer = layer(policy()).per_method();
     for n in 0..3000 {
         layer.circuit(&format!("/s/{n}"));
@@ -347,7 +347,7 @@ async fn paths_without_end_share_a_circuit_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_shadow_it_counts_and_off_it_does_not_look() {
+async fn in_shadow_it_counts_and_off_it_ignores_calls() {
     for (mode, state, counted) in [(Mode::Shadow, State::Open, 7), (Mode::Off, State::Closed, 0)] {
         let switch = Switch::new(mode);
         let layer = layer(policy()).with_switch(switch.clone());
@@ -363,7 +363,7 @@ async fn in_shadow_it_counts_and_off_it_does_not_look() {
 
 // catalogue: S-C10
 #[tokio::test(start_paused = true)]
-async fn failures_of_before_it_was_off_count_no_more_but_what_was_opened_by_hand_stays_so() {
+async fn failures_before_it_was_off_are_cleared_but_circuits_opened_by_hand_stay_open() {
     let switch = Switch::default();
     let layer = layer(policy()).with_switch(switch.clone());
     let service = layer.layer(ScriptedServer::new([answer(Code::Unavailable)]));
@@ -372,7 +372,7 @@ async fn failures_of_before_it_was_off_count_no_more_but_what_was_opened_by_hand
         switch.set(Mode::Enforce);
     };
     for _ in 0..4 {
-        // One less than open it.
+        // One less than would open it.
         call(&service).await;
         call(&service).await;
         off_and_on();
@@ -407,23 +407,23 @@ async fn by_hand_it_is_opened_and_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_change_is_told_and_logged_once() {
+async fn each_change_is_reported_and_logged_once() {
     let logs = Logs::capture();
     let server = ScriptedServer::new(
         [Code::Unavailable; 3].map(answer).into_iter().chain([answer(Code::Ok)]),
     );
     let layer = layer(policy()).with_name("payments");
     let service = layer.layer(server);
-    let mut told = circuit(&layer).watch();
+    let mut changes = circuit(&layer).watch();
     for _ in 0..5 {
         call(&service).await;
     }
-    assert_eq!(*told.borrow_and_update(), State::Open);
+    assert_eq!(*changes.borrow_and_update(), State::Open);
     advance(7 * SECOND).await;
     let head = service.clone().oneshot(request()).await.unwrap();
-    assert_eq!(*told.borrow_and_update(), State::Closed, "the head is an answer");
+    assert_eq!(*changes.borrow_and_update(), State::Closed, "the head is an answer");
     head.into_body().collect().await.unwrap();
-    assert!(!told.has_changed().unwrap());
+    assert!(!changes.has_changed().unwrap());
     let events = logs.events();
     let said: Vec<_> = events.iter().filter(|event| event.message == "circuit breaker").collect();
     assert_eq!(said.len(), 3, "{said:#?}");
@@ -450,7 +450,7 @@ async fn the_gate_of_an_endpoint_is_a_breaker() {
     let names: Vec<_> = layer.circuits().iter().map(|c| c.name().to_owned()).collect();
     assert_eq!(names, ["one", "other"]);
     drop(one);
-    assert_eq!(layer.circuits().len(), 1, "what is gone is forgotten");
+    assert_eq!(layer.circuits().len(), 1, "circuits of removed endpoints are dropped");
 }
 
 #[tokio::test(start_paused = true)]
@@ -467,8 +467,8 @@ async fn it_is_ready_when_the_service_below_is() {
 }
 
 proptest! {
-    /// Whatever calls come to, and wherever they are given up, and whichever heads come, a place
-    /// for a probe never leaks.
+    /// Whatever the outcomes of calls, wherever they are dropped, and whichever heads arrive, a
+    /// place for a probe never leaks.
     #[test]
     fn places_never_leak(
         steps in proptest::collection::vec((0..4usize, 0..7u8, 0..8000u64), 1..200),
@@ -504,14 +504,14 @@ proptest! {
             }
             if cell.kind() != last {
                 last = cell.kind();
-                // From here on those who are under way are stragglers.
+                // From here on the calls in flight are stragglers.
                 under_way.retain(|(_, kind)| *kind == Kind::HalfOpen && last == Kind::HalfOpen);
             }
         }
         for (pass, _) in under_way {
             cell.leave(pass, Sample::Ignored, &limits, || now, || now + 5000);
         }
-        // All have ended: so there is a place for each probe, and for no more.
+        // All have ended: there is a place for each probe, and for no more.
         now += 10_000;
         let entered = (0..10).filter(|_| {
             !matches!(cell.admit(&limits, || now), Admission::Rejected(_))

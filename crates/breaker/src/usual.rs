@@ -1,14 +1,15 @@
-//! How long a service usually takes to answer, to tell an impatient caller from a slow server.
+//! The usual response time of a service, which distinguishes an impatient caller from a slow
+//! server.
 
 use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long the head of a response usually takes, in nanoseconds; 0 while nobody knows.
+/// The usual time to the head of a response, in nanoseconds; 0 while unknown.
 ///
 /// Rule: an answer that took more than 5/4 of it moves it half the way, one that took less than
 /// half of it an eighth of the way; any other does not, so that threads which share it write
-/// seldom. Of fast and slow answers it comes closer to the slow ones: a caller with time for the
-/// fast ones only has too little.
+/// seldom. Of fast and slow answers it comes closer to the slow ones: a caller with time for only
+/// the fast ones has too little.
 #[derive(Debug, Default)]
 pub(crate) struct Usual(AtomicU64);
 
@@ -20,7 +21,7 @@ impl Usual {
         (usual > 0).then(|| Duration::from_nanos(usual))
     }
 
-    /// An answer took so many nanoseconds. Threads that say so at once may miss each other's.
+    /// An answer took so many nanoseconds. Of concurrent calls some may be lost.
     pub(crate) fn learn(&self, took: u64) {
         let (took, usual) = (took.max(1), self.0.load(Ordering::Relaxed));
         let learned = if usual == 0 {

@@ -1,7 +1,7 @@
-//! What the latest calls came to: sliding windows of time and of count.
+//! The outcomes of the latest calls: sliding windows by time and by count.
 //!
-//! A call that went well is one addition in a cell of its thread. What is in the window is worked
-//! out when a call went badly: only that can make a rate too high.
+//! A successful call is one addition in a cell of its thread. The window is evaluated when a call
+//! fails: only that can raise a rate.
 
 mod parts;
 mod slices;
@@ -17,17 +17,18 @@ use std::{
     time::Duration,
 };
 
-/// Which calls the rates are of.
+/// The window of the rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Window {
-    /// Those that ended within this time, to within 1/64 of it; 10 ms to 1 h.
+    /// The calls that ended within this time, to within 1/64 of it; 10 ms to 1 h.
     Time(Duration),
-    /// The last so many; 1 to 100,000. It takes 16 bytes for each failed or slow call among them.
+    /// The last calls, this many; 1 to 100,000. It takes 16 bytes for each failed or slow call
+    /// among them.
     Count(u32),
 }
 
-/// What is in a window.
+/// The content of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) calls: u64,
@@ -42,7 +43,7 @@ pub(crate) struct Sliding {
     kind: Kind,
 }
 
-/// The sums of some threads, on cache lines of their own.
+/// The sums of some threads, on their own cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard([AtomicU64; 4]);
@@ -53,12 +54,12 @@ enum Kind {
     Count { size: u64, bad: Mutex<Bad> },
 }
 
-/// The failed and slow calls among the latest. Only they take its lock.
+/// The failed and slow calls among the latest. Only such calls take its lock.
 #[derive(Debug, Default)]
 struct Bad {
-    /// What all calls were when the window was last cleared.
+    /// The sums when the window was last cleared.
     base: u64,
-    /// The number of each call, and what it came to.
+    /// The number of each call, and its outcome.
     calls: VecDeque<(u64, u8)>,
     failed: u64,
     slow: u64,
@@ -78,7 +79,8 @@ impl Sliding {
         Self { shards: (0..shard::COUNT).map(|_| Shard::default()).collect(), kind }
     }
 
-    /// Counts a call that ended at `at` nanoseconds; what is in the window now, if it went badly.
+    /// Counts a call that ended at `at` nanoseconds; returns the content of the window, if it
+    /// failed or was slow.
     pub(crate) fn record(
         &self,
         failed: bool,
@@ -94,7 +96,7 @@ impl Sliding {
         (what != 0).then(|| self.counts(what))
     }
 
-    /// What is in the window at `at` nanoseconds, for a look that changes nothing.
+    /// The content of the window at `at` nanoseconds; changes nothing.
     pub(crate) fn read(&self, at: u64) -> Counts {
         match &self.kind {
             Kind::Time(slices) => {
@@ -122,12 +124,12 @@ impl Sliding {
         }
     }
 
-    /// What is in the window, with a bad call that has just been added.
+    /// The content of the window, with a bad call that has just been added.
     fn counts(&self, what: u8) -> Counts {
         match &self.kind {
             Kind::Time(slices) => {
                 let (sums, start) = (self.sums(), slices.start());
-                // Those who count at the same time may be seen in one and not in the other.
+                // Concurrent counts may be visible in one and not in the other.
                 let [ok, failed, slow, both] =
                     std::array::from_fn(|what| sums[what].saturating_sub(start[what]));
                 let calls = ok + failed + slow + both;
@@ -164,8 +166,7 @@ impl Bad {
         Counts { calls: number.min(size), failed: self.failed, slow: self.slow }
     }
 
-    /// The same, when so many calls have ended: those that have left the window since are still in
-    /// the list.
+    /// The same, after so many calls: those that have left the window since are still in the list.
     fn read(&self, number: u64, size: u64) -> Counts {
         let inside = || self.calls.iter().filter(|(call, _)| call + size > number);
         let count = |bit: u8| inside().filter(|(_, what)| what & bit != 0).count() as u64;
@@ -184,7 +185,7 @@ mod tests {
     use super::{parts::SLICES, *};
     use proptest::prelude::*;
 
-    /// All calls, each time looked at from the first.
+    /// All calls, evaluated from the first each time.
     #[derive(Default)]
     struct Naive(Vec<(u64, bool, bool)>);
 

@@ -45,7 +45,7 @@ async fn compare() -> Result<(), BoxError> {
     let mut ratios = Vec::new();
     let mut rates = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        // Whoever goes first in a round goes second in the next.
+        // The order alternates between rounds.
         let (bare, whole) = if round % 2 == 0 {
             let bare = rate(&bare).await?;
             (bare, rate(&whole).await?)

@@ -46,7 +46,7 @@ pub(crate) trait InPath {
 /// The most bytes of a body: more than the longest text is, however it is escaped.
 const LIMIT: usize = 1 << 20;
 
-/// How long a body may take to arrive: until then it has met none of the stack's limits.
+/// How long a body may take to arrive; the limits of the stack begin after it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests by the methods of `filter`, each as a call of `rpc`.
@@ -69,7 +69,7 @@ where
         let mut response = Json(message).into_response();
         response.headers_mut().extend(as_headers(metadata));
         if is_read {
-            // Nothing says how long it holds; without this a cache may guess.
+            // No header says how long the answer holds; without this a cache may guess.
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         Ok::<Response, Problem>(response)
@@ -126,7 +126,7 @@ async fn in_body<Q: DeserializeOwned>(parts: &Parts, body: HttpBody) -> Result<Q
     Ok(message.map_err(|rejected| Problem::invalid(why(&rejected)))?.0)
 }
 
-/// What is wrong, without what axum says before it.
+/// What is wrong, without axum's words before it.
 fn why(rejected: &dyn Error) -> String {
     rejected.source().unwrap_or(rejected).to_string()
 }

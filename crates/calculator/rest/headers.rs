@@ -1,4 +1,4 @@
-//! Which headers go on from HTTP to the call, and back.
+//! The headers that pass from HTTP to the call, and back.
 
 use cinchona_plumbing::{status::PREVIOUS_ATTEMPTS, timeout::GRPC_TIMEOUT};
 use http::{HeaderMap, HeaderName};
@@ -20,14 +20,14 @@ const OF_HTTP: [&str; 11] = [
     "upgrade",
 ];
 
-/// What a request's headers say to the stack.
+/// The headers of the call that a request becomes.
 pub(super) fn as_metadata(mut headers: HeaderMap) -> MetadataMap {
     let of_call = [GRPC_TIMEOUT, PREVIOUS_ATTEMPTS];
     retain(&mut headers, |name| of_call.iter().any(|of| of == name) || !is_of_message(name));
     MetadataMap::from_headers(headers)
 }
 
-/// What the stack says to the caller, beside the message.
+/// The headers of the HTTP answer that a response becomes.
 pub(super) fn as_headers(metadata: MetadataMap) -> HeaderMap {
     let mut headers = metadata.into_headers();
     retain(&mut headers, |name| !is_of_message(name));

@@ -1,4 +1,4 @@
-//! What a server says of its health.
+//! The health that a server reports.
 
 use crate::pb::{calculator_server, store_server};
 use cinchona::redb::RedbStore;
@@ -9,19 +9,19 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 /// The server as a whole, and its services.
 const SERVICES: [&str; 3] = ["", calculator_server::SERVICE_NAME, store_server::SERVICE_NAME];
 
-/// How often a store is asked how it is.
+/// How often the store's health is checked.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Whether the store can be written to, as long as somebody wants to know.
+/// Whether the store accepts writes; checked as long as the receiver exists.
 ///
-/// A file is one server's own: where it has failed, other servers can still do what this one
-/// cannot, so it says `NOT_SERVING`. While it has failed it is tried each 500 ms, since clients
-/// that heed health send no writes that would try it.
+/// A file belongs to one server: if it fails, other servers can still do what this one cannot, so
+/// this server reports `NOT_SERVING`. A failed file is tried every 500 ms, because clients that
+/// watch health send no writes that would try it.
 ///
-/// A store that servers share (Redis) has no part in their health: where it is down, all of them
-/// would go out at once, and clients had nobody left for the calls that need no store. Those that
-/// do are refused one by one, at once. A probe that restarts what does not live is best one of TCP:
-/// to start again makes no room on a disk.
+/// A store that servers share (Redis) has no part in their health: if it is down, all servers would
+/// report `NOT_SERVING` at once, and clients would have no server left for the calls that need no
+/// store. The server refuses each call that does need it, at once. A liveness probe should be one
+/// of TCP: a restart frees no space on a disk.
 pub fn of_store(store: &RedbStore) -> watch::Receiver<bool> {
     let (says, heard) = watch::channel(store.failure().is_none());
     let store = store.clone();
@@ -44,8 +44,8 @@ pub fn of_store(store: &RedbStore) -> watch::Receiver<bool> {
     heard
 }
 
-/// Says, whenever that changes, whether the store is well, if it has a part in this, and
-/// `NOT_SERVING` once `shutdown` is over.
+/// Reports whether the store is well whenever that changes, if there is a store to watch, and
+/// `NOT_SERVING` when `shutdown` ends.
 pub(super) async fn until(
     shutdown: impl Future<Output = ()>,
     reporter: HealthReporter,
@@ -63,7 +63,7 @@ pub(super) async fn until(
         () = shutdown => {}
         () = follow => {}
     }
-    // Whoever watches goes elsewhere while the calls that have begun are ended.
+    // Clients that watch health use other servers while the calls in progress end.
     say(&reporter, false).await;
 }
 

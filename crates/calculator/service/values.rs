@@ -137,7 +137,7 @@ impl<S: State> store_server::Store for Values<S> {
     }
 }
 
-/// Under what the value of `key` is kept.
+/// The key of the value of `key` in the store.
 fn kept(key: &str) -> Result<String, Status> {
     if key.is_empty() {
         return Err(Status::invalid_argument("key: is empty"));

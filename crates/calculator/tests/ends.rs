@@ -1,4 +1,4 @@
-//! How servers end, as processes: whoever holds them up.
+//! How servers end, as processes, whatever their clients do.
 
 use crate::{SECOND, ok, operation, retrying};
 use calculator::{
@@ -49,7 +49,7 @@ async fn health(addr: &str, service: &str) -> ServingStatus {
     }
 }
 
-/// What whoever watches its health hears, and how that ends.
+/// The statuses that a watch of its health receives, and how the watch ends.
 fn watches(channel: Channel) -> JoinHandle<(Vec<i32>, Code)> {
     tokio::spawn(async move {
         let request = HealthCheckRequest { service: "calculator.Calculator".to_owned() };
@@ -65,7 +65,7 @@ fn watches(channel: Channel) -> JoinHandle<(Vec<i32>, Code)> {
     })
 }
 
-/// One who sends as much, and then neither sends nor reads.
+/// A client that sends this, and then neither sends nor reads.
 fn holds(addr: &str, sends: &str) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.write_all(sends.as_bytes()).unwrap();
@@ -100,7 +100,8 @@ fn holders(addr: &str, page: &str) -> Vec<TcpStream> {
     ]
 }
 
-/// Streams that do not end: one that nobody reads, and one that nobody goes on sending.
+/// Streams that do not end: one that the client does not read, and one that it does not go on
+/// sending.
 async fn streams(channel: Channel) -> (tonic::Streaming<calculator::pb::Result>, JoinHandle<Code>) {
     let mut client = CalculatorClient::new(channel);
     let all = RangeRequest { first: 0.0, last: 999_999.0, step: None };
@@ -204,7 +205,7 @@ async fn a_server_whose_disk_is_full_is_not_serving_until_it_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("kept.redb");
     let store = format!("redb:{}", file.display());
-    let server = Server::told_of_large_files(&["--store", &store]);
+    let server = Server::with_errors_for_large_files(&["--store", &store]);
     let addr = server.addr.clone();
     until(&addr, ServingStatus::Serving).await;
     set(&addr, 0, 1000).await.unwrap();
@@ -280,7 +281,7 @@ async fn a_client_in_a_cluster_that_is_dropped_leaves_nothing() {
     let config = Config::new("dropped", "n", ([127, 0, 0, 1], 0).into());
     let node = Cluster::join(config, &[]).await.unwrap();
     let seed = node.gossip_address().to_string();
-    let looking = cluster::look_on("dropped", &seed, Vec::new()).await.unwrap();
+    let looking = cluster::observe("dropped", &seed, Vec::new()).await.unwrap();
     sleep(SECOND).await;
     let joined = tasks();
     let layers = retrying([]).layers().unwrap();

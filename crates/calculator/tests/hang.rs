@@ -78,7 +78,7 @@ async fn c_the_limit_that_a_tonic_server_sets_itself_is_told_in_its_own_words() 
     let (code, _) =
         ending(client(network.channel(), &settings.clone().layers().unwrap()).add(add(1.0, 2.0)))
             .await;
-    // It was told of 2 s: this is not the end of those.
+    // The server received a deadline of 2 s, which is not what ends this call.
     assert_eq!(code, Code::Cancelled);
 }
 

@@ -13,24 +13,24 @@ use tonic::{Response, server::Grpc};
 use tonic_prost::ProstCodec;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-/// What a server was told: the time that is left, and which retry this is.
-type Told = Arc<Mutex<Vec<(&'static str, Duration, u32)>>>;
+/// What each server received: its name, the time that is left, and the number of previous attempts.
+type Received = Arc<Mutex<Vec<(&'static str, Duration, u32)>>>;
 
 /// How long a handler works before it asks the next server.
 const WORK: Duration = Duration::from_millis(50);
 
-/// Serves, behind the server's deadline layer, a handler that notes what it was told and then asks
+/// Serves, behind the server's deadline layer, a handler that notes what it received and then asks
 /// the next server, or hangs where there is none.
-fn hop(name: &'static str, next: Option<&Network>, told: &Told) -> Network {
+fn hop(name: &'static str, next: Option<&Network>, received: &Received) -> Network {
     let network = Network::new();
     network.set_latency(Duration::from_millis(10));
     let settings = retrying([Code::DeadlineExceeded, Code::Unavailable]);
     let next = next.map(|next| stack(next.channel(), &settings.layers().unwrap()));
-    let told = told.clone();
+    let received = received.clone();
     let handler = service_fn(move |request: HttpRequest<Body>| {
         let left = Deadline::parse_timeout(request.headers()).unwrap().unwrap();
         let previous = cinchona_plumbing::status::previous_attempts(request.headers());
-        told.lock().unwrap().push((name, left, previous));
+        received.lock().unwrap().push((name, left, previous));
         let next = next.clone();
         async move {
             let Some(mut next) = next else { return pending().await };
@@ -50,10 +50,10 @@ fn hop(name: &'static str, next: Option<&Network>, told: &Told) -> Network {
 // catalogue: S-A15
 #[tokio::test(start_paused = true)]
 async fn over_three_hops_the_deadline_shrinks_and_only_the_first_caller_retries() {
-    let told = Told::default();
-    let third = hop("third", None, &told);
-    let second = hop("second", Some(&third), &told);
-    let first = hop("first", Some(&second), &told);
+    let received = Received::default();
+    let third = hop("third", None, &received);
+    let second = hop("second", Some(&third), &received);
+    let first = hop("first", Some(&second), &received);
 
     let settings = Settings { timeout: SECOND, ..retrying([Code::DeadlineExceeded]) };
     let mut client = client(first.channel(), &settings.layers().unwrap());
@@ -64,12 +64,12 @@ async fn over_three_hops_the_deadline_shrinks_and_only_the_first_caller_retries(
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(Instant::now() - began <= 3 * SECOND);
 
-    let told = told.lock().unwrap();
+    let received = received.lock().unwrap();
     let attempts = Ledger::of(&status).unwrap().attempts().len();
-    assert!(attempts > 1, "{told:?}");
+    assert!(attempts > 1, "{received:?}");
     // One chain for each attempt of the first caller, and no more.
-    let chains: Vec<_> = told.chunks(3).collect();
-    assert_eq!(chains.len(), attempts, "{told:?}");
+    let chains: Vec<_> = received.chunks(3).collect();
+    assert_eq!(chains.len(), attempts, "{received:?}");
     for (n, chain) in chains.iter().enumerate() {
         let names: Vec<_> = chain.iter().map(|(name, ..)| *name).collect();
         assert_eq!(names, ["first", "second", "third"]);
@@ -145,8 +145,8 @@ fn theirs() -> Status {
     status
 }
 
-/// What the first of three is told by the second, to whom the third says `theirs()`; in trailers,
-/// where it is asked for a stream.
+/// The status that the first of three servers receives from the second, which receives `answer`
+/// from the third; in trailers, for a stream.
 async fn first(answer: Answer, hands: Hands, elsewhere: bool, is_stream: bool) -> Status {
     let third = Network::new();
     let _serving = third.serve_service(ScriptedServer::new([answer]));

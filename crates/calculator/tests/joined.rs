@@ -94,7 +94,7 @@ fn gossip_that_is_sealed_is_heard_by_whoever_has_the_secret() {
     let nodes = ["nodes", "--cluster", &seed, "--gossip-secret-file", &secret];
     within_20_s(|| ask(&nodes).1.contains("2 healthy"));
     let (code, _, _) = ask(&["nodes", "--cluster", &seed]);
-    assert_eq!(code, Some(1), "whoever has no secret hears nobody");
+    assert_eq!(code, Some(1), "a client without the secret hears no node");
     let alone = ["--gossip-secret-file", &secret];
     let refused = Command::new(env!("CARGO_BIN_EXE_calculator-server")).args(alone).output();
     let refused = refused.unwrap();

@@ -1,4 +1,4 @@
-//! What the programs tell: lines of JSON, and spans and metrics for a collector.
+//! The logs of the programs: lines of JSON, and spans and metrics for a collector.
 
 use opentelemetry_proto::tonic::{
     collector::{
@@ -123,7 +123,7 @@ impl MetricsService for Collector {
 }
 
 impl Collector {
-    /// The names of all metrics, whoever sent them.
+    /// The names of all metrics, of either program.
     fn metrics(&self) -> Vec<String> {
         let requests = self.metrics.lock().unwrap();
         let of = requests.iter().flat_map(|request| &request.resource_metrics);

@@ -1,4 +1,4 @@
-//! What can be seen of the two stacks.
+//! The metrics and spans of the two stacks.
 
 use super::{calculator, ok, operation, retrying};
 use calculator::{client, server};

@@ -1,7 +1,6 @@
-//! The dashboards of the programs, asked as a browser would, and as text.
+//! The dashboards of the programs, asked as a browser would.
 
 use outside::{Paged, Server, ask, http};
-use std::net::TcpListener;
 
 #[test]
 fn faults_are_set_and_removed_on_the_page_and_counted_in_the_metrics() {
@@ -25,32 +24,13 @@ fn faults_are_set_and_removed_on_the_page_and_counted_in_the_metrics() {
 }
 
 #[test]
-fn a_load_has_a_page_and_top_prints_it() {
+fn a_load_has_a_page_with_its_breakers_and_its_metrics() {
     let server = Server::start(&[]);
     let load = Paged::load(&["--breaker", "default", "--addr", &server.addr]);
     let page = &load.page;
     let breaker = format!("breaker\",\"name\":\"{}\"", server.addr);
     // It ends with the load at the latest.
     while !http(page, "GET /api/state", "").contains(&breaker) {}
-    for url in [page.clone(), format!("http://{page}/")] {
-        let (code, out, err) = ask(&["top", "--dashboard", &url]);
-        assert_eq!((code, err.as_str()), (Some(0), ""));
-        for part in ["CLIENT", "retry budget", "ENDPOINT", &server.addr, "BREAKER", "EVENTS"] {
-            assert!(out.contains(part), "{part}: {out}");
-        }
-        assert!(!out.contains('\x1b') && out.lines().all(|line| line.chars().count() <= 80));
-    }
     let metrics = http(page, "GET /metrics", "");
     assert!(metrics.contains("cinchona_balance_calls_total{"), "{metrics}");
-}
-
-#[test]
-fn top_says_that_nobody_listens_or_that_it_is_no_dashboard() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (code, out, err) = ask(&["top", "--dashboard", &free]);
-    assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(err.starts_with(&format!("--dashboard {free}: Connection refused")), "{err}");
-    let server = Server::start(&[]);
-    let (code, _, err) = ask(&["top", "--dashboard", &server.addr]);
-    assert!(code == Some(1) && err.starts_with("--dashboard "), "{err}");
 }

@@ -99,7 +99,7 @@ fn what_of_a_service_config_does_not_act_is_told_and_message_sizes_act() {
     assert_eq!(err.matches("service config: ").count(), 2, "{err}");
 }
 
-/// Patient with a server whose replies are lost.
+/// Options of a client that withstands lost replies.
 const PATIENT: [&str; 8] =
     ["--retry-on", "unavailable", "--backoff", "1ms", "--jitter", "0s", "--max-retries", "50"];
 

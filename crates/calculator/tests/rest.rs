@@ -388,7 +388,7 @@ async fn whoever_is_turned_away_is_told_when_to_come_again() {
     assert_eq!(rest.once("GET /v1/counter", "", &[]).await.status, 200);
     let over = rest.once("GET /v1/counter", "", &[]).await;
     assert_eq!((over.status, &over.json["code"]), (429, &json!("RESOURCE_EXHAUSTED")));
-    assert!(!over.headers.contains_key("retry-after"), "it is told not to");
+    assert!(!over.headers.contains_key("retry-after"), "the server forbids it");
 }
 
 #[tokio::test(start_paused = true)]

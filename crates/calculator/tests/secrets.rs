@@ -40,10 +40,10 @@ fn repeating_redis() -> String {
     addr.to_string()
 }
 
-/// All that a caller by gRPC is told: metadata and trailers, of an answer or of a failure.
+/// Everything that a caller by gRPC receives: metadata and trailers, of answers and failures.
 async fn grpc(addr: &str) -> String {
     let mut client = CalculatorClient::connect(format!("http://{addr}")).await.unwrap();
-    let mut told = String::new();
+    let mut received = String::new();
     for key in [None, Some("k")] {
         let (mut add, mut count) = (
             Request::new(BinaryOperation { a: 1.0, b: 2.0 }),
@@ -53,15 +53,15 @@ async fn grpc(addr: &str) -> String {
             add.metadata_mut().insert("idempotency-key", key.parse().unwrap());
             count.metadata_mut().insert("idempotency-key", key.parse().unwrap());
         }
-        told +=
+        received +=
             &format!("{:?}\n{:?}\n", client.add(add).await, client.increment_counter(count).await);
     }
-    assert!(told.contains("idempotency-domain"), "{told}");
-    told
+    assert!(received.contains("idempotency-domain"), "{received}");
+    received
 }
 
-/// All that is told by a server with this store.
-async fn told(store: &str) {
+/// Searches everything that a server with this store writes and answers.
+async fn written(store: &str) {
     const TRACED: (&str, &str) = ("RUST_LOG", "trace");
     let token = format!("{MARK}-token");
     let page = ["--dashboard", "127.0.0.1:0", "--fault-token", &token];
@@ -103,7 +103,7 @@ async fn no_caller_no_page_and_no_log_is_told_a_password_or_where_a_store_is() {
         format!("unix://{}/redis.sock?db=0&pass={MARK}", path.display()),
         format!("redb:{}/calls.redb", path.display()),
     ] {
-        told(&store).await;
+        written(&store).await;
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the server opens, to whom, and what strangers can do to it: each claim of SECURITY.md.
+//! What the server opens to which clients, and what strangers can do to it: each claim of
+//! SECURITY.md.
 
 use outside::{Server, ask, http};
 use std::{
@@ -117,7 +118,7 @@ async fn only_what_is_asked_for_is_opened_and_the_server_says_what_it_is() {
     }
     assert!(post(&at, "/api/faults/clear", "").starts_with("HTTP/1.1 204"));
     let (addr, log) = (server.addr.clone(), server.stop());
-    for part in [addr.as_str(), "nobody: not served", at.as_str(), "callers on this machine"] {
+    for part in [addr.as_str(), "not served", at.as_str(), "callers on this machine"] {
         assert!(log.contains(part), "{part}: {log}");
     }
 

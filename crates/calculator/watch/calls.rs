@@ -1,4 +1,4 @@
-//! What became of the calls of a client, as their callers see it.
+//! The outcomes of a client's calls, as its callers see them.
 
 use crate::{
     recent::{Recent, lock},
@@ -16,7 +16,7 @@ use std::sync::{
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-/// What became of the calls of a client; clones are the same.
+/// The outcomes of a client's calls; clones share them.
 ///
 /// ```
 /// use calculator::watch::calls::Calls;
@@ -59,11 +59,11 @@ impl Calls {
         }))
     }
 
-    /// A call that began then has ended now, so; its attempts are those of its ledger.
+    /// Notes a call that began then and ends now with `outcome`; its attempts are in its ledger.
     pub fn note<T>(&self, began: Instant, outcome: &Result<Response<T>, Status>) {
         let now = Instant::now();
-        let told = outcome.as_ref().map(Response::extensions);
-        let ledger = match told {
+        let answered = outcome.as_ref().map(Response::extensions);
+        let ledger = match answered {
             Ok(extensions) => extensions.get::<Ledger>(),
             Err(status) => Ledger::of(status),
         };
@@ -77,21 +77,21 @@ impl Calls {
         count(&self.0.calls, 1);
         count(&self.0.failed, u64::from(outcome.is_err()));
         count(&self.0.degraded, u64::from(outcome.as_ref().is_ok_and(is_degraded)));
-        *lock(&self.0.recovery) += Recovery::of(told);
+        *lock(&self.0.recovery) += Recovery::of(answered);
         self.0.recent.record(now, now - began, outcome.is_err(), attempts.len().max(1));
     }
 
-    /// How many there were, and how many of them failed.
+    /// Their number, and how many of them failed.
     pub fn total(&self) -> (u64, u64) {
         (self.0.calls.load(Ordering::Relaxed), self.0.failed.load(Ordering::Relaxed))
     }
 
-    /// How many attempts were made after the first: in turn, and side by side.
+    /// The number of retries and of hedges.
     pub fn retries_and_hedges(&self) -> (u64, u64) {
         (self.0.retries.load(Ordering::Relaxed), self.0.hedges.load(Ordering::Relaxed))
     }
 
-    /// A tile of the calls, one of their attempts, and one of what became of those that failed.
+    /// A tile of the calls, one of their attempts, and one of what made up for failed attempts.
     pub fn tiles(&self) -> [Tile; 3] {
         let now = Instant::now();
         let recent = self.0.recent.summary(now);
@@ -105,7 +105,7 @@ impl Calls {
             failures if failures > 0.0 => Health::Warn,
             _ => Health::Good,
         };
-        let told = Tile {
+        let calls = Tile {
             state: format!("{} of {} failed in the last 10 s", recent.failed, recent.calls),
             health,
             numbers: vec![
@@ -131,7 +131,7 @@ impl Calls {
             strip_of: "attempts per call, last 10 s".into(),
             ..Tile::new("client", "attempts")
         };
-        [told, attempts, self.recovered()]
+        [calls, attempts, self.recovered()]
     }
 
     fn recovered(&self) -> Tile {

@@ -17,15 +17,15 @@ pub struct Client {
     balance: Balance,
     calls: Calls,
     endpoints: Endpoints,
-    /// An address, and what it is called.
+    /// An address, and its name.
     names: Vec<(String, String)>,
 }
 
 // === impl Client ===
 
 impl Client {
-    /// That of these layers over this channel, whose attempts are known as far as `endpoints` has
-    /// watched the layers before the channel was made.
+    /// The client of these layers over this channel. Its attempts are known if `endpoints` watched
+    /// the layers before the channel was made.
     pub fn new(layers: &Layers, balance: Balance, calls: Calls, endpoints: Endpoints) -> Self {
         Self { layers: layers.clone(), balance, calls, endpoints, names: Vec::new() }
     }

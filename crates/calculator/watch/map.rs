@@ -5,11 +5,11 @@ use cinchona::{
     dashboard::{Health, Link, Map, Spot},
 };
 
-/// The nodes as the first of these members sees them, and whom each of the members reaches: a
+/// The nodes as the first of these members sees them, and the nodes that each member reaches; a
 /// member is its id and its view.
 ///
-/// A process has one view, its own. Who is alive and yet out of reach is on the other side of a
-/// cut.
+/// A process has one view, its own. A node that is alive and out of reach is on the other side of a
+/// partition.
 pub fn map(members: &[(String, Cluster)]) -> Map {
     let views: Vec<_> =
         members.iter().map(|(id, cluster)| (id.as_str(), cluster.nodes())).collect();

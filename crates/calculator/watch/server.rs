@@ -28,7 +28,7 @@ pub struct Server<S> {
     turned_away: Arc<Meter>,
 }
 
-/// The fault rules of one server or more, as a dashboard changes them.
+/// The fault rules of one or more servers, as a dashboard changes them.
 ///
 /// With several servers, a rule is for all of them, unless its name begins with that of one:
 /// `server-1/slow` is for `server-1`.
@@ -38,13 +38,13 @@ pub struct FaultConsole {
     hint: String,
 }
 
-/// How fast a counter grows that began at 0, by what it was when somebody looked.
+/// The rate of a counter that began at 0, from its values at earlier readings.
 #[derive(Debug)]
 struct Meter(Mutex<VecDeque<(Instant, f64)>>);
 
-/// Over how long a rate is taken.
+/// The period of a rate.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Looks that are closer together than this are one.
+/// Readings closer together than this count as one.
 const APART: Duration = Duration::from_millis(100);
 
 // === impl Server ===
@@ -131,11 +131,12 @@ impl FaultConsole {
 
     /// The rules in force, which reports when they come and go.
     pub fn conditions(&self) -> Vec<Condition> {
-        let told = |rule: FaultRule| Condition::new(format!("fault rule {}", rule.id), rule.rule);
-        self.list().into_iter().map(told).collect()
+        let condition =
+            |rule: FaultRule| Condition::new(format!("fault rule {}", rule.id), rule.rule);
+        self.list().into_iter().map(condition).collect()
     }
 
-    /// Those that a rule of this name is for.
+    /// The servers that a rule of this name is for.
     fn meant<'a>(&'a self, id: &'a str) -> Result<impl Iterator<Item = &'a Rules>, String> {
         let prefix = id.split_once('/').map(|(prefix, _)| prefix).filter(|_| self.is_of_many());
         if let Some(prefix) = prefix
@@ -192,7 +193,7 @@ impl Console for FaultConsole {
         &self.hint
     }
 
-    /// That of the server, if there is one only.
+    /// The name of the server, if there is only one.
     fn switch(&self) -> Option<&Switch> {
         match &*self.servers {
             [(_, rules)] => Some(rules.switch()),

@@ -1,4 +1,4 @@
-//! The events of a dashboard: whatever has changed.
+//! The events of a dashboard: each change of a condition.
 
 use cinchona::{
     cluster::{Cluster, Event},
@@ -10,7 +10,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// What something is, and how it is now.
+/// A thing, and the state that it is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Condition {
     /// Such as `breaker server-1`.
@@ -19,19 +19,19 @@ pub struct Condition {
     pub how: String,
 }
 
-/// How often conditions are looked at: what lasts shorter may be missed.
+/// How often conditions are read; a shorter change may be missed.
 const LOOK: Duration = Duration::from_millis(100);
 
 // === impl Condition ===
 
 impl Condition {
-    /// That this is so.
+    /// `what` is in state `how`.
     pub fn new(what: impl Into<String>, how: impl Into<String>) -> Self {
         Self { what: what.into(), how: how.into() }
     }
 }
 
-/// Tells `feed` when a condition changes, comes or goes, until the task is ended.
+/// Adds an event to `feed` when a condition changes, comes or goes, until the task is ended.
 pub fn follow(
     feed: Feed,
     conditions: impl Fn() -> Vec<Condition> + Send + 'static,
@@ -49,7 +49,7 @@ pub fn follow(
     })
 }
 
-/// Tells `feed` what happens in the cluster, until the task is ended.
+/// Adds the events of the cluster to `feed`, until the task is ended.
 pub fn follow_cluster(feed: Feed, cluster: &Cluster) -> JoinHandle<()> {
     let mut events = cluster.events();
     tokio::spawn(async move {
@@ -72,7 +72,7 @@ fn changes(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) ->
     gone.chain(changed).collect()
 }
 
-/// An event in words; none for one that says nothing to those who look on.
+/// An event in words; none for one that the page need not show.
 fn said(event: &Event) -> Option<String> {
     Some(match event {
         Event::NodeJoined { node } => format!("node {node}: joined"),
@@ -83,8 +83,8 @@ fn said(event: &Event) -> Option<String> {
         Event::NodeReplaced { node, by } => format!("node {node}: replaced by {by}"),
         Event::DuplicateId { address, refused } => {
             let other = address.map(|address| format!(" at {address}")).unwrap_or_default();
-            let who = if *refused { "this one takes no part" } else { "the other takes no part" };
-            format!("cluster: another node{other} has the id of this one; {who}")
+            let which = if *refused { "this one takes no part" } else { "the other takes no part" };
+            format!("cluster: another node{other} has the id of this one; {which}")
         }
         Event::PartitionDetected { minority, majority } => {
             let list = |nodes: &[String]| nodes.join(", ");

@@ -1,5 +1,5 @@
 //! Three nodes that find each other, and a client that follows: one of them goes down, and another
-//! comes.
+//! joins.
 //!
 //! `cargo run -p cinchona --example cluster`
 //!
@@ -30,10 +30,10 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-/// How long this waits for anything.
+/// The time limit of each wait.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Greets, and says who it is.
+/// Greets, and names its node.
 struct Named(String);
 
 #[tonic::async_trait]
@@ -43,7 +43,7 @@ impl Greeter for Named {
     }
 }
 
-/// A server, and its place in the cluster.
+/// A server, and its node of the cluster.
 struct Node {
     cluster: Cluster,
     drain: Drain,
@@ -59,19 +59,19 @@ impl Node {
         let server = Server::builder().layer(layers).add_service(greeter);
         tokio::spawn(server.serve_with_incoming_shutdown(drain.incoming(incoming), drain.begun()));
 
-        // Gossip is by UDP, at a port of its own.
+        // Gossip uses UDP, at its own port.
         let mut config = Config::new("greeters", name, "127.0.0.1:0".parse()?);
         config.address = Some(address.parse()?);
         config.tags.insert("role".into(), "greeter".into());
         Ok(Self { cluster: Cluster::join(config, seeds).await?, drain })
     }
 
-    /// As if it had crashed: its connections end, and it says nothing to the others.
+    /// As after a crash: its connections end, and it sends nothing to the others.
     fn crash(self) {
         self.drain.cut();
     }
 
-    /// In order: the others need not notice it.
+    /// An orderly leave: the others need not detect it.
     async fn leave(self) {
         self.cluster.leave(Duration::from_millis(200)).await;
         self.drain.begin();
@@ -82,7 +82,7 @@ fn methods() -> Result<Methods, Invalid> {
     Methods::from_file_descriptor_set(DESCRIPTORS)
 }
 
-/// Calls until all of `nodes` have answered, and says who else has.
+/// Calls until all of `nodes` have answered, and prints the others that answer.
 async fn ask(greeter: &mut GreeterClient<Channel>, nodes: &[&str]) -> Result<String, Elapsed> {
     let (mut answered, mut failed) = (BTreeSet::new(), 0);
     let asking = async {
@@ -100,7 +100,7 @@ async fn ask(greeter: &mut GreeterClient<Channel>, nodes: &[&str]) -> Result<Str
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    // The client only looks on: it counts for no quorum.
+    // The client only observes: it counts for no quorum.
     let mut looking = Config::new("greeters", "client", "127.0.0.1:0".parse()?);
     looking.observer = true;
     let client = Cluster::join(looking, &[]).await?;
@@ -111,7 +111,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     for name in ["node-1", "node-2", "node-3"] {
         nodes.push(Node::start(name, &[&seed]).await?);
     }
-    // A source of endpoints: whoever is alive, and has this tag. In turn, so that all are seen.
+    // A source of endpoints: the live nodes with this tag. In turn, so that all are seen.
     let options = Options { picker: Picker::RoundRobin, ..Options::default() };
     let settings = client::Settings::new(methods()?).with_balance(options);
     let channel = settings.connect(client.workers(&[("role", "greeter")]))?;
@@ -121,7 +121,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     nodes.remove(1).crash();
     println!("node-2 crashes: {}", ask(&mut greeter, &["node-1", "node-3"]).await?);
     let failed = events.wait_for(|event| matches!(event, Event::NodeFailed { .. }));
-    println!("which is noticed: {:?}", timeout(LIMIT, failed).await?);
+    println!("detected: {:?}", timeout(LIMIT, failed).await?);
 
     nodes.push(Node::start("node-4", &[&seed]).await?);
     println!("node-4 comes: {}", ask(&mut greeter, &["node-1", "node-3", "node-4"]).await?);

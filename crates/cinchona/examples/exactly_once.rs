@@ -1,4 +1,4 @@
-//! A counter whose replies get lost, and that counts each call once all the same.
+//! A counter whose replies get lost, and which still counts each call once.
 //!
 //! `cargo run -p cinchona --example exactly_once`
 
@@ -26,7 +26,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-/// It knows nothing of repetitions.
+/// It does not handle repetitions.
 #[derive(Default)]
 struct Counts(AtomicU64);
 
@@ -43,7 +43,7 @@ impl Counter for Counts {
     }
 }
 
-/// A server that executes every call, and loses the reply of each third.
+/// A server that executes every call, and loses every third reply.
 async fn serve(settings: server::Settings) -> Result<String, Box<dyn Error>> {
     let lossy = Rules::default().with(
         "lost replies",
@@ -57,7 +57,7 @@ async fn serve(settings: server::Settings) -> Result<String, Box<dyn Error>> {
     Ok(address)
 }
 
-/// Adds 1, thirty times; how many of these calls have failed, and what the counter says.
+/// Adds 1, thirty times; returns how many of these calls have failed, and the counter's value.
 async fn count(settings: client::Settings, address: String) -> Result<(u32, u64), Box<dyn Error>> {
     let mut counter = CounterClient::new(settings.connect(address)?);
     let mut failed = 0;
@@ -70,25 +70,25 @@ async fn count(settings: client::Settings, address: String) -> Result<(u32, u64)
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let methods = Methods::from_file_descriptor_set(DESCRIPTORS)?;
-    // Every third call fails here: that is no outage, so the budget of retries is lifted.
+    // Every third call fails here, which is not an outage, so the retry budget is lifted.
     let client = |methods| client::Settings::new(methods).with_budget(None);
     let plain = || server::Settings::new(methods.clone());
 
-    // The .proto says that `Add` has an effect, so it is not retried: nobody knows whether a call
-    // that has failed was executed.
+    // The .proto declares that `Add` has an effect, so it is not retried: whether a failed call was
+    // executed is unknown.
     let (failed, total) = count(client(methods.clone()), serve(plain()).await?).await?;
-    println!("not retried: {failed} of 30 calls failed, the counter says {total}");
+    println!("not retried: {failed} of 30 calls failed, the counter is {total}");
 
-    // Whoever retries all the same counts some of them twice.
+    // Retrying all the same counts some calls twice.
     let careless = client(Methods::all_idempotent());
     let (failed, total) = count(careless, serve(plain()).await?).await?;
-    println!("retried without keys: {failed} of 30 calls failed, the counter says {total}");
+    println!("retried without keys: {failed} of 30 calls failed, the counter is {total}");
 
     // One key for all attempts of a call, and a server that recognises it: in memory here, in a
-    // file or in Redis by `cinchona::redb` and `cinchona::redis`.
+    // file or in Redis with `cinchona::redb` and `cinchona::redis`.
     let recognising = plain().with_store(MemoryStore::new());
     let keyed = client(methods.clone()).with_keys();
     let (failed, total) = count(keyed, serve(recognising).await?).await?;
-    println!("retried with keys: {failed} of 30 calls failed, the counter says {total}");
+    println!("retried with keys: {failed} of 30 calls failed, the counter is {total}");
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Faults in one's own tests: what a client makes of each, by rules of one line.
+//! Faults in your own tests: how a client reacts to each, with rules of one line.
 //!
 //! `cargo run -p cinchona --example fault_injection`
 //!
-//! The rules are below the client's retries here, where no server has to help; in front of a
-//! service, `FaultLayer` takes the same. For tests in memory and in virtual time there is the crate
+//! The rules are below the client's retries here, so no server is involved; in front of a service,
+//! `FaultLayer` takes the same rules. For in-memory tests in virtual time there is the crate
 //! `cinchona-testkit`.
 
 use cinchona::{
@@ -39,18 +39,18 @@ impl Greeter for Hello {
     }
 }
 
-/// A rule, the code that the call is to end with, and after how many attempts.
+/// A rule, the expected code of the call, and the expected number of attempts.
 const CASES: [(&str, Code, usize); 8] = [
     ("first=2 status=UNAVAILABLE", Code::Ok, 3),
-    // The server has done it, and its reply is lost.
+    // The server has executed it, and its reply is lost.
     ("first=1 when=after status=UNAVAILABLE", Code::Ok, 2),
-    // The limit of an attempt ends what hangs.
+    // The limit of an attempt ends a hang.
     ("first=1 hang", Code::Ok, 2),
     ("first=1 drop", Code::Ok, 2),
-    // Provably not processed: sent again at once, whatever the method.
+    // Provably not processed: retried immediately, whatever the method.
     ("first=1 reset=REFUSED_STREAM", Code::Ok, 2),
     ("delay=50ms", Code::Ok, 1),
-    // What an application has refused is not asked for again.
+    // A refusal by the application is not retried.
     ("status=PERMISSION_DENIED:\"not you\"", Code::PermissionDenied, 1),
     ("status=UNAVAILABLE", Code::Unavailable, 4),
 ];
@@ -63,14 +63,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Server::builder().add_service(GreeterServer::new(Hello)).serve_with_incoming(incoming),
     );
 
-    // Rules are set and removed while calls run; by a seed, so that chance repeats itself.
+    // Rules are set and removed while calls run; a seed makes the draws reproducible.
     let rules = Rules::new(7);
     let channel = Endpoint::from_shared(address)?.connect_lazy();
     let faulty = ClientFaultLayer::from(rules.clone()).around(channel);
 
     let mut settings = Settings::new(Methods::from_file_descriptor_set(DESCRIPTORS)?)
         .with_timeout(Duration::from_millis(200));
-    // The story of each call, also of one that succeeds at once.
+    // Records the ledger of each call, also of one whose first attempt succeeds.
     settings.explained = true;
     let mut greeter = GreeterClient::new(settings.layers()?.around(faulty));
 
@@ -85,6 +85,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("{rule}: {ended:?} after {made} attempts");
         assert_eq!((ended, made), (code, attempts), "{rule}");
     }
-    println!("{} cases, all as they are to be", CASES.len());
+    println!("{} cases, all as expected", CASES.len());
     Ok(())
 }

@@ -21,7 +21,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-/// Fails two calls, as a server does that is being restarted, and then greets.
+/// Fails two calls, like a server that restarts, and then greets.
 #[derive(Default)]
 struct WarmingUp {
     calls: AtomicU32,
@@ -48,20 +48,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().add_service(GreeterServer::new(WarmingUp::default()));
     tokio::spawn(server.serve_with_incoming(incoming));
 
-    // The .proto says which methods may be executed twice: no others are retried after a failure
-    // of which nobody knows how far the server came.
+    // The .proto declares which methods may be executed twice: others are not retried after a
+    // failure if the request may have been executed.
     let methods = Methods::from_file_descriptor_set(DESCRIPTORS)?;
     let channel = Settings::new(methods).with_deadline(Duration::from_secs(10)).connect(address)?;
     let mut greeter = GreeterClient::new(channel.clone());
 
     let reply = greeter.say_hello(HelloRequest { name: "world".into() }).await?;
-    // What it took: a call that was retried has its story among the response's extensions.
+    // The attempts: a call that was retried has its ledger among the response's extensions.
     if let Some(ledger) = reply.extensions().get::<Ledger>() {
         println!("{ledger}");
     }
     println!("{}", reply.into_inner().message);
 
-    // It was counted without being asked to.
+    // Metrics are counted by default.
     let metrics = channel.metrics().render();
     for line in metrics.lines().filter(|line| line.starts_with("grpc_client_call_retries_sum")) {
         println!("{line}");

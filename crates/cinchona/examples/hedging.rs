@@ -1,4 +1,4 @@
-//! A second request where the first one takes long: what it does to the tail, and what it costs.
+//! A second request when the first one is slow: its effect on the tail, and its cost.
 //!
 //! `cargo run -p cinchona --example hedging`
 
@@ -44,7 +44,7 @@ impl Greeter for Uneven {
     }
 }
 
-/// How long each of 200 calls took, ten at a time, in ascending order.
+/// The latency of each of 200 calls, ten at a time, in ascending order.
 async fn measure(channel: Channel) -> Result<Vec<Duration>, Box<dyn Error + Send + Sync>> {
     let callers = (0..10).map(|_| {
         let mut greeter = GreeterClient::new(channel.clone());
@@ -68,7 +68,7 @@ async fn measure(channel: Channel) -> Result<Vec<Duration>, Box<dyn Error + Send
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    // What is measured is the service, and not Nagle's algorithm.
+    // Without this, Nagle's algorithm would be measured.
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?.with_nodelay(Some(true));
     let address = format!("http://{}", incoming.local_addr()?);
     let uneven = Uneven::default();
@@ -76,10 +76,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let server = Server::builder().add_service(GreeterServer::new(uneven));
     tokio::spawn(server.serve_with_incoming(incoming));
 
-    // Only what may be executed twice can be hedged: `connect` refuses the policy otherwise.
+    // Only methods that may be executed twice can be hedged: `connect` refuses the policy
+    // otherwise.
     let plain = Settings::new(Methods::from_file_descriptor_set(DESCRIPTORS)?);
-    // Later than most calls take, and sooner than the slow ones. `with_extra_load(0.05)` finds this
-    // by itself once it has seen enough calls.
+    // Longer than most calls take, and shorter than the slow ones. `with_extra_load(0.05)` finds
+    // this delay once it has seen enough calls.
     let hedge = HedgePolicy::default().with_delay(Duration::from_millis(50));
     let hedged = plain.clone().with_policy_of("greeter.Greeter", "SayHello", hedge)?;
 

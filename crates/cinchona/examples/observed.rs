@@ -55,8 +55,8 @@ impl Counter for Counts {
     }
 }
 
-/// A server that loses replies, refuses calls and is slow now and then. It is counted in `metrics`,
-/// and shows them.
+/// A server that loses replies, refuses calls and is sometimes slow. It is counted in `metrics`,
+/// and serves them.
 async fn serve(methods: Methods, metrics: &Metrics) -> Result<SocketAddr, Box<dyn Error>> {
     let unsteady = Rules::new(7)
         .with("lost", "method=/counter.Counter/Add every=5 when=after status=UNAVAILABLE".parse()?)
@@ -72,7 +72,7 @@ async fn serve(methods: Methods, metrics: &Metrics) -> Result<SocketAddr, Box<dy
     let router = Routes::new(CounterServer::new(Counts::default()))
         .into_axum_router()
         .layer(layers)
-        // Outside of the layers: whoever scrapes is not counted among the callers.
+        // Outside of the layers: scrapes are not counted as calls.
         .route("/metrics", get(move || async move { page.render() }));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -100,7 +100,7 @@ fn connect(
 async fn main() -> Result<(), Box<dyn Error>> {
     let seconds = env::args().nth(1).map_or(Ok(2), |seconds| seconds.parse())?;
     let methods = Methods::from_file_descriptor_set(DESCRIPTORS)?;
-    // One page for all that runs in this process.
+    // One page for all layers of this process.
     let metrics = Metrics::new(methods.clone());
     let address = serve(methods.clone(), &metrics).await?;
     let cluster = Cluster::join(Config::new("counters", "one", "127.0.0.1:0".parse()?), &[]).await;
@@ -112,7 +112,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut counter = CounterClient::new(channel);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
-        // What fails is counted.
+        // Failures are counted.
         _ = counter.add(AddRequest { amount: 1 }).await;
         _ = counter.get(GetRequest {}).await;
         sleep(Duration::from_millis(5)).await;

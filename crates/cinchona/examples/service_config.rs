@@ -18,8 +18,8 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-/// Answers only the fourth attempt of a call: gRPC's clients say in a header how many they have
-/// made before.
+/// Answers only the fourth attempt of a call: gRPC's clients send the number of earlier attempts in
+/// a header.
 struct Unsteady;
 
 #[tonic::async_trait]
@@ -69,8 +69,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let settings = Settings::new(Methods::from_file_descriptor_set(DESCRIPTORS)?);
     let channel = settings.connect(address)?;
-    // Looks at the file each 20 ms; a program would do with 10 s. What is wrong with a file is
-    // logged, and changes nothing.
+    // Checks the file each 20 ms; a program would use 10 s. Mistakes in the file are logged, and
+    // change nothing.
     let (follower, path) = (channel.clone(), file.clone());
     tokio::spawn(async move { follower.follow(path, Duration::from_millis(20)).await });
     // So that the first call has it as well.
@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     fs::write(&file, config(5))?;
-    // Until the new one is in force, calls fail as before.
+    // Until the new config is in force, calls fail as before.
     loop {
         if let Ok(reply) = greeter.say_hello(hello()).await {
             println!("with 5 attempts: {}", reply.into_inner().message);

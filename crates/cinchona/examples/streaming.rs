@@ -1,4 +1,4 @@
-//! What is retried of a stream: everything until its first message, and nothing after it.
+//! Which parts of a stream are retried: everything until its first message, and nothing after it.
 //!
 //! `cargo run -p cinchona --example streaming`
 
@@ -71,8 +71,8 @@ impl Feed for Unsteady {
     }
 }
 
-/// Reads up to `last`, whatever happens to the stream: what has arrived is not asked for again.
-/// Only the application knows where to go on, so this loop is its own.
+/// Reads up to `last`, whatever happens to the stream, without requesting the received numbers
+/// again. Only the application knows where to resume, so this loop is its own.
 async fn read_all<C>(feed: &mut FeedClient<C>, last: u32) -> Result<Vec<u32>, Status>
 where
     C: tonic::client::GrpcService<tonic::body::Body, ResponseBody = tonic::body::Body>,
@@ -87,7 +87,7 @@ where
                 Ok(Some(number)) => read.push(number.value),
                 Ok(None) => return Ok(read),
                 Err(status) => {
-                    println!("read: {:?}, then {}; going on from there", read, status.message());
+                    println!("read: {:?}, then {}; resuming from there", read, status.message());
                     break;
                 }
             }
@@ -103,19 +103,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().add_service(FeedServer::new(Unsteady::default()));
     tokio::spawn(server.serve_with_incoming(incoming));
 
-    // A deadline is that of the first message: a stream may then go on for as long as it likes.
+    // A layer's deadline is that of the first message: the stream itself may last longer.
     let settings = Settings::new(Methods::from_file_descriptor_set(DESCRIPTORS)?);
     let mut feed = FeedClient::new(settings.connect(address)?);
 
-    // From the server: the refusal was retried below; what broke off later is the caller's.
+    // From the server: the refusal was retried by the layer; the later break is the caller's to
+    // handle.
     println!("read: {:?}", read_all(&mut feed, 6).await?);
 
-    // To the server: what was sent is kept, and sent again, as far as the buffer of the retries
-    // goes (256 KiB a call by default). A longer upload goes on, but is not retried.
+    // To the server: sent messages are buffered, and sent again, up to the limit of the buffer (256
+    // KiB a call by default). A longer upload goes on, but is not retried.
     let numbers = stream::iter(1..=100).map(|value| Number { value });
     println!("sum: {}", feed.sum(numbers).await?.into_inner().value);
 
-    // Both ways: each message goes through as it comes.
+    // Both ways: each message is passed on as it arrives.
     let numbers = stream::iter(1..=3).map(|value| Number { value });
     let doubled = feed.double(numbers).await?.into_inner();
     let doubled: Vec<_> = doubled.map(|number| number.map(|it| it.value)).collect().await;

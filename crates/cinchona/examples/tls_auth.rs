@@ -1,5 +1,5 @@
-//! TLS, and a token that each call carries: checked outside of the server's layers, added below
-//! the client's retries.
+//! TLS, and a token on each call: checked outside of the server's layers, added below the client's
+//! retries.
 //!
 //! `cargo run -p cinchona --example tls_auth`
 
@@ -41,7 +41,7 @@ impl Greeter for Hello {
     }
 }
 
-/// What the server lets in.
+/// The server's check.
 fn check(request: Request<()>) -> Result<Request<()>, Status> {
     match request.metadata().get("authorization") {
         Some(token) if token == "Bearer token-2" => Ok(request),
@@ -49,7 +49,7 @@ fn check(request: Request<()>) -> Result<Request<()>, Status> {
     }
 }
 
-/// Serves by TLS, and returns its address and the certificate to trust.
+/// Serves over TLS, and returns its address and the certificate to trust.
 async fn serve() -> Result<(String, Certificate), Box<dyn Error>> {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let certificate = own.cert.pem();
@@ -60,7 +60,8 @@ async fn serve() -> Result<(String, Certificate), Box<dyn Error>> {
     let layers = server::Settings::new(Methods::from_file_descriptor_set(DESCRIPTORS)?).layers()?;
     let server = Server::builder()
         .tls_config(ServerTlsConfig::new().identity(identity))?
-        // Outermost: whoever may not call costs nothing below, and gets no answer that dedup knows.
+        // Outermost: an unauthorized caller costs nothing below, and receives no deduplicated
+        // answer.
         .layer(InterceptorLayer::new(check))
         .layer(layers)
         .add_service(GreeterServer::new(Hello));
@@ -75,7 +76,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tls = ClientTlsConfig::new().ca_certificate(certificate);
     let hello = || HelloRequest { name: "world".into() };
 
-    // Above the layers, once for each call: this token goes along with all of its attempts.
+    // Above the layers, once for each call: all attempts carry this token.
     let token = |mut request: Request<()>| {
         request.metadata_mut().insert("authorization", "Bearer token-2".parse().map_err(bad)?);
         Ok(request)
@@ -85,7 +86,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut greeter = GreeterClient::with_interceptor(channel.clone(), token);
     println!("with a token: {}", greeter.say_hello(hello()).await?.into_inner().message);
 
-    // Without one: the answer of a server that has understood is not asked for again.
+    // Without a token: `UNAUTHENTICATED` is an answer, and is not retried.
     let refused = GreeterClient::new(channel).say_hello(hello()).await;
     println!("without: {:?}", refused.map_err(|status| status.code()).err());
 

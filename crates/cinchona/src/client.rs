@@ -16,40 +16,41 @@
 //! # }
 //! ```
 //!
-//! `methods` is `Methods::from_file_descriptor_set(DESCRIPTORS)?`, what the .proto says; without it
-//! (`Methods::unknown()`) only what provably was not processed is retried.
+//! `methods` is `Methods::from_file_descriptor_set(DESCRIPTORS)?`, from the .proto; without it
+//! (`Methods::unknown()`) only requests that provably were not processed are retried.
 //!
 //! # What is there
 //!
 //! | type | what it is |
 //! |---|---|
-//! | [`Settings`] | plain data: what each layer does, and which of them are on |
+//! | [`Settings`] | plain data: the settings of each layer, and which are on |
 //! | [`Channel`] | what a generated client takes: `OrdersClient<cinchona::Channel>` |
-//! | [`Layers`] | the running layers: what they count, and what changes them while calls run |
+//! | [`Layers`] | the running layers: their counters, and how to change them while calls run |
 //! | [`Part`] | the name of a layer: [`Settings::with_mode`], [`Layers::switch`] |
-//! | [`CallOptions`] | what one call does otherwise, as an extension of its request |
+//! | [`CallOptions`] | options of one call, as an extension of its request |
 //!
 //! # The order, outermost first
 //!
 //! * [`Call`](Part::Call) counts what the application sees.
 //! * [`Key`](Part::Key): one key for all attempts. Off by default, as the server must recognise
 //!   keys ([`Settings::with_keys`]).
-//! * [`Limits`](Part::Limits): what is too large is so each time. No limit until one is set.
-//! * [`Deadline`](Part::Deadline): whatever goes on below, the caller gets an answer in time, 30 s
-//!   by default.
-//! * [`Fallback`](Part::Fallback): the second answer is for when the retries have given up. None
-//!   until it is set.
-//! * [`Bulkhead`](Part::Bulkhead): waits between attempts hold what the caller has, too. 1,000
-//!   calls and 10,000 streams by default.
+//! * [`Limits`](Part::Limits): a message that is too large is so on each attempt. No limit until
+//!   one is set.
+//! * [`Deadline`](Part::Deadline): the caller gets an answer in time whatever the layers below do,
+//!   30 s by default.
+//! * [`Fallback`](Part::Fallback): the second answer is for calls that have failed after all
+//!   retries. None until it is set.
+//! * [`Bulkhead`](Part::Bulkhead): a call that waits between attempts holds its caller's resources,
+//!   too. 1,000 calls and 10,000 streams by default.
 //! * [`Retry`](Part::Retry), around the attempt's limit: an attempt that takes too long has failed.
 //!   3 retries by default.
 //! * [`Attempt`](Part::Attempt) counts each attempt.
 //! * [`Throttle`](Part::Throttle): each attempt is a request to the server. Off by default.
 //! * [`Timeout`](Part::Timeout) of an attempt: waiting for a connection counts. 10 s by default.
 //! * The balancer picks an endpoint for each attempt.
-//! * [`Breaker`](Part::Breaker), one for each endpoint; it opens only where nothing succeeds.
+//! * [`Breaker`](Part::Breaker), one for each endpoint; it opens only in an outage of the endpoint.
 //!
-//! # Around a channel of one's own
+//! # Around your own channel
 //!
 //! [`Layers`] is a tower `Layer`, for a `tonic::transport::Channel` or any other client: without
 //! the balancer, and so without a breaker for each endpoint.
@@ -69,9 +70,9 @@
 //!
 //! # Interceptors
 //!
-//! `OrdersClient::with_interceptor(channel, f)` asks `f` once for each call, around the retries;
-//! so do tower's layers around a [`Channel`]. What is to be asked for each attempt, such as a token
-//! that expires, belongs below: [`Layers::around`] a service that adds it.
+//! `OrdersClient::with_interceptor(channel, f)` calls `f` once for each call, around the retries;
+//! so do tower's layers around a [`Channel`]. An interceptor for each attempt, such as for a token
+//! that expires, belongs below: put [`Layers::around`] a service that adds it.
 
 mod call_options;
 mod channel;

@@ -12,8 +12,8 @@
 //! }
 //! ```
 //!
-//! [`client`] and [`server`] put all layers in order; [`guide`] says which numbers to choose, what
-//! each metric means, how to test, and how to come from another library.
+//! [`client`] and [`server`] put all layers in order; [`guide`] explains which numbers to choose,
+//! what each metric means, how to test, and how to migrate from another library.
 //!
 //! # Features
 //!
@@ -28,9 +28,11 @@
 //! | `dashboard` | `dashboard` | a live page, and a console for faults |
 //! | `deadline` (in both) | `deadline` | deadlines of calls, attempts and served calls |
 //! | `drain` (in `server`) | `drain` | a server that stops within its grace |
-//! | `fallback` (in `client`) | `fallback` | a second answer: cached, a default, another's |
+//! | `fallback` (in `client`) | `fallback` | a second answer: cached, a default, another service's
+//!   |
 //! | `fault` (in `server`) | `fault` | injected failures and delays, by a seed |
-//! | `idempotency` (in both) | `idempotency` | effects that happen once, however often called |
+//! | `idempotency` (in both) | `idempotency` | effects that happen once, however often a call is
+//!   sent |
 //! | `observe` (in both) | `observe` | gRPC's metrics, and spans with trace context |
 //! | `otlp` | `otlp` | metrics and spans to an OpenTelemetry collector |
 //! | `redb`, `redis` | `redb`, `redis` | records of calls in a file, or shared by replicas |
@@ -39,7 +41,7 @@
 //! | `shed` (in both) | `shed` | load shedding, quotas, bulkheads, throttling |
 //! | `full` | all | |
 //!
-//! `core` is always there: the words that the layers share.
+//! `core` is always there: the vocabulary that the layers share.
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -2,11 +2,11 @@
 
 use cinchona_core::{Mode, Switch};
 
-/// A mode for each of `N` parts, by their place.
+/// A mode for each of `N` parts, by index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Modes<const N: usize>(pub(crate) [Mode; N]);
 
-/// A switch for each of `N` parts, by their place.
+/// A switch for each of `N` parts, by index.
 #[derive(Clone, Debug)]
 pub(crate) struct Switches<const N: usize>([Switch; N]);
 

@@ -17,14 +17,14 @@
 //! # }
 //! ```
 //!
-//! Around an axum router it is `routes.into_axum_router().layer(layers)`, with what axum serves
-//! beside gRPC.
+//! Around an axum router it is `routes.into_axum_router().layer(layers)`, with the routes that axum
+//! serves beside gRPC.
 //!
 //! # What is there
 //!
 //! | type | what it is |
 //! |---|---|
-//! | [`Settings`] | plain data: what each layer does, and which of them are on |
+//! | [`Settings`] | plain data: the settings of each layer, and which are on |
 //! | [`Layers`] | the running layers, and a tower `Layer` that puts them around a server |
 //! | [`Part`] | the name of a layer: [`Settings::with_mode`], [`Layers::switch`] |
 //!
@@ -33,21 +33,22 @@
 //! | [`Part`] | why there | by default |
 //! |---|---|---|
 //! | [`Call`](Part::Call) | counts what callers see | on |
-//! | [`Status`](Part::Status) | a status that does not fit costs its connection | on |
+//! | [`Status`](Part::Status) | an oversized status would cost its connection | on |
 //! | the drain | nothing outlives the server | always |
 //! | [`Panics`](Part::Panics) | a panic answers `INTERNAL`, and costs one call | on |
-//! | [`Quota`](Part::Quota) | a caller over its quota is refused, and costs nobody else | off |
-//! | [`Shed`](Part::Shed) | what is too much must not slow down the rest | on |
-//! | [`Deadline`](Part::Deadline) | work that nobody waits for is dropped | on |
-//! | [`Faults`](Part::Faults) | what is injected looks as if the service had done it | off |
-//! | [`Dedup`](Part::Dedup) | what fails above it is answered again | off |
+//! | [`Quota`](Part::Quota) | a caller over its quota is refused before it costs others anything |
+//!   off |
+//! | [`Shed`](Part::Shed) | calls beyond the capacity must not slow down the rest | on |
+//! | [`Deadline`](Part::Deadline) | work for callers that have given up is dropped | on |
+//! | [`Faults`](Part::Faults) | an injected fault looks as if the service had it | off |
+//! | [`Dedup`](Part::Dedup) | a call that failed above it can be answered again | off |
 //!
 //! # Authorization
 //!
-//! Whatever authorizes callers stands **outside** of these layers, or at least of dedup: an answer
-//! that is given again does not reach the service, so a check in a service's interceptor is not
-//! made for it. Put it around them (`Server::builder().layer(auth).layer(layers)`), or let dedup
-//! ask: `DedupLayer::with_authorize`.
+//! A layer that authorizes callers belongs **outside** of these layers, or at least of dedup: a
+//! replayed answer does not reach the service, so a check in a service's interceptor does not apply
+//! to it. Put it around them (`Server::builder().layer(auth).layer(layers)`), or let dedup check:
+//! `DedupLayer::with_authorize`.
 
 mod layers;
 mod panics;

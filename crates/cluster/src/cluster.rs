@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// A node that has joined a cluster; it gossips until the last clone of this is dropped.
+/// A node that has joined a cluster. It gossips until the last clone of this handle is dropped.
 ///
 /// ```
 /// use cinchona_cluster::{Cluster, Config, Status};
@@ -46,8 +46,8 @@ struct Joined {
 
 impl Cluster {
     /// Joins by UDP gossip through `seeds`: `host:port` of any nodes of the cluster. While this
-    /// node hears nobody, all of them are asked and names are looked up each second; otherwise one
-    /// is asked each second, and names are looked up each 60 s. A node without seeds begins a
+    /// node hears no other node, it asks all seeds and looks their names up each second; otherwise
+    /// it asks one seed each second, and looks names up each 60 s. A node without seeds founds a
     /// cluster.
     ///
     /// # Errors
@@ -59,8 +59,8 @@ impl Cluster {
         Self::over(config, found, !seeds.is_empty(), socket, lookup::resolver())
     }
 
-    /// [`join`](Self::join) by other datagrams, such as those of a network in memory in a test in
-    /// virtual time. They are received where `datagrams` say, and not at [`Config::listen`].
+    /// [`join`](Self::join) over other datagrams, such as those of an in-memory network in a test
+    /// in virtual time. They are received where `datagrams` is bound, not at [`Config::listen`].
     ///
     /// # Errors
     /// As those of `join`.
@@ -73,7 +73,7 @@ impl Cluster {
         Self::over(config, found, !seeds.is_empty(), datagrams, lookup::resolver())
     }
 
-    /// For a checked config.
+    /// `config` must be checked.
     pub(crate) fn over(
         mut config: Config,
         seeds: Seeds,
@@ -81,7 +81,7 @@ impl Cluster {
         datagrams: impl Datagrams,
         look_up: LookUp,
     ) -> Result<Self, BoxError> {
-        // Half of it is enough to tell a few lives apart, and goes into each datagram.
+        // Half of the id distinguishes the lives of a node, and goes into each datagram.
         let drawn = || uuid::Uuid::new_v4().as_u64_pair().1 & u64::from(u32::MAX);
         config.generation.get_or_insert_with(drawn);
         let address = datagrams.address()?;
@@ -93,32 +93,32 @@ impl Cluster {
         Ok(Self(Arc::new(Joined { shared, ticking, gossiping, looking, address })))
     }
 
-    /// Where it receives gossip: a seed for others.
+    /// The address at which this node receives gossip, to be given to others as a seed.
     pub fn gossip_address(&self) -> SocketAddr {
         self.0.address
     }
 
-    /// What happens from now on.
+    /// Subscribes to the events from now on.
     pub fn events(&self) -> Events {
         Events::of(&self.0.shared.events)
     }
 
-    /// All that are known, this node among them, by their ids; observers are not.
+    /// All known nodes, this one included, ordered by id; observers are not listed.
     pub fn nodes(&self) -> Vec<Node> {
         self.0.shared.nodes(Instant::now())
     }
 
-    /// What this node holds of the whole.
+    /// The state of the cluster as this node sees it.
     pub fn status(&self) -> Status {
         self.0.shared.view().status()
     }
 
-    /// How many members are reachable, this node among them, of how many that are expected.
+    /// How many members are reachable, this node included, and how many are expected.
     pub fn reachable(&self) -> (usize, usize) {
         self.0.shared.view().quorum()
     }
 
-    /// Why this node takes no writes, if it takes none.
+    /// Why this node refuses writes; `None` if it accepts them.
     pub fn refusal(&self) -> Option<String> {
         self.quorum().refusal(Instant::now()).map(|reason| reason.into_owned())
     }
@@ -128,52 +128,52 @@ impl Cluster {
         Health::of(&self.nodes(), self.status())
     }
 
-    /// How sure one can be that another node is gone, see [`Phi`](crate::Phi); `None` where it is
-    /// not known.
+    /// The phi of another node: how certain it is that the node is gone, see [`Phi`](crate::Phi).
+    /// `None` for an unknown node.
     pub fn phi(&self, node: &str) -> Option<f64> {
         self.0.shared.view().phi(node, Instant::now())
     }
 
-    /// The intervals between the last heartbeats of another node, oldest first. Until there are
-    /// enough of them, the first two are made up of `first_estimate`.
+    /// The intervals between the last heartbeats of another node, oldest first. Until enough were
+    /// received, the first two are derived from `first_estimate`.
     pub fn heartbeat_history(&self, node: &str) -> Option<Vec<Duration>> {
         self.0.shared.view().history(node)
     }
 
-    /// A call to this node could not be delivered, or its connection was lost: after three in a
-    /// row, within 5 s of each other, it is convicted as soon as it is suspected.
+    /// Reports that a call to this node was not delivered, or that its connection was lost. After
+    /// three such reports in a row, within 5 s of each other, the node is convicted as soon as it
+    /// is suspected.
     pub fn report_failure(&self, node: &str) {
         self.0.shared.view().report(node, true, Instant::now());
     }
 
-    /// A call to this node was answered, however.
+    /// Reports that a call to this node was answered; this resets the count of failures.
     pub fn report_success(&self, node: &str) {
         self.0.shared.view().report(node, false, Instant::now());
     }
 
-    /// Expects this node no more: an operator's decision about one that will not come back. It
-    /// spreads to all, and the node joins again only after a restart. An onlooker
-    /// ([`Config::observer`]) tells others for 5 s, for which it must not be dropped. Whether the
-    /// node was known, and expected until now.
+    /// Removes this node from the expected members: an operator's decision about a node that will
+    /// not come back. The decision spreads by gossip, and the node can join again only after a
+    /// restart. An observer ([`Config::observer`]) passes the decision on for 5 s, during which it
+    /// must not be dropped. Returns whether the node was known and expected.
     pub fn forget(&self, node: &str) -> bool {
         self.0.shared.forget(node)
     }
 
-    /// The nodes that are ready and have all of these tags, for a balancer: their addresses, each
-    /// with its `capacity` as its weight. A node is ready that serves, has
-    /// not failed and does not drain.
+    /// The ready nodes that have all of these tags, for a balancer: their addresses, with
+    /// `capacity` as the weight. A node is ready if it serves, has not failed and does not drain.
     ///
-    /// No node is removed while this node hears none: then it is its own gossip that is cut,
-    /// and its connections may live. The balancer sends no calls to endpoints that it cannot
-    /// reach. Once others are heard again, nodes that are still silent are removed.
+    /// While this node hears no other node, it removes none: its own gossip may be cut while its
+    /// connections work, and the balancer avoids endpoints that it cannot reach. When it hears
+    /// others again, it removes the nodes that are still silent.
     pub fn workers(&self, tags: &[(&str, &str)]) -> watch::Receiver<Vec<Target>> {
         let tags = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         self.0.shared.watchers.add(tags, &self.nodes())
     }
 
-    /// Lets `resync` finish each time before writes are taken, at the start and after a minority:
-    /// it fetches what was missed. When it fails it is tried again after 1 s, and while it runs
-    /// writes are refused.
+    /// Runs `resync` before writes are accepted, at the start and after each minority: it fetches
+    /// the writes that were missed. While it runs, writes are refused; when it fails, it is tried
+    /// again after 1 s.
     pub fn on_quorum<F, R>(&self, resync: F)
     where
         F: Fn() -> R + Send + Sync + 'static,
@@ -182,11 +182,11 @@ impl Cluster {
         self.0.shared.set_on_quorum(Box::new(move || Box::pin(resync())));
     }
 
-    /// Says something else of this node.
+    /// Sets a tag of this node.
     ///
     /// # Errors
-    /// When `name`, `value` or all tags together are more than [`Config::tags`] may be; then
-    /// nothing has changed.
+    /// When `name`, `value` or all tags together exceed the limits of [`Config::tags`]; nothing is
+    /// changed then.
     pub fn set_tag(&self, name: &str, value: &str) -> Result<(), Invalid> {
         named("tag", name)?;
         let mut tags = self.0.shared.tags();
@@ -198,16 +198,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Does not say this of the node any more.
+    /// Removes a tag of this node.
     pub fn remove_tag(&self, name: &str) {
         let mut tags = self.0.shared.tags();
         tags.remove(name);
         self.0.shared.store().remove(&node::tag_key(name));
     }
 
-    /// Leaves, so that no call is lost: says `draining=true`, serves for `drain`, by when others
-    /// have heard it and sent their last calls, then says that it has left, and ends gossip after
-    /// five heartbeats. Others expect it no more. 1 s is enough to be heard on a LAN.
+    /// Leaves without losing a call: sets `draining=true`, serves for `drain`, during which the
+    /// others receive this and send their last calls, then announces that it has left, and stops
+    /// gossip after five heartbeats. The others remove it from the expected members. 1 s is enough
+    /// on a LAN.
     pub async fn leave(&self, drain: Duration) {
         let shared = &self.0.shared;
         shared.tags().insert("draining".into(), "true".into());
@@ -220,18 +221,18 @@ impl Cluster {
         self.0.end();
     }
 
-    /// How many datagrams came to the gossip port that are no gossip.
+    /// How many datagrams received at the gossip port were not gossip.
     pub fn garbage(&self) -> u64 {
         self.0.shared.ignored.garbage()
     }
 
-    /// How many messages came from other clusters, or were sent to one and refused there.
+    /// How many messages came from other clusters, or were sent to another cluster and refused.
     pub fn strangers(&self) -> u64 {
         self.0.shared.ignored.strangers()
     }
 
-    /// How many datagrams were sealed with none of [`Config::secrets`], and how many claims were
-    /// ignored since they cannot be, such as a heartbeat of the far future.
+    /// How many datagrams carried a seal of none of [`Config::secrets`], and how many impossible
+    /// claims were ignored, such as a heartbeat of the far future.
     pub fn forged(&self) -> u64 {
         self.0.shared.ignored.forged()
     }
@@ -244,7 +245,7 @@ impl Cluster {
         self.0.shared.quorum.clone()
     }
 
-    /// Finds it for as long as somebody else has it.
+    /// Returns `Some` for as long as another handle exists.
     pub(crate) fn weak(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> + 'static {
         let joined = Arc::downgrade(&self.0);
         move || joined.upgrade().map(Self)

@@ -5,7 +5,7 @@ use cinchona_core::{Invalid, Secret};
 use http::Uri;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-/// What a node is, and how it watches the cluster. All nodes of a cluster should be given the same
+/// What a node is, and how it watches the cluster. All nodes of a cluster should use the same
 /// [`heartbeat`](Self::heartbeat), [`strategy`](Self::strategy) and [`expect`](Self::expect).
 ///
 /// ```
@@ -18,53 +18,54 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Nodes of another cluster are refused. 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    /// The name of the cluster; nodes of other clusters are refused. 1 to 64 of `A-Z a-z 0-9 . _ :
+    /// -`.
     pub cluster_id: String,
     /// Unique in the cluster, and the same after a restart. 1 to 64 of the same characters.
     pub node_id: String,
-    /// Which of the node's lives this is: another number after each restart. Nothing depends on
-    /// which is greater, so a clock may be set back. Default: a number that is drawn.
+    /// Identifies one life of the node: another number after each restart. The numbers are not
+    /// ordered, so a clock may be set back. Default: a random number.
     pub generation: Option<u64>,
-    /// Where gossip is received, by UDP: an address of a private network, see the crate's docs.
-    /// Port 0 takes any that is free.
+    /// The UDP address that receives gossip: one of a private network, see the crate's docs. Port 0
+    /// takes any free port.
     pub listen: SocketAddr,
-    /// Where others send their gossip to. Default: `listen`, as it was bound.
+    /// The address to which others send gossip. Default: `listen`, as bound.
     pub advertise: Option<SocketAddr>,
-    /// Where the node serves gRPC, such as `http://10.0.0.7:50051`; at most 1,024 bytes. Default:
-    /// it does not serve.
+    /// The address at which the node serves gRPC, such as `http://10.0.0.7:50051`; at most 1,024
+    /// bytes. Default: it does not serve.
     pub address: Option<Uri>,
-    /// What others select it by, such as `role=worker`. `capacity` is its weight, and
-    /// `draining=true` takes it out of every selection. A name is 1 to 64 of the same characters, a
+    /// Tags by which others select the node, such as `role=worker`. `capacity` is its weight, and
+    /// `draining=true` removes it from every selection. A name is 1 to 64 of the same characters, a
     /// value at most 1,024 bytes; at most 64 tags, which take at most 8,192 bytes in all.
     pub tags: BTreeMap<String, String>,
-    /// Secrets that all nodes share: datagrams are sealed with the first (HMAC-SHA256), and those
-    /// that are sealed with none of them are [counted](crate::Cluster::forged) and dropped. To
-    /// change a secret, add the new one last everywhere, then put it first, then take the old one
-    /// away. At least 16 bytes each. Default: none, and every datagram is believed.
+    /// Secrets that all nodes share. Datagrams are sealed with the first (HMAC-SHA256); those
+    /// sealed with none of them are [counted](crate::Cluster::forged) and dropped. To change a
+    /// secret, append the new one on all nodes, then move it to the front, then remove the old one.
+    /// At least 16 bytes each. Default: none, and every datagram is accepted.
     pub secrets: Vec<Secret>,
-    /// How often it gossips, and says which nodes it hears. Default 200 ms (memberlist's gossip
-    /// interval on a LAN); 10 ms to 10 s.
+    /// The interval of gossip and of heartbeats. Default 200 ms (memberlist's gossip interval on a
+    /// LAN); 10 ms to 10 s.
     pub heartbeat: Duration,
-    /// When the silent are suspected and convicted.
+    /// When silent nodes are suspected and convicted.
     pub phi: Phi,
-    /// A peer is reachable if it has said within this time that it hears this node. Default 1 s;
-    /// 3 to 100 heartbeats.
+    /// A peer is reachable if it has reported within this time that it hears this node. Default 1
+    /// s; 3 to 100 heartbeats.
     pub reachable_within: Duration,
-    /// How long a change must last before it is an event, and before writes are taken again.
-    /// Default 1.2 s, by which both sides of a cut know within 3 s; up to 1 h. Pekko's is 7 s for
-    /// five nodes.
+    /// How long a change must last before it is an event, and before writes are accepted again.
+    /// Default 1.2 s, by which both sides of a cut notice it within 3 s; up to 1 h. Pekko's is 7 s
+    /// for five nodes.
     pub stable_after: Duration,
-    /// Which side may take writes when not all nodes are reachable. Default: the majority.
+    /// Which side may accept writes when some nodes are not reachable. Default: the majority.
     pub strategy: Strategy,
-    /// How many nodes found the cluster: until more than half of them hear each other, no writes
-    /// are taken. Default 1, which is safe only where the first node starts first and alone; at
-    /// least 1. Means nothing where [`expected`](Self::expected) is given.
+    /// How many nodes found the cluster: writes are refused until more than half of them hear each
+    /// other. Default 1, which is safe only where the first node starts first and alone; at least
+    /// 1. Ignored where [`expected`](Self::expected) is set.
     pub expect: usize,
-    /// How many nodes the cluster is to have, whatever their names. Default: none, and members are
-    /// expected by their names until they leave.
+    /// How many nodes the cluster should have, whatever their names. Default: none, and members are
+    /// expected by name until they leave.
     pub expected: Option<Expected>,
-    /// It only looks on, as a client does: others take no notice of it, and it counts for no
-    /// quorum. Default false.
+    /// Whether the node only observes, as a client does: others do not list it, and it counts for
+    /// no quorum. Default false.
     pub observer: bool,
 }
 
@@ -97,7 +98,7 @@ impl Config {
         }
     }
 
-    /// How often the state of the others is looked at.
+    /// How often the state of the other nodes is examined.
     pub(crate) fn tick(&self) -> Duration {
         self.heartbeat / 2
     }
@@ -134,7 +135,7 @@ impl Config {
             return Err(Invalid::new("expected", 0, "at least 1"));
         }
         let advertised = self.advertise.unwrap_or(self.listen);
-        // Port 0 is another one once it is bound.
+        // Port 0 is resolved when the socket is bound.
         if advertised.ip().is_unspecified() || self.advertise.is_some_and(|at| at.port() == 0) {
             let allowed = "an address that others can send to";
             return Err(Invalid::new("advertise", advertised, allowed));
@@ -145,30 +146,30 @@ impl Config {
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        fn who(of: &Config) -> impl PartialEq + '_ {
+        fn identity(of: &Config) -> impl PartialEq + '_ {
             (&of.cluster_id, &of.node_id, of.generation, &of.address, &of.tags, of.observer)
         }
-        fn how(of: &Config) -> impl PartialEq + '_ {
+        fn behaviour(of: &Config) -> impl PartialEq + '_ {
             let times = (of.heartbeat, of.phi, of.reachable_within, of.stable_after);
             (of.listen, of.advertise, times, &of.strategy, of.expect, &of.expected)
         }
         let is_same = |(own, other): (&Secret, &Secret)| own.is(other.expose().as_bytes());
-        who(self) == who(other)
-            && how(self) == how(other)
+        identity(self) == identity(other)
+            && behaviour(self) == behaviour(other)
             && self.secrets.len() == other.secrets.len()
             && self.secrets.iter().zip(&other.secrets).all(is_same)
     }
 }
 
-/// A name has at most so many bytes.
+/// The most bytes of a name.
 pub(crate) const LONGEST_NAME: usize = 64;
-/// A tag's value, and an address.
+/// The most bytes of a tag's value, and of an address.
 const LONGEST_TEXT: usize = 1024;
 const MOST_TAGS: usize = 64;
-/// Names and values of all.
+/// The most bytes of all names and values together.
 const LARGEST_TAGS: usize = 8192;
 
-/// Whether `name` can stand in a list of names.
+/// Whether `name` can be an element of a list of names.
 pub(crate) fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
     (1..=LONGEST_NAME).contains(&name.len()) && name.chars().all(fits)
@@ -178,13 +179,13 @@ pub(crate) fn named(field: &'static str, name: &str) -> Result<(), Invalid> {
     if is_name(name) {
         return Ok(());
     }
-    // An error is no place for what is too long for a name.
+    // An overlong name is not shown in the error.
     let shown: String = name.chars().take(2 * LONGEST_NAME).collect();
     let shown = format!("{shown:?} of {} bytes", name.len());
     Err(Invalid::new(field, shown, "1 to 64 of A-Z a-z 0-9 . _ : -"))
 }
 
-/// Whether all of these fit into a datagram, with all else that a node says.
+/// Whether all of these fit into a datagram, beside all else that a node sends.
 pub(crate) fn tagged(tags: &BTreeMap<String, String>) -> Result<(), Invalid> {
     tags.keys().try_for_each(|name| named("tag", name))?;
     if let Some((name, value)) = tags.iter().find(|(_, value)| value.len() > LONGEST_TEXT) {

@@ -1,76 +1,77 @@
-//! What happens in a cluster, in its order.
+//! What happens in a cluster, in order.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-/// What this node has noticed; nodes are named by their ids.
+/// A change that this node has noticed; nodes are named by their ids.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// It is heard for the first time, or for the first time since it left or was restarted.
+    /// The node is heard for the first time, or for the first time since it left or restarted.
     NodeJoined {
         /// Its id.
         node: String,
     },
-    /// It is late.
+    /// The node is suspected: its heartbeat is late.
     NodeSuspected {
         /// Its id.
         node: String,
-        /// How sure one can be that it is gone.
+        /// How certain it is that the node is gone.
         phi: f64,
     },
-    /// It is taken to be gone. It still counts as a member.
+    /// The node is convicted: taken to be gone. It still counts as a member.
     NodeFailed {
         /// Its id.
         node: String,
     },
-    /// It was suspected, or had failed, and is heard again.
+    /// The node was suspected or had failed, and is heard again.
     NodeRecovered {
         /// Its id.
         node: String,
     },
-    /// It has left, an operator had it forgotten, or as many as are expected are there without it.
+    /// The node has left, an operator has forgotten it, or the expected number of nodes is
+    /// reachable without it.
     NodeLeft {
         /// Its id.
         node: String,
     },
-    /// It is silent, and another node lives at its address: it is expected no more.
+    /// The node is silent and another node lives at its address, so it is expected no more.
     NodeReplaced {
         /// Its id.
         node: String,
-        /// The other.
+        /// The id of the other node.
         by: String,
     },
-    /// Another live node has the id of this one.
+    /// Another live node uses the id of this one.
     DuplicateId {
-        /// Where the other receives gossip, if that is known.
+        /// The address at which the other receives gossip, if known.
         address: Option<SocketAddr>,
-        /// Whether the other was there before: then this one takes no part until it is gone.
+        /// Whether the other was there first; then this node takes no part until it is gone.
         refused: bool,
     },
-    /// Its tags have changed.
+    /// The tags of the node have changed.
     TagsUpdated {
         /// Its id.
         node: String,
-        /// All that it has now.
+        /// All its tags now.
         tags: BTreeMap<String, String>,
     },
-    /// Some expected members and this node do not hear each other, for `stable_after`; sent again
-    /// when they are others. A crash looks the same from here.
+    /// Some expected members and this node have not heard each other for `stable_after`; sent again
+    /// when other members are missing. A crash looks the same to this node.
     PartitionDetected {
-        /// The members that may not take writes.
+        /// The members that may not accept writes.
         minority: Vec<String>,
-        /// The members that may, as far as this node knows.
+        /// The members that may accept writes, as far as this node knows.
         majority: Vec<String>,
     },
     /// All expected members are reachable again.
     PartitionHealed,
-    /// The subscriber was too slow for so many events, which stood here.
+    /// The subscriber was too slow: this many events were dropped here.
     Dropped(u64),
 }
 
-/// A subscription to the events of a cluster, from where it was made. It holds 1,024 of them (as
-/// RpcNet's holds 1,000), then drops the oldest and says so ([`Event::Dropped`]).
+/// A subscription to the events of a cluster, from its creation. It buffers 1,024 events (RpcNet:
+/// 1,000), then drops the oldest and reports that ([`Event::Dropped`]).
 #[derive(Debug)]
 pub struct Events(broadcast::Receiver<Event>);
 
@@ -94,8 +95,8 @@ impl Events {
         }
     }
 
-    /// The next event that `is_it` says yes to; those before it are skipped. `None` when there
-    /// will be no more.
+    /// The next event for which `is_it` returns true; those before it are skipped. `None` when
+    /// there will be no more.
     pub async fn wait_for(&mut self, mut is_it: impl FnMut(&Event) -> bool) -> Option<Event> {
         loop {
             let event = self.next().await?;
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_slow_subscriber_is_told_how_much_it_missed() {
+    async fn a_slow_subscriber_learns_how_many_events_it_missed() {
         let (sender, _) = broadcast::channel(HELD);
         let mut events = Events::of(&sender);
         for _ in 0..HELD + 7 {
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_an_event_skips_the_others() {
+    async fn waiting_for_an_event_skips_the_others() {
         let (sender, _) = broadcast::channel(HELD);
         let mut events = Events::of(&sender);
         let failed = Event::NodeFailed { node: "n1".into() };

@@ -1,4 +1,4 @@
-//! How many nodes are expected, as an operator or a provider says.
+//! How many nodes are expected, from an operator or a provider.
 
 use std::{
     fmt,
@@ -10,19 +10,19 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How many nodes a cluster is to have, whatever their names: a fixed number, or what a provider
-/// says, such as the replicas of a Kubernetes workload.
+/// How many nodes a cluster should have, whatever their names: a fixed number, or one from a
+/// provider, such as the replicas of a Kubernetes workload.
 ///
-/// *Why:* members that are known by their names alone are expected until they leave. A pod that
-/// crashes comes back under a new name: so the names grow until nobody has a majority of them.
+/// *Why:* members known by name are expected until they leave. A pod that crashes comes back under
+/// a new name, so the list of names grows until no side has a majority of it.
 ///
-/// *Rule:* a node takes writes that reaches more than half of this number, or of the nodes that
-/// are alive where those are more. Once so many are reachable, the others are replaced, and
-/// expected no more. Of two equal halves neither takes writes.
+/// *Rule:* a node accepts writes if it reaches more than half of this number, or of the live nodes
+/// where those are more. When the expected number is reachable, the other names count as replaced,
+/// and are expected no more. Of two equal halves neither accepts writes.
 ///
-/// The number must be the most that run at once: a Deployment's `replicas` and its `maxSurge`. Two
-/// sides of a cut can both take writes only if two more run than an even number says, or one more
-/// than an odd one.
+/// The number must be the most that run at once: a Deployment's `replicas` plus its `maxSurge`. Two
+/// sides of a cut can both accept writes only if the nodes that run exceed an even number by two,
+/// or an odd one by one.
 ///
 /// ```
 /// use cinchona_cluster::{Config, Expected};
@@ -45,24 +45,24 @@ pub struct Expected {
 #[derive(Clone)]
 enum Source {
     Fixed,
-    Told(watch::Receiver<usize>),
+    Watched(watch::Receiver<usize>),
     Asked(Arc<dyn Fn() -> usize + Send + Sync>),
 }
 
 // === impl Expected ===
 
 impl Expected {
-    /// What `ask` says; it is called twice each heartbeat, and must not block. What it said last
-    /// holds while it says 0, or panics; before that no writes are taken.
+    /// Calls `ask` for the number, twice each heartbeat; it must not block. While it returns 0 or
+    /// panics, its last number holds; before the first number writes are refused.
     pub fn asked(ask: impl Fn() -> usize + Send + Sync + 'static) -> Self {
         Self { source: Source::Asked(Arc::new(ask)), last: Arc::default() }
     }
 
-    /// The number as it is now; 0 where it was never known.
+    /// The current number; 0 while it is not known.
     pub(crate) fn now(&self) -> usize {
         let said = match &self.source {
             Source::Fixed => 0,
-            Source::Told(told) => *told.borrow(),
+            Source::Watched(number) => *number.borrow(),
             Source::Asked(ask) => catch_unwind(AssertUnwindSafe(&**ask)).unwrap_or_else(|_| {
                 tracing::error!("the provider of the expected number of nodes has panicked");
                 0
@@ -74,7 +74,7 @@ impl Expected {
         self.last.load(Ordering::Relaxed)
     }
 
-    /// Whether it is a fixed number that nobody can reach.
+    /// Whether it is a fixed 0, which no cluster can reach.
     pub(crate) fn is_none(&self) -> bool {
         matches!(self.source, Source::Fixed) && self.now() == 0
     }
@@ -87,10 +87,10 @@ impl From<usize> for Expected {
     }
 }
 
-/// What it says last holds, also when nobody sends any more; 0 says nothing.
+/// The last number holds, also after the sender is dropped; 0 is ignored.
 impl From<watch::Receiver<usize>> for Expected {
-    fn from(told: watch::Receiver<usize>) -> Self {
-        Self { source: Source::Told(told), last: Arc::default() }
+    fn from(number: watch::Receiver<usize>) -> Self {
+        Self { source: Source::Watched(number), last: Arc::default() }
     }
 }
 
@@ -98,7 +98,7 @@ impl PartialEq for Expected {
     fn eq(&self, other: &Self) -> bool {
         match (&self.source, &other.source) {
             (Source::Fixed, Source::Fixed) => self.now() == other.now(),
-            (Source::Told(own), Source::Told(other)) => own.same_channel(other),
+            (Source::Watched(own), Source::Watched(other)) => own.same_channel(other),
             (Source::Asked(own), Source::Asked(other)) => Arc::ptr_eq(own, other),
             _ => false,
         }
@@ -109,7 +109,7 @@ impl fmt::Debug for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match &self.source {
             Source::Fixed => "fixed",
-            Source::Told(_) => "told",
+            Source::Watched(_) => "watched",
             Source::Asked(_) => "asked",
         };
         f.debug_tuple(source).field(&self.last).finish()
@@ -121,9 +121,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_provider_said_last_holds_while_it_says_nothing() {
-        let (sender, told) = watch::channel(0);
-        let expected = Expected::from(told);
+    fn the_last_number_of_a_provider_holds_while_it_returns_none() {
+        let (sender, number) = watch::channel(0);
+        let expected = Expected::from(number);
         assert_eq!(expected.now(), 0);
         for (said, holds) in [(3, 3), (0, 3), (5, 5)] {
             sender.send(said).unwrap();
@@ -147,9 +147,9 @@ mod tests {
     fn a_number_is_itself_and_a_provider_is_known_by_its_channel() {
         assert_eq!(Expected::from(3), Expected::from(3));
         assert_ne!(Expected::from(3), Expected::from(4));
-        let (_sender, told) = watch::channel(3);
-        assert_eq!(Expected::from(told.clone()), Expected::from(told.clone()));
-        assert_ne!(Expected::from(told), Expected::from(3));
+        let (_sender, number) = watch::channel(3);
+        assert_eq!(Expected::from(number.clone()), Expected::from(number.clone()));
+        assert_ne!(Expected::from(number), Expected::from(3));
         assert!(Expected::from(0).is_none() && !Expected::asked(|| 0).is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! The gate of a worker: the detector hears what becomes of calls, and a worker at its
-//! capacity gets no more.
+//! The gate of a worker: reports the outcome of calls to the failure detector, and limits calls to
+//! the worker's capacity.
 
 use crate::Cluster;
 use cinchona_core::{Evidence, Gate, Rejected, Target};
@@ -15,30 +15,31 @@ use std::{
 use tokio::time::Instant;
 use tonic::Code;
 
-/// Tells `cluster` how calls end, and keeps to the capacity.
+/// Reports to `cluster` how calls end, and enforces the capacity.
 #[derive(Debug)]
 struct Worker {
-    /// A breaker, say, which has its own say.
+    /// Another gate that must admit the call as well, such as a breaker.
     inner: Option<Arc<dyn Gate>>,
     cluster: Cluster,
     address: Uri,
-    /// How many calls it takes at once, if it says so.
+    /// The most calls in flight, from the `capacity` tag, if set.
     capacity: Option<u32>,
     in_flight: AtomicU32,
     has_failed: AtomicBool,
 }
 
-/// A place that is given back unless it is [kept](Self::keep): also where the inner gate refuses,
-/// or panics.
+/// A place that is given back unless it is [kept](Self::keep), also where the inner gate refuses or
+/// panics.
 struct Place<'a>(&'a AtomicU32);
 
 impl Cluster {
-    /// The gate of a worker, for `cinchona_balance::Options::gate`; `inner` is asked first: its
-    /// breaker, if it is to have one.
+    /// The gate of a worker, for `cinchona_balance::Options::gate`; `inner` is asked first, such as
+    /// a breaker per endpoint.
     ///
     /// Calls that fail with `UNAVAILABLE` or `DEADLINE_EXCEEDED` are reported as failures of the
-    /// node. A node that has the tag `capacity` gets so many calls of this client at once; where
-    /// all are full, a call fails with `RESOURCE_EXHAUSTED` and says how full each is.
+    /// node. A node with the tag `capacity` gets at most that many calls of this client at once;
+    /// where all nodes are at capacity, a call fails with `RESOURCE_EXHAUSTED`, which names the
+    /// load of each.
     pub fn gate(&self, worker: &Target, inner: Option<Arc<dyn Gate>>) -> Arc<dyn Gate> {
         let capacity = self.capacity(&worker.uri);
         Arc::new(Worker {
@@ -51,12 +52,12 @@ impl Cluster {
         })
     }
 
-    /// The call to the node that serves there failed, or was answered.
+    /// Reports that a call to the node at this address failed, or was answered.
     fn report(&self, address: &Uri, failed: bool) {
         self.shared().view().report_at(address, failed, Instant::now());
     }
 
-    /// The capacity of the node that serves there, as it says.
+    /// The `capacity` tag of the node at this address.
     fn capacity(&self, address: &Uri) -> Option<u32> {
         let shared = self.shared();
         let own = (shared.config.address.as_ref() == Some(address)).then(|| shared.tags().clone());
@@ -72,7 +73,7 @@ impl Worker {
         self.capacity.is_some_and(|capacity| self.in_flight.load(Ordering::Relaxed) >= capacity)
     }
 
-    /// One more is in flight, if there is room.
+    /// Adds one call in flight, if there is room.
     fn take_place(&self) -> Option<Place<'_>> {
         let most = self.capacity.unwrap_or(u32::MAX);
         let more = |in_flight| (in_flight < most).then_some(in_flight + 1);
@@ -93,7 +94,7 @@ impl Worker {
 // === impl Place ===
 
 impl Place<'_> {
-    /// Until the call leaves.
+    /// Keeps the place until the call leaves.
     const fn keep(self) {
         std::mem::forget(self);
     }
@@ -131,7 +132,7 @@ impl Gate for Worker {
             Evidence::Bad(code) => matches!(code, Code::Unavailable | Code::DeadlineExceeded),
             Evidence::Good(_) | Evidence::Nothing(_) => false,
         };
-        // As long as all is well there is nothing to tell, and nobody to look up.
+        // After a success with no failure before it there is nothing to report, and no lookup.
         if fails || self.has_failed.load(Ordering::Relaxed) {
             self.has_failed.store(fails, Ordering::Relaxed);
             self.cluster.report(&self.address, fails);
@@ -146,7 +147,7 @@ mod tests {
     use rand::{RngExt, seq::IndexedRandom};
 
     #[tokio::test]
-    async fn a_worker_at_its_capacity_gets_no_more_and_says_how_full_it_is() {
+    async fn a_worker_at_its_capacity_gets_no_more_and_the_refusal_names_its_load() {
         let mut config = Config::new("gate", "n1", ([127, 0, 0, 1], 0).into());
         config.address = Some(Uri::from_static("http://a:1"));
         config.tags.insert("capacity".into(), "2".into());
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!((full.code(), full.to_string().as_str()), (Code::ResourceExhausted, "a:1 2/2"));
         gate.leave(first, Evidence::Nothing(None), Duration::ZERO, now);
         assert!(gate.is_open_to("/s/M", now));
-        // Whoever says nothing of its capacity has no limit here.
+        // A node without a `capacity` tag has no limit here.
         let other = cluster.gate(&Uri::from_static("http://b:1").into(), None);
         assert!((0..1000).all(|_| other.enter("/s/M", now).is_ok()));
     }
@@ -187,7 +188,7 @@ mod tests {
 
     // catalogue: S-E15
     #[tokio::test]
-    async fn however_calls_end_none_is_in_flight_after_them() {
+    async fn no_call_is_in_flight_after_it_ended_in_any_way() {
         let mut config = Config::new("gate", "n1", ([127, 0, 0, 1], 0).into());
         config.address = Some(Uri::from_static("http://a:1"));
         config.tags.insert("capacity".into(), "8".into());

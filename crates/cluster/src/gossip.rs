@@ -1,4 +1,4 @@
-//! The gossip port: what is no gossip, or not sealed, is ignored and counted.
+//! The gossip port: datagrams that are not gossip, or not sealed, are ignored and counted.
 
 use crate::{
     ignored::Ignored,
@@ -23,44 +23,44 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-/// Sends and receives datagrams: a [`UdpSocket`], or a network in memory for a test in virtual
+/// Sends and receives datagrams: a [`UdpSocket`], or an in-memory network for a test in virtual
 /// time.
 pub trait Datagrams: Send + Sync + 'static {
-    /// Where datagrams are received.
+    /// The local address.
     ///
     /// # Errors
     /// When there is no such address.
     fn address(&self) -> io::Result<SocketAddr>;
 
-    /// Sends `datagram` at once, or not at all: gossip repeats itself, and must not wait.
+    /// Sends `datagram` immediately, or fails: gossip is repeated, and must not wait.
     ///
     /// # Errors
     /// When it was not sent.
     fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
 
-    /// The next datagram: how many bytes of `into` it takes, and whence it came. What this returns
-    /// may be dropped at any time, and loses nothing by that.
+    /// The next datagram: its length in `into`, and its sender. Cancel safe: dropping the future
+    /// loses no datagram.
     fn receive(
         &self,
         into: &mut [u8],
     ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> + Send;
 }
 
-/// One byte more than any datagram has.
+/// One byte more than the longest datagram.
 const BUFFER: usize = 65_536;
-/// To so many others a node talks each heartbeat.
+/// The number of nodes to which a node gossips each heartbeat.
 const PARTNERS: usize = 3;
 /// How often a node asks its seeds, and warns a node with the same id.
 const ASKING: Duration = Duration::from_secs(1);
-/// So many seeds are asked at once.
+/// How many seeds are asked in one round.
 const MOST_SEEDS: usize = 32;
-/// A socket that fails is tried again after this.
+/// The wait before a socket that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Gossips, until it is aborted.
+/// Gossips until aborted.
 ///
-/// The two intervals go on whatever else happens, and come first: no flood of datagrams keeps a
-/// node from saying that it lives.
+/// Both intervals are polled before the socket: a flood of datagrams does not keep a node from
+/// sending heartbeats.
 pub(crate) async fn run(shared: Arc<Shared>, datagrams: impl Datagrams) {
     let (mut beats, mut asking) = (interval(shared.config.heartbeat), interval(ASKING));
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,7 +100,7 @@ impl Datagrams for UdpSocket {
 // === impl Shared ===
 
 impl Shared {
-    /// Says that this node lives, and asks a few others what they know.
+    /// Sends a heartbeat, and asks a few others for news.
     fn beat(&self, datagrams: &impl Datagrams) {
         let now = Instant::now();
         let (mut live, silent) = {
@@ -113,7 +113,7 @@ impl Shared {
             live.extend(self.seeds.all());
         }
         let mut partners: Vec<_> = live.sample(&mut rng, PARTNERS).copied().collect();
-        // The more are silent, the more likely one of them is asked whether it is back.
+        // The more nodes are silent, the more likely one of them is asked whether it is back.
         if rng.random_range(0..=live.len()) < silent.len() {
             partners.extend(silent.choose(&mut rng));
         }
@@ -124,8 +124,8 @@ impl Shared {
         }
     }
 
-    /// All seeds while this node hears nobody; else any one, so that clusters which were cut apart
-    /// for long find each other. And a node with the same id is warned.
+    /// All seeds while this node hears no other; else one at random, so that clusters that were cut
+    /// apart for long find each other. Also warns a node with the same id.
     fn ask_seeds(&self, datagrams: &impl Datagrams) {
         let now = Instant::now();
         let most = if self.is_alone(now) { MOST_SEEDS } else { 1 };
@@ -185,7 +185,7 @@ impl Shared {
         }
     }
 
-    /// What a message of this cluster says, and what is to be answered.
+    /// Takes a message of this cluster in; returns the answer.
     fn take_in(&self, message: Message, from: SocketAddr) -> Option<Message> {
         let now = Instant::now();
         let mut store = self.store();
@@ -218,12 +218,12 @@ impl Shared {
         drop(store);
         if refused > 0 {
             self.ignored.forged.fetch_add(refused, Ordering::Relaxed);
-            tracing::debug!(%from, refused, "claims that cannot be were ignored");
+            tracing::debug!(%from, refused, "impossible claims were ignored");
         }
         answer
     }
 
-    /// What a datagram has room for beside this digest.
+    /// The room that a datagram has left beside this digest.
     fn room(&self, digest: &[Summary]) -> usize {
         let head = 3 + 1 + self.config.cluster_id.len() + 1 + 3;
         LARGEST.saturating_sub(SIZE + head + store::size(digest))

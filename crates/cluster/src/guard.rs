@@ -1,4 +1,4 @@
-//! A node that does not reach enough others serves reads, and refuses writes.
+//! A node without a quorum serves reads, and refuses writes.
 
 use crate::{Cluster, permission::Quorum};
 use cinchona_core::{Methods, Mode, Safety, Switch};
@@ -16,13 +16,13 @@ use tower_service::Service;
 
 /// Applies [`QuorumGuard`] to a server.
 ///
-/// *Why:* when the network is cut, both sides go on; if both take writes, they contradict each
-/// other when it heals.
+/// *Why:* when the network is cut, both sides keep running; if both accept writes, the states
+/// conflict when the cut heals.
 ///
 /// *Rule:* methods that the .proto marks `NO_SIDE_EFFECTS`, health checks and reflection are always
-/// served. Others are answered `UNAVAILABLE` with the reason, without being executed, so that a
-/// client goes to another node: in the minority; before enough nodes were heard; until the resync
-/// of [`Cluster::on_quorum`] has finished; and when this node has not looked at its peers within
+/// served. Others are refused with `UNAVAILABLE` and the reason, unprocessed, so that a client
+/// tries another node: in the minority; before enough nodes were heard; until the resync of
+/// [`Cluster::on_quorum`] has finished; and when this node has not examined its peers within
 /// `reachable_within`, as after a pause.
 ///
 /// ```
@@ -48,9 +48,9 @@ use tower_service::Service;
 /// # }
 /// ```
 ///
-/// *What it does not do:* it is no consensus and no lease. A node that is cut off notices after
-/// `reachable_within`, and until then both sides may take writes; a call that was let through is
-/// not stopped. What must never be contradicted needs a fencing token or a replicated log.
+/// *What it does not do:* it is neither consensus nor a lease. A node that is cut off notices after
+/// `reachable_within`; until then both sides may accept writes, and a call that was admitted is not
+/// stopped. State that must never conflict needs a fencing token or a replicated log.
 #[derive(Clone, Debug)]
 pub struct QuorumGuardLayer {
     quorum: Quorum,
@@ -68,8 +68,8 @@ pub struct QuorumGuard<S> {
 // === impl QuorumGuardLayer ===
 
 impl QuorumGuardLayer {
-    /// Asks `cluster` whether there is a quorum, and `methods` what a write is: all that is not
-    /// known to have no side effects.
+    /// Asks `cluster` whether there is a quorum, and `methods` which calls are writes: all that are
+    /// not known to have no side effects.
     pub fn new(cluster: &Cluster, methods: Methods) -> Self {
         Self::of(cluster.quorum(), methods)
     }
@@ -78,7 +78,7 @@ impl QuorumGuardLayer {
         Self { quorum, methods: Arc::new(methods), switch: Switch::default() }
     }
 
-    /// Lets `switch` decide whether writes are refused, only counted, or not looked at.
+    /// Sets the switch that decides whether writes are refused, only counted, or passed through.
     #[must_use]
     pub fn with_switch(mut self, switch: Switch) -> Self {
         self.switch = switch;
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_has_not_looked_lately_refuses_writes() {
+    async fn a_node_that_has_not_examined_its_peers_lately_refuses_writes() {
         let quorum = Quorum::default();
         let layer = QuorumGuardLayer::of(quorum.clone(), methods());
         quorum.set(Permission::granted(Instant::now() + Duration::from_secs(1)));

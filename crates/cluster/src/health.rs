@@ -1,4 +1,4 @@
-//! How the cluster is, in numbers and in words.
+//! The condition of the cluster, in numbers and as text.
 
 use crate::{Node, State, Status};
 use std::fmt;
@@ -26,7 +26,7 @@ pub struct Health {
     pub degraded: usize,
     /// Taken to be gone.
     pub failed: usize,
-    /// What this node holds of the whole.
+    /// The state of the cluster as this node sees it.
     pub status: Status,
 }
 

@@ -1,4 +1,4 @@
-//! The names of the seeds are looked up again and again, as pods come and go.
+//! Looks the names of the seeds up repeatedly, as pods come and go.
 
 use crate::shared::Shared;
 use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
@@ -8,20 +8,20 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Looks a `host:port` up.
+/// Resolves a `host:port`.
 pub(crate) type LookUp = Arc<dyn Fn(String) -> LookingUp + Send + Sync>;
 type LookingUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// How often names are looked up while the node hears nobody, and otherwise.
+/// How often names are looked up while the node hears no other, and otherwise.
 const WHILE_ALONE: Duration = Duration::from_secs(1);
 const OTHERWISE: Duration = Duration::from_secs(60);
 
-/// Asks the resolver of this machine.
+/// Uses the resolver of this machine.
 pub(crate) fn resolver() -> LookUp {
     Arc::new(|name| Box::pin(async move { Ok(lookup_host(name).await?.collect()) }))
 }
 
-/// Looks names up, until it is aborted.
+/// Looks names up until aborted.
 pub(crate) async fn run(shared: Arc<Shared>, look_up: LookUp) {
     let mut looking = JoinSet::new();
     for name in shared.seeds.names().to_vec() {
@@ -30,8 +30,8 @@ pub(crate) async fn run(shared: Arc<Shared>, look_up: LookUp) {
     while looking.join_next().await.is_some() {}
 }
 
-/// Each name has a loop of its own, in which a lookup is never given up and begun anew: one that
-/// takes 20 s keeps nobody waiting but itself.
+/// Each name has its own loop, in which a lookup is not cancelled and restarted: one that takes 20
+/// s delays no other name.
 async fn follow(shared: Arc<Shared>, look_up: LookUp, name: String) {
     let mut looked: Option<Instant> = None;
     loop {

@@ -1,15 +1,15 @@
-//! Who is expected: it grows by join, and shrinks only where one leaves, is replaced, or by an
-//! operator's decision.
+//! The expected members: the set grows by joining, and shrinks only when one leaves, is replaced,
+//! or is forgotten by an operator.
 
 use crate::{node, wire::MOST_NODES};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The expected members, as this node knows them; empty until it learns them or they found a
+/// The expected members, as this node knows them; empty until it learns of them or they found a
 /// cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Members {
     own: String,
-    /// So many must hear each other to found a cluster.
+    /// How many nodes must hear each other to found a cluster.
     founders: usize,
     all: BTreeSet<String>,
     gone: Gone,
@@ -22,15 +22,15 @@ struct Gone {
     count: u64,
 }
 
-/// So many lives that are gone are known, and so many of them told.
+/// The most lives known to be gone, and the most of them that are sent.
 const MOST_GONE: usize = 2 * MOST_NODES;
-const MOST_TOLD: usize = 64;
+const MOST_SENT: usize = 64;
 
 // === impl Members ===
 
 impl Members {
     /// More than half of `expect` found a cluster, and at least two where there are seeds: a node
-    /// that knows of others must not begin alone.
+    /// that knows of others must not found one alone.
     pub(crate) fn new(own: String, expect: usize, has_seeds: bool) -> Self {
         let founders = (expect / 2 + 1).max(1 + usize::from(has_seeds));
         Self { own, founders, all: BTreeSet::new(), gone: Gone::default() }
@@ -40,7 +40,7 @@ impl Members {
         &self.all
     }
 
-    /// So many must hear each other to found a cluster.
+    /// How many nodes must hear each other to found a cluster.
     pub(crate) const fn founders(&self) -> usize {
         self.founders
     }
@@ -49,13 +49,13 @@ impl Members {
         !self.all.is_empty()
     }
 
-    /// What a peer expects is expected: the union never loses a member.
+    /// Adds the members that a peer expects: the union never loses a member.
     pub(crate) fn adopt<'a>(&mut self, ids: impl IntoIterator<Item = &'a String>) {
         ids.into_iter().for_each(|id| self.insert(id.clone()));
     }
 
-    /// Those who have a quorum take in whom they reach: a minority must not grow into a majority.
-    /// Where nobody knows of a cluster, enough nodes that reach each other found one.
+    /// Nodes with a quorum admit the nodes that they reach: a minority must not grow into a
+    /// majority. Where no cluster is known, enough nodes that reach each other found one.
     pub(crate) fn admit(&mut self, reachable: &BTreeSet<String>, has_quorum: bool, is_known: bool) {
         let founds = !is_known && self.all.is_empty() && reachable.len() >= self.founders;
         let is_member = self.all.contains(&self.own);
@@ -64,7 +64,7 @@ impl Members {
         }
     }
 
-    /// Expects `id` no more, in this generation of it. Whether that is news.
+    /// Removes this generation of `id` from the expected members. Returns whether that is news.
     pub(crate) fn remove(&mut self, id: &str, generation: u64) -> bool {
         let is_news = self.gone.lives.get(id).is_none_or(|gone| gone.0 != generation);
         if is_news {
@@ -74,7 +74,7 @@ impl Members {
         is_news
     }
 
-    /// `by` stands where `id` stood, which is expected no more. Whether that is news.
+    /// Replaces `id` by `by` in the expected members. Returns whether that is news.
     pub(crate) fn replace(&mut self, id: &str, generation: u64, by: &str) -> bool {
         let was_member = self.all.contains(id);
         let is_news = self.remove(id, generation);
@@ -84,23 +84,23 @@ impl Members {
         is_news
     }
 
-    /// Whether it has left, was replaced or forgotten, and has not come back in another life;
-    /// nobody knows in which life it is who was not heard.
+    /// Whether it has left, was replaced or forgotten, and has not come back in another life. The
+    /// life of a node that was never heard is not known.
     pub(crate) fn is_gone(&self, id: &str, generation: Option<u64>) -> bool {
         let gone = self.gone.lives.get(id);
         gone.is_some_and(|gone| generation.is_none_or(|generation| gone.0 == generation))
     }
 
-    /// How often somebody was found to be gone.
+    /// How often a node was found to be gone.
     pub(crate) const fn gone_count(&self) -> u64 {
         self.gone.count
     }
 
-    /// The latest lives that are gone, as gossip carries them.
-    pub(crate) fn told_gone(&self) -> String {
+    /// The latest lives that are gone, in gossip's format.
+    pub(crate) fn sent_gone(&self) -> String {
         let mut latest: Vec<_> = self.gone.lives.iter().collect();
         latest.sort_unstable_by_key(|(_, (_, number))| std::cmp::Reverse(*number));
-        let latest = latest.into_iter().take(MOST_TOLD);
+        let latest = latest.into_iter().take(MOST_SENT);
         let mut lives: Vec<_> =
             latest.map(|(id, (generation, _))| node::life(id, *generation)).collect();
         lives.sort_unstable();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_of_those_who_are_expected_found_a_cluster() {
+    fn more_than_half_of_the_expected_nodes_found_a_cluster() {
         let mut members = Members::new("a".into(), 5, true);
         members.admit(&ids(["a", "b"]), false, false);
         assert_eq!(members.all(), &ids([]));
@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_founds_a_cluster_beside_one_that_others_know() {
+    fn no_cluster_is_founded_beside_one_that_others_know() {
         let mut members = Members::new("a".into(), 1, true);
         members.admit(&ids(["a", "b", "c"]), false, true);
         assert_eq!(members.all(), &ids([]));
     }
 
     #[test]
-    fn a_minority_takes_nobody_in() {
+    fn a_minority_admits_no_member() {
         let mut members = Members::new("a".into(), 1, true);
         members.adopt(&ids(["a", "b", "c"]));
         members.admit(&ids(["a", "d", "e"]), false, false);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_comes_back_only_in_another_life_be_it_of_a_lower_number() {
+    fn a_node_that_left_returns_only_in_another_life_even_of_a_lower_number() {
         let mut members = Members::new("a".into(), 1, true);
         members.adopt(&ids(["a", "b"]));
         assert!(members.remove("b", 7));
@@ -184,24 +184,24 @@ mod tests {
     }
 
     #[test]
-    fn who_is_replaced_leaves_its_place_and_who_was_no_member_leaves_none() {
+    fn a_replaced_member_gives_up_its_place_and_a_non_member_has_none() {
         let mut members = Members::new("a".into(), 1, true);
         members.adopt(&ids(["a", "b", "c"]));
         assert!(members.replace("b", 1, "d") && !members.replace("b", 1, "e"));
         assert!(members.replace("x", 1, "y"));
         assert_eq!(members.all(), &ids(["a", "c", "d"]));
-        assert_eq!(members.told_gone(), "b@1,x@1");
+        assert_eq!(members.sent_gone(), "b@1,x@1");
     }
 
     #[test]
-    fn names_without_end_are_not_kept_without_end() {
+    fn the_number_of_names_kept_is_bounded() {
         let mut members = Members::new("a".into(), 1, true);
         for n in 0..10_000 {
             members.remove(&format!("n{n}"), 1);
             members.adopt([&format!("n{n}")]);
         }
         assert_eq!((members.gone.lives.len(), members.all.len()), (MOST_GONE, MOST_NODES));
-        assert_eq!(members.told_gone().split(',').count(), MOST_TOLD);
+        assert_eq!(members.sent_gone().split(',').count(), MOST_SENT);
         assert!(members.is_gone("n9999", None) && !members.is_gone("n1", None));
     }
 }

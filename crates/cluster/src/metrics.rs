@@ -1,4 +1,4 @@
-//! What a node counts and measures.
+//! The metrics of a node.
 
 use crate::{Cluster, State};
 use cinchona_core::{Instrument, Observable};
@@ -6,26 +6,26 @@ use cinchona_core::{Instrument, Observable};
 /// The label of a node: its id.
 const NODE: &str = "node";
 
-/// What this node holds of the whole, and of each `node`. Being watched keeps no node in its
-/// cluster.
+/// The metrics of this node, and of each other `node`. Observing the metrics does not keep a node
+/// in its cluster.
 impl Observable for Cluster {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[
         Instrument::gauge(
             "cinchona.cluster.expected",
             "{node}",
-            "Members that are expected.",
+            "Members expected in the cluster.",
             |cluster| cluster.reachable().1 as f64,
         ),
         Instrument::counter(
             "cinchona.cluster.forged",
             "{datagram}",
-            "Datagrams that are sealed with no secret of the cluster.",
+            "Datagrams without a valid seal, and impossible claims.",
             |cluster| cluster.forged() as f64,
         ),
         Instrument::counter(
             "cinchona.cluster.garbage",
             "{datagram}",
-            "Datagrams that are no gossip.",
+            "Datagrams that are not gossip.",
             |cluster| cluster.garbage() as f64,
         ),
         Instrument::gauges(
@@ -47,7 +47,7 @@ impl Observable for Cluster {
         Instrument::gauges(
             "cinchona.cluster.phi",
             "",
-            "How sure one can be that a node is gone.",
+            "Phi of a node: -log10 of the chance that it is only late.",
             |cluster, add| {
                 for node in cluster.nodes() {
                     add(&[(NODE, &node.id)], node.phi);
@@ -57,7 +57,7 @@ impl Observable for Cluster {
         Instrument::gauge(
             "cinchona.cluster.reachable",
             "{node}",
-            "Members that can be reached, this node among them.",
+            "Members reachable, this node included.",
             |cluster| cluster.reachable().0 as f64,
         ),
         Instrument::counter(

@@ -1,4 +1,4 @@
-//! A node as others see it, and how it says so by gossip.
+//! A node as others see it, and its encoding in gossip.
 
 use crate::State;
 use http::Uri;
@@ -9,56 +9,56 @@ use std::{
     sync::Arc,
 };
 
-/// What is known of a node at some moment.
+/// What is known of a node at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Its id.
     pub id: String,
-    /// Which of its lives this is: another number after each restart.
+    /// Which life of the node this is: another number after each restart.
     pub generation: u64,
-    /// Where it serves gRPC, if it does.
+    /// The address at which it serves gRPC, if any.
     pub address: Option<Uri>,
-    /// What it says of itself.
+    /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// What is held of it.
+    /// Its state in this node's view.
     pub state: State,
-    /// How sure one can be that it is gone: 0 to about 300; 0 for this node itself.
+    /// Its phi: 0 to about 300; 0 for this node itself.
     pub phi: f64,
     /// Whether it hears this node and is heard by it.
     pub reachable: bool,
 }
 
-/// What a node says by gossip.
+/// The facts that a node publishes by gossip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) address: Option<Uri>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) has_left: bool,
-    /// Counts its heartbeats. It arrives after all that the node said before it.
+    /// The count of its heartbeats. It arrives after all that the node published before it.
     pub(crate) beat: Option<u64>,
     /// The lives that it hears.
     pub(crate) hears: Arc<Ids>,
-    /// Whom it expects, itself included once it is a member.
+    /// The members that it expects, itself included once it is a member.
     pub(crate) members: Arc<Ids>,
-    /// The lives that have left, were replaced, or that an operator had forgotten.
+    /// The lives that have left, were replaced, or were forgotten by an operator.
     pub(crate) gone: Arc<Ids>,
 }
 
-/// A list of ids; it is read again only when it has changed.
+/// A list of ids; parsed again only when it has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ids {
     text: String,
     set: BTreeSet<String>,
 }
 
-/// A node as gossip shows it at some moment.
+/// A node in gossip at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) id: String,
     pub(crate) generation: u64,
-    /// Grows while the node is heard.
+    /// Rises while the node is heard.
     pub(crate) heartbeat: u64,
-    /// Where it receives gossip, if that is known yet.
+    /// The address at which it receives gossip, if known.
     pub(crate) gossip: Option<SocketAddr>,
     pub(crate) facts: Arc<Facts>,
 }
@@ -76,7 +76,7 @@ pub(crate) fn tag_key(name: &str) -> String {
     format!("{TAG}{name}")
 }
 
-/// One life of a node, in a list. No id has an `@`.
+/// One life of a node, as an element of a list. No id has an `@`.
 pub(crate) fn life(id: &str, generation: u64) -> String {
     format!("{id}@{generation:x}")
 }
@@ -87,7 +87,7 @@ pub(crate) fn of_life(life: &str) -> Option<(&str, u64)> {
     Some((id, u64::from_str_radix(generation, 16).ok()?))
 }
 
-/// A list of ids as gossip carries it.
+/// A list of ids in gossip's format.
 pub(crate) fn list<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     ids.collect::<Vec<_>>().join(",")
 }
@@ -95,7 +95,7 @@ pub(crate) fn list<'a>(ids: impl Iterator<Item = &'a str>) -> String {
 // === impl Node ===
 
 impl Node {
-    /// Whether it can be given work: it serves, is not taken to be gone, and does not drain.
+    /// Whether it can take calls: it serves, has not failed, and does not drain.
     pub fn is_ready(&self) -> bool {
         let is_heard = matches!(self.state, State::Alive | State::Suspected);
         is_heard && self.address.is_some() && !self.is_draining()
@@ -115,7 +115,7 @@ impl Node {
 // === impl Facts ===
 
 impl Facts {
-    /// What the pairs say, after what they said before; what makes no sense is left out.
+    /// Applies the pairs to the earlier facts; invalid ones are ignored.
     pub(crate) fn parse<'a>(
         pairs: impl Iterator<Item = (&'a str, &'a str)>,
         before: Option<&Self>,
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_node_says_is_read_and_nonsense_is_left_out() {
+    fn what_a_node_publishes_is_read_and_invalid_pairs_are_ignored() {
         let pairs = [
             ("address", "http://a:1"),
             ("beat", "7"),

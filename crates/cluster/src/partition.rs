@@ -1,4 +1,4 @@
-//! Which side of a partition this node is on, and whether it may take writes.
+//! Which side of a partition this node is on, and whether it may accept writes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,55 +7,55 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What this node holds of the whole.
+/// The state of the cluster as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Status {
     /// Every expected member hears this node, and is heard by it.
     Healthy,
-    /// Something has changed, and may change back: not for `stable_after` yet.
+    /// The reachable members have changed, but not for `stable_after` yet.
     Suspect,
     /// Too few members are reachable for writes.
     Minority,
-    /// Some members are not reachable, and enough are for writes.
+    /// Some members are not reachable, but enough are for writes.
     Majority,
-    /// It is not a member yet: too few were ever heard to say how many there are.
+    /// The node is not a member yet: too few nodes were ever heard to know how many there are.
     Unknown,
 }
 
-/// Which side may take writes when not all nodes are reachable; the other does not.
+/// Which side may accept writes when some nodes are not reachable; the other side refuses them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// More than half of the expected members; of two halves, that with the lowest node id. As
-    /// Pekko's keep-majority.
+    /// More than half of the expected members; of two equal halves, the one with the lowest node
+    /// id. As Pekko's keep-majority.
     #[default]
     Majority,
-    /// The nodes that reach the node of this id, however few they are.
+    /// The nodes that reach the node with this id, however few.
     Leader(String),
 }
 
-/// Whose votes make a majority.
+/// The electorate: whose votes make a majority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Electorate {
     /// The members, by their names.
     Members,
-    /// So many nodes, whoever they are.
+    /// This many nodes, whatever their names.
     Count(usize),
 }
 
-/// The expected members and who of them is reachable, over time.
+/// The expected members and which of them are reachable, over time.
 #[derive(Clone, Debug)]
 pub(crate) struct Partition {
     own: String,
     strategy: Strategy,
     stable_after: Duration,
     settled: Settled,
-    /// What would be settled next, and since when it has been so.
+    /// The status that would be settled next, and since when it has held.
     next: Option<(Settled, Instant)>,
 }
 
-/// A status that has lasted, and between whom.
+/// A settled status, and the members it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) status: Status,
@@ -63,22 +63,22 @@ pub(crate) struct Settled {
     pub(crate) others: BTreeSet<String>,
 }
 
-/// What holds at this moment.
+/// The status with hysteresis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// With hysteresis.
     pub(crate) status: Status,
-    /// Without: whether enough members are reachable right now.
+    /// The status without hysteresis: whether enough members are reachable now.
     pub(crate) has_quorum: bool,
     pub(crate) reachable: usize,
     pub(crate) expected: usize,
-    /// The status that has just been settled, if one has.
+    /// The status that has just been settled, if any.
     pub(crate) changed: Option<Settled>,
 }
 
-/// Whether `reachable`, this node among them, may take writes for `expected`.
+/// Whether `reachable`, this node included, may accept writes for `expected`.
 ///
-/// Of two halves of a number nobody knows which has the lowest id: so neither may.
+/// Of two halves of a number neither side knows which has the lowest id, so neither may.
 pub(crate) fn has_quorum(
     strategy: &Strategy,
     electorate: Electorate,
@@ -99,8 +99,8 @@ pub(crate) fn has_quorum(
     }
 }
 
-/// Who hears this node and is heard by it, itself included: `heard` are those that it hears, each
-/// with the lives that these say that they hear; `life` is its own.
+/// The nodes that this node and they hear each other, itself included: `heard` are those that it
+/// hears, each with the lives that these hear; `life` is its own.
 pub(crate) fn two_way(
     own: &str,
     life: &str,
@@ -119,7 +119,7 @@ impl Partition {
         Self { own, strategy, stable_after, settled, next: None }
     }
 
-    /// Takes in who is expected and reachable now.
+    /// Takes in which members are expected and reachable now.
     pub(crate) fn observe(
         &mut self,
         electorate: Electorate,
@@ -169,7 +169,7 @@ impl Partition {
         Some(current)
     }
 
-    /// What has lasted.
+    /// The status that has lasted.
     pub(crate) const fn settled(&self) -> &Settled {
         &self.settled
     }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_number_of_nodes_more_than_half_write_whoever_they_are() {
+    fn of_a_number_of_nodes_any_more_than_half_may_write() {
         for of in 1..=9_usize {
             for left in 0..=of {
                 let writes = |count: usize, first: usize| {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_must_last_before_it_is_told() {
+    fn a_status_must_last_before_it_is_reported() {
         let (mut partition, now) = (partition(), Instant::now());
         let expected = ids(0..5);
         let first = partition.observe(Electorate::Members, &expected, &expected, now);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blink_is_forgotten() {
+    fn a_short_change_is_not_reported() {
         let (mut partition, now) = (partition(), Instant::now());
         let expected = ids(0..3);
         for ms in (0..60_000).step_by(1000) {
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_member_knows_nothing() {
+    fn a_node_that_is_no_member_has_an_unknown_status() {
         let (mut partition, now) = (partition(), Instant::now());
         let standing = partition.observe(Electorate::Members, &ids([2, 3]), &ids([1, 2, 3]), now);
         assert_eq!((standing.status, standing.has_quorum), (Status::Unknown, false));

@@ -1,4 +1,4 @@
-//! Whether this node may take writes, as those ask who serve calls.
+//! Whether this node may accept writes, as read on the path of each call.
 
 use cinchona_plumbing::Reloadable;
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub(crate) struct Quorum(Reloadable<Permission>);
 
-/// Whether writes are taken, and for how long that holds if nobody says otherwise.
+/// Whether writes are accepted, and for how long that holds unless it is set again.
 #[derive(Clone, Debug)]
 pub(crate) struct Permission {
     refusal: Option<Cow<'static, str>>,
@@ -22,7 +22,7 @@ impl Quorum {
         self.0.set(permission);
     }
 
-    /// Why writes are refused, if they are.
+    /// Why writes are refused; `None` if they are accepted.
     pub(crate) fn refusal(&self, now: Instant) -> Option<Cow<'static, str>> {
         let permission = self.0.get();
         match (&permission.refusal, permission.until) {

@@ -1,13 +1,13 @@
-//! Phi accrual: how sure one can be that a node that is silent is gone.
+//! Phi accrual: how certain it is that a silent node is gone.
 
 use cinchona_core::Invalid;
 use cinchona_plumbing::clock::later;
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
-/// How silence becomes suspicion ([Hayashibara et al., 2004], with the knobs of [Pekko]).
+/// How silence becomes suspicion ([Hayashibara et al., 2004], with the parameters of [Pekko]).
 ///
-/// *Rule:* heartbeats are taken to arrive in normally distributed intervals, with the mean of the
+/// *Rule:* heartbeats are assumed to arrive in normally distributed intervals, with the mean of the
 /// last [`max_samples`](Self::max_samples) plus [`acceptable_pause`](Self::acceptable_pause). Phi
 /// is −log₁₀ of the chance that one arrives even later than now: 1 is a chance of 10 %, 3 of 0.1 %,
 /// 8 of 10⁻⁸. The interval in which a node was convicted is no sample.
@@ -21,19 +21,20 @@ use tokio::time::Instant;
 /// [Pekko]: https://pekko.apache.org/docs/pekko/current/typed/failure-detector.html
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Phi {
-    /// Convicts by itself. Default 8 (Pekko's); `suspect` to 300.
+    /// The phi that convicts. Default 8 (Pekko's); `suspect` to 300.
     pub threshold: f64,
-    /// Suspects, and convicts where calls fail as well. Default 3; more than 0, up to `threshold`.
+    /// The phi that suspects, and convicts where calls fail as well. Default 3; more than 0, up to
+    /// `threshold`.
     pub suspect: f64,
-    /// Of how many intervals the mean and the deviation are. Default 200; 1 to 10,000.
+    /// How many intervals enter the mean and the deviation. Default 200; 1 to 10,000.
     pub max_samples: usize,
-    /// What the standard deviation is taken to be at least. Default 100 ms (Pekko's); 1 ms to 1 h.
+    /// The lower bound of the standard deviation. Default 100 ms (Pekko's); 1 ms to 1 h.
     pub min_std_deviation: Duration,
-    /// For how long a node may be silent beyond the mean, as it is while it is paused. Default
-    /// 800 ms, by which half of all crashes are detected within 2 s even with heartbeats each 500
-    /// ms; Pekko's is 3 s. 0 to 1 h.
+    /// How long a node may be silent beyond the mean, for example while it is paused. Default 800
+    /// ms, by which half of all crashes are detected within 2 s even with heartbeats each 500 ms;
+    /// Pekko's is 3 s. 0 to 1 h.
     pub acceptable_pause: Duration,
-    /// What the first interval is taken to be, ±25 %. Default 500 ms; 1 ms to 1 h.
+    /// The estimate of the first interval, ±25 %. Default 500 ms; 1 ms to 1 h.
     pub first_estimate: Duration,
 }
 
@@ -94,7 +95,7 @@ impl Detector {
         Self { settings, intervals, last: None }
     }
 
-    /// The node was heard.
+    /// A heartbeat arrived.
     pub(crate) fn heartbeat(&mut self, now: Instant) {
         if let Some(last) = self.last
             && self.phi(now) < self.settings.threshold
@@ -107,7 +108,7 @@ impl Detector {
         self.last = Some(now);
     }
 
-    /// How unlikely it is that it is only late; 0 before its first heartbeat.
+    /// Phi: how improbable it is that the heartbeat is only late; 0 before the first one.
     pub(crate) fn phi(&self, now: Instant) -> f64 {
         let Some(last) = self.last else { return 0.0 };
         let elapsed = now.saturating_duration_since(last).as_secs_f64();
@@ -118,12 +119,13 @@ impl Detector {
         improbability(elapsed - mean - self.settings.acceptable_pause.as_secs_f64(), deviation)
     }
 
-    /// This process did not run for so long, so it is not the node that was silent.
+    /// This process did not run for so long, so the silence was not the node's.
     pub(crate) fn forgive(&mut self, pause: Duration) {
         self.last = self.last.map(|last| later(last, pause));
     }
 
-    /// The intervals between its heartbeats, oldest first; the first two are made up.
+    /// The intervals between its heartbeats, oldest first; the first two are derived from the
+    /// estimate.
     pub(crate) fn history(&self) -> impl Iterator<Item = Duration> {
         let saturated = |_| Duration::MAX;
         let interval =
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_silence_for_which_it_was_convicted_does_not_make_the_next_more_acceptable() {
+    fn the_silence_that_convicted_a_node_is_no_sample() {
         let (mut detector, last) = beating(Phi::default(), 200 * MS, 50);
         let before: Vec<_> = detector.history().collect();
         detector.heartbeat(last + 60_000 * MS);

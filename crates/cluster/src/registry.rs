@@ -1,4 +1,4 @@
-//! The workers that a balancer is to know, kept up to date.
+//! The workers for balancers, kept up to date.
 
 use crate::Node;
 use cinchona_core::Target;
@@ -8,7 +8,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Those who watch workers.
+/// The watchers of workers.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers(Mutex<Vec<Watcher>>);
 
@@ -21,7 +21,7 @@ struct Watcher {
 // === impl Watchers ===
 
 impl Watchers {
-    /// Watches those of `nodes` that are ready and have all of `tags`.
+    /// Watches the nodes among `nodes` that are ready and have all of `tags`.
     pub(crate) fn add(
         &self,
         tags: Vec<(String, String)>,
@@ -37,9 +37,9 @@ impl Watchers {
         watched
     }
 
-    /// Tells those for whom something has changed. Whoever is silent but `unproven` to be gone
-    /// stays where it is known: when gossip is cut, the connections to it need not be. A resolver
-    /// that fails does not take its last addresses away either (gRPC's name resolution).
+    /// Updates the watchers whose nodes have changed. A silent node whose failure is `unproven`
+    /// stays listed: when gossip is cut, the connections to it may work. gRPC's resolvers likewise
+    /// keep the last addresses after an error.
     pub(crate) fn update(&self, nodes: &[Node], unproven: &BTreeSet<String>) {
         let mut watchers = self.lock();
         watchers.retain(|watcher| !watcher.targets.is_closed());
@@ -74,7 +74,7 @@ fn select(
         .collect()
 }
 
-/// Its `capacity`; 1 where it does not say.
+/// Its `capacity` tag; 1 without one.
 fn weight(node: &Node) -> u32 {
     let capacity = node.tags.get("capacity").and_then(|capacity| capacity.parse().ok());
     capacity.unwrap_or(1).max(1)
@@ -115,12 +115,12 @@ mod tests {
         assert_eq!(watched.next().await.map(|targets| targets.len()), Some(1));
         drop(watched);
         watchers.update(&nodes, &none);
-        assert!(watchers.lock().is_empty(), "nobody watches any more");
+        assert!(watchers.lock().is_empty(), "no watcher is left");
     }
 
     // catalogue: S-C5
     #[test]
-    fn who_is_silent_stays_known_until_it_is_proven_gone_and_is_not_made_known_by_that() {
+    fn a_silent_node_stays_listed_until_proven_gone_and_is_not_added_by_that() {
         let watchers = Watchers::default();
         let mut nodes = vec![node("a", State::Alive, &[]), node("b", State::Alive, &[])];
         let watched = watchers.add(Vec::new(), &nodes);

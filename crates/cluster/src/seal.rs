@@ -4,22 +4,23 @@ use cinchona_core::{Invalid, Secret};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// How many bytes a seal takes.
+/// The bytes of a seal.
 pub(crate) const SIZE: usize = 16;
-/// A secret that is shorter is too easily guessed from one datagram.
+/// The least bytes of a secret: a shorter one can be guessed from one datagram.
 const SHORTEST: usize = 16;
-/// What is sealed with this was not changed by accident; anybody can do it.
+/// The key without a secret: it detects accidental changes; any sender can use it.
 const NO_SECRET: &[u8] = b"cinchona gossip";
 
-/// Seals with the first secret, and takes the seals of all: so secrets are changed without a pause.
+/// Seals with the first secret, and accepts the seals of all: so a secret is changed without a
+/// pause.
 #[derive(Clone)]
 pub(crate) struct Seal {
     keys: Vec<Hmac<Sha256>>,
     is_secret: bool,
 }
 
-/// Whether a text that was sealed is opened as it was, with a secret and without one, and is not
-/// opened where a bit of it was changed on its way.
+/// For the fuzzer: whether a sealed text opens unchanged, with a secret and without one, and does
+/// not open after one bit was flipped.
 pub fn is_opened_unchanged(text: &[u8]) -> bool {
     let secrets: Vec<_> = Secret::new("sixteen bytes at least").into_iter().collect();
     [&[][..], &secrets].map(Seal::new).into_iter().all(|seal| {
@@ -36,17 +37,17 @@ pub fn is_opened_unchanged(text: &[u8]) -> bool {
 // === impl Seal ===
 
 impl Seal {
-    /// For secrets that are [`checked`](Self::checked).
+    /// `secrets` must be [`checked`](Self::checked).
     pub(crate) fn new(secrets: &[Secret]) -> Self {
         let is_secret = !secrets.is_empty();
         let secrets = secrets.iter().map(|secret| secret.expose().as_bytes());
         let keys = secrets.chain((!is_secret).then_some(NO_SECRET));
-        // Any length is a key.
+        // HMAC takes a key of any length.
         let keys = keys.filter_map(|key| Hmac::new_from_slice(key).ok()).collect();
         Self { keys, is_secret }
     }
 
-    /// Whether only those who know a secret can seal.
+    /// Whether sealing needs a secret.
     pub(crate) const fn is_secret(&self) -> bool {
         self.is_secret
     }
@@ -65,7 +66,7 @@ impl Seal {
         }
     }
 
-    /// What was sealed; `None` where the seal is not of any of the secrets.
+    /// The sealed text; `None` if the seal is of none of the secrets.
     pub(crate) fn open<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
         let (text, seal) = datagram.split_at_checked(datagram.len().checked_sub(SIZE)?)?;
         let is_of =
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn those_with_a_secret_and_those_without_do_not_believe_each_other() {
+    fn nodes_with_a_secret_and_nodes_without_reject_each_other() {
         let (none, secret) = (seal(&[]), seal(&[NEW]));
         assert!(none.open(&sealed(&secret, b"x")).is_none());
         assert!(secret.open(&sealed(&none, b"x")).is_none() && !none.is_secret());

@@ -1,4 +1,4 @@
-//! Where a node looks for others.
+//! The seeds of a node and their addresses.
 
 use cinchona_core::Invalid;
 use std::{
@@ -15,7 +15,7 @@ pub(crate) struct Seeds {
     found: Mutex<BTreeMap<String, Vec<SocketAddr>>>,
 }
 
-/// A name has at most so many addresses.
+/// The most addresses of a name.
 const MOST: usize = 64;
 
 // === impl Seeds ===
@@ -39,7 +39,7 @@ impl Seeds {
         Ok(Self { names, found: Mutex::new(found) })
     }
 
-    /// Those that must be looked up.
+    /// The seeds that must be looked up.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
@@ -50,7 +50,7 @@ impl Seeds {
         found.values().flatten().copied().collect()
     }
 
-    /// What is known holds while a name cannot be looked up.
+    /// The last addresses hold while a name cannot be resolved.
     pub(crate) fn put(&self, name: &str, looked_up: io::Result<Vec<SocketAddr>>) {
         match looked_up {
             Ok(addresses) => {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_holds_while_nothing_is() {
+    fn the_last_addresses_hold_while_a_name_does_not_resolve() {
         let seeds = Seeds::new(&["orders:7946"]).unwrap();
         let address = SocketAddr::from(([10, 0, 0, 1], 7946));
         seeds.put("orders:7946", Ok(vec![address; 1000]));

@@ -1,4 +1,4 @@
-//! What the handle of a node and its task share, and what the task does.
+//! The state that the handle of a node and its task share, and the work of the task.
 
 use crate::{
     Config, Event, Expected, Node, State,
@@ -10,7 +10,7 @@ use crate::{
     seal::Seal,
     seeds::Seeds,
     store::{Row, Store, Twin},
-    view::{Outcome, Told, View},
+    view::{External, Outcome, View},
 };
 use cinchona_core::{BoxError, Rng};
 use std::{
@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-/// Makes up for what was missed without a quorum.
+/// Fetches the writes that were missed without a quorum.
 pub(crate) type OnQuorum = Box<dyn Fn() -> Resyncing + Send + Sync>;
 type Resyncing = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
@@ -41,21 +41,22 @@ pub(crate) struct Shared {
     pub(crate) ignored: Ignored,
     store: Mutex<Store>,
     view: Mutex<View>,
-    /// Whom an operator had forgotten by way of an onlooker, and until when this one passes it on.
+    /// The nodes that an operator has forgotten through an observer, and until when this one passes
+    /// that on.
     forgotten: Mutex<Vec<((String, u64), Instant)>>,
-    /// Of this node.
+    /// The facts of this node.
     tags: Mutex<BTreeMap<String, String>>,
     on_quorum: Mutex<Option<OnQuorum>>,
 }
 
-/// What was read of each node, by its generation, floor and version: most have not changed since.
+/// The facts parsed per node, by generation, floor and version: most have not changed since.
 type Read = BTreeMap<String, (Stamp, Arc<Facts>)>;
 type Stamp = (u64, u64, u64);
 
-/// For so long an onlooker passes on which nodes to forget.
+/// How long an observer passes on which nodes to forget.
 const TELLING: Duration = Duration::from_secs(5);
 
-/// What a node says when it joins.
+/// The tags that a node publishes when it joins.
 pub(crate) fn pairs(config: &Config) -> Vec<(String, String)> {
     let address = config.address.iter();
     let address = address.map(|uri| (node::ADDRESS.to_owned(), uri.to_string()));
@@ -63,7 +64,7 @@ pub(crate) fn pairs(config: &Config) -> Vec<(String, String)> {
     address.chain(tags).collect()
 }
 
-/// Looks at gossip, and acts on what follows, until it is aborted.
+/// Examines gossip, and acts on the result, until aborted.
 pub(crate) async fn tick(shared: Arc<Shared>) {
     let mut ticks = interval(shared.config.tick());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,10 +73,11 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
         ticks.tick().await;
         let now = Instant::now();
         let (seen, twin) = shared.see(&mut read, now);
-        let told = Told { twin, expected: shared.config.expected.as_ref().map(Expected::now) };
+        let external =
+            External { twin, expected: shared.config.expected.as_ref().map(Expected::now) };
         let (outcome, unproven, expected) = {
             let mut view = shared.view();
-            let outcome = view.look(&seen, told, now);
+            let outcome = view.look(&seen, external, now);
             let expected: Vec<_> = seen.iter().map(|seen| view.is_expected(seen)).collect();
             (outcome, view.unproven(), expected)
         };
@@ -96,7 +98,7 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
 // === impl Shared ===
 
 impl Shared {
-    /// For a checked config, whose generation is given; gossip is received at `address`.
+    /// `config` must be checked, with its generation set; `address` receives gossip.
     pub(crate) fn new(config: Config, seeds: Seeds, has_seeds: bool, address: SocketAddr) -> Self {
         let life = (config.node_id.as_str(), config.generation.unwrap_or_default());
         let (is_observer, beat) = (config.observer, config.heartbeat);
@@ -119,12 +121,12 @@ impl Shared {
         }
     }
 
-    /// What all nodes say; not to be held for long, and never while the view is.
+    /// The gossip of all nodes; held only briefly, and never while the view is locked.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this node knows; not to be held for long.
+    /// What this node knows; held only briefly.
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,12 +140,12 @@ impl Shared {
         self.view().require_resync();
     }
 
-    /// Says something to all others.
+    /// Publishes a pair to all others.
     pub(crate) fn say(&self, key: &str, value: &str) {
         self.store().set(key, value);
     }
 
-    /// Whether nobody was heard lately.
+    /// Whether no other node was heard lately.
     pub(crate) fn is_alone(&self, now: Instant) -> bool {
         self.store().addresses(now).0.is_empty()
     }
@@ -154,14 +156,14 @@ impl Shared {
             Event::DuplicateId { .. } => tracing::error!(node, ?event, "cluster"),
             _ => tracing::info!(node, ?event, "cluster"),
         }
-        // Without subscribers it is not told to anybody.
+        // Without subscribers the event is dropped.
         let _ = self.events.send(event);
     }
 
-    /// Expects a node no more; whether it was.
+    /// Removes a node from the expected members; whether it was one.
     pub(crate) fn forget(&self, id: &str) -> bool {
         let Some((event, generation)) = self.view().forget(id) else { return false };
-        // Nobody asks an onlooker whom it knows to be gone.
+        // Other nodes do not ask an observer which nodes are gone.
         if self.config.observer {
             let until = cinchona_plumbing::clock::later(Instant::now(), TELLING);
             self.forgotten().push(((id.to_owned(), generation), until));
@@ -170,7 +172,7 @@ impl Shared {
         true
     }
 
-    /// Another node says so.
+    /// Another node has announced it.
     pub(crate) fn forget_life(&self, id: &str, generation: u64) {
         let event = self.view().forget_life(id, generation);
         event.into_iter().for_each(|event| self.tell(event));
@@ -187,7 +189,7 @@ impl Shared {
         self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that are known, this node among them unless it only looks on, by their ids.
+    /// All known nodes by id, this one included unless it is an observer.
     pub(crate) fn nodes(&self, now: Instant) -> Vec<Node> {
         let own = Node {
             id: self.config.node_id.clone(),
@@ -207,7 +209,7 @@ impl Shared {
         nodes
     }
 
-    /// What gossip shows of each other node, and whether one of them has this one's id.
+    /// The nodes in gossip, and whether one of them has this node's id.
     fn see(&self, read: &mut Read, now: Instant) -> (Vec<Seen>, Option<Twin>) {
         let store = self.store();
         let mut seen = Vec::new();
@@ -228,7 +230,7 @@ impl Shared {
         (seen, store.twin(now))
     }
 
-    /// Runs the resync of this number. One that panics has failed.
+    /// Runs the resync of this number. A panic counts as a failure.
     async fn resync(self: Arc<Self>, number: u64) {
         let shared = self.clone();
         let ended = tokio::spawn(async move {
@@ -243,14 +245,14 @@ impl Shared {
         });
         let ended = ended.await.unwrap_or_else(|panicked| Err(panicked.into()));
         if let Err(error) = &ended {
-            tracing::warn!(%error, "the resync has failed, and is tried again in 1 s");
+            tracing::warn!(%error, "the resync failed and is retried in 1 s");
             sleep(Duration::from_secs(1)).await;
         }
         self.view().resynced(number, ended.is_ok());
     }
 }
 
-/// What a node says, read again only where it has changed.
+/// The facts of a node, parsed again only when they have changed.
 fn facts(row: &Row, before: Option<&(Stamp, Arc<Facts>)>) -> Arc<Facts> {
     let now = (row.generation, row.floor, row.version);
     match before {

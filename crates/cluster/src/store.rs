@@ -1,8 +1,9 @@
-//! What each node says of itself, as far as this one knows: it is given `now`, and never waits.
+//! What each node publishes, as far as this one knows. A pure state machine: it is given `now`, and
+//! never waits.
 //!
-//! Of each id one life is known. Another life takes its place only when the known one is silent
-//! and the other is heard to go on: so no echo, no clock that was set back and no forged datagram
-//! puts a node out that lives. What others say wrongly of this node, it says anew.
+//! One life is known per id. Another life replaces it only when the known one is silent and the
+//! other one's heartbeat rises: so no echo, no clock that was set back and no forged datagram
+//! evicts a live node. A node refutes false claims about itself by publishing anew.
 
 mod row;
 mod twin;
@@ -25,18 +26,18 @@ use tokio::time::Instant;
 pub(crate) struct Store {
     id: Arc<str>,
     own: Row,
-    /// It says nothing of itself, and is no node to others.
+    /// This node is an observer: it publishes nothing, and others do not list it.
     is_observer: bool,
-    /// How often each node beats.
+    /// The heartbeat interval of each node.
     beat: Duration,
     /// All others.
     rows: BTreeMap<Arc<str>, Row>,
     namesake: Option<Namesake>,
-    /// The earlier of two nodes with one id lives, and this is the later.
+    /// Two live nodes have one id, the earlier is there, and this is the later.
     stands_down: bool,
 }
 
-/// Silent for so many beats, a life gives way to another of the same id.
+/// After this many silent heartbeats, a life gives way to another of the same id.
 const SILENT: u32 = 5;
 // === impl Store ===
 
@@ -54,7 +55,7 @@ impl Store {
         Self { id, own, is_observer, beat, rows, namesake: None, stands_down: false }
     }
 
-    /// One more heartbeat of this node; forgets who is long silent.
+    /// One more heartbeat of this node; removes nodes that are silent for long.
     pub(crate) fn beat(&mut self, now: Instant) {
         self.own.heartbeat += 1;
         self.own.risen = now;
@@ -62,19 +63,19 @@ impl Store {
         self.judge_namesake(now);
     }
 
-    /// Says something of this node.
+    /// Publishes a pair of this node.
     pub(crate) fn set(&mut self, key: &str, value: &str) {
         self.own.set(key, value);
     }
 
-    /// Does not say it any more.
+    /// Removes a pair of this node.
     pub(crate) fn remove(&mut self, key: &str) {
         if self.own.remove(key) {
             self.own.say_anew(self.own.version);
         }
     }
 
-    /// Whether anybody expects this life: if not, it is not kept for long.
+    /// Sets whether this life is expected by any node; if not, it is soon removed.
     pub(crate) fn set_expected(&mut self, id: &str, generation: u64, is_expected: bool) {
         let row = self.rows.get_mut(id).filter(|row| row.generation == generation);
         if let Some(row) = row {
@@ -82,7 +83,7 @@ impl Store {
         }
     }
 
-    /// All others, in the life that is known of them.
+    /// All others, each in its known life.
     pub(crate) fn others(&self) -> impl Iterator<Item = (&Arc<str>, &Row)> {
         self.rows.iter()
     }
@@ -91,7 +92,7 @@ impl Store {
         (&self.id, &self.own)
     }
 
-    /// Where those receive gossip that were heard lately, and where the others do.
+    /// The gossip addresses of nodes heard lately, and of the others.
     pub(crate) fn addresses(&self, now: Instant) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         let rows = self.rows.values().filter(|row| row.address != self.own.address);
         let (live, silent): (Vec<_>, Vec<_>) = rows.partition(|row| self.is_live(row, now));
@@ -99,21 +100,21 @@ impl Store {
         (addresses(live), addresses(silent))
     }
 
-    /// How far this node knows what each says, itself included if it is one.
+    /// The digest: how far this node knows each, itself included unless it is an observer.
     pub(crate) fn digest(&self, now: Instant) -> Vec<Summary> {
-        self.told(now).map(|(id, row)| row.summary(id, now)).collect()
+        self.sent(now).map(|(id, row)| row.summary(id, now)).collect()
     }
 
-    /// Takes in how far another knows what each says; how much of it cannot be.
+    /// Takes in the digest of another node; returns how many claims are impossible.
     pub(crate) fn hear(&mut self, digest: &[Summary], now: Instant) -> u64 {
         let mut refused = 0;
-        for told in digest {
-            let taken = if told.id != self.id {
-                self.sight(told, now)
-            } else if told.generation == self.own.generation {
-                self.own.refute(told)
+        for summary in digest {
+            let taken = if summary.id != self.id {
+                self.sight(summary, now)
+            } else if summary.generation == self.own.generation {
+                self.own.refute(summary)
             } else {
-                self.sight_namesake(told.generation, told.heartbeat, None, told.age, now);
+                self.sight_namesake(summary.generation, summary.heartbeat, None, summary.age, now);
                 true
             };
             refused += u64::from(!taken);
@@ -121,22 +122,22 @@ impl Store {
         refused
     }
 
-    /// What someone lacks who knows so much, in at most so many bytes.
+    /// What the sender of this digest lacks, in at most `room` bytes.
     pub(crate) fn updates(&self, digest: &[Summary], room: usize, now: Instant) -> Vec<Update> {
         let known: HashMap<&str, &Summary> =
             digest.iter().map(|summary| (&*summary.id, summary)).collect();
         let mut room = room;
         let mut updates = Vec::new();
-        // Where there is little room, all have their turn.
-        let others = self.told(now).count().max(1);
+        // Where there is little room, the nodes take turns.
+        let others = self.sent(now).count().max(1);
         let turn = (self.own.heartbeat % others as u64) as usize;
-        for (id, row) in self.told(now).cycle().skip(turn).take(others) {
+        for (id, row) in self.sent(now).cycle().skip(turn).take(others) {
             let update = match known.get(&**id) {
                 None => row.update(id, 0, &mut room, now),
                 Some(known) if known.generation == row.generation => {
                     row.update(id, known.version, &mut room, now)
                 }
-                // It is to know that another life goes on, and where.
+                // The sender should learn that another life goes on, and where.
                 Some(_) if self.is_live(row, now) => row.bare(id, &mut room, now),
                 Some(_) => None,
             };
@@ -145,7 +146,7 @@ impl Store {
         updates
     }
 
-    /// Takes in what nodes say; how much of it cannot be.
+    /// Takes in updates; returns how many claims are impossible.
     pub(crate) fn apply(&mut self, updates: Vec<Update>, now: Instant) -> u64 {
         let mut refused = 0;
         for update in updates {
@@ -163,7 +164,7 @@ impl Store {
         refused
     }
 
-    /// Another of this node's id says so itself.
+    /// Another node with this node's id has sent this.
     pub(crate) fn hear_namesake(
         &mut self,
         (generation, heartbeat): (u64, u64),
@@ -183,8 +184,8 @@ impl Store {
             .then_some(Twin { address, is_earlier: self.stands_down })
     }
 
-    /// All that others are to know.
-    fn told(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, &Row)> + Clone {
+    /// All rows that are sent to others.
+    fn sent(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, &Row)> + Clone {
         let says = !self.is_observer && !self.stands_down;
         let own = says.then_some((&self.id, &self.own));
         let is_kept = move |row: &Row| row.age(now) < row.kept();
@@ -195,22 +196,23 @@ impl Store {
         row.age(now) < self.beat.saturating_mul(SILENT)
     }
 
-    /// Takes in that a node was heard by others; whether it can be.
-    fn sight(&mut self, told: &Summary, now: Instant) -> bool {
+    /// Takes in that another node has heard this one; whether that is possible.
+    fn sight(&mut self, summary: &Summary, now: Instant) -> bool {
         let silent = self.beat.saturating_mul(SILENT);
-        let Some(row) = self.rows.get_mut(&told.id) else { return true };
-        if told.generation == row.generation {
-            return row.rise(told.heartbeat, told.age, now);
+        let Some(row) = self.rows.get_mut(&summary.id) else { return true };
+        if summary.generation == row.generation {
+            return row.rise(summary.heartbeat, summary.age, now);
         }
-        let goes_on = told.age < silent && row.sight_rival(told.generation, told.heartbeat);
-        if goes_on && row.age(now) >= silent && is_plausible(None, told.heartbeat) {
-            *row = Row::new(told.generation, None, now);
-            row.heartbeat = told.heartbeat;
+        let goes_on =
+            summary.age < silent && row.sight_rival(summary.generation, summary.heartbeat);
+        if goes_on && row.age(now) >= silent && is_plausible(None, summary.heartbeat) {
+            *row = Row::new(summary.generation, None, now);
+            row.heartbeat = summary.heartbeat;
         }
         true
     }
 
-    /// Takes in a node that was not known; whether it can be.
+    /// Takes in a node that was not known; whether the claim is possible.
     fn meet(&mut self, update: Update, now: Instant) -> bool {
         if update.from != 0 || update.pairs.is_empty() || update.age >= KEPT {
             return true;
@@ -229,9 +231,9 @@ impl Store {
         is_taken
     }
 
-    /// Takes in more of a node that is known; whether it can be.
+    /// Takes in news of a known node; whether the claim is possible.
     fn learn(&mut self, update: Update, now: Instant) -> bool {
-        let told = Summary {
+        let summary = Summary {
             id: update.id.clone(),
             generation: update.generation,
             heartbeat: update.heartbeat,
@@ -239,7 +241,7 @@ impl Store {
             version: 0,
             check: 0,
         };
-        let can_be = self.sight(&told, now);
+        let can_be = self.sight(&summary, now);
         let row = self.rows.get_mut(&update.id);
         match row.filter(|row| row.generation == update.generation) {
             Some(row) if can_be => {
@@ -250,7 +252,7 @@ impl Store {
         }
     }
 
-    /// Whether one more node can be known; who is silent the longest makes room.
+    /// Makes room for one more node; the one silent for longest is removed. Whether there is room.
     fn has_room(&mut self, now: Instant) -> bool {
         if self.rows.len() + 1 < MOST_NODES {
             return true;
@@ -293,7 +295,7 @@ impl Store {
     }
 }
 
-/// How many bytes a digest takes, at most.
+/// The most bytes that a digest takes.
 pub(crate) fn size(digest: &[Summary]) -> usize {
     digest.iter().map(most_bytes).sum::<usize>() + 4
 }

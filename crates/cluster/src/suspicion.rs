@@ -1,20 +1,20 @@
-//! Whether a peer is alive: its heartbeats, the calls to it, and pauses of our own.
+//! Whether a peer is alive: its heartbeats, the calls to it, and pauses of this process.
 
 use crate::phi::{Detector, Phi};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What is held of a node.
+/// The state of a node in this node's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// It is heard.
+    /// Heartbeats arrive.
     Alive,
-    /// It is late, and may be gone.
+    /// Its heartbeat is late; it may be gone.
     Suspected,
     /// It is taken to be gone. It still counts as a member.
     Failed,
-    /// It said that it leaves, was replaced, or an operator said that it is forgotten.
+    /// It has left, was replaced, or was forgotten by an operator.
     Left,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Suspicion {
     last_failure: Option<Instant>,
 }
 
-/// Notices that this process did not run for a while.
+/// Notices that this process did not run for some time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnPause {
     every: Duration,
@@ -44,9 +44,9 @@ pub(crate) struct OwnPause {
     last: Option<Instant>,
 }
 
-/// So many failed calls in a row support a suspicion.
+/// This many failed calls in a row support a suspicion.
 const FAILING: u32 = 3;
-/// For how long a failed call counts.
+/// How long a failed call counts.
 const FAILED_LATELY: Duration = Duration::from_secs(5);
 
 // === impl Suspicion ===
@@ -77,7 +77,7 @@ impl Suspicion {
         self.detector.forgive(pause);
     }
 
-    /// A call to it failed, in a way that says that it cannot be reached.
+    /// A call to it failed as if it were unreachable.
     pub(crate) fn report_failure(&mut self, now: Instant) {
         let since = self.last_failure.map(|last| now.saturating_duration_since(last));
         if since.is_none_or(|since| since > FAILED_LATELY) {
@@ -92,7 +92,7 @@ impl Suspicion {
         self.failures = 0;
     }
 
-    /// What follows from all that by now; the changes in their order.
+    /// Evaluates phi and failed calls; returns the changes in order.
     pub(crate) fn judge(&mut self, now: Instant) -> Vec<Change> {
         let phi = self.detector.phi(now);
         let is_suspect = phi >= self.settings.suspect;
@@ -122,12 +122,12 @@ impl Suspicion {
 // === impl OwnPause ===
 
 impl OwnPause {
-    /// Ticks come `every` so long; more than `tolerated` beyond that is a pause.
+    /// Ticks come each `every`; a delay of more than `tolerated` beyond that is a pause.
     pub(crate) const fn new(every: Duration, tolerated: Duration) -> Self {
         Self { every, tolerated, last: None }
     }
 
-    /// For how long this process did not run until this tick, if that was noticeable.
+    /// How long this process did not run before this tick; `None` if that was tolerable.
     pub(crate) fn tick(&mut self, now: Instant) -> Option<Duration> {
         let last = self.last.replace(now)?;
         let late = now.saturating_duration_since(last).saturating_sub(self.every);
@@ -157,14 +157,14 @@ mod tests {
         assert_eq!(peer.judge(now + 1000 * MS), []);
         let suspected = peer.judge(now + 1350 * MS);
         assert!(matches!(suspected[..], [Change::Suspected { phi }] if (3.0..8.0).contains(&phi)));
-        assert_eq!(peer.judge(now + 1360 * MS), [], "it is told once");
+        assert_eq!(peer.judge(now + 1360 * MS), [], "it is reported once");
         assert_eq!(peer.judge(now + 2000 * MS), [Change::Failed]);
         assert_eq!(peer.judge(now + 9000 * MS), []);
         assert_eq!(peer.state(), State::Failed);
     }
 
     #[test]
-    fn whoever_looks_late_sees_both_changes() {
+    fn a_late_evaluation_reports_both_changes() {
         let (mut peer, now) = heard();
         assert!(matches!(
             peer.judge(now + 9000 * MS)[..],
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_calls_convict_only_who_is_suspected_as_well() {
+    fn failing_calls_convict_only_a_suspected_node() {
         let (mut peer, now) = heard();
         for _ in 0..FAILING {
             peer.report_failure(now);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_heard_again_has_recovered() {
+    fn a_node_that_is_heard_again_has_recovered() {
         let (mut peer, now) = heard();
         peer.judge(now + 60_000 * MS);
         peer.heartbeat(now + 60_000 * MS);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_observer_convicts_nobody() {
+    fn a_paused_observer_convicts_no_node() {
         let (mut peer, now) = heard();
         let mut own = OwnPause::new(100 * MS, 500 * MS);
         assert_eq!(own.tick(now), None);

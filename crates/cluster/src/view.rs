@@ -1,5 +1,5 @@
-//! What a node makes of what it sees: it is given `now` and what gossip shows, and says what to
-//! tell and what to publish.
+//! How a node interprets what it sees: given `now` and the state of gossip, it returns the events
+//! to send and the pairs to publish.
 
 mod hearing;
 mod roll;
@@ -25,18 +25,18 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What one node knows of all.
+/// What one node knows of all others.
 #[derive(Debug)]
 pub(crate) struct View {
     config: Config,
     /// `config.generation`.
     generation: u64,
-    /// By id; this node is not among them.
+    /// By id; without this node.
     peers: BTreeMap<String, Peer>,
-    /// The generation and the heartbeat of each node when gossip was last looked at.
+    /// The generation and the heartbeat of each node at the last look.
     heartbeats: BTreeMap<String, (u64, u64)>,
     members: Members,
-    /// Who is named as a member and was never heard, and since when.
+    /// Members named by others that were never heard, and since when.
     listed: BTreeMap<String, Instant>,
     hearing: Hearing,
     partition: Partition,
@@ -46,8 +46,8 @@ pub(crate) struct View {
     beat: u64,
     next_beat: Option<Instant>,
     resync: Resync,
-    told: Told,
-    /// How many were known to be gone when that was published.
+    external: External,
+    /// How many lives were known to be gone when that was last published.
     published_gone: u64,
     /// What was published last.
     published: BTreeMap<String, String>,
@@ -55,12 +55,12 @@ pub(crate) struct View {
     staged: Vec<(String, String)>,
 }
 
-/// What others than gossip say at some moment.
+/// Facts from sources other than gossip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    /// Another live node has this node's id.
+pub(crate) struct External {
+    /// Another live node with this node's id, if any.
     pub(crate) twin: Option<Twin>,
-    /// How many nodes there are to be, where somebody says so; 0 where it is not known yet.
+    /// The expected number of nodes, if one is configured; 0 while it is not known.
     pub(crate) expected: Option<usize>,
 }
 
@@ -71,20 +71,19 @@ struct Peer {
     gossip: Option<SocketAddr>,
     suspicion: Suspicion,
     has_left: bool,
-    /// When it was heard first, and last.
+    /// When it was first and last heard.
     met_at: Instant,
     heard_at: Instant,
-    /// When its last beat arrived.
+    /// When its last heartbeat arrived.
     beat_at: Option<Instant>,
     /// When it was convicted, and whether others were heard after that.
     failed_at: Option<Instant>,
     is_missed: bool,
-    /// The list of members that was taken over from it.
+    /// The list of members adopted from it.
     adopted: Option<Arc<node::Ids>>,
 }
 
-/// Whether what this node missed while it had no quorum has been made up for; the number tells
-/// apart which time that was.
+/// Whether the writes missed without a quorum were fetched; the number identifies the resync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resync {
     Needed(u64),
@@ -92,21 +91,21 @@ enum Resync {
     Done(u64),
 }
 
-/// What follows from a look at gossip.
+/// The result of a look at gossip.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) events: Vec<Event>,
     /// Keys and values that have changed.
     pub(crate) publish: Vec<(String, String)>,
     pub(crate) permission: Permission,
-    /// A resync is to be begun; it is called by this number.
+    /// The number of a resync that must begin.
     pub(crate) resync: Option<u64>,
 }
 
 // === impl View ===
 
 impl View {
-    /// For a checked config.
+    /// `config` must be checked.
     pub(crate) fn new(config: Config, has_seeds: bool) -> Self {
         let own = config.node_id.clone();
         let partition = Partition::new(own.clone(), config.strategy.clone(), config.stable_after);
@@ -126,22 +125,22 @@ impl View {
             beat: 0,
             next_beat: None,
             resync: Resync::Needed(0),
-            told: Told::default(),
+            external: External::default(),
             published_gone: 0,
             published: BTreeMap::new(),
             staged: Vec::new(),
         }
     }
 
-    /// Looks at what gossip shows now of the others; to be called each [`Config::tick`].
-    pub(crate) fn look(&mut self, seen: &[Seen], told: Told, now: Instant) -> Outcome {
+    /// Examines the nodes in gossip; call it each [`Config::tick`].
+    pub(crate) fn look(&mut self, seen: &[Seen], external: External, now: Instant) -> Outcome {
         let mut events = Vec::new();
         if let Some(pause) = self.own_pause.tick(now) {
-            tracing::info!(?pause, "this process did not run: nobody is suspected for that");
+            tracing::info!(?pause, "this process was paused: no node is suspected for that time");
             self.peers.values_mut().for_each(|peer| peer.suspicion.forgive(pause));
         }
-        events.extend(self.meet_twin(told.twin));
-        self.told = told;
+        events.extend(self.meet_twin(external.twin));
+        self.external = external;
         for seen in seen {
             self.meet(seen, &mut events, now);
         }
@@ -162,11 +161,11 @@ impl View {
         Outcome { events, publish: self.publish(now), permission, resync }
     }
 
-    /// Takes in what gossip shows of one peer.
+    /// Takes in the state of one peer in gossip.
     fn meet(&mut self, seen: &Seen, events: &mut Vec<Event>, now: Instant) {
         let Seen { id, generation, heartbeat, facts, .. } = seen;
         let before = self.heartbeats.insert(id.clone(), (*generation, *heartbeat));
-        // What is seen for the first time may be an echo of a node that is long gone.
+        // A node seen for the first time may be an echo of one that is long gone.
         let is_heard = before.is_some_and(|(life, beat)| life == *generation && beat < *heartbeat);
         if facts.has_left && self.members.remove(id, *generation) && self.depart(id, *generation) {
             events.push(Event::NodeLeft { node: id.clone() });
@@ -207,13 +206,13 @@ impl View {
         if was_down { Event::NodeRecovered { node } } else { Event::NodeJoined { node } }
     }
 
-    /// Who is late, who is gone, and who is back.
+    /// Which nodes are late, gone, or back.
     fn judge(&mut self, events: &mut Vec<Event>, now: Instant) {
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.has_left) {
             for change in peer.suspicion.judge(now) {
                 peer.failed_at = (change == Change::Failed).then_some(now);
                 peer.is_missed = false;
-                events.push(told(id, change));
+                events.push(event_of(id, change));
             }
             if let Some(failed_at) = peer.failed_at {
                 peer.is_missed |= self.hearing.proves(failed_at);
@@ -227,7 +226,7 @@ impl View {
         peer.is_some_and(|peer| !std::mem::replace(&mut peer.has_left, true))
     }
 
-    /// Forgets what nobody tells of any more, but for members.
+    /// Removes peers that gossip no longer names, except members.
     fn clear(&mut self, seen: &[Seen]) {
         let seen: BTreeSet<&str> = seen.iter().map(|seen| seen.id.as_str()).collect();
         let members = self.members.all();
@@ -236,12 +235,12 @@ impl View {
         self.peers.retain(|id, peer| seen.contains(id.as_str()) || is_kept(id, peer));
     }
 
-    /// What this node sends to others. The beat comes last: a node that has it has all else.
+    /// What this node publishes. The heartbeat comes last: a node that has it has all else.
     fn publish(&mut self, now: Instant) -> Vec<(String, String)> {
         self.stage(node::MEMBERS, node::list(self.members.all().iter().map(String::as_str)));
         if self.published_gone != self.members.gone_count() {
             self.published_gone = self.members.gone_count();
-            self.stage(node::GONE, self.members.told_gone());
+            self.stage(node::GONE, self.members.sent_gone());
         }
         if self.next_beat.is_none_or(|due| due <= now) {
             let heartbeat = self.config.heartbeat;
@@ -270,7 +269,7 @@ impl View {
         }
     }
 
-    /// Whether this life is a member, or heard: others need not be known for long.
+    /// Whether this life is a member, or heard: others are removed soon.
     pub(crate) fn is_expected(&self, seen: &Seen) -> bool {
         let lives = |peer: &Peer| matches!(peer.state(), State::Alive | State::Suspected);
         let is_member = self.members.all().contains(&seen.id)
@@ -278,7 +277,7 @@ impl View {
         is_member || self.peers.get(&seen.id).is_some_and(lives)
     }
 
-    /// How a call to the server there ended.
+    /// How a call to the server at this address ended.
     pub(crate) fn report_at(&mut self, address: &Uri, failed: bool, now: Instant) {
         let mut peers = self.peers.iter();
         let id = peers.find(|(_, peer)| peer.serves_at(address)).map(|(id, _)| id.clone());
@@ -287,7 +286,7 @@ impl View {
         }
     }
 
-    /// What the server there says of itself.
+    /// The tags of the server at this address.
     pub(crate) fn tags_at(&self, address: &Uri) -> Option<&BTreeMap<String, String>> {
         let peer = self.peers.values().find(|peer| peer.serves_at(address));
         peer.map(|peer| &peer.facts.tags)
@@ -305,12 +304,12 @@ impl View {
         self.standing.as_ref().map_or(Status::Unknown, |standing| standing.status)
     }
 
-    /// The members that are reachable, this node among them, and all that are expected.
+    /// The reachable members, and all expected ones.
     pub(crate) fn quorum(&self) -> (usize, usize) {
         self.standing.as_ref().map_or((0, 0), |standing| (standing.reachable, standing.expected))
     }
 
-    /// All that are known but this node, by their ids.
+    /// All known nodes but this one, by id.
     pub(crate) fn nodes(&self, now: Instant) -> Vec<Node> {
         let node = |(id, peer): (&String, &Peer)| Node {
             id: id.clone(),
@@ -324,7 +323,8 @@ impl View {
         self.peers.iter().map(node).collect()
     }
 
-    /// Who is silent, when nobody else was heard since: it may be this node that does not hear.
+    /// The silent nodes whose failure is unproven, as no other was heard since: this node may be
+    /// the one that does not hear.
     pub(crate) fn unproven(&self) -> BTreeSet<String> {
         let unproven =
             self.peers.iter().filter(|(_, peer)| peer.state() == State::Failed && !peer.is_missed);
@@ -360,7 +360,7 @@ impl Peer {
     }
 }
 
-fn told(id: &str, change: Change) -> Event {
+fn event_of(id: &str, change: Change) -> Event {
     let node = id.to_owned();
     match change {
         Change::Suspected { phi } => Event::NodeSuspected { node, phi },
@@ -369,7 +369,7 @@ fn told(id: &str, change: Change) -> Event {
     }
 }
 
-/// What a status that was settled means to those who listen.
+/// The event of a status that was settled.
 fn partition_event(settled: &Settled, before: Status) -> Option<Event> {
     let ids = |ids: &BTreeSet<String>| ids.iter().cloned().collect();
     let (ours, others) = (ids(&settled.ours), ids(&settled.others));

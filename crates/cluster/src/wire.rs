@@ -1,4 +1,4 @@
-//! What a datagram says, and how: numbers are LEB128, texts begin with their length.
+//! The wire format: numbers are LEB128, texts begin with their length.
 
 use crate::config::{LONGEST_NAME, is_name};
 use std::{
@@ -8,23 +8,23 @@ use std::{
     time::Duration,
 };
 
-/// The most that UDP carries over IPv4, less than which a seal leaves.
+/// The most that UDP carries over IPv4, less the seal.
 pub(crate) const LARGEST: usize = 65_507;
-/// So many nodes a cluster has at most: all their lives fit into one datagram, and so does a list
-/// of all their names.
+/// The most nodes of a cluster: all their lives fit into one datagram, and so does a list of all
+/// their names.
 pub(crate) const MOST_NODES: usize = 256;
-/// So many pairs a node says of itself at most.
+/// The most pairs that a node publishes.
 pub(crate) const MOST_PAIRS: usize = 96;
 /// `id@generation` of [`MOST_NODES`] nodes.
 pub(crate) const LONGEST_VALUE: usize = MOST_NODES * (LONGEST_NAME + 18);
-/// A name, and what stands before it.
+/// The most bytes of a name with its length.
 const LONGEST_KEY: usize = LONGEST_NAME + 8;
 
 const MAGIC: [u8; 3] = [b'c', b'g', 1];
 
-/// What nodes say to each other. The first three are push and pull (Scuttlebutt: van Renesse et
-/// al., 2008): the sender's digest; what the sender of that lacks, and the answerer's digest; what
-/// the answerer lacks.
+/// The messages of nodes. The first three are push and pull (Scuttlebutt: van Renesse et al.,
+/// 2008): the sender's digest; what the sender lacks, with the answerer's digest; what the answerer
+/// lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Ask {
@@ -45,43 +45,43 @@ pub(crate) enum Message {
         generation: u64,
         heartbeat: u64,
     },
-    /// An operator says that this life is expected no more.
+    /// An operator has forgotten this life.
     Forget {
         id: Arc<str>,
         generation: u64,
     },
 }
 
-/// How far one knows what a node says.
+/// How far a node knows another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) id: Arc<str>,
-    /// Tells its lives apart.
+    /// Identifies a life.
     pub(crate) generation: u64,
-    /// Grows while it lives.
+    /// Rises while the node lives.
     pub(crate) heartbeat: u64,
-    /// How long ago that has grown.
+    /// The time since that rose.
     pub(crate) age: Duration,
-    /// Of its last change.
+    /// The version of its last change.
     pub(crate) version: u64,
-    /// Of all it says.
+    /// A checksum of all its pairs.
     pub(crate) check: u32,
 }
 
-/// What a node says, from some version on.
+/// What a node publishes, from some version on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Update {
     pub(crate) id: Arc<str>,
     pub(crate) generation: u64,
     pub(crate) heartbeat: u64,
     pub(crate) age: Duration,
-    /// Where it receives gossip.
+    /// The address at which it receives gossip.
     pub(crate) address: SocketAddr,
-    /// A node that knows less than this version cannot use it.
+    /// A node that knows less than this version cannot use the update.
     pub(crate) from: u64,
-    /// What has no later version than this is said no more.
+    /// Pairs without a later version than this are removed.
     pub(crate) floor: u64,
-    /// By their versions.
+    /// Ordered by version.
     pub(crate) pairs: Vec<Pair>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Pair {
     pub(crate) version: u64,
 }
 
-/// Ages travel in steps of this, rounded up: so no life grows younger on its way.
+/// Ages are sent in steps of this, rounded up: so no life grows younger in transit.
 const STEP: Duration = Duration::from_millis(100);
 
 struct Reader<'a>(&'a [u8]);
@@ -131,14 +131,14 @@ pub(crate) fn encode(cluster_id: &str, message: &Message) -> Vec<u8> {
     out
 }
 
-/// Whether a datagram that can be read is one that, written again, is read as the same.
+/// For the fuzzer: whether a readable datagram, written again, reads as the same.
 pub fn is_read_again(datagram: &[u8]) -> bool {
     let Some((cluster_id, message)) = decode(datagram) else { return true };
     let again = decode(&encode(&cluster_id, &message));
     again.is_some_and(|again| again == (cluster_id, message))
 }
 
-/// The cluster that a datagram is of and what it says; `None` where it is no gossip.
+/// The cluster and the message of a datagram; `None` if it is not gossip.
 pub(crate) fn decode(datagram: &[u8]) -> Option<(String, Message)> {
     let mut reader = Reader(datagram);
     if reader.bytes(MAGIC.len())? != MAGIC {
@@ -164,7 +164,7 @@ pub(crate) fn decode(datagram: &[u8]) -> Option<(String, Message)> {
     reader.0.is_empty().then_some((cluster_id, message))
 }
 
-/// How many bytes it takes, at most.
+/// The most bytes that it takes.
 pub(crate) fn most_bytes(summary: &Summary) -> usize {
     1 + summary.id.len() + 4 * 10 + 4
 }
@@ -230,7 +230,7 @@ fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
 // === impl Update ===
 
 impl Update {
-    /// How many bytes it takes without its pairs, at most.
+    /// The most bytes that it takes without its pairs.
     pub(crate) fn most_bytes(&self) -> usize {
         1 + self.id.len() + 6 * 10 + 19
     }
@@ -245,12 +245,12 @@ impl Pair {
         put_number(out, pair.version);
     }
 
-    /// How many bytes a pair takes, at most.
+    /// The most bytes that a pair takes.
     pub(crate) fn most_bytes(key: &str, value: &str) -> usize {
         key.len() + value.len() + 2 * 3 + 10
     }
 
-    /// Differs where anything in it does.
+    /// Differs where any of these differs.
     pub(crate) fn check(key: &str, value: &str, version: u64) -> u32 {
         let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
         hasher.write(key.as_bytes());
@@ -262,7 +262,7 @@ impl Pair {
     }
 }
 
-/// FNV-1a: the same on every machine, which the hashers of the standard library need not be.
+/// FNV-1a: the same on every machine; the standard library's hashers need not be.
 struct Fnv(u64);
 
 // === impl Fnv ===
@@ -445,7 +445,7 @@ mod tests {
         }
 
         #[test]
-        fn sizes_are_told_at_their_most(update in update(), summary in summary()) {
+        fn sizes_are_upper_bounds(update in update(), summary in summary()) {
             let mut out = Vec::new();
             put_summary(&mut out, &summary);
             prop_assert!(out.len() <= most_bytes(&summary));

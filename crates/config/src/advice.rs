@@ -1,4 +1,4 @@
-//! What of a config cannot act in the client that it is put into.
+//! The parts of a config without an effect in the client to which it is applied.
 
 use crate::{Client, MethodEntry, Name, Policy, ServiceConfig, Warning, nearest};
 use cinchona_core::Methods;
@@ -51,7 +51,7 @@ fn sizes(entry: &MethodEntry) -> impl Iterator<Item = Warning> {
     })
 }
 
-/// Methods that the entry would repeat and that may not be executed twice.
+/// Methods that the entry would retry or hedge and that may not be executed twice.
 fn not_twice(entry: &MethodEntry, config: &ServiceConfig, methods: &Methods) -> Option<Warning> {
     let kind = match entry.config.policy.as_ref()? {
         Policy::Retry(_) => "retryPolicy",
@@ -77,7 +77,7 @@ fn not_twice(entry: &MethodEntry, config: &ServiceConfig, methods: &Methods) -> 
     Some(Warning::new(&format!("methodConfig[{}].{kind}", entry.index), text))
 }
 
-/// Nobody has said anything of any method, and the config would repeat some.
+/// The safety of no method is known, and the config would repeat some.
 fn nothing_known(config: &ServiceConfig, methods: &Methods) -> Option<Warning> {
     let is_known = methods.paths().next().is_some() || methods.safety("").allows_repeating();
     let repeats = config.methods.iter().any(|entry| entry.config.policy.is_some());
@@ -87,7 +87,7 @@ fn nothing_known(config: &ServiceConfig, methods: &Methods) -> Option<Warning> {
     (repeats && !is_known).then(|| Warning::new("methodConfig", text))
 }
 
-/// Names that are in no descriptor; where there are none, all may exist.
+/// Names that are in no descriptor; without descriptors, any name may exist.
 fn strangers(config: &ServiceConfig, methods: &Methods) -> Vec<Warning> {
     let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (service, method) in methods.paths().filter_map(|path| path[1..].rsplit_once('/')) {
@@ -109,7 +109,7 @@ fn strangers(config: &ServiceConfig, methods: &Methods) -> Vec<Warning> {
     warnings
 }
 
-/// What is known and nearest to a name that is not.
+/// The known name nearest to an unknown one.
 fn nearest_to(name: &Name, known: &BTreeMap<&str, BTreeSet<&str>>) -> Option<String> {
     let Name { service, method } = name;
     if service.is_empty() || is_of_the_server(&path(name)) {
@@ -132,18 +132,18 @@ fn nearest_to(name: &Name, known: &BTreeMap<&str, BTreeSet<&str>>) -> Option<Str
 }
 
 fn path(Name { service, method }: &Name) -> String {
-    // On one line, whatever stands there.
+    // A name without control characters, so that the warning stays on one line.
     format!("/{service}/{method}").escape_debug().to_string()
 }
 
-/// What is for a balancer, of which none was made.
+/// Settings of load balancing and health checks, if no balancer was made from the config.
 fn unbalanced(config: &ServiceConfig) -> impl Iterator<Item = Warning> {
     let picks = config.picker.is_some();
     let parts = [
         ("loadBalancingConfig", picks || config.outlier_detection.is_some()),
         ("healthCheckConfig", config.health.is_some()),
     ];
-    let is_left = !config.told.has_balanced();
+    let is_left = !config.used.has_balanced();
     parts.into_iter().filter(move |(_, is_set)| *is_set && is_left).map(|(path, _)| {
         let text = "acts only in a balancer that is made with ServiceConfig::balance, which this \
             config was not asked for: one that runs keeps its options";

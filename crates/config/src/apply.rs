@@ -13,27 +13,28 @@ use cinchona_retry::{HedgePolicy, RetryLayer};
 // === impl ServiceConfig ===
 
 impl ServiceConfig {
-    /// Puts the config into the layers of a client, which may be running: calls that have begun
-    /// end by what they began with. As in gRPC a method for which it has no policy is not retried
-    /// from then on, and `maxAttempts` above 5 is cut to 5.
+    /// Applies the config to the layers of a client, which may be running: calls that have begun
+    /// keep their settings. As in gRPC, a method without a policy in the config is not retried from
+    /// then on, and `maxAttempts` above 5 is cut to 5.
     ///
-    /// Returns what does not act in this client: [`warnings`](Self::warnings), and beside them
+    /// Returns the settings that have no effect in this client: [`warnings`](Self::warnings), and
+    /// in addition
     ///
     /// * `maxRequestMessageBytes` and `maxResponseMessageBytes`, which need
     ///   [`apply_to`](Self::apply_to) and a [`MessageLimitsLayer`](crate::MessageLimitsLayer);
     /// * names that are in no descriptor of the layer's `Methods`;
-    /// * policies for methods that may not be executed twice, as far as `Methods` knows: a failure
-    ///   after which the request may have been executed is not retried there;
-    /// * load balancing and health checks, unless [`balance`](Self::balance) was asked before.
+    /// * policies for methods that may not be executed twice, as far as `Methods` knows: there a
+    ///   failure is not retried if the request may have been executed;
+    /// * load balancing and health checks, unless [`balance`](Self::balance) was called before.
     ///
-    /// Each of them is logged, at `warn`, when a config that was parsed is first applied; applying
-    /// it again logs what is new.
+    /// Each is logged once at `warn` when a parsed config is first applied; applying it again logs
+    /// only new ones.
     ///
     /// *Which methods may be executed twice* is known from the `option idempotency_level` of the
-    /// .proto (`Methods::from_file_descriptor_set`), or from your word that all may
-    /// (`Methods::all_idempotent`), which is what a config for grpc-go or grpc-java assumes. With
-    /// `Methods::unknown` only what provably was not processed is retried, whatever the config
-    /// lists.
+    /// .proto (`Methods::from_file_descriptor_set`), or from your declaration that all may
+    /// (`Methods::all_idempotent`), which configs for grpc-go or grpc-java assume. With
+    /// `Methods::unknown` only requests that provably were not processed are retried, whatever the
+    /// config lists.
     ///
     /// ```
     /// use cinchona_config::ServiceConfig;
@@ -68,8 +69,8 @@ impl ServiceConfig {
     /// ```
     ///
     /// # Errors
-    /// When a method is to be hedged that may not be executed twice, or a field that was changed in
-    /// code is outside its range. Nothing is changed then.
+    /// When the config hedges a method that may not be executed twice, or a field changed in code
+    /// is outside its range. Nothing is changed then.
     pub fn apply(
         &self,
         deadline: &CallDeadlineLayer,
@@ -104,7 +105,7 @@ impl ServiceConfig {
         let mut limits = PerMethod::new();
         for MethodEntry { names, config, .. } in &self.methods {
             let sizes = message_limits(config);
-            // A name with a slash is that of no method, and has been warned of.
+            // A name with a slash matches no method; a warning reports it.
             for name in names.iter().filter(|name| !is_path(name)) {
                 policies.insert(&name.service, &name.method, policy(config, client.attempts)?)?;
                 timeouts.insert(&name.service, &name.method, config.timeout)?;
@@ -120,15 +121,14 @@ impl ServiceConfig {
         }
         let mut warnings = self.warnings.clone();
         warnings.extend(advice::of(self, client));
-        self.told.log(&warnings);
+        self.used.log(&warnings);
         Ok(warnings)
     }
 
-    /// `options`, and in them what the config says of load balancing, outlier detection and health
-    /// checks.
+    /// `options` with the config's settings of load balancing, outlier detection and health checks.
     ///
-    /// It is for a balancer that is about to be made: one that runs keeps its options, whatever
-    /// config is applied later.
+    /// For a balancer that is about to be built: a running one keeps its options, whatever config
+    /// is applied later.
     ///
     /// ```
     /// use cinchona_balance::{Options, Picker};
@@ -139,7 +139,7 @@ impl ServiceConfig {
     /// # Ok::<_, cinchona_config::Errors>(())
     /// ```
     pub fn balance(&self, options: Options) -> Options {
-        self.told.balanced();
+        self.used.balanced();
         Options {
             picker: self.picker.unwrap_or(options.picker),
             utilization: self.utilization.unwrap_or(options.utilization),
@@ -171,7 +171,7 @@ fn retry(retry: &RetryPolicy, limit: u32) -> Result<cinchona_retry::RetryPolicy,
     let policy = cinchona_retry::RetryPolicy::default()
         .with_max_retries(retry.max_attempts.min(limit).saturating_sub(1))
         .with_backoff(backoff.with_jitter(Jitter::Grpc))
-        // Whoever writes a service config may name any code.
+        // The author of a service config may name any code.
         .with_forced_codes(retry.retryable_status_codes.iter().copied());
     Ok(policy)
 }
@@ -190,7 +190,7 @@ const fn message_limits(config: &MethodConfig) -> MessageLimits {
     }
 }
 
-/// In tokens. What the layer would refuse is refused before anything has been changed.
+/// In tokens. Refused here, before anything is changed, if the layer would refuse it.
 fn throttle(throttling: RetryThrottling) -> Result<(f64, f64), Invalid> {
     let RetryThrottling { max_tokens, token_ratio } = throttling;
     if !(1..=1_000_000).contains(&max_tokens) {

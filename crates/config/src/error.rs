@@ -2,20 +2,20 @@
 
 use std::fmt;
 
-/// Every mistake of a service config; at least one. `Display` writes one on a line.
+/// Every mistake of a service config; at least one. `Display` writes one a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors(pub(crate) Vec<Error>);
 
-/// One mistake: where it is, what stands there, and what must.
+/// One mistake: its place, the value there, and the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Error {
     /// The place, such as `methodConfig[0].retryPolicy.maxAttempts`; "" for the whole config.
     pub path: String,
-    /// What stands there, as JSON and cut after 80 characters; `absent` where nothing does; for a
+    /// The value there, as JSON and cut after 80 characters; `absent` where there is none; for a
     /// text that is not JSON, its line and column.
     pub value: String,
-    /// What must stand there, such as `an integer of at least 2`.
+    /// The rule that the value breaks, such as `an integer of at least 2`.
     pub rule: &'static str,
 }
 

@@ -1,25 +1,26 @@
-//! gRPC's service config: its JSON parsed, checked in full, and put into the layers of a client.
+//! gRPC's service config: its JSON parsed, validated in full, and applied to the layers of a
+//! client.
 //!
 //! # Why
 //!
-//! The service config is how gRPC writes down timeouts, retries and hedging, by method. One that is
-//! wrong is refused as a whole, so a parser should name every mistake, and not only the first. One
-//! that is right and does nothing is worse: so whatever does not act is named as well.
+//! The service config is gRPC's format for timeouts, retries and hedging, by method. An invalid one
+//! is refused as a whole, so the parser reports every mistake, not only the first. A valid field
+//! without an effect is worse, so each of those is reported as well.
 //!
 //! # Rule
 //!
-//! * What was configured acts, or is named: [`ServiceConfig::warnings`] has each field that is
-//!   unknown or not honoured, by its path; [`ServiceConfig::apply`] adds what cannot act in the
-//!   client that it is put into, and logs each warning once.
+//! * Each setting takes effect or is reported: [`ServiceConfig::warnings`] has each field that is
+//!   unknown or not honoured, by its path; [`ServiceConfig::apply`] adds those without an effect in
+//!   the client to which it is applied, and logs each warning once.
 //! * One known field that is invalid refuses the whole config; unknown fields never do (gRFC A21:
-//!   "unknown fields do not affect validation"). gRPC's own clients ignore them in silence: grpc-go
+//!   "unknown fields do not affect validation"). gRPC's own clients ignore them silently: grpc-go
 //!   reads the config by `encoding/json` without `DisallowUnknownFields`, where the case of a key
 //!   does not matter; C-core, and so grpcio, looks up the fields that it knows, in camelCase. A
 //!   field that is `null` is absent.
-//! * A name is of a method, of all methods of a service, or of everything else (`{}`), and stands
-//!   at most once in a config. An entry without names is checked, and then skipped.
-//! * Retries, hedging and throttling are as gRFC A6 has them. An entry may have a `retryPolicy` or
-//!   a `hedgingPolicy`, not both.
+//! * A name is of a method, of all methods of a service, or of all others (`{}`), and occurs at
+//!   most once in a config. An entry without names is validated, and then skipped.
+//! * Retries, hedging and throttling follow gRFC A6. An entry may have a `retryPolicy` or a
+//!   `hedgingPolicy`, not both.
 //! * Message sizes are enforced by a [`MessageLimitsLayer`].
 //! * Values are written as in proto3 JSON: a duration is a string of seconds such as `"0.25s"`, of
 //!   at most nine decimals and at most 315576000000 s; a number may stand in a string, and an
@@ -53,18 +54,18 @@
 //! # Ok::<_, cinchona_config::Errors>(())
 //! ```
 //!
-//! [`ServiceConfig::apply`] has one of a client that retries.
+//! [`ServiceConfig::apply`] shows one applied to a client that retries.
 //!
 //! # What it does not do
 //!
 //! Of the load balancing policies it knows `pick_first`, `round_robin`, `weighted_round_robin`,
-//! `least_request_experimental` and `outlier_detection_experimental`; the others are skipped where
-//! one of these follows, and a list without any is refused, both as in gRPC. Each of these is named
-//! where it stands, and not honoured: a `choiceCount` other than 2, `enableOobLoadReport`,
-//! `connectionScaling`, and `perAttemptRecvTimeout`, which is not in
-//! gRFC A6 (an `AttemptTimeoutLayer` does that). Of a key that stands twice in one JSON object, the
-//! last counts. A config that comes from DNS in an object of gRFC A2 (`clientLanguage`,
-//! `percentage`, `serviceConfig`) must be taken out of it first.
+//! `least_request_experimental` and `outlier_detection_experimental`; others are skipped where one
+//! of these follows, and a list without any is refused, both as in gRPC. These settings are
+//! reported and not honoured: a `choiceCount` other than 2, `enableOobLoadReport`,
+//! `connectionScaling`, and `perAttemptRecvTimeout`, which is not in gRFC A6 (use an
+//! `AttemptTimeoutLayer`). Of a key that occurs twice in one JSON object, the last counts. A config
+//! that comes from DNS in an object of gRFC A2 (`clientLanguage`, `percentage`, `serviceConfig`)
+//! must be taken out of it first.
 
 mod advice;
 mod apply;
@@ -74,7 +75,7 @@ mod limits;
 mod model;
 mod nearest;
 mod parse;
-mod told;
+mod warned;
 mod warning;
 
 pub use cinchona_plumbing::ResponseBody;

@@ -1,4 +1,4 @@
-//! How large a message may be: `maxRequestMessageBytes` and `maxResponseMessageBytes`.
+//! Limits of message sizes: `maxRequestMessageBytes` and `maxResponseMessageBytes`.
 
 mod body;
 mod lengths;
@@ -17,20 +17,20 @@ use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// How large each message of a call may be, in bytes as it is sent: after it was compressed, and
-/// without the five bytes before it. Default: any size; 0 allows empty messages.
+/// The largest message of a call in each direction, in bytes as sent: compressed, and without the
+/// five bytes of prefix. Default: any size; 0 allows only empty messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageLimits {
-    /// Of a request, or of each message in a stream of them.
+    /// For a request, or each message in a stream of requests.
     pub max_request_bytes: Option<u32>,
-    /// Of a response, likewise.
+    /// For a response, likewise.
     pub max_response_bytes: Option<u32>,
 }
 
 /// Applies [`LimitMessages`] to a service. Its clones, and the services it was applied to, share
 /// the limits by method.
 ///
-/// *Where:* around the retries. What this client must not send is not worth another attempt.
+/// *Where:* around the retries, as another attempt of an oversized request is useless.
 ///
 /// ```
 /// use cinchona_config::{MessageLimits, MessageLimitsLayer};
@@ -58,14 +58,12 @@ pub struct MessageLimitsLayer {
     switch: Switch,
 }
 
-/// Ends a call whose request or response has a message that is too large with
-/// `RESOURCE_EXHAUSTED`.
+/// Fails a call with `RESOURCE_EXHAUSTED` if a message of its request or response is too large.
 ///
 /// A request that is complete when the call is made, as a unary one is, is not sent at all. A
-/// stream goes on up to the message that is too large, and then fails: it is reset, and never looks
-/// complete. Messages before it are delivered. Sizes are those that gRPC's `service_config.proto`
-/// speaks of, as they are in the frames; of a message that was compressed, tonic limits what it is
-/// decompressed to (`max_decoding_message_size`).
+/// stream passes up to the message that is too large, and then fails: it is reset, and never looks
+/// complete. Earlier messages are delivered. Sizes are those of gRPC's `service_config.proto`, as
+/// framed; the decompressed size is limited by tonic (`max_decoding_message_size`).
 #[derive(Clone, Debug)]
 pub struct LimitMessages<S> {
     inner: S,
@@ -78,7 +76,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         state: State<F>,
-        // Of a call that is limited.
+        // The state of a limited call.
         limited: Option<Box<(Option<Overrun>, Option<u32>)>>,
     }
 }
@@ -95,7 +93,7 @@ pin_project! {
 // === impl MessageLimits ===
 
 impl MessageLimits {
-    /// The smaller of both, each way.
+    /// The smaller limit of both, in each direction.
     fn min(self, other: Self) -> Self {
         let smaller = |one: Option<u32>, two| one.into_iter().chain(two).min();
         Self {
@@ -108,7 +106,7 @@ impl MessageLimits {
 // === impl MessageLimitsLayer ===
 
 impl MessageLimitsLayer {
-    /// Limits nothing until a limit is set.
+    /// Without limits until one is set.
     pub fn new() -> Self {
         Self {
             own: MessageLimits::default(),
@@ -117,14 +115,14 @@ impl MessageLimitsLayer {
         }
     }
 
-    /// The application's own limits, for all methods: of these and those by method, the smaller
-    /// ones count.
+    /// Sets the application's own limits, for all methods: of these and those by method, the
+    /// smaller ones count.
     #[must_use]
     pub fn with_limits(self, own: MessageLimits) -> Self {
         Self { own, ..self }
     }
 
-    /// Lets `switch` decide whether messages are limited; in shadow they are not.
+    /// Sets the switch that decides whether messages are limited; in shadow they are not.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { switch, ..self }
@@ -225,7 +223,7 @@ where
         let Some((overrun, most)) = this.limited.take().map(|limited| *limited) else {
             return Poll::Ready(outcome.map(|response| response.map(ResponseBody::of)));
         };
-        // What became of a request that failed here is a consequence of that.
+        // A request that failed here is the cause of the service's error, if any.
         if let Some(status) = overrun.as_ref().and_then(|overrun| overrun.get()) {
             return Poll::Ready(Err(status.clone().into()));
         }
@@ -237,7 +235,7 @@ where
     }
 }
 
-/// Whether the body can be one of gRPC's: that of another content type has no messages.
+/// Whether the body can be gRPC's: one of another content type has no messages.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers::get(headers, &CONTENT_TYPE);
     content_type.is_none_or(|value| value.as_bytes().starts_with(b"application/grpc"))

@@ -1,6 +1,6 @@
-//! What a service config says, as types.
+//! The types of a service config.
 
-use crate::{told::Warned, warning::Warning};
+use crate::{warned::Warned, warning::Warning};
 use cinchona_balance::{OutlierDetection, Picker, Utilization};
 use std::time::Duration;
 use tonic::Code;
@@ -10,35 +10,35 @@ use tonic::Code;
 pub struct ServiceConfig {
     /// `methodConfig`: the entries that have a name, in their order.
     pub methods: Vec<MethodEntry>,
-    /// `retryThrottling`, for all methods together. Default none: nothing is throttled.
+    /// `retryThrottling`, for all methods together. Default: no throttling.
     pub retry_throttling: Option<RetryThrottling>,
     /// `loadBalancingConfig`, or `loadBalancingPolicy`: how endpoints are picked.
     pub picker: Option<Picker>,
-    /// What `weighted_round_robin` says of load reports (gRFC A58), with the defaults for what it
-    /// does not say. A `weightUpdatePeriod` below 0.1 s is raised to that.
+    /// The settings of `weighted_round_robin` for load reports (gRFC A58), with the defaults for
+    /// absent ones. A `weightUpdatePeriod` below 0.1 s is raised to that.
     pub utilization: Option<Utilization>,
     /// `outlier_detection_experimental` around the picker (gRFC A50).
     pub outlier_detection: Option<OutlierDetection>,
-    /// Its `panicThreshold`, a field of ours, which gRPC's clients ignore: if less than this share
-    /// of the connected endpoints is not ejected, all are used. In percent, 0 to 100; gRPC's
-    /// clients do as with 0.
+    /// Its `panicThreshold`, in percent, 0 to 100: if less than this share of the connected
+    /// endpoints is not ejected, all are used. A field of ours; gRPC's clients ignore it, which
+    /// equals 0.
     pub panic_threshold: Option<u32>,
     /// `shuffleAddressList` of `pick_first` (gRFC A62).
     pub shuffle_address_list: Option<bool>,
-    /// `healthCheckConfig.serviceName` (gRFC A17): the service whose health is asked for.
+    /// `healthCheckConfig.serviceName` (gRFC A17): the service whose health is checked.
     pub health: Option<String>,
     pub(crate) warnings: Vec<Warning>,
-    pub(crate) told: Warned,
+    pub(crate) used: Warned,
 }
 
 /// One entry of `methodConfig`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MethodEntry {
-    /// Which element of `methodConfig` it is, from 0.
+    /// Its index in `methodConfig`, from 0.
     pub index: usize,
-    /// `name`: what the entry is for; at least one.
+    /// `name`: the methods of the entry; at least one.
     pub names: Vec<Name>,
-    /// What it says.
+    /// The settings.
     pub config: MethodConfig,
 }
 
@@ -51,15 +51,15 @@ pub struct Name {
     pub method: String,
 }
 
-/// The settings of a method; what is absent is left to the client.
+/// The settings of a method; absent ones are left to the client.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MethodConfig {
-    /// `timeout` of a call, 0 or more; a shorter one that the caller sets comes first.
+    /// `timeout` of a call, 0 or more; a shorter one that the caller sets takes precedence.
     pub timeout: Option<Duration>,
-    /// `waitForReady`: whether a call waits for a connection; what the caller says comes first.
+    /// `waitForReady`: whether a call waits for a connection; the caller's choice takes precedence.
     pub wait_for_ready: Option<bool>,
-    /// `maxRequestMessageBytes`: how large a message may be as it is sent, so after it was
-    /// compressed; may be 0. A smaller limit that the application sets comes first.
+    /// `maxRequestMessageBytes`: the largest message as sent, which is after compression; may be 0.
+    /// A smaller limit set by the application takes precedence.
     pub max_request_message_bytes: Option<u32>,
     /// `maxResponseMessageBytes`, likewise.
     pub max_response_message_bytes: Option<u32>,
@@ -71,22 +71,22 @@ pub struct MethodConfig {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Policy {
-    /// `retryPolicy`: again after a failure.
+    /// `retryPolicy`: another attempt after a failure.
     Retry(RetryPolicy),
-    /// `hedgingPolicy`: again before there is an answer.
+    /// `hedgingPolicy`: another attempt before there is an answer.
     Hedging(HedgingPolicy),
 }
 
 /// `retryPolicy` (gRFC A6).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// How often a call is sent at most, with the first time: 2 or more, as written.
+    /// The most attempts, with the first: 2 or more, as written.
     pub max_attempts: u32,
     /// The delay before the first retry; above 0.
     pub initial_backoff: Duration,
     /// The longest delay; above 0, and it may be below `initial_backoff`.
     pub max_backoff: Duration,
-    /// What the delay is multiplied by for each further retry; above 0, and it may be below 1.
+    /// The factor by which the delay grows with each further retry; above 0, and it may be below 1.
     pub backoff_multiplier: f64,
     /// The codes that are retried, as written; empty only where there is a
     /// `per_attempt_recv_timeout`.
@@ -99,29 +99,29 @@ pub struct RetryPolicy {
 /// `hedgingPolicy` (gRFC A6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HedgingPolicy {
-    /// How often a call is sent at most, with the first time: 2 or more, as written.
+    /// The most attempts, with the first: 2 or more, as written.
     pub max_attempts: u32,
-    /// The time between two attempts. Default 0: all are sent at once.
+    /// The time between two attempts. Default 0: all are sent together.
     pub hedging_delay: Duration,
     /// The codes that do not end the call, as written. Default none: every failure ends it.
     pub non_fatal_status_codes: Vec<Code>,
 }
 
-/// `retryThrottling` (gRFC A6), in thousandths of a token; what is finer is cut off.
+/// `retryThrottling` (gRFC A6), in thousandths of a token; finer digits are cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryThrottling {
     /// `maxTokens`, the size of the bucket in thousandths: 1 to 1 000 000.
     pub max_tokens: u32,
-    /// `tokenRatio`, what a success gives back in thousandths: 1 or more. One that does not fit is
-    /// `u32::MAX`, which fills any bucket as well.
+    /// `tokenRatio`, which a success gives back, in thousandths: 1 or more. One that does not fit
+    /// is `u32::MAX`, which fills any bucket as well.
     pub token_ratio: u32,
 }
 
 // === impl ServiceConfig ===
 
 impl ServiceConfig {
-    /// What is in the config and does not act as it says, whatever client it is put into: fields
-    /// that are unknown or not honoured, in the order of the text.
+    /// The fields of the config without their usual effect in any client: unknown or not honoured,
+    /// in the order of the text.
     ///
     /// ```
     /// use cinchona_config::ServiceConfig;
@@ -136,8 +136,8 @@ impl ServiceConfig {
         &self.warnings
     }
 
-    /// What the config says of the method at `path`, such as `/calculator.Calculator/Add`: the
-    /// entry of the method, else of its service, else the default `{}`. Entries are not merged.
+    /// The settings of the method at `path`, such as `/calculator.Calculator/Add`: the entry of the
+    /// method, else of its service, else the default `{}`. Entries are not merged.
     pub fn method(&self, path: &str) -> Option<&MethodConfig> {
         let (service, method) =
             path.strip_prefix('/').and_then(|name| name.rsplit_once('/')).unwrap_or_default();

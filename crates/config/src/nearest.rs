@@ -1,16 +1,16 @@
-//! What a misspelt name may have meant.
+//! Suggestions for a misspelt name.
 
 /// Longer names are compared by their beginning.
 const MOST: usize = 128;
 
-/// The one of `known` that `name` is a misspelling of, if there is one: at most a third of it is
-/// wrong, case and underscores aside.
+/// The one of `known` that `name` is a misspelling of, if any: at most a third of it is wrong, case
+/// and underscores aside.
 pub(crate) fn misspelt<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let (distance, nearest) = by_distance(name, known)?;
     (3 * distance <= nearest.len()).then_some(nearest)
 }
 
-/// The one of `known` that is least unlike `name`; `None` where there is none.
+/// The one of `known` that is most similar to `name`; `None` where there is none.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     by_distance(name, known).map(|(_, nearest)| nearest)
 }
@@ -25,7 +25,7 @@ fn plain(name: &str) -> Vec<char> {
     letters.flat_map(char::to_lowercase).collect()
 }
 
-/// How many letters must be put in, taken out or replaced (Levenshtein), row by row.
+/// How many letters must be inserted, deleted or replaced (Levenshtein), row by row.
 fn distance(from: &[char], to: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (index, letter) in from.iter().enumerate() {

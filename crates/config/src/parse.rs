@@ -7,7 +7,7 @@ mod twice;
 
 use crate::{
     Error, HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
-    ServiceConfig, Warning, error::Errors, told::Warned,
+    ServiceConfig, Warning, error::Errors, warned::Warned,
 };
 use cinchona_plumbing::code;
 use fields::{At, OBJECT, Report, number, thousandths, uint32};
@@ -18,8 +18,7 @@ use tonic::Code;
 const ABOVE_0S: &str = "a duration above 0 such as \"0.1s\"";
 const FROM_0S: &str = "a duration of 0 or more such as \"0.1s\"";
 
-/// What a tonic client receives at most by default
-/// (`max_decoding_message_size`): 4 MiB.
+/// The most that a tonic client receives by default (`max_decoding_message_size`): 4 MiB.
 const TONIC_MOST: u32 = 4 << 20;
 
 // === impl ServiceConfig ===
@@ -28,7 +27,7 @@ impl ServiceConfig {
     /// Reads the JSON form of a service config.
     ///
     /// # Errors
-    /// Every mistake of a text that is JSON, or where it stops being so.
+    /// Every mistake of a JSON text, or the place where it is not JSON.
     pub fn parse(json: &str) -> Result<Self, Errors> {
         service_config(json).map_err(Errors)
     }
@@ -62,7 +61,7 @@ fn service_config(json: &str) -> Result<ServiceConfig, Vec<Error>> {
         shuffle_address_list: balancing.shuffle_address_list,
         health,
         warnings,
-        told: Warned::default(),
+        used: Warned::default(),
     })
 }
 
@@ -80,7 +79,7 @@ fn not_json(error: &serde_json::Error) -> Error {
     Error { path: String::new(), value, rule: "JSON" }
 }
 
-/// None where the entry has no name, or a mistake.
+/// `None` where the entry has no name, or a mistake.
 fn method_entry(
     (index, at): (usize, &At<'_>),
     report: &mut Report,
@@ -102,7 +101,7 @@ fn unique_name(at: &At<'_>, report: &mut Report, seen: &mut HashSet<Name>) -> Op
     let mut text = |key| {
         let field = at.field(key);
         let text = field.read(report, "a string", |value| value.as_str().map(String::from));
-        // What is not a string is a mistake already, and no name to compare with others.
+        // A value that is not a string is already a mistake, and is not compared with other names.
         if field.is_absent() { Some(String::new()) } else { text }
     };
     let (service, method) = (text("service"), text("method"));
@@ -188,7 +187,7 @@ fn retry_policy(at: &At<'_>, report: &mut Report) -> Option<RetryPolicy> {
             .warn(&recv_timeout, "is not honoured: put an AttemptTimeoutLayer inside the retries");
     }
     let codes = at.field("retryableStatusCodes");
-    // As in C-core: a policy that retries silence may retry nothing else.
+    // As in C-core: a policy that retries on silence may list no codes.
     if codes.is_absent_or_empty() && recv_timeout.is_absent() {
         report.refuse(&codes, "a list of at least one status code");
     }
@@ -247,7 +246,7 @@ fn connection_scaling(at: &At<'_>, report: &mut Report) {
 
 fn max_attempts(at: &At<'_>, report: &mut Report) -> Option<u32> {
     let at = at.field("maxAttempts");
-    // The field is a uint32, which needs saying only to who exceeds it.
+    // The field is a uint32; only a larger value needs an error that says so.
     let exceeds = |number: f64| number > f64::from(u32::MAX) && number.fract() == 0.0;
     let rule = match at.value().and_then(number) {
         Some(number) if exceeds(number) => "an integer of at most 4294967295",
@@ -256,7 +255,7 @@ fn max_attempts(at: &At<'_>, report: &mut Report) -> Option<u32> {
     at.require(report, rule, |value| uint32(value).filter(|attempts| *attempts >= 2))
 }
 
-/// Codes after which another attempt is to be made, or to go on.
+/// The codes after which another attempt is made, or the other attempts continue.
 fn failures(at: &At<'_>, report: &mut Report) -> Vec<Code> {
     const CODE: &str = "a status code: 0 to 16, or a name such as \"UNAVAILABLE\"";
     let mut codes = Vec::new();

@@ -1,5 +1,5 @@
-//! What is accepted and what is refused. The comments name the cases of the other implementations
-//! that a test covers.
+//! Configs that are accepted or refused. The comments name the cases of other implementations that
+//! a test covers.
 
 use super::*;
 use serde_json::{Value, json};
@@ -82,8 +82,8 @@ fn parsed_hedging(policy: &Value) -> HedgingPolicy {
     }
 }
 
-/// A retry policy, or a hedging policy, is refused for one of its fields, whichever of `values`
-/// stands there; `json!(null)` is one that is absent.
+/// A retry policy, or a hedging policy, is refused for one of its fields, for each of `values`;
+/// `json!(null)` is an absent one.
 #[track_caller]
 fn field_refused(kind: &str, key: &str, rule: &str, values: &[Value]) {
     let policy = if kind == "retryPolicy" { retry() } else { hedging() };
@@ -131,7 +131,7 @@ fn json_of_any_depth_is_refused_and_not_a_stack_overflow() {
 // C-core: EmptyConfig.
 // catalogue: CU-config-empty
 #[test]
-fn an_empty_config_says_nothing() {
+fn an_empty_config_sets_nothing() {
     for json in [
         json!({}),
         json!({ "methodConfig": [] }),
@@ -143,7 +143,7 @@ fn an_empty_config_says_nothing() {
 }
 
 #[test]
-fn a_value_of_the_wrong_type_is_named_wherever_it_stands() {
+fn a_value_of_the_wrong_type_is_reported_at_any_place() {
     refused(&json!([]), "", "an object");
     refused(&json!(null), "", "an object");
     refused(&json!({ "methodConfig": {} }), "methodConfig", "a list");
@@ -346,9 +346,9 @@ fn a_retry_policy_is_read() {
     assert_eq!(parsed_retry(&retry()), expected);
 }
 
-// grpc-java RetryPolicyTest clamps the attempts, which is left to who applies the config.
+// grpc-java RetryPolicyTest clamps the attempts; here `apply` does.
 #[test]
-fn what_no_rule_forbids_is_kept_as_it_is() {
+fn values_that_no_rule_forbids_are_kept_as_written() {
     let policy = parsed_retry(&json!({
         "maxAttempts": 1000,
         "initialBackoff": "0.000000001s",
@@ -507,7 +507,7 @@ fn a_status_code_is_its_integer_or_its_name_in_any_case() {
 }
 
 // C-core: ValidRetryPolicyWithPerAttemptRecvTimeout, …AndUnsetRetryableStatusCodes. That it is
-// IgnoredWhenHedgingDisabled is a matter of who applies the config.
+// IgnoredWhenHedgingDisabled is for `apply` to decide.
 // grpc-java ManagedChannelServiceConfigTest: per-attempt timeout ×4.
 // catalogue: CU-config-per-attempt-timeout
 #[test]
@@ -570,7 +570,7 @@ fn a_hedging_policy_is_checked() {
 // counts as 0.001 in C-core.
 // catalogue: CU-config-throttling, JV-policy-get-throttle, D05
 #[test]
-fn throttling_is_read_in_thousandths_and_what_is_finer_is_cut_off() {
+fn throttling_is_read_in_thousandths_and_finer_digits_are_cut_off() {
     for (tokens, ratio, max_tokens, token_ratio) in [
         (json!(2), json!(1.0), 2000, 1000),
         (json!(2), json!(1), 2000, 1000),

@@ -1,16 +1,16 @@
-//! What is valid in a service config, and does not act as it says.
+//! Valid settings of a service config that lack their usual effect.
 
 use std::fmt;
 
-/// Something in a service config that is valid and does not act as it says; `Display` is its path
-/// and its text, on one line.
+/// A valid setting of a service config that lacks its usual effect; `Display` is its path and its
+/// text, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Warning {
     /// The place, such as `methodConfig[0].retryPolicy.perAttemptRecvTimeout`.
     pub path: String,
-    /// What does not act, and what to do, such as `is unknown, and ignored as in gRPC; maxAttempts
-    /// is the field that is known`.
+    /// The lack, and the remedy, such as `is unknown, and ignored as in gRPC; maxAttempts is the
+    /// field that is known`.
     pub text: String,
 }
 

@@ -89,6 +89,20 @@ impl<T> PerMethod<T> {
         }
     }
 
+    /// The same names, each with what `change` makes of its value.
+    #[must_use]
+    pub fn map<U>(&self, mut change: impl FnMut(&T) -> U) -> PerMethod<U> {
+        let methods = self.methods.iter().map(|(name, own)| (name.clone(), change(own))).collect();
+        let services =
+            self.services.iter().map(|(name, own)| (name.clone(), change(own))).collect();
+        PerMethod { methods, services, default: self.default.as_ref().map(change) }
+    }
+
+    /// Every value, those of methods, of services, and the default.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.methods.values().chain(self.services.values()).chain(&self.default)
+    }
+
     /// The methods that have a value of their own, by path.
     pub fn methods(&self) -> impl Iterator<Item = (&str, &T)> {
         self.methods.iter().map(|(path, value)| (&**path, value))
@@ -122,6 +136,17 @@ mod tests {
             let refused = values.insert(service, method, 2).unwrap_err().to_string();
             assert!(refused.contains(rule), "{refused}");
         }
+    }
+
+    #[test]
+    fn the_values_are_those_of_methods_of_services_and_the_default() {
+        let mut values = PerMethod::from(1);
+        values.insert("a.B", "", 2).unwrap();
+        values.insert("a.B", "C", 3).unwrap();
+        let mut all: Vec<_> = values.values().copied().collect();
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3]);
+        assert_eq!(PerMethod::<u8>::new().values().count(), 0);
     }
 
     #[test]

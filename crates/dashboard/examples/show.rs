@@ -1,4 +1,4 @@
-//! The dashboard with made-up data that moves: `cargo run -p cinchona-dashboard --example show`.
+//! The dashboard with made-up data that changes: `cargo run -p cinchona-dashboard --example show`.
 
 use cinchona_core::Switch;
 use cinchona_dashboard::{Console, Dashboard, FaultRule, Feed, Health, Link, Map, Spot, Tile};
@@ -33,7 +33,7 @@ async fn main() -> io::Result<()> {
     dashboard.serve(listener, std::future::pending()).await
 }
 
-/// What the tiles are `t` seconds after the start.
+/// The tiles `t` seconds after the start.
 fn tiles(t: f64) -> Vec<Tile> {
     let wave = |phase: f64| (t * 0.9 + phase).sin() * 0.5 + (t * 3.1 + phase * 7.0).sin() * 0.2;
     let mut tiles: Vec<_> = (0..3).map(|n| breaker(n, wave(f64::from(n)))).collect();
@@ -69,7 +69,7 @@ fn tiles(t: f64) -> Vec<Tile> {
     tiles
 }
 
-/// Four nodes, of which the last is hardly heard.
+/// Four nodes, the last of which is hardly heard.
 fn map() -> Map {
     let names = ["a", "b", "c", "d"];
     let node = |name: &str| match name {
@@ -130,7 +130,7 @@ fn endpoint(n: u32, wave: f64) -> Tile {
     }
 }
 
-/// Rules that do nothing.
+/// Rules without an effect.
 #[derive(Default)]
 struct Rules {
     set: Mutex<Vec<FaultRule>>,

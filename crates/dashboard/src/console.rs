@@ -1,4 +1,4 @@
-//! What changes the faults of the application.
+//! The interface through which the page changes the application's faults.
 
 use cinchona_core::Switch;
 use serde::{Serialize, Serializer};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// The faults of the application, for the page to show and change.
 ///
-/// An error is shown as it is, in a fixed-width font: a caret below the place that is wrong stays
-/// there.
+/// An error is shown verbatim in a fixed-width font, so that a caret stays below the place that is
+/// wrong.
 ///
 /// ```
 /// use cinchona_dashboard::{Console, FaultRule};
@@ -31,19 +31,19 @@ use std::time::Duration;
 /// assert!(None.switch().is_none(), "and the page shows none");
 /// ```
 pub trait Console: Send + Sync {
-    /// The rules in force, in the order a request meets them.
+    /// The rules in force, in the order in which they are applied to a request.
     fn list(&self) -> Vec<FaultRule>;
 
-    /// Sets a rule, in place of the one of that id if there is one.
+    /// Sets a rule; replaces the one with this id.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the rule.
     fn set(&self, id: &str, rule: &str) -> Result<(), String>;
 
-    /// Removes the rule of that id.
+    /// Removes the rule with this id.
     ///
     /// # Errors
-    /// Why not, such as that there is none.
+    /// Why not, such as that there is no such rule.
     fn remove(&self, id: &str) -> Result<(), String>;
 
     /// Removes all rules.
@@ -52,30 +52,30 @@ pub trait Console: Send + Sync {
     /// Why not.
     fn clear(&self) -> Result<(), String>;
 
-    /// What an operator should know beside the grammar of rules, such as what names mean. Default
-    /// nothing.
+    /// A hint for operators beside the grammar of rules, such as the meaning of names. Default:
+    /// none.
     fn hint(&self) -> &str {
         ""
     }
 
-    /// The master switch of all rules, if there is one. Default none.
+    /// The master switch of all rules, if any. Default: none.
     fn switch(&self) -> Option<&Switch> {
         None
     }
 }
 
-/// A rule in force, and what it has done.
+/// A rule in force, and its counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FaultRule {
-    /// The name it was set by.
+    /// Its id.
     pub id: String,
-    /// The rule, as it would be written.
+    /// The rule, in its own syntax.
     pub rule: String,
-    /// Requests it could have hit.
+    /// Requests that matched it.
     pub matched: u64,
-    /// Requests it hit.
+    /// Requests to which it was applied.
     pub injected: u64,
-    /// How long it has been in force; in seconds, in JSON.
+    /// How long it has been in force; in seconds in JSON.
     #[serde(serialize_with = "seconds")]
     pub age: Duration,
 }

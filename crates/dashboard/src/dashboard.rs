@@ -1,4 +1,4 @@
-//! The dashboard: what it asks the application for, and how it is served.
+//! The dashboard: its sources of data, and how it is served.
 
 use crate::{Console, FaultRule, Feed, Map, Tile, feed::Line, places::Places};
 use cinchona_core::{Mode, Secret};
@@ -7,10 +7,10 @@ use serde::Serialize;
 use std::{fmt, sync::Arc};
 use tokio::sync::watch;
 
-/// A page of tiles, a feed and a console, served over HTTP/1; see the [crate] for what it serves,
-/// and to which clients.
+/// A page of tiles, a feed and a console, served over HTTP/1; see the [crate] for the paths and the
+/// clients allowed.
 ///
-/// The functions it is given are called on the runtime, while requests are answered: they must not
+/// The functions given to it are called on the runtime, while requests are answered: they must not
 /// block.
 pub struct Dashboard {
     tiles: Box<dyn Fn() -> Vec<Tile> + Send + Sync>,
@@ -21,19 +21,19 @@ pub struct Dashboard {
     trust: Trust,
 }
 
-/// A dashboard that is served.
+/// A dashboard that is being served.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     dashboard: Arc<Dashboard>,
     pub(crate) watchers: Arc<Places>,
-    /// Says true, or nothing any more, when the server stops.
+    /// Holds true, or is closed, when the server stops.
     pub(crate) is_over: watch::Receiver<bool>,
 }
 
-/// All that the page shows; of the feed, what is new.
+/// The state that the page shows, with the new lines of the feed.
 #[derive(Debug, Serialize)]
 pub(crate) struct State {
-    /// Whether it is the first of its stream, and has all lines that are kept.
+    /// Whether it is the first of its stream, with all lines kept.
     is_first: bool,
     /// Seconds since the feed was made, as the lines' `at`.
     now: f64,
@@ -54,7 +54,7 @@ struct Faults {
 // === impl Dashboard ===
 
 impl Dashboard {
-    /// A page with nothing on it.
+    /// An empty page.
     pub fn new() -> Self {
         Self {
             tiles: Box::new(Vec::new),
@@ -66,38 +66,39 @@ impl Dashboard {
         }
     }
 
-    /// Shows these tiles, asked for each 500 ms and for each that looks.
+    /// Shows these tiles; `tiles` is called each 500 ms per connected page.
     #[must_use]
     pub fn tiles(self, tiles: impl Fn() -> Vec<Tile> + Send + Sync + 'static) -> Self {
         Self { tiles: Box::new(tiles), ..self }
     }
 
-    /// Shows this map of a cluster, asked for as the tiles are. Without, the page has none.
+    /// Shows this map of a cluster; `map` is called as often as the tiles. Without it, the page has
+    /// none.
     #[must_use]
     pub fn map(self, map: impl Fn() -> Map + Send + Sync + 'static) -> Self {
         Self { map: Some(Box::new(map)), ..self }
     }
 
-    /// Shows the lines of that feed.
+    /// Shows the lines of this feed.
     #[must_use]
     pub fn events(self, feed: Feed) -> Self {
         Self { feed, ..self }
     }
 
-    /// Serves `/metrics`: text in Prometheus' format. Without, it is 404.
+    /// Serves `/metrics`: text in Prometheus' format. Without it, the path is 404.
     #[must_use]
     pub fn metrics(self, metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { metrics: Some(Box::new(metrics)), ..self }
     }
 
-    /// Shows the console. Without, the page has none, and its paths are 404.
+    /// Shows the console. Without it, the page has none, and its paths are 404.
     #[must_use]
     pub fn faults(self, console: impl Console + 'static) -> Self {
         Self { console: Some(Box::new(console)), ..self }
     }
 
-    /// Changes need `authorization: Bearer <token>`, and may then come from anywhere. Default: no
-    /// token, and changes from loopback only, and not through a proxy: see
+    /// Requires `authorization: Bearer <token>` for changes, which may then come from any address.
+    /// Default: no token, and changes from loopback only, not through a proxy: see
     /// [`Trust`](cinchona_plumbing::Trust).
     #[must_use]
     pub fn with_token(self, token: Secret) -> Self {
@@ -116,7 +117,7 @@ impl Dashboard {
         &self.trust
     }
 
-    /// The state with the lines after that number (none: all), and the number of the last.
+    /// The state with the lines after that number (`None`: all), and the number of the last.
     pub(crate) fn state(&self, after: Option<u64>) -> (State, u64) {
         let (events, last) = self.feed.after(after.unwrap_or(0));
         let faults = self.console().map(|console| Faults {
@@ -138,7 +139,7 @@ impl Dashboard {
 }
 
 impl Default for Dashboard {
-    /// A page with nothing on it.
+    /// An empty page.
     fn default() -> Self {
         Self::new()
     }

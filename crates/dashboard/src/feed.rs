@@ -1,4 +1,4 @@
-//! What happened, line by line.
+//! The feed: events as lines.
 
 use serde::Serialize;
 use std::{
@@ -11,9 +11,10 @@ use tokio::time::Instant;
 /// How many lines are kept.
 const LINES: usize = 200;
 
-/// The last 200 lines of what happened; clones are the same feed.
+/// The last 200 events, one a line; clones share the feed.
 ///
-/// A line is stamped with the time since the feed was made; the page shows it as the time of day.
+/// A line is stamped with the time since the feed was created; the page shows it as the time of
+/// day.
 ///
 /// ```
 /// let feed = cinchona_dashboard::Feed::new();
@@ -32,7 +33,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Lines {
     kept: VecDeque<Line>,
-    /// How many there were, those that are no longer kept among them.
+    /// How many lines there were, including those no longer kept.
     pushed: u64,
 }
 
@@ -41,7 +42,7 @@ struct Lines {
 pub(crate) struct Line {
     /// Its number, from 1.
     n: u64,
-    /// Seconds since the feed was made.
+    /// Seconds since the feed was created.
     at: f64,
     text: String,
 }
@@ -49,12 +50,12 @@ pub(crate) struct Line {
 // === impl Feed ===
 
 impl Feed {
-    /// No lines yet.
+    /// An empty feed.
     pub fn new() -> Self {
         Self(Arc::new(Inner { since: Instant::now(), lines: Mutex::default() }))
     }
 
-    /// Adds a line, and forgets the oldest when there are more than 200.
+    /// Adds a line, and drops the oldest beyond 200.
     pub fn push(&self, text: impl Into<String>) {
         let at = self.now().as_secs_f64();
         let mut lines = self.lines();
@@ -71,12 +72,12 @@ impl Feed {
         self.lines().kept.len()
     }
 
-    /// Whether nothing has happened yet.
+    /// Whether there is no line yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The time since it was made.
+    /// The time since it was created.
     pub(crate) fn now(&self) -> Duration {
         Instant::now().saturating_duration_since(self.0.since)
     }
@@ -94,7 +95,7 @@ impl Feed {
 }
 
 impl Default for Feed {
-    /// No lines yet.
+    /// An empty feed.
     fn default() -> Self {
         Self::new()
     }
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_line_is_stamped_with_the_time_since_the_feed_was_made() {
+    async fn a_line_is_stamped_with_the_time_since_the_feed_was_created() {
         let feed = Feed::new();
         tokio::time::advance(Duration::from_millis(1500)).await;
         feed.push("late");

@@ -23,15 +23,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 /// The two ends of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
-    /// Unknown when the connection was gone before it was asked.
+    /// `None` if the connection was closed before its addresses were read.
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: SocketAddr,
 }
 
-/// A refusal: its status, and why, for a human.
+/// A refusal: its status, and the reason as text.
 pub(crate) type Refused = (StatusCode, String);
 
-/// Refuses requests by a strange host name, and puts the headers on every answer.
+/// Refuses requests for a foreign host name, and adds the security headers to every answer.
 pub(crate) async fn guard(
     ConnectInfo(peer): ConnectInfo<Peer>,
     req: Request,
@@ -57,10 +57,10 @@ pub(crate) async fn guard(
     response
 }
 
-/// Whether this request may change something.
+/// Whether this request may make a change.
 ///
 /// # Errors
-/// Why it may not.
+/// The refusal.
 pub(crate) fn may_change(request: &Parts, peer: Peer, trust: &Trust) -> Result<(), Refused> {
     trust.check(request, Some(peer.remote)).map_err(|why| match why {
         Distrust::Token => (StatusCode::UNAUTHORIZED, why.to_string()),
@@ -73,7 +73,7 @@ pub(crate) fn may_change(request: &Parts, peer: Peer, trust: &Trust) -> Result<(
     Ok(())
 }
 
-/// Whether the request names loopback, or the address it came in at.
+/// Whether the request's host is loopback, or the address at which it arrived.
 fn is_ours(request: &Request, peer: Peer) -> bool {
     let of_uri = request.uri().host().is_none_or(|host| peer.is_called(host));
     let host = single(request.headers(), HOST.as_str()).and_then(|host| host.to_str().ok());
@@ -86,7 +86,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// The value of a header that is there once.
+/// The value of a header that occurs exactly once.
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
     let mut all = headers.get_all(name).iter();
     all.next().filter(|_| all.next().is_none())
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_loopback_or_the_address_it_came_in_at() {
+    fn a_host_is_loopback_or_the_address_at_which_it_arrived() {
         let peer = peer("10.0.0.5:9090", "10.0.0.9:5000");
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:9090", "[::1]:9090", "10.0.0.5:1"] {
             assert!(peer.is_called(without_port(host)), "{host}");

@@ -1,4 +1,4 @@
-//! The paths, and what each answers.
+//! The paths and their answers.
 
 use crate::{
     dashboard::{Served, State as Shown},
@@ -24,20 +24,20 @@ use serde::Deserialize;
 use std::{convert::Infallible, sync::LazyLock, time::Duration};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
-/// How often a watcher receives the state: what it sees is at most this old, and its way.
+/// The interval at which a watcher receives the state.
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// The longest body of a change, in bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// How long the body of a change may take to come.
+/// How long the body of a change may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const PAGE: &str = include_str!("../page/index.html");
 const SCRIPT: &str = include_str!("../page/app.js");
 const STYLE: &str = include_str!("../page/app.css");
 
-/// A change of the faults, of which each path reads its own fields.
+/// A change of the faults; each path reads its own fields.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Change {
@@ -46,7 +46,7 @@ struct Change {
     mode: Option<String>,
 }
 
-/// What each change is made by.
+/// The kinds of change.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Set,
@@ -63,7 +63,7 @@ struct Watcher {
     place: Place,
 }
 
-/// A refusal, and why.
+/// A refusal, and its reason.
 type Refused = guard::Refused;
 
 static REFUSED: LazyLock<Seldom> =
@@ -141,7 +141,7 @@ async fn change(
     }
 }
 
-/// The change that a request asks for, if it may.
+/// The change that a request asks for, if it is allowed.
 async fn read(served: &Served, peer: Peer, request: Request) -> Result<Change, Refused> {
     let (parts, body) = request.into_parts();
     guard::may_change(&parts, peer, served.trust())?;
@@ -191,7 +191,7 @@ fn said(value: Option<String>, field: &str) -> Result<String, Refused> {
 // === impl Watcher ===
 
 impl Watcher {
-    /// The next state; none when the server stops, or another takes its place.
+    /// The next state; `None` when the server stops, or another watcher takes the place.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         tokio::select! {
             biased;

@@ -1,29 +1,29 @@
-//! A live page of what the resilience of a tonic client or server is doing, and a console for its
-//! faults.
+//! A live page of the resilience layers of a tonic client or server, and a console for its faults.
 //!
 //! # Why
 //!
 //! A breaker that opens, a retry budget that runs dry and a node that is lost are seen best while
-//! it happens, side by side, with nothing installed but a browser.
+//! it happens, side by side, with no tool but a browser.
 //!
 //! # Rule
 //!
-//! * [`Dashboard`] knows no policy: it asks the application, each 500 ms that somebody looks, for
-//!   its [`Tile`]s and its [`Map`]. When nobody looks, it asks for nothing, and costs nothing.
-//! * What happened goes into the [`Feed`], which keeps the last 200 lines.
-//! * Everybody that can reach it can read it. Faults ([`Console`]) are changed from loopback only,
-//!   and not through a proxy; with a token, from anywhere with the token, and from nowhere without
-//!   it ([`Trust`](cinchona_plumbing::Trust)).
-//! * A change is a `POST` of JSON, of at most 64 KiB, from no other origin. The `Host` of every
-//!   request is a name of loopback or the address it came in at, so that no name that somebody
-//!   else resolves leads here (DNS rebinding).
-//! * A connection sends its request's head within 10 s, of at most 100 headers and 32 KiB, and is
-//!   closed when it has been idle for 10 s. There are at most 256 connections and 32 streams of
-//!   events, and 64 and 16 of one address (of IPv6, of one /64). The newest always gets its place:
-//!   from the oldest of the address that has the most. So strangers do not lock the operator out.
-//! * All that it serves is compiled in: it opens no file.
+//! * [`Dashboard`] knows no policy: each 500 ms per connected page it asks the application for its
+//!   [`Tile`]s and its [`Map`]. While no page is connected, it asks for nothing, and costs nothing.
+//! * Events go into the [`Feed`], which keeps the last 200 lines.
+//! * Every client that reaches the address can read. Faults ([`Console`]) can be changed from
+//!   loopback only, and not through a proxy; with a token configured, from any address, but only
+//!   with the token ([`Trust`](cinchona_plumbing::Trust)).
+//! * A change is a `POST` of JSON, of at most 64 KiB, from the same origin. The `Host` of every
+//!   request must be a name of loopback or the address at which it arrived, which defeats DNS
+//!   rebinding.
+//! * A connection must send its request's head within 10 s, of at most 100 headers and 32 KiB, and
+//!   is closed after 10 s idle. There are at most 256 connections and 32 streams of events, and 64
+//!   and 16 of one address (of IPv6, of one /64). The newest connection always gets a place: the
+//!   oldest one of the address with the most connections is closed. So other clients cannot lock
+//!   the operator out.
+//! * Everything that it serves is compiled in: it opens no file.
 //!
-//! | path | what it is |
+//! | path | content |
 //! |---|---|
 //! | `GET /` | the page; `/app.js` and `/app.css` with it |
 //! | `GET /events` | server-sent events: the state each 500 ms |
@@ -34,9 +34,9 @@
 //! | `POST /api/faults/clear` | `{}` removes all |
 //! | `POST /api/faults/switch` | `{"mode": "enforce"}`, or `shadow`, or `off` |
 //!
-//! A change is answered by 204, or by what is wrong with it as plain text: 400 when it is no JSON
-//! or lacks a field, 401 without the token, 403 from elsewhere, 404 without a console, 413 over 64
-//! KiB, 415 when it does not say that it is JSON, 422 when the console refuses it.
+//! A change is answered by 204, or by an error as plain text: 400 when it is not JSON or lacks a
+//! field, 401 without the token, 403 from a disallowed address, 404 without a console, 413 over 64
+//! KiB, 415 when its content type is not JSON, 422 when the console refuses it.
 //!
 //! # Example
 //!
@@ -73,9 +73,9 @@
 //!
 //! # What it does not do
 //!
-//! It speaks no TLS, and not the PROXY protocol, and keeps no history but what the page draws (the
+//! It speaks neither TLS nor the PROXY protocol, and keeps no history but what the page draws (the
 //! last 60 values, 30 s). It is for operators, not for the internet: a client with many addresses
-//! can still take the place of others, again and again.
+//! can still repeatedly displace others.
 
 mod console;
 mod dashboard;

@@ -1,9 +1,9 @@
-//! The nodes of a cluster, and which reaches which.
+//! The nodes of a cluster, and which reach each other.
 
 use crate::Health;
 use serde::Serialize;
 
-/// The nodes of a cluster, on a circle, and which of them reach each other.
+/// The nodes of a cluster, drawn on a circle, and the links between them.
 ///
 /// ```
 /// use cinchona_dashboard::{Health, Link, Map, Spot};
@@ -17,42 +17,41 @@ use serde::Serialize;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Map {
-    /// The nodes, in the order in which they stand on the circle. Default none.
+    /// The nodes, in their order on the circle. Default: none.
     pub nodes: Vec<Spot>,
-    /// What is known of the ways between them; a link whose ends are not both among the nodes is
-    /// not drawn. Default none.
+    /// The links; one whose ends are not both among the nodes is not drawn. Default: none.
     pub links: Vec<Link>,
 }
 
 /// A node on a [`Map`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Spot {
-    /// Which one: unique on its map.
+    /// Its id: unique on the map.
     pub name: String,
-    /// Its state in a word or a few, such as `suspected`. Default empty.
+    /// Its state in a word or two, such as `suspected`. Default: empty.
     pub state: String,
-    /// How it is. Default [`Health::Good`].
+    /// Its health. Default [`Health::Good`].
     pub health: Health,
-    /// How sure one can be that it is gone (phi accrual); what is no number is not shown. Default
-    /// 0.
+    /// Its phi: how certain it is that the node is gone; a value that is not finite is not shown.
+    /// Default 0.
     pub phi: f64,
 }
 
-/// A way from one node to another, as that one node tells.
+/// A link from one node to another, as the first reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Link {
     /// The node that reports.
     pub from: String,
     /// The node that it reports on.
     pub to: String,
-    /// How it is; bad where they do not reach each other. Default [`Health::Good`].
+    /// The health of the link; bad where they do not reach each other. Default [`Health::Good`].
     pub health: Health,
 }
 
 // === impl Spot ===
 
 impl Spot {
-    /// A node that is well.
+    /// A healthy node.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }

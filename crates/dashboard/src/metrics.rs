@@ -1,11 +1,11 @@
-//! A tile of what a layer says of itself.
+//! A tile of a layer's metrics.
 
 use crate::Tile;
 use cinchona_core::{Instrument, Observable};
 
 impl Tile {
-    /// A tile of all that a layer counts and measures, as it is now: each sample is a number. Its
-    /// label is the end of the instrument's name, with the values of its labels.
+    /// A tile of the current values of all metrics of a layer: each sample is a number, labelled
+    /// with the end of the instrument's name and the values of its labels.
     ///
     /// ```
     /// use cinchona_core::{Instrument, Observable};
@@ -37,7 +37,7 @@ impl Tile {
 
     fn add<T>(&mut self, instrument: &'static Instrument<T>, layer: &T) {
         let what = instrument.name().rsplit('.').next().unwrap_or_default().replace('_', " ");
-        // What counts things by their names needs no unit.
+        // A count of named things, such as `{calls}`, needs no unit.
         let unit = if instrument.unit().starts_with('{') { "" } else { instrument.unit() };
         instrument.read(layer, &mut |labels, value| {
             let values = labels.iter().map(|(_, value)| *value);

@@ -1,4 +1,4 @@
-//! So many at a time, and nobody locked out.
+//! A limit of places in all and per client, in which the newest always gets one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,9 +7,8 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Places, of which a client has some at most. A new connection always gets one: where all are
-/// taken, from the client that has the most; its oldest of those that have not yet asked for
-/// anything, or its oldest.
+/// Places, limited per client. A new connection always gets one: where all are taken, the client
+/// with the most connections loses its oldest one without a request, or else its oldest.
 #[derive(Debug)]
 pub(crate) struct Places {
     most: usize,
@@ -42,7 +41,7 @@ struct Holder {
 // === impl Places ===
 
 impl Places {
-    /// So many, and so many of one client.
+    /// `all` places, of which `each` client has at most so many.
     pub(crate) fn new((most, most_of_one): (usize, usize)) -> Arc<Self> {
         Arc::new(Self { most, most_of_one, held: Mutex::default() })
     }
@@ -99,19 +98,20 @@ impl Held {
 // === impl Place ===
 
 impl Place {
-    /// Waits until somebody else has it.
+    /// Waits until the place is given to another connection.
     pub(crate) async fn displaced(&mut self) {
         _ = (&mut self.displaced).await;
     }
 
-    /// The number by which [`Places::asked`] knows it.
+    /// The number that identifies it in [`Places::asked`].
     pub(crate) const fn number(&self) -> u64 {
         self.number
     }
 }
 
 impl Places {
-    /// The connection in that place has sent a request: it keeps the place before one that has not.
+    /// The connection in that place has sent a request: it keeps the place longer than one that has
+    /// not.
     pub(crate) fn asked(&self, number: u64) {
         if let Some(holder) = self.held().all.get_mut(&number) {
             holder.has_asked = true;
@@ -149,7 +149,7 @@ mod tests {
     proptest! {
         // catalogue: S-E18
         #[test]
-        fn whoever_comes_has_a_place_and_no_limit_is_passed(
+        fn every_new_connection_has_a_place_and_no_limit_is_exceeded(
             steps in prop::collection::vec((0..6_u64, any::<Option<prop::sample::Index>>()), 0..300)
         ) {
             let places = Places::new((20, 8));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_taken_from_whoever_has_the_most_and_has_not_asked() {
+    fn a_place_is_taken_from_the_client_with_the_most_without_a_request() {
         let places = Places::new((6, 4));
         let mut own = places.take(at(1));
         let mut others: Vec<_> = (0..5).map(|n| places.take(at(2 + n / 3))).collect();

@@ -18,26 +18,27 @@ use tokio::{
 };
 use tower_service::Service;
 
-/// How many may look at a time, and how many from one address.
+/// The most event streams, in all and from one address.
 const WATCHERS: (usize, usize) = (32, 16);
 
-/// How many connections there are, and how many of one address. A browser has six.
+/// The most connections, in all and from one address. A browser opens six.
 const CONNECTIONS: (usize, usize) = (256, 64);
 
-/// How long the head of a request may take, and how long there may be none.
+/// How long the head of a request may take, and how long a connection may be idle.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The longest head, in bytes; hyper takes 100 headers at most.
+/// The longest head, in bytes; hyper takes at most 100 headers.
 const LONGEST: usize = 32 * 1024;
 
 // === impl Dashboard ===
 
 impl Dashboard {
-    /// Serves until `shutdown` is over and the requests under way are answered, which takes 10 s at
-    /// most; streams of events end at once. Dropping the future ends all at once.
+    /// Serves until `shutdown` completes and the requests in flight are answered, which takes at
+    /// most 10 s; streams of events end immediately. Dropping the future closes all connections
+    /// immediately.
     ///
     /// # Errors
-    /// When the listener has no address; what fails later is tried again.
+    /// When the listener has no address; later errors of it are retried.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -47,7 +48,7 @@ impl Dashboard {
         let changed = self.console().map(|_| tracing::field::display(self.trust()));
         tracing::info!(
             %address,
-            read_by = "whoever reaches it",
+            read_by = "every client that reaches it",
             faults_changed_by = changed,
             "serving the dashboard"
         );
@@ -63,10 +64,10 @@ impl Dashboard {
     }
 }
 
-/// Serves until `shutdown` is over, and the requests under way are answered, or late.
+/// Serves until `shutdown` completes, and the requests in flight are answered or late.
 async fn serve(mut listener: Listener, routes: Router, shutdown: impl Future<Output = ()>) {
     let (places, ending) = (Places::new(CONNECTIONS), GracefulShutdown::new());
-    // What is dropped with it ends.
+    // Dropping it aborts all connections.
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -103,7 +104,7 @@ async fn connection(
     http.max_buf_size(LONGEST);
     let connection = http.serve_connection(TokioIo::new(stream), service);
     select! {
-        // Its end is the client's affair, whatever it is.
+        // How the connection ended does not matter here.
         _ = ending.watch(connection) => {}
         () = place.displaced() => {}
     }

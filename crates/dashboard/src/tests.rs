@@ -1,4 +1,4 @@
-//! The dashboard over a socket, by requests written by hand.
+//! The dashboard over a socket, with requests written by hand.
 
 use crate::{Console, Dashboard, FaultRule, Feed, Health, Link, Map, Spot, Tile};
 use cinchona_core::{Mode, Secret, Switch};
@@ -21,11 +21,11 @@ use tokio::{
 const JSON: &str = "content-type: application/json\r\n";
 const CARET: &str = "not a rate\n  rate=3\n       ^\n  allowed: 0 to 1";
 
-/// A console that writes down what it is called with.
+/// A console that records its calls.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<String>>>, Switch);
+struct Recorder(Arc<Mutex<Vec<String>>>, Switch);
 
-impl Told {
+impl Recorder {
     fn tell(&self, what: String) -> Result<(), String> {
         self.0.lock().unwrap().push(what);
         Ok(())
@@ -36,7 +36,7 @@ impl Told {
     }
 }
 
-impl Console for Told {
+impl Console for Recorder {
     fn list(&self) -> Vec<FaultRule> {
         let (id, rule) = ("slow".into(), "delay=1s".into());
         vec![FaultRule { id, rule, matched: 7, injected: 3, age: Duration::from_secs(2) }]
@@ -58,7 +58,7 @@ impl Console for Told {
     }
 }
 
-fn sample(told: &Told) -> Dashboard {
+fn sample(recorder: &Recorder) -> Dashboard {
     let feed = Feed::new();
     feed.push("breaker <eu-1> opened");
     let tiles = || {
@@ -66,7 +66,7 @@ fn sample(told: &Told) -> Dashboard {
         let numbers = vec![("failures".into(), 61.5, "%"), ("p99".into(), f64::NAN, "ms")];
         vec![Tile { state, health, numbers, ..Tile::new("breaker", "<script>alert(1)</script>") }]
     };
-    let dashboard = Dashboard::new().events(feed).tiles(tiles).faults(told.clone());
+    let dashboard = Dashboard::new().events(feed).tiles(tiles).faults(recorder.clone());
     dashboard.metrics(|| "# TYPE calls_total counter\ncalls_total 3\n".into())
 }
 
@@ -77,7 +77,8 @@ async fn started(dashboard: Dashboard) -> SocketAddr {
     address
 }
 
-/// A request of these lines after the first, and a body; the status, the head and the body.
+/// Sends a request with these lines after the first, and a body; returns the status, the head and
+/// the body.
 async fn ask(at: SocketAddr, line: &str, more: &str, body: &str) -> (u16, String, String) {
     let host = if more.lines().any(|line| line.starts_with("host:")) {
         ""
@@ -104,7 +105,7 @@ async fn post(at: SocketAddr, path: &str, more: &str, body: &str) -> (u16, Strin
 
 #[tokio::test]
 async fn the_page_and_its_parts_come_with_headers_that_lock_them_in() {
-    let at = started(sample(&Told::default())).await;
+    let at = started(sample(&Recorder::default())).await;
     for (path, kind) in
         [("/", "text/html"), ("/app.js", "text/javascript"), ("/app.css", "text/css")]
     {
@@ -124,7 +125,7 @@ async fn the_page_and_its_parts_come_with_headers_that_lock_them_in() {
 }
 
 #[test]
-fn the_page_has_no_code_within_and_asks_nobody_else() {
+fn the_page_has_no_inline_code_and_loads_from_no_other_host() {
     let page = include_str!("../page/index.html");
     let script = include_str!("../page/app.js");
     assert_eq!(page.matches("<script").count(), 1);
@@ -138,7 +139,7 @@ fn the_page_has_no_code_within_and_asks_nobody_else() {
 
 #[tokio::test]
 async fn a_watcher_sees_a_snapshot_and_the_next_within_a_second_each() {
-    let at = started(sample(&Told::default())).await;
+    let at = started(sample(&Recorder::default())).await;
     let mut stream = BufReader::new(TcpStream::connect(at).await.unwrap());
     let request = "GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -161,8 +162,8 @@ async fn data(stream: &mut BufReader<TcpStream>) -> String {
 }
 
 #[tokio::test]
-async fn hostile_names_are_escaped_and_what_is_no_number_is_null() {
-    let at = started(sample(&Told::default())).await;
+async fn hostile_names_are_escaped_and_values_that_are_no_number_are_null() {
+    let at = started(sample(&Recorder::default())).await;
     let (status, head, body) = ask(at, "GET /api/state", "", "").await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/json"), "{head}");
@@ -176,8 +177,8 @@ async fn hostile_names_are_escaped_and_what_is_no_number_is_null() {
 }
 
 #[tokio::test]
-async fn a_map_a_hint_and_the_heat_of_a_tile_are_in_the_state_where_they_are_given() {
-    let (bare, told) = (started(Dashboard::new()).await, Told::default());
+async fn a_map_a_hint_and_the_heat_of_a_tile_are_in_the_state_if_set() {
+    let (bare, recorder) = (started(Dashboard::new()).await, Recorder::default());
     let state = async |at| {
         let (_, _, body) = ask(at, "GET /api/state", "", "").await;
         serde_json::from_str::<serde_json::Value>(&body).unwrap()
@@ -188,7 +189,7 @@ async fn a_map_a_hint_and_the_heat_of_a_tile_are_in_the_state_where_they_are_giv
     let map = Map { nodes, links: vec![link] };
     let heat = vec![("<1 ms".into(), vec![0.0, 7.0])];
     let tile = Tile { heat, share: Some(0.5), ..Tile::new("client", "calls") };
-    let dashboard = sample(&told).map(move || map.clone()).tiles(move || vec![tile.clone()]);
+    let dashboard = sample(&recorder).map(move || map.clone()).tiles(move || vec![tile.clone()]);
     let state = state(started(dashboard).await).await;
     assert_eq!(state["map"]["links"][0]["health"], "bad");
     assert_eq!(state["map"]["nodes"][1]["phi"], serde_json::Value::Null);
@@ -198,8 +199,8 @@ async fn a_map_a_hint_and_the_heat_of_a_tile_are_in_the_state_where_they_are_giv
 }
 
 #[tokio::test]
-async fn metrics_are_served_where_there_are_some() {
-    let at = started(sample(&Told::default())).await;
+async fn metrics_are_served_if_set() {
+    let at = started(sample(&Recorder::default())).await;
     let (status, head, body) = ask(at, "GET /metrics", "", "").await;
     assert!(status == 200 && head.contains("text/plain; version=0.0.4"), "{head}");
     assert_eq!(body, "# TYPE calls_total counter\ncalls_total 3\n");
@@ -210,30 +211,30 @@ async fn metrics_are_served_where_there_are_some() {
 
 #[tokio::test]
 async fn a_change_that_is_accepted_calls_the_console_once() {
-    let told = Told::default();
-    let at = started(sample(&told)).await;
+    let recorder = Recorder::default();
+    let at = started(sample(&recorder)).await;
     let own = format!("{JSON}origin: http://{at}\r\nsec-fetch-site: same-origin\r\n");
     let set = r#"{"id": "slow", "rule": " delay=1s ttl=60s "}"#;
     assert_eq!(post(at, "/api/faults", &own, set).await, (204, String::new()));
     assert_eq!(post(at, "/api/faults/remove", JSON, r#"{"id": "slow"}"#).await.0, 204);
     assert_eq!(post(at, "/api/faults/clear", JSON, "{}").await.0, 204);
-    assert_eq!(told.all(), ["set slow delay=1s ttl=60s", "remove slow", "clear"]);
+    assert_eq!(recorder.all(), ["set slow delay=1s ttl=60s", "remove slow", "clear"]);
     assert_eq!(post(at, "/api/faults/switch", JSON, r#"{"mode": "off"}"#).await.0, 204);
-    assert_eq!(told.1.mode(), Mode::Off);
+    assert_eq!(recorder.1.mode(), Mode::Off);
     assert_eq!(post(at, "/api/faults/switch", JSON, r#"{"mode": "no"}"#).await.0, 422);
 }
 
 #[tokio::test]
-async fn what_the_console_refuses_is_said_with_its_caret() {
-    let at = started(sample(&Told::default())).await;
+async fn an_error_of_the_console_is_returned_with_its_caret() {
+    let at = started(sample(&Recorder::default())).await;
     let answer = post(at, "/api/faults", JSON, r#"{"id": "a", "rule": "rate=3"}"#).await;
     assert_eq!(answer, (422, CARET.to_owned()));
 }
 
 #[tokio::test]
-async fn a_change_is_refused_to_whom_it_is_not_due() {
-    let told = Told::default();
-    let at = started(sample(&told)).await;
+async fn a_change_without_permission_is_refused() {
+    let recorder = Recorder::default();
+    let at = started(sample(&recorder)).await;
     let whole = r#"{"id": "a", "rule": "panic"}"#;
     let oversized = format!(r#"{{"id": "a", "rule": "{}"}}"#, "x".repeat(64 * 1024));
     let with = |more: &str| format!("{JSON}{more}\r\n");
@@ -262,30 +263,30 @@ async fn a_change_is_refused_to_whom_it_is_not_due() {
             assert_eq!(ask(at, &format!("{method} {path}"), JSON, whole).await.0, 405);
         }
     }
-    assert!(told.all().is_empty());
+    assert!(recorder.all().is_empty());
 }
 
 #[tokio::test]
 async fn with_a_token_even_loopback_needs_it() {
-    let told = Told::default();
+    let recorder = Recorder::default();
     let token = || Secret::new("s3cret").unwrap();
-    let at = started(sample(&told).with_token(token())).await;
+    let at = started(sample(&recorder).with_token(token())).await;
     for (status, more) in [(401, ""), (401, "authorization: Bearer guess\r\n")] {
         let answer = post(at, "/api/faults/clear", &format!("{JSON}{more}"), "{}").await;
         assert_eq!(answer.0, status);
     }
-    assert!(told.all().is_empty());
+    assert!(recorder.all().is_empty());
     let right = format!("{JSON}authorization: Bearer s3cret\r\n");
     assert_eq!(post(at, "/api/faults/clear", &right, "{}").await.0, 204);
-    assert_eq!(told.all(), ["clear"]);
+    assert_eq!(recorder.all(), ["clear"]);
     let (_, _, state) = ask(at, "GET /api/state", "", "").await;
     assert!(state.contains(r#""needs_token":true"#) && !state.contains("s3cret"));
-    assert!(!format!("{:?}", sample(&told).with_token(token())).contains("s3cret"));
+    assert!(!format!("{:?}", sample(&recorder).with_token(token())).contains("s3cret"));
 }
 
 #[tokio::test]
-async fn no_path_leads_out() {
-    let at = started(sample(&Told::default())).await;
+async fn no_path_leads_outside() {
+    let at = started(sample(&Recorder::default())).await;
     for path in [
         "/../etc/passwd",
         "/..%2fetc/passwd",
@@ -306,8 +307,8 @@ async fn no_path_leads_out() {
 }
 
 #[tokio::test]
-async fn a_strange_host_sees_nothing() {
-    let at = started(sample(&Told::default())).await;
+async fn a_request_for_a_foreign_host_sees_nothing() {
+    let at = started(sample(&Recorder::default())).await;
     for host in ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", ""] {
         let (status, _, body) = ask(at, "GET /api/state", &format!("host: {host}\r\n"), "").await;
         assert!(status == 421 && !body.contains("tiles"), "{host}");
@@ -334,7 +335,7 @@ async fn shutting_down_ends_the_streams_of_watchers() {
     timeout(Duration::from_secs(5), served).await.unwrap().unwrap().unwrap();
 }
 
-/// A stream of events from that address of loopback.
+/// A stream of events from this loopback address.
 async fn watching(from: &str, at: SocketAddr) -> BufReader<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
@@ -344,7 +345,7 @@ async fn watching(from: &str, at: SocketAddr) -> BufReader<TcpStream> {
     stream
 }
 
-/// Whether it ends, with its connection or by its last chunk, rather than go on.
+/// Whether the stream ends, by its connection or its last chunk.
 async fn is_ended(stream: &mut BufReader<TcpStream>) -> bool {
     let ending = async {
         let mut line = String::new();
@@ -358,7 +359,7 @@ async fn is_ended(stream: &mut BufReader<TcpStream>) -> bool {
 // real clock: a watcher is a socket.
 // catalogue: S-E18
 #[tokio::test]
-async fn the_operator_can_look_however_many_strangers_do_and_nobody_asks_when_none_look() {
+async fn the_operator_can_watch_beside_many_strangers_and_nothing_is_asked_without_watchers() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let tiles = move || {
@@ -392,7 +393,7 @@ async fn the_operator_can_look_however_many_strangers_do_and_nobody_asks_when_no
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
 
-/// Half a request, which is never ended.
+/// Half a request, which is never completed.
 async fn half(at: SocketAddr, sent: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(at).await.unwrap();
     stream.write_all(sent).await.unwrap();
@@ -403,7 +404,7 @@ async fn half(at: SocketAddr, sent: &[u8]) -> TcpStream {
 // catalogue: S-E18
 #[tokio::test]
 async fn a_request_has_10_s_for_its_head_and_a_connection_that_is_idle_has_no_longer() {
-    let at = started(sample(&Told::default())).await;
+    let at = started(sample(&Recorder::default())).await;
     let began = Instant::now();
     let whole = b"GET /app.css HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let sent: [&[u8]; 4] = [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: localh", whole];
@@ -413,7 +414,7 @@ async fn a_request_has_10_s_for_its_head_and_a_connection_that_is_idle_has_no_lo
     }
     let mut trickling = half(at, b"GET / HTTP/1.1\r\n").await;
     let trickle = async move {
-        // Until the connection is closed.
+        // Waits until the connection is closed.
         while trickling.write_all(b"x: 1\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -432,15 +433,15 @@ async fn a_request_has_10_s_for_its_head_and_a_connection_that_is_idle_has_no_lo
 // catalogue: S-E18
 #[tokio::test]
 async fn five_hundred_half_requests_hold_neither_places_nor_the_operator() {
-    let told = Told::default();
-    let at = started(sample(&told)).await;
+    let recorder = Recorder::default();
+    let at = started(sample(&recorder)).await;
     let mut operator = watching("127.0.0.1", at).await;
     let mut halves = Vec::new();
     for _ in 0..500 {
         halves.push(half(at, b"GET /api/state HTTP/1.1\r\nhost: lo").await);
     }
     assert_eq!(post(at, "/api/faults/clear", JSON, "{}").await.0, 204);
-    assert!(!is_ended(&mut operator).await, "who has asked stays before who has not");
+    assert!(!is_ended(&mut operator).await, "a connection with a request stays before one without");
     let mut open = 0;
     for stream in &mut halves {
         let read = timeout(Duration::from_millis(1), stream.read(&mut [0])).await;
@@ -451,9 +452,9 @@ async fn five_hundred_half_requests_hold_neither_places_nor_the_operator() {
 
 // catalogue: S-C8
 #[tokio::test]
-async fn what_came_through_a_proxy_changes_nothing_without_the_token() {
-    let told = Told::default();
-    let at = started(sample(&told)).await;
+async fn a_request_through_a_proxy_changes_nothing_without_the_token() {
+    let recorder = Recorder::default();
+    let at = started(sample(&recorder)).await;
     let rule = r#"{"id": "slow", "rule": "delay=1s ttl=60s"}"#;
     for said in [
         "x-forwarded-for: 203.0.113.9",
@@ -488,7 +489,7 @@ async fn what_came_through_a_proxy_changes_nothing_without_the_token() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.0 403"), "nginx speaks so: {answer}");
-    assert!(told.all().is_empty());
+    assert!(recorder.all().is_empty());
     assert_eq!(post(at, "/api/faults/clear", JSON, "{}").await.0, 204);
 }
 

@@ -1,8 +1,8 @@
-//! What the page shows of one thing.
+//! The state of one thing, as the page shows it.
 
 use serde::Serialize;
 
-/// A breaker, an endpoint, a limit, a budget, a node: how it is now.
+/// A breaker, an endpoint, a limit, a budget or a node, in its current state.
 ///
 /// ```
 /// use cinchona_dashboard::{Health, Tile};
@@ -18,39 +18,39 @@ use serde::Serialize;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Tile {
-    /// What it is, such as `breaker`: tiles of a kind stand together, the kinds in the order in
-    /// which they first come.
+    /// Its kind, such as `breaker`: tiles of a kind stand together, the kinds in order of first
+    /// appearance.
     pub kind: String,
-    /// Which one: unique among its kind.
+    /// Its name: unique among its kind.
     pub name: String,
-    /// Its state in a word or a few, such as `open`. Default empty.
+    /// Its state in a word or two, such as `open`. Default: empty.
     pub state: String,
-    /// How it is. Default [`Health::Good`].
+    /// Its health. Default [`Health::Good`].
     pub health: Health,
-    /// Label, value and unit (such as `ms`, `/s`, `%`, or empty); a value that is no number is
-    /// shown as a dash. Default none.
+    /// Label, value and unit (such as `ms`, `/s`, `%`, or empty); a value that is not a number is
+    /// shown as a dash. Default: none.
     pub numbers: Vec<(String, f64, &'static str)>,
-    /// The number that is drawn over time, as it is now. Default 0.
+    /// The current value of the number drawn over time. Default 0.
     pub spark: f64,
-    /// What that number is, such as `requests/s`; when empty, nothing is drawn. Default empty.
+    /// The name of that number, such as `requests/s`; when empty, nothing is drawn. Default: empty.
     pub spark_of: String,
-    /// Its share of all traffic, from 0 to 1, drawn as a dot of that area. Default none.
+    /// Its share of all traffic, from 0 to 1, drawn as the area of a dot. Default: none.
     pub share: Option<f64>,
-    /// How full it is, from 0 to 1, drawn as a bar. Default none.
+    /// How full it is, from 0 to 1, drawn as a bar. Default: none.
     pub gauge: Option<f64>,
-    /// Label and weight of cells in a row, the heaviest the darkest: how many requests were how
-    /// slow, or took how many attempts; or the phi of each peer. Default none.
+    /// Label and weight of cells in a row; the heaviest is the darkest: requests by latency or by
+    /// attempts, or the phi of each peer. Default: none.
     pub strip: Vec<(String, f64)>,
-    /// What the strip is, such as `latency, ms`. Default empty.
+    /// The title of the strip, such as `latency, ms`. Default: empty.
     pub strip_of: String,
-    /// Label and weights of rows of cells over time, the oldest first, the heaviest the darkest:
-    /// how many requests were how slow, second by second. Default none.
+    /// Label and weights of rows of cells over time, the oldest first; the heaviest is the darkest:
+    /// requests by latency, second by second. Default: none.
     pub heat: Vec<(String, Vec<f64>)>,
-    /// What they are, such as `latency, last 30 s`. Default empty.
+    /// The title of the heat map, such as `latency, last 30 s`. Default: empty.
     pub heat_of: String,
 }
 
-/// How something is; the page says it by a colour and by a word.
+/// The health of a thing; the page shows it by a colour and a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -58,7 +58,7 @@ pub enum Health {
     /// As it should be.
     #[default]
     Good,
-    /// To be watched.
+    /// Worth watching.
     Warn,
     /// Not as it should be.
     Bad,
@@ -67,7 +67,7 @@ pub enum Health {
 // === impl Tile ===
 
 impl Tile {
-    /// A tile that is well and says nothing.
+    /// A healthy tile without values.
     pub fn new(kind: impl Into<String>, name: impl Into<String>) -> Self {
         Self { kind: kind.into(), name: name.into(), ..Self::default() }
     }

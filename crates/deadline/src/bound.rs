@@ -92,7 +92,7 @@ enum Keeper {
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// How far two clocks, and the rounding of `grpc-timeout`, may be apart.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 // === impl Terms ===
 
@@ -275,7 +275,7 @@ impl Bound {
         Some(End { at, ..first })
     }
 
-    fn counts(&self, end: End) -> bool {
+    pub(crate) fn counts(&self, end: End) -> bool {
         self.counting.is_some() && end.what != What::Left
     }
 

@@ -3,16 +3,17 @@
 use crate::{bound::Bound, stage::Stage, timer::Timer};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Verdict};
-use cinchona_plumbing::{ResponseBody, polled_again, status};
+use cinchona_plumbing::{ResponseBody, cause::find_cause, polled_again, status};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
+    error::Error,
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, TimeoutExpired};
 use tower_service::Service;
 
 pin_project! {
@@ -152,7 +153,14 @@ where
         };
         match this.state.as_mut().poll_response(cx, Some(timer.bound())) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, this.timer.take()))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Verdict::status_of(error).into())),
+            Poll::Ready(Err(error)) => {
+                // tonic's channel has a timer of its own by `grpc-timeout`, which says nothing.
+                let due = is_tonics(&*error).then(|| timer.as_mut().due(this.state.stage()));
+                Poll::Ready(Err(match due.flatten() {
+                    Some(elapsed) => elapsed.into(),
+                    None => Verdict::status_of(error).into(),
+                }))
+            }
             Poll::Pending => {
                 let elapsed = ready!(timer.as_mut().poll_end(cx, this.state.stage()));
                 // Drops the call: HTTP/2 resets the stream.
@@ -205,6 +213,11 @@ impl<S, B, F> State<S, B, F> {
             self.set(Self::Called { future });
         }
     }
+}
+
+/// Whether tonic's client has found that the time of a request was over.
+fn is_tonics(error: &(dyn Error + 'static)) -> bool {
+    find_cause::<TimeoutExpired>(error).is_some()
 }
 
 /// Bounds the response's body, if there is one to wait for.

@@ -1,7 +1,7 @@
 //! The timer of a call or an attempt.
 
 use crate::{
-    bound::{Bound, Terms},
+    bound::{Bound, TICK, Terms},
     stage::Stage,
 };
 use cinchona_plumbing::Elapsed;
@@ -54,6 +54,14 @@ impl Timer {
         let bound = self.project().bound;
         bound.messages.read(data);
         bound.heard();
+    }
+
+    /// What there is to say where something else has found, while a `stage` was waited for, that the
+    /// time is over; nothing where it is not.
+    pub(crate) fn due(self: Pin<&mut Self>, stage: Stage) -> Option<Elapsed> {
+        let (bound, now) = (self.project().bound, Instant::now());
+        let end = bound.end(stage).filter(|end| end.at <= now + TICK && !bound.counts(*end))?;
+        Some(bound.elapsed(end, stage, now))
     }
 
     /// What there is to say at the end, while a `stage` is waited for.

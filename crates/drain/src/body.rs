@@ -1,4 +1,4 @@
-//! Responses that end in trailers where they would outlive the server.
+//! Responses that end in trailers when the server ends.
 
 use crate::end::{End, unavailable};
 use bytes::Bytes;
@@ -13,19 +13,19 @@ use std::{
 };
 
 pin_project! {
-    /// Ends a response with the server, in `UNAVAILABLE`.
+    /// Ends a response with `UNAVAILABLE` when the server ends.
     struct Ending {
         #[pin]
         end: End,
-        // How many frames may come once the end has.
+        // How many frames may be sent after that.
         left: u8,
     }
 }
 
-/// So much of what is there already is handed on at the end; a stream may have something for ever.
+/// How many ready frames are still forwarded at the end; a stream may have frames without end.
 const LEFT: u8 = 16;
 
-/// The response, which ends with the server if it is one of gRPC's.
+/// The response, which ends with the server if it is a gRPC response.
 pub(crate) fn ending<B>(response: Response<B>, end: End) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -63,7 +63,7 @@ impl Watcher for Ending {
 
 fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
-    // A status of ours, whose message is ASCII.
+    // One of our statuses, whose message is ASCII.
     drop(unavailable().add_header(&mut trailers));
     trailers
 }

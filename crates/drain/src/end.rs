@@ -1,4 +1,4 @@
-//! When a call ends at the latest, and with what.
+//! When a call ends at the latest, and with which status.
 
 use crate::phases::{Phase, Shared};
 use pin_project_lite::pin_project;
@@ -9,16 +9,16 @@ use tonic::Status;
 pin_project! {
     /// When a call ends at the latest.
     pub(crate) struct End {
-        // None once it was handed on.
+        // `None` once it was passed on.
         shared: Option<Arc<Shared>>,
         at: Phase,
-        // From the first time that there is something to wait for.
+        // From the first wait on.
         #[pin]
-        told: Option<OwnedNotified>,
+        wait: Option<OwnedNotified>,
     }
 }
 
-/// What calls end with.
+/// The status of calls that are ended.
 pub(crate) fn unavailable() -> Status {
     Status::unavailable("the server is shutting down")
 }
@@ -27,13 +27,13 @@ pub(crate) fn unavailable() -> Status {
 
 impl End {
     pub(crate) fn new(shared: Arc<Shared>, at: Phase) -> Self {
-        Self { shared: Some(shared), at, told: None }
+        Self { shared: Some(shared), at, wait: None }
     }
 
-    /// The same end, for what comes next of the call.
+    /// The same end, for the next stage of the call.
     pub(crate) fn handed_on(self: Pin<&mut Self>) -> Self {
         let this = self.project();
-        Self { shared: this.shared.take(), at: *this.at, told: None }
+        Self { shared: this.shared.take(), at: *this.at, wait: None }
     }
 
     /// Whether it has come.
@@ -45,15 +45,15 @@ impl End {
     /// Whether it has come; if not, the task is woken when it does.
     pub(crate) fn poll_is_here(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
         let mut this = self.project();
-        // Connections are cut without anybody else's help.
+        // Connections are cut by the connection wrapper itself.
         let Some(shared) = this.shared.as_ref().filter(|_| *this.at < Phase::Cut) else {
             return false;
         };
-        if this.told.is_none() {
-            this.told.set(Some(shared.wait(*this.at)));
+        if this.wait.is_none() {
+            this.wait.set(Some(shared.wait(*this.at)));
         }
-        // It is told of all that comes after it was made.
-        let is_told = this.told.as_pin_mut().is_none_or(|told| told.poll(cx).is_ready());
-        is_told || shared.phase() >= *this.at
+        // A `Notified` receives all notifications after its creation.
+        let is_woken = this.wait.as_pin_mut().is_none_or(|wait| wait.poll(cx).is_ready());
+        is_woken || shared.phase() >= *this.at
     }
 }

@@ -13,7 +13,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 pin_project! {
-    /// The connections that a server accepts, each of which ends with the grace.
+    /// The connections that a server accepts; each is cut at the end of the grace.
     #[derive(Debug)]
     pub struct DrainIncoming<I> {
         #[pin]
@@ -22,7 +22,7 @@ pin_project! {
     }
 }
 
-/// A connection whose reads and writes fail with `ConnectionAborted` once the grace is over.
+/// A connection whose reads and writes fail with `ConnectionAborted` after the grace.
 #[derive(Debug)]
 pub struct DrainIo<I> {
     io: I,
@@ -54,7 +54,7 @@ where
 // === impl DrainIo ===
 
 impl<I> DrainIo<I> {
-    /// What `poll` says, unless the connection was cut.
+    /// The result of `poll`, unless the connection was cut.
     fn unless_cut<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -69,7 +69,7 @@ impl<I> DrainIo<I> {
         let polled = poll(Pin::new(&mut self.io), cx);
         if polled.is_pending() {
             self.open.task.register(cx.waker());
-            // It may have been cut before the task could be woken.
+            // It may have been cut before its task was registered.
             if self.open.is_cut() {
                 return Poll::Ready(Err(cut()));
             }

@@ -1,4 +1,4 @@
-//! Calls that end with `UNAVAILABLE` where they would outlive the server.
+//! Ends calls with `UNAVAILABLE` when the server ends.
 
 use crate::{
     body::ending,
@@ -24,16 +24,16 @@ use tower_service::Service;
 
 /// Ends calls with the server: see the [rule](crate#rule).
 ///
-/// It is of one [`Drain`](crate::Drain), and is best within what counts calls and around all that
-/// answers them. A call that comes when all is over is refused, and has not begun. What is no gRPC
-/// is ended by its connection alone.
+/// It belongs to one [`Drain`](crate::Drain), and is best placed inside layers that count calls and
+/// around all that answer them. A call that arrives after the end is refused unprocessed. Other
+/// protocols than gRPC are ended by their connection alone.
 #[derive(Clone, Debug)]
 pub struct DrainLayer(Arc<Settings>);
 
 #[derive(Clone, Debug)]
 struct Settings {
     shared: Arc<Shared>,
-    /// A few, so that comparing them all takes less than a hash.
+    /// Few, so that comparing with all of them is faster than hashing.
     watches: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ pin_project! {
     }
 }
 
-/// Streams that have no end of their own, and whose client loses nothing by one.
+/// Watches: streams without an end of their own, whose clients lose nothing when they end.
 const WATCHES: [&str; 3] = [
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -69,8 +69,8 @@ impl DrainLayer {
         Self(Arc::new(Settings { shared, watches }))
     }
 
-    /// Ends calls of these methods (`/package.Service/Method`) when draining begins, once they have
-    /// handed on what they had: such as only wait for news, and would hold up the end.
+    /// Ends calls of these methods (`/package.Service/Method`) when draining begins, after their
+    /// ready messages: methods that only wait for news, and would delay the shutdown.
     #[must_use]
     pub fn with_watches<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
         let watches = &mut Arc::make_mut(&mut self.0).watches;

@@ -1,26 +1,28 @@
-//! The end of a tonic server: what has begun may finish within a grace, and nothing outlives it.
+//! Graceful shutdown of a tonic server: calls that have begun may finish within a grace, and
+//! nothing outlives it.
 //!
 //! # Why
 //!
-//! tonic's `serve_with_incoming_shutdown` waits until every connection has closed, for ever if need
-//! be: a client that watches health, holds a stream, reads slowly or has vanished keeps the process
-//! until it is killed, and with it the calls that would have ended.
+//! tonic's `serve_with_incoming_shutdown` waits without limit until every connection has closed: a
+//! client that watches health, holds a stream, reads slowly or has vanished keeps the process until
+//! it is killed, and all calls in flight with it.
 //!
 //! # Rule
 //!
-//! 1. *Draining*, when the program stops it: no connection is accepted, `GOAWAY` asks clients to go
-//!    elsewhere (RFC 9113, section 6.8), and calls that have begun go on. Streams that only wait
-//!    (`grpc.health.v1.Health/Watch`, reflection, and whatever [`DrainLayer::with_watches`] names)
-//!    hand on what they have, such as `NOT_SERVING`, and end with `UNAVAILABLE`.
-//! 2. *Over*, when nine tenths of the grace have passed: gRPC calls that have not ended do so with
-//!    `UNAVAILABLE`, so that clients may try elsewhere; their handlers are dropped. A stream that
-//!    always has something to say is sent 16 more frames.
-//! 3. *Cut*, at the end of the grace: reads and writes of each connection that is left fail. So a
-//!    slow reader, a half-sent request or a peer that has vanished holds up nobody.
+//! 1. *Draining*, from the shutdown signal: no connection is accepted, `GOAWAY` asks clients to
+//!   reconnect elsewhere (RFC 9113, section 6.8), and calls that have begun go on. Streams that
+//!   only wait (`grpc.health.v1.Health/Watch`, reflection, and those named by
+//!   [`DrainLayer::with_watches`]) send their ready messages, such as `NOT_SERVING`, and end with
+//!   `UNAVAILABLE`.
+//! 2. *Over*, after nine tenths of the grace: gRPC calls that have not ended do so with
+//!   `UNAVAILABLE`, so that clients may try elsewhere; their handlers are dropped. A stream that
+//!   always has a frame ready is sent 16 more.
+//! 3. *Cut*, at the end of the grace: reads and writes of the remaining connections fail. So a slow
+//!   reader, a half-sent request or a vanished peer delays no shutdown.
 //!
 //! This is grpc-go's `GracefulStop`, followed by `Stop`. The grace is 10 s by default: well below
 //! the 30 s after which Kubernetes kills a pod (`terminationGracePeriodSeconds`), as a program may
-//! have more to do than this, before and after.
+//! have other work before and after.
 //!
 //! # Example
 //!
@@ -70,24 +72,24 @@ use phases::{Phase, Shared};
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
-/// Ends a server in order; clones are the same.
+/// Shuts a server down in order; clones are the same.
 #[derive(Clone, Debug)]
 pub struct Drain {
     grace: Duration,
     shared: Arc<Shared>,
 }
 
-/// The grace by default.
+/// The default grace.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Once all connections are cut, a server has so long to notice it.
+/// How long a server has to return after all connections are cut.
 const NOTICE: Duration = Duration::from_secs(1);
 
 // === impl Drain ===
 
 impl Drain {
-    /// For a server that ends within `grace` of the signal. Zero ends it at once;
-    /// `Duration::MAX` waits for the calls that have begun for ever.
+    /// For a server that ends within `grace` of the signal. Zero ends it immediately;
+    /// `Duration::MAX` waits for the calls that have begun without limit.
     pub fn new(grace: Duration) -> Self {
         Self { grace, shared: Arc::default() }
     }
@@ -97,19 +99,19 @@ impl Drain {
         self.grace
     }
 
-    /// For `Server::layer`, where a status still reaches the client: within what counts calls, and
-    /// around all that answers them.
+    /// The layer for `Server::layer`, placed where a status still reaches the client: inside layers
+    /// that count calls, and around all that answer them.
     pub fn layer(&self) -> DrainLayer {
         DrainLayer::new(self.shared.clone())
     }
 
-    /// The same connections, which end with the grace.
+    /// Wraps the connections, so that they end with the grace.
     pub fn incoming<I>(&self, incoming: I) -> DrainIncoming<I> {
         DrainIncoming::new(incoming, self.shared.clone())
     }
 
-    /// Runs `serving`, and ends it in order once `shutdown` is over; what it returned, or `None`
-    /// where it has not ended within 1 s of the grace: then a handler blocks the runtime's threads,
+    /// Runs `serving`, and shuts it down once `shutdown` completes; returns its output, or `None`
+    /// if it has not returned within 1 s of the grace: then a handler blocks the runtime's threads,
     /// or its connections are not those of [`incoming`](Self::incoming).
     pub async fn serve<T>(
         &self,
@@ -130,23 +132,23 @@ impl Drain {
         }
     }
 
-    /// Begins to drain, if that has not begun; for a server that [`serve`](Self::serve) runs.
+    /// Begins to drain, if not begun; for a server run by [`serve`](Self::serve).
     pub fn begin(&self) {
         self.shared.advance(Phase::Draining);
     }
 
-    /// Cuts all that has not ended, at once: after a second signal, say.
+    /// Cuts all remaining connections immediately: after a second signal, for example.
     pub fn cut(&self) {
         self.shared.advance(Phase::Cut);
     }
 
-    /// Waits until draining has begun: for `serve_with_incoming_shutdown`, and whatever else is to
+    /// Waits until draining has begun: for `serve_with_incoming_shutdown`, and other tasks that
     /// stop then.
     pub fn begun(&self) -> impl Future<Output = ()> + Send + 'static {
         Shared::reached(self.shared.clone(), Phase::Draining)
     }
 
-    /// Waits until all was cut.
+    /// Waits until all connections were cut.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         Shared::reached(self.shared.clone(), Phase::Cut)
     }
@@ -156,7 +158,7 @@ impl Drain {
         self.shared.connections()
     }
 
-    /// Goes through the phases, and waits a little longer.
+    /// Goes through the phases, and waits for the server to return.
     async fn run_out(&self) {
         let began = Instant::now();
         let phases = async {

@@ -1,4 +1,4 @@
-//! What a server that can be drained measures.
+//! The metric of a server that can be drained.
 
 use crate::Drain;
 use cinchona_core::{Instrument, Observable};
@@ -8,7 +8,7 @@ impl Observable for Drain {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[Instrument::gauge(
         "cinchona.drain.connections",
         "{connection}",
-        "Connections that a server has open.",
+        "Open connections of a server.",
         |drain| drain.connections() as f64,
     )];
 }

@@ -1,4 +1,4 @@
-//! How far the end has come, and which tasks it wakes.
+//! The phase of the shutdown, and the tasks that it wakes.
 
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use futures_util::task::AtomicWaker;
@@ -8,11 +8,11 @@ use std::{
 };
 use tokio::sync::{Notify, futures::OwnedNotified};
 
-/// What is done about what has begun.
+/// The phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving = 0,
-    /// Nothing new begins.
+    /// No new call begins.
     Draining = 1,
     /// Calls are answered with `UNAVAILABLE`.
     Over = 2,
@@ -20,16 +20,16 @@ pub(crate) enum Phase {
     Cut = 3,
 }
 
-/// What everything of a server looks at.
+/// The state shared by all connections and calls of a server.
 #[derive(Debug)]
 pub(crate) struct Shared {
     phase: AtomicU8,
-    /// Calls that wait for something; those of one thread share one, so that threads do not meet.
+    /// Waiting calls; those of one thread share a shard, so that threads do not contend.
     waiting: [Shard; SHARDS],
     connections: Mutex<Connections>,
 }
 
-/// Whole cache lines.
+/// One cache line each.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
@@ -44,7 +44,7 @@ struct Connections {
     open: HashMap<u64, Arc<AtomicWaker>>,
 }
 
-/// A connection as long as it is open: whose task is woken when it is cut.
+/// An open connection, whose task is woken when it is cut.
 #[derive(Debug)]
 pub(crate) struct Open {
     shared: Arc<Shared>,
@@ -73,37 +73,37 @@ impl Shared {
         }
     }
 
-    /// Goes on to `phase`, and never back.
+    /// Advances to `phase`, never back.
     pub(crate) fn advance(&self, phase: Phase) {
         if self.phase.fetch_max(phase as u8, Ordering::AcqRel) >= phase as u8 {
             return;
         }
         for shard in &self.waiting {
-            let told = [Phase::Draining, Phase::Over, Phase::Cut];
-            for told in told.into_iter().filter(|told| *told <= phase) {
-                shard.of(told).notify_waiters();
+            let phases = [Phase::Draining, Phase::Over, Phase::Cut];
+            for reached in phases.into_iter().filter(|reached| *reached <= phase) {
+                shard.of(reached).notify_waiters();
             }
         }
         if phase == Phase::Cut {
-            // Woken outside the lock, which is taken by a connection that ends.
+            // Woken outside the lock, which a closing connection takes.
             let open: Vec<_> = self.lock().open.values().cloned().collect();
             open.iter().for_each(|task| task.wake());
         }
     }
 
-    /// Ends when the phase does; look at [`phase`](Self::phase) once it was polled.
+    /// Completes when the phase begins; read [`phase`](Self::phase) after polling it.
     pub(crate) fn wait(&self, phase: Phase) -> OwnedNotified {
-        // A thread that is ending has no number any more.
+        // A thread that is exiting has no number any more.
         let shard = SHARD.try_with(|shard| *shard).unwrap_or(0);
         self.waiting[shard].of(phase).clone().notified_owned()
     }
 
     /// Waits until that phase.
     pub(crate) async fn reached(self: Arc<Self>, phase: Phase) {
-        // Made before the look: it is told of all that comes after.
-        let told = self.wait(phase);
+        // Created before the check, so that no later notification is missed.
+        let reached = self.wait(phase);
         if self.phase() < phase {
-            told.await;
+            reached.await;
         }
     }
 
@@ -148,7 +148,7 @@ impl Shard {
 // === impl Open ===
 
 impl Open {
-    /// Whether the connection was cut; the task that asks is woken when it is.
+    /// Whether the connection was cut; otherwise the polling task is woken when it is.
     pub(crate) fn is_cut(&self) -> bool {
         self.shared.phase() == Phase::Cut
     }

@@ -19,8 +19,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 const SECOND: Duration = Duration::from_secs(1);
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// Large enough for a window to be full soon, and in one frame: the head of a message, and 16,000
-/// bytes.
+/// Large enough to fill a window soon, and in one frame: the prefix of a message, and 16,000 bytes.
 const MESSAGE: [u8; 16_005] = {
     let mut message = [0; 16_005];
     [message[3], message[4]] = 16_000_u16.to_be_bytes();
@@ -29,7 +28,7 @@ const MESSAGE: [u8; 16_005] = {
 
 type Served = Option<Result<(), tonic::transport::Error>>;
 
-/// Answers by the path: with a message and no end, with messages without end, or after so many
+/// Answers by the path: one message and no end, messages without end, or after so many
 /// milliseconds.
 async fn answer(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     let message = || Ok::<_, Status>(Frame::data(Bytes::from_static(&MESSAGE)));
@@ -73,7 +72,7 @@ async fn call(channel: Channel, path: &str, body: Body) -> (usize, Code) {
         match frame.map(Frame::into_data) {
             Ok(Ok(_)) => {
                 messages += 1;
-                // Time goes on while there is always more to read.
+                // Time advances while there is always more to read.
                 sleep(SECOND / 10).await;
             }
             Ok(Err(trailers)) => ended = code(trailers.trailers_ref().unwrap()),
@@ -86,7 +85,7 @@ async fn call(channel: Channel, path: &str, body: Body) -> (usize, Code) {
     (messages, ended.unwrap())
 }
 
-/// A server that the channel stops, and what came of it and when.
+/// A server that the channel stops; its result and when it returned.
 fn serve(
     drain: &Drain,
     networks: &[&Network],
@@ -115,7 +114,7 @@ fn endless() -> Body {
     Body::new(StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>()))
 }
 
-/// Sends as much, and nothing after it.
+/// Sends these bytes, and nothing after them.
 async fn half(network: &Network, bytes: &[u8]) -> Connection {
     let mut connection = network.connect().await.unwrap();
     connection.write_all(bytes).await.unwrap();
@@ -124,7 +123,7 @@ async fn half(network: &Network, bytes: &[u8]) -> Connection {
 
 // catalogue: S-P7
 #[tokio::test(start_paused = true)]
-async fn a_server_ends_within_its_grace_whoever_holds_it_up() {
+async fn a_server_ends_within_its_grace_despite_any_client() {
     let before = Handle::current().metrics().num_alive_tasks();
     for grace in [0, 1, 10, 60].map(|seconds| seconds * SECOND) {
         let (drain, network, vanishing) = (Drain::new(grace), Network::new(), Network::new());
@@ -137,7 +136,7 @@ async fn a_server_ends_within_its_grace_whoever_holds_it_up() {
             .map(|path| begin(&network, path, Body::empty()))
             .into();
         let sending = begin(&network, "/t/Reads", endless());
-        // Idle, half a preface, a preface and no settings, one who never reads, one who is gone.
+        // Idle, half a preface, a preface and no settings, one that never reads, one that is gone.
         let idle = network.channel();
         assert_eq!(call(idle.clone(), "/t/0", Body::empty()).await.1, Code::Ok);
         let _halves = (
@@ -164,7 +163,7 @@ async fn a_server_ends_within_its_grace_whoever_holds_it_up() {
             for held in held {
                 codes.push(held.await.unwrap().1);
             }
-            // Who reads slowly what has no end does not come to its status.
+            // A slow reader of an endless stream does not reach its status.
             assert_ne!(codes.remove(1), Code::Ok);
             assert_eq!(codes, [Code::Unavailable; 3], "{grace:?}");
         } else {
@@ -181,7 +180,7 @@ async fn a_server_ends_within_its_grace_whoever_holds_it_up() {
 
 // catalogue: S-P7
 #[tokio::test(start_paused = true)]
-async fn whoever_only_watches_or_is_idle_holds_up_nothing() {
+async fn watches_and_idle_connections_delay_no_shutdown() {
     let (drain, network) = (Drain::default(), Network::new());
     let (stop, serving) = serve(&drain, &[&network]);
     let watches: Vec<_> =
@@ -198,7 +197,7 @@ async fn whoever_only_watches_or_is_idle_holds_up_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grace_for_ever_waits_for_what_has_begun() {
+async fn an_unlimited_grace_waits_for_the_calls_in_flight() {
     let (drain, network) = (Drain::new(Duration::MAX), Network::new());
     let (stop, serving) = serve(&drain, &[&network]);
     let day = 24 * 3600 * SECOND;
@@ -212,7 +211,7 @@ async fn a_grace_for_ever_waits_for_what_has_begun() {
 
 // catalogue: S-P7
 #[tokio::test(start_paused = true)]
-async fn what_is_cut_ends_at_once_before_and_while_it_drains() {
+async fn a_cut_ends_all_immediately_before_and_during_draining() {
     for is_draining in [false, true] {
         let (drain, network) = (Drain::default(), Network::new());
         let (stop, serving) = serve(&drain, &[&network]);
@@ -232,7 +231,7 @@ async fn what_is_cut_ends_at_once_before_and_while_it_drains() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_end_is_left_after_a_second() {
+async fn serve_returns_a_second_after_the_grace_of_a_server_that_does_not_end() {
     let drain = Drain::new(SECOND);
     let began = Instant::now();
     assert_eq!(drain.serve(async {}, pending::<()>()).await, None);
@@ -241,7 +240,7 @@ async fn a_server_that_does_not_end_is_left_after_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_when_all_is_over_is_refused_and_has_not_begun() {
+async fn a_call_that_arrives_after_the_end_is_refused_unprocessed() {
     let drain = Drain::default();
     let service = drain.layer().layer(service_fn(answer));
     drain.shared.advance(Phase::Draining);
@@ -253,14 +252,14 @@ async fn what_comes_when_all_is_over_is_refused_and_has_not_begun() {
     assert_eq!(Status::from_header_map(&head.headers).unwrap().code(), Code::Unavailable);
     assert!(cinchona_plumbing::status::take_not_begun(&mut head.headers));
     assert!(body.is_end_stream());
-    // What is no gRPC could not read the status.
+    // A client of another protocol could not read the status.
     let plain = Request::post("/t/0").body(Body::empty()).unwrap();
     let answered = service.oneshot(plain).await.unwrap();
     assert_eq!(Status::from_header_map(answered.headers()).unwrap().code(), Code::Ok);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_that_is_named_a_watch_ends_as_draining_begins() {
+async fn a_method_named_as_a_watch_ends_as_draining_begins() {
     let drain = Drain::default();
     let service = drain.layer().with_watches(["/t/Stream"]).layer(service_fn(answer));
     for (path, ends) in [("/t/Stream", true), ("/t/Endless", false), (WATCH, true)] {

@@ -32,7 +32,7 @@ impl Wake for Woken {
 }
 
 #[test]
-fn whoever_waits_for_a_phase_is_told_whenever_it_comes() {
+fn every_task_that_waits_for_a_phase_is_woken() {
     loom::model(|| {
         let shared = Arc::new(Shared::default());
         let other = {
@@ -48,7 +48,7 @@ fn whoever_waits_for_a_phase_is_told_whenever_it_comes() {
 }
 
 #[test]
-fn the_phase_goes_on_and_never_back() {
+fn the_phase_never_goes_back() {
     loom::model(|| {
         let shared = Arc::new(Shared::default());
         let other = {
@@ -63,7 +63,7 @@ fn the_phase_goes_on_and_never_back() {
 }
 
 #[test]
-fn a_connection_that_opens_while_all_are_cut_sees_it_or_is_woken() {
+fn a_connection_that_opens_during_the_cut_sees_it_or_is_woken() {
     loom::model(|| {
         let shared = Arc::new(Shared::default());
         let other = {

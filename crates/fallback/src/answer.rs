@@ -21,31 +21,31 @@ use std::{
 };
 use tonic::Status;
 
-/// An answer that can be given as often as it is needed.
+/// An answer that can be replayed.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     /// With its gRPC frame.
     pub(crate) message: Bytes,
     pub(crate) trailers: HeaderMap,
-    /// How old it was when it came.
+    /// Its age on arrival.
     pub(crate) age: Duration,
 }
 
-/// What an answer does to the one that is kept for the same question.
+/// The effect of an answer on the kept answer to the same request.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// It is newer.
+    /// It replaces the kept one.
     Replace(Arc<Answer>),
-    /// It is newer, and cannot be kept itself.
+    /// It replaces the kept one, and cannot be kept itself.
     Outdate,
-    /// It is a refusal: there is no such answer any more, or not for this caller.
+    /// It is a refusal: the answer no longer exists, or not for this caller.
     TakeBack,
-    /// It says nothing of it.
+    /// It has no effect.
     Nothing,
 }
 
-/// Where a second answer is from.
+/// The source of a second answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Alternate,
@@ -59,11 +59,11 @@ pub(crate) struct Reading {
     head: Option<Parts>,
     frames: Frames,
     room: usize,
-    // So that it can be handed on where it is found to be too large.
+    // To pass it on if it turns out to be too large.
     body: Option<Box<ResponseBody>>,
 }
 
-/// A response that was read as far as it may be.
+/// A response that was read as far as its limit.
 pub(crate) struct Read {
     head: Parts,
     frames: Frames,
@@ -99,10 +99,10 @@ impl Answer {
 // === impl Effect ===
 
 impl Effect {
-    /// Of an answer with this verdict, as far as `headers` say.
+    /// The effect of an answer with this verdict, according to `headers`.
     pub(crate) fn of(verdict: Verdict, headers: &HeaderMap) -> Self {
         match verdict {
-            // It is less than what was asked for, and may be older.
+            // It is less than was requested, and may be older.
             Verdict::Ok if headers::has(headers, &DEGRADED) => Self::Nothing,
             Verdict::Ok => Self::Outdate,
             Verdict::Refused(_) => Self::TakeBack,
@@ -141,7 +141,7 @@ impl Source {
 // === impl Reading ===
 
 impl Reading {
-    /// Reads `response` up to `most` bytes, unless its head says it all.
+    /// Reads `response` up to `most` bytes, unless its head is all of it.
     pub(crate) fn of<B>(
         response: Response<B>,
         most: usize,
@@ -160,7 +160,7 @@ impl Reading {
         Ok(Self { head: Some(head), frames: Frames::new(), room: most, body })
     }
 
-    /// To be polled until it is ready, and not again.
+    /// Poll it until it is ready, and not again.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Read>> {
         let end = loop {
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
@@ -192,19 +192,19 @@ impl Reading {
 // === impl Read ===
 
 impl Read {
-    /// What the answer means; `None` where it was too large to be read to its end.
+    /// The verdict on the answer; `None` if it was too large to be read to its end.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
         match &self.end {
             End::Trailers(trailers) => Some(Verdict::of_trailers(trailers)),
             End::Error(error) => Some(Verdict::of_error(&**error)),
-            // A tonic client takes a message without trailers for an answer; so must we.
+            // A tonic client takes a message without trailers as an answer, and so must this layer.
             End::Nothing if !self.frames.is_empty() => Some(Verdict::Ok),
             End::Nothing => Some(Verdict::of_trailers(&HeaderMap::new())),
             End::Rest(_) => None,
         }
     }
 
-    /// What it does to the answer that is kept, where `verdict` is what it means.
+    /// Its effect on the kept answer, where `verdict` is its verdict.
     pub(crate) fn effect(&self, verdict: Option<Verdict>) -> Effect {
         let is_marked = match &self.end {
             End::Trailers(trailers) => headers::has(trailers, &DEGRADED),
@@ -244,7 +244,7 @@ impl Read {
     }
 }
 
-/// How old an answer is when it comes, in whole seconds (RFC 9111, 5.1).
+/// The age of an answer on arrival, in whole seconds (RFC 9111, 5.1).
 fn age(headers: &HeaderMap) -> Duration {
     let value = headers::get(headers, &AGE).and_then(|value| value.to_str().ok());
     value.and_then(|seconds| seconds.parse().ok()).map_or(Duration::ZERO, Duration::from_secs)

@@ -1,4 +1,4 @@
-//! A response's body that was read, or is kept.
+//! The body of a response that was read or kept.
 
 use bytes::Bytes;
 use cinchona_core::BoxError;
@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// A body that is played: what was read of another, or is kept.
+/// A body that is replayed: what was read of another, or kept.
 #[derive(Debug)]
 struct Played {
     frames: Frames,
@@ -21,7 +21,7 @@ struct Played {
 
 pub(crate) type Frames = VecDeque<Bytes>;
 
-/// What comes after the frames that are held.
+/// The rest after the frames that are held.
 #[derive(Debug)]
 pub(crate) enum End {
     Trailers(HeaderMap),

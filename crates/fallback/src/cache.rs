@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long the last good answers are kept, and how many.
+/// The limits of age and size for the last good answers.
 ///
 /// ```
 /// use cinchona_fallback::Cache;
@@ -31,35 +31,35 @@ use tokio::time::Instant;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cache {
-    /// An older answer is never given, and is dropped (`stale-if-error`, [RFC 5861]). 5 minutes
-    /// unless said otherwise; more than 0; `Duration::MAX` for ever. Age counts from when the
-    /// answer had been read, by a clock that nobody sets, and on from the `age` that it came with
-    /// ([RFC 9111]).
+    /// The oldest answer that is given; older ones are dropped (`stale-if-error`, [RFC 5861]).
+    /// Default 5 minutes; more than 0; `Duration::MAX`: without limit. Age counts from when the
+    /// answer had been read, on a monotonic clock, plus the `age` that it arrived with ([RFC
+    /// 9111]).
     ///
     /// [RFC 5861]: https://www.rfc-editor.org/rfc/rfc5861#section-4
     /// [RFC 9111]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3
     pub max_age: Duration,
-    /// The bytes that all answers may take, with the requests they answer; the least recently used
-    /// make room. 16 MiB unless said otherwise; at least 1.
+    /// The most bytes of all answers, with the requests they answer; the least recently used are
+    /// evicted. Default 16 MiB; at least 1.
     pub max_bytes: usize,
-    /// The bytes of a message up to which an answer is read before it is handed on. A larger one is
-    /// handed on as it comes, and not kept. 64 KiB unless said otherwise; 1 to `max_bytes`.
+    /// The most bytes of a message that is read before it is passed on. A larger one is passed on
+    /// as it arrives, and not kept. Default 64 KiB; 1 to `max_bytes`.
     pub max_answer: usize,
 }
 
-/// The answers that are kept, by their requests.
+/// The kept answers, by their requests.
 pub(crate) struct Store {
     max_age: Duration,
     max_bytes: usize,
     /// How many calls have begun.
     begun: AtomicU64,
-    /// How often the layer had been off when it was last asked.
+    /// How often the layer had been off at the last check.
     times_off: AtomicU64,
     entries: Mutex<Entries>,
     counters: Counters,
 }
 
-/// The place of a call in the order in which calls begin, from 0.
+/// The number of a call in the order in which calls begin, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Turn(u64);
 
@@ -68,7 +68,7 @@ pub(crate) struct Turn(u64);
 struct Entries {
     by_key: LinkedHashMap<Key, Kept>,
     bytes: usize,
-    /// For the questions of which nothing is kept.
+    /// For requests without a kept answer.
     fences: Fences,
 }
 
@@ -80,9 +80,9 @@ struct Kept {
     bytes: usize,
 }
 
-/// What an entry takes besides its key, message and headers; roughly.
+/// The approximate bytes of an entry besides its key, message and headers.
 const OVERHEAD: usize = 256;
-/// What a header takes besides its name and value (RFC 7541, 4.1).
+/// The overhead of a header besides its name and value (RFC 7541, 4.1).
 const HEADER: usize = 32;
 
 // === impl Cache ===
@@ -117,15 +117,15 @@ impl Store {
         Self { max_age, max_bytes, begun, times_off, entries: Mutex::default(), counters }
     }
 
-    /// An empty one with the same bounds.
-    pub(crate) fn renewed(&self) -> Self {
+    /// An empty cache with the same limits, which counts in `counters`.
+    pub(crate) fn renewed(&self, counters: Counters) -> Self {
         let Self { max_age, max_bytes, .. } = *self;
         let cache = Cache { max_age, max_bytes, ..Cache::default() };
-        Self::new(cache, self.counters.clone())
+        Self::new(cache, counters)
     }
 
-    /// Forgets everything, and what is under way, if the layer was off since the last look:
-    /// the calls that passed meanwhile may have taken back what is kept.
+    /// Clears everything, including calls in flight, if the layer was off since the last check: the
+    /// calls in between may have invalidated what is kept.
     pub(crate) fn knows(&self, times_off: u64) {
         if self.times_off.load(Ordering::Relaxed) != times_off {
             self.forget_all(times_off);
@@ -137,13 +137,13 @@ impl Store {
         Turn(self.begun.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What the answer to a call does to the one that is kept.
+    /// Applies the effect of a call's answer on the kept one.
     pub(crate) fn apply(&self, effect: Effect, key: Key, turn: Turn, now: Instant) {
         let mut entries = self.lock();
         match effect {
             Effect::Nothing => {}
-            // Calls under way may have been answered before this was taken back, whichever came
-            // first, so none of them is kept.
+            // Calls in flight may have been answered before this refusal, whichever arrived first,
+            // so none of their answers is kept.
             Effect::TakeBack => self.fence(&mut entries, &key, self.begun.load(Ordering::Relaxed)),
             Effect::Outdate | Effect::Replace(_) if turn.0 < entries.first_to_keep(&key) => {}
             Effect::Outdate => self.fence(&mut entries, &key, turn.0 + 1),
@@ -165,7 +165,7 @@ impl Store {
 
     fn forget_all(&self, times_off: u64) {
         let mut entries = self.lock();
-        // Of several that see it at once, the first forgets; none goes back.
+        // Of several concurrent observers, the first clears; the number never goes back.
         if self.times_off.fetch_max(times_off, Ordering::Relaxed) >= times_off {
             return;
         }
@@ -203,7 +203,7 @@ impl Store {
         self.counters.cells().kept_bytes.add(bytes);
     }
 
-    /// Forgets the answer, and keeps none of a call before `first`.
+    /// Removes the answer, and keeps none of a call before `first`.
     fn fence(&self, entries: &mut Entries, key: &[u8], first: u64) {
         self.forget(entries, key);
         entries.raise_fence(key, first);
@@ -237,13 +237,13 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // The counters outlive it, and may be those of another store as well.
+        // The counters outlive it, and may be shared with another store.
         self.uncount_all(&self.lock());
     }
 }
 
 impl fmt::Debug for Store {
-    /// Without the entries: their keys hold credentials.
+    /// Without the entries: their keys contain credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { max_age, max_bytes, .. } = self;
         f.debug_struct("Store")
@@ -283,7 +283,7 @@ impl Kept {
     }
 }
 
-/// The bytes that an entry takes; an empty one is not free, so that the cap bounds their number.
+/// The bytes that an entry takes; an empty one counts too, so that the limit bounds their number.
 pub(crate) fn weight(key: &[u8], answer: &Answer) -> usize {
     let headers = |map: &HeaderMap| -> usize {
         map.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER).sum()

@@ -1,4 +1,4 @@
-//! One call that may be given a second answer, and which it is given.
+//! One call that may be given a second answer, and its choice.
 
 use crate::{
     answer::{Effect, Read, Reading, Source},
@@ -23,16 +23,16 @@ use tower::ServiceExt;
 pub(crate) type Outcome = Result<Response<ResponseBody>, BoxError>;
 pub(crate) type Asking = Pin<Box<dyn Future<Output = Asked> + Send>>;
 
-/// What the alternate has said.
+/// The answer of the alternate.
 pub(crate) enum Asked {
     Good(Response<Body>),
-    /// This caller may not have an answer.
+    /// It refuses this caller.
     Denied,
-    /// It has failed, or may just not know.
+    /// It has failed, or may lack the data.
     Nothing,
 }
 
-/// Not `Debug`: it holds credentials.
+/// Not `Debug`: it contains credentials.
 pub(crate) struct Call {
     shared: Arc<Shared>,
     uri: Uri,
@@ -40,30 +40,30 @@ pub(crate) struct Call {
     deadline: Option<Deadline>,
     turn: Option<Turn>,
     key: Option<Key>,
-    /// The caller wants no answer of the cache, and none kept (`cache-control`).
+    /// The caller wants no cached answer, and none kept (`cache-control`).
     is_past_cache: bool,
     again: Option<Request<Bytes>>,
-    /// By what the request's body has failed, where it was not complete at once.
+    /// The error of the request's body, if it was not complete immediately.
     failure: Option<Arc<OnceLock<Status>>>,
 }
 
-/// What comes after a step of the call.
+/// The next step of the call.
 pub(crate) enum Next {
     Read(Reading),
-    /// Ask the alternate; if it has no answer either, the call failed like this.
+    /// Call the alternate; if it has no answer either, the call failed with this.
     Ask(Asking, Code, Outcome),
     End(Outcome),
 }
 
-/// How much of a request is kept for an alternate, and compared with others: as much as gRPC keeps
-/// for retries (gRFC A6).
+/// How much of a request is kept for an alternate, and compared with others: as much as gRPC
+/// buffers for retries (gRFC A6).
 const MOST_REQUEST: usize = 256 << 10;
 
 // === impl Call ===
 
 impl Call {
-    /// The call, if it may be given a second answer, and its request as good as new. Of the
-    /// services that the layer was applied to, it is made to `service`.
+    /// The call, if it may be given a second answer, and its request, unchanged. `service`
+    /// identifies the service among those that the layer was applied to.
     pub(crate) fn begin(
         request: Request<Body>,
         shared: &Arc<Shared>,
@@ -93,7 +93,7 @@ impl Call {
                 call.again = shared.alternate.as_ref().map(|_| again(&parts, &message));
                 (Some(call), Request::from_parts(parts, Body::new(Full::new(message))))
             }
-            // There is nothing but the default for a request that is not known in full.
+            // For a request that is not known in full there is only the default.
             Err(request) => {
                 let failure = Arc::clone(call.failure.get_or_insert_default());
                 (Some(call), request.map(|body| noting(body, failure)))
@@ -134,10 +134,10 @@ impl Call {
         }
     }
 
-    /// Does to the answer that is kept what a newer one does.
+    /// Applies the effect of a newer answer on the kept one.
     fn apply(&mut self, effect: Effect) {
         let effect = match effect {
-            // What it is told is not kept, but may take the place of what is.
+            // The outcome is not kept, but may replace the kept answer.
             Effect::Replace(_) if self.is_past_cache => Effect::Outdate,
             effect => effect,
         };
@@ -154,7 +154,7 @@ impl Call {
         if verdict != Verdict::Ok
             && let Some(failure) = failure
         {
-            // That is why, and not what the server or HTTP/2 made of a body that has failed.
+            // The error of the body is the cause, not how the server or HTTP/2 reported it.
             return Next::End(Err(failure.clone().into()));
         }
         match verdict {
@@ -162,7 +162,7 @@ impl Call {
                 self.shared.degraded.leave(self.uri.path());
                 Next::End(outcome)
             }
-            // Nobody waits for an answer; or no service could have given one.
+            // No caller waits for an answer, or no service could have given one.
             Verdict::MaybeProcessed(Code::Cancelled) | Verdict::Local(_) => Next::End(outcome),
             failed => self.fail(failed.code(), outcome),
         }
@@ -180,8 +180,8 @@ impl Call {
         }
         match (&self.shared.alternate, again) {
             (Some(alternate), Some(mut request)) => {
-                // It may be a client of its own, whose call this is then: with the same deadline,
-                // and a record of its own.
+                // The alternate may be a client with its own record of this call: with the same
+                // deadline.
                 request.extensions_mut().remove::<Record>();
                 if let Some(deadline) = self.deadline {
                     deadline.stamp(request.headers_mut(), now);
@@ -194,7 +194,7 @@ impl Call {
         }
     }
 
-    /// The alternate has answered, if it has.
+    /// The alternate has answered, or failed.
     pub(crate) fn asked(&mut self, asked: Asked, code: Code, failed: Outcome) -> Outcome {
         if matches!(asked, Asked::Denied) {
             self.apply(Effect::TakeBack);
@@ -205,7 +205,7 @@ impl Call {
         Ok(instead_of(failed, response.map(ResponseBody::of)))
     }
 
-    /// The last good answer, else the default, else the failure as it is.
+    /// The last good answer, else the default, else the failure unchanged.
     fn without_alternate(&self, code: Code, failed: Outcome) -> Outcome {
         let Some((source, response)) = self.kept(Instant::now()) else {
             self.shared.counters.cells().none.count();
@@ -238,7 +238,7 @@ impl Call {
     }
 }
 
-/// The answer, with the failure that it stands in for.
+/// The answer, with the failure that it replaces.
 fn instead_of(failed: Outcome, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
     let status = match failed {
         Ok(head) if status::code(head.headers()).is_some() => Some(status::of_head(&head)),
@@ -253,7 +253,7 @@ fn again(parts: &Parts, message: &Bytes) -> Request<Bytes> {
     Request::from_parts(parts.clone(), message.clone())
 }
 
-/// `body`, and by what it fails.
+/// `body`, and its error.
 fn noting(body: Body, failure: Arc<OnceLock<Status>>) -> Body {
     Body::new(body.map_err(move |status| {
         failure.get_or_init(|| status.clone());
@@ -261,8 +261,8 @@ fn noting(body: Body, failure: Arc<OnceLock<Status>>) -> Body {
     }))
 }
 
-/// The answer of the alternate, if it has a good one: what it refuses, it may just not know. But
-/// where it refuses the caller, what is kept is not for this caller either.
+/// The answer of the alternate, if it is good: after a refusal, it may just lack the data. But if
+/// it refuses the caller, the kept answer is not for this caller either.
 async fn ask(alternate: Alternate, request: Request<Bytes>, max_answer: usize) -> Asked {
     let request = request.map(|message| Body::new(Full::new(message)));
     let Ok(response) = alternate.oneshot(request).await else { return Asked::Nothing };
@@ -277,8 +277,8 @@ async fn ask(alternate: Alternate, request: Request<Bytes>, max_answer: usize) -
     }
 }
 
-/// The verdict on a head. Without `grpc-status` it is that of a proxy, which may refuse a caller
-/// (401, 403) but knows of no methods: a 404 says that it has no way to the service.
+/// The verdict on a head. Without `grpc-status` it is a proxy's, which may refuse a caller (401,
+/// 403) but knows no methods: its 404 means that it has no route to the service.
 fn of_head<B: http_body::Body>(response: &Response<B>) -> Verdict {
     let is_lost =
         response.status() == StatusCode::NOT_FOUND && status::code(response.headers()).is_none();

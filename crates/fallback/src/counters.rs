@@ -1,4 +1,4 @@
-//! How often there was a second answer, and how much is kept for one.
+//! Counters of second answers and of kept ones.
 
 use cinchona_plumbing::Count;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Cells>);
 
-/// What the counters said at one moment. Only calls that may be given a second answer count.
+/// The counters at one moment. Only calls that may be given a second answer count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -38,7 +38,7 @@ pub(crate) struct Cells {
 // === impl Counters ===
 
 impl Counters {
-    /// What they say now.
+    /// The current values.
     pub fn snapshot(&self) -> Snapshot {
         let Cells { served_cached, served_default, served_alternate, .. } = &*self.0;
         let Cells { none, kept_entries, kept_bytes, .. } = &*self.0;

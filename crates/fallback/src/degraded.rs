@@ -1,4 +1,4 @@
-//! Which methods are given second answers at present; a change is reported once.
+//! The methods that are currently given second answers; a change is logged once.
 
 use crate::answer::Source;
 use std::{

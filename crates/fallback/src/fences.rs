@@ -1,23 +1,23 @@
-//! Which calls are too old for their answer to be kept.
+//! The calls that began too early for their answers to be kept.
 
 use hashlink::LinkedHashMap;
 
-/// For questions of which no answer is kept: the first call whose answer may be, in the order in
+/// For requests without a kept answer: the first call whose answer may be kept, in the order in
 /// which calls begin.
 ///
-/// Answers do not come in the order of their calls: one that was under way when the application
-/// took it back, or gave a newer one, comes too late. Questions are known by a hash: where two have
-/// the same, an answer is not kept that could have been.
+/// Answers do not arrive in the order of their calls: one that was in flight when the application
+/// refused, or gave a newer one, is too late. Requests are identified by a hash: on a collision, an
+/// answer is not kept that could have been.
 #[derive(Debug, Default)]
 pub(crate) struct Fences {
-    /// From the one that was raised first to the last.
+    /// In the order in which they were raised.
     by_question: LinkedHashMap<u64, u64>,
-    /// For all other questions.
+    /// For all other requests.
     floor: u64,
 }
 
-/// What is forgotten beyond these is added to the floor: so memory is bounded (about 200 KiB), and
-/// among many such questions a slow call's answer is not kept.
+/// Dropping a fence beyond these raises the floor instead: so memory is bounded (about 200 KiB),
+/// and among many such requests a slow call's answer is not kept.
 const MOST: usize = 4096;
 
 // === impl Fences ===
@@ -28,7 +28,7 @@ impl Fences {
         self.by_question.get(&question).copied().unwrap_or(0).max(self.floor)
     }
 
-    /// Of the calls that ask `question`, those before `first` come too late.
+    /// Rejects the answers to `question` of calls before `first`.
     pub(crate) fn raise(&mut self, question: u64, first: u64) {
         let first = first.max(self.of(question));
         self.by_question.insert(question, first);
@@ -39,7 +39,7 @@ impl Fences {
         }
     }
 
-    /// Of all calls, those before `first` come too late.
+    /// Rejects the answers of all calls before `first`.
     pub(crate) fn raise_all(&mut self, first: u64) {
         self.by_question.clear();
         self.floor = first;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fence_is_never_lowered_not_even_by_being_forgotten() {
+    fn a_fence_is_never_lowered_even_when_it_is_dropped() {
         let mut fences = Fences::default();
         fences.raise(7, 5);
         fences.raise(7, 3);

@@ -23,7 +23,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         stage: Stage<F>,
-        // None for a call that is not given second answers.
+        // `None` for a call without second answers.
         call: Option<Box<Call>>,
     }
 }
@@ -32,7 +32,7 @@ pin_project! {
     #[project = StageProj]
     enum Stage<F> {
         Calling { #[pin] inner: F },
-        // Boxed, as they are large: the calls that come to them are few, or read to their end here.
+        // Boxed, as they are large, and used by few calls or after the answer was read.
         Reading { reading: Box<Reading> },
         Asking { asking: Asking, code: Code, failed: Option<Box<Outcome>> },
         Ended { outcome: Option<Box<Outcome>> },
@@ -93,7 +93,7 @@ where
                     Some(outcome) => return Poll::Ready(*outcome),
                     None => return Poll::Pending,
                 },
-                // Polled after its end, as all of these.
+                // Polling it after its end panics.
                 (_, None) => return Poll::Pending,
             };
             if let Next::End(outcome) = next {

@@ -1,4 +1,4 @@
-//! What tells one question from another: all of a request that the server could look at.
+//! The key of a request: all of it that the server could depend on.
 
 use bytes::Bytes;
 use cinchona_core::{IDEMPOTENCY_KEY, Invalid, Safety};
@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-/// All that distinguishes a request from others, in full: a hash of it might be that of another.
+/// All that distinguishes a request from others, in full: hashes can collide.
 pub(crate) type Key = Box<[u8]>;
 
 /// Which parts of a request are compared.
@@ -24,7 +24,7 @@ pub(crate) struct Compared {
     caller: Option<Caller>,
 }
 
-/// Names callers that cannot be distinguished by their metadata.
+/// Identifies callers whose metadata are the same.
 #[derive(Clone)]
 pub(crate) struct Caller(Arc<NameOf>);
 
@@ -33,7 +33,7 @@ type NameOf = dyn Fn(&Parts) -> Option<Vec<u8>> + Send + Sync;
 // === impl Compared ===
 
 impl Compared {
-    /// Refuses what names a caller in every service, or says how to read the messages.
+    /// Refuses metadata that identifies callers in every service, or says how to read messages.
     pub(crate) fn ignore(&mut self, name: HeaderName) -> Result<(), Invalid> {
         const ALLOWED: &str =
             "metadata that neither names the caller nor says how to read messages";
@@ -48,9 +48,8 @@ impl Compared {
         self.caller = Some(caller);
     }
 
-    /// The key of a request to `service`, one of those that the layer was applied to; `None` where
-    /// it is not known whose it is. Each part comes with its length, so that no two requests have
-    /// the same.
+    /// The key of a request to `service`, one of those that the layer was applied to; `None` if the
+    /// caller is unknown. Each part has its length as a prefix, so that keys are unambiguous.
     pub(crate) fn key(
         &self,
         service: u64,
@@ -85,7 +84,7 @@ impl Compared {
         Some(key.into())
     }
 
-    /// Sorted: in which order different names came means nothing.
+    /// Sorted: the order of different names is irrelevant.
     fn names<'a>(&self, safety: Safety, headers: &'a HeaderMap) -> SmallVec<[&'a HeaderName; 16]> {
         let mut names: SmallVec<_> =
             headers.keys().filter(|name| !self.is_ignored(name, safety)).collect();
@@ -94,15 +93,15 @@ impl Compared {
     }
 
     fn is_ignored(&self, name: &HeaderName, safety: Safety) -> bool {
-        // Where there is no effect, the key that names it says nothing.
+        // Without side effects, the idempotency key is irrelevant.
         is_of_one_call(name)
             || (*name == IDEMPOTENCY_KEY && safety == Safety::NoSideEffects)
             || self.ignored.contains(name)
     }
 }
 
-/// Whether `name` is of the one call, or of the library that makes it: the answer does not depend
-/// on it. `baggage` is none of these, as it carries what applications put there, such as tenants.
+/// Whether `name` is of the single call, or of the library: the answer does not depend on it.
+/// `baggage` is not one of these, as it carries application data, such as tenants.
 fn is_of_one_call(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -135,8 +134,8 @@ fn is_essential(name: &HeaderName) -> bool {
     ESSENTIAL.contains(name) || matches!(name.as_str(), "grpc-encoding" | "grpc-accept-encoding")
 }
 
-/// Whether `cache-control` says that what comes with it may not be kept, or not be given without
-/// asking the server (RFC 9111, 5.2).
+/// Whether `cache-control` forbids keeping the message with it, or replaying it without asking the
+/// server (RFC 9111, 5.2).
 pub(crate) fn forbids_keeping(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CACHE_CONTROL).iter();
     values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(|directive| {
@@ -156,7 +155,7 @@ impl Caller {
         Self(Arc::new(move |parts| caller(parts).map(Into::into)))
     }
 
-    /// The caller; none where the user's function panics.
+    /// The caller; `None` if the user's function panics.
     fn of(&self, parts: &Parts) -> Option<Vec<u8>> {
         catch_unwind(AssertUnwindSafe(|| (self.0)(parts))).unwrap_or_else(|_| {
             tracing::warn!(

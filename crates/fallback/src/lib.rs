@@ -1,45 +1,44 @@
-//! A second answer for tonic clients: what a call gets where it would have got a failure.
+//! Second answers for tonic clients: an alternative where a call would have failed.
 //!
 //! # Why
 //!
-//! A service that is down takes down its callers, unless they have something else to say: what
-//! it said a minute ago, what another replica says, or a default.
-//! Where reading is concerned that is often better than nothing, as long as the caller can tell.
+//! A service that is down takes down its callers, unless they have an alternative: its answer of a
+//! minute ago, a replica's, or a default. For reads that is often better than a failure, as long as
+//! the caller can see it.
 //!
 //! # Rule
 //!
-//! * The layer stands between the call's deadline and the retries: it sees what is left when these
-//!   have given up.
+//! * The layer belongs between the call's deadline and the retries: it sees the failure after the
+//!   last retry.
 //! * Only unary methods that the .proto marks `NO_SIDE_EFFECTS` are given second answers, and those
-//!   that [`with_forced`](FallbackLayer::with_forced) names. All other calls pass through as they
-//!   are, with nothing read or kept of them.
-//! * A call has failed when its [`Verdict`](cinchona_core::Verdict), with that of the trailers, is
-//!   neither ok nor a refusal: `NOT_FOUND` is an answer. `CANCELLED` is passed on, too: nobody
+//!   named by [`with_forced`](FallbackLayer::with_forced). All other calls pass through unread, and
+//!   nothing of them is kept.
+//! * A call has failed when its [`Verdict`](cinchona_core::Verdict), including its trailers, is
+//!   neither ok nor a refusal: `NOT_FOUND` is an answer. `CANCELLED` is passed on, too: no caller
 //!   waits.
-//! * What this client itself could not do, such as to encode the request, is passed on as well, in
-//!   the words that the request's body failed with.
-//! * An HTTP answer without `grpc-status` is a proxy's: its 401 and 403 are refusals, all else is a
-//!   failure.
-//! * The second answer is the first there is of: that of the [alternate], if the call's deadline
+//! * Errors of this client itself, such as a failure to encode the request, are passed on as well,
+//!   with the error of the request's body.
+//! * An HTTP answer without `grpc-status` is a proxy's: its 401 and 403 are refusals, all others
+//!   failures.
+//! * The second answer is the first available one: that of the [alternate], if the call's deadline
 //!   has not passed; the last good answer to the same request, from the [cache]; the [default] of
-//!   the method. Where there is none, the failure is passed on as it came.
-//! * **An answer is only for a caller that may have it.** It is given to requests alone which the
-//!   server could not tell from the one it was made for: byte by byte the same method, scheme,
+//!   the method. If there is none, the failure is passed on unchanged.
+//! * **An answer is only for a caller that may have it.** It is given only to requests that the
+//!   server could not distinguish from the original one: byte by byte the same method, scheme,
 //!   authority, path, query and message; the same metadata, each with the same values in the same
-//!   order; made to the same service of those that the layer was applied to, or a clone of it.
-//!   Metadata includes what is not thought of as a credential, such as `baggage` and
+//!   order; made to the same service of those that the layer was applied to, or a clone of it. That
+//!   includes metadata that is not usually seen as a credential, such as `baggage` and
 //!   `x-forwarded-for`.
-//! * Ignored is metadata of the one call: `grpc-timeout`, `grpc-previous-rpc-attempts`,
+//! * Metadata of the single call is ignored: `grpc-timeout`, `grpc-previous-rpc-attempts`,
 //!   `x-request-id`, `user-agent`, the trace context of W3C (`traceparent`, `tracestate`), B3 and
-//!   OpenCensus (`grpc-trace-bin`); for methods without side effects `idempotency-key`; and what
-//!   [`with_ignored`](FallbackLayer::with_ignored) names. What else differs in each call keeps the
-//!   cache from ever being of use.
-//! * **What was taken back is not given.** The answer to a later call takes the place of the kept
-//!   one, even if it cannot be kept itself: because it is too large, came without trailers, or one
-//!   of request and answer says `no-store`, `no-cache` or `must-revalidate` in `cache-control`
-//!   ([RFC 9111], 5.2). A refusal removes the kept answer, and those of the calls under way are
-//!   not kept any more. A failure says nothing of what is kept, nor does an answer that says of
-//!   itself that it is degraded.
+//!   OpenCensus (`grpc-trace-bin`); for methods without side effects `idempotency-key`; and that
+//!   named by [`with_ignored`](FallbackLayer::with_ignored). Any other metadata that differs in
+//!   each call makes the cache useless.
+//! * **A revoked answer is not given.** The answer to a later call replaces the kept one, even if
+//!   it cannot be kept itself: because it is too large, came without trailers, or the request or
+//!   the answer has `no-store`, `no-cache` or `must-revalidate` in `cache-control` ([RFC 9111],
+//!   5.2). A refusal removes the kept answer, and answers of calls in flight are not kept any more.
+//!   A failure changes nothing, nor does an answer that is marked as degraded.
 //!
 //!   | answer to the same request | the call | what is kept |
 //!   |---|---|---|
@@ -48,7 +47,7 @@
 //!   | a refusal: `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS` | is refused | is removed |
 //!   | `PERMISSION_DENIED`, `UNAUTHENTICATED`, HTTP 401 or 403 | is refused | is removed |
 //!   | `FAILED_PRECONDITION`, `OUT_OF_RANGE`, `UNIMPLEMENTED` | is refused | is removed |
-//!   | `DATA_LOSS`: what was read may be what is lost | is refused | is removed |
+//!   | `DATA_LOSS`: the kept answer may be the lost data | is refused | is removed |
 //!   | `CANCELLED` | is cancelled | stays |
 //!   | none, as the request failed in this client | fails | stays |
 //!   | a failure: `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `ABORTED` | gets a second answer | stays |
@@ -57,19 +56,18 @@
 //!   | of the alternate: one that refuses the caller | gets the default | is removed |
 //!
 //! * Calls are ordered by when they begin: of two answers that of the later call is kept, in
-//!   whichever order they come.
+//!   whichever order they arrive.
 //! * An answer older than 5 minutes, or another [`Cache::max_age`], is never given
 //!   (`stale-if-error`, [RFC 5861]). Age counts from when it had been read.
-//! * In shadow ([`Switch`]) the cache is filled and emptied as always. Off, the layer is not there,
-//!   and nobody sees what answers take back: so nothing of before is ever given again, nor kept of
-//!   the calls that were under way. Its memory is free with the first call after that.
-//! * A second answer says so in its header `degraded`: `alternate`, `cached` with its `age` in
-//!   seconds ([RFC 9111], 5.1), or `default`. Live answers are passed on with the headers they
-//!   have. The failure that a second answer stands in for is in its extensions, a
-//!   `tonic::Status`.
-//! * To know how it ends, the answer of such a method is read before it is handed on, up to 64 KiB,
-//!   or another [`Cache::max_answer`]; a larger one is handed on as it comes.
-//! * A service below that fails to get ready fails the next call, which is given a second answer.
+//! * In shadow ([`Switch`]) the cache works as usual. When off, the layer passes all calls through
+//!   and sees no revocations: so no earlier answer is given again, nor are answers of calls in
+//!   flight kept. Its memory is freed with the first call after that.
+//! * A second answer is marked in its header `degraded`: `alternate`, `cached` with its `age` in
+//!   seconds ([RFC 9111], 5.1), or `default`. Live answers are passed on with their own headers.
+//!   The failure that a second answer replaces is in its extensions, a `tonic::Status`.
+//! * The answer of such a method is read to its end before it is passed on, up to 64 KiB, or
+//!   another [`Cache::max_answer`]; a larger one is passed on as it arrives.
+//! * If the service below fails to get ready, the next call fails, and is given a second answer.
 //!
 //! [alternate]: FallbackLayer::with_alternate
 //! [cache]: FallbackLayer::with_cache
@@ -136,19 +134,18 @@
 //! # What it does not do
 //!
 //! It does not answer from the cache while the service answers, and it does not race a slow service
-//! against a second answer: a call whose own deadline runs out is over, so attempts need a shorter
-//! limit than the call.
+//! against a second answer: a call whose own deadline has passed is over, so attempts need a
+//! shorter limit than the call.
 //!
 //! It does not see credentials that a layer below it adds, and compares no extensions of a request:
-//! put that layer above it, or say which caller the credentials are of, by
-//! [`with_caller`](FallbackLayer::with_caller).
-//! A TLS client certificate is of a channel, and each channel that the layer is applied to has its
-//! own answers; so apply it once, and clone its service.
+//! put that layer above it, or identify the caller by [`with_caller`](FallbackLayer::with_caller).
+//! A TLS client certificate belongs to a channel, and each channel that the layer is applied to has
+//! its own answers; so apply it once, and clone its service.
 //!
-//! A refusal takes back the answer to its own request, not those to others of the same caller: one
-//! whose token was revoked is given what it received before, for as long as [`Cache::max_age`] and
-//! an outage last. Nor is anything taken back by the answer to a request that is not complete at
-//! once or has more than 256 KiB, as such a request is not compared.
+//! A refusal removes the answer to its own request, not those to others of the same caller: a
+//! caller whose token was revoked is given earlier answers for as long as [`Cache::max_age`] and an
+//! outage last. Nor does the answer to a request remove any if the request is not complete
+//! immediately or has more than 256 KiB, as such a request is not compared.
 //!
 //! A second answer is not kept, and the cache is in memory: it ends with the process.
 
@@ -199,18 +196,19 @@ pub struct FallbackLayer {
 #[derive(Debug)]
 pub struct Fallback<S> {
     inner: S,
-    /// Which of the services it is that the layer was applied to; the same for its clones.
+    /// The number of the service among those that the layer was applied to; the same for its
+    /// clones.
     service: u64,
     shared: Arc<Shared>,
-    /// Why the service below did not get ready, for the next call.
+    /// The error with which the service below did not get ready, for the next call.
     unready: Option<BoxError>,
 }
 
 // === impl FallbackLayer ===
 
 impl FallbackLayer {
-    /// Gives second answers to the methods that `methods` knows to be unary and without side
-    /// effects.
+    /// Gives second answers to the methods that are unary and without side effects according to
+    /// `methods`.
     pub fn new(methods: Methods) -> Self {
         Self { shared: Arc::new(Shared::new(methods)) }
     }
@@ -224,25 +222,26 @@ impl FallbackLayer {
         Ok(self)
     }
 
-    /// Takes requests for the same that differ only in this metadata, such as an id that each call
-    /// has of its own: else nothing kept is ever found for them. The [rule](crate#rule) names what
-    /// is ignored in any case.
+    /// Ignores this metadata when comparing requests, such as an id of each call: otherwise no kept
+    /// answer is ever found. The [rule](crate#rule) lists what is always ignored.
     ///
-    /// Only what the answer does not depend on, and what tells nobody apart: the answer to one is
-    /// given to the other. Of a method with side effects that is [forced](Self::with_forced),
-    /// ignoring `idempotency-key` lets the answer to one operation stand in for that to another.
+    /// Name only metadata on which the answer does not depend, and which identifies no caller: the
+    /// answer to one is given to the other. For a [forced](Self::with_forced) method with side
+    /// effects, ignoring `idempotency-key` lets the answer to one operation stand in for that to
+    /// another.
     ///
     /// # Errors
-    /// When it names callers everywhere (`authorization`, `proxy-authorization`, `cookie`, `host`),
-    /// or says how to read messages (`content-type`, `grpc-encoding`, `grpc-accept-encoding`).
+    /// When it identifies callers in general (`authorization`, `proxy-authorization`, `cookie`,
+    /// `host`), or says how to read messages (`content-type`, `grpc-encoding`,
+    /// `grpc-accept-encoding`).
     pub fn with_ignored(mut self, name: HeaderName) -> Result<Self, Invalid> {
         self.shared().compared.ignore(name)?;
         Ok(self)
     }
 
-    /// Tells callers apart by what `caller` says as well, where their metadata do not say it all:
-    /// by extensions of the request, which a layer below turns into credentials. `None` is for a
-    /// call whose answer is not kept and which is given none that is; the same where it panics.
+    /// Distinguishes callers also by the result of `caller`, if their metadata do not suffice: by
+    /// extensions of the request, which a layer below turns into credentials. For `None`, or a
+    /// panic, the answer is not kept and no kept one is given.
     ///
     /// ```
     /// use cinchona_core::Methods;
@@ -263,8 +262,8 @@ impl FallbackLayer {
         self
     }
 
-    /// Answers `method` of `service` with `message`, encoded but without its gRPC frame, when there
-    /// is nothing better; all its methods where `method` is empty.
+    /// Answers `method` of `service` with `message`, encoded but without its gRPC frame, if there
+    /// is no other second answer; all its methods if `method` is empty.
     ///
     /// # Errors
     /// When the method has a default already or is not known to be unary, or the message has 4 GiB.
@@ -280,13 +279,14 @@ impl FallbackLayer {
         Ok(self)
     }
 
-    /// Asks another service when a call fails: a channel to another place, or a whole client stack.
-    /// Only its good answers count: what it refuses, it may just not know. But where it refuses the
-    /// caller (`PERMISSION_DENIED`, `UNAUTHENTICATED`), this one is given no kept answer either.
+    /// Calls another service when a call fails: a channel to another address, or a whole client
+    /// stack. Only its good answers count: after a refusal, it may just lack the data. But if it
+    /// refuses the caller (`PERMISSION_DENIED`, `UNAUTHENTICATED`), this caller is given no kept
+    /// answer either.
     ///
-    /// The request is sent as it came from above, credentials and all, with what is left of its
-    /// deadline. A request that
-    /// is not complete at once or has more than 256 KiB is not sent to it.
+    /// The request is sent as received from above, including credentials, with the remaining time
+    /// of its deadline. A request that is not complete immediately or has more than 256 KiB is not
+    /// sent to it.
     #[must_use]
     pub fn with_alternate<A, B>(mut self, alternate: A) -> Self
     where
@@ -303,10 +303,10 @@ impl FallbackLayer {
         self
     }
 
-    /// Gives second answers to `method` of `service` too, or to all its unary methods where
-    /// `method` is empty, though they have side effects: they may have happened or not, or have
-    /// happened at the alternate, and the caller gets an answer. Calls with different
-    /// `idempotency-key`s are not given each other's answers.
+    /// Gives second answers to `method` of `service` too, or to all its unary methods if `method`
+    /// is empty, although they have side effects: these may have happened or not, or at the
+    /// alternate, and the caller gets an answer. Calls with different `idempotency-key`s are not
+    /// given each other's answers.
     ///
     /// # Errors
     /// When the method was named before, or is not known to be unary.
@@ -316,15 +316,22 @@ impl FallbackLayer {
         Ok(self)
     }
 
-    /// Lets `switch` decide whether second answers are given, only counted, or not looked for. The
-    /// alternate is not asked for a count. The [rule](crate#rule) says what becomes of the cache.
+    /// Sets the switch that decides whether second answers are given, only counted, or not looked
+    /// for. In shadow the alternate is not called. The [rule](crate#rule) describes the cache.
     #[must_use]
     pub fn with_switch(mut self, switch: Switch) -> Self {
         self.shared().switch_by(switch);
         self
     }
 
-    /// How often there was a second answer so far, for all the services it was applied to.
+    /// The same second answers for another client, with a cache and counters of its own: the services
+    /// that one layer is applied to share its counters and the room for answers.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        Self { shared: Arc::new(self.shared.separate()) }
+    }
+
+    /// The counters so far, for all the services it was applied to.
     pub fn counters(&self) -> Counters {
         self.shared.counters.clone()
     }

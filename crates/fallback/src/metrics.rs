@@ -1,4 +1,4 @@
-//! What the layer counts and measures.
+//! The metrics of the layer.
 
 use crate::FallbackLayer;
 use cinchona_core::{Instrument, Observable};

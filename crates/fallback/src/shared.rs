@@ -1,4 +1,4 @@
-//! What a layer is set to, and which calls that makes eligible.
+//! The settings of a layer, and the calls that are eligible by them.
 
 use crate::{
     Cache, Counters,
@@ -19,7 +19,7 @@ use tower::util::BoxCloneSyncService;
 
 pub(crate) type Alternate = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
-/// What the clones of a layer, and the services it was applied to, have in common.
+/// The state shared by the clones of a layer and the services it was applied to.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) methods: Methods,
@@ -60,21 +60,34 @@ impl Shared {
         self.store = Some(Arc::new(Store::new(cache, self.counters.clone())));
     }
 
-    /// Another switch, and so other answers: those that are kept are of when that one was on.
+    /// Another switch means an empty cache: the kept answers were valid under the old one.
     pub(crate) fn switch_by(&mut self, switch: Switch) {
         self.switch = switch;
-        self.store = self.store.take().map(|store| Arc::new(store.renewed()));
+        self.renew();
     }
 
-    /// What is kept, of what was said since the layer was last off.
+    /// The same, with counters and answers of its own.
+    pub(crate) fn separate(&self) -> Self {
+        let (counters, degraded, services) = Default::default();
+        let mut separate = Self { counters, degraded, services, ..self.clone() };
+        separate.renew();
+        separate
+    }
+
+    fn renew(&mut self) {
+        let renewed = |store: Arc<Store>| Arc::new(store.renewed(self.counters.clone()));
+        self.store = self.store.take().map(renewed);
+    }
+
+    /// The kept answers since the layer was last off.
     pub(crate) fn store(&self) -> Option<&Store> {
         let store = self.store.as_deref()?;
         store.knows(self.switch.times_off());
         Some(store)
     }
 
-    /// Refuses a method that is not known to be unary; of all methods of a service, those that are
-    /// not are left alone.
+    /// Refuses a method that is not known to be unary; of all methods of a service, the others are
+    /// skipped.
     pub(crate) fn is_unary(&self, service: &str, method: &str) -> Result<(), Invalid> {
         let path = format!("/{service}/{method}");
         if method.is_empty() || self.methods.is_unary(&path) {
@@ -85,7 +98,7 @@ impl Shared {
 
     /// Whether there might be a second answer for the method at `path`.
     pub(crate) fn covers(&self, path: &str) -> bool {
-        // First what costs least to know: most often there is nothing to answer with.
+        // The cheapest check first: usually there is nothing to answer with.
         let has_answer =
             self.store.is_some() || self.alternate.is_some() || self.defaults.get(path).is_some();
         has_answer
@@ -95,7 +108,7 @@ impl Shared {
     }
 
     /// A number for another service that the layer is applied to. It may be another server, or the
-    /// same by other credentials, which the requests do not show: each has its own answers.
+    /// same with other credentials, which the requests do not show: each has its own answers.
     pub(crate) fn next_service(&self) -> u64 {
         self.services.fetch_add(1, Ordering::Relaxed)
     }

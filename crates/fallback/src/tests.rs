@@ -1,4 +1,4 @@
-//! Which calls are given second answers, and which answers these are.
+//! Which calls are given second answers, and which ones.
 
 mod bodies;
 mod callers;
@@ -32,7 +32,7 @@ const WATCH: &str = "/bank.Bank/Watch";
 const UPLOAD: &str = "/bank.Bank/Upload";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a caller gets.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Got {
     code: Code,
@@ -179,7 +179,7 @@ async fn an_answer_older_than_its_limit_is_never_given_and_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_request_is_not_answered_by_what_is_kept_for_this_one() {
+async fn another_request_is_not_given_the_answer_to_this_one() {
     let client = caching().layer(ScriptedServer::new([ok(7), down()]));
     ask(&client, balance()).await;
     assert_eq!(ask(&client, request(BALANCE, 2)).await, unavailable());
@@ -218,7 +218,7 @@ async fn a_failure_of_any_form_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_with_side_effects_is_masked_only_when_that_is_forced() {
+async fn a_method_with_side_effects_is_masked_only_if_forced() {
     let plain = caching();
     let forced = caching().with_forced("bank.Bank", "Withdraw").unwrap();
     let service = caching().with_forced("bank.Bank", "").unwrap();
@@ -232,7 +232,7 @@ async fn a_method_with_side_effects_is_masked_only_when_that_is_forced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_default_of_a_method_is_given_where_there_is_no_other_answer() {
+async fn the_default_of_a_method_is_given_if_there_is_no_other_answer() {
     let layer = FallbackLayer::new(methods())
         .with_default("bank.Bank", "Balance", 5_u32.encode_to_vec())
         .unwrap();
@@ -270,7 +270,7 @@ async fn second_answers_are_alternate_then_cached_then_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_says_it_is_degraded_is_not_kept() {
+async fn an_answer_that_is_marked_degraded_is_not_kept() {
     let server = ScriptedServer::new([ok(7), down()]);
     let degraded = tower::util::MapResponse::new(server, |mut response: Response<Body>| {
         response.headers_mut().insert(DEGRADED, http::HeaderValue::from_static("partial"));

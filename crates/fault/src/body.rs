@@ -1,4 +1,4 @@
-//! Replies that go wrong on their way.
+//! Replies with injected faults.
 
 use crate::{
     Counters,
@@ -20,10 +20,10 @@ use std::{
 use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
 
-/// What has been written is sent before the stream ends; a reset would overtake it.
+/// Waits for written bytes to be sent before the stream ends; a reset would overtake them.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A body and what is wrong with it, one of the active faults until it is dropped.
+/// A body and its fault, which counts as active until it is dropped.
 struct Faulty {
     inner: Body,
     flaw: Flaw,
@@ -35,9 +35,9 @@ struct Faulty {
 
 enum Flaw {
     None,
-    /// Nothing comes, ever.
+    /// No frame ever arrives.
     Silence,
-    /// The stream is reset by that code.
+    /// Resets the stream with that code.
     Reset(u32),
     Cut {
         left: u64,
@@ -52,7 +52,7 @@ enum Flaw {
     },
 }
 
-/// Where in the messages of gRPC a stream of bytes is.
+/// The position of a stream of bytes in gRPC's messages.
 #[derive(Default)]
 struct Messages {
     head: [u8; HEAD],
@@ -70,7 +70,7 @@ pub(crate) fn silent(settings: &Settings, active: Option<Active>) -> http::Respo
     respond(Flaw::Silence, settings, active)
 }
 
-/// A stream that is reset before there is anything on it.
+/// A stream that is reset before its first frame.
 pub(crate) fn reset(code: u32, settings: &Settings) -> http::Response<Body> {
     let mut response = respond(Flaw::Reset(code), settings, None);
     if settings.is_client {
@@ -90,7 +90,7 @@ fn wrap(inner: Body, flaw: Flaw, settings: &Settings, active: Option<Active>) ->
     Body::new(Faulty { inner, flaw, counters, is_client, wait: None, _active: active })
 }
 
-/// Spoils a reply.
+/// Applies a fault to a reply.
 pub(crate) fn spoil(
     mut reply: http::Response<Body>,
     action: &Action,
@@ -127,7 +127,7 @@ fn damage(trailers: &mut HeaderMap, broken: Broken) {
             return;
         }
         Broken::Status => (Status::GRPC_STATUS, b"banana"),
-        // Percent-encoded, and no UTF-8.
+        // Percent-encoded, and not UTF-8.
         Broken::Message => (Status::GRPC_MESSAGE, b"%FF"),
         Broken::Details => (Status::GRPC_STATUS_DETAILS, b"*not base64*"),
     };
@@ -212,7 +212,7 @@ impl Faulty {
         }
     }
 
-    /// The frame with its flaw; none where the flaw is that it is missing.
+    /// The frame with its fault; `None` if the fault is that it is missing.
     fn flawed(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         match (&mut self.flaw, frame.into_data()) {
             (Flaw::Cut { left, messages, .. }, Ok(mut data)) => {
@@ -234,7 +234,7 @@ impl Faulty {
 // === impl Messages ===
 
 impl Messages {
-    /// Counts down the messages that end in `data`; how much of it there is up to the last.
+    /// Counts down the messages that end in `data`; returns the length up to the last.
     fn read(&mut self, data: &[u8], left: &mut u64) -> usize {
         let mut at = 0;
         while at < data.len() && *left > 0 {

@@ -20,22 +20,23 @@ use tower_service::Service;
 ///
 /// # Why
 ///
-/// What a client does about a fault is the client's to test, with no server of its own making: a
-/// rule in front of any channel is enough.
+/// A client's reaction to a fault can be tested without a server of its own: a rule in front of any
+/// channel is enough.
 ///
 /// # Rule
 ///
-/// * It belongs below the retries, around the channel: what is injected there is one attempt's, and
-///   the layers above see what they would see of a server. A wait between is the caller's time.
-/// * `delay` and what is injected [before](crate::When::Before) come before anything is sent; a
-///   `delay` goes first (A33). Shares are drawn independently of each other (A33).
+/// * It belongs below the retries, around the channel: a fault is injected into one attempt, and
+///   the layers above see the error that they would see from a server. A delay takes the caller's
+///   time.
+/// * `delay` and faults injected [before](crate::When::Before) take effect before anything is sent;
+///   a `delay` goes first (A33). Shares are drawn independently of each other (A33).
 /// * [At most](Rules::with_most_active) 100 faults are active at a time, or as many as the rules
-///   say; a delay is over when the request goes on (A33).
-/// * What is of a stream or of a connection is the error that tonic's channel would have failed
-///   with: `reset=CODE` and `cut=N:CODE` an `h2::Error`, `drop` and `goaway=CODE` an
-///   `io::Error` of a lost connection, `goaway` and `reset=REFUSED_STREAM` one that says that
-///   the call was not processed, `panic` a reset by `CANCEL`. So the codes are those of
-///   [a server's faults](crate#rule).
+///   allow; a delay ends when the request goes on (A33).
+/// * Faults of a stream or a connection are the errors with which tonic's channel would have
+///   failed: `reset=CODE` and `cut=N:CODE` an `h2::Error`, `drop` and `goaway=CODE` an `io::Error`
+///   of a lost connection, `goaway` and `reset=REFUSED_STREAM` an error that proves that the call
+///   was not processed, `panic` a reset by `CANCEL`. So the codes are those of [a server's
+///   faults](crate#rule).
 ///
 /// # Example
 ///
@@ -58,14 +59,13 @@ use tower_service::Service;
 ///
 /// # Where it departs from gRFC A33, and why
 ///
-/// * A33's faults come from xDS and stand above the retries, so that a call which is aborted is not
-///   retried. Here they stand where they are put; above the retries they are as in A33.
-/// * A call does not ask for faults by `x-envoy-fault-*` headers: a rule says whom it hits by
+/// * A33's faults come from xDS and are above the retries, so that an aborted call is not retried.
+///   Here you choose the place; above the retries they are as in A33.
+/// * A call cannot request faults by `x-envoy-fault-*` headers: a rule selects calls by
 ///   `metadata.KEY=VALUE`, so no header of a test reaches a server that would obey it.
-/// * The limit of active faults is that of one set of rules, not of the process: tests run side by
-///   side.
-/// * `status=OK` is refused: it is no failure, and to a unary call it would be `INTERNAL`, as the
-///   message is missing.
+/// * The limit of active faults is per set of rules, not per process: tests run side by side.
+/// * `status=OK` is refused: it is not a failure, and a unary call would fail with `INTERNAL`, as
+///   the message is missing.
 /// * There is more than `delay` and `abort`: see [`Rule`](crate::Rule).
 ///
 /// # What it does not do
@@ -92,7 +92,7 @@ pin_project! {
 // === impl ClientFaultLayer ===
 
 impl ClientFaultLayer {
-    /// Puts the faults in front of `channel`: tonic's own, one in memory, or any other client.
+    /// Puts the faults in front of `channel`: tonic's own, an in-memory one, or any other client.
     pub fn around<S>(&self, channel: S) -> ClientFault<S> {
         ClientFault(self.0.layer(channel))
     }
@@ -104,7 +104,7 @@ impl ClientFaultLayer {
 }
 
 impl From<FaultLayer> for ClientFaultLayer {
-    /// What is injected into the requests of a server, injected into the calls of a client.
+    /// Injects into the calls of a client what the server's layer injects into requests.
     fn from(mut layer: FaultLayer) -> Self {
         Arc::make_mut(&mut layer.0).is_client = true;
         Self(layer)
@@ -112,7 +112,7 @@ impl From<FaultLayer> for ClientFaultLayer {
 }
 
 impl From<Rules> for ClientFaultLayer {
-    /// Injects what `rules` say, now and after each change of them.
+    /// Injects the faults of `rules`, now and after each change of them.
     fn from(rules: Rules) -> Self {
         FaultLayer::from(rules).into()
     }

@@ -1,4 +1,4 @@
-//! The rules by gRPC: `cinchona.fault.v1.FaultControl`.
+//! Control of the rules over gRPC: `cinchona.fault.v1.FaultControl`.
 
 mod messages;
 
@@ -29,7 +29,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-/// The service; it is made by [`Rules::control`].
+/// The service, created by [`Rules::control`].
 #[derive(Clone)]
 struct Control {
     rules: Rules,
@@ -55,12 +55,13 @@ const LARGEST: usize = 64 * 1024;
 
 impl Rules {
     /// The gRPC service `cinchona.fault.v1.FaultControl` (`proto/fault_control.proto`), for tonic's
-    /// `add_service`: `List`, `Set`, `Remove`, `Clear` and `Switch`. No fault ever hits it.
+    /// `add_service`: `List`, `Set`, `Remove`, `Clear` and `Switch`. Faults are never injected into
+    /// it.
     ///
-    /// A caller must say `authorization: Bearer <token>` where there is a `token`, also on
-    /// loopback; where there is none, its connection must be from loopback, and nothing may say
-    /// that it came through a proxy: see [`Trust`]. Where a proxy on the same machine leads here,
-    /// give a token, and TLS around it. Others are answered with `PERMISSION_DENIED`.
+    /// If there is a `token`, a caller must send `authorization: Bearer <token>`, also on loopback;
+    /// without one, its connection must be from loopback, and without a sign that it came through a
+    /// proxy: see [`Trust`]. If a proxy on the same machine forwards to this service, use a token,
+    /// and TLS around it. Other callers get `PERMISSION_DENIED`.
     ///
     /// ```
     /// use cinchona_core::Secret;
@@ -140,10 +141,10 @@ impl Control {
         Ok(Nothing {})
     }
 
-    /// The request, if its caller is trusted; before its message is read.
+    /// The request, if its caller is trusted; checked before its message is read.
     fn trusted(&self, request: http::Request<Body>) -> Result<http::Request<Body>, Distrust> {
         let (mut head, body) = request.into_parts();
-        // Where its connection is from is known in more than one way, of which tonic knows all.
+        // The peer's address is available in several ways, all of which tonic knows.
         let asked = Request::from_parts(MetadataMap::new(), head.extensions, ());
         let peer = asked.remote_addr();
         head.extensions = asked.into_parts().1;

@@ -1,4 +1,4 @@
-//! How often something was injected.
+//! Counters of injected faults.
 
 use cinchona_plumbing::Count;
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Cells>);
 
-/// What the counters said at one moment.
+/// The counters at one moment.
 ///
-/// What is of plain settings and what is of rules is counted alike, when it takes effect: a fault
-/// whose turn never came, since its caller went away before, is not counted.
+/// Faults of plain settings and of rules are counted alike, when they take effect: a fault whose
+/// caller left before it took effect is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Requests that could be hit.
+    /// Requests eligible for faults.
     pub matched: u64,
-    /// Requests that could not: health checks, reflection, other paths.
+    /// Requests that are exempt: health checks, reflection, other paths.
     pub exempt: u64,
-    /// Requests that were delayed, or are being.
+    /// Requests that were delayed, or are being delayed.
     pub delayed: u64,
-    /// Requests answered with the failure and not executed.
+    /// Requests answered with the failure, unexecuted.
     pub failed_before: u64,
-    /// Requests executed and answered with the failure all the same.
+    /// Requests executed, and then answered with the failure.
     pub failed_after: u64,
-    /// Requests handed to the service, of those that could be hit.
+    /// Eligible requests passed to the service.
     pub executed: u64,
-    /// Requests whose caller went away before there was an answer, of those that could be hit, and
-    /// that were not left without one on purpose.
+    /// Eligible requests whose caller left before there was an answer, except those left without
+    /// one on purpose.
     pub abandoned: u64,
     /// Requests left without an answer, or with headers only.
     pub hung: u64,
@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub reset: u64,
     /// Requests whose connection was dropped.
     pub dropped: u64,
-    /// Requests whose client was sent away from the connection.
+    /// Requests answered with `GOAWAY`.
     pub sent_away: u64,
     /// Replies whose trailers were broken.
     pub bad_trailers: u64,
@@ -52,7 +52,7 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
     pub(crate) requests: Count,
-    /// Requests that could be hit, and were handed on as nothing is to be injected.
+    /// Eligible requests that pass, as nothing is to be injected.
     pub(crate) passed: Count,
     pub(crate) matched: Count,
     pub(crate) exempt: Count,
@@ -75,7 +75,7 @@ pub(crate) struct Cells {
 // === impl Counters ===
 
 impl Counters {
-    /// What they say now.
+    /// The current values.
     pub fn snapshot(&self) -> Snapshot {
         let cells = &*self.0;
         let passed = cells.passed.read();
@@ -107,8 +107,7 @@ impl Counters {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// How often each kind was injected, by the word that the grammar of [`Rule`](crate::Rule) has
-    /// for it.
+    /// How often each kind was injected, by its word in the grammar of [`Rule`](crate::Rule).
     pub fn kinds(&self) -> [(&'static str, u64); 10] {
         [
             ("delay", self.delayed),

@@ -1,4 +1,4 @@
-//! What comes of a request, step by step.
+//! The progress of a request, step by step.
 
 use crate::{
     When, body,
@@ -29,7 +29,7 @@ pin_project! {
     pub struct ResponseFuture<S, F, B> {
         #[pin]
         stage: Stage<S, F, B>,
-        // None where the layer is off.
+        // `None` if the layer is off.
         answer: Option<Answer>,
     }
 
@@ -59,7 +59,7 @@ pin_project! {
     }
 }
 
-/// What waits for the end of a delay.
+/// What is waiting for the end of a delay.
 #[derive(Debug)]
 struct Held<T> {
     delay: Pin<Box<Sleep>>,
@@ -78,7 +78,7 @@ pub(crate) struct Answer {
 
 type Reply<E> = Result<http::Response<Body>, E>;
 
-/// Says which rules hit a request.
+/// Names the rules that hit a request.
 const MARK: HeaderName = HeaderName::from_static("fault-injected");
 
 // === impl ResponseFuture ===
@@ -146,7 +146,7 @@ where
                             Some(reply) => return Poll::Ready(Ok(reply)),
                             None => Stage::Hung,
                         },
-                        // An error of the service is more of a failure than this one.
+                        // A real error of the service replaces the injected failure.
                         (Err(error), _) => {
                             answer.is_given = true;
                             return Poll::Ready(Err(error));
@@ -167,7 +167,7 @@ where
 }
 
 impl<S, F, B> Stage<S, F, B> {
-    /// Off, there is nothing but the call.
+    /// When off, there is nothing but the call.
     fn poll_bare<R, E>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<E>>
     where
         F: Future<Output = Result<http::Response<R>, E>>,
@@ -206,13 +206,13 @@ impl Answer {
         }
     }
 
-    /// Of a request to `path` into which nothing is injected.
+    /// For a request to `path` into which nothing is injected.
     pub(crate) fn passing(settings: &Arc<Settings>, path: &str) -> Self {
         let is_counted = settings.pass(path);
         Self { settings: settings.clone(), fail: None, hit: None, is_counted, is_given: false }
     }
 
-    /// Whether nothing is done to the reply.
+    /// Whether the reply is unchanged.
     const fn is_plain(&self) -> bool {
         self.fail.is_none() && self.hit.is_none()
     }
@@ -230,13 +230,13 @@ impl Answer {
         if self.is_counted {
             self.cells().executed.count();
         }
-        // A delay that is over makes room for another fault (gRFC A33).
+        // The end of a delay makes room for another fault (gRFC A33).
         if let Some(hit) = self.hit.as_mut().filter(|hit| hit.is_over()) {
             hit.active = None;
         }
     }
 
-    /// Whether something stands in for the reply at that time.
+    /// Whether something replaces the reply at that time.
     fn stands_in(&self, time: When) -> bool {
         let drawn = self.hit.as_ref().and_then(|hit| hit.action.as_ref());
         let ruled = drawn.filter(|drawn| drawn.action.replaces_the_reply());
@@ -250,7 +250,7 @@ impl Answer {
         Some(late)
     }
 
-    /// The reply, or what is made of it; none if there is never one.
+    /// The reply, or its replacement; `None` if there is never one.
     fn after(&mut self, reply: http::Response<Body>) -> Option<http::Response<Body>> {
         if self.stands_in(When::After) {
             return self.instead(When::After);
@@ -267,10 +267,10 @@ impl Answer {
         })
     }
 
-    /// What stands in for the reply; none if there is never one.
+    /// The replacement of the reply; `None` if there is never one.
     ///
     /// # Panics
-    /// When that is what the rule says, on a server.
+    /// When the rule is to panic, on a server.
     fn instead(&mut self, time: When) -> Option<http::Response<Body>> {
         self.is_given = true;
         let failed = match time {
@@ -282,7 +282,7 @@ impl Answer {
             let faults = &self.settings.faults;
             return Some(Status::new(faults.code, &*faults.message).into_http());
         }
-        // One that hangs stays active until it is dropped.
+        // A hang stays active until it is dropped.
         let drawn = self.hit.as_ref().and_then(|hit| hit.action.clone());
         let settings = &self.settings;
         let cells = settings.counters.cells();
@@ -315,7 +315,7 @@ impl Answer {
             }
             Action::Panic => {
                 cells.panicked.count();
-                // Below a client it is what tonic's server answers for a handler that panics.
+                // Below a client, the error is that of tonic's server for a handler that panics.
                 assert!(settings.is_client, "injected by a fault rule");
                 body::reset(h2::Reason::CANCEL.into(), settings)
             }

@@ -1,30 +1,29 @@
-//! Failures and delays for any tonic server or client, injected by a seed, and broken replies,
-//! streams and connections, injected by rules that can be changed while it runs.
+//! Injects failures and delays into any tonic server or client by a seed, and broken replies,
+//! streams and connections by rules that can be changed while it runs.
 //!
 //! # Why
 //!
-//! What a client does about faults can only be seen where there are faults, and it can only be
-//! tested where they are the same every time.
+//! A client's reaction to faults can only be observed when there are faults, and only be tested
+//! when they are reproducible.
 //!
 //! # Rule
 //!
-//! * Of the requests that may be hit, a share fails with a status, and a share is delayed and then
-//!   goes on; the two do not depend on each other, and a request that both hit is delayed first
-//!   (gRFC A33).
+//! * Of the eligible requests a share fails with a status, and a share is delayed and then goes on;
+//!   the two are independent, and a request hit by both is delayed first (gRFC A33).
 //! * Which requests are hit is a hash of the seed, the kind of fault, the path and the request's
 //!   `x-request-id` or `idempotency-key` with `grpc-previous-rpc-attempts`: the same seed gives the
-//!   same faults in whatever order requests come, and each attempt is drawn anew. A request without
-//!   an id goes by its number.
-//! * [`When::Before`] answers without executing, [`When::After`] executes and throws the reply
-//!   away.
-//! * [`Faults`] are settings that stay; [`Rules`] come and go, and each [`Rule`] says in one line
+//!   same faults in whatever order requests arrive, and each attempt is drawn anew. A request
+//!   without an id is identified by its number.
+//! * [`When::Before`] answers without executing, [`When::After`] executes and discards the reply.
+//! * [`Faults`] are permanent settings; [`Rules`] change, and each [`Rule`] defines in one line
 //!   which calls it hits, how often and with what. A layer may have both: their delays add up, and
-//!   a failure of the settings goes before what a rule has.
-//! * Health checks and reflection are not hit unless [`Faults::health_too`] or the rule says so;
-//!   [what controls the rules](Rules::control) never is.
-//! * Where nothing is injected, requests and responses pass through as they are.
-//! * A client that goes away ends the delay, and its request is not executed.
-//! * What each kind of fault is to a plain tonic client is in `FAULTS.md`, which a test writes.
+//!   a failure of the settings takes precedence over that of a rule.
+//! * Health checks and reflection are exempt unless [`Faults::health_too`] or the rule includes
+//!   them; [the control service](Rules::control) always is.
+//! * If nothing is injected, requests and responses pass through unchanged.
+//! * When the client cancels, the delay ends, and the request is not executed.
+//! * The effect of each kind of fault on a plain tonic client is in `FAULTS.md`, which a test
+//!   writes.
 //! * [`ClientFaultLayer`] injects the same into the calls of a client, below its retries.
 //!
 //! # Example
@@ -55,10 +54,10 @@
 //!
 //! # What it does not do
 //!
-//! It does not change what requests say, nor messages that are whole. A hang ends at the caller's
+//! It changes neither the content of requests nor complete messages. A hang ends at the caller's
 //! `grpc-timeout`, if it has one, since tonic's server answers then; only `hang=headers` outlasts
-//! it. What is of a connection needs [`FaultIo`], and that reads no TLS. A reset before any headers
-//! may come after them where the runtime has many threads. It has no page and no port of its own.
+//! it. Faults of a connection need [`FaultIo`], which cannot read TLS. On a multi-threaded runtime,
+//! a reset before any headers may arrive after them. It has no page and no port of its own.
 
 mod body;
 mod client;
@@ -117,21 +116,22 @@ impl FaultLayer {
         Ok(Self(Arc::new(Settings::of(faults.checked()?))))
     }
 
-    /// Injects what `rules` say as well, now and after each change of them.
+    /// Also injects the faults of `rules`, now and after each change of them.
     #[must_use]
     pub fn with_rules(self, rules: Rules) -> Self {
         self.with(|settings| settings.rules = Some(rules))
     }
 
-    /// Lets `switch` decide whether faults are injected, only counted, or not drawn; those of rules
-    /// as well, whatever their own switch allows. Off, requests are not even counted.
+    /// Sets the switch that decides whether faults are injected, only counted, or not drawn; also
+    /// for those of rules, whatever their own switch allows. When off, requests are not even
+    /// counted.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|settings| settings.switch = switch)
     }
 
     /// Names the rules that hit a request in its reply, if there is a reply: a header
-    /// `fault-injected: <rule id>` for each. By default replies tell nothing.
+    /// `fault-injected: <rule id>` for each. By default replies do not name them.
     #[must_use]
     pub fn with_marks(self) -> Self {
         self.with(|settings| settings.is_marking = true)
@@ -149,7 +149,7 @@ impl FaultLayer {
 }
 
 impl From<Rules> for FaultLayer {
-    /// Injects what `rules` say, and nothing else.
+    /// Injects the faults of `rules`, and nothing else.
     fn from(rules: Rules) -> Self {
         Self(Arc::new(Settings { rules: Some(rules), ..Settings::of(Faults::default()) }))
     }
@@ -193,7 +193,7 @@ where
         let answer = Answer::new(&self.settings, fate);
         match delay {
             Some(delay) => {
-                // The service that is ready waits with the request; its place takes a clone.
+                // The ready service waits with the request; a clone takes its place.
                 let clone = self.inner.clone();
                 let readied = mem::replace(&mut self.inner, clone);
                 ResponseFuture::delayed(delay, readied, request, answer)

@@ -1,10 +1,10 @@
-//! What is wrong with a rule, and where.
+//! The error of a rule, with its place.
 
 use std::{error::Error, fmt, ops::Range};
 
-/// A rule that was not understood: the place, and what may stand there.
+/// A rule that was not understood: the place, and what is allowed there.
 ///
-/// It shows as several lines, the place marked by carets:
+/// It is shown as several lines, with carets below the place:
 ///
 /// ```text
 /// line 3: not a share
@@ -34,13 +34,13 @@ impl Malformed {
         Self { line: None, text: text.to_owned(), at, what, allowed }
     }
 
-    /// As part of a file: in that line, where the rule begins after `before`.
+    /// As an error of a file: in that line, where the rule begins after `before`.
     pub(crate) fn in_line(self, line: usize, text: &str, before: usize) -> Self {
         let at = self.at.start + before..self.at.end + before;
         Self { line: Some(line), text: text.to_owned(), at, ..self }
     }
 
-    /// The line of the file, from 1, where it is of a file.
+    /// The line of the file, from 1, if it is from a file.
     pub const fn line(&self) -> Option<usize> {
         self.line
     }
@@ -55,7 +55,7 @@ impl Malformed {
         &self.what
     }
 
-    /// What would be allowed there.
+    /// What is allowed there.
     pub fn allowed(&self) -> &str {
         &self.allowed
     }

@@ -1,15 +1,15 @@
-//! What the layer counts.
+//! The metrics of the layer.
 
 use crate::FaultLayer;
 use cinchona_core::{Instrument, Observable};
 
-/// `kind` is the word that the grammar of [`Rule`](crate::Rule) has for it.
+/// `kind` is the fault's word in the grammar of [`Rule`](crate::Rule).
 impl Observable for FaultLayer {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[
         Instrument::counter(
             "cinchona.fault.exempt",
             "{request}",
-            "Requests that cannot be hit, such as health checks.",
+            "Requests exempt from faults, such as health checks.",
             |layer| layer.counters().snapshot().exempt as f64,
         ),
         Instrument::counters(
@@ -25,7 +25,7 @@ impl Observable for FaultLayer {
         Instrument::counter(
             "cinchona.fault.matched",
             "{request}",
-            "Requests that could be hit.",
+            "Requests eligible for faults.",
             |layer| layer.counters().snapshot().matched as f64,
         ),
         Instrument::counter(

@@ -1,5 +1,4 @@
-//! Which faults happen to a request: data, and a decision that depends on nothing but that data
-//! and the request.
+//! The permanent settings, and a decision that depends only on them and the request.
 
 use cinchona_core::{IDEMPOTENCY_KEY, Invalid};
 use cinchona_plumbing::{code, headers, is_of_the_server, status::PREVIOUS_ATTEMPTS};
@@ -7,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tonic::Code;
 
-/// What is injected, how often, and into what; the default injects nothing.
+/// Which faults are injected, how often, and into what; the default injects nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Faults {
     /// The share of requests that fail, 0 to 1. Default 0.
@@ -20,14 +19,14 @@ pub struct Faults {
     pub when: When,
     /// The share of requests that are delayed, 0 to 1. Default 0.
     pub slow_rate: f64,
-    /// For how long. Default 3 s; `Duration::MAX` for ever.
+    /// The length of the delay. Default 3 s; `Duration::MAX`: without end.
     pub slow_delay: Duration,
     /// Decides, with the request's id or number, which requests are hit. Default 0.
     pub seed: u64,
-    /// Paths that may be hit, by their beginning, such as `/calculator.Calculator/`; none for all.
+    /// Prefixes of the paths that are eligible, such as `/calculator.Calculator/`; none for all.
     /// Default none.
     pub paths: Vec<String>,
-    /// Whether health checks and reflection may be hit as well. Default false.
+    /// Whether health checks and reflection are eligible as well. Default false.
     pub health_too: bool,
 }
 
@@ -37,7 +36,7 @@ pub enum When {
     /// It is answered without being executed.
     #[default]
     Before,
-    /// It is executed, and its reply is thrown away: what the client sees is the same.
+    /// It is executed, and its reply is discarded: the client sees the same.
     After,
 }
 
@@ -48,10 +47,10 @@ pub(crate) struct Plan {
     pub(crate) fail: Option<When>,
 }
 
-/// The service by which rules are changed: whatever they say, they can be.
+/// The service that controls the rules: it must work whatever they are.
 pub(crate) const CONTROL: &str = "/cinchona.fault.v1.FaultControl/";
 
-/// By what a client, or a layer of it, names a call.
+/// The header with the id of a call.
 static IDS: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), IDEMPOTENCY_KEY];
 
 // === impl Faults ===
@@ -83,7 +82,7 @@ impl Faults {
         self.failure_rate == 0.0 && self.slow_rate == 0.0
     }
 
-    /// Whether a request to `path` may be hit at all.
+    /// Whether a request to `path` is eligible at all.
     pub(crate) fn concern(&self, path: &str) -> bool {
         if path.starts_with(CONTROL) {
             return false;
@@ -93,10 +92,10 @@ impl Faults {
         (self.health_too || !health) && (self.paths.is_empty() || listed)
     }
 
-    /// What happens to a request with these headers, the `number`th that came.
+    /// The decision for a request with these headers, the `number`th to arrive.
     ///
-    /// The two draws do not depend on each other. A request that both hit is delayed first and
-    /// then fails, as gRFC A33 has it.
+    /// The two draws are independent. A request hit by both is delayed first and then fails, as in
+    /// gRFC A33.
     pub(crate) fn plan(&self, path: &str, headers: &HeaderMap, number: u64) -> Plan {
         if self.is_none() {
             return Plan::default();
@@ -137,8 +136,8 @@ pub(crate) fn id(headers: &HeaderMap) -> Option<&HeaderValue> {
     IDS.iter().find_map(|name| headers::get(headers, name))
 }
 
-/// A request that carries an id is known by it and by its attempt, so that neither other requests
-/// nor their order bear on what happens to it; one that does not, by its number.
+/// A request with an id is identified by it and by its attempt, so that neither other requests nor
+/// their order affect its faults; one without, by its number.
 pub(crate) fn identity(path: &str, headers: &HeaderMap, number: u64) -> u64 {
     let path = fnv(FNV_OFFSET, path.as_bytes());
     match id(headers) {
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rates_are_those_that_were_asked_for_and_independent() {
+    fn the_rates_are_as_configured_and_independent() {
         for seed in 0..5 {
             let plans = numbered(&both(0.3, 0.2, seed), 0..20_000);
             let share = |hit: fn(&Plan) -> bool| {
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_means_the_same_for_ever() {
+    fn a_seed_means_the_same_in_every_version() {
         let hit = |seed| {
             let plans = numbered(&both(0.5, 0.0, seed), 0..16);
             plans.iter().map(|plan| u32::from(plan.fail.is_some()).to_string()).collect::<String>()
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_refused_by_name() {
+    fn values_out_of_range_are_refused_by_name() {
         for (faults, said) in [
             (both(1.1, 0.0, 0), "failure_rate: 1.1 is not allowed"),
             (both(f64::NAN, 0.0, 0), "failure_rate: NaN"),

@@ -29,10 +29,10 @@ use tonic::Code;
 /// | `health` | health checks and reflection may be hit as well | not |
 /// | `rate=0.3`, `30%` | the share that is hit, drawn by the seed | all |
 /// | `every=N` | of the requests that match, each Nth | each |
-/// | `first=N` | so many are hit, the rest passes | all |
+/// | `first=N` | only the first N are hit | all |
 /// | `window=10s..20s`, `10s..` | the time since the rule was set | always |
-/// | `ttl=60s`, `none` | how long the rule lives; `none` for ever | not said |
-/// | `when=before`, `after` | before it is executed, or after, the reply thrown away | before |
+/// | `ttl=60s`, `none` | how long the rule lives; `none` for no limit | unset |
+/// | `when=before`, `after` | before it is executed, or after, discarding the reply | before |
 /// | `delay=100ms` | a wait | none |
 /// | `delay=50ms..200ms` | a uniform one | |
 /// | `delay=normal:100ms:20ms` | by mean and standard deviation, never below 0 | |
@@ -49,10 +49,12 @@ use tonic::Code;
 /// | `cut=N`, `N:CODE`, `N:drop` | after N messages a reset (`INTERNAL_ERROR`), or a drop |
 /// | `reset=CODE` | `RST_STREAM` with an HTTP/2 code, before any headers |
 /// | `drop` | the connection is lost, with every call on it |
-/// | `goaway` | the call is refused, the next use another connection; others end as they would |
-/// | `goaway=CODE` | the same by an HTTP/2 error code: the connection and all its calls are lost |
+/// | `goaway` | `GOAWAY`: the call is refused, later ones use another connection; others end
+///   normally |
+/// | `goaway=CODE` | `GOAWAY` with an HTTP/2 error code: the connection and all its calls are lost
+///   |
 /// | `trailers=missing`, `bad-status`, `bad-message`, `bad-details` | of the reply's trailers |
-/// | `drip=16/50ms` | the reply comes so many bytes at a time, so often |
+/// | `drip=16/50ms` | the reply is sent in pieces of so many bytes, at this interval |
 /// | `panic` | the handler's task panics |
 ///
 /// Durations are decimal with `h`, `m`, `s`, `ms`, `us` or `ns`, up to `8760h`; rates are 0 to 1 or
@@ -115,7 +117,7 @@ pub(crate) enum Text {
     Prefix(String),
 }
 
-/// How many of those that match are hit, and when.
+/// How many of the matching requests are hit, and when.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Trigger {
     pub(crate) rate: f64,
@@ -167,7 +169,7 @@ pub(crate) const MESSAGE: &str = "simulated failure";
 // === impl Rule ===
 
 impl Rule {
-    /// What it injects, in one word of the grammar, such as `status` or `delay`.
+    /// The kind of its fault, by its word in the grammar, such as `status` or `delay`.
     pub fn kind(&self) -> &'static str {
         match self.action {
             None => "delay",
@@ -183,7 +185,7 @@ impl Rule {
         }
     }
 
-    /// How long it lives once it is set, if it says so.
+    /// How long it lives once it is set, if limited.
     pub fn ttl(&self) -> Option<Duration> {
         match self.ttl {
             Ttl::For(ttl) => Some(ttl),
@@ -203,7 +205,7 @@ impl Default for Trigger {
 // === impl Action ===
 
 impl Action {
-    /// Whether it stands in for the reply, and not just spoils it.
+    /// Whether it replaces the reply, rather than change it.
     pub(crate) fn replaces_the_reply(&self) -> bool {
         !matches!(self, Self::Cut { .. } | Self::Trailers(_) | Self::Drip { .. })
     }

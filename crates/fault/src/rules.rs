@@ -1,4 +1,4 @@
-//! The rules that are in force, and which of them hit a request.
+//! The rules in force, and which of them hit a request.
 
 mod file;
 
@@ -19,11 +19,11 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A set of rules that can be changed while requests come; clones are the same set.
+/// A set of rules that can be changed while requests arrive; clones share the set.
 ///
-/// A request goes through the rules in the order they were first set in. The delays of all that
-/// hit it add up; of their other effects it meets the first, and rules with an effect after that
-/// one neither match nor count it.
+/// A request passes the rules in the order in which they were first set. The delays of all that hit
+/// it add up; of their other effects the first applies, and later rules with such an effect neither
+/// match nor count it.
 ///
 /// ```
 /// use cinchona_fault::Rules;
@@ -39,17 +39,17 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Rules(Arc<Inner>);
 
-/// A rule in force, and what it has done since it was set.
+/// A rule in force, and its counts since it was set.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Listed {
-    /// The name it was set by.
+    /// Its id.
     pub id: String,
     /// The rule.
     pub rule: Rule,
-    /// Requests it could have hit, by their method, metadata, caller, attempt and time.
+    /// Requests that matched its method, metadata, caller, attempt and time.
     pub matched: u64,
-    /// Requests it hit; those of a request whose caller went away during a delay are among them.
+    /// Requests it hit, including those whose caller left during a delay.
     pub injected: u64,
     /// How long it has been in force.
     pub age: Duration,
@@ -73,12 +73,12 @@ struct Entry {
     rule: Rule,
     since: Instant,
     matched: Count,
-    /// Hits, in shadow as well: what `first` goes by.
+    /// Hits, including those in shadow: the basis of `first`.
     taken: Count,
     injected: Count,
 }
 
-/// What the rules have for one request.
+/// The effects of the rules on one request.
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) before: Duration,
@@ -90,22 +90,22 @@ pub(crate) struct Hit {
     pub(crate) active: Option<Active>,
 }
 
-/// An action whose chances are drawn.
+/// An action with its random values drawn.
 #[derive(Clone, Debug)]
 pub(crate) struct Drawn {
     pub(crate) action: Action,
     pub(crate) when: When,
 }
 
-/// One of the faults that are active; they are counted, and there is a most.
+/// One of the active faults, which are counted and limited.
 #[derive(Debug)]
 pub(crate) struct Active(Arc<AtomicUsize>);
 
 // === impl Rules ===
 
 impl Rules {
-    /// No rules yet; chance goes by `seed`, the rule's id, the path and the request's id and
-    /// attempt, as it does for [`Faults`](crate::Faults).
+    /// An empty set; random draws depend on `seed`, the rule's id, the path and the request's id
+    /// and attempt, as for [`Faults`](crate::Faults).
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Inner {
             set: Reloadable::new(Vec::new()),
@@ -125,20 +125,18 @@ impl Rules {
         self
     }
 
-    /// At most so many requests at a time are delayed, hung, dripped or otherwise held by rules;
-    /// what comes then is spared, and counted as such. Default 100.
+    /// Limits how many requests at a time rules may delay, hang, drip or hold otherwise; further
+    /// ones are spared, and counted as such. Default 100.
     #[must_use]
     pub fn with_most_active(self, most: usize) -> Self {
         self.0.most_active.store(most, Ordering::Relaxed);
         self
     }
 
-    /// Sets a rule, in place of the one of that id if there is one; its counters and its time
-    /// begin anew.
+    /// Sets a rule, replacing the one with this id; its counters and its time restart.
     ///
     /// # Errors
-    /// When the rule has no `ttl`: one that is forgotten must not go on for ever. `ttl=none` says
-    /// that it is meant to.
+    /// When the rule has no `ttl`: a forgotten rule must end. `ttl=none` declares that it need not.
     pub fn set(&self, id: &str, rule: Rule) -> Result<(), Invalid> {
         if rule.ttl == Ttl::Unsaid {
             let allowed = "a ttl such as ttl=60s, or ttl=none to keep the rule until it is removed";
@@ -148,7 +146,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Removes the rule of that id, and tells whether there was one.
+    /// Removes the rule with this id; returns whether there was one.
     pub fn remove(&self, id: &str) -> bool {
         let mut found = false;
         self.change(|set| {
@@ -163,7 +161,7 @@ impl Rules {
         self.change(Vec::clear);
     }
 
-    /// The rules in force, in the order a request meets them.
+    /// The rules in force, in the order in which they apply to a request.
     pub fn list(&self) -> Vec<Listed> {
         let now = Instant::now();
         let set = self.0.set.get();
@@ -185,7 +183,7 @@ impl Rules {
         });
     }
 
-    /// Replaces the set by a changed one, without those that are over.
+    /// Replaces the set by a changed one, without expired rules.
     fn change(&self, change: impl FnOnce(&mut Vec<Arc<Entry>>)) {
         let _writing: MutexGuard<'_, ()> =
             self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,12 +194,12 @@ impl Rules {
         self.0.set.set(set);
     }
 
-    /// Whether no request is looked at.
+    /// Whether no request is inspected.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.switch.mode() == Mode::Off || self.0.set.get().is_empty()
     }
 
-    /// What happens to a request, if anything; in shadow it is only counted.
+    /// The effect on a request, if any; in shadow it is only counted.
     pub(crate) fn draw(&self, asked: Asked<'_>, mode: Mode, cells: &Cells) -> Option<Box<Hit>> {
         let set = self.0.set.get();
         let own = self.0.switch.mode();
@@ -259,7 +257,7 @@ impl Rules {
 }
 
 impl Default for Rules {
-    /// No rules yet, seed 0.
+    /// An empty set, with seed 0.
     fn default() -> Self {
         Self::new(0)
     }
@@ -324,7 +322,7 @@ impl Hit {
         Self { before, after, action: None, ids: Vec::new(), active: Some(active) }
     }
 
-    /// Whether there is nothing left to do once the request is executed.
+    /// Whether nothing remains to be done after the request is executed.
     pub(crate) fn is_over(&self) -> bool {
         self.action.is_none() && self.after.is_zero()
     }

@@ -1,4 +1,4 @@
-//! What a layer injects, and what happens to one request.
+//! The settings of a layer, and its decision for one request.
 
 use crate::{
     Counters, Faults, Rules,
@@ -17,11 +17,11 @@ pub(crate) struct Settings {
     pub(crate) counters: Counters,
     pub(crate) switch: Switch,
     pub(crate) is_marking: bool,
-    /// Below a client, what is of a connection is an error of the call.
+    /// Below a client, a fault of the connection is an error of the call.
     pub(crate) is_client: bool,
 }
 
-/// What happens to one request.
+/// The decision for one request.
 #[derive(Default)]
 pub(crate) struct Fate {
     pub(crate) is_counted: bool,
@@ -43,12 +43,12 @@ impl Settings {
         }
     }
 
-    /// Whether nothing is to be injected now, into whatever comes.
+    /// Whether nothing can be injected now, into any request.
     pub(crate) fn is_idle(&self) -> bool {
         self.faults.is_none() && self.rules.as_ref().is_none_or(Rules::is_idle)
     }
 
-    /// Counts a request to `path` into which nothing is injected; whether it could be hit.
+    /// Counts a request to `path` into which nothing is injected; returns whether it is eligible.
     pub(crate) fn pass(&self, path: &str) -> bool {
         let (cells, is_counted) = (self.counters.cells(), self.faults.concern(path));
         let cell = if is_counted { &cells.passed } else { &cells.exempt };
@@ -97,7 +97,7 @@ impl Settings {
 // === impl Fate ===
 
 impl Fate {
-    /// How long the request waits before it is executed, or is not.
+    /// How long the request waits before it is executed or answered.
     pub(crate) fn delay(&self) -> Option<Duration> {
         let ruled = self.hit.as_ref().map(|hit| hit.before).filter(|before| !before.is_zero());
         match (self.plan.delay, ruled) {

@@ -101,7 +101,7 @@ async fn a_slow_request_waits_and_then_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_both_hit_waits_and_then_fails() {
+async fn a_request_hit_by_both_waits_and_then_fails() {
     let (service, mut handle, counters) = mocked(Faults { failure_rate: 1.0, ..slow() });
     handle.allow(1);
     let began = Instant::now();
@@ -112,7 +112,7 @@ async fn a_request_that_both_hit_waits_and_then_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delayed_request_whose_client_goes_away_is_never_executed() {
+async fn a_delayed_request_whose_client_cancels_is_never_executed() {
     let (mut service, mut handle, counters) = mocked(slow());
     handle.allow(1);
     service.ready().await.unwrap();
@@ -139,7 +139,7 @@ async fn readiness_and_its_errors_are_those_of_the_service() {
 
 #[tokio::test(start_paused = true)]
 async fn the_service_that_was_ready_makes_the_delayed_call() {
-    // The mock panics where a service is called that was not ready.
+    // The mock panics when a service is called that was not ready.
     let (mut service, mut handle, _) = mocked(slow());
     handle.allow(2);
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! What is below gRPC: faults of a connection, made where its bytes pass.
+//! Faults of a connection, injected into its bytes.
 
 use cinchona_core::{BoxError, Rejected};
 use std::{
@@ -14,22 +14,21 @@ use tonic::transport::server::Connected;
 ///
 /// # Why
 ///
-/// A layer sees requests, and not the connections that they come by. tonic shows a layer nothing of
-/// a connection but its `ConnectInfo`, and to put something else there would take the peer's
-/// address from all code that asks for it.
+/// A layer sees requests, not their connections. tonic gives a layer nothing of a connection but
+/// its `ConnectInfo`; replacing that would hide the peer's address from all code that reads it.
 ///
 /// # Rule
 ///
-/// * The layer resets the request's stream with an error code that HTTP/2 does not know and that
-///   means the fault. This wrapper reads the head of each frame that the server writes; at such a
-///   reset it leaves it out and does what it says. All else passes as it is, `ConnectInfo` too.
+/// * The layer resets the request's stream with a private HTTP/2 error code that stands for the
+///   fault. This wrapper reads the head of each frame that the server writes; it removes such a
+///   reset and injects the fault. All else passes unchanged, `ConnectInfo` too.
 /// * `drop`: reads and writes fail with `ConnectionReset`, and the server closes the socket.
-///   Whether the client gets a TCP `RST` or a `FIN` is up to the socket (`set_linger`).
+///   Whether the client gets a TCP `RST` or a `FIN` depends on the socket (`set_linger`).
 /// * `goaway`: a `GOAWAY` with `NO_ERROR` and the highest stream id, as in an ordinary shutdown,
-///   and `REFUSED_STREAM` for the request, which was indeed not executed. With a code: `GOAWAY`
-///   with it, and the connection is closed.
-/// * Calls that the client has not sent by then fail at the client, as they do when any connection
-///   ends; they never reach the layer and are in no counter.
+///   and `REFUSED_STREAM` for the request, which was not executed. With a code: `GOAWAY` with it,
+///   and the connection is closed.
+/// * Calls that the client has not sent by then fail at the client, as when any connection ends;
+///   they never reach the layer and are not counted.
 ///
 /// # Example
 ///
@@ -48,8 +47,8 @@ use tonic::transport::server::Connected;
 ///
 /// # What it does not do
 ///
-/// It reads HTTP/2 only: over tonic's own TLS it sees nothing but cipher, and over HTTP/1.1 there
-/// are no streams. There, and where a server has none of it, the client sees the reset.
+/// It reads HTTP/2 only: over tonic's own TLS it sees only ciphertext, and HTTP/1.1 has no streams.
+/// There, and where a server does not use it, the client sees the reset.
 pub struct FaultIo<I> {
     io: I,
     frames: Frames,
@@ -61,12 +60,12 @@ pub struct FaultIo<I> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Over, once what is ours is written.
+    /// Ends once our own bytes are written.
     Closing,
     Dropped,
 }
 
-/// Where in the frames of HTTP/2 a stream of bytes is.
+/// The position of a stream of bytes in HTTP/2's frames.
 #[derive(Debug, Default)]
 struct Frames {
     /// The bytes are not, or no longer, understood.
@@ -75,18 +74,18 @@ struct Frames {
     /// The head of a frame, as far as it has passed.
     head: [u8; HEAD],
     passed: usize,
-    /// What is left of its payload.
+    /// The rest of its payload.
     payload: usize,
 }
 
-/// What the layer asks for by the code of a reset.
+/// The order that the layer encodes in the code of a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Drop,
     GoAway(Option<u32>),
 }
 
-/// Below a client: a reply that is none, for the call fails as by a reset with this code.
+/// Below a client: an invalid reply, as the call fails as by a reset with this code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reset(pub(crate) u32);
 
@@ -95,7 +94,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const REFUSED_STREAM: u32 = 7;
-/// A reset in full: its head, and the code.
+/// A complete reset: its head, and the code.
 const RESET: usize = HEAD + 4;
 
 /// The codes of orders, far from those of RFC 9113; a `GOAWAY` with a code has it in its last byte.
@@ -113,7 +112,7 @@ enum Next {
 // === impl FaultIo ===
 
 impl<I> FaultIo<I> {
-    /// A connection as the server accepted it.
+    /// A connection that the server accepted.
     pub fn new(io: I) -> Self {
         Self { io, frames: Frames::default(), ours: Vec::new(), state: State::Open }
     }
@@ -145,7 +144,7 @@ fn lost() -> io::Error {
 }
 
 impl<I: AsyncWrite + Unpin> FaultIo<I> {
-    /// Writes what is ours, and fails where the connection is to be lost.
+    /// Writes our own bytes, and fails if the connection is to be lost.
     fn poll_ours(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state == State::Dropped {
             return Poll::Ready(Err(lost()));
@@ -176,7 +175,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FaultIo<I> {
         if this.state == State::Dropped {
             return Poll::Ready(Err(lost()));
         }
-        // The task that writes is the one that reads: it hears of a drop by its write.
+        // The task that writes is the one that reads: its write reports the drop.
         Pin::new(&mut this.io).poll_read(cx, buf)
     }
 }
@@ -237,14 +236,14 @@ impl<I: fmt::Debug> fmt::Debug for FaultIo<I> {
 // === impl Frames ===
 
 impl Frames {
-    /// How much of `bytes` may pass before an order, or the order that they begin with.
+    /// How much of `bytes` may pass before an order, or the order at their beginning.
     fn next(&self, bytes: &[u8]) -> Next {
         if self.is_blind {
             return Next::Pass(bytes.len());
         }
         let mut at = self.payload;
         if self.passed > 0 {
-            // An order never passes in part, so this frame is none; where it ends is known later.
+            // An order never passes in part, so this frame is none; its end is found later.
             return Next::Pass(bytes.len().min(HEAD - self.passed));
         }
         while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEAD) {
@@ -256,7 +255,7 @@ impl Frames {
             }
             at += HEAD + length(rest);
         }
-        // What is cut off waits for its turn, lest it be half of an order.
+        // A cut-off rest waits for its turn, as it may be half of an order.
         Next::Pass(if at == 0 { bytes.len() } else { at.min(bytes.len()) })
     }
 
@@ -275,7 +274,7 @@ impl Frames {
             if self.passed == HEAD {
                 self.passed = 0;
                 self.payload = length(&self.head);
-                // A server's first frame are its settings, on no stream (RFC 9113, section 3.4).
+                // A server's first frame is its settings, on stream 0 (RFC 9113, section 3.4).
                 let is_first = self.head[3] == SETTINGS && self.head[5..] == [0; 4];
                 self.is_blind = !self.has_begun && !is_first;
                 self.has_begun = true;
@@ -288,7 +287,7 @@ fn length(head: &[u8]) -> usize {
     head.iter().take(3).fold(0, |length, byte| (length << 8) | usize::from(*byte))
 }
 
-/// The order that the bytes begin with, and the stream that it came by.
+/// The order at the beginning of the bytes, and its stream.
 fn ordered(bytes: &[u8]) -> Option<(Order, [u8; 4])> {
     let reset = bytes.get(..RESET)?;
     if length(reset) != RESET - HEAD || reset[3] != RST_STREAM {
@@ -324,7 +323,7 @@ impl Order {
 // === impl Reset ===
 
 impl Reset {
-    /// What a client's transport says of it, or of the fault that it stands for.
+    /// The error of a client's transport for it, or for the fault that it stands for.
     pub(crate) fn seen(self) -> BoxError {
         match Order::of(self.0) {
             Some(Order::Drop | Order::GoAway(Some(_))) => {

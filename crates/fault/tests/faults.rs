@@ -49,7 +49,7 @@ Written by `UPDATE=1 cargo test -p cinchona-fault --test faults`.
 |---|---|---|---|---|---|---|
 ";
 
-/// A rule, the word its hits are counted by, and how many there are in the two calls.
+/// A rule, the kind under which its hits are counted, and how many there are in the two calls.
 const CASES: [(&str, &str, u64); 38] = [
     ("delay=1s", "delay", 2),
     ("delay=1s..2s", "delay", 2),
@@ -153,7 +153,7 @@ impl Site {
         Self { net, channel, rules, counters: layer.counters(), numbers }
     }
 
-    /// Where the client has the rule, and the server none.
+    /// If the client has the rule, and the server none.
     fn of_client(rule: &str) -> Self {
         let (net, numbers) = (Network::new(), Numbers::default());
         let rules = Rules::new(7).with("case", rule.parse().unwrap());
@@ -168,7 +168,7 @@ impl Site {
         self.call_by(self.channel.clone(), method).await
     }
 
-    /// By a client that withstands what can be withstood.
+    /// By a client with the usual protection.
     async fn call_protected(&self, method: &'static str) -> String {
         let codes = [
             Code::Aborted,
@@ -212,7 +212,7 @@ impl Site {
     }
 }
 
-/// What came, and how it ended.
+/// The messages, and how the call ended.
 async fn call<C>(client: C, method: &'static str) -> String
 where
     C: GrpcService<Body>,
@@ -302,7 +302,7 @@ async fn row(rule: &str, kind: &str, hits: u64) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_befalls_a_connection_befalls_all_its_calls_unless_it_is_a_goaway_without_a_code() {
+async fn a_fault_of_a_connection_hits_all_its_calls_unless_it_is_a_goaway_without_a_code() {
     for (rule, other) in [
         ("drop", "0, then UNKNOWN"),
         ("goaway=INTERNAL_ERROR", "0, then UNKNOWN"),
@@ -347,7 +347,7 @@ async fn every_kind_of_fault_is_what_the_table_says() {
     assert!(written == table, "FAULTS.md is not up to date: run this with UPDATE=1\n{table}");
 }
 
-/// What is seen but for the words: messages, codes, and when.
+/// The outcome without its texts: messages, codes, and times.
 fn gist(seen: &str) -> (String, Option<&str>) {
     let (what, time) = match seen.rsplit_once(" [") {
         Some((what, time)) if time.ends_with(" ms]") => (what, Some(time)),
@@ -357,14 +357,14 @@ fn gist(seen: &str) -> (String, Option<&str>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_rule_does_below_a_client_is_what_the_client_sees_of_a_server_that_has_it() {
+async fn a_rule_below_a_client_has_the_effect_of_the_same_rule_on_its_server() {
     for (rule, kind, _) in CASES {
         for method in ["/test.Numbers/Unary", "/test.Numbers/Stream"] {
             let [server, client] = [Site::new(rule), Site::of_client(rule)];
             let seen = [server.call(method).await, client.call(method).await];
             let [before, after] = [gist(&seen[0]), gist(&seen[1])];
             assert_eq!(before.0, after.0, "{rule}: {seen:?}");
-            // What is held back at the client goes on arriving.
+            // Bytes that are held back at the client keep arriving.
             let is_late = kind == "drip" || rule == "delay=1s when=after";
             assert!(is_late || before.1 == after.1, "{rule}: {seen:?}");
             let counted = [server, client].map(|site| site.counters.snapshot().kinds());
@@ -382,7 +382,7 @@ async fn what_a_rule_does_below_a_client_is_what_the_client_sees_of_a_server_tha
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delay_that_is_over_makes_room_for_another() {
+async fn the_end_of_a_delay_makes_room_for_another() {
     let (net, numbers) = (Network::new(), Numbers::default());
     net.set_latency(Duration::from_secs(5));
     let server = Server::builder().add_service(numbers.clone());
@@ -400,7 +400,7 @@ async fn a_delay_that_is_over_makes_room_for_another() {
 }
 
 #[test]
-fn ok_is_no_fault() {
+fn ok_is_refused_as_a_fault() {
     for rule in ["status=OK", "status=0", "mix=OK:1,ABORTED:1"] {
         assert!(rule.parse::<cinchona_fault::Rule>().is_err(), "{rule}");
     }

@@ -1,4 +1,4 @@
-//! Who is asked before an answer is given again.
+//! The authorization check before an answer is replayed.
 
 use crate::refusal;
 use http::Request;
@@ -12,7 +12,7 @@ use std::{
 };
 use tonic::Status;
 
-/// A user's function that says whether a call may have the answer of an earlier one.
+/// A user's function that decides whether a call may receive the answer of an earlier one.
 #[derive(Clone)]
 pub(crate) struct Authorize(Arc<dyn Fn(Request<()>) -> Asked + Send + Sync>);
 
@@ -29,7 +29,7 @@ impl Authorize {
         Self(Arc::new(move |request| Box::pin(ask(request))))
     }
 
-    /// Asks about the request with this head. A panic is a refusal.
+    /// Checks the request with this head. A panic is a refusal.
     pub(crate) async fn ask(&self, head: Request<()>) -> Result<(), Status> {
         let panicked = |_| refusal::panicked("the function that authorizes replays");
         let mut asked = catch_unwind(AssertUnwindSafe(|| (self.0)(head))).map_err(panicked)?;

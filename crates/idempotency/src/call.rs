@@ -1,4 +1,4 @@
-//! A call that has a key, from its claim to its answer.
+//! A call with a key, from its claim to its answer.
 
 use crate::{
     Claim, Execution, Guarantee, InFlight, Store, Wait,
@@ -27,6 +27,7 @@ use std::{
     pin::Pin,
     sync::{Arc, LazyLock},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body};
@@ -35,8 +36,8 @@ use tower_service::Service;
 static FAILED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::warn!(more, "the store failed, for more calls")));
 
-/// All that a call needs; the service is ready. The request is here rather than among the arguments
-/// of each step, so that the future holds it once.
+/// All that a call needs; the service is ready. The request is stored here rather than passed to
+/// each step, so that the future holds it once.
 pub(crate) struct Call<S, T> {
     pub(crate) service: S,
     pub(crate) request: Request<Body>,
@@ -45,7 +46,7 @@ pub(crate) struct Call<S, T> {
     pub(crate) begun: Begun,
 }
 
-/// What a claim means for a call.
+/// How a call proceeds after a claim.
 enum Decision {
     Execute { lapsed: bool },
     PassThrough,
@@ -53,7 +54,7 @@ enum Decision {
     Answer(Response<Body>),
 }
 
-/// A body of which the beginning has been read.
+/// A body whose beginning has been read.
 struct Continued {
     read: Bytes,
     rest: Body,
@@ -82,8 +83,8 @@ where
         let (mut has_waited, mut may_know) = (false, false);
         let lapsed = loop {
             let claim = lease.claim(fingerprint).await;
-            let tells = matches!(&claim, Ok(claim) if !matches!(claim, Claim::Granted { .. }));
-            if tells
+            let is_answer = matches!(&claim, Ok(claim) if !matches!(claim, Claim::Granted { .. }));
+            if is_answer
                 && !mem::replace(&mut may_know, true)
                 && let Err(denied) = self.authorized().await
             {
@@ -110,8 +111,8 @@ where
         self.execute(&mut lease).await
     }
 
-    /// Reads the request; what is to be claimed for it, if it has a key, and its fingerprint. In
-    /// shadow a request that would be refused is passed on as it came.
+    /// Reads the request; returns its claim, if it has a key, and its fingerprint. In shadow a
+    /// request that would be refused is passed on unchanged.
     async fn named(&mut self) -> Result<Option<(Lease<T>, u128)>, Status> {
         let Shared { settings, store, tokens, cells, .. } = &*self.shared;
         let mut body = mem::take(self.request.body_mut());
@@ -135,12 +136,14 @@ where
             }
             named => Ok(named?.map(|Name { key, fingerprint }| {
                 let execution = Execution::new(store.instance(), key.into(), tokens.next());
-                (Lease::new(self.shared.clone(), execution), fingerprint)
+                // One that is malformed was refused further out, or is left to the service.
+                let deadline = Deadline::of(&self.request, Instant::now()).ok().flatten();
+                (Lease::new(self.shared.clone(), execution, deadline), fingerprint)
             })),
         }
     }
 
-    /// Whether a call of this name may be looked at.
+    /// Whether a call of this method is inspected.
     fn admitted(&self, named: Option<Name>) -> Result<Option<Name>, Status> {
         let (settings, path) = (&self.shared.settings, self.request.uri().path());
         if named.is_none() {
@@ -154,7 +157,7 @@ where
         Ok(named)
     }
 
-    /// Asks whether the caller may receive an earlier answer.
+    /// Checks whether the caller may receive an earlier answer.
     async fn authorized(&mut self) -> Result<(), Status> {
         let Shared { settings, cells, .. } = &*self.shared;
         match &settings.authorize {
@@ -166,7 +169,7 @@ where
         }
     }
 
-    /// Hands the request to the service.
+    /// Passes the request to the service.
     fn through(&mut self) -> S::Future {
         self.service.call(mem::take(&mut self.request))
     }
@@ -214,10 +217,11 @@ where
         let Shared { settings, cells, .. } = &**shared;
         cells.executed.count();
         let now = Instant::now();
-        let inbound = give_time(request, settings, now);
+        let time = lease.time(now);
+        let inbound = give_time(request, time, now);
         // In one expression, so that the future does not hold its parts twice.
         let ended = timeout_at(
-            later(now, settings.lease),
+            later(now, time),
             inbound.scope(lease.execution.clone().scope(async {
                 let response = service.call(mem::take(request)).await?;
                 Ok(Answer::of(response).await)
@@ -249,7 +253,7 @@ where
     }
 }
 
-/// How far the handler came that has given this answer.
+/// How far the handler got, according to its answer.
 fn reach(answer: &mut Answer, settings: &Settings) -> Reach {
     let code = answer.code();
     if code == Code::Ok {
@@ -261,10 +265,10 @@ fn reach(answer: &mut Answer, settings: &Settings) -> Reach {
     }
 }
 
-/// Gives the handler the time of its lease in place of its caller's, which may give up while it
-/// goes on: wherever it, or a layer below, may look for its deadline.
-fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> ServerContext {
-    let deadline = Deadline::within(settings.lease, now);
+/// Replaces the caller's deadline by the `time` of the lease, as the caller may give up while the
+/// handler goes on: in all places where a handler or a layer may look for its deadline.
+fn give_time(request: &mut Request<Body>, time: Duration, now: Instant) -> ServerContext {
+    let deadline = Deadline::within(time, now);
     if let Some(own) = request.extensions_mut().get_mut::<Deadline>() {
         match deadline {
             Some(deadline) => *own = deadline,
@@ -273,9 +277,7 @@ fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> 
     }
     if request.headers().contains_key(GRPC_TIMEOUT) {
         match deadline {
-            Some(_) => {
-                _ = request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(settings.lease))
-            }
+            Some(_) => _ = request.headers_mut().insert(GRPC_TIMEOUT, encode_timeout(time)),
             None => _ = request.headers_mut().remove(GRPC_TIMEOUT),
         }
     }
@@ -288,7 +290,7 @@ fn give_time(request: &mut Request<Body>, settings: &Settings, now: Instant) -> 
     context
 }
 
-/// `record`, or the news that it was too large.
+/// `record`, or a record that the answer was too large.
 fn bounded(record: Bytes, limit: usize) -> Bytes {
     if record.len() <= limit { record } else { record::of_status(refusal::too_large(limit)) }
 }

@@ -1,4 +1,4 @@
-//! Who makes a call: keys of different callers have nothing to do with each other.
+//! Identifies callers: their keys are separate.
 
 use crate::refusal;
 use http::{Extensions, HeaderMap, HeaderName};
@@ -22,19 +22,19 @@ pub(crate) enum Callers {
     /// Credentials, else the certificate of the peer, else its address.
     #[default]
     Credentials,
-    /// As whom the user's function knows them, else as by default.
+    /// By the user's function, else as by default.
     Named(Arc<NameOf>),
-    /// The values of a header, else as by default.
+    /// By the values of a header, else as by default.
     Header(HeaderName),
     /// The address of the peer alone.
     Peer,
-    /// All are one.
+    /// All callers are one.
     Shared,
 }
 
 type NameOf = dyn Fn(&HeaderMap, &Extensions) -> Option<String> + Send + Sync;
 
-/// What comes before a caller, so that none has the name of one of another kind.
+/// The prefix of each kind of caller, so that the kinds cannot collide.
 const NAMED: u8 = b'n';
 const HEADER: u8 = b'h';
 const CREDENTIALS: u8 = b'c';
@@ -42,7 +42,7 @@ const CERTIFICATE: u8 = b't';
 const ADDRESS: u8 = b'a';
 const USER: u8 = b'u';
 
-/// What is in the name of a header that says who makes the call.
+/// Words in the names of headers that identify the caller.
 const WORDS: [&str; 17] = [
     "auth",
     "token",
@@ -68,8 +68,8 @@ type Tls = TlsConnectInfo<TcpConnectInfo>;
 // === impl Callers ===
 
 impl Callers {
-    /// Who makes a call, in a form that no other caller has; empty where nothing is known of it, as
-    /// on a transport that knows no peers.
+    /// The caller's name, which no other caller has; empty if nothing is known, as on a transport
+    /// without peer addresses.
     pub(crate) fn of(
         &self,
         headers: &HeaderMap,
@@ -113,7 +113,7 @@ fn by_credentials(headers: &HeaderMap, extensions: &Extensions) -> Vec<u8> {
     let mut credentials: Vec<_> =
         of_caller.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
     if !credentials.is_empty() {
-        // In which order different names came means nothing. Stable: that of values does.
+        // The order of different names is irrelevant. A stable sort: the order of values matters.
         credentials.sort_by_key(|(name, _)| *name);
         let parts = credentials.into_iter().flat_map(|(name, value)| [name, value]);
         return tagged(CREDENTIALS, &digest(parts));
@@ -143,7 +143,7 @@ fn address(extensions: &Extensions) -> Vec<u8> {
     Vec::new()
 }
 
-/// Whether a header says who makes the call. What every call has is sorted out first.
+/// Whether a header identifies the caller. Headers of every call are excluded first.
 fn is_credential(name: &str) -> bool {
     match name {
         "te"
@@ -167,7 +167,7 @@ fn is_credential(name: &str) -> bool {
     }
 }
 
-/// A hash that cannot be made to be another's: a reader of the store finds no credentials.
+/// A hash without known collisions: a reader of the store finds no credentials.
 fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shows_other_credentials_is_another() {
+    fn other_credentials_are_another_caller() {
         for name in [
             "authorization",
             "proxy-authorization",
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_between_attempts_does_not_make_another_caller() {
+    fn headers_that_differ_between_attempts_do_not_make_another_caller() {
         let first = of(&[("authorization", "a"), ("x-api-key", "b")], "10.0.0.1:1");
         let again = [
             ("x-api-key", "b"),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_that_names_nobody_falls_back_to_the_default() {
+    fn a_choice_without_a_name_falls_back_to_the_default() {
         let name = |headers: &HeaderMap, _: &Extensions| {
             headers.get("x-principal-of").map(|value| value.to_str().unwrap_or("").to_owned())
         };

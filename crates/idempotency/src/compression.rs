@@ -1,29 +1,29 @@
-//! Compressed messages, as a tonic handler reads them, within a bound.
+//! Decompresses messages, as a tonic handler would, up to a limit.
 
 use flate2::read::{GzDecoder, ZlibDecoder};
 use ruzstd::decoding::StreamingDecoder;
 use std::io::{self, Read};
 
-/// What is known here, as `grpc-accept-encoding` says it.
+/// The supported compressions, as in `grpc-accept-encoding`.
 pub(crate) const ENCODINGS: &str = "gzip,deflate,zstd,identity";
 
 /// Why a message cannot be decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compressed {
-    /// By something that is not known here.
+    /// Its compression is not supported.
     Unknown,
-    /// By nothing: the message says that it is, and the headers do not say how.
+    /// Its flag says that it is compressed, and the headers name no compression.
     Unsaid,
     Broken,
     TooLarge,
 }
 
-/// The windows that every zstd decoder is to support ([RFC 8878], 3.1.1.1.2).
+/// The largest window that every zstd decoder must support ([RFC 8878], 3.1.1.1.2).
 ///
 /// [RFC 8878]: https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1.2
 const WINDOW: u64 = 8 << 20;
 
-/// `data` without the compression that `grpc-encoding` says, at most `limit` bytes.
+/// `data`, decompressed as `grpc-encoding` says, at most `limit` bytes.
 pub(crate) fn decompress(
     encoding: Option<&[u8]>,
     data: &[u8],
@@ -103,7 +103,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_unknown_unsaid_or_broken_is_told_apart() {
+    fn unknown_missing_and_broken_compressions_are_distinguished() {
         for (encoding, why) in [
             (None, Compressed::Unsaid),
             (Some("identity"), Compressed::Unsaid),

@@ -1,7 +1,7 @@
-//! What every [`Store`] must hold to, and every [`State`]: run it on your own.
+//! The laws of every [`Store`] and every [`State`]: run them on your own.
 //!
-//! Each law panics where it does not hold. They take about two seconds on a real clock, and work on
-//! a paused one too.
+//! A violated law panics. They take about two seconds on a real clock, and work on a paused one
+//! too.
 
 use crate::{Claim, Execution, State, Store, fenced, record};
 use bytes::Bytes;
@@ -22,30 +22,30 @@ use tonic::{Code, Status};
 const LEASE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(400);
 
-/// Holds a store to all laws. Each gets a store of its own, or the same one with nothing in it.
+/// Checks all laws of a store. Each law gets a new store, or the same one, empty.
 ///
 /// # Panics
-/// Where a law does not hold.
+/// When a law is violated.
 pub async fn store<T: Store, F: Future<Output = T>>(fresh: impl Fn() -> F) {
     a_key_is_granted_once_and_then_answered(fresh().await).await;
     of_many_claims_at_once_one_is_granted(fresh().await).await;
     a_key_belongs_to_its_request(fresh().await).await;
     a_released_key_is_granted_again(fresh().await).await;
     a_lapsed_claim_passes_on_and_its_token_is_void(fresh().await).await;
-    who_waits_is_woken(fresh().await).await;
+    a_waiting_call_is_woken(fresh().await).await;
     any_bytes_are_kept(fresh().await).await;
 }
 
-/// Holds a state to all laws; it is also the store of the claims.
+/// Checks all laws of a state; it is also the store of the claims.
 ///
 /// # Panics
-/// Where a law does not hold.
+/// When a law is violated.
 pub async fn state<T: Store + State, F: Future<Output = T>>(fresh: impl Fn() -> F) {
     a_change_is_read_by_the_next(fresh().await).await;
     a_change_that_fails_changes_nothing(fresh().await).await;
     no_change_is_lost_among_many(fresh().await).await;
     an_effect_is_there_with_its_record(fresh().await).await;
-    who_has_lost_the_claim_changes_nothing(fresh().await).await;
+    a_call_without_its_claim_changes_nothing(fresh().await).await;
 }
 
 #[track_caller]
@@ -73,7 +73,7 @@ async fn claim_for<T: Store>(
     }
 }
 
-/// Claims a key that nobody has.
+/// Claims a key without a claim.
 async fn grant<T: Store>(store: &T, key: &[u8], token: u128, lease: Duration) {
     match claim_for(store, key, 1, token, lease).await {
         Claim::Granted { lapsed: false } => {}
@@ -85,7 +85,7 @@ async fn grant<T: Store>(store: &T, key: &[u8], token: u128, lease: Duration) {
 async fn take_over<T: Store>(store: &T, key: &[u8], token: u128) {
     match claim(store, key, 1, token).await {
         Claim::Granted { lapsed: true } => {}
-        other => panic!("a claim whose lease has ended passes on, and says so: {other:?}"),
+        other => panic!("a claim whose lease has ended passes on, marked as lapsed: {other:?}"),
     }
 }
 
@@ -142,14 +142,14 @@ async fn a_lapsed_claim_passes_on_and_its_token_is_void<T: Store>(store: T) {
     grant(&store, b"slow", 1, SHORT).await;
     sleep(2 * SHORT).await;
     take_over(&store, b"slow", 2).await;
-    assert!(!finish(&store, b"slow", 1, b"late").await, "who comes late is fenced off");
+    assert!(!finish(&store, b"slow", 1, b"late").await, "a late execution is fenced off");
     assert!(store.release(b"slow", 1).await.is_ok());
     assert!(matches!(claim(&store, b"slow", 1, 3).await, Claim::Busy(_)));
     assert!(finish(&store, b"slow", 2, b"answer").await);
     assert_eq!(done(claim(&store, b"slow", 1, 4).await), "answer");
 }
 
-async fn who_waits_is_woken<T: Store>(store: T) {
+async fn a_waiting_call_is_woken<T: Store>(store: T) {
     grant(&store, b"wait", 1, LEASE).await;
     let waiting = {
         let store = store.clone();
@@ -249,12 +249,12 @@ async fn an_effect_is_there_with_its_record<T: Store + State>(store: T) {
     .await;
     assert_eq!((answer, answered), (Some(1), true));
     assert_eq!(done(claim(&store, b"call", 1, 2).await), record::of_message(&1_u32));
-    // The execution of another store is nobody's here.
+    // A call under a claim of another store is not this store's.
     let elsewhere = Arc::new(Execution::new(0, b"call"[..].into(), 7));
     assert_eq!(elsewhere.scope(store.update(&["n"], add_one)).await.ok(), Some(2));
 }
 
-async fn who_has_lost_the_claim_changes_nothing<T: Store + State>(store: T) {
+async fn a_call_without_its_claim_changes_nothing<T: Store + State>(store: T) {
     grant(&store, b"call", 1, SHORT).await;
     sleep(2 * SHORT).await;
     take_over(&store, b"call", 2).await;

@@ -1,10 +1,10 @@
-//! What became of calls.
+//! The outcomes of calls.
 
 use cinchona_plumbing::Count;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What became of the calls that carried a key, up to one moment.
+        /// The outcomes of the calls that carried a key, at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Snapshot {
@@ -28,27 +28,27 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Handed to the service.
+    /// Passed to the service.
     executed,
     /// Answered with the record of an earlier one.
     replayed,
     /// Those that waited for an earlier one to be executed.
     joined,
-    /// Refused: an earlier one was being executed, and it was not to be waited for.
+    /// Refused: an earlier one was being executed, and the setting is not to wait.
     rejected,
     /// Refused: the key had been used for another request.
     mismatched,
-    /// Refused: the record had made room for others.
+    /// Refused: the record was evicted.
     refused_evicted,
-    /// Refused: the store can keep no more promises.
+    /// Refused: the store can remember no more calls.
     refused_full,
-    /// Refused by what [`with_authorize`](crate::DedupLayer::with_authorize) asks.
+    /// Refused by the check of [`with_authorize`](crate::DedupLayer::with_authorize).
     denied,
     /// Refused, or passed on without a key, because the message could not be read.
     unreadable,
-    /// Executed, and it is open with what effect: a panic, a lost lease, `INTERNAL` and its like.
+    /// Executed with an unknown effect: a panic, a lost lease, `INTERNAL` and the like.
     ambiguous,
-    /// Given up by their caller and executed to their end all the same.
+    /// Abandoned by their callers and still executed to the end.
     abandoned,
     /// Refused, or executed unprotected, because the store did not answer.
     store_failures,
@@ -57,7 +57,7 @@ counters! {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Why calls were refused, and how many: by a word that may be a label of a metric.
+    /// Refused calls by reason; each reason can be a label of a metric.
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("in_flight", self.rejected),

@@ -1,4 +1,4 @@
-//! What a call is called, and by what it is known again.
+//! The key of a call, and the fingerprint of its request.
 
 use crate::{
     compression::{Compressed, ENCODINGS},
@@ -16,18 +16,18 @@ use xxhash_rust::xxh3::xxh3_128;
 /// The longest key, in bytes.
 const LONGEST: usize = 255;
 
-/// Under what a call is stored, and what tells its request from others under the same key.
+/// The key in the store, and the fingerprint that distinguishes requests under one key.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) key: Vec<u8>,
     pub(crate) fingerprint: u128,
 }
 
-/// The name of a request with this `body`, if it has a key: the `request_id` in its message if that
-/// is set, else its header. What cannot be read is refused, or counted.
+/// The key of the request with this `body`, if any: the `request_id` in its message if set, else
+/// its header. A message that cannot be read is refused, or counted.
 ///
-/// The field comes first, as a caller sets it knowingly, whereas a client layer puts a header on
-/// every call.
+/// The field takes precedence, as the caller sets it deliberately, whereas a client layer sets a
+/// header on every call.
 pub(crate) fn name<B>(
     settings: &Settings,
     cells: &Cells,
@@ -73,7 +73,7 @@ pub(crate) fn name<B>(
                 false => Cow::Borrowed(&**message),
             };
             match (message, form) {
-                // Mostly it stands in the body as it is.
+                // Usually it is in the body unchanged.
                 (Cow::Borrowed(_), Cow::Borrowed(_)) => xxh3_128(body),
                 (_, form) => xxh3_128(&framed(&form)),
             }
@@ -83,7 +83,7 @@ pub(crate) fn name<B>(
     Ok(Some(Name { key: stored(path, key, caller), fingerprint }))
 }
 
-/// What gRPC says to messages that cannot be read ([compression]).
+/// gRPC's status for messages that cannot be read ([compression]).
 ///
 /// [compression]: https://github.com/grpc/grpc/blob/master/doc/compression.md
 fn unreadable(why: Compressed, limit: usize) -> Status {
@@ -102,13 +102,13 @@ fn checked<'a>(place: &str, key: &'a [u8]) -> Result<&'a str, Status> {
     key.ok_or_else(|| refusal::malformed_key(place, LONGEST))
 }
 
-/// Under what a call is stored. No two calls of different methods, keys or callers have the same:
-/// neither a path nor a key contains a zero byte, and whatever a caller contains comes last.
+/// The key in the store. No two calls of different methods, keys or callers have the same one:
+/// neither a path nor a key contains a zero byte, and the caller comes last.
 pub(crate) fn stored(path: &str, key: &str, caller: impl AsRef<[u8]>) -> Vec<u8> {
     [path.as_bytes(), key.as_bytes(), caller.as_ref()].join(&0)
 }
 
-/// The caller in the key of a call, as [`stored`] has put it there.
+/// The caller in the key made by [`stored`].
 pub(crate) fn caller_of(key: &[u8]) -> &[u8] {
     key.splitn(3, |byte| *byte == 0).nth(2).unwrap_or_default()
 }

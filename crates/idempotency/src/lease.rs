@@ -1,8 +1,8 @@
-//! A claim and its end, which comes whatever happens to the call.
+//! A claim, which is always settled.
 
 use crate::{Claim, Execution, Guarantee, Store, record, refusal, shared::Shared};
 use bytes::Bytes;
-use cinchona_core::BoxError;
+use cinchona_core::{BoxError, Deadline};
 use cinchona_plumbing::Seldom;
 use std::{
     future::Future,
@@ -23,28 +23,30 @@ use tracing::Instrument;
 static UNSTORED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::warn!(more, "further answers were not stored")));
 
-/// A claim that is settled whatever happens: where it is dropped before it is known to be granted,
-/// by giving it back; where the execution panics or is cut off, by what is right for an outcome
-/// that nobody knows.
+/// A claim that is settled in any case: if it is dropped before it is known to be granted, it is
+/// released; if the execution panics or is cancelled, it is settled as an unknown outcome.
 pub(crate) struct Lease<T: Store> {
     shared: Arc<Shared<T>>,
     pub(crate) execution: Arc<Execution>,
-    /// What is left to be done.
+    /// That of its caller.
+    deadline: Option<Deadline>,
+    /// How to settle it.
     outcome: Option<Outcome>,
 }
 
-/// What is to be done with a claim.
+/// How a claim is settled.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// Give this answer from now on.
+    /// Keeps this answer.
     Keep(Bytes),
-    /// Let it be executed again.
+    /// Lets the next attempt execute.
     Release,
-    /// Nobody knows how far the execution came: what the guarantee says.
+    /// The outcome is unknown: the guarantee decides.
     Unknown,
 }
 
-/// A future that goes on by itself when it is dropped after it has begun what must be ended.
+/// A future that continues in the background when it is dropped after the work that must be
+/// completed has begun.
 pub(crate) struct Unstoppable<O: 'static> {
     running: Option<Running<O>>,
     begun: Begun,
@@ -52,31 +54,46 @@ pub(crate) struct Unstoppable<O: 'static> {
 
 type Running<O> = Pin<Box<dyn Future<Output = O> + Send>>;
 
-/// Whether a future has begun what must be ended, and whether it has been dropped since.
+/// Whether a future has begun work that must be completed, and whether it has been dropped since.
 #[derive(Clone, Default)]
 pub(crate) struct Begun(Arc<[AtomicBool; 2]>);
 
-/// The claim outlasts the execution by this much, so that it is the execution that ends it.
+/// How much longer the claim lasts than the execution, so that the execution ends first.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How often, with as long between, it is tried to store an answer that the store has not taken.
+/// The longest lease that a caller's deadline makes: a crash leaves the key unanswered for so long.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How often, and after which pauses, storing an answer is retried.
 const RETRIES: u32 = 30;
 
 // === impl Lease ===
 
 impl<T: Store> Lease<T> {
-    pub(crate) fn new(shared: Arc<Shared<T>>, execution: Execution) -> Self {
-        Self { shared, execution: Arc::new(execution), outcome: None }
+    /// Of a call with that `deadline`.
+    pub(crate) fn new(
+        shared: Arc<Shared<T>>,
+        execution: Execution,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        Self { shared, execution: Arc::new(execution), deadline, outcome: None }
+    }
+
+    /// How long an execution that begins `now` may take: as long as the setting says, or as its
+    /// caller waits, if that is longer.
+    pub(crate) fn time(&self, now: Instant) -> Duration {
+        let asked = self.deadline.map_or(Duration::ZERO, |deadline| deadline.remaining(now));
+        self.shared.settings.lease.max(asked.min(LONGEST))
     }
 
     pub(crate) async fn claim(&mut self, fingerprint: u128) -> Result<Claim, BoxError> {
         self.outcome = Some(Outcome::Release);
         let (key, token) = (self.execution.key(), self.execution.token());
-        let lease = self.shared.settings.lease.saturating_add(GRACE);
+        let lease = self.time(Instant::now()).saturating_add(GRACE);
         let claim = self.shared.store.claim(key, fingerprint, token, lease).await;
         self.outcome = match claim {
             Ok(Claim::Granted { .. }) => Some(Outcome::Unknown),
-            // It may have been granted, and the news lost.
+            // It may have been granted without this process knowing.
             Err(_) => Some(Outcome::Release),
             Ok(_) => None,
         };
@@ -84,7 +101,7 @@ impl<T: Store> Lease<T> {
     }
 
     pub(crate) async fn settle(&mut self, outcome: Outcome) {
-        // Kept until that is done, for whoever drops this in between.
+        // Kept until that is done, in case the future is dropped in between.
         let outcome = self.outcome.insert(outcome);
         if !self.execution.is_answered() {
             apply(outcome, &self.shared, &self.execution).await;
@@ -106,8 +123,8 @@ impl<T: Store> Drop for Lease<T> {
     }
 }
 
-/// Where the store fails the call has been executed all the same, so it has its answer, which is
-/// stored in the background if that is possible before the lease ends.
+/// If the store fails, the call has still been executed, so it is answered; storing the answer is
+/// retried in the background until the lease ends.
 async fn apply<T: Store>(outcome: &Outcome, shared: &Arc<Shared<T>>, execution: &Arc<Execution>) {
     let record = match (outcome, shared.settings.guarantee) {
         (Outcome::Keep(record), _) => record,
@@ -115,7 +132,7 @@ async fn apply<T: Store>(outcome: &Outcome, shared: &Arc<Shared<T>>, execution: 
         (Outcome::Release, _) | (Outcome::Unknown, Guarantee::AtLeastOnce) => {
             let released = shared.store.release(execution.key(), execution.token()).await;
             if let Err(error) = released {
-                tracing::debug!(%error, "a claim is left to the end of its lease");
+                tracing::debug!(%error, "a claim is left to expire with its lease");
             }
             return;
         }
@@ -158,7 +175,7 @@ impl<O: 'static> Future for Unstoppable<O> {
     type Output = O;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
-        // Taken out, so that nothing goes on that has panicked.
+        // Taken out, so that a future that has panicked does not continue.
         let Some(mut running) = self.running.take() else { return Poll::Pending };
         let polled = running.as_mut().poll(cx);
         if polled.is_pending() {
@@ -172,7 +189,7 @@ impl<O: 'static> Drop for Unstoppable<O> {
     fn drop(&mut self) {
         let Some(running) = self.running.take().filter(|_| self.begun.is_set()) else { return };
         if let Ok(runtime) = Handle::try_current() {
-            tracing::debug!("the caller has gone; its call is executed to the end");
+            tracing::debug!("the caller is gone; its call is executed to the end");
             self.begun.abandon();
             runtime.spawn(async { drop(running.await) }.in_current_span());
         }

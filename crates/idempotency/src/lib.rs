@@ -1,47 +1,48 @@
-//! The same key, the same answer: effects that happen once however often a call is sent.
+//! Idempotency keys: one effect and one answer per key, however often a call is sent.
 //!
 //! # Why
 //!
-//! A reply that is lost looks like a request that was lost, so a retry may have a call
-//! executed twice: harmless where it only reads, wrong where it counts, ruinous where it pays.
-//! The client names each logical call ([`IdempotencyKeyLayer`]), the server remembers what it has
-//! answered ([`DedupLayer`]), and any unary method is safe to retry and to hedge, with nothing to
-//! change in its handler.
+//! A lost reply looks like a lost request, so a retry may execute a call twice: harmless for a
+//! read, wrong for a counter, costly for a payment. The client gives each logical call a key
+//! ([`IdempotencyKeyLayer`]), the server remembers its answer ([`DedupLayer`]), and any unary
+//! method is safe to retry and to hedge, without a change of its handler.
 //!
 //! # Rule
 //!
-//! * A call's key is the field `string request_id` of its message where that is set ([AIP-155]),
-//!   else the header `idempotency-key`: 1 to 255 bytes of printable ASCII. It counts within its
-//!   method and its [caller](#who-a-caller-is).
+//! * A call's key is the field `string request_id` of its message if set ([AIP-155]), else the
+//!   header `idempotency-key`: 1 to 255 bytes of printable ASCII. It is scoped to its method and
+//!   its [caller](#who-a-caller-is).
 //! * *First:* the call is executed under a lease. *In flight:* a second one waits for the first
-//!   one's answer, or is refused ([`InFlight`]). *Answered:* it is answered byte for byte as the
-//!   first was, with `idempotent-replayed: true`. *Another request under the same key:*
+//!   one's answer, or is refused ([`InFlight`]). *Answered:* it gets the first answer, byte for
+//!   byte, with `idempotent-replayed: true`. *Another request under the same key:*
 //!   `INVALID_ARGUMENT`, reason `IDEMPOTENCY_KEY_REUSED`.
-//! * Requests are the same if their messages mean the same: decompressed (`gzip`, `deflate`,
-//!   `zstd`), and in one form by the .proto, with maps and unknown fields in any order
-//!   ([`Methods::canonical_request`]); or if their keys are, where that is
-//!   [wanted](DedupLayer::with_key_alone).
-//! * What cannot be read is refused, and counted ([`Snapshot::unreadable`]): more bytes than
-//!   [`with_limits`](DedupLayer::with_limits) says, compressed or not, with `OUT_OF_RANGE`, other
-//!   compressions with `UNIMPLEMENTED`, what is broken with `INTERNAL`, as gRPC's [compression]
-//!   says. Messages of other codecs than protobuf have the key in the header, if any; those
-//!   without, of methods with a `request_id`, are counted and passed on.
+//! * Requests are the same if their messages are: decompressed (`gzip`, `deflate`, `zstd`) and in a
+//!   canonical form by the .proto, with maps and unknown fields in any order
+//!   ([`Methods::canonical_request`]); or if their keys are the same, where
+//!   [configured](DedupLayer::with_key_alone).
+//! * Messages that cannot be read are refused, and counted ([`Snapshot::unreadable`]): more bytes
+//!   than [`with_limits`](DedupLayer::with_limits) allows, compressed or not, with `OUT_OF_RANGE`,
+//!   other compressions with `UNIMPLEMENTED`, broken ones with `INTERNAL`, as in gRPC's
+//!   [compression]. Messages of other codecs than protobuf have the key in the header, if any;
+//!   those without, of methods with a `request_id`, are counted and passed on.
 //! * Which failures are kept, and which are executed again: see the
 //!   [table](#what-at-most-once-means).
-//! * A caller that gives up does not stop an execution: it goes on for as long as its lease, which
+//! * A caller that gives up does not stop an execution: it continues within its lease
+//!   ([`with_lease`](DedupLayer::with_lease), or its caller's deadline where that is later), which
 //!   is the deadline that the handler and its own calls see, and a retry finds its answer.
-//! * Every response names the server's [`DOMAIN`]; an attempt that says it follows one in another
-//!   domain is refused (`FAILED_PRECONDITION`, reason `IDEMPOTENCY_DOMAIN_MISMATCH`), as this
-//!   server would not recognise it.
-//! * Methods that stream, that say `NO_SIDE_EFFECTS` or that the .proto does not list pass through.
-//! * Off ([`Switch`]), the layer is not there: nothing is read, counted, kept or added. In shadow
-//!   it counts what it would have done, and passes on what it would have refused.
-//! * A panic of a user's function, or of the handler, costs one call.
+//! * Every response names the server's [`DOMAIN`]; an attempt that names another one as that of the
+//!   attempt before it is refused (`FAILED_PRECONDITION`, reason `IDEMPOTENCY_DOMAIN_MISMATCH`), as
+//!   this server would not recognise it.
+//! * Streaming methods, methods marked `NO_SIDE_EFFECTS` and methods missing in the .proto pass
+//!   through.
+//! * When off ([`Switch`]), the layer reads, counts, keeps and adds nothing. In shadow it counts
+//!   what it would have done, and passes on the calls that it would have refused.
+//! * A panic of a user's function, or of the handler, fails one call.
 //!
 //! ## What at-most-once means
 //!
-//! Once a handler has been called, nothing but its own word is proof that it has had no effect: it
-//! may pass on the `UNAVAILABLE` of a call that it made after it. So, by [`Guarantee`]:
+//! Once a handler has been called, only its own declaration proves that it has had no effect: it
+//! may forward the `UNAVAILABLE` of a call that it made after an effect. So, by [`Guarantee`]:
 //!
 //! | the handler answers | at most once | at least once |
 //! |---|---|---|
@@ -57,31 +58,31 @@
 //! | nothing: a panic, a lost lease, a broken answer | `UNKNOWN` from then on | executed again |
 //!
 //! A kept failure is the answer of every retry under the same key, so a handler that refuses before
-//! it begins, and can be asked again, says so by [`not_begun`]; layers of this project below this
+//! it begins, and can be retried, declares it by [`not_begun`]; layers of this project below this
 //! one do. Over a [`State`], `AtLeastOnce` is *exactly once*.
 //!
 //! ## Who a caller is
 //!
-//! Keys of different callers have nothing to do with each other, so nobody is given the answer of
-//! another. By default a caller is:
+//! Keys of different callers are separate, so no caller receives the answer of another. By default
+//! a caller is:
 //!
 //! 1. its credentials, hashed (SHA-256): all headers with `auth`, `token`, `cookie`, `key`,
 //!    `session`, `jwt`, `cert`, `user`, `tenant`, `identity`, `principal`, `credential`, `secret`,
 //!    `password`, `account`, `customer` or `client-id` in their names;
-//! 2. where there are none, the certificate of the peer;
-//! 3. where there is none, the address of the peer without its port, or the user at the other end
-//!    of a Unix socket.
+//! 2. if there are none, the certificate of the peer;
+//! 3. if there is none, the address of the peer without its port, or the user at the other end of a
+//!   Unix socket.
 //!
-//! *The threat:* credentials that are renewed, or signed anew for each attempt, a certificate that
-//! is renewed, or an address that changes between two attempts make another caller, whose retry is
-//! executed again. And callers without credentials share their answers behind one proxy or NAT.
-//! Where either matters, name the caller: best by [`with_caller`](DedupLayer::with_caller), the
-//! principal that was authenticated, or by [`by_header`](DedupLayer::by_header),
-//! [`by_peer`](DedupLayer::by_peer), [`by_key`](DedupLayer::by_key).
+//! *The risk:* credentials that are renewed or signed per attempt, a renewed certificate, or an
+//! address that changes between two attempts make another caller, whose retry is executed again.
+//! And callers without credentials share their answers behind one proxy or NAT. If either matters,
+//! name the caller: best by [`with_caller`](DedupLayer::with_caller), the authenticated principal,
+//! or by [`by_header`](DedupLayer::by_header), [`by_peer`](DedupLayer::by_peer),
+//! [`by_key`](DedupLayer::by_key).
 //!
-//! *Authorization belongs outside of this layer:* a replay does not reach the handler, nor an
-//! interceptor of the service, so a permission that was taken back after the first call is not
-//! asked for. Where the check cannot stand outside, the layer asks before it replays
+//! *Authorization belongs outside of this layer:* a replay reaches neither the handler nor an
+//! interceptor of the service, so a permission that was revoked after the first call is not
+//! checked. If the check cannot be outside, let the layer check before it replays
 //! ([`with_authorize`](DedupLayer::with_authorize)).
 //!
 //! # Example
@@ -126,17 +127,17 @@
 //! # What it costs
 //!
 //! With the store in memory a first call takes 1.1 µs and 10 allocations more than without this
-//! layer, an answer that is replayed half a microsecond and no handler. A record takes 227 bytes
-//! where the answer has 64, with a million of them. Two threads do 1.5 times what one does, where
-//! without the layer it is twice as much (`cargo xtask bench dedup`). In Redis, claim and finish
-//! of 64 callers at once run at 0.6 to 0.7 of the rate of a bare `SET NX PX` and a bare `SET`
-//! (`cargo xtask bench redis`).
+//! layer, a replayed answer half a microsecond and no handler. A record takes 227 bytes for an
+//! answer of 64, with a million of them. Two threads have 1.5 times the throughput of one; without
+//! the layer, twice (`cargo xtask bench dedup`). In Redis, claim and finish of 64 concurrent
+//! callers run at 0.6 to 0.7 of the rate of a bare `SET NX PX` and a bare `SET` (`cargo xtask bench
+//! redis`).
 //!
 //! # What it does not do
 //!
-//! It cannot make two things one that are two: a handler that changes a database and crashes before
-//! its answer is stored leaves an effect without a record, which is then ambiguous. Where that must
-//! not be, keep what the handler changes in a [`State`], with which the record is committed.
+//! It cannot make two writes atomic: a handler that changes a database and crashes before its
+//! answer is stored leaves an effect without a record, which is then ambiguous. To avoid that, keep
+//! the handler's state in a [`State`], which commits it with the record.
 //!
 //! [AIP-155]: https://google.aip.dev/155
 //! [compression]: https://github.com/grpc/grpc/blob/master/doc/compression.md
@@ -166,6 +167,9 @@ mod shared;
 mod state;
 mod store;
 mod tokens;
+
+/// Why a layer leaves all calls alone.
+const NO_METHODS: &str = "its `Methods` list none, make them of a descriptor set";
 
 pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
 pub use cinchona_plumbing::status::not_begun;

@@ -22,19 +22,19 @@ use std::{
 use tokio::{task::yield_now, time::Instant};
 use tonic::Status;
 
-/// Keeps claims, records and state in this process; what it keeps ends with it.
+/// Keeps claims, records and state in the memory of this process.
 ///
 /// Defaults: records live 300 s, and there are at most 1,000,000 of them, of 256 MiB together: more
 /// than 3,000 new keys a second. Claims do not count, and are never evicted.
 ///
-/// *When it is full*, old records make room for new ones: the oldest, unless its caller has less
-/// than half of what the caller has whose call is new, or the one that has most; whose own oldest
-/// goes then. So nobody loses a record to a caller that has more than twice as many. A call whose
+/// *When it is full*, old records are evicted: the oldest one, unless its caller has less than half
+/// of the records of the new call's caller, or of the caller with the most; then that caller's
+/// oldest one. So no caller loses a record to one that has more than twice as many. A call whose
 /// record was evicted is refused (`FAILED_PRECONDITION`) until the record would have expired: it
-/// has had its effect, and nobody knows its answer any more. Four times as many such calls are
-/// remembered as there may be records, in 50 bytes each; when there is no room for more of these
-/// either, new calls are refused (`RESOURCE_EXHAUSTED`). Evictions are counted
-/// ([`evicted`](Self::evicted)) and logged, each time that their number has doubled.
+/// has had its effect, and its answer is lost. Four times as many such calls are remembered as
+/// there may be records, in 50 bytes each; beyond that, new calls are refused
+/// (`RESOURCE_EXHAUSTED`). Evictions are counted ([`evicted`](Self::evicted)), and logged each time
+/// that their number has doubled.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ pub struct MemoryStore {
 
 #[derive(Debug)]
 struct Shared {
-    /// Each has its part of the caps, so that none has to look at another.
+    /// Each has its share of the limits, so that none has to look at another.
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limits: Limits,
@@ -59,25 +59,25 @@ struct Limits {
     evicting: Evicting,
 }
 
-/// What became of a change of state.
+/// The result of a change of state.
 enum Commit {
     Done,
-    /// Another change came first.
+    /// Another change was committed first.
     Outrun,
-    /// The claim of the call is no longer its own.
+    /// The call has lost its claim.
     Fenced,
 }
 
-/// Enough for their locks to be free mostly.
+/// Enough shards for little contention on their locks.
 const MOST_SHARDS: usize = 64;
-/// As keys fall on shards by chance, a shard that is full is so about when all are.
+/// Keys are spread evenly, so shards fill up at about the same time.
 const LEAST_ENTRIES: usize = 1024;
 const LEAST_BYTES: usize = 4 << 20;
 
-/// How many evicted calls are remembered for each record that there may be.
+/// How many evicted calls are remembered per allowed record.
 const REMEMBERED: usize = 4;
 
-/// How often a change is made again, as others have come first, before it is given up.
+/// How often a change is repeated after conflicts before it fails.
 const MOST_TURNS: usize = 1000;
 
 // === impl MemoryStore ===
@@ -111,7 +111,7 @@ impl MemoryStore {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Keeps records for `ttl`, and for ever by `Duration::MAX`; an empty store of its own.
+    /// Keeps records for `ttl`; `Duration::MAX`: without end. Returns an empty store.
     ///
     /// # Errors
     /// When `ttl` is zero.
@@ -122,8 +122,8 @@ impl MemoryStore {
         Ok(Self::limited(Limits { ttl, ..self.shared.limits }))
     }
 
-    /// Keeps at most so many records, of so many bytes together, their keys included; an empty
-    /// store of its own.
+    /// Keeps at most so many records, of so many bytes together, including their keys; returns an
+    /// empty store.
     ///
     /// # Errors
     /// When either is zero.
@@ -137,23 +137,22 @@ impl MemoryStore {
     }
 
     /// Whether a call whose record was evicted is refused with `FAILED_PRECONDITION` until the
-    /// record would have expired (the default), or executed again; an empty store of its own.
+    /// record would have expired (the default), or executed again; returns an empty store.
     #[must_use]
     pub fn refusing_evicted(self, refusing: bool) -> Self {
         let evicting = if refusing { Evicting::Refuses } else { Evicting::Repeats };
         Self::limited(Limits { evicting, ..self.shared.limits })
     }
 
-    /// Keeps no promises by its records, which are kept elsewhere as well: for stores that are
-    /// built on this one. What is evicted is neither remembered nor logged; an empty store of its
-    /// own.
+    /// Works as a cache, for stores built on this one that keep their records elsewhere: evicted
+    /// records are neither remembered nor logged. Returns an empty store.
     #[must_use]
     pub fn as_cache(self) -> Self {
         Self::limited(Limits { evicting: Evicting::Nothing, ..self.shared.limits })
     }
 
-    /// The fingerprint under which `key` is claimed by `token` now, if it is: for stores that are
-    /// built on this one.
+    /// The fingerprint under which `key` is claimed by `token` now, if so: for stores built on this
+    /// one.
     pub fn fingerprint(&self, key: &[u8], token: u128) -> Option<u128> {
         self.shared.shard(key).1.fingerprint(key, token)
     }
@@ -168,12 +167,12 @@ impl MemoryStore {
         self.shared.sum(|shard, _| shard.records().bytes())
     }
 
-    /// How many keys are claimed: of calls that are being executed.
+    /// How many keys are claimed by calls in execution.
     pub fn claims(&self) -> usize {
         self.shared.sum(Shard::claims)
     }
 
-    /// How many records have made room for others before their time.
+    /// How many records were evicted before their time.
     pub fn evicted(&self) -> usize {
         usize::try_from(self.shared.evicted.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
@@ -236,7 +235,7 @@ impl State for MemoryStore {
         for _ in 0..MOST_TURNS {
             let before = self.shared.values(keys);
             let mut values = before.clone();
-            // Under no lock: it may take its time, or panic.
+            // Called without a lock: it may block, or panic.
             let answer = change(&mut values)?;
             match self.commit(keys, &before, values, &answer) {
                 Commit::Done => return Ok(answer),
@@ -244,13 +243,13 @@ impl State for MemoryStore {
                 Commit::Fenced => return Err(state::fenced()),
             }
         }
-        Err(Status::aborted("other changes of the same state have come first all the time"))
+        Err(Status::aborted("the change conflicted with others at each attempt"))
     }
 }
 
 impl MemoryStore {
-    /// Writes `values` where they are still what they were `before`, and the record of the call
-    /// that this task executes, if it does.
+    /// Writes `values` if they are still as `before`, and the record of the call that this task
+    /// executes, if any.
     fn commit(
         &self,
         keys: &[&str],
@@ -287,7 +286,7 @@ impl MemoryStore {
 // === impl Shared ===
 
 impl Shared {
-    /// The shard of `key`, and the hash by which it was found.
+    /// The shard of `key`, and its hash.
     fn shard(&self, key: &[u8]) -> (u64, MutexGuard<'_, Shard>) {
         let hash = self.hasher.hash_one(key);
         (hash, lock(&self.shards[hash as usize % self.shards.len()]))
@@ -298,7 +297,7 @@ impl Shared {
         keys.iter().map(|key| state.get(*key).cloned()).collect()
     }
 
-    /// Ends the claim with `record`, and runs `effect` in between, if it is the key's own.
+    /// Ends the claim with `record`, and runs `effect` with it, if the claim is still held.
     fn finish(&self, key: &[u8], token: u128, record: &[u8], effect: impl FnOnce()) -> bool {
         let expires = later(Instant::now(), self.limits.ttl);
         let caller = self.hasher.hash_one(caller_of(key));
@@ -336,7 +335,7 @@ impl Shared {
         }
     }
 
-    /// Over all shards, of what has not expired.
+    /// Sums over all shards, without expired entries.
     fn sum(&self, of: impl Fn(&Shard, Instant) -> usize) -> usize {
         let now = Instant::now();
         let of = |shard: &Mutex<Shard>| {
@@ -348,7 +347,7 @@ impl Shared {
     }
 }
 
-/// Whether a count that went from one to the other has reached a power of two.
+/// Whether a count has passed a power of two between these two values.
 fn has_doubled(before: u64, after: u64) -> bool {
     before.checked_ilog2() != after.checked_ilog2()
 }

@@ -10,14 +10,14 @@ use std::borrow::Cow;
 /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 pub(crate) const PREFIX: usize = 5;
 
-/// What there is to read in the body of a unary request.
+/// The content of the body of a unary request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
-    /// The first message, without its prefix: the one that the handler is given.
+    /// The first message, without its prefix, which is the one that the handler receives.
     Whole(Cow<'a, [u8]>),
     /// No message at all.
     Nothing,
-    /// Bytes in which no message is whole.
+    /// Bytes without a complete message.
     Unframed,
 }
 
@@ -45,14 +45,14 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The compression flag of the first message in `body`, and the message, if it is there as a whole.
+/// The compression flag of the first message in `body`, and the message, if complete.
 fn first(body: &[u8]) -> Option<(u8, &[u8])> {
     let (prefix, rest) = body.split_at_checked(PREFIX)?;
     let length = u32::from_be_bytes(prefix[1..].try_into().ok()?);
     Some((prefix[0], rest.get(..usize::try_from(length).ok()?)?))
 }
 
-/// `message` with the prefix of one that is not compressed.
+/// `message` with the prefix of an uncompressed one.
 pub(crate) fn framed(message: &[u8]) -> Bytes {
     let mut body = BytesMut::with_capacity(PREFIX + message.len());
     body.put_u8(0);
@@ -61,7 +61,7 @@ pub(crate) fn framed(message: &[u8]) -> Bytes {
     body.freeze()
 }
 
-/// Whether the messages of a request are protobuf, as they are where it does not say otherwise.
+/// Whether the messages of a request are protobuf, which is the default.
 pub(crate) fn is_protobuf(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return true };
     let kind = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_that_it_is_no_protobuf_is_none() {
+    fn a_message_declared_as_another_codec_is_not_protobuf() {
         for (content_type, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),

@@ -1,4 +1,4 @@
-//! What the server's layer counts.
+//! The metrics of the server's layer.
 
 use crate::{DedupLayer, Store};
 use cinchona_core::{Instrument, Observable};
@@ -9,37 +9,37 @@ impl<T: Store> Observable for DedupLayer<T> {
         Instrument::counter(
             "cinchona.idempotency.abandoned",
             "{call}",
-            "Calls with a key that were done though their callers had given them up.",
+            "Calls with a key executed to the end after their callers gave up.",
             |layer| layer.snapshot().abandoned as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.ambiguous",
             "{call}",
-            "Calls with a key that were done with an effect that is not known.",
+            "Calls with a key executed with an unknown effect.",
             |layer| layer.snapshot().ambiguous as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.evicted",
             "{answer}",
-            "Answers that were forgotten before their time.",
+            "Records evicted before their time.",
             |layer| layer.snapshot().evicted as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.executed",
             "{call}",
-            "Calls with a key that were done.",
+            "Calls with a key that were executed.",
             |layer| layer.snapshot().executed as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.joined",
             "{call}",
-            "Calls with a key that waited for an earlier one to be done.",
+            "Calls with a key that waited for an earlier execution.",
             |layer| layer.snapshot().joined as f64,
         ),
         Instrument::counters(
             "cinchona.idempotency.refused",
             "{call}",
-            "Calls with a key that were not done, and why.",
+            "Calls with a key that were refused, by reason.",
             |layer, add| {
                 for (why, count) in layer.snapshot().refused() {
                     add(&[("why", why)], count as f64);
@@ -49,7 +49,7 @@ impl<T: Store> Observable for DedupLayer<T> {
         Instrument::counter(
             "cinchona.idempotency.replayed",
             "{call}",
-            "Calls with a key that were answered again.",
+            "Calls with a key answered with an earlier answer.",
             |layer| layer.snapshot().replayed as f64,
         ),
     ];

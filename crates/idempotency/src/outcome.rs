@@ -1,23 +1,23 @@
-//! What becomes of a key once its call has been executed.
+//! How a key is settled once its call has been executed.
 
 use crate::Guarantee;
 use tonic::Code;
 
-/// What an answer says of how far its handler came.
+/// How far the handler got, according to its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// To its end, which a repetition would meet again.
+    /// To its end, which a repetition would reach again.
     Ended,
-    /// It has not begun, or has undone what it began: it says so itself.
+    /// It has not begun, or has undone its work, as it declares.
     NotBegun,
-    /// By what its code means it has not begun; but nothing keeps a handler from such a code after
-    /// an effect, as where a call of its own has failed.
+    /// By the meaning of its code it has not begun; but a handler may still answer so after an
+    /// effect, as when it forwards the failure of its own call.
     Refused,
-    /// Nobody knows.
+    /// Unknown.
     Unknown,
 }
 
-/// How far the handler came that answered `code`, by what gRPC's [status codes] mean.
+/// How far a handler got that answered `code`, by gRPC's [status codes].
 ///
 /// [status codes]: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
 pub(crate) const fn reach(code: Code) -> Reach {
@@ -44,7 +44,7 @@ pub(crate) const fn reach(code: Code) -> Reach {
 // === impl Reach ===
 
 impl Reach {
-    /// Whether the answer is kept; else the next call with the key is executed.
+    /// Whether the answer is kept; otherwise the next call with the key is executed.
     pub(crate) const fn is_kept(self, guarantee: Guarantee) -> bool {
         match self {
             Self::Ended => true,

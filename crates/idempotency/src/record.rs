@@ -1,4 +1,4 @@
-//! An answer, kept and given again.
+//! An answer that is kept and replayed.
 
 use crate::message::{Message as Framed, PREFIX, framed};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,11 +9,11 @@ use prost::Message;
 use std::{convert::Infallible, future::ready};
 use tonic::{Code, Status, body::Body};
 
-/// The response header that says that an answer is not the first of its kind.
+/// The response header that marks a replayed answer.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A response as it is stored. What every OK response has is left out: its content type, and
-/// trailers that say OK and nothing else.
+/// A stored response. What every OK response has is left out: its content type, and trailers with
+/// OK and nothing else.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Record {
     #[prost(message, repeated, tag = "1")]
@@ -32,7 +32,7 @@ struct Header {
     value: Bytes,
 }
 
-/// A response that has ended.
+/// A response read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
     headers: HeaderMap,
@@ -44,30 +44,30 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum Unread {
     Failed(Status),
-    /// This much has been read, and there is more.
+    /// This much was read, and there is more.
     TooLarge(Bytes),
 }
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// How long a message of this server's own may be, decompressed.
+/// The longest decompressed message of this server's own.
 const LONGEST: usize = 64 << 20;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
-/// The record of answering OK with `message`.
+/// The record of an OK answer with `message`.
 pub fn of_message(message: &impl Message) -> Bytes {
     let record = Record { body: framed(&message.encode_to_vec()), ..Record::default() };
     record.encode_to_vec().into()
 }
 
-/// The record of answering `status`.
+/// The record of a `status`.
 pub(crate) fn of_status(status: Status) -> Bytes {
     let (parts, _) = status.into_http::<()>().into_parts();
     Answer { headers: parts.headers, body: Bytes::new(), trailers: None }.record()
 }
 
-/// The answer that `record` is of, with `fragment` appended to its message, and marked as replayed;
-/// for a caller that accepts these compressions.
+/// The answer in `record`, with `fragment` appended to its message, and marked as replayed; for a
+/// caller that accepts these compressions.
 pub(crate) fn replay(
     record: Bytes,
     fragment: Option<&[u8]>,
@@ -98,8 +98,8 @@ pub(crate) fn replay(
     Answer { headers, body, trailers }.response()
 }
 
-/// `body` with `fragment` at the end of its message, where it holds one message, uncompressed: a
-/// field that is there twice has its last value ([protobuf's encoding]).
+/// `body` with `fragment` appended to its message, if it has one message, uncompressed: of a
+/// repeated scalar field the last value counts ([protobuf's encoding]).
 ///
 /// [protobuf's encoding]: https://protobuf.dev/programming-guides/encoding/#last-one-wins
 fn appended(body: &[u8], fragment: &[u8]) -> Option<Bytes> {
@@ -141,7 +141,7 @@ fn list<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) ->
     headers.map(header).collect()
 }
 
-/// Reads `body` to its end: its data, which is mostly in one piece, and its trailers.
+/// Reads `body` to its end: its data, which is usually in one piece, and its trailers.
 pub(crate) async fn read(
     body: &mut Body,
     limit: usize,
@@ -168,8 +168,7 @@ pub(crate) async fn read(
 // === impl Answer ===
 
 impl Answer {
-    /// Reads `response` to its end; without what the server itself was sent between hops, of which
-    /// a record would not know that.
+    /// Reads `response` to its end; without hop-by-hop headers, which a record must not keep.
     pub(crate) async fn of(response: Response<Body>) -> Result<Self, Status> {
         let (mut parts, mut body) = response.into_parts();
         let (body, mut trailers) = match read(&mut body, usize::MAX).await {
@@ -181,22 +180,22 @@ impl Answer {
         Ok(Self { headers: parts.headers, body, trailers })
     }
 
-    /// How the call ended: the response's trailers say, or its headers where it has no others.
+    /// The status of the call: from the trailers, or the headers of a trailers-only response.
     pub(crate) fn code(&self) -> Code {
         let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
         status::code(trailers).unwrap_or(Code::Unknown)
     }
 
-    /// Whether a failure says that it has had no effect; takes the mark out.
+    /// Whether a failure is marked as without an effect; removes the mark.
     pub(crate) fn take_not_begun(&mut self) -> bool {
         status::take_not_begun(self.trailers.as_mut().unwrap_or(&mut self.headers))
     }
 
     pub(crate) fn record(&self) -> Bytes {
         let own = self.headers.iter().filter(|pair| *pair != (&CONTENT_TYPE, &GRPC));
-        let told = self.trailers.iter().flatten();
-        let told = told.filter(|pair| *pair != (&Status::GRPC_STATUS, &OK));
-        let (headers, trailers) = (list(own), list(told));
+        let own_trailers = self.trailers.iter().flatten();
+        let own_trailers = own_trailers.filter(|pair| *pair != (&Status::GRPC_STATUS, &OK));
+        let (headers, trailers) = (list(own), list(own_trailers));
         Record { headers, body: self.body.clone(), trailers }.encode_to_vec().into()
     }
 
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_replayed_as_a_first_answer_is_and_marked() {
+    async fn a_message_is_replayed_like_a_first_answer_and_marked() {
         let answer = replayed(of_message(&7_u32), None).await;
         assert_eq!(answer.headers["content-type"], "application/grpc");
         assert_eq!(answer.headers["idempotent-replayed"], "true");
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_compressed_answer_is_read_by_whoever_is_given_it_again() {
+    async fn a_replayed_compressed_answer_is_readable_by_its_receiver() {
         for encoding in ["gzip", "deflate", "zstd"] {
             let plain = [8, 7];
             let mut body = framed(&compress(encoding, &plain)).to_vec();
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_record_answers_data_loss() {
+    async fn an_invalid_record_answers_data_loss() {
         let answer = replayed(Bytes::from_static(b"\xff\xff"), None).await;
         assert_eq!(answer.code(), Code::DataLoss);
     }

@@ -1,5 +1,5 @@
-//! What is said where a call is not executed, with a reason for programs
-//! (`google.rpc.ErrorInfo` in the status details, [AIP-193]).
+//! The statuses of calls that are not executed, with a reason for programs (`google.rpc.ErrorInfo`
+//! in the status details, [AIP-193]).
 //!
 //! [AIP-193]: https://google.aip.dev/193
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The reason of what is refused as it cannot be read.
+/// The reason of requests that cannot be read.
 const UNREADABLE: &str = "IDEMPOTENCY_REQUEST_UNREADABLE";
 
 static PANICKED: LazyLock<Seldom> =
@@ -68,17 +68,17 @@ pub(crate) fn unknown_compression(known: &'static str) -> Status {
     status
 }
 
-/// In the words and the code of tonic.
+/// With tonic's message and code.
 pub(crate) fn request_too_large(limit: usize) -> Status {
     Status::out_of_range(format!("there are more than {limit} bytes"))
 }
 
-/// Without the words of the panic, which are for the server's log.
-pub(crate) fn panicked(who: &str) -> Status {
+/// Without the panic's message, which belongs in the server's log.
+pub(crate) fn panicked(what: &str) -> Status {
     if PANICKED.is_due(Instant::now()) {
-        tracing::error!("{who} panicked: the call is refused");
+        tracing::error!("{what} panicked: the call is refused");
     }
-    Status::internal(format!("{who} panicked"))
+    Status::internal(format!("{what} panicked"))
 }
 
 pub(crate) fn unknown_outcome() -> Status {
@@ -95,7 +95,7 @@ pub(crate) fn in_flight(pushback: Duration) -> Status {
     status
 }
 
-/// Without the cause, which may name where the store is: that is for the server's log.
+/// Without the cause, which may reveal the store's address: that belongs in the server's log.
 pub(crate) fn store_failed() -> Status {
     let message = "the idempotency store does not answer";
     status(Code::Unavailable, "IDEMPOTENCY_STORE_UNAVAILABLE", message)

@@ -1,5 +1,6 @@
-//! The client's part: a name for each logical call.
+//! The client's part: a key for each logical call.
 
+use crate::NO_METHODS;
 use cinchona_core::{Call, IDEMPOTENCY_KEY, Methods, Mode, Safety, Switch};
 use cinchona_plumbing::{Misplaced, headers};
 use http::{HeaderName, HeaderValue, Request};
@@ -17,10 +18,10 @@ use tower_service::Service;
 use tracing::{Metadata, Span, field::Empty};
 use uuid::Uuid;
 
-/// The request header by which logs of clients and servers are matched.
+/// The request header that matches the logs of clients and servers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Applies [`IdempotencyKey`] to a client's stack, outside of what repeats attempts.
+/// Applies [`IdempotencyKey`] to a client's stack, outside of layers that repeat attempts.
 #[derive(Clone)]
 pub struct IdempotencyKeyLayer {
     methods: Methods,
@@ -34,24 +35,24 @@ const WITHIN_ATTEMPTS: &str = "the layer that gives calls their keys stands with
     that each attempt has another key and a server may execute all of them: put \
     `IdempotencyKeyLayer` around `RetryLayer`";
 
-/// Names each call: the same on all its attempts, and another for each call.
+/// Gives each call an id: the same on all its attempts, and unique among calls.
 ///
-/// A call of a unary method that is not safe to repeat gets an `idempotency-key`, a UUIDv7
-/// ([RFC 9562]). What the caller has set stays. Streams, and methods that the .proto does not list,
-/// get no key, as no server would recognise it.
+/// A call of a unary method that is not safe to repeat gets an `idempotency-key`, a UUIDv7 ([RFC
+/// 9562]). A key that the caller has set is kept. Streams, and methods missing in the .proto, get
+/// no key, as no server would recognise it.
 ///
-/// Where a subscriber wants the span `call` around everything below, that says an id as
-/// `request_id`, and the call is sent with it as `x-request-id`, so that the lines of client and
-/// server match; it is equal to the key where there is one. That span is one of a layer further
-/// out, if it has such a field, else one of its own. Where nobody reads an id, none is made:
-/// [`IdempotencyKeyLayer::with_request_ids`] asks for one all the same.
+/// If a subscriber enables the span `call`, its field `request_id` has the id, and the call is sent
+/// with it as `x-request-id`, so that the log lines of client and server match; it equals the key
+/// if there is one. The span is that of a layer further out, if it has such a field, else one of
+/// this layer. If no subscriber reads an id, none is made, unless
+/// [`IdempotencyKeyLayer::with_request_ids`] requests it.
 ///
-/// Both are marked as never to be indexed (RFC 7541 §7.1.3): values that are not seen twice only
-/// drive others out of HPACK's tables.
+/// Both headers are marked as never indexed (RFC 7541 §7.1.3): unique values would only evict
+/// others from HPACK's tables.
 ///
-/// *A promise:* retry layers take it that a call with a key may be executed twice, since the server
-/// will recognise it. So this layer belongs in front of servers that have a
-/// [`DedupLayer`](crate::DedupLayer), or something like it.
+/// *A promise:* retry layers assume that a call with a key may be executed twice, since the server
+/// will recognise it. So this layer belongs in front of servers with a
+/// [`DedupLayer`](crate::DedupLayer) or an equivalent.
 ///
 /// [RFC 9562]: https://www.rfc-editor.org/rfc/rfc9562#section-5.7
 #[derive(Clone)]
@@ -65,7 +66,7 @@ pin_project! {
     pub struct KeyFuture<F> {
         #[pin]
         inner: F,
-        // Boxed: mostly there is none.
+        // Boxed: usually there is none.
         span: Option<Box<Span>>,
     }
 }
@@ -73,8 +74,8 @@ pin_project! {
 // === impl IdempotencyKeyLayer ===
 
 impl IdempotencyKeyLayer {
-    /// Names all calls, and gives a key to those of the unary methods that `methods` lists and that
-    /// say neither `NO_SIDE_EFFECTS` nor `IDEMPOTENT`.
+    /// Gives ids to all calls, and keys to those of the unary methods that `methods` lists and that
+    /// are neither `NO_SIDE_EFFECTS` nor `IDEMPOTENT`.
     pub fn new(methods: Methods) -> Self {
         Self {
             methods,
@@ -85,27 +86,27 @@ impl IdempotencyKeyLayer {
         }
     }
 
-    /// Takes ids from `ids` instead, which must never return the same twice: for runs that are to
-    /// be repeated. Where it panics, the call has a UUIDv7.
+    /// Takes ids from `ids`, which must never return the same one twice: for reproducible runs. If
+    /// it panics, the call gets a UUIDv7.
     #[must_use]
     pub fn with_ids(self, ids: impl Fn() -> Uuid + Send + Sync + 'static) -> Self {
         Self { ids: Arc::new(ids), ..self }
     }
 
-    /// Sends an `x-request-id` with every call, for servers that log it, also where no subscriber
-    /// of this process reads it.
+    /// Sends an `x-request-id` with every call, for servers that log it, even if no subscriber of
+    /// this process reads it.
     #[must_use]
     pub fn with_request_ids(self) -> Self {
         Self { always: true, ..self }
     }
 
-    /// Lets `switch` decide whether calls are named; in shadow they are not.
+    /// Sets the switch that decides whether calls get ids; in shadow they do not.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { switch, ..self }
     }
 
-    /// Names a call as far as it needs a name; its id, where that `is_read`.
+    /// Gives a call the ids that it needs; returns its id, if that `is_read`.
     fn name<B>(&self, request: &mut Request<B>, is_read: bool) -> Option<HeaderValue> {
         let path = request.uri().path();
         let is_unsafe = self.methods.safety(path) == Safety::Unknown;
@@ -134,7 +135,7 @@ impl IdempotencyKeyLayer {
 
     fn fresh(&self) -> Option<HeaderValue> {
         let id = catch_unwind(AssertUnwindSafe(|| (self.ids)())).unwrap_or_else(|_| {
-            tracing::error!("the function that makes ids panicked: a UUIDv7 is used");
+            tracing::error!("the function that makes ids panicked: using a UUIDv7");
             Uuid::now_v7()
         });
         let text = &mut Uuid::encode_buffer();
@@ -148,6 +149,10 @@ impl<S> Layer<S> for IdempotencyKeyLayer {
     type Service = IdempotencyKey<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        let is_on = self.switch.mode() != Mode::Off;
+        if is_on && !self.always && self.methods.kinds().next().is_none() {
+            tracing::warn!("no call is given a key: {NO_METHODS}");
+        }
         IdempotencyKey { inner, layer: self.clone() }
     }
 }
@@ -210,7 +215,7 @@ impl<F> fmt::Debug for KeyFuture<F> {
     }
 }
 
-/// Whether it is that of a call, made by a layer further out, which does not know the id yet.
+/// Whether it is the span of a call by a layer further out, without an id yet.
 fn has_place_for_id(span: &Span) -> bool {
     let is_call =
         |of: &Metadata<'_>| of.name() == "call" && of.fields().field("request_id").is_some();
@@ -231,8 +236,8 @@ mod tests {
     use tower::{ServiceExt, service_fn};
     use tracing::Instrument;
 
-    /// The key and the id that arrive with a call to `path` that was made with these, where
-    /// somebody reads the id.
+    /// The key and the id of a call to `path` that was made with these, if a subscriber reads the
+    /// id.
     async fn arrive(path: &str, sent: [Option<&str>; 2]) -> [Option<String>; 2] {
         let _logs = Logs::of("cinchona_idempotency");
         arrive_unread(path, sent).await
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_a_key_would_be_of_no_use_there_is_only_an_id() {
+    async fn calls_that_need_no_key_have_only_an_id() {
         for path in ["/Bank/Put", "/Bank/Read", "/Bank/Watch", "/Other/Call"] {
             let [key, id] = arrive(path, [None, None]).await;
             assert!(key.is_none() && id.is_some(), "{path}");
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nobody_reads_an_id_none_is_sent() {
+    async fn without_a_reader_no_id_is_sent() {
         for path in ["/Bank/Put", "/Bank/Read", "/Bank/Watch", "/Other/Call"] {
             assert_eq!(arrive_unread(path, [None, None]).await, [None, None], "{path}");
         }
@@ -289,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_caller_has_set_stays() {
+    async fn ids_that_the_caller_has_set_are_kept() {
         let own = |text: &str| Some(text.to_owned());
         assert_eq!(arrive(PAY, [Some("k"), None]).await, [own("k"), own("k")]);
         assert_eq!(arrive(PAY, [Some("k"), Some("i")]).await, [own("k"), own("i")]);
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_span_says_the_id_in_every_line_below() {
+    async fn a_span_adds_the_id_to_every_line_below() {
         let logs = Logs::of("cinchona_idempotency");
         let service = service_fn(|_: Request<()>| async {
             tokio::task::yield_now().await;
@@ -322,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_id_goes_into_the_span_of_the_call_that_is_there_already() {
+    async fn the_id_is_recorded_in_the_existing_span_of_the_call() {
         let logs = Logs::of("cinchona_idempotency");
         let span = tracing::info_span!("call", request_id = tracing::field::Empty);
         let service = service_fn(|_: Request<()>| async {

@@ -1,4 +1,4 @@
-//! The server's service: what it passes through, and what it looks at.
+//! The server's service: which calls it inspects, and which it passes through.
 
 use crate::{
     Store,
@@ -22,7 +22,7 @@ use std::{
 use tonic::{body::Body, server::NamedService};
 use tower_service::Service;
 
-/// Executes each call once, and answers its repetitions as it answered the first.
+/// Executes each call once, and answers its repetitions with the first answer.
 #[derive(Debug)]
 pub struct Dedup<S, T> {
     pub(crate) inner: S,

@@ -1,4 +1,4 @@
-//! What a dedup layer is set to.
+//! The settings of a dedup layer.
 
 use crate::{authorize::Authorize, caller::Callers};
 use cinchona_core::{Methods, PerMethod, Switch};
@@ -13,21 +13,21 @@ pub enum InFlight {
     /// It waits for the same answer, within its own deadline.
     #[default]
     Join,
-    /// `ABORTED`, and `grpc-retry-pushback-ms` says to come back after so long.
+    /// It gets `ABORTED`, with this time in `grpc-retry-pushback-ms`.
     Reject(Duration),
 }
 
-/// What happens after an execution that failed, where it is open whether it had an effect; by code,
-/// see the [table](crate#what-at-most-once-means).
+/// What happens after an execution that failed with an unknown effect; by code, see the
+/// [table](crate#what-at-most-once-means).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guarantee {
     /// Its failure is kept: once its handler has been called, a call is not executed again under
-    /// this key, whatever the code, unless the answer says that it has not begun.
+    /// this key, whatever the code, unless the answer declares that it has not begun.
     #[default]
     AtMostOnce,
     /// The next attempt is executed. Over a [`State`](crate::State) this is *exactly once*, if
-    /// nothing else is changed: what has no record has had no effect, and a late execution can
+    /// nothing else is changed: without a record there was no effect, and a late execution can
     /// change nothing.
     AtLeastOnce,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Settings {
     pub(crate) key_alone: PerMethod<bool>,
     pub(crate) callers: Callers,
     pub(crate) authorize: Option<Authorize>,
-    /// By these a handler says that it has not begun.
+    /// The codes by which handlers declare that they have not begun.
     pub(crate) released: Vec<Code>,
     pub(crate) lease: Duration,
     pub(crate) request_limit: usize,
@@ -55,7 +55,7 @@ pub(crate) struct Settings {
 // === impl Settings ===
 
 impl Settings {
-    /// Under the name of the store's own, if it has one that is a header value.
+    /// Under the store's own name, if it has one that is a header value.
     pub(crate) fn new(methods: Methods, domain: Option<&str>) -> Self {
         let random = || lasting(&uuid::Uuid::new_v4().simple().to_string());
         let domain = domain.and_then(lasting);
@@ -83,8 +83,8 @@ impl Settings {
     }
 }
 
-/// The header value, for as long as the program runs: there are few, all answers have them, and a
-/// count of those would be one that all threads write.
+/// The header value, leaked: there are few, all answers have them, and a reference count would be
+/// contended by all threads.
 pub(crate) fn lasting(domain: &str) -> Option<&'static HeaderValue> {
     HeaderValue::from_str(domain).ok()?;
     let domain: &'static str = Box::leak(domain.into());

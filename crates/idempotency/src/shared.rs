@@ -1,8 +1,8 @@
-//! What a layer, its clones and its services have in common.
+//! The state shared by a layer, its clones and its services.
 
 use crate::{counters::Cells, settings::Settings, tokens::Tokens};
 
-/// What a layer, its clones and its services have in common.
+/// The state shared by a layer, its clones and its services.
 #[derive(Debug)]
 pub(crate) struct Shared<T> {
     pub(crate) store: T,

@@ -12,15 +12,15 @@ use std::{
 use tokio::task::futures::TaskLocalFuture;
 use tonic::Status;
 
-/// Values by name, read and changed by handlers; its clones are the same state.
+/// Values by name, read and changed by handlers; clones share the state.
 ///
-/// *Why:* where the effect of a call and the record of its answer are kept apart, a crash between
-/// the two leaves one without the other, and nobody can tell which. A [`Store`](crate::Store) that
-/// is a `State` as well writes both at once: the effect is there if and only if the answer is.
+/// *Why:* if the effect of a call and the record of its answer are stored separately, a crash
+/// between the two leaves one without the other, undetectably. A [`Store`](crate::Store) that is a
+/// `State` as well writes both atomically: the effect exists if and only if the answer does.
 ///
-/// The handler knows nothing of that: it changes values and answers with what the change returned.
-/// Which call it serves is known from the task that it runs in, so `update` is to be awaited in the
-/// handler itself, not in a task that it spawns.
+/// The handler does not notice: it changes values and answers with the result of the change. The
+/// call is identified by the task, so await `update` in the handler itself, not in a task that it
+/// spawns.
 ///
 /// ```
 /// use cinchona_idempotency::{MemoryStore, State};
@@ -40,21 +40,21 @@ use tonic::Status;
 /// # }
 /// ```
 pub trait State: Clone + Send + Sync + 'static {
-    /// The value called `key`, as of the last change that is committed.
+    /// The value called `key`, as of the last committed change.
     ///
     /// # Errors
     /// `UNAVAILABLE` when the state cannot be reached.
     fn read(&self, key: &str) -> impl Future<Output = Result<Option<Bytes>, Status>> + Send;
 
-    /// Changes the values called `keys`, all or none, with no other change between reading and
-    /// writing them, and returns what is to be the answer of the call; make one update a call.
+    /// Changes the values called `keys`, all or none, isolated from other changes, and returns the
+    /// answer of the call; make one update per call.
     ///
-    /// `change` gets the values in the order of `keys`, `None` for those that are not there, and
-    /// may be called again where another change came first. Where it fails nothing is changed.
+    /// `change` gets the values in the order of `keys`, `None` for missing ones, and may be called
+    /// again after a conflict. If it fails, nothing is changed.
     ///
     /// # Errors
-    /// That of `change`; `ABORTED` when the call's lease has ended, and another may be executing
-    /// it; `UNAVAILABLE` when the state cannot be reached.
+    /// The error of `change`; `ABORTED` when the call's lease has ended, and another may be
+    /// executing it; `UNAVAILABLE` when the state cannot be reached.
     fn update<T, F>(
         &self,
         keys: &[&str],
@@ -85,24 +85,24 @@ impl Execution {
         Self { instance, key, token, is_answered: AtomicBool::new(false) }
     }
 
-    /// What this task executes under a claim in the store of this
-    /// [`instance`](crate::Store::instance), and has not yet answered.
+    /// The execution of this task under a claim in the store of this
+    /// [`instance`](crate::Store::instance), if not yet answered.
     pub fn current(instance: usize) -> Option<Arc<Self>> {
         let current = EXECUTION.try_with(Arc::clone).ok()?;
         (current.instance == instance && !current.is_answered()).then_some(current)
     }
 
-    /// Under what the call is stored.
+    /// The key of the call in the store.
     pub fn key(&self) -> &[u8] {
         &self.key
     }
 
-    /// Proves the claim.
+    /// Identifies the claim.
     pub fn token(&self) -> u128 {
         self.token
     }
 
-    /// The record has been committed, by [`Store::finish`](crate::Store::finish) or its like.
+    /// The record has been committed, by [`Store::finish`](crate::Store::finish) or its equivalent.
     pub fn set_answered(&self) {
         self.is_answered.store(true, Ordering::Release);
     }
@@ -116,7 +116,7 @@ impl Execution {
     }
 }
 
-/// What a [`State`] says where the claim of the call is no longer its own.
+/// The error of a [`State`] if the call has lost its claim.
 pub fn fenced() -> Status {
     Status::aborted("the lease of this execution has ended, and nothing was changed")
 }

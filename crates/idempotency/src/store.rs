@@ -1,4 +1,4 @@
-//! Where claims and answers are kept.
+//! The storage of claims and answers.
 
 use bytes::Bytes;
 use cinchona_core::BoxError;
@@ -9,18 +9,18 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Keeps claims and records; its clones are the same store.
+/// Keeps claims and records; clones share the store.
 ///
-/// A key is claimed under a lease by the task that executes the call, with a token that no
-/// other claim has, and the claim ends with a record of the answer, or is released. All of it is
-/// atomic: of any number of claims of a key at once, one is granted. A claim that is dropped before
-/// it is answered may be granted all the same; the task that drops it releases it. What every store
-/// must hold to is written down, and can be run, in [`conformance`](crate::conformance).
+/// The task that executes a call claims its key under a lease, with a unique token, and the claim
+/// ends with a record of the answer, or is released. All operations are atomic: of any number of
+/// concurrent claims of a key, one is granted. A claim that is dropped before it is answered may
+/// still be granted; the task that drops it releases it. The laws of every store are in
+/// [`conformance`](crate::conformance), and can be run.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// Claims `key` for as long as `lease`, for a request with this `fingerprint`, by `token`.
+    /// Claims `key` for the time `lease`, for a request with this `fingerprint`, by `token`.
     ///
     /// # Errors
-    /// When the store cannot be reached in the time it allows itself.
+    /// When the store does not answer within its own limit.
     fn claim(
         &self,
         key: &[u8],
@@ -30,10 +30,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Claim, BoxError>> + Send;
 
     /// Ends the claim with `token`, and keeps `record` for the store's time to live. False, and
-    /// nothing is kept, where that claim is not, or no longer, the key's own.
+    /// nothing is kept, if the key is not, or no longer, held by that claim.
     ///
     /// # Errors
-    /// When the store cannot be reached; it is open whether the record is kept.
+    /// When the store cannot be reached; it is unknown whether the record is kept.
     fn finish(
         &self,
         key: &[u8],
@@ -41,51 +41,50 @@ pub trait Store: Clone + Send + Sync + 'static {
         record: &[u8],
     ) -> impl Future<Output = Result<bool, BoxError>> + Send;
 
-    /// Ends the claim with `token` as if it had never been, if it is still the key's own.
+    /// Ends the claim with `token` without a record, if it is still held.
     ///
     /// # Errors
     /// When the store cannot be reached; the claim then ends with its lease.
     fn release(&self, key: &[u8], token: u128)
     -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// The same for all clones of this store and for no other, while it lives: the address of what
-    /// they share.
+    /// Identifies the store while it lives: the same for all clones, such as the address of their
+    /// shared state.
     fn instance(&self) -> usize;
 
-    /// What names this store to callers (`idempotency-domain`): the same for all servers that share
-    /// it, however each of them spells where it is, the same after a restart that it survives, and
-    /// that of no other store. It is in every response, so it tells nothing of where the store is,
-    /// and by which password it is reached. Printable ASCII. Default: `None`, for a store that
-    /// nobody shares and that does not survive its process.
+    /// Names this store to callers (`idempotency-domain`): the same for all servers that share it,
+    /// whatever spelling of its address they use, the same after a restart that it survives, and
+    /// unique among stores. It is in every response, so it must not reveal the store's address or
+    /// password. Printable ASCII. Default: `None`, for a store that is not shared and does not
+    /// survive its process.
     fn domain(&self) -> Option<String> {
         None
     }
 
-    /// How many records have been evicted before their time, to make room for others: each is a
-    /// promise that is no longer kept by an answer. Default: 0, for a store that evicts none, or
-    /// cannot tell.
+    /// How many records have been evicted before their time: each is a broken promise. Default: 0,
+    /// for a store that evicts none, or cannot know.
     fn evicted(&self) -> u64 {
         0
     }
 }
 
-/// What came of claiming a key.
+/// The result of claiming a key.
 #[derive(Debug)]
 pub enum Claim {
-    /// It is yours, until you finish or release it, or its lease ends.
+    /// Granted, until you finish or release it, or its lease ends.
     Granted {
-        /// Whether there was a claim before, whose lease ended and which said nothing.
+        /// Whether there was an earlier claim, whose lease ended without a result.
         lapsed: bool,
     },
-    /// Somebody else has it.
+    /// Another call holds it.
     Busy(Wait),
     /// It was answered.
     Done(Bytes),
     /// It was claimed for a request with another fingerprint.
     Mismatch,
-    /// It was answered, and the record had to make room for others.
+    /// It was answered, and the record was evicted.
     Evicted,
-    /// Nothing can be promised any more, until something that was promised has had its time.
+    /// No more calls can be remembered until an evicted one expires.
     Full,
 }
 
@@ -99,7 +98,7 @@ pub struct Wait {
 // === impl Wait ===
 
 impl Wait {
-    /// For stores that cannot tell: ask again after this long, at least 1 ms.
+    /// For stores that cannot notify: claim again after this long, at least 1 ms.
     pub const fn polling(after: Duration) -> Self {
         Self { longest: after, end: None }
     }
@@ -112,7 +111,7 @@ impl Wait {
     /// Waits until it is worth claiming again.
     pub async fn over(self) {
         match self.end {
-            // Either way, whoever waits asks again.
+            // In both cases the caller claims again.
             Some(mut end) => drop(timeout(self.longest, end.changed()).await),
             None => sleep(period(self.longest)).await,
         }

@@ -1,4 +1,4 @@
-//! The server's layer: what is executed, and what is answered.
+//! The server's layer: which calls are executed, and which are answered from a record.
 
 mod callers;
 mod codes;
@@ -125,7 +125,7 @@ fn bank(takes: Duration, failures: &'static [Code]) -> (Bank, Arc<AtomicU32>) {
     (BoxCloneSyncService::new(service), executed)
 }
 
-/// An answer as a tonic server gives it, with metadata of its own.
+/// An answer of a tonic server, with its own metadata.
 fn answer(n: u32) -> Response<Body> {
     let trailers = http::HeaderMap::from_iter([
         (Status::GRPC_STATUS, "0".parse().unwrap()),
@@ -182,7 +182,7 @@ async fn a_repetition_is_answered_byte_for_byte_and_not_executed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_used_for_another_request_is_refused_and_says_why() {
+async fn a_key_used_for_another_request_is_refused_with_the_reason() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let service = dedup().layer(bank);
     ask(&service, pay("k")).await;
@@ -244,7 +244,7 @@ async fn streams_reads_strangers_and_calls_without_a_key_pass_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_none_or_missing_where_it_must_be_is_refused() {
+async fn an_invalid_key_or_a_missing_required_one_is_refused() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let service = dedup().with_required(true).layer(bank);
     let long = "k".repeat(256);
@@ -317,7 +317,7 @@ async fn of_500_calls_at_once_one_is_executed_and_all_have_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_in_flight_is_refused_with_a_pushback_where_that_is_wanted() {
+async fn a_call_in_flight_is_refused_with_a_pushback_if_configured() {
     let (bank, _) = bank(SECOND, &[]);
     let service = dedup().with_in_flight(InFlight::Reject(SECOND / 4)).layer(bank);
     let (first, refused) = tokio::join!(ask(&service, pay("k")), ask(&service, pay("k")));
@@ -376,7 +376,7 @@ async fn wherever_the_first_is_cancelled_the_second_has_an_answer_of_one_executi
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_execution_ends_with_its_lease_and_those_who_wait_learn_why_or_take_over() {
+async fn an_execution_ends_with_its_lease_and_waiting_calls_fail_or_take_over() {
     for (guarantee, executions) in [(Guarantee::AtMostOnce, 1), (Guarantee::AtLeastOnce, 2)] {
         let executed = Arc::new(AtomicU32::new(0));
         let count = executed.clone();
@@ -401,7 +401,7 @@ async fn an_execution_ends_with_its_lease_and_those_who_wait_learn_why_or_take_o
     }
 }
 
-/// A store that is away, or that forgets a claim as if its process had crashed.
+/// A store that is down, or that loses a claim as if its process had crashed.
 #[derive(Clone, Debug)]
 struct Away;
 
@@ -506,7 +506,7 @@ async fn a_byte_cap_holds_and_nothing_is_counted_twice() {
     }
     assert!(store.entries() > 50, "{}", store.entries());
     sleep(301 * SECOND).await;
-    // Each shard forgets as it is used.
+    // Each shard removes expired entries as it is used.
     for n in 0..1000 {
         ask(&service, pay(&n.to_string())).await;
     }
@@ -514,7 +514,7 @@ async fn a_byte_cap_holds_and_nothing_is_counted_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fragment_is_merged_into_what_is_replayed_and_into_nothing_else() {
+async fn a_fragment_is_merged_only_into_replayed_messages() {
     let (bank, _) = bank(Duration::ZERO, &[]);
     let mut fragments = PerMethod::new();
     fragments.insert("Bank", "Pay", vec![16, 1]).unwrap();
@@ -535,7 +535,7 @@ async fn every_response_names_the_domain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_name_of_its_own_a_layer_has_that_of_its_store_or_one_that_no_other_has() {
+async fn without_a_domain_a_layer_uses_that_of_its_store_or_a_unique_one() {
     let named = async |layer: DedupLayer<_>| {
         let (bank, _) = bank(Duration::ZERO, &[]);
         ask(&layer.layer(bank), pay("k")).await.headers()[DOMAIN].clone()
@@ -562,7 +562,7 @@ async fn an_attempt_that_follows_one_in_another_domain_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_shadow_it_counts_what_it_would_have_answered_and_off_it_is_not_there() {
+async fn in_shadow_it_counts_would_be_answers_and_off_it_does_nothing() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let switch = Switch::new(Mode::Shadow);
     let layer = dedup().with_switch(switch.clone());
@@ -579,7 +579,7 @@ async fn in_shadow_it_counts_what_it_would_have_answered_and_off_it_is_not_there
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_service_that_is_ready_is_called() {
+async fn the_ready_service_is_called() {
     let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let mut service = dedup().layer(mock);
     for path in ["/Bank/Pay", "/Bank/Read"] {

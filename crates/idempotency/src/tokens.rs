@@ -1,11 +1,11 @@
-//! What tells claims apart.
+//! Tokens of claims.
 
 use std::{
     hash::{BuildHasher, RandomState},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Tells claims apart, those of other processes included.
+/// Unique tokens for claims, across processes.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     process: u64,

@@ -68,7 +68,7 @@ fn methods() -> Methods {
     Methods::from_file_descriptor_set(&encoded).unwrap()
 }
 
-/// Answers with the number of its execution, and reads all compressions that tonic knows.
+/// Answers with the number of its execution, and reads all compressions of tonic.
 #[derive(Clone, Default)]
 struct Bank(Arc<AtomicU32>);
 
@@ -104,7 +104,7 @@ impl Service<http::Request<Body>> for Bank {
     }
 }
 
-/// A server with a layer, which it listens with on the address that is returned.
+/// Starts a server with a layer; returns its address.
 async fn serve(tls: Option<ServerTlsConfig>) -> (String, Bank, DedupLayer<MemoryStore>) {
     let (bank, dedup) = (Bank::default(), DedupLayer::new(MemoryStore::new(), methods()));
     let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -174,7 +174,7 @@ async fn a_peer_is_recognised_on_another_connection() {
     assert_eq!(bank.0.load(Ordering::Relaxed), 2);
 }
 
-/// An authority, and certificates that it has issued.
+/// A certificate authority, and certificates that it has issued.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -198,7 +198,7 @@ impl Authority {
 
 // catalogue: S-F3
 #[tokio::test]
-async fn whoever_has_another_certificate_is_another_caller() {
+async fn another_certificate_is_another_caller() {
     let authority = Authority::new();
     let tls = ServerTlsConfig::new()
         .identity(authority.issue("localhost"))

@@ -1,5 +1,5 @@
-//! Whether every fault that was injected is accounted for, in virtual time: three servers with the
-//! whole stack of a server, and a client with the whole stack of a client.
+//! Accounts for every injected fault, in virtual time: three servers and a client, each with its
+//! whole stack.
 
 use crate::report::Study;
 use calculator::{
@@ -26,14 +26,14 @@ use tokio::{
 use tonic::{Code, Extensions, Request, Status};
 use tower::{ServiceExt, service_fn};
 
-/// What is called in turns, and what is to keep its failures from the caller.
+/// The kinds of calls, made in turn, and the layer that is to hide failures from their caller.
 #[derive(Clone, Copy, Debug)]
 enum Operation {
-    /// Retried, wherever there is a server.
+    /// Retried, at any server.
     Add,
     /// Hedged.
     Multiply,
-    /// Retried where its first attempt went, since only that server would recognise it.
+    /// Retried at the server of its first attempt, since only that would recognise it.
     Increment,
     /// Not retried; there is a default.
     Divide,
@@ -146,7 +146,7 @@ fn client(seed: u64, networks: Vec<Network>) -> Result<Client<Balance>, BoxError
     Ok(CalculatorClient::new(stack(balance, &layers)))
 }
 
-/// The `n`th call, and what became of its faults.
+/// The `n`th call, and the outcomes of its faults.
 async fn call(mut client: Client<Balance>, n: u32) -> Recovery {
     use Operation::{Add, Divide, Increment, Multiply, Subtract};
     let operation = [Add, Multiply, Increment, Divide, Subtract][n as usize % 5];
@@ -164,7 +164,7 @@ async fn call(mut client: Client<Balance>, n: u32) -> Recovery {
     Recovery::of(outcome.as_ref())
 }
 
-/// By the name its faults are drawn, the same for the same seed.
+/// Faults are drawn by this name, the same for the same seed.
 fn named<T>(n: u32, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("x-request-id", n.into());

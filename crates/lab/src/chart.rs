@@ -6,7 +6,7 @@ use std::{error::Error, time::Duration};
 
 type Drawing<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws into an SVG of this size; a chart that cannot be drawn says so in its place.
+/// Draws into an SVG of this size; a chart that cannot be drawn is replaced by the error.
 pub(crate) fn svg(
     size: (u32, u32),
     draw: impl FnOnce(&Drawing<'_>) -> Result<(), Box<dyn Error>>,
@@ -22,10 +22,10 @@ pub(crate) fn svg(
     drawn.map_or_else(|error| format!("<p>{error}"), |()| svg.replacen(&fixed, "viewBox", 1))
 }
 
-/// A colour, and what it stands for.
+/// A colour, and its meaning.
 type Key = (&'static str, RGBColor);
 
-/// From where to where a bar goes, and its upper and lower edge in the band of its entry.
+/// The ends of a bar, and its upper and lower edge in the band of its entry.
 type Bar = ((f64, f64), (f64, f64));
 
 /// p50, p95 and p99 of each scenario, on a logarithmic scale that begins at 1 ms.

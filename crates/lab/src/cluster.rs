@@ -3,7 +3,7 @@
 
 use calculator::{
     client::{Layers, Settings, Stack, stack},
-    cluster::{endpoints, look_on},
+    cluster::{endpoints, observe},
     pb::{BinaryOperation, calculator_client::CalculatorClient},
 };
 use cinchona::{
@@ -28,15 +28,15 @@ use tokio::{
 };
 use tonic::Code;
 
-/// What the cluster is put through.
+/// The options of the cluster demo.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// How many calls are due each second
+    /// The number of calls per second
     #[arg(long, value_name = "N", default_value_t = 300)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     rps: u32,
 
-    /// Where the logs of the servers go
+    /// The directory of the servers' logs
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
 }
@@ -44,13 +44,13 @@ pub(crate) struct Args {
 /// A `calculator-server`, killed when this is dropped.
 struct Server {
     process: Child,
-    /// Where it serves, and where it gossips.
+    /// Its addresses: of gRPC, and of gossip.
     addr: String,
     gossip: String,
     log: PathBuf,
 }
 
-/// What was seen, and whether that is as it should be.
+/// An observation, and whether it is the expected one.
 struct Finding {
     what: &'static str,
     seen: String,
@@ -64,7 +64,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 const CLUSTER: &str = "demo";
 
-/// Whether all went as it should.
+/// Returns whether every observation was the expected one.
 pub(crate) fn run(args: &Args) -> Result<bool, BoxError> {
     fs::create_dir_all(&args.out)?;
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -83,7 +83,7 @@ async fn play(args: &Args) -> Result<Vec<Finding>, BoxError> {
     let seed = first.gossip.clone();
     let mut second = Server::start("n2", "127.0.0.1:0", Some(&seed), &args.out)?;
     let third = Server::start("n3", "127.0.0.1:0", Some(&seed), &args.out)?;
-    let cluster = look_on(CLUSTER, &seed, Vec::new()).await?;
+    let cluster = observe(CLUSTER, &seed, Vec::new()).await?;
     let layers = layers()?;
     let balance = endpoints(&cluster, "worker", &layers, Options::default())?;
     ready(&balance, 3).await?;
@@ -128,7 +128,7 @@ async fn play(args: &Args) -> Result<Vec<Finding>, BoxError> {
     Ok(findings)
 }
 
-/// Stops one for 2 s.
+/// Stops a server for 2 s.
 async fn pause(server: &Server, calls: &Calls) -> Result<[Finding; 2], BoxError> {
     let began = Instant::now();
     let convictions = || -> io::Result<usize> {
@@ -142,12 +142,12 @@ async fn pause(server: &Server, calls: &Calls) -> Result<[Finding; 2], BoxError>
     server.signal("CONT")?;
     sleep(3 * SECOND).await;
     let convicted = convictions()? - before;
-    let what = "paused for 2 s: convicts nobody when it wakes";
+    let what = "paused for 2 s: suspects no other node when it wakes";
     let finding = Finding { what, seen: format!("{convicted} convicted"), met: convicted == 0 };
     Ok([finding, lost("paused for 2 s: no call lost", calls, began)])
 }
 
-/// One leaves by SIGTERM.
+/// A server leaves after SIGTERM.
 async fn leave(
     mut server: Server,
     cluster: &Cluster,
@@ -166,7 +166,7 @@ async fn leave(
     Ok([finding, lost("one leaves: no call lost", calls, began)])
 }
 
-/// How many calls have failed since then.
+/// The number of failed calls since then.
 fn lost(what: &'static str, calls: &Calls, since: Instant) -> Finding {
     let calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
     let recent: Vec<_> = calls.iter().filter(|(due, _)| *due >= since).collect();
@@ -181,7 +181,7 @@ fn layers() -> Result<Layers, BoxError> {
     Ok(Settings { timeout: SECOND, retry, ..Settings::default() }.layers()?)
 }
 
-/// Until so many servers are connected.
+/// Waits until so many servers are connected.
 async fn ready(balance: &Balance, count: usize) -> Result<(), BoxError> {
     let began = Instant::now();
     while Instant::now() < began + 10 * SECOND {
@@ -194,7 +194,7 @@ async fn ready(balance: &Balance, count: usize) -> Result<(), BoxError> {
     Err(format!("not {count} servers after 10 s").into())
 }
 
-/// Calls at their times, whatever becomes of the others, for ever.
+/// Starts each call at its time, whether or not others have ended; never ends.
 async fn load(client: CalculatorClient<Stack<Balance>>, rps: u32, calls: Calls) {
     let (mut due, mut running) = (Instant::now(), JoinSet::new());
     loop {

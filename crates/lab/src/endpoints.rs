@@ -1,4 +1,4 @@
-//! What pickers make of a slow endpoint among eleven, in virtual time (the experiment of Finagle's
+//! How pickers treat one slow endpoint among eleven, in virtual time (the experiment of Finagle's
 //! authors). The balancer and its connections are real; the servers are models.
 
 use crate::report::Study;
@@ -29,7 +29,7 @@ const ENDPOINTS: usize = 11;
 const SECOND: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_secs(2);
 const LIMIT: Duration = SECOND;
-/// When the first endpoint is slow, of a minute.
+/// The part of the minute in which the first endpoint is slow.
 const FROM: Duration = Duration::from_secs(15);
 const TO: Duration = Duration::from_secs(45);
 const CALLS: u32 = 6000;

@@ -1,9 +1,9 @@
-//! A scenario, and what came of it.
+//! A scenario, and its outcome.
 
 use crate::{scenario::Scenario, tally::Summary};
 use serde::Serialize;
 
-/// A scenario and what came of it.
+/// A scenario and its outcome.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,

@@ -18,20 +18,20 @@ use std::{
 };
 use tokio::{net::TcpListener, runtime, time::sleep};
 
-/// Whether there is a page, and for how long.
+/// Whether there is a page, and for how long it runs.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "The whole story on one page")]
+#[command(next_help_heading = "Live demo")]
 pub(crate) struct Page {
     /// Run three servers and a client that calls them, and show all of them on a page, until Ctrl-C
     #[arg(long, value_name = "HOST:PORT", num_args = 0..=1)]
     #[arg(default_missing_value = "127.0.0.1:9090")]
     dashboard: Option<SocketAddr>,
 
-    /// End after this long
+    /// End after so many seconds
     #[arg(long, value_name = "N", requires = "dashboard")]
     seconds: Option<u32>,
 
-    /// Inject no faults but those that are set on the page
+    /// Inject only the faults that are set on the page
     #[arg(long, requires = "dashboard")]
     no_story: bool,
 
@@ -42,13 +42,13 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Where the page is to be, if there is to be one.
+    /// The address of the page, if there is to be one.
     pub(crate) const fn address(&self) -> Option<SocketAddr> {
         self.dashboard
     }
 }
 
-/// Runs until it is ended, which is as it should be.
+/// Runs until it is stopped.
 pub(crate) fn run(args: &Page, address: SocketAddr) -> Result<bool, BoxError> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     let ran = runtime.block_on(show(args, address));
@@ -70,15 +70,15 @@ async fn show(args: &Page, address: SocketAddr) -> Result<(), BoxError> {
             None => pending().await,
         }
     };
-    let told = async {
+    let story = async {
         match args.no_story {
             true => pending().await,
-            false => story::tell(&site, args.each * SECOND).await,
+            false => story::play(&site, args.each * SECOND).await,
         }
     };
     tokio::select! {
         () = load::run(&site.load) => {}
-        told = told => told?,
+        ended = story => ended?,
         () = ended => {}
         _ = tokio::signal::ctrl_c() => {}
     }
@@ -86,12 +86,12 @@ async fn show(args: &Page, address: SocketAddr) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// In a browser, if somebody is there to look.
+/// Opens a browser, if there is a desktop.
 fn open(url: &str) {
     if io::stdout().is_terminal() {
         let mut command = Command::new("xdg-open");
         command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Where there is none, the address has been printed.
+        // Without a browser, the printed address is enough.
         _ = command.spawn();
     }
 }

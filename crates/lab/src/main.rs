@@ -1,4 +1,4 @@
-//! `calculator-demo`: the calculator under faults, and what its stacks make of them.
+//! `calculator-demo`: the calculator under faults, with and without its layers.
 
 mod accounts;
 mod chart;
@@ -15,6 +15,7 @@ mod soak;
 mod storm;
 mod studies;
 mod tally;
+mod top;
 
 use cinchona::core::BoxError;
 use clap::{Parser, Subcommand};
@@ -32,10 +33,10 @@ use std::{
 };
 use tokio::{runtime, task::JoinSet};
 
-/// Runs eight scenarios of a calculator under faults, side by side, and reports what was seen.
+/// Runs eight scenarios of a calculator under faults, side by side, and reports the outcomes.
 ///
-/// The table goes to stdout, and with charts to report.md, report.json and report.html. The exit
-/// code is 1 when a scenario did not go as expected.
+/// A table goes to stdout; report.md, report.json and report.html have charts as well. The exit
+/// code is 1 if a scenario has an unexpected outcome.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
@@ -54,7 +55,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// Where the reports go
+    /// The directory of the reports
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
 
@@ -70,6 +71,8 @@ enum Simulation {
     Cluster(cluster::Args),
     /// Three servers, a client and faults for half an hour: memory and descriptors stay flat
     Soak(soak::Args),
+    /// Prints what a dashboard shows as text: each second on a terminal, else once
+    Top(top::Args),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Some(Simulation::Storm(storm)) => storm::run(storm),
         Some(Simulation::Cluster(cluster)) => cluster::run(cluster),
         Some(Simulation::Soak(soak)) => soak::run(soak),
+        Some(Simulation::Top(top)) => top::run(top),
         None => match args.live.address() {
             Some(address) => live::run(&args.live, address),
             None => demo(&args),
@@ -93,7 +97,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every scenario went as expected.
+/// Returns whether every scenario had the expected outcome.
 fn demo(args: &Args) -> Result<bool, BoxError> {
     let (clock, mut entries) = if args.in_virtual_time {
         ("virtual time", virtual_time()?.block_on(in_virtual_time(args.seed, Without::Nothing))?)

@@ -1,4 +1,4 @@
-//! What breakers and shedding do for the others, in virtual time: the layers, the balancer and its
+//! How breakers and shedding protect other calls, in virtual time: the layers, the balancer and its
 //! connections are real; the servers are models.
 
 use crate::{chart, report::Study};
@@ -83,7 +83,7 @@ pub(crate) async fn payment(seed: u64) -> Result<Study, BoxError> {
 
 const TRANSITIONS: [State; 4] = [State::Closed, State::Open, State::HalfOpen, State::Closed];
 
-/// How long the calls waited for nothing, and what the circuit did.
+/// How long the calls waited in vain, and the states of the circuit.
 async fn waited(seed: u64, mode: Mode) -> (Duration, Vec<(Duration, State)>) {
     const CALLS: u32 = 1000;
     const LIMIT: Duration = Duration::from_secs(5);
@@ -99,10 +99,10 @@ async fn waited(seed: u64, mode: Mode) -> (Duration, Vec<(Duration, State)>) {
     let circuit = breaker.circuit("");
     let (began, mut waited) = (Instant::now(), Duration::ZERO);
     let states = Arc::new(Mutex::new(vec![(Duration::ZERO, circuit.state())]));
-    let (mut told, seen) = (circuit.watch(), states.clone());
+    let (mut watched, seen) = (circuit.watch(), states.clone());
     let watching = tokio::spawn(async move {
-        while told.changed().await.is_ok() {
-            let state = (Instant::now() - began, *told.borrow_and_update());
+        while watched.changed().await.is_ok() {
+            let state = (Instant::now() - began, *watched.borrow_and_update());
             seen.lock().unwrap_or_else(PoisonError::into_inner).push(state);
         }
     });

@@ -1,10 +1,10 @@
-//! What was seen, as a table, Markdown, JSON and HTML.
+//! The outcomes, as a table, Markdown, JSON and HTML.
 
 use crate::{chart, entry::Entry, run::Without, tally::Summary};
 use serde::Serialize;
 use std::{fmt::Write, fs, io, path::Path, time::Duration};
 
-/// All that is reported of one run of the demo.
+/// The report of one run of the demo.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Study {
     pub(crate) answer: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) table: Vec<Vec<String>>,
-    /// For the page, where it says more than the table.
+    /// A chart for the page, if it shows more than the table.
     #[serde(skip)]
     pub(crate) chart: String,
     pub(crate) expectation: &'static str,
@@ -46,7 +46,7 @@ const HEADINGS: [&str; 13] = [
 // === impl Report ===
 
 impl Report {
-    /// Whether every scenario went as expected.
+    /// Whether every scenario had the expected outcome.
     pub(crate) fn all_met(&self) -> bool {
         self.scenarios.iter().all(|entry| entry.met) && self.studies.iter().all(|study| study.met)
     }

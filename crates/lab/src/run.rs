@@ -29,8 +29,8 @@ pub(crate) enum Without {
     Reconnect,
 }
 
-/// Plays `scenario` on a site that `site` makes, without one of the layers; tells `done` of each
-/// call that has ended.
+/// Plays `scenario` on a site that `site` makes, without one of the layers; calls `done` when a
+/// call has ended.
 pub(crate) async fn play(
     scenario: Arc<Scenario>,
     site: impl FnOnce(FaultLayer) -> Result<Site, BoxError>,
@@ -55,7 +55,7 @@ async fn leave(site: &mut Site, scenario: &Scenario) -> Result<(), BoxError> {
     site.leave().await
 }
 
-/// All calls, each begun at its time whatever becomes of the others.
+/// Starts each call at its time, whether or not others have ended.
 async fn calls(
     scenario: &Arc<Scenario>,
     client: CalculatorClient<Boxed>,

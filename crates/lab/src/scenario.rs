@@ -1,4 +1,4 @@
-//! The eight scenarios: what is made to fail, and what is expected all the same.
+//! The eight scenarios: the faults, and the expected outcomes.
 
 use crate::tally::Summary;
 use calculator::{client::Settings, pb::BinaryOperation};
@@ -10,13 +10,13 @@ use tonic::{Code, Request};
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// What is expected, as `expect` checks it.
+    /// The expected outcome, in words; `expect` checks it.
     pub(crate) expectation: &'static str,
     pub(crate) calls: u32,
     pub(crate) operation: Operation,
     pub(crate) faults: Faults,
     pub(crate) settings: Settings,
-    /// When the server goes away for a second.
+    /// When the server is gone for a second.
     pub(crate) away_at: Option<Duration>,
     expect: fn(&Summary) -> bool,
 }
@@ -30,7 +30,7 @@ pub(crate) enum Operation {
 /// The pause between the starts of two calls.
 pub(crate) const PACE: Duration = Duration::from_millis(50);
 
-/// For how long the server goes away.
+/// How long the server is gone.
 pub(crate) const AWAY: Duration = Duration::from_secs(1);
 
 /// All scenarios; the same `seed` gives the same faults and the same waits.
@@ -39,7 +39,7 @@ pub(crate) fn all(seed: u64) -> Vec<Scenario> {
     scenarios.zip(seed..).map(|(scenario, seed)| scenario.seeded(seed)).collect()
 }
 
-/// Where most calls succeed all the same.
+/// The scenarios in which most calls succeed despite the faults.
 fn that_recover() -> [Scenario; 4] {
     [
         Scenario {
@@ -78,7 +78,7 @@ fn that_recover() -> [Scenario; 4] {
     ]
 }
 
-/// Where calls fail, as they should.
+/// The scenarios in which calls have to fail.
 fn that_do_not() -> [Scenario; 4] {
     [
         Scenario {
@@ -156,12 +156,12 @@ impl Scenario {
         self
     }
 
-    /// Whether what was seen is what is expected.
+    /// Whether the outcome is the expected one.
     pub(crate) fn holds(&self, seen: &Summary) -> bool {
         (self.expect)(seen)
     }
 
-    /// The `n`th request, under an id that decides its faults whatever else is going on.
+    /// The `n`th request, under an id that decides its faults, independent of other calls.
     pub(crate) fn request(&self, n: u32) -> Request<BinaryOperation> {
         let mut request = Request::new(BinaryOperation { a: f64::from(n), b: 0.0 });
         request.metadata_mut().insert("x-request-id", n.into());

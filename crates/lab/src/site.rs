@@ -1,5 +1,5 @@
-//! Where a scenario takes place: real sockets and the real clock, or an in-memory network and
-//! virtual time.
+//! The site of a scenario: real sockets and the real clock, or an in-memory network and virtual
+//! time.
 
 use crate::scenario::AWAY;
 use calculator::{
@@ -30,14 +30,14 @@ use tower::{Service, ServiceExt, util::BoxCloneService};
 
 pub(crate) type Boxed = BoxCloneService<Request<Body>, Response<Body>, Status>;
 
-/// A calculator server, and the way to it.
+/// A calculator server, and the network between it and the client.
 pub(crate) enum Site {
     Loopback(Box<Loopback>),
     Virtual(Network),
 }
 
-/// A server on a loopback port, in a runtime of its own: dropped, it is gone like a killed
-/// process, listener, connections and all.
+/// A server on a loopback port, in a runtime of its own: when that is dropped, the server vanishes
+/// with its listener and connections, like a killed process.
 pub(crate) struct Loopback {
     addr: SocketAddr,
     state: Memory,
@@ -117,7 +117,7 @@ impl Site {
         }
     }
 
-    /// How often a client has tried to connect.
+    /// The number of times that a client has tried to connect.
     pub(crate) fn connects(&self) -> u64 {
         match self {
             Self::Loopback(site) => site.connects.load(Ordering::Relaxed),

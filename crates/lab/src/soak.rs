@@ -1,5 +1,5 @@
-//! A cluster of three servers with all their layers, a client with all of its own, and faults, for
-//! half an hour: whether memory and descriptors stay as they are.
+//! A cluster of three servers and a client, all with every layer, and faults for half an hour:
+//! memory and descriptors must stay flat.
 
 use crate::chart;
 use cinchona::core::BoxError;
@@ -23,14 +23,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-/// What they are put through.
+/// The options of the soak.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// For how long, such as 30m; what is seen in the first sixth is not judged
+    /// How long the soak lasts, such as 30m; the first sixth is not judged
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = parse_duration)]
     duration: Duration,
 
-    /// How many calls are due each second
+    /// The number of calls per second
     #[arg(long, value_name = "N", default_value_t = 500)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     rps: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// Where the chart, the figures and the logs go
+    /// The directory of the chart, the figures and the logs
     #[arg(long, value_name = "DIR", default_value = "target/soak")]
     out: PathBuf,
 }
@@ -48,15 +48,15 @@ pub(crate) struct Args {
 struct Program {
     name: &'static str,
     process: Child,
-    /// All that it says.
+    /// Its output.
     log: PathBuf,
     seen: Vec<Sample>,
 }
 
-/// What something is called, and how it is read.
+/// The name of a measurement, and how it is read.
 type Held = (&'static str, fn(&Sample) -> f64);
 
-/// What a program holds at a time.
+/// The resources of a program at one time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     /// Seconds since the beginning.
@@ -67,15 +67,15 @@ struct Sample {
 
 /// How far from the mean of its samples a value may be.
 const SPREAD: f64 = 0.05;
-/// What is looked at.
+/// The measurements.
 const HELD: [Held; 2] =
     [("MiB of memory", |sample| sample.rss_mib), ("descriptors", |sample| sample.descriptors)];
-/// So many looks are taken together, by their median.
+/// So many readings become one, their median.
 const TOGETHER: usize = 10;
 const COLOURS: [RGBColor; 4] =
     [chart::GREEN, chart::RED, RGBColor(50, 110, 180), RGBColor(230, 150, 80)];
 
-/// Whether all stayed as it was.
+/// Returns whether everything stayed flat.
 pub(crate) fn run(args: &Args) -> Result<bool, BoxError> {
     fs::create_dir_all(&args.out)?;
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -135,7 +135,7 @@ fn watch(pages: &mut JoinSet<io::Result<u64>>, address: String) {
     });
 }
 
-/// Looks at each program a few hundred times.
+/// Reads each program's resources a few hundred times.
 async fn sample(programs: &mut [Program], duration: Duration) -> Result<(), BoxError> {
     let began = Instant::now();
     let mut looks = interval((duration / 300).max(Duration::from_millis(200)));
@@ -148,7 +148,7 @@ async fn sample(programs: &mut [Program], duration: Duration) -> Result<(), BoxE
     Ok(())
 }
 
-/// A line for each program and what it holds: whether that is flat once `warm` is over.
+/// A line for each program and each measurement: whether it is flat after `warm`.
 fn report(programs: &[Program], warm: f64) -> String {
     let mut text =
         String::from("| program | holds | mean | least | most | |\n|---|---|---|---|---|---|\n");
@@ -156,7 +156,7 @@ fn report(programs: &[Program], warm: f64) -> String {
         for (what, value) in HELD {
             let values: Vec<f64> =
                 seen.iter().filter(|sample| sample.at >= warm).map(value).collect();
-            // A connection that is made to see whether another lives comes and goes.
+            // The balancer's probe connections come and go.
             let lasting: Vec<f64> = values.chunks(TOGETHER).map(median).collect();
             let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
             let least = lasting.iter().copied().fold(f64::MAX, f64::min);
@@ -216,7 +216,7 @@ impl Program {
         if program == "calculator-server" {
             command.args(["--node-id", name]);
         }
-        // What fails by intention is not to fill a disk.
+        // Injected failures must not fill a disk.
         command.args(words).env("RUST_LOG", "error").stderr(out.try_clone()?).stdout(out);
         let process = command
             .spawn()

@@ -24,14 +24,14 @@ use tokio::{
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, ServiceExt, service_fn};
 
-/// What the simulation is set to.
+/// The options of the simulation.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many clients have a call in flight when the server crashes
+    /// The number of clients with a call in flight when the server crashes
     #[arg(long, default_value_t = 1000)]
     clients: u32,
 
-    /// How many requests a second the server answers once it is back
+    /// The number of requests per second that the server answers when it is back
     #[arg(long, default_value_t = 200)]
     capacity: u32,
 
@@ -39,12 +39,12 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// Where storm.svg goes
+    /// The directory of storm.svg
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
 }
 
-/// What one kind of jitter led to.
+/// The outcome of one kind of jitter.
 #[derive(Debug)]
 struct Storm {
     name: &'static str,

@@ -1,4 +1,4 @@
-//! What was seen of a scenario.
+//! The outcomes of the calls of a scenario.
 
 use cinchona::{fault::Snapshot, retry::Ledger};
 use cinchona_plumbing::code;
@@ -33,7 +33,7 @@ pub(crate) struct Summary {
     pub(crate) p95: Duration,
     #[serde(serialize_with = "millis", rename = "p99_ms")]
     pub(crate) p99: Duration,
-    /// How many calls ended with which code.
+    /// The number of calls by status code.
     pub(crate) codes: BTreeMap<&'static str, usize>,
     /// How many calls took 1, 2, 3, ... attempts.
     pub(crate) by_attempts: Vec<usize>,
@@ -41,7 +41,7 @@ pub(crate) struct Summary {
     /// client saw.
     pub(crate) injected: Faulty,
     pub(crate) seen: Faulty,
-    /// How often the client tried to connect.
+    /// The number of times that the client tried to connect.
     pub(crate) connects: u64,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Faulty {
 // === impl Record ===
 
 impl Record {
-    /// A call that took `duration`, and its story where a retry layer has kept one.
+    /// A call that took `duration`, and its ledger if there was a retry layer.
     pub(crate) fn new(duration: Duration, outcome: Result<&Extensions, &Status>) -> Self {
         let (code, ledger) = match outcome {
             Ok(extensions) => (Code::Ok, extensions.get::<Ledger>()),

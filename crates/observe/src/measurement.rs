@@ -116,6 +116,16 @@ impl Measurement {
         }
     }
 
+    /// Whether it is a call that is served.
+    pub(crate) fn is_served(&self) -> bool {
+        self.role == Role::Served
+    }
+
+    /// Its path, if that is a known one.
+    pub(crate) fn method(&self) -> Option<&str> {
+        self.method.as_ref()?.path()
+    }
+
     /// How many attempts it took, if it is a call.
     pub(crate) fn attempts(&self) -> Option<u32> {
         let call = self.call.as_ref().filter(|_| self.role == Role::Call);

@@ -5,7 +5,7 @@ use crate::{
     measurement::Measurement,
     place::Role,
     series::Table,
-    spans::{Entered, Tracer},
+    spans::{self, Entered, Tracer},
 };
 use cinchona_core::{BoxError, Mode, Switch, Verdict};
 use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
@@ -124,8 +124,12 @@ impl Measurement {
     fn ends<'a>(&mut self, code: Code, now: Instant, how: impl Fn() -> Ending<'a>) {
         // Only a request that failed has perhaps not left.
         let took = self.end(code, now, || code == Code::Ok || how().has_left());
-        if let Some(span) = self.span.take() {
-            span.end(code, &how(), self.attempts(), took);
+        match self.span.take() {
+            Some(span) => span.end(code, &how(), self.attempts(), took, self.method()),
+            None if self.is_served() && code != Code::Ok => {
+                spans::report(code, took, self.method(), None);
+            }
+            None => {}
         }
     }
 }

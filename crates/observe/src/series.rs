@@ -105,6 +105,11 @@ impl Method {
         self.table == table.id && self.path.as_deref() == Some(path)
     }
 
+    /// Its path, where it has a name.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
     /// As labels have it.
     pub(crate) fn label(&self) -> &str {
         let path = self.path.as_deref().unwrap_or("other");

@@ -4,12 +4,17 @@ use crate::{
     callback,
     ending::Ending,
     place::Place,
-    trace::{Serving, TraceContext},
+    trace::{Digits, Serving, TraceContext},
 };
 use cinchona_core::{AttemptKind, Rng};
 use cinchona_plumbing::{Seldom, headers, status};
 use http::{Extensions, HeaderMap, HeaderName};
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use tokio::time::Instant;
 use tonic::{Code, body::Body};
 use tracing::{Level, Span, field::Empty};
@@ -21,8 +26,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Tracer {
     pub(crate) rng: Rng,
     pub(crate) story: Option<Arc<Story>>,
-    /// The lines of calls that failed, by code: callers can cause them.
-    failed: [Seldom; 17],
 }
 
 /// Tells why a call stopped: from the extensions of its response, or from its error.
@@ -54,22 +57,56 @@ struct Named<'a> {
     address: Option<&'a str>,
 }
 
-/// Whether somebody wants spans.
+/// The lines of calls that failed, by code: callers can cause them.
+static FAILED: LazyLock<[Seldom; 17]> = LazyLock::new(|| {
+    let more = |more| tracing::error!(target: "cinchona_observe", more, "more calls failed");
+    std::array::from_fn(|_| Seldom::new(more))
+});
+
+/// Whether a subscriber wants spans.
 #[inline]
 fn is_enabled() -> bool {
     tracing::span_enabled!(target: "cinchona_observe", Level::INFO)
+}
+
+/// Logs how a call that was served has ended: at most once a second for each code that is an error
+/// of the server's, as OpenTelemetry sees it, and else at `DEBUG`. Where no span says it, the line
+/// itself names the `method` and the trace.
+pub(crate) fn report(code: Code, took: Duration, method: Option<&str>, trace: Option<&str>) {
+    let status = cinchona_plumbing::code::name(code);
+    let is_failure = matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    );
+    macro_rules! line {
+        ($level:ident, $message:literal) => {
+            tracing::$level!(
+                target: "cinchona_observe",
+                status,
+                ?took,
+                rpc.method = method,
+                trace_id = trace,
+                $message
+            )
+        };
+    }
+    match is_failure {
+        true if FAILED[code as usize].is_due(Instant::now()) => line!(error, "failed"),
+        true => line!(debug, "failed"),
+        false => line!(debug, "ended"),
+    }
 }
 
 // === impl Tracer ===
 
 impl Tracer {
     pub(crate) fn new() -> Self {
-        let failed = |_| {
-            Seldom::new(|more| {
-                tracing::error!(target: "cinchona_observe", more, "more calls failed");
-            })
-        };
-        Self { rng: Rng::from_os(), story: None, failed: std::array::from_fn(failed) }
+        Self { rng: Rng::from_os(), story: None }
     }
 
     /// The span of a call, and its place in a trace; nothing where nobody is interested.
@@ -127,27 +164,6 @@ impl Tracer {
         (parent, own)
     }
 
-    /// Says in a line what became of a call that was served: at most once a second for each code
-    /// that is an error of the server's, as OpenTelemetry sees it, and else where one looks closer.
-    fn report(&self, code: Code, took: Duration) {
-        let status = cinchona_plumbing::code::name(code);
-        match code {
-            Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss => {
-                if self.failed[code as usize].is_due(Instant::now()) {
-                    tracing::error!(target: "cinchona_observe", status, ?took, "failed");
-                } else {
-                    tracing::debug!(target: "cinchona_observe", status, ?took, "failed");
-                }
-            }
-            _ => tracing::debug!(target: "cinchona_observe", status, ?took, "ended"),
-        }
-    }
-
     fn within(&self, parent: Option<&TraceContext>) -> TraceContext {
         match parent {
             Some(parent) => parent.child(&self.rng),
@@ -185,9 +201,9 @@ fn call(request: &http::Request<Body>, own: &TraceContext, parent: Option<&Trace
         rpc.grpc.status_code = Empty,
         server.address = address,
         request_id = id,
-        trace_id = own.trace_id(),
-        span_id = own.span_id(),
-        parent_id = parent.map(TraceContext::span_id),
+        trace_id = own.trace_digits().as_str(),
+        span_id = own.span_digits().as_str(),
+        parent_id = parent.map(TraceContext::span_digits).as_ref().map(Digits::as_str),
         attempts = Empty,
         verdict = Empty,
         stopped = Empty,
@@ -216,9 +232,9 @@ fn attempt(
         rpc.grpc.status_code = Empty,
         server.address = address,
         request_id = id,
-        trace_id = own.trace_id(),
-        span_id = own.span_id(),
-        parent_id = parent.map(TraceContext::span_id),
+        trace_id = own.trace_digits().as_str(),
+        span_id = own.span_digits().as_str(),
+        parent_id = parent.map(TraceContext::span_digits).as_ref().map(Digits::as_str),
         attempt = number,
         kind = kind.map(AttemptKind::name),
         "previous-rpc-attempts" = previous,
@@ -235,6 +251,7 @@ fn served(
     parent: Option<&TraceContext>,
 ) -> Span {
     let Named { service, method, id, .. } = Named::of(request);
+    let previous = status::previous_attempts(request.headers());
     tracing::info_span!(
         target: "cinchona_observe",
         "serve",
@@ -246,10 +263,10 @@ fn served(
         rpc.method = method,
         rpc.grpc.status_code = Empty,
         request_id = id,
-        trace_id = own.trace_id(),
-        span_id = own.span_id(),
-        parent_id = parent.map(TraceContext::span_id),
-        "previous-rpc-attempts" = status::previous_attempts(request.headers()),
+        trace_id = own.trace_digits().as_str(),
+        span_id = own.span_digits().as_str(),
+        parent_id = parent.map(TraceContext::span_digits).as_ref().map(Digits::as_str),
+        "previous-rpc-attempts" = Some(previous).filter(|previous| *previous > 0),
         verdict = Empty,
     )
 }
@@ -298,15 +315,19 @@ impl Traced {
         }
     }
 
-    /// It has ended with `code`: a call after so many `attempts`.
+    /// It has ended with `code`: a call after so many `attempts`. A served one is of `method`.
     pub(crate) fn end(
         mut self,
         code: Code,
         how: &Ending<'_>,
         attempts: Option<u32>,
         took: Duration,
+        method: Option<&str>,
     ) {
         if self.span.is_disabled() {
+            if let Some(trace) = &self.served {
+                report(code, took, method, Some(trace.trace_digits().as_str()));
+            }
             return;
         }
         if let Ending::Failed(_, error) = how {
@@ -326,7 +347,7 @@ impl Traced {
             self.span.record("attempts", attempts);
         }
         if self.served.is_some() {
-            self.span.in_scope(|| self.tracer.report(code, took));
+            self.span.in_scope(|| report(code, took, None, None));
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct TraceContext {
     state: Vec<HeaderValue>,
 }
 
+/// An id in hexadecimal digits, without an allocation: every span has two or three.
+pub(crate) struct Digits<const N: usize>([u8; N]);
+
 thread_local! {
     /// That of the call which is being served, while its task is polled.
     static SERVED: RefCell<Option<Arc<TraceContext>>> = const { RefCell::new(None) };
@@ -120,17 +123,44 @@ impl TraceContext {
 
     /// 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace)
+        self.trace_digits().as_str().to_owned()
     }
 
     /// 16 hexadecimal digits.
     pub fn span_id(&self) -> String {
-        format!("{:016x}", self.span)
+        self.span_digits().as_str().to_owned()
+    }
+
+    pub(crate) fn trace_digits(&self) -> Digits<32> {
+        Digits::of(self.trace)
+    }
+
+    pub(crate) fn span_digits(&self) -> Digits<16> {
+        Digits::of(self.span.into())
     }
 
     /// Whether the one who began the trace records it.
     pub const fn is_sampled(&self) -> bool {
         self.sampled
+    }
+}
+
+// === impl Digits ===
+
+impl<const N: usize> Digits<N> {
+    /// The last `N` digits of `id`, in lower case.
+    fn of(id: u128) -> Self {
+        let mut digits = [0; N];
+        let mut left = id;
+        for digit in digits.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(left & 0xf) as usize];
+            left >>= 4;
+        }
+        Self(digits)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

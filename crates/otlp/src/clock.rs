@@ -3,7 +3,7 @@
 use cinchona_plumbing::clock::nanos;
 use tokio::time::Instant;
 
-/// The time of day, which goes on evenly from when it was looked at once.
+/// The time of day, read once and advanced monotonically from then on.
 #[derive(Debug)]
 pub(crate) struct Clock {
     began: Instant,
@@ -20,7 +20,7 @@ impl Clock {
         Self { began: Instant::now(), at: nanos(at) }
     }
 
-    /// When it was looked at, in nanoseconds since 1970.
+    /// The time of day when it was read, in nanoseconds since 1970.
     pub(crate) const fn began(&self) -> u64 {
         self.at
     }

@@ -1,9 +1,9 @@
-//! Sends spans to the collector, in a task of its own.
+//! Sends spans to the collector, in its own task.
 
 use crate::{
+    attributes::text,
     layer::OtlpLayer,
     queue::{Asked, Queue, Waiting},
-    told::text,
 };
 use cinchona_core::{Invalid, Verdict};
 use cinchona_plumbing::status::{self, Pushback};
@@ -37,24 +37,23 @@ use tonic::{
 };
 use tracing::{Dispatch, instrument::WithSubscriber};
 
-/// How many spans wait for the collector, how many are sent at once, and after how long fewer:
-/// OpenTelemetry's defaults, but for the time, which is 5 s there.
+/// The capacity of the queue, the largest batch, and the longest wait for a full batch:
+/// OpenTelemetry's defaults, except the wait, whose default is 5 s.
 const KEPT: usize = 2_048;
 const BATCH: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the collector may take for what it is sent.
+/// How long the collector may take to answer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
-/// How often it is sent a batch, each time after twice as long.
+/// The most attempts for a batch; the wait doubles with each.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest wait that a collector can ask for: more spans come meanwhile than are kept.
+/// The longest wait that a collector can ask for: in more time than that the queue overflows.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
-/// What leads to a collector: a [`Channel`](tonic::transport::Channel), bare or with whatever is
-/// put around it.
+/// The way to a collector: a [`Channel`](tonic::transport::Channel), bare or with layers around it.
 pub trait CollectorChannel:
     GrpcService<
         Body,
@@ -67,7 +66,7 @@ pub trait CollectorChannel:
 {
 }
 
-/// What becomes of the spans; its clones are the same.
+/// The fate of the spans; clones share it.
 #[derive(Clone, Debug)]
 pub struct Exporter(Queue);
 
@@ -78,11 +77,12 @@ struct Collector<T> {
 }
 
 /// A layer for a `tracing` subscriber that sends all spans to the collector at `endpoint`, such as
-/// `http://127.0.0.1:4317`, under the name of this `service`; and what becomes of them.
+/// `http://127.0.0.1:4317`, under the name of this `service`; and the exporter, which flushes and
+/// counts lost spans.
 ///
 /// # Errors
-/// When `endpoint` is no URI of the scheme `http`, or holds a user or a password, which are never
-/// sent by gRPC: a token goes with [`export_over`]. The error does not repeat it.
+/// When `endpoint` is not a URI of the scheme `http`, or holds a user or a password, which gRPC
+/// never sends: use [`export_over`] to send a token. The error does not repeat it.
 ///
 /// # Panics
 /// Outside a tokio runtime.
@@ -90,7 +90,7 @@ pub fn export(endpoint: &str, service: &str) -> Result<(OtlpLayer, Exporter), In
     Ok(export_over(self::endpoint(endpoint)?.connect_lazy(), service))
 }
 
-/// Where a collector is.
+/// The address of a collector.
 pub(crate) fn endpoint(endpoint: &str) -> Result<Endpoint, Invalid> {
     const ALLOWED: &str = "a URI such as http://127.0.0.1:4317";
     let refused = |wrong| Err(Invalid::new("endpoint", wrong, ALLOWED));
@@ -106,13 +106,13 @@ pub(crate) fn endpoint(endpoint: &str) -> Result<Endpoint, Invalid> {
     }
 }
 
-/// The resource that spans are of.
+/// The resource of the spans.
 pub(crate) fn resource(service: &str) -> Resource {
     Resource { attributes: vec![text("service.name", service)], ..Resource::default() }
 }
 
-/// As [`export`], through a `channel` that there is: one with TLS, with a token for each request,
-/// or with retries of its own.
+/// As [`export`], through an existing `channel`: one with TLS, with a token for each request, or
+/// with retries.
 ///
 /// ```
 /// use tonic::{Request, service::interceptor::InterceptedService, transport::Endpoint};
@@ -136,7 +136,7 @@ pub fn export_over(channel: impl CollectorChannel, service: &str) -> (OtlpLayer,
     let queue = Queue { spans, lost: Arc::default() };
     let (client, resource) = (TraceServiceClient::new(channel), resource(service));
     let collector = Collector { client, resource, lost: queue.lost.clone() };
-    // What it does itself is not told, or that would be told in turn.
+    // The exporter's own calls are not exported, or each export would cause another.
     tokio::spawn(collector.run(waiting).with_subscriber(Dispatch::none()));
     (OtlpLayer::new(queue.clone()), Exporter(queue))
 }
@@ -158,22 +158,22 @@ impl<T> CollectorChannel for T where
 // === impl Exporter ===
 
 impl Exporter {
-    /// Waits until the spans that have ended were sent, for as long as `within`.
+    /// Waits until the spans that have ended were sent, for at most `within`.
     ///
     /// # Errors
-    /// What the collector had against those that were left, or `DEADLINE_EXCEEDED`.
+    /// The collector's last error for them, or `DEADLINE_EXCEEDED`.
     pub async fn flush(&self, within: Duration) -> Result<(), Status> {
         flush(async |asked| drop(self.0.spans.send(Waiting::Flush(asked)).await), within).await
     }
 
-    /// How many spans the collector did not take, or were too many to wait for it.
+    /// How many spans were lost: refused by the collector, or beyond the queue.
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
 }
 
-/// Asks for all to be sent, and waits for it, for as long as `within`. An exporter
-/// that drops the question has ended.
+/// Requests a flush and waits for it, for at most `within`. A closed channel means that the
+/// exporter has ended.
 pub(crate) async fn flush(ask: impl AsyncFnOnce(Asked), within: Duration) -> Result<(), Status> {
     let flushed = async {
         let (asked, answer) = oneshot::channel();
@@ -188,7 +188,7 @@ pub(crate) async fn flush(ask: impl AsyncFnOnce(Asked), within: Duration) -> Res
 // === impl Collector ===
 
 impl<T: CollectorChannel> Collector<T> {
-    /// Sends what comes, until nobody can send any more.
+    /// Sends the spans in the queue until its last sender is dropped.
     async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
         while let Some(first) = waiting.recv().await {
             let (mut batch, mut asked) = (Vec::new(), None);
@@ -209,14 +209,14 @@ impl<T: CollectorChannel> Collector<T> {
             }
             let taken = if batch.is_empty() { Ok(()) } else { self.send(batch).await };
             if let Some(asked) = asked {
-                // Whoever asked may have given up.
+                // The caller of flush may have given up.
                 _ = asked.send(taken);
             }
         }
     }
 
-    /// Sends them, again where OTLP says so; what the collector does not take is lost, in part or
-    /// all of it.
+    /// Sends a batch, again where OTLP requires it; spans that the collector does not take are
+    /// lost, some or all of them.
     async fn send(&self, spans: Vec<Span>) -> Result<(), Status> {
         let count = spans.len() as u64;
         let scope = InstrumentationScope { name: "cinchona".to_owned(), ..Default::default() };
@@ -248,8 +248,8 @@ impl<T: CollectorChannel> Collector<T> {
     }
 }
 
-/// The collector's answer, within the time it may take. A channel that panics has failed once: the
-/// task that sends goes on.
+/// The collector's answer, within the limit. A channel that panics counts as one failure: the
+/// sending task goes on.
 pub(crate) async fn in_time<T>(
     answer: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
@@ -264,8 +264,8 @@ pub(crate) async fn in_time<T>(
     timeout(LIMIT, answer).await.unwrap_or_else(late)
 }
 
-/// How long to wait before what was answered so, after that many tries, is sent again: at least as
-/// long as the collector asks, up to [`LONGEST`]. `None`, where it is not to be.
+/// The wait before a batch with this answer is sent again after that many attempts: at least as
+/// long as the collector asks, up to [`LONGEST`]. `None` if it must not be sent again.
 fn pause(status: &Status, tries: u32) -> Option<Duration> {
     let asked = match status::pushback_of(status) {
         Some(Pushback::Stop) => return None,
@@ -276,8 +276,8 @@ fn pause(status: &Status, tries: u32) -> Option<Duration> {
     (tries < TRIES && may_retry(status, asked.is_some())).then(|| asked.unwrap_or(own).max(own))
 }
 
-/// Whether OTLP has a client send again what was answered so ([failures]): `RESOURCE_EXHAUSTED`
-/// only where the collector says that it will recover, by a `RetryInfo`.
+/// Whether OTLP has a client retry after this answer ([failures]): `RESOURCE_EXHAUSTED` only with a
+/// `RetryInfo`, which says that the collector will recover.
 ///
 /// [failures]: https://opentelemetry.io/docs/specs/otlp/#failures
 fn may_retry(status: &Status, is_asked: bool) -> bool {

@@ -1,9 +1,9 @@
-//! The layer of a `tracing` subscriber that makes OTLP's spans of `tracing`'s.
+//! The layer of a `tracing` subscriber that turns `tracing`'s spans into OTLP's.
 
 use crate::{
+    attributes::{Ids, OfEvent, OfSpan, text},
     clock::Clock,
     queue::Queue,
-    told::{Ids, OfEvent, OfSpan, text},
 };
 use cinchona_core::Rng;
 use cinchona_observe::{Serving, TraceContext};
@@ -18,15 +18,15 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// How many events of a span are sent: OpenTelemetry's default.
+/// The most events of a span that are sent: OpenTelemetry's default.
 const EVENTS: usize = 128;
 
 thread_local! {
-    /// The spans that this thread is in, each with what it was in before.
+    /// The spans that this thread is in, each with the context before it.
     static ENTERED: RefCell<Vec<(Id, Serving)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Tells an OpenTelemetry collector of all spans: see [`export`](crate::export).
+/// Sends all spans to an OpenTelemetry collector: see [`export`](crate::export).
 #[derive(Debug)]
 pub struct OtlpLayer {
     queue: Queue,
@@ -48,8 +48,7 @@ impl OtlpLayer {
         Self { queue, rng: Rng::from_os(), clock: Clock::new() }
     }
 
-    /// The place of a span that says nothing of it: under its parent, or at the beginning of a
-    /// trace.
+    /// The trace context of a span without one: under its parent, or at the beginning of a trace.
     fn place(&self, parent: Option<&TraceContext>) -> TraceContext {
         match parent {
             Some(parent) => parent.child(&self.rng),
@@ -63,7 +62,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let Some(of) = context.span(id).filter(|of| is_told(of.metadata())) else { return };
+        let Some(of) = context.span(id).filter(|of| is_exported(of.metadata())) else { return };
         let mut span = Span {
             name: of.name().to_owned(),
             kind: span::SpanKind::Internal.into(),
@@ -73,14 +72,14 @@ where
             ..Span::default()
         };
         let mut ids = Ids::default();
-        // An application may have fields of these names, too.
+        // An application may use fields of these names, too.
         let is_ours = of.metadata().target() == "cinchona_observe";
         let own = is_ours.then_some(&mut ids);
         attributes.record(&mut OfSpan { span: &mut span, ids: own });
         let around = of.parent().and_then(|around| {
             around.extensions().get::<Open>().map(|open| TraceContext::clone(&open.place))
         });
-        // Else the call that this task is serving.
+        // Otherwise the call that this task is serving.
         let parent = around.or_else(TraceContext::current);
         let place = ids.place().unwrap_or_else(|| {
             ids.parent = parent.as_ref().map(TraceContext::span);
@@ -109,9 +108,9 @@ where
             span.dropped_events_count += 1;
             return;
         }
-        let mut told = OfEvent::default();
-        event.record(&mut told);
-        let OfEvent { message: name, mut attributes } = told;
+        let mut fields = OfEvent::default();
+        event.record(&mut fields);
+        let OfEvent { message: name, mut attributes } = fields;
         attributes.push(text("level", event.metadata().level().as_str()));
         let time_unix_nano = self.clock.now();
         span.events.push(span::Event { time_unix_nano, name, attributes, ..Default::default() });
@@ -122,7 +121,7 @@ where
         let mut extensions = of.extensions_mut();
         let Some(Open { place, is_sampled, .. }) = extensions.get_mut::<Open>() else { return };
         match TraceContext::current() {
-            // The layer that made the span has said so already, and knows more of it.
+            // The layer that made the span has already set the status, with more detail.
             Some(current) if current.span() == place.span() => {
                 *is_sampled = current.is_sampled();
                 *place = Arc::new(current);
@@ -152,8 +151,8 @@ where
     }
 }
 
-/// The transport that carries the spans is left out, or it would report itself.
-fn is_told(of: &Metadata<'_>) -> bool {
+/// Spans of the transport that carries the export are left out, or it would report itself.
+fn is_exported(of: &Metadata<'_>) -> bool {
     let library = of.target().split("::").next().unwrap_or_default();
     !matches!(library, "h2" | "hyper" | "hyper_util")
 }
@@ -161,7 +160,7 @@ fn is_told(of: &Metadata<'_>) -> bool {
 // === impl Ids ===
 
 impl Ids {
-    /// That of a span of `cinchona-observe`.
+    /// Whether it is a span of `cinchona-observe`.
     fn place(&self) -> Option<TraceContext> {
         TraceContext::new(self.trace?, self.span?)
     }

@@ -1,27 +1,26 @@
-//! The spans and metrics of a tonic client and server, and the spans of the application around
-//! them, sent to an [OpenTelemetry] collector by OTLP over gRPC.
+//! Sends the spans and metrics of a tonic client and server, and the application's spans around
+//! them, to an [OpenTelemetry] collector by OTLP over gRPC.
 //!
 //! # Why
 //!
-//! A call that was retried is understood when its attempts are seen beside what the servers did
-//! with them, from many processes on one line of time. `cinchona-observe` has the spans, and
-//! carries the trace from one process to the next; this sends them to where they are put together,
-//! and the metrics too ([`export_metrics`]), where nobody comes to scrape them.
+//! A call that was retried is understood when its attempts are seen beside the servers' work on
+//! them, from many processes on one time line. `cinchona-observe` makes the spans, and propagates
+//! the trace between processes; this crate sends them to the collector, and the metrics too
+//! ([`export_metrics`]), where no scraper can reach the process.
 //!
 //! # Rule
 //!
-//! * The spans of `cinchona-observe` are exported under their own ids, those in `traceparent`: so
-//!   the span of a server has the attempt's as its parent, wherever each was exported from.
-//! * All other spans are exported too, each under the one it is in; calls that are made in them
-//!   belong to their trace.
-//! * A trace whose `traceparent` says that its caller does not record it is not sent
-//!   (OpenTelemetry's sampler `ParentBased(AlwaysOn)`).
-//! * What is logged in a span is an event of it, the first 128.
-//! * Nobody waits for the collector: up to 2,048 spans are kept for it. A batch is 512 spans, or
-//!   what there is after a second; it is sent up to three times, where the answer is one that OTLP
-//!   has a client repeat, and not before the time that the collector asks for (`RetryInfo`, or
-//!   `grpc-retry-pushback-ms`; at most 60 s). What is beyond that, or was refused, is lost and
-//!   counted ([`Exporter::lost`]).
+//! * The spans of `cinchona-observe` are exported under their own ids, those in `traceparent`: so a
+//!   server's span has the attempt's as its parent, whichever process exports it.
+//! * All other spans are exported too, each under its parent; calls made within them belong to
+//!   their trace.
+//! * A trace whose `traceparent` has the sampled flag unset is not sent (OpenTelemetry's sampler
+//!   `ParentBased(AlwaysOn)`).
+//! * A log event in a span is an event of it, up to the first 128.
+//! * No call waits for the collector: up to 2,048 spans are queued. A batch is 512 spans, or those
+//!   of one second; it is sent up to three times, where OTLP has a client retry the answer, and not
+//!   before the time that the collector asks for (`RetryInfo`, or `grpc-retry-pushback-ms`; at most
+//!   60 s). Spans beyond that, or refused, are lost and counted ([`Exporter::lost`]).
 //!
 //! # Example
 //!
@@ -47,18 +46,18 @@
 //!
 //! # What it does not do
 //!
-//! No TLS of its own: a collector is a sidecar, or is reached through a channel that is given
-//! ([`export_over`]). No sampling of its own: that is for the collector. Spans of `h2` and `hyper`,
-//! which carry the others, are not sent. Metrics have no exemplars.
+//! No TLS of its own: use a collector as a sidecar, or a given channel ([`export_over`]). No
+//! sampling of its own: that is the collector's task. Spans of `h2` and `hyper`, which carry the
+//! export, are not sent. Metrics have no exemplars.
 //!
 //! [OpenTelemetry]: https://opentelemetry.io/docs/specs/otlp/
 
+mod attributes;
 mod clock;
 mod export;
 mod layer;
 mod metrics;
 mod queue;
-mod told;
 
 pub use export::{CollectorChannel, Exporter, export, export_over};
 pub use layer::OtlpLayer;

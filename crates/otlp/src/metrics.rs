@@ -1,10 +1,10 @@
-//! Sends the metrics to the collector, each time all of them.
+//! Sends the metrics to the collector, all of them each time.
 
 use crate::{
+    attributes::text,
     clock::Clock,
     export::{self, CollectorChannel, LONGEST},
     queue::Asked,
-    told::text,
 };
 use cinchona_core::Invalid;
 use cinchona_observe::{Metric, Metrics, Value};
@@ -31,12 +31,12 @@ use tokio::{
 use tonic::Status;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
-/// Sends metrics for as long as it is there.
+/// Sends metrics until dropped.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent once it is dropped"]
 pub struct MetricsExporter(mpsc::Sender<Asked>);
 
-/// What there is to be sent, and where.
+/// The metrics, and the collector.
 struct Sent<T> {
     metrics: Metrics,
     client: MetricsServiceClient<T>,
@@ -44,12 +44,12 @@ struct Sent<T> {
     clock: Clock,
 }
 
-/// Sends all that `metrics` count to the collector at `endpoint`, such as `http://127.0.0.1:4317`,
-/// under the name of this `service`, so often (OpenTelemetry's default: each 60 s), and at most
-/// each millisecond.
+/// Sends all of `metrics` to the collector at `endpoint`, such as `http://127.0.0.1:4317`, under
+/// the name of this `service`, in this interval (OpenTelemetry's default: 60 s), but at most once a
+/// millisecond.
 ///
-/// The numbers are cumulative: where the collector did not take them, the next have them as well,
-/// so nothing is kept, nor sent again.
+/// The numbers are cumulative: the next report includes what the collector missed, so no report is
+/// kept or sent again.
 ///
 /// ```
 /// use cinchona_core::Methods;
@@ -70,7 +70,7 @@ struct Sent<T> {
 /// ```
 ///
 /// # Errors
-/// When `endpoint` is no URI of the scheme `http`, or `each` is zero.
+/// When `endpoint` is not a URI of the scheme `http`, or `each` is zero.
 ///
 /// # Panics
 /// Outside a tokio runtime.
@@ -83,8 +83,7 @@ pub fn export_metrics(
     export_metrics_over(metrics, export::endpoint(endpoint)?.connect_lazy(), service, each)
 }
 
-/// As [`export_metrics`], through a `channel` that there is, as [`export_over`](crate::export_over)
-/// has it.
+/// As [`export_metrics`], through an existing `channel`, as in [`export_over`](crate::export_over).
 ///
 /// # Errors
 /// When `each` is zero.
@@ -114,11 +113,11 @@ pub fn export_metrics_over(
 // === impl MetricsExporter ===
 
 impl MetricsExporter {
-    /// Sends what there is now, and waits for it, for as long as `within`.
+    /// Sends the current values and waits for the answer, for at most `within`.
     ///
     /// # Errors
-    /// What the collector had against it, or `DEADLINE_EXCEEDED`; `UNIMPLEMENTED` from one that is
-    /// for traces alone.
+    /// The collector's error, or `DEADLINE_EXCEEDED`; `UNIMPLEMENTED` from a collector for traces
+    /// alone.
     pub async fn flush(&self, within: Duration) -> Result<(), Status> {
         export::flush(async |asked| drop(self.0.send(asked).await), within).await
     }
@@ -127,12 +126,12 @@ impl MetricsExporter {
 // === impl Sent ===
 
 impl<T: CollectorChannel> Sent<T> {
-    /// Sends again and again, until nobody has the exporter any more.
+    /// Sends in each interval until the exporter is dropped.
     async fn run(self, each: Duration, mut asked: mpsc::Receiver<Asked>) {
         let mut due = interval(period(each));
-        // Whoever is late sends the next once, and not all that it has missed.
+        // After a delay the next report is sent once, not once per interval missed.
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first is due at once, and there is nothing yet.
+        // The first tick is immediate, when there are no values yet.
         due.tick().await;
         loop {
             let asked = tokio::select! {
@@ -147,17 +146,17 @@ impl<T: CollectorChannel> Sent<T> {
                 && let Some(Pushback::After(wait)) = status::pushback_of(status)
                 && wait > each
             {
-                // The next report says all that this one did.
+                // The next report includes the values of this one.
                 due.reset_after(wait.min(LONGEST));
             }
             if let Some(asked) = asked {
-                // Whoever asked may have given up.
+                // The caller of flush may have given up.
                 _ = asked.send(taken);
             }
         }
     }
 
-    /// Sends what there is now.
+    /// Sends the current values.
     async fn send(&self) -> Result<(), Status> {
         let (since, now) = (self.clock.began(), self.clock.now());
         let metrics = self.metrics.collect().into_iter().map(|found| metric(found, since, now));
@@ -180,7 +179,7 @@ impl<T: CollectorChannel> Sent<T> {
     }
 }
 
-/// As OTLP has it, of the time from `since` to `now`.
+/// The values in OTLP's form, for the time from `since` to `now`.
 fn metric(found: Metric, since: u64, now: u64) -> otlp::Metric {
     let (name, description) = (found.name, found.help.to_owned());
     let (mut gauges, mut sums, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
@@ -199,7 +198,7 @@ fn metric(found: Metric, since: u64, now: u64) -> otlp::Metric {
                 explicit_bounds: bounds,
                 ..Default::default()
             }),
-            // A kind that the protocol knows is added here with it.
+            // A new kind of instrument in the protocol is added here.
             _ => {}
         }
     }

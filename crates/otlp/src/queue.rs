@@ -1,4 +1,4 @@
-//! Where spans wait for the task that sends them.
+//! The queue of spans for the sending task.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use std::sync::{
@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-/// Where spans wait.
+/// The sending end of the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     pub(crate) spans: mpsc::Sender<Waiting>,
@@ -21,13 +21,13 @@ pub(crate) enum Waiting {
     Flush(Asked),
 }
 
-/// Somebody wants to know what became of all that was there.
+/// A flush waits for the result of all earlier spans.
 pub(crate) type Asked = oneshot::Sender<Result<(), Status>>;
 
 // === impl Queue ===
 
 impl Queue {
-    /// Sends `span`, when there is time for it; nobody waits here.
+    /// Queues `span`; never blocks.
     pub(crate) fn push(&self, span: Span) {
         if self.spans.try_send(Waiting::Span(Box::new(span))).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);

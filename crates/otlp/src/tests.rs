@@ -43,7 +43,7 @@ use tracing_subscriber::{layer::SubscriberExt, registry};
 const PATH: &str = "/calculator.Calculator/Add";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Keeps what it is sent.
+/// Keeps the requests that it receives.
 #[derive(Clone, Default)]
 struct Collector(
     Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
@@ -89,7 +89,7 @@ impl Collector {
     }
 }
 
-/// The metric of this name, as it was sent last.
+/// The metric of this name in the last request.
 #[track_caller]
 fn sent(collector: &Collector, name: &str) -> Metric {
     let requests = collector.1.lock().unwrap();
@@ -98,7 +98,7 @@ fn sent(collector: &Collector, name: &str) -> Metric {
     metrics.find(|metric| metric.name == name).unwrap_or_else(|| panic!("no {name}")).clone()
 }
 
-/// The thread's spans go to the collector, until it is dropped.
+/// The thread's spans go to the collector until the guard is dropped.
 fn subscribed((layer, exporter): (OtlpLayer, Exporter)) -> (Exporter, DefaultGuard) {
     let subscriber = registry().with(layer);
     (exporter, cinchona_testkit::subscribe(subscriber))
@@ -107,7 +107,7 @@ fn subscribed((layer, exporter): (OtlpLayer, Exporter)) -> (Exporter, DefaultGua
 fn serve(script: impl IntoIterator<Item = Answer>) -> Network {
     let network = Network::new();
     let metrics = Metrics::new(Methods::unknown());
-    let routes = tonic::service::Routes::new(ScriptedServer::new(script));
+    let routes = ScriptedServer::new(script).routes();
     let server = Server::builder().layer(ServerLayer::new(&metrics)).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(network.incoming()));
     network
@@ -202,12 +202,12 @@ async fn a_call_its_attempts_and_what_the_server_did_are_one_trace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_trace() {
+async fn the_spans_of_the_application_are_exported_and_calls_in_them_join_their_trace() {
     let ((collector, to), network) = (Collector::start(), serve([ok()]));
     let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
     let (exporter, _default) = subscribed(export_over(retry.layer(to.channel()), "shop"));
     let outer = tracing::info_span!("checkout", items = 3);
-    // What an application calls an id is none of ours.
+    // A field named id of an application is not ours.
     let (trace_id, span_id) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
     let inner = tracing::info_span!(parent: &outer, "payment", trace_id, span_id);
     let paying = async {
@@ -235,7 +235,8 @@ async fn the_spans_of_the_application_are_told_and_calls_in_them_are_of_their_tr
     assert!(event.attributes.iter().any(|attribute| attribute.key == "amount"));
 }
 
-/// Has a server that calls another be called with these headers; what the other one gets.
+/// Calls a server, which calls another, with these headers; returns the headers that the other
+/// receives.
 async fn relayed(traceparent: &str) -> http::HeaderMap {
     let last = ScriptedServer::new([ok()]);
     let metrics = Metrics::new(Methods::unknown());
@@ -255,7 +256,7 @@ async fn relayed(traceparent: &str) -> http::HeaderMap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_vendors_say_of_a_trace_goes_on_through_a_server() {
+async fn the_tracestate_of_vendors_is_propagated_through_a_server() {
     let (_, to) = Collector::start();
     let (_exporter, _default) = subscribed(export_over(to.channel(), "relay"));
     let headers = relayed("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await;
@@ -280,7 +281,7 @@ async fn a_trace_that_its_caller_does_not_record_is_not_sent_and_stays_so_furthe
 #[tokio::test(start_paused = true)]
 async fn a_collector_that_is_down_neither_blocks_nor_fails_a_call() {
     let (down, network) = (Network::new(), serve([ok()]));
-    // It takes connections and never says anything.
+    // It accepts connections and never answers.
     let (exporter, _default) = subscribed(export_over(down.channel(), "calculator"));
     for _ in 0..1_000 {
         let began = Instant::now();
@@ -289,13 +290,13 @@ async fn a_collector_that_is_down_neither_blocks_nor_fails_a_call() {
     }
     assert!(exporter.lost() >= 3_000 - 2_048 - 512, "what is too much is lost, not kept");
     let flushed = timeout(10 * SECOND, exporter.flush(SECOND)).await.unwrap();
-    let status = flushed.expect_err("and whoever flushes gives up in time");
+    let status = flushed.expect_err("and the flush gives up in time");
     assert_eq!(status.message(), "the collector took over 1s");
 }
 
-/// What is said of a span by a collector that answers by `script`, how many spans are lost, and how
-/// often it was asked.
-async fn told(script: impl IntoIterator<Item = Answer>) -> (Result<(), Status>, u64, usize) {
+/// The result of a flush of one span to a collector that answers by `script`, how many spans are
+/// lost, and how many requests there were.
+async fn flushed_by(script: impl IntoIterator<Item = Answer>) -> (Result<(), Status>, u64, usize) {
     let (server, network) = (ScriptedServer::new(script), Network::new());
     let _serving = network.serve_service(server.clone());
     let (exporter, _default) = subscribed(export_over(network.channel(), "calculator"));
@@ -305,18 +306,19 @@ async fn told(script: impl IntoIterator<Item = Answer>) -> (Result<(), Status>, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn spans_are_sent_again_where_otlp_says_so_and_else_are_lost_at_once() {
+async fn spans_are_sent_again_where_otlp_has_a_client_retry_and_else_are_lost() {
     let taken = || Answer::Ok(encode(&ExportTraceServiceResponse::default()));
-    let (flushed, lost, asked) = told([unavailable(), unavailable(), taken()]).await;
+    let (flushed, lost, asked) = flushed_by([unavailable(), unavailable(), taken()]).await;
     assert!(flushed.is_ok() && (lost, asked) == (0, 3), "{flushed:?}");
-    let (flushed, lost, asked) = told([unavailable(), unavailable(), unavailable()]).await;
+    let (flushed, lost, asked) = flushed_by([unavailable(), unavailable(), unavailable()]).await;
     assert_eq!((flushed.unwrap_err().code(), lost, asked), (Code::Unavailable, 1, 3));
-    let (flushed, lost, asked) = told([Answer::Status(Status::permission_denied("no"))]).await;
+    let (flushed, lost, asked) =
+        flushed_by([Answer::Status(Status::permission_denied("no"))]).await;
     assert_eq!((flushed.unwrap_err().message(), lost, asked), ("no", 1, 1));
     let partial_success =
         Some(ExportTracePartialSuccess { rejected_spans: 1, error_message: "too old".to_owned() });
     let partial = ExportTraceServiceResponse { partial_success };
-    let (flushed, lost, asked) = told([Answer::Ok(encode(&partial))]).await;
+    let (flushed, lost, asked) = flushed_by([Answer::Ok(encode(&partial))]).await;
     assert_eq!((flushed.unwrap_err().message(), lost, asked), ("too old", 1, 1));
 }
 
@@ -330,7 +332,7 @@ fn throttled(code: Code, delay: Option<u8>) -> Status {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spans_are_sent_again_when_the_collector_says_and_if_it_is_exhausted_only_where_it_does() {
+async fn spans_are_sent_again_when_the_collector_asks_and_if_exhausted_only_then() {
     let taken = || Answer::Ok(encode(&ExportTraceServiceResponse::default()));
     let mut pushed = Status::resource_exhausted("later");
     pushed.metadata_mut().insert("grpc-retry-pushback-ms", "7000".parse().unwrap());
@@ -346,10 +348,10 @@ async fn spans_are_sent_again_when_the_collector_says_and_if_it_is_exhausted_onl
         (stopped, None),
     ] {
         let began = Instant::now();
-        let (flushed, lost, asked) = told([Answer::Status(status.clone()), taken()]).await;
+        let (flushed, lost, asked) = flushed_by([Answer::Status(status.clone()), taken()]).await;
         match waits {
             Some(seconds) => {
-                // A batch waits for a second span for a second, and was asked for before that.
+                // A batch waits for a second span for 1 s, and the flush came before that.
                 let took = Instant::now() - began;
                 assert!((lost, asked) == (0, 2) && flushed.is_ok(), "{status:?} {flushed:?}");
                 assert!(took >= seconds * SECOND, "{status:?}: {took:?}");
@@ -358,9 +360,9 @@ async fn spans_are_sent_again_when_the_collector_says_and_if_it_is_exhausted_onl
             None => assert_eq!((lost, asked), (1, 1), "{status:?} {flushed:?}"),
         }
     }
-    // It is exhausted, and will recover, and does not say when.
+    // It is exhausted and will recover, without a time.
     let (flushed, lost, asked) =
-        told([Answer::Status(throttled(Code::ResourceExhausted, None)), taken()]).await;
+        flushed_by([Answer::Status(throttled(Code::ResourceExhausted, None)), taken()]).await;
     assert!(flushed.is_ok() && (lost, asked) == (0, 2), "{flushed:?}");
 }
 
@@ -438,11 +440,11 @@ async fn metrics_that_a_collector_did_not_take_are_in_those_that_it_takes() {
     drop(exporter);
     let before = collector.1.lock().unwrap().len();
     tokio::time::sleep(600 * SECOND).await;
-    assert_eq!(collector.1.lock().unwrap().len(), before, "nobody has the exporter any more");
+    assert_eq!(collector.1.lock().unwrap().len(), before, "the exporter is dropped");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_none_is_refused() {
+async fn an_invalid_endpoint_is_refused() {
     for bad in ["", "127.0.0.1:4317", "https://collector:4317", "ftp://a", "http://", "a b"] {
         let refused = export(bad, "calculator").unwrap_err().to_string();
         assert!(refused.starts_with("endpoint: "), "{bad}: {refused}");
@@ -477,7 +479,7 @@ async fn exporters_that_are_dropped_leave_no_task_whatever_their_collector_does(
         tokio::time::sleep(7 * SECOND).await;
         assert!(tasks() > before);
         drop((exporter, spans, metrics));
-        // What is left is sent, or given up after its tries.
+        // The rest is sent, or given up after its attempts.
         tokio::time::sleep(120 * SECOND).await;
         network.blackhole(false);
         tokio::time::sleep(SECOND).await;
@@ -488,7 +490,7 @@ async fn exporters_that_are_dropped_leave_no_task_whatever_their_collector_does(
 
 // catalogue: S-E3
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_panics_loses_what_it_was_sent_and_nothing_more() {
+async fn a_channel_that_panics_loses_only_the_spans_it_was_sent() {
     let ((collector, network), calls) = (Collector::start(), Arc::new(AtomicU32::new(0)));
     let first_panics = move |request: Request<()>| {
         assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first");

@@ -1,7 +1,7 @@
 //! Programs as processes: the calculator's on loopback sockets, and those of others.
 //!
-//! What a test needs and does not find ends it with the word what to install: such a test is
-//! ignored unless it is asked for.
+//! A test that does not find a program fails with the name of the package to install: such a test
+//! is `#[ignore]`d.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use std::{
@@ -21,26 +21,26 @@ pub struct Server {
     /// Where it serves.
     pub addr: String,
     said: RefCell<BufReader<ChildStdout>>,
-    /// Reads its log, lest it wait for somebody who does.
+    /// The thread that reads its log, without which a full pipe would stop it.
     logged: Option<JoinHandle<String>>,
 }
 
 impl Server {
-    /// One at an address of its own.
+    /// A server at a free port.
     pub fn start(args: &[&str]) -> Self {
         Self::on("127.0.0.1:0", args)
     }
 
-    /// One at this address.
+    /// A server at this address.
     pub fn on(addr: &str, args: &[&str]) -> Self {
         let mut command = Command::new(program("calculator-server"));
         command.stderr(Stdio::null());
         Self::spawn(command, addr, args)
     }
 
-    /// One that is told where a file of it would be too large, and not killed.
+    /// A server that gets an error where a file would be too large, and is not killed (SIGXFSZ).
     #[cfg(unix)]
-    pub fn told_of_large_files(args: &[&str]) -> Self {
+    pub fn with_errors_for_large_files(args: &[&str]) -> Self {
         let mut command = Command::new("sh");
         let server = program("calculator-server");
         command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(server).stderr(Stdio::null());
@@ -60,7 +60,7 @@ impl Server {
         self.process.wait().unwrap().success()
     }
 
-    /// One whose log is read when it is stopped.
+    /// A server whose log is returned when it is stopped.
     #[cfg(unix)]
     pub fn logging(levels: (&str, &str), args: &[&str]) -> Self {
         let mut command = Command::new(program("calculator-server"));
@@ -80,7 +80,7 @@ impl Server {
         }));
     }
 
-    /// One that has so many descriptors, and whose log is read when it is stopped.
+    /// A server with so many descriptors, whose log is returned when it is stopped.
     #[cfg(target_os = "linux")]
     pub fn with_descriptors(descriptors: u32, args: &[&str]) -> Self {
         let mut command = Command::new("sh");
@@ -191,7 +191,7 @@ pub fn output(output: &Output) -> (Option<i32>, String, String) {
 pub fn http(page: &str, request: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(page).unwrap();
     let (length, close) = (body.len(), "connection: close");
-    // Whoever says the version has headers of his own.
+    // A request that names its version brings its own headers.
     let version = if request.contains(" HTTP/1.") { "" } else { " HTTP/1.1" };
     let head = format!("{request}{version}\r\nhost: {page}\r\ncontent-length: {length}\r\n{close}");
     write!(stream, "{head}\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();

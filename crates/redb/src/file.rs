@@ -1,4 +1,4 @@
-//! The file: checked before it is trusted, and opened again after it has failed.
+//! The file: checked when opened, and reopened after a failure.
 
 use crate::{
     last::Last,
@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A database, or why there is none at the moment.
+/// A database, or why it is not open.
 pub(crate) struct File {
     place: Place,
     current: RwLock<Result<Database, Arc<str>>>,
@@ -27,7 +27,7 @@ pub(crate) struct File {
     limits: Limits,
 }
 
-/// Where a database is.
+/// The path, or the backend of a test.
 pub(crate) struct Place {
     pub(crate) open: Box<Open>,
     pub(crate) last: Last,
@@ -35,20 +35,21 @@ pub(crate) struct Place {
 
 type Open = dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send + Sync;
 
-/// When the file may be opened again.
+/// When the file may be reopened.
 #[derive(Debug, Default)]
 pub(crate) struct Pace(Option<Instant>);
 
-/// A file that cannot be opened is tried so often at most, and never for more than half the time.
+/// The least time between two attempts to reopen the file; an attempt takes at most half of all
+/// time.
 const PAUSE: Duration = Duration::from_millis(100);
 
 // === impl File ===
 
 impl File {
-    /// Opens what is at `place`, now and whenever it has failed.
+    /// Opens the file at `place`, now and after each failure.
     ///
     /// # Errors
-    /// When it is not there, is in use, or is damaged.
+    /// When it is missing, in use, or damaged.
     pub(crate) fn open(place: Place, limits: Limits) -> Result<Self, BoxError> {
         let database = opened(&place)?;
         let unwritten = Mutex::default();
@@ -60,7 +61,7 @@ impl File {
         self.closed().or_else(|| self.unwritten().clone())
     }
 
-    /// A write has succeeded, or failed.
+    /// Records that a write has succeeded, or failed.
     pub(crate) fn written(&self, why: Option<&BoxError>) {
         *self.unwritten() = why.map(|why| why.to_string().into());
     }
@@ -69,7 +70,7 @@ impl File {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why it is not open.
+    /// The error while it is not open.
     pub(crate) fn closed(&self) -> Option<Arc<str>> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.as_ref().err().cloned()
@@ -87,7 +88,7 @@ impl File {
         caught(|| Ok(read(&Reading::new(&begun, self.limits)?)?))
     }
 
-    /// Writes in one transaction, and what `write` returns once that is committed.
+    /// Writes in one transaction; returns the result of `write` once that is committed.
     pub(crate) fn commit<T>(
         &self,
         write: impl FnOnce(&mut Tables<'_>) -> Result<T, Error>,
@@ -114,8 +115,8 @@ impl File {
         }
     }
 
-    /// Opens a file that has failed, if it is time to. Reads and writes fail meanwhile, with
-    /// the cause.
+    /// Reopens a file that has failed, if it is time to. Meanwhile reads and writes fail with the
+    /// cause.
     pub(crate) fn reopen(&self, pace: &mut Pace) {
         let began = Instant::now();
         if pace.0.is_some_and(|next| began < next) {
@@ -130,13 +131,13 @@ impl File {
         self.set(opened.map_err(|error| error.to_string().into()));
     }
 
-    /// What was there is closed first, and by itself: a task that waits for the lock waits for no
-    /// disk.
+    /// The old database is closed first, in its own statement: no task waits for the disk while it
+    /// waits for the lock.
     fn set(&self, next: Result<Database, Arc<str>>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let last = std::mem::replace(&mut *current, next);
         drop(current);
-        // redb may panic over what it could not write before.
+        // redb may panic over pages that it could not write before.
         _ = caught(|| {
             drop(last);
             Ok(())
@@ -154,8 +155,8 @@ fn unusable(why: &str) -> BoxError {
     format!("the file cannot be used: {why}").into()
 }
 
-/// Opens a database that is whole. redb looks at all pages where it was not closed in order; where
-/// it was, that is done here.
+/// Opens a database and checks it. redb checks all pages after an unclean shutdown; after a clean
+/// one, that is done here.
 fn opened(place: &Place) -> Result<Database, BoxError> {
     let is_checked = Arc::new(AtomicBool::new(false));
     let checked = is_checked.clone();
@@ -167,8 +168,8 @@ fn opened(place: &Place) -> Result<Database, BoxError> {
             return Err("the file is damaged: it is not what was written".into());
         }
         let (there, acknowledged) = (tables::commits(&database)?, place.last.get());
-        // One without any is new only where none was acknowledged: else it was emptied, or it was
-        // removed while it was open, and was made again just now.
+        // A file without commits is new only if none was acknowledged: else it was emptied, or
+        // removed while open and created anew.
         if there < acknowledged {
             let lacks = "the file is damaged, emptied or an old one: it has";
             let anew = "where that is meant, remove the file `.last` beside it";

@@ -1,9 +1,9 @@
-//! How many commits were acknowledged, beside the file: so that one that is taken back is missed.
+//! The number of acknowledged commits, beside the file, by which a lost commit is noticed.
 //!
-//! redb takes a last commit back of which only a part is there. If it was torn by a crash before it
-//! was acknowledged, that is right; if it was damaged afterwards, what was acknowledged is gone.
-//! The number here is written after each commit and before it is acknowledged. It is not forced to
-//! the disk, as the file is: it outlives the process, and with the power it may be lost.
+//! redb rolls back a last commit of which only a part is on disk. If it was torn by a crash before
+//! it was acknowledged, that is right; if it was damaged afterwards, acknowledged records are gone.
+//! The number here is written after each commit and before it is acknowledged. It is not synced, as
+//! the file is: it survives the process, but maybe not a loss of power.
 
 use crate::seal::{seal, unseal};
 use std::{
@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-/// The file beside the file; none where there cannot be one, which is no worse than losing it.
+/// The file beside the file; `None` where it cannot be created, which is no worse than losing it.
 #[derive(Debug, Default)]
 pub(crate) struct Last(Option<File>);
 
@@ -27,7 +27,7 @@ impl Last {
         Self(file.inspect_err(|error| tracing::warn!(%error, "no file beside the file")).ok())
     }
 
-    /// The number that was set last; 0 where none can be read.
+    /// The number that was set last; 0 if none can be read.
     pub(crate) fn get(&self) -> u64 {
         let read = |mut file: &File| -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();

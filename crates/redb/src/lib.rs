@@ -1,38 +1,37 @@
-//! An idempotency store in one file ([redb]): what it says it has kept survives `kill -9` and a
-//! loss of power.
+//! An idempotency store in one file ([redb]): acknowledged records survive `kill -9` and a loss of
+//! power.
 //!
 //! # Rule
 //!
-//! * One process has the file at a time. Claims live in that process: after a crash those that were
-//!   open have lapsed, and nobody waits for their leases.
-//! * Everything is written by one thread, in groups: what arrives while a commit is on its way to
-//!   the disk is in the next one. So a lone call waits for one commit, and a thousand at once wait
-//!   for about two.
-//! * The file is checked when it is opened (redb has a checksum of each page), and is refused if it
-//!   is not what was written. A last commit of which only a part is there is taken back, unless it
-//!   was acknowledged, as a number in a file beside it says (`PATH.last`, which outlives the
-//!   process, but not always a loss of power). To put an older copy, or an empty file, in the
-//!   place of a file, remove that as well. A file that was removed while it is open is not made
-//!   anew when it is opened again: the store stays failed. Records and values have a checksum of
-//!   their own, too (8 bytes each): what is damaged while the file is open is not served, but
-//!   answered with `DATA_LOSS`, or by the failure of the claim.
-//! * A file that has failed (no space is left, say) is closed and opened again, before the next
-//!   write and at most ten times a second: what was acknowledged is there. Until then all calls
-//!   fail, and [`RedbStore::failure`] says why, until a write has succeeded.
-//! * A change of state that panics fails with `INTERNAL`, changes nothing and harms no other.
-//! * Records that this process has written or read lately are answered from memory.
+//! * One process has the file open at a time. Claims live in that process: after a crash the open
+//!   ones have lapsed, and no call waits for their leases.
+//! * One thread writes everything, in groups: writes that arrive during a commit are in the next
+//!   one. So a single call waits for one commit, and a thousand concurrent ones for about two.
+//! * The file is checked when it is opened (redb has a checksum of each page), and a damaged one is
+//!   refused. A last commit of which only a part is on disk is rolled back, unless it was
+//!   acknowledged, according to a number in a file beside it (`PATH.last`, which survives the
+//!   process, but not always a loss of power). To replace the file by an older copy or an empty
+//!   one, remove that as well. A file that was removed while open is not created anew when it is
+//!   reopened: the store stays failed. Records and values have their own checksums (8 bytes each):
+//!   data damaged while the file is open is not served; reads fail with `DATA_LOSS`, and claims
+//!   fail.
+//! * After a failure (no space is left, for example) the file is closed, and reopened before the
+//!   next write, at most ten times a second: acknowledged records are there. Until then all calls
+//!   fail, and [`RedbStore::failure`] returns the cause until a write has succeeded.
+//! * A change of state that panics fails with `INTERNAL`, changes nothing and affects no other.
+//! * Records that this process has recently written or read are answered from memory.
 //!
-//! # What the handler's own state needs
+//! # The handler's own state
 //!
-//! A record in this file and an effect elsewhere are two writes, and a crash can come between
-//! them. Three ways to live with that:
+//! A record in this file and an effect elsewhere are two writes, and a crash can come between them.
+//! There are three remedies:
 //!
-//! 1. *Keep the state in this store*: [`RedbStore`] is a
-//!    [`State`](cinchona_idempotency::State), whose changes commit in the same transaction as the
-//!    record. With `Guarantee::AtLeastOnce` every effect happens exactly
-//!    once, and [`Options::durable_claims`] can be switched off, which saves a commit a call.
+//! 1. *Keep the state in this store*: [`RedbStore`] is a [`State`](cinchona_idempotency::State),
+//!   whose changes commit in the same transaction as the record. With `Guarantee::AtLeastOnce`
+//!   every effect happens exactly once, and [`Options::durable_claims`] can be switched off, which
+//!   saves one commit per call.
 //! 2. *Durable claims* (the default) and `Guarantee::AtMostOnce`: a call that had begun when the
-//!    process crashed is never executed again; the caller gets `UNKNOWN`.
+//!   process crashed is never executed again; the caller gets `UNKNOWN`.
 //! 3. `Guarantee::AtLeastOnce` where executing again is acceptable.
 //!
 //! # Example
@@ -86,8 +85,8 @@ use tables::{Found, Limits, Reading, Tables};
 use uuid::Uuid;
 use writer::Writer;
 
-/// A store and a state in one file; its clones are the same store. With the last of them the file
-/// is closed, for which that one waits.
+/// A store and a state in one file; clones share it. Dropping the last one closes the file, and
+/// waits for that.
 #[derive(Clone, Debug)]
 pub struct RedbStore {
     shared: Arc<Shared>,
@@ -98,37 +97,38 @@ struct Shared {
     file: Arc<File>,
     name: u128,
     writer: Writer,
-    /// The claims, and lately used records.
+    /// The claims, and recently used records.
     memory: MemoryStore,
-    /// Calls that have not begun, though the file may say so: that could not be taken back.
+    /// Calls that have not begun although the file may have their claims, which could not be
+    /// removed.
     unbegun: Mutex<HashSet<Vec<u8>>>,
     options: Options,
 }
 
 const DAMAGED: &str = "what the file has of it is not what was written";
 
-/// Of the records, so many are kept in memory as well.
+/// How many records are kept in memory as well.
 const CACHED: usize = 100_000;
 const CACHED_BYTES: usize = 64 << 20;
 
-/// What a probe writes.
+/// The bytes that a probe writes.
 const ROOM: usize = 1 << 20;
 
 // === impl RedbStore ===
 
 impl RedbStore {
-    /// Opens the file at `path`, or makes it. All of it is read and checked: 300 MB with 400,000
-    /// records, which the system has in memory, take 0.4 s (0.7 s after a crash).
+    /// Opens the file at `path`, or creates it. All of it is read and checked: 300 MB with 400,000
+    /// records, in the page cache, take 0.4 s (0.7 s after a crash).
     ///
     /// # Errors
-    /// When another process has the file, it is no such file or is damaged, or an option is outside
-    /// its range.
+    /// When another process has the file open, it is not such a file or is damaged, or an option is
+    /// outside its range.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, BoxError> {
         let path = path.as_ref().to_owned();
         let is_new = matches!(path.try_exists(), Ok(false));
         let last = Last::beside(&path);
         if is_new {
-            // Whoever has moved the file away begins anew; not so when it is opened again.
+            // A missing file is created here, but not when it is reopened.
             last.set(0);
         }
         let open = Box::new(move |builder: &redb::Builder| builder.create(&path));
@@ -146,19 +146,19 @@ impl RedbStore {
         Ok(Self { shared: Arc::new(Shared { file, name, writer, memory, unbegun, options }) })
     }
 
-    /// Why the store cannot be written to, if so: the last write failed (the disk is full, say), or
-    /// the file could not be opened again, which is tried with each call, at most ten times a
-    /// second. It is over once a write has succeeded. For health checks.
+    /// Why the store cannot be written to, if so: the last write failed (a full disk, for example),
+    /// or the file could not be reopened, which is tried with each call, at most ten times a
+    /// second. `None` once a write has succeeded. For health checks.
     pub fn failure(&self) -> Option<Arc<str>> {
         self.shared.file.failure()
     }
 
-    /// Whether there is room for 1 MiB, which is written and removed again, in two commits: for
-    /// health checks, while there is a [`failure`](Self::failure) and nobody else writes. A smaller
-    /// write may find room in the file where a larger one does not.
+    /// Whether there is room for 1 MiB, which is written and removed again in two commits: for
+    /// health checks, while there is a [`failure`](Self::failure) and no call writes. A smaller
+    /// write may still find room in the file.
     ///
     /// # Errors
-    /// When it cannot.
+    /// When there is none.
     pub async fn probe(&self) -> Result<(), BoxError> {
         for room in [ROOM, 0] {
             self.shared.writer.run(move |tables| tables.takes_room(room), |()| ()).await?;
@@ -186,7 +186,7 @@ impl RedbStore {
         self.shared.unbegun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes a claim from memory, once the writer has nothing to do with it any more.
+    /// Removes a claim from memory, once the writer no longer needs it.
     fn forget(&self, key: &[u8], token: u128) {
         // The store in memory never waits.
         drop(self.shared.memory.release(key, token).now_or_never());
@@ -262,7 +262,7 @@ impl Store for RedbStore {
         let held = key.clone();
         let write = move |tables: &mut Tables<'_>| tables.give_up(&held);
         if self.shared.writer.run(write, |()| ()).await.is_err() {
-            // Nobody else is to wait for that.
+            // No other call has to wait for that.
             let mut unbegun = self.unbegun();
             if unbegun.len() < CACHED {
                 unbegun.insert(key.clone());
@@ -280,10 +280,9 @@ impl Store for RedbStore {
         self.shared.writer.evicted()
     }
 
-    /// A random number that is in the file from its first opening on: so the file has the same
-    /// domain wherever it is moved, and none that another machine has at the same path. A copy of
-    /// the file has it, too: servers that each get one are to be named by
-    /// `DedupLayer::with_domain`.
+    /// A random number stored in the file when it is created: the file keeps its domain wherever it
+    /// is moved, and no other machine's file at the same path has it. A copy of the file has it,
+    /// too: name servers with copies by `DedupLayer::with_domain`.
     fn domain(&self) -> Option<String> {
         Some(format!("redb-{:032x}", self.shared.name))
     }

@@ -1,20 +1,20 @@
-//! What a store keeps, and for how long.
+//! The limits of a store.
 
 use cinchona_core::Invalid;
 use std::time::Duration;
 
-/// What a store keeps, and for how long.
+/// The limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long a record is kept. Default 300 s; at least 1 ms, and for ever by `Duration::MAX`.
+    /// How long a record is kept. Default 300 s; at least 1 ms; `Duration::MAX`: without end.
     pub ttl: Duration,
-    /// How many records there are at most; the oldest make room. Default 1,000,000; at least 1.
+    /// The most records; the oldest are evicted. Default 1,000,000; at least 1.
     pub entries: u64,
-    /// How many bytes they have at most, with their keys. Default 256 MiB; at least 1.
+    /// The most bytes of all records with their keys. Default 256 MiB; at least 1.
     pub bytes: u64,
-    /// Whether a call whose record had to make room is refused for the rest of the record's time,
-    /// instead of being executed again. Of such calls four times as many are remembered as there
-    /// may be records; when those are there, calls are refused that are new. Default true.
+    /// Whether a call whose record was evicted is refused for the rest of the record's time,
+    /// instead of being executed again. Four times as many evicted calls are remembered as there
+    /// may be records; beyond that, new calls are refused. Default true.
     pub refusing_evicted: bool,
     /// Whether a claim is on disk before the call is executed, so that a call during which the
     /// process crashes is known to have begun. Default true.

@@ -1,4 +1,4 @@
-//! Values with a checksum of their own: of what is read nothing is believed that was not written.
+//! Values with their own checksums: only intact ones are served.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -6,18 +6,18 @@ use xxhash_rust::xxh3::Xxh3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged;
 
-/// What is kept of a call: fingerprint, time of expiry and kind, and the record where there is one.
+/// The entry of a call: fingerprint, time of expiry and kind, and the record, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row<'a> {
     pub(crate) fingerprint: u128,
     /// In ms since 1970.
     pub(crate) expires: u64,
-    /// None where it was evicted, or the call has only begun.
+    /// `None` if it was evicted, or the call has only begun.
     pub(crate) record: Option<&'a [u8]>,
 }
 
 const CHECK: usize = 8;
-/// Before a record: fingerprint, expiry, and whether there is one.
+/// The bytes before a record: fingerprint, expiry, and whether there is one.
 const HEAD: usize = 16 + 8 + 1;
 
 // === impl Row ===
@@ -44,12 +44,12 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The length of the record in a sealed row, whatever is in it.
+/// The length of the record in a sealed row, whatever its content.
 pub(crate) fn record_length(sealed: &[u8]) -> usize {
     sealed.len().saturating_sub(HEAD + CHECK)
 }
 
-/// `parts`, and a checksum of them and of the key that they are at.
+/// `parts`, and a checksum of them and of their key.
 pub(crate) fn seal(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let mut sealed = parts.concat();
     let check = check(key, &sealed);
@@ -57,7 +57,7 @@ pub(crate) fn seal(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     sealed
 }
 
-/// What was sealed.
+/// The value; an error if it is damaged.
 pub(crate) fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], Damaged> {
     let (value, found) = sealed.split_last_chunk::<CHECK>().ok_or(Damaged)?;
     if *found == check(key, value) { Ok(value) } else { Err(Damaged) }

@@ -1,4 +1,4 @@
-//! State in the file, changed by the thread that writes.
+//! State in the file, changed by the writer thread.
 
 use crate::{DAMAGED, RedbStore, seal::Damaged, tables::Tables};
 use bytes::Bytes;
@@ -71,7 +71,7 @@ fn damaged(_: Damaged) -> Status {
     Status::data_loss(DAMAGED)
 }
 
-/// Lets the user's code change the values; where it panics, that is a failure of this call.
+/// Runs the user's change on the values; a panic is a failure of this call.
 fn changed<T: Message>(
     values: &mut [Option<Bytes>],
     change: &impl Fn(&mut [Option<Bytes>]) -> Result<T, Status>,

@@ -1,4 +1,4 @@
-//! The tables of the file, and what is done to them in one transaction.
+//! The tables of the file, and the operations on them in one transaction.
 
 use crate::{
     Options,
@@ -12,25 +12,25 @@ use redb::{
 };
 use std::ops::Bound;
 
-/// By key, a sealed [`Row`]; without a record where that was evicted.
+/// By key, a sealed [`Row`]; without a record if that was evicted.
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 /// The records that were not evicted, the oldest first.
 const EXPIRY: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("expiry");
-/// The evicted, whose rows have no record: what expires first comes first.
+/// The evicted calls, whose rows have no record, ordered by expiry.
 const EVICTED: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("evicted");
 /// By key, a sealed [`Row`] of a call that has begun.
 const BEGUN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("begun");
 /// By name, a sealed value.
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
-/// The bytes of all records, under an empty name; and how many commits there were.
+/// The bytes of all records, under an empty name; and the number of commits.
 const BYTES: TableDefinition<'_, &str, u64> = TableDefinition::new("bytes");
 const COMMITS: &str = "commits";
-/// What names the file, under an empty name; it was drawn when the file was made.
+/// The domain of the file, under an empty name; drawn when the file was created.
 const NAME: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
-/// What a probe has written.
+/// The bytes of a probe.
 const ROOM: TableDefinition<'_, (), &[u8]> = TableDefinition::new("room");
 
-/// What a store keeps, in the units of the file.
+/// The limits of a store, in the units of the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     ttl: u64,
@@ -39,22 +39,22 @@ pub(crate) struct Limits {
     remembers_evicted: bool,
 }
 
-/// How many evicted calls are remembered for each record that there may be.
+/// How many evicted calls are remembered per allowed record.
 const REMEMBERED: u64 = 4;
 
-/// What the file says of a key.
+/// What the file has for a key.
 #[derive(Debug)]
 pub(crate) enum Found {
     Nothing,
-    /// It was claimed by a process that has crashed, or by this one in a lease that has ended.
+    /// It was claimed by a process that has crashed, or by this one under a lease that has ended.
     Begun,
     Answered(Bytes),
-    /// Another request has it.
+    /// It is used for another request.
     Other,
     Evicted,
-    /// It is new, and there is no room for one more promise.
+    /// It is new, and no more evicted calls can be remembered.
     Full,
-    /// What is there is not what was written.
+    /// Its row is damaged.
     Damaged,
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn now() -> u64 {
     since.map_or(0, millis)
 }
 
-/// How many commits there were.
+/// The number of commits.
 pub(crate) fn commits(database: &Database) -> Result<u64, Error> {
     match database.begin_read()?.open_table(BYTES) {
         Ok(table) => Ok(table.get(COMMITS)?.map_or(0, |number| number.value())),
@@ -108,7 +108,7 @@ fn unsealed(key: &str, found: Option<AccessGuard<'_, &'static [u8]>>) -> Value {
     found.map(value).transpose()
 }
 
-/// The first of those that expire, up to those that do so at `last`.
+/// The first entry, if it expires at `last` or before.
 fn first(
     of: &Table<'_, (u64, &'static [u8]), ()>,
     most: usize,
@@ -175,13 +175,13 @@ impl Reading {
         })
     }
 
-    /// Whether so many were evicted that one more could not be remembered.
+    /// Whether so many are evicted that one more could not be remembered.
     fn is_full(&self, now: u64) -> Result<bool, Error> {
         let most = self.limits.entries.saturating_mul(REMEMBERED);
         if !self.limits.remembers_evicted || self.evicted.len()? < most {
             return Ok(false);
         }
-        // What has expired is forgotten with the next commits.
+        // Expired entries are removed with the next commits.
         let first = self.evicted.first()?;
         Ok(first.is_some_and(|(first, _)| first.value().0 > now))
     }
@@ -213,7 +213,7 @@ impl<'txn> Tables<'txn> {
         })
     }
 
-    /// Takes room for so many bytes on the disk; none gives it back.
+    /// Allocates so many bytes on disk, which are not freed.
     pub(crate) fn takes_room(&mut self, bytes: usize) -> Result<(), Error> {
         let mut room = self.transaction.open_table(ROOM)?;
         match bytes {
@@ -223,10 +223,10 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Forgets what has expired; the name of the file, which is `fresh` if it had none.
+    /// Removes expired entries; returns the domain of the file, which is `fresh` if it had none.
     pub(crate) fn prepare(&mut self, fresh: u128) -> Result<u128, Error> {
         let now = self.now;
-        // What is damaged is kept: whoever asks for it is told.
+        // Damaged rows are kept, so that calls with their keys fail.
         self.begun
             .retain(|key, row| Row::unsealed(key, row).map_or(true, |row| row.expires > now))?;
         self.sweep(usize::MAX)?;
@@ -237,14 +237,14 @@ impl<'txn> Tables<'txn> {
         Ok(known.unwrap_or(fresh))
     }
 
-    /// Writes that a call has begun.
+    /// Records that a call has begun.
     pub(crate) fn begin(&mut self, key: &[u8], fingerprint: u128) -> Result<(), Error> {
         let row = Row { fingerprint, expires: self.expiry(), record: None };
         self.begun.insert(key, &row.sealed(key)[..])?;
         Ok(())
     }
 
-    /// Writes that a call has not begun after all.
+    /// Records that a call has not begun after all.
     pub(crate) fn give_up(&mut self, key: &[u8]) -> Result<(), Error> {
         self.begun.remove(key)?;
         Ok(())
@@ -276,7 +276,7 @@ impl<'txn> Tables<'txn> {
         Ok(true)
     }
 
-    /// When what is written now expires.
+    /// The expiry of an entry written now.
     fn expiry(&self) -> u64 {
         self.now.saturating_add(self.limits.ttl)
     }
@@ -312,8 +312,8 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Forgets at most so many expired records, and evicts the oldest that are too many; how many
-    /// those are.
+    /// Removes at most so many expired records, and evicts the oldest beyond the limits; returns
+    /// how many were evicted.
     pub(crate) fn sweep(&mut self, most: usize) -> Result<u64, Error> {
         let now = Bound::Included(self.now);
         for (expires, key) in first(&self.evicted, most, now)? {
@@ -349,7 +349,7 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Counts the commit that this will be; its number.
+    /// Counts this commit; its number.
     pub(crate) fn count(&mut self) -> Result<u64, Error> {
         let number = self.bytes.get(COMMITS)?.map_or(0, |number| number.value()) + 1;
         self.bytes.insert(COMMITS, number)?;

@@ -1,4 +1,4 @@
-//! The laws of every store, and what is there after a crash.
+//! The laws of every store, and the content after a crash.
 
 mod faults;
 
@@ -14,7 +14,7 @@ fn open(dir: &TempDir, options: Options) -> RedbStore {
     RedbStore::open(dir.path().join("calls.redb"), options).unwrap()
 }
 
-/// Each store in a file of its own.
+/// Each store in its own file.
 async fn conforms(options: Options) {
     let dir = tempfile::tempdir().unwrap();
     let number = AtomicU32::new(0);
@@ -62,7 +62,7 @@ async fn answers_survive_a_crash_and_calls_that_had_begun_have_lapsed() {
         assert!(matches!(store.claim(b"done", 2, 5, LEASE).await.unwrap(), Claim::Mismatch));
         for (key, expected) in [(&b"begun"[..], expected), (b"given up", false)] {
             let Claim::Granted { lapsed } = store.claim(key, 1, 6, LEASE).await.unwrap() else {
-                panic!("nobody waits for a lease of the dead");
+                panic!("no call waits for a lease of a dead process");
             };
             assert_eq!(lapsed, expected, "{durable_claims}");
         }
@@ -84,7 +84,7 @@ async fn the_oldest_make_room_and_are_forgotten_or_refused() {
     }
 }
 
-/// Claims and answers the calls of these numbers, as far as they are granted.
+/// Claims and answers the calls of these numbers, if granted.
 async fn answer(store: &RedbStore, calls: std::ops::Range<u32>) {
     for n in calls {
         store.claim(&n.to_be_bytes(), 1, n.into(), LEASE).await.unwrap();
@@ -94,7 +94,7 @@ async fn answer(store: &RedbStore, calls: std::ops::Range<u32>) {
 
 // catalogue: S-E9
 #[tokio::test]
-async fn no_promise_is_undone_by_other_calls_and_none_is_made_that_cannot_be_remembered() {
+async fn other_calls_undo_no_promise_and_no_call_begins_that_cannot_be_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { entries: 10, ..Options::default() };
     let store = open(&dir, options);
@@ -102,10 +102,10 @@ async fn no_promise_is_undone_by_other_calls_and_none_is_made_that_cannot_be_rem
     let asked = async |n: u32| store.claim(&n.to_be_bytes(), 1, 99, LEASE).await.unwrap();
     assert!(matches!(asked(0).await, Claim::Done(_)), "it is still in memory");
     assert!(matches!(asked(49).await, Claim::Done(_)));
-    assert!(matches!(asked(50).await, Claim::Full), "nobody could remember it");
+    assert!(matches!(asked(50).await, Claim::Full), "it could not be remembered");
     assert_eq!((store.evicted(), Store::evicted(&store)), (40, 40));
     drop(store);
-    // Not even by an end of the process.
+    // Not even after a restart.
     let store = open(&dir, options);
     let asked = async |n: u32| store.claim(&n.to_be_bytes(), 1, 99, LEASE).await.unwrap();
     assert!(matches!(asked(0).await, Claim::Evicted), "and not executed again");
@@ -115,7 +115,7 @@ async fn no_promise_is_undone_by_other_calls_and_none_is_made_that_cannot_be_rem
 // catalogue: S-E9
 // real clock: the times in the file are those of the wall.
 #[tokio::test]
-async fn the_evicted_are_remembered_for_no_longer_than_they_were_promised() {
+async fn evicted_calls_are_remembered_only_until_their_records_would_expire() {
     let dir = tempfile::tempdir().unwrap();
     let ttl = Duration::from_millis(500);
     let store = open(&dir, Options { entries: 10, ttl, ..Options::default() });
@@ -140,9 +140,9 @@ async fn bytes_have_a_cap_as_well() {
     assert_eq!((store.entries().unwrap(), store.evicted()), (10, 20));
 }
 
-// real clock: the times in the file are those of the wall.
+// real clock: expiry in the file uses the wall clock.
 #[tokio::test]
-async fn what_has_expired_is_forgotten() {
+async fn expired_records_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let ttl = Duration::from_millis(300);
     let store = open(&dir, Options { ttl, ..Options::default() });

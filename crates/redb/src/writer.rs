@@ -1,4 +1,4 @@
-//! The thread that writes: what arrives during a commit is in the next one.
+//! The writer thread: writes that arrive during a commit are in the next one.
 
 use crate::{
     file::{File, Pace},
@@ -16,15 +16,15 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// Hands writes to the thread; when it is dropped it waits for what it has handed over.
+/// Passes writes to the thread; dropping it waits for them.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    /// Until it is dropped.
+    /// `None` once dropped.
     thread: Option<(mpsc::UnboundedSender<Job>, thread::JoinHandle<()>)>,
     evicted: Arc<AtomicU64>,
 }
 
-/// Writes, and says what is to be done once that is committed.
+/// Writes, and returns what to do after the commit.
 type Job = Box<dyn FnOnce(&mut Tables<'_>) -> Result<Committed, Error> + Send>;
 type Committed = Box<dyn FnOnce() + Send>;
 
@@ -47,8 +47,8 @@ impl Writer {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Runs `write` in a transaction and, once it is on disk, `committed`, whether or not anybody
-    /// still waits for it. Neither may panic.
+    /// Runs `write` in a transaction and, once it is on disk, `committed`, whether or not the
+    /// caller still waits. Neither may panic.
     pub(crate) async fn run<W, T, U>(
         &self,
         write: W,
@@ -69,10 +69,10 @@ impl Writer {
         Ok(replied.await.map_err(|_| FAILED)?)
     }
 
-    /// Has the file opened again, as it could not be read.
+    /// Has the file reopened after a failed read.
     pub(crate) fn reopen(&self, why: &BoxError) {
         let why = why.to_string();
-        // Where the thread has ended there is nothing to be opened.
+        // If the thread has ended, there is no file to reopen.
         _ = self.send(Box::new(|_| Err(StorageError::Corrupted(why).into())));
     }
 
@@ -87,7 +87,7 @@ impl Drop for Writer {
         let Some((jobs, thread)) = self.thread.take() else { return };
         drop(jobs);
         if thread.join().is_err() {
-            tracing::error!("the thread that writes has panicked");
+            tracing::error!("the writer thread has panicked");
         }
     }
 }
@@ -103,19 +103,19 @@ fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &Atomi
         if file.closed().is_some() {
             file.reopen(&mut pace);
         }
-        // Those who wait are told as their channels close.
+        // The callers see their channels close.
         let committed = commit(file, jobs, evicted, has_failed);
         has_failed = committed.is_err();
         if let Err(error) = committed {
             file.written(Some(&error));
-            // redb writes nothing more after a failure of the disk, until it is opened again.
+            // After a failure of the disk redb writes nothing more until it is reopened.
             file.fail(&error);
             file.reopen(&mut pace);
         }
     }
 }
 
-/// Says each time that their number has doubled that records had to make room.
+/// Logs the number of evicted records each time that it has doubled.
 fn note_evicted(before: u64, room: u64) {
     let evicted = before.saturating_add(room);
     if evicted.checked_ilog2() > before.checked_ilog2() {
@@ -125,8 +125,8 @@ fn note_evicted(before: u64, room: u64) {
     }
 }
 
-/// Commits all `jobs` in one transaction, and counts the records that were evicted. Where the last
-/// did not succeed, this one clears the failure before it answers the callers that wait for it.
+/// Commits all `jobs` in one transaction, and counts the evicted records. After a failure, a
+/// success clears it before it answers the waiting callers.
 fn commit(
     file: &File,
     jobs: impl Iterator<Item = Job>,

@@ -1,30 +1,30 @@
-//! What a failure says: of the request, of the server, or of nothing.
+//! The meaning of an error: a fault of the request, of the server, or unknown.
 
 use cinchona_core::BoxError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// What a failure says, and so what is to be done.
+/// The meaning of an error, which decides how to proceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The request was not executed, and would fail on any server.
     Request,
-    /// The request was not executed: this is not, or not now, a server to be asked.
+    /// The request was not executed: this server cannot serve it, at least for now.
     NotHere,
-    /// The connection broke, or what came over it is no answer. The request may have been executed.
+    /// The connection broke, or the answer is malformed. The request may have been executed.
     Open,
 }
 
-/// Why something was not done, and whether it may have been done all the same.
+/// Why a request failed, and whether it may have been executed all the same.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) why: BoxError,
     pub(crate) meaning: Meaning,
 }
 
-/// Redis has looked at the request, and at what is there. Whatever else it says is said of itself
+/// The codes by which Redis rejects the request or the data. All others concern the server
 /// (`READONLY`, `LOADING`, `MASTERDOWN`, `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `NOAUTH`,
-/// `NOPERM`, `NOREPLICAS`, `MISCONF`, `OOM`, `BUSY`, and what later versions think of): another
-/// server, or the same one later, may answer.
+/// `NOPERM`, `NOREPLICAS`, `MISCONF`, `OOM`, `BUSY`, and those of later versions): another server,
+/// or the same one later, may answer.
 const OF_THE_REQUEST: [&str; 2] = ["WRONGTYPE", "CROSSSLOT"];
 
 // === impl Meaning ===
@@ -34,8 +34,8 @@ impl Meaning {
         match (error.kind(), error.code()) {
             (ErrorKind::UnexpectedReturnType | ErrorKind::Client, _) => Self::Request,
             (_, Some(code)) if OF_THE_REQUEST.contains(&code) => Self::Request,
-            // An error that a server answers is one of which a script of ours has changed nothing:
-            // before its first write Redis looks whether it can be made, and after it no more.
+            // After a server's error our scripts have changed nothing: Redis checks before a
+            // script's first write whether writes are possible, and not again later.
             (_, Some(_)) | (ErrorKind::AuthenticationFailed, _) => Self::NotHere,
             _ => Self::Open,
         }
@@ -63,9 +63,9 @@ pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// What went wrong, without a word of the server's: it repeats what it was sent, and what it does
-/// not understand may be a password (`ERR unknown command 'HELLO', with args beginning with: …`);
-/// and without the names that a certificate is not, or is, valid for.
+/// The error, without the server's text: Redis repeats unknown input, which may be a password (`ERR
+/// unknown command 'HELLO', with args beginning with: …`); and without the host names in a
+/// certificate error.
 pub(crate) fn said(error: &RedisError) -> String {
     match error.code() {
         _ if error.is_io_error() => {
@@ -90,7 +90,7 @@ mod tests {
 
     // catalogue: S-C2
     #[test]
-    fn whatever_a_server_says_but_of_the_request_means_not_here() {
+    fn every_error_that_is_not_about_the_request_means_not_here() {
         for code in ["READONLY", "NOAUTH", "NOREPLICAS", "MISCONF", "OOM", "BUSY", "NEWCODE"] {
             let error = make_extension_error(code.into(), None);
             assert_eq!(Meaning::of(&error), Meaning::NotHere, "{code}");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_not_repeated() {
+    fn an_error_without_a_code_is_not_repeated() {
         let error = make_extension_error("hunter2".into(), Some("hunter2".into()));
         assert_eq!(said(&error), "Redis answered an error");
     }

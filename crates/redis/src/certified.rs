@@ -1,4 +1,4 @@
-//! Servers that are reached by TLS, with certificates of one's own.
+//! TLS with custom certificates.
 
 #![cfg(feature = "tls")]
 
@@ -7,7 +7,7 @@ use cinchona_core::Invalid;
 use redis::ConnectionAddr;
 
 impl Servers {
-    /// Trusts the certificates in `pem` in place of the system's. For `rediss://` (feature `tls`).
+    /// Trusts the certificates in `pem` instead of the system's. For `rediss://` (feature `tls`).
     ///
     /// # Errors
     /// When there is no certificate in `pem`, or no URL is a `rediss://`.
@@ -16,11 +16,11 @@ impl Servers {
         self.certified("roots")
     }
 
-    /// Shows the server the chain of certificates in `chain`, whose key is `key`, both in PEM. For
-    /// `rediss://` (feature `tls`).
+    /// Presents the certificate chain in `chain`, whose key is `key`, both in PEM. For `rediss://`
+    /// (feature `tls`).
     ///
     /// # Errors
-    /// When either is none, or no URL is a `rediss://`.
+    /// When either is missing, or no URL is a `rediss://`.
     pub fn with_identity(mut self, chain: &[u8], key: &[u8]) -> Result<Self, Invalid> {
         self.certificates.identity = Some((chain.to_vec(), key.to_vec()));
         self.certified("identity")

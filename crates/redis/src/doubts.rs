@@ -1,9 +1,9 @@
-//! Claims that were given up, and of which nobody knows whether they were, or will be, made.
+//! Claims that were abandoned without an answer, so that it is unknown whether they exist or will.
 //!
-//! A claim that Redis did not answer in time may still be on its way: over a connection that was
-//! left, it is executed whenever Redis comes to it. Nobody holds it then, and without an end all
-//! calls with the same key would wait for its lease. So it is released again and again, and a call
-//! that meets it before that takes it over.
+//! A claim that Redis did not answer in time may still be in transit: over an abandoned connection,
+//! Redis executes it whenever it arrives. No call holds it then, and all calls with the same key
+//! would wait for its lease to end. So it is released repeatedly, and a call of this process that
+//! meets it takes it over.
 
 use crate::{answer::Failed, link::Link, question::Question, scripts::claimed};
 use cinchona_plumbing::clock::later;
@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// The claims of one store that were given up.
+/// The abandoned claims of one store.
 #[derive(Debug)]
 pub(crate) struct Doubts {
     link: Arc<Link>,
@@ -31,7 +31,7 @@ struct Known {
     claims: HashMap<u128, Claimed>,
     /// Claims that were certainly not made, until they are released.
     unmade: HashSet<u128>,
-    /// What releases them, until it has nothing left to do.
+    /// The task that releases them, until none is left.
     task: Option<JoinHandle<()>>,
     is_full: bool,
 }
@@ -41,28 +41,28 @@ struct Claimed {
     key: Vec<u8>,
     /// When its lease has ended, whenever it began.
     until: Instant,
-    /// Whether Redis has said that it is not there.
+    /// Whether Redis has answered that it does not exist.
     is_absent: bool,
 }
 
-/// A claim that is being made; it is given up where it is dropped before its answer.
+/// A claim in the making; dropping it before its answer abandons it.
 pub(crate) struct Doubt<'a> {
     doubts: &'a Arc<Doubts>,
     pub(crate) key: &'a [u8],
-    /// What is at the key when it is made.
+    /// The value at its key once it is made.
     pub(crate) fresh: Vec<u8>,
     token: u128,
     lease: Duration,
-    /// It may have been made, and nobody has said so.
+    /// It may have been made; no answer has confirmed it.
     pub(crate) is_open: AtomicBool,
 }
 
-/// What comes later than this over a connection that was left is not waited for: TCP sends again
-/// for about so long what a peer does not confirm.
+/// How long a command on an abandoned connection may still arrive: TCP retransmits unacknowledged
+/// data for about so long.
 const LATE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_millis(25);
 const SLOWEST: Duration = Duration::from_secs(1);
-/// How many there are at most: 200 ms of 50,000 calls a second.
+/// The most abandoned claims: 200 ms of 50,000 calls a second.
 const MOST: usize = 10_000;
 /// How many are released at once.
 const AT_ONCE: usize = 128;
@@ -75,7 +75,7 @@ impl Doubts {
         Self { link, known: Mutex::default() }
     }
 
-    /// Ends claims; for each, whether it was there.
+    /// Ends claims; for each, whether it existed.
     pub(crate) async fn release(
         &self,
         keys: Vec<Vec<u8>>,
@@ -90,12 +90,12 @@ impl Doubts {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the claim was given up by this store.
+    /// Whether this store abandoned the claim.
     pub(crate) fn has(&self, token: u128) -> bool {
         self.known().claims.contains_key(&token)
     }
 
-    /// The claim was not made. That is forgotten after a while.
+    /// The claim was not made. This is remembered for a limited time.
     pub(crate) fn set_unmade(&self, token: u128) {
         let mut known = self.known();
         if known.unmade.len() >= MOST {
@@ -104,7 +104,7 @@ impl Doubts {
         known.unmade.insert(token);
     }
 
-    /// Whether the claim is known not to have been made, which is said once.
+    /// Whether the claim is known not to have been made; true only once.
     pub(crate) fn take_unmade(&self, token: u128) -> bool {
         self.known().unmade.remove(&token)
     }
@@ -114,14 +114,16 @@ impl Doubts {
         self.known().claims.remove(&token);
     }
 
-    /// Releases the claim for as long as it may be made or last, in the background.
+    /// Releases the claim in the background, for as long as it may be made or exist.
     fn add(self: &Arc<Self>, key: &[u8], token: u128, lease: Duration) {
         let now = Instant::now();
         let claimed = Claimed { key: key.to_vec(), until: later(now, lease), is_absent: false };
         let mut known = self.known();
         if known.claims.len() >= MOST && !known.claims.contains_key(&token) {
             if !mem::replace(&mut known.is_full, true) {
-                tracing::warn!("claims are left to the end of their leases: there are {MOST}");
+                tracing::warn!(
+                    "claims are left to expire with their leases: {MOST} are already pending"
+                );
             }
             return;
         }
@@ -130,8 +132,8 @@ impl Doubts {
         known.run(self);
     }
 
-    /// What is still to be released, without what has ended by itself; where that is nothing, the
-    /// task is to end.
+    /// The claims still to be released, without those that have expired; if there are none, the
+    /// task ends.
     fn open(&self) -> Option<Vec<(u128, Vec<u8>)>> {
         let now = Instant::now();
         let mut known = self.known();
@@ -163,9 +165,9 @@ impl Doubts {
 // === impl Known ===
 
 impl Known {
-    /// Sees to it that the task runs. Without a runtime the claims end with their leases.
+    /// Starts the task if it is not running. Without a runtime the claims end with their leases.
     fn run(&mut self, doubts: &Arc<Doubts>) {
-        // A runtime that ends drops the task at once, here: that must need no lock.
+        // A runtime that shuts down drops the task immediately, here: that must need no lock.
         if self.task.as_ref().is_none_or(JoinHandle::is_finished)
             && let Ok(runtime) = Handle::try_current()
         {

@@ -2,47 +2,46 @@
 //!
 //! # Rule
 //!
-//! * A claim is one `SET … NX GET`, which returns what is there already; whatever must look before
-//!   it writes (finishing under a token, taking over a lapsed lease, changing state) is a Lua
-//!   script of one round trip. Redis runs both atomically, so of all replicas one is granted.
-//! * Leases are measured by Redis' clock alone, as what is left of a key's time to live.
-//! * Nothing waits for Redis for longer than [`RedisStore::with_timeout`] (80 ms), the wait for
-//!   another change of the same state included: what happens then is for
-//!   `DedupLayer::with_fail_open` to say. While the last attempt to connect has failed, nothing
-//!   waits at all.
-//! * A connection that breaks, that answers nothing for 250 ms, or that leads to a server which
-//!   says that it is not the one to be asked (`READONLY`, `LOADING`, `MASTERDOWN`, `MOVED`,
-//!   `CLUSTERDOWN`, `NOAUTH`, `TRYAGAIN`, and whatever else is not said of the request) is
-//!   replaced, in the background: attempts begin 10 to 250 ms apart, and the first server on which
-//!   a change can be made is used. So service is back within a second of there being one.
-//! * A claim that was given up unanswered may be made all the same, when Redis comes to it. It is
-//!   released until its lease has ended, or until a minute after Redis has said that it is not
-//!   there; this process takes it over when it meets it.
-//! * A call that waits for another's answer asks every 25 ms.
-//! * A change of state that panics fails with `INTERNAL`, changes nothing and harms no other.
+//! * A claim is one `SET … NX GET`, which returns the existing value; operations that read before
+//!   they write (finishing under a token, taking over a lapsed lease, changing state) are Lua
+//!   scripts of one round trip. Redis runs both atomically, so one of all replicas is granted.
+//! * Leases are measured by Redis' clock alone, as the remaining time to live of a key.
+//! * No call waits for Redis for longer than [`RedisStore::with_timeout`] (80 ms), including the
+//!   wait for another change of the same state; `DedupLayer::with_fail_open` decides what happens
+//!   then. While the last attempt to connect has failed, calls fail immediately.
+//! * A connection is replaced in the background if it breaks, answers nothing for 250 ms, or leads
+//!   to a server that cannot serve (`READONLY`, `LOADING`, `MASTERDOWN`, `MOVED`, `CLUSTERDOWN`,
+//!   `NOAUTH`, `TRYAGAIN`, and every other error that is not about the request): attempts begin 10
+//!   to 250 ms apart, and the first server that accepts changes is used. So service is back within
+//!   a second of such a server being up.
+//! * A claim abandoned without an answer may still be made when the command reaches Redis. It is
+//!   released until its lease has ended, or until a minute after Redis has answered that it does
+//!   not exist; this process takes it over when it meets it.
+//! * A call that waits for another's answer polls every 25 ms.
+//! * A change of state that panics fails with `INTERNAL`, changes nothing and affects no other.
 //!
 //! # What can be lost
 //!
 //! Redis decides what it evicts (`maxmemory-policy`) and what survives its own crash
-//! (`appendfsync`): with `noeviction` and `always` nothing is lost that was acknowledged. What it
-//! evicts this store does not see: `Store::evicted` is 0, and such a call is executed again. Watch
+//! (`appendfsync`): with `noeviction` and `always` no acknowledged record is lost. This store does
+//! not see Redis' evictions: `Store::evicted` is 0, and such a call is executed again. Watch
 //! `evicted_keys` of `INFO stats`, or set `noeviction`, with which a full Redis fails new claims.
 //!
-//! With replicas ([`Servers::sentinel`], [`Servers::cluster`], a managed service) it is otherwise:
-//! *replication is asynchronous*. A primary acknowledges before its replicas have it, so
-//! when one takes its place, the claims, records and changes of the last moments are gone, and a
-//! call that was acknowledged is executed again if it is repeated. State and record go together, as
-//! one script makes both: what is lost is whole calls. How much:
+//! With replicas ([`Servers::sentinel`], [`Servers::cluster`], a managed service) records can be
+//! lost: *replication is asynchronous*. A primary acknowledges before its replicas have the write,
+//! so after a failover the claims, records and changes of the last moments are gone, and an
+//! acknowledged call is executed again if it is repeated. One script writes state and record
+//! together, so whole calls are lost. How much:
 //!
-//! * When the primary crashes, what its replication had not sent: usually some milliseconds.
-//! * When it is cut off from its replicas and still takes writes, all that it took until its
-//!   clients left it: with `min-replicas-to-write 1` and `min-replicas-max-lag N` at most N + 1
-//!   seconds (N is 10 by default; without the first of the two there is no bound). This store
-//!   leaves a primary that refuses writes at once.
-//! * In a cluster a primary that is cut off from the majority stops by itself after
-//!   `cluster-node-timeout` (15 s by default), which is the bound there.
+//! * When the primary crashes: the writes that it had not replicated, usually some milliseconds.
+//! * When it is cut off from its replicas and still accepts writes: all writes until its clients
+//!   leave it; with `min-replicas-to-write 1` and `min-replicas-max-lag N` at most N + 1 seconds (N
+//!   is 10 by default; without the first of the two there is no bound). This store leaves a primary
+//!   that refuses writes immediately.
+//! * In a cluster a primary that is cut off from the majority stops after `cluster-node-timeout`
+//!   (15 s by default), which is the bound there.
 //!
-//! Where not even that may be lost, keep state and records in one durable server, or in a file
+//! If not even that may be lost, keep state and records in one durable server, or in a file
 //! (`cinchona-redb`).
 //!
 //! # Example
@@ -60,9 +59,9 @@
 //!
 //! # What it does not do
 //!
-//! It needs Redis 7.0 or later. While a cluster moves the slot of its keys from one node to another
-//! it follows them (`ASK`), but a change of several values that are not all at one of the two fails
-//! until they are (`TRYAGAIN`).
+//! It needs Redis 7.0 or later. It follows a slot that a cluster is moving between nodes (`ASK`),
+//! but a change of several values fails with `TRYAGAIN` until all of them are on one of the two
+//! nodes.
 
 mod answer;
 mod certified;
@@ -97,7 +96,7 @@ use std::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-/// A store and a state in Redis; its clones share a connection.
+/// A store and a state in Redis; clones share a connection.
 #[derive(Clone)]
 pub struct RedisStore {
     shared: Arc<Shared>,
@@ -113,12 +112,12 @@ struct Settings {
 
 struct Shared {
     link: Arc<Link>,
-    /// Changes of the same value by this process come one after the other, as all but one of those
-    /// that are made at once would have to be made again.
+    /// Changes of the same value by this process run one after the other; of concurrent ones all
+    /// but one would have to be repeated.
     changing: [Mutex<()>; 64],
     hasher: RandomState,
     doubts: Arc<Doubts>,
-    /// The longest lease, in ms, for as long as which a claim is released.
+    /// The longest lease, in ms, during which a claim is released.
     lease: AtomicU64,
 }
 
@@ -127,19 +126,17 @@ const POLL: Duration = Duration::from_millis(25);
 // === impl RedisStore ===
 
 impl RedisStore {
-    /// A store in the Redis at `url` ([`Servers::one`]), to which it connects when it is first
-    /// used.
+    /// A store in the Redis at `url` ([`Servers::one`]); it connects on first use.
     ///
-    /// What the store says of itself, its [domain](Store::domain) and its errors, holds no part of
-    /// `url`.
+    /// Its [domain](Store::domain) and its errors contain no part of `url`.
     ///
     /// # Errors
-    /// When `url` is none; [`Invalid`] says which part of it is wrong, and does not repeat it.
+    /// When `url` is invalid; [`Invalid`] names the wrong part, and does not repeat it.
     pub fn new(url: &str) -> Result<Self, Invalid> {
         Ok(Self::at(Servers::one(url)?))
     }
 
-    /// A store in a Redis, to which it connects when it is first used.
+    /// A store in a Redis; it connects on first use.
     pub fn at(servers: Servers) -> Self {
         let settings = Settings {
             prefix: "cinchona".to_owned(),
@@ -161,11 +158,11 @@ impl RedisStore {
         Self { shared: Arc::new(shared), settings }
     }
 
-    /// Begins every key with `{prefix}:`, with the braces, by which a cluster keeps them together;
-    /// another store, with a connection of its own. Default `cinchona`.
+    /// Begins every key with `{prefix}:`, with the braces, so that a cluster keeps the keys
+    /// together; returns another store with its own connection. Default `cinchona`.
     ///
     /// # Errors
-    /// When it is empty, or has a brace in it.
+    /// When it is empty, or contains a brace.
     pub fn with_prefix(mut self, prefix: &str) -> Result<Self, Invalid> {
         if prefix.is_empty() || prefix.contains(['{', '}']) {
             return Err(Invalid::new("prefix", format!("{prefix:?}"), "a name without braces"));
@@ -174,7 +171,7 @@ impl RedisStore {
         Ok(Self::over(self.shared.link.servers().clone(), self.settings))
     }
 
-    /// Keeps records for `ttl`. Default 300 s; `Duration::MAX` for ever.
+    /// Keeps records for `ttl`. Default 300 s; `Duration::MAX`: without end.
     ///
     /// # Errors
     /// When it is less than a millisecond.
@@ -183,9 +180,9 @@ impl RedisStore {
         Ok(self)
     }
 
-    /// Waits for `timeout` at most, each time it is asked something: a claim, a record, a release,
-    /// or a value to be read or changed, with all that is to be waited for in between. Default
-    /// 80 ms; `Duration::MAX` for ever.
+    /// Waits at most `timeout` for each operation: a claim, a record, a release, or a read or
+    /// change of a value, including all waits in between. Default 80 ms; `Duration::MAX`: without
+    /// limit.
     ///
     /// # Errors
     /// When it is less than a millisecond.
@@ -206,18 +203,19 @@ impl RedisStore {
         later(Instant::now(), self.settings.timeout)
     }
 
-    /// How long a claim stays: its lease, and then a record's time, so that it is known to have
-    /// lapsed.
+    /// How long a claim's key exists: its lease plus a record's time, so that a lapsed one is still
+    /// known.
     fn claimed_for(&self, lease: Duration) -> u64 {
         millis(lease.min(FOR_EVER)) + self.kept_for()
     }
 
-    /// How long a record stays. Redis refuses a time that, with that of its clock, overflows.
+    /// How long a record exists. Redis refuses a time to live that overflows when added to its
+    /// clock.
     fn kept_for(&self) -> u64 {
         millis(self.settings.ttl.min(FOR_EVER))
     }
 
-    /// Waits for the claim that is `old`, unless its lease has ended, or it was given up here.
+    /// Waits for the claim `old`, unless its lease has ended, or it was abandoned here.
     async fn busy(
         &self,
         doubt: &Doubt<'_>,
@@ -227,7 +225,7 @@ impl RedisStore {
     ) -> Result<Claim, Failed> {
         let token = old.get(17..).and_then(|token| token.try_into().ok()).map(u128::from_be_bytes);
         let given_up = token.filter(|token| self.shared.doubts.has(*token));
-        // A claim that was given up has no lease.
+        // An abandoned claim has no lease.
         let lasts = if given_up.is_some() { u64::MAX >> 12 } else { self.kept_for() };
         let times = [self.claimed_for(lease), lasts].map(|time| time.to_string().into_bytes());
         let [stays, lasts] = times;
@@ -305,7 +303,7 @@ impl Store for RedisStore {
         Ok(kept.map_err(|failed| failed.why)? == 1)
     }
 
-    /// What could not be released is released later, in the background.
+    /// A release that failed is repeated in the background.
     async fn release(&self, key: &[u8], token: u128) -> Result<(), BoxError> {
         if self.shared.doubts.take_unmade(token) {
             return Ok(());
@@ -328,8 +326,8 @@ impl Store for RedisStore {
         Arc::as_ptr(&self.shared) as usize
     }
 
-    /// A hash of host, port, database and prefix, or of all hosts and ports of [`Servers`] that are
-    /// several; with the name of the machine, where a host is `localhost` or a socket.
+    /// A hash of host, port, database and prefix, or of all hosts and ports of several [`Servers`];
+    /// with the name of the machine, if a host is `localhost` or a socket.
     fn domain(&self) -> Option<String> {
         Some(self.shared.link.servers().place.domain(&self.settings.prefix))
     }

@@ -1,4 +1,4 @@
-//! The connection, which is replaced as soon as it is of no use.
+//! The connection, which is replaced when it fails.
 
 use crate::{
     answer::{self, Failed, Meaning},
@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-/// Asks Redis, over a connection that a task of its own makes, watches, and makes again.
+/// Sends requests to Redis over a connection that its own task makes, watches, and replaces.
 #[derive(Debug)]
 pub(crate) struct Link {
     inner: Arc<Inner>,
@@ -37,13 +37,13 @@ pub(crate) struct Link {
 struct Inner {
     servers: Servers,
     scripts: Scripts,
-    /// Of the slot that all keys are in.
+    /// The connection to the server of the keys' slot.
     key: Vec<u8>,
     live: ArcSwapOption<Live>,
-    /// The node that takes over the slot, while one does.
+    /// The node to which the slot is being moved, if any.
     heir: Mutex<Option<(String, MultiplexedConnection)>>,
     phase: watch::Sender<Phase>,
-    /// The connection has been left, or somebody has got no answer over it.
+    /// The connection was abandoned, or a request had no answer over it.
     poke: Notify,
     number: AtomicU64,
     rng: Rng,
@@ -56,18 +56,18 @@ struct Live {
 
 #[derive(Clone, Debug)]
 enum Phase {
-    /// Worth waiting for.
+    /// An attempt is in progress.
     Connecting,
     Up,
-    /// It was tried, and why it failed.
+    /// The last attempt failed, with the cause.
     Down(Arc<str>),
 }
 
-/// Ends with its owner.
+/// Aborts with its owner.
 #[derive(Debug)]
 struct Task(JoinHandle<()>);
 
-/// Has the connection looked at, if it is dropped without an answer.
+/// Has the connection checked, if it is dropped before the answer.
 struct Waiting<'a> {
     inner: &'a Inner,
     is_answered: bool,
@@ -79,17 +79,17 @@ struct Pace {
     pause: Duration,
 }
 
-/// After an attempt that failed the next one begins so long after it at most, and the first ones
-/// sooner; beside one that hangs, so long after it.
+/// The longest wait after a failed attempt before the next one, the first ones being shorter; and
+/// the wait beside an attempt that hangs.
 const SLOWEST: Duration = Duration::from_millis(250);
 const FASTEST: Duration = Duration::from_millis(10);
-/// An attempt may take so long, while others begin; so many at once.
+/// How long an attempt may take, and how many may run concurrently.
 const ATTEMPT: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 8;
-/// How often a connection is looked at, and how long it may take to answer that.
+/// How often a connection is checked, and how long it may take to answer.
 const EACH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(250);
-/// A question is put to so many servers at most.
+/// The most servers to which one request is sent.
 const MOST: usize = 8;
 
 // === impl Link ===
@@ -124,18 +124,18 @@ impl Link {
         self.inner.number.load(Ordering::Relaxed)
     }
 
-    /// Asks until `until`, and again where a server says that it is not the one to be asked.
-    /// `is_open` is whether the question may have been executed, and nobody has said so.
+    /// Sends the request until `until`, and again where a server cannot serve it. `is_open` is set
+    /// while the request may have been executed without an answer.
     ///
     /// # Errors
-    /// At once, where the last attempt to connect has failed.
+    /// Immediately if the last attempt to connect has failed.
     pub(crate) async fn ask<T: FromRedisValue>(
         &self,
         question: &Question<'_>,
         until: Instant,
         is_open: &AtomicBool,
     ) -> Result<T, Failed> {
-        // What was refused, and how often: that says more than that there is no time left.
+        // The last refusal and how often; more informative than a timeout.
         let (mut tries, mut refused) = (0, None);
         loop {
             let live = match timeout_at(until, self.live()).await {
@@ -190,7 +190,7 @@ impl Link {
         }
     }
 
-    /// Sees to it that the task runs: the runtime of the one before may be gone.
+    /// Starts the task if it is not running: the runtime of the earlier one may be gone.
     fn run(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(|task| task.0.is_finished())
@@ -234,7 +234,7 @@ impl Inner {
         answer
     }
 
-    /// Puts the question to the node that takes over the slot, which has this key already.
+    /// Sends the request to the node that takes over the slot and already has this key.
     async fn put_there<T: FromRedisValue>(
         &self,
         ask: &RedisError,
@@ -261,7 +261,7 @@ impl Inner {
         answer.map(|(answer,)| answer)
     }
 
-    /// Takes a connection out of use; questions under way still get their answers.
+    /// Takes a connection out of use; requests in flight still get their answers.
     fn leave(&self, live: &Live, why: &Failed) {
         let current = self.live.load();
         if current.as_ref().is_none_or(|current| current.number != live.number) {
@@ -269,13 +269,13 @@ impl Inner {
         }
         let left = self.live.compare_and_swap(&current, None);
         if left.as_ref().is_some_and(|left| left.number == live.number) {
-            tracing::warn!(why = %why.why, "a connection to Redis is replaced");
+            tracing::warn!(why = %why.why, "replacing a connection to Redis");
             self.phase.send_replace(Phase::Connecting);
             self.poke.notify_one();
         }
     }
 
-    /// An attempt that hangs holds up nothing: another begins beside it.
+    /// An attempt that hangs delays nothing: another begins beside it.
     async fn connect(self: &Arc<Self>, pace: &mut Pace) -> MultiplexedConnection {
         let mut attempts = JoinSet::new();
         let mut turn = self.number.load(Ordering::Relaxed) as usize;
@@ -303,7 +303,7 @@ impl Inner {
         }
     }
 
-    /// A connection to a server that changes can be made on.
+    /// A connection to a server that accepts changes.
     async fn attempt(
         self: Arc<Self>,
         turn: usize,
@@ -314,7 +314,7 @@ impl Inner {
                 let mut connection = connection.clone();
                 let mut load = redis::cmd("SCRIPT");
                 load.arg("LOAD").arg(script.text);
-                // One that is not loaded is sent as a whole when it is needed.
+                // A script that is not loaded is sent in full when it is needed.
                 async move { drop(load.query_async::<String>(&mut connection).await) }
             };
             join_all(self.scripts.all().map(load)).await;
@@ -330,8 +330,8 @@ impl Inner {
         }
     }
 
-    /// Returns once the connection has been left. It is asked at times, and at once where somebody
-    /// has got no answer.
+    /// Returns once the connection is abandoned. It is checked periodically, and immediately after
+    /// a request without an answer.
     async fn watch(&self, live: &Live, pace: &mut Pace) {
         let since = Instant::now();
         loop {
@@ -386,14 +386,14 @@ impl Drop for Waiting<'_> {
 // === impl Pace ===
 
 impl Pace {
-    /// An attempt begins now.
+    /// The next attempt begins now.
     fn step(&mut self, rng: &Rng) {
         self.pause = (self.pause * 2).clamp(FASTEST, SLOWEST);
-        // Many clients that lose one server do not come back as one.
+        // Jitter: many clients that lose one server do not reconnect together.
         self.next = Instant::now() + self.pause.mul_f64(rng.draw().random_range(0.5..=1.0));
     }
 
-    /// After a connection that has lasted the next attempt begins at once.
+    /// After a connection that has lasted the next attempt begins immediately.
     fn rest(&mut self) {
         self.pause = Duration::ZERO;
     }

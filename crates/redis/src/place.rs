@@ -1,4 +1,4 @@
-//! Where a Redis is, and what names it to callers.
+//! The address of a Redis, and the domain made of it.
 
 use crate::tls::prepare;
 use cinchona_core::Invalid;
@@ -11,22 +11,22 @@ use std::{
 };
 use url::{Host, Url};
 
-/// A database of a Redis, in one spelling of all that lead there.
+/// A database of a Redis, with one spelling for all URLs that lead there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// What is hashed of where it is.
+    /// The part of the address that is hashed.
     server: String,
     database: i64,
 }
 
-/// Not how it is reached: by TLS or not, as which user, and under which version of the protocol.
+/// Excludes how it is reached: TLS, user, and protocol version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Server {
     At {
         host: String,
         port: u16,
     },
-    /// On the machine (or in the container) of that name: every other has one of its own there.
+    /// On the machine (or in the container) of that name, as each machine has its own localhost.
     Local {
         machine: String,
         port: u16,
@@ -37,10 +37,10 @@ enum Server {
     },
 }
 
-/// How to connect to `url`, and where that leads.
+/// How to connect to `url`, and its place.
 ///
 /// # Errors
-/// Says which part of it is wrong, without repeating it: it may hold a password.
+/// Names the wrong part without repeating it: it may contain a password.
 pub(crate) fn parse(url: &str) -> Result<(ConnectionInfo, Place), Invalid> {
     parse_with(url, None)
 }
@@ -58,7 +58,7 @@ pub(crate) fn parse_with(url: &str, port: Option<u16>) -> Result<(ConnectionInfo
     let info = url.into_connection_info().map_err(|error| match error.detail() {
         None if error.to_string().contains("feature") => refused(NO_TLS),
         None => refused(error.to_string().split(" - ").next().unwrap_or_default()),
-        // That would be what the query says of it.
+        // Any other value is that of the query.
         Some(_) => refused("a protocol other than resp2 and resp3"),
     })?;
     if !info.addr().is_supported() {
@@ -79,7 +79,7 @@ pub(crate) fn refused(why: &str) -> Invalid {
 // === impl Place ===
 
 impl Place {
-    /// What all of `places` lead to, in whatever order they are given and however often.
+    /// The place of all of `places`, in any order and with repetitions.
     pub(crate) fn of_many(kind: &str, name: &str, places: Vec<Self>, database: i64) -> Self {
         let mut servers: Vec<_> = places.into_iter().map(|place| place.server).collect();
         servers.sort_unstable();
@@ -87,8 +87,8 @@ impl Place {
         Self { server: format!("{kind}\0{name}\0{}", servers.join("\0")), database }
     }
 
-    /// Names the stores that keep their keys under `prefix` at this place. It is a hash, so that it
-    /// tells nobody the place.
+    /// The domain of the stores with the key prefix `prefix` at this place: a hash, which does not
+    /// reveal the place.
     pub(crate) fn domain(&self, prefix: &str) -> String {
         let hash = Sha256::digest(format!("{}\0{}\0{prefix}", self.server, self.database));
         let short = hash.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte));
@@ -110,7 +110,7 @@ impl Server {
             ConnectionAddr::Unix(path) => {
                 Self::Socket { machine: machine(), path: Path::new(path).components().collect() }
             }
-            // Of a later version of the client: whoever spells it otherwise is another.
+            // For variants of later versions of the client: another spelling is another place.
             other => Self::At { host: other.to_string(), port: 0 },
         }
     }
@@ -126,14 +126,14 @@ impl fmt::Display for Server {
     }
 }
 
-/// One spelling of all that a host has; none for this machine.
+/// One spelling of all that a host has; `None` for this machine.
 fn canonical(host: &str) -> Option<String> {
     let address =
         |ip: IpAddr| (!ip.to_canonical().is_loopback()).then(|| ip.to_canonical().to_string());
     if let Ok(ip) = host.parse::<IpAddr>() {
         return address(ip);
     }
-    // As in the URLs of the web: without regard to case, 127.1 is an address, and ü is xn--tda.
+    // As in web URLs: case is ignored, 127.1 is an address, and ü is xn--tda.
     match Host::parse(host.trim_end_matches('.')) {
         Ok(Host::Ipv4(ip)) => address(ip.into()),
         Ok(Host::Ipv6(ip)) => address(ip.into()),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn all_spellings_of_a_place_have_one_domain_whoever_comes_by_whatever_password() {
+    fn all_spellings_of_a_place_have_one_domain_for_any_user_and_password() {
         for spellings in [
             &[
                 "redis://db.example",
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_tells_no_part_of_the_url() {
+    fn a_domain_reveals_no_part_of_the_url() {
         for url in [
             "redis://mark-user:mark-password@mark-host:6379/7",
             "redis://mark-host?password=mark-password",

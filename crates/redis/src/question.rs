@@ -1,9 +1,9 @@
-//! What a Redis is asked, and whether it is one to be asked.
+//! Requests to Redis, and checks of whether a server can serve them.
 
 use crate::scripts::Source;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, aio::MultiplexedConnection};
 
-/// A question to Redis.
+/// A request to Redis.
 #[derive(Debug)]
 pub(crate) enum Question<'a> {
     Command(Cmd),
@@ -25,7 +25,7 @@ impl Question<'_> {
     }
 }
 
-/// Whether a change can be made here. A server that does not know how to say so is taken to be one.
+/// Whether this server accepts changes. One that does not know how to answer is assumed to.
 pub(crate) async fn probe(
     connection: &mut MultiplexedConnection,
     probe: &Source,
@@ -38,13 +38,12 @@ pub(crate) async fn probe(
     }
 }
 
-/// The slot is being moved from here, and the key is not here any more: this server is to be asked
-/// first.
+/// The slot is being moved and the key has left this server: ask the named server first.
 pub(crate) fn is_moving(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::Ask)
 }
 
-/// `ERR` and nothing else: a server before Redis 7 does not know scripts with a first line.
+/// A bare `ERR`: a server before Redis 7 does not know scripts with a first line.
 fn is_said_of_the_script(error: &RedisError) -> bool {
     error.code() == Some("ERR")
 }

@@ -1,6 +1,6 @@
-//! What Redis runs in one piece, so that nothing comes between what it reads and what it writes.
+//! The Lua scripts, which Redis runs atomically.
 //!
-//! What is at a call's key: the fingerprint in 16 bytes; then `C` and the token, or `D` and the
+//! The value at a call's key: the fingerprint in 16 bytes; then `C` and the token, or `D` and the
 //! record.
 
 use redis::Script;
@@ -8,24 +8,24 @@ use redis::Script;
 /// All of them, each with its hash.
 #[derive(Debug)]
 pub(crate) struct Scripts {
-    /// Takes over a claim whose lease has ended; else what is left of it, in ms.
+    /// Takes over a claim whose lease has ended; otherwise returns its remaining time, in ms.
     pub(crate) take_over: Source,
     pub(crate) finish: Source,
-    /// Ends claims; for each, whether it was there.
+    /// Ends claims; for each, whether it existed.
     pub(crate) release: Source,
     pub(crate) change: Source,
-    /// Changes nothing, where a change could be made.
+    /// Changes nothing, but succeeds only where a change is possible.
     pub(crate) probe: Source,
 }
 
-/// A script as it is sent: by its hash, and where the server does not know that, by its text.
+/// A script, sent by its hash, and in full if the server does not know that.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) text: &'static str,
     pub(crate) hash: String,
 }
 
-/// The third argument is what is left of a key's time once its lease has ended.
+/// The third argument is the remaining time of a key once its lease has ended.
 const TAKE_OVER: &str = "\
 local v = redis.call('GET', KEYS[1])
 if v ~= ARGV[1] then return 1 end
@@ -49,11 +49,11 @@ for i = 1, #KEYS do
 end
 return ended";
 
-/// Of the keys the first is the call's, if the first argument is not empty. For each of the others
-/// there are two arguments after the first three: what it must be, and what it is to be; each is a
-/// `1` and the value, or `0` for none. Nothing is written where not all of it may be (`ACL`): Redis
-/// looks at each write only when it comes to it, and takes none back. Before version 7 it cannot be
-/// asked.
+/// The first key is the call's, if the first argument is not empty. Each other key has two
+/// arguments after the first three: the value that it must have, and the new one; each is a `1` and
+/// the value, or `0` for none. Nothing is written unless all of it is allowed (`ACL`): Redis checks
+/// each write only as it executes it, and rolls none back. Redis before version 7 cannot be asked
+/// for that.
 const CHANGE: &str = "\
 local v = false
 local first = 1
@@ -81,11 +81,11 @@ end
 if v then redis.call('SET', KEYS[1], v:sub(1, 16) .. ARGV[2], 'PX', ARGV[3]) end
 return 1";
 
-/// A script that does not say that it writes nothing is refused where nothing can be written
-/// (`READONLY`, `MASTERDOWN`, `NOREPLICAS`, `MISCONF`, `OOM`), before it runs.
+/// Redis refuses a script without the flag `no-writes` before it runs where writes are impossible
+/// (`READONLY`, `MASTERDOWN`, `NOREPLICAS`, `MISCONF`, `OOM`).
 const PROBE: &str = "#!lua\nreturn 1";
 
-/// What the change script returns.
+/// The results of the change script.
 pub(crate) const FENCED: i64 = 0;
 pub(crate) const CHANGED: i64 = 1;
 
@@ -103,7 +103,7 @@ impl Scripts {
         }
     }
 
-    /// Those that are loaded into a server before it is asked anything.
+    /// The scripts loaded into a server before its first request.
     pub(crate) fn all(&self) -> [&Source; 4] {
         [&self.take_over, &self.finish, &self.release, &self.change]
     }
@@ -119,7 +119,7 @@ pub(crate) fn answered(record: &[u8]) -> Vec<u8> {
     [b"D", record].concat()
 }
 
-/// A value as the change script takes it.
+/// A value as an argument of the change script.
 pub(crate) fn present(value: Option<&[u8]>) -> Vec<u8> {
     value.map_or_else(|| b"0".to_vec(), |value| [b"1", value].concat())
 }

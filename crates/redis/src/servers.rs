@@ -1,4 +1,4 @@
-//! Where a store keeps what it keeps, and how the server is found that has it now.
+//! Where the store keeps its data, and how the current server is found.
 
 use crate::{
     place::{self, Place},
@@ -13,7 +13,7 @@ use redis::{
 };
 use std::fmt;
 
-/// Where Redis is: one server, a cluster, or whatever server sentinels name.
+/// Where Redis is: one server, a cluster, or the server that sentinels name.
 ///
 /// ```
 /// use cinchona_redis::Servers;
@@ -28,7 +28,7 @@ use std::fmt;
 /// # }
 /// ```
 ///
-/// What it says of itself holds no part of a URL.
+/// Its `Debug` output contains no part of a URL.
 #[derive(Clone)]
 pub struct Servers {
     pub(crate) route: Route,
@@ -49,7 +49,7 @@ pub(crate) enum Route {
     },
 }
 
-/// From node to node of a cluster, until one has the slot.
+/// Redirected from node to node of a cluster, until one has the slot.
 const REDIRECTS: usize = 4;
 
 const SENTINEL_PORT: u16 = 26379;
@@ -59,28 +59,28 @@ const SENTINEL_PORT: u16 = 26379;
 impl Servers {
     /// The Redis at `url`: `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]` (default port 6379, default
     /// database 0), `rediss://` for TLS, or `unix:///PATH[?db=DB&user=USER&pass=PASSWORD]`.
-    /// `valkey` is another word for `redis`; what is special in a URL is percent-encoded.
+    /// `valkey` is an alias of `redis`; special characters in a URL are percent-encoded.
     ///
     /// # Errors
-    /// When `url` is none; [`Invalid`] says which part of it is wrong, and does not repeat it.
+    /// When `url` is invalid; [`Invalid`] names the wrong part, and does not repeat it.
     pub fn one(url: &str) -> Result<Self, Invalid> {
         let (info, place) = place::parse(url)?;
         Ok(Self::new(Route::One, vec![info], place))
     }
 
-    /// The Redis Cluster that the servers at `urls` are nodes of, or some of them: one that is up
-    /// suffices to find the others.
+    /// The Redis Cluster with the nodes at `urls`, all or some: one that is up suffices to find the
+    /// others.
     ///
     /// All keys of a store have its prefix as their hash tag, so they are in one slot, and a change
     /// of several of them is one script: of the cluster a store uses one primary, and its replicas
-    /// when that fails. Stores with several prefixes spread over several.
+    /// after a failover. Stores with several prefixes spread over several.
     ///
-    /// The store's [domain](cinchona_idempotency::Store::domain) is made of `urls`, in any order
-    /// and spelling: give all servers the same, or name their domain by `DedupLayer::with_domain`.
+    /// The store's [domain](cinchona_idempotency::Store::domain) is made from `urls`, in any order
+    /// and spelling: give all servers the same, or set their domain with `DedupLayer::with_domain`.
     ///
     /// # Errors
-    /// When there is none, one is no URL, or has another database than 0, which is the only one
-    /// that a cluster has.
+    /// When `urls` is empty, one is invalid, or has a database other than 0, the only one of a
+    /// cluster.
     pub fn cluster(urls: &[&str]) -> Result<Self, Invalid> {
         let (known, places) = all(urls, None)?;
         if known.iter().any(|info| info.redis_settings().db() != 0) {
@@ -89,16 +89,16 @@ impl Servers {
         Ok(Self::new(Route::Cluster, known, Place::of_many("cluster", "", places, 0)))
     }
 
-    /// The server that the sentinels at `sentinels` (default port 26379) name at the time. The host
-    /// in `url` is the name of the service, as in the sentinels' configuration; all else in it is
-    /// how its servers are reached. The sentinels' URLs have passwords of their own, if any.
+    /// The server that the sentinels at `sentinels` (default port 26379) currently name. The host
+    /// in `url` is the name of the service, as in the sentinels' configuration; the rest of it is
+    /// how its servers are reached. The sentinels' URLs have their own passwords, if any.
     ///
-    /// The store's [domain](cinchona_idempotency::Store::domain) is made of the name and of
-    /// `sentinels`, in any order and spelling: give all servers the same, or name their domain by
+    /// The store's [domain](cinchona_idempotency::Store::domain) is made from the name and
+    /// `sentinels`, in any order and spelling: give all servers the same, or set their domain with
     /// `DedupLayer::with_domain`.
     ///
     /// # Errors
-    /// When there is no sentinel, one is no URL, or `url` is none with a host.
+    /// When there is no sentinel, one URL is invalid, or `url` has no host.
     pub fn sentinel(url: &str, sentinels: &[&str]) -> Result<Self, Invalid> {
         let (server, _) = place::parse(url)?;
         let (ConnectionAddr::Tcp(service, _) | ConnectionAddr::TcpTls { host: service, .. }) =
@@ -118,8 +118,8 @@ impl Servers {
         Self { route, known, place, certificates: Certificates::default() }
     }
 
-    /// A connection to the server that has `key`, if a change can be made on it. All that are known
-    /// are asked for it, one after the other from `turn` on.
+    /// A connection to the server that has `key`, if it accepts changes. All known ones are asked
+    /// for it in order, from `turn` on.
     pub(crate) async fn connect(
         &self,
         turn: usize,
@@ -142,10 +142,10 @@ impl Servers {
                 Err(error) => failed = Some(error),
             }
         }
-        Err(failed.unwrap_or_else(|| (ErrorKind::EmptySentinelList, "nobody to ask").into()))
+        Err(failed.unwrap_or_else(|| (ErrorKind::EmptySentinelList, "no server to ask").into()))
     }
 
-    /// A connection to the node of a cluster that another calls so.
+    /// A connection to the node of a cluster with this name.
     pub(crate) async fn node(&self, node: &str) -> RedisResult<MultiplexedConnection> {
         let without = (ErrorKind::ClusterConnectionNotFound, "a node without an address");
         let info = at_node(&self.known[0], node).ok_or_else(|| RedisError::from(without))?;
@@ -176,7 +176,7 @@ fn all(urls: &[&str], port: Option<u16>) -> Result<(Vec<ConnectionInfo>, Vec<Pla
 }
 
 async fn connected(info: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
-    // Whoever asks has limits of their own.
+    // The caller has its own limits.
     let unlimited =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     Client::open(info.clone())?.get_multiplexed_async_connection_with_config(&unlimited).await
@@ -192,7 +192,7 @@ async fn usable(
     Ok(connection)
 }
 
-/// The node of a cluster that has `key`, as the others say.
+/// The node of a cluster that has `key`, according to the others.
 async fn owner(
     mut info: ConnectionInfo,
     by: &Source,
@@ -225,13 +225,13 @@ async fn named(
     Ok(at(server, &host, port))
 }
 
-/// As `info`, but at the node that is called so.
+/// As `info`, but at the node with this name.
 fn at_node(info: &ConnectionInfo, node: &str) -> Option<ConnectionInfo> {
     let (host, port) = node.rsplit_once(':')?;
     Some(at(info, host, port.parse().ok()?))
 }
 
-/// As `info`, but there. An empty host is the same one.
+/// As `info`, but at that address. An empty host means the same host.
 fn at(info: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
     let there = |own: &str| if host.is_empty() { own.to_owned() } else { host.to_owned() };
     let addr = match info.addr().clone() {

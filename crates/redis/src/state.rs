@@ -1,4 +1,4 @@
-//! State in Redis, changed by comparing and setting.
+//! State in Redis, changed by compare-and-set.
 
 use crate::{
     RedisStore,
@@ -19,7 +19,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 
-/// Values before and after a change, and what is recorded of it.
+/// Values before and after a change, and the record of it.
 struct Changed<T> {
     values: Vec<Option<Bytes>>,
     answer: T,
@@ -46,7 +46,7 @@ impl State for RedisStore {
         let names: Vec<_> = keys.iter().map(|key| self.state_key(key)).collect();
         let get = Question::Command(Cmd::mget(&names));
         loop {
-            // Redis refuses to get nothing.
+            // Redis refuses an `MGET` of no keys.
             let before = match names.is_empty() {
                 true => Ok(Vec::new()),
                 false => self.ask::<Vec<Option<Vec<u8>>>>(&get, until).await,
@@ -100,7 +100,7 @@ impl RedisStore {
     }
 }
 
-/// Lets the user's code change the values; where it panics, that is a failure of this call.
+/// Runs the user's change on the values; a panic is a failure of this call.
 fn changed<T: Message>(
     before: &[Option<Vec<u8>>],
     change: &(impl Fn(&mut [Option<Bytes>]) -> Result<T, Status> + ?Sized),

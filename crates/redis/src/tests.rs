@@ -1,4 +1,4 @@
-//! The laws of every store, on a Redis of their own.
+//! The laws of every store, on the tests' own Redis.
 
 mod between;
 mod groups;
@@ -17,7 +17,7 @@ use tonic::Status;
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Patient enough for a busy machine.
+/// A timeout for a busy machine.
 fn store(redis: &Redis) -> RedisStore {
     RedisStore::new(&redis.url()).unwrap().with_timeout(Duration::from_secs(10)).unwrap()
 }
@@ -64,7 +64,7 @@ async fn replicas_share_claims_records_and_state() {
     assert_eq!(one.read("grown").await.unwrap().unwrap().len(), 40);
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
@@ -91,7 +91,7 @@ async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
             assert!(claim.is_err(), "{claim:?}");
             *time = took;
         }
-        // Most of them: a machine that stands still for a while is not what is tested.
+        // Most of them: the machine may pause.
         times.sort();
         assert!(times[2] < Duration::from_millis(280), "{times:?}");
     };
@@ -106,7 +106,7 @@ async fn a_redis_that_is_stopped_or_gone_costs_little_and_is_found_again() {
     connected(b"returned").await;
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn records_are_kept_for_their_time() {
@@ -128,8 +128,8 @@ async fn bad_settings_are_refused() {
     assert_eq!(store().with_timeout(Duration::ZERO).unwrap_err().field(), "timeout");
 }
 
-/// Where a server listens that answers each line that it is sent with an error that repeats it, as
-/// a Redis does with what it does not know; or, where it is `silent`, with nothing.
+/// A server's address that answers each line with an error that repeats it, as Redis does with
+/// unknown commands; or, if `silent`, with nothing.
 async fn repeating(silent: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -153,7 +153,7 @@ async fn repeating(silent: bool) -> String {
 
 // real clock: the answers come over sockets.
 #[tokio::test]
-async fn what_a_store_says_of_itself_and_of_its_failures_holds_no_part_of_its_url() {
+async fn debug_output_and_errors_contain_no_part_of_the_url() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (loud, silent) = (repeating(false).await, repeating(true).await);
     for (at, protocol, said) in [
@@ -177,10 +177,10 @@ async fn what_a_store_says_of_itself_and_of_its_failures_holds_no_part_of_its_ur
     }
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 #[tokio::test]
 #[ignore = "needs redis-server"]
-async fn a_change_that_may_be_made_in_part_only_is_not_made() {
+async fn a_change_that_is_allowed_only_in_part_is_not_made() {
     let redis = Redis::start().await;
     let store = store(&redis).with_timeout(Duration::from_millis(500)).unwrap();
     let both = |values: &mut [Option<Bytes>]| {

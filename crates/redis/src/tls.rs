@@ -1,4 +1,4 @@
-//! By which certificates Redis and its clients know each other.
+//! The certificates of Redis and its clients.
 
 #[cfg(feature = "tls")]
 use cinchona_core::Invalid;
@@ -6,7 +6,7 @@ use cinchona_core::Invalid;
 use redis::{Client, ClientTlsConfig, ConnectionInfo, TlsCertificates};
 use std::fmt;
 
-/// What TLS needs beside a URL.
+/// The TLS settings that a URL does not have.
 #[derive(Clone, Default)]
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "it stays empty"))]
 pub(crate) struct Certificates {
@@ -21,7 +21,7 @@ impl Certificates {
         info: ConnectionInfo,
         field: &'static str,
     ) -> Result<ConnectionInfo, Invalid> {
-        // rustls takes a file without a certificate for one that trusts nobody.
+        // rustls takes a file without a certificate as an empty trust store.
         let is_pem = |pem: &[u8]| pem.windows(11).any(|window| window == b"-----BEGIN ");
         let (roots, identity) = (self.roots.clone(), self.identity.clone());
         let given = roots.iter().chain(identity.iter().flat_map(|(chain, key)| [chain, key]));
@@ -32,7 +32,7 @@ impl Certificates {
         let client_tls =
             identity.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
         let certificates = TlsCertificates { client_tls, root_cert: roots };
-        // What it says of them may repeat them.
+        // The library's error may repeat them.
         let client = Client::build_with_tls(info, certificates).map_err(|_| wrong())?;
         Ok(client.get_connection_info().clone())
     }
@@ -42,7 +42,7 @@ impl Certificates {
 pub(crate) fn prepare() {
     #[cfg(feature = "tls")]
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may be faster, which is as well.
+        // Another thread may have installed it first, which is fine.
         drop(rustls::crypto::ring::default_provider().install_default());
     }
 }

@@ -1,4 +1,4 @@
-//! TLS to a Redis whose certificates are the test's own.
+//! TLS to a Redis with the test's own certificates.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use cinchona_idempotency::{Store, conformance};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const LEASE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A Redis that speaks TLS alone, and knows its clients by certificates of its own authority.
+/// A Redis with TLS only, which identifies clients by certificates of the test's authority.
 struct Secured {
     child: Child,
     port: u16,
@@ -107,11 +107,11 @@ async fn back(store: &RedisStore, tokens: &mut u128) -> Duration {
     }
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C9
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
-async fn a_store_by_tls_conforms_heals_and_trusts_nobody_else() {
+async fn a_store_over_tls_conforms_reconnects_and_trusts_no_other_server() {
     let mut redis = Secured::start();
     let (roots, chain, key) =
         (redis.pem("ca.pem"), redis.pem("client.pem"), redis.pem("client.key"));
@@ -129,7 +129,7 @@ async fn a_store_by_tls_conforms_heals_and_trusts_nobody_else() {
     conformance::state(fresh).await;
     redis.restart();
     let after = back(&store, &mut tokens).await;
-    // The server takes some time to be there.
+    // The server takes some time to start.
     assert!(after <= 3 * SECOND, "{after:?}");
 
     let stranger = tempfile::tempdir().unwrap();

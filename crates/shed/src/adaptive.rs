@@ -1,59 +1,60 @@
-//! A limit that finds itself.
+//! The adaptive limit.
 
 use cinchona_core::Invalid;
 use std::time::Duration;
 
-/// A limit on the calls in progress that follows what the service can do.
+/// A limit on the calls in flight that adapts to the capacity of the service.
 ///
 /// # Rule
 ///
-/// A limit sheds only where calls wait for each other inside the service. That calls have become
-/// slower does not say so: by Little's law more of them are in progress then, whatever the reason.
-/// So it asks whether calls take longer *because* more are in progress, by two means:
+/// The limit sheds only where calls queue inside the service. Higher latency alone does not show
+/// that: by Little's law it raises the number in flight, whatever its cause. So the limit tests
+/// whether calls take longer *because* more are in flight, in two ways:
 ///
-/// * While the limit holds nobody back, by those that end: do the calls that found more in
-///   progress take longer, by as much (a regression)? Do they pile up, so that fewer end than
-///   begin? Then the limit becomes what the service did at `tolerance` times the baseline.
-/// * While it holds somebody back, by trial: where calls take more than `tolerance` times the
-///   baseline, the limit is lowered to 0.5 to 0.7. Where as many calls end as before, and
-///   faster, there was a queue, and so on; where fewer end, and none faster, the service is as slow
-///   by itself: the old limit holds again, and the baseline is what was measured.
+/// * While the limit refuses no calls, from those that end: does the latency of calls rise with the
+///   number in flight, proportionally (a regression)? Do calls pile up, so that fewer end than
+///   begin? Then the limit is set to the throughput of the service times `tolerance` times the
+///   baseline.
+/// * While it refuses calls, by trial: where calls take more than `tolerance` times the baseline,
+///   the limit is lowered to 0.5 to 0.7 of itself. If as many calls end as before, and faster,
+///   there was a queue, and the next trial follows; if fewer end, and none faster, the service
+///   itself is that slow: the old limit is restored, and the measured latency becomes the baseline.
 ///
-/// The baseline is the usual latency (a geometric mean) of calls that do not wait. It follows
-/// faster calls, and it is forgotten slowly while the limit is met, so that it is measured anew.
+/// The baseline is the usual latency (a geometric mean) of calls that do not queue. It follows
+/// faster calls, and decays slowly while the limit is reached, so that it is measured again.
 ///
-/// The limit grows by a quarter in each window in which it holds nobody back, up to `max`: in good
-/// times there is none. While it does, and calls are fast, it grows by √limit, faster and
-/// faster. Where more than half of the calls are given up before they are answered, it is halved.
-/// And where it was met and nothing has ended for a second, it doubles: calls that last may hold
-/// all places, and others would be quick.
+/// The limit grows by a quarter in each window in which it refuses no calls, up to `max`: under
+/// normal load there is none. While it refuses calls and they are fast, it grows by √limit, with
+/// increasing speed. If more than half of the calls are abandoned before they are answered, it is
+/// halved. If it was reached and no call has ended for a second, it doubles: long calls may hold
+/// all places while others would be fast.
 ///
 /// It is compared with a fixed limit, TCP Vegas and Netflix's Gradient2 in [LIMITS.md].
 ///
 /// [LIMITS.md]: https://github.com/cinchona-rs/cinchona/blob/main/crates/shed/LIMITS.md
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adaptive {
-    /// The limit to begin with. Default 1000.
+    /// The initial limit. Default 1000.
     pub initial: u32,
-    /// It is at least this, 1 or more. Default 4.
+    /// The lower bound of the limit, 1 or more. Default 4.
     pub min: u32,
-    /// And at most this. Default 1000.
+    /// The upper bound of the limit. Default 1000.
     pub max: u32,
-    /// How many times the baseline the latency may be, 1 to 10. Default 2.
+    /// The tolerated latency as a multiple of the baseline, 1 to 10. Default 2.
     pub tolerance: f64,
-    /// A window takes at least this long, 10 ms to 1 min. Default 100 ms.
+    /// The shortest window, 10 ms to 1 min. Default 100 ms.
     pub window: Duration,
-    /// And has at least so many calls, unless it takes ten times as long. Default 30.
+    /// The fewest calls of a window, unless it takes ten times as long. Default 30.
     pub samples: u32,
 }
 
 // === impl Adaptive ===
 
 impl Adaptive {
-    /// The same, if all values are within their ranges.
+    /// Checks the ranges of all values.
     ///
     /// # Errors
-    /// With the field that is not.
+    /// Names the field outside its range.
     pub fn checked(self) -> Result<Self, Invalid> {
         let Self { initial, min, max, tolerance, window, .. } = self;
         if min == 0 || min > max {
@@ -92,7 +93,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_is_out_of_range_is_refused() {
+    fn a_value_out_of_range_is_refused() {
         let with = |change: fn(&mut Adaptive)| {
             let mut settings = Adaptive::default();
             change(&mut settings);

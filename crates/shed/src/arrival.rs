@@ -22,27 +22,28 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
 
-/// How much of a request is there.
+/// How much of a request has arrived.
 pub(crate) enum Arrival {
-    /// All of it, or nobody can tell.
+    /// All of it, or it cannot be known.
     Whole,
-    /// Some of it, and there is no more than one message: the call waits for the rest.
+    /// A part of it, and it has at most one message: the call waits for the rest.
     Coming(Arriving),
-    /// Some of it, and it may be a stream: its body asks for the place when it has ended.
+    /// A part of it, and it may be a stream: its body requests the place at its end.
     Partly(Held),
 }
 
-/// A call whose request has not arrived, and its place once it has. Dropped, it gives it back.
+/// A call whose request has not arrived, and its place once it has; dropping it gives the place
+/// back.
 pub(crate) struct Held(Arc<Gate>);
 
-/// What the body of a request and the call share.
+/// The state shared by a call and the body of its request.
 struct Gate {
     limiter: Arc<Limiter>,
     until: Until,
     criticality: Criticality,
-    /// When the caller gives up.
+    /// The deadline of the caller.
     deadline: Option<Instant>,
-    /// Counts instead of turning away.
+    /// Counts refusals without refusing.
     shadow: Option<Switch>,
     state: Mutex<(State, Option<Waker>)>,
 }
@@ -51,14 +52,14 @@ enum State {
     Arriving,
     Arrived(Option<Permit>),
     TurnedAway,
-    /// It has answered already, or was given up.
+    /// The call is answered or was dropped.
     Over,
 }
 
-/// Waits for a place, and for how long.
+/// The wait for a place, and its limit.
 type Waiting = (Waits, Pin<Box<Sleep>>);
 
-/// A body that is arriving. What makes it whole is handed on when the call has its place.
+/// A body that is arriving. Its last frame is passed on when the call has its place.
 struct Partial {
     inner: Body,
     gate: Arc<Gate>,
@@ -67,8 +68,8 @@ struct Partial {
     is_over: bool,
 }
 
-/// How much of `request` is there, which `may_stream`. Only tonic's own body can be looked into: it
-/// is what its servers hand on.
+/// How much of `request` has arrived; it `may_stream`. Only tonic's own body, which its servers
+/// pass on, can be inspected.
 pub(crate) fn look<B: 'static>(
     request: &mut Request<B>,
     may_stream: bool,
@@ -102,14 +103,14 @@ pub(crate) fn look<B: 'static>(
     Arrival::Partly(Held(gate))
 }
 
-/// Gives `request` another `body`, if its own is tonic's.
+/// Replaces the body of `request`, if it is tonic's.
 pub(crate) fn put<B: 'static>(request: &mut Request<B>, body: Body) {
     if let Some(own) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() {
         *own = body;
     }
 }
 
-/// When the caller gives up, by `grpc-timeout`.
+/// The caller's deadline, from `grpc-timeout`.
 pub(crate) fn deadline<B>(request: &Request<B>) -> Option<Instant> {
     let timeout = Deadline::parse_timeout(request.headers()).ok().flatten();
     timeout.map(|timeout| Deadline::after(timeout, Instant::now()).0)
@@ -158,7 +159,7 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the call has its place; for ever, where it is turned away.
+    /// Waits until the call has its place; never completes if it is refused.
     fn enter(&self, waits: &mut Option<Waiting>, cx: &mut Context<'_>) -> Poll<()> {
         if !matches!(self.state().0, State::Arriving) {
             let is_turned_away = matches!(self.state().0, State::TurnedAway);
@@ -207,7 +208,7 @@ impl Gate {
     }
 }
 
-/// The place that was given, if one was in time.
+/// The place, if it was given in time.
 fn poll_waits((waits, patience): &mut Waiting, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
     if let Poll::Ready(given) = Pin::new(waits).poll(cx) {
         return Poll::Ready(given.ok());
@@ -218,7 +219,8 @@ fn poll_waits((waits, patience): &mut Waiting, cx: &mut Context<'_>) -> Poll<Opt
 // === impl Held ===
 
 impl Held {
-    /// Whether it is still arriving, or was refused; the task that asks is woken when it is.
+    /// Whether the request is still arriving or was refused; otherwise the polling task is woken at
+    /// the change.
     pub(crate) fn poll_state(&self, cx: &mut Context<'_>) -> Seen {
         let mut state = self.0.state();
         match state.0 {
@@ -233,7 +235,7 @@ impl Held {
         }
     }
 
-    /// Its place, now that it is answered.
+    /// Takes the place when the call is answered.
     pub(crate) fn take(&self) -> Option<Permit> {
         match mem::replace(&mut self.0.state().0, State::Over) {
             State::Arrived(permit) => permit,
@@ -242,7 +244,7 @@ impl Held {
     }
 }
 
-/// What a call sees of its request.
+/// The request body as the service sees it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
     Arriving,

@@ -7,7 +7,7 @@ use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher};
 use http_body::{Body, Frame};
 use std::pin::Pin;
 
-/// The body of a call that is in progress until it has ended or is dropped.
+/// The response body of a call, which holds its place until it ends or is dropped.
 pub(crate) fn holding<B>(body: B, permit: Option<Box<Permit>>) -> ResponseBody
 where
     B: Body<Data = Bytes> + Send + 'static,

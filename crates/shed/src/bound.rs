@@ -1,4 +1,4 @@
-//! Statuses that fit.
+//! Bounds the size of statuses.
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, Switch};
@@ -24,26 +24,27 @@ use tower_service::Service;
 ///
 /// # Why
 ///
-/// A status travels in HTTP/2 headers, of which each peer takes so many bytes: 8 to 16 KiB. One
-/// that repeats a large value in its message does not arrive: its code becomes `INTERNAL`, and
-/// beyond some size the connection is lost, with all its other calls.
+/// A status is sent in HTTP/2 headers, which each peer limits: to 8 to 16 KiB. A status that
+/// repeats a large value in its message does not arrive: its code becomes `INTERNAL`, and beyond
+/// some size the connection is lost, with all its other calls.
 ///
 /// # Rule
 ///
-/// Of a status that is no success:
+/// For a status other than OK:
 ///
-/// * `grpc-message` has at most 1 kB, as it is sent (percent-encoded); what is cut ends in `...`.
-/// * `grpc-status-details-bin` has at most 4 kB, as it is sent (base64), or is left out: a part of
-///   it would be malformed.
-/// * All of its metadata has at most 8 kB, as HTTP/2 counts (32 bytes for each entry); beyond that
-///   the largest entries are left out, but `grpc-status`, `grpc-message`, `content-type` and
-///   `grpc-retry-pushback-ms` never.
+/// * `grpc-message` has at most 1 kB as sent (percent-encoded); a longer one is cut and ends in
+///   `...`.
+/// * `grpc-status-details-bin` has at most 4 kB as sent (base64), or is removed: a part of it would
+///   be malformed.
+/// * All its metadata has at most 8 kB as counted by HTTP/2 (32 bytes for each entry); beyond that
+///   the largest entries are removed, but never `grpc-status`, `grpc-message`, `content-type` and
+///   `grpc-retry-pushback-ms`.
 #[derive(Clone, Debug, Default)]
 pub struct StatusLimitLayer {
     shared: Arc<Shared>,
 }
 
-/// Sends no status that is larger than its receivers take.
+/// Sends no status that is too large for its receivers.
 #[derive(Clone, Debug)]
 pub struct StatusLimit<S> {
     inner: S,
@@ -65,13 +66,13 @@ pin_project! {
     }
 }
 
-/// Cuts the trailers of a response.
+/// Bounds the trailers of a response.
 struct Cuts(Arc<Shared>);
 
 const MESSAGE: usize = 1000;
 const DETAILS: usize = 4000;
 const ALL: usize = 8000;
-/// What each entry counts beside its name and value (RFC 9113, section 6.5.2).
+/// The overhead of an entry beside its name and value (RFC 9113, section 6.5.2).
 const ENTRY: usize = 32;
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
@@ -83,7 +84,7 @@ impl StatusLimitLayer {
         Self::default()
     }
 
-    /// Lets `switch` decide whether statuses are cut, only counted, or not looked at.
+    /// Sets the switch that decides whether statuses are cut, only counted, or passed through.
     #[must_use]
     pub fn with_switch(mut self, switch: Switch) -> Self {
         Arc::make_mut(&mut self.shared).switch = switch;
@@ -179,7 +180,7 @@ fn is_kept(name: &HeaderName) -> bool {
     [Status::GRPC_STATUS, Status::GRPC_MESSAGE, CONTENT_TYPE, PUSHBACK].contains(name)
 }
 
-/// As much of a percent-encoded message as fits, cut between characters, and `...`.
+/// The longest prefix of a percent-encoded message that fits, cut between characters, and `...`.
 fn shortened(message: &[u8]) -> HeaderValue {
     let mut end = 0;
     let mut at = 0;
@@ -188,7 +189,7 @@ fn shortened(message: &[u8]) -> HeaderValue {
             Some([b'%', digits @ ..]) => (decoded(digits), 3),
             _ => (message[at], 1),
         };
-        // Not in the middle of a character of UTF-8.
+        // Not in the middle of a UTF-8 character.
         if byte & 0xC0 != 0x80 {
             end = at;
         }

@@ -1,4 +1,4 @@
-//! A limit on the calls that a client has under way.
+//! A limit on a client's calls in flight.
 
 use crate::{
     Criticality, Limit, Queue,
@@ -28,18 +28,18 @@ use tower_service::Service;
 ///
 /// # Why
 ///
-/// A service that hangs must not hold all that its caller has: with a bulkhead around its client,
-/// it holds so many calls, and the rest of the caller goes on.
+/// A service that hangs must not take all of its caller's resources: a bulkhead around its client
+/// limits the calls that it holds, and the rest of the caller goes on.
 ///
 /// # Rule
 ///
-/// * A unary call is under way until its response has ended.
-/// * A stream is let in as any other call, and gives its place back at once: it counts in a limit
-///   of its own ([`with_streams`](Self::with_streams)) until its response has ended. Else a few
-///   that last would leave no place for what is short.
-/// * A call of which nothing is known (no descriptor set was read, see [`Methods::known_kinds`])
-///   gives its place back when its response begins, as it may be a stream.
-/// * By name, a method can have a limit of its own, or none.
+/// * A unary call is in flight until its response has ended.
+/// * A stream is admitted like any call, and gives its place back immediately: it counts in a
+///   separate limit ([`with_streams`](Self::with_streams)) until its response has ended. Otherwise
+///   a few long streams would leave no place for short calls.
+/// * A call of an unknown method (no descriptor set was read, see [`Methods::known_kinds`]) gives
+///   its place back when its response begins, as it may be a stream.
+/// * A method can have its own limit by name, or none.
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer {
     shared: Arc<Shared>,
@@ -47,8 +47,8 @@ pub struct BulkheadLayer {
     methods: Option<Methods>,
 }
 
-/// Fails calls with `UNAVAILABLE` that are more than a limit, retries and waits included where it
-/// is put around them.
+/// Fails calls beyond a limit with `UNAVAILABLE`; placed around retries, it counts them and their
+/// waits as one call.
 #[derive(Clone, Debug)]
 pub struct Bulkhead<S> {
     inner: S,
@@ -67,7 +67,7 @@ pin_project! {
     pub struct BulkheadFuture<S, B, F> {
         #[pin]
         entering: Entering<S, B, F>,
-        // Who is told if it is turned away: nobody where it is let in always.
+        // The counter of its refusal; `None` for a method without a limit.
         refusing: Option<Box<(Arc<Shared>, Arc<Limiter>, Criticality)>>,
     }
 }
@@ -80,9 +80,8 @@ impl BulkheadLayer {
         Arc::strong_count(&self.shared)
     }
 
-    /// So many calls are under way at most. Those that come on top wait for up to `patience`, as
-    /// many as there are under way; zero for none, and `Duration::MAX` for as long as their callers
-    /// do.
+    /// Limits the calls in flight to `limit`. Calls beyond it wait for up to `patience`, at most
+    /// `limit` of them; zero for no wait, and `Duration::MAX` for as long as their callers do.
     ///
     /// # Errors
     /// When `limit` is 0.
@@ -96,8 +95,8 @@ impl BulkheadLayer {
         Self { shared, patience, methods: None }
     }
 
-    /// How many streams may be under way: those of methods that are known to stream either way.
-    /// Default 10,000; at least 1.
+    /// Limits the streams in flight: calls of methods that are known to stream either way. Default
+    /// 10,000; at least 1.
     ///
     /// # Errors
     /// When `limit` is 0.
@@ -106,8 +105,8 @@ impl BulkheadLayer {
         Ok(self)
     }
 
-    /// Gives `method` of `service`, or all its methods where `method` is empty, a limit of their
-    /// own, with the same patience. Their calls hold it until their responses have ended.
+    /// Gives `method` of `service`, or all its methods if `method` is empty, its own limit, with
+    /// the same patience. Its calls hold it until their responses have ended.
     ///
     /// # Errors
     /// When the name was given before, `service` is empty, or `limit` is 0.
@@ -123,8 +122,7 @@ impl BulkheadLayer {
         Ok(self)
     }
 
-    /// Lets the calls of `method` of `service`, or of all its methods where `method` is empty, pass
-    /// always, and counts none of them.
+    /// Exempts the calls of `method` of `service`, or of all its methods, from limits and counts.
     ///
     /// # Errors
     /// When the name was given before, or `service` is empty.
@@ -133,51 +131,58 @@ impl BulkheadLayer {
         Ok(self)
     }
 
-    /// Learns from `methods` what each method streams. By default from all descriptor sets that
-    /// this process has read before the layer is put around a service
-    /// ([`Methods::known_kinds`]).
+    /// Reads from `methods` what each method streams. Default: all descriptor sets that this
+    /// process has read before the layer is applied ([`Methods::known_kinds`]).
     #[must_use]
     pub fn with_methods(self, methods: Methods) -> Self {
         Self { methods: Some(methods), ..self }
     }
 
-    /// Lets `switch` decide whether calls are failed, only counted, or not looked at.
+    /// Sets the switch that decides whether calls are refused, only counted, or passed through.
     #[must_use]
     pub fn with_switch(mut self, switch: Switch) -> Self {
         Arc::make_mut(&mut self.shared).switch = switch;
         self
     }
 
-    /// How many calls are under way, but for streams.
+    /// The same limits for another client, with places of its own: clones of one layer share theirs.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        let places = self.shared.places.separate();
+        let shared = Arc::new(Shared { places, switch: self.shared.switch.clone() });
+        Self { shared, methods: self.methods.clone(), ..*self }
+    }
+
+    /// How many calls are in flight, without streams.
     pub fn in_progress(&self) -> u32 {
         self.shared.places.all().map(|limiter| limiter.in_progress()).sum()
     }
 
-    /// How many streams are under way.
+    /// How many streams are in flight.
     pub fn streams(&self) -> u32 {
         self.shared.places.streams.in_progress()
     }
 
-    /// How many wait.
+    /// How many calls wait.
     pub fn waiting(&self) -> u32 {
         self.shared.places.all().map(|limiter| limiter.waiting()).sum()
     }
 
-    /// How many were turned away.
+    /// How many calls were refused.
     pub fn shed(&self) -> u64 {
         let common = &self.shared.places.common;
         Criticality::ALL.into_iter().map(|class| common.shed(class)).sum()
     }
 }
 
-/// A client has its own patience, whether or not the queue is ever empty.
+/// A client's patience is fixed, whether or not the queue is ever empty.
 fn queue(limit: Limit, patience: Duration) -> Queue {
     let capacity = if patience.is_zero() { 0 } else { limit.initial() };
     Queue { capacity, longest: patience, target: patience, interval: patience }
 }
 
 impl Default for BulkheadLayer {
-    /// 1,000 calls, and nobody waits.
+    /// 1,000 calls, without waiting.
     fn default() -> Self {
         Self::of(Limit::Fixed(1000), Duration::ZERO)
     }
@@ -236,10 +241,10 @@ where
 // === impl Shared ===
 
 impl Shared {
-    /// Where a call counts; `None` where it passes always.
+    /// Where a call counts; `None` for an exempt one.
     fn place<B>(&self, request: &Request<B>, kinds: &Paths<MethodKind>) -> Option<Place<'_>> {
         let kind = MethodKind::of(request, kinds);
-        // It may be a stream, if nothing is known of it.
+        // An unknown method may be a stream.
         let short = if kind.is_some() { Until::End } else { Until::Head };
         self.places.of(request.uri().path(), kind, short)
     }
@@ -267,7 +272,7 @@ where
                 let message = format!("bulkhead: {limit} calls are under way already");
                 Err(Rejected::new(message, None).into())
             }
-            // Whoever is let in is not turned away.
+            // An admitted call is not refused.
             (_, None) => return Poll::Pending,
         })
     }

@@ -3,7 +3,7 @@
 use cinchona_plumbing::headers;
 use http::{HeaderMap, HeaderName};
 
-/// The request header that says how much a call matters.
+/// The request header with the criticality of a call.
 pub const CRITICALITY: HeaderName = HeaderName::from_static("criticality");
 
 /// How much a call matters, in the four classes of Site Reliability Engineering (chapter 21).
@@ -13,10 +13,10 @@ pub enum Criticality {
     Sheddable,
     /// `sheddable_plus`: may fail in part.
     SheddablePlus,
-    /// `critical`: users notice. Whatever says nothing is that.
+    /// `critical`: users notice. The default.
     #[default]
     Critical,
-    /// `critical_plus`: the last to be turned away.
+    /// `critical_plus`: the last to be refused.
     CriticalPlus,
 }
 
@@ -27,7 +27,7 @@ impl Criticality {
     pub(crate) const ALL: [Self; Self::COUNT] =
         [Self::Sheddable, Self::SheddablePlus, Self::Critical, Self::CriticalPlus];
 
-    /// As it is written in the header.
+    /// The value of the header.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sheddable => "sheddable",
@@ -37,7 +37,7 @@ impl Criticality {
         }
     }
 
-    /// What the headers of a request say; the default where they say nothing that is known.
+    /// The criticality in the headers of a request; the default if there is none that is known.
     pub fn of(headers: &HeaderMap) -> Self {
         let Some(said) = headers::get(headers, &CRITICALITY) else { return Self::default() };
         let named = |class: &Self| said.as_bytes().eq_ignore_ascii_case(class.name().as_bytes());

@@ -35,14 +35,14 @@ pin_project! {
     pub(crate) struct Entering<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        // Boxed: it goes along to the end of the response's body.
+        // Boxed: it is kept until the end of the response's body.
         permit: Option<Box<Permit>>,
         until: Until,
         arriving: Option<Held>,
     }
 }
 
-/// A call that has its place, and since when it has waited for it.
+/// A call that has its place, and since when it waited for it.
 type Admitted<S, B> = (Permit, S, Request<B>, Instant);
 
 pin_project! {
@@ -86,11 +86,11 @@ pub(crate) struct Upload {
     pub(crate) criticality: Criticality,
     /// How long it may take.
     pub(crate) patience: Option<Duration>,
-    /// Counts instead of turning away.
+    /// Counts refusals without refusing.
     pub(crate) shadow: Option<Switch>,
 }
 
-/// What became of it.
+/// The result of the wait.
 pub(crate) enum Entered<T> {
     Answered(T),
     TurnedAway,
@@ -104,8 +104,8 @@ impl<S, B> Entering<S, B, S::Future>
 where
     S: Service<Request<B>> + Clone,
 {
-    /// Calls the service, which is ready, when the call is let in to its place; it waits until
-    /// `deadline` at the latest.
+    /// Calls the service, which is ready, when the call has its place; it waits until `deadline` at
+    /// the latest.
     pub(crate) fn new(
         entry: Entry,
         until: Until,
@@ -122,7 +122,7 @@ where
             },
             Entry::Waits(given, longest) => {
                 let longest = deadline.map_or(longest, |deadline| deadline.min(longest));
-                // The one that is ready waits with the request; its place takes a clone.
+                // The ready service waits with the request; a clone takes its place.
                 let clone = service.clone();
                 let held = Some((mem::replace(service, clone), request, Instant::now()));
                 (State::waiting(given, longest, held), None)
@@ -132,7 +132,7 @@ where
         Self { state, permit, until, arriving: None }
     }
 
-    /// Calls the service in its place, or without one, which `switch` counts.
+    /// Calls the service with its place, or without one, which `switch` counts.
     pub(crate) fn shadow(
         entry: Entry,
         until: Until,
@@ -151,13 +151,13 @@ where
         Self { state, permit: permit.map(Box::new), until, arriving: None }
     }
 
-    /// Calls the service without asking for a place.
+    /// Calls the service without requesting a place.
     pub(crate) fn unlimited(service: &mut S, request: Request<B>) -> Self {
         let state = State::Calling { future: service.call(request) };
         Self { state, permit: None, until: Until::Head, arriving: None }
     }
 
-    /// Calls the service when the request has come, and has its place.
+    /// Calls the service when the request has arrived, and has its place.
     pub(crate) fn coming(
         upload: Upload,
         (limiter, until): (Arc<Limiter>, Until),
@@ -250,7 +250,7 @@ impl<S, B, F> State<S, B, F> {
 // === impl Queued ===
 
 impl<S, B> Queued<S, B> {
-    /// The place, and what is to be called in it; `None` where there is none in time.
+    /// The place, and the service and request to call with it; `None` if there is none in time.
     fn poll_place(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Admitted<S, B>>> {
         let this = self.project();
         let Poll::Ready(given) = this.given.poll(cx) else {
@@ -266,8 +266,7 @@ impl<S, B> Queued<S, B> {
 // === impl Expected ===
 
 impl<S, B> Expected<S, B> {
-    /// The service and the request that has come, and whether there is a place; `None` where it is
-    /// late.
+    /// The service, the request that has arrived, and its place; `None` if it is late.
     fn poll_entry(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -315,7 +314,7 @@ impl<S, B> Expected<S, B> {
     }
 }
 
-/// Looks after a request that had not arrived when it was called.
+/// Watches over a request that had not arrived when the service was called.
 fn arrives<T>(arriving: Option<&Held>, cx: &mut Context<'_>) -> Poll<Entered<T>> {
     match arriving.map(|held| held.poll_state(cx)) {
         Some(Seen::TurnedAway) => Poll::Ready(Entered::TurnedAway),
@@ -323,11 +322,11 @@ fn arrives<T>(arriving: Option<&Held>, cx: &mut Context<'_>) -> Poll<Entered<T>>
     }
 }
 
-/// A request has waited `since` then: its server receives what is left, not what there was.
+/// A request has waited since then: its server receives the remaining time.
 fn has_waited<B>(request: &mut Request<B>, since: Instant) {
     let now = Instant::now();
     let waited = now.saturating_duration_since(since);
-    // As much lies between a timer and a look at the clock.
+    // The tolerance between a timer and a read of the clock.
     if waited < SLACK {
         return;
     }
@@ -337,7 +336,7 @@ fn has_waited<B>(request: &mut Request<B>, since: Instant) {
     }
 }
 
-/// An answer, which holds the place where that is kept until it has ended.
+/// An answer, which holds the place until its end, if the place is kept so long.
 fn answered<B, E>(
     outcome: Result<Response<B>, E>,
     permit: Option<Box<Permit>>,
@@ -353,7 +352,7 @@ where
         && let Some(mut permit) = permit.take()
         && permit.is_measured()
     {
-        // Whoever has run out of time has no use for the answer.
+        // The deadline has passed, so the answer is useless.
         permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
     }
     Ok(response.map(|body| holding(body, permit)))

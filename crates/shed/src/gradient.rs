@@ -1,21 +1,21 @@
-//! How a limit finds itself: what is made of each window.
+//! How the adaptive limit follows from each window.
 
 use crate::Adaptive;
 use std::time::Duration;
 
-/// What was seen in a window.
+/// The measurements of a window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// The calls that found fewer in progress than those of the window before,
+    /// The calls that began with fewer in flight than those of the window before,
     pub(crate) few: Group,
     /// and the others.
     pub(crate) many: Group,
-    /// Calls that were given up before they were answered.
+    /// Calls that were abandoned before they were answered.
     pub(crate) lost: u32,
     pub(crate) took: Duration,
-    /// How many were in progress at its end.
+    /// How many were in flight at its end.
     pub(crate) in_progress: u32,
-    /// Whether the limit was met.
+    /// Whether the limit was reached.
     pub(crate) met: bool,
 }
 
@@ -23,13 +23,13 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Group {
     pub(crate) calls: u64,
-    /// How long they took, as log2 of microseconds.
+    /// Their latency, as log2 of microseconds.
     pub(crate) latency: f64,
-    /// How many were in progress when they began, themselves included, as log2.
+    /// How many were in flight when they began, including themselves, as log2.
     pub(crate) among: f64,
 }
 
-/// What is known from the windows so far.
+/// The state learned from the windows so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Finder {
     settings: Adaptive,
@@ -37,28 +37,28 @@ pub(crate) struct Finder {
     /// As log2 of microseconds; `None` before the first window.
     baseline: Option<f64>,
     in_progress: u32,
-    /// Windows in a row in which calls seemed to wait for each other.
+    /// Windows in a row in which calls seemed to queue.
     suspect: u32,
     slow: Option<Slow>,
-    /// Windows in a row in which the limit was met, and calls were fast.
+    /// Windows in a row in which the limit was reached, and calls were fast.
     fast: u32,
     trial: Option<Trial>,
 }
 
-/// Calls have become slower, and the limit was not met since.
+/// Calls have become slower, and the limit was not reached since.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slow {
-    /// How many were in progress when it began, and have ended since.
+    /// How many were in flight when it began, and have ended since.
     from: u32,
     calls: f64,
     windows: u32,
-    /// What a regression has of how many are in progress: its variance, and the covariance with
-    /// the latency, in which older windows count less.
+    /// The statistics of a regression on the number in flight: its variance, and the covariance
+    /// with the latency, with decaying weights for older windows.
     variance: f64,
     covariance: f64,
 }
 
-/// How many were in progress at two times, and how many ended between them.
+/// How many were in flight at two times, and how many ended between them.
 #[derive(Clone, Copy, Debug)]
 struct Grown {
     from: u32,
@@ -66,10 +66,10 @@ struct Grown {
     calls: f64,
 }
 
-/// What is to be thought of slow calls.
+/// The verdict on slow calls.
 enum Thought {
     Unsure,
-    /// They become more and more, as if they waited for each other,
+    /// They pile up, as if they queued,
     Piling,
     /// or are slow by themselves.
     Independent,
@@ -85,7 +85,7 @@ struct Trial {
     is_settling: bool,
 }
 
-/// What comes of a trial.
+/// The result of a trial.
 enum Judgement {
     Later,
     Queue,
@@ -93,22 +93,22 @@ enum Judgement {
     Independent(f64),
 }
 
-/// How much the limit grows in a window in which it held nobody back.
+/// How much the limit grows in a window in which it refused no calls.
 const RECOVERY: f64 = 1.25;
-/// By which share of those that ended there are more in progress, where calls pile up.
+/// The growth of the number in flight, as a share of those that ended, at which calls pile up.
 const GROWTH: f64 = 0.05;
-/// From this slope on calls wait for each other; so many windows in a row are no chance.
+/// From this slope on calls queue; this many windows in a row are no coincidence.
 const QUEUE: f64 = 0.5;
 const SURE: u32 = 2;
-/// So much fewer in progress tell something, as log2.
+/// The decrease of the number in flight that makes a comparison meaningful, as log2.
 const FEWER: f64 = 0.3;
 /// Below this slope they do not.
 const INDEPENDENT: f64 = 0.25;
-/// So much variance of how many were in progress tells something.
+/// The variance of the number in flight that makes a regression meaningful.
 const ENOUGH: f64 = 40.0;
-/// How much of the way down the baseline follows a window.
+/// The share of the way down that the baseline follows a window.
 const FOLLOWED: f64 = 0.2;
-/// What is forgotten of the baseline in each window in which the limit was met, as log2.
+/// The decay of the baseline in each window in which the limit was reached, as log2.
 const FORGOTTEN: f64 = 0.015;
 
 // === impl Seen ===
@@ -132,17 +132,17 @@ impl Seen {
         self.mean(|group| group.latency)
     }
 
-    /// The geometric mean of how long the calls took.
+    /// The geometric mean of the latency.
     pub(crate) fn nanos(&self) -> u64 {
         (self.latency().exp2() * 1024.0) as u64
     }
 
-    /// That of how many were in progress when they began.
+    /// The geometric mean of the number in flight when they began.
     pub(crate) fn among(&self) -> f64 {
         self.mean(|group| group.among).exp2()
     }
 
-    /// How long calls take that do not wait for others, as far as one window tells.
+    /// The latency of calls that do not queue, as far as one window shows it.
     fn alone(&self) -> f64 {
         match self.slope() {
             Some(slope) if slope >= QUEUE => self.few.latency,
@@ -160,8 +160,8 @@ impl Seen {
         few * many / (few + many) * (self.many.among - self.few.among).powi(2)
     }
 
-    /// By which power of how many are in progress calls take longer: 0 where they do not wait for
-    /// each other, 1 in a queue. `None` where there were about as many all the time.
+    /// The exponent of the number in flight in the latency: 0 where calls do not queue, 1 in a
+    /// queue. `None` where the number was about constant.
     fn slope(&self) -> Option<f64> {
         let among = self.many.among - self.few.among;
         let enough = self.few.calls.min(self.many.calls) >= 5 && among >= 0.3;
@@ -180,7 +180,7 @@ impl Grown {
         self.more() >= GROWTH * self.calls
     }
 
-    /// More than comes of chance.
+    /// More than chance would give.
     fn is_significant(self) -> bool {
         self.is_much() && self.more() >= 2.0 * self.calls.sqrt()
     }
@@ -213,18 +213,18 @@ impl Slow {
 // === impl Trial ===
 
 impl Trial {
-    /// Whether calls are faster, and as many end, with fewer in progress.
+    /// Whether calls are faster, and as many end, with fewer in flight.
     fn judge(&mut self, seen: &Seen) -> Judgement {
         if std::mem::take(&mut self.is_settling) {
             return Judgement::Later;
         }
         let among = seen.among().log2() - self.before.among().log2();
         let throughput = seen.throughput() - self.before.throughput();
-        // Measured, and by Little's law: two measurements of the same, the errors of which differ.
+        // Measured, and by Little's law: two estimates with independent errors.
         let latency = seen.latency() - self.before.latency();
         let faster = f64::midpoint(latency, among - throughput);
         match () {
-            // No fewer were in progress: it says nothing.
+            // The number in flight has not fallen: the window shows nothing.
             () if among > -FEWER => Judgement::Queue,
             () if faster / among < QUEUE => Judgement::Independent(self.limit),
             () => Judgement::Queue,
@@ -252,13 +252,13 @@ impl Finder {
     pub(crate) fn update(&mut self, seen: &Seen) -> u32 {
         let lost = f64::from(seen.lost) / seen.ended().max(1.0);
         if lost > 0.5 {
-            // Whatever is done is done for nobody.
+            // All work is abandoned by its callers.
             self.hopeless(seen);
             return self.applied();
         }
         let latency = seen.latency();
         let mut baseline = self.baseline.unwrap_or_else(|| seen.alone());
-        // A window that was fast by chance is not all there is to know.
+        // One window may be fast by chance.
         baseline += (latency - baseline).min(0.0) * FOLLOWED;
         self.baseline = Some(baseline);
         // Above 0: slower than tolerated.
@@ -275,20 +275,20 @@ impl Finder {
         self.applied()
     }
 
-    /// The limit after a second in which it was met, and nothing ended.
+    /// The limit after a second in which it was reached and no call ended.
     pub(crate) fn stalled(&mut self) -> u32 {
         self.trial = None;
         self.set(self.limit * 2.0);
         self.applied()
     }
 
-    /// More calls were given up than answered.
+    /// More calls were abandoned than answered.
     fn hopeless(&mut self, seen: &Seen) {
         (self.slow, self.suspect, self.fast, self.trial) = (None, 0, 0, None);
         self.set(self.limit.min(f64::from(seen.in_progress)) / 2.0);
     }
 
-    /// The limit held nobody back.
+    /// The limit refused no calls.
     fn unmet(&mut self, seen: &Seen, excess: f64) {
         (self.fast, self.trial) = (0, None);
         let grown = Grown { from: self.in_progress, to: seen.in_progress, calls: seen.ended() };
@@ -314,7 +314,7 @@ impl Finder {
         self.slow = None;
     }
 
-    /// The limit held somebody back.
+    /// The limit refused calls.
     fn met(&mut self, seen: &Seen, excess: f64) {
         (self.slow, self.suspect) = (None, 0);
         if let Some(baseline) = &mut self.baseline {
@@ -336,14 +336,14 @@ impl Finder {
         }
         self.fast = 0;
         if self.applied() == self.settings.min {
-            // There is nothing lower to try.
+            // No lower limit can be tried.
             return self.innocent(seen.latency());
         }
         self.trial = Some(Trial { limit: self.limit, before: *seen, is_settling: true });
         self.set(self.limit * (-excess).exp2().clamp(0.5, 0.7));
     }
 
-    /// As slow as this it is by itself.
+    /// The service itself is that slow.
     fn innocent(&mut self, latency: f64) {
         self.baseline = Some(latency);
         (self.slow, self.trial) = (None, None);

@@ -14,27 +14,27 @@ use tower_layer::Layer;
 
 /// Applies [`Shed`] to a server.
 ///
-/// # Why it does not starve
+/// # How it prevents starvation
 ///
-/// What lasts long must not keep what is short from its place:
+/// Long calls must not take the places of short ones:
 ///
-/// * A *stream* (a method of any kind but unary) is let in as any other call, and gives its place
-///   back at once: it counts in a limit of its own ([`with_streams`](Self::with_streams)) until its
-///   response has ended. Not at its head: a handler may wait for an event, or for messages of its
-///   client, before it begins its response.
-/// * A *unary* call gives its place back when its response begins: tonic has made all of it by
+/// * A *stream* (a method of any kind but unary) is admitted like any call, and gives its place
+///   back immediately: it counts in a separate limit ([`with_streams`](Self::with_streams)) until
+///   its response has ended. Not at its head: a handler may wait for an event, or for messages of
+///   its client, before it begins its response.
+/// * A *unary* call gives its place back when its response begins: tonic has produced all of it by
 ///   then, and a caller that does not read holds nothing.
-/// * A call takes its place when its *request is complete*. One of which a part has not arrived
-///   holds none, and has a time to arrive ([`with_arrival`](Self::with_arrival)). Where a method is
-///   known not to stream requests, nothing below is called before that; up to 4 MiB of a request
-///   are kept meanwhile, and one that is larger takes its place then.
-/// * Where nothing is known of a method (no descriptor set was read, see [`Methods::known_kinds`]),
-///   it is treated as a unary one whose request may take for ever. So a stream gives its place
-///   back at its head, and counts nowhere after that.
-/// * By name, a method can have a limit of its own ([`with_limit_of`](Self::with_limit_of)), which
-///   its calls hold until their responses have ended, or none ([`with_exempt`](Self::with_exempt)).
+/// * A call takes its place when its *request is complete*. One that is still arriving holds none,
+///   and has a time limit ([`with_arrival`](Self::with_arrival)). If a method is known not to
+///   stream requests, the service is not called before that; up to 4 MiB of a request are buffered,
+///   and a larger one takes its place then.
+/// * A call of an unknown method (no descriptor set was read, see [`Methods::known_kinds`]) is
+///   treated as unary with a request without a time limit. So a stream gives its place back at its
+///   head, and does not count after that.
+/// * A method can have its own limit by name ([`with_limit_of`](Self::with_limit_of)), which its
+///   calls hold until their responses have ended, or none ([`with_exempt`](Self::with_exempt)).
 ///
-/// Arrival is seen on tonic's own bodies only, which are those of its server.
+/// Arrival is visible only on tonic's own bodies, which its server produces.
 #[derive(Clone, Debug)]
 pub struct ShedLayer {
     limit: Limit,
@@ -53,7 +53,7 @@ impl ShedLayer {
         Arc::strong_count(&self.shared)
     }
 
-    /// Limits the calls in progress.
+    /// Limits the calls in flight.
     ///
     /// # Errors
     /// When the limit is 0, or a setting of an adaptive one is outside its range.
@@ -80,15 +80,15 @@ impl ShedLayer {
         self
     }
 
-    /// Lets calls wait as `queue` says.
+    /// Sets how calls wait.
     #[must_use]
     pub fn with_queue(self, queue: Queue) -> Self {
         let common = Limiter::new(self.limit, queue, Instant::now());
         Self { queue, ..self }.with(|shared| shared.places.common = common)
     }
 
-    /// How many streams may be under way: those of methods that are known to stream either way.
-    /// Default 10,000; at least 1.
+    /// Limits the streams in flight: calls of methods that are known to stream either way. Default
+    /// 10,000; at least 1.
     ///
     /// # Errors
     /// When `limit` is 0.
@@ -97,12 +97,11 @@ impl ShedLayer {
         Ok(self)
     }
 
-    /// Gives `method` of `service`, or all its methods where `method` is empty, a limit of their
-    /// own, with a queue as the layer has it by now. Their calls hold it until their responses
-    /// have ended.
+    /// Gives `method` of `service`, or all its methods if `method` is empty, its own limit, with
+    /// the layer's queue settings so far. Its calls hold it until their responses have ended.
     ///
     /// # Errors
-    /// When the name was given before, `service` is empty, or the limit is not allowed.
+    /// When the name was given before, `service` is empty, or the limit is invalid.
     pub fn with_limit_of(
         mut self,
         service: &str,
@@ -114,8 +113,7 @@ impl ShedLayer {
         Ok(self)
     }
 
-    /// Lets the calls of `method` of `service`, or of all its methods where `method` is empty, in
-    /// always, and counts none of them.
+    /// Exempts the calls of `method` of `service`, or of all its methods, from limits and counts.
     ///
     /// # Errors
     /// When the name was given before, or `service` is empty.
@@ -124,24 +122,23 @@ impl ShedLayer {
         Ok(self)
     }
 
-    /// How long a request may take to arrive, from its headers to its end, where its method is
-    /// known not to stream requests; after that its call ends with `DEADLINE_EXCEEDED`. Default
-    /// 30 s; `Duration::MAX` for as long as it likes. It holds no place meanwhile.
+    /// How long a request may take to arrive, from its headers to its end, if its method is known
+    /// not to stream requests; then its call ends with `DEADLINE_EXCEEDED`. It holds no place
+    /// meanwhile. Default 30 s; `Duration::MAX` for no limit.
     #[must_use]
     pub fn with_arrival(self, limit: Duration) -> Self {
         self.with(|shared| shared.arrival = limit)
     }
 
-    /// Learns from `methods` what each method streams. By default from all descriptor sets that
-    /// this process has read before the layer is put around a service
-    /// ([`Methods::known_kinds`]).
+    /// Reads from `methods` what each method streams. Default: all descriptor sets that this
+    /// process has read before the layer is applied ([`Methods::known_kinds`]).
     #[must_use]
     pub fn with_methods(self, methods: Methods) -> Self {
         self.with(|shared| shared.methods = Some(methods))
     }
 
-    /// Asks the clients of refused calls to stay away for about so long: half to one and a half
-    /// times, so that they do not come back together. Default 100 ms; up to 1 h.
+    /// Sets the pushback of refused calls: half to one and a half times this, so that clients do
+    /// not return together. Default 100 ms; up to 1 h.
     ///
     /// # Errors
     /// When it is longer.
@@ -152,7 +149,7 @@ impl ShedLayer {
         Ok(self.with(|shared| shared.pushback = pushback))
     }
 
-    /// Lets `switch` decide whether calls are turned away, only counted, or not looked at.
+    /// Sets the switch that decides whether calls are refused, only counted, or passed through.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|shared| shared.switch = switch)
@@ -164,33 +161,41 @@ impl ShedLayer {
         self.with(|shared| shared.rng = rng)
     }
 
-    /// How many calls may be in progress now, of those that have no other limit.
+    /// The same limits for another server, with places of its own: clones of one layer share theirs.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        let (places, late) = (self.shared.places.separate(), Arc::default());
+        let shared = Shared { places, late, ..(*self.shared).clone() };
+        Self { shared: Arc::new(shared), ..*self }
+    }
+
+    /// The current limit on calls in flight, for methods without their own.
     pub fn limit(&self) -> u32 {
         self.shared.places.common.limit()
     }
 
-    /// How many are in progress: requests that are complete and not answered yet. Those of
-    /// [`with_limit_of`](Self::with_limit_of) are among them until their responses have ended.
+    /// How many calls are in flight: requests that are complete and not answered yet. Those of
+    /// [`with_limit_of`](Self::with_limit_of) count until their responses have ended.
     pub fn in_progress(&self) -> u32 {
         self.shared.places.all().map(|limiter| limiter.in_progress()).sum()
     }
 
-    /// How many streams are under way.
+    /// How many streams are in flight.
     pub fn streams(&self) -> u32 {
         self.shared.places.streams.in_progress()
     }
 
-    /// How many wait.
+    /// How many calls wait.
     pub fn waiting(&self) -> u32 {
         self.shared.places.all().map(|limiter| limiter.waiting()).sum()
     }
 
-    /// How many were turned away.
+    /// How many calls were refused.
     pub fn shed(&self) -> u64 {
         Criticality::ALL.into_iter().map(|class| self.shed_of(class)).sum()
     }
 
-    /// How many of this criticality were turned away.
+    /// How many calls of this criticality were refused.
     pub fn shed_of(&self, criticality: Criticality) -> u64 {
         self.shared.places.common.shed(criticality)
     }
@@ -202,7 +207,7 @@ impl ShedLayer {
 }
 
 impl Default for ShedLayer {
-    /// As many calls as the service can do, see [`Adaptive`](crate::Adaptive).
+    /// The default [`Adaptive`](crate::Adaptive) limit.
     fn default() -> Self {
         Self::of(Limit::default())
     }

@@ -1,27 +1,27 @@
-//! Load shedding for tonic: what is more than a service can do is turned away at once.
+//! Load shedding for tonic: calls beyond a service's capacity are refused immediately.
 //!
 //! # Why
 //!
-//! A server that takes in more calls than it can answer answers none in time: they all wait, their
-//! callers give up and try again, and it works on for nobody. One that turns away what is too much
-//! goes on doing as much as it ever could.
+//! A server that admits more calls than it can answer answers none in time: they all queue, their
+//! callers give up and retry, and it works on abandoned calls. One that refuses the excess keeps
+//! its throughput.
 //!
 //! # Rule
 //!
-//! * [`ShedLayer`] (server) limits the calls in progress, by a number or by one that finds itself
-//!   ([`Adaptive`]). A call is in progress from when its request is complete until its response
-//!   begins; streams count apart, so that none of them keeps a short call from its place.
-//! * A call that finds no place waits in a short [`Queue`]: at most 100 ms, and 5 ms where it has
-//!   not been empty for 100 ms and each place was given five times; then the newest first. The more
-//!   critical go before the less ([`Criticality`]).
-//! * A call that is refused gets `UNAVAILABLE` and a pushback: it was not processed, and another
-//!   server may have room. Health checks and reflection are let in always.
-//! * [`RateLimitLayer`] (server) gives each caller a quota. Over it, the answer is
-//!   `RESOURCE_EXHAUSTED` and not to retry: it would be the same everywhere.
+//! * [`ShedLayer`] (server) limits the calls in flight, by a fixed number or adaptively
+//!   ([`Adaptive`]). A call is in flight from when its request is complete until its response
+//!   begins; streams count separately, so that none of them takes the place of a short call.
+//! * A call without a place waits in a short [`Queue`]: at most 100 ms, and 5 ms while the queue
+//!   has not been empty for 100 ms and each place was given five times; then the newest goes first.
+//!   More critical calls go before less critical ones ([`Criticality`]).
+//! * A refused call gets `UNAVAILABLE` and a pushback: it was not processed, and another server may
+//!   have room. Health checks and reflection are always admitted.
+//! * [`RateLimitLayer`] (server) gives each caller a quota. A call beyond it gets
+//!   `RESOURCE_EXHAUSTED` and a pushback that forbids retries: every server would refuse it.
 //! * [`StatusLimitLayer`] (server) cuts statuses that are too large for HTTP/2 headers.
-//! * [`BulkheadLayer`] (client) limits the calls that this client has under way.
-//! * [`AdaptiveThrottleLayer`] (client) turns calls away by itself, with a probability that grows
-//!   with the share of those that the server turns away (Site Reliability Engineering, chapter 21).
+//! * [`BulkheadLayer`] (client) limits the calls that this client has in flight.
+//! * [`AdaptiveThrottleLayer`] (client) fails calls locally, with a probability that grows with the
+//!   share that the server refuses (Site Reliability Engineering, chapter 21).
 //!
 //! # Example
 //!
@@ -47,7 +47,7 @@
 //!
 //! # What it does not do
 //!
-//! It does not know the other servers: where all of them turn calls away, clients must send less.
+//! It does not know the other servers: where all of them refuse calls, clients must send less.
 
 mod adaptive;
 mod arrival;

@@ -1,33 +1,34 @@
-//! How many calls, and which wait.
+//! The limit, and the queue before it.
 
 use crate::Adaptive;
 use cinchona_core::Invalid;
 use std::time::Duration;
 
-/// How many calls may be in progress.
+/// How many calls may be in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// So many; at least 1.
+    /// A fixed number; at least 1.
     Fixed(u32),
-    /// As many as the service can do.
+    /// Adapts to the capacity of the service.
     Adaptive(Adaptive),
 }
 
-/// Which calls wait for a place, and for how long: a CoDel queue as Meta runs it ([Fail at Scale]).
+/// Which calls wait for a place, and for how long: a CoDel queue as Meta uses it ([Fail at Scale]).
 ///
 /// [Fail at Scale]: https://queue.acm.org/detail.cfm?id=2839461
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// How many wait at most. Default 100.
+    /// The most calls that wait. Default 100.
     pub capacity: u32,
-    /// How long each waits at most. Default 100 ms; `Duration::MAX` for as long as its caller does.
+    /// The longest wait of each. Default 100 ms; `Duration::MAX` for as long as its caller waits.
     pub longest: Duration,
-    /// How long each waits at most while the queue does not get empty. Default 5 ms. The newest is
-    /// let in where all have waited for longer.
+    /// The longest wait of each while the queue is overloaded. Default 5 ms. The newest is admitted
+    /// if all have waited for longer.
     pub target: Duration,
-    /// After how long without being empty that is, if each place was given five times meanwhile: a
-    /// service that is slow by itself has a queue for longer. Default 100 ms.
+    /// The queue is overloaded when it has not been empty for this long and each place was given
+    /// five times meanwhile: a slow service has a queue for longer without overload. Default 100
+    /// ms.
     pub interval: Duration,
 }
 
@@ -59,7 +60,7 @@ impl Default for Limit {
 // === impl Queue ===
 
 impl Queue {
-    /// Nobody waits.
+    /// No call waits.
     pub const fn none() -> Self {
         let none = Duration::ZERO;
         Self { capacity: 0, longest: none, target: none, interval: none }

@@ -1,4 +1,4 @@
-//! Which calls are let in, which wait and for how long, and which are refused.
+//! Which calls are admitted, which wait and for how long, and which are refused.
 
 use crate::{
     Criticality, Limit, Queue,
@@ -19,27 +19,28 @@ use tokio::{
     time::Instant,
 };
 
-/// A limit on the calls in progress, and the queue before it.
+/// A limit on the calls in flight, and the queue before it.
 pub(crate) struct Limiter {
-    /// The calls in progress; those that wait, from bit 32 on.
+    /// The calls in flight; those that wait, from bit 32 on.
     word: AtomicU64,
     limit: AtomicU32,
+    kind: Limit,
     queue: Queue,
     waiting: Mutex<Waiting<Permit>>,
     shed: [AtomicU64; Criticality::COUNT],
     adaptive: Option<Measured>,
 }
 
-/// A place among the calls in progress; dropped, it is given to the next.
+/// A place among the calls in flight; when dropped, it is given to the next call.
 pub(crate) struct Permit {
     limiter: Option<Arc<Limiter>>,
-    /// When it was given, and how many were in progress then, where that matters.
+    /// When it was given, and how many were in flight then, for an adaptive limit.
     began: Option<(Instant, u32)>,
-    /// Whether the call was answered in time, as far as is known.
+    /// Whether the call was answered in time, if known.
     is_answered: bool,
 }
 
-/// Waits for a place. A wait that is dropped ends, and is not counted any more.
+/// Waits for a place. Dropping it ends the wait, which is not counted any more.
 pub(crate) struct Waits {
     limiter: Arc<Limiter>,
     criticality: Criticality,
@@ -47,10 +48,10 @@ pub(crate) struct Waits {
     given: oneshot::Receiver<Permit>,
 }
 
-/// Whether a call is let in.
+/// The decision on a call.
 pub(crate) enum Entry {
     Admitted(Permit),
-    /// It is let in when it is given a permit, or else turned away at this time or before.
+    /// It is admitted when it receives a permit, or refused at this time or before.
     Waits(Waits, Instant),
     TurnedAway,
 }
@@ -68,11 +69,17 @@ impl Limiter {
         Arc::new(Self {
             word: AtomicU64::new(0),
             limit: AtomicU32::new(limit.initial()),
+            kind: limit,
             queue,
             waiting: Mutex::new(Waiting::new(now)),
             shed: Default::default(),
             adaptive,
         })
+    }
+
+    /// The same limit, with places of its own.
+    pub(crate) fn separate(&self, now: Instant) -> Arc<Self> {
+        Self::new(self.kind, self.queue, now)
     }
 
     pub(crate) fn limit(&self) -> u32 {
@@ -87,7 +94,7 @@ impl Limiter {
         (self.word.load(Ordering::Relaxed) >> 32) as u32
     }
 
-    /// How many of this criticality were turned away.
+    /// How many of this criticality were refused.
     pub(crate) fn shed(&self, criticality: Criticality) -> u64 {
         self.shed[criticality as usize].load(Ordering::Relaxed)
     }
@@ -96,8 +103,7 @@ impl Limiter {
         self.shed[criticality as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lets a call in, lets it wait, or turns it away; how much it matters is asked where there is
-    /// no place.
+    /// Admits a call, queues it, or refuses it; its criticality is read only if there is no place.
     #[inline]
     pub(crate) fn enter(self: &Arc<Self>, criticality: impl FnOnce() -> Criticality) -> Entry {
         match self.change(|word| self.admitted(word)) {
@@ -116,7 +122,7 @@ impl Limiter {
             return Entry::TurnedAway;
         }
         let mut waiting = self.queued();
-        // Either there is a place after all, or whoever leaves sees that somebody waits.
+        // Either there is a place after all, or the leaving call sees the waiting one.
         let before = self.change(|word| self.admitted(word).or(Some(word + ONE_WAITING)));
         let before = before.unwrap_or_else(|word| word);
         if self.admitted(before).is_some() {
@@ -132,7 +138,7 @@ impl Limiter {
         Entry::Waits(waits, later(now, self.queue.longest))
     }
 
-    /// The word with a call more in progress, if the limit allows it and nobody waits.
+    /// The word with one more call in flight, if the limit allows it and no call waits.
     fn admitted(&self, word: u64) -> Option<u64> {
         (word < self.limit().into()).then_some(word + 1)
     }
@@ -141,7 +147,7 @@ impl Limiter {
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
     }
 
-    /// The place of a call before which the word was `before`.
+    /// The place of a call admitted from the word `before`.
     fn permit(self: &Arc<Self>, before: u64) -> Permit {
         let began = self.adaptive.is_some().then(|| (Instant::now(), before as u32 + 1));
         Permit { limiter: Some(self.clone()), began, is_answered: false }
@@ -154,21 +160,22 @@ impl Limiter {
     /// Gives free places to waiting calls.
     fn give(self: &Arc<Self>, now: Instant) {
         let mut waiting = self.queued();
-        // While somebody waits, only who holds the lock lets calls in.
+        // While calls wait, only the holder of the lock admits calls.
         while self.in_progress() < self.limit() {
             let (next, expired) = waiting.next(&self.queue, self.limit(), now);
             self.word.fetch_sub(ONE_WAITING * expired, Ordering::AcqRel);
             let Some(waiter) = next else { return };
             let before = self.word.fetch_sub(ONE_WAITING - 1, Ordering::AcqRel);
             if let Err(mut permit) = waiter.send(self.permit(before)) {
-                // It has gone. Its permit must not look for the next one while this does.
+                // The waiting call is gone. Its permit must not look for the next one while this
+                // does.
                 permit.limiter = None;
                 self.word.fetch_sub(1, Ordering::AcqRel);
             }
         }
     }
 
-    /// Forgets a call that waits no longer.
+    /// Removes a call that waits no longer.
     fn forget(&self, criticality: Criticality, number: u64) {
         if self.queued().remove(criticality, number) {
             self.word.fetch_sub(ONE_WAITING, Ordering::AcqRel);
@@ -218,17 +225,17 @@ impl Entry {
 // === impl Permit ===
 
 impl Permit {
-    /// Gives the place back, and says nothing of how long a call takes.
+    /// Gives the place back, without recording the latency.
     pub(crate) fn pass_on(mut self) {
         self.began = None;
     }
 
-    /// Whether it matters how the call ends.
+    /// Whether the outcome of the call matters.
     pub(crate) const fn is_measured(&self) -> bool {
         self.began.is_some()
     }
 
-    /// The call was answered in time, or was not.
+    /// Records whether the call was answered in time.
     pub(crate) fn answered(&mut self, in_time: bool) {
         self.is_answered = in_time;
     }
@@ -260,7 +267,7 @@ impl Future for Waits {
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        // A place that was given and not taken goes with the channel, to the next.
+        // A place that was given and not taken is dropped with the channel, and goes to the next.
         self.limiter.forget(self.criticality, self.number);
     }
 }

@@ -1,4 +1,4 @@
-//! What a limit that finds itself is found by.
+//! The measurements behind the adaptive limit.
 
 use crate::{
     Adaptive,
@@ -14,36 +14,36 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The calls of the window at hand, and the limit that was found in those before.
+/// The calls of the current window, and the limit found in those before.
 pub(crate) struct Measured {
     began: Instant,
-    /// When the window ends at the earliest, in nanoseconds since `began`.
+    /// The earliest end of the window, in nanoseconds since `began`.
     ends: AtomicU64,
-    /// Calls that found fewer than this in progress are counted apart from the others.
+    /// Calls that began with fewer than this in flight are counted separately.
     split: AtomicU32,
     few: Tally,
     many: Tally,
-    /// Calls that were given up before they were answered.
+    /// Calls that were abandoned before they were answered.
     lost: AtomicU32,
-    /// Whether the limit was met.
+    /// Whether the limit was reached.
     met: AtomicBool,
     found: Mutex<(Finder, Instant)>,
     settings: Adaptive,
 }
 
-/// A count of calls (from bit [`CALLS`] on), the sum of how many each found in progress (from bit
-/// [`AMONG`] on), and the sum of how long each took, both as logarithms, in sixteenths of an
+/// A count of calls (from bit [`CALLS`] on), the sum of the numbers in flight at their beginnings
+/// (from bit [`AMONG`] on), and the sum of their latencies, both as logarithms, in sixteenths of an
 /// octave. So a call costs one addition, and one that takes an hour does not outweigh the rest.
 #[derive(Default)]
 struct Tally(AtomicU64);
 
-/// A microsecond, nearly: of what is left of a duration, in nanoseconds, the least counts as one.
+/// About a microsecond: the unit of a duration in nanoseconds, of which at least one is counted.
 const MICROS: u32 = 10;
 const CALLS: u32 = 49;
 const AMONG: u32 = 25;
-/// With so many calls a window ends in any case: more do not fit.
+/// A window ends at this many calls in any case: more do not fit.
 const MOST: u64 = 1 << 14;
-/// In windows: how long one may take that has too few calls.
+/// The longest duration of a window with too few calls, in windows.
 const LONGEST: u64 = 10;
 
 // === impl Measured ===
@@ -63,8 +63,8 @@ impl Measured {
         }
     }
 
-    /// Records a call that has ended: how long it took, where it was answered, among how many it
-    /// began, and how many were in progress when it ended. The new limit, where a window ends.
+    /// Records a call that has ended: its latency, if it was answered, the number in flight when it
+    /// began, and when it ended. Returns the new limit at the end of a window.
     pub(crate) fn record(
         &self,
         took: Option<Duration>,
@@ -89,7 +89,7 @@ impl Measured {
         self.few.calls() + self.many.calls() + lost < self.settings.samples.into()
     }
 
-    /// Notes that the limit was met; the new limit, where nothing ends that would tell one.
+    /// Records that the limit was reached; returns the new limit if no call has ended for too long.
     pub(crate) fn is_met(&self, now: Instant) -> Option<u32> {
         if !self.met.load(Ordering::Relaxed) {
             self.met.store(true, Ordering::Relaxed);
@@ -117,10 +117,10 @@ impl Measured {
         let met = self.met.swap(false, Ordering::Relaxed);
         let seen = Seen { few, many, lost, took, in_progress, met };
         let limit = finder.update(&seen);
-        // What was changed shows in the calls that begin after that.
+        // The new limit affects the calls that begin after that.
         let window = seen.nanos().clamp(self.window(), LONGEST * self.window());
         self.ends.store(self.at(now).saturating_add(window), Ordering::Relaxed);
-        // Between those that have ended and those that will.
+        // Between the calls that have ended and those that will.
         let split = (seen.among() * f64::from(in_progress.max(1))).sqrt();
         self.split.store(split as u32 + 1, Ordering::Relaxed);
         *since = now;
@@ -143,7 +143,7 @@ impl Measured {
 // === impl Tally ===
 
 impl Tally {
-    /// Counts a call; how many there are then.
+    /// Counts a call; returns the count.
     fn add(&self, took: Duration, among: u32) -> u64 {
         let took = nanos(took.min(FOR_EVER)) >> MICROS;
         let call = 1 << CALLS | sixteenths(among.into()) << AMONG | sixteenths(took);

@@ -1,4 +1,4 @@
-//! What the layers count and measure.
+//! The metrics of the layers.
 
 use crate::{AdaptiveThrottleLayer, BulkheadLayer, RateLimitLayer, ShedLayer, StatusLimitLayer};
 use cinchona_core::{Instrument, Observable};
@@ -9,7 +9,7 @@ impl Observable for ShedLayer {
         Instrument::gauge(
             "cinchona.shed.in_progress",
             "{request}",
-            "Requests that a server is handling.",
+            "Requests in flight on a server.",
             |layer| layer.in_progress().into(),
         ),
         Instrument::counter(
@@ -21,25 +21,25 @@ impl Observable for ShedLayer {
         Instrument::gauge(
             "cinchona.shed.limit",
             "{request}",
-            "How many requests a server can handle at once.",
+            "The limit on requests in flight on a server.",
             |layer| layer.limit().into(),
         ),
         Instrument::gauge(
             "cinchona.shed.streams",
             "{stream}",
-            "Streams that a server has under way.",
+            "Streams in flight on a server.",
             |layer| layer.streams().into(),
         ),
         Instrument::counter(
             "cinchona.shed.turned_away",
             "{request}",
-            "Requests beyond what a server can handle.",
+            "Requests refused by a server as beyond its limit.",
             |layer| layer.shed() as f64,
         ),
         Instrument::gauge(
             "cinchona.shed.waiting",
             "{request}",
-            "Requests that wait for their turn.",
+            "Requests that wait for a place.",
             |layer| layer.waiting().into(),
         ),
     ];
@@ -51,25 +51,25 @@ impl Observable for BulkheadLayer {
         Instrument::gauge(
             "cinchona.shed.bulkhead_in_progress",
             "{call}",
-            "Calls that a client has under way.",
+            "Calls in flight of a client.",
             |layer| layer.in_progress().into(),
         ),
         Instrument::gauge(
             "cinchona.shed.bulkhead_streams",
             "{stream}",
-            "Streams that a client has under way.",
+            "Streams in flight of a client.",
             |layer| layer.streams().into(),
         ),
         Instrument::counter(
             "cinchona.shed.bulkhead_turned_away",
             "{call}",
-            "Calls not begun, as too many were under way.",
+            "Calls refused unsent by a client's bulkhead.",
             |layer| layer.shed() as f64,
         ),
         Instrument::gauge(
             "cinchona.shed.bulkhead_waiting",
             "{call}",
-            "Calls that wait for others to end.",
+            "Calls that wait for a place in a client's bulkhead.",
             |layer| layer.waiting().into(),
         ),
     ];
@@ -80,7 +80,7 @@ impl Observable for RateLimitLayer {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[Instrument::counter(
         "cinchona.shed.over_quota",
         "{request}",
-        "Requests beyond their callers' quotas.",
+        "Requests refused as beyond their callers' quotas.",
         |layer| layer.limited() as f64,
     )];
 }
@@ -90,17 +90,17 @@ impl Observable for AdaptiveThrottleLayer {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[Instrument::counter(
         "cinchona.shed.throttled",
         "{attempt}",
-        "Attempts that were kept from a server that sheds.",
+        "Attempts failed unsent by the client's throttle.",
         |layer| layer.throttled() as f64,
     )];
 }
 
-/// What a server cuts of its statuses.
+/// The statuses that a server has cut.
 impl Observable for StatusLimitLayer {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[Instrument::counter(
         "cinchona.shed.statuses_cut",
         "{status}",
-        "Statuses that were too large to be sent whole.",
+        "Statuses that were cut as too large.",
         |layer| layer.cut() as f64,
     )];
 }

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 /// The limits of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// That of whatever is said nothing of.
+    /// The limit of methods without their own.
     pub(crate) common: Arc<Limiter>,
-    /// That of the streams under way.
+    /// The limit of streams in flight.
     pub(crate) streams: Arc<Limiter>,
-    /// Limits by name; `None` for methods that are let in always.
+    /// Limits by name; `None` for exempt methods.
     named: PerMethod<Option<Arc<Limiter>>>,
     all_named: Vec<Arc<Limiter>>,
 }
@@ -33,11 +33,11 @@ pub(crate) enum Until {
     Head,
     /// When its response has ended.
     End,
-    /// At once, for one among the streams, until the response has ended.
+    /// Immediately; it then counts among the streams until the response has ended.
     Stream(Arc<Limiter>),
 }
 
-/// How many streams are under way at most, if nothing else is said.
+/// The default limit of streams in flight.
 const STREAMS: u32 = 10_000;
 
 // === impl Places ===
@@ -50,6 +50,19 @@ impl Places {
             named: PerMethod::new(),
             all_named: Vec::new(),
         }
+    }
+
+    /// The same limits, with places of their own.
+    pub(crate) fn separate(&self) -> Self {
+        let now = Instant::now();
+        let mut all_named = Vec::new();
+        let named = self.named.map(|limiter| {
+            let limiter = limiter.as_ref()?.separate(now);
+            all_named.push(limiter.clone());
+            Some(limiter)
+        });
+        let (common, streams) = (self.common.separate(now), self.streams.separate(now));
+        Self { common, streams, named, all_named }
     }
 
     pub(crate) fn set_streams(&mut self, limit: u32) -> Result<(), Invalid> {
@@ -75,8 +88,8 @@ impl Places {
         Ok(())
     }
 
-    /// Where a call of this kind counts; `short` is until when, if it is no stream. `None` for one
-    /// that is always let in.
+    /// Where a call of this kind counts; `short` is until when, if it is not a stream. `None` for
+    /// an exempt one.
     pub(crate) fn of(
         &self,
         path: &str,
@@ -94,7 +107,7 @@ impl Places {
         }
     }
 
-    /// The limits that are not that of streams.
+    /// All limits but that of streams.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Limiter>> {
         std::iter::once(&self.common).chain(&self.all_named)
     }
@@ -107,7 +120,7 @@ fn streams(limit: u32) -> Arc<Limiter> {
 // === impl Until ===
 
 impl Until {
-    /// The place that a call has that was given this one; `None` where there are too many streams.
+    /// The place of a call that was given this one; `None` if there are too many streams.
     pub(crate) fn settle(&self, permit: Permit) -> Option<Permit> {
         let Self::Stream(streams) = self else { return Some(permit) };
         permit.pass_on();
@@ -117,7 +130,7 @@ impl Until {
         }
     }
 
-    /// Whether a call that is given a place surely has it.
+    /// Whether a call that is given a place is sure to keep it.
     pub(crate) const fn is_sure(&self) -> bool {
         !matches!(self, Self::Stream(_))
     }

@@ -40,14 +40,15 @@ pub struct RateLimitLayer {
     shared: Arc<Shared>,
 }
 
-/// Answers `RESOURCE_EXHAUSTED` to callers that are over their quota, and tells them not to retry.
+/// Answers `RESOURCE_EXHAUSTED` to callers beyond their quota, with a pushback that forbids
+/// retries.
 #[derive(Clone, Debug)]
 pub struct RateLimit<S> {
     inner: S,
     shared: Arc<Shared>,
 }
 
-/// Names the caller of a request.
+/// Identifies the caller of a request.
 type Caller = dyn Fn(&HeaderMap, &Extensions) -> String + Send + Sync;
 
 type Limiters =
@@ -60,7 +61,7 @@ struct Known(Arc<DashMapStateStore<String>>);
 struct Shared {
     limiters: Limiters,
     known: Known,
-    /// By address, for those that give themselves a name that is not known.
+    /// By address, for callers with a name that is not known yet.
     unknown: Option<Limiters>,
     quota: (NonZeroU32, NonZeroU32),
     caller: Arc<Caller>,
@@ -71,9 +72,9 @@ struct Shared {
 
 /// Why a call is refused.
 enum Over {
-    /// Its caller has used its quota up, and may call again after this time.
+    /// The quota of its caller is used up until this much time has passed.
     Quota(Duration),
-    /// Nobody knows whose call it is: the user's function has panicked.
+    /// The caller is unknown: the user's function has panicked.
     Unnamed,
 }
 
@@ -97,9 +98,9 @@ pin_project! {
     }
 }
 
-/// With more callers than this, those are forgotten that have all of their quota.
+/// With more callers than this, those with a full quota are removed.
 const MOST_CALLERS: usize = 100_000;
-/// How often that is looked at, in checks.
+/// How often that is checked, in calls.
 const SWEEP: u64 = 1024;
 
 // === impl RateLimitLayer ===
@@ -110,8 +111,8 @@ impl RateLimitLayer {
         Arc::strong_count(&self.shared)
     }
 
-    /// Each caller may make `per_second` calls in the long run, and up to `burst` at once; both at
-    /// least 1. A caller is an IP address, unless said otherwise.
+    /// Allows each caller `per_second` calls in the long run, and bursts of up to `burst`; both at
+    /// least 1. A caller is an IP address by default.
     ///
     /// # Errors
     /// When one of them is 0.
@@ -142,9 +143,9 @@ impl RateLimitLayer {
     /// Distinguishes callers by this header; a caller without it by its address.
     ///
     /// The header must have been verified before, by a layer outside of this one: a value that
-    /// anyone can make up is no name. As a second line, each call with a value that is not known
-    /// yet counts against the quota of its address as well, and is not remembered beyond it: so
-    /// an address can make up so many names a second as it may make calls.
+    /// anyone can choose identifies nobody. As a second defence, each call with a new value also
+    /// counts against the quota of its address, and the value is not remembered beyond that quota:
+    /// so an address can invent only as many names a second as it may make calls.
     #[must_use]
     pub fn by_header(self, name: HeaderName) -> Self {
         let mut layer = self.by(move |headers, extensions| match headers.get(&name) {
@@ -157,7 +158,7 @@ impl RateLimitLayer {
         layer
     }
 
-    /// Tells callers apart by what `caller` says of a request. A call for which it panics is
+    /// Distinguishes callers by the result of `caller` for a request. A call for which it panics is
     /// refused with `INTERNAL`.
     pub fn by(
         self,
@@ -166,7 +167,7 @@ impl RateLimitLayer {
         Self::of(self.shared.quota, Arc::new(caller), self.shared.switch.clone())
     }
 
-    /// Lets `switch` decide whether calls are refused, only counted, or not looked at.
+    /// Sets the switch that decides whether calls are refused, only counted, or passed through.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         let mut layer = Self::of(self.shared.quota, self.shared.caller.clone(), switch);
@@ -183,7 +184,7 @@ impl RateLimitLayer {
 }
 
 impl Default for RateLimitLayer {
-    /// 100 calls a second, and as many at once.
+    /// 100 calls a second, and bursts of as many.
     fn default() -> Self {
         let hundred = NonZeroU32::MIN.saturating_add(99);
         Self::of((hundred, hundred), Arc::new(peer), Switch::default())
@@ -209,7 +210,7 @@ fn limiters(quota: (NonZeroU32, NonZeroU32), known: Known) -> Limiters {
     RateLimiter::new(rate, known, TokioClock(Instant::now()))
 }
 
-/// The address of the other end, without its port.
+/// The address of the peer, without its port.
 fn peer(_: &HeaderMap, extensions: &Extensions) -> String {
     let addr = extensions.get().and_then(|info: &TcpConnectInfo| info.remote_addr());
     addr.map_or_else(String::new, |addr| addr.ip().to_string())
@@ -258,7 +259,7 @@ impl<S: NamedService> NamedService for RateLimit<S> {
 // === impl Shared ===
 
 impl Shared {
-    /// Why the caller may not call now, if it may not.
+    /// Why the caller may not call now, if so.
     fn over<B>(&self, request: &Request<B>) -> Option<Over> {
         let checks = self.checks.fetch_add(1, Ordering::Relaxed);
         if checks % SWEEP == SWEEP - 1 {
@@ -279,7 +280,7 @@ impl Shared {
         wait(&self.limiters, &caller).map(Over::Quota)
     }
 
-    /// Forgets those that have all of their quota, where they are many.
+    /// Removes callers with a full quota, if there are many.
     fn sweep(&self) {
         for limiters in std::iter::once(&self.limiters).chain(&self.unknown) {
             if limiters.len() > MOST_CALLERS {
@@ -301,7 +302,7 @@ impl Shared {
     }
 }
 
-/// How long until this caller may call again, if it may not now.
+/// How long until this caller may call again, if not now.
 fn wait(limiters: &Limiters, caller: &String) -> Option<Duration> {
     let denied = limiters.check_key(caller).err()?;
     Some(denied.wait_time_from(limiters.clock().now()))
@@ -369,7 +370,7 @@ where
             LimitedProj::Over { status } => {
                 let status = status.take().unwrap_or_else(|| Status::internal("polled again"));
                 let mut response = status.into_http::<()>();
-                // It would be refused by any other server as well.
+                // Any other server would refuse it as well.
                 let never = HeaderValue::from_static("-1");
                 response.headers_mut().insert("grpc-retry-pushback-ms", never);
                 Poll::Ready(Ok(response.map(|()| ResponseBody::default())))

@@ -23,14 +23,14 @@ use std::{
 use tonic::server::NamedService;
 use tower_service::Service;
 
-/// Turns away the calls that are more than the service can do.
+/// Refuses calls beyond the capacity of the service.
 #[derive(Clone, Debug)]
 pub struct Shed<S> {
     pub(crate) inner: S,
     pub(crate) around: Arc<Around>,
 }
 
-/// What the services around one other have in common.
+/// The state shared by the services around one other.
 #[derive(Debug)]
 pub(crate) struct Around {
     pub(crate) shared: Arc<Shared>,
@@ -42,7 +42,7 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         entering: Entering<S, B, F>,
-        // Who answers if it is turned away: nobody where it is let in at once.
+        // The counter of its refusal; `None` if it was admitted immediately.
         refusing: Option<Box<(Arc<Shared>, Criticality)>>,
     }
 }
@@ -68,7 +68,7 @@ where
         let Self { inner, around } = self;
         let Around { shared, kinds } = &**around;
         let mode = shared.switch.mode();
-        // Off, it does not look at them.
+        // A layer that is off does not inspect calls.
         let kind = if mode == Mode::Off { None } else { MethodKind::of(&request, kinds) };
         let Some(place) = shared.place(&request, kind, mode) else {
             let entering = Entering::unlimited(inner, request);
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// Of a request that is complete.
+/// For a request that is complete.
 fn enter<S, B>(
     shared: &Arc<Shared>,
     inner: &mut S,
@@ -142,7 +142,7 @@ where
                 Poll::Ready(Ok(shared.refusal(*criticality)))
             }
             (Entered::Late, Some((shared, _))) => Poll::Ready(Ok(shared.lateness())),
-            // Whoever is let in is not turned away.
+            // An admitted call is not refused.
             (_, None) => Poll::Pending,
         }
     }

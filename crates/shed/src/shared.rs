@@ -1,4 +1,4 @@
-//! What a layer and its services have in common.
+//! The state shared by a layer and its services.
 
 use crate::{
     Criticality,
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
 // === impl Shared ===
 
 impl Shared {
-    /// Where a call counts; `None` where it is let in always.
+    /// Where a call counts; `None` for an exempt one.
     pub(crate) fn place<B>(
         &self,
         request: &Request<B>,
@@ -64,12 +64,12 @@ impl Shared {
         arrival::look(request, kind.is_none(), place, shadow)
     }
 
-    /// Where only would-be refusals are counted: where.
+    /// The switch that counts would-be refusals instead, if any.
     pub(crate) fn shadow(&self, mode: Mode) -> Option<Switch> {
         (mode == Mode::Shadow).then(|| self.switch.clone())
     }
 
-    /// How long a request may take to arrive: where it may be a stream, for ever.
+    /// How long a request may take to arrive: without limit if it may be a stream.
     pub(crate) fn patience(&self, kind: Option<MethodKind>, mode: Mode) -> Option<Duration> {
         let is_limited = kind.is_some() && mode == Mode::Enforce && self.arrival < Duration::MAX;
         is_limited.then_some(self.arrival)
@@ -88,7 +88,7 @@ impl Shared {
         response.map(|()| ResponseBody::default())
     }
 
-    /// What is answered where the request has not arrived.
+    /// The answer to a request that has not arrived in time.
     pub(crate) fn lateness(&self) -> Response<ResponseBody> {
         self.late.fetch_add(1, Ordering::Relaxed);
         let message = format!("the request has not arrived within {:?}", self.arrival);

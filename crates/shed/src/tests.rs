@@ -48,7 +48,7 @@ fn fixed(limit: u32) -> ShedLayer {
     ShedLayer::new(Limit::Fixed(limit)).unwrap().with_rng(Rng::seeded(1))
 }
 
-/// Takes so long for each call.
+/// Takes this long for each call.
 fn working(
     takes: Duration,
 ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
@@ -88,7 +88,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_over_the_limit_is_unavailable_and_told_to_stay_away_for_a_moment() {
+async fn calls_over_the_limit_get_unavailable_and_a_pushback() {
     let layer = fixed(2).with_queue(Queue::none());
     let service = layer.layer(working(SECOND));
     let mut calls = JoinSet::new();
@@ -113,7 +113,7 @@ async fn what_is_over_the_limit_is_unavailable_and_told_to_stay_away_for_a_momen
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_let_in_when_a_place_is_free_and_turned_away_after_100_ms() {
+async fn a_waiting_call_is_admitted_when_a_place_is_free_and_refused_after_100_ms() {
     let layer = fixed(1);
     let service = layer.layer(working(60 * MS));
     let began = Instant::now();
@@ -137,7 +137,7 @@ async fn who_waits_is_let_in_when_a_place_is_free_and_turned_away_after_100_ms()
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_than_its_deadline() {
+async fn no_call_waits_longer_than_its_deadline() {
     let service = fixed(1).layer(working(SECOND));
     let _first = tokio::spawn({
         let service = service.clone();
@@ -199,7 +199,7 @@ async fn health_checks_are_always_let_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_shadow_it_counts_and_off_it_does_not_look() {
+async fn in_shadow_it_counts_and_off_it_ignores_calls() {
     for (mode, counted) in [(Mode::Shadow, 3), (Mode::Off, 0)] {
         let switch = Switch::new(mode);
         let layer = fixed(1).with_queue(Queue::none()).with_switch(switch.clone());
@@ -216,7 +216,7 @@ async fn in_shadow_it_counts_and_off_it_does_not_look() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_told_when_it_is_given_up_by_leaving_nothing_behind() {
+async fn an_abandoned_wait_leaves_nothing_behind() {
     let layer = fixed(1);
     let service = layer.layer(working(50 * MS));
     let first = tokio::spawn({
@@ -259,7 +259,7 @@ async fn it_is_ready_when_the_service_below_is_and_calls_the_one_that_is() {
 }
 
 #[test]
-fn what_is_out_of_range_is_refused() {
+fn a_value_out_of_range_is_refused() {
     let refused = ShedLayer::new(Limit::Fixed(0)).unwrap_err();
     assert_eq!(refused.to_string(), "limit: 0 is not allowed; the range is at least 1");
     assert!(BulkheadLayer::new(0, SECOND).is_err());
@@ -272,8 +272,8 @@ fn what_is_out_of_range_is_refused() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever calls do, and wherever they are given up, there are never more in progress than
-    /// the limit, and none is left behind.
+    /// Whatever calls do, and wherever they are dropped, there are never more in flight than the
+    /// limit, and none is left behind.
     #[test]
     fn places_never_leak(
         limit in 1..5u32,
@@ -319,7 +319,7 @@ proptest! {
             }
             running.join_all().await;
             assert!(most.load(Ordering::Relaxed) <= limit);
-            // Those who were given up while they waited are forgotten with the next that leaves.
+            // Abandoned waits are removed when the next call leaves.
             assert_eq!(call(&service, request()).await, Code::Ok);
             assert_eq!((layer.in_progress(), now.load(Ordering::Relaxed)), (0, 0));
             assert_eq!(layer.waiting(), 0);

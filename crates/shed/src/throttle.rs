@@ -1,4 +1,4 @@
-//! A client that turns calls away by itself while its server does.
+//! A client that fails calls locally while its server refuses them.
 
 use cinchona_core::{BoxError, Invalid, Mode, Rejected, Rng, Switch, Verdict};
 use http::{Request, Response};
@@ -23,25 +23,25 @@ use tower_service::Service;
 ///
 /// # Why
 ///
-/// Turning a call away costs a server too. While it turns most of them away, its clients can do
-/// that for it.
+/// Refusing a call costs the server resources. While it refuses most of them, its clients can do
+/// that instead.
 ///
 /// # Rule
 ///
-/// A call fails with `UNAVAILABLE`, unsent, with the probability
-/// `max(0, (requests - K · accepts) / (requests + 1))`, where a request is a call that was made,
-/// sent or not, and an accept one that the server did not turn away with `UNAVAILABLE` or
-/// `RESOURCE_EXHAUSTED` (Site Reliability Engineering, chapter 21, "Client-Side Throttling").
+/// A call fails with `UNAVAILABLE`, unsent, with the probability `max(0, (requests - K · accepts) /
+/// (requests + 1))`, where requests are all calls, sent or not, and accepts those that the server
+/// did not refuse with `UNAVAILABLE` or `RESOURCE_EXHAUSTED` (Site Reliability Engineering, chapter
+/// 21, "Client-Side Throttling").
 ///
-/// Counted are the last 30 s, and the probability is at most 0.8, as in Envoy's admission control:
-/// by the book alone (two minutes, no bound), a client that has seen an outage would take many
-/// minutes to notice that it is over. Fewer than ten requests mean nothing.
+/// The last 30 s are counted, and the probability is at most 0.8, as in Envoy's admission control:
+/// with the book's values (two minutes, no bound) a client would need many minutes after an outage
+/// to notice the recovery. Fewer than ten requests are ignored.
 #[derive(Clone, Debug)]
 pub struct AdaptiveThrottleLayer {
     shared: Arc<Shared>,
 }
 
-/// Fails a share of the calls to a server that turns calls away.
+/// Fails a share of the calls to a server that refuses calls.
 #[derive(Clone, Debug)]
 pub struct AdaptiveThrottle<S> {
     inner: S,
@@ -61,7 +61,7 @@ struct Shared {
 /// The requests (from bit 32 on) and accepts of a second.
 #[derive(Debug, Default)]
 struct Slice {
-    /// Which second.
+    /// The number of the second.
     number: AtomicU64,
     counts: AtomicU64,
 }
@@ -71,7 +71,7 @@ pin_project! {
     pub struct ThrottleFuture<F> {
         #[pin]
         future: Option<F>,
-        // Nobody is told while it is off.
+        // The counter of its outcome; `None` while the throttle is off.
         shared: Option<Arc<Shared>>,
     }
 }
@@ -89,8 +89,8 @@ impl AdaptiveThrottleLayer {
         Arc::strong_count(&self.shared)
     }
 
-    /// Lets through `k` times as many calls as are accepted, 1 to 100: 2 is what the book has; the
-    /// nearer to 1, the fewer are wasted, and the longer it takes to notice a recovery.
+    /// Lets through `k` times as many calls as are accepted, 1 to 100. The book's value is 2;
+    /// nearer to 1 fewer calls are wasted, and a recovery is noticed later.
     ///
     /// # Errors
     /// When `k` is outside that range.
@@ -101,7 +101,7 @@ impl AdaptiveThrottleLayer {
         Ok(Self { shared: Shared::new(k, Switch::default(), Rng::from_os()) })
     }
 
-    /// Lets `switch` decide whether calls are failed, only counted, or not looked at.
+    /// Sets the switch that decides whether calls are failed, only counted, or passed through.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { shared: Shared::new(self.shared.k, switch, self.shared.rng.clone()) }
@@ -179,7 +179,7 @@ impl Shared {
         })
     }
 
-    /// Counts a request, and decides whether it is failed.
+    /// Counts a request, and decides whether it fails.
     fn throttles(&self, now: Instant) -> bool {
         let (requests, accepts) = self.sums(now);
         self.count(ONE_REQUEST, now);

@@ -6,9 +6,9 @@ use tokio::{sync::oneshot, time::Instant};
 
 /// The queue before a limit, whose places are `P`.
 pub(crate) struct Waiting<P> {
-    /// By criticality, the most critical last; in each, the oldest first.
+    /// By criticality, the most critical last; within each, the oldest first.
     classes: [VecDeque<Waiter<P>>; Criticality::COUNT],
-    /// When nobody waited, the last time that somebody came.
+    /// The last time that a call arrived at an empty queue.
     empty: Instant,
     /// How many places have been given since.
     given: u64,
@@ -22,9 +22,9 @@ pub(crate) struct Waiter<P> {
     give: oneshot::Sender<P>,
 }
 
-/// A queue that has not been empty while each place was given so many times, and
+/// A queue that has not been empty while each place was given this many times, and
 const TURNS: u64 = 5;
-/// so many times in all, is one of more calls than the service can do.
+/// this many times in all, has more calls than the service can handle.
 const GIVEN: u64 = 10;
 
 // === impl Waiting ===
@@ -38,7 +38,7 @@ impl<P> Waiting<P> {
         self.classes.iter().map(VecDeque::len).sum()
     }
 
-    /// Lets one more wait: its number, and where it is given its place.
+    /// Queues one more call: its number, and the receiver of its place.
     pub(crate) fn join(
         &mut self,
         criticality: Criticality,
@@ -54,14 +54,14 @@ impl<P> Waiting<P> {
         (number, given)
     }
 
-    /// Sees to it that one of this criticality can wait: how many less critical ones were refused
-    /// for that; `None` where there is none.
+    /// Makes room for a call of this criticality: how many less critical ones were refused for it;
+    /// `None` if there is no room.
     pub(crate) fn make_room(&mut self, capacity: u32, criticality: Criticality) -> Option<u64> {
         if self.len() < capacity as usize {
             return Some(0);
         }
         let below = &mut self.classes[..criticality as usize];
-        // The newest of the least critical: it has waited for the least time.
+        // The newest of the least critical: it has waited for the shortest time.
         below.iter_mut().find_map(VecDeque::pop_back).map(|_| 1)
     }
 
@@ -72,16 +72,15 @@ impl<P> Waiting<P> {
         found.is_ok_and(|found| class.remove(found).is_some())
     }
 
-    /// The next to be let in, and how many have waited for too long (they are turned away by
-    /// forgetting them).
+    /// The next to be admitted, and how many have waited for too long (dropping them refuses them).
     pub(crate) fn next(
         &mut self,
         queue: &Queue,
         limit: u32,
         now: Instant,
     ) -> (Option<Waiter<P>>, u64) {
-        // Where the queue has not been empty for a while, it will not be: then whoever has waited
-        // is likely to have been given up, and the newest has the best chances.
+        // An overloaded queue does not empty: its oldest calls have likely been abandoned, and the
+        // newest are the most useful.
         let turns = TURNS.saturating_mul(limit.into()).saturating_add(GIVEN);
         let is_overloaded =
             self.given >= turns && now.saturating_duration_since(self.empty) > queue.interval;
@@ -99,7 +98,7 @@ impl<P> Waiting<P> {
             if next.is_none() {
                 next = if is_overloaded { class.pop_back() } else { class.pop_front() };
             }
-            // Only now: better one who has waited than a place of which nobody has the use.
+            // Only now: better one that has waited than an unused place.
             if is_overloaded {
                 expire(class, queue.target);
             }
@@ -112,7 +111,7 @@ impl<P> Waiting<P> {
 
 impl<P> Waiter<P> {
     /// # Errors
-    /// With the permit, where it waits no longer.
+    /// With the permit, if the call waits no longer.
     pub(crate) fn send(self, permit: P) -> Result<(), P> {
         self.give.send(permit)
     }

@@ -70,14 +70,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// All interleavings with so many switches that a thread has not asked for.
+/// All interleavings with at most so many preemptions.
 fn model(check: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(2);
     builder.check(check);
 }
 
-/// One place, and so many who wait, for ever.
+/// One place, and so many that wait, without a time limit.
 fn limiter(capacity: u32) -> Arc<Limiter> {
     let longest = Duration::MAX;
     let queue = Queue { capacity, longest, target: longest, interval: longest };
@@ -116,7 +116,7 @@ fn assert_is_idle(limiter: &Arc<Limiter>) {
 }
 
 #[test]
-fn a_place_that_becomes_free_while_one_comes_to_wait_is_given_to_it() {
+fn a_place_that_becomes_free_while_a_call_is_queued_is_given_to_it() {
     model(|| {
         let limiter = limiter(1);
         let permit = admitted(&limiter);
@@ -126,14 +126,14 @@ fn a_place_that_becomes_free_while_one_comes_to_wait_is_given_to_it() {
         match entry {
             Entry::Admitted(permit) => drop(permit),
             Entry::Waits(mut waits, _) => drop(given(&mut waits).expect("it is its turn")),
-            Entry::TurnedAway => panic!("there is room for one who waits"),
+            Entry::TurnedAway => panic!("there is room for one that waits"),
         }
         assert_is_idle(&limiter);
     });
 }
 
 #[test]
-fn a_place_that_is_given_to_one_who_goes_is_not_lost() {
+fn a_place_given_to_a_call_that_leaves_is_not_lost() {
     model(|| {
         let limiter = limiter(2);
         let permit = admitted(&limiter);
@@ -147,7 +147,7 @@ fn a_place_that_is_given_to_one_who_goes_is_not_lost() {
 }
 
 #[test]
-fn no_more_are_in_progress_than_the_limit_says() {
+fn no_more_calls_are_in_flight_than_the_limit() {
     model(|| {
         let limiter = limiter(0);
         let caller = |limiter: Arc<Limiter>| {
@@ -165,7 +165,7 @@ fn no_more_are_in_progress_than_the_limit_says() {
 }
 
 #[test]
-fn of_those_who_come_at_once_no_more_wait_than_there_is_room_for() {
+fn of_concurrent_calls_no_more_wait_than_there_is_room_for() {
     model(|| {
         let limiter = limiter(1);
         let permit = admitted(&limiter);

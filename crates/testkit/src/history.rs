@@ -1,20 +1,20 @@
 //! Histories of concurrent calls, and whether one order explains them (linearizability).
 //!
-//! A history is linearizable (Herlihy and Wing, 1990) if every call can be given one instant
+//! A history is linearizable (Herlihy and Wing, 1990) if every call can be assigned one instant
 //! between its begin and its end, so that the answers are those of the calls made one after another
 //! at these instants. The search is that of Wing and Gong (1993), with the memory of Lowe (2017):
 //! no set of calls is tried twice from the same state.
 
 use std::{collections::HashSet, fmt, hash::Hash};
 
-/// What calls are made to: one key of a store, or a counter.
+/// The object of calls: one key of a store, or a counter.
 pub trait Model: Clone + Eq + Hash {
     /// A call of it.
     type Call: fmt::Debug;
     /// What it answers.
     type Answer: fmt::Debug + PartialEq;
 
-    /// Makes the call: what it is to answer.
+    /// Executes the call; returns the expected answer.
     fn apply(&mut self, call: &Self::Call) -> Self::Answer;
 }
 
@@ -25,16 +25,16 @@ pub struct Operation<C, A> {
     pub call: C,
     /// When its caller began it.
     pub began: u64,
-    /// When its caller had the answer, and which; `None` where it had none: the call may have been
-    /// executed at any time since, or never.
+    /// When its caller received the answer, and which; `None` without an answer: the call may have
+    /// been executed at any later time, or never.
     pub ended: Option<(u64, A)>,
 }
 
 /// A history that no order explains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotLinearizable {
-    /// The calls, by their place in the history, of one of the longest orders that explain as many
-    /// answers as can be.
+    /// The calls, by their index in the history, of one of the longest orders that explain as many
+    /// answers as possible.
     pub explained: Vec<usize>,
 }
 
@@ -54,17 +54,17 @@ struct Search<'a, M: Model> {
     best: Vec<usize>,
 }
 
-/// A state, the calls that could be made in it, and how many of them were tried.
+/// A state, the calls that could be executed in it, and how many of them were tried.
 struct Step<M> {
     state: M,
     next: Vec<usize>,
     tried: usize,
-    /// All answered calls before this one, by their begin, are made.
+    /// All answered calls before this one, by their begin, are executed.
     first: usize,
 }
 
-/// An order of all answered calls, by their place in `history`, that explains their answers from
-/// `initial` on; calls without an answer are in it where they are needed.
+/// An order of all answered calls, by their index in `history`, that explains their answers from
+/// `initial` on; it includes calls without an answer where they are needed.
 ///
 /// ```
 /// use cinchona_testkit::history::{Model, Operation, linearize};
@@ -152,13 +152,13 @@ impl<M: Model> Search<'_, M> {
         false
     }
 
-    /// What can be made next; `None` where the same calls have led to the same state before.
+    /// The calls that can be next; `None` if the same calls have led to the same state before.
     fn step(&mut self, state: M, first: usize) -> Option<Step<M>> {
         let left = self.answered[first..].iter().take_while(|at| self.is_made[**at]).count();
         let first = first + left;
         let later = self.answered[first..].iter().copied();
         let mut end = u64::MAX;
-        // Whatever begins after `end` is after a call that has to be made first.
+        // A call that begins after `end` must follow one that is not executed yet.
         let mut next: Vec<usize> = Vec::new();
         let mut ahead = Vec::from([first]);
         for at in later {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn how_far_an_order_goes_is_told() {
+    fn the_error_reports_the_longest_order() {
         let history = [op(Call::Add, 0, 1, 1), op(Call::Add, 2, 3, 2), op(Call::Add, 4, 5, 9)];
         let refused = linearize(Register::default(), &history).unwrap_err();
         assert_eq!(refused.explained, [0, 1]);

@@ -11,12 +11,12 @@ use std::{
 use tonic::codegen::StdError;
 use tower::{Layer, Service};
 
-/// The [`Ledger`]s of the calls that went over a channel, in the order in which they ended: each
-/// attempt, and why there was not another. Clones hold the same ones.
+/// The [`Ledger`]s of the calls made over a channel, in the order in which they ended: each
+/// attempt, and why there was not another. Clones share them.
 ///
-/// Put it [around](Self::around) the channel that the generated client is given. It holds what the
-/// retry layer below says: of a call that was retried, or has failed. Of one that succeeded at once
-/// there is a ledger only where the layer is asked to write it: `settings.explained = true`, or
+/// Put it [around](Self::around) the channel of the generated client. It records the ledgers of the
+/// retry layer below: of calls that were retried, or have failed. A call that succeeds with its
+/// first attempt has a ledger only if the layer is configured so: `settings.explained = true`, or
 /// `RetryLayer::explained`.
 ///
 /// ```
@@ -41,7 +41,7 @@ use tower::{Layer, Service};
 #[derive(Clone, Debug, Default)]
 pub struct Ledgers(Arc<Mutex<Vec<Ledger>>>);
 
-/// A channel whose calls leave their ledgers in [`Ledgers`].
+/// A channel whose calls record their ledgers in [`Ledgers`].
 #[derive(Clone, Debug)]
 pub struct Captured<S> {
     inner: S,
@@ -51,22 +51,22 @@ pub struct Captured<S> {
 // === impl Ledgers ===
 
 impl Ledgers {
-    /// None yet.
+    /// No ledgers yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `channel`, whose calls leave their ledgers here.
+    /// Wraps `channel`, whose calls record their ledgers here.
     pub fn around<S>(&self, channel: S) -> Captured<S> {
         Captured { inner: channel, ledgers: self.clone() }
     }
 
-    /// Those so far.
+    /// The ledgers so far.
     pub fn all(&self) -> Vec<Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The one of the call that ended last, if there is any.
+    /// The ledger of the call that ended last, if any.
     pub fn last(&self) -> Option<Ledger> {
         self.all().pop()
     }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_succeeds_at_once_leaves_one_where_it_is_asked_for() {
+    async fn a_call_whose_first_attempt_succeeds_leaves_a_ledger_if_configured() {
         for explained in [false, true] {
             let (network, ledgers) = (Network::new(), Ledgers::new());
             let script = [Answer::message(&HelloReply::default())];

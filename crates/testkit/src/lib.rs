@@ -1,10 +1,10 @@
-//! Tests of tonic clients in virtual time: a network in memory, servers that answer by a script,
-//! faults by rules, and what the client logged and tried.
+//! Tests of tonic clients in virtual time: an in-memory network, scripted servers, faults by rules,
+//! and the client's logs and attempts.
 //!
 //! # My client survives two UNAVAILABLE and a stall
 //!
-//! The real client, the real server and HTTP/2 between them; tokio's clock is paused, so that the
-//! seconds in which nothing happens take none:
+//! The real client, the real server and HTTP/2 between them; tokio's clock is paused, so idle
+//! seconds take no time:
 //!
 //! ```
 //! use cinchona::client::Settings;
@@ -50,26 +50,26 @@
 //!
 //! | type | what it is for |
 //! |---|---|
-//! | [`Network`] | a client and a server in memory; latency, connections that end or say nothing |
+//! | [`Network`] | a client and a server in memory; latency, connections that end or fall silent |
 //! | [`ScriptedServer`] | the nth request gets the nth [`Answer`]; what it [`Received`] is kept |
 //! | [`ClientFaultLayer`], [`Rules`] | faults in front of a channel, by [`Rule`]s (gRFC A33) |
 //! | [`Ledgers`] | each attempt of each call, and why there was not another |
 //! | [`Logs`] | the `tracing` events of the test |
 //! | [`history`] | whether the answers of concurrent calls can be explained by one order of them |
-//! | [`Redis`] | a `redis-server` of the test's own, where there is one |
+//! | [`Redis`] | the test's own `redis-server`, if installed |
 //!
-//! None of them asks for cinchona in the client that is tested: a generated client over
-//! [`Network::channel`], or over tower layers of one's own, is tested alike.
+//! None of them requires cinchona in the client under test: a generated client over
+//! [`Network::channel`], or over your own tower layers, is tested alike.
 //!
 //! # Rule
 //!
 //! * A test runs on one thread, with tokio's clock paused: `#[tokio::test(start_paused = true)]`,
 //!   which needs tokio's feature `test-util` among the dev-dependencies. The clock then jumps to
 //!   the next timer whenever all tasks wait.
-//! * Nothing here draws a random number, reads a wall clock or opens a socket, but [`Redis`]:
-//!   with a seed for what the client draws (`Settings::with_rng`), two runs are the same.
-//! * What a test holds on to is what goes on: [`Serving`] ends its server when it is dropped, and
-//!   [`Logs`] end with theirs.
+//! * Nothing here draws a random number, reads a wall clock or opens a socket, except [`Redis`]:
+//!   with a seed for the client's random numbers (`Settings::with_rng`), two runs are the same.
+//! * Guards keep things running: dropping [`Serving`] ends its server, and dropping [`Logs`] ends
+//!   the capture.
 //!
 //! # A script, and when it was played
 //!
@@ -108,13 +108,12 @@
 //!
 //! # What it does not do
 //!
-//! * The network loses no bytes, reorders none and has no bandwidth: a write never waits, and what
-//!   is held comes out again, as with TCP. A latency below a millisecond is rounded up by tokio's
-//!   timer.
-//! * It has one server, and `cinchona::client::Settings::connect` speaks to sockets. The balancer
-//!   goes over it by `Balance::with_connector(targets, network.connector(), options)`; a connector
-//!   of one's own chooses among several networks by the URI it is given.
-//! * There is no TLS in it.
+//! * The network loses no bytes, reorders none and has no bandwidth limit: a write never waits, and
+//!   held bytes arrive later, as with TCP. tokio's timer rounds a latency below a millisecond up.
+//! * It has one server, and `cinchona::client::Settings::connect` uses sockets. The balancer can
+//!   use it by `Balance::with_connector(targets, network.connector(), options)`; your own connector
+//!   can choose among several networks by the URI.
+//! * It has no TLS.
 
 pub mod history;
 mod ledgers;

@@ -1,4 +1,4 @@
-//! The events that a test's thread reports.
+//! The events that a test's thread logs.
 
 use std::{
     collections::BTreeMap,
@@ -18,9 +18,9 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Records the `tracing` events of the current thread for as long as it lives.
+/// Records the `tracing` events of the current thread until dropped.
 ///
-/// On a current-thread runtime that is the whole test, spawned tasks included.
+/// On a current-thread runtime that is the whole test, including spawned tasks.
 ///
 /// ```
 /// let logs = cinchona_testkit::Logs::of("calculator");
@@ -41,9 +41,9 @@ pub struct Logs {
 /// One event, its values as strings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// How grave it is.
+    /// Its level.
     pub level: Level,
-    /// Where it was reported: a module path, unless the event says otherwise.
+    /// Its target: a module path, unless the event sets another.
     pub target: String,
     /// Its message, empty if it has none.
     pub message: String,
@@ -61,7 +61,7 @@ struct Fields<'a>(&'a mut Event);
 // === impl Logs ===
 
 impl Logs {
-    /// Records every event of every level; of h2 and hyper too, which have a lot to say.
+    /// Records every event of every level, including the many of h2 and hyper.
     pub fn capture() -> Self {
         Self::of("")
     }
@@ -80,14 +80,15 @@ impl Logs {
     }
 }
 
-/// Tells `subscriber` what the current thread reports until the guard is dropped, whatever other
-/// threads of the process report first.
+/// Sends the events of the current thread to `subscriber` until the guard is dropped, whichever
+/// thread of the process logs first.
 ///
-/// As [`tracing::subscriber::set_default`], which is not enough where tests share a process: while
-/// there is one subscriber alone, `tracing` asks the thread that comes to an event first whether
-/// anyone wants to know, and keeps a no for every thread.
+/// As [`tracing::subscriber::set_default`], which does not suffice if tests share a process: with
+/// only one subscriber, `tracing` asks the first thread that reaches an event whether it is
+/// enabled, and caches that answer for every thread.
 pub fn subscribe(subscriber: impl Into<Dispatch>) -> DefaultGuard {
-    /// Wants nothing, but to be asked each time; being the second, it has all be asked.
+    /// A subscriber that wants nothing, but is asked each time; as the second one, it makes
+    /// `tracing` ask for each thread.
     static SECOND: LazyLock<Dispatch> =
         LazyLock::new(|| registry().with(dynamic_filter_fn(|_, _| false)).into());
     LazyLock::force(&SECOND);

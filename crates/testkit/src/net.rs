@@ -1,4 +1,4 @@
-//! A network in memory, its knobs, and the server on it.
+//! The in-memory network, its controls, and the server on it.
 
 use crate::wire::{Connection, Shared, Side, State, Wire};
 use bytes::Bytes;
@@ -24,9 +24,9 @@ use tonic::{
 };
 use tower::{Service, ServiceExt};
 
-/// An in-memory network with one server on it; clones are the same network.
+/// An in-memory network with one server; clones share it.
 ///
-/// It starts with no latency, nothing held, and no listener: until [`incoming`](Self::incoming) or
+/// It starts without latency, hold or listener: until [`incoming`](Self::incoming) or
 /// [`serve_service`](Self::serve_service) is called, connections are refused.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
@@ -35,7 +35,7 @@ pub struct Network {
 
 /// The connections that reach the server: for `serve_with_incoming`.
 ///
-/// Dropping it stops the listening; connections already taken from it stay.
+/// Dropping it stops the listener; accepted connections remain.
 #[derive(Debug)]
 pub struct Incoming {
     accepted: mpsc::UnboundedReceiver<Connection>,
@@ -47,14 +47,14 @@ pub struct Connector {
     net: Network,
 }
 
-/// A server under way; dropping it ends the server and closes its connections.
+/// A running server; dropping it ends the server and closes its connections.
 #[derive(Debug)]
 #[must_use = "dropping it ends the server"]
 pub struct Serving {
     accepting: AbortHandle,
 }
 
-/// What is as good as never, and can be added to an instant.
+/// Practically never, and can be added to an instant.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 // === impl Network ===
@@ -65,7 +65,7 @@ impl Network {
         Self::default()
     }
 
-    /// Starts to listen, in place of an earlier listener.
+    /// Starts to listen, replacing an earlier listener.
     pub fn incoming(&self) -> Incoming {
         let (listener, accepted) = mpsc::unbounded_channel();
         let before = self.shared.lock().listener.replace(listener);
@@ -87,7 +87,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` when nobody listens or the network [refuses](Self::refuse).
+    /// `ConnectionRefused` when there is no listener or the network [refuses](Self::refuse).
     pub async fn connect(&self) -> io::Result<Connection> {
         let (id, round_trip) = {
             let mut state = self.shared.lock();
@@ -101,10 +101,10 @@ impl Network {
         self.accept(id)
     }
 
-    /// Serves `service` over HTTP/2 to every connection, with nothing around it.
+    /// Serves `service` over HTTP/2 to every connection, without any layer.
     ///
-    /// Unlike tonic's own server it minds neither `grpc-timeout` nor panics: a service that panics
-    /// resets its stream.
+    /// Unlike tonic's own server it handles neither `grpc-timeout` nor panics: a service that
+    /// panics resets its stream.
     ///
     /// # Panics
     ///
@@ -120,10 +120,10 @@ impl Network {
         Serving { accepting: accepting.abort_handle() }
     }
 
-    /// The time bytes take one way, from now on; a connect takes twice that. Zero at first; more
-    /// than ten years are ten.
+    /// Sets the one-way latency from now on; a connect takes twice that. Zero at first; more than
+    /// ten years are ten.
     ///
-    /// Bytes under way keep the latency they left with, and none overtakes another.
+    /// Bytes in transit keep the latency with which they were sent, and none overtakes another.
     pub fn set_latency(&self, one_way: Duration) {
         self.shared.lock().latency = one_way.min(FOR_EVER);
     }
@@ -133,18 +133,19 @@ impl Network {
         self.turn(|state| state.held = true);
     }
 
-    /// Lets flow again what [`hold`](Self::hold) stopped.
+    /// Releases what [`hold`](Self::hold) stopped.
     pub fn release(&self) {
         self.turn(|state| state.held = false);
     }
 
-    /// Fails every live connection with `ConnectionReset` on both ends, at once, even while held.
+    /// Fails every live connection with `ConnectionReset` on both ends, immediately, even while
+    /// held.
     pub fn reset(&self) {
         self.turn(|state| state.wires.values_mut().for_each(Wire::reset));
     }
 
-    /// Lets nothing come through the live connections any more, either way, for ever: like a peer
-    /// that has vanished. New connections are others.
+    /// Silently drops all bytes of the live connections, both ways, permanently: like a peer that
+    /// has vanished. New connections work.
     pub fn freeze(&self) {
         self.turn(|state| state.wires.values_mut().for_each(Wire::freeze));
     }
@@ -178,7 +179,7 @@ impl Network {
             state.wires.insert(id, Wire::default());
             listener
         };
-        // Outside the lock, for dropping either end takes it.
+        // Outside the lock, as dropping either end takes it.
         let [client, server] = [Side::Client, Side::Server]
             .map(|side| Connection::new(Arc::clone(&self.shared), id, side));
         listener.send(server).map_err(|_| refused())?;
@@ -196,7 +197,7 @@ impl Network {
     }
 }
 
-/// Serves connections until it is stopped; ending it ends the connections.
+/// Serves connections until stopped; ending it ends the connections.
 async fn accept<S, B>(mut incoming: Incoming, service: S)
 where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_network_nobody_listens_on_refuses() {
+    async fn a_network_without_a_listener_refuses() {
         let net = Network::new();
         let unheard = net.connect().await.unwrap_err();
         drop(net.incoming());

@@ -1,4 +1,4 @@
-//! A Redis of a test's own.
+//! The test's own Redis.
 
 use std::{
     io,
@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-/// A `redis-server` process on a port of its own, with nothing in it and nothing on disk, which is
-/// killed when it is dropped.
+/// A `redis-server` process on its own port, empty and without persistence, which is killed on
+/// drop.
 #[derive(Debug)]
 pub struct Redis {
     process: Child,
@@ -21,8 +21,8 @@ impl Redis {
     /// Starts one.
     ///
     /// # Panics
-    /// When there is no `redis-server` here (Debian's package has that name), or it does not start:
-    /// a test that uses it is `#[ignore = "needs redis-server"]`.
+    /// When `redis-server` is not installed (Debian's package has that name), or does not start:
+    /// mark tests that use it with `#[ignore = "needs redis-server"]`.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let addr = listener.unwrap_or_else(|error| panic!("no free port: {error}"));
@@ -55,23 +55,23 @@ impl Redis {
         panic!("redis-server does not answer on {}", self.addr);
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where it is, as `redis://…`.
+    /// Its URL, `redis://…`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
     }
 
-    /// Kills it, and forgets what was in it.
+    /// Kills it, and loses its data.
     pub fn kill(&mut self) {
         _ = self.process.kill();
         _ = self.process.wait();
     }
 
-    /// Starts it again where it was.
+    /// Starts it again at the same address.
     ///
     /// # Panics
     /// When it does not start.
@@ -81,10 +81,10 @@ impl Redis {
         self.answers().await;
     }
 
-    /// Sends it a signal, such as `STOP`, of which it knows nothing, and `CONT`.
+    /// Sends it a signal, such as `STOP`, which it does not notice, and `CONT`.
     ///
     /// # Panics
-    /// When there is no `kill` here.
+    /// When `kill` is not installed.
     pub fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status();

@@ -1,4 +1,4 @@
-//! A server that answers by a script and remembers what it was asked.
+//! A server that answers by a script and records its requests.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
@@ -13,18 +13,21 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::{Status, body::Body, server::NamedService};
+use tonic::{
+    Status,
+    body::Body,
+    service::{AxumRouter, Routes},
+};
 use tower::Service;
 
 /// Answers the nth request with the nth [`Answer`] of a script, and the rest with the last one.
 ///
-/// It is the service that a tonic client calls, so a client layer can be put right around it; for
-/// the real client and HTTP/2 between, hand it to [`Network::serve_service`]. Clones share the
-/// script and the records.
+/// It is the service that a tonic client calls, so a client layer can wrap it directly; for the
+/// real client with HTTP/2 in between, pass it to [`Network::serve_service`], or its
+/// [`routes`](Self::routes) to a `tonic::transport::Server`. It answers for every path. Clones
+/// share the script and the records.
 ///
-/// To tonic's routes it is the service `calculator.Calculator`.
-///
-/// Requests are numbered as `call` is called. Each is read to its end before it is answered.
+/// Requests are numbered in the order of `call`. Each is read to its end before it is answered.
 ///
 /// [`Network::serve_service`]: crate::Network::serve_service
 #[derive(Clone, Debug)]
@@ -35,7 +38,7 @@ pub struct ScriptedServer {
 
 /// One answer of a [`ScriptedServer`].
 ///
-/// Messages are written as they are: frame them with [`encode`], or leave them broken on purpose.
+/// Messages are sent unchanged: frame them with [`encode`], or leave them broken on purpose.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// Headers, the message, `grpc-status: 0`.
@@ -44,7 +47,7 @@ pub enum Answer {
     Status(Status),
     /// A wait, then an answer.
     After(Duration, Box<Self>),
-    /// Headers, then nothing ever.
+    /// Headers, then nothing.
     HeadersThenHang,
     /// Headers, then trailers with this status: not trailers-only.
     HeadersThenStatus(Status),
@@ -52,21 +55,21 @@ pub enum Answer {
     MessageThenStatus(Bytes, Status),
     /// Headers, the message, and 10 ms later the stream reset with this reason.
     MessageThenReset(Bytes, h2::Reason),
-    /// Headers, the message, then nothing ever.
+    /// Headers, the message, then nothing.
     MessageThenHang(Bytes),
-    /// No answer ever.
+    /// Never an answer.
     Hang,
     /// A trailers-only response with exactly these headers besides `content-type`.
     Raw(HeaderMap),
-    /// An HTTP response that is not gRPC's, as a proxy gives it: status, content type, body.
+    /// An HTTP response of a proxy, not gRPC's: status, content type, body.
     Http(http::StatusCode, &'static str, Bytes),
     /// The stream reset with this reason, before any headers when served over a network.
     ///
-    /// Without one the response has headers and its body fails with the `h2::Error`.
+    /// Without a network the response has headers and its body fails with the `h2::Error`.
     Reset(h2::Reason),
 }
 
-/// A request that a [`ScriptedServer`] got.
+/// A request that a [`ScriptedServer`] received.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// `/package.Service/Method`.
@@ -77,7 +80,7 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The body with its frame prefixes; empty until it was read to its end.
     pub body: Bytes,
-    /// Whether the body has ended well; not where it failed, or was not read to its end yet.
+    /// Whether the body has ended without an error; false until it was read to its end.
     pub is_complete: bool,
     /// When the call arrived.
     pub at: Instant,
@@ -132,12 +135,12 @@ const PREFIX: usize = 5;
 // === impl Answer ===
 
 impl Answer {
-    /// Headers, this message, `grpc-status: 0`: what a handler answers that succeeds.
+    /// Headers, this message, `grpc-status: 0`: the answer of a handler that succeeds.
     pub fn message(message: &impl prost::Message) -> Self {
         Self::Ok(encode(message))
     }
 
-    /// This answer, so much later.
+    /// This answer after a delay.
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
         Self::After(wait, Box::new(self))
@@ -145,7 +148,7 @@ impl Answer {
 }
 
 impl From<Status> for Answer {
-    /// What a handler answers that fails: a trailers-only response.
+    /// The answer of a handler that fails: a trailers-only response.
     fn from(status: Status) -> Self {
         Self::Status(status)
     }
@@ -154,9 +157,16 @@ impl From<Status> for Answer {
 // === impl ScriptedServer ===
 
 impl ScriptedServer {
-    /// Answers by `script`, the last answer for ever; by `UNIMPLEMENTED` if it is empty.
+    /// Answers by `script`, repeating the last answer; with `UNIMPLEMENTED` if it is empty.
     pub fn new(script: impl IntoIterator<Item = Answer>) -> Self {
         Self { script: script.into_iter().collect(), record: Arc::default() }
+    }
+
+    /// This server as the routes of a tonic server (`Server::builder().add_routes(..)`), for a test
+    /// that needs a socket, a layer or a setting of tonic's. It answers for every service but those
+    /// that [`Routes::add_service`] adds.
+    pub fn routes(&self) -> Routes {
+        AxumRouter::new().fallback_service(self.clone()).into()
     }
 
     /// The requests so far, in the order of their arrival.
@@ -169,14 +179,10 @@ impl ScriptedServer {
         self.record.lock().received.len()
     }
 
-    /// How many answers were dropped before their end: a client's cancellations, mostly.
+    /// How many answers were dropped before their end: usually cancellations by the client.
     pub fn dropped(&self) -> usize {
         self.record.lock().dropped
     }
-}
-
-impl NamedService for ScriptedServer {
-    const NAME: &'static str = "calculator.Calculator";
 }
 
 impl<B> Service<http::Request<B>> for ScriptedServer
@@ -224,7 +230,7 @@ async fn read<B: http_body::Body>(body: B) -> (Bytes, bool) {
 // === impl Received ===
 
 impl Received {
-    /// The first message of the body; `None` when it is no `M` or its frame is cut short.
+    /// The first message of the body; `None` if it is not an `M` or its frame is incomplete.
     pub fn message<M: prost::Message + Default>(&self) -> Option<M> {
         let length = self.body.get(1..PREFIX)?;
         let length = length.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte));
@@ -239,7 +245,7 @@ impl Record {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a call, and says how many came before it.
+    /// Records a call; returns how many came before it.
     fn arrived(&self, head: http::request::Parts) -> usize {
         let mut book = self.lock();
         book.received.push(Received {

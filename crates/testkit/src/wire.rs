@@ -1,4 +1,4 @@
-//! Two lanes of bytes, each chunk with the instant at which it arrives.
+//! Two lanes of bytes, each chunk with its time of arrival.
 
 use bytes::{Buf, Bytes};
 use std::{
@@ -31,7 +31,7 @@ pub struct Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Tells connects under way that a knob was turned.
+    /// Notifies pending connects of a changed control.
     pub(crate) turned: Notify,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct State {
     pub(crate) blackholed: bool,
     pub(crate) connects: u64,
     pub(crate) listener: Option<mpsc::UnboundedSender<Connection>>,
-    /// Ordered by age, so that what happens to all of them happens in the same order every time.
+    /// Ordered by age, so that an effect on all of them is in the same order every time.
     pub(crate) wires: BTreeMap<u64, Wire>,
 }
 
@@ -58,22 +58,22 @@ pub(crate) enum Side {
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     is_reset: bool,
-    /// Nothing comes through any more, either way.
+    /// No byte arrives any more, either way.
     is_frozen: bool,
     closed: [bool; 2],
-    /// What each side reads.
+    /// The bytes that each side reads.
     lanes: [Lane; 2],
 }
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// In the order they were written: one that is late holds up those behind it.
+    /// In the order they were written: a late one delays those behind it.
     chunks: VecDeque<(Instant, Bytes)>,
     end: Option<Instant>,
     reader: Option<Waker>,
 }
 
-/// What a look at a lane came to.
+/// The result of polling a lane.
 enum Look {
     Done,
     Until(Instant),
@@ -88,10 +88,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until connects are let through.
+    /// Waits until connects are allowed.
     pub(crate) async fn open(&self) {
         loop {
-            // Made before the look: it hears every turn from here on.
+            // Created before the check, so that no later change is missed.
             let turned = self.turned.notified();
             let closed = {
                 let state = self.lock();
@@ -121,13 +121,13 @@ impl Connection {
         let lane = wire.reads(self.side);
         let look = if held { Look::Parked } else { lane.read(Instant::now(), buf) };
         if !matches!(look, Look::Done) {
-            // Also while the timer runs: a reset or a hold is not to wait for it.
+            // Also while the timer runs: a reset or a hold must not wait for it.
             lane.reader = Some(cx.waker().clone());
         }
         Ok(look)
     }
 
-    /// Lets `send` put something into the lane that the other end reads.
+    /// Lets `send` write into the lane that the other end reads.
     fn send(&self, send: impl FnOnce(&mut Lane, Instant)) -> io::Result<()> {
         let reader = {
             let mut state = self.shared.lock();
@@ -135,7 +135,7 @@ impl Connection {
             let wire = state.wires.get_mut(&self.id).ok_or(io::ErrorKind::NotConnected)?;
             wire.check()?;
             if wire.closed[self.side.other() as usize] {
-                // Nobody is there to read: like TCP, this end hears of it when the end arrives.
+                // There is no reader: as with TCP, this end notices when the end arrives.
                 return Ok(());
             }
             let lane = wire.reads(self.side.other());
@@ -203,7 +203,7 @@ impl Connected for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Fails only when there is nobody left to tell.
+        // Fails only without a receiver.
         let _ = self.send(|lane, due| lane.end = Some(due));
         let mut state = self.shared.lock();
         if let Some(wire) = state.wires.get_mut(&self.id) {
@@ -238,13 +238,13 @@ impl Wire {
         !self.is_reset && self.closed == [false; 2]
     }
 
-    /// Fails both ends; what was under way is lost.
+    /// Fails both ends; bytes in transit are lost.
     pub(crate) fn reset(&mut self) {
         self.is_reset = true;
         self.lanes.iter_mut().for_each(|lane| lane.chunks.clear());
     }
 
-    /// Whom to wake when anything has changed for both ends.
+    /// The wakers of both ends, for a change that affects both.
     pub(crate) fn readers(&mut self) -> impl Iterator<Item = Waker> + '_ {
         self.lanes.iter_mut().filter_map(|lane| lane.reader.take())
     }
@@ -261,7 +261,7 @@ impl Wire {
 // === impl Lane ===
 
 impl Lane {
-    /// Moves what has arrived by `now` into `buf`, or tells when to look again.
+    /// Moves the bytes that have arrived by `now` into `buf`, or returns when to poll again.
     fn read(&mut self, now: Instant, buf: &mut ReadBuf<'_>) -> Look {
         let before = buf.remaining();
         while let Some((due, bytes)) = self.chunks.front_mut().filter(|_| buf.remaining() > 0) {

@@ -70,7 +70,7 @@ async fn my_client_survives_two_unavailable_and_a_stall() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn my_client_survives_a_server_that_has_them_by_a_script() {
+async fn my_client_survives_a_scripted_server_that_fails() {
     let network = Network::new();
     let down = || Answer::from(Status::unavailable("down"));
     let ok = Answer::message(&HelloReply { message: "hello".into() });
@@ -81,7 +81,7 @@ async fn my_client_survives_a_server_that_has_them_by_a_script() {
     assert_eq!(server.attempts(), 4);
 }
 
-/// The balancer with breakers, as `Settings::connect` makes it, over the network.
+/// The balancer with breakers, as `Settings::connect` builds it, over the network.
 fn balanced(layers: &Layers, network: &Network) -> Balance {
     let gates = layers.clone();
     let gate: Arc<dyn Fn(&Target) -> _ + Send + Sync> = Arc::new(move |to| gates.gate(to));
@@ -104,7 +104,7 @@ async fn faults_can_be_in_front_of_the_balancer_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn my_client_rides_out_a_connection_that_is_lost() {
+async fn my_client_survives_a_lost_connection() {
     let network = Network::new();
     network.set_latency(Duration::from_millis(10));
     let server = Server::builder().add_service(GreeterServer::new(MyGreeter));
@@ -122,7 +122,7 @@ async fn my_client_rides_out_a_connection_that_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_injected_is_in_the_logs() {
+async fn injected_faults_are_in_the_logs() {
     let logs = Logs::of("cinchona_fault");
     let network = Network::new();
     let _serving = network.serve_service(GreeterServer::new(MyGreeter));

@@ -255,7 +255,7 @@ fn in_a_row() -> failsafe::failure_policy::ConsecutiveFailures<failsafe::backoff
     failsafe::failure_policy::consecutive_failures(IN_A_ROW, backoff)
 }
 
-/// The least that tells a peer which gRPC calls have failed.
+/// The least code by which a peer knows which gRPC calls have failed.
 fn has_failed(outcome: &Outcome) -> bool {
     let status = outcome.as_ref().ok().and_then(|head| head.headers().get(Status::GRPC_STATUS));
     status.is_none_or(|code| code != "0")

@@ -55,7 +55,7 @@ pub(crate) struct Tower<S>(pub(crate) S);
 #[derive(Debug)]
 pub(crate) struct Layered<S>(pub(crate) Arc<S>);
 
-/// A closure that is told how its call goes, and says whether it was answered.
+/// A closure that receives the outcome of its call, and returns whether it was answered.
 #[derive(Debug)]
 pub(crate) struct Closure<F>(pub(crate) F);
 
@@ -158,7 +158,7 @@ fn polled_to_the_end<F: Future>(future: F, cx: &mut Context<'_>) -> F::Output {
     for polled in 1_u32.. {
         match future.as_mut().poll(cx) {
             Poll::Ready(output) => return output,
-            // Whoever it waits for may have no core: then the machine is not quiet.
+            // The thread that it waits for may have no core: then the machine is not quiet.
             Poll::Pending if polled.is_multiple_of(1000) => thread::yield_now(),
             Poll::Pending => spin_loop(),
         }

@@ -1,4 +1,4 @@
-//! No circles of modules: at every level, who uses whom is an order.
+//! No circles of modules: at every level, the uses between modules are an order.
 //!
 //! *Rule:* a level is a module that has files below it, with its children. An item of one of them
 //! (or of a module below it) that names an item of another makes an edge. The parent is one of the
@@ -17,7 +17,7 @@ struct Modules<'a> {
     files: BTreeMap<Module<'a>, (&'a RustFile<'a>, Uses<'a>)>,
 }
 
-/// Who uses whom among the children of one module and itself, and where it says so.
+/// The uses between the children of one module, and the line of each.
 type Level<'a> = BTreeMap<Module<'a>, BTreeMap<Module<'a>, (&'a str, usize)>>;
 
 /// Each circle once, where it is shortest.
@@ -124,7 +124,7 @@ fn circles_of(level: &Level<'_>) -> Vec<Violation> {
         let names: Vec<_> = circle.iter().chain([start]).map(|module| name(module)).collect();
         let (path, line) = level[start][circle.get(1).unwrap_or(start)];
         let what = format!("a circle of modules, {}", names.join(" → "));
-        let rule = "who uses whom is an order";
+        let rule = "the uses between modules are an order";
         found.push(Violation { path: path.to_owned(), line, what, rule });
         seen.extend(circle);
     }

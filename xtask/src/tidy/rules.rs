@@ -12,7 +12,7 @@ const MOST_FUNCTION_LINES: usize = 60;
 const MOST_FACADE_LINES: usize = 48;
 const MOST_COLUMNS: usize = 100;
 const FACADE: &str = "crates/cinchona/src/lib.rs";
-/// Whoever has a feature: the facade, and TLS to Redis, whose types exist only with it.
+/// The crates that may have features: the facade, and the Redis store for TLS.
 const FEATURED: [&str; 3] = [FACADE, "crates/redis/src/certified.rs", "crates/redis/src/tls.rs"];
 
 impl RustFile<'_> {

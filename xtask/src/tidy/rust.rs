@@ -37,7 +37,7 @@ impl<'a> RustFile<'a> {
     }
 
     /// Where the files of its `#[cfg(test)] mod name;` are, without `.rs`: nothing in those files
-    /// tells that they are tests.
+    /// says that they are tests.
     pub(super) fn test_modules(&self) -> Vec<String> {
         let stem = self.path.strip_suffix(".rs").unwrap_or(self.path);
         let directory = match stem.rsplit_once('/') {

@@ -210,7 +210,7 @@ fn modules(modules: &[(&str, &str)], expected: &[&str]) {
     all(&files, expected);
 }
 
-const ORDER: &str = "who uses whom is an order";
+const ORDER: &str = "the uses between modules are an order";
 
 #[test]
 fn modules_that_use_each_other_are_a_circle() {

@@ -1,4 +1,4 @@
-//! What the default costs and what it saves, simulated: the table in the docs is made here.
+//! The cost and the benefit of the default, simulated: this produces the table in the docs.
 
 use crate::{BreakerLayer, BreakerPolicy, State};
 use cinchona_core::{Evidence, Gate, Mode, Rejected, Rng, Switch, Verdict};
@@ -16,7 +16,7 @@ use tonic::Code;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Calls at an even rate, and what becomes of them.
+/// Calls at an even rate, and their outcomes.
 struct Scenario {
     name: &'static str,
     per_second: u32,
@@ -24,14 +24,14 @@ struct Scenario {
     endpoints: usize,
     /// Which method the nth call is of.
     method: fn(u32) -> usize,
-    /// Of an attempt that comes to a server, by a uniform draw.
+    /// The outcome of an attempt that reaches a server, by a uniform draw.
     fate: Judge,
     expected: Expected,
 }
 
 type Judge = Box<dyn Fn(&Asked, f64) -> Fate>;
 
-/// An attempt that has come to a server.
+/// An attempt that has reached a server.
 struct Asked {
     /// Since the first call, in milliseconds.
     at: u128,
@@ -43,9 +43,9 @@ struct Asked {
 enum Fate {
     Answers,
     Fails,
-    /// As do all others that are sent to this server.
+    /// All other attempts at this server have the same outcome.
     Dead,
-    /// It takes the second that an attempt has.
+    /// By the second of the attempt.
     Hangs,
 }
 
@@ -57,7 +57,7 @@ enum Expected {
     Spares,
     /// Both: there are other servers.
     Both,
-    /// There are too few calls to spare much: it opens.
+    /// There are too few calls to save much: it opens.
     Opens,
 }
 
@@ -236,7 +236,7 @@ fn compare(scenario: &Rc<Scenario>, attempts: u32, seed: u64) -> [Seen; 2] {
     })
 }
 
-/// Fails where the comparison is not what is expected.
+/// Fails if the comparison is not as expected.
 fn check(scenario: &Scenario, [without, with]: &[Seen; 2], what: &str) {
     if matches!(scenario.expected, Expected::NoHarm | Expected::Both) {
         let mut methods = with.failed.iter().zip(without.failed);
@@ -275,7 +275,7 @@ fn the_default_fails_no_call_but_in_an_outage_and_then_spares_the_server() {
 }
 
 #[test]
-fn nor_does_it_with_other_seeds_and_methods_of_which_one_is_good_and_rare() {
+fn the_default_fails_no_more_calls_with_other_seeds_and_one_rare_good_method() {
     for (seed, scenario) in (2..).zip(scenarios().into_iter().map(Rc::new).skip(8)) {
         let what = format!("{}, seed {seed}", scenario.name);
         check(&scenario, &compare(&scenario, 4, seed), &what);

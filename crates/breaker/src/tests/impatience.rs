@@ -1,10 +1,10 @@
-//! A deadline counts against a server only where it left it the time that it usually takes.
+//! A deadline counts against a server only if it left the usual response time.
 
 use super::*;
 use cinchona_core::Deadline;
 
-/// A call that has `limit` by its header, and the rest of `whole` by its deadline; given up when
-/// the first of them is over.
+/// A call that has `limit` by its header, and the rest of `whole` by its deadline; dropped when the
+/// first of them is over.
 async fn give_up<S, B>(service: &S, header: Option<Duration>, whole: Option<Duration>)
 where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone,
@@ -20,7 +20,7 @@ where
     let _ = timeout(limit, service.clone().oneshot(request)).await;
 }
 
-/// What a server makes of calls that are given up so, having answered 20 after `usual`.
+/// The state after calls that are dropped so, to a server that has answered 20 after `usual`.
 async fn after(
     usual: Option<Duration>,
     header: Option<Duration>,
@@ -55,9 +55,9 @@ async fn a_callers_impatience_is_no_evidence_and_a_limit_that_sufficed_is() {
         (ms(300), ms(150), None, Closed, "half as long"),
         (ms(300), ms(150), ms(1000), Open, "half as long, by the limit of an attempt"),
         (ms(300), ms(150), ms(151), Closed, "what remains, rounded"),
-        (None, ms(99), None, Closed, "nobody knows how long it takes"),
-        (None, ms(100), None, Open, "nobody knows, but 100 ms are much"),
-        (None, ms(50), ms(1000), Open, "nobody knows, but so it was configured"),
+        (None, ms(99), None, Closed, "the usual time is unknown"),
+        (None, ms(100), None, Open, "unknown, but 100 ms are long"),
+        (None, ms(50), ms(1000), Open, "unknown, but so it was configured"),
         (None, None, None, Closed, "no limit: it was given up"),
     ] {
         assert_eq!(after(usual, header, whole).await, state, "{why}");
@@ -65,13 +65,13 @@ async fn a_callers_impatience_is_no_evidence_and_a_limit_that_sufficed_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_deadline_exceeded_is_judged_alike() {
+async fn a_servers_own_deadline_exceeded_is_judged_alike() {
     let late = |wait| Answer::After(wait, Box::new(answer(Code::DeadlineExceeded)));
     for (wait, limit, state) in [
-        // It says so when the caller's time is over.
+        // The server answers so when the caller's deadline has passed.
         (20 * MS, Some("20m"), State::Closed),
         (200 * MS, Some("200m"), State::Open),
-        // It says so before, or where there is no limit: another server let it wait.
+        // It answers so earlier, or without a limit: another server let it wait.
         (20 * MS, Some("1S"), State::Open),
         (20 * MS, None, State::Open),
     ] {

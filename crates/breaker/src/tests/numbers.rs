@@ -1,4 +1,4 @@
-//! Any value that a setting takes works.
+//! Every accepted value of a setting works.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn counts() -> impl Strategy<Value = u32> {
     prop_oneof![Just(0), Just(1), Just(u32::MAX), 0..300_u32, any::<u32>()]
 }
 
-/// What was accepted of these settings; what was not names itself.
+/// The accepted ones of these settings; the others are refused by name.
 fn settled(
     policy: BreakerPolicy,
     change: impl FnOnce(BreakerPolicy) -> Result<BreakerPolicy, cinchona_core::Invalid>,
@@ -47,7 +47,7 @@ fn settled(
     })
 }
 
-/// Calls and answers in one instant and in others, near and far.
+/// Calls and answers at one instant and at others, near and far.
 async fn play(policy: BreakerPolicy, limit: &str) {
     let layer = layer(policy);
     let hang = [Answer::Hang, Answer::After(MS, Box::new(answer(Code::Ok)))];
@@ -113,7 +113,7 @@ proptest! {
 
 // catalogue: S-F8
 #[tokio::test(start_paused = true)]
-async fn a_circuit_that_is_made_and_answered_in_one_instant_works() {
+async fn a_circuit_that_is_created_and_answered_at_one_instant_works() {
     let slow = policy().with_slow_calls(SECOND, 0.5).unwrap();
     for limit in [None, Some("1S"), Some("99999999H")] {
         let service = layer(slow).layer(ScriptedServer::new([answer(Code::Ok)]));
@@ -127,7 +127,7 @@ async fn a_circuit_that_is_made_and_answered_in_one_instant_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn for_ever_is_for_ever() {
+async fn an_unlimited_duration_never_ends() {
     let ever = policy().with_open_for(Duration::MAX, Duration::MAX).unwrap();
     let (layer, _) = super::play(ever, &[Code::Unavailable; 3]).await;
     let never = layer.endpoint("x");

@@ -1,4 +1,4 @@
-//! A probe is settled by the head of its response; how its stream ends counts as well.
+//! The head of its response settles a probe; the end of its stream counts as well.
 
 use super::*;
 use http_body::Frame;
@@ -8,7 +8,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, Status>>;
 
-/// A server whose calls fail at first, and are streams then that the test ends.
+/// A server whose calls fail at first, and are then streams that the test ends.
 #[derive(Clone, Default)]
 struct Streams(Arc<std::sync::Mutex<(usize, Vec<Frames>)>>);
 
@@ -42,7 +42,7 @@ impl Streams {
         self.0.lock().unwrap().0 = calls;
     }
 
-    /// The first stream that is open ends with this code.
+    /// Ends the first open stream with this code.
     fn end(&self, code: Code) {
         let stream = self.0.lock().unwrap().1.remove(0);
         let trailers = Status::new(code, "").into_http::<()>().headers().clone();
@@ -50,7 +50,7 @@ impl Streams {
     }
 }
 
-/// A circuit that has opened, at the time of its first probe, and the streams that it lets through.
+/// A circuit that has opened, at the time of its first probe, and the streams that it admits.
 async fn opened(policy: BreakerPolicy) -> (BreakerLayer, Streams) {
     let (layer, streams) = (layer(policy), Streams::default());
     streams.fail(3);
@@ -72,7 +72,7 @@ async fn begin(
 
 // catalogue: S-A6
 #[tokio::test(start_paused = true)]
-async fn streams_as_probes_keep_nobody_out() {
+async fn streams_as_probes_block_no_call() {
     for probes in [1, 3] {
         let policy = policy().with_probes(probes).unwrap().with_successes(probes).unwrap();
         let (layer, streams) = opened(policy).await;
@@ -100,7 +100,7 @@ async fn the_first_stream_that_ends_after_its_head_closed_it_decides() {
         probe.into_body().collect().await.unwrap();
         assert_eq!(circuit(&layer).state(), state, "{code:?}");
     }
-    // It opens for longer, as after any probe that failed.
+    // It opens for longer, as after any failed probe.
     let (layer, streams) = opened(policy()).await;
     let probe = begin(&layer, &streams).await.unwrap();
     streams.end(Code::Internal);
@@ -143,7 +143,7 @@ async fn a_head_that_ends_without_a_status_is_no_answer() {
     });
     let service = layer.layer(empty);
     for _ in 0..3 {
-        // Nobody reads the body.
+        // The caller does not read the body.
         drop(service.clone().oneshot(request()).await.unwrap());
     }
     assert_eq!(circuit(&layer).state(), State::Open);
@@ -168,13 +168,13 @@ async fn a_good_method_is_let_through_an_open_circuit_and_closes_it() {
     assert!(!ask("/s/Bad").await, "rejected");
     assert!(ask("/s/Good").await);
     assert_eq!(circuit(&layer).state(), State::Closed);
-    // By hand it is open to nobody.
+    // A circuit opened by hand rejects every method.
     circuit(&layer).open();
     assert!(!ask("/s/Good").await && !ask("/s/Bad").await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_gate_of_an_endpoint_is_told_of_heads_and_keeps_nobody_out() {
+async fn the_gate_of_an_endpoint_sees_heads_and_streams_block_no_call() {
     for per_method in [false, true] {
         let layer = layer(policy());
         let layer = if per_method { layer.per_method() } else { layer };

@@ -4,7 +4,7 @@ use crate::suspects::*;
 use std::collections::HashSet;
 
 #[test]
-fn who_has_failed_is_a_suspect_until_all_are_cleared() {
+fn a_method_that_has_failed_is_a_suspect_until_all_are_cleared() {
     let suspects = Suspects::default();
     let methods: Vec<u32> = (0..20).map(|n| hash(&format!("/package.Service/M{n}"))).collect();
     for (n, method) in methods.iter().enumerate() {
@@ -22,9 +22,9 @@ fn who_has_failed_is_a_suspect_until_all_are_cleared() {
 }
 
 #[test]
-fn ten_thousand_methods_have_as_many_numbers_but_for_chance() {
+fn ten_thousand_methods_have_nearly_as_many_numbers() {
     let hashes: HashSet<u32> = (0..10_000).map(|n| hash(&format!("/a.B/{n}"))).collect();
     assert!(hashes.len() >= 9_950, "{}", hashes.len());
-    // So none is that of a free place, or of all.
+    // An odd number is neither that of a free place nor that of all.
     assert!(hashes.iter().all(|hash| hash % 2 == 1));
 }

@@ -1,14 +1,14 @@
-//! When the slices of a window of time began, and what the sums were then.
+//! The slices of a window of time, and the sums at their beginnings.
 
 use super::parts::SLICES;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How many calls ever came to what. They only grow: what is in the window is the difference to
-/// what they were when it began, so nothing is ever lost to a reset.
+/// How many calls ever had each outcome. The sums only grow: the window's content is the difference
+/// to the sums at its beginning, so nothing is lost to a reset.
 pub(super) type Sums = [u64; 4];
 
-/// What the sums were when each of the latest slices of time began.
+/// The sums at the beginning of each of the latest slices of time.
 #[derive(Debug)]
 pub(super) struct Slices {
     /// In nanoseconds.
@@ -34,7 +34,7 @@ impl Slices {
         }
     }
 
-    /// Begins the slices up to the one that `at` is in, unless another thread is at it.
+    /// Begins the slices up to that of `at`, unless another thread is doing so.
     pub(super) fn move_to(&self, at: u64, sums: impl FnOnce() -> Sums) {
         if at < self.ends.load(Ordering::Relaxed) || !self.begins_to_move() {
             return;
@@ -50,18 +50,18 @@ impl Slices {
         self.is_moving.store(false, Ordering::Release);
     }
 
-    /// Whether no other thread is at it.
+    /// Whether no other thread is doing so.
     fn begins_to_move(&self) -> bool {
         let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
         self.is_moving.compare_exchange(false, true, success, failure).is_ok()
     }
 
-    /// The window begins with these sums.
+    /// Begins the window with these sums.
     pub(super) fn clear(&self, sums: Sums) {
         self.starts.iter().for_each(|start| write(start, sums));
     }
 
-    /// What the sums were when the window began, `SLICES - 1` before the current slice.
+    /// The sums at the beginning of the window, `SLICES - 1` before the current slice.
     pub(super) fn start(&self) -> Sums {
         let current = self.ends.load(Ordering::Acquire) / self.slice - 1;
         let first = current + 2; // modulo SLICES + 1

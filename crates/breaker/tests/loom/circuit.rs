@@ -30,7 +30,7 @@ fn open() -> Arc<Cell> {
 }
 
 #[test]
-fn of_those_who_fail_at_once_one_opens_it() {
+fn of_concurrent_failures_one_opens_it() {
     loom::model(|| {
         let cell = Arc::new(Cell::new());
         let caller = |cell: Arc<Cell>| {
@@ -48,20 +48,20 @@ fn of_those_who_fail_at_once_one_opens_it() {
 }
 
 #[test]
-fn only_one_probe_is_under_way_and_one_that_is_given_up_gives_its_place_back() {
+fn only_one_probe_is_in_flight_and_a_dropped_one_gives_its_place_back() {
     loom::model(|| {
         let cell = open();
         let caller = |cell: Arc<Cell>| {
             move || {
                 let pass = entered(&cell, 200)?;
-                assert_eq!(cell.kind(), Kind::HalfOpen, "nobody else decides");
+                assert_eq!(cell.kind(), Kind::HalfOpen, "no other call decides");
                 Some(cell.leave(pass, Sample::Ignored, &LIMITS, || 300, || 300))
             }
         };
         let other = thread::spawn(caller(cell.clone()));
         let ended = [caller(cell.clone())(), other.join().expect("it ends")];
         assert!(ended.iter().flatten().all(|change| *change == Change::Nothing));
-        // No place has leaked: the next probe is let through, and closes it.
+        // No place has leaked: the next probe is admitted, and closes it.
         let pass = entered(&cell, 200).expect("there is a place");
         assert_eq!(cell.leave(pass, Sample::Success, &LIMITS, || 300, || 300), Change::Closed);
     });
@@ -84,7 +84,7 @@ fn a_straggler_never_changes_a_state_that_is_not_its_own() {
                 assert_eq!(cell.leave(probe, Sample::Success, &LIMITS, || 0, || 0), Change::Closed);
             })
         };
-        // A success of long ago, whenever it comes, closes nothing and counts for nothing.
+        // A success from before the opening closes nothing and does not count.
         assert_eq!(cell.leave(straggler, Sample::Success, &LIMITS, || 0, || 0), Change::Nothing);
         breaking.join().expect("it ends");
         assert_eq!(cell.kind(), Kind::Closed);
@@ -92,7 +92,7 @@ fn a_straggler_never_changes_a_state_that_is_not_its_own() {
 }
 
 #[test]
-fn isolating_wins_over_whatever_calls_come_to() {
+fn isolating_wins_over_all_outcomes_of_calls() {
     loom::model(|| {
         let cell = open();
         let probing = {
@@ -114,7 +114,7 @@ fn the_head_of_a_probe_and_its_end_count_once_and_leave_no_place_behind() {
     loom::model(|| {
         let cell = open();
         let probe = entered(&cell, 200).expect("it is time");
-        let beside = cell.admit_beside().expect("nobody has isolated it");
+        let beside = cell.admit_beside().expect("it is not isolated");
         let other = {
             let cell = cell.clone();
             thread::spawn(move || cell.leave(beside, Sample::Success, &LIMITS, || 200, || 300))

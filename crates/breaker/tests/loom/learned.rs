@@ -5,7 +5,7 @@ use loom::{sync::Arc, thread};
 use std::time::Duration;
 
 #[test]
-fn who_fails_at_once_is_a_suspect_and_takes_one_place() {
+fn methods_that_fail_concurrently_are_suspects_with_one_place_each() {
     loom::model(|| {
         let suspects = Arc::new(Suspects::default());
         let other = {
@@ -20,7 +20,7 @@ fn who_fails_at_once_is_a_suspect_and_takes_one_place() {
 }
 
 #[test]
-fn who_fails_while_a_success_clears_is_a_suspect_or_is_none_and_others_are_not() {
+fn a_method_that_fails_during_a_clear_may_be_a_suspect_and_others_are_not() {
     loom::model(|| {
         let suspects = Arc::new(Suspects::default());
         suspects.add(1);
@@ -45,10 +45,10 @@ fn the_usual_time_is_one_between_the_least_and_the_most_that_threads_have_seen()
             thread::spawn(move || [100, 900].into_iter().for_each(|took| usual.learn(took)))
         };
         usual.learn(200);
-        let known = usual.get().expect("it has just been told");
+        let known = usual.get().expect("it has just been recorded");
         assert!((100..=900).contains(&known.as_nanos()));
         other.join().expect("it ends");
-        let known = usual.get().expect("it has been told");
+        let known = usual.get().expect("it has been recorded");
         assert!(known >= Duration::from_nanos(100) && known <= Duration::from_nanos(900));
     });
 }

@@ -38,7 +38,7 @@ impl Window {
     }
 }
 
-/// All interleavings with so many switches that a thread has not asked for.
+/// All interleavings with at most so many preemptions.
 fn model(check: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(2);
@@ -62,7 +62,7 @@ fn no_call_is_lost_where_two_threads_begin_the_same_slice() {
 }
 
 #[test]
-fn whoever_reads_while_a_slice_begins_sees_no_more_calls_than_there_were() {
+fn a_reader_during_the_start_of_a_slice_sees_no_more_calls_than_there_were() {
     model(|| {
         let window = Window::new();
         window.record(1);

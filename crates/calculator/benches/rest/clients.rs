@@ -1,4 +1,4 @@
-//! Who calls: the same sum by each protocol.
+//! The clients: the same sum by each protocol.
 
 use bytes::Bytes;
 use calculator::{
@@ -28,14 +28,14 @@ pub(crate) enum Protocol {
     RestOverHttp1,
 }
 
-/// One who calls, and waits for the answer.
+/// A client that waits for each answer before its next call.
 pub(crate) enum Caller {
     Grpc(CalculatorClient<Channel>),
     Whole(Box<Client<Balance>>),
     Rest(Rest),
 }
 
-/// Who calls by REST.
+/// A client by REST.
 pub(crate) struct Rest {
     sender: Sender,
     uri: String,

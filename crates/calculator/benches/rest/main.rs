@@ -85,7 +85,7 @@ async fn compare(plan: Plan, bare: &Running, whole: &Running) -> Result<(), BoxE
     let mut rounds: Vec<Vec<Round>> = cases.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
         for turn in 0..cases.len() {
-            // Whoever goes first in a round does not in the next.
+            // The order alternates between rounds.
             let at = (turn + 5 * round) % cases.len();
             let server = if cases[at].layers { whole } else { bare };
             rounds[at].push(run(cases[at], server, plan).await?);

@@ -1,4 +1,4 @@
-//! A call, and what is printed of it.
+//! A call, and what the program prints about it.
 
 use crate::{explain, page::Page};
 use calculator::{
@@ -21,36 +21,36 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_stream::StreamExt;
 use tonic::{Extensions, Request, Response, Status, metadata::AsciiMetadataValue};
 
-/// What all calls of a command line have in common.
+/// What all calls of one command line share.
 #[derive(Clone)]
 pub(crate) struct Call {
     endpoints: Balance,
     layers: Layers,
     watched: Endpoints,
     pub(crate) request_id: Option<String>,
-    /// Whether what was done for the call is drawn.
+    /// Whether the attempts of the call are drawn.
     explains: bool,
 }
 
 #[derive(Clone, Debug, Args)]
 #[command(allow_negative_numbers = true)]
 pub(crate) struct Increment {
-    /// How much is added; 0 means 1
+    /// The amount to add; 0 means 1
     #[arg(default_value_t = 1)]
     by: i32,
-    /// The key whose number it is, in place of the counter
+    /// Add to the number of this key, in place of the counter
     #[arg(long)]
     key: Option<String>,
-    /// How many calls there are
+    /// The number of calls
     #[arg(long, value_name = "N", default_value_t = 1)]
     times: u32,
-    /// How many of them are under way at once
+    /// The most calls in progress at a time
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
 }
 
-/// What came of several calls.
+/// The outcomes of several calls.
 #[derive(Debug, Default)]
 struct Tally {
     highest: Option<i64>,
@@ -73,17 +73,17 @@ impl Call {
         Self { endpoints, layers, watched, request_id, explains }
     }
 
-    /// Prints the answer, and what there is to say of the call.
+    /// Prints the answer, and what the ledger has of the call.
     pub(crate) fn answered<T>(&self, response: Response<T>, print: impl FnOnce(T)) {
-        self.tell(response.extensions());
+        self.print_attempts(response.extensions());
         if let Some(degraded) = degraded(&response) {
             eprintln!("degraded: {degraded}");
         }
         print(response.into_inner());
     }
 
-    /// What the call took to be answered.
-    pub(crate) fn tell(&self, extensions: &Extensions) {
+    /// Prints the attempts behind an answer.
+    pub(crate) fn print_attempts(&self, extensions: &Extensions) {
         match explain::story(extensions) {
             Some(ledger) if self.explains => eprint!("{}", explain::drawn(ledger)),
             Some(ledger) => tracing::info!("{ledger}"),
@@ -91,7 +91,7 @@ impl Call {
         }
     }
 
-    /// Why the call has failed.
+    /// Prints why the call has failed.
     pub(crate) fn report(&self, status: &Status) {
         eprintln!("{}: {}", code::name(status.code()), status.message());
         match Ledger::of(status) {
@@ -101,7 +101,7 @@ impl Call {
         }
     }
 
-    /// What a dashboard shows of it.
+    /// The tiles of a dashboard.
     pub(crate) fn page(&self) -> Page {
         Page::new(&self.layers, self.endpoints.clone(), self.watched.clone())
     }
@@ -114,7 +114,7 @@ impl Call {
         StoreClient::new(stack(self.endpoints.clone(), &self.layers))
     }
 
-    /// A request that has its name, if it was given one; else the stack gives it a fresh one.
+    /// A request that carries --request-id, if there is one; else the stack gives it a fresh key.
     pub(crate) fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
         let mut request = Request::new(message);
         if let Some(id) = &self.request_id {
@@ -129,7 +129,7 @@ impl Call {
     pub(crate) async fn range(&self, first: f64, last: f64, step: f64) -> Result<(), Status> {
         let range = RangeRequest { first, last, step: Some(step) };
         let response = self.calculator().range(self.request(range)?).await?;
-        self.tell(response.extensions());
+        self.print_attempts(response.extensions());
         let mut values = response.into_inner();
         while let Some(result) = values.try_next().await? {
             print(result.value);
@@ -137,8 +137,8 @@ impl Call {
         Ok(())
     }
 
-    /// Calls as often as is said, and says on standard error what came of it where that is more
-    /// than once.
+    /// Calls as often as the options say, and sums the outcomes up on standard error if that is
+    /// more than once.
     pub(crate) async fn increment(&self, increment: Increment) -> Result<(), Status> {
         let times = increment.times;
         let places = Arc::new(Semaphore::new(increment.concurrency as usize));
@@ -164,7 +164,7 @@ impl Call {
         tally.failure.map_or(Ok(()), Err)
     }
 
-    /// The value, whether it is that of an earlier attempt, and the number of attempts.
+    /// The value, whether an earlier attempt had set it, and the number of attempts.
     pub(crate) async fn increment_once(
         &self,
         increment: Increment,
@@ -208,7 +208,7 @@ fn seen<T>(response: &Response<T>, value: i64) -> (i64, bool, usize) {
     (value, response.metadata().contains_key(REPLAYED.as_str()), attempts)
 }
 
-/// What the answer is instead of what was asked for, and how old.
+/// The kind of a degraded answer, and its age.
 pub(crate) fn degraded<T>(response: &Response<T>) -> Option<String> {
     let said = |name: &str| response.metadata().get(name)?.to_str().ok();
     let degraded = said(DEGRADED.as_str())?;
@@ -218,7 +218,7 @@ pub(crate) fn degraded<T>(response: &Response<T>) -> Option<String> {
     })
 }
 
-/// A closed pipe is the reader's way of saying that it has seen enough.
+/// A closed pipe means that the reader has seen enough, and is no error.
 pub(crate) fn print(value: impl Display) {
     if writeln!(io::stdout(), "{value}").is_err() {
         std::process::exit(0);

@@ -8,16 +8,16 @@ use cinchona_plumbing::code;
 use std::{fmt::Write, time::Duration};
 use tonic::{Extensions, Status};
 
-/// How many characters the call's whole time takes.
+/// The width of the call's whole time, in characters.
 const WIDTH: usize = 40;
 
-/// The story of a call that was answered; where that is a second answer, of the one that failed.
+/// The drawing of a call that was answered; of a second answer, that of the call that failed.
 pub(crate) fn story(extensions: &Extensions) -> Option<&Ledger> {
     let failed: Option<&Status> = extensions.get();
     extensions.get().or_else(|| failed.and_then(Ledger::of))
 }
 
-/// The attempts of a call, each a bar where in the call's time it was under way.
+/// The attempts of a call, each a bar from its beginning to its end.
 pub(crate) fn drawn(ledger: &Ledger) -> String {
     let attempts = ledger.attempts();
     let end = |attempt: &Attempt| attempt.began + attempt.duration;
@@ -31,7 +31,7 @@ pub(crate) fn drawn(ledger: &Ledger) -> String {
     let widest = |text: &dyn Fn(&Attempt) -> usize| attempts.iter().map(text).max().unwrap_or(0);
     let wide = widest(&|attempt| attempt.endpoint.as_deref().unwrap_or("-").len());
     let kinds = widest(&|attempt| attempt.kind.to_string().len());
-    // By when they began: those that were given up ended last.
+    // By when they began: attempts that were cancelled end last.
     let mut ordered: Vec<_> = attempts.iter().collect();
     ordered.sort_by_key(|attempt| attempt.began);
     for (n, attempt) in (1..).zip(ordered) {
@@ -54,7 +54,7 @@ fn bar(attempt: &Attempt, whole: Duration) -> String {
         ((share * WIDTH as f64).round() as usize).min(WIDTH)
     };
     let began = column(attempt.began).min(WIDTH - 1);
-    // However short it was, it is to be seen.
+    // At least one character, however short it was.
     let ended = column(attempt.began + attempt.duration).max(began + 1);
     let waited = column(attempt.began + attempt.duration + attempt.wait).max(ended);
     let parts = [(" ", began), ("#", ended - began), (".", waited - ended), (" ", WIDTH - waited)];

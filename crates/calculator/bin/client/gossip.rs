@@ -1,11 +1,11 @@
-//! The cluster that the client looks on.
+//! The cluster in which the client finds its servers.
 
-use calculator::cluster::{look_on, secrets};
+use calculator::cluster::{observe, secrets};
 use cinchona::{cluster::Cluster, core::Secret};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Which cluster, and what of it.
+/// The cluster, and the nodes of it that the client calls.
 #[derive(Debug, Args)]
 pub(crate) struct Gossip {
     /// Find the servers by gossip, through the gossip address of one of them, in place of
@@ -13,23 +13,23 @@ pub(crate) struct Gossip {
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) cluster: Option<String>,
 
-    /// Which nodes of the cluster are called: those with this role
+    /// Call the nodes of the cluster that have this role
     #[arg(long, global = true, value_name = "ROLE", default_value = "worker")]
     pub(crate) role: String,
 
-    /// Nodes of another cluster are not heard
+    /// The name of the cluster; the client ignores nodes of other clusters
     #[arg(long, global = true, value_name = "ID", default_value = "calculator")]
     cluster_id: String,
 
-    /// The secrets that the nodes of the cluster share, one in each line
+    /// A file of the secrets that the nodes of the cluster share, one per line
     #[arg(long, global = true, value_name = "FILE")]
     gossip_secret_file: Option<PathBuf>,
 }
 
 impl Gossip {
-    /// Looks on, through the node whose gossip address is `seed`.
-    pub(crate) async fn look_on(&self, seed: &str) -> Result<Cluster, String> {
-        let joined = look_on(&self.cluster_id, seed, self.secrets()?).await;
+    /// Joins as an observer, through the gossip address `seed` of a node.
+    pub(crate) async fn observe(&self, seed: &str) -> Result<Cluster, String> {
+        let joined = observe(&self.cluster_id, seed, self.secrets()?).await;
         joined.map_err(|error| format!("--cluster {seed}: {error}"))
     }
 

@@ -1,4 +1,4 @@
-//! `load`: calls at a rate, each at its time whatever becomes of the others.
+//! `load`: calls at a fixed rate, each at its time, whether or not others have ended.
 
 use crate::{
     call::{Call, degraded},
@@ -33,21 +33,21 @@ use tokio::{
 };
 use tonic::{Extensions, Response, Status};
 
-/// The times are those from when a call was due, not from when there was a place for it: so a
-/// server that stalls cannot hide how many calls it kept from being made (coordinated omission).
+/// Latencies are measured from the time at which a call was due, not from the time at which it was
+/// sent, so a server that stalls cannot hide the calls that it delayed (coordinated omission).
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Load {
-    /// How many calls are under way at most
+    /// The most calls in progress at a time
     #[arg(short, long, value_name = "N", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
 
-    /// For how long calls are made
+    /// How long the load lasts
     #[arg(short = 'z', long, value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = parse_duration)]
     duration: Duration,
 
-    /// How many calls are due each second
+    /// The number of calls per second
     #[arg(long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     rps: u32,
@@ -56,12 +56,12 @@ pub(crate) struct Load {
     #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = 0.0)]
     writes: f64,
 
-    /// How the result is written
+    /// The format of the result
     #[arg(short = 'O', long, value_enum, default_value = "summary")]
     format: Format,
 
-    /// Serve a page of what the client is doing, and Prometheus metrics (/metrics), at this address
-    /// while it runs; the address is printed to stderr
+    /// While the load runs, serve a dashboard of the client and Prometheus metrics (/metrics) at
+    /// this address, which is printed to stderr
     #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
     dashboard: Option<SocketAddr>,
 
@@ -80,7 +80,7 @@ enum Format {
     Json,
 }
 
-/// What was seen so far.
+/// What has been measured so far.
 struct Seen {
     /// In microseconds.
     took: Histogram<u64>,
@@ -99,7 +99,7 @@ struct Report {
     failed: u64,
     attempts: u64,
     degraded: u64,
-    /// By what has kept their callers from noticing.
+    /// Failed attempts, by what hid them from the caller.
     failed_attempts: Recovery,
     seconds: f64,
     rate: f64,
@@ -122,7 +122,7 @@ const QUANTILES: [(&str, f64); 7] = [
 // === impl Load ===
 
 impl Load {
-    /// Whether there is to be a page of it.
+    /// Whether there is to be a dashboard.
     pub(crate) const fn is_shown(&self) -> bool {
         self.dashboard.is_some()
     }
@@ -157,7 +157,7 @@ impl Load {
         Ok(report.missed.is_empty())
     }
 
-    /// Makes the next call that is due, until none is.
+    /// Makes the calls that are due, one after the other, until none is left.
     async fn call_in_turn(
         &self,
         call: &Call,
@@ -207,7 +207,7 @@ fn note<T>(
     seen.note(took, outcome.as_ref().map(Response::extensions));
 }
 
-/// A line that says how it goes, on a terminal.
+/// A line of progress, on a terminal.
 async fn show(seen: Arc<Mutex<Seen>>, duration: Duration, began: Instant) {
     let bar = ProgressBar::new(duration.as_millis() as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {elapsed} {msg}") {

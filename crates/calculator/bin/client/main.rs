@@ -8,7 +8,6 @@ mod nodes;
 mod operation;
 mod page;
 mod protect;
-mod top;
 
 use calculator::{
     client::{Layers, Settings},
@@ -37,7 +36,7 @@ use tokio::time::timeout;
 use tonic::Code;
 use tower::Layer;
 
-/// Asks a calculator server, and does not give up at the first fault.
+/// Calls a calculator server through the resilience layers of a client.
 ///
 /// The result goes to stdout, the log to stderr (RUST_LOG sets its level). The exit code is 0 when
 /// there is a result, 1 when the call failed or a threshold of `load` was missed, 2 when the
@@ -62,36 +61,36 @@ struct Options {
     #[command(flatten)]
     gossip: Gossip,
 
-    /// Which of the servers is next: p2c-ewma (by latency and calls in flight), least-request,
+    /// The policy that picks a server: p2c-ewma (by latency and calls in flight), least-request,
     /// random, round-robin, weighted:3,1 (a weight for each server; in a cluster just weighted, by
     /// capacity) or pick-first
     #[arg(long, global = true, default_value = "p2c-ewma")]
     lb: Lb,
 
-    /// Leave a server alone for a while: after an outage:N:TIME of so many failures without a
-    /// success that last so long (20:1500ms), or consecutive:N failures however fast, by rate:RATE
-    /// of failures or slow:TIME:RATE of slow calls in a window:TIME or window:CALLS; at first for
-    /// open:TIME; each alone per-method; in shadow it only counts; separated by commas, or default
-    /// [default: never]
+    /// When the breaker of a server opens: after an outage:N:TIME, which is N failures without a
+    /// success over at least TIME (20:1500ms); after consecutive:N failures; at a rate:RATE of
+    /// failures, or slow:TIME:RATE of slow calls, in a window:TIME or window:CALLS. It stays open
+    /// for open:TIME at first; per-method makes one breaker for each method; shadow only counts.
+    /// Separated by commas, or default [default: no breaker]
     #[arg(long, global = true, value_name = "RULES")]
     breaker: Option<Breaker>,
 
-    /// What is answered where a call has failed that changes nothing: what alternate:HOST:PORT
-    /// says, the last answer to the same call (cached, or cached:TIME for how old), default:NUMBER;
-    /// separated by commas
+    /// The second answer of a failed call without side effects: that of another server
+    /// (alternate:HOST:PORT), the last answer to the same call (cached, or cached:TIME for the
+    /// greatest age), or default:NUMBER; separated by commas
     #[arg(long, global = true, value_name = "ANSWERS")]
     fallback: Option<Fallback>,
 
-    /// How long one attempt may take, such as 250ms or 2s
+    /// The time limit of one attempt, such as 250ms or 2s
     #[arg(long, global = true, default_value = "2s")]
     #[arg(value_name = "TIME", value_parser = parse_duration)]
     timeout: Duration,
 
-    /// How long the call may take in all, with its retries and waits [default: unlimited]
+    /// The deadline of the call, with its retries and waits [default: unlimited]
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     deadline: Option<Duration>,
 
-    /// How often the call is tried again
+    /// The most retries of a call
     #[arg(long, global = true, value_name = "N", default_value_t = 3)]
     max_retries: u32,
 
@@ -100,25 +99,25 @@ struct Options {
     #[arg(value_name = "TIME", value_parser = parse_duration)]
     backoff: Duration,
 
-    /// Each wait grows by a random time of up to this
+    /// The most that chance adds to each wait
     #[arg(long, global = true, default_value = "1s")]
     #[arg(value_name = "TIME", value_parser = parse_duration)]
     jitter: Duration,
 
-    /// The codes that are tried again, separated by commas
+    /// The status codes that are retried, separated by commas
     #[arg(long, global = true, default_value = "deadline-exceeded")]
     #[arg(value_name = "CODES", value_delimiter = ',', value_parser = parse_code)]
     retry_on: Vec<Code>,
 
-    /// Retry without a budget: the more fails, the more is sent
+    /// Retry without a budget: retries then grow with failures
     #[arg(long, global = true)]
     no_retry_budget: bool,
 
-    /// Draw what was done for the call: its attempts, the waits between them, and where each went
+    /// Draw the attempts of the call, the waits between them, and the server of each
     #[arg(long, global = true)]
     explain: bool,
 
-    /// The name of the call: the server answers another with the same name as it answered the first
+    /// The idempotency key of the call: the server answers a repetition as it answered the first
     #[arg(long, global = true, value_name = "ID")]
     request_id: Option<String>,
 
@@ -131,7 +130,7 @@ struct Options {
     logs: Logs,
 }
 
-/// How servers are picked, and their weights where these matter.
+/// The policy that picks servers, and their weights where it uses them.
 #[derive(Clone, Debug)]
 struct Lb {
     picker: Picker,
@@ -162,7 +161,7 @@ async fn endpoints(
     layers.balance(targets, balanced).map_err(|invalid| invalid.to_string())
 }
 
-/// The nodes of the role, once one is heard of.
+/// The nodes of the role, when gossip has brought at least one.
 async fn in_cluster(
     options: &Options,
     seed: &str,
@@ -171,7 +170,7 @@ async fn in_cluster(
 ) -> Result<Balance, String> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let Gossip { role, .. } = &options.gossip;
-    let joined = options.gossip.look_on(seed).await?;
+    let joined = options.gossip.observe(seed).await?;
     let mut workers = joined.workers(&[("role", role)]);
     let heard = timeout(PATIENCE, workers.wait_for(|workers| !workers.is_empty()));
     if heard.await.is_err() {
@@ -231,7 +230,7 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
         // What does not act has been logged.
         layers.apply(config).map_err(|invalid| format!("--service-config: {invalid}"))?;
     }
-    // Of those that were replaced.
+    // Again, as some layers were replaced.
     layers.register().map_err(|invalid| invalid.to_string())?;
     Ok(layers)
 }
@@ -267,13 +266,12 @@ async fn run(
         Operation::Forget { node } => {
             return in_view(&options, async |cluster| nodes::forget(cluster, node).await).await;
         }
-        Operation::Top(top) => return top.run().await,
         Operation::Load(load) if load.is_shown() => layers = watched.watching(layers),
         _ => {}
     }
     let endpoints = match endpoints(&options, balanced, &layers).await {
         Ok(endpoints) => endpoints,
-        // That nobody answers is no mistake in the command line.
+        // A cluster that does not answer is no mistake in the command line.
         Err(error) if options.gossip.cluster.is_some() => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
@@ -294,7 +292,7 @@ async fn run(
     }
 }
 
-/// Does something in view of the cluster.
+/// Runs an operation on the cluster.
 async fn in_view(
     options: &Options,
     run: impl AsyncFnOnce(&Cluster) -> Result<bool, BoxError>,
@@ -303,7 +301,7 @@ async fn in_view(
         let why = "nodes and forget need --cluster";
         Cli::command().error(ErrorKind::MissingRequiredArgument, why).exit()
     };
-    let joined = options.gossip.look_on(seed).await;
+    let joined = options.gossip.observe(seed).await;
     let done = match joined {
         Ok(cluster) => run(&cluster).await.map_err(|error| error.to_string()),
         Err(error) => Err(error),

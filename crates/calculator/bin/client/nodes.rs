@@ -1,4 +1,4 @@
-//! `nodes`: who is in the cluster; `forget`: who never comes back.
+//! `nodes` lists the nodes of the cluster; `forget` removes one that has crashed for good.
 
 use cinchona::{
     cluster::{Cluster, Node, State},
@@ -10,14 +10,14 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 
-/// How long it listens at most, and for how long nothing new must have been heard.
+/// The longest time that it listens, and how long gossip must have brought nothing new.
 const LONGEST: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(1500);
 
-/// For how long it says whom to forget, so that all nodes hear it.
+/// How long it gossips the name to forget, so that all nodes receive it.
 const SAID: Duration = Duration::from_secs(5);
 
-/// Prints a line for each node; whether any was heard of.
+/// Prints a line for each node; returns whether there was one.
 pub(crate) async fn run(cluster: &Cluster) -> Result<bool, BoxError> {
     let nodes = heard(cluster).await;
     let rows: Vec<_> = nodes.iter().map(row).collect();
@@ -31,13 +31,13 @@ pub(crate) async fn run(cluster: &Cluster) -> Result<bool, BoxError> {
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     let health = cluster.health().to_string();
-    // Who only looks on is on no side of a partition.
+    // An observer is on no side of a partition.
     let (counts, _) = health.split_once(';').unwrap_or((&health, ""));
     writeln!(out, "\n{counts}")?;
     Ok(!nodes.is_empty())
 }
 
-/// Has the nodes expect no more that `node` comes back; whether any was there to hear it.
+/// Makes the nodes forget `node`; returns whether one of them received that.
 pub(crate) async fn forget(cluster: &Cluster, node: &str) -> Result<bool, BoxError> {
     let nodes = heard(cluster).await;
     if nodes.is_empty() {
@@ -54,7 +54,7 @@ pub(crate) async fn forget(cluster: &Cluster, node: &str) -> Result<bool, BoxErr
     Ok(true)
 }
 
-/// The others, once nothing new is heard of them.
+/// The other nodes, when gossip brings nothing new about them.
 async fn heard(cluster: &Cluster) -> Vec<Node> {
     let (began, mut since, mut known) = (Instant::now(), Instant::now(), Vec::new());
     while Instant::now() < began + LONGEST {

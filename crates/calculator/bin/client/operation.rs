@@ -1,9 +1,8 @@
-//! What can be asked.
+//! The operations of the command line.
 
 use crate::{
     call::{Call, Increment, print},
     load::Load,
-    top::Top,
 };
 use calculator::pb::{
     AppendRequest, BinaryOperation, DeleteRequest, Empty, Key, Number, SetValueRequest,
@@ -35,13 +34,13 @@ pub(crate) enum Operation {
     Sum { numbers: Vec<f64> },
     /// Adds to the counter, or to the number of a key, and prints the highest value
     Increment(Increment),
-    /// What the counter is
+    /// Prints the counter
     Counter,
     /// Sets the counter to 0
     Reset,
     /// Sets the text of a key
     Set { key: String, value: String },
-    /// The text of a key
+    /// Prints the text of a key
     Get { key: String },
     /// Removes a key
     Delete { key: String },
@@ -49,17 +48,15 @@ pub(crate) enum Operation {
     Append { key: String, text: String },
     /// Takes from the number of a key, and prints what is left
     Withdraw { key: String, amount: i64 },
-    /// The number of a key
+    /// Prints the number of a key
     Balance { key: String },
-    /// Who is in the --cluster: address, state, whether it is reachable, its load and tags
+    /// Lists the nodes of the --cluster: address, state, whether each is reachable, load and tags
     Nodes,
-    /// Has the nodes of the --cluster expect no more that NODE comes back: for one that has crashed
-    /// for good, so that a majority of the others takes writes again
+    /// Removes NODE, which has crashed for good, from the nodes that the --cluster expects, so that
+    /// a majority of the others accepts writes again
     Forget { node: String },
-    /// Calls at a rate, and says how long that took and what failed
+    /// Calls at a fixed rate, and reports latencies and failures
     Load(Load),
-    /// What a dashboard shows, as text: refreshed each second on a terminal, else once
-    Top(Top),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -72,7 +69,7 @@ pub(crate) struct Operands {
 // === impl Operation ===
 
 impl Operation {
-    /// Prints the answer; whether it is as good as it was to be.
+    /// Prints the answer; returns whether the thresholds of `load` were met.
     pub(crate) async fn run(self, call: &Call) -> Result<bool, Status> {
         match self {
             Self::Load(load) => load.run(call).await,

@@ -1,4 +1,4 @@
-//! The client's page: what its layers are doing.
+//! The client's dashboard: the state of its layers.
 
 use calculator::{
     client::Layers,
@@ -31,7 +31,7 @@ impl Page {
         Self { client: Client::new(layers, endpoints, calls.clone(), watched), calls, metrics }
     }
 
-    /// Serves it until the program ends; the calls that it is to be told of.
+    /// Serves the dashboard until the program ends; the callers note each call in the result.
     pub(crate) async fn serve(self, address: SocketAddr) -> Result<Calls, Status> {
         let refused = |error: io::Error| {
             Status::failed_precondition(format!("--dashboard {address}: {error}"))

@@ -1,4 +1,4 @@
-//! What `--breaker` and `--fallback` say.
+//! The values of `--breaker` and `--fallback`.
 
 use calculator::pb;
 use cinchona::{
@@ -10,7 +10,7 @@ use humantime::parse_duration;
 use prost::Message;
 use std::{str::FromStr, time::Duration};
 
-/// When a server is left alone for a while.
+/// When the breaker of a server opens.
 #[derive(Clone, Debug)]
 pub(crate) struct Breaker {
     policy: BreakerPolicy,
@@ -18,7 +18,7 @@ pub(crate) struct Breaker {
     shadow: bool,
 }
 
-/// What is answered where a call has failed.
+/// The second answers of a call that has failed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fallback {
     cached: Option<Duration>,

@@ -15,7 +15,7 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// Which cluster it joins, and as whom.
+/// The cluster that the server joins, and its name there.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of a node in a cluster")]
 #[command(group = ArgGroup::new("member").args(["join", "gossip"]).multiple(true))]
@@ -24,47 +24,47 @@ pub(crate) struct Membership {
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
     join: Vec<String>,
 
-    /// Where gossip is received, by UDP; it is never encrypted, and authenticated only with
-    /// --gossip-secret-file, so it belongs into a private network. Without --join, this node begins
-    /// a cluster [default: any port, where --join is given].
+    /// The UDP address that receives gossip. Gossip is never encrypted, and authenticated only with
+    /// --gossip-secret-file, so use it in a private network. Without --join, this node starts a
+    /// cluster [default: any port, with --join].
     #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
     gossip: Option<SocketAddr>,
 
-    /// The secrets that all nodes share, one in each line: gossip is sealed with the first, and
-    /// dropped where it is sealed with none of them.
+    /// A file of the secrets that all nodes share, one per line: the node seals gossip with the
+    /// first, and drops gossip that is sealed with none of them.
     #[arg(long, value_name = "FILE", requires = "member")]
     gossip_secret_file: Option<PathBuf>,
 
-    /// Unique in the cluster, and the same after a restart, such as the name of a pod [default:
-    /// where it listens].
+    /// The node's name: unique in the cluster and the same after a restart, such as the name of a
+    /// pod [default: the address that it listens on].
     #[arg(long, value_name = "ID")]
     node_id: Option<String>,
 
-    /// Nodes of another cluster are refused.
+    /// The name of the cluster; the node ignores nodes of other clusters.
     #[arg(long, value_name = "ID", default_value = "calculator")]
     cluster_id: String,
 
-    /// What clients select nodes by; capacity is a weight.
+    /// The node's tags, by which clients select nodes; capacity is a weight.
     #[arg(long, value_name = "NAME=VALUE,...", value_delimiter = ',', value_parser = tag)]
     #[arg(default_value = "role=worker")]
     tags: Vec<(String, String)>,
 
-    /// How many nodes found the cluster: no writes are taken until more than half of them hear each
-    /// other.
+    /// The number of nodes that found the cluster: the servers refuse writes until more than half
+    /// of them hear each other.
     #[arg(long, value_name = "N", default_value_t = 1)]
     expect: usize,
 
-    /// How many nodes run at most, whatever they are called: writes are taken where more than half
-    /// of this number hear each other. For pods, which come back under other names.
+    /// The largest number of running nodes, by whatever names: servers accept writes where more
+    /// than half of this number hear each other. For pods, which restart under other names.
     #[arg(long, value_name = "N", conflicts_with = "expect", requires = "member")]
     expected: Option<usize>,
 }
 
-/// How long a node that leaves goes on serving: by then others have heard it.
+/// How long a node that leaves goes on serving: long enough for the others to hear of it.
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Membership {
-    /// Joins, if it is to, as the node that serves at `serves`.
+    /// Joins as the node that serves at `serves`, if the options name a cluster.
     pub(crate) async fn join(&self, serves: SocketAddr) -> Result<Option<Cluster>, BoxError> {
         let Self { join, gossip, cluster_id, tags, expect, expected, .. } = self;
         let gossip = match (gossip, join.first()) {
@@ -98,7 +98,7 @@ impl Membership {
         Err(format!("{}; with --gossip it waits for them", refused.join("; ")).into())
     }
 
-    /// What it is called there, as the node that serves at `serves`.
+    /// The name of the node that serves at `serves`.
     pub(crate) fn id(&self, serves: SocketAddr) -> String {
         self.node_id.clone().unwrap_or_else(|| serves.to_string())
     }
@@ -109,12 +109,12 @@ pub(crate) async fn leave(cluster: &Cluster) {
     cluster.leave(DRAIN).await;
 }
 
-/// Says how many calls are in progress, when that changes, for ever.
-pub(crate) async fn tell_load(cluster: Cluster, shed: ShedLayer) {
-    let mut told = None;
+/// Publishes the number of calls in progress when it changes; never ends.
+pub(crate) async fn publish_load(cluster: Cluster, shed: ShedLayer) {
+    let mut published = None;
     loop {
         let load = shed.in_progress();
-        if told.replace(load) != Some(load) {
+        if published.replace(load) != Some(load) {
             _ = cluster.set_tag("load", &load.to_string());
         }
         sleep(Duration::from_secs(1)).await;

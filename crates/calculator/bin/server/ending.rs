@@ -1,4 +1,4 @@
-//! The end of the program.
+//! How the program ends.
 
 use crate::cluster;
 use cinchona::{cluster::Cluster, drain::Drain};
@@ -12,20 +12,20 @@ use std::{
 };
 use tokio::{runtime, sync::oneshot};
 
-/// How long it may take.
+/// How long the end may take.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "How it ends")]
+#[command(next_help_heading = "Shutdown")]
 pub(crate) struct Ending {
-    /// How long the calls that have begun may take to end after SIGTERM or Ctrl-C; those that have
-    /// not by nine tenths of it end with UNAVAILABLE. A second signal ends them at once. What is
-    /// around it takes up to 9 s more, so it should be well below what kills the process
+    /// How long calls in progress may go on after SIGTERM or Ctrl-C. After nine tenths of it the
+    /// server ends them with UNAVAILABLE; a second signal ends them at once. The rest of the
+    /// shutdown takes at most 9 s more, so set it well below the time until the process is killed
     /// (Kubernetes: terminationGracePeriodSeconds, 30 s by default).
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     grace: Duration,
 }
 
-/// What the runtime has left may take so long: handlers that block their threads, and the closing
-/// of the store.
+/// How long the runtime may take to end what is left: handlers that block their threads, and the
+/// closing of the store.
 const REST: Duration = Duration::from_secs(1);
 
 impl Ending {
@@ -34,7 +34,7 @@ impl Ending {
     }
 }
 
-/// Runs the program on a runtime that nothing holds up at the end.
+/// Runs the program on a runtime that ends even where handlers block its threads.
 pub(crate) fn run(program: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -48,8 +48,8 @@ pub(crate) fn run(program: impl Future<Output = ExitCode>) -> ExitCode {
     code
 }
 
-/// Tells the server to stop after a signal, once the cluster has been left, and ends it at once
-/// after a second one; for ever.
+/// Stops the server after a signal, when it has left the cluster, and cuts its calls off after a
+/// second signal. Never returns.
 pub(crate) async fn follow(drain: Drain, cluster: Option<&Cluster>, stop: oneshot::Sender<()>) {
     let mut signals = Signals::new();
     signals.next().await;
@@ -63,13 +63,13 @@ pub(crate) async fn follow(drain: Drain, cluster: Option<&Cluster>, stop: onesho
     };
     tokio::select! {
         () = leave => {}
-        () = signals.next() => tracing::warn!("calls are cut off by a second signal"),
+        () = signals.next() => tracing::warn!("a second signal cuts calls off"),
     }
     drain.cut();
     pending().await
 }
 
-/// What is to be done at the end, unless a signal comes meanwhile.
+/// Waits for `last`, or for a signal.
 pub(crate) async fn unless_signalled(last: impl Future<Output = ()>) {
     let mut signals = Signals::new();
     tokio::select! {
@@ -78,7 +78,7 @@ pub(crate) async fn unless_signalled(last: impl Future<Output = ()>) {
     }
 }
 
-/// SIGTERM and Ctrl-C, from when it is made.
+/// SIGTERM and Ctrl-C, received from the moment this is made.
 struct Signals {
     #[cfg(unix)]
     terminate: Option<tokio::signal::unix::Signal>,

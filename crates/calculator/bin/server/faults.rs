@@ -1,4 +1,4 @@
-//! Which faults the server injects, and how they are changed while it runs.
+//! The faults that the server injects, and how they are changed while it runs.
 
 use cinchona::{
     core::{BoxError, Invalid, Secret},
@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use humantime::parse_duration;
 use std::{fs, path::PathBuf, time::Duration};
 
-/// What is made to fail.
+/// The faults of the command line.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Faults to inject")]
 pub(crate) struct Injected {
@@ -43,13 +43,14 @@ pub(crate) struct Injected {
     #[arg(long, value_name = "FILE", conflicts_with = "rules")]
     faults_file: Option<PathBuf>,
 
-    /// Who says this (authorization: Bearer TOKEN), from wherever, may list and change the rules by
-    /// gRPC, and change them on the dashboard; nobody else may. Without it, whoever is on this
-    /// machine, but not through a proxy. Opens cinchona.fault.v1.FaultControl.
+    /// Only callers that send this token (authorization: Bearer TOKEN) may list and change the
+    /// rules by gRPC, and change them on the dashboard, from any machine. Without a token, only
+    /// callers on this machine may, and not through a proxy. Opens
+    /// cinchona.fault.v1.FaultControl.
     #[arg(long, value_name = "TOKEN", env = "CALCULATOR_FAULT_TOKEN", hide_env_values = true)]
     fault_token: Option<Secret>,
 
-    /// A file with that token, which is then in no list of processes.
+    /// A file that holds the token, so that no list of processes shows it.
     #[arg(long, value_name = "FILE", conflicts_with = "fault_token")]
     fault_token_file: Option<PathBuf>,
 }

@@ -43,55 +43,56 @@ use tokio::sync::{oneshot, watch::Receiver};
 use tokio_stream::StreamExt;
 use watch::Page;
 
-/// Serves a gRPC calculator, and injects faults into it when asked to.
+/// Serves a gRPC calculator, and can inject faults into it.
 ///
-/// Beside the calculator it serves grpc.health.v1.Health and server reflection, which are never
-/// made to fail. Whoever reaches an address of it may call what is served there, without TLS; by
-/// default all are of loopback. SIGTERM and Ctrl-C end it once the calls that have begun are done,
-/// after --grace at the latest. The log goes to stderr; RUST_LOG sets its level.
+/// It also serves grpc.health.v1.Health and server reflection, into which it injects no faults. It
+/// has no TLS: any client that reaches one of its addresses may call what is served there. All
+/// default addresses are loopback. After SIGTERM or Ctrl-C it exits when the calls in progress have
+/// ended, at the latest after --grace. The log goes to stderr; RUST_LOG sets its level.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Where to listen; port 0 takes any free one. The address is printed to stdout.
+    /// The address to listen on; port 0 takes any free port. The server prints the address to
+    /// stdout.
     #[arg(long, default_value = "127.0.0.1:50051")]
     #[arg(value_name = "HOST:PORT", value_parser = resolve)]
     addr: SocketAddr,
 
-    /// How the server is: normal, degraded (it says so with each answer), or failure (it answers
-    /// nothing but UNAVAILABLE).
+    /// The condition of the server: normal, degraded (each answer says so in a header), or failure
+    /// (every answer is UNAVAILABLE).
     #[arg(long, value_enum, default_value = "normal")]
     mode: Condition,
 
-    /// How many requests are in progress at once: a number, adaptive (as many as it can do), or
-    /// none for no limit. What is more waits for up to 100 ms, and is then turned away.
+    /// The limit on requests in progress: a number, adaptive (found from latencies), or none.
+    /// Requests above it wait for at most 100 ms, and are then refused.
     #[arg(long, value_name = "LIMIT", default_value = "none")]
     limit: AtOnce,
 
-    /// How many requests each caller, by its address, may make in a second [default: no quota]
+    /// The most requests per second of one client address [default: no quota]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     quota: Option<u32>,
 
-    /// Where the counter and the values are kept, and the answers by which repeated calls are
-    /// recognised: memory, redb:PATH (a file), redis:URL (shared by servers), or none (in memory,
-    /// and no repeated call is recognised).
+    /// The store of the counter, the values, and the answers by which the server recognises
+    /// repeated calls: memory, redb:PATH (a file), redis:URL (shared by servers), or none (in
+    /// memory, without recognising repeated calls).
     #[arg(long, default_value = "memory")]
     store: Secret,
 
-    /// How many answers are kept, in memory or in a file. Redis has limits of its own.
+    /// The most answers that the store keeps, in memory or in a file. Redis has limits of its own.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     cache_size: u32,
 
-    /// How long they are kept.
+    /// How long the store keeps an answer.
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = parse_duration)]
     cache_ttl: Duration,
 
-    /// How long a call may be executed; if its server crashes, others wait for so long.
+    /// The longest execution of one call; after a crash, repetitions of the call wait for so long.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     lease: Duration,
 
-    /// Answer the same calls as JSON over HTTP/1.1 and HTTP/2 too, at the same address: POST
-    /// /v1/add {"a": 10, "b": 5}.
+    /// Serve the same calls as JSON over HTTP/1.1 and HTTP/2, at the same address: POST /v1/add
+    /// {"a": 10, "b": 5}.
     #[arg(long)]
     rest: bool,
 
@@ -111,7 +112,7 @@ struct Args {
     logs: Logs,
 }
 
-/// Where state and answers are kept.
+/// The store of the state and the answers.
 #[derive(Clone, Debug)]
 enum Place {
     Memory,
@@ -159,7 +160,7 @@ async fn program() -> ExitCode {
     code
 }
 
-/// Serves with the store that is asked for.
+/// Serves with the store of the options.
 async fn run(place: Place, args: &Args, told: &Told, faults: FaultLayer) -> Result<(), BoxError> {
     let ttl = args.cache_ttl;
     match place {
@@ -209,9 +210,9 @@ async fn serve_over<S: Store + State>(
     if let Some(cluster) = &cluster {
         let gossip = cluster.gossip_address();
         writeln!(io::stdout(), "gossip on {gossip}")?;
-        tracing::info!(address = %gossip, joined_by = "whoever reaches it", "gossiping by UDP");
+        tracing::info!(address = %gossip, joined_by = "any node in reach", "gossiping by UDP");
         layers.quorum = Some(QuorumGuardLayer::new(cluster, methods()));
-        tokio::spawn(cluster::tell_load(cluster.clone(), layers.shed.clone()));
+        tokio::spawn(cluster::publish_load(cluster.clone(), layers.shed.clone()));
     }
     layers.register(cluster.as_ref())?;
     told.send(&layers.metrics)?;
@@ -221,7 +222,7 @@ async fn serve_over<S: Store + State>(
     let (drain, (stop, stopped)) = (layers.drain.clone(), oneshot::channel());
     let stopped = async { _ = stopped.await };
     let serving: Serving = if layers.rules.is_some() {
-        // What a layer cannot do to a connection, this does.
+        // Faults of the connection itself, which no layer can inject.
         let incoming = incoming.map(|io| io.map(FaultIo::new));
         Box::pin(serve(incoming, store, layers, stopped))
     } else {
@@ -249,12 +250,12 @@ fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Laye
     let rules = args.injected.rules()?;
     layers.fault_control = args.injected.has_control();
     layers.rules = (layers.fault_control || args.page.is_wanted()).then_some(rules);
-    // Without a limit it counts what is in progress all the same.
+    // It counts calls in progress without a limit as well.
     layers.shed = ShedLayer::new(args.limit.0.unwrap_or(Limit::Fixed(u32::MAX)))?;
     Ok(layers)
 }
 
-/// Says what is served at that address, and to whom.
+/// Logs what is served at the address, and which clients may call it.
 fn say_what_is_open<S>(address: SocketAddr, layers: &Layers<S>) {
     let rest = if layers.rest { "the same calls as JSON" } else { "nothing" };
     let trust =
@@ -262,9 +263,9 @@ fn say_what_is_open<S>(address: SocketAddr, layers: &Layers<S>) {
     let trust = trust.filter(|_| layers.fault_control).as_ref().map(Trust::to_string);
     tracing::info!(
         %address,
-        grpc = "calculator, store, health and reflection for whoever reaches it",
+        grpc = "calculator, store, health and reflection, for any client that reaches it",
         rest,
-        fault_control = trust.as_deref().unwrap_or("nobody: not served"),
+        fault_control = trust.as_deref().unwrap_or("not served"),
         "serving without TLS"
     );
 }

@@ -1,4 +1,4 @@
-//! The server's page: what its layers are doing, and a console for its faults.
+//! The server's dashboard: the state of its layers, and a console for its faults.
 
 use calculator::{
     server::Layers,
@@ -23,20 +23,20 @@ use tokio::net::TcpListener;
 
 use crate::resolve::resolve;
 
-/// Whether there is a page, and where.
+/// Whether there is a dashboard, and where.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What can be seen of it")]
+#[command(next_help_heading = "Dashboard")]
 pub(crate) struct Page {
-    /// Serve a page of what the server is doing, and Prometheus metrics (/metrics), at this
-    /// address, to whoever reaches it; and a console for its faults, which are changed from this
-    /// machine only, and not through a proxy, or with --fault-token by whoever says that, from
-    /// wherever. It opens nothing at --addr.
+    /// Serve a dashboard of the server, and Prometheus metrics (/metrics), at this address, to any
+    /// client that reaches it. The dashboard has a console for faults: without --fault-token only
+    /// browsers on this machine may change them, and not through a proxy; with it, any client that
+    /// sends the token. It opens nothing at --addr.
     #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
     dashboard: Option<SocketAddr>,
 }
 
 impl Page {
-    /// Whether the faults of the server are to be changed on the page.
+    /// Whether there is to be a dashboard.
     pub(crate) const fn is_wanted(&self) -> bool {
         self.dashboard.is_some()
     }
@@ -63,8 +63,8 @@ impl Page {
         }
         if let Some((rules, token)) = &layers.rules {
             let console = FaultConsole::new(vec![("this server".into(), rules.clone())]);
-            let told = console.clone();
-            follow(feed, move || told.conditions());
+            let followed = console.clone();
+            follow(feed, move || followed.conditions());
             page = page.faults(console);
             if let Some(token) = token {
                 page = page.with_token(token.clone());

@@ -1,4 +1,4 @@
-//! What one call does otherwise.
+//! The options of one call.
 
 use cinchona_core::{IDEMPOTENCY_KEY, Invalid};
 use cinchona_deadline::AttemptLimit;
@@ -7,18 +7,20 @@ use cinchona_retry::{HedgePolicy, Policy};
 use http::{HeaderValue, Request};
 use std::{sync::Arc, time::Duration};
 
-/// What one call does otherwise, as an extension of its request.
+/// The options of one call, as an extension of its request.
 ///
-/// | option | what the call does | layer |
+/// | option | effect on the call | layer |
 /// |---|---|---|
 /// | [`once`](Self::once) | is not retried | `Retry` |
 /// | [`with_policy`](Self::with_policy) | has another policy than its method | `Retry` |
 /// | [`with_hedge`](Self::with_hedge) | is hedged, if it may be executed twice | `Retry` |
-/// | [`with_attempt_limit`](Self::with_attempt_limit) | limits each attempt so | `Timeout` |
-/// | [`without_attempt_limit`](Self::without_attempt_limit) | does not limit them | `Timeout` |
+/// | [`with_attempt_limit`](Self::with_attempt_limit) | has this limit for each attempt | `Timeout`
+///   |
+/// | [`without_attempt_limit`](Self::without_attempt_limit) | has no limit of attempts but its
+///   deadline | `Timeout` |
 /// | [`with_key`](Self::with_key) | has this `idempotency-key` | none |
 /// | [`avoiding`](Self::avoiding) | goes to another endpoint, if there is one | the balancer |
-/// | `Request::set_timeout` | has this deadline | `Deadline` |
+/// | `Request::set_timeout` | has this deadline, if it is earlier than its method's | `Deadline` |
 ///
 /// ```
 /// use cinchona::client::CallOptions;
@@ -31,7 +33,7 @@ use std::{sync::Arc, time::Duration};
 /// # Ok::<_, cinchona::core::Invalid>(())
 /// ```
 ///
-/// A layer whose switch is off does not look at its part.
+/// A layer that is off ignores its options.
 #[derive(Clone, Debug, Default)]
 pub struct CallOptions {
     policy: Option<Policy>,
@@ -43,7 +45,7 @@ pub struct CallOptions {
 // === impl CallOptions ===
 
 impl CallOptions {
-    /// Nothing otherwise.
+    /// No options.
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,7 +56,8 @@ impl CallOptions {
         self.with_policy(Policy::default())
     }
 
-    /// Retries, or hedges, by `policy`. What may not be executed twice is not, whatever it says.
+    /// Retries, or hedges, by `policy`. A method that may not be executed twice is not hedged, nor
+    /// retried if it may have been executed.
     #[must_use]
     pub fn with_policy(self, policy: impl Into<Policy>) -> Self {
         Self { policy: Some(policy.into()), ..self }
@@ -66,8 +69,7 @@ impl CallOptions {
         self.with_policy(policy)
     }
 
-    /// Lets each attempt take so long. Any duration is valid; `Duration::MAX` is as long as the
-    /// call.
+    /// Limits each attempt. Any duration is valid; `Duration::MAX` is as long as the call.
     #[must_use]
     pub fn with_attempt_limit(self, limit: Duration) -> Self {
         Self { attempt_limit: Some(AttemptLimit(Some(limit))), ..self }
@@ -79,11 +81,11 @@ impl CallOptions {
         Self { attempt_limit: Some(AttemptLimit(None)), ..self }
     }
 
-    /// Sends `key` as `idempotency-key`, by which the server recognises a repetition: also one of
-    /// another call, or of another process.
+    /// Sends `key` as `idempotency-key`, by which the server recognises a repetition, also one by
+    /// another call or another process.
     ///
     /// # Errors
-    /// When it is empty, or is not of visible ASCII.
+    /// When it is empty, or is not visible ASCII.
     pub fn with_key(self, key: &str) -> Result<Self, Invalid> {
         let refused = || Invalid::new("key", format!("{key:?}"), "visible ASCII, at least one");
         let is_visible = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -93,15 +95,15 @@ impl CallOptions {
         Ok(Self { key: Some(value), ..self })
     }
 
-    /// Goes to no endpoint of this name, as `core::Attempt::endpoint` has it (`10.0.0.1:50051`),
-    /// while another can be used.
+    /// Uses no endpoint of this name, in the form of `core::Attempt::endpoint` (`10.0.0.1:50051`),
+    /// while another is usable.
     #[must_use]
     pub fn avoiding(self, endpoint: impl Into<Arc<str>>) -> Self {
         Self { avoid: Some(Avoid(endpoint.into())), ..self }
     }
 }
 
-/// Gives each layer its part of the options.
+/// Adds each layer's options to the request.
 pub(super) fn spread<B>(request: &mut Request<B>) {
     let Some(options) = request.extensions_mut().remove::<CallOptions>() else { return };
     let CallOptions { policy, attempt_limit, key, avoid } = options;

@@ -28,18 +28,17 @@ use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// A client of one service or several, with every layer around each call; its clones are the same.
+/// A client of one or more services, with every layer around each call; clones share it.
 ///
-/// `cinchona::Channel`, without a parameter, is what [`Settings::connect`] makes: over the balancer
-/// and its endpoints. `Channel<C>` is the layers around a channel of one's own
+/// `cinchona::Channel`, without a parameter, is the result of [`Settings::connect`]: over the
+/// balancer and its endpoints. `Channel<C>` is the layers around your own channel
 /// ([`Layers::around`]).
 ///
-/// *Errors:* a call fails with an error whose `source()` chain holds a [`tonic::Status`], which is
-/// what generated clients make of it; the `cinchona_retry::Ledger` of the call is in that chain,
-/// too.
+/// *Errors:* a call fails with an error whose `source()` chain contains a [`tonic::Status`], which
+/// generated clients return; the `cinchona_retry::Ledger` of the call is in that chain, too.
 ///
-/// *Cost:* one allocation more a call than the layers have: the response's body is boxed, so that
-/// its type can be named.
+/// *Cost:* one allocation per call more than the layers: the response's body is boxed, so that its
+/// type can be named.
 ///
 /// [`Settings::connect`]: super::Settings::connect
 #[derive(Clone)]
@@ -54,7 +53,7 @@ type Stack<C> = Observed<
     IdempotencyKey<LimitMessages<CallDeadline<Fallback<Bulkhead<Retry<Observed<Attempt<C>>>>>>>>,
 >;
 
-/// Those of them that an attempt goes through.
+/// The layers that each attempt passes.
 type Attempt<C> = AdaptiveThrottle<AttemptTimeout<C>>;
 
 pin_project! {
@@ -73,13 +72,14 @@ impl Layers {
         let own = self.clone();
         // Innermost: waiting for the channel, and for a connection, counts as well.
         let attempt = own.throttle.layer(own.timeout.layer(inner.clone()));
-        // Each attempt is seen; the retries are around the timeout, so that an attempt which takes
-        // too long is one that failed.
+        // Each attempt is observed; the retries are around the timeout, so that an attempt which
+        // takes too long has failed.
         let retry = own.retry.layer(own.attempt.layer(attempt));
-        // Waits between attempts hold what the caller has; a second answer is for when the retries
-        // have given up; and whatever goes on below, the caller gets an answer in time.
+        // Waits between attempts hold the caller's resources; a second answer is for calls that
+        // failed after all retries; and the deadline bounds everything below it.
         let deadline = own.deadline.layer(own.fallback.layer(own.bulkhead.layer(retry)));
-        // Around the retries: what is too large is so each time, and a key is of all attempts.
+        // Around the retries: a message that is too large is so on each attempt, and all attempts
+        // share a key.
         let keyed = own.key.layer(own.limits.layer(deadline));
         // Outermost: sees what the application sees.
         let stack = own.call.layer(keyed);
@@ -98,26 +98,26 @@ impl<C: Clone> Layer<C> for Layers {
 // === impl Channel ===
 
 impl<C> Channel<C> {
-    /// The running layers: their switches, what they count, and what changes them.
+    /// The running layers: their switches, their counters, and how to change them.
     pub fn layers(&self) -> &Layers {
         &self.layers
     }
 
-    /// What is counted of calls, of attempts and by the layers: `metrics().render()` is
-    /// Prometheus' text.
+    /// The metrics of calls, of attempts and of the layers: `metrics().render()` is Prometheus'
+    /// text.
     pub fn metrics(&self) -> &Metrics {
         &self.layers.metrics
     }
 
-    /// What the layers are around.
+    /// The service below the layers.
     pub const fn inner(&self) -> &C {
         &self.inner
     }
 
-    /// Puts a service config into the layers while calls run; see [`Layers::apply`].
+    /// Applies a service config while calls run; see [`Layers::apply`].
     ///
     /// # Errors
-    /// When a method is to be hedged that may not be executed twice. Nothing is changed then.
+    /// When it hedges a method that may not be executed twice. Nothing is changed then.
     pub fn apply(&self, config: &ServiceConfig) -> Result<Vec<Warning>, Invalid> {
         self.layers.apply(config)
     }
@@ -129,7 +129,7 @@ impl<C> Channel<C> {
 }
 
 impl Channel {
-    /// Each endpoint as it is now.
+    /// The current state of each endpoint.
     pub fn endpoints(&self) -> Vec<Snapshot> {
         self.inner.states()
     }
@@ -146,7 +146,7 @@ where
     type Future = ResponseFuture<<Stack<C> as Service<Request<Body>>>::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Service::<Request<Body>>::poll_ready(&mut self.stack, cx).map_err(told)
+        Service::<Request<Body>>::poll_ready(&mut self.stack, cx).map_err(with_status)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
@@ -172,7 +172,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(self.project().inner.poll(cx));
-        Poll::Ready(outcome.map(|response| response.map(Body::new)).map_err(told))
+        Poll::Ready(outcome.map(|response| response.map(Body::new)).map_err(with_status))
     }
 }
 
@@ -182,9 +182,9 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     }
 }
 
-/// The same error, with the status that it means where none is along its sources: as where the
-/// retries are off, and nothing has looked at what the transport says.
-fn told(error: BoxError) -> BoxError {
+/// The same error, with a status in its source chain if it has none: as when the retries are off,
+/// and no layer has classified the transport's error.
+fn with_status(error: BoxError) -> BoxError {
     match find_cause::<Status>(&*error) {
         Some(_) => error,
         None => Verdict::status_of(error).into(),

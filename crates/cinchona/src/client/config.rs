@@ -1,4 +1,4 @@
-//! A service config in a client that runs.
+//! Service configs for a running client.
 
 use super::Layers;
 use cinchona_config::{Client, ServiceConfig, Warning};
@@ -6,31 +6,31 @@ use cinchona_core::Invalid;
 use std::{convert::Infallible, path::Path, time::Duration};
 use tokio::time::sleep;
 
-/// The least time between two looks at a file.
+/// The least interval between two checks of a file.
 const LEAST: Duration = Duration::from_millis(10);
 
 // === impl Layers ===
 
 impl Layers {
-    /// Puts a service config into the layers while calls run: calls that have begun end by what
-    /// they began with. As in gRPC, a method for which it has no policy is not retried from then
-    /// on. What it says of load balancing holds only for balancers that are made later.
+    /// Applies a service config while calls run: calls that have begun keep their settings. As in
+    /// gRPC, a method without a policy in the config is not retried from then on. Its load
+    /// balancing settings apply only to balancers that are built later.
     ///
-    /// Returns what does not act, which is logged as well; see [`ServiceConfig::apply`].
+    /// Returns the settings without an effect, which are logged as well; see
+    /// [`ServiceConfig::apply`].
     ///
     /// # Errors
-    /// When a method is to be hedged that may not be executed twice. Nothing is changed then.
+    /// When it hedges a method that may not be executed twice. Nothing is changed then.
     pub fn apply(&self, config: &ServiceConfig) -> Result<Vec<Warning>, Invalid> {
         let client = Client::new(&self.deadline, &self.retry).with_limits(&self.limits);
         config.apply_to(client)
     }
 
-    /// Looks at the service config in a file each `every`, which is at least 10 ms, and
+    /// Checks the service config in a file each `every`, which is at least 10 ms, and
     /// [applies](Self::apply) it at first and whenever it has changed. A file that cannot be read,
-    /// or is wrong, changes nothing and is a warning.
+    /// or is invalid, changes nothing and is logged as a warning.
     ///
-    /// It never ends: spawn it, or select on it. Dropping it leaves the config that was applied
-    /// last.
+    /// It never completes: spawn it, or select on it. Dropping it leaves the last config in force.
     pub async fn follow(&self, path: impl AsRef<Path>, every: Duration) -> Infallible {
         let path = path.as_ref();
         let mut before = None;

@@ -1,4 +1,4 @@
-//! What a client can be connected to.
+//! The endpoints of a client.
 
 use super::{Channel, Layers, Settings};
 use cinchona_balance::{Balance, Dns, Options};
@@ -8,16 +8,16 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::runtime::Handle;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
-/// What [`Settings::connect`] takes; its parameter says which kind of it, and is found by itself.
+/// The argument of [`Settings::connect`]; its parameter is the kind of endpoints, and is inferred.
 pub trait Endpoints<Kind> {
-    /// A client of them.
+    /// Builds a client of them.
     ///
     /// # Errors
     /// As [`Settings::connect`].
     fn connect(self, settings: &Settings) -> Result<Channel, Invalid>;
 }
 
-/// The kinds of what can be connected to.
+/// The kinds of endpoints.
 #[doc(hidden)]
 pub mod kind {
     /// An address.
@@ -47,15 +47,15 @@ impl Settings {
     /// | endpoints | |
     /// |---|---|
     /// | `"http://orders.internal:50051"` | one endpoint |
-    /// | `"dns:///orders.internal:50051"` | each address of that name is one |
+    /// | `"dns:///orders.internal:50051"` | each address of that name is one; by TLS after [`with_tls`](Self::with_tls) |
     /// | `["http://10.0.0.1:50051", "http://10.0.0.2:50051"]` | these |
     /// | `"unix:///run/orders.sock"`, `"unix-abstract:name"` | a Unix domain socket |
-    /// | `tonic::transport::Endpoint`, or a `Vec` of them | with their own settings |
-    /// | a [`Discover`](cinchona_core::Discover) | what it finds, when it finds it |
+    /// | `tonic::transport::Endpoint`, or a `Vec` of them | with their own settings; not of sockets |
+    /// | a [`Discover`](cinchona_core::Discover) | the endpoints that it finds |
     ///
     /// # Errors
-    /// When an address is none, a number is outside its range, a name is that of no method of the
-    /// descriptor set, or there is no tokio runtime.
+    /// When an address is invalid, a number is outside its range, a name is not that of a method in
+    /// the descriptor set, or there is no tokio runtime.
     pub fn connect<K>(&self, endpoints: impl Endpoints<K>) -> Result<Channel, Invalid> {
         endpoints.connect(self)
     }
@@ -66,10 +66,17 @@ impl Settings {
 impl Endpoints<kind::Text> for &str {
     fn connect(self, settings: &Settings) -> Result<Channel, Invalid> {
         let client = Client::new(settings, self)?;
-        if let Some(name) = self.strip_prefix("dns:") {
-            return client.of(Dns::new(uri_of(self, name)?), Options::default());
+        // A scheme has no case (RFC 3986, section 3.1).
+        if let Some((scheme, name)) = self.split_once(':')
+            && scheme.eq_ignore_ascii_case("dns")
+        {
+            let uri = uri_of(self, name, settings.tls.is_some())?;
+            secured(settings, &uri.clone().into())?;
+            return client.of(Dns::new(uri), Options::default());
         }
-        client.of(vec![self.parse::<Target>()?], Options::of_one_endpoint())
+        let target = self.parse::<Target>()?;
+        secured(settings, &target)?;
+        client.of(vec![target], Options::of_one_endpoint())
     }
 }
 
@@ -96,6 +103,7 @@ impl<T: AsRef<str>> Endpoints<kind::Texts> for &[T] {
         }
         let targets = texts.iter().map(|text| text.parse::<Target>());
         let targets: Vec<Target> = targets.collect::<Result<_, _>>()?;
+        targets.iter().try_for_each(|target| secured(settings, target))?;
         Client::new(settings, &texts.join(","))?.of(targets, Options::default())
     }
 }
@@ -129,17 +137,28 @@ impl Endpoints<kind::AllTonics> for Vec<Endpoint> {
         if self.is_empty() {
             return Err(Invalid::new("endpoints", "an empty list", "at least one endpoint"));
         }
-        let known: HashMap<Uri, Endpoint> =
-            self.iter().map(|endpoint| (endpoint.uri().clone(), endpoint.clone())).collect();
+        let mut known: HashMap<Uri, Endpoint> = HashMap::new();
+        for endpoint in &self {
+            let uri = endpoint.uri();
+            // What tonic has in place of the URI of a socket.
+            if uri.authority().is_some_and(|authority| authority == "tonic") {
+                let rule = "the text unix:/path: an Endpoint does not tell which socket it is of";
+                return Err(Invalid::new("endpoint", "a Unix domain socket", rule));
+            }
+            if known.insert(uri.clone(), endpoint.clone()).is_some() {
+                return Err(Invalid::new("endpoints", uri, "each URI once"));
+            }
+        }
         let names: Vec<String> = self.iter().map(|one| one.uri().to_string()).collect();
         let client = Client::new(settings, &names.join(","))?;
         let targets: Vec<Target> =
             self.into_iter().map(|endpoint| endpoint.uri().clone().into()).collect();
+        targets.iter().try_for_each(|target| secured(settings, target))?;
         let options = match targets.len() {
             1 => Options::of_one_endpoint(),
             _ => Options::default(),
         };
-        // Theirs is what the balancer would have made.
+        // These are as the balancer would make them.
         client.with_known(known).of(targets, options)
     }
 }
@@ -150,7 +169,7 @@ impl<D: Discover> Endpoints<kind::Source> for D {
     }
 }
 
-/// A client that is being made.
+/// A client in the making.
 struct Client<'a> {
     settings: &'a Settings,
     layers: Layers,
@@ -192,9 +211,10 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Each connection by the endpoint that the user has made for it, or by the TLS settings, then by
-/// what `options` have for it, and then by what the settings have.
+/// Configures each connection by the user's endpoint, or by the TLS settings, then by `options`,
+/// and then by the settings.
 fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoint>) -> Options {
+    let must_be_tls = settings.tls.is_some();
     let tls = settings.tls.clone();
     let tls = tls.unwrap_or_else(|| ClientTlsConfig::new().with_enabled_roots());
     let changes: Vec<_> = options.configure.into_iter().chain(settings.configure.clone()).collect();
@@ -203,6 +223,8 @@ fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoin
         let endpoint = match known.get(endpoint.uri()) {
             Some(known) => known.clone(),
             None if is_tls => endpoint.tls_config(tls.clone())?,
+            // What a source has found.
+            None if must_be_tls && !is_local(endpoint.uri()) => return Err(SECURED.into()),
             None => endpoint,
         };
         changes.iter().try_fold(endpoint, |endpoint, change| change(endpoint))
@@ -210,10 +232,24 @@ fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoin
     Options { configure: Some(Arc::new(configure)), ..options }
 }
 
-/// The URI of a name that is looked up.
-fn uri_of(text: &str, name: &str) -> Result<Uri, Invalid> {
+const SECURED: &str = "https, where with_tls says how TLS is spoken, or a Unix domain socket";
+
+/// Refuses to speak to `target` in the clear where the settings say how TLS is spoken.
+fn secured(settings: &Settings, target: &Target) -> Result<(), Invalid> {
+    let is_secured = target.is_tls() || settings.tls.is_none() || is_local(&target.uri);
+    is_secured.then_some(()).ok_or_else(|| Invalid::new("endpoint", target, SECURED))
+}
+
+/// Whether it is what a Unix domain socket has for a URI.
+fn is_local(uri: &Uri) -> bool {
+    uri.authority().is_some_and(|authority| authority == "localhost")
+}
+
+/// The URI of a name that is looked up, of `https` where nothing says which and TLS is wanted.
+fn uri_of(text: &str, name: &str, is_tls: bool) -> Result<Uri, Invalid> {
     let refused = || Invalid::new("target", format!("{:?}", shown(text)), NAME);
     let name = match name.strip_prefix("///") {
+        Some(host) if is_tls => format!("https://{host}"),
         Some(host) => format!("http://{host}"),
         None => name.to_owned(),
     };
@@ -226,7 +262,7 @@ fn uri_of(text: &str, name: &str) -> Result<Uri, Invalid> {
     }
 }
 
-/// Without what stands before an `@`, which may be a password.
+/// Without the part before an `@`, which may contain a password.
 fn shown(text: &str) -> String {
     let bare = |one: &str| match (one.split_once("//"), one.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}//{host}"),

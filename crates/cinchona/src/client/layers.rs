@@ -16,33 +16,33 @@ use cinchona_shed::{AdaptiveThrottleLayer, BulkheadLayer};
 use http::Extensions;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-/// The layers of a client, which can be changed while calls run; clones are the same layers.
+/// The layers of a client, which can be changed while calls run; clones share them.
 ///
-/// One can be put in another's place before they are put [around](Self::around) a channel, as in
-/// `layers.retry = layers.retry.with_buffer(buffer)`; [`register`](Self::register) then shows what
-/// it counts.
+/// A layer can be replaced before they are put [around](Self::around) a channel, as in
+/// `layers.retry = layers.retry.with_buffer(buffer)`; then call [`register`](Self::register) for
+/// its metrics.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Layers {
-    /// What is counted of calls and attempts, and by the layers.
+    /// The metrics of calls and attempts, and of the layers.
     pub metrics: Metrics,
-    /// Numbers and span of a call.
+    /// Metrics and span of a call.
     pub call: CallLayer,
     /// The idempotency key of a call.
     pub key: IdempotencyKeyLayer,
-    /// How large a message may be.
+    /// The limits of message sizes.
     pub limits: MessageLimitsLayer,
     /// The call's deadline.
     pub deadline: CallDeadlineLayer,
     /// Second answers.
     pub fallback: FallbackLayer,
-    /// The calls under way.
+    /// The limit of calls in flight.
     pub bulkhead: BulkheadLayer,
     /// Retries and hedges.
     pub retry: RetryLayer,
-    /// Numbers and span of an attempt.
+    /// Metrics and span of an attempt.
     pub attempt: AttemptLayer,
-    /// Spares a server that turns calls away.
+    /// Adaptive throttling towards a server that refuses calls.
     pub throttle: AdaptiveThrottleLayer,
     /// The time limit of an attempt.
     pub timeout: AttemptTimeoutLayer,
@@ -56,10 +56,10 @@ pub struct Layers {
 // === impl Settings ===
 
 impl Settings {
-    /// The layers, to be put around a channel of one's own.
+    /// The layers, to be put around your own channel.
     ///
     /// # Errors
-    /// When a number is outside its range, or a name is that of no method of the descriptor set.
+    /// When a number is outside its range, or a name is not that of a method in the descriptor set.
     pub fn layers(&self) -> Result<Layers, Invalid> {
         Layers::of(self)
     }
@@ -80,15 +80,18 @@ impl Layers {
         let attempt = AttemptLayer::new(&metrics, target).with_rng(rng.clone());
         let key = IdempotencyKeyLayer::new(methods).with_switch(switch(Part::Key));
         let limits = MessageLimitsLayer::new().with_limits(settings.limits);
-        let throttle = AdaptiveThrottleLayer::new(settings.throttle)?.with_rng(rng.clone());
+        let throttle = throttle(settings.throttle)?.with_rng(rng.clone());
         let breaker = BreakerLayer::new(settings.breaker).with_rng(rng);
+        // What a client counts and holds is its own: one that hangs must not hold the places of
+        // another that was made from the same settings.
+        let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.separate());
         let layers = Self {
             call: call.with_switch(switch(Part::Call)),
             key,
             limits: limits.with_switch(switch(Part::Limits)),
             deadline: deadline(settings).with_switch(switch(Part::Deadline)),
-            fallback: settings.fallback.clone().with_switch(switch(Part::Fallback)),
-            bulkhead: settings.bulkhead.clone().with_switch(switch(Part::Bulkhead)),
+            fallback: fallback.with_switch(switch(Part::Fallback)),
+            bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)),
             retry: retry(settings)?.with_switch(switch(Part::Retry)),
             attempt: attempt.with_switch(switch(Part::Attempt)),
             throttle: throttle.with_switch(switch(Part::Throttle)),
@@ -106,11 +109,11 @@ impl Layers {
         Ok(layers)
     }
 
-    /// A channel over all endpoints that `discover` finds, each behind a breaker of its own, unless
+    /// A channel over all endpoints that `discover` finds, each with its own breaker, unless
     /// `options` has another gate for them.
     ///
     /// # Errors
-    /// When an option is outside its range, or an address is none.
+    /// When an option is outside its range, or an address is invalid.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -126,14 +129,14 @@ impl Layers {
         Options { gate: Some(gate), ..options }
     }
 
-    /// The gate of an endpoint: its breaker, and what was put around it.
+    /// The gate of an endpoint: its breaker, and the user's gate around it.
     pub fn gate(&self, server: &Target) -> Arc<dyn Gate> {
         let breaker = self.breaker.endpoint(server.to_string());
         self.gates.iter().fold(breaker, |gate, look| look(server, gate))
     }
 
-    /// Lets `look` see the gate of each endpoint of balancers that are made from now on, and put
-    /// another around it.
+    /// Calls `look` with the gate of each endpoint of balancers that are built from now on, to
+    /// observe it or to wrap it.
     #[must_use]
     pub fn with_gate(
         mut self,
@@ -148,12 +151,12 @@ impl Layers {
         self.switches.get(part as usize)
     }
 
-    /// What the calls are to.
+    /// The target of the calls.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Registers what they count in `metrics`; to be called again when one of them was replaced.
+    /// Registers their metrics in `metrics`; call it again after replacing a layer.
     ///
     /// # Errors
     /// When one of the names was registered as something else.
@@ -190,9 +193,15 @@ fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
     AttemptTimeoutLayer::new(limit).with_limits(settings.timeouts.clone())
 }
 
+/// # Errors
+/// When `k` is outside the layer's range, by the name that it has here.
+fn throttle(k: f64) -> Result<AdaptiveThrottleLayer, Invalid> {
+    AdaptiveThrottleLayer::new(k).map_err(|refused| Invalid::new("throttle", k, refused.allowed()))
+}
+
 fn retry(settings: &Settings) -> Result<RetryLayer, Invalid> {
     let methods = settings.methods.clone();
-    // A call without its key is not repeated all the same.
+    // Without its key, such a call is still not repeated.
     let is_keyed = settings.mode(Part::Key) != Mode::Off;
     let methods = if is_keyed { methods.keyed() } else { methods };
     let layer = RetryLayer::new(settings.retry, methods)
@@ -200,13 +209,13 @@ fn retry(settings: &Settings) -> Result<RetryLayer, Invalid> {
         .with_budget(settings.budget);
     let layer = if settings.explained { layer.explained() } else { layer };
     let mut policies: PerMethod<Policy> = settings.policies.clone();
-    // What has no policy of its own has the one for all; unless there is one for all already.
+    // A method without its own policy uses the one for all, if none is set yet.
     _ = policies.insert("", "", settings.retry.into());
     layer.set_policies(policies)?;
     Ok(layer)
 }
 
-/// Why a call was not tried again.
+/// Why a call was not retried.
 fn stopped(outcome: Result<&Extensions, &(dyn Error + 'static)>) -> Option<String> {
     let ledger = match outcome {
         Ok(extensions) => extensions.get::<Ledger>(),

@@ -7,23 +7,23 @@ use cinchona_core::Mode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// Numbers and span of a call.
+    /// Metrics and span of a call.
     Call,
     /// The idempotency key of a call.
     Key,
-    /// How large messages may be.
+    /// The limits of message sizes.
     Limits,
     /// The deadline of a call.
     Deadline,
     /// Second answers.
     Fallback,
-    /// How many calls are under way.
+    /// The limit of calls in flight.
     Bulkhead,
     /// Retries and hedges.
     Retry,
-    /// Numbers and span of an attempt.
+    /// Metrics and span of an attempt.
     Attempt,
-    /// Spares a server that turns calls away.
+    /// Adaptive throttling towards a server that refuses calls.
     Throttle,
     /// The time limit of an attempt.
     Timeout,
@@ -49,7 +49,7 @@ impl Part {
         Self::Breaker,
     ];
 
-    /// What needs the server's help, or can fail a call that would succeed, is off.
+    /// Off: layers that need the server's support, or can fail a call that would succeed.
     pub(super) fn modes() -> Modes<{ Self::ALL.len() }> {
         Modes(Self::ALL.map(|part| match part {
             Self::Key | Self::Throttle => Mode::Off,
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_part_has_a_mode_and_a_switch_of_its_own() {
+    fn each_part_has_its_own_mode_and_switch() {
         for (at, part) in Part::ALL.into_iter().enumerate() {
             assert_eq!(part as usize, at);
             let mut modes = Part::modes();

@@ -1,4 +1,4 @@
-//! What a client is set to.
+//! The settings of a client.
 
 use super::part::Part;
 use crate::parts::Modes;
@@ -17,17 +17,17 @@ use tonic::{
     transport::{ClientTlsConfig, Endpoint},
 };
 
-/// Looks at the gate of an endpoint, or puts another around it.
+/// Observes the gate of an endpoint, or wraps it.
 pub(super) type MakeGate = Arc<dyn Fn(&Target, Arc<dyn Gate>) -> Arc<dyn Gate> + Send + Sync>;
 
 /// Changes a connection before it is made.
 pub(super) type Configure = Arc<dyn Fn(Endpoint) -> Result<Endpoint, BoxError> + Send + Sync>;
 
-/// What a client is set to: plain data, from which any number of clients is made.
+/// The settings of a client: plain data, from which any number of clients is built.
 ///
-/// The defaults are for a service of which nothing is known but its .proto: a call ends within 30
-/// s; what can succeed is tried again, 4 attempts in all, within a budget of retries; an endpoint
-/// is left alone only where nothing succeeds there.
+/// The defaults suit a service of which only the .proto is known: a call ends within 30 s; failures
+/// that a retry may fix are retried, with 4 attempts in all, within a retry budget; a breaker
+/// rejects calls to an endpoint only in its outage.
 ///
 /// ```
 /// use cinchona::{client::{Part, Settings}, core::{Methods, Mode}, retry::RetryPolicy};
@@ -46,48 +46,50 @@ pub(super) type Configure = Arc<dyn Fn(Endpoint) -> Result<Endpoint, BoxError> +
 pub struct Settings {
     /// Which methods may be executed twice, and what they stream.
     pub methods: Methods,
-    /// What the calls are to, in metrics and spans. Default `None`: the endpoints as they were
-    /// given, or `channel`.
+    /// The target of the calls, in metrics and spans. Default `None`: the endpoints as given, or
+    /// `channel`.
     pub target: Option<String>,
-    /// Where calls and layers are counted. Default `None`: in a registry of this client's own.
+    /// The registry of metrics. Default `None`: this client's own.
     pub metrics: Option<Metrics>,
-    /// How long a call may take in all, unless it says so itself (`Request::set_timeout`); of a
-    /// stream, until its first message. Default 30 s; `None` is for ever.
+    /// The time limit of a call; of a stream, until its first message. A call that sets a shorter one
+    /// itself (`Request::set_timeout`) has that, as with tonic's `Endpoint::timeout`. Default 30 s;
+    /// `None` is no limit.
     pub deadline: Option<Duration>,
-    /// The same by method, whatever `deadline` says.
+    /// The same by method, which takes precedence over `deadline`.
     pub deadlines: PerMethod<Option<Duration>>,
-    /// How long one attempt may take; of a stream, until its first message. Default 10 s; `None` is
+    /// The time limit of an attempt; of a stream, until its first message. Default 10 s; `None` is
     /// as long as the call.
     pub timeout: Option<Duration>,
-    /// The same by method, whatever `timeout` says.
+    /// The same by method, which takes precedence over `timeout`.
     pub timeouts: PerMethod<Option<Duration>>,
-    /// What is tried again, how often, and after how long. Default: 3 retries of `UNAVAILABLE` and
-    /// of attempts that took too long, after 100 ms, 200 ms and 400 ms at most, each by chance.
+    /// What is retried, how often, and after which backoff. Default: 3 retries of `UNAVAILABLE` and
+    /// of attempts that took too long, after a random wait of at most 100 ms, 200 ms and 400 ms.
     pub retry: RetryPolicy,
-    /// The same by method; a hedge, or nothing at all.
+    /// The same by method; a hedge, or no further attempt.
     pub policies: PerMethod<Policy>,
-    /// How many retries all calls make together. Default: one for five calls, and 10 a second.
+    /// The budget of retries of all calls together. Default: one for five calls, and one a second
+    /// from a pot of 100.
     pub budget: Option<Budget>,
-    /// Whether the ledger is there after every call; see `RetryLayer::explained`. Default no.
+    /// Whether every call has a ledger; see `RetryLayer::explained`. Default no.
     pub explained: bool,
-    /// When an endpoint is left alone for a while.
+    /// When the breaker of an endpoint opens.
     pub breaker: BreakerPolicy,
-    /// How many calls are under way. Default 1,000.
+    /// The most calls in flight. Default 1,000.
     pub bulkhead: BulkheadLayer,
     /// Second answers. Default: none.
     pub fallback: FallbackLayer,
-    /// How many calls a server is sent for each that it accepts, where [`Part::Throttle`] is on.
-    /// Default 2; 1 to 100.
+    /// The adaptive throttle's K: how many calls are sent for each that the server accepts, where
+    /// [`Part::Throttle`] is on. Default 2; 1 to 100.
     pub throttle: f64,
-    /// How large messages may be. Default: any size.
+    /// The limits of message sizes. Default: any size.
     pub limits: MessageLimits,
-    /// gRPC's service config. Default `None`. Where there is one, it replaces `retry` and
-    /// `policies`; [`Layers::apply`](super::Layers::apply) replaces it while calls run.
+    /// gRPC's service config. Default `None`. If set, it replaces `retry` and `policies`;
+    /// [`Layers::apply`](super::Layers::apply) replaces it while calls run.
     pub service_config: Option<ServiceConfig>,
     /// How endpoints are connected, picked and ejected. Default `None`:
     /// [`Options::of_one_endpoint`] for one, else [`Options::default`].
     pub balance: Option<Options>,
-    /// Where picks, jitter and ids come from.
+    /// The source of randomness for picks, jitter and ids.
     pub rng: Rng,
     pub(super) tls: Option<ClientTlsConfig>,
     pub(super) modes: Modes<{ Part::ALL.len() }>,
@@ -127,14 +129,14 @@ impl Settings {
         }
     }
 
-    /// Sets how long a call may take in all. `Duration::MAX` is for ever; above 0.
+    /// Sets the time limit of a call; above 0. `Duration::MAX`: no limit.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// Sets how long the calls of `method` may take, or of all methods of `service` where `method`
-    /// is empty; above 0, `None` is for ever.
+    /// Sets the time limit of calls of `method`, or of all methods of `service` if `method` is
+    /// empty; above 0. `None`: no limit.
     ///
     /// # Errors
     /// When the name was given before, `service` is empty, or the deadline is 0.
@@ -149,13 +151,13 @@ impl Settings {
         Ok(self)
     }
 
-    /// Sets how long one attempt may take. `Duration::MAX` is as long as the call; above 0.
+    /// Sets the time limit of an attempt; above 0. `Duration::MAX` is as long as the call.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Sets how long an attempt of `method` may take, as
+    /// Sets the time limit of attempts of `method`, as
     /// [`with_deadline_of`](Self::with_deadline_of).
     ///
     /// # Errors
@@ -171,15 +173,15 @@ impl Settings {
         Ok(self)
     }
 
-    /// Sets what is tried again.
+    /// Sets what is retried.
     #[must_use]
     pub fn with_retry(self, retry: RetryPolicy) -> Self {
         Self { retry, ..self }
     }
 
-    /// Sets what is done beyond one attempt for `method`, or for all methods of `service` where
-    /// `method` is empty: a [`RetryPolicy`], a [`HedgePolicy`](cinchona_retry::HedgePolicy), or
-    /// nothing, which is `Policy::default()`.
+    /// Sets the policy of `method`, or of all methods of `service` if `method` is empty: a
+    /// [`RetryPolicy`], a [`HedgePolicy`](cinchona_retry::HedgePolicy), or no further attempt,
+    /// which is `Policy::default()`.
     ///
     /// # Errors
     /// When the name was given before, or `service` is empty.
@@ -193,19 +195,19 @@ impl Settings {
         Ok(self)
     }
 
-    /// Sets how many retries all calls make together; `None` lifts the limit.
+    /// Sets the budget of retries of all calls together; `None` lifts the limit.
     #[must_use]
     pub fn with_budget(self, budget: Option<Budget>) -> Self {
         Self { budget, ..self }
     }
 
-    /// Sets when an endpoint is left alone for a while.
+    /// Sets when the breaker of an endpoint opens.
     #[must_use]
     pub fn with_breaker(self, breaker: BreakerPolicy) -> Self {
         Self { breaker, ..self }
     }
 
-    /// Sets how many calls are under way.
+    /// Sets the most calls in flight.
     #[must_use]
     pub fn with_bulkhead(self, bulkhead: BulkheadLayer) -> Self {
         Self { bulkhead, ..self }
@@ -217,11 +219,11 @@ impl Settings {
         Self { fallback, ..self }
     }
 
-    /// Gives calls that have effects an `idempotency-key`, by which the server recognises a
-    /// repetition, so that they may be repeated.
+    /// Adds an `idempotency-key` to calls with effects, by which the server recognises a
+    /// repetition, so that they may be retried.
     ///
-    /// Only for servers that have a `DedupLayer`, or something like it: any other executes such a
-    /// call once for each attempt.
+    /// Only for servers with a `DedupLayer` or an equivalent: any other executes such a call once
+    /// for each attempt.
     #[must_use]
     pub fn with_keys(self) -> Self {
         self.with_mode(Part::Key, Mode::Enforce)
@@ -233,24 +235,26 @@ impl Settings {
         Self { service_config: Some(config), ..self }
     }
 
-    /// Sets how endpoints are connected, picked and ejected. A `gate` among them takes the place of
-    /// the breaker, and `configure` is asked after [`with_tls`](Self::with_tls).
+    /// Sets how endpoints are connected, picked and ejected. A `gate` among them replaces the
+    /// breaker, `configure` is called after [`with_tls`](Self::with_tls), and
+    /// [`rng`](Settings#structfield.rng) of these settings replaces theirs.
     #[must_use]
     pub fn with_balance(self, options: Options) -> Self {
         Self { balance: Some(options), ..self }
     }
 
-    /// Sets how TLS is spoken to endpoints whose scheme is `https`. Default: with the roots that
-    /// tonic's features enable (`tls-native-roots`, `tls-webpki-roots`). A provider of cryptography
-    /// is tonic's feature `tls-ring` or `tls-aws-lc`.
+    /// Sets the TLS settings of endpoints. From then on their scheme is `https`, and `dns:///` stands
+    /// for it: an endpoint of `http` is refused, or never connected where a source finds it.
+    /// Default: the roots that tonic's features enable (`tls-native-roots`, `tls-webpki-roots`). A
+    /// crypto provider needs tonic's feature `tls-ring` or `tls-aws-lc`.
     #[must_use]
     pub fn with_tls(self, tls: ClientTlsConfig) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Changes each connection before it is made, as
-    /// [`Options::configure`](Options#structfield.configure) says: windows, user agent, origin.
-    /// Given several times, each changes what the one before has made.
+    /// Changes each connection before it is made, like
+    /// [`Options::configure`](Options#structfield.configure): windows, user agent, origin. Several
+    /// calls apply in order.
     #[must_use]
     pub fn with_configure<F, E>(mut self, configure: F) -> Self
     where
@@ -261,7 +265,8 @@ impl Settings {
         self
     }
 
-    /// Lets `look` see the gate of each endpoint, which is its breaker, and put another around it.
+    /// Calls `look` with the gate of each endpoint, which is its breaker, to observe it or to wrap
+    /// it.
     #[must_use]
     pub fn with_gate(
         mut self,
@@ -271,26 +276,26 @@ impl Settings {
         self
     }
 
-    /// Names what the calls are to, in metrics and spans.
+    /// Names the target of the calls, in metrics and spans.
     #[must_use]
     pub fn with_target(self, target: impl Into<String>) -> Self {
         Self { target: Some(target.into()), ..self }
     }
 
-    /// Counts in `metrics`, beside other clients and servers of the process.
+    /// Counts in `metrics`, together with other clients and servers of the process.
     #[must_use]
     pub fn with_metrics(self, metrics: &Metrics) -> Self {
         Self { metrics: Some(metrics.clone()), ..self }
     }
 
-    /// Draws from `rng`, so that a run can be repeated.
+    /// Draws from `rng`, for reproducible runs.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         Self { rng, ..self }
     }
 
-    /// Turns a layer on, off, or to shadow, where it counts what it would do; off is left out.
-    /// [`Layers::switch`](super::Layers::switch) does so while calls run.
+    /// Sets a layer on, off, or to shadow, where it only counts what it would do; a layer that is
+    /// off is left out. [`Layers::switch`](super::Layers::switch) does so while calls run.
     #[must_use]
     pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
         self.modes.set(part as usize, mode);
@@ -304,7 +309,7 @@ impl Settings {
 }
 
 impl fmt::Debug for Settings {
-    /// Without what is a callback, and without keys.
+    /// Without callbacks and keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("target", &self.target)
@@ -325,10 +330,10 @@ fn retry() -> RetryPolicy {
 }
 
 /// # Errors
-/// When nothing can be done within the limit.
+/// When the limit leaves no time.
 pub(super) fn check_limit(field: &'static str, limit: Option<Duration>) -> Result<(), Invalid> {
     match limit {
-        Some(Duration::ZERO) => Err(Invalid::new(field, "0ns", "more than 0")),
+        Some(Duration::ZERO) => Err(Invalid::new(field, "0s", "more than 0")),
         _ => Ok(()),
     }
 }

@@ -9,31 +9,31 @@ use cinchona_fault::FaultLayer;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
 use cinchona_observe::{Metrics, ServerLayer};
 use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer};
-use std::{fmt, time::Duration};
+use std::fmt;
 
-/// The layers of a server, which can be changed while it runs; clones are the same layers.
+/// The layers of a server, which can be changed while it runs; clones share them.
 ///
 /// It is a tower `Layer`, for `tonic::transport::Server::builder().layer(..)`, for an axum router,
-/// and for a single service. One layer can be put in another's place before that;
-/// [`register`](Self::register) then shows what it counts.
+/// and for a single service. A layer can be replaced before that; then call
+/// [`register`](Self::register) for its metrics.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Layers<S = MemoryStore> {
-    /// What is counted of calls, and by the layers.
+    /// The metrics of calls, and of the layers.
     pub metrics: Metrics,
-    /// Numbers and span of a call.
+    /// Metrics and span of a call.
     pub call: ServerLayer,
-    /// How large a status may be.
+    /// The limits of a status.
     pub status: StatusLimitLayer,
-    /// How the server ends: `drain.begin()`, or `drain.serve(stop, server)`.
+    /// The shutdown: `drain.begin()`, or `drain.serve(stop, server)`.
     pub drain: Drain,
-    /// What each caller may ask for.
+    /// The quota of each caller.
     pub quota: RateLimitLayer,
-    /// How many calls there are at a time.
+    /// The limit of calls in flight.
     pub shed: ShedLayer,
     /// The callers' deadlines.
     pub deadline: ServerDeadlineLayer,
-    /// What is injected.
+    /// The injected faults.
     pub faults: FaultLayer,
     /// Recognises repeated calls.
     pub dedup: DedupLayer<S>,
@@ -50,14 +50,14 @@ impl<S: Store> Settings<S> {
     /// When a number is outside its range.
     pub fn layers(&self) -> Result<Layers<S>, Invalid> {
         if self.limit.is_some_and(|limit| limit.is_zero()) {
-            return Err(Invalid::new("limit", format!("{:?}", Duration::ZERO), "more than 0"));
+            return Err(Invalid::new("limit", "0s", "more than 0"));
         }
         let switches = self.modes.switches();
         let switch = |part: Part| switches.get(part as usize).clone();
         let metrics = self.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(self.methods.clone()));
         let deadline = ServerDeadlineLayer::new().with_switch(switch(Part::Deadline));
-        let shed = self.shed.clone().with_rng(self.rng.clone());
+        let shed = self.shed.separate().with_rng(self.rng.clone());
         let layers = Layers {
             call: ServerLayer::new(&metrics)
                 .with_rng(self.rng.clone())
@@ -84,7 +84,7 @@ impl<S: Store> Settings<S> {
 // === impl Layers ===
 
 impl<S: Store> Layers<S> {
-    /// Registers what they count in `metrics`; to be called again when one of them was replaced.
+    /// Registers their metrics in `metrics`; call it again after replacing a layer.
     ///
     /// # Errors
     /// When one of the names was registered as something else.

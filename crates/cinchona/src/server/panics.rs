@@ -1,10 +1,10 @@
-//! Panics that cost one call.
+//! Panics that fail one call.
 
 use bytes::Bytes;
-use cinchona_core::{Mode, Switch};
-use cinchona_plumbing::Seldom;
+use cinchona_core::{BoxError, Mode, Switch};
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Seldom, Watcher};
 use http::{HeaderMap, Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use std::{
     any::Any,
@@ -25,7 +25,7 @@ use tower_service::Service;
 pub(super) struct PanicLayer(pub(super) Switch);
 
 /// Answers `INTERNAL` where the service below panics: in its call, in its future, or in the body of
-/// its answer. Without it the stream is reset, and its caller does not hear why.
+/// its answer. Without it the stream is reset, without a reason for the caller.
 #[derive(Clone, Debug)]
 pub struct CatchPanic<S> {
     inner: S,
@@ -38,32 +38,21 @@ pin_project! {
     pub enum PanicFuture<F> {
         /// The layer is off.
         Bare { #[pin] inner: F },
-        /// What is watched.
+        /// The service's future.
         Watched { #[pin] inner: F },
         /// It has panicked.
         Panicked,
     }
 }
 
-pin_project! {
-    /// A response body that ends with `INTERNAL` where it panics.
-    #[project = PanicBodyProj]
-    #[derive(Default)]
-    pub enum PanicBody<B> {
-        /// The layer is off.
-        Bare { #[pin] inner: B },
-        /// What is watched.
-        Watched { #[pin] inner: B },
-        /// There is no more.
-        #[default]
-        Ended,
-    }
-}
+/// Ends a response body with `INTERNAL` if it panics.
+#[derive(Default)]
+struct Caught(Option<Box<dyn Any + Send>>);
 
 static PANICKED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "the service panicked")));
 
-/// Logs the panic; the caller's answer says nothing of it.
+/// Logs the panic; the caller's answer does not contain its message.
 fn answer(panic: Box<dyn Any + Send>) -> Status {
     if PANICKED.is_due(Instant::now()) {
         let said = panic.downcast_ref::<&str>().copied();
@@ -88,8 +77,9 @@ impl<S> Layer<S> for PanicLayer {
 impl<S, B, R> Service<Request<B>> for CatchPanic<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response<PanicBody<R>>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = PanicFuture<S::Future>;
 
@@ -121,20 +111,22 @@ impl<S: NamedService> NamedService for CatchPanic<S> {
 impl<F, R, E> Future for PanicFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Output = Result<Response<PanicBody<R>>, E>;
+    type Output = Result<Response<ResponseBody>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let status = match self.as_mut().project() {
             PanicFutureProj::Bare { inner } => {
-                let bare = |inner| PanicBody::Bare { inner };
-                return inner.poll(cx).map_ok(|response| response.map(bare));
+                return inner.poll(cx).map_ok(|response| response.map(ResponseBody::of));
             }
             PanicFutureProj::Watched { inner } => {
                 match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
                     Ok(polled) => {
-                        let watched = |inner| PanicBody::Watched { inner };
-                        return polled.map_ok(|response| response.map(watched));
+                        let caught = |body| {
+                            ResponseBody::of(body).watched_within(Box::pin(Caught::default()))
+                        };
+                        return polled.map_ok(|response| response.map(caught));
                     }
                     Err(panic) => answer(panic),
                 }
@@ -152,50 +144,37 @@ impl<F> fmt::Debug for PanicFuture<F> {
     }
 }
 
-// === impl PanicBody ===
+// === impl Caught ===
 
-impl<B: Body<Data = Bytes>> Body for PanicBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let panic = match self.as_mut().project() {
-            PanicBodyProj::Ended => return Poll::Ready(None),
-            PanicBodyProj::Bare { inner } => return inner.poll_frame(cx),
-            PanicBodyProj::Watched { inner } => {
-                match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))) {
-                    Ok(polled) => return polled,
-                    Err(panic) => panic,
-                }
-            }
-        };
-        self.set(Self::Ended);
+impl Caught {
+    fn trailers(&mut self) -> Option<Frame<Bytes>> {
         let mut trailers = HeaderMap::new();
-        // What it says is ASCII.
-        _ = answer(panic).add_header(&mut trailers);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Bare { inner } | Self::Watched { inner } => inner.is_end_stream(),
-            Self::Ended => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Bare { inner } | Self::Watched { inner } => inner.size_hint(),
-            Self::Ended => SizeHint::with_exact(0),
-        }
+        // Its message is ASCII.
+        _ = answer(self.0.take()?).add_header(&mut trailers);
+        Some(Frame::trailers(trailers))
     }
 }
 
-impl<B> fmt::Debug for PanicBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PanicBody").finish_non_exhaustive()
+impl Watcher for Caught {
+    fn scope(mut self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
+        self.0 = catch_unwind(AssertUnwindSafe(poll)).err();
+    }
+
+    fn sees(mut self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+        match self.trailers() {
+            // The frame of a watcher that panicked at it.
+            Some(trailers) => {
+                *polled = Some(Ok(trailers));
+                Next::Cut
+            }
+            None => Next::Watch,
+        }
+    }
+
+    fn waits(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Polled> {
+        match self.trailers() {
+            Some(trailers) => Poll::Ready(Some(Ok(trailers))),
+            None => Poll::Pending,
+        }
     }
 }

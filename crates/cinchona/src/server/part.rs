@@ -4,24 +4,29 @@ use crate::parts::Modes;
 use cinchona_core::Mode;
 
 /// A layer of a server, outermost first.
+///
+/// [`Drain`](cinchona_drain::Drain) has no switch, so it is no part. Its layer changes no call
+/// until the program ends the server. Off at that moment, it would let calls outlive the grace that
+/// `drain.serve` and `drain.incoming` keep. A program that ends its server in another way uses
+/// neither of the two, and then the layer does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// Numbers and span of a call.
+    /// Metrics and span of a call.
     Call,
-    /// How large a status may be.
+    /// The limits of a status.
     Status,
-    /// Panics that are answered.
+    /// Panics answered with `INTERNAL`.
     Panics,
-    /// How much each caller may ask for.
+    /// The quota of each caller.
     Quota,
-    /// How many calls there are at a time.
+    /// The limit of calls in flight.
     Shed,
     /// The callers' deadlines.
     Deadline,
-    /// Faults that are injected.
+    /// Injected faults.
     Faults,
-    /// Calls that are recognised.
+    /// Deduplication of repeated calls.
     Dedup,
 }
 
@@ -40,7 +45,7 @@ impl Part {
         Self::Dedup,
     ];
 
-    /// What needs a number, a store or a fault from its user is off.
+    /// Off: layers that need a number, a store or a fault from the user.
     pub(super) fn modes() -> Modes<{ Self::ALL.len() }> {
         Modes(Self::ALL.map(|part| match part {
             Self::Quota | Self::Faults | Self::Dedup => Mode::Off,
@@ -54,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_part_has_a_mode_and_a_switch_of_its_own() {
+    fn each_part_has_its_own_mode_and_switch() {
         for (at, part) in Part::ALL.into_iter().enumerate() {
             assert_eq!(part as usize, at);
             let mut modes = Part::modes();

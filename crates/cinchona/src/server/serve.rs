@@ -1,4 +1,4 @@
-//! The service that the layers of a server make.
+//! The service with the layers of a server.
 
 use super::{Layers, panics::CatchPanic};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tonic::{body::Body, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// A server with every layer around it: of all that tonic serves, of an axum router, or of a single
+/// A server with every layer around it: all services of tonic's server, an axum router, or a single
 /// service.
 #[derive(Clone)]
 pub struct Serve<I, S = MemoryStore>(Stack<I, S>);
@@ -34,14 +34,14 @@ impl<I, S: Store> Layer<I> for Layers<S> {
     type Service = Serve<I, S>;
 
     fn layer(&self, inner: I) -> Serve<I, S> {
-        // Innermost, with what answers again; what is injected looks as if the service had done it.
+        // Innermost, dedup answers repetitions; an injected fault looks as if the service had it.
         let service = self.faults.layer(self.dedup.layer(inner));
-        // Drops the work that nobody waits for, and turns away what is too much, before it costs
-        // something: whoever is over its quota first, so that no other pays.
+        // Drops work for callers that have given up, and refuses the excess before it costs
+        // anything: first the callers over their quotas, at no cost to others.
         let limited = self.quota.layer(self.shed.layer(self.deadline.layer(service)));
-        // A panic costs one call, and nothing outlives the server.
+        // A panic fails one call, and nothing outlives the server.
         let ends = self.drain.layer().layer(self.panics.layer(limited));
-        // A status that does not fit would cost its connection; and all that is answered counts.
+        // An oversized status would cost its connection; and every answer is counted.
         Serve(self.call.layer(self.status.layer(ends)))
     }
 }

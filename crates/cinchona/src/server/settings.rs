@@ -1,4 +1,4 @@
-//! What a server is set to.
+//! The settings of a server.
 
 use super::part::Part;
 use crate::parts::Modes;
@@ -10,8 +10,8 @@ use cinchona_observe::Metrics;
 use cinchona_shed::{RateLimitLayer, ShedLayer};
 use std::{fmt, time::Duration};
 
-/// What a server is set to: plain data, from which any number of servers is made; its parameter is
-/// the store that calls are recognised by.
+/// The settings of a server: plain data, from which any number of servers is built; its parameter
+/// is the store of idempotency keys.
 ///
 /// ```
 /// use cinchona::{core::Methods, idempotency::MemoryStore, server::Settings};
@@ -28,24 +28,25 @@ use std::{fmt, time::Duration};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings<S = MemoryStore> {
-    /// Which methods there are, what they stream, and which may be executed twice.
+    /// The methods: what they stream, and which may be executed twice.
     pub methods: Methods,
-    /// Where calls and layers are counted. Default `None`: in a registry of this server's own.
+    /// The registry of metrics. Default `None`: this server's own.
     pub metrics: Option<Metrics>,
-    /// How the server ends: its [grace](Drain::grace), 10 s by default.
+    /// The shutdown: its [grace](Drain::grace), 10 s by default. It does nothing to calls until the
+    /// program ends the server, so it is the one layer [without a switch](Part).
     pub drain: Drain,
-    /// What each caller may ask for, where [`Part::Quota`] is on.
+    /// The quota of each caller, where [`Part::Quota`] is on.
     pub quota: RateLimitLayer,
-    /// How many calls there are at a time. Default: as many as the server can do.
+    /// The limit of calls in flight. Default: adaptive.
     pub shed: ShedLayer,
-    /// How long a call may take, uploads included; of a stream, until its first message. Default
-    /// `None`: as long as its caller says.
+    /// The time limit of a call, uploads included; of a stream, until its first message. Default
+    /// `None`: only its caller's deadline.
     pub limit: Option<Duration>,
-    /// What is injected, where [`Part::Faults`] is on. Default: nothing.
+    /// The injected faults, where [`Part::Faults`] is on. Default: none.
     pub faults: FaultLayer,
-    /// Recognises repeated calls, where [`Part::Dedup`] is on.
+    /// Deduplicates calls, where [`Part::Dedup`] is on.
     pub dedup: DedupLayer<S>,
-    /// Where chance comes from.
+    /// The source of randomness.
     pub rng: Rng,
     pub(super) modes: Modes<{ Part::ALL.len() }>,
 }
@@ -71,25 +72,25 @@ impl Settings {
 }
 
 impl<S> Settings<S> {
-    /// Ends calls that have not been answered after `limit`. `Duration::MAX` is for ever; above 0.
+    /// Ends calls that have not been answered after `limit`; above 0. `Duration::MAX`: no limit.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
-    /// Lets what has begun go on for so long when the server is to end.
+    /// Sets the grace of calls in flight at shutdown.
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Self {
         self.with_drain(Drain::new(grace))
     }
 
-    /// Ends with `drain`, which may be that of several servers.
+    /// Shuts down with `drain`, which several servers may share.
     #[must_use]
     pub fn with_drain(self, drain: Drain) -> Self {
         Self { drain, ..self }
     }
 
-    /// Lets each caller, by its address, ask for so many calls a second, and so many at once.
+    /// Sets the quota of each caller, by its address: calls per second, and the burst.
     ///
     /// # Errors
     /// When one of them is 0.
@@ -97,13 +98,13 @@ impl<S> Settings<S> {
         Ok(self.with_quota_layer(RateLimitLayer::new(per_second, burst)?))
     }
 
-    /// The same, with callers distinguished by something else.
+    /// Sets quotas by another identification of callers.
     #[must_use]
     pub fn with_quota_layer(self, quota: RateLimitLayer) -> Self {
         Self { quota, ..self }.with_mode(Part::Quota, Mode::Enforce)
     }
 
-    /// Sets how many calls there are at a time.
+    /// Sets the limit of calls in flight.
     #[must_use]
     pub fn with_shed(self, shed: ShedLayer) -> Self {
         Self { shed, ..self }
@@ -117,13 +118,13 @@ impl<S> Settings<S> {
         Ok(self.with_fault_layer(FaultLayer::new(faults)?))
     }
 
-    /// Injects what `faults` says.
+    /// Injects `faults`.
     #[must_use]
     pub fn with_fault_layer(self, faults: FaultLayer) -> Self {
         Self { faults, ..self }.with_mode(Part::Faults, Mode::Enforce)
     }
 
-    /// Recognises calls that carry an `idempotency-key` or a `request_id` by `store`: each has its
+    /// Deduplicates calls with an `idempotency-key` or a `request_id` by `store`: each has its
     /// effect once, however often it is sent.
     #[must_use]
     pub fn with_store<T: Store>(self, store: T) -> Settings<T> {
@@ -131,7 +132,7 @@ impl<S> Settings<S> {
         self.with_dedup(dedup)
     }
 
-    /// The same, with what the layer can be set to.
+    /// The same, with a configured layer.
     #[must_use]
     pub fn with_dedup<T>(self, dedup: DedupLayer<T>) -> Settings<T> {
         let Self { methods, metrics, drain, quota, shed, limit, faults, rng, modes, .. } = self;
@@ -140,20 +141,20 @@ impl<S> Settings<S> {
         own.with_mode(Part::Dedup, Mode::Enforce)
     }
 
-    /// Counts in `metrics`, beside other servers and clients of the process.
+    /// Counts in `metrics`, together with other servers and clients of the process.
     #[must_use]
     pub fn with_metrics(self, metrics: &Metrics) -> Self {
         Self { metrics: Some(metrics.clone()), ..self }
     }
 
-    /// Draws from `rng`, so that a run can be repeated.
+    /// Draws from `rng`, for reproducible runs.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         Self { rng, ..self }
     }
 
-    /// Turns a layer on, off, or to shadow, where it counts what it would do; off is left out.
-    /// [`Layers::switch`](super::Layers::switch) does so while calls run.
+    /// Sets a layer on, off, or to shadow, where it only counts what it would do; a layer that is
+    /// off is left out. [`Layers::switch`](super::Layers::switch) does so while calls run.
     #[must_use]
     pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
         self.modes.set(part as usize, mode);

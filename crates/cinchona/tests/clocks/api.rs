@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What tests use, what is an example, and what only names the others.
-const NOT_READ: [&str; 4] = ["testkit", "calculator", "cinchona", "lab"];
+/// What tests use, and what is an example.
+const NOT_READ: [&str; 3] = ["testkit", "calculator", "lab"];
 
 /// The names, such as `balance::Options::patience`.
 pub(crate) fn names() -> BTreeSet<String> {

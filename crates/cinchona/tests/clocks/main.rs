@@ -133,6 +133,27 @@ fn every_value_is_refused_by_field_and_range_or_calls_go_on_to_end() {
     assert!(awaited.is_empty(), "these hold now, so they need no exemption: {awaited:?}");
 }
 
+/// Those of `Settings` that mean nothing where they are 0, or no number.
+#[test]
+fn a_setting_of_a_client_or_a_server_that_would_fail_every_call_is_refused_by_its_name() {
+    let rows = rows::all().into_iter().filter(|row| row.name.starts_with("cinchona::Settings::"));
+    // A server may end at once.
+    for row in rows.filter(|row| !row.name.ends_with("with_grace")) {
+        let values: Vec<Value> = match row.law {
+            rows::Law::Time(_) => vec![Value::Time(Duration::ZERO)],
+            rows::Law::Number(_) => [f64::NAN, f64::INFINITY, -1.0, 0.0].map(Value::Number).into(),
+        };
+        for value in values {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+            let refused = runtime.block_on(row.trial(value)).unwrap_err();
+            let invalid = cause::find_cause::<Invalid>(&*refused).unwrap();
+            let is_named = row.name.rsplit("::").next().unwrap().contains(invalid.field());
+            assert!(is_named && !invalid.allowed().is_empty(), "{}: {invalid}", row.name);
+        }
+    }
+}
+
 #[test]
 fn every_name_that_takes_a_duration_or_a_number_is_in_the_table_or_exempt_for_a_reason() {
     let api = api::names();

@@ -4,6 +4,7 @@ use crate::{trials::*, world::*};
 use cinchona::{
     balance::{Options, OutlierDetection, Utilization},
     breaker::Window,
+    client::CallOptions,
     cluster::Phi,
     config::RetryPolicy as ConfigRetry,
     core::{MethodKind, Methods, PerMethod, Rejected},
@@ -74,7 +75,7 @@ macro_rules! of {
 }
 
 pub(crate) fn all() -> Vec<Row> {
-    [words(), endpoints(), servers(), stores(), clusters(), reports(), clients()].concat()
+    [words(), endpoints(), servers(), stores(), clusters(), reports(), clients(), facade()].concat()
 }
 
 fn words() -> Vec<Row> {
@@ -327,5 +328,55 @@ fn clients() -> Vec<Row> {
         Time "config::RetryPolicy::per_attempt_recv_timeout": |t|
             repeated(ConfigRetry { per_attempt_recv_timeout: Some(t), ..config_retry() });
         Time "config::HedgingPolicy::hedging_delay": |t| hedged_by_config(t);
+    }
+}
+
+/// The whole client and the whole server: what is assigned to a field passes no constructor.
+fn facade() -> Vec<Row> {
+    rows! {
+        Time "cinchona::Settings::deadline": |t| client(move |settings|
+            settings.deadline = Some(t));
+        Time "cinchona::Settings::with_deadline": |t| client(move |settings|
+            *settings = settings.clone().with_deadline(t));
+        Time "cinchona::Settings::deadlines": |t| client(move |settings|
+            settings.deadlines = PerMethod::from(Some(t)));
+        Time "cinchona::Settings::deadlines": |t| client(move |settings|
+            settings.deadlines = of_a_method(t));
+        Time "cinchona::Settings::with_deadline_of": |t| async move {
+            let settings = client_settings();
+            client_of(settings.with_deadline_of("calculator.Calculator", "Add", Some(t))?).await
+        };
+        Time "cinchona::Settings::timeout": |t| client(move |settings| settings.timeout = Some(t));
+        Time "cinchona::Settings::with_timeout": |t| client(move |settings|
+            *settings = settings.clone().with_timeout(t));
+        Time "cinchona::Settings::timeouts": |t| client(move |settings|
+            settings.timeouts = PerMethod::from(Some(t)));
+        Time "cinchona::Settings::timeouts": |t| client(move |settings|
+            settings.timeouts = of_a_method(t));
+        Time "cinchona::Settings::with_timeout_of": |t| async move {
+            let settings = client_settings();
+            client_of(settings.with_timeout_of("calculator.Calculator", "Add", Some(t))?).await
+        };
+        Number "cinchona::Settings::throttle": |n| client(move |settings| settings.throttle = n);
+        Time "cinchona::CallOptions::with_attempt_limit": |t| async move {
+            let channel = client_settings().layers()?.around(slow());
+            let mut request = request();
+            request.extensions_mut().insert(CallOptions::new().with_attempt_limit(t));
+            honest(send(&channel, request).await)
+        };
+        Time "cinchona::Channel::follow": |t| async move {
+            let channel = client_settings().layers()?.around(slow());
+            _ = timeout(SECOND, channel.follow("no such file", t)).await;
+            calls(&channel).await
+        };
+        Time "cinchona::Layers::follow": |t| async move {
+            _ = timeout(SECOND, client_settings().layers()?.follow("no such file", t)).await;
+            Ok(())
+        };
+        Time "cinchona::Settings::limit": |t| server(move |settings| settings.limit = Some(t));
+        Time "cinchona::Settings::with_limit": |t| server(move |settings|
+            *settings = settings.clone().with_limit(t));
+        Time "cinchona::Settings::with_grace": |t| server(move |settings|
+            *settings = settings.clone().with_grace(t));
     }
 }

@@ -4,9 +4,10 @@ use crate::world::*;
 use cinchona::{
     balance::{Dns, Options, Tcp, Ticket},
     breaker::{BreakerLayer, BreakerPolicy, Window},
+    client,
     cluster::Phi,
     config::{HedgingPolicy, Policy as Configured, RetryPolicy as ConfigRetry},
-    core::{BoxError, Deadline, Discover, Evidence, Invalid, Methods, PerMethod, Rng},
+    core::{BoxError, Deadline, Discover, Evidence, Invalid, Methods, Mode, PerMethod, Rng},
     deadline::Elapsed,
     idempotency::{Store, Wait},
     observe::Metrics,
@@ -14,6 +15,7 @@ use cinchona::{
     redb::{self, RedbStore},
     redis::RedisStore,
     retry::{Backoff, Jitter, Policy, RetryPolicy},
+    server,
     shed::AdaptiveThrottleLayer,
 };
 use cinchona_plumbing::{Latency, clock};
@@ -22,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tonic::Code;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, service_fn};
 
 /// Nothing is left to be done.
 pub(crate) async fn done<T>(_: T) -> Ended {
@@ -197,4 +199,37 @@ pub(crate) fn breaker() -> BreakerPolicy {
 
 pub(crate) async fn windowed(window: Window) -> Ended {
     broken(breaker().with_failure_rate(0.5)?.with_window(window)?).await
+}
+
+pub(crate) fn of_a_method(time: Duration) -> PerMethod<Option<Duration>> {
+    let mut times = PerMethod::new();
+    times.insert("calculator.Calculator", "Add", Some(time)).unwrap();
+    times
+}
+
+/// With what is off by default, too.
+pub(crate) fn client_settings() -> client::Settings {
+    client::Settings::new(methods())
+        .with_rng(Rng::seeded(1))
+        .with_mode(client::Part::Throttle, Mode::Enforce)
+}
+
+/// A client whose settings were changed after they were made.
+pub(crate) async fn client(change: impl FnOnce(&mut client::Settings)) -> Ended {
+    let mut settings = client_settings();
+    change(&mut settings);
+    client_of(settings).await
+}
+
+pub(crate) async fn client_of(settings: client::Settings) -> Ended {
+    calls(&settings.layers()?.around(slow())).await
+}
+
+/// A server whose settings were changed after they were made.
+pub(crate) async fn server(change: impl FnOnce(&mut server::Settings)) -> Ended {
+    let mut settings = server::Settings::new(methods()).with_rng(Rng::seeded(1));
+    change(&mut settings);
+    let layers = settings.layers()?;
+    calls(&layers.layer(service_fn(answered))).await?;
+    layers.drain.serve(async {}, async {}).await.ok_or_else(|| "it has ended".into())
 }

@@ -265,7 +265,7 @@ pub(crate) async fn deduplicated<T: Store>(layer: DedupLayer<T>) -> Ended {
     Ok(())
 }
 
-async fn answered(_: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+pub(crate) async fn answered(_: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
     sleep(SECOND).await;
     let response: Response<http_body_util::Empty<Bytes>> = Status::new(Code::Ok, "").into_http();
     Ok(response.map(Body::new))

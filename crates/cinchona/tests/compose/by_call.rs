@@ -95,7 +95,7 @@ async fn one_call_avoids_an_endpoint_while_there_is_another() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = ScriptedServer::new((0..40).map(|_| ok()));
-        let serving = Server::builder().add_service(Named(server.clone()));
+        let serving = Server::builder().add_routes(server.routes());
         tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
         servers.push((address, server));
     }
@@ -118,34 +118,4 @@ async fn one_call_avoids_an_endpoint_while_there_is_another() {
     let options = CallOptions::new().avoiding(address.to_string());
     HealthClient::new(channel).check(asked_with(options)).await.unwrap();
     assert_eq!(avoided.attempts(), before + 1);
-}
-
-/// A scripted server under the name of the health service.
-#[derive(Clone)]
-struct Named(ScriptedServer);
-
-impl tonic::server::NamedService for Named {
-    const NAME: &'static str = "grpc.health.v1.Health";
-}
-
-impl tower::Service<http::Request<tonic::body::Body>> for Named {
-    type Response = http::Response<tonic::body::Body>;
-    type Error = std::convert::Infallible;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        let answer = tower::ServiceExt::oneshot(self.0.clone(), request);
-        Box::pin(async move {
-            let answer = answer.await.unwrap_or_else(|never| match never {});
-            Ok(answer.map(tonic::body::Body::new))
-        })
-    }
 }

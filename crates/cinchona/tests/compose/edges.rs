@@ -122,9 +122,12 @@ async fn tls_to_a_plain_port_and_the_other_way_round_are_unavailable_in_time() {
     let plain = serve(Server::builder(), "127.0.0.1:0").await.unwrap();
     let secured = Server::builder().tls_config(tls()).unwrap();
     let secured = serve(secured, "127.0.0.1:0").await.unwrap();
-    let once = settings().with_tls(ClientTlsConfig::new()).with_mode(Part::Retry, Mode::Off);
-    for address in [format!("https://{plain}"), format!("http://{secured}")] {
-        let channel = once.connect(&address).unwrap();
+    let once = settings().with_mode(Part::Retry, Mode::Off);
+    let by_tls = once.clone().with_tls(ClientTlsConfig::new());
+    for (settings, address) in
+        [(by_tls, format!("https://{plain}")), (once, format!("http://{secured}"))]
+    {
+        let channel = settings.connect(&address).unwrap();
         let failed = timeout(LONG, check(channel)).await.unwrap().unwrap_err();
         assert_eq!(failed.code(), Code::Unavailable, "{address}: {failed}");
         assert!(!failed.message().is_empty());

@@ -8,6 +8,7 @@ mod by_call;
 mod client;
 mod clients;
 mod edges;
+mod own;
 mod router;
 mod server;
 mod servers;

@@ -7,17 +7,17 @@ use crate::{
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// What one node says in one of its lives.
+/// What one node publishes in one of its lives.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) generation: u64,
     pub(crate) heartbeat: u64,
-    /// When its heartbeat grew last.
+    /// When its heartbeat last rose.
     pub(crate) risen: Instant,
-    /// Where it receives gossip, once that is known.
+    /// The address at which it receives gossip, once known.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) version: u64,
-    /// Nothing that it says is of this version or an earlier one.
+    /// All its pairs have a later version than this.
     pub(crate) floor: u64,
     /// It is expected no more.
     pub(super) is_gone: bool,
@@ -27,17 +27,17 @@ pub(crate) struct Row {
     rival: Option<(u64, u64)>,
 }
 
-/// So many bytes a node says at most: all its lists at their longest, and its tags.
+/// The most bytes that a node publishes: all its lists at their longest, and its tags.
 const LARGEST_ROW: usize = 64 * 1024;
-/// A row that is silent for so long is dropped and sent no more; one that is gone, sooner.
+/// After this silence a row is no longer sent and is removed; one that is gone, sooner.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
 const KEPT_GONE: Duration = Duration::from_secs(60);
-/// What one hears of a life for the first time is at most this, and at most so much further than
-/// what is known of it: so there is always room above what was forged.
+/// The first heartbeat or version heard of a life is at most this, and later ones exceed the known
+/// one by at most this: so there is always room above a forged value.
 pub(super) const FIRST: u64 = 1 << 48;
 const JUMP: u64 = 1 << 32;
 
-/// Whether that can follow what is known, if something is.
+/// Whether that value can follow the known one, if any.
 pub(super) fn is_plausible(known: Option<u64>, claimed: u64) -> bool {
     claimed <= known.map_or(FIRST, |known| known.saturating_add(JUMP))
 }
@@ -64,12 +64,12 @@ impl Row {
         self.pairs.iter().map(|(key, (value, _))| (key.as_str(), value.as_str()))
     }
 
-    /// For how long it was not heard.
+    /// The time since it was last heard.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.risen)
     }
 
-    /// For how long it may be silent before it is forgotten.
+    /// How long it may be silent before it is removed.
     pub(super) fn kept(&self) -> Duration {
         if self.is_gone || self.pairs.contains_key(LEFT) { KEPT_GONE } else { KEPT }
     }
@@ -81,7 +81,7 @@ impl Row {
         }
     }
 
-    /// Whether there was something to remove.
+    /// Whether there was a pair to remove.
     pub(super) fn remove(&mut self, key: &str) -> bool {
         let removed = self.pairs.remove(key);
         if let Some((value, version)) = &removed {
@@ -90,7 +90,7 @@ impl Row {
         removed.is_some()
     }
 
-    /// Says all of it again, in later versions than this: nothing else holds.
+    /// Publishes all pairs again, in later versions than this, which invalidates all others.
     pub(super) fn say_anew(&mut self, above: u64) {
         self.floor = self.version.max(above);
         self.version = self.floor;
@@ -103,23 +103,23 @@ impl Row {
         all.into_iter().for_each(|pair| self.put(pair));
     }
 
-    /// This is the node itself: others know more of it, or other things, than it has said. Whether
-    /// that can be.
-    pub(super) fn refute(&mut self, told: &Summary) -> bool {
-        let beats = is_plausible(Some(self.heartbeat), told.heartbeat);
-        if beats && told.heartbeat > self.heartbeat {
-            self.heartbeat = told.heartbeat + 1;
+    /// For the row of this node itself: others claim to know more, or other things, than it has
+    /// published. Whether that is possible.
+    pub(super) fn refute(&mut self, claim: &Summary) -> bool {
+        let beats = is_plausible(Some(self.heartbeat), claim.heartbeat);
+        if beats && claim.heartbeat > self.heartbeat {
+            self.heartbeat = claim.heartbeat + 1;
         }
-        let is_said =
-            told.version < self.version || (told.version, told.check) == (self.version, self.check);
-        let can_be = is_plausible(Some(self.version), told.version);
+        let is_said = claim.version < self.version
+            || (claim.version, claim.check) == (self.version, self.check);
+        let can_be = is_plausible(Some(self.version), claim.version);
         if !is_said && can_be {
-            self.say_anew(told.version);
+            self.say_anew(claim.version);
         }
         beats && can_be
     }
 
-    /// It was heard; whether that can be.
+    /// Takes in a heartbeat; whether it is possible.
     pub(super) fn rise(&mut self, heartbeat: u64, age: Duration, now: Instant) -> bool {
         let can_be = is_plausible(Some(self.heartbeat), heartbeat);
         if can_be && heartbeat > self.heartbeat {
@@ -130,14 +130,14 @@ impl Row {
         can_be
     }
 
-    /// Gossip names another life of the same id; whether this row goes on.
+    /// Gossip names another life of the same id; whether its heartbeat rises.
     pub(super) fn sight_rival(&mut self, generation: u64, heartbeat: u64) -> bool {
         let known = self.rival.replace((generation, heartbeat));
         let grew = known.filter(|known| known.0 == generation && known.1 > 0);
         grew.is_some_and(|known| heartbeat > known.1)
     }
 
-    /// Takes in more of what it says; whether it can be.
+    /// Takes in more of what it publishes; whether that is possible.
     pub(super) fn learn(&mut self, update: Update, is_first: bool) -> bool {
         let Update { from, floor, pairs, address, .. } = update;
         self.address = self.address.or(Some(address));
@@ -155,7 +155,7 @@ impl Row {
             self.drop_to_floor();
         }
         let new: Vec<_> = pairs.into_iter().filter(|pair| pair.version > self.version).collect();
-        // What is said anew takes the room that it had.
+        // A pair that is replaced gives its room back first.
         let kept = self.pairs.iter().filter(|(key, _)| new.iter().all(|pair| pair.key != **key));
         let size_of_new = new.iter().map(size_of_pair).sum::<usize>();
         let (count, size) = kept.fold((new.len(), size_of_new), |(count, size), (key, value)| {
@@ -180,7 +180,7 @@ impl Row {
         }
     }
 
-    /// What someone lacks who knows it up to this version, in at most this room.
+    /// The pairs after this version, in at most this room.
     pub(super) fn update(
         &self,
         id: &Arc<str>,
@@ -201,7 +201,7 @@ impl Row {
         (!update.pairs.is_empty()).then_some(update)
     }
 
-    /// That it lives, and where.
+    /// Only that it lives, and its address.
     pub(super) fn bare(&self, id: &Arc<str>, room: &mut usize, now: Instant) -> Option<Update> {
         let update = Update {
             id: id.clone(),
@@ -217,7 +217,7 @@ impl Row {
         Some(update)
     }
 
-    /// In the order of their versions.
+    /// Ordered by version.
     fn newer_than(&self, version: u64) -> Vec<Pair> {
         let newer = self.pairs.iter().filter(|(_, (_, of))| *of > version);
         let pair = |(key, (value, version)): (&String, &(String, u64))| Pair {
@@ -244,7 +244,7 @@ impl Row {
     }
 }
 
-/// How many bytes these pairs take in a datagram, at most.
+/// The most bytes that these pairs take in a datagram.
 fn size_of_pair(pair: &Pair) -> usize {
     Pair::most_bytes(&pair.key, &pair.value)
 }

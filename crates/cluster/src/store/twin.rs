@@ -6,13 +6,13 @@ use tokio::time::Instant;
 /// Another live node with this node's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Twin {
-    /// Where it receives gossip, if that is known.
+    /// The address at which it receives gossip, if known.
     pub(crate) address: Option<SocketAddr>,
-    /// It was there before, so this node takes no part.
+    /// It was there first, so this node takes no part.
     pub(crate) is_earlier: bool,
 }
 
-/// Another life of this node's id, of which it is not known yet whether it goes on.
+/// Another life of this node's id, not yet known to be alive.
 #[derive(Debug)]
 pub(crate) struct Namesake {
     pub(super) generation: u64,
@@ -20,16 +20,16 @@ pub(crate) struct Namesake {
     pub(super) is_earlier: bool,
     heartbeat: u64,
     met: Instant,
-    /// When its heartbeat grew last, if it ever did.
+    /// When its heartbeat last rose, if ever.
     risen: Option<Instant>,
 }
 
-/// The echo of a life that has ended goes round for less beats than this.
+/// Echoes of a life that has ended circulate for fewer heartbeats than this.
 const ECHO: u32 = 10;
-/// It may be silent for so many beats, and be there still.
+/// It may be silent for this many heartbeats and still be alive.
 const SILENT: u32 = 15;
-/// Whose heartbeats differ by so many, their number tells who was first: what one hears of the
-/// other is a few beats old.
+/// Nodes whose heartbeats differ by this many are ordered by them: what is heard of the other is a
+/// few heartbeats old.
 const CLEAR: u64 = 25;
 
 // === impl Namesake ===
@@ -40,7 +40,7 @@ impl Namesake {
         Self { generation, address, is_earlier, heartbeat, met: now, risen }
     }
 
-    /// It is heard of; `own` are this node's generation and heartbeat.
+    /// It was named in gossip; `own` are this node's generation and heartbeat.
     pub(super) const fn sight(&mut self, heartbeat: u64, own: (u64, u64), now: Instant) {
         if heartbeat > self.heartbeat {
             self.heartbeat = heartbeat;
@@ -53,20 +53,20 @@ impl Namesake {
         }
     }
 
-    /// Whether it was heard lately, be it only as an echo.
+    /// Whether it was named lately, be it only by an echo.
     pub(super) fn is_heard(&self, beat: Duration, now: Instant) -> bool {
         let last = self.risen.unwrap_or(self.met);
         now.saturating_duration_since(last) < beat.saturating_mul(SILENT)
     }
 
-    /// Whether it goes on for longer than an echo does.
+    /// Whether it is alive: its heartbeat rises for longer than an echo's does.
     pub(super) fn lives(&self, beat: Duration, now: Instant) -> bool {
         let heard_for = self.risen.map(|risen| risen.saturating_duration_since(self.met));
         let is_no_echo = heard_for.is_some_and(|heard| heard >= beat.saturating_mul(ECHO));
         is_no_echo && self.is_heard(beat, now)
     }
 
-    /// Whether it was silent for so long that it is not there any more.
+    /// Whether it was silent for so long that it is gone.
     pub(super) fn is_gone(&self, beat: Duration, now: Instant) -> bool {
         !self.is_heard(beat.saturating_mul(2), now)
     }

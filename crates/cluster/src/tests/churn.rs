@@ -11,7 +11,7 @@ use tokio::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// By then a node has joined, also where the machine has much else to do.
+/// A node has joined within this time, also on a loaded machine.
 const SETTLED: Duration = Duration::from_secs(15);
 
 struct Host {
@@ -22,10 +22,10 @@ struct Host {
 
 struct Churn {
     most: usize,
-    /// So many are down at once at most: a majority always lives.
+    /// The most nodes that are down at once: a majority always lives.
     most_down: usize,
     up: Vec<Host>,
-    /// Who has crashed, and where it was.
+    /// The crashed node, and its address.
     down: Vec<(String, SocketAddr)>,
     leaving: Vec<tokio::task::JoinHandle<()>>,
     names: usize,
@@ -42,7 +42,7 @@ impl Churn {
         Self { most, most_down, up, down, leaving, names: 0, counts: [0; 5], rng }
     }
 
-    /// Why writes were refused meanwhile by those who had had time to join.
+    /// Why writes were refused meanwhile by nodes that had had time to join.
     async fn run(&mut self, time: Duration) -> Vec<(String, String)> {
         let began = Instant::now();
         let mut refusals = Vec::new();
@@ -57,7 +57,7 @@ impl Churn {
         refusals
     }
 
-    /// Starts all again, and says how long it takes until they agree.
+    /// Starts all again; returns how long it takes until they agree.
     async fn end(&mut self) -> Duration {
         while let Some((id, at)) = self.down.pop() {
             self.start(Some(id), Some(at)).await;
@@ -68,7 +68,7 @@ impl Churn {
         self.agree().await
     }
 
-    /// Those who are gone are forgotten, and nothing goes on growing.
+    /// Nodes that are gone are removed, and nothing keeps growing.
     async fn forgets(&self) {
         let mut memory = Vec::new();
         for _ in 0..8 {
@@ -91,7 +91,7 @@ impl Churn {
         let at = at.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
         let mut config = Config::new("churn", &id, at);
         config.expect = self.most / 2;
-        // All of them share the cores of one machine, with whatever else runs there.
+        // All of them share the cores of one machine with other programs.
         config.heartbeat = SECOND / 2;
         config.reachable_within = 5 * SECOND;
         config.phi.acceptable_pause = 3 * SECOND;
@@ -99,7 +99,7 @@ impl Churn {
         let seeds: Vec<_> =
             self.up.iter().take(3).map(|host| host.cluster.gossip_address().to_string()).collect();
         let seeds: Vec<_> = seeds.iter().map(String::as_str).collect();
-        // The socket of who was there before may not be closed yet.
+        // The socket of the earlier node may not be closed yet.
         let began = Instant::now();
         let cluster = loop {
             match Cluster::join(config.clone(), &seeds).await {
@@ -141,14 +141,14 @@ impl Churn {
         self.counts[kind] += 1;
     }
 
-    /// Why those who have had time to join take no writes.
+    /// Why nodes that have had time to join refuse writes.
     fn refusals(&self) -> Vec<(String, String)> {
         let now = Instant::now();
         let settled = self.up.iter().filter(|host| now - host.since > SETTLED);
         settled.filter_map(|host| Some((host.id.clone(), host.cluster.refusal()?))).collect()
     }
 
-    /// Who does not see exactly those who are up.
+    /// The nodes that do not see exactly the running ones.
     fn wrong(&self) -> Vec<String> {
         let up: BTreeSet<_> = self.up.iter().map(|host| host.id.clone()).collect();
         let is_wrong = |host: &&Host| {
@@ -173,7 +173,7 @@ impl Churn {
         self.up.iter().filter(is_wrong).map(said).collect()
     }
 
-    /// How long it takes until all see exactly those who are up.
+    /// How long it takes until all see exactly the running ones.
     async fn agree(&self) -> Duration {
         let began = Instant::now();
         while !self.wrong().is_empty() {
@@ -199,7 +199,7 @@ fn number(name: &str) -> Option<u64> {
 
 // real clock: the datagrams go through sockets of the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_churn_all_see_exactly_who_lives_and_writes_were_taken_throughout() {
+async fn after_churn_all_see_exactly_the_live_nodes_and_writes_were_never_refused() {
     let (seed, seconds) = (number("CINCHONA_SEED").unwrap_or(30), number("CINCHONA_CHURN"));
     let most = if seconds.is_some() { 30 } else { 6 };
     let mut churn = Churn::new(most, seed);

@@ -11,8 +11,8 @@ use std::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-/// All that is told within this time.
-async fn told(events: &mut Events, within: Duration) -> Vec<Event> {
+/// All events within this time.
+async fn events_within(events: &mut Events, within: Duration) -> Vec<Event> {
     let mut all = Vec::new();
     let until = Instant::now() + within;
     while let Ok(Some(event)) = tokio::time::timeout_at(until, events.next()).await {
@@ -28,7 +28,7 @@ fn n(n: usize) -> String {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn nodes_find_each_other_and_what_they_say_of_themselves() {
+async fn nodes_find_each_other_and_read_each_others_tags() {
     let memory = Memory::default();
     let first = memory.join(0, |config| config.expect = 3);
     let mut events = first.events();
@@ -36,16 +36,16 @@ async fn nodes_find_each_other_and_what_they_say_of_themselves() {
     assert_eq!(first.status(), Status::Unknown);
     let second = memory.join(1, |config| config.expect = 3);
     let _third = memory.join(2, |config| config.expect = 3);
-    let mut joined = told(&mut events, 3 * SECOND).await;
+    let mut joined = events_within(&mut events, 3 * SECOND).await;
     joined.sort_by_key(|event| format!("{event:?}"));
     assert_eq!(joined, [1, 2].map(|i| Event::NodeJoined { node: n(i) }));
     assert_eq!(workers.borrow_and_update().len(), 3);
     second.set_tag("capacity", "64").unwrap();
-    let told = told(&mut events, 2 * SECOND).await;
+    let seen = events_within(&mut events, 2 * SECOND).await;
     assert!(
-        matches!(&told[..], [Event::TagsUpdated { node, tags }]
+        matches!(&seen[..], [Event::TagsUpdated { node, tags }]
             if *node == n(1) && tags["capacity"] == "64"),
-        "{told:?}"
+        "{seen:?}"
     );
     assert_eq!(workers.borrow_and_update()[1].weight, 64);
     assert!(second.set_tag("a b", "").is_err());
@@ -59,7 +59,7 @@ async fn nodes_find_each_other_and_what_they_say_of_themselves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_is_told_within_three_seconds_and_so_is_the_return() {
+async fn a_crash_is_reported_within_three_seconds_and_so_is_the_return() {
     let memory = Memory::default();
     let mut nodes = memory.cluster(4).await;
     sleep(20 * SECOND).await;
@@ -74,7 +74,7 @@ async fn a_crash_is_told_within_three_seconds_and_so_is_the_return() {
     assert!(matches!(&first, Event::NodeSuspected { node, .. } if *node == n(3)), "{first:?}");
     assert_eq!(events.next().await, Some(Event::NodeFailed { node: n(3) }));
     let took = Instant::now() - at;
-    println!("in memory: a crash was told after {took:?}");
+    println!("in memory: a crash was reported after {took:?}");
     assert!(took <= 3 * SECOND, "{took:?}");
     assert_eq!(workers.borrow_and_update().len(), 4, "it may be this node that does not hear");
     timeout(SECOND / 2, workers.changed()).await.unwrap().unwrap();
@@ -86,14 +86,14 @@ async fn a_crash_is_told_within_three_seconds_and_so_is_the_return() {
     );
     assert_eq!(nodes[0].nodes()[3].state, State::Failed);
     nodes.push(memory.join(3, |_| {}));
-    let told = told(&mut events, 5 * SECOND).await;
-    assert_eq!(told, [Event::NodeRecovered { node: n(3) }, Event::PartitionHealed]);
+    let seen = events_within(&mut events, 5 * SECOND).await;
+    assert_eq!(seen, [Event::NodeRecovered { node: n(3) }, Event::PartitionHealed]);
     assert_eq!(workers.borrow_and_update().len(), 4);
     assert_eq!(nodes[3].refusal(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_drains_first_and_is_expected_no_more() {
+async fn a_node_that_leaves_drains_first_and_is_expected_no_more() {
     let memory = Memory::default();
     let nodes = memory.cluster(3).await;
     let mut events = nodes[0].events();
@@ -105,10 +105,10 @@ async fn who_leaves_drains_first_and_is_expected_no_more() {
     assert_eq!(workers.borrow_and_update().len(), 2);
     assert_eq!(nodes[2].refusal(), None, "it still serves");
     leave.await.unwrap();
-    let told = told(&mut events, 10 * SECOND).await;
+    let seen = events_within(&mut events, 10 * SECOND).await;
     assert!(
-        matches!(&told[..], [Event::TagsUpdated { .. }, Event::NodeLeft { node }] if *node == n(2)),
-        "{told:?}"
+        matches!(&seen[..], [Event::TagsUpdated { .. }, Event::NodeLeft { node }] if *node == n(2)),
+        "{seen:?}"
     );
     assert_eq!(nodes[0].reachable(), (2, 2));
     assert_eq!(nodes[2].refusal().as_deref(), Some("this node has left the cluster"));
@@ -140,7 +140,7 @@ async fn a_minority_takes_no_writes_until_it_has_healed_and_resynced() {
         events.wait_for(|event| *event == expected).await.unwrap();
     }
     let took = Instant::now() - at;
-    println!("in memory: a cut was told by all after {took:?}");
+    println!("in memory: a cut was reported by all after {took:?}");
     assert!(took <= 3 * SECOND, "{took:?}");
     let said = "2 of 5 nodes are reachable; missing: n2, n3, n4";
     assert_eq!(nodes[1].refusal().as_deref(), Some(said));
@@ -162,7 +162,7 @@ async fn a_minority_takes_no_writes_until_it_has_healed_and_resynced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_heard_by_nobody_takes_no_writes() {
+async fn a_node_that_no_other_hears_refuses_writes() {
     let memory = Memory::default();
     let nodes = memory.cluster(4).await;
     memory.cut(&[3], &[0, 1, 2]);
@@ -177,14 +177,14 @@ async fn a_node_that_is_heard_by_nobody_takes_no_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forgotten_node_is_expected_by_nobody() {
+async fn a_forgotten_node_is_no_longer_expected() {
     let memory = Memory::default();
     let mut nodes = memory.cluster(3).await;
     drop(nodes.pop());
     sleep(5 * SECOND).await;
     let mut events = nodes[1].events();
     assert!(nodes[0].forget("n2") && !nodes[0].forget("n7"));
-    assert_eq!(told(&mut events, 2 * SECOND).await[0], Event::NodeLeft { node: n(2) });
+    assert_eq!(events_within(&mut events, 2 * SECOND).await[0], Event::NodeLeft { node: n(2) });
     assert_eq!(nodes[1].reachable(), (2, 2));
 }
 
@@ -194,7 +194,7 @@ async fn a_node_of_another_cluster_is_refused() {
     let nodes = memory.cluster(2).await;
     let mut events = nodes[0].events();
     let other = memory.join(2, |config| config.cluster_id = "other".into());
-    assert_eq!(told(&mut events, 5 * SECOND).await, []);
+    assert_eq!(events_within(&mut events, 5 * SECOND).await, []);
     assert_eq!((nodes[0].nodes().len(), other.nodes().len()), (2, 1));
     assert!(nodes[0].strangers() > 0 && other.strangers() > 0);
     assert_eq!(other.status(), Status::Unknown);
@@ -262,7 +262,7 @@ async fn a_node_sends_as_many_messages_among_twenty_as_among_five() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_dropped_tells_nothing_more() {
+async fn a_dropped_node_sends_nothing_more() {
     let node = Memory::default().join(0, |_| {});
     let (mut events, mut workers) = (node.events(), node.workers(&[]));
     drop(node);
@@ -273,7 +273,7 @@ async fn a_node_that_is_dropped_tells_nothing_more() {
 
 // real clock: the datagrams go through sockets of the machine.
 #[tokio::test]
-async fn a_crash_is_told_by_udp_as_well() {
+async fn a_crash_is_reported_over_udp_as_well() {
     let mut nodes: Vec<Cluster> = Vec::new();
     for i in 0..4 {
         let mut config = Config::new("c", n(i), ([127, 0, 0, 1], 0).into());
@@ -293,10 +293,10 @@ async fn a_crash_is_told_by_udp_as_well() {
     let at = Instant::now();
     drop(nodes.pop());
     let failed = Event::NodeFailed { node: n(3) };
-    let told = timeout(20 * SECOND, events.wait_for(|event| *event == failed)).await.unwrap();
-    assert_eq!(told, Some(failed));
+    let seen = timeout(20 * SECOND, events.wait_for(|event| *event == failed)).await.unwrap();
+    assert_eq!(seen, Some(failed));
     let took = Instant::now() - at;
-    println!("by UDP: a crash was told after {took:?}");
+    println!("by UDP: a crash was reported after {took:?}");
     assert!(took < 6 * SECOND, "{took:?}");
     assert!(nodes.iter().all(|node| (node.garbage(), node.strangers()) == (0, 0)));
 }

@@ -21,11 +21,11 @@ pub(super) struct Memory(Arc<Mutex<Wires>>);
 #[derive(Default)]
 pub(super) struct Wires {
     ports: HashMap<SocketAddr, Sender<Datagram>>,
-    /// Who cannot send to whom.
+    /// Which links are cut.
     pub(super) cuts: HashSet<(SocketAddr, SocketAddr)>,
     /// How many datagrams were sent, and how many bytes.
     pub(super) sent: (u64, u64),
-    /// The last of each sender.
+    /// The last datagram of each sender.
     pub(super) captured: HashMap<SocketAddr, Vec<u8>>,
 }
 
@@ -59,10 +59,10 @@ impl Memory {
         Port { address, memory: self.clone(), received: received.into() }
     }
 
-    /// Sends as whoever is at `from`.
+    /// Sends as the node at `from`.
     pub(super) fn forge(&self, datagram: &[u8], from: SocketAddr, to: SocketAddr) {
         let port = self.wires().ports.get(&to).cloned();
-        // A full queue drops, as that of a socket does.
+        // A full queue drops datagrams, as a socket's does.
         port.map(|port| port.try_send((datagram.to_vec(), from)).ok());
     }
 

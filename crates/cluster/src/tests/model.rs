@@ -5,7 +5,7 @@ use crate::{
     node::{Facts, Seen},
     shared,
     store::Twin,
-    view::{Told, View},
+    view::{External, View},
 };
 use cinchona_core::Rng;
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
@@ -21,7 +21,7 @@ const STEP: u64 = 50;
 
 pub(crate) struct Net {
     pub(crate) nodes: Vec<Host>,
-    /// From whom to whom nothing comes.
+    /// Which links are cut, by direction.
     pub(crate) cuts: BTreeSet<(usize, usize)>,
     pub(crate) loss: f64,
     /// Since the start.
@@ -34,10 +34,10 @@ pub(crate) struct Host {
     pub(crate) id: String,
     pub(crate) view: View,
     pub(crate) is_up: bool,
-    /// Until when it is stopped.
+    /// Until when it is paused.
     pub(crate) paused_until: u64,
     pub(crate) events: Vec<(u64, Event)>,
-    /// What it would let through now.
+    /// What its guard would decide now.
     pub(crate) refusal: Option<String>,
     pub(crate) resyncs: Vec<u64>,
     /// Whether the resync ends as soon as it begins.
@@ -46,7 +46,7 @@ pub(crate) struct Host {
     state: BTreeMap<String, Row>,
     seeds: Vec<usize>,
     phase: u64,
-    pub(crate) told: Told,
+    pub(crate) external: External,
 }
 
 #[derive(Clone)]
@@ -171,7 +171,7 @@ impl Net {
         hears && !self.cuts.contains(&(from, to)) && !self.rng.random_bool(self.loss)
     }
 
-    /// Who would take writes now.
+    /// The nodes that would accept writes now.
     pub(crate) fn writable(&self) -> Vec<usize> {
         let writes = |n: &usize| self.nodes[*n].is_up && self.nodes[*n].refusal.is_none();
         (0..self.nodes.len()).filter(writes).collect()
@@ -210,7 +210,7 @@ impl Host {
             state: BTreeMap::new(),
             seeds,
             phase,
-            told: Told::default(),
+            external: External::default(),
         };
         host.set(pairs);
         host
@@ -218,7 +218,7 @@ impl Host {
 
     /// Gossip shows a node of the same id.
     pub(crate) fn meets_itself(&mut self, is_earlier: bool) {
-        self.told.twin = Some(Twin { address: None, is_earlier });
+        self.external.twin = Some(Twin { address: None, is_earlier });
     }
 
     pub(crate) fn set(&mut self, more: impl IntoIterator<Item = (String, String)>) {
@@ -273,7 +273,7 @@ impl Host {
         };
         let others = self.state.iter().filter(|(id, _)| **id != self.id);
         let seen: Vec<_> = others.map(seen).collect();
-        let outcome = self.view.look(&seen, self.told, now);
+        let outcome = self.view.look(&seen, self.external, now);
         self.events.extend(outcome.events.into_iter().map(|event| (ms, event)));
         if let Some(number) = outcome.resync {
             self.resyncs.push(number);

@@ -19,7 +19,7 @@ fn every_split_in_two_leaves_one_writable_side_and_heals() {
             let mut net = Net::of(n, mask as u64, |_| {});
             assert_eq!(net.writable().len(), n, "{left:?} | {right:?}");
             net.cut(&left, &right);
-            // What both sides may do until they notice.
+            // The time in which both sides do not know of the cut yet.
             net.run(1500);
             let winner = if left.len() * 2 >= n { &left } else { &right };
             for _ in 0..10 {
@@ -34,7 +34,7 @@ fn every_split_in_two_leaves_one_writable_side_and_heals() {
 }
 
 #[test]
-fn both_sides_of_a_cut_say_so_within_three_seconds_and_write_again_three_after_it_heals() {
+fn both_sides_report_a_cut_within_three_seconds_and_write_again_three_after_it_heals() {
     for seed in 0..20 {
         let mut net = Net::of(5, seed, |_| {});
         net.forget_events();
@@ -62,7 +62,7 @@ fn both_sides_of_a_cut_say_so_within_three_seconds_and_write_again_three_after_i
 }
 
 #[test]
-fn a_node_that_hears_all_and_is_heard_by_nobody_takes_no_writes() {
+fn a_node_that_hears_all_but_is_not_heard_refuses_writes() {
     for deaf in [false, true] {
         let mut net = Net::of(5, 1, |_| {});
         for n in 1..5 {
@@ -136,7 +136,7 @@ fn members_do_not_become_fewer_by_crashes_one_after_another() {
 }
 
 #[test]
-fn who_leaves_is_expected_no_more() {
+fn a_node_that_leaves_is_expected_no_more() {
     let mut net = Net::of(3, 5, |_| {});
     net.forget_events();
     net.nodes[2].set([("left".to_owned(), "1".to_owned())]);
@@ -144,22 +144,22 @@ fn who_leaves_is_expected_no_more() {
     net.nodes[2].is_up = false;
     net.run(20_000);
     for n in 0..2 {
-        let told: Vec<_> = net.nodes[n].events.iter().map(|(_, event)| event).collect();
-        assert_eq!(told, [&Event::NodeLeft { node: "n2".into() }]);
+        let seen: Vec<_> = net.nodes[n].events.iter().map(|(_, event)| event).collect();
+        assert_eq!(seen, [&Event::NodeLeft { node: "n2".into() }]);
         assert_eq!(net.nodes[n].view.quorum(), (2, 2));
     }
     net.forget_events();
     net.restart(2);
     net.run(6000);
     for n in 0..2 {
-        let told: Vec<_> = net.nodes[n].events.iter().map(|(_, event)| event).collect();
-        assert_eq!(told, [&Event::NodeJoined { node: "n2".into() }], "in another life");
+        let seen: Vec<_> = net.nodes[n].events.iter().map(|(_, event)| event).collect();
+        assert_eq!(seen, [&Event::NodeJoined { node: "n2".into() }], "in another life");
         assert_eq!(net.nodes[n].view.quorum(), (3, 3));
     }
 }
 
 #[test]
-fn a_moment_without_a_quorum_asks_for_a_resync_though_it_is_not_told() {
+fn a_short_loss_of_the_quorum_starts_a_resync_though_it_is_no_event() {
     let mut net = Net::of(3, 11, |_| {});
     net.forget_events();
     let before = net.nodes[0].resyncs.len();
@@ -175,7 +175,7 @@ fn a_moment_without_a_quorum_asks_for_a_resync_though_it_is_not_told() {
 
 // catalogue: S-C7
 #[test]
-fn of_two_nodes_with_one_id_the_later_takes_no_writes_and_both_say_so() {
+fn of_two_nodes_with_one_id_the_later_refuses_writes_and_both_report_it() {
     for is_earlier in [false, true] {
         let mut net = Net::of(3, 12, |_| {});
         net.forget_events();
@@ -207,7 +207,7 @@ fn a_cluster_below_its_quorum_at_the_start_takes_no_writes() {
 }
 
 #[test]
-fn whoever_joins_a_minority_does_not_make_it_a_majority() {
+fn a_node_that_joins_a_minority_does_not_make_it_a_majority() {
     let mut net = Net::of(5, 8, |_| {});
     net.cut(&[0, 1], &[2, 3, 4]);
     net.run(4000);
@@ -235,15 +235,15 @@ fn a_designated_leader_decides_which_side_writes() {
 }
 
 #[test]
-fn tags_that_change_are_told_once() {
+fn changed_tags_are_reported_once() {
     let mut net = Net::of(3, 10, |_| {});
     net.forget_events();
     net.nodes[2].set([("tag/capacity".to_owned(), "64".to_owned())]);
     net.run(2000);
     for n in 0..2 {
-        let told: Vec<_> = net.nodes[n].events.iter().map(|(_, event)| event.clone()).collect();
+        let seen: Vec<_> = net.nodes[n].events.iter().map(|(_, event)| event.clone()).collect();
         let tags = [("capacity".to_owned(), "64".to_owned())].into();
-        assert_eq!(told, [Event::TagsUpdated { node: "n2".into(), tags }]);
+        assert_eq!(seen, [Event::TagsUpdated { node: "n2".into(), tags }]);
     }
 }
 
@@ -263,8 +263,8 @@ fn an_observer_sees_all_and_counts_for_nothing() {
     let is_about_it = |event: &Event| format!("{event:?}").contains("n3");
     net.nodes[3].is_up = false;
     net.run(5000);
-    assert!((0..3).all(|n| net.when(n, is_about_it).is_empty()), "nobody takes notice");
-    // Of three, one is no majority, whoever else looks on.
+    assert!((0..3).all(|n| net.when(n, is_about_it).is_empty()), "no node lists it");
+    // One of three is no majority, however many observers there are.
     net.restart(3);
     net.run(3000);
     net.nodes[1].is_up = false;

@@ -1,4 +1,4 @@
-//! Pods: they come back under new names and at new addresses, and their clocks are set back.
+//! Pods: they come back under new names and at new addresses, and with clocks that were set back.
 
 use super::{
     memory::{Memory, address, config},
@@ -47,15 +47,15 @@ async fn pods_that_come_back_under_new_names_count_where_a_number_is_expected() 
 #[tokio::test(start_paused = true)]
 async fn a_provider_says_how_many_are_expected_while_the_cluster_runs() {
     let memory = Memory::default();
-    let (replicas, told) = watch::channel(0_usize);
+    let (replicas, seen) = watch::channel(0_usize);
     let asked = Arc::new(AtomicUsize::new(0));
     let mut nodes = Vec::new();
     for n in 0..5 {
-        let (told, asked) = (told.clone(), asked.clone());
+        let (seen, asked) = (seen.clone(), asked.clone());
         nodes.push(memory.join(n, move |config| {
             config.expected = Some(match n {
                 0 => Expected::asked(move || asked.load(Ordering::Relaxed)),
-                _ => told.into(),
+                _ => seen.into(),
             });
         }));
     }
@@ -68,7 +68,7 @@ async fn a_provider_says_how_many_are_expected_while_the_cluster_runs() {
         sleep(5 * SECOND).await;
         assert_eq!(all_write(&nodes).is_ok(), expected < 12, "{expected}: {:?}", all_write(&nodes));
     }
-    // Two pods are scaled away; nobody waits for them.
+    // Two pods are scaled away; no node waits for them.
     nodes.truncate(3);
     replicas.send(3).unwrap();
     asked.store(3, Ordering::Relaxed);
@@ -85,7 +85,7 @@ fn of_seven_that_are_expected_by_number_every_split_leaves_at_most_one_writable_
         let mut net = Net::of(0, mask as u64, |_| {});
         for n in 0..7 {
             net.add(super::model::config(n), (0..7).filter(|seed| *seed != n).collect());
-            net.nodes[n].told.expected = Some(7);
+            net.nodes[n].external.expected = Some(7);
         }
         net.run(4000);
         assert_eq!(net.writable().len(), 7);
@@ -115,12 +115,12 @@ async fn a_new_name_at_an_old_address_replaces_the_old_one() {
         nodes.push(memory.join(n, |config| config.node_id = format!("pod-{n}")));
     }
     let replaced = Event::NodeReplaced { node: "n1".into(), by: "pod-1".into() };
-    let told = events.wait_for(|event| *event == replaced);
-    assert!(timeout(5 * SECOND, told).await.unwrap().is_some());
+    let seen = events.wait_for(|event| *event == replaced);
+    assert!(timeout(5 * SECOND, seen).await.unwrap().is_some());
     sleep(4 * SECOND).await;
     assert_eq!(all_write(&nodes), Ok(()));
     assert!(nodes.iter().all(|node| node.reachable() == (4, 4)));
-    // The old ones come back elsewhere: they are as welcome as anybody.
+    // The old ones come back elsewhere and are admitted like any node.
     nodes.push(memory.join(12, |config| config.node_id = "n1".into()));
     sleep(4 * SECOND).await;
     assert_eq!((all_write(&nodes), nodes[4].reachable()), (Ok(()), (5, 5)));
@@ -128,7 +128,7 @@ async fn a_new_name_at_an_old_address_replaces_the_old_one() {
 
 // catalogue: S-C7
 #[tokio::test(start_paused = true)]
-async fn whoever_was_replaced_is_not_expected_again_when_the_other_leaves_or_crashes() {
+async fn a_replaced_node_is_not_expected_again_when_the_other_leaves_or_crashes() {
     let memory = Memory::default();
     for leaves in [false, true] {
         let mut nodes = memory.cluster(4).await;
@@ -180,7 +180,7 @@ async fn a_clock_that_was_set_back_keeps_no_node_out() {
         let back = Event::NodeRecovered { node: "n2".into() };
         assert!(events.wait_for(|event| *event == back).await.is_some());
     }
-    // At once, and under the same number.
+    // Restarted immediately, with the same number.
     drop(nodes.pop());
     nodes.push(memory.join(2, |config| config.generation = Some(3)));
     sleep(5 * SECOND).await;
@@ -189,7 +189,7 @@ async fn a_clock_that_was_set_back_keeps_no_node_out() {
 
 // catalogue: S-C7
 #[tokio::test(start_paused = true)]
-async fn who_left_comes_back_though_its_clock_was_set_back() {
+async fn a_node_that_left_comes_back_though_its_clock_was_set_back() {
     let memory = Memory::default();
     let mut nodes = memory.cluster_with(3, |config| config.generation = Some(1000)).await;
     let leaving = nodes.pop().unwrap();
@@ -204,7 +204,7 @@ async fn who_left_comes_back_though_its_clock_was_set_back() {
 
 // catalogue: S-C7
 #[tokio::test(start_paused = true)]
-async fn of_two_live_nodes_with_one_id_the_later_is_refused_and_both_say_so() {
+async fn of_two_live_nodes_with_one_id_the_later_is_refused_and_both_report_it() {
     for generation in [Some(1), None, Some(u64::MAX)] {
         let memory = Memory::default();
         let mut nodes = memory.cluster_with(3, |config| config.generation = Some(2)).await;
@@ -214,15 +214,15 @@ async fn of_two_live_nodes_with_one_id_the_later_is_refused_and_both_say_so() {
             config.node_id = "n2".into();
             config.generation = generation;
         });
-        let mut told = later.events();
+        let mut seen = later.events();
         for _ in 0..100 {
             sleep(SECOND / 10).await;
             assert!(later.refusal().is_some(), "it never writes");
-            assert_eq!(all_write(&nodes), Ok(()), "and disturbs nobody");
+            assert_eq!(all_write(&nodes), Ok(()), "and disturbs no other node");
         }
         let address = |n: usize| Some(address(n));
         let own = Event::DuplicateId { address: address(2), refused: true };
-        assert_eq!(told.wait_for(|event| *event == own).await, Some(own));
+        assert_eq!(seen.wait_for(|event| *event == own).await, Some(own));
         let said = later.refusal().unwrap();
         assert!(said.contains("an earlier node at 10.0.0.2:7946 has the id n2"), "{said}");
         let other = Event::DuplicateId { address: address(9), refused: false };
@@ -255,7 +255,7 @@ async fn of_two_that_start_together_with_one_id_one_is_refused() {
 
 // catalogue: S-C7
 #[tokio::test(start_paused = true)]
-async fn a_seed_that_is_named_late_is_met_within_two_seconds_of_that() {
+async fn a_seed_that_resolves_late_is_contacted_within_two_seconds() {
     let memory = Memory::default();
     let first = memory.join(0, |config| config.expect = 2);
     let is_named = Arc::new(AtomicBool::new(false));
@@ -313,7 +313,7 @@ async fn where_a_majority_is_dead_the_refusal_names_it_and_an_onlooker_has_it_fo
     sleep(6 * SECOND).await;
     assert_eq!(all_write(&nodes), Ok(()));
     assert!(nodes.iter().all(|node| node.reachable() == (12, 12)));
-    // What was forgotten joins again in another life.
+    // A forgotten node joins again in another life.
     nodes.push(memory.join(3, |_| {}));
     sleep(5 * SECOND).await;
     assert_eq!((all_write(&nodes), nodes[0].reachable()), (Ok(()), (13, 13)));
@@ -337,7 +337,7 @@ async fn an_id_survives_an_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_enough_were_heard_the_refusal_says_who_was() {
+async fn before_enough_nodes_were_heard_the_refusal_names_those_that_were() {
     let node = Memory::default().join(0, |config| config.expect = 5);
     sleep(SECOND).await;
     let said = "too few nodes were heard to form a cluster: 1 of the 3 that it takes (n0)";

@@ -76,7 +76,7 @@ fn pairs(store: &Store, id: &str) -> BTreeMap<String, String> {
 
 // catalogue: S-C6
 #[test]
-fn whatever_nodes_say_take_back_and_lose_all_know_the_same_in_the_end() {
+fn after_any_updates_removals_and_losses_all_nodes_converge() {
     for seed in 0..12 {
         let mut rng = Rng::seeded(seed).draw();
         let (mut now, largest) = (Instant::now(), rng.random_range(2000..LARGEST));
@@ -113,7 +113,7 @@ fn whatever_nodes_say_take_back_and_lose_all_know_the_same_in_the_end() {
 
 // catalogue: S-E8
 #[test]
-fn no_update_whatever_makes_a_store_panic_or_grow_without_bound() {
+fn no_update_makes_a_store_panic_or_grow_without_bound() {
     for seed in 0..20 {
         let mut rng = Rng::seeded(seed).draw();
         let mut now = Instant::now();
@@ -153,7 +153,7 @@ fn no_update_whatever_makes_a_store_panic_or_grow_without_bound() {
         (0..30).for_each(|_| exchange(&mut stores, (1, 0), LARGEST, &mut rng, now));
         now += Duration::from_secs(601);
         stores[0].beat(now);
-        assert_eq!(stores[0].others().count(), 0, "who is silent is forgotten");
+        assert_eq!(stores[0].others().count(), 0, "silent nodes are removed");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Crashes are noticed in time, and nobody is convicted who runs.
+//! Crashes are detected in time, and no running node is convicted.
 
 use super::model::Net;
 use crate::{Event, State};
@@ -10,7 +10,7 @@ fn is_failure(event: &Event) -> bool {
     matches!(event, Event::NodeFailed { .. })
 }
 
-/// How long it takes each time until each of the others has convicted a node that crashed.
+/// How long it takes until each of the others has convicted a crashed node.
 fn detection_times(heartbeat: u64, loss: f64, crashes: u64) -> Vec<u64> {
     let mut times = Vec::new();
     for seed in 0..crashes {
@@ -41,7 +41,7 @@ fn at(times: &[u64], share: f64) -> u64 {
     times[((times.len() - 1) as f64 * share) as usize]
 }
 
-/// How long it took, as a table and as charts.
+/// The detection times, as a table and as charts.
 fn document(all: &[Vec<u64>]) -> String {
     let mut text =
         "# How long until a crash is detected\n\nFive nodes of which one crashes, in a model \
@@ -86,7 +86,7 @@ fn crashes_are_noticed_in_time_as_documented() {
 }
 
 #[test]
-fn an_hour_with_loss_and_paused_observers_convicts_nobody() {
+fn an_hour_with_loss_and_paused_observers_convicts_no_node() {
     for seed in 0..3 {
         let mut net = Net::of(5, seed, |_| {});
         net.loss = 0.02;
@@ -99,7 +99,7 @@ fn an_hour_with_loss_and_paused_observers_convicts_nobody() {
             net.nodes[paused].paused_until = net.ms + 2000;
             net.run(2000);
             net.run(1000);
-            // It was silent for 2 s itself: others may suspect it, and be right to convict it.
+            // It was silent for 2 s itself: others may rightly suspect and convict it.
             for n in (0..5).filter(|n| *n != paused) {
                 let ids: Vec<_> = net.when(n, |event| {
                     matches!(event, Event::NodeFailed { node } if *node != format!("n{paused}"))
@@ -113,7 +113,7 @@ fn an_hour_with_loss_and_paused_observers_convicts_nobody() {
 }
 
 #[test]
-fn thirty_percent_loss_for_a_minute_convicts_nobody_and_splits_nothing() {
+fn thirty_percent_loss_for_a_minute_convicts_no_node_and_splits_nothing() {
     for seed in 0..5 {
         let mut net = Net::of(5, seed, |_| {});
         net.loss = 0.3;
@@ -138,12 +138,12 @@ fn a_crashed_node_is_suspected_fails_and_recovers_when_it_is_started_again() {
     net.forget_events();
     net.nodes[2].is_up = false;
     net.run(5000);
-    let told: Vec<_> = net.nodes[0].events.iter().map(|(_, event)| event.clone()).collect();
+    let seen: Vec<_> = net.nodes[0].events.iter().map(|(_, event)| event.clone()).collect();
     let node = "n2".to_owned();
-    assert!(matches!(&told[0], Event::NodeSuspected { node, phi } if node == "n2" && *phi >= 3.0));
-    assert_eq!(told[1], Event::NodeFailed { node: node.clone() });
+    assert!(matches!(&seen[0], Event::NodeSuspected { node, phi } if node == "n2" && *phi >= 3.0));
+    assert_eq!(seen[1], Event::NodeFailed { node: node.clone() });
     assert_eq!(
-        told[2],
+        seen[2],
         Event::PartitionDetected {
             minority: vec![node.clone()],
             majority: vec!["n0".into(), "n1".into()],
@@ -153,8 +153,8 @@ fn a_crashed_node_is_suspected_fails_and_recovers_when_it_is_started_again() {
     net.forget_events();
     net.restart(2);
     net.run(5000);
-    let told: Vec<_> = net.nodes[0].events.iter().map(|(_, event)| event.clone()).collect();
-    assert_eq!(told, [Event::NodeRecovered { node }, Event::PartitionHealed]);
+    let seen: Vec<_> = net.nodes[0].events.iter().map(|(_, event)| event.clone()).collect();
+    assert_eq!(seen, [Event::NodeRecovered { node }, Event::PartitionHealed]);
     assert_eq!(net.writable(), [0, 1, 2]);
 }
 

@@ -1,4 +1,4 @@
-//! What others do to a cluster: cuts, floods, forged datagrams, and what does not fit.
+//! Hostile conditions: cuts, floods, forged datagrams, and values that do not fit.
 
 use super::memory::{Memory, address, config};
 use crate::{
@@ -24,7 +24,7 @@ use tokio::{
 const SECOND: Duration = Duration::from_secs(1);
 const SECRET: &str = "a secret that all nodes share";
 
-/// How long it takes until all take writes and see each other.
+/// How long it takes until all accept writes and see each other.
 async fn until_whole(nodes: &[Cluster]) -> Duration {
     let began = Instant::now();
     let count = nodes.len();
@@ -51,7 +51,7 @@ fn summary(nodes: &[Cluster], n: usize) -> Summary {
     own.unwrap()
 }
 
-/// Of node `n`, by somebody else.
+/// What another node knows of node `n`.
 fn forged(nodes: &[Cluster], n: usize, pairs: &[(&str, &str)]) -> Update {
     let Summary { id, generation, heartbeat, version, .. } = summary(nodes, n);
     let pair = |(at, (key, value)): (usize, &(&str, &str))| Pair {
@@ -80,7 +80,7 @@ fn to_all(memory: &Memory, message: &Message) {
 
 // catalogue: S-C5
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hears_nobody_keeps_the_workers_that_it_knows() {
+async fn a_client_that_hears_no_node_keeps_its_workers() {
     let memory = Memory::default();
     let mut nodes = memory.cluster(3).await;
     let client = memory.join(99, |config| config.observer = true);
@@ -99,7 +99,7 @@ async fn a_client_that_hears_nobody_keeps_the_workers_that_it_knows() {
         sleep(SECOND / 10).await;
         assert_eq!(workers.borrow().len(), 3, "they come back one after the other");
     }
-    // Of whom it hears nothing while it hears others is gone, be it that it did not see it go.
+    // A node that stays silent while others are heard is gone, even if its crash was not seen.
     drop(nodes.pop());
     sleep(4 * SECOND).await;
     assert_eq!(workers.borrow().len(), 2);
@@ -186,11 +186,11 @@ async fn with_a_shared_secret_forged_datagrams_are_counted_and_dropped() {
     sleep(SECOND).await;
     assert_eq!((plain.garbage(), other.forged()), (1, 1));
     drop(nodes);
-    let mut told = Vec::new();
+    let mut seen = Vec::new();
     while let Some(event) = events.next().await {
-        told.push(event);
+        seen.push(event);
     }
-    assert_eq!(told, []);
+    assert_eq!(seen, []);
 }
 
 // catalogue: S-C7
@@ -223,7 +223,7 @@ async fn a_flood_of_garbage_makes_no_node_deaf() {
     for _ in 0..60 {
         for n in 0..5 {
             let mut rng = rng.draw();
-            // As many as a queue takes beside what is to come.
+            // As many as a queue takes beside the datagrams still to come.
             for _ in 0..900 {
                 let garbage: [u8; 40] = rng.random();
                 memory.forge(&garbage, address(77), address(n));
@@ -239,7 +239,7 @@ async fn a_flood_of_garbage_makes_no_node_deaf() {
 
 // catalogue: S-E8
 #[tokio::test(start_paused = true)]
-async fn captured_datagrams_with_bits_flipped_put_nobody_out_for_good() {
+async fn captured_datagrams_with_flipped_bits_evict_no_node_permanently() {
     for seed in 0..4 {
         let memory = Memory::default();
         let nodes = memory.cluster(5).await;
@@ -286,12 +286,12 @@ async fn no_single_forged_claim_about_a_live_node_lasts() {
         let ghosts: Vec<_> = nodes.iter().map(|node| node.reachable().1).collect();
         assert_eq!(ghosts, [5; 5], "{name}");
     }
-    assert!(nodes.iter().all(|node| node.forged() > 0), "what cannot be is counted");
+    assert!(nodes.iter().all(|node| node.forged() > 0), "impossible claims are counted");
 }
 
 type Forge = fn(&[Cluster], u64) -> Message;
 
-/// What somebody may say of node 2.
+/// Claims that a forger may make about node 2.
 fn claims() -> Vec<(&'static str, Forge)> {
     vec![
         ("another life", |nodes, far| {
@@ -322,7 +322,7 @@ fn claims() -> Vec<(&'static str, Forge)> {
         ("members that are not there", |nodes, _| Message::Rest {
             updates: vec![forged(nodes, 2, &[(node::MEMBERS, "n0,n1,n2,n3,n4,g1,g2,g3,g4,g5")])],
         }),
-        ("that it hears nobody", |nodes, _| Message::Rest {
+        ("that it hears no node", |nodes, _| Message::Rest {
             updates: vec![forged(nodes, 2, &[(node::HEARS, "")])],
         }),
         ("that ghosts are gone", |nodes, far| {
@@ -376,7 +376,7 @@ async fn made_up_nodes_take_no_more_room_than_a_cluster_may_have() {
     }
     for node in &nodes {
         assert!(node.shared().store().others().count() < MOST_NODES);
-        assert_eq!((node.refusal(), node.nodes().len()), (None, 5), "nobody heard them");
+        assert_eq!((node.refusal(), node.nodes().len()), (None, 5), "no node heard them");
     }
     // A genuine one still finds room.
     let sixth = memory.join(6, |_| {});
@@ -404,7 +404,7 @@ async fn a_resync_that_panics_has_failed_and_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_dropped_leaves_no_task() {
+async fn a_dropped_node_leaves_no_task() {
     let memory = Memory::default();
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();

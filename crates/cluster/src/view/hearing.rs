@@ -1,13 +1,13 @@
-//! Whether it is the others that are silent, or this node that does not hear.
+//! Whether the others are silent, or this node does not hear.
 
 use cinchona_plumbing::clock::later;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// When this node heard anybody at all.
+/// When this node last heard any other.
 #[derive(Debug)]
 pub(super) struct Hearing {
-    /// After a gap of this it has to hear for as long before it can miss anybody.
+    /// After a gap of this length it has to hear for as long again before it can miss a node.
     gap: Duration,
     last: Option<Instant>,
     /// Since when there was no gap.
@@ -22,7 +22,7 @@ impl Hearing {
         Self { gap, last: None, since: None }
     }
 
-    /// Anybody was heard.
+    /// Any node was heard.
     pub(super) fn heard(&mut self, now: Instant) {
         let silent = self.last.map(|last| now.saturating_duration_since(last));
         if silent.is_none_or(|silent| silent > self.gap) {
@@ -31,8 +31,8 @@ impl Hearing {
         self.last = Some(now);
     }
 
-    /// Whether somebody who was convicted then is missed: others were heard after that, and for as
-    /// long as it takes that all who live are heard.
+    /// Whether a node convicted then is missed: others were heard after that, for as long as it
+    /// takes to hear all live ones.
     pub(super) fn proves(&self, failed_at: Instant) -> bool {
         let heard_all = self.since.map(|since| later(since, self.gap));
         let last = self.last.filter(|last| *last > failed_at);
@@ -47,7 +47,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn nobody_is_missed_by_who_hears_nobody_nor_by_who_has_just_begun_to_hear() {
+    fn a_node_that_hears_no_other_or_has_just_begun_to_hear_misses_no_node() {
         let mut hearing = Hearing::new(200 * MS, 800 * MS);
         let start = Instant::now();
         let heard = |hearing: &mut Hearing, from: u32, to: u32| {
@@ -55,7 +55,7 @@ mod tests {
         };
         heard(&mut hearing, 0, 10_000);
         let failed_at = start + 11_500 * MS;
-        assert!(!hearing.proves(failed_at), "nobody was heard since");
+        assert!(!hearing.proves(failed_at), "no node was heard since");
         heard(&mut hearing, 60_000, 61_200);
         assert!(!hearing.proves(failed_at), "the others have had no time");
         heard(&mut hearing, 61_400, 61_600);

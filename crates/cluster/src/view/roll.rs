@@ -1,4 +1,4 @@
-//! Who is expected, and who of them is reachable.
+//! Which members are expected, and which of them are reachable.
 
 use super::{Peer, View};
 use crate::{
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 // === impl View ===
 
 impl View {
-    /// Who is expected, and who of them is reachable; whose votes make a majority of that.
+    /// The expected members, the reachable ones, and whose votes make a majority.
     pub(super) fn count(
         &mut self,
         seen: &[Seen],
@@ -30,20 +30,20 @@ impl View {
         electorate
     }
 
-    /// Whom others know to be gone.
+    /// Takes in the nodes that others know to be gone.
     fn take_leave(&mut self, seen: &[Seen], events: &mut Vec<Event>) {
-        let told = seen.iter().flat_map(|seen| seen.facts.gone.iter());
-        for (id, generation) in told.filter_map(|life| node::of_life(life)) {
+        let gone = seen.iter().flat_map(|seen| seen.facts.gone.iter());
+        for (id, generation) in gone.filter_map(|life| node::of_life(life)) {
             let is_own = id == self.config.node_id;
             let known = match is_own {
                 true => Some(self.generation),
                 false => self.heartbeats.get(id).map(|(generation, _)| *generation),
             };
-            // Whoever is not known yet cannot be gone: that is no claim that can be checked.
+            // A node that is not known yet cannot be gone: the claim cannot be checked.
             let is_known = known.is_some() || self.members.all().contains(id);
             let is_it = known.is_none_or(|known| known == generation);
             if is_known && is_it && self.members.remove(id, generation) {
-                // It may be this node itself, which then is no member any more.
+                // This may be the node itself, which then is no member any more.
                 if self.depart(id, generation) {
                     events.push(Event::NodeLeft { node: id.to_owned() });
                 }
@@ -58,7 +58,7 @@ impl View {
             let by = self.heir(peer).or_else(|| self.successor(peer))?;
             Some((id.clone(), peer.generation, by.to_owned()))
         });
-        // A member that nobody hears, in whose place this node hears another.
+        // A silent member that another heard node has replaced.
         let unheard = seen.iter().filter(|seen| {
             !self.peers.contains_key(&seen.id) && self.members.all().contains(&seen.id)
         });
@@ -77,8 +77,8 @@ impl View {
         }
     }
 
-    /// Who received gossip where that one did and outlived it, be it that it is gone by now: no two
-    /// do so at once.
+    /// The node that received gossip at the same address and outlived it, even if it is gone by
+    /// now: two nodes cannot share the address at one time.
     fn heir(&self, gone: &Peer) -> Option<&str> {
         let is_it = |peer: &Peer| {
             let is_later = peer.met_at > gone.met_at && peer.heard_at > gone.heard_at;
@@ -87,8 +87,8 @@ impl View {
         self.peers.iter().find(|(_, peer)| is_it(peer)).map(|(id, _)| id.as_str())
     }
 
-    /// Who serves where that one did. An address at which several live, such as that of a proxy
-    /// before all of them, is nobody's own.
+    /// The node that serves at the same address. An address shared by several live nodes, such as
+    /// that of a proxy, identifies none.
     fn successor(&self, gone: &Peer) -> Option<&str> {
         let serves = gone.facts.address.as_ref()?;
         let lives_there = |peer: &Peer| {
@@ -100,7 +100,7 @@ impl View {
         (!is_shared && peer.met_at > gone.heard_at).then_some(id.as_str())
     }
 
-    /// Whom this node hears, and who of these hears it.
+    /// The nodes that this node hears, and that hear it.
     fn reach(&mut self, now: Instant) {
         let within = self.config.reachable_within;
         let is_fresh = |peer: &Peer| {
@@ -112,7 +112,7 @@ impl View {
             fresh().map(|(id, peer)| (id.as_str(), &**peer.facts.hears)).collect();
         let own = self.config.node_id.as_str();
         let reachable = match self.config.observer {
-            // Nobody says of an onlooker that it is heard.
+            // No node lists an observer as heard.
             true => heard.keys().map(|id| (*id).to_owned()).collect(),
             false => partition::two_way(own, &node::life(own, self.generation), &heard),
         };
@@ -121,8 +121,8 @@ impl View {
         self.stage(node::HEARS, node::list(lives.iter().map(String::as_str)));
     }
 
-    /// Whom those expect that are reachable is expected: whoever is heard at once, and others when
-    /// they have been named for a while. A forged name is taken back by then.
+    /// Adopts the members that reachable nodes expect: a heard one immediately, others when they
+    /// have been named for some time. A forged name is refuted by then.
     fn take_over(&mut self, now: Instant) {
         let mut named = BTreeSet::new();
         let is_founded = self.members.is_founded();
@@ -164,9 +164,9 @@ impl View {
         !self.members.all().contains(id) && !self.members.is_gone(id, known)
     }
 
-    /// So many are expected, or all that live where those are more.
+    /// The expected number, or all live nodes where those are more.
     fn electorate(&self) -> Electorate {
-        let Some(expected) = self.told.expected else { return Electorate::Members };
+        let Some(expected) = self.external.expected else { return Electorate::Members };
         let lives = |peer: &&Peer| matches!(peer.state(), State::Alive | State::Suspected);
         let own = usize::from(!self.config.observer);
         let alive = own + self.peers.values().filter(lives).count();
@@ -179,7 +179,7 @@ impl View {
     fn admit(&mut self, electorate: Electorate, events: &mut Vec<Event>) {
         let (strategy, members) = (&self.config.strategy, self.members.all());
         let has_quorum = partition::has_quorum(strategy, electorate, members, &self.reachable);
-        match (electorate, self.told.expected) {
+        match (electorate, self.external.expected) {
             (Electorate::Count(_), Some(expected)) => {
                 if has_quorum {
                     self.members.adopt(&self.reachable);
@@ -197,7 +197,7 @@ impl View {
         }
     }
 
-    /// As many as are expected are there: a silent node was replaced.
+    /// As many as are expected are reachable: a silent node was replaced.
     fn drop_silent(&mut self, events: &mut Vec<Event>) {
         let is_silent = |id: &&String| {
             let peer = self.peers.get(*id);
@@ -214,8 +214,8 @@ impl View {
         }
     }
 
-    /// Expects a node no more, by an operator's decision, in the life in which it is known; `None`
-    /// where it is not known, or not expected any more.
+    /// Removes a node from the expected members by an operator's decision, in its known life;
+    /// `None` if it is not known or not expected.
     pub(crate) fn forget(&mut self, id: &str) -> Option<(Event, u64)> {
         let known = self.heartbeats.get(id).map(|(generation, _)| *generation);
         let is_member = self.members.all().contains(id);
@@ -223,7 +223,7 @@ impl View {
         self.forget_life(id, generation).map(|event| (event, generation))
     }
 
-    /// Expects this life of a node no more.
+    /// Removes this life of a node from the expected members.
     pub(crate) fn forget_life(&mut self, id: &str, generation: u64) -> Option<Event> {
         let is_own = id == self.config.node_id;
         let known = self.heartbeats.get(id).map(|(generation, _)| *generation);

@@ -1,4 +1,4 @@
-//! Whether this node may take writes, and if not, why.
+//! Whether this node may accept writes, and if not, why.
 
 use super::{Resync, View};
 use crate::{
@@ -11,7 +11,7 @@ use cinchona_plumbing::clock::later;
 use std::fmt::Write;
 use tokio::time::Instant;
 
-/// So many names stand in a message.
+/// The most names in a message.
 const MOST_NAMED: usize = 8;
 
 // === impl View ===
@@ -19,12 +19,12 @@ const MOST_NAMED: usize = 8;
 impl View {
     /// Whether an earlier node with this node's id lives.
     pub(super) fn is_refused(&self) -> bool {
-        self.told.twin.is_some_and(|twin| twin.is_earlier)
+        self.external.twin.is_some_and(|twin| twin.is_earlier)
     }
 
-    /// Says so once for each time that there are two.
+    /// Reports each appearance of a second node with this id once.
     pub(super) fn meet_twin(&self, twin: Option<Twin>) -> Option<Event> {
-        let before = self.told.twin.map(|twin| twin.is_earlier);
+        let before = self.external.twin.map(|twin| twin.is_earlier);
         let Twin { address, is_earlier: refused } = twin?;
         (before != Some(refused)).then_some(Event::DuplicateId { address, refused })
     }
@@ -41,7 +41,7 @@ impl View {
         may_write.then_some(number)
     }
 
-    /// Writes wait for a resync once more.
+    /// Writes wait for another resync.
     pub(crate) const fn require_resync(&mut self) {
         let (Resync::Needed(number) | Resync::Running(number) | Resync::Done(number)) = self.resync;
         self.resync = Resync::Needed(number + 1);
@@ -66,7 +66,7 @@ impl View {
         }
         Permission::refused(match (standing.status, standing.has_quorum) {
             _ if self.is_refused() => self.duplicate().into(),
-            _ if self.told.expected == Some(0) => {
+            _ if self.external.expected == Some(0) => {
                 "the number of nodes to expect is not known yet".into()
             }
             (Status::Unknown, _) => self.no_member(standing).into(),
@@ -77,7 +77,7 @@ impl View {
     }
 
     fn duplicate(&self) -> String {
-        let address = self.told.twin.and_then(|twin| twin.address);
+        let address = self.external.twin.and_then(|twin| twin.address);
         let at = address.map(|address| format!(" at {address}")).unwrap_or_default();
         format!(
             "an earlier node{at} has the id {} and lives: this one is refused",
@@ -102,7 +102,7 @@ impl View {
     }
 
     fn electorate_of(&self, standing: &Standing) -> Electorate {
-        let counts = self.told.expected.is_some();
+        let counts = self.external.expected.is_some();
         if counts { Electorate::Count(standing.expected) } else { Electorate::Members }
     }
 
@@ -119,7 +119,7 @@ impl View {
     }
 }
 
-/// The first of them, and how many more there are.
+/// The first names, and how many more there are.
 fn names<'a>(all: impl ExactSizeIterator<Item = &'a String>) -> String {
     let more = all.len().saturating_sub(MOST_NAMED);
     let first: Vec<_> = all.take(MOST_NAMED).map(String::as_str).collect();

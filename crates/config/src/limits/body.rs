@@ -1,4 +1,4 @@
-//! Bodies that fail where a message is too large.
+//! Bodies that fail at a message that is too large.
 
 use super::lengths::{Lengths, TooLarge};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use std::{
 };
 use tonic::{Status, body::Body};
 
-/// What a request failed with, if it did, for the response to fail with.
+/// The error of a request that failed, with which the response fails too.
 pub(super) type Overrun = Arc<OnceLock<Status>>;
 
 /// A request's body; its first frame may have been read already.
@@ -23,12 +23,12 @@ pub(super) struct RequestBody {
     overrun: Overrun,
 }
 
-/// Fails a response with `RESOURCE_EXHAUSTED` at a message that is too large, or once one of the
-/// request was.
+/// Fails a response with `RESOURCE_EXHAUSTED` at a message that is too large, or once the request
+/// had one.
 #[derive(Debug)]
 pub(super) struct Limiter {
     lengths: Option<Lengths>,
-    // Of the message after those that were passed on.
+    // The position in the message after those that were passed on.
     too_large: Option<u32>,
     overrun: Option<Overrun>,
 }
@@ -36,25 +36,25 @@ pub(super) struct Limiter {
 /// A request's body up to a message that is too large.
 #[derive(Debug)]
 struct Checked {
-    // None once it has failed: a stream is reset then.
+    // `None` once it has failed: the stream is then reset.
     inner: Option<Body>,
     lengths: Lengths,
-    // Of the message after those that were passed on.
+    // The position in the message after those that were passed on.
     too_large: Option<u32>,
 }
 
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// What is there of `body` is read at once: a request that fails by that is not to be sent.
+    /// Reads the frames of `body` that are ready: a request that fails by them is not sent.
     ///
     /// # Errors
-    /// With the status that the call fails with.
+    /// With the status of the call.
     pub(super) fn begin(body: Body, most: u32) -> Result<(Self, Overrun), Status> {
         let overrun = Overrun::default();
         let body = Checked { inner: Some(body), lengths: Lengths::new(most), too_large: None };
         let mut body = Self { body, first: None, overrun: overrun.clone() };
-        // Whoever sends the body polls it again, with a waker of its own.
+        // The transport polls the body again, with its own waker.
         if let Poll::Ready(first) = body.poll_next(&mut Context::from_waker(Waker::noop())) {
             body.first = Some(first);
         }
@@ -113,7 +113,7 @@ impl Limiter {
 impl Watcher for Limiter {
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
         let own = self.get_mut();
-        // Whatever came of it: the call has failed with its request.
+        // Ignores the body's own result: the call has failed with its request.
         if let Some(status) = own.overrun.as_ref().and_then(|overrun| overrun.get()) {
             *polled = Some(Err(status.clone().into()));
             own.overrun = None;
@@ -150,7 +150,7 @@ fn too_large(what: &str, length: u32, most: u32) -> Status {
 
 // === impl Checked ===
 
-/// Why a body fails.
+/// The error of such a body.
 enum Failed {
     TooLarge(Status),
     Inner(BoxError),

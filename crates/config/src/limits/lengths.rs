@@ -1,13 +1,13 @@
 //! gRPC's framing: a flag, a length of four bytes, and as many bytes.
 
-/// Reads the lengths of messages as their bytes go by, in pieces of any size.
+/// Reads the lengths of messages from their bytes, in pieces of any size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lengths {
     most: u32,
     prefix: [u8; PREFIX],
-    /// How much of the prefix was read.
+    /// How many bytes of the prefix were read.
     read: usize,
-    /// How much of the message is to come.
+    /// How many bytes of the message are still to come.
     left: u32,
 }
 
@@ -31,13 +31,13 @@ impl Lengths {
         self.most
     }
 
-    /// Goes on with `piece`, up to the first message that is too large.
+    /// Reads `piece`, up to the first message that is too large.
     pub(super) fn follow(&mut self, piece: &[u8]) -> Result<(), TooLarge> {
         let mut rest = piece;
         let mut begin = 0;
         while !rest.is_empty() {
             let skipped = rest.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            // No more than is left, which is a u32.
+            // At most the rest of the message, which fits a u32.
             self.left -= skipped as u32;
             rest = &rest[skipped..];
             if self.read == 0 {

@@ -128,7 +128,7 @@ async fn what_is_too_large_is_never_retried() {
     }
 }
 
-/// How many bytes of each request came, and whether it was complete.
+/// How many bytes of each request arrived, and whether it was complete.
 type Read = Arc<Mutex<Vec<(usize, bool)>>>;
 
 async fn drain(request: Request<Body>, read: Read) -> Result<Response<Body>, Infallible> {

@@ -8,7 +8,7 @@ use cinchona_balance::{FailurePercentage, OutlierDetection, Picker, SuccessRate,
 use serde_json::Value;
 use std::time::Duration;
 
-/// How endpoints are picked, and which are taken out; `None` where the config does not say.
+/// How endpoints are picked, and which are ejected; `None` if the config does not set it.
 #[derive(Default)]
 pub(super) struct Balancing {
     pub(super) picker: Option<Picker>,
@@ -22,13 +22,13 @@ const FROM_0S: &str = "a duration of 0 or more such as \"10s\"";
 const PERCENT: &str = "an integer from 0 to 100";
 const COUNT: &str = "an integer from 0 to 4294967295";
 
-/// What a `weightUpdatePeriod` that is shorter is raised to (gRFC A58).
+/// The least `weightUpdatePeriod`, to which a shorter one is raised (gRFC A58).
 const LEAST_UPDATE_PERIOD: Duration = Duration::from_millis(100);
 
 const KNOWN: &str = "a list with a policy that is known: pick_first, round_robin, \
     weighted_round_robin, least_request_experimental or outlier_detection_experimental";
 
-/// A shorter `interval` would keep a core busy; gRFC A50 has no least one.
+/// A shorter `interval` would keep a core busy; gRFC A50 has no minimum.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(super) fn balancing(root: &At<'_>, report: &mut Report) -> Balancing {
@@ -130,7 +130,7 @@ fn picker(name: &str) -> Option<Picker> {
     match name {
         "pick_first" => Some(Picker::PickFirst),
         "round_robin" => Some(Picker::RoundRobin),
-        // The second is what it was called before it was released.
+        // The second is its name before it was released.
         "weighted_round_robin" | "weighted_round_robin_experimental" => {
             Some(Picker::WeightedRoundRobin)
         }
@@ -351,13 +351,13 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_in_weights_by_utilization_is_told_with_its_place() {
+    fn every_mistake_in_weights_by_utilization_is_reported_with_its_place() {
         let json = weighted(
             r#""blackoutPeriod": "-1s", "weightExpirationPeriod": 3,
             "weightUpdatePeriod": "soon", "errorUtilizationPenalty": -0.1,
             "enableOobLoadReport": 1, "oobReportingPeriod": "10""#,
         );
-        let told = mistakes(&json);
+        let found = mistakes(&json);
         for field in [
             "blackoutPeriod",
             "weightExpirationPeriod",
@@ -367,9 +367,13 @@ mod tests {
             "oobReportingPeriod",
         ] {
             let place = format!("loadBalancingConfig[0].weighted_round_robin.{field}: ");
-            assert_eq!(told.iter().filter(|told| told.starts_with(&place)).count(), 1, "{place}");
+            assert_eq!(
+                found.iter().filter(|found| found.starts_with(&place)).count(),
+                1,
+                "{place}"
+            );
         }
-        assert_eq!(told.len(), 6);
+        assert_eq!(found.len(), 6);
         for wrong in [r#""NaN""#, r#""Infinity""#, "true", "[]"] {
             let json = weighted(&format!(r#""errorUtilizationPenalty": {wrong}"#));
             assert_eq!(mistakes(&json).len(), 1, "{wrong}");
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn outlier_detection_around_pick_first_ejects_nothing_and_says_so() {
+    fn outlier_detection_around_pick_first_ejects_nothing_and_is_a_warning() {
         let json = r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {
             "failurePercentageEjection": {}, "childPolicy": [{"pick_first": {}}] }}]}"#;
         let config = ServiceConfig::parse(json).unwrap();
@@ -438,7 +442,7 @@ mod tests {
 
     // catalogue: CU-config-health-and-balancing
     #[test]
-    fn every_mistake_is_told_with_its_place() {
+    fn every_mistake_is_reported_with_its_place() {
         let json = r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {
             "interval": "0s", "baseEjectionTime": "-1s", "maxEjectionTime": 3,
             "maxEjectionPercent": 101,
@@ -446,7 +450,7 @@ mod tests {
             "failurePercentageEjection": {"threshold": 101, "requestVolume": 1.5},
             "childPolicy": [{"pick_last": {}}] }}]}"#;
         let at = "loadBalancingConfig[0].outlier_detection_experimental";
-        let told = mistakes(json);
+        let found = mistakes(json);
         for field in [
             "interval",
             "baseEjectionTime",
@@ -459,9 +463,13 @@ mod tests {
             "childPolicy",
         ] {
             let place = format!("{at}.{field}: ");
-            assert_eq!(told.iter().filter(|told| told.starts_with(&place)).count(), 1, "{place}");
+            assert_eq!(
+                found.iter().filter(|found| found.starts_with(&place)).count(),
+                1,
+                "{place}"
+            );
         }
-        assert_eq!(told.len(), 9);
+        assert_eq!(found.len(), 9);
         for json in [
             r#"{"loadBalancingConfig": []}"#,
             r#"{"loadBalancingConfig": [{"unknown": {}}]}"#,

@@ -1,15 +1,15 @@
-//! Durations as proto3 JSON writes them.
+//! Durations in proto3 JSON.
 
 use serde_json::Value;
 use std::time::Duration;
 
-/// What a `google.protobuf.Duration` may have, 10 000 years.
+/// The range of a `google.protobuf.Duration`, 10 000 years.
 const MOST_SECONDS: u64 = 315_576_000_000;
 
 const DECIMALS: usize = 9;
 
-/// A string such as `"1.5s"`: digits, up to nine decimals, and an `s`. One below 0 is none, since
-/// no field of a service config may be.
+/// A string such as `"1.5s"`: digits, up to nine decimals, and an `s`. A negative one is refused,
+/// since no field of a service config may be negative.
 pub(super) fn parse(value: &Value) -> Option<Duration> {
     let text = value.as_str()?.strip_suffix('s')?;
     let (is_negative, text) = match text.strip_prefix('-') {

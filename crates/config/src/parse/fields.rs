@@ -1,4 +1,4 @@
-//! A place in the JSON, and the list of what is wrong in it or has no effect.
+//! A place in the JSON, and the list of mistakes and warnings.
 
 use crate::{Error, Warning, nearest};
 use serde_json::{Number, Value};
@@ -9,13 +9,13 @@ pub(super) const OBJECT: &str = "an object";
 /// How much of a value an error shows, in characters.
 const SHOWN: usize = 80;
 
-/// Where, and what stands there; a `null` counts as nothing.
+/// A place and its value; a `null` counts as absent.
 pub(super) struct At<'a> {
     path: String,
     value: Option<&'a Value>,
 }
 
-/// What is wrong so far, and what has no effect.
+/// The mistakes and warnings so far.
 #[derive(Default)]
 pub(super) struct Report {
     errors: Vec<Error>,
@@ -35,7 +35,7 @@ impl<'a> At<'a> {
         Self { path: format!("{}{dot}{}", self.path, label(key)), value }
     }
 
-    /// Warns of each field that is not among `known`: a field that is misspelt, or newer than this.
+    /// Warns of each field that is not among `known`: misspelt, or newer than this.
     pub(super) fn knows(&self, report: &mut Report, known: &[&'static str]) {
         let fields = self.value.and_then(Value::as_object).into_iter().flatten();
         let unknown =
@@ -48,7 +48,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// The elements of a list; none where it is absent, or no list.
+    /// The elements of a list; none where it is absent, or not a list.
     pub(super) fn items(&self, report: &mut Report) -> Vec<Self> {
         let items = self.read(report, "a list", Value::as_array).into_iter().flatten();
         let item = |(index, value)| Self { path: format!("{}[{index}]", self.path), value };
@@ -67,7 +67,7 @@ impl<'a> At<'a> {
         self.value().is_none_or(|value| value.as_array().is_some_and(Vec::is_empty))
     }
 
-    /// What `read` makes of the value. Where that is nothing, `rule` is broken, unless the value
+    /// The value, converted by `read`. If `read` returns `None`, `rule` is broken, unless the value
     /// is absent.
     pub(super) fn read<T>(
         &self,
@@ -104,7 +104,7 @@ impl Report {
         self.errors.push(Error { path: at.path.clone(), value, rule });
     }
 
-    /// What stands at `at` is valid, and does not act as it says.
+    /// The value at `at` is valid, and lacks its usual effect.
     pub(super) fn warn(&mut self, at: &At<'_>, text: impl Into<String>) {
         self.warnings.push(Warning::new(&at.path, text));
     }
@@ -115,7 +115,7 @@ impl Report {
     }
 }
 
-/// A key as a path shows it: as JSON where it is no plain name, lest it look like another place or
+/// A key in a path: as JSON unless it is a plain name, so that it cannot look like another place or
 /// another line.
 pub(super) fn label(key: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
@@ -134,7 +134,7 @@ fn shown(value: &Value) -> String {
     text
 }
 
-/// A number, or the text of one in a string, as proto3 JSON has it.
+/// A number, or the text of one in a string, as in proto3 JSON.
 pub(super) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
@@ -151,8 +151,8 @@ pub(super) fn uint32(value: &Value) -> Option<u32> {
     (is_in_range && number.fract() == 0.0).then_some(number as u32)
 }
 
-/// `number` in thousandths, cut off and not rounded; none where that is 0 or less, and the
-/// greatest there is where it is more.
+/// `number` in thousandths, cut off and not rounded; `None` where that is 0 or less, and the
+/// largest value on overflow.
 pub(super) fn thousandths(number: f64) -> Option<u32> {
     if number <= 0.0 {
         return None;

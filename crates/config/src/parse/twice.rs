@@ -1,19 +1,19 @@
-//! Keys that stand twice in one JSON object: `serde_json` keeps the last, and says nothing.
+//! Keys that occur twice in one JSON object: `serde_json` silently keeps the last.
 
 use super::fields::label;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::{collections::HashSet, fmt};
 
-/// The paths of the keys of `json` that stand twice in their object.
+/// The paths of the keys of `json` that occur twice in their object.
 pub(super) fn twice(json: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    // What is no JSON has been refused before.
+    // A text that is not JSON has been refused before.
     let _ = Look { at: &Place::Root, found: &mut found }.deserialize(&mut deserializer);
     found
 }
 
-/// Written out only where it is wanted.
+/// Formatted only when needed.
 enum Place<'a> {
     Root,
     Field(&'a Self, &'a str),
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_stands_twice_in_one_object_is_found_by_its_path() {
+    fn a_key_that_occurs_twice_in_one_object_is_found_by_its_path() {
         for (json, expected) in [
             (r#"{"a": 1, "b": [1, -1, 0.5, "x", true, null], "c": {"a": 1}}"#, &[][..]),
             (r#"{"a": 1, "a": 2}"#, &["a"]),

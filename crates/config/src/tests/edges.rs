@@ -26,10 +26,10 @@ fn failing_at_first() -> ScriptedServer {
     ScriptedServer::new(failures.into_iter().chain([Answer::Ok(encode(&"done".to_owned()))]))
 }
 
-/// Whether a call ends in a client that the config was put into.
+/// Whether a call ends in a client to which the config was applied.
 ///
-/// What the config says of balancing gets a balancer; its sweeps go on for as long as the call
-/// does, so without that there is none, and a call may take 10,000 years.
+/// A balancer is built only if the config sets balancing: its sweeps go on for as long as the call
+/// does, and a call may take 10,000 years.
 fn ends(config: &ServiceConfig) -> bool {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {

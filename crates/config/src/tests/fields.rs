@@ -1,4 +1,4 @@
-//! The law of the crate: whatever field stands in a config acts, is named, or refuses the config.
+//! The law of the crate: each field of a config takes effect, is reported, or refuses the config.
 
 use super::*;
 use cinchona_balance::Options;
@@ -83,14 +83,14 @@ fn paths(warnings: &[Warning]) -> Vec<&str> {
     warnings.iter().map(|warning| &*warning.path).collect()
 }
 
-/// What the config says, without what it warns of.
+/// The config without its warnings.
 fn said(config: &ServiceConfig) -> ServiceConfig {
     ServiceConfig { warnings: Vec::new(), ..config.clone() }
 }
 
 // catalogue: S-A11
 #[test]
-fn every_known_field_acts_or_is_named() {
+fn every_known_field_takes_effect_or_is_reported() {
     for json in full() {
         let whole = parse(&json).unwrap();
         let mut fields = Vec::new();
@@ -112,7 +112,7 @@ fn every_known_field_acts_or_is_named() {
 }
 
 #[test]
-fn what_a_config_says_of_balancing_is_in_the_options_of_the_balancer() {
+fn the_balancing_settings_of_a_config_are_in_the_options_of_the_balancer() {
     for json in full().split_off(3) {
         let config = parse(&json).unwrap();
         let Options { picker, utilization, outlier, .. } = config.balance(Options::default());
@@ -124,7 +124,7 @@ fn what_a_config_says_of_balancing_is_in_the_options_of_the_balancer() {
 
 // catalogue: S-A11
 #[test]
-fn an_unknown_field_is_named_wherever_it_stands_and_changes_nothing() {
+fn an_unknown_field_is_reported_at_any_place_and_changes_nothing() {
     for json in full() {
         let whole = parse(&json).unwrap();
         let mut objects = Vec::new();

@@ -1,4 +1,4 @@
-//! What holds of every input, and of every valid config.
+//! Properties of every input, and of every valid config.
 
 use super::*;
 use cinchona_plumbing::code;

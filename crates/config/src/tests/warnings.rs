@@ -1,4 +1,4 @@
-//! What is warned of, and in which words.
+//! The warnings and their texts.
 
 use super::*;
 use crate::{Client, MessageLimitsLayer};
@@ -41,8 +41,8 @@ fn layers(methods: Methods) -> (CallDeadlineLayer, RetryLayer) {
     (CallDeadlineLayer::new(), RetryLayer::new(Default::default(), methods))
 }
 
-/// What `json` warns of in a client that knows `methods`.
-fn told(json: &Value, methods: Methods) -> Vec<String> {
+/// The warnings of `json` in a client that knows `methods`.
+fn found(json: &Value, methods: Methods) -> Vec<String> {
     let (deadline, retry) = layers(methods);
     let limits = MessageLimitsLayer::new();
     let client = Client::new(&deadline, &retry).with_limits(&limits);
@@ -55,7 +55,7 @@ fn retries(names: Value) -> Value {
 }
 
 #[test]
-fn each_field_that_does_not_act_is_named_by_its_path_and_what_to_do() {
+fn each_field_without_an_effect_is_reported_by_its_path_and_the_remedy() {
     let retried = |key, value| entry("retryPolicy", &with(retry(), key, value));
     let balancing = |policies| json!({ "loadBalancingConfig": policies });
     let weighted =
@@ -149,7 +149,7 @@ fn each_field_that_does_not_act_is_named_by_its_path_and_what_to_do() {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_named() {
+fn a_key_that_occurs_twice_is_reported() {
     let config = r#"{ "methodConfig": [{ "name": [{}], "timeout": "1s", "timeout": "2s" }] }"#;
     let config = ServiceConfig::parse(config).unwrap();
     assert_eq!(entry_of(&config).timeout, Some(Duration::from_secs(2)));
@@ -188,9 +188,9 @@ fn a_name_that_is_in_no_descriptor_is_named_with_the_nearest() {
             "methodConfig[1].name[4]: names no method of the descriptor set: {unknown} is unknown, \
              the nearest that is known is {nearest}"
         );
-        assert_eq!(told(&json, bank())[1..], [expected]);
-        assert_eq!(told(&json, Methods::unknown()).len(), 1, "any name may exist");
-        assert_eq!(told(&json, Methods::all_idempotent()).len(), 1, "any name may exist");
+        assert_eq!(found(&json, bank())[1..], [expected]);
+        assert_eq!(found(&json, Methods::unknown()).len(), 1, "any name may exist");
+        assert_eq!(found(&json, Methods::all_idempotent()).len(), 1, "any name may exist");
     }
 }
 
@@ -206,60 +206,60 @@ fn methods_that_are_listed_and_may_not_be_executed_twice_are_named() {
     };
     let both = expected("/money.Bank/Deposit, /money.Bank/Withdraw");
     let one = expected("/money.Bank/Withdraw");
-    assert_eq!(told(&retries(json!([{ "service": "money.Bank" }])), bank()), [both]);
+    assert_eq!(found(&retries(json!([{ "service": "money.Bank" }])), bank()), [both]);
     let withdraw = json!([{ "service": "money.Bank", "method": "Withdraw" }]);
-    assert_eq!(told(&retries(withdraw), bank()), [one]);
+    assert_eq!(found(&retries(withdraw), bank()), [one]);
     for safe in [
         json!([{ "service": "money.Bank", "method": "Balance" }, { "service": "money.Mint" }]),
         json!([{ "service": "grpc.health.v1.Health" }]),
     ] {
-        assert_eq!(told(&retries(safe), bank()), [""; 0]);
+        assert_eq!(found(&retries(safe), bank()), [""; 0]);
     }
     // An entry of their own, without retries.
     let mut json = retries(json!([{}, { "service": "money.Bank", "method": "Withdraw" }]));
     let own = json!({ "name": [{ "service": "money.Bank" }], "timeout": "1s" });
     json["methodConfig"].as_array_mut().unwrap().push(own);
-    assert_eq!(told(&json, bank()), [expected("/money.Bank/Withdraw")]);
-    assert_eq!(told(&json, Methods::all_idempotent()), [""; 0]);
+    assert_eq!(found(&json, bank()), [expected("/money.Bank/Withdraw")]);
+    assert_eq!(found(&json, Methods::all_idempotent()), [""; 0]);
 }
 
 #[test]
-fn where_nothing_is_known_of_any_method_one_warning_says_so() {
+fn one_warning_reports_that_no_method_is_known() {
     let expected = ["methodConfig: retries and hedges only what provably was not processed, as \
         nothing is known of any method: use `Methods::from_file_descriptor_set`, or \
         `Methods::all_idempotent` where every method may be executed twice, as gRPC assumes"];
     let mut json = retries(json!([{ "service": "money.Bank" }]));
     let hedged = json!({ "name": [{}], "hedgingPolicy": hedging() });
     json["methodConfig"].as_array_mut().unwrap().push(hedged);
-    assert_eq!(told(&json, Methods::unknown()), expected);
-    assert_eq!(told(&json, Methods::all_idempotent()), [""; 0]);
+    assert_eq!(found(&json, Methods::unknown()), expected);
+    assert_eq!(found(&json, Methods::all_idempotent()), [""; 0]);
     let plain = json!({ "methodConfig": [{ "name": [{}], "timeout": "1s" }] });
-    assert_eq!(told(&plain, Methods::unknown()), [""; 0]);
+    assert_eq!(found(&plain, Methods::unknown()), [""; 0]);
 }
 
 #[test]
-fn sizes_are_named_where_no_layer_enforces_them() {
+fn sizes_are_reported_where_no_layer_enforces_them() {
     let mut json = entry("maxRequestMessageBytes", &json!(1));
     json["methodConfig"][0]["maxResponseMessageBytes"] = json!(2);
     let (deadline, retry) = layers(Methods::all_idempotent());
-    let told = parse(&json).unwrap().apply(&deadline, &retry).unwrap();
-    let paths: Vec<_> = told.iter().map(|warning| &*warning.path).collect();
+    let found = parse(&json).unwrap().apply(&deadline, &retry).unwrap();
+    let paths: Vec<_> = found.iter().map(|warning| &*warning.path).collect();
     let expected =
         ["methodConfig[0].maxRequestMessageBytes", "methodConfig[0].maxResponseMessageBytes"];
     assert_eq!(paths, expected);
-    assert!(told[0].text.starts_with("is not honoured: "), "{}", told[0]);
+    assert!(found[0].text.starts_with("is not honoured: "), "{}", found[0]);
 }
 
 #[test]
-fn what_is_for_a_balancer_is_named_unless_one_was_made_of_it() {
+fn balancing_settings_are_reported_unless_a_balancer_was_made_from_them() {
     let json = json!({
         "loadBalancingConfig": [{ "round_robin": {} }],
         "healthCheckConfig": { "serviceName": "money.Bank" },
     });
     let (deadline, retry) = layers(Methods::all_idempotent());
     let config = parse(&json).unwrap();
-    let told = config.apply(&deadline, &retry).unwrap();
-    let paths: Vec<_> = told.iter().map(|warning| &*warning.path).collect();
+    let found = config.apply(&deadline, &retry).unwrap();
+    let paths: Vec<_> = found.iter().map(|warning| &*warning.path).collect();
     assert_eq!(paths, ["loadBalancingConfig", "healthCheckConfig"]);
     let options = config.clone().balance(Default::default());
     assert_eq!(options.health.as_deref(), Some("money.Bank"));
@@ -271,7 +271,7 @@ fn each_warning_is_logged_once_for_a_text_that_is_applied() {
     let logs = Logs::of("cinchona_config");
     let json = with(retries(json!([{ "service": "money.Bnak" }])), "channelz", json!(7));
     let config = parse(&json).unwrap();
-    assert_eq!(logs.events().len(), 0, "parsing says nothing");
+    assert_eq!(logs.events().len(), 0, "parsing logs nothing");
     let (deadline, retry) = layers(bank());
     for _ in 0..3 {
         assert_eq!(config.clone().apply(&deadline, &retry).unwrap().len(), 2);

@@ -1,4 +1,4 @@
-//! What is read of a call, and what is not.
+//! Which bodies are read.
 
 use super::*;
 use http_body::Frame;
@@ -6,7 +6,7 @@ use http_body_util::StreamBody;
 use std::convert::Infallible;
 use tokio_test::{assert_pending, assert_ready_ok, task};
 
-/// A body of which nothing comes.
+/// A body without frames that never ends.
 fn silent() -> Body {
     let never = futures_util::stream::pending::<Result<Frame<Bytes>, Status>>();
     Body::new(StreamBody::new(never))

@@ -19,8 +19,8 @@ fn name(name: &'static str) -> HeaderName {
 
 // catalogue: S-F2
 #[tokio::test(start_paused = true)]
-async fn no_caller_is_given_the_answer_of_another_whatever_tells_them_apart() {
-    for who in [
+async fn no_caller_is_given_the_answer_of_another_however_they_differ() {
+    for name_of in [
         "authorization",
         "cookie",
         "proxy-authorization",
@@ -43,17 +43,18 @@ async fn no_caller_is_given_the_answer_of_another_whatever_tells_them_apart() {
         "criticality",
     ] {
         let client = caching().layer(answering_once());
-        let by = |value| with(balance(), name(who), value);
-        assert_eq!(ask(&client, by("YWxpY2U")).await, live(7), "{who}");
-        for other in [by("Ym9i"), by(""), balance(), with(by("YWxpY2U"), name(who), "YWxpY2U")] {
-            assert_eq!(ask(&client, other).await, unavailable(), "{who}");
+        let by = |value| with(balance(), name(name_of), value);
+        assert_eq!(ask(&client, by("YWxpY2U")).await, live(7), "{name_of}");
+        for other in [by("Ym9i"), by(""), balance(), with(by("YWxpY2U"), name(name_of), "YWxpY2U")]
+        {
+            assert_eq!(ask(&client, other).await, unavailable(), "{name_of}");
         }
-        assert_eq!(ask(&client, by("YWxpY2U")).await, cached(7, 0), "{who}");
+        assert_eq!(ask(&client, by("YWxpY2U")).await, cached(7, 0), "{name_of}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_of_one_call_does_not_keep_its_answer_from_the_caller() {
+async fn metadata_of_the_single_call_does_not_keep_its_answer_from_the_caller() {
     for own in [
         "grpc-timeout",
         "grpc-previous-rpc-attempts",
@@ -71,7 +72,7 @@ async fn what_is_of_one_call_does_not_keep_its_answer_from_the_caller() {
         "idempotency-key",
     ] {
         let client = caching().layer(answering_once());
-        let by = |who| with(balance(), name("x-api-key"), who);
+        let by = |key| with(balance(), name("x-api-key"), key);
         assert_eq!(ask(&client, with(by("alice"), name(own), "1S")).await, live(7));
         assert_eq!(ask(&client, by("alice")).await, cached(7, 0), "{own}");
         assert_eq!(ask(&client, with(by("alice"), name(own), "2S")).await, cached(7, 0), "{own}");
@@ -80,7 +81,7 @@ async fn what_is_of_one_call_does_not_keep_its_answer_from_the_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_named_as_ignored_does_not_tell_requests_apart() {
+async fn ignored_metadata_does_not_distinguish_requests() {
     let layer = caching().with_ignored(name("x-correlation-id")).unwrap();
     let client = layer.layer(answering_once());
     let by = |id| with(balance(), name("x-correlation-id"), id);
@@ -90,7 +91,7 @@ async fn what_is_named_as_ignored_does_not_tell_requests_apart() {
 }
 
 #[test]
-fn what_names_a_caller_or_says_how_to_read_a_message_cannot_be_ignored() {
+fn metadata_that_identifies_callers_or_encodings_cannot_be_ignored() {
     for essential in [
         "authorization",
         "proxy-authorization",
@@ -118,7 +119,7 @@ async fn each_service_that_the_layer_is_applied_to_has_its_own_answers_and_its_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_whom_only_extensions_tell_apart_are_told_apart_by_the_function_that_names_them() {
+async fn callers_that_differ_only_in_extensions_are_distinguished_by_the_callers_function() {
     #[derive(Clone)]
     struct User(&'static str);
     let layer = caching().with_caller(|request| match request.extensions.get()? {
@@ -142,7 +143,7 @@ async fn callers_whom_only_extensions_tell_apart_are_told_apart_by_the_function_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_is_not_answered_by_the_outcome_of_another_unless_that_is_asked_for() {
+async fn an_operation_is_not_answered_by_the_outcome_of_another_unless_configured() {
     let forced = caching().with_forced("bank.Bank", "Withdraw").unwrap();
     let careless = forced.clone().with_ignored(IDEMPOTENCY_KEY).unwrap();
     for (layer, expected) in [(forced, unavailable()), (careless, cached(7, 0))] {
@@ -155,7 +156,7 @@ async fn an_operation_is_not_answered_by_the_outcome_of_another_unless_that_is_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_whole_address_tells_requests_apart() {
+async fn the_whole_address_distinguishes_requests() {
     let client = caching().layer(answering_once());
     let to = |uri: &str| {
         let mut request = balance();
@@ -182,7 +183,7 @@ async fn the_whole_address_tells_requests_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_kept_or_given_that_the_caller_or_the_server_does_not_allow() {
+async fn nothing_is_kept_or_given_that_the_caller_or_the_server_forbids() {
     for (value, expected) in [
         ("no-store", unavailable()),
         ("private, No-Cache", unavailable()),
@@ -236,7 +237,7 @@ async fn a_generated_client_with_another_key_is_not_given_the_answer_to_the_firs
     assert_eq!((second.1, second.0["degraded"].to_str().unwrap()), (7, "cached"));
 }
 
-/// What a request is to the server, but for what is ignored.
+/// The request as the server sees it, without ignored metadata.
 type Seen = (String, BTreeMap<String, Vec<Vec<u8>>>, Vec<u8>);
 
 #[derive(Clone, Debug)]

@@ -95,7 +95,7 @@ async fn a_call_dropped_at_any_await_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_alternate_is_told_what_is_left_of_the_deadline_and_not_asked_after_it() {
+async fn the_alternate_gets_the_remaining_time_and_is_not_called_after_the_deadline() {
     let alternate = ScriptedServer::new([ok(3)]);
     let slow = Reply::After(4 * SECOND, Box::new(down()));
     let client = defaulting().with_alternate(alternate.clone()).layer(ScriptedServer::new([slow]));
@@ -113,7 +113,7 @@ async fn the_alternate_is_told_what_is_left_of_the_deadline_and_not_asked_after_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_of_the_alternate_has_a_record_of_its_own_and_the_same_deadline() {
+async fn a_call_of_the_alternate_has_its_own_record_and_the_same_deadline() {
     let (seen, all) = std::sync::mpsc::channel();
     let mut other = ScriptedServer::new([ok(3)]);
     let alternate = tower::service_fn(move |mut request: Sent| {

@@ -1,4 +1,4 @@
-//! A service that answers when, and what, the test says: calls overlap as it likes.
+//! A service whose answers the test gives: calls overlap as it likes.
 
 use super::*;
 use futures_util::{FutureExt, stream};
@@ -13,15 +13,15 @@ use tokio_test::task::{self, Spawn};
 
 type Outcome = Result<Response<Body>, BoxError>;
 
-/// Hands the answer of each call to the test, in the order of their arrival.
+/// Passes the answer of each call to the test, in the order of arrival.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Manual(Arc<Mutex<Option<oneshot::Sender<Outcome>>>>);
 
-/// A call under way.
+/// A call in flight.
 pub(super) struct Flight {
     call: Spawn<Pin<Box<dyn Future<Output = Got>>>>,
     answer: Option<oneshot::Sender<Outcome>>,
-    /// Lets go of the rest of an answer whose head was sent.
+    /// Sends the rest of an answer whose head was sent.
     rest: Option<oneshot::Sender<()>>,
 }
 
@@ -42,7 +42,7 @@ impl Service<Request<Body>> for Manual {
 }
 
 impl Flight {
-    /// Begins a call, which is then under way.
+    /// Begins a call.
     pub(super) fn begin(client: &Fallback<Manual>, request: Request<Body>) -> Self {
         let own = client.clone();
         let mut call: Spawn<Pin<Box<dyn Future<Output = Got>>>> =

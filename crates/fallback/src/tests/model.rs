@@ -1,4 +1,4 @@
-//! The layer against a model of which caller may see what; the calls of several overlap.
+//! The layer against a model of which caller may see which answer; calls overlap.
 
 use super::manual::{Flight, Manual, proxy};
 use super::*;
@@ -51,7 +51,7 @@ enum Form {
     AfterMessage,
 }
 
-/// What tells callers apart.
+/// What distinguishes the callers.
 const CALLERS: [&[(&str, &str)]; 7] = [
     &[],
     &[("x-api-key", "alice")],
@@ -75,14 +75,15 @@ const NOISE: [(&str, &str); 6] = [
 
 const AGE_LIMIT: Duration = Duration::from_secs(60);
 
-type Who = (usize, usize);
+/// A caller, and its question.
+type Asked = (usize, usize);
 
 struct Under {
     flight: Flight,
-    who: Who,
+    asked: Asked,
     mode: Mode,
     turn: u64,
-    /// The value of which the head has come.
+    /// The value whose head has arrived.
     value: Option<u32>,
 }
 
@@ -95,30 +96,30 @@ struct Kept {
 /// Which answer each caller may get.
 #[derive(Default)]
 struct Model {
-    kept: HashMap<Who, Kept>,
-    first: HashMap<Who, u64>,
+    kept: HashMap<Asked, Kept>,
+    first: HashMap<Asked, u64>,
     floor: u64,
     begun: u64,
     values: u32,
 }
 
 impl Model {
-    fn first(&self, who: Who) -> u64 {
-        self.first.get(&who).copied().unwrap_or(0).max(self.floor)
+    fn first(&self, asked: Asked) -> u64 {
+        self.first.get(&asked).copied().unwrap_or(0).max(self.floor)
     }
 
-    fn answered(&mut self, who: Who, turn: u64, value: Option<u32>) {
-        if turn >= self.first(who) {
-            self.first.insert(who, turn + 1);
-            self.kept.remove(&who);
+    fn answered(&mut self, asked: Asked, turn: u64, value: Option<u32>) {
+        if turn >= self.first(asked) {
+            self.first.insert(asked, turn + 1);
+            self.kept.remove(&asked);
             let at = Instant::now();
-            self.kept.extend(value.map(|value| (who, Kept { value, at })));
+            self.kept.extend(value.map(|value| (asked, Kept { value, at })));
         }
     }
 
-    fn refused(&mut self, who: Who) {
-        self.first.insert(who, self.begun);
-        self.kept.remove(&who);
+    fn refused(&mut self, asked: Asked) {
+        self.first.insert(asked, self.begun);
+        self.kept.remove(&asked);
     }
 
     fn forget_all(&mut self) {
@@ -126,8 +127,8 @@ impl Model {
         self.kept.clear();
     }
 
-    fn failed(&self, who: Who, mode: Mode, code: Code) -> Got {
-        let kept = self.kept.get(&who).map(|kept| (kept.value, Instant::now() - kept.at));
+    fn failed(&self, asked: Asked, mode: Mode, code: Code) -> Got {
+        let kept = self.kept.get(&asked).map(|kept| (kept.value, Instant::now() - kept.at));
         match kept {
             Some((value, age)) if mode == Mode::Enforce && age <= AGE_LIMIT => {
                 cached(value, age.as_secs() as u32)
@@ -137,12 +138,12 @@ impl Model {
     }
 
     fn finished(&mut self, under: &Under, how: How, value: u32) -> Got {
-        let Under { who, mode, turn, .. } = *under;
+        let Under { asked, mode, turn, .. } = *under;
         match how {
             How::Value | How::Large | How::Degraded if mode == Mode::Off => {}
-            How::Value => self.answered(who, turn, Some(value)),
-            How::Large => self.answered(who, turn, None),
-            How::Refused(..) | How::Proxy(401 | 403) if mode != Mode::Off => self.refused(who),
+            How::Value => self.answered(asked, turn, Some(value)),
+            How::Large => self.answered(asked, turn, None),
+            How::Refused(..) | How::Proxy(401 | 403) if mode != Mode::Off => self.refused(asked),
             _ => {}
         }
         match how {
@@ -150,10 +151,10 @@ impl Model {
             How::Degraded => second("partial", value),
             How::Large => Got { value: None, ..live(0) },
             How::Refused(code, _) | How::Failed(code @ Code::Cancelled, _) => failed(code),
-            How::Failed(code, _) => self.failed(who, mode, code),
-            How::Lost => self.failed(who, mode, Code::Unavailable),
+            How::Failed(code, _) => self.failed(asked, mode, code),
+            How::Lost => self.failed(asked, mode, Code::Unavailable),
             // It has no status that the test would find.
-            How::Proxy(_) => self.failed(who, mode, Code::Unknown),
+            How::Proxy(_) => self.failed(asked, mode, Code::Unknown),
         }
     }
 }
@@ -187,11 +188,11 @@ fn outcome(how: How, value: u32) -> Result<Response<Body>, BoxError> {
     })
 }
 
-fn asked(who: Who, noise: &[(&'static str, &'static str)]) -> Request<Body> {
-    let (path, message) = QUESTIONS[who.1];
+fn request_for(asked: Asked, noise: &[(&'static str, &'static str)]) -> Request<Body> {
+    let (path, message) = QUESTIONS[asked.1];
     let mut request = request(path, message);
     let (before, after) = noise.split_at(noise.len() / 2);
-    let all = [before, CALLERS[who.0], after].concat();
+    let all = [before, CALLERS[asked.0], after].concat();
     let mut headers = HeaderMap::new();
     for (name, value) in all {
         headers.append(HeaderName::from_static(name), http::HeaderValue::from_static(value));
@@ -200,16 +201,16 @@ fn asked(who: Who, noise: &[(&'static str, &'static str)]) -> Request<Body> {
     request
 }
 
-/// The layer, its calls under way, and what is expected of it.
+/// The layer, its calls in flight, and the expected state.
 struct Trial {
     client: Fallback<Manual>,
     switch: Switch,
     model: Model,
     under_way: Vec<Under>,
-    /// Apart from the model: whose each value was, and when its call began.
-    made_for: HashMap<u32, (Who, u64)>,
+    /// Independent of the model: the owner of each value, and when its call began.
+    made_for: HashMap<u32, (Asked, u64)>,
     /// How many calls had begun when a question was last refused.
-    refused: HashMap<Who, u64>,
+    refused: HashMap<Asked, u64>,
 }
 
 impl Trial {
@@ -227,16 +228,16 @@ impl Trial {
         (many > 0).then(|| self.under_way.swap_remove(flight.index(many)))
     }
 
-    fn begin(&mut self, who: Who, noise: &[(&'static str, &'static str)]) {
+    fn begin(&mut self, asked: Asked, noise: &[(&'static str, &'static str)]) {
         let (mode, turn) = (self.switch.mode(), self.model.begun);
         self.model.begun += u64::from(mode != Mode::Off);
-        let flight = Flight::begin(&self.client, asked(who, noise));
-        self.under_way.push(Under { flight, who, mode, turn, value: None });
+        let flight = Flight::begin(&self.client, request_for(asked, noise));
+        self.under_way.push(Under { flight, asked, mode, turn, value: None });
     }
 
     fn value(&mut self, under: &Under) -> u32 {
         self.model.values += 1;
-        self.made_for.insert(self.model.values, (under.who, under.turn));
+        self.made_for.insert(self.model.values, (under.asked, under.turn));
         self.model.values
     }
 
@@ -258,24 +259,24 @@ impl Trial {
         // While it is off, the layer sees no refusal.
         let is_seen = under.mode != Mode::Off;
         if is_seen && matches!(how, How::Refused(..) | How::Proxy(401 | 403)) {
-            self.refused.insert(under.who, self.model.begun);
+            self.refused.insert(under.asked, self.model.begun);
         }
-        let who = under.who;
+        let asked = under.asked;
         let got = match under.flight.has_head() {
             true => under.flight.rest(),
             false => under.flight.outcome(outcome(how, value)),
         };
         assert_eq!(got, expected, "{how:?}");
         if got.degraded.as_deref() == Some("cached") {
-            self.may_see(who, &got);
+            self.may_see(asked, &got);
         }
     }
 
-    /// What holds of every second answer, whatever the model says.
-    fn may_see(&self, who: Who, got: &Got) {
+    /// An invariant of every second answer, whatever the model expects.
+    fn may_see(&self, asked: Asked, got: &Got) {
         let (made_for, turn) = self.made_for[&got.value.unwrap()];
-        assert_eq!(made_for, who, "an answer is for who asked for it");
-        assert!(self.refused.get(&who).is_none_or(|begun| turn >= *begun), "it was taken back");
+        assert_eq!(made_for, asked, "an answer is for its own caller");
+        assert!(self.refused.get(&asked).is_none_or(|begun| turn >= *begun), "it was taken back");
         assert!(got.age.as_ref().unwrap().parse::<u64>().unwrap() <= AGE_LIMIT.as_secs());
     }
 

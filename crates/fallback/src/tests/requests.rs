@@ -1,4 +1,4 @@
-//! Requests that fail while they are read: never complete, never answered, in their own words.
+//! Requests that fail while they are read: never complete, never answered, with their own errors.
 
 use super::*;
 use cinchona_testkit::Network;
@@ -8,7 +8,7 @@ use http_body_util::StreamBody;
 use tonic::{Streaming, client::Grpc};
 use tonic_prost::ProstCodec;
 
-/// A frame of a request's body, after a wait or at once.
+/// A frame of a request's body, after a wait or immediately.
 #[derive(Clone, Copy, Debug)]
 enum Piece {
     Data,
@@ -98,14 +98,14 @@ async fn a_request_that_fails_neither_takes_back_nor_replaces_what_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_never_left_this_client_is_answered_as_any_other_whose_server_is_down() {
+async fn a_request_that_was_not_sent_is_answered_like_any_other_in_an_outage() {
     let failing_below = tower::service_fn(|_: Request<Body>| async {
         Err::<Response<Body>, _>(Status::unavailable("no connection"))
     });
     let [layer, ..] = layers(&ScriptedServer::new([]));
     let client = layer.layer(failing_below);
     let slow = failing(&[Piece::Wait], Code::Internal);
-    assert_eq!(ask(&client, slow).await, second("default", 5), "nobody has read it");
+    assert_eq!(ask(&client, slow).await, second("default", 5), "no server has read it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +144,7 @@ async fn what_this_clients_http2_library_resets_has_no_second_answer() {
     let net = Network::new();
     let _serving = net.serve_service(ScriptedServer::new([ok(7)]));
     for layer in layers(&ScriptedServer::new([ok(3)])) {
-        // A layer below that cannot go on with a request which was whole.
+        // A layer below that cannot process a request which was whole.
         let broken = tower::util::MapRequest::new(net.channel(), |_: Request<Body>| {
             let mut request = failing(&[Piece::Data], Code::Internal);
             *request.uri_mut() = http::Uri::from_static("http://bank/bank.Bank/Balance");

@@ -1,4 +1,4 @@
-//! What is kept, against a model that is plain to see.
+//! The cache against a simple model.
 
 use super::*;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 use proptest::prelude::*;
 
 #[tokio::test(start_paused = true)]
-async fn the_least_recently_used_answers_make_room() {
+async fn the_least_recently_used_answers_are_evicted() {
     let key = caching().shared.key(0, &balance().into_parts().0, &encode(&1_u32)).unwrap();
     let one = weight(&key, &kept(2));
     // The heads of a scripted server's answers have the same headers as ours.

@@ -1,4 +1,4 @@
-//! Outages from beginning to end, by the real client too.
+//! Outages from beginning to end, also with the real client.
 
 use super::*;
 use cinchona_testkit::{Logs, Network};

@@ -1,4 +1,4 @@
-//! What is kept is not given once the application has said something else.
+//! A kept answer is not given after the application has revoked it.
 
 use super::manual::{Flight, Manual, proxy, respond};
 use super::*;
@@ -25,7 +25,7 @@ const ALL: [Code; 16] = [
     Code::Unauthenticated,
 ];
 
-/// What is answered to the same question whenever it is asked again.
+/// The answer to each repetition of the same request.
 const REFUSALS: [Code; 9] = [
     Code::InvalidArgument,
     Code::NotFound,
@@ -89,7 +89,7 @@ fn with_header(
 
 // catalogue: S-F4
 #[tokio::test(start_paused = true)]
-async fn a_refusal_takes_back_what_is_kept_and_a_failure_says_nothing_of_it() {
+async fn a_refusal_removes_the_kept_answer_and_a_failure_does_not() {
     for code in ALL {
         let status = || Status::new(code, "simulated");
         let forms = [
@@ -113,7 +113,7 @@ async fn a_refusal_takes_back_what_is_kept_and_a_failure_says_nothing_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_takes_back_only_the_answer_to_its_own_question_and_caller() {
+async fn a_refusal_removes_only_the_answer_to_its_own_request_and_caller() {
     let refused = Reply::Status(Status::permission_denied("simulated"));
     let client = caching().layer(ScriptedServer::new([ok(7), ok(8), ok(9), refused, down()]));
     let key = HeaderName::from_static("x-api-key");
@@ -127,7 +127,7 @@ async fn a_refusal_takes_back_only_the_answer_to_its_own_question_and_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_may_refuse_a_caller_and_says_nothing_else_of_the_application() {
+async fn a_proxy_may_refuse_a_caller_and_is_no_evidence_otherwise() {
     for status in [400, 401, 403, 404, 405, 407, 408, 410, 421, 429, 451, 500, 502, 503, 504] {
         let is_refusal = [401, 403].contains(&status);
         let client = answers([respond(ok(7)), proxy(status)]);
@@ -140,7 +140,7 @@ async fn a_proxy_may_refuse_a_caller_and_says_nothing_else_of_the_application() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newer_answer_that_cannot_be_kept_takes_the_place_of_the_older() {
+async fn a_newer_answer_that_cannot_be_kept_replaces_the_older() {
     let large = || respond(Reply::Ok(encode(&"x".repeat(70_000))));
     let bare = || {
         let grpc = Response::builder().header("content-type", "application/grpc");
@@ -170,7 +170,7 @@ async fn a_newer_answer_that_cannot_be_kept_takes_the_place_of_the_older() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_itself_degraded_says_nothing_of_the_one_that_is_kept() {
+async fn a_degraded_answer_does_not_replace_the_kept_one() {
     let trailing = {
         let (head, body) = respond(ok(8)).into_parts();
         let marked = body.map_frame(|frame| match frame.into_trailers() {
@@ -191,7 +191,7 @@ async fn an_answer_that_is_itself_degraded_says_nothing_of_the_one_that_is_kept(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_late_does_not_bring_back_what_was_taken_back() {
+async fn a_late_answer_does_not_restore_a_revoked_one() {
     let refused = || Reply::Status(Status::not_found("simulated"));
     let client = caching().layer(Manual::default());
     let begin = || Flight::begin(&client, balance());
@@ -206,7 +206,7 @@ async fn an_answer_that_comes_late_does_not_bring_back_what_was_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_comes_late_takes_back_the_answer_to_a_later_call() {
+async fn a_late_refusal_removes_the_answer_to_a_later_call() {
     let client = caching().layer(Manual::default());
     let begin = || Flight::begin(&client, balance());
     let (refusing, later) = (begin(), begin());
@@ -217,7 +217,7 @@ async fn a_refusal_that_comes_late_takes_back_the_answer_to_a_later_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_answers_that_of_the_later_call_is_kept_in_whichever_order_they_come() {
+async fn of_two_answers_that_of_the_later_call_is_kept_in_any_order() {
     let client = caching().layer(Manual::default());
     let begin = || Flight::begin(&client, balance());
     let (mut older, newer) = (begin(), begin());
@@ -233,7 +233,7 @@ async fn of_two_answers_that_of_the_later_call_is_kept_in_whichever_order_they_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_made_room_is_not_replaced_by_an_older_answer() {
+async fn an_evicted_answer_is_not_replaced_by_an_older_one() {
     let cache = Cache { max_bytes: 900, max_answer: 500, ..Cache::default() };
     let client = FallbackLayer::new(methods()).with_cache(cache).unwrap().layer(Manual::default());
     let begin = |n| Flight::begin(&client, request(BALANCE, n));
@@ -247,7 +247,7 @@ async fn what_made_room_is_not_replaced_by_an_older_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_expired_is_not_replaced_by_an_older_answer() {
+async fn an_expired_answer_is_not_replaced_by_an_older_one() {
     let client = caching().layer(Manual::default());
     let begin = || Flight::begin(&client, balance());
     let (older, newer) = (begin(), begin());
@@ -259,7 +259,7 @@ async fn what_has_expired_is_not_replaced_by_an_older_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_shadow_what_was_taken_back_is_taken_back_as_well() {
+async fn in_shadow_refusals_remove_answers_as_well() {
     let switch = Switch::default();
     let refused = Reply::Status(Status::not_found("simulated"));
     let server = ScriptedServer::new([ok(7), refused, down()]);
@@ -272,7 +272,7 @@ async fn in_shadow_what_was_taken_back_is_taken_back_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_kept_before_the_layer_was_off_is_not_given_after_it() {
+async fn answers_kept_before_the_layer_was_off_are_not_given_after_it() {
     let refused = || Reply::Status(Status::not_found("simulated"));
     let partly = Reply::HeadersThenStatus(Status::unavailable("simulated"));
     for unseen in [refused(), ok(8), partly, down()] {
@@ -301,7 +301,7 @@ async fn what_was_kept_before_the_layer_was_off_is_not_given_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_alternate_refuses_it_may_not_know_unless_it_refuses_the_caller() {
+async fn a_refusal_of_the_alternate_counts_only_if_it_refuses_the_caller() {
     for (code, denied) in [
         (Code::PermissionDenied, true),
         (Code::Unauthenticated, true),
@@ -323,7 +323,7 @@ async fn what_the_alternate_refuses_it_may_not_know_unless_it_refuses_the_caller
 }
 
 #[tokio::test(start_paused = true)]
-async fn age_counts_from_when_the_answer_had_come_and_on_from_the_age_it_came_with() {
+async fn age_counts_from_the_arrival_of_the_answer_plus_its_own_age() {
     let client = caching().layer(Manual::default());
     let begin = || Flight::begin(&client, balance());
     let mut slow = begin();
@@ -358,7 +358,7 @@ async fn an_http_200_that_is_no_grpc_answer_is_a_failure_and_says_nothing() {
 
 // catalogue: S-F4
 #[tokio::test(start_paused = true)]
-async fn what_is_taken_back_past_the_cache_is_taken_back_all_the_same() {
+async fn a_refusal_of_a_call_that_bypasses_the_cache_removes_the_answer_too() {
     for directive in ["no-cache", "no-store", "max-age=0"] {
         let refused = Reply::Status(Status::permission_denied("no more"));
         let client = caching().layer(ScriptedServer::new([ok(7), refused, down()]));

@@ -1,6 +1,6 @@
 //! The messages of `proto/fault_control.proto`, by hand: a test compares them with it.
 
-/// `ListRequest`, `ClearRequest` and the responses that say nothing.
+/// `ListRequest`, `ClearRequest` and the empty responses.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Nothing {}
 

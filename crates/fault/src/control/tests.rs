@@ -1,4 +1,4 @@
-//! Who may do what by gRPC, and that the messages are those of the .proto.
+//! Permissions over gRPC, and that the messages are those of the .proto.
 
 use super::*;
 use crate::{FaultLayer, Rule, plan::CONTROL};
@@ -48,7 +48,7 @@ fn set(rule: &str) -> SetRequest {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changes_something_needs_loopback_or_the_token_where_there_is_one() {
+async fn a_change_needs_loopback_or_the_token_if_there_is_one() {
     const SECRET: Option<&str> = Some("secret");
     for (own, peer, token, allowed) in [
         (None, Some("127.0.0.1:1"), None, true),
@@ -79,7 +79,7 @@ async fn what_changes_something_needs_loopback_or_the_token_where_there_is_one()
         assert_eq!((code(done.map(drop)), rules.switch().mode() == Mode::Off), (expected, allowed));
         let listed = call::<_, ListResponse>(&rules, own, "List", Nothing {}, peer, token).await;
         let listed = listed.map(|listed| assert_eq!(listed.rules[0].id, "kept"));
-        assert_eq!(code(listed), expected, "what is broken is no one else's affair");
+        assert_eq!(code(listed), expected, "faults are shown to trusted callers only");
         let name = NamedRequest { id: "kept".to_owned() };
         let done = call::<_, RemoveResponse>(&rules, own, "Remove", name, peer, token).await;
         assert_eq!(done.map(|done| done.found).ok(), allowed.then_some(true));
@@ -90,7 +90,7 @@ async fn what_changes_something_needs_loopback_or_the_token_where_there_is_one()
 
 // catalogue: S-C8
 #[tokio::test]
-async fn a_call_that_came_through_a_proxy_changes_nothing_without_the_token() {
+async fn a_call_through_a_proxy_changes_nothing_without_the_token() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let rules = Rules::new(7).with("kept", "panic".parse::<Rule>().unwrap());
@@ -144,7 +144,7 @@ async fn a_wrong_rule_is_refused_with_the_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_whose_every_call_fails_can_be_set_right() {
+async fn a_server_whose_every_call_fails_can_still_be_controlled() {
     let net = Network::new();
     let rules = Rules::new(7).with("all", "health drop".parse().unwrap());
     let faults = crate::Faults { failure_rate: 1.0, health_too: true, ..Default::default() };

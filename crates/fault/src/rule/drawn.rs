@@ -1,10 +1,10 @@
-//! What is left to chance in a rule that hits.
+//! The random choices of a rule that hits.
 
 use super::{Action, Wait};
 use cinchona_plumbing::clock::times;
 use std::time::Duration;
 
-/// The longest delay that is drawn: a normal distribution has no end.
+/// The longest delay that is drawn: a normal distribution is unbounded.
 const LONGEST: Duration = Duration::from_secs(8760 * 3600);
 
 // === impl Wait ===

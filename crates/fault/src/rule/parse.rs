@@ -1,4 +1,4 @@
-//! From words to a rule.
+//! The parser of rules.
 
 mod word;
 
@@ -7,7 +7,7 @@ use crate::{Malformed, When};
 use std::{ops::Range, str::FromStr};
 use word::{Parsed, Word};
 
-/// What a word may begin with.
+/// The keys of words.
 const KEYS: [&str; 24] = [
     "attempt",
     "caller",
@@ -38,7 +38,7 @@ const KEYS: [&str; 24] = [
 const EFFECTS: &str = "delay, and one of cut, drip, drop, goaway, hang, mix, panic, reset, status, \
     trailers";
 
-/// A rule of which not all words are read.
+/// A rule whose words are partly parsed.
 #[derive(Default)]
 struct Draft {
     scope: Scope,
@@ -67,7 +67,7 @@ fn rule(text: &str) -> Parsed<Rule> {
     while let Some((word, end)) = Word::next(text, at)? {
         let twice = word.key != "metadata" && seen.contains(&word.key);
         if twice && !word.key.starts_with("metadata.") {
-            let what = format!("`{}` is said twice", word.key);
+            let what = format!("`{}` is set twice", word.key);
             return Err(Malformed::new(text, word.key_at, what, "each word once"));
         }
         seen.push(word.key);

@@ -1,17 +1,17 @@
-//! Whether a request is one of those that a rule names.
+//! Whether a rule selects a request.
 
 use super::{Method, Scope, Text};
 use cinchona_plumbing::{is_of_the_server, status::previous_attempts};
 use http::{Extensions, HeaderMap};
 use tonic::transport::server::TcpConnectInfo;
 
-/// A request, as far as rules go by it.
+/// The properties of a request that rules match.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) path: &'a str,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) extensions: &'a Extensions,
-    /// Something else lets it fail: it may be delayed, and no more.
+    /// It already fails for another reason: it may only be delayed.
     pub(crate) is_failing: bool,
 }
 
@@ -35,7 +35,7 @@ impl Scope {
             let peer = extensions.get().and_then(TcpConnectInfo::remote_addr);
             self.caller.is_none_or(|(ip, port)| {
                 peer.is_some_and(|peer| {
-                    // A socket for both families shows callers of the older as of the newer.
+                    // A dual-stack socket shows IPv4 callers as IPv6 addresses.
                     peer.ip().to_canonical() == ip.to_canonical()
                         && port.is_none_or(|port| port == peer.port())
                 })

@@ -1,4 +1,4 @@
-//! A rule in its shortest words: what is parsed again gives the same rule.
+//! The shortest form of a rule: parsing it gives the same rule.
 
 use super::{
     Action, Broken, MESSAGE, Method, Rule, Scope, Text, Trigger, Ttl, Wait,

@@ -1,4 +1,4 @@
-//! The grammar: what is shown is what is parsed, and what is wrong is shown where it is.
+//! The grammar: shown rules parse to the same, and errors name the place.
 
 use super::*;
 use proptest::prelude::*;
@@ -154,7 +154,7 @@ fn a_rule_is_written_as_people_type_it() {
 }
 
 #[test]
-fn what_is_wrong_is_marked_and_what_is_allowed_is_said() {
+fn an_error_marks_the_place_and_lists_what_is_allowed() {
     for (text, marked, what, allowed) in [
         ("", "", "nothing to inject", "delay, and one of"),
         ("rate=0.5", "", "nothing to inject", "delay, and one of"),
@@ -196,7 +196,7 @@ fn what_is_wrong_is_marked_and_what_is_allowed_is_said() {
 }
 
 #[test]
-fn carets_stand_under_the_place_whatever_is_before_it() {
+fn carets_are_under_the_place_whatever_is_before_it() {
     let error = "status=ABORTED:\"ünï\t\" rate=7".parse::<Rule>().unwrap_err().to_string();
     let lines: Vec<_> = error.lines().map(|line| line.chars().collect::<Vec<_>>()).collect();
     let place = lines[2].iter().position(|c| *c == '^').unwrap();

@@ -1,4 +1,4 @@
-//! The small words of the grammar: durations, codes, bytes.
+//! The elements of the grammar: durations, codes, bytes.
 
 use std::time::Duration;
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};

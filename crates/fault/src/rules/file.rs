@@ -1,4 +1,4 @@
-//! Rules in a text, one on a line, and a file of them that is read again when it changes.
+//! Rules in a text, one a line, and a file of them that is reloaded when it changes.
 
 use super::{Entry, Malformed, Rule, Rules};
 use cinchona_plumbing::clock::period;
@@ -6,11 +6,10 @@ use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 impl Rules {
-    /// Replaces all rules by those of `text`: one on a line, `name: rule`, or without a name, when
-    /// it is called `line-N`. A `#` outside quotes begins a comment. None needs a ttl.
+    /// Replaces all rules by those of `text`: one a line, `name: rule`, or without a name, when it
+    /// is called `line-N`. A `#` outside quotes begins a comment. No ttl is needed.
     ///
-    /// A rule that was in force by that name and in the same words stays as it is, with its
-    /// counters and its time.
+    /// A rule in force with the same name and words is kept, with its counters and its time.
     ///
     /// ```
     /// use cinchona_fault::Rules;
@@ -30,7 +29,7 @@ impl Rules {
     /// ```
     ///
     /// # Errors
-    /// What is wrong in each line that is; no rule has changed then.
+    /// The errors of each malformed line; no rule is changed then.
     pub fn load(&self, text: &str) -> Result<(), Vec<Malformed>> {
         let mut errors = Vec::new();
         let mut loaded: Vec<(String, Rule)> = Vec::new();
@@ -60,11 +59,11 @@ impl Rules {
         Ok(())
     }
 
-    /// Looks at a file each `every`, which is at least 1 ms, and [loads](Self::load) it at first
-    /// and whenever its contents have changed. A file that cannot be read, or is wrong, changes
-    /// nothing and is a warning.
+    /// Checks a file each `every`, which is at least 1 ms, and [loads](Self::load) it at first and
+    /// whenever its contents have changed. A file that cannot be read, or is malformed, changes
+    /// nothing and is logged as a warning.
     ///
-    /// It never ends: spawn it, or select on it. Dropping it leaves the rules as they are.
+    /// It never completes: spawn it, or select on it. Dropping it leaves the rules unchanged.
     pub async fn follow(&self, path: impl AsRef<Path>, every: Duration) -> Infallible {
         let path = path.as_ref();
         let mut before = None;

@@ -84,7 +84,7 @@ async fn a_window_opens_and_closes_and_a_ttl_ends_the_rule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_hits_whom_it_names() {
+async fn a_rule_hits_the_requests_it_selects() {
     let with = |key: &'static str, value: &str| {
         let mut request = request(ADD);
         request.headers_mut().insert(key, value.parse().unwrap());
@@ -123,7 +123,7 @@ async fn a_rule_hits_whom_it_names() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_hits_the_same_requests_in_any_order_and_each_rule_draws_for_itself() {
+async fn the_same_seed_hits_the_same_requests_in_any_order_and_rules_draw_independently() {
     async fn hit(seed: u64, name: &str, order: impl Iterator<Item = u32>) -> Vec<u32> {
         let rules = Rules::new(seed).with(name, rule("rate=0.3 status=ABORTED"));
         let service = served(&rules.into());
@@ -146,7 +146,7 @@ async fn the_same_seed_hits_the_same_requests_in_any_order_and_each_rule_draws_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_add_up_and_the_first_effect_is_the_one() {
+async fn delays_add_up_and_the_first_effect_applies() {
     let faults = Faults { slow_rate: 1.0, slow_delay: SECOND, ..Faults::default() };
     let rules = Rules::new(7)
         .with("a", rule("delay=2s"))
@@ -168,7 +168,7 @@ async fn delays_add_up_and_the_first_effect_is_the_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_the_settings_goes_before_what_a_rule_has() {
+async fn a_failure_of_the_settings_takes_precedence_over_a_rules() {
     let faults = Faults { failure_rate: 1.0, ..Faults::default() };
     let rules = Rules::new(7).with("a", rule("hang")).with("b", rule("delay=1s"));
     let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone());
@@ -179,7 +179,7 @@ async fn a_failure_of_the_settings_goes_before_what_a_rule_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_without_a_ttl_is_refused_while_running_unless_it_says_none() {
+async fn a_rule_without_a_ttl_is_refused_while_running_unless_it_is_none() {
     let rules = Rules::default();
     let refused = rules.set("a", rule("hang")).unwrap_err().to_string();
     assert!(refused.starts_with("ttl: ") && refused.contains("ttl=none"), "{refused}");
@@ -195,7 +195,7 @@ async fn a_rule_without_a_ttl_is_refused_while_running_unless_it_says_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_faults_are_active_and_the_rest_is_spared() {
+async fn active_faults_are_limited_and_further_requests_are_spared() {
     let rules = Rules::new(7).with("case", rule("delay=1m")).with_most_active(3);
     let layer = FaultLayer::from(rules.clone());
     let service = served(&layer);
@@ -204,7 +204,7 @@ async fn only_so_many_faults_are_active_and_the_rest_is_spared() {
         calls.push(Box::pin(timeout(SECOND, answer(&service, request(ADD)))));
     }
     let mut ended = Vec::new();
-    // All are begun before any is waited for.
+    // All are begun before any is awaited.
     for call in &mut calls {
         ended.push(futures_now(call.as_mut()));
     }
@@ -214,14 +214,14 @@ async fn only_so_many_faults_are_active_and_the_rest_is_spared() {
     assert_eq!(rules.0.active.load(Ordering::Relaxed), 0);
 }
 
-/// Whether a future is ready at once.
+/// Whether a future is ready on its first poll.
 fn futures_now(future: Pin<&mut dyn Future<Output = impl Sized>>) -> bool {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     future.poll(&mut cx).is_ready()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hang_is_active_until_the_caller_goes_and_is_not_abandoned() {
+async fn a_hang_is_active_until_the_caller_leaves_and_is_not_abandoned() {
     for text in ["hang", "hang=headers", "drip=1/1s", "cut=9"] {
         let (rules, layer, service) = site(text);
         let active = || rules.0.active.load(Ordering::Relaxed);
@@ -247,7 +247,7 @@ async fn the_master_switch_stops_all_rules_and_shadow_only_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_are_distributed_as_they_say() {
+async fn delays_have_the_configured_distribution() {
     let percentile = |wait: Wait, share: f64| {
         let mut drawn: Vec<Duration> =
             (0..20_000).map(|request| wait.drawn(|kind: &str| draw(7, request, kind))).collect();
@@ -280,7 +280,7 @@ async fn a_mix_has_its_codes_by_weight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_is_loaded_whole_or_not_at_all_and_what_stays_keeps_its_counters() {
+async fn a_text_is_loaded_whole_or_not_at_all_and_unchanged_rules_keep_their_counters() {
     let rules = Rules::new(7).with("old", rule("panic"));
     let service = served(&rules.clone().into());
     rules.load("# nothing but\r\nkept: first=2 status=ABORTED:\"a # b\" # this\r\n").unwrap();
@@ -303,7 +303,7 @@ async fn a_text_is_loaded_whole_or_not_at_all_and_what_stays_keeps_its_counters(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_is_followed_and_a_wrong_one_changes_nothing() {
+async fn a_file_is_followed_and_a_malformed_one_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("faults");
     let rules = Rules::default();

@@ -1,10 +1,10 @@
-//! What passes, and what is put in the place of an order.
+//! Bytes that pass, and bytes that replace an order.
 
 use super::*;
 use proptest::prelude::*;
 use tokio_test::task;
 
-/// Takes as much as each of its turns allows, and keeps it.
+/// Accepts as many bytes as each of its turns allows, and keeps them.
 #[derive(Debug, Default)]
 struct Sink {
     taken: Vec<u8>,
@@ -45,7 +45,7 @@ fn reset(stream: u32, code: u32) -> Vec<u8> {
     framed(RST_STREAM, stream, &code.to_be_bytes())
 }
 
-/// What comes out when each of these is written as a whole, and how it ends.
+/// The output when each of these is written as a whole, and how it ends.
 fn written(writes: &[Vec<u8>], turns: Vec<usize>) -> (Vec<u8>, bool) {
     let mut io = FaultIo::new(Sink { taken: Vec::new(), turns });
     let done = task::spawn(async {
@@ -63,7 +63,7 @@ fn written(writes: &[Vec<u8>], turns: Vec<usize>) -> (Vec<u8>, bool) {
 fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let any_frame = (0..12_u8, any::<u32>(), prop::collection::vec(any::<u8>(), 0..40))
         .prop_map(|(kind, stream, payload)| framed(kind, stream, &payload));
-    // Payloads that look like orders are none.
+    // Payloads that look like orders are not orders.
     let sly = (0..9_usize).prop_map(|pad| framed(0, 1, &[vec![0; pad], reset(1, DROP)].concat()));
     let frame = prop_oneof![any_frame, sly, Just(reset(1, REFUSED_STREAM))];
     prop::collection::vec(frame, 0..9).prop_map(|mut frames| {
@@ -109,7 +109,7 @@ proptest! {
 }
 
 #[test]
-fn after_a_drop_nothing_passes_and_after_a_goaway_with_a_code_nothing_but_it() {
+fn after_a_drop_nothing_passes_and_after_a_goaway_with_a_code_only_that() {
     let settings = framed(SETTINGS, 0, &[]);
     let writes = [settings.clone(), reset(1, DROP), settings.clone()];
     assert_eq!(written(&writes, Vec::new()), (settings.clone(), false));

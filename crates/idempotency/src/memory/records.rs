@@ -1,26 +1,26 @@
-//! The records of one shard: by key, in the order in which they expire, and by caller.
+//! The records of one shard: by key, by expiry, and by caller.
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use std::mem;
 use tokio::time::Instant;
 
-/// Records that lie in one vector, and name each other by their places in it.
+/// Records in one vector, linked by their indices.
 #[derive(Debug)]
 pub(super) struct Records {
     nodes: Vec<Node>,
-    /// Places that are free, one naming the next.
+    /// Free indices, as a linked list.
     free: u32,
     by_key: HashTable<u32>,
     oldest: u32,
     newest: u32,
-    /// By the hash of the caller: two that have the same share what they may use, no more.
+    /// By the hash of the caller: callers with the same hash share a quota, nothing else.
     callers: HashMap<u64, Line, DefaultHashBuilder>,
-    /// The caller that had most records when it last got one.
+    /// The caller that had the most records when it last got one.
     largest: u64,
     bytes: usize,
 }
 
-/// A key that has its answer.
+/// A key with its answer.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) key: Box<[u8]>,
@@ -36,7 +36,7 @@ struct Node {
     caller: u64,
     older: u32,
     newer: u32,
-    /// The next of the same caller.
+    /// The next record of the same caller.
     next: u32,
 }
 
@@ -52,7 +52,7 @@ struct Line {
 /// No place.
 const NONE: u32 = u32::MAX;
 
-/// Of which there is too much.
+/// Which limit is exceeded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scarce {
     Entries,
@@ -88,7 +88,7 @@ impl Records {
         Some(&self.node(*at).record)
     }
 
-    /// Adds a record of a key that has none; it expires after all others.
+    /// Adds a record of a new key; it expires after all others.
     pub(super) fn push(&mut self, record: Record, caller: u64) {
         let (hash, size) = (record.hash, record.size());
         let node = Node { record, caller, older: self.newest, newer: NONE, next: NONE };
@@ -115,15 +115,15 @@ impl Records {
         }
     }
 
-    /// Takes out the oldest record if it has expired.
+    /// Removes the oldest record if it has expired.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Record> {
         let oldest = self.nodes.get(self.oldest as usize)?;
         let (caller, has_expired) = (oldest.caller, oldest.record.expires <= now);
         has_expired.then(|| self.pop_of(caller)).flatten()
     }
 
-    /// Takes out a record, as `caller` has brought one: the oldest of all, unless its caller has
-    /// less than half of what `caller` has, or of what the largest has, whose own oldest goes then.
+    /// Evicts a record for a new one of `caller`: the oldest of all, unless its caller has less
+    /// than half of what `caller` has, or of what the largest has; then that caller's oldest.
     pub(super) fn pop_for(&mut self, caller: u64, scarce: Scarce) -> Option<Record> {
         let oldest = self.nodes.get(self.oldest as usize)?.caller;
         let has = |caller: &u64| match (self.callers.get(caller), scarce) {
@@ -137,8 +137,8 @@ impl Records {
         self.pop_of(larger.unwrap_or(oldest))
     }
 
-    /// Takes out the oldest record of a caller: as all live equally long, it is at the front of
-    /// both orders, or in the midst of the order of all.
+    /// Removes the oldest record of a caller: as all live equally long, it is at the front of its
+    /// caller's order, but may be anywhere in the order of all.
     fn pop_of(&mut self, caller: u64) -> Option<Record> {
         let line = self.callers.get_mut(&caller)?;
         let at = line.oldest;
@@ -173,7 +173,7 @@ impl Records {
             return at;
         }
         self.nodes.push(node);
-        // A shard has its part of the cap, which is no more than 2^32 records.
+        // A shard has its share of the limit, which is at most 2^32 records.
         (self.nodes.len() - 1) as u32
     }
 
@@ -189,7 +189,7 @@ impl Record {
         self.key.len() + self.answer.len()
     }
 
-    /// What is left in its place has nothing of it on the heap.
+    /// The entry that remains in its place owns nothing on the heap.
     fn take(&mut self) -> Self {
         let (key, answer) = (mem::take(&mut self.key), mem::take(&mut self.answer));
         Self { key, answer, ..*self }

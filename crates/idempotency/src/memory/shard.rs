@@ -7,7 +7,7 @@ use hashlink::{DefaultHashBuilder, LinkedHashMap};
 use std::collections::HashMap;
 use tokio::{sync::watch, time::Instant};
 
-/// Claims, records, and what is remembered of evicted ones.
+/// Claims, records, and the evicted calls.
 #[derive(Debug)]
 pub(super) struct Shard {
     claimed: HashMap<Box<[u8]>, Claimed, DefaultHashBuilder>,
@@ -26,7 +26,7 @@ pub(super) struct Caps {
     pub(super) evicted: usize,
 }
 
-/// What eviction means to the call whose record was evicted.
+/// What happens to a call whose record was evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Evicting {
     /// It is refused.
@@ -43,7 +43,7 @@ pub(super) struct Claimed {
     fingerprint: u128,
     token: u128,
     until: Instant,
-    /// Dropped with the claim, which wakes those who wait; made for the first of them.
+    /// Dropped with the claim, which wakes the waiting calls; created for the first of them.
     end: Option<watch::Sender<()>>,
 }
 
@@ -68,7 +68,7 @@ impl Shard {
         self.claimed.values().filter(|claimed| claimed.until > now).count()
     }
 
-    /// Forgets what has expired.
+    /// Removes expired entries.
     pub(super) fn expire(&mut self, now: Instant) {
         while self.records.pop_expired(now).is_some() {}
         while self.evicted.front().is_some_and(|(_, expires)| *expires <= now) {
@@ -117,7 +117,7 @@ impl Shard {
         Some((self.claimed.remove_entry(key)?.0, fingerprint))
     }
 
-    /// Keeps a record of a call by `caller`; how many had to make room for it.
+    /// Keeps a record of a call by `caller`; returns how many were evicted for it.
     pub(super) fn keep(&mut self, record: Record, caller: u64, evicting: Evicting) -> usize {
         self.records.push(record, caller);
         let mut evicted = 0;

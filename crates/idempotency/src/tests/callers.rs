@@ -1,4 +1,4 @@
-//! Who is given whose answer.
+//! Which callers share answers.
 
 use super::*;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ fn from(peer: &str) -> Request<Body> {
 #[tokio::test(start_paused = true)]
 async fn a_replay_is_no_way_around_authorization() {
     for name in ["authorization", "cookie", "x-api-key", "x-forwarded-client-cert"] {
-        // The check stands in an interceptor below the layer.
+        // The check is in an interceptor below the layer.
         let (bank, executed) = bank(Duration::ZERO, &[]);
         let service = service_fn(move |request: Request<Body>| {
             let (bank, own) = (bank.clone(), request.headers().get(name).cloned());
@@ -62,15 +62,15 @@ async fn without_credentials_the_peer_is_the_caller_whatever_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_whom_a_call_is_known_is_chosen() {
+async fn the_identification_of_callers_is_configurable() {
     let alice_at = |peer: &str| {
         let mut request = from(peer);
         request.headers_mut().insert("authorization", HeaderValue::from_static("alice"));
         request
     };
     let name = http::HeaderName::from_static("x-id");
-    // Whether these are the caller that alice at one address is: alice at another, somebody else
-    // there, and one who shows an id.
+    // Whether these are the same caller as alice at one address: alice at another address, another
+    // user there, and one with an id.
     for (layer, expected) in [
         (dedup(), [true, false, true]),
         (dedup().by_peer(), [false, true, true]),
@@ -98,7 +98,7 @@ async fn by_whom_a_call_is_known_is_chosen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_not_know_is_told_nothing_of_an_earlier_call() {
+async fn an_unauthorized_caller_learns_nothing_of_an_earlier_call() {
     let (bank, executed) = bank(SECOND, &[]);
     let layer = dedup().by_key().with_authorize(|request| async move {
         tokio::task::yield_now().await;
@@ -124,7 +124,7 @@ async fn who_may_not_know_is_told_nothing_of_an_earlier_call() {
     }
     assert!(is_replay(&ask(&service, by("authorization", "alice")).await));
     assert_eq!((executed.load(Ordering::Relaxed), layer.snapshot().denied), (1, 4));
-    // A first call is the handler's to refuse.
+    // The handler decides on a first call.
     assert_eq!(status(&ask(&service, pay("new")).await).code(), Code::Ok);
 }
 

@@ -1,4 +1,4 @@
-//! What at-most-once means, code by code.
+//! At-most-once, code by code.
 
 use super::*;
 use cinchona_plumbing::status::not_begun;
@@ -20,7 +20,7 @@ fn table() -> Vec<(Code, [bool; 2])> {
         .collect()
 }
 
-/// Whether what a service answers by `code` is kept, once it has had its effect.
+/// Whether an answer with `code` is kept, after an effect.
 async fn is_kept(layer: DedupLayer<MemoryStore>, answer: impl Fn() -> Status) -> bool {
     let executed = AtomicU32::new(0);
     let executed = Arc::new(executed);
@@ -71,14 +71,14 @@ async fn each_code_is_kept_or_executed_again_as_the_table_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_once_executes_nothing_again_that_has_had_its_effect_whatever_the_code() {
+async fn at_most_once_repeats_no_effect_whatever_the_code() {
     for code in cinchona_plumbing::code::all() {
         assert!(is_kept(dedup(), || Status::new(code, "said")).await, "{code:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_says_that_it_has_not_begun_is_executed_again() {
+async fn an_answer_marked_as_not_begun_is_executed_again() {
     for code in cinchona_plumbing::code::all().filter(|code| *code != Code::Ok) {
         for guarantee in [Guarantee::AtMostOnce, Guarantee::AtLeastOnce] {
             let layer = || dedup().with_guarantee(guarantee);
@@ -87,7 +87,7 @@ async fn what_says_that_it_has_not_begun_is_executed_again() {
             let released = layer().with_released([code]).unwrap();
             assert!(!is_kept(released, || Status::new(code, "said")).await, "{code:?}");
         }
-        // That of another server, which was passed on.
+        // The mark of another server, which was forwarded.
         let passed_on = || {
             let mut status = Status::new(code, "said");
             status.metadata_mut().insert("idempotency-not-begun", "true".parse().unwrap());

@@ -1,4 +1,4 @@
-//! What a store that is full does to whom.
+//! The behaviour of a full store.
 
 use super::*;
 use cinchona_testkit::Logs;
@@ -12,7 +12,7 @@ fn by(user: &str, key: &str) -> Request<Body> {
 
 // catalogue: S-E9
 #[tokio::test(start_paused = true)]
-async fn other_keys_do_not_make_an_effect_happen_twice_and_evictions_are_told() {
+async fn other_keys_do_not_make_an_effect_happen_twice_and_evictions_are_logged() {
     let logs = Logs::of("cinchona_idempotency");
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let store = MemoryStore::new().with_caps(1000, 1 << 30).unwrap();
@@ -30,9 +30,9 @@ async fn other_keys_do_not_make_an_effect_happen_twice_and_evictions_are_told() 
     assert_eq!(executed.load(Ordering::Relaxed), 1002);
     let Snapshot { evicted, refused_evicted, .. } = layer.snapshot();
     assert_eq!((evicted, refused_evicted, store.evicted()), (2, 1, 2));
-    let told: Vec<_> =
+    let logged: Vec<_> =
         logs.events().into_iter().filter(|event| event.message.contains("is full")).collect();
-    assert_eq!(told.len(), 2, "at 1 and at 2: {told:?}");
+    assert_eq!(logged.len(), 2, "at 1 and at 2: {logged:?}");
     sleep(301 * SECOND).await;
     assert_eq!(status(&ask(&service, pay("first")).await).code(), Code::Ok, "in its time");
 }
@@ -58,7 +58,7 @@ async fn a_flood_of_one_caller_evicts_its_own_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_takes_from_who_has_most() {
+async fn a_new_caller_takes_from_the_caller_with_the_most() {
     let (bank, _) = bank(Duration::ZERO, &[]);
     let store = MemoryStore::new().with_caps(100, 1 << 30).unwrap();
     let service = DedupLayer::new(store, methods()).layer(bank);
@@ -80,7 +80,7 @@ async fn a_newcomer_takes_from_who_has_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_even_be_remembered_is_not_begun() {
+async fn a_call_that_cannot_be_remembered_is_not_begun() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let store = MemoryStore::new().with_caps(10, 1 << 30).unwrap();
     let layer = DedupLayer::new(store, methods());
@@ -105,7 +105,7 @@ async fn what_cannot_even_be_remembered_is_not_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cache_forgets_in_silence() {
+async fn a_cache_evicts_silently() {
     let logs = Logs::of("cinchona_idempotency");
     let store = MemoryStore::new().as_cache().with_caps(10, 1 << 30).unwrap();
     for n in 0_u128..100 {
@@ -134,7 +134,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A record that is to be in the store.
+/// A record to be stored.
 #[derive(Clone, Debug, PartialEq)]
 struct Kept {
     key: Vec<u8>,
@@ -143,7 +143,7 @@ struct Kept {
     size: usize,
 }
 
-/// A store, and what is to be in it.
+/// A store, and its expected content.
 struct Model {
     store: MemoryStore,
     caps: (usize, usize),
@@ -200,7 +200,7 @@ impl Model {
         Ok(())
     }
 
-    /// What is not in the store any more, though its time has not come.
+    /// Evicted records that have not expired.
     async fn lost(&self) -> Vec<Kept> {
         let mut lost = Vec::new();
         for record in &self.kept {
@@ -255,7 +255,7 @@ proptest! {
 
 // catalogue: S-E15
 #[tokio::test(start_paused = true)]
-async fn gauges_return_to_zero_wherever_calls_are_given_up() {
+async fn gauges_return_to_zero_wherever_calls_are_dropped() {
     let store = MemoryStore::new();
     let layer = DedupLayer::new(store.clone(), methods()).with_lease(5 * SECOND).unwrap();
     for polls in 0..6 {
@@ -281,8 +281,8 @@ async fn gauges_return_to_zero_wherever_calls_are_given_up() {
 }
 
 #[tokio::test]
-async fn a_change_that_takes_its_time_holds_nobody_up() {
-    // Threads of its own: what is tested is whether one blocks the other.
+async fn a_slow_change_blocks_no_other() {
+    // Its own threads: the test is whether one blocks the other.
     let store = MemoryStore::new();
     let (slow, begin) = (store.clone(), Arc::new(std::sync::Barrier::new(2)));
     let (go_on, wait) = std::sync::mpsc::channel::<()>();
@@ -308,14 +308,14 @@ async fn a_change_that_takes_its_time_holds_nobody_up() {
     assert!(quick.await.is_ok());
     assert_eq!(store.read("n").await.unwrap().as_deref(), Some(&b"q"[..]));
     go_on.send(()).unwrap();
-    // It was outrun, and gives way before it is made again.
+    // It has lost a conflict, and yields before it is repeated.
     assert!(thread.join().unwrap().is_none());
     assert_eq!(store.read("n").await.unwrap().as_deref(), Some(&b"q"[..]));
 }
 
 // catalogue: S-E10
 #[tokio::test(start_paused = true)]
-async fn a_change_that_is_always_outrun_gives_up() {
+async fn a_change_that_always_conflicts_gives_up() {
     let store = MemoryStore::new();
     let (other, n) = (store.clone(), AtomicU32::new(0));
     let outrun = store.update(&["n"], move |_| {

@@ -1,4 +1,4 @@
-//! Off means off.
+//! A layer that is off does nothing.
 
 use super::*;
 use futures_util::FutureExt;
@@ -27,7 +27,7 @@ impl Store for Untouched {
     }
 }
 
-/// All settings that may do something to a call.
+/// All settings that may affect a call.
 fn off(switch: &Switch) -> DedupLayer<Untouched> {
     DedupLayer::new(Untouched, methods())
         .with_required(true)
@@ -59,7 +59,7 @@ fn request_headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-/// What a service was given, and answers.
+/// The requests and answers of a service.
 fn echo(bodies: Bytes) -> Bank {
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         let bodies = bodies.clone();
@@ -111,7 +111,7 @@ fn later() -> Instant {
 }
 
 #[test]
-fn a_layer_that_is_off_allocates_nothing_and_holds_nothing_that_is_shared() {
+fn a_layer_that_is_off_allocates_nothing_and_holds_no_shared_state() {
     let layer = off(&Switch::new(Mode::Off));
     let references = |layer: &DedupLayer<_>| Arc::strong_count(&layer.shared);
     let shared = layer.clone();
@@ -125,12 +125,12 @@ fn a_layer_that_is_off_allocates_nothing_and_holds_nothing_that_is_shared() {
         let answered = service.call(request).now_or_never().unwrap().unwrap();
         assert!(answered.headers().is_empty());
     });
-    // What a body is boxed in is freed, not allocated.
+    // The box of a body is freed, not allocated.
     assert_eq!(counts.count_total, 0, "{counts:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_shadow_whatever_would_be_refused_is_passed_on_as_it_came() {
+async fn in_shadow_a_would_be_refusal_is_passed_on_unchanged() {
     let large = encode(&Any { type_url: "x".repeat(1000), value: Vec::new() });
     let long = "k".repeat(256);
     let mut elsewhere = pay("k");
@@ -159,7 +159,7 @@ async fn in_shadow_whatever_would_be_refused_is_passed_on_as_it_came() {
 fn a_first_call_makes_at_most_twenty_allocations() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let counted = |service: Bank, key: &str| {
-        // In its one form already, as most messages are.
+        // Already canonical, as most messages are.
         let body = encode(&Any { type_url: key.into(), value: Vec::new() });
         let request = to("/Bank/Pay", None, body);
         let call = async { read(service.oneshot(request).await.unwrap()).await };
@@ -172,7 +172,7 @@ fn a_first_call_makes_at_most_twenty_allocations() {
         }))
     };
     let layered = BoxCloneSyncService::new(dedup().layer(bare()));
-    // What grows is as large as it gets.
+    // Growing buffers have reached their size.
     for n in 0..2000 {
         counted(layered.clone(), &n.to_string());
     }

@@ -1,10 +1,10 @@
-//! A panic of the user's code costs one call.
+//! A panic of the user's code fails one call.
 
 use super::*;
 use futures_util::FutureExt;
 use std::{convert::Infallible, panic::panic_any, sync::atomic::AtomicBool};
 
-/// What a call to `service` came to, where `None` is a panic that went through.
+/// The outcome of a call to `service`, where `None` is a panic that propagated.
 async fn attempt<S>(service: &S, request: Request<Body>) -> Option<Status>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
@@ -92,7 +92,10 @@ async fn a_panic_of_a_setting_refuses_one_call() {
         flag.store(true, Ordering::Relaxed);
         let refused = attempt(&service, pay("k")).await.unwrap();
         assert_eq!(refused.code(), Code::Internal);
-        assert!(!refused.message().contains("ink"), "the words are for the log: {refused}");
+        assert!(
+            !refused.message().contains("ink"),
+            "the panic's message is for the log: {refused}"
+        );
         flag.store(false, Ordering::Relaxed);
         for key in ["k", "other"] {
             assert_eq!(attempt(&service, pay(key)).await.unwrap().code(), Code::Ok);
@@ -101,7 +104,7 @@ async fn a_panic_of_a_setting_refuses_one_call() {
     }
 }
 
-/// A store that panics where it is told to.
+/// A store that panics at a given step.
 #[derive(Clone)]
 struct Trap(MemoryStore, Arc<AtomicU32>);
 
@@ -141,7 +144,7 @@ impl Store for Trap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wherever_handler_or_store_panic_others_go_on_and_the_key_has_an_end() {
+async fn wherever_handler_or_store_panic_other_calls_go_on_and_the_key_is_settled() {
     for step in 1..=6 {
         let trap = Trap(MemoryStore::new(), Arc::new(AtomicU32::new(step)));
         let (at, executed) = (trap.1.clone(), Arc::new(AtomicU32::new(0)));
@@ -171,7 +174,7 @@ async fn wherever_handler_or_store_panic_others_go_on_and_the_key_has_an_end() {
         let other = attempt(&service, pay("other")).await.unwrap();
         assert_eq!(other.code(), Code::Ok, "{step}");
         let _ = calls.join_all().await;
-        assert!(Instant::now() - begun < 10 * SECOND, "{step}: who waits is not left waiting");
+        assert!(Instant::now() - begun < 10 * SECOND, "{step}: waiting calls are answered");
         attempt(&service, pay("k")).await.unwrap();
         assert!(executed.load(Ordering::Relaxed) <= 2, "{step}: at most once");
         sleep(10 * SECOND).await;
@@ -200,7 +203,7 @@ async fn an_execution_that_goes_on_alone_may_panic_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ids_that_cannot_be_made_are_made_otherwise() {
+async fn a_panicking_id_function_is_replaced_by_uuids() {
     let layer = IdempotencyKeyLayer::new(methods()).with_ids(|| panic!("out of ids"));
     let service = service_fn(|request: Request<()>| {
         std::future::ready(Ok::<_, Infallible>(request.headers().contains_key(IDEMPOTENCY_KEY)))

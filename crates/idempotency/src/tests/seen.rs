@@ -1,4 +1,4 @@
-//! What the layer sees is what the handler sees.
+//! The layer sees the same message as the handler.
 
 use super::*;
 use crate::{compression::tests::compress, counters::Cells, settings::Settings};
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 const ENCODINGS: [&str; 3] = ["gzip", "deflate", "zstd"];
 
-/// A request of which the message is compressed.
+/// A request with a compressed message.
 fn compressed(encoding: &'static str, key: Option<&str>, id: &str, payload: u8) -> Request<Body> {
     let plain = message(id, payload);
     let body = flagged(1, &compress(encoding, &plain[5..]));
@@ -44,7 +44,7 @@ async fn a_request_id_in_a_compressed_message_is_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_refused_and_counted() {
+async fn messages_that_cannot_be_read_are_refused_and_counted() {
     let encoded = |encoding: &'static str, flag, message: &[u8]| {
         let mut request = to("/Bank/Pay", Some("k"), flagged(flag, message));
         request.headers_mut().insert("grpc-encoding", HeaderValue::from_static(encoding));
@@ -102,14 +102,14 @@ async fn a_message_of_just_the_limit_is_within_it() {
         let service = dedup().with_limits(limit, 1000).layer(bank.clone());
         for request in [to("/Bank/Pay", Some("k"), body.clone()), compressed("zstd", None, "", 0)] {
             let answered = status(&ask(&service, request).await);
-            // Compressed it is longer on the way, and is held to that, too.
+            // The compressed form is longer, and the limit applies to it, too.
             assert!(answered.code() == code || answered.code() == Code::OutOfRange);
         }
         assert_eq!(status(&ask(&service, pay("k")).await).code(), code);
     }
 }
 
-/// Fields in some order, of which the first may be known; `Request` has a `request_id = 1` alone.
+/// Fields in some order, of which the first may be known; `Request` has only `request_id = 1`.
 fn unknown(order: &[u8]) -> Bytes {
     let fields = order.iter().map(|n| vec![n << 3 | 2, 1, b'a' + n]);
     flagged(0, &fields.collect::<Vec<_>>().concat())
@@ -117,7 +117,7 @@ fn unknown(order: &[u8]) -> Bytes {
 
 // catalogue: S-F12
 #[tokio::test(start_paused = true)]
-async fn the_same_request_in_other_bytes_is_the_same() {
+async fn the_same_message_in_another_encoding_is_the_same_request() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let service = dedup().layer(bank);
     for order in [[2, 3, 4], [4, 3, 2], [3, 4, 2]] {
@@ -130,7 +130,7 @@ async fn the_same_request_in_other_bytes_is_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_it_is_wanted_the_key_alone_counts() {
+async fn if_configured_the_key_alone_counts() {
     let mut by_method = PerMethod::new();
     by_method.insert("Bank", "Pay", true).unwrap();
     for (layer, replayed) in [

@@ -1,11 +1,11 @@
-//! Whose time an execution has.
+//! The deadline of an execution.
 
 use super::*;
 use cinchona_core::{Deadline, ServerContext};
 use std::sync::Mutex;
 
-/// What a handler sees of its time, after `works`: by its task, its request's extensions and its
-/// headers.
+/// The remaining time that a handler sees, after `works`: by its task, its request's extensions and
+/// its headers.
 type Seen = (Option<Duration>, Option<Duration>, Option<Duration>, u32);
 
 fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
@@ -29,7 +29,7 @@ fn watching(works: Duration) -> (Bank, Arc<Mutex<Vec<Seen>>>) {
     (BoxCloneSyncService::new(service), seen)
 }
 
-/// A call whose caller has `left`, and that says so in all ways.
+/// A call whose caller's time is `left`, as sent in all ways.
 fn impatient(left: Duration) -> (ServerContext, Request<Body>) {
     let deadline = Deadline::after(left, Instant::now());
     let mut request = pay("k");
@@ -40,7 +40,7 @@ fn impatient(left: Duration) -> (ServerContext, Request<Body>) {
 
 // catalogue: S-C4
 #[tokio::test(start_paused = true)]
-async fn an_execution_has_the_time_of_its_lease_and_not_its_callers() {
+async fn an_execution_has_the_time_of_its_lease_or_its_callers_where_that_is_longer() {
     for left in [SECOND / 4, SECOND, 60 * SECOND] {
         let (service, seen) = watching(SECOND / 2);
         let layer = dedup().with_lease(10 * SECOND).unwrap();
@@ -49,15 +49,29 @@ async fn an_execution_has_the_time_of_its_lease_and_not_its_callers() {
         let called = tokio::time::timeout(left, inbound.scope(ask(&service, request))).await;
         assert_eq!(called.is_err(), left < SECOND / 2);
         sleep(SECOND).await;
-        let after = 10 * SECOND - SECOND / 2;
+        let time = left.max(10 * SECOND);
+        let after = time - SECOND / 2;
         let seen = seen.lock().unwrap().clone();
-        assert_eq!(seen, [(Some(after), Some(after), Some(10 * SECOND), 2)]);
+        assert_eq!(seen, [(Some(after), Some(after), Some(time), 2)]);
         assert!(is_replay(&ask(&service, pay("k")).await));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_for_ever_is_no_deadline_and_where_none_was_told_none_is() {
+async fn an_execution_is_not_cut_off_while_its_caller_waits_for_up_to_an_hour() {
+    for (left, works, is_answered) in
+        [(120, 40, true), (120, 121, false), (9000, 3599, true), (9000, 3601, false)]
+    {
+        let (service, _) = watching(works * SECOND);
+        let layer = dedup().with_guarantee(Guarantee::AtMostOnce);
+        let (inbound, request) = impatient(left * SECOND);
+        let answer = inbound.scope(ask(&layer.layer(service), request)).await;
+        assert_eq!(status(&answer).code() == Code::Ok, is_answered, "{left} {works}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unlimited_lease_is_no_deadline_and_none_is_invented() {
     let (service, seen) = watching(Duration::ZERO);
     let layer = dedup().with_lease(Duration::MAX).unwrap();
     let (inbound, request) = impatient(SECOND);
@@ -68,7 +82,7 @@ async fn a_lease_for_ever_is_no_deadline_and_where_none_was_told_none_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_recognised_keeps_its_callers_deadline() {
+async fn a_call_that_is_not_recognised_keeps_its_callers_deadline() {
     let (service, seen) = watching(Duration::ZERO);
     let (inbound, mut request) = impatient(SECOND);
     request.headers_mut().remove(IDEMPOTENCY_KEY);
@@ -103,7 +117,7 @@ async fn the_calls_of_a_handler_go_on_when_its_caller_has_gone() {
 
 // catalogue: S-P7
 #[tokio::test(start_paused = true)]
-async fn calls_that_are_given_up_leave_no_task_after_their_leases() {
+async fn abandoned_calls_leave_no_task_after_their_leases() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     let (service, executed) = bank(Duration::MAX / 4, &[]);

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Who calls, how often, and what became of it.
+/// The client that calls, its rate, and the outcomes.
 pub(super) struct Load {
     client: CalculatorClient<Stack<Balance>>,
     calls: Calls,
@@ -25,7 +25,7 @@ pub(super) struct Load {
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// How many calls are due each second.
+/// The number of calls per second.
 pub(super) const USUAL: u32 = 150;
 
 // === impl Load ===
@@ -40,7 +40,7 @@ impl Load {
     }
 }
 
-/// Calls at their times, whatever becomes of the others, for ever.
+/// Starts each call at its time, whether or not others have ended; never ends.
 pub(super) async fn run(load: &Load) {
     let (mut due, mut running) = (Instant::now(), JoinSet::new());
     for n in 0u64.. {

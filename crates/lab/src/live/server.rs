@@ -21,8 +21,8 @@ use std::{
 use tokio::runtime;
 use tokio_stream::StreamExt;
 
-/// A node of the cluster, on loopback sockets and in a runtime of its own: without that, it is gone
-/// like a killed process.
+/// A node of the cluster, on loopback sockets and in a runtime of its own. When the runtime is
+/// dropped, the node vanishes like a killed process.
 pub(super) struct Server {
     name: String,
     addr: SocketAddr,
@@ -37,13 +37,13 @@ pub(super) struct Server {
 
 pub(super) const CLUSTER: &str = "demo";
 
-/// How many calls it has in progress at once.
+/// The most calls that it has in progress.
 const LIMIT: u32 = 12;
 
 // === impl Server ===
 
 impl Server {
-    /// One that joins through `seed`, or begins the cluster.
+    /// A server that joins through `seed`, or starts the cluster.
     pub(super) async fn start(name: &str, seed: Option<String>) -> Result<Self, BoxError> {
         let (state, rules, any) =
             (Memory::new(), Rules::new(1), SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -59,19 +59,19 @@ impl Server {
         Ok(server)
     }
 
-    /// Comes back where it was.
+    /// Starts again at its addresses.
     pub(super) async fn restart(&self) -> Result<(), BoxError> {
         self.run().await.map(drop)
     }
 
-    /// Is gone, with its connections.
+    /// Crashes: its connections break.
     pub(super) fn crash(&self) {
         if let Some((runtime, _)) = self.running().take() {
             runtime.shutdown_background();
         }
     }
 
-    /// Where it serves, and where it gossips.
+    /// Its addresses: of gRPC, and of gossip.
     async fn run(&self) -> Result<(SocketAddr, SocketAddr), BoxError> {
         let runtime =
             runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -123,7 +123,7 @@ impl Server {
         &self.rules
     }
 
-    /// What it knows of the others, while it runs.
+    /// Its view of the cluster, while it runs.
     pub(super) fn cluster(&self) -> Option<Cluster> {
         self.running().as_ref().map(|(_, cluster)| cluster.clone())
     }

@@ -6,7 +6,7 @@ use super::{
 };
 use calculator::{
     client::{Layers, Settings, Stack, stack},
-    cluster::{endpoints, look_on},
+    cluster::{endpoints, observe},
     endpoints::Endpoints,
     pb::calculator_client::CalculatorClient,
     watch::{
@@ -30,7 +30,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-/// All that there is.
+/// The servers, the client and the page.
 pub(super) struct Site {
     pub(super) servers: Vec<Arc<Server>>,
     pub(super) client: Client,
@@ -41,7 +41,7 @@ pub(super) struct Site {
     pub(super) feed: Feed,
 }
 
-/// What the names of its rules end in.
+/// The end of the names of the story's rules.
 pub(super) const RULE: &str = "story";
 
 const MS: Duration = Duration::from_millis(1);
@@ -57,10 +57,10 @@ impl Site {
             servers.push(Arc::new(Server::start(&format!("server-{n}"), seed).await?));
         }
         let seed = servers[0].gossip().to_string();
-        let cluster = look_on(CLUSTER, &seed, Vec::new()).await?;
+        let cluster = observe(CLUSTER, &seed, Vec::new()).await?;
         let watched = Endpoints::default();
         let layers = watched.watching(layers()?);
-        // A server that fails at once looks idle to it: so the breakers have something to do.
+        // By latency alone, a server that fails at once gets more calls, and so its breaker opens.
         let options = Options { picker: Picker::LeastRequest, ..Options::default() };
         let balance = endpoints(&cluster, "worker", &layers, options)?;
         layers.register()?;
@@ -78,7 +78,7 @@ impl Site {
         Ok(Self { servers, client, metrics, cluster, console, load, feed: Feed::new() })
     }
 
-    /// The page, and the tasks that tell its events.
+    /// The page, and the tasks that add its events.
     pub(super) fn page(&self) -> Result<Dashboard, BoxError> {
         follow_cluster(self.feed.clone(), &self.cluster);
         let (client, console) = (self.client.clone(), self.console.clone());
@@ -101,7 +101,7 @@ impl Site {
             .faults(self.console.clone()))
     }
 
-    /// The rules of the story in place of those before; a rule is its name and itself.
+    /// Replaces the rules of the story; each is a name and a rule.
     pub(super) fn set(&self, rules: &[(&str, &str)]) -> Result<(), String> {
         let old = self.console.list().into_iter().filter(|rule| rule.id.ends_with(RULE));
         for rule in old {
@@ -111,7 +111,7 @@ impl Site {
     }
 }
 
-/// The client's stack with all that it has.
+/// The client's stack, with every layer.
 fn layers() -> Result<Layers, BoxError> {
     let retry = RetryPolicy::default()
         .with_codes([Code::Unavailable, Code::DeadlineExceeded])?
@@ -136,7 +136,7 @@ fn layers() -> Result<Layers, BoxError> {
     Ok(layers)
 }
 
-/// Until all servers are connected, and take writes.
+/// Waits until all servers are connected, and accept writes.
 async fn ready(balance: &Balance, servers: &[Arc<Server>]) -> Result<(), BoxError> {
     let began = Instant::now();
     while Instant::now() < began + 20 * SECOND {

@@ -5,13 +5,13 @@ use cinchona::core::BoxError;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What happens, for a while.
+/// A step of the story.
 struct Step {
     said: &'static str,
     rules: &'static [(&'static str, &'static str)],
-    /// How many calls are due each second.
+    /// The number of calls per second.
     rps: u32,
-    /// The server that is down, by its place.
+    /// The index of the server that is down.
     down: Option<usize>,
 }
 
@@ -51,8 +51,8 @@ const STEPS: [Step; 10] = [
     Step { said: "server-3 is back", ..QUIET },
 ];
 
-/// Tells it again and again; each step lasts as long.
-pub(super) async fn tell(site: &Site, each: Duration) -> Result<(), BoxError> {
+/// Plays the steps over and over; each lasts `each`.
+pub(super) async fn play(site: &Site, each: Duration) -> Result<(), BoxError> {
     let mut down: Option<usize> = None;
     for step in STEPS.iter().cycle() {
         site.feed.push(format!("story: {}", step.said));

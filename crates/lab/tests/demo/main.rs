@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod story;
+mod top;
 
 use std::{
     fs,
@@ -43,6 +44,13 @@ impl Paged {
     }
 }
 
+/// Runs it: its exit code, its output and its errors.
+fn demo(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_calculator-demo")).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
 impl Drop for Paged {
     fn drop(&mut self) {
         _ = self.process.kill();
@@ -52,7 +60,7 @@ impl Drop for Paged {
 
 #[test]
 fn the_virtual_demo_meets_its_expectations_and_is_identical_for_the_same_seed() {
-    let demo = |n: u32| {
+    let report = |n: u32| {
         let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("demo-{n}"));
         let output = Command::new(env!("CARGO_BIN_EXE_calculator-demo"))
             .args(["--virtual", "--seed", "7", "--out"])
@@ -63,5 +71,5 @@ fn the_virtual_demo_meets_its_expectations_and_is_identical_for_the_same_seed() 
         ["json", "md", "html"]
             .map(|kind| fs::read_to_string(out.join("report").with_extension(kind)).unwrap())
     };
-    assert_eq!(demo(1), demo(2));
+    assert_eq!(report(1), report(2));
 }

@@ -1,17 +1,11 @@
-//! The live demo, and the story that its page tells.
+//! The live demo, and the story on its page.
 
-use crate::Paged;
-use std::{net::TcpListener, process::Command, time::Duration};
+use crate::{Paged, demo};
+use std::{net::TcpListener, time::Duration};
 use tokio::time::{Instant, sleep};
 
 #[test]
-fn the_live_demo_ends_when_it_is_told_to_and_names_an_address_that_is_taken() {
-    let demo = |args: &[&str]| {
-        let mut demo = Command::new(env!("CARGO_BIN_EXE_calculator-demo"));
-        let output = demo.args(args).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    };
+fn the_live_demo_ends_after_the_given_time_and_names_an_address_that_is_taken() {
     let (code, out, err) = demo(&["--dashboard", "127.0.0.1:0", "--seconds", "1"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(out.starts_with("dashboard on http://127.0.0.1:"), "{out}");
@@ -40,19 +34,19 @@ const STORY: [(&str, &str); 11] = [
 /// A step takes long enough for a server that is gone to be convicted.
 // real clock: the demo is a process.
 #[tokio::test]
-async fn the_story_of_the_live_demo_is_told_and_each_fault_shows_in_the_events() {
+async fn the_live_demo_plays_its_story_and_each_fault_shows_in_the_events() {
     let demo = Paged::new(&["--each", "6"]);
-    let (mut told, due) = (String::new(), Instant::now() + Duration::from_secs(170));
+    let (mut state, due) = (String::new(), Instant::now() + Duration::from_secs(170));
     let missing = loop {
-        let is_told = |(cause, effect): &&(&str, &str)| {
-            told.split_once(cause).is_some_and(|(_, after)| after.contains(effect))
+        let is_shown = |(cause, effect): &&(&str, &str)| {
+            state.split_once(cause).is_some_and(|(_, after)| after.contains(effect))
         };
-        let missing = STORY.iter().find(|step| !is_told(step));
+        let missing = STORY.iter().find(|step| !is_shown(step));
         if missing.is_none() || Instant::now() > due {
             break missing;
         }
         sleep(Duration::from_millis(500)).await;
-        told = demo.get("/api/state");
+        state = demo.get("/api/state");
     };
-    assert_eq!(missing, None, "{told}");
+    assert_eq!(missing, None, "{state}");
 }

@@ -290,7 +290,7 @@ async fn clients_of_one_target_count_together() {
 async fn the_layers_fit_tonics_own_client_and_server() {
     let metrics = Metrics::new(Methods::unknown()).with_unlisted(|path| path == PATH);
     let net = cinchona_testkit::Network::new();
-    let routes = tonic::service::Routes::new(ScriptedServer::new([ok()]));
+    let routes = ScriptedServer::new([ok()]).routes();
     let server = tonic::transport::Server::builder()
         .layer(ServerLayer::new(&metrics))
         .add_routes(routes)

@@ -1,8 +1,8 @@
 //! What spans say of a call, and how a trace crosses from client to server.
 
 use super::{PATH, TARGET, call, metrics, request};
-use crate::{AttemptLayer, CallLayer, ServerLayer, TraceContext};
-use cinchona_core::{BoxError, Methods, Rng};
+use crate::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
+use cinchona_core::{BoxError, Methods, Rng, Safety};
 use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
@@ -15,7 +15,7 @@ use std::{
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::{
-    Subscriber,
+    Event, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
     subscriber::DefaultGuard,
@@ -255,6 +255,49 @@ async fn a_trace_goes_from_client_through_a_server_to_the_next() {
     assert_eq!(TraceContext::of(received).unwrap().span_id(), told[4].fields["span_id"]);
     let ids: std::collections::BTreeSet<_> = told.iter().map(|t| &t.fields["span_id"]).collect();
     assert_eq!(ids.len(), 5, "each has an id of its own");
+}
+
+/// The lines of the target, where no span is wanted.
+struct Lines(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
+
+impl<S: Subscriber> Subscribing<S> for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.is_event() && metadata.target() == "cinchona_observe"
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut told = Told::default();
+        event.record(&mut told);
+        self.0.lock().unwrap().push(told.fields);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_span_the_line_of_a_failure_names_its_method_and_its_trace() {
+    let lines = Arc::<Mutex<Vec<_>>>::default();
+    let subscriber = tracing_subscriber::registry().with(Lines(lines.clone()));
+    let _default = cinchona_testkit::subscribe(subscriber);
+    let lost = Answer::Status(Status::data_loss("lost"));
+    let server = ScriptedServer::new([Answer::Ok(encode(&7_u32)), lost.clone(), lost]);
+    let methods = Methods::unknown().with("calculator.Calculator", "Add", Safety::NoSideEffects);
+    let server = ServerLayer::new(&Metrics::new(methods.unwrap())).layer(server);
+    for parent in [None, None, Some(PARENT)] {
+        let mut request = request();
+        if let Some(parent) = parent {
+            request.headers_mut().insert("traceparent", parent.parse().unwrap());
+        }
+        _ = call(server.clone(), request).await;
+        // One line a second for each code.
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    }
+    let lines = lines.lock().unwrap();
+    let failed: Vec<_> = lines.iter().filter(|line| line["message"] == "failed").collect();
+    let [first, second] = failed[..] else { panic!("{lines:#?}") };
+    for line in [first, second] {
+        assert_eq!((&*line["status"], &*line["rpc.method"]), ("DATA_LOSS", PATH));
+    }
+    assert_eq!(first.get("trace_id"), None);
+    assert_eq!(second["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,12 +50,12 @@ struct Server {
     args: Vec<String>,
 }
 
-/// What a client was told of each of its calls, by kind.
+/// The outcomes of a client's calls, by kind.
 #[derive(Debug, Default)]
 struct Ledger {
     client: usize,
-    increments: Told,
-    withdrawals: Told,
+    increments: Outcomes,
+    withdrawals: Outcomes,
     /// The entries it wrote, in order.
     entries: Vec<(String, bool)>,
 }
@@ -68,7 +68,7 @@ struct Histories {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Told {
+struct Outcomes {
     acknowledged: i64,
     open: i64,
 }
@@ -124,17 +124,17 @@ impl Drop for Server {
 // === impl Ledger ===
 
 impl Ledger {
-    fn all(ledgers: &[Self], kind: impl Fn(&Self) -> Told) -> Told {
-        ledgers.iter().map(kind).fold(Told::default(), |sum, told| Told {
-            acknowledged: sum.acknowledged + told.acknowledged,
-            open: sum.open + told.open,
+    fn all(ledgers: &[Self], kind: impl Fn(&Self) -> Outcomes) -> Outcomes {
+        ledgers.iter().map(kind).fold(Outcomes::default(), |sum, next| Outcomes {
+            acknowledged: sum.acknowledged + next.acknowledged,
+            open: sum.open + next.open,
         })
     }
 }
 
-// === impl Told ===
+// === impl Outcomes ===
 
-impl Told {
+impl Outcomes {
     fn note<T>(&mut self, outcome: &Result<T, Status>) {
         match outcome {
             Ok(_) => self.acknowledged += 1,
@@ -208,7 +208,7 @@ fn page(client: usize, entries: usize) -> String {
     format!("log {client} {}", entries / PAGE)
 }
 
-/// Calls one method after the other until it is told to stop.
+/// Calls one method after the other until it is stopped.
 async fn client(
     n: usize,
     channel: Stack<Anywhere>,
@@ -302,12 +302,13 @@ async fn survives(store: &str, replicas: usize) {
     let counted = histories.counter.check(0).unwrap();
     let withdrawn = histories.account.check(FUNDS).unwrap();
     println!("one order explains {counted} calls to the counter, and {withdrawn} to the account");
-    let kinds: [fn(&Ledger) -> Told; 2] = [|ledger| ledger.increments, |ledger| ledger.withdrawals];
-    let told = kinds.map(|kind| Ledger::all(&ledgers, kind));
+    let kinds: [fn(&Ledger) -> Outcomes; 2] =
+        [|ledger| ledger.increments, |ledger| ledger.withdrawals];
+    let outcomes = kinds.map(|kind| Ledger::all(&ledgers, kind));
     let entries: usize = ledgers.iter().map(|ledger| ledger.entries.len()).sum();
-    println!("{replicas} servers, {kills} kills: {told:?}, {entries} entries");
+    println!("{replicas} servers, {kills} kills: {outcomes:?}, {entries} entries");
     // Reads may be what was answered.
-    assert!(told.iter().all(|told| told.acknowledged > 0), "hardly any call");
+    assert!(outcomes.iter().all(|kind| kind.acknowledged > 0), "hardly any call");
 }
 
 // real clock: the servers are processes.

@@ -148,7 +148,7 @@ impl Open {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        // The call will tell.
+        // The call shows whether it is.
         _ = timeout(10 * SECOND, ready).await;
     }
 

@@ -171,7 +171,7 @@ async fn a_server_that_is_stopped_costs_no_call_and_is_avoided_after_two_seconds
     let late = || seen.iter().filter(|call| call.at >= 3 * SECOND);
     let met = late().filter(|call| call.has_tried(&servers[1].addr)).count();
     println!("from 2 s on {met} of {} met it", late().count());
-    // A third of them would, if nobody looked.
+    // A third of them would, without the check.
     assert!(met * 50 < late().count(), "{met} of {}", late().count());
 }
 

@@ -79,7 +79,7 @@ impl History {
     }
 }
 
-/// What four clients see who count at a server that loses every third reply, and try again.
+/// The history of four clients that increment at a server which loses every third reply, and retry.
 async fn counted_at(store: &str) -> History {
     let losing = ["--failure-rate", "0.3", "--fail-when", "after", "--seed", "1"];
     let server = Server::start(&[&losing[..], &["--store", store]].concat());

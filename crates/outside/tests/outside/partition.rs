@@ -174,8 +174,10 @@ async fn a_minority_serves_reads_refuses_writes_and_comes_back() {
     while world.said("PartitionDetected").iter().zip(&before).any(|(now, before)| now == before) {
         assert!(Instant::now() - cut < 15 * SECOND, "{:?}", world.said("PartitionDetected"));
     }
-    let told = Instant::now() - cut;
-    println!("2|3: only the three take writes after {writing:.1?}, all five know after {told:.1?}");
+    let known = Instant::now() - cut;
+    println!(
+        "2|3: only the three take writes after {writing:.1?}, all five know after {known:.1?}"
+    );
     for n in [1, 2] {
         assert_eq!(world.ask(n, &["get", "before"]).unwrap(), n.to_string(), "reads go on");
         let refused = world.ask(n, &["set", "during", "x"]).unwrap_err();
@@ -191,7 +193,8 @@ async fn a_minority_serves_reads_refuses_writes_and_comes_back() {
     }
     assert!(world.ask(1, &["get", "during"]).is_err(), "what was refused was not written");
 
-    // The two are heard, and hear nobody: a count of who is heard would let them write.
+    // The two are heard and hear no node: with a count of the nodes that are heard, they would take
+    // writes.
     for (left, right) in [1, 2].into_iter().flat_map(|left| [3, 4, 5].map(|right| (left, right))) {
         world.deafen(left, right);
     }
@@ -223,5 +226,5 @@ async fn with_three_in_ten_packets_lost_nobody_is_convicted() {
     let seconds = seconds.unwrap_or(10);
     thread::park_timeout(seconds * SECOND);
     assert_eq!(world.said("NodeFailed"), before, "convicted within {seconds} s");
-    println!("{seconds} s with 30 % of the packets lost: nobody convicted");
+    println!("{seconds} s with 30 % of the packets lost: no node suspected");
 }

@@ -100,7 +100,7 @@ fn metrics(query: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A server and a client that have something to tell, and where they do.
+/// A server and a client with metrics, and the addresses of these.
 fn programs() -> (Server, Paged, [String; 2]) {
     let server = ["--dashboard", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--limit", "100"];
     let fault = ["--quota", "1000", "--fault", "rate=0.5 status=UNAVAILABLE"];

@@ -21,13 +21,13 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
 }
 
-/// The names that a resolver of our own tells, on port 53 of this namespace.
+/// The names of our own resolver, which answers on port 53 of this namespace.
 pub(crate) struct Resolver {
     process: Option<Process>,
     dir: TempDir,
 }
 
-/// What a test is told that runs in namespaces of its own.
+/// The variable that is set in a test process with namespaces of its own.
 const ALONE: &str = "CINCHONA_TEST_IS_ALONE";
 
 /// Whether the test `name` has networks and mounts of its own. If not, it is run in them by a
@@ -105,8 +105,8 @@ impl Server {
 // === impl Resolver ===
 
 impl Resolver {
-    /// Tells `addresses` for `name`, and is the resolver of this process from now on, in its mount
-    /// namespace.
+    /// Answers `addresses` for `name`, and is the resolver of this process from now on, in its
+    /// mount namespace.
     pub(crate) async fn start(name: &str, addresses: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut resolver = Self { process: None, dir };
@@ -148,7 +148,7 @@ impl Resolver {
         self.process.as_ref().unwrap().signal(signal);
     }
 
-    /// Tells these from now on; with none, that the name does not exist.
+    /// Answers these addresses from now on; with none, that the name does not exist.
     pub(crate) fn is_told(&self, name: &str, addresses: &[&str]) {
         let lines: String = addresses.iter().map(|addr| format!("{addr} {name}\n")).collect();
         fs::write(self.hosts(), lines).unwrap();

@@ -1,4 +1,4 @@
-//! Disks that fail, files that are damaged, and users that panic.
+//! Disks that fail, files that are damaged, and callbacks that panic.
 
 use super::*;
 use cinchona_core::Rng;
@@ -13,7 +13,7 @@ use std::{
 };
 use tonic::{Code, Status};
 
-/// A disk that has room for so many more writes; all of them fail after that.
+/// A disk with room for so many more writes; all later ones fail.
 #[derive(Debug)]
 struct Disk {
     file: FileBackend,
@@ -87,13 +87,13 @@ async fn add_one(store: &RedbStore) -> Result<u32, Status> {
     store.update(&["n"], add).await
 }
 
-/// Writes until one succeeds; how many did not.
+/// Writes until one succeeds; returns how many did not.
 async fn back(store: &RedbStore) -> u32 {
     for failures in 0..1000 {
         if add_one(store).await.is_ok() {
             return failures;
         }
-        // real clock: the file is opened again at most so often.
+        // real clock: the file is reopened at a limited rate.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it is not back: {:?}", store.failure());
@@ -102,13 +102,13 @@ async fn back(store: &RedbStore) -> u32 {
 // real clock: the disk is one.
 // catalogue: S-E2
 #[tokio::test]
-async fn a_store_whose_disk_was_full_says_so_and_goes_on_once_it_is_not() {
+async fn a_store_reports_a_full_disk_and_recovers_once_there_is_room() {
     let rng = Rng::seeded(7);
     let dir = tempfile::tempdir().unwrap();
     let (store, room) = on_a_disk(&dir, Options::default());
     let (mut acknowledged, mut open) = (0, 0);
     for _ in 0..40 {
-        // In the middle of a commit, or of opening the file again.
+        // In the middle of a commit, or of reopening the file.
         room.store(rng.draw().random_range(0..25), Ordering::Relaxed);
         loop {
             match add_one(&store).await {
@@ -126,7 +126,10 @@ async fn a_store_whose_disk_was_full_says_so_and_goes_on_once_it_is_not() {
         for _ in 0..3 {
             assert!(add_one(&store).await.is_err(), "there is no room");
             assert!(store.failure().is_some());
-            assert!(store.read("n").await.is_err(), "who cannot write does not serve old values");
+            assert!(
+                store.read("n").await.is_err(),
+                "a store that cannot write does not serve old values"
+            );
             open += 1;
         }
         room.store(i64::MAX, Ordering::Relaxed);
@@ -144,7 +147,7 @@ async fn a_store_whose_disk_was_full_says_so_and_goes_on_once_it_is_not() {
 // real clock: the disk is one.
 // catalogue: S-E5
 #[tokio::test]
-async fn claims_that_the_disk_did_not_take_hold_up_nobody_and_are_not_taken_for_lapsed() {
+async fn claims_that_the_disk_did_not_take_block_no_call_and_do_not_count_as_lapsed() {
     let dir = tempfile::tempdir().unwrap();
     let (store, room) = on_a_disk(&dir, Options::default());
     store.claim(b"begun", 1, 1, LEASE).await.unwrap();
@@ -189,7 +192,7 @@ async fn a_change_that_panics_fails_its_own_call_alone() {
 
 const VALUES: u32 = 100;
 
-/// A file with many values and records, all of which are known; closed in order, or not.
+/// A file with many known values and records, closed cleanly or not.
 async fn filled(dir: &TempDir, is_closed: bool) -> PathBuf {
     let path = dir.path().join("calls.redb");
     let store = super::open(dir, Options { durable_claims: false, ..Options::default() });
@@ -212,7 +215,7 @@ async fn filled(dir: &TempDir, is_closed: bool) -> PathBuf {
     if is_closed { path } else { killed }
 }
 
-/// Whether all that can be read is what was written.
+/// Whether all values that can be read are intact.
 async fn holds_what_was_written(store: &RedbStore) -> bool {
     for n in 0..VALUES {
         let key = format!("value {n}");
@@ -233,7 +236,7 @@ async fn holds_what_was_written(store: &RedbStore) -> bool {
 // real clock: the disk is one.
 // catalogue: S-E13
 #[tokio::test]
-async fn a_file_with_flipped_bits_is_refused_or_serves_what_was_written() {
+async fn a_file_with_flipped_bits_is_refused_or_serves_intact_values() {
     let rng = Rng::seeded(13);
     let (mut refused, mut served) = (0, 0);
     for is_closed in [true, false] {
@@ -275,13 +278,13 @@ async fn a_commit_that_was_torn_is_taken_back_unless_it_was_acknowledged() {
     add_one(&store).await.unwrap();
     let (after, acknowledged) = (fs::read(&path).unwrap(), fs::read(&last).unwrap());
     drop(store);
-    // The pages of the last commit are as before it, but for the first, which says it is there.
+    // The pages of the last commit are as before it, except the first, which refers to it.
     let torn = [&after[..4096], &before[4096..]].concat();
     let all = [(acknowledged, true), (unacknowledged, false), (b"none".to_vec(), false)];
     for (commits, is_refused) in all {
         fs::write(&path, &torn).unwrap();
         fs::write(&last, &commits).unwrap();
-        // The second time as the first.
+        // The second attempt has the same result.
         for _ in 0..2 {
             let opened = RedbStore::open(&path, Options::default());
             assert_eq!(opened.is_err(), is_refused);
@@ -308,17 +311,17 @@ async fn a_file_that_was_emptied_or_removed_while_open_is_not_taken_for_a_new_on
     }
     fs::write(&path, &whole).unwrap();
     assert_eq!(add_one(&super::open(&dir, Options::default())).await.unwrap(), 2);
-    // It is where that is meant.
+    // It is accepted once the file beside it is removed.
     fs::write(&path, b"").unwrap();
     fs::remove_file(&last).unwrap();
     assert_eq!(add_one(&super::open(&dir, Options::default())).await.unwrap(), 1);
-    // Removed while it is open, which is found out when it is opened again.
+    // Removed while open, which is found when it is reopened.
     let (store, room) = on_a_disk(&dir, Options::default());
     fs::remove_file(&path).unwrap();
     room.store(0, Ordering::Relaxed);
     assert!(add_one(&store).await.is_err());
     room.store(i64::MAX, Ordering::Relaxed);
-    // real clock: the file is opened again at most so often.
+    // real clock: the file is reopened at a limited rate.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(add_one(&store).await.is_err());
     assert!(store.failure().unwrap().contains("emptied or an old one"), "{:?}", store.failure());
@@ -351,9 +354,9 @@ async fn a_file_that_is_damaged_while_it_is_open_serves_what_was_written_or_noth
     }
 }
 
-// real clock: what is measured is the machine.
+// real clock: the time is the machine's.
 #[tokio::test]
-async fn opening_a_file_takes_a_time_that_is_known() {
+async fn opening_a_file_takes_less_than_a_limit() {
     let dir = tempfile::tempdir().unwrap();
     let store = super::open(&dir, Options::default());
     let value = Bytes::from(vec![7; 100_000]);

@@ -1,4 +1,4 @@
-//! What is between a client and its Redis: it hands on, falls silent, or answers in its place.
+//! A proxy between a client and its Redis: it forwards, falls silent, or answers itself.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +29,7 @@ pub(crate) struct Between {
 
 struct Shared {
     redis: SocketAddr,
-    /// Of connections that are made from now on.
+    /// The manner of connections made from now on.
     fresh: Mutex<Manner>,
     made: Mutex<Vec<watch::Sender<Manner>>>,
     count: AtomicUsize,
@@ -49,10 +49,10 @@ impl Between {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 accepting.count.fetch_add(1, Ordering::Relaxed);
-                let manner = watch::Sender::new(accepting.fresh.lock().unwrap().clone());
-                let told = manner.subscribe();
-                accepting.made.lock().unwrap().push(manner);
-                tokio::spawn(serve(stream, accepting.redis, told));
+                let set = watch::Sender::new(accepting.fresh.lock().unwrap().clone());
+                let manner = set.subscribe();
+                accepting.made.lock().unwrap().push(set);
+                tokio::spawn(serve(stream, accepting.redis, manner));
             }
         });
         Self { addr, shared }
@@ -62,7 +62,7 @@ impl Between {
         format!("redis://{}", self.addr)
     }
 
-    /// The connections that there are, and not those to come.
+    /// The existing connections, and not later ones.
     pub(crate) fn spoil(&self, manner: &Manner) {
         for made in &*self.shared.made.lock().unwrap() {
             made.send_replace(manner.clone());
@@ -85,7 +85,7 @@ impl Between {
 async fn serve(
     stream: TcpStream,
     redis: SocketAddr,
-    mut told: watch::Receiver<Manner>,
+    mut manners: watch::Receiver<Manner>,
 ) -> io::Result<()> {
     let (mut up_read, mut up_write) = {
         let (read, write) = TcpStream::connect(redis).await?.into_split();
@@ -95,12 +95,12 @@ async fn serve(
     let mut read = BufReader::new(read);
     loop {
         let command = item(&mut read).await?;
-        let manner = told.borrow_and_update().clone();
+        let manner = manners.borrow_and_update().clone();
         match manner {
             Manner::HandsOn => {
                 up_write.write_all(&command).await?;
                 let answer = item(&mut up_read).await?;
-                if *told.borrow() != Manner::Silent {
+                if *manners.borrow() != Manner::Silent {
                     write.write_all(&answer).await?;
                 }
             }
@@ -110,7 +110,7 @@ async fn serve(
     }
 }
 
-/// One item of RESP 2, as it came.
+/// One item of RESP 2, as received.
 async fn item(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<u8>> {
     let (mut all, mut left) = (Vec::new(), 1_i64);
     while left > 0 {

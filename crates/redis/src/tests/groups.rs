@@ -1,6 +1,6 @@
-//! A cluster, and servers that sentinels watch: their primaries fail, and others take their place.
+//! A cluster, and servers with sentinels: their primaries fail, and others are promoted.
 //!
-//! `CINCHONA_FAILOVERS` says how often.
+//! `CINCHONA_FAILOVERS` sets how often.
 
 use super::{
     heal::{SECOND, Stalls, back, methods},
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tonic::body::Body;
 use tower::{Layer, ServiceExt, service_fn};
 
-/// A `redis-server`, or a sentinel, with a configuration of its own.
+/// A `redis-server`, or a sentinel, with its own configuration.
 struct Process {
     child: Child,
     port: u16,
@@ -40,7 +40,7 @@ impl Process {
         child.expect("redis-server is not installed: apt-get install redis-server")
     }
 
-    /// As it was, with what has been written into its configuration since, and nothing else.
+    /// Restarts it with its configuration, including what was written into it since, and no data.
     fn restart(&mut self) {
         self.kill();
         self.child = Self::spawn(&self.dir, &[]);
@@ -53,10 +53,10 @@ impl Process {
     async fn tell<T: redis::FromRedisValue>(&self, words: &str) -> Option<T> {
         let client = redis::Client::open(self.url()).unwrap();
         let mut words = words.split(' ');
-        let mut told = redis::cmd(words.next().unwrap());
-        told.arg(words.collect::<Vec<_>>());
+        let mut command = redis::cmd(words.next().unwrap());
+        command.arg(words.collect::<Vec<_>>());
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-        told.query_async(&mut connection).await.ok()
+        command.query_async(&mut connection).await.ok()
     }
 
     async fn says(&self, words: &str, part: &str) -> bool {
@@ -109,8 +109,8 @@ async fn cluster() -> Vec<Process> {
     let all = [&[slot][..], &others, &last];
     for (node, slots) in nodes.iter().zip(all) {
         let slots: Vec<_> = slots.iter().map(u16::to_string).collect();
-        let told = node.tell::<String>(&format!("CLUSTER ADDSLOTS {}", slots.join(" "))).await;
-        told.expect("slots");
+        let answer = node.tell::<String>(&format!("CLUSTER ADDSLOTS {}", slots.join(" "))).await;
+        answer.expect("slots");
     }
     let first: String = nodes[0].tell("CLUSTER MYID").await.unwrap();
     let bus: Vec<u16> = {
@@ -139,7 +139,7 @@ async fn cluster() -> Vec<Process> {
     nodes
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C9
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
@@ -164,9 +164,9 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
     let mut tokens = 0;
     back(&store, &mut tokens).await;
     for _ in 0..failovers(2) {
-        // Nobody is voted for twice in a second.
+        // A node votes at most once in two seconds.
         tokio::time::sleep(SECOND * 3 / 2).await;
-        // One takes the other's place, as an operator bids it.
+        // A failover by an operator's command.
         let replica = if nodes[3].says("INFO replication", "role:slave").await {
             &nodes[3]
         } else {
@@ -186,7 +186,7 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
         })
         .await;
     }
-    // And because it has crashed.
+    // A failover after a crash.
     let primary = if nodes[0].says("INFO replication", "role:master").await { 0 } else { 3 };
     nodes[primary].kill();
     let heir = &nodes[3 - primary];
@@ -200,7 +200,7 @@ async fn a_store_in_a_cluster_conforms_and_goes_on_when_its_primary_is_replaced(
     assert!(after <= SECOND + stalls.take(), "{after:?}");
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C9
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
@@ -280,7 +280,7 @@ async fn watched() -> (Vec<Process>, Vec<Process>) {
     (servers, sentinels)
 }
 
-/// Makes calls one after the other, each until it is answered; when each was acknowledged.
+/// Makes calls one after the other, each until it is answered; returns when each was acknowledged.
 async fn calls(
     dedup: DedupLayer<RedisStore>,
     store: RedisStore,
@@ -309,7 +309,7 @@ async fn calls(
                 http::Request::post("/Bank/Pay").header("idempotency-key", format!("{n} {call}"));
             let answer = dedup.layer(service).oneshot(request.body(Body::empty()).unwrap());
             let headers = answer.await.unwrap().headers().clone();
-            // An answer that is replayed says how it went in its trailers.
+            // A replayed answer has its status in its trailers.
             if headers.get("grpc-status").is_none_or(|status| status == "0") {
                 break;
             }
@@ -320,7 +320,7 @@ async fn calls(
     acknowledged
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C9
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
@@ -329,7 +329,7 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
     let stalls = Stalls::watch();
     let urls: Vec<_> = sentinels.iter().map(Process::url).collect();
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
-    // One of them is gone, and is no hindrance.
+    // A sentinel that is down is no obstacle.
     let known = [&["redis://127.0.0.1:1"], &urls[..]].concat();
     let store = RedisStore::at(Servers::sentinel("redis://Payments/0", &known).unwrap());
     let mut tokens = 0;
@@ -345,7 +345,7 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
     let (mut killed, mut slowest) = (Vec::new(), Duration::ZERO);
     let rounds = failovers(1);
     for round in 0..rounds {
-        // Sentinels replace a primary once in twice their time for it.
+        // Sentinels fail over at most once in twice the failover timeout.
         tokio::time::sleep(if round == 0 { SECOND } else { 4 * SECOND }).await;
         let (primary, heir) = (round % 2, servers[1 - round % 2].port.to_string());
         killed.push(Instant::now());

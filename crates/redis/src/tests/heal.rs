@@ -1,4 +1,4 @@
-//! Connections that are of no use are replaced, and what was begun in doubt is ended.
+//! Connections that fail are replaced, and operations left in doubt are ended.
 
 use super::{
     between::{Between, Manner},
@@ -13,7 +13,7 @@ use std::{
 use tonic::body::Body;
 use tower::{Layer, ServiceExt, service_fn};
 
-/// All that a Redis says of itself in place of an answer.
+/// Errors that Redis returns about itself instead of an answer.
 const FAMILY: [&str; 20] = [
     "READONLY You can't write against a read only replica.",
     "LOADING Redis is loading the dataset in memory",
@@ -41,7 +41,7 @@ fn store_at(url: &str) -> RedisStore {
     RedisStore::new(url).unwrap()
 }
 
-/// How long the machine has stood still, as a task that should run each 5 ms sees it.
+/// How long the machine has paused, as observed by a task that should run each 5 ms.
 pub(crate) struct Stalls {
     taken: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
@@ -66,7 +66,7 @@ impl Stalls {
         Duration::from_micros(self.taken.load(Ordering::Relaxed))
     }
 
-    /// Since it was asked last.
+    /// Since the last call.
     pub(crate) fn take(&self) -> Duration {
         Duration::from_micros(self.taken.swap(0, Ordering::Relaxed))
     }
@@ -82,8 +82,8 @@ async fn claims(store: &RedisStore, token: u128) -> Result<Claim, BoxError> {
     store.claim(format!("key {token}").as_bytes(), 1, token, LEASE).await
 }
 
-/// Claims one key after the other until one is granted; how long that took, and how long the
-/// slowest failure but one (a machine may stand still) did.
+/// Claims one key after the other until one is granted; returns how long that took, and how long
+/// the slowest failure but one (the machine may pause) did.
 pub(crate) async fn back(store: &RedisStore, tokens: &mut u128) -> (Duration, Duration) {
     let began = Instant::now();
     let mut failures = vec![Duration::ZERO; 2];
@@ -101,14 +101,14 @@ pub(crate) async fn back(store: &RedisStore, tokens: &mut u128) -> (Duration, Du
 }
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// The limit of 80 ms, and what the machine takes.
+/// The limit of 80 ms, plus the machine's delays.
 const SHORT: Duration = Duration::from_millis(100);
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
-async fn a_connection_that_is_of_no_use_is_replaced_within_a_second_whatever_it_says() {
+async fn a_connection_with_any_server_error_is_replaced_within_a_second() {
     let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
@@ -126,11 +126,11 @@ async fn a_connection_that_is_of_no_use_is_replaced_within_a_second_whatever_it_
     }
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
-async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
+async fn an_unusable_redis_is_polled_at_a_limited_rate_and_used_once_it_recovers() {
     let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
@@ -145,7 +145,7 @@ async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
         while Instant::now() < until {
             let asked = Instant::now();
             tokens += 1;
-            // Whose answer was on its way.
+            // A call whose answer was in transit.
             if claims(&store, tokens).await.is_err() {
                 times.push(Instant::now() - asked);
             }
@@ -153,7 +153,7 @@ async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
         }
         times.sort();
         let limit = SHORT + stalls.take();
-        // All but one, as a machine may stand still.
+        // All but one, as the machine may pause.
         assert!(times.iter().rev().skip(1).all(|time| *time <= limit), "{manner:?}: {times:?}");
         assert!(between.made() - before <= 12, "{manner:?}: {}", between.made() - before);
         between.set(&Manner::HandsOn);
@@ -162,11 +162,11 @@ async fn a_redis_that_is_of_no_use_is_asked_at_a_pace_and_used_once_it_is() {
     }
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
-async fn callers_that_give_up_sooner_than_the_store_are_no_reason_to_keep_a_dead_connection() {
+async fn a_dead_connection_is_replaced_even_if_callers_give_up_before_the_store() {
     let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let between = Between::new(redis.addr()).await;
@@ -184,11 +184,11 @@ async fn callers_that_give_up_sooner_than_the_store_are_no_reason_to_keep_a_dead
     }
 }
 
-/// The commands that make a real Redis useless, and useful again.
+/// The commands that make a real Redis unusable, and usable again.
 const STATES: [(&str, &[&str], &[&str]); 6] = [
     ("READONLY", &["REPLICAOF 127.0.0.1 1"], &["REPLICAOF NO ONE"]),
     (
-        // What is said of a script that may write, before MASTERDOWN would be.
+        // The error for a script that may write, which precedes MASTERDOWN.
         "READONLY",
         &["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"],
         &["REPLICAOF NO ONE"],
@@ -203,7 +203,7 @@ const STATES: [(&str, &[&str], &[&str]); 6] = [
     ("scripts are forgotten", &["SCRIPT FLUSH"], &[]),
 ];
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
@@ -216,9 +216,9 @@ async fn a_real_redis_is_left_in_each_of_its_states_and_found_again() {
     let mut tell = async |commands: &[&str]| {
         for command in commands {
             let mut words = command.split(' ');
-            let mut told = redis::cmd(words.next().unwrap());
-            told.arg(words.collect::<Vec<_>>());
-            let () = told.query_async(&mut operator).await.unwrap();
+            let mut command = redis::cmd(words.next().unwrap());
+            command.arg(words.collect::<Vec<_>>());
+            let () = command.query_async(&mut operator).await.unwrap();
         }
     };
     let mut tokens = 0;
@@ -247,11 +247,11 @@ async fn a_real_redis_is_left_in_each_of_its_states_and_found_again() {
     }
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-C2
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
-async fn a_dedup_layer_fails_closed_or_open_in_time_while_its_redis_is_of_no_use() {
+async fn a_dedup_layer_fails_closed_or_open_in_time_while_its_redis_is_unusable() {
     let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let service = || {
@@ -304,11 +304,11 @@ pub(crate) fn methods() -> Methods {
     Methods::from_file_descriptor_set(&set.encode_to_vec()).unwrap()
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-E5
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
-async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
+async fn an_abandoned_claim_blocks_no_call_when_it_is_made_late() {
     let redis = Redis::start().await;
     let stalls = Stalls::watch();
     let (one, other) = (store_at(&redis.url()), store_at(&redis.url()));
@@ -318,7 +318,7 @@ async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
     for token in [1001, 1002] {
         let key: &[u8] = if token == 1001 { b"met again here" } else { b"met elsewhere" };
         one.claim(key, 1, token, LEASE).await.unwrap_err();
-        // As whoever is refused does.
+        // As a refused caller does.
         _ = one.release(key, token).await;
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -333,14 +333,14 @@ async fn a_claim_that_was_given_up_holds_up_nobody_when_it_is_made_late() {
         ) {
             assert!(
                 Instant::now() - began < SECOND + stalls.seen(),
-                "it waits for a lease that nobody holds"
+                "it waits for a lease that no call holds"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-E5
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
@@ -363,7 +363,7 @@ async fn a_release_that_failed_is_made_later() {
     }
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-E10
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
@@ -388,7 +388,7 @@ async fn the_limit_covers_the_wait_for_other_changes_too() {
     assert!(times[95] <= SHORT + stalls.take(), "{times:?}");
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 // catalogue: S-E3
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
@@ -403,7 +403,7 @@ async fn a_change_that_panics_fails_its_own_call_alone() {
     assert_eq!(store.update(&["n"], |_| Ok(7_u32)).await.unwrap(), 7);
 }
 
-// real clock: Redis has a clock of its own.
+// real clock: Redis has its own clock.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
 async fn a_store_that_is_dropped_leaves_no_task() {
@@ -442,7 +442,7 @@ fn a_runtime_that_ends_while_claims_are_in_doubt_ends() {
     // Their claims are dropped with it.
     drop(first);
     redis.signal("CONT");
-    // And another one goes on with the store.
+    // Another runtime continues to use the store.
     runtime().block_on(async {
         back(&store, &mut 2000).await;
     });

@@ -204,9 +204,7 @@ async fn ten_thousand_hedged_calls_do_not_trip_the_limits_on_resets() {
     let slow_then_fast = |n: usize| if n.is_multiple_of(2) { after(50, ok()) } else { ok() };
     let server = ScriptedServer::new((0..20_000).map(slow_then_fast));
     let network = Network::new();
-    let service = transparent_named(server.clone());
-    let router =
-        tonic::transport::Server::builder().add_routes(tonic::service::Routes::new(service));
+    let router = tonic::transport::Server::builder().add_routes(server.routes());
     tokio::spawn(router.serve_with_incoming(network.incoming()));
     let grpc = Grpc::new(layer.layer(network.channel()));
     for _ in 0..100 {
@@ -223,8 +221,6 @@ async fn ten_thousand_hedged_calls_do_not_trip_the_limits_on_resets() {
     assert_eq!(network.connects(), 1);
     assert!(server.dropped() > 4000, "{}", server.dropped());
 }
-
-use super::transparent::named as transparent_named;
 
 // catalogue: X-extra-load
 #[tokio::test(start_paused = true)]

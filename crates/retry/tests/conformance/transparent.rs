@@ -114,11 +114,10 @@ async fn calls_around_a_goaway_all_succeed_without_a_policy_and_say_no_number() 
 #[tokio::test(start_paused = true)]
 async fn a_call_queued_behind_max_concurrent_streams_survives_a_restart() {
     let (server, network) = (ScriptedServer::new([Answer::Hang, ok()]), Network::new());
-    let routes = tonic::service::Routes::new(Named(server.clone()));
     let serve = |network: &Network| {
         let router = tonic::transport::Server::builder()
             .max_concurrent_streams(1)
-            .add_routes(routes.clone());
+            .add_routes(server.routes());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async { _ = stopped.await };
         tokio::spawn(router.serve_with_incoming_shutdown(network.incoming(), stopped));
@@ -139,35 +138,6 @@ async fn a_call_queued_behind_max_concurrent_streams_survives_a_restart() {
     assert!(!calls[0].is_finished());
     network.reset();
     assert_eq!(code(&(&mut calls[0]).await.unwrap()), Code::Unavailable);
-}
-
-#[derive(Clone)]
-pub(crate) struct Named(ScriptedServer);
-
-/// A scripted server that tonic's own server can serve.
-pub(crate) fn named(server: ScriptedServer) -> Named {
-    Named(server)
-}
-
-impl tonic::server::NamedService for Named {
-    const NAME: &'static str = "a.B";
-}
-
-impl tower::Service<http::Request<tonic::body::Body>> for Named {
-    type Response = http::Response<tonic::body::Body>;
-    type Error = std::convert::Infallible;
-    type Future = <ScriptedServer as tower::Service<http::Request<tonic::body::Body>>>::Future;
-
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        tower::Service::call(&mut self.0, request)
-    }
 }
 
 // catalogue: D12, X-lost-after-send-is-not-transparent, X-goaway-including-the-stream

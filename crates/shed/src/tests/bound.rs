@@ -1,4 +1,4 @@
-//! Statuses that fit.
+//! Bounded statuses.
 
 use super::*;
 use cinchona_testkit::Network;
@@ -34,7 +34,7 @@ async fn a_status_of_any_size_arrives_with_its_code_over_http2() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fits_is_untouched_and_off_nothing_is() {
+async fn statuses_that_fit_are_unchanged_and_off_all_are() {
     for (mode, size, counted) in
         [(Mode::Enforce, 100, 0), (Mode::Shadow, 5000, 1), (Mode::Off, 5000, 0)]
     {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn each_caller_has_a_quota_and_whoever_is_over_it_is_told_not_to_retry() {
+async fn each_caller_has_a_quota_and_a_refusal_beyond_it_forbids_retries() {
     let layer = RateLimitLayer::new(10, 3).unwrap().by_header(http::header::AUTHORIZATION);
     let service = layer.layer(working(Duration::ZERO));
     let by = |name: &'static str| {
@@ -68,7 +68,7 @@ async fn a_quota_in_shadow_only_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bulkhead_fails_what_is_over_its_limit_unsent() {
+async fn a_bulkhead_fails_calls_over_its_limit_unsent() {
     let layer = BulkheadLayer::new(2, Duration::ZERO).unwrap();
     let service = layer.layer(working(SECOND));
     let mut calls = JoinSet::new();
@@ -100,7 +100,7 @@ async fn a_patient_bulkhead_lets_as_many_wait_as_are_under_way() {
     assert_eq!((ok, codes.len() - ok), (4, 2));
 }
 
-/// Accepts so many calls in each tenth of a second.
+/// Accepts this many calls in each tenth of a second.
 fn accepting(
     capacity: Arc<AtomicU32>,
     asked: Arc<AtomicU32>,
@@ -168,7 +168,7 @@ async fn a_throttle_does_nothing_to_a_server_that_answers() {
 
 // catalogue: S-A8
 #[tokio::test(start_paused = true)]
-async fn a_call_that_has_waited_for_its_place_tells_the_server_what_is_left() {
+async fn a_call_that_has_waited_for_its_place_sends_its_remaining_time() {
     use cinchona_core::Deadline;
     let server =
         ScriptedServer::new([Answer::After(3 * SECOND, Box::new(Answer::Ok(encode(&1_u32))))]);
@@ -183,8 +183,8 @@ async fn a_call_that_has_waited_for_its_place_tells_the_server_what_is_left() {
     let answered = async || assert!(call().await.is_ok());
     tokio::join!(answered(), answered());
     for received in server.received() {
-        let told = Deadline::parse_timeout(&received.headers).unwrap().unwrap();
-        assert!(told <= 5 * SECOND - (received.at - began), "{told:?}");
+        let timeout = Deadline::parse_timeout(&received.headers).unwrap().unwrap();
+        assert!(timeout <= 5 * SECOND - (received.at - began), "{timeout:?}");
     }
     assert_eq!(server.attempts(), 2);
 }

@@ -1,4 +1,4 @@
-//! Laws over all layers: what is shown is true, and off is off.
+//! Laws of all layers: the counters are right, and off is off.
 
 use super::*;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ where
     Boxed::new(service.map_response(|response: Response<B>| response.map(Body::new)))
 }
 
-/// A call that begins at some time, is of some kind, and is given up after some, if at all.
+/// A call that begins at some time, is of some kind, and is dropped after some time, if at all.
 #[derive(Clone, Debug)]
 struct Call {
     at: u64,
@@ -77,7 +77,7 @@ async fn make(service: Boxed, call: Call, began: Instant) {
     _ = timeout(patience, made).await;
 }
 
-/// Runs the calls, and says after each millisecond what `seen` sees.
+/// Runs the calls, and reads `seen` after each millisecond.
 fn run(service: impl FnOnce(ScriptedServer) -> Boxed, script: Vec<Answer>, calls: Vec<Call>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -192,7 +192,7 @@ async fn a_call_through_a_layer_that_is_off_touches_nothing_that_is_shared() {
 
 // catalogue: S-C10
 #[tokio::test(start_paused = true)]
-async fn a_throttle_that_was_off_knows_nothing_of_that_time() {
+async fn a_throttle_that_was_off_has_no_history_of_that_time() {
     let switch = Switch::new(Mode::Off);
     let throttle = AdaptiveThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
     let throttle = throttle.with_switch(switch.clone());
@@ -205,7 +205,7 @@ async fn a_throttle_that_was_off_knows_nothing_of_that_time() {
         call(&down, request()).await;
     }
     switch.set(Mode::Enforce);
-    // As a new one: ten requests mean nothing, and after them most are turned away.
+    // As a new one: ten requests are too few, and after them most are refused.
     for _ in 0..10 {
         call(&down, request()).await;
     }
@@ -218,7 +218,7 @@ async fn a_throttle_that_was_off_knows_nothing_of_that_time() {
 
 // catalogue: S-E15
 #[tokio::test(start_paused = true)]
-async fn one_who_gives_up_waiting_is_counted_no_longer() {
+async fn an_abandoned_wait_is_not_counted_any_more() {
     let layer = fixed(1).with_queue(Queue { longest: Duration::MAX, ..Queue::default() });
     let service = layer.layer(working(3600 * SECOND));
     let _busy = tokio::spawn(call(&service, request()));

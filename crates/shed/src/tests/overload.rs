@@ -1,4 +1,4 @@
-//! Three times as much as a server can do.
+//! Three times the load that a server can handle.
 
 use super::*;
 
@@ -7,8 +7,8 @@ const WORK: Duration = Duration::from_millis(20);
 /// How long a caller waits.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A server of 8 workers that does 400 calls a second, one after the other as they come, whether
-/// or not anybody still waits: it cannot know.
+/// A server of 8 workers that handles 400 calls a second, in order of arrival, whether or not the
+/// caller still waits: it cannot know.
 fn server()
 -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
 + Clone
@@ -28,8 +28,8 @@ fn server()
     })
 }
 
-/// The share of the calls a second that the server can do which were answered in time, and their
-/// p99, at so many times what it can do, for ten seconds after two to begin with.
+/// The share of the server's capacity that was answered in time, and the p99, at so many times its
+/// capacity, for ten seconds after two of warm-up.
 async fn goodput<S, B>(service: S, load: f64) -> (f64, Duration)
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
@@ -59,7 +59,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_three_times_what_it_can_do_a_server_that_sheds_does_as_much_as_ever() {
+async fn at_three_times_its_capacity_a_server_that_sheds_keeps_its_throughput() {
     for limit in [Limit::default(), Limit::Fixed(WORKERS as u32)] {
         let layer = ShedLayer::new(limit).unwrap().with_rng(Rng::seeded(1));
         let (share, p99) = goodput(layer.layer(server()), 3.0).await;
@@ -76,7 +76,7 @@ async fn at_three_times_what_it_can_do_a_server_that_sheds_does_as_much_as_ever(
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_less_than_it_can_do_nothing_is_shed() {
+async fn below_its_capacity_nothing_is_shed() {
     let layer = ShedLayer::new(Limit::default()).unwrap();
     let (share, p99) = goodput(layer.layer(server()), 0.7).await;
     assert!((0.69..=0.71).contains(&share), "{share}");

@@ -1,5 +1,5 @@
-//! One simulation for several limits: calls that come by chance, a server that queues or does
-//! not, and callers that give up.
+//! One simulation for several limits: random arrivals, a server that queues or does not, and
+//! callers that give up.
 
 mod regulators;
 mod report;
@@ -15,7 +15,7 @@ use tokio::time::advance;
 /// How long a caller waits.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What the calls are, and the server to which they go.
+/// The calls, and their server.
 #[derive(Clone)]
 struct Shape {
     name: &'static str,
@@ -23,16 +23,16 @@ struct Shape {
     /// Calls a second.
     rate: f64,
     seconds: u64,
-    /// From when on it counts.
+    /// The time from which results count.
     from: u64,
 }
 
-/// What became of the calls.
+/// The outcomes of the calls.
 #[derive(Debug, Default)]
 struct Outcome {
     offered: u64,
     shed: u64,
-    /// How long each took that was answered in time, in order.
+    /// The latency of each call answered in time, sorted.
     good: Vec<Duration>,
     /// The limit at the end of each second.
     limits: Vec<u32>,
@@ -41,7 +41,7 @@ struct Outcome {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A call leaves; the second is whether it was answered.
+    /// A call ends; the second is whether it was answered.
     Ends(usize, bool),
     GivesUpWaiting(usize),
     Comes,
@@ -54,7 +54,7 @@ struct Run<'a> {
     server: Server,
     rng: SmallRng,
     events: BinaryHeap<Reverse<(Duration, Event)>>,
-    /// When each call came.
+    /// When each call arrived.
     came: Vec<Duration>,
     outcome: Outcome,
 }

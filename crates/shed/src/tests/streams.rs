@@ -1,4 +1,4 @@
-//! What lasts long beside what is short, and requests that do not arrive.
+//! Long calls beside short ones, and requests that do not arrive.
 
 use super::*;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// A body of which a part is there when it is sent.
+/// A body of which a part is ready when it is sent.
 struct Parts(mpsc::UnboundedReceiver<Bytes>);
 
 impl http_body::Body for Parts {
@@ -30,7 +30,7 @@ fn parts() -> (mpsc::UnboundedSender<Bytes>, Body) {
     (sender, Body::new(Parts(parts)))
 }
 
-/// A request of a method of this kind, if that is known.
+/// A request of a method of this kind, if known.
 fn of(kind: Option<MethodKind>) -> Request<Body> {
     let mut request = request();
     kind.into_iter().for_each(|kind| _ = request.extensions_mut().insert(kind));
@@ -94,8 +94,8 @@ async fn a_client_counts_a_unary_call_until_its_end_and_a_stream_among_the_strea
     }
 }
 
-/// The share of the unary calls, so many a second for 20 s, that are answered beside so many
-/// watches. Each takes 20 ms on one of eight workers, so that more than 400 a second are too many.
+/// The share of unary calls, at this rate for 20 s, that are answered beside so many watches. Each
+/// takes 20 ms on one of eight workers, so more than 400 a second are too many.
 async fn goodput(kind: Option<MethodKind>, watches: usize, rate: u32, limit: Limit) -> f64 {
     let layer = ShedLayer::new(limit).unwrap().with_rng(Rng::seeded(1));
     let workers = Arc::new(Semaphore::new(8));
@@ -173,7 +173,7 @@ async fn handlers_that_wait_before_they_answer_take_nothing_from_unary_calls_eit
 
 // catalogue: S-C1
 #[tokio::test(start_paused = true)]
-async fn an_adaptive_limit_goes_on_learning_while_nothing_ends() {
+async fn an_adaptive_limit_keeps_adapting_while_no_call_ends() {
     let settings = Adaptive { initial: 4, ..Adaptive::default() };
     let layer = ShedLayer::new(Limit::Adaptive(settings)).unwrap();
     let service = layer.layer(service_fn(|request: Request<Body>| async move {
@@ -198,7 +198,7 @@ async fn an_adaptive_limit_goes_on_learning_while_nothing_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn methods_have_limits_of_their_own_or_none() {
+async fn methods_can_have_their_own_limits_or_none() {
     let layer = fixed(1).with_queue(Queue::none());
     let layer = layer.with_limit_of("a.B", "Report", Limit::Fixed(2)).unwrap();
     let layer = layer.with_exempt("a.Admin", "").unwrap();
@@ -225,7 +225,7 @@ async fn methods_have_limits_of_their_own_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_are_turned_away_over_their_own_limit_and_no_call_with_them() {
+async fn streams_are_refused_over_their_own_limit_and_no_other_call_is() {
     let layer = fixed(1).with_streams(2).unwrap();
     let service = layer.layer(working(SECOND));
     let streams: JoinSet<_> = (0..4).map(|_| call(&service, of(Some(MethodKind::Bidi)))).collect();
@@ -251,7 +251,7 @@ fn reading()
 
 // catalogue: S-E7
 #[tokio::test(start_paused = true)]
-async fn what_has_not_arrived_holds_no_place() {
+async fn a_request_that_has_not_arrived_holds_no_place() {
     for kind in KINDS {
         for limit in [Limit::Fixed(2), Limit::default()] {
             let layer = ShedLayer::new(limit).unwrap();
@@ -281,7 +281,7 @@ async fn what_has_not_arrived_holds_no_place() {
 
 // catalogue: S-E7
 #[tokio::test(start_paused = true)]
-async fn nothing_is_begun_before_a_request_of_one_message_has_arrived_and_has_its_place() {
+async fn no_call_begins_before_its_one_message_has_arrived_and_has_a_place() {
     let (begun, layer) = (Arc::new(AtomicU32::new(0)), fixed(2));
     let count = begun.clone();
     // It works before it reads, as a layer or a handler may.
@@ -306,9 +306,9 @@ async fn nothing_is_begun_before_a_request_of_one_message_has_arrived_and_has_it
     let codes = calls.join_all().await;
     let served = codes.iter().filter(|code| **code == Code::Ok).count();
     assert_eq!((served, layer.shed()), (2, 8), "{codes:?}");
-    assert_eq!(begun.load(Ordering::Relaxed), 2, "whoever is turned away was not begun");
+    assert_eq!(begun.load(Ordering::Relaxed), 2, "a refused call was not begun");
 
-    // What is larger than is kept takes its place when so much of it is there.
+    // A request larger than the buffer takes its place when the buffer is full.
     let (sender, body) = parts();
     for _ in 0..5 {
         sender.send(Bytes::from(vec![0; 1 << 20])).unwrap();
@@ -348,7 +348,7 @@ async fn a_request_has_30_s_to_arrive_unless_it_may_be_a_stream() {
 
 // catalogue: S-E7
 #[tokio::test(start_paused = true)]
-async fn a_request_that_arrives_late_takes_its_place_and_is_turned_away_where_there_is_none() {
+async fn a_request_that_arrives_late_takes_a_place_or_is_refused() {
     for (kind, queue) in [(None, Queue::none()), (Some(MethodKind::Unary), Queue::default())] {
         let layer = fixed(1).with_queue(queue);
         let service = layer.layer(reading());
@@ -368,7 +368,7 @@ async fn a_request_that_arrives_late_takes_its_place_and_is_turned_away_where_th
 
 // catalogue: S-E7
 #[tokio::test(start_paused = true)]
-async fn a_body_is_handed_on_as_it_came() {
+async fn a_body_is_passed_on_unchanged() {
     for at_once in [true, false] {
         let service = fixed(1).layer(reading());
         let (sender, body) = parts();

@@ -1,5 +1,4 @@
-//! The servers of one script, for whoever makes the calls in a way of their own:
-//! `suite-server FILE ID`.
+//! The servers of one script, for clients that are not in this package: `suite-server FILE ID`.
 //!
 //! It prints a line with the addresses. The line `begin` on its standard input says that the first
 //! call begins now; `seen` makes it print what the servers have seen so far, and the end of the

@@ -25,7 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Whoever makes the calls of scripts.
+/// A client that makes the calls of scripts.
 pub trait Caller {
     /// Makes a call, at once; why it could not, if the client is gone.
     fn call(&self, task: Task) -> impl Future<Output = Result<Outcome, String>> + Send + 'static;

@@ -288,7 +288,7 @@ impl Answer {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
         *response.headers_mut() = headers;
-        // Where the client has gone, there is nobody to be told.
+        // An error means that the client has gone.
         self.stream = self.respond.send_response(response, end).ok();
         self.is_gone = self.stream.is_none();
         self.is_over = end;

@@ -212,7 +212,7 @@ impl Wrong {
         for (n, (attempt, range)) in seen.attempts.iter().zip(ranges).enumerate() {
             let told = attempt.told_ms();
             let is_right = told.is_some_and(|told| (range.0..=range.1).contains(&told));
-            let what = format!("milliseconds told to attempt {}", n + 1);
+            let what = format!("milliseconds of grpc-timeout in attempt {}", n + 1);
             self.unless(is_right, &what, told, range);
         }
     }

@@ -123,7 +123,7 @@ pub enum Line {
 pub struct With {
     /// `SETTINGS_MAX_CONCURRENT_STREAMS`.
     pub max_streams: Option<u32>,
-    /// Nothing is read or written any more once it is so old; neither end is told.
+    /// Nothing is read or written any more once it is so old; neither end sees an error.
     pub freeze_ms: Option<u64>,
     /// It is cut once it is so old.
     pub cut_ms: Option<u64>,
@@ -166,7 +166,7 @@ pub enum Step {
     Cut,
     /// The connection is reset.
     CutHard,
-    /// Nothing is read or written on it any more; neither end is told.
+    /// Nothing is read or written on it any more; neither end sees an error.
     Freeze,
     /// Nothing else is said.
     Hang,

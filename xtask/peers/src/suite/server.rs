@@ -103,7 +103,7 @@ impl Serving {
         };
         self.addresses.push(format!("{host}:{port}"));
         let late = script.down || script.down_ms.is_some();
-        // One that is not down listens before anybody is told of it.
+        // A server that is not down listens before its address is printed.
         let ready = if late { Err(socket) } else { Ok(socket.listen(1024)?) };
         shared.clone().spawn(shared.clone().serve_tcp(ready, port, self.begun.subscribe()));
         Ok(())
@@ -235,7 +235,7 @@ impl Shared {
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         while let Ok((socket, _)) = listener.accept().await {
-            // Whoever has gone already needs no speed.
+            // An error means that the client has gone already.
             _ = socket.set_nodelay(true);
             self.connected(socket);
         }

@@ -28,7 +28,7 @@ pub(super) struct Tap {
     hard: AtomicBool,
     /// Frames of our own that are still to be written.
     raw: Mutex<Vec<u8>>,
-    /// Whoever serves it.
+    /// The task that serves it.
     waker: Mutex<Option<Waker>>,
     /// PINGs that were read.
     pings: Arc<AtomicU64>,
@@ -134,7 +134,7 @@ impl<S: Socket> Tapped<S> {
         if ready!(Pin::new(&mut self.socket).poll_shutdown(cx)).is_err() {
             return Poll::Ready(true);
         }
-        // What the other end still says is read, or else it would be told of a RST.
+        // Read what the other end still sends, or else the kernel would send it a RST.
         let mut bytes = [0; 4096];
         loop {
             let mut read = ReadBuf::new(&mut bytes);

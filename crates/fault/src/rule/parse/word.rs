@@ -1,4 +1,4 @@
-//! One word of a rule, and what its value may be.
+//! One word of a rule, and the parsers of its values.
 
 use crate::{
     Malformed, When,
@@ -13,7 +13,7 @@ use tonic::Code;
 
 pub(super) type Parsed<T> = Result<T, Malformed>;
 
-/// `key`, or `key=value`, and where they stand.
+/// `key`, or `key=value`, and their places.
 pub(super) struct Word<'a> {
     pub(super) text: &'a str,
     pub(super) key: &'a str,
@@ -28,7 +28,7 @@ const WEIGHED: &str = "CODE:WEIGHT,CODE:WEIGHT with codes but OK and weights fro
 // === impl Word ===
 
 impl<'a> Word<'a> {
-    /// The word that begins at `at` or after blanks there, and where it ends.
+    /// The word at `at` or after blanks there, and where it ends.
     pub(super) fn next(text: &'a str, at: usize) -> Parsed<Option<(Self, usize)>> {
         let rest = text.get(at..).unwrap_or_default();
         let start = at + (rest.len() - rest.trim_start().len());
@@ -71,7 +71,7 @@ impl<'a> Word<'a> {
         })
     }
 
-    /// The value, as `read` has it.
+    /// The value, as parsed by `read`.
     pub(super) fn read<T>(
         &self,
         what: &str,

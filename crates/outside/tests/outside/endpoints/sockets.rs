@@ -123,7 +123,7 @@ async fn a_host_whose_first_address_drops_what_comes_is_connected_to_at_its_seco
     assert!(took >= 200 * MS && took < SECOND, "{took:?}");
 }
 
-/// Streams of 16 MB each that nobody reads.
+/// Streams of 16 MB each whose client does not read.
 async fn unread(channel: &Balance, count: usize) -> Vec<Streaming<Value>> {
     let mut streams = Vec::new();
     for _ in 0..count {

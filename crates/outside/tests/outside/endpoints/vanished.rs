@@ -1,4 +1,4 @@
-//! Peers that have vanished: what is sent to them is lost, and nobody says so.
+//! Peers that have vanished: packets to them are lost without an error.
 
 use super::*;
 use crate::world::{Server, is_alone, run};
@@ -167,7 +167,7 @@ async fn until_all_are_ready(channel: &Balance) {
     println!("  it is back after {:?}", Instant::now() - since);
 }
 
-/// Passes connections on to `server` until it is told to freeze those that there are: what comes
+/// Passes connections on to `server` until it freezes the present ones at a signal: what comes
 /// on them is still acknowledged, so that the kernel finds nothing wrong.
 struct Proxy {
     addr: SocketAddr,

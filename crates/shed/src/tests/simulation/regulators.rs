@@ -1,4 +1,4 @@
-//! Rules that let calls in: ours, and others as published.
+//! Limits: ours, and others as published.
 
 use super::*;
 use crate::limiter::{Entry, Limiter, Permit, Waits};
@@ -8,11 +8,11 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// Lets calls in, lets them wait, or turns them away.
+/// Admits calls, lets them wait, or refuses them.
 pub(super) trait Regulator {
     fn offer(&mut self, call: usize, now: Duration) -> Offer;
 
-    /// A call ends; which begin then, and which are refused.
+    /// A call ends; which calls begin then, and which are refused.
     fn leave(&mut self, call: usize, answered: bool, now: Duration) -> (Vec<usize>, Vec<usize>);
 
     /// Whether it still waits.
@@ -38,24 +38,24 @@ pub(super) struct Ours {
     woken: Arc<Mutex<Vec<usize>>>,
 }
 
-/// Notes which of those that wait has something to see.
+/// Records which of the waiting calls can be decided.
 struct Woken(usize, Arc<Mutex<Vec<usize>>>);
 
-/// A rule that sees calls one by one, and refuses at once what is over its limit.
+/// A limit that sees calls one by one, and refuses immediately what is over it.
 pub(super) struct Other<R> {
     pub(super) rule: R,
     pub(super) limit: f64,
     begun: HashMap<usize, (Duration, u32)>,
 }
 
-/// How a limit becomes another.
+/// How the limit changes.
 pub(super) trait Rule {
     fn update(&mut self, limit: f64, took: f64, among: f64, now: Duration) -> f64;
 }
 
 pub(super) struct Fixed;
 
-/// TCP Vegas as Netflix' `VegasLimit` has it: after each call.
+/// TCP Vegas as in Netflix' `VegasLimit`: after each call.
 pub(super) struct Vegas {
     least: f64,
     probes: f64,

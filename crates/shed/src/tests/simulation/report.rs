@@ -1,4 +1,4 @@
-//! What came of it: `LIMITS.md`.
+//! The results: `LIMITS.md`.
 
 use super::{
     regulators::{Fixed, Gradient, Other, Ours, Vegas},
@@ -41,7 +41,7 @@ fn at_ease() -> Vec<Shape> {
     ]
 }
 
-/// So much of what the server can do, and what that is.
+/// The achieved goodput, and the most possible.
 fn overloaded() -> Vec<(Shape, f64, f64)> {
     let servers = [
         ("8 workers, 20 ms", 8, Takes::About(20.0), 20.0),
@@ -150,9 +150,9 @@ fn is_written(text: &str) {
     assert!(written == text, "LIMITS.md is not up to date: run this with UPDATE=1\n{text}");
 }
 
-/// A queue that is not empty for a while is no overload by itself.
+/// A queue that is not empty for some time is not overload in itself.
 #[tokio::test(start_paused = true)]
-async fn a_queue_at_half_load_turns_next_to_nobody_away() {
+async fn a_queue_at_half_load_refuses_almost_no_call() {
     for (workers, mean) in [(8, 20.0), (4, 20.0), (4, 50.0), (16, 100.0)] {
         for takes in [Takes::About(mean), Takes::Exponential(mean)] {
             let rate = 0.5 * f64::from(workers) / mean * 1000.0;

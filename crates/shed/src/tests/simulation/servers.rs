@@ -2,28 +2,28 @@
 
 use super::*;
 
-/// What it takes to answer a call.
+/// The work of answering a call.
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) takes: Takes,
-    /// When each worker is free; none where there are as many as there are calls.
+    /// When each worker is free; none if there are as many as calls.
     pub(super) workers: BinaryHeap<Reverse<Duration>>,
-    /// Stands still so long each 5 s.
+    /// The length of the pause each 5 s.
     pub(super) pause: Duration,
 }
 
-/// How long a call takes by itself.
+/// The service time of a call.
 #[derive(Clone, Copy)]
 pub(super) enum Takes {
-    /// So many milliseconds, a fifth more or less.
+    /// This many milliseconds, ±20 %.
     About(f64),
-    /// One, and from this second on the other.
+    /// The first, and from this second on the other.
     Step(f64, f64, f64),
-    /// From one to the other within so many seconds.
+    /// From the first to the second within so many seconds.
     Ramp(f64, f64, f64),
-    /// Seven of ten one, and three the other.
+    /// The first for seven of ten calls, and the second for three.
     Bimodal(f64, f64),
-    /// So many on average, and any number by chance.
+    /// This mean, exponentially distributed.
     Exponential(f64),
 }
 
@@ -46,7 +46,7 @@ impl Server {
         self
     }
 
-    /// When a call ends that begins now.
+    /// When a call that begins now ends.
     pub(super) fn begin(&mut self, now: Duration, rng: &mut SmallRng) -> Duration {
         let takes = self.takes.draw(now, rng);
         let Some(Reverse(free)) = self.workers.pop() else { return self.after(now, takes) };
@@ -55,7 +55,7 @@ impl Server {
         done
     }
 
-    /// `work` from `start`, but for the pauses.
+    /// The end of `work` from `start`, with the pauses.
     fn after(&self, start: Duration, work: Duration) -> Duration {
         let mut pause = PAUSES * (start.as_secs_f64() / PAUSES.as_secs_f64()) as u32;
         let mut done = start + work;

@@ -63,7 +63,7 @@ impl Channel {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        // The call will tell.
+        // If it is not, the call shows it.
         _ = timeout(most, ready).await;
     }
 

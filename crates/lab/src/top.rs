@@ -1,9 +1,9 @@
-//! `top`: what a dashboard shows, as text.
+//! `calculator-demo top`: what a dashboard shows, as text.
 
 mod text;
 
 use bytes::Bytes;
-use clap::Args;
+use cinchona::core::BoxError;
 use http::{Request, Uri, header::HOST};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
@@ -12,22 +12,22 @@ use serde_json::Value;
 use std::{
     env,
     io::{self, IsTerminal, Write},
-    process::ExitCode,
     time::Duration,
 };
 use tokio::{
     net::TcpStream,
+    runtime::Builder,
     time::{MissedTickBehavior, interval, timeout},
 };
 
-/// The colours are left out where NO_COLOR is set or there is no terminal.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Top {
-    /// Where the dashboard is
+/// Output has no colours where NO_COLOR is set or there is no terminal.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The address of the dashboard
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9090")]
     dashboard: String,
 
-    /// Print it once, also on a terminal
+    /// Print the page once, on a terminal too
     #[arg(long)]
     once: bool,
 }
@@ -35,12 +35,23 @@ pub(crate) struct Top {
 const PERIOD: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Home, and nothing below.
+/// Moves the cursor home, and clears the screen below it.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-impl Top {
-    /// Prints it once, or until Ctrl-C.
-    pub(crate) async fn run(&self) -> ExitCode {
+/// Prints what the dashboard shows, once or until Ctrl-C.
+///
+/// # Errors
+/// When there is no dashboard at the address.
+pub(crate) fn run(args: &Args) -> Result<bool, BoxError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let printed = runtime.block_on(args.print());
+    printed.map_err(|why| format!("--dashboard {}: {why}", args.dashboard).into())
+}
+
+// === impl Args ===
+
+impl Args {
+    async fn print(&self) -> Result<bool, String> {
         let is_terminal = io::stdout().is_terminal();
         let has_colours = is_terminal && env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
         let mut period = interval(PERIOD);
@@ -49,23 +60,18 @@ impl Top {
             period.tick().await;
             let state = match timeout(PATIENCE, self.ask()).await {
                 Ok(Ok(state)) => state,
-                Ok(Err(why)) => return self.fail(&why),
-                Err(_) => return self.fail("no answer in 5 s"),
+                Ok(Err(why)) => return Err(why),
+                Err(_) => return Err("no answer in 5 s".to_owned()),
             };
             let page = text::page(&state, has_colours);
             let is_last = self.once || !is_terminal;
             let clear = if is_last { "" } else { CLEAR };
-            // A closed pipe is the reader's way of saying that it has seen enough.
+            // A closed pipe means that the reader has seen enough.
             if write!(io::stdout(), "{clear}{page}").is_err() || is_last {
-                return ExitCode::SUCCESS;
+                return Ok(true);
             }
             _ = io::stdout().flush();
         }
-    }
-
-    fn fail(&self, why: &str) -> ExitCode {
-        eprintln!("--dashboard {}: {why}", self.dashboard);
-        ExitCode::FAILURE
     }
 
     async fn ask(&self) -> Result<Value, String> {

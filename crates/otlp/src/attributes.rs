@@ -1,4 +1,4 @@
-//! What a span says of itself, as OTLP has it.
+//! The fields of spans and events, as OTLP's attributes.
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -15,10 +15,10 @@ pub(crate) struct Ids {
     pub(crate) parent: Option<u64>,
 }
 
-/// Reads the fields of a span into it, some of which have a meaning of their own.
+/// Reads the fields of a span into it; some have their own meaning.
 pub(crate) struct OfSpan<'a> {
     pub(crate) span: &'a mut Span,
-    /// Where the fields that are named like ids are some.
+    /// Receives the fields that are named like ids, if wanted.
     pub(crate) ids: Option<&'a mut Ids>,
 }
 
@@ -51,7 +51,7 @@ fn put(attributes: &mut Vec<KeyValue>, new: KeyValue) {
 // === impl OfSpan ===
 
 impl OfSpan<'_> {
-    /// Whether the field says something that is no attribute.
+    /// Whether the field has its own meaning, and is no attribute.
     fn is_known(&mut self, name: &str, value: &str) -> bool {
         match name {
             "otel.name" => value.clone_into(&mut self.span.name),

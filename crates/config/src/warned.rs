@@ -1,4 +1,4 @@
-//! What has been done with a config.
+//! What a config has been used for.
 
 use crate::warning::Warning;
 use std::{
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-/// What has been done with a config, which is no part of what it says: all are equal.
+/// What a config has been used for. It is not part of the config's content: all values are equal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Warned(Arc<Done>);
 
@@ -22,17 +22,17 @@ struct Done {
 // === impl Warned ===
 
 impl Warned {
-    /// Whether a balancer was made of the config.
+    /// Whether a balancer was made from the config.
     pub(crate) fn has_balanced(&self) -> bool {
         self.0.balanced.load(Ordering::Relaxed)
     }
 
-    /// A balancer was made of it.
+    /// A balancer was made from it.
     pub(crate) fn balanced(&self) {
         self.0.balanced.store(true, Ordering::Relaxed);
     }
 
-    /// Each of them once.
+    /// Logs each of them once.
     pub(crate) fn log(&self, warnings: &[Warning]) {
         let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
         for warning in warnings {

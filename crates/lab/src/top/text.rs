@@ -54,7 +54,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// In colours that are none of those of health.
+    /// In colours that no health has.
     fn coloured(&mut self, code: &str, text: &str) {
         let text: String = text.chars().take(WIDTH).collect();
         _ = match self.has_colours {
@@ -63,7 +63,7 @@ impl Page {
         };
     }
 
-    /// How something is: a word, in its colour.
+    /// A state: a word, in its colour.
     fn badge(&mut self, health: &Value) {
         let (word, code) = match health.as_str() {
             Some("good") => ("OK  ", "32"),
@@ -156,7 +156,7 @@ impl Page {
             self.badge(&node["health"]);
             let (name, state) = (text(node, "name"), text(node, "state"));
             let phi = match node["phi"].as_f64() {
-                // Beyond that, it says no more.
+                // A longer one shows nothing more.
                 Some(phi) if phi > 300.0 => "> 300".to_owned(),
                 _ => number(&node["phi"]),
             };

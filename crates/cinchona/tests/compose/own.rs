@@ -1,0 +1,83 @@
+//! Settings are plain data: what is made of them holds and counts for itself.
+
+use crate::{check, methods, ok, scripted, unavailable};
+use cinchona::{
+    client,
+    core::{Methods, Mode},
+    fallback::{Cache, FallbackLayer},
+    idempotency::MemoryStore,
+    server,
+    shed::{BulkheadLayer, Limit, Queue, ShedLayer},
+};
+use cinchona_testkit::{Answer, Logs};
+use std::{convert::Infallible, time::Duration};
+use tokio::time::{sleep, timeout};
+use tonic::{Code, body::Body};
+use tower::{Layer, ServiceExt, service_fn};
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_holds_no_place_of_another_of_the_same_settings() {
+    let bulkhead = BulkheadLayer::new(1, Duration::ZERO).unwrap();
+    let settings = client::Settings::new(methods()).with_bulkhead(bulkhead);
+    let (_hanging, hangs, _one) = scripted([Answer::Hang]);
+    let (_answering, answers, _two) = scripted([ok()]);
+    let [first, second] =
+        [hangs, answers].map(|network| settings.layers().unwrap().around(network.channel()));
+    let waiting = tokio::spawn(check(first.clone()));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(check(first).await.unwrap_err().code(), Code::Unavailable, "it has one place");
+    assert_eq!(check(second).await.unwrap(), 1);
+    waiting.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_full_turns_no_call_of_another_of_the_same_settings_away() {
+    let shed = ShedLayer::new(Limit::Fixed(1)).unwrap().with_queue(Queue::none());
+    let settings = server::Settings::new(methods()).with_shed(shed);
+    let hangs = service_fn(|_: http::Request<Body>| {
+        std::future::pending::<Result<http::Response<Body>, Infallible>>()
+    });
+    let [full, idle] = [(); 2].map(|()| settings.layers().unwrap().layer(hangs));
+    let request = || http::Request::post("/shop.Order/Read").body(Body::empty()).unwrap();
+    let is_refused = |service| async move {
+        timeout(Duration::from_secs(1), ServiceExt::oneshot(service, request())).await.is_ok()
+    };
+    let _held = tokio::spawn(full.clone().oneshot(request()));
+    tokio::task::yield_now().await;
+    assert!(is_refused(full).await);
+    assert!(!is_refused(idle).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_answer_of_one_client_is_none_of_another_and_each_counts_its_own() {
+    let fallback = FallbackLayer::new(methods()).with_cache(Cache::default()).unwrap();
+    let settings = client::Settings::new(methods())
+        .with_fallback(fallback)
+        .with_mode(client::Part::Retry, Mode::Off);
+    let (_one, good, _serving) = scripted([ok(), unavailable()]);
+    let (_two, bad, _serving_too) = scripted([unavailable()]);
+    let layers = [settings.layers().unwrap(), settings.layers().unwrap()];
+    let first = layers[0].around(good.channel());
+    let second = layers[1].around(bad.channel());
+    assert_eq!(check(first.clone()).await.unwrap(), 1);
+    assert_eq!(check(first).await.unwrap(), 1, "its own answer, again");
+    assert_eq!(check(second).await.unwrap_err().code(), Code::Unavailable);
+    let given = layers.map(|layers| layers.fallback.counters().snapshot());
+    assert_ne!(given[0], given[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_and_stores_that_can_recognise_nothing_are_warned_of() {
+    let logs = Logs::of("cinchona_idempotency");
+    let warned = || logs.events().iter().filter(|event| event.message.contains("Methods")).count();
+    let (_server, network, _serving) = scripted([ok()]);
+    let client = client::Settings::new(Methods::all_idempotent()).with_keys();
+    _ = client.layers().unwrap().around(network.channel());
+    assert_eq!(warned(), 1, "no call is given a key");
+    let server = server::Settings::new(Methods::unknown()).with_store(MemoryStore::new());
+    _ = server.layers().unwrap().layer(network.channel());
+    assert_eq!(warned(), 2, "no repeated call is recognised");
+    _ = client::Settings::new(methods()).with_keys().layers().unwrap().around(network.channel());
+    _ = client::Settings::new(Methods::unknown()).layers().unwrap().around(network.channel());
+    assert_eq!(warned(), 2);
+}
