@@ -110,6 +110,9 @@ impl Options {
         if self.user_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Invalid::new("user_timeout", "0s", "more than 0"));
         }
+        if self.max_header_list_size == 0 {
+            return Err(Invalid::new("max_header_list_size", 0, "at least 1"));
+        }
         let (after, within) = self.keep_alive.unwrap_or((Duration::MAX, Duration::MAX));
         for (field, time) in [("keep_alive.0", after), ("keep_alive.1", within)] {
             if time < LEAST_KEEP_ALIVE {

@@ -46,6 +46,8 @@ pub struct Call {
     /// differs.
     deadline: Option<Deadline>,
     whole: Option<Option<Deadline>>,
+    /// The deadline that the caller has set itself.
+    wanted: Option<Deadline>,
     kind: Option<MethodKind>,
     size: Option<u64>,
 }
@@ -91,7 +93,7 @@ impl Call {
 
     fn new(began: Instant) -> Self {
         let record = Arc::new(Record { began, lines: Mutex::default(), asked: AtomicU32::new(0) });
-        Self { record, line: 0, deadline: None, whole: None, kind: None, size: None }
+        Self { record, line: 0, deadline: None, whole: None, wanted: None, kind: None, size: None }
     }
 
     /// When it began, at the outermost layer.
@@ -128,6 +130,16 @@ impl Call {
     /// Records a deadline for the layers below.
     pub const fn set_deadline(&mut self, deadline: Option<Deadline>) {
         self.deadline = deadline;
+    }
+
+    /// The deadline that the caller has set itself (`Request::set_timeout`), if any.
+    pub const fn wanted(&self) -> Option<Deadline> {
+        self.wanted
+    }
+
+    /// Hands on the deadline that the caller has set itself.
+    pub const fn set_wanted(&mut self, wanted: Option<Deadline>) {
+        self.wanted = wanted;
     }
 
     /// Records when all of a stream must have ended.

@@ -52,6 +52,8 @@ pub struct AttemptLimit(pub Option<Duration>);
 #[derive(Clone, Debug)]
 struct Settings {
     limits: Times,
+    /// Whether the limit of all gives way to a later deadline that a call has set itself.
+    yields: bool,
     /// The usual limit, encoded for `grpc-timeout`.
     encoded: HeaderValue,
     silences: Times,
@@ -67,12 +69,20 @@ impl AttemptTimeoutLayer {
     pub fn new(limit: Duration) -> Self {
         let settings = Settings {
             limits: Times { all: Some(limit), ..Times::default() },
+            yields: false,
             encoded: encode_timeout(limit),
             silences: Times::default(),
             methods: None,
             switch: Switch::default(),
         };
         Self { settings: Arc::new(settings) }
+    }
+
+    /// Lets a call that has set itself a later deadline (`Request::set_timeout`) have all of it in
+    /// each attempt: for a limit that is a default, and was chosen without knowing the method.
+    #[must_use]
+    pub fn yielding(self) -> Self {
+        self.with(|settings| settings.yields = true)
     }
 
     /// Bounds the attempts of the methods of one kind by `limit`, or not at all.
@@ -195,6 +205,27 @@ where
 // === impl Settings ===
 
 impl Settings {
+    /// How long an attempt of this request may take, if nothing else is said in it.
+    fn limit<B>(
+        &self,
+        request: &http::Request<B>,
+        kind: Option<MethodKind>,
+        asked: Asked,
+        now: Instant,
+    ) -> Option<Duration> {
+        let path = request.uri().path();
+        let limit = self.limits.of(path, kind);
+        if !self.yields || self.limits.methods.get(path).is_some() {
+            return limit;
+        }
+        let wanted = match asked.first {
+            Some(_) => Call::find(request).and_then(Call::wanted),
+            None => asked.whole,
+        };
+        let wants_more = wanted.is_some_and(|wanted| Some(wanted.remaining(now)) > limit);
+        limit.filter(|_| !wants_more)
+    }
+
     fn terms<B>(
         &self,
         request: &http::Request<B>,
@@ -205,7 +236,7 @@ impl Settings {
     ) -> Terms {
         let path = request.uri().path();
         let own = request.extensions().get().map(|limit: &AttemptLimit| limit.0);
-        let limit = own.unwrap_or_else(|| self.limits.of(path, kind));
+        let limit = own.unwrap_or_else(|| self.limit(request, kind, asked, now));
         let own = limit.and_then(|limit| Deadline::within(limit, now));
         let silence = self.silences.of(path, kind);
         // A deadline in `grpc-timeout` ends the whole call at the server, also if it is a stream.

@@ -210,6 +210,9 @@ where
         }
         let call = Call::of(&mut request, || now);
         limits.hand_on(kind, call);
+        if asked.first.is_none() {
+            call.set_wanted(asked.whole);
+        }
         let call = call.clone();
         let mut timer = Timer::new(terms, &mut request, now);
         timer.as_mut().bound_mut().of_call(call);

@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use cinchona_core::{BoxError, DOMAIN, Deadline, Mode, ServerContext};
 use cinchona_plumbing::{
-    Seldom,
+    Misplaced, Seldom,
     clock::later,
     timeout::{GRPC_TIMEOUT, encode_timeout},
 };
@@ -35,6 +35,11 @@ use tower_service::Service;
 
 static FAILED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::warn!(more, "the store failed, for more calls")));
+
+static TWICE: LazyLock<Misplaced> = LazyLock::new(Misplaced::default);
+
+const AGAIN: &str = "a call passes two layers that recognise its key, and would wait for itself: the \
+    inner one leaves it alone, and can be left out";
 
 /// All that a call needs; the service is ready. The request is stored here rather than passed to
 /// each step, so that the future holds it once.
@@ -132,6 +137,10 @@ where
         match named {
             Err(_) if self.mode == Mode::Shadow => {
                 settings.switch.count();
+                Ok(None)
+            }
+            Ok(Some(Name { key, .. })) if Execution::is_of(&key) => {
+                TWICE.warn(self.request.uri().path(), AGAIN);
                 Ok(None)
             }
             named => Ok(named?.map(|Name { key, fingerprint }| {

@@ -74,7 +74,7 @@ where
             return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
         let domain = settings.domain;
-        if !settings.concern(request.uri().path()) {
+        if !settings.concern(&request) {
             let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain };
         }

@@ -1,8 +1,8 @@
 //! The settings of a dedup layer.
 
 use crate::{authorize::Authorize, caller::Callers};
-use cinchona_core::{Methods, PerMethod, Switch};
-use http::HeaderValue;
+use cinchona_core::{IDEMPOTENCY_KEY, Methods, PerMethod, Switch};
+use http::{HeaderValue, Request};
 use std::{fmt, time::Duration};
 use tonic::Code;
 
@@ -78,8 +78,15 @@ impl Settings {
         }
     }
 
-    pub(crate) fn concern(&self, path: &str) -> bool {
-        self.methods.is_unary_with_effects(path)
+    /// Whether a call may have a key, or must have one.
+    pub(crate) fn concern<B>(&self, request: &Request<B>) -> bool {
+        let path = request.uri().path();
+        let may_have_one = || {
+            request.headers().contains_key(IDEMPOTENCY_KEY)
+                || self.methods.request_id_field(path).is_some()
+                || self.required.get(path) == Some(&true)
+        };
+        self.methods.is_unary_with_effects(path) && may_have_one()
     }
 }
 

@@ -92,6 +92,11 @@ impl Execution {
         (current.instance == instance && !current.is_answered()).then_some(current)
     }
 
+    /// Whether this task is executing the call of this key: a layer further out has claimed it.
+    pub(crate) fn is_of(key: &[u8]) -> bool {
+        EXECUTION.try_with(|current| &*current.key == key).unwrap_or(false)
+    }
+
     /// The key of the call in the store.
     pub fn key(&self) -> &[u8] {
         &self.key

@@ -1,6 +1,10 @@
 //! The running layers of a client.
 
-use super::{Settings, checks, part::Part, settings::MakeGate};
+use super::{
+    Settings, checks,
+    part::Part,
+    settings::{MakeGate, TIMEOUT},
+};
 use crate::parts::Switches;
 use cinchona_balance::{Balance, Options};
 use cinchona_breaker::BreakerLayer;
@@ -197,7 +201,11 @@ fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
     };
     let mut limits = settings.timeouts.clone();
     limits.fill(settings.deadlines.map(of_longer));
-    AttemptTimeoutLayer::new(limit).with_limits(limits)
+    let layer = AttemptTimeoutLayer::new(limit).with_limits(limits);
+    match settings.timeout == Some(TIMEOUT) {
+        true => layer.yielding(),
+        false => layer,
+    }
 }
 
 /// # Errors

@@ -17,6 +17,9 @@ use tonic::{
     transport::{ClientTlsConfig, Endpoint},
 };
 
+/// The default limit of an attempt, which gives way to longer deadlines.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Observes the gate of an endpoint, or wraps it.
 pub(super) type MakeGate = Arc<dyn Fn(&Target, Arc<dyn Gate>) -> Arc<dyn Gate> + Send + Sync>;
 
@@ -59,7 +62,8 @@ pub struct Settings {
     pub deadlines: PerMethod<Option<Duration>>,
     /// The time limit of an attempt; of a stream, until its first message. Default 10 s; `None` is
     /// as long as the call. A method whose own [deadline](Self::deadlines) is longer than this has
-    /// no limit of attempts, unless `timeouts` has one.
+    /// no limit of attempts, unless `timeouts` has one; nor has, as long as this is 10 s, a call that
+    /// sets itself a longer deadline (`Request::set_timeout`).
     pub timeout: Option<Duration>,
     /// The same by method, which takes precedence over `timeout`.
     pub timeouts: PerMethod<Option<Duration>>,
@@ -111,7 +115,7 @@ impl Settings {
             metrics: None,
             deadline: Some(Duration::from_secs(30)),
             deadlines: PerMethod::new(),
-            timeout: Some(Duration::from_secs(10)),
+            timeout: Some(TIMEOUT),
             timeouts: PerMethod::new(),
             retry: retry(),
             policies: PerMethod::new(),

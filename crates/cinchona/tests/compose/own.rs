@@ -1,6 +1,6 @@
 //! Settings are plain data: what is made of them holds and counts for itself.
 
-use crate::{check, methods, ok, scripted, unavailable};
+use crate::{asked, check, methods, ok, scripted, unavailable};
 use cinchona::{
     client,
     core::{Methods, Mode},
@@ -13,6 +13,7 @@ use cinchona_testkit::{Answer, Logs};
 use std::{convert::Infallible, time::Duration};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, body::Body};
+use tonic_health::pb::health_client::HealthClient;
 use tower::{Layer, ServiceExt, service_fn};
 
 #[tokio::test(start_paused = true)]
@@ -96,6 +97,22 @@ async fn a_method_that_is_given_more_time_has_it_in_one_attempt() {
     let (server, network, _serving) = scripted([slow(), ok()]);
     let channel = limited.layers().unwrap().around(network.channel());
     assert_eq!((check(channel).await.unwrap(), server.received().len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_asks_for_more_time_than_the_default_limit_has_it_in_one_attempt() {
+    let slow = || Answer::After(Duration::from_secs(20), Box::new(ok()));
+    let called = |settings: client::Settings| async move {
+        let (server, network, _serving) = scripted([slow(), ok()]);
+        let channel = settings.layers().unwrap().around(network.channel());
+        let mut request = tonic::Request::new(asked());
+        request.set_timeout(Duration::from_secs(25));
+        HealthClient::new(channel).check(request).await.unwrap();
+        server.received().len()
+    };
+    let settings = || client::Settings::new(methods());
+    assert_eq!(called(settings()).await, 1);
+    assert_eq!(called(settings().with_timeout(Duration::from_secs(5))).await, 2, "it was chosen");
 }
 
 #[tokio::test(start_paused = true)]

@@ -179,3 +179,17 @@ fn a_first_call_makes_at_most_twenty_allocations() {
     let more = counted(layered.clone(), "first") - counted(bare(), "first");
     assert!(more <= 20, "{more}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_within_another_leaves_its_calls_alone_and_warns_once() {
+    let logs = cinchona_testkit::Logs::of("cinchona_idempotency");
+    let (bank, executed) = bank(Duration::ZERO, &[]);
+    let inner = dedup();
+    let service = dedup().layer(inner.clone().layer(bank));
+    for _ in 0..2 {
+        assert_eq!(status(&ask(&service, pay("k")).await).code(), Code::Ok);
+    }
+    assert_eq!((executed.load(Ordering::Relaxed), inner.snapshot().executed), (1, 0));
+    let warned = logs.events().iter().filter(|event| event.level == tracing::Level::WARN).count();
+    assert!(warned <= 1, "another test may have been first");
+}
