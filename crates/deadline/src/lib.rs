@@ -54,8 +54,8 @@
 //!
 //! The kind of a method is known from the descriptor sets that were read in this process, by
 //! [`Methods`](cinchona_core::Methods), before the layer is applied; or from the call itself, by a
-//! [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. An unknown method may be a
-//! stream, so its limit is not sent in `grpc-timeout`.
+//! [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. An unknown method may be
+//! a stream, so its limit is not sent in `grpc-timeout`.
 //!
 //! # Example
 //!
