@@ -324,7 +324,7 @@ impl FallbackLayer {
         self
     }
 
-    /// The same second answers for another client, with a cache and counters of its own: the services
+    /// The same second answers for another client, with its own cache and counters: the services
     /// that one layer is applied to share its counters and the room for answers.
     #[must_use]
     pub fn separate(&self) -> Self {

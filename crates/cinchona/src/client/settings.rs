@@ -51,9 +51,9 @@ pub struct Settings {
     pub target: Option<String>,
     /// The registry of metrics. Default `None`: this client's own.
     pub metrics: Option<Metrics>,
-    /// The time limit of a call; of a stream, until its first message. A call that sets a shorter one
-    /// itself (`Request::set_timeout`) has that, as with tonic's `Endpoint::timeout`. Default 30 s;
-    /// `None` is no limit.
+    /// The time limit of a call; of a stream, until its first message. A call that sets a shorter
+    /// one itself (`Request::set_timeout`) has that, as with tonic's `Endpoint::timeout`. Default
+    /// 30 s; `None` is no limit.
     pub deadline: Option<Duration>,
     /// The same by method, which takes precedence over `deadline`.
     pub deadlines: PerMethod<Option<Duration>>,
@@ -243,8 +243,8 @@ impl Settings {
         Self { balance: Some(options), ..self }
     }
 
-    /// Sets the TLS settings of endpoints. From then on their scheme is `https`, and `dns:///` stands
-    /// for it: an endpoint of `http` is refused, or never connected where a source finds it.
+    /// Sets the TLS settings of endpoints. From then on their scheme is `https`, and `dns:///`
+    /// stands for it: an endpoint of `http` is refused, or never connected where a source finds it.
     /// Default: the roots that tonic's features enable (`tls-native-roots`, `tls-webpki-roots`). A
     /// crypto provider needs tonic's feature `tls-ring` or `tls-aws-lc`.
     #[must_use]
