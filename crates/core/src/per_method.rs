@@ -89,6 +89,20 @@ impl<T> PerMethod<T> {
         }
     }
 
+    /// Adds the methods and services of `others` that have no value here yet, neither of the method
+    /// nor of its service.
+    pub fn fill(&mut self, others: Self) {
+        for (path, value) in others.methods {
+            let service = path.rfind('/').map_or("", |slash| &path[..=slash]);
+            if !self.services.contains_key(service) {
+                self.methods.entry(path).or_insert(value);
+            }
+        }
+        for (name, value) in others.services {
+            self.services.entry(name).or_insert(value);
+        }
+    }
+
     /// The same names, each with what `change` makes of its value.
     #[must_use]
     pub fn map<U>(&self, mut change: impl FnMut(&T) -> U) -> PerMethod<U> {
@@ -135,6 +149,20 @@ mod tests {
         {
             let refused = values.insert(service, method, 2).unwrap_err().to_string();
             assert!(refused.contains(rule), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_filled_in_takes_the_place_of_nothing() {
+        let of = |names: &[(&str, &str, u8)]| {
+            let mut values = PerMethod::new();
+            names.iter().for_each(|(s, m, value)| values.insert(s, m, *value).unwrap());
+            values
+        };
+        let mut own = of(&[("a.B", "", 1), ("c.D", "E", 2)]);
+        own.fill(of(&[("a.B", "C", 3), ("c.D", "E", 4), ("c.D", "F", 5), ("c.D", "", 6)]));
+        for (path, value) in [("/a.B/C", 1), ("/c.D/E", 2), ("/c.D/F", 5), ("/c.D/G", 6)] {
+            assert_eq!(own.get(path), Some(&value), "{path}");
         }
     }
 

@@ -27,9 +27,10 @@ impl Asked {
         now: Instant,
     ) -> Result<Self, Invalid> {
         if let Some(first) = Deadline::handed_on(request) {
-            let whole = kind.filter(|kind| *kind != MethodKind::Unary).and_then(|_| {
+            let whole = (kind != Some(MethodKind::Unary)).then(|| {
                 Call::find(request).and_then(Call::whole).map_or(Some(first), |whole| whole)
             });
+            let whole = whole.flatten();
             return Ok(Self { first: Some(first), whole });
         }
         let timeout = Deadline::parse_timeout(request.headers())?;

@@ -208,8 +208,8 @@ impl Settings {
         let limit = own.unwrap_or_else(|| self.limits.of(path, kind));
         let own = limit.and_then(|limit| Deadline::within(limit, now));
         let silence = self.silences.of(path, kind);
-        // A deadline in `grpc-timeout` ends the whole call at the server.
-        let ends_all = kind.is_none_or(|kind| kind == MethodKind::Unary);
+        // A deadline in `grpc-timeout` ends the whole call at the server, also if it is a stream.
+        let ends_all = kind == Some(MethodKind::Unary);
         let enforced = own.filter(|_| ends_all && mode == Mode::Enforce);
         let announced = if ends_all { earlier(enforced, asked.min()) } else { asked.whole };
         // If requests are streamed too, the limit is not an instant: see `Upload`.

@@ -255,7 +255,7 @@ impl Limits {
             silence,
             says: Says::Anything,
             announced: match kind {
-                None | Some(MethodKind::Unary) => earlier(self.first, self.whole),
+                Some(MethodKind::Unary) => earlier(self.first, self.whole),
                 _ => self.whole,
             },
         }
@@ -269,7 +269,7 @@ impl Limits {
             _ => earlier(self.first, self.whole),
         };
         call.set_kind(kind);
-        if streams.is_some() {
+        if kind != Some(MethodKind::Unary) {
             call.set_whole(self.whole);
         }
         if first.is_some() {

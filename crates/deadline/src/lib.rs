@@ -40,7 +40,7 @@
 //! | server streaming | the first message | the deadline, if there is one |
 //! | client streaming | the server's turns, and the trailers | the deadline |
 //! | bidirectional | the server's turns, until the first message | the deadline |
-//! | unknown | the first message, and the silence after it | as unary |
+//! | unknown | the first message, and the silence after it | the deadline, if there is one |
 //!
 //! It is the server's turn until it takes the next message, and from the end of the request to the
 //! first message of the response. So neither the length of a stream nor a caller that is slow to
@@ -54,9 +54,8 @@
 //!
 //! The kind of a method is known from the descriptor sets that were read in this process, by
 //! [`Methods`](cinchona_core::Methods), before the layer is applied; or from the call itself, by a
-//! [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. For an unknown method the
-//! limit is sent in `grpc-timeout`, as most methods are unary: a server that enforces
-//! `grpc-timeout` on streams will end its streams by it.
+//! [`MethodKind`](cinchona_core::MethodKind) in the request's extensions. An unknown method may be a
+//! stream, so its limit is not sent in `grpc-timeout`.
 //!
 //! # Example
 //!

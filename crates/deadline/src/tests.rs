@@ -2,7 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Mode, Switch, Verdict};
+use cinchona_core::{BoxError, Deadline, MethodKind, Mode, Switch, Verdict};
 use cinchona_plumbing::{Elapsed, cause::find_cause};
 use http::HeaderMap;
 use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
@@ -20,8 +20,10 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// Of a unary method.
 fn request() -> Request {
-    http::Request::builder().uri("/a.B/C").body(Body::empty()).unwrap()
+    let request = http::Request::builder().uri("/a.B/C").extension(MethodKind::Unary);
+    request.body(Body::empty()).unwrap()
 }
 
 fn with_timeout(value: &str) -> Request {

@@ -70,7 +70,7 @@ pub use invalid::Invalid;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
-pub use misplaced::Misplaced;
+pub use misplaced::{Misplaced, warn_of_unknown_peer};
 pub use paths::Paths;
 pub use plain::{Plain, PlainFuture};
 pub use replay::{Replay, ReplayBuffer, whole};

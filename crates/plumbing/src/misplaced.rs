@@ -9,6 +9,18 @@ use std::sync::{
 #[derive(Clone, Debug, Default)]
 pub struct Misplaced(Arc<AtomicBool>);
 
+/// Warns, once in a process, that the address of a peer is not known where it is wanted.
+#[cold]
+pub fn warn_of_unknown_peer() {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "a request has no address of its peer, so that all callers without credentials are \
+             one: put tonic's `TcpConnectInfo` into the extensions of requests, or name callers"
+        );
+    }
+}
+
 // === impl Misplaced ===
 
 impl Misplaced {

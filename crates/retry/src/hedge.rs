@@ -112,3 +112,49 @@ impl fmt::Debug for HedgePolicy {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_setting_leaves_the_others_as_they_are() {
+        let hedge = HedgePolicy::default().with_max_attempts(5).with_delay(7 * MS);
+        let hedge = hedge.with_non_fatal_codes([Code::Internal]);
+        assert_eq!((hedge.max_attempts, hedge.delay()), (5, Some(7 * MS)));
+        assert!(hedge.codes.contains(Code::Internal) && !hedge.codes.contains(Code::Unavailable));
+        let hedge = hedge.with_extra_load(0.5).unwrap();
+        assert_eq!(hedge.max_attempts, 5);
+        assert!(hedge.codes.contains(Code::Internal));
+        assert_eq!(hedge.with_max_attempts(1000).max_attempts, 100);
+    }
+
+    #[test]
+    fn of_a_delay_and_a_share_the_one_set_last_counts() {
+        let hedge = HedgePolicy::default().with_delay(7 * MS).with_extra_load(0.5).unwrap();
+        assert_eq!(hedge.delay(), None, "nothing has been answered");
+        assert!(!hedge.is_due_after(Duration::MAX));
+        assert_eq!(hedge.with_delay(7 * MS).delay(), Some(7 * MS));
+    }
+
+    #[test]
+    fn a_share_of_all_calls_is_above_none_and_at_most_all() {
+        for share in [f64::MIN_POSITIVE, 1.0] {
+            assert!(HedgePolicy::default().with_extra_load(share).is_ok(), "{share}");
+        }
+        for share in [0.0, -0.1, 1.000_001, 2.0, f64::NAN, f64::INFINITY] {
+            let refused = HedgePolicy::default().with_extra_load(share).unwrap_err();
+            assert_eq!(refused.field(), "extra_load");
+        }
+    }
+
+    #[test]
+    fn another_attempt_is_due_once_the_first_takes_longer_than_the_delay() {
+        let hedge = HedgePolicy::default().with_delay(7 * MS);
+        assert_eq!([6, 7, 8].map(|ms| hedge.is_due_after(ms * MS)), [false, false, true]);
+        let hedge = hedge.with_max_attempts(1);
+        assert!(!hedge.is_due_after(8 * MS), "there is no other");
+    }
+}

@@ -332,3 +332,78 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn progress(deadline: Option<Instant>) -> Progress {
+        Progress::new(Safety::Idempotent, deadline)
+    }
+
+    fn ended(stage: Stage, can_repeat: bool) -> Ended {
+        let verdict = Verdict::NotProcessed(stage);
+        Ended { verdict, pushback: None, can_repeat, now: Instant::now() }
+    }
+
+    #[test]
+    fn what_never_left_the_client_goes_round_a_thousand_times_and_ever_slower() {
+        let mut call = progress(None);
+        let mut rounds = || call.before_policy(ended(Stage::NotWritten, true));
+        for wait in [0, 1, 2, 4, 8, 16, 32, 64, 100, 100] {
+            assert_eq!(rounds(), Some(Decision::Transparent(wait * MS)));
+        }
+        assert!((10..1000).all(|_| rounds() == Some(Decision::Transparent(LOOK))));
+        assert_eq!(rounds(), None);
+        assert_eq!(call.attempts, 1, "those that went round do not count");
+    }
+
+    #[test]
+    fn what_the_server_turned_away_goes_round_once() {
+        let mut call = progress(None);
+        let mut rounds = || call.before_policy(ended(Stage::RefusedStream, true));
+        assert_eq!([rounds(), rounds()], [Some(Decision::Transparent(Duration::ZERO)), None]);
+    }
+
+    #[test]
+    fn only_who_has_no_connection_waits_for_one_and_only_where_that_is_wanted() {
+        for (stage, wanted, can_repeat, waits) in [
+            (Stage::NoConnection, true, true, true),
+            (Stage::NoConnection, false, true, false),
+            (Stage::NoConnection, true, false, false),
+            (Stage::NotWritten, true, false, false),
+        ] {
+            let mut call = Progress { wait_for_ready: wanted, ..progress(None) };
+            let decision = call.before_policy(ended(stage, can_repeat));
+            assert_eq!(decision, waits.then_some(Decision::AwaitConnection), "{stage:?}");
+        }
+        let policy = Policy::from(RetryPolicy::default());
+        assert!(policy.with_wait_for_ready(true).wait_for_ready);
+    }
+
+    #[test]
+    fn there_is_time_until_the_deadline_and_none_at_it() {
+        let now = Instant::now();
+        assert!(progress(None).has_time(now + Duration::from_secs(1 << 30)));
+        let call = progress(Some(now + 2 * MS));
+        assert_eq!([1, 2, 3].map(|ms| call.has_time(now + ms * MS)), [true, false, false]);
+    }
+
+    #[test]
+    fn a_further_attempt_says_which_it_is_and_how_long_there_is_where_the_first_has_said_so() {
+        let now = Instant::now();
+        let stamped = |attempts, deadline, timeout: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            timeout.map(|it| headers.insert(GRPC_TIMEOUT, http::HeaderValue::from_static(it)));
+            Progress { attempts, ..progress(deadline) }.stamp(&mut headers, now);
+            let timeout = Deadline::parse_timeout(&headers).unwrap();
+            (headers.get(status::PREVIOUS_ATTEMPTS).cloned(), timeout)
+        };
+        let deadline = Some(now + 7 * MS);
+        assert_eq!(stamped(0, deadline, Some("1S")), (None, Some(7 * MS)));
+        assert_eq!(stamped(2, deadline, None), (Some(2.into()), None));
+        assert_eq!(stamped(1, None, Some("1S")), (Some(1.into()), Some(1000 * MS)));
+    }
+}

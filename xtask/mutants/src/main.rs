@@ -32,12 +32,12 @@ use write::{FEATURES, SWITCH, Written};
 const JOBS: usize = 3;
 
 fn main() -> ExitCode {
-    let crates: Vec<String> = env::args().skip(1).collect();
+    let (flags, crates): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|it| it == "--short");
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
     root.pop();
     for name in &crates {
-        if let Err(error) = run(&root, name) {
+        if let Err(error) = run(&root, name, !flags.is_empty()) {
             eprintln!("{name}: {error}");
             return ExitCode::FAILURE;
         }
@@ -45,15 +45,20 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The mutants of a crate that nobody has killed yet.
-fn run(root: &Path, name: &str) -> io::Result<()> {
+/// The mutants of a crate that nobody has killed yet; `is_short`: by the tests that are short, and
+/// of those that can be in one build.
+fn run(root: &Path, name: &str, is_short: bool) -> io::Result<()> {
     let mut record = Record::open(&root.join("target/mutants").join(format!("{name}.tsv")))?;
     let mutants = list(root, name)?;
     let (all, known) = (mutants.len(), record.known());
     let rest: Vec<Mutant> = mutants.into_iter().filter(|it| !known.contains(&it.name)).collect();
     println!("== {name}: {} of {all} mutants", rest.len());
     let tree = Tree::copy(root)?;
-    let (one_by_one, tests) = at_once(&tree, name, &rest, &mut record)?;
+    let (one_by_one, tests) = at_once(&tree, name, &rest, is_short, &mut record)?;
+    if is_short {
+        record.print(name);
+        return Ok(());
+    }
     println!("{} one by one", one_by_one.len());
     let mutants = rest.iter().filter(|mutant| one_by_one.contains(&mutant.id));
     each(&tree, name, mutants, &tests, &mut record)?;
@@ -82,6 +87,7 @@ fn at_once(
     tree: &Tree,
     name: &str,
     mutants: &[Mutant],
+    is_short: bool,
     record: &mut Record,
 ) -> io::Result<(BTreeSet<usize>, Tests)> {
     let mut files = BTreeMap::new();
@@ -104,7 +110,14 @@ fn at_once(
     let of_module = |mutant: &Mutant| tests.run(mutant.id, &test::module(&mutant.file));
     let survivors = side_by_side(&there, record, &of_module)?;
     println!("{} survive the short tests", survivors.len());
-    let survivors = side_by_side(&survivors, record, &|mutant| tests.run_slow(mutant.id))?;
+    let survivors = match is_short {
+        // Until they have been built one by one.
+        true => {
+            survivors.iter().try_for_each(|mutant| record.add(mutant, Outcome::Survived))?;
+            survivors
+        }
+        false => side_by_side(&survivors, record, &|mutant| tests.run_slow(mutant.id))?,
+    };
     left.extend(survivors.iter().map(|mutant| mutant.id));
     Ok((left, tests))
 }

@@ -31,7 +31,7 @@ pub(crate) struct Tests {
 const SHORT: f64 = 0.5;
 
 /// Seconds, by the clock on the wall: for what waits for ever, and takes no time of the processor.
-const PATIENCE: &str = "600";
+const PATIENCE: &str = "120";
 
 /// What `timeout` says then, and where a limit of the processor's time has ended the tests.
 const TOO_LONG: [i32; 3] = [124, 128 + 9, 128 + 24];

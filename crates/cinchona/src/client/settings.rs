@@ -58,7 +58,8 @@ pub struct Settings {
     /// The same by method, which takes precedence over `deadline`.
     pub deadlines: PerMethod<Option<Duration>>,
     /// The time limit of an attempt; of a stream, until its first message. Default 10 s; `None` is
-    /// as long as the call.
+    /// as long as the call. A method whose own [deadline](Self::deadlines) is longer than this has
+    /// no limit of attempts, unless `timeouts` has one.
     pub timeout: Option<Duration>,
     /// The same by method, which takes precedence over `timeout`.
     pub timeouts: PerMethod<Option<Duration>>,
@@ -226,7 +227,7 @@ impl Settings {
     /// for each attempt.
     #[must_use]
     pub fn with_keys(self) -> Self {
-        self.with_mode(Part::Key, Mode::Enforce)
+        self.turned_on(Part::Key)
     }
 
     /// Sets gRPC's service config, such as `ServiceConfig::parse(text)?`.
@@ -299,6 +300,11 @@ impl Settings {
     #[must_use]
     pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
         self.modes.set(part as usize, mode);
+        self
+    }
+
+    fn turned_on(mut self, part: Part) -> Self {
+        self.modes.turn_on(part as usize);
         self
     }
 

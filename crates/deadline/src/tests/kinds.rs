@@ -34,6 +34,7 @@ type Serving = Box<dyn Fn(Request) -> Answer + Send + Sync>;
 
 fn of(kind: impl Into<Option<MethodKind>>) -> Request {
     let mut request = request();
+    request.extensions_mut().remove::<MethodKind>();
     kind.into().map(|kind| request.extensions_mut().insert(kind));
     request
 }
@@ -219,7 +220,8 @@ async fn a_limit_that_does_not_bound_a_stream_is_not_sent() {
         .service(server);
     for (kind, asked, expected) in [
         (Some(MethodKind::Unary), None, Some("20000000n")),
-        (None, None, Some("20000000n")),
+        (None, None, None),
+        (None, Some("50m"), Some("50000000n")),
         (Some(MethodKind::ServerStreaming), None, None),
         (Some(MethodKind::Bidi), None, None),
         (Some(MethodKind::ServerStreaming), Some("5S"), Some("5000000u")),
