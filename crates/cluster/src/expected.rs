@@ -20,9 +20,9 @@ use tokio::sync::watch;
 /// where those are more. When the expected number is reachable, the other names count as replaced,
 /// and are expected no more. Of two equal halves neither accepts writes.
 ///
-/// The number must be the most that run at once: a Deployment's `replicas` plus its `maxSurge`. Two
-/// sides of a cut can both accept writes only if the nodes that run exceed an even number by two,
-/// or an odd one by one.
+/// The number must be the most that run concurrently: a Deployment's `replicas` plus its
+/// `maxSurge`. Two sides of a cut can both accept writes only if the nodes that run exceed an even
+/// number by two, or an odd one by one.
 ///
 /// ```
 /// use cinchona_cluster::{Config, Expected};

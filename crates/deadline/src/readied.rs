@@ -154,7 +154,7 @@ where
         match this.state.as_mut().poll_response(cx, Some(timer.bound())) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(bind(response, this.timer.take()))),
             Poll::Ready(Err(error)) => {
-                // tonic's channel has a timer of its own by `grpc-timeout`, which says nothing.
+                // tonic's channel has its own timer by `grpc-timeout`, without details.
                 let due = is_tonics(&*error).then(|| timer.as_mut().due(this.state.stage()));
                 Poll::Ready(Err(match due.flatten() {
                     Some(elapsed) => elapsed.into(),

@@ -66,7 +66,7 @@ impl Shared {
         self.renew();
     }
 
-    /// The same, with counters and answers of its own.
+    /// The same, with its own counters and answers.
     pub(crate) fn separate(&self) -> Self {
         let (counters, degraded, services) = Default::default();
         let mut separate = Self { counters, degraded, services, ..self.clone() };

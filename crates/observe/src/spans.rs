@@ -69,9 +69,9 @@ fn is_enabled() -> bool {
     tracing::span_enabled!(target: "cinchona_observe", Level::INFO)
 }
 
-/// Logs how a call that was served has ended: at most once a second for each code that is an error
-/// of the server's, as OpenTelemetry sees it, and else at `DEBUG`. Where no span says it, the line
-/// itself names the `method` and the trace.
+/// Logs the end of a call that was served: at most once a second for each code that OpenTelemetry
+/// counts as a server error, and otherwise at `DEBUG`. Without a span, the line itself names the
+/// `method` and the trace.
 pub(crate) fn report(code: Code, took: Duration, method: Option<&str>, trace: Option<&str>) {
     let status = cinchona_plumbing::code::name(code);
     let is_failure = matches!(
@@ -109,7 +109,7 @@ impl Tracer {
         Self { rng: Rng::from_os(), story: None }
     }
 
-    /// The span of a call, and its place in a trace; nothing where nobody is interested.
+    /// The span of a call, and its trace context; `None` without an interested subscriber.
     #[inline]
     pub(crate) fn call(tracer: &Arc<Self>, request: &mut http::Request<Body>) -> Option<Traced> {
         if is_enabled() {
@@ -124,7 +124,7 @@ impl Tracer {
         None
     }
 
-    /// The span of an attempt, and its place among those of its call.
+    /// The span of an attempt, and its number in its call.
     #[inline]
     pub(crate) fn attempt(
         tracer: &Arc<Self>,
@@ -140,8 +140,7 @@ impl Tracer {
         Some(Traced::new(tracer, span, None))
     }
 
-    /// The span of a call that is served; without one, its place in the caller's trace, if it has
-    /// any.
+    /// The span of a call that is served; without one, the caller's trace context, if any.
     #[inline]
     pub(crate) fn serve(tracer: &Arc<Self>, request: &mut http::Request<Body>) -> Option<Traced> {
         let parent = TraceContext::of(request.headers());
@@ -157,7 +156,7 @@ impl Tracer {
         Some(Traced::new(tracer, span, Some(Arc::new(own))))
     }
 
-    /// The place of a call that is made with these headers, by this task, and that above it.
+    /// The trace context of a call with these headers, made by this task, and that of its parent.
     fn place(&self, headers: &HeaderMap) -> (Option<TraceContext>, TraceContext) {
         let parent = TraceContext::of(headers).or_else(TraceContext::current);
         let own = self.within(parent.as_ref());
@@ -178,7 +177,7 @@ impl fmt::Debug for Tracer {
     }
 }
 
-/// Where nobody looks, a call still belongs to the trace of the one that is being served.
+/// Without a span, a call still belongs to the trace of the call that is being served.
 fn pass_on(headers: &mut HeaderMap) {
     if let Some(served) = TraceContext::current()
         && !headers.contains_key("traceparent")
@@ -291,7 +290,7 @@ impl Traced {
         Self { span, tracer: tracer.clone(), served, has_story: false }
     }
 
-    /// What happens until the end of the scope belongs to the span.
+    /// While the scope lives, events of this thread belong to the span.
     pub(crate) fn enter(&self) -> Entered<'_> {
         Entered {
             _serving: self.served.as_ref().map(TraceContext::enter),
@@ -299,7 +298,7 @@ impl Traced {
         }
     }
 
-    /// The head of the response is there.
+    /// The head of the response has arrived.
     pub(crate) fn head(&mut self, extensions: &Extensions) {
         self.tell(Ok(extensions));
     }

@@ -8,7 +8,7 @@ use std::{cell::RefCell, fmt, sync::Arc};
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Which trace a call belongs to, and which span of it is the one at hand ([W3C Trace Context]).
+/// Which trace a call belongs to, and its current span ([W3C Trace Context]).
 ///
 /// The server layer puts that of the caller into the request's extensions; calls that the handler
 /// makes in its own task continue it.
@@ -53,7 +53,7 @@ pub struct Serving {
 // === impl TraceContext ===
 
 impl TraceContext {
-    /// What `headers` say; `None` when `traceparent` is missing, malformed, or there twice.
+    /// The context in `headers`; `None` if `traceparent` is missing, malformed, or occurs twice.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         if !cinchona_plumbing::headers::has(headers, &TRACEPARENT) {
             return None;
@@ -67,7 +67,7 @@ impl TraceContext {
         Some(Self { trace, span, sampled, state })
     }
 
-    /// That of the call which this task is serving, if it is.
+    /// The context of the call which this task is serving, if any.
     pub fn current() -> Option<Self> {
         SERVED.with_borrow(|served| served.as_deref().cloned())
     }
@@ -77,7 +77,7 @@ impl TraceContext {
         SERVED.with_borrow(Option::is_some)
     }
 
-    /// A span of a trace that is recorded; `None` when one of the two is 0, which is no id.
+    /// A span of a recorded trace; `None` if one of the two is 0, which is not an id.
     pub fn new(trace: u128, span: u64) -> Option<Self> {
         let is_one = trace != 0 && span != 0;
         is_one.then_some(Self { trace, span, sampled: true, state: Vec::new() })
@@ -86,7 +86,7 @@ impl TraceContext {
     /// The first span of a new trace.
     pub fn root(rng: &Rng) -> Self {
         let mut rng = rng.draw();
-        // All zeros mean that there is none.
+        // All zeros are not an id.
         let (trace, span) = (rng.random::<u128>().max(1), rng.random::<u64>().max(1));
         Self { trace, span, sampled: true, state: Vec::new() }
     }
@@ -106,7 +106,7 @@ impl TraceContext {
         }
     }
 
-    /// Calls that this thread makes until the end of the scope continue this trace.
+    /// Calls that this thread makes while the scope lives continue this trace.
     pub fn enter(self: &Arc<Self>) -> Serving {
         Serving { before: SERVED.replace(Some(self.clone())) }
     }
@@ -139,7 +139,7 @@ impl TraceContext {
         Digits::of(self.span.into())
     }
 
-    /// Whether the one who began the trace records it.
+    /// Whether the trace is recorded, according to its first caller.
     pub const fn is_sampled(&self) -> bool {
         self.sampled
     }
@@ -179,7 +179,7 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// `00-<trace>-<span>-<flags>`; of later versions what they have in common with this one.
+/// `00-<trace>-<span>-<flags>`; of later versions the part in common with this one.
 fn parse(text: &[u8]) -> Option<(u128, u64, bool)> {
     let is_at = |at: usize| text.get(at) == Some(&b'-');
     if !(is_at(2) && is_at(35) && is_at(52)) {

@@ -470,7 +470,7 @@ async fn exporters_that_are_dropped_leave_no_task_whatever_their_collector_does(
         let metrics = Metrics::new(Methods::unknown());
         let exporter = export_metrics_over(&metrics, network.channel(), "calculator", SECOND);
         let (layer, spans) = export_over(network.channel(), "calculator");
-        // Not the thread's: HTTP/2 would keep it in spans of its own.
+        // Not the thread's: HTTP/2 would add its own spans to it.
         let subscriber = registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
             tracing::info_span!("checkout").in_scope(|| {});

@@ -46,7 +46,7 @@ pub trait Watcher: Send {
         Poll::Pending
     }
 
-    /// Whether the watcher will add a frame of its own after the body.
+    /// Whether the watcher will add its own frame after the body.
     fn holds_more(&self) -> bool {
         false
     }

@@ -64,7 +64,7 @@ const SOON: Duration = Duration::from_millis(25);
 const SLOWEST: Duration = Duration::from_secs(1);
 /// The most abandoned claims: 200 ms of 50,000 calls a second.
 const MOST: usize = 10_000;
-/// How many are released at once.
+/// How many are released together.
 const AT_ONCE: usize = 128;
 const PATIENCE: Duration = Duration::from_millis(250);
 

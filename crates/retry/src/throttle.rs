@@ -109,7 +109,7 @@ mod tests {
         throttle
     }
 
-    /// What happens while calls are under way.
+    /// The throttle while calls are in flight.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Begin,

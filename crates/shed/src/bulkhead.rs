@@ -145,8 +145,7 @@ impl BulkheadLayer {
         self
     }
 
-    /// The same limits for another client, with places of its own: clones of one layer share
-    /// theirs.
+    /// The same limits for another client, with its own places: clones of one layer share theirs.
     #[must_use]
     pub fn separate(&self) -> Self {
         let places = self.shared.places.separate();

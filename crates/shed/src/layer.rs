@@ -161,8 +161,7 @@ impl ShedLayer {
         self.with(|shared| shared.rng = rng)
     }
 
-    /// The same limits for another server, with places of its own: clones of one layer share
-    /// theirs.
+    /// The same limits for another server, with its own places: clones of one layer share theirs.
     #[must_use]
     pub fn separate(&self) -> Self {
         let (places, late) = (self.shared.places.separate(), Arc::default());

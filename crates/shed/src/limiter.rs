@@ -77,7 +77,7 @@ impl Limiter {
         })
     }
 
-    /// The same limit, with places of its own.
+    /// The same limit, with its own places.
     pub(crate) fn separate(&self, now: Instant) -> Arc<Self> {
         Self::new(self.kind, self.queue, now)
     }

@@ -166,7 +166,7 @@ impl Model {
     }
 }
 
-/// Both, and the calls under way.
+/// Both, and the calls in flight.
 struct Both {
     cell: Cell,
     model: Model,

@@ -158,7 +158,7 @@ async fn metadata_that_the_server_does_not_take_fails_its_call_alone() {
     assert!(next.await.is_err(), "the stream on the same connection goes on");
 }
 
-// real clock: tonic's timer and ours are due at once.
+// real clock: tonic's timer and ours fire together.
 #[tokio::test]
 async fn a_deadline_that_tonics_own_timer_finds_first_still_says_what_was_waited_for() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

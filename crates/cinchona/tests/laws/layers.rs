@@ -40,7 +40,7 @@ pub(crate) struct Case {
     pub(crate) switch: Switch,
     pub(crate) layer: Box<dyn Fn(Bare) -> Boxed>,
     pub(crate) state: Box<dyn Fn() -> String>,
-    /// What must be 0 when nothing is under way.
+    /// The gauges that must be 0 when no call is in flight.
     pub(crate) gauges: Box<dyn Fn() -> Vec<u64>>,
 }
 

@@ -117,8 +117,8 @@ fn a_layer_that_is_off_is_not_there() {
     });
 }
 
-/// How much is freed with a layer and its service, while a call that has taken so many steps is
-/// under way, or is not.
+/// How much is freed with a layer and its service, with a call in flight after so many steps, or
+/// without.
 fn freed(number: usize, steps: u32, is_under_way: bool) -> i64 {
     let Case { layer, state, switch, gauges, .. } = layers::all(off).swap_remove(number);
     // What the service itself holds is not freed.

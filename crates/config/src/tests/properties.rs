@@ -71,7 +71,7 @@ fn any_policies() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A mistake has a place and a rule, and a line of its own; a config has only what it may have.
+/// A mistake has a place, a rule, and its own line; a config has only allowed values.
 fn law(json: &str) -> Result<(), TestCaseError> {
     match ServiceConfig::parse(json) {
         Ok(config) => {

@@ -88,8 +88,8 @@ proptest! {
         let received = Received::default();
         let begun = in_virtual_time(async {
             sleep(ms(waits.0)).await;
-            let (ready_after, received) = (ms(waits.1), received.clone());
-            let slow = Slow { ready_after, becoming: None, received };
+            let received = received.clone();
+            let slow = Slow { ready_after: ms(waits.1), becoming: None, received };
             let forever = |limit: Option<u64>| limit.map_or(Duration::MAX, ms);
             let attempts = AttemptTimeoutLayer::new(forever(attempt))
                 .with_switch(Switch::new(modes[1]))

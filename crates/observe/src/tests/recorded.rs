@@ -1,4 +1,4 @@
-//! What spans say of a call, and how a trace crosses from client to server.
+//! The content of the spans of a call, and the propagation of a trace from client to server.
 
 use super::{PATH, TARGET, call, metrics, request};
 use crate::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
@@ -25,7 +25,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// The spans of a test's thread, as long as it lives.
+/// The spans of a test's thread, for the life of this guard.
 struct Spans {
     recorded: Arc<Mutex<Vec<Recorded>>>,
     _default: DefaultGuard,
@@ -41,7 +41,7 @@ struct Recorded {
 
 struct Recorder(Arc<Mutex<Vec<Recorded>>>);
 
-/// Which of them a span is.
+/// The index of a span among them.
 struct At(usize);
 
 impl Spans {
@@ -184,7 +184,7 @@ async fn a_call_has_a_span_and_each_attempt_a_child_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_call_says_why_it_stopped() {
+async fn the_span_of_a_failed_call_has_the_reason() {
     let spans = Spans::capture();
     let client =
         story().layer(retries().layer(attempts().layer(ScriptedServer::new([unavailable()]))));
@@ -196,7 +196,7 @@ async fn a_failed_call_says_why_it_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_call_says_that_it_was() {
+async fn the_span_of_a_dropped_call_has_that_verdict() {
     let spans = Spans::capture();
     let client = story().layer(attempts().layer(ScriptedServer::new([Answer::Hang])));
     let limit = std::time::Duration::from_secs(1);
@@ -207,7 +207,7 @@ async fn a_dropped_call_says_that_it_was() {
     }
 }
 
-/// A server whose handler calls `next`, and says what trace it was called in.
+/// A server whose handler calls `next`, and records the trace in which it was called.
 fn relay(
     next: ScriptedServer,
     seen: Arc<Mutex<Vec<TraceContext>>>,
@@ -261,7 +261,7 @@ async fn a_trace_goes_from_client_through_a_server_to_the_next() {
     assert_eq!(ids.len(), 5, "each has an id of its own");
 }
 
-/// The lines of the target, where no span is wanted.
+/// The lines of the target, without a span.
 struct Lines(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
 
 impl<S: Subscriber> Subscribing<S> for Lines {
@@ -305,7 +305,7 @@ async fn where_there_is_no_span_the_line_of_a_failure_names_its_method_and_its_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trace_is_passed_on_where_nobody_looks() {
+async fn a_trace_is_propagated_without_a_subscriber() {
     let (last, seen) = (ScriptedServer::new([Answer::Ok(encode(&7_u32))]), Arc::default());
     let server = relay(last.clone(), Arc::clone(&seen));
     let mut request = request();
