@@ -1,4 +1,4 @@
-//! Where a connection to an endpoint goes.
+//! Addresses of endpoints.
 
 use cinchona_core::{Address, Invalid, Target};
 use http::Uri;
@@ -13,46 +13,46 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Dial {
     Ip(SocketAddr),
-    /// To be looked up: a host, and a port.
+    /// A host and a port, to be resolved.
     Name(String, u16),
     Unix(PathBuf),
     UnixAbstract(String),
-    /// For a connector of the user's.
+    /// For the user's connector.
     Uri(Uri),
 }
 
-/// An endpoint's address: what it is called, and where it is.
+/// An endpoint's name and address.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// Host and port, or the path of its socket.
     pub(crate) name: Arc<str>,
     /// Never empty.
     pub(crate) dials: Vec<Dial>,
-    /// What makes it the same endpoint: its weight is none of it.
+    /// The identity of the endpoint, which excludes its weight.
     pub(crate) key: Key,
 }
 
-/// What makes two targets one endpoint: scheme, name and addresses.
+/// The identity of a target: scheme, name and addresses.
 pub(crate) type Key = Arc<(String, String, Vec<Address>)>;
 
-/// Whose connector it is.
+/// Which connector is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Connector {
     Ours,
-    /// Ours as well, for an endpoint that was made by tonic, which takes port 80 to be meant.
+    /// Our own, for a tonic endpoint, which assumes port 80.
     Lenient,
-    /// What host and port mean is its affair.
+    /// The user's, which interprets host and port itself.
     Users,
 }
 
 const NAMED: &str = "addresses such as http://host:port, https://host:port and unix:path";
-const SOCKET: &str = "TCP addresses: this connector is told a URI";
+const SOCKET: &str = "TCP addresses: this connector receives a URI";
 
 // === impl Place ===
 
 impl Place {
     /// # Errors
-    /// With what is no address that `connector` could connect to.
+    /// When `connector` could not connect to the address.
     pub(crate) fn new(target: &Target, connector: Connector) -> Result<Self, Invalid> {
         let uri = &target.uri;
         let refused = || Invalid::new("target", format!("{:?}", uri.to_string()), NAMED);
@@ -90,7 +90,8 @@ fn named(uri: &Uri, connector: Connector) -> Option<Dial> {
         return Some(Dial::Uri(uri.clone()));
     }
     let host = uri.host()?.trim_matches(['[', ']']);
-    // Plain gRPC at port 80 is a port that was forgotten; 443 is where TLS is.
+    // A missing port is an error for plain gRPC, as 80 is unlikely to be meant; 443 is the default
+    // of TLS.
     let default_port = match uri.scheme_str() {
         Some("https") => Some(443),
         _ => (connector == Connector::Lenient).then_some(80),
@@ -115,8 +116,8 @@ fn at(address: &Address, scheme: &str, connector: Connector) -> Option<Dial> {
     }
 }
 
-/// First of one family, then of the other, as far as there are both: in the order of the first
-/// ([RFC 8305, 4](https://www.rfc-editor.org/rfc/rfc8305#section-4), gRFC A61).
+/// Alternates the address families while there are both, beginning with that of the first ([RFC
+/// 8305, 4](https://www.rfc-editor.org/rfc/rfc8305#section-4), gRFC A61).
 pub(crate) fn interleave<T>(all: Vec<T>, is_ipv6: impl Fn(&T) -> bool) -> Vec<T> {
     let Some(first) = all.first().map(&is_ipv6) else { return all };
     let (same, other): (Vec<T>, Vec<T>) = all.into_iter().partition(|one| is_ipv6(one) == first);
@@ -140,7 +141,7 @@ mod tests {
 
     // catalogue: S-B14
     #[test]
-    fn what_is_no_address_is_refused_by_name() {
+    fn an_invalid_address_is_refused_by_name() {
         for text in ["/path", "*", "host", "host:1", "ftp://host:1", "http://host"] {
             let Err(refused) = place(text) else { panic!("{text}") };
             assert_eq!(refused.field(), "target");
@@ -166,7 +167,7 @@ mod tests {
 
     // catalogue: S-B9
     #[test]
-    fn a_weight_makes_no_other_endpoint() {
+    fn a_weight_is_not_part_of_the_identity() {
         let target = Target::from(Uri::from_static("http://a:1"));
         let key = |target: Target| Place::new(&target, Connector::Ours).unwrap().key;
         assert_eq!(key(target.clone()), key(target.clone().with_weight(20)));

@@ -1,4 +1,4 @@
-//! Callbacks of users: one that panics has failed, and costs nothing else.
+//! Callbacks of users: a panic is a failure, and affects nothing else.
 
 use cinchona_core::BoxError;
 use std::{
@@ -9,17 +9,17 @@ use std::{
     task::Poll,
 };
 
-/// What `callback` gives.
+/// The result of `callback`.
 ///
 /// # Errors
-/// With the words of its panic.
+/// With the message of its panic.
 pub(crate) fn call<T>(what: &str, callback: impl FnOnce() -> T) -> Result<T, String> {
-    // What it may have left half done is its own.
+    // State left inconsistent by a panic is the callback's own.
     catch_unwind(AssertUnwindSafe(callback))
         .map_err(|panic| format!("{what} panicked: {}", words(&*panic)))
 }
 
-/// What `future` ends with, which may panic as well.
+/// The result of `future`, which may panic as well.
 pub(crate) async fn catch<T>(
     what: &str,
     future: impl Future<Output = Result<T, BoxError>>,
@@ -32,7 +32,7 @@ pub(crate) async fn catch<T>(
     .await
 }
 
-/// The words of a panic.
+/// The message of a panic.
 pub(crate) fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")

@@ -16,19 +16,19 @@ use tonic::transport::Endpoint;
 pub(crate) struct Connector {
     pub(crate) dialer: Dialer,
     pub(crate) options: Arc<Options>,
-    /// An endpoint that the user has made, instead of one for each target.
+    /// The user's endpoint, instead of one for each target.
     pub(crate) whole: Option<Endpoint>,
 }
 
-/// Spawns the tasks of a connection, and says when the first has ended: that of HTTP/2.
+/// Spawns the tasks of a connection, and reports when the first, that of HTTP/2, has ended.
 #[derive(Clone)]
 struct Watching(Arc<Line>);
 
-/// What a stream may receive unread. grpc-java's is 1 MiB, grpc-go's and C-core's grow to as much.
+/// The stream window. grpc-java's is 1 MiB, grpc-go's and C-core's grow to that.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
-/// What all streams of a connection may receive unread: as much as HTTP/2 allows, so that 2,047
-/// streams which nobody reads leave room for others.
+/// The connection window: the most that HTTP/2 allows, so that 2,047 unread streams leave room for
+/// others.
 pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 // === impl Connector ===
@@ -37,7 +37,7 @@ impl Connector {
     /// A connection to the endpoint, once its server has sent its SETTINGS.
     ///
     /// # Errors
-    /// What went wrong, at the bottom of it.
+    /// With the root cause.
     pub(crate) async fn connect(&self, node: &Node) -> Result<Arc<Connection>, String> {
         let limit = self.options.connect_timeout.min(FOR_EVER);
         let deadline = Instant::now() + limit;
@@ -64,7 +64,7 @@ impl Connector {
         let mut endpoint = match &self.whole {
             Some(whole) => {
                 let whole = whole.clone().initial_connection_window_size(CONNECTION_WINDOW);
-                // No `:authority` may hold a password (RFC 9113, 8.3.1).
+                // No `:authority` may contain a password (RFC 9113, 8.3.1).
                 let has_user =
                     whole.uri().authority().is_some_and(|all| all.as_str().contains('@'));
                 if has_user { whole.origin(node.target.uri.clone()) } else { whole }
@@ -106,7 +106,7 @@ fn explain(end: &End) -> String {
     }
 }
 
-/// tonic keeps the path of a Unix domain socket to itself, and calls it this.
+/// tonic hides the path of a Unix domain socket, and uses this name.
 fn is_socket(endpoint: &Endpoint) -> bool {
     endpoint.uri().authority().is_some_and(|authority| authority == "tonic")
         && endpoint.uri().scheme_str() == Some("http")

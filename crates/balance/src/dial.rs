@@ -26,7 +26,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-/// Connects to the address that it is given.
+/// Connects to a given address.
 pub(crate) type Dialer = Arc<dyn Fn(Dial) -> Dialing + Send + Sync>;
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Io, BoxError>> + Send>>;
@@ -34,18 +34,18 @@ type Dialing = Pin<Box<dyn Future<Output = Result<Io, BoxError>> + Send>>;
 /// A TCP connector with `TCP_NODELAY` (without it, a first call may wait 40 ms for an
 /// acknowledgement) and `TCP_USER_TIMEOUT`.
 ///
-/// A host with several addresses is tried at all of them, families taking turns, each 250 ms after
-/// the one before or at once when that has failed; the first connection is used (happy eyeballs,
-/// RFC 8305, gRFC A61).
+/// All addresses of a host are tried, alternating the families, each 250 ms after the one before or
+/// immediately when that has failed; the first connection is used (happy eyeballs, RFC 8305, gRFC
+/// A61).
 #[derive(Clone, Copy, Debug)]
 pub struct Tcp {
     user_timeout: Option<Duration>,
 }
 
-/// How long an address is tried before the next is tried beside it.
+/// How long an address is tried before the next is tried in parallel.
 const NEXT: Duration = Duration::from_millis(250);
 
-/// How many failures of how many addresses are worth telling.
+/// How many failures an error lists.
 const MOST_TOLD: usize = 3;
 
 // === impl Tcp ===
@@ -56,9 +56,9 @@ impl Tcp {
         Self { user_timeout: Some(Duration::from_secs(20)) }
     }
 
-    /// For how long what was sent may stay without an acknowledgement before the connection fails
-    /// (`TCP_USER_TIMEOUT`, Linux only; gRFC A18). `None` leaves that to the system: a quarter of
-    /// an hour, mostly. It is rounded to milliseconds, and at most `i32::MAX` of them.
+    /// How long sent data may stay unacknowledged before the connection fails (`TCP_USER_TIMEOUT`,
+    /// Linux only; gRFC A18). `None` leaves that to the system: usually a quarter of an hour. It is
+    /// rounded to milliseconds, and at most `i32::MAX` of them.
     #[must_use]
     pub const fn with_user_timeout(self, user_timeout: Option<Duration>) -> Self {
         Self { user_timeout }
@@ -89,7 +89,7 @@ impl Tcp {
         .await
     }
 
-    /// Connects by itself, and to Unix domain sockets.
+    /// Connects to TCP addresses and Unix domain sockets.
     pub(crate) fn dialer(self) -> Dialer {
         Arc::new(move |dial| {
             Box::pin(async move {
@@ -150,7 +150,7 @@ async fn connect_to_socket(dial: Dial) -> Result<Io, BoxError> {
             stream.set_nonblocking(true)?;
             UnixStream::from_std(stream)?
         }
-        other => return Err(format!("{other:?}: it is for a connector of its own").into()),
+        other => return Err(format!("{other:?}: it needs another connector").into()),
     };
     Ok(Box::new(TokioIo::new(stream)))
 }
@@ -160,7 +160,7 @@ async fn connect_to_socket(dial: Dial) -> Result<Io, BoxError> {
     Err(format!("{dial:?}: there are no Unix domain sockets here").into())
 }
 
-/// Connects by a connector of the user's.
+/// Connects by the user's connector.
 pub(crate) fn dialer_of<C>(connector: C) -> Dialer
 where
     C: Service<Uri> + Clone + Send + Sync + 'static,
@@ -181,11 +181,11 @@ where
     })
 }
 
-/// The first connection that can be made to any of `places`: each is tried 250 ms after the one
-/// before, or at once when one has failed. A connector that panics has failed.
+/// The first connection to any of `places`: each is tried 250 ms after the one before, or
+/// immediately when one has failed. A panic of a connector is a failure.
 ///
 /// # Errors
-/// What each has failed with, of the first few.
+/// The failures of the first few.
 pub(crate) async fn race<P, T, F>(
     mut places: Vec<P>,
     connect: impl Fn(P) -> F,
@@ -198,7 +198,7 @@ where
         return callback::catch("the connector", connect(places.remove(0))).await;
     }
     let mut places = places.into_iter();
-    // Dropped with this future, it ends the others.
+    // Dropped with this future, it aborts the others.
     let mut under_way = JoinSet::new();
     let mut failures: Vec<String> = Vec::new();
     loop {
@@ -221,12 +221,12 @@ where
     }
 }
 
-/// What lies at the bottom of `error`.
+/// The root cause of `error`.
 pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
     cause::chain(error).last().unwrap_or(error).to_string()
 }
 
-/// What is said of a callback that has panicked.
+/// The error for a callback that has panicked.
 fn panicked(what: &str, error: tokio::task::JoinError) -> String {
     match error.try_into_panic() {
         Ok(panic) => format!("{what} panicked: {}", callback::words(&*panic)),
@@ -242,7 +242,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// How long each place takes, and whether it can be connected to.
+    /// The delay of each place, and whether it can be connected to.
     async fn raced(places: &[(u64, bool)]) -> (Result<usize, String>, Duration) {
         let began = Instant::now();
         let places = places.iter().copied().enumerate().collect();
@@ -259,7 +259,11 @@ mod tests {
         assert_eq!(raced(&[(60_000, true), (5, true)]).await, (Ok(1), 255 * MS));
         assert_eq!(raced(&[(60_000, true), (60_000, true), (5, true)]).await, (Ok(2), 505 * MS));
         assert_eq!(raced(&[(300, true), (100, true)]).await, (Ok(0), 300 * MS), "it goes on");
-        assert_eq!(raced(&[(1, false), (5, true)]).await, (Ok(1), 6 * MS), "a failure at once");
+        assert_eq!(
+            raced(&[(1, false), (5, true)]).await,
+            (Ok(1), 6 * MS),
+            "a failure is immediate"
+        );
         let (failure, _) = raced(&[(1, false), (2, false)]).await;
         assert_eq!(failure.unwrap_err(), "0 is down; 1 is down");
     }
@@ -272,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_is_up_is_found_and_no_later_than_its_turn(
+        fn a_live_place_is_found_no_later_than_its_turn(
             places in prop::collection::vec((0..2000_u64, any::<bool>()), 1..6),
         ) {
             let mut runtime = tokio::runtime::Builder::new_current_thread();

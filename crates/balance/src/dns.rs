@@ -14,23 +14,23 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-/// All addresses of a host, looked up again and again: each is an endpoint, whose `:authority` and
-/// TLS name are the host's.
+/// All addresses of a host, resolved periodically: each is an endpoint, whose `:authority` and TLS
+/// name are the host's.
 ///
-/// They are looked up at an interval, and as soon as a connection is lost or cannot be made, but
-/// then at most every 5 s. A lookup that fails changes nothing, and is repeated after a second. A
-/// host with one IPv4 and one IPv6 address is one endpoint, which is connected to by happy eyeballs
+/// They are resolved at an interval, and as soon as a connection is lost or cannot be made, but
+/// then at most every 5 s. A failed lookup changes nothing, and is repeated after a second. A host
+/// with one IPv4 and one IPv6 address is one endpoint, which is connected to by happy eyeballs
 /// (gRFC A61).
 ///
 /// # What it does not do
 ///
-/// It asks the system (`getaddrinfo`), which knows of no TTL; a name's cache is the system's.
+/// It uses the system's resolver (`getaddrinfo`), which reports no TTL; caching is the system's.
 #[derive(Clone, Debug)]
 pub struct Dns {
     uri: Uri,
     every: Duration,
     last: Option<BTreeSet<SocketAddr>>,
-    /// When it was looked up last.
+    /// When it was last resolved.
     at: Option<Instant>,
     signals: Signals,
 }
@@ -38,10 +38,10 @@ pub struct Dns {
 /// The least time between two lookups.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// The least time between a lookup and one that was asked for.
+/// The least time between a lookup and a requested one.
 const ASKED: Duration = Duration::from_secs(5);
 
-/// How long a lookup may take: a system's resolver gives up after 10 s, mostly.
+/// How long a lookup may take: a system's resolver usually gives up after 10 s.
 const LONGEST: Duration = Duration::from_secs(30);
 
 // === impl Dns ===
@@ -53,13 +53,13 @@ impl Dns {
         Self { uri, every, last: None, at: None, signals: Signals::default() }
     }
 
-    /// Looks them up that often, and at most each second: a shorter interval is taken to be 1 s.
+    /// Sets the interval of lookups; less than 1 s is taken as 1 s.
     #[must_use]
     pub fn with_interval(self, every: Duration) -> Self {
         Self { every: every.max(LEAST), ..self }
     }
 
-    /// Until it is time for another lookup, or one is asked for.
+    /// Waits until the next lookup is due or requested.
     async fn rest(&self) {
         let Some(at) = self.at else { return };
         let has_failed = self.signals.failure().is_some();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_is_all_its_addresses() {
+    async fn a_host_resolves_to_all_its_addresses() {
         let mut dns = Dns::new(Uri::from_static("http://localhost:50051"));
         let found = dns.next().await.unwrap();
         let local = ["http://127.0.0.1:50051/", "http://[::1]:50051/"];
@@ -178,7 +178,7 @@ mod tests {
 
     // catalogue: S-B2
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_does_not_exist_is_looked_up_each_second_and_says_why() {
+    async fn a_name_that_does_not_exist_is_looked_up_each_second_with_its_error() {
         let mut dns = Dns::new(Uri::from_static("http://nowhere"));
         let signals = dns.signals();
         let looked = tokio::time::timeout(Duration::from_secs(3), dns.next()).await;

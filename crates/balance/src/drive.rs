@@ -12,28 +12,28 @@ use cinchona_plumbing::Signals;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Connects one endpoint, again and again, while it is wanted.
+/// Connects one endpoint repeatedly, while it is wanted.
 pub(crate) struct Driver {
     pub(crate) node: Arc<Node>,
     pub(crate) connector: Connector,
-    /// Asked for a new look where the endpoint is not there.
+    /// Requests a new lookup if the endpoint cannot be reached.
     pub(crate) signals: Signals,
     link: Link,
 }
 
-/// A second connection, made since the first is silent.
+/// A second connection, made because the first is silent.
 struct Probe {
     connecting: Connecting,
-    /// What had come on the first when it was suspected.
+    /// The count of data received on the first when it was suspected.
     reads: u64,
-    /// When the first is taken to be dead, unless something has come.
+    /// When the first is considered dead, unless data arrives on it.
     doubted: Option<Instant>,
 }
 
-/// What is new of it.
+/// The progress of a second connection.
 enum Probed {
     Made(Result<Arc<Connection>, String>),
-    /// It takes long; so much had come on the first.
+    /// It takes long; the count of data received on the first.
     Doubted(u64),
     /// The first is not silent any more.
     Heard,
@@ -41,18 +41,18 @@ enum Probed {
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Arc<Connection>, String>> + Send>>;
 
-/// How a connection was left.
+/// Why a connection was abandoned.
 enum Left {
-    /// It takes no more calls; so many were answered on it.
+    /// It takes no more calls; how many were answered on it.
     Ended(End, u64),
     /// It is silent, and no other can be made.
     Silent(String),
 }
 
-/// How long answers may take from the connection to their calls.
+/// How long an answer may take from the connection to its call.
 const ANSWERS: Duration = Duration::from_millis(1);
 
-/// How often it is looked whether a silent connection is silent still.
+/// How often a silent connection is checked.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How long a second connection may take before the endpoint has failed.
@@ -66,7 +66,7 @@ impl Driver {
         Self { node, connector, signals, link }
     }
 
-    /// For ever.
+    /// Never completes.
     pub(crate) async fn run(mut self) {
         let node = self.node.clone();
         let mut wanted = node.wanted.subscribe();
@@ -97,7 +97,7 @@ impl Driver {
                     self.left(left)
                 }
             };
-            // Its addresses may be others by now.
+            // Its addresses may have changed.
             self.signals.ask_again();
             self.rest_until(next).await;
         }
@@ -131,7 +131,7 @@ impl Driver {
         }
     }
 
-    /// Until it is time, or something shows that it is worth trying.
+    /// Waits until the next attempt is due, or a signal makes one worthwhile.
     async fn rest_until(&mut self, mut next: Instant) {
         loop {
             tokio::select! {
@@ -144,7 +144,7 @@ impl Driver {
         }
     }
 
-    /// Lets calls use the connection until it is of no use.
+    /// Lets calls use the connection until it fails.
     async fn serve(&mut self, mut connection: Arc<Connection>) -> Left {
         let node = self.node.clone();
         let mut health = self.begin(&connection);
@@ -168,7 +168,7 @@ impl Driver {
                         connection.is_in_doubt(false);
                         node.stirs();
                     } else if node.is_ready() && has_others {
-                        // Calls that begin now go elsewhere, or wait for what comes of it.
+                        // Calls that begin now use other endpoints, or wait for the result.
                         node.becomes(State::Connecting);
                     }
                 }
@@ -199,7 +199,7 @@ impl Driver {
         }
     }
 
-    /// Calls are sent on this connection, as soon as the endpoint is healthy if that is asked.
+    /// Sends calls on this connection, as soon as the endpoint is healthy if health checks are on.
     fn begin(&self, connection: &Arc<Connection>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (node, options) = (self.node.clone(), &self.connector.options);
         connection.is_in_doubt(false);
@@ -217,8 +217,8 @@ impl Driver {
         }
     }
 
-    /// A call has ended without an answer on a silent connection. Servers may take their time; so
-    /// a second connection tells whether the server is there.
+    /// A call has ended without an answer on a silent connection. The server may just be slow, so a
+    /// second connection tests whether it is up.
     fn suspect(&mut self, connection: &Connection) -> Option<Probe> {
         let now = Instant::now();
         let rng = &mut self.connector.options.rng.draw();
@@ -232,7 +232,7 @@ impl Driver {
     }
 }
 
-/// What is new of a second connection, if one is being made.
+/// The progress of a second connection, if one is being made.
 async fn probed(probe: &mut Option<Probe>, first: &Connection) -> Probed {
     let Some(probe) = probe else { return std::future::pending().await };
     let doubted = probe.doubted;
@@ -246,7 +246,7 @@ async fn probed(probe: &mut Option<Probe>, first: &Connection) -> Probed {
     }
 }
 
-/// Until something has come on the connection.
+/// Waits until data arrives on the connection.
 async fn heard(connection: &Connection, reads: u64) {
     while connection.line.reads() == reads {
         sleep(LOOK).await;

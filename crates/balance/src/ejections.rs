@@ -1,10 +1,10 @@
-//! How many outliers were found, and what became of them.
+//! Counters of outliers.
 
-/// How many outliers a balancer has found since it was made, and how many of them it did not eject:
-/// the counters of gRFC A91.
+/// How many outliers a balancer has found since it was created, and how many of them it did not
+/// eject: the counters of gRFC A91.
 ///
-/// The methods are `success_rate` and `failure_percentage`, as gRPC names them, and
-/// `consecutive_failures`, which gRPC does not have.
+/// The methods are `success_rate` and `failure_percentage`, as in gRPC, and `consecutive_failures`,
+/// which gRPC does not have.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -21,7 +21,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ejections([Found; 3]);
 
-/// By what an outlier is found.
+/// The method of detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     SuccessRate,
@@ -29,13 +29,13 @@ pub(crate) enum Method {
     ConsecutiveFailures,
 }
 
-/// What became of the outliers that a method has found.
+/// The counts of one method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) ejected: u64,
     /// Spared by `enforcement_percentage`.
     pub(crate) spared: u64,
-    /// Left in since too many were ejected already.
+    /// Not ejected as too many were already.
     pub(crate) overflow: u64,
 }
 
@@ -71,7 +71,7 @@ impl Ejections {
 // === impl Method ===
 
 impl Method {
-    /// In their order.
+    /// In order.
     const ALL: [Self; 3] = [Self::SuccessRate, Self::FailurePercentage, Self::ConsecutiveFailures];
 
     pub(crate) const fn name(self) -> &'static str {

@@ -1,5 +1,5 @@
-//! The task behind a balancer: it follows the source, keeps a task for each endpoint, and chooses
-//! anew when something has happened.
+//! The task of a balancer: it follows the source, runs a task for each endpoint, and updates the
+//! choice after events.
 
 use crate::{
     Picker, State,
@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 
-/// What the task keeps. It holds the set weakly: the last clone of the balancer ends it.
+/// The state of the task. It holds the set weakly: dropping the last clone of the balancer ends it.
 pub(crate) struct Engine {
     set: Weak<Set>,
     connector: Connector,
@@ -31,21 +31,21 @@ pub(crate) struct Engine {
     tasks: JoinSet<()>,
     /// For [`Picker::PickFirst`].
     first: Option<First>,
-    /// When `first` looks again.
+    /// When `first` must be updated.
     turn: Option<Instant>,
 }
 
-/// Says that nobody connects endpoints any more.
+/// Marks at its end that no task connects endpoints any more.
 struct Gone(Weak<Set>);
 
-/// What has happened.
+/// An event.
 enum Event {
     News(News),
     Stirred,
     Sweep,
     Weigh,
     Turn,
-    /// A task has ended, that of an endpoint that has gone.
+    /// The task of a removed endpoint has ended.
     Ended,
 }
 
@@ -65,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// Until the last clone of the balancer is dropped; `is_lazy` waits for the first call.
+    /// Runs until the last clone of the balancer is dropped; `is_lazy` waits for the first call.
     pub(crate) async fn run(mut self, source: impl Discover, is_lazy: bool) {
         let _gone = Gone(self.set.clone());
         let Some(set) = self.set.upgrade() else { return };
@@ -100,7 +100,7 @@ impl Engine {
                 self.runs(set, &fresh, &gone);
                 if let Some(first) = &mut self.first {
                     let states = set.looks();
-                    // What is connected stays, if it is in the list.
+                    // Connections to endpoints that are still listed remain.
                     let chosen = states.iter().position(|state| *state == State::Ready);
                     if fresh.len() < states.len() {
                         first.goes_on(states.len(), chosen);
@@ -109,7 +109,7 @@ impl Engine {
                     }
                 }
                 if !fresh.is_empty() || !gone.is_empty() {
-                    // The network is there: somebody has been asked, and has answered.
+                    // The network works: a lookup was answered.
                     wake_all(set);
                 }
                 self.look(set);
@@ -128,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// What was known from the start.
+    /// The initial list.
     fn begin(&mut self) {
         let Some(set) = self.set.upgrade() else { return };
         set.begins();
@@ -137,7 +137,7 @@ impl Engine {
         self.look(&set);
     }
 
-    /// Begins and ends the tasks of endpoints.
+    /// Starts and ends the tasks of endpoints.
     fn runs(&mut self, set: &Set, fresh: &[Arc<Node>], gone: &[Arc<Node>]) {
         for node in fresh {
             node.set_wanted(self.first.is_none());
@@ -153,7 +153,7 @@ impl Engine {
         }
     }
 
-    /// Looks at the states of all endpoints.
+    /// Examines the states of all endpoints.
     fn look(&mut self, set: &Set) {
         if let Some(first) = &mut self.first {
             if set.wants_more.swap(false, Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! What is said of a call that has failed on its way: method, endpoint, cause.
+//! Errors of calls that failed in transit: method, endpoint, cause.
 
 use crate::dial::root;
 use cinchona_core::{BoxError, Rejected, Verdict};
@@ -11,7 +11,7 @@ use tonic::Status;
 #[derive(Clone, Debug)]
 pub(crate) struct Whereto(Option<PathAndQuery>);
 
-/// A call that has failed on its way; its `source()` is a status that says so, whose source is the
+/// A call that failed in transit; its `source()` is a status with the details, whose source is the
 /// cause.
 #[derive(Debug)]
 struct Failed(Status);
@@ -23,12 +23,12 @@ impl Whereto {
         Self(request.uri().path_and_query().cloned())
     }
 
-    /// `error`, with what it happened to. What the server or a layer of ours has said stays.
+    /// `error`, with its method and endpoint. A status of the server or of a layer of ours is kept.
     pub(crate) fn explain(&self, error: BoxError, endpoint: &str) -> BoxError {
         let verdict = Verdict::of_error(&*error);
-        let is_told = find_cause::<Status>(&*error).is_some();
+        let has_status = find_cause::<Status>(&*error).is_some();
         let is_lost = find_cause::<Rejected>(&*error).is_some();
-        if matches!(verdict, Verdict::Local(_)) || is_told && !is_lost {
+        if matches!(verdict, Verdict::Local(_)) || has_status && !is_lost {
             return error;
         }
         let cause = match find_cause::<Rejected>(&*error) {
@@ -40,16 +40,16 @@ impl Whereto {
         Failed(status).into()
     }
 
-    /// The same of what a response ends with, where the server has not said it.
+    /// The same for the error at the end of a response, unless it is the server's status.
     pub(crate) fn explain_status(&self, status: Status, endpoint: &str) -> Status {
         let verdict = Verdict::of_error(&status);
         if status.source().is_none() || matches!(verdict, Verdict::Local(_)) {
             return status;
         }
-        // tonic calls a connection that is lost under a body `UNKNOWN`.
-        let mut told = Status::new(verdict.code(), self.says(endpoint, status.message()));
-        told.set_source(Arc::new(status));
-        told
+        // tonic's code for a connection that is lost during a body is `UNKNOWN`.
+        let mut failed = Status::new(verdict.code(), self.says(endpoint, status.message()));
+        failed.set_source(Arc::new(status));
+        failed
     }
 
     fn says(&self, endpoint: &str, cause: &str) -> String {
@@ -58,7 +58,7 @@ impl Whereto {
     }
 }
 
-/// Whether the server has ended the connection since it was pinged too often (gRFC A8).
+/// Whether the server has ended the connection for too many pings (gRFC A8).
 pub(crate) fn is_of_too_many_pings(error: &(dyn Error + 'static)) -> bool {
     find_cause::<h2::Error>(error).is_some_and(|error| {
         error.is_go_away()

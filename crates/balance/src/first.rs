@@ -4,55 +4,56 @@ use crate::State;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Connects to one endpoint of a list, the first that can be; given the states of all, and the
+/// Connects to one endpoint of a list, the first possible one; given the states of all, and the
 /// time.
 ///
-/// They are tried in their order, each 250 ms after the one before or at once when that has failed.
-/// The first that is ready is used, and the others are let go. When it is lost, it begins at the
-/// start of the list. Once all have failed, all are tried again, each by its own backoff.
+/// They are tried in order, each 250 ms after the one before or immediately when that has failed.
+/// The first that is ready is used, and the others are disconnected. When it is lost, the list is
+/// tried from its start. Once all have failed, all are tried again, each with its own backoff.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct First {
-    /// How long the list is.
+    /// The length of the list.
     count: usize,
     chosen: Option<usize>,
     /// How many are connected beside the chosen one, whose gate is shut.
     beside: usize,
     /// How many are being tried.
     tried: usize,
-    /// When the next is tried beside them.
+    /// When the next is tried in parallel.
     turn: Option<Instant>,
 }
 
-/// How long one is tried before the next is tried beside it (RFC 8305's Connection Attempt Delay).
+/// How long one is tried before the next is tried in parallel (RFC 8305's Connection Attempt
+/// Delay).
 const NEXT: Duration = Duration::from_millis(250);
 
 // === impl First ===
 
 impl First {
-    /// There is a list of so many, in which what was chosen has that place.
+    /// The first list, with this length and the place of the chosen endpoint.
     pub(crate) fn starts_over(&mut self, count: usize, chosen: Option<usize>) {
         let chosen = chosen.filter(|chosen| *chosen < count);
         *self = Self { count, chosen, ..Self::default() };
     }
 
-    /// The list is another, of so many, in which some are that were in the one before.
+    /// A new list of this length, in which some endpoints of the last one remain.
     pub(crate) fn goes_on(&mut self, count: usize, chosen: Option<usize>) {
         if chosen.is_some() || self.chosen.is_some() {
             return self.starts_over(count, chosen);
         }
-        // What is being tried is, and the next has its turn when it had: else a list that changes
-        // more often than that would hold up the second for ever.
+        // Running attempts continue, and the next one keeps its time: otherwise a list that changes
+        // more often than that would delay the second forever.
         (self.count, self.tried) = (count, self.tried.min(count));
     }
 
-    /// The gate of what is connected is shut: another one may let calls through.
+    /// The gate of the connected endpoint is shut: another one may admit calls.
     pub(crate) fn wants_more(&mut self) {
         if self.chosen.is_some() {
             self.beside = (self.beside + 1).min(self.count.saturating_sub(1));
         }
     }
 
-    /// Looks at the states of all endpoints of the list; when it wants to look again.
+    /// Examines the states of all endpoints of the list; returns when to examine them again.
     pub(crate) fn looks(&mut self, states: &[State], now: Instant) -> Option<Instant> {
         let is = |n: usize, state| states.get(n) == Some(&state);
         if self.chosen.is_some_and(|chosen| is(chosen, State::Ready)) {
@@ -82,7 +83,7 @@ impl First {
     /// Whether the endpoint at `place` is to be connected.
     pub(crate) fn wants(&self, place: usize) -> bool {
         match self.chosen {
-            // What is beside it goes on at the start of the list.
+            // The parallel ones begin at the start of the list.
             Some(chosen) => (place + self.count - chosen) % self.count <= self.beside,
             None => place < self.tried,
         }
@@ -117,7 +118,7 @@ mod tests {
 
     // catalogue: S-E4
     #[tokio::test(start_paused = true)]
-    async fn a_list_that_changes_sooner_than_the_next_is_tried_does_not_hold_it_up() {
+    async fn a_list_that_changes_often_does_not_delay_the_next_endpoint() {
         for each in [1, 100, 249].map(Duration::from_millis) {
             let (mut first, mut now) = (First::default(), Instant::now());
             let began = now;
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_gate_that_is_shut_has_others_connected_beside_it() {
+    async fn a_shut_gate_makes_others_connect_beside_it() {
         let (mut first, now) = (First::default(), Instant::now());
         first.looks(&[Idle; 3], now);
         first.looks(&[Idle, Ready, Idle], now + NEXT);

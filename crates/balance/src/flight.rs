@@ -1,4 +1,4 @@
-//! A call that an endpoint has, and what it says of the endpoint.
+//! A call at an endpoint, and its evidence about the endpoint.
 
 use crate::{
     callback,
@@ -18,19 +18,19 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, body::Body};
 
-/// A call that an endpoint has.
+/// A call at an endpoint.
 pub(crate) struct Flight {
     pub(crate) set: Arc<Set>,
     pub(crate) node: Arc<Node>,
     began: Instant,
     allowed: Allowed,
-    /// What the endpoint's gate has given, until it is given back.
+    /// The ticket of the endpoint's gate, until it is given back.
     ticket: Option<Ticket>,
-    /// How long the head of the response took, once it is there.
+    /// The time to the head of the response, once it has arrived.
     took: Option<Duration>,
     framing: Framing,
     pub(crate) has_ended: bool,
-    /// What it was sent on, and how much had come on that before.
+    /// Its connection, and the count of data received on that before.
     pub(crate) sent: Option<(Arc<Connection>, u64)>,
     pub(crate) whereto: Whereto,
 }
@@ -69,7 +69,7 @@ impl Flight {
         }
     }
 
-    /// The head of the response, or a failure, is there.
+    /// The head of the response, or a failure, has arrived.
     pub(crate) fn answered(&mut self, outcome: &Result<Response<ResponseBody>, BoxError>) {
         let now = Instant::now();
         let took = now - self.began;
@@ -104,7 +104,7 @@ impl Flight {
         }
     }
 
-    /// There is no answer.
+    /// There was no answer.
     fn failed(&self, error: &(dyn std::error::Error + 'static), took: Duration) {
         if failed::is_of_too_many_pings(error) && !self.is_readable() {
             self.node.is_pinged_too_often();
@@ -112,18 +112,18 @@ impl Flight {
         if let (Verdict::NotProcessed(Stage::NotWritten), Some((connection, _))) =
             (Verdict::of_error(error), &self.sent)
         {
-            // The connection takes no more, whether it has said so or not.
+            // The connection takes no more calls, whether or not it has reported that.
             connection.line.ends(End::Closed);
         }
         self.unanswered(self.began + took);
     }
 
-    /// Whether the connection itself tells of what the server says.
+    /// Whether the connection itself sees the server's frames.
     fn is_readable(&self) -> bool {
         self.sent.as_ref().is_some_and(|(connection, _)| connection.line.is_readable())
     }
 
-    /// It was waited for in vain. If nothing else has come either, the server may be gone.
+    /// The wait was unsuccessful. If no data has arrived either, the server may be gone.
     fn unanswered(&self, now: Instant) {
         if let Some((connection, reads)) = &self.sent
             && connection.line.reads() == *reads
@@ -132,7 +132,7 @@ impl Flight {
         }
     }
 
-    /// Lets the picker know how long the endpoint takes. What fails fast is not fast.
+    /// Records the latency for the picker. A fast failure does not count as fast.
     fn weigh(
         &self,
         evidence: Option<Evidence>,
@@ -149,7 +149,7 @@ impl Flight {
             Some(Evidence::Nothing(None | Some(Code::Cancelled | Code::DeadlineExceeded))) => {
                 self.waited(took, now);
             }
-            // It fails, or sheds.
+            // It fails, or sheds load.
             Some(Evidence::Bad(_) | Evidence::Nothing(Some(_))) => {
                 let least = match headers.and_then(status::pushback) {
                     Some(status::Pushback::After(wait)) => wait,
@@ -160,7 +160,7 @@ impl Flight {
         }
     }
 
-    /// Who gives up has waited for so long at least.
+    /// A caller that gives up has waited for at least this long.
     fn waited(&self, waited: Duration, now: Instant) {
         if self.node.load.average() < waited {
             self.node.load.record(waited, now);
@@ -177,17 +177,17 @@ impl Flight {
         }
     }
 
-    /// The failure of its body, with where it went.
+    /// The failure of its body, with method and endpoint.
     fn explain(&self, error: BoxError) -> BoxError {
         self.whereto.explain_status(Verdict::status_of(error), self.node.name()).into()
     }
 
-    /// The call has ended, and says this of the endpoint.
+    /// The call has ended with this evidence about the endpoint.
     fn ended(&mut self, evidence: Evidence, now: Instant) {
         self.has_ended = true;
         if let (Some(gate), Some(ticket)) = (&self.node.gate, self.ticket.take()) {
             let took = self.took.unwrap_or(now - self.began);
-            // A gate that panics costs no call.
+            // A panic of a gate does not fail the call.
             _ = callback::call("gate", || gate.leave(ticket, evidence, took, now));
         }
         let failures = self.node.tally.count(evidence);

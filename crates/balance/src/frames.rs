@@ -1,17 +1,17 @@
-//! What a server says on its connection before, beside and after its answers.
+//! The frames of a server on its connection before, beside and after its answers.
 
-/// Follows the frames of HTTP/2 that a server sends ([RFC 9113, 4.1]), by their heads alone.
+/// Follows the HTTP/2 frames of a server ([RFC 9113, 4.1]), by their heads alone.
 ///
-/// What runs over TLS is not readable, and is not followed.
+/// A TLS connection cannot be read, and is not followed.
 ///
 /// [RFC 9113, 4.1]: https://www.rfc-editor.org/rfc/rfc9113#section-4.1
 #[derive(Debug)]
 pub(crate) struct Frames {
     stage: Stage,
-    /// The head of a frame as far as it has come.
+    /// The head of a frame, as far as it has arrived.
     head: [u8; HEAD],
     filled: usize,
-    /// How much of the payload is still to come.
+    /// The rest of the payload that has not arrived.
     left: usize,
     /// The payload of a GOAWAY, as far as it matters.
     farewell: Vec<u8>,
@@ -21,15 +21,15 @@ pub(crate) struct Frames {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing but SETTINGS may come first.
+    /// Only SETTINGS may come first.
     First,
     Rest,
     Goaway,
-    /// TLS, or no HTTP/2 at all.
+    /// TLS, or not HTTP/2.
     Opaque,
 }
 
-/// What a server has said.
+/// An event of the server's frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     /// It speaks HTTP/2, and can be sent requests.
@@ -60,7 +60,7 @@ const GOAWAY: u8 = 7;
 const SETTING: usize = 6;
 const MAX_HEADER_LIST_SIZE: [u8; 2] = [0, 6];
 
-/// How much of a GOAWAY is kept: the last stream, the code, and some words.
+/// How much of a GOAWAY is kept: the last stream, the code, and part of the text.
 const KEPT: usize = 8 + 64;
 
 // === impl Frames ===
@@ -77,7 +77,7 @@ impl Frames {
         }
     }
 
-    /// Reads on, and says what was said; nothing of it twice.
+    /// Reads on; returns each event once.
     pub(crate) fn read(&mut self, mut bytes: &[u8], mut says: impl FnMut(Said)) {
         if self.stage == Stage::First
             && self.filled == 0
@@ -113,7 +113,7 @@ impl Frames {
         }
     }
 
-    /// The head of a frame is there.
+    /// The head of a frame has arrived.
     fn begins(&mut self, says: &mut impl FnMut(Said)) {
         self.filled = 0;
         let [high, middle, low, kind, flags, ..] = self.head;
@@ -125,7 +125,7 @@ impl Frames {
                 self.stage = Stage::Rest;
                 says(Said::Settings);
             }
-            // A server that is full may say just that.
+            // An overloaded server may send just that.
             Stage::First if kind != GOAWAY => {
                 self.stage = Stage::Opaque;
                 says(Said::Other("something else"));
@@ -155,7 +155,7 @@ impl Frames {
     }
 }
 
-/// Reads on in SETTINGS, of which the beginning of one may have come.
+/// Reads on in SETTINGS; `begun` is the part of a setting that has arrived.
 fn hear(begun: &mut Vec<u8>, payload: &[u8], says: &mut impl FnMut(Said)) {
     for byte in payload {
         begun.push(*byte);
@@ -170,7 +170,7 @@ fn hear(begun: &mut Vec<u8>, payload: &[u8], says: &mut impl FnMut(Said)) {
     }
 }
 
-/// The head of SETTINGS begins with a zero: no frame is that long before it is allowed to be.
+/// The head of SETTINGS begins with a zero: frames of that length need a setting first.
 const fn at_first_sight(first: u8) -> Option<Said> {
     match first {
         0 => None,
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goaway_says_why() {
+    fn a_goaway_has_its_reason() {
         let calm = goaway(11, "too_many_pings");
         let all = said(&[&frame(SETTINGS, 0, &[]), &calm, &goaway(0, "")]);
         let [Said::Settings, Said::Goaway(calm), Said::Goaway(graceful)] = &*all else {

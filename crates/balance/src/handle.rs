@@ -1,11 +1,10 @@
-//! What the clones of a balancer share, and its calls with them.
+//! The handle that the clones of a balancer and its calls share.
 
 use crate::set::Set;
 use std::sync::{Arc, Weak};
 use tokio::task::AbortHandle;
 
-/// The endpoints of a balancer, and the task that keeps them connected for as long as somebody
-/// holds this.
+/// The endpoints of a balancer, and the task that keeps them connected while a handle exists.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     pub(crate) set: Arc<Set>,
@@ -23,7 +22,7 @@ impl Handle {
         Self { set, _task: Arc::new(Task(task)) }
     }
 
-    /// Finds this again for as long as somebody else holds it.
+    /// Returns `Some` while another handle exists.
     pub(crate) fn finder(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> {
         let (set, task): (_, Weak<Task>) = (Arc::downgrade(&self.set), Arc::downgrade(&self._task));
         move || Some(Self { set: set.upgrade()?, _task: task.upgrade()? })

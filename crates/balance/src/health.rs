@@ -1,4 +1,4 @@
-//! What an endpoint says of its health (gRFC A17).
+//! Health checks of an endpoint (gRFC A17).
 
 use crate::{
     State,
@@ -17,19 +17,19 @@ use tonic_health::pb::{
 enum Ended {
     /// The endpoint does not serve.
     NotServing,
-    /// It is time for a new one.
+    /// A new one is due.
     InTime,
     By(Status),
 }
 
-/// What cannot be read may have a GOAWAY in it, which only another call finds out; a server that
-/// stops waits for the watch to end.
+/// On a TLS connection a GOAWAY is invisible, until another call meets it; a server that stops
+/// waits for the watch to end.
 const RENEWED: Duration = Duration::from_secs(30);
 
-/// Asks the endpoint to tell of its health on `connection`, and believes it, for ever.
+/// Watches the health of the endpoint on `connection`, and applies it; never completes.
 ///
-/// A watch ends once the endpoint has said that it does not serve, so that it holds up no server
-/// that stops; it is asked again after 1 s, 1.6 s, ... 4 s.
+/// A watch ends once the endpoint has reported that it does not serve, so that it delays no
+/// shutdown; it is repeated after 1 s, 1.6 s, ... 4 s.
 pub(crate) async fn follow(
     node: Arc<Node>,
     connection: Arc<Connection>,
@@ -63,7 +63,7 @@ async fn watch(node: &Node, connection: &Connection, service: &str, failures: &m
         Err(status) => return Ended::By(status),
     };
     let limit = if connection.line.is_readable() { Duration::MAX } else { RENEWED };
-    // However often the server says something meanwhile.
+    // The limit holds however often the server reports something.
     let renewed = later(Instant::now(), limit);
     loop {
         let said = match timeout_at(renewed, says.message()).await {

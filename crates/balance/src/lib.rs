@@ -1,43 +1,43 @@
-//! Endpoints: connections that ride out short outages, a pick among many, ejection of outliers.
+//! Load balancing: connections that survive short outages, a pick among many endpoints, ejection of
+//! outliers.
 //!
 //! # Why
 //!
-//! tonic's `balance_list` with one dead endpoint of three fails a quarter of the calls, picks at
+//! With one dead endpoint of three, tonic's `balance_list` fails a quarter of the calls, picks at
 //! random and never backs off; and for a single endpoint tonic makes one connection attempt for
-//! each call that finds none, so a server that restarts within a second fails every call of that
-//! second.
+//! each call without a connection, so a server that restarts within a second fails every call of
+//! that second.
 //!
 //! # Rule
 //!
-//! * [`Balance`] keeps a connection to every endpoint, and sends calls only where there is one:
-//!   an endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
+//! * [`Balance`] keeps a connection to every endpoint, and sends calls only to connected ones: an
+//!   endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
 //! * The states of an endpoint are gRPC's ([`State`]): it is ready when its server has sent its
-//!   HTTP/2 SETTINGS, within [`Options::connect_timeout`]; over TLS, when the session is there and
-//!   both have agreed on HTTP/2 (ALPN).
+//!   HTTP/2 SETTINGS, within [`Options::connect_timeout`]; over TLS, when the session is
+//!   established with HTTP/2 (ALPN).
 //! * An endpoint that is down is tried again by [`Options::backoff`]: after 1 s, 1.6 s, ... at most
-//!   120 s, each ±20 % (gRPC's connection backoff). A connection that is lost is replaced at once,
+//!   120 s, each ±20 % (gRPC's connection backoff). A lost connection is replaced immediately,
 //!   unless connections end soon after one another.
-//! * A call that finds no endpoint waits for at most [`Options::patience`] (1.5 s), and then fails
-//!   with `UNAVAILABLE`, which says of each endpoint what is wrong and since when; the deadline
-//!   above counts.
-//! * A peer that has vanished is found by the calls that it does not answer: a call that has waited
-//!   for at least 500 ms on a connection on which nothing has come since makes the balancer open a
-//!   second connection. Calls go there once it is ready; if that takes more than a second, the
-//!   endpoint gets none. `TCP_USER_TIMEOUT` finds what was sent and not acknowledged (gRFC A18),
-//!   and keepalive is there for those who ask for it (gRFC A8).
-//! * Which endpoint is next is for the [`Picker`]; a retry or a hedge goes to one that its call has
-//!   not been sent to, if there is one.
-//! * A call with an `idempotency-key` is sent again only within the dedup domain that its first
-//!   attempt was sent to (`idempotency-domain`), or where that is not known to the same endpoint.
-//! * An endpoint whose gate is shut gets no calls ([`Options::gate`]): give it a circuit breaker.
+//! * A call without a usable endpoint waits for at most [`Options::patience`] (1.5 s), and then
+//!   fails with `UNAVAILABLE`, and the state of each endpoint since when; the deadline above
+//!   counts.
+//! * A vanished peer is detected by the calls that it does not answer: a call that has waited for
+//!   at least 500 ms on a connection without data since makes the balancer open a second
+//!   connection. Calls go there once it is ready; if that takes more than a second, the endpoint
+//!   gets none. `TCP_USER_TIMEOUT` detects unacknowledged data (gRFC A18), and keepalive is
+//!   optional (gRFC A8).
+//! * The [`Picker`] chooses the next endpoint; a retry or a hedge goes to one that its call has not
+//!   used, if there is one.
+//! * A call with an `idempotency-key` is sent again only within the dedup domain of its first
+//!   attempt (`idempotency-domain`), or if that is unknown to the same endpoint.
+//! * An endpoint whose gate is shut gets no calls ([`Options::gate`]): such as a circuit breaker.
 //! * [`Picker::WeightedRoundRobin`] weighs by utilization (gRFC A58, [`Utilization`]), as endpoints
 //!   report theirs with their answers: `endpoint-load-metrics-bin` in the trailers, an
-//!   `xds.data.orca.v3.OrcaLoadReport`. The weight is
-//!   `qps / (utilization + eps / qps * error_utilization_penalty)` and replaces [`Target::weight`];
-//!   an endpoint that has none gets the mean. While fewer than two have one that may be used,
-//!   [`Target::weight`] counts.
-//! * [`OutlierDetection`] (gRFC A50) takes endpoints out that fail more than others. Where fewer
-//!   than [`Options::panic_threshold`] were left, all are used.
+//!   `xds.data.orca.v3.OrcaLoadReport`. The weight is `qps / (utilization + eps / qps *
+//!   error_utilization_penalty)` and replaces [`Target::weight`]; an endpoint without one gets the
+//!   mean. While fewer than two have a valid one, [`Target::weight`] counts.
+//! * [`OutlierDetection`] (gRFC A50) ejects endpoints that fail more than others. If fewer than
+//!   [`Options::panic_threshold`] were left, all are used.
 //!
 //! # Example
 //!
@@ -59,10 +59,10 @@
 //!
 //! # What it does not do
 //!
-//! It does not retry: a call on a connection that is lost fails, and is for the retry layer. It
-//! asks for no load reports out of band (`OpenRcaService`). It does not see what a server says
-//! inside of TLS: a GOAWAY there is found by the next call, which fails with a verdict that lets it
-//! be sent again, and a watch of health is renewed every 30 s so that it holds up no server.
+//! It does not retry: a call on a lost connection fails, and is for the retry layer. It requests no
+//! load reports out of band (`OpenRcaService`). It cannot read a server's frames inside of TLS: the
+//! next call detects a GOAWAY there, and fails with a verdict that lets it be sent again, and a
+//! watch of health is renewed every 30 s so that it delays no shutdown.
 
 mod address;
 mod callback;
@@ -124,7 +124,7 @@ use tokio::time::Instant;
 use tonic::{body::Body, transport::Endpoint};
 use tower_service::Service;
 
-/// A channel over many endpoints, or over one; its clones are the same.
+/// A channel over one or more endpoints; clones share it.
 #[derive(Clone, Debug)]
 pub struct Balance(Handle);
 
@@ -135,12 +135,12 @@ struct Connecting {
     whole: Option<Endpoint>,
 }
 
-/// A channel to one endpoint that connects when it is first used: a [`Balance`] over a list of one,
-/// with [`Options::of_one_endpoint`] and the endpoint's own settings.
+/// A channel to one endpoint that connects on first use: a [`Balance`] over a list of one, with
+/// [`Options::of_one_endpoint`] and the endpoint's own settings.
 ///
-/// TLS, HTTP/2, timeout and user agent are the endpoint's, and so is its `connect_timeout` (5 s
-/// where it has none); its TCP settings do not hold. The window of its connections is as large as
-/// HTTP/2 allows, so that streams which nobody reads do not stop others.
+/// TLS, HTTP/2, timeout and user agent are the endpoint's, and so is its `connect_timeout` (default
+/// 5 s); its TCP settings are ignored. The window of its connections is as large as HTTP/2 allows,
+/// so that unread streams do not stop others.
 ///
 /// # Panics
 /// Outside a tokio runtime.
@@ -161,9 +161,9 @@ impl Balance {
     /// Connects to all endpoints that `discover` finds: a list, a watch, or [`Dns`].
     ///
     /// # Errors
-    /// When an option is outside its range, or what `discover` knows from the start is no address:
-    /// `http://host:port`, `https://host[:port]`, or a Unix domain socket. What it finds later and
-    /// is none is logged, and left out.
+    /// When an option is outside its range, or an initial endpoint of `discover` is not an address:
+    /// `http://host:port`, `https://host[:port]`, or a Unix domain socket. An invalid one found
+    /// later is logged, and left out.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -174,11 +174,11 @@ impl Balance {
         Self::checked(discover, by, options)
     }
 
-    /// The same, by a connector of yours. It receives the URI of the target, with the address in
-    /// place of the host where that is known; what host and port mean is its affair.
+    /// The same, with your connector. It receives the URI of the target, with the address in place
+    /// of the host if known; it interprets host and port itself.
     ///
     /// # Errors
-    /// When an option is outside its range, or what `discover` knows from the start is no URI with
+    /// When an option is outside its range, or an initial endpoint of `discover` is not a URI with
     /// `http` or `https` and a host.
     ///
     /// # Panics
@@ -211,7 +211,7 @@ impl Balance {
         Ok(Self::begin(discover, known, by, options))
     }
 
-    /// Over a list that connects when it is first used.
+    /// Over a list that connects on first use.
     fn over(targets: Vec<Target>, by: Connecting, options: Options) -> Self {
         Self::begin(Vec::new(), Some(targets), by, options)
     }
@@ -233,19 +233,19 @@ impl Balance {
         Self(Handle::new(set, task.abort_handle()))
     }
 
-    /// Each endpoint as it is now.
+    /// The current state of each endpoint.
     pub fn states(&self) -> Vec<Snapshot> {
         self.0.set.states()
     }
 
-    /// Says what [`states`](Self::states) does, for an observer that must not keep the
+    /// Returns the results of [`states`](Self::states), for an observer that must not keep the
     /// balancer: `None` once its last clone was dropped.
     pub fn watcher(&self) -> impl Fn() -> Option<Vec<Snapshot>> + Send + Sync + use<> {
         let set = Arc::downgrade(&self.0.set);
         move || Some(set.upgrade()?.states())
     }
 
-    /// How many outliers were found, and what became of them (gRFC A91).
+    /// How many outliers were found, and how many of them were ejected (gRFC A91).
     pub fn ejections(&self) -> Ejections {
         self.0.set.ejections()
     }
@@ -256,7 +256,7 @@ impl Service<Request<Body>> for Balance {
     type Error = BoxError;
     type Future = ResponseFuture;
 
-    /// Always ready: which endpoint would have to be, is known with the call.
+    /// Always ready: which endpoint must be ready depends on the call.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }

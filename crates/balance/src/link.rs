@@ -1,4 +1,4 @@
-//! When an endpoint is connected to, and what state that leaves it in: gRPC's [connectivity
+//! When an endpoint is connected to, and its resulting state: gRPC's [connectivity
 //! semantics](https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md) and
 //! [connection backoff](https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
 
@@ -14,12 +14,12 @@ pub enum State {
     /// No connection is wanted.
     #[default]
     Idle,
-    /// One is being made, or the endpoint has not yet said that it is healthy.
+    /// A connection is being made, or the endpoint has not yet reported that it is healthy.
     Connecting,
-    /// The server has sent its SETTINGS, and is healthy if it is asked: calls can be sent.
+    /// The server has sent its SETTINGS, and is healthy if health checks are on: calls can be sent.
     Ready,
-    /// An attempt to connect has failed, and none has succeeded since; or the endpoint says that it
-    /// is not healthy.
+    /// An attempt to connect has failed, and none has succeeded since; or the endpoint reports that
+    /// it is not healthy.
     TransientFailure,
 }
 
@@ -34,19 +34,19 @@ pub(crate) struct Link {
     settled: Option<Instant>,
     /// Attempts in a row that have failed.
     failures: u32,
-    /// Connections in a row that were of little use.
+    /// Short-lived connections in a row.
     brief: u32,
     /// Second connections in a row, without an answer in between.
     probes: u32,
 }
 
-/// A connection that lasts as long is no failure.
+/// A connection that lasts this long is no failure.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// Nor is one on which as many calls were answered: a server may end each after so many.
+/// Nor is one on which this many calls were answered: a server may end each after so many.
 pub(crate) const USEFUL: u64 = 20;
 
-/// How far attempts are apart where a server ends connections after a few calls.
+/// The time between attempts if a server ends connections after a few calls.
 const PACE: Duration = Duration::from_millis(100);
 
 // === impl Link ===
@@ -73,7 +73,7 @@ impl Link {
         self.state = State::Idle;
     }
 
-    /// An attempt begins. What has failed stays so until one succeeds.
+    /// An attempt begins. The failed state remains until one succeeds.
     pub(crate) fn begins(&mut self, now: Instant) {
         self.began = now;
         if self.state != State::TransientFailure {
@@ -81,7 +81,7 @@ impl Link {
         }
     }
 
-    /// It has failed: when the next may begin.
+    /// It has failed: returns when the next may begin.
     pub(crate) fn fails(&mut self, rng: &mut impl Rng) -> Instant {
         self.state = State::TransientFailure;
         self.failures = self.failures.saturating_add(1);
@@ -95,9 +95,9 @@ impl Link {
         self.failures = 0;
     }
 
-    /// The connection is of no use any more, on which so many calls were answered: when the next
-    /// attempt may begin. That is at once, unless connections end soon after one another. Then
-    /// attempts are 100 ms apart where calls were answered, and else as far as after failures.
+    /// The connection has failed after so many answered calls: returns when the next attempt may
+    /// begin. That is immediately, unless connections end soon after one another. Then attempts are
+    /// 100 ms apart if calls were answered, and otherwise by the backoff.
     pub(crate) fn loses(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> Instant {
         let is_early = self.settled.is_none_or(|settled| now < settled + BRIEF);
         let is_brief = is_early && answered < USEFUL;
@@ -114,16 +114,16 @@ impl Link {
         later(self.began, wait).max(now)
     }
 
-    /// Something shows that the network is back: when the next attempt may begin.
+    /// A sign that the network is back: returns when the next attempt may begin.
     pub(crate) fn wakes(&mut self, now: Instant, rng: &mut impl Rng) -> Instant {
         self.failures = 0;
         self.brief = 0;
         later(self.began, self.backoff.delay(1, rng)).max(now)
     }
 
-    /// Whether a second connection may be made, since the first is silent, on which so many calls
-    /// were answered; that is an attempt. A server that answers nothing, however often it is
-    /// connected to, is connected to by the backoff.
+    /// Whether a second connection may be made because the first is silent, after so many answered
+    /// calls on it; that counts as an attempt. A server that answers nothing is connected to by the
+    /// backoff.
     pub(crate) fn may_probe(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> bool {
         if answered > 0 {
             self.probes = 0;
@@ -172,7 +172,7 @@ mod tests {
         link.settles(now + 4 * SECOND);
         assert_eq!(link.state(), State::Ready);
         let lost = now + 4 * SECOND + SECOND / 2;
-        assert_eq!(link.loses(NONE, lost, &mut rng), lost, "the first is replaced at once");
+        assert_eq!(link.loses(NONE, lost, &mut rng), lost, "the first is replaced immediately");
         assert_eq!(link.state(), State::Connecting);
         link.begins(lost);
         assert_eq!(link.fails(&mut rng), lost + SECOND, "the backoff has begun again");
@@ -180,7 +180,7 @@ mod tests {
 
     // catalogue: S-E19
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_only_ends_connections_is_paced_like_one_that_fails() {
+    async fn a_server_that_only_ends_connections_gets_the_backoff_of_one_that_fails() {
         let (mut link, mut now, mut rng) = link();
         let begun = now;
         for _ in 0..10 {
@@ -193,7 +193,7 @@ mod tests {
         link.begins(now);
         link.settles(now);
         let next = link.loses(USEFUL, now, &mut rng);
-        assert_eq!(next, now, "one that has answered much is replaced at once");
+        assert_eq!(next, now, "one that has answered much is replaced immediately");
         for _ in 0..10 {
             link.begins(now);
             link.settles(now);
@@ -223,7 +223,7 @@ mod tests {
                     };
                     now = next.max(now);
                 }
-                // At once after what was lost, but not twice.
+                // Immediately after a loss, but not twice.
                 for three in attempts.windows(3) {
                     assert!(three[2] - three[0] >= SECOND, "{three:?}");
                 }

@@ -1,4 +1,4 @@
-//! How long an endpoint is likely to keep a call: peak EWMA (Finagle, linkerd).
+//! The expected latency of an endpoint: peak EWMA (Finagle, linkerd).
 
 mod slowest;
 
@@ -8,7 +8,7 @@ use slowest::Slowest;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The load of one endpoint, without a lock: an update that another overwrites costs one sample.
+/// The load of one endpoint, without a lock: an overwritten update costs one sample.
 #[derive(Debug)]
 pub(crate) struct Load {
     began: Instant,
@@ -20,14 +20,13 @@ pub(crate) struct Load {
     slowest: Slowest,
 }
 
-/// How fast the past is forgotten: a sample counts 1/e after this long.
+/// The decay of the average: a sample counts 1/e after this long.
 const DECAY: Duration = Duration::from_secs(10);
 
-/// What a failure counts for at least, so that failing fast attracts nothing (linkerd's load
-/// biaser).
+/// The least cost of a failure, so that failing fast attracts no calls (linkerd's load biaser).
 pub(crate) const FAILURE: Duration = Duration::from_secs(5);
 
-/// The cost of an endpoint of which nothing is known, while it has a call: so it gets one.
+/// The cost of an endpoint without samples, while it has a call: so it gets one.
 const UNKNOWN: f64 = 1e15;
 
 // === impl Load ===
@@ -55,7 +54,7 @@ impl Load {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A call took this long: a peak counts at once, what is faster brings the average down slowly.
+    /// A call took this long: a peak counts immediately, faster calls lower the average slowly.
     pub(crate) fn record(&self, took: Duration, now: Instant) {
         let sample = took.as_nanos() as f64;
         let (at, average) = self.read();
@@ -76,20 +75,19 @@ impl Load {
         self.slowest.record(took, self.nanos(now));
     }
 
-    /// How long the slowest good answer has taken of late, if there was one: the time that a call
-    /// of whichever method may take.
+    /// The slowest recent good answer, if any: a call of any method may take that long.
     pub(crate) fn usual(&self) -> Option<Duration> {
         self.slowest.get().map(Duration::from_nanos)
     }
 
-    /// What a call more would cost.
+    /// The cost of one more call.
     pub(crate) fn cost(&self, now: Instant) -> f64 {
         let calls = self.in_flight() as f64;
         let (at, average) = self.read();
         if at == 0 {
             return if calls > 0.0 { UNKNOWN * calls } else { 0.0 };
         }
-        // An endpoint that was avoided is worth another look in time.
+        // The average decays, so an avoided endpoint is tried again in time.
         let since = self.nanos(now).saturating_sub(at);
         average * decayed(since) * (calls + 1.0)
     }
@@ -125,7 +123,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_peak_counts_at_once_and_is_forgotten_in_time() {
+    async fn a_peak_counts_immediately_and_decays() {
         let now = Instant::now();
         let load = Load::new(now);
         load.record(MS, now + MS);
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_is_not_known_gets_one_call() {
+    async fn an_endpoint_without_samples_gets_one_call() {
         let now = Instant::now();
         let (known, fresh) = (Load::new(now), Load::new(now));
         known.record(100 * MS, now + MS);

@@ -1,4 +1,4 @@
-//! What a balancer counts and measures.
+//! The metrics of a balancer.
 
 use crate::{Balance, State};
 use cinchona_core::{Instrument, Observable};
@@ -8,9 +8,9 @@ const ENDPOINT: &str = "endpoint";
 const METHOD: &str = "grpc.lb.outlier_detection.detection_method";
 const REASON: &str = "grpc.lb.outlier_detection.unenforced_reason";
 
-/// The counters of [gRFC A91], and those of each `endpoint`. A91 wants a label `grpc.target` as
-/// well, which the balancer does not know: whoever registers it says so. Being watched keeps no
-/// balancer, nor its connections.
+/// The counters of [gRFC A91], and those of each `endpoint`. A91 requires a label `grpc.target` as
+/// well, which the balancer does not know: add it when registering. Observing the metrics keeps
+/// neither a balancer nor its connections.
 ///
 /// [gRFC A91]: https://github.com/grpc/proposal/blob/master/A91-outlier-detection-metrics.md
 impl Observable for Balance {
@@ -18,7 +18,7 @@ impl Observable for Balance {
         Instrument::counters(
             "cinchona.balance.calls",
             "{call}",
-            "Calls that an endpoint has ended.",
+            "Calls at an endpoint that have ended.",
             |balance, add| {
                 for seen in balance.states() {
                     let endpoint = seen.target.to_string();
@@ -32,7 +32,7 @@ impl Observable for Balance {
         Instrument::gauges(
             "cinchona.balance.in_flight",
             "{call}",
-            "Calls that an endpoint has.",
+            "Calls in flight at an endpoint.",
             |balance, add| {
                 for seen in balance.states() {
                     add(&[(ENDPOINT, &seen.target.to_string())], seen.in_flight as f64);
@@ -42,7 +42,7 @@ impl Observable for Balance {
         Instrument::gauges(
             "cinchona.balance.state",
             "",
-            "0 idle, 1 connecting, 2 connected, 3 down, of an endpoint.",
+            "The state of an endpoint: 0 idle, 1 connecting, 2 connected, 3 down.",
             |balance, add| {
                 for seen in balance.states() {
                     let state = match seen.state {
@@ -68,7 +68,7 @@ impl Observable for Balance {
         Instrument::counters(
             "grpc.lb.outlier_detection.ejections_unenforced",
             "{ejection}",
-            "Outliers that were not ejected, and why.",
+            "Outliers that were not ejected, by reason.",
             |balance, add| {
                 for (method, reason, count) in balance.ejections().unenforced() {
                     add(&[(METHOD, method), (REASON, reason)], count as f64);

@@ -1,4 +1,4 @@
-//! One endpoint: what calls, pickers and its connection know of each other.
+//! One endpoint: the state shared by calls, pickers and its connection.
 
 use crate::{
     Snapshot, State,
@@ -32,7 +32,7 @@ use tonic::transport::Channel;
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) id: NonZeroU64,
-    /// As it was found first; its weight may be another by now.
+    /// As it was first found; its weight may have changed.
     pub(crate) target: Target,
     pub(crate) place: Place,
     given_weight: AtomicU32,
@@ -42,20 +42,20 @@ pub(crate) struct Node {
     /// For the weighted picker only.
     reported: Option<Reported>,
     pub(crate) gate: Option<Arc<dyn Gate>>,
-    /// The dedup domain that its last response named.
+    /// The dedup domain in its last response.
     domain: Reloadable<Option<HeaderValue>>,
     state: AtomicU8,
     connection: Reloadable<Option<Arc<Connection>>>,
     trouble: Mutex<Option<Trouble>>,
     /// Whether it is to be connected.
     pub(crate) wanted: watch::Sender<bool>,
-    /// Whether it can never be connected, since its gate could not be made.
+    /// Whether it can never be connected, as its gate could not be created.
     is_broken: AtomicBool,
     /// Ends a wait for the next attempt to connect.
     pub(crate) woken: Notify,
     /// A call has ended without an answer, and its connection was silent.
     pub(crate) suspected: Notify,
-    /// How often the server has said that it was pinged too often.
+    /// How often the server has complained of too many pings.
     too_many_pings: AtomicU32,
     /// Read by the picker.
     stir: Arc<Stir>,
@@ -65,18 +65,18 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) channel: Channel,
-    /// Handles of it that have sent their call: a new one is two allocations.
+    /// Idle handles of it: a new one is two allocations.
     handles: Mutex<Vec<Channel>>,
     pub(crate) line: Arc<Line>,
-    /// Since when calls have got no answer, and what had come on it before.
+    /// Since when calls have had no answer, and the count of data received before.
     silence: Mutex<Option<(Instant, u64)>>,
     /// How many calls have been answered on it, as far as it matters.
     answered: AtomicU64,
-    /// Whether it is about to be found out if the server is still there.
+    /// Whether a check of the server is pending.
     in_doubt: AtomicBool,
 }
 
-/// How many handles are kept: as many as threads that send at once.
+/// How many handles are kept: as many as threads that send concurrently.
 const HANDLES: usize = 8;
 
 /// Why an endpoint cannot be used.
@@ -86,11 +86,11 @@ pub(crate) struct Trouble {
     pub(crate) error: String,
 }
 
-/// For how long calls have to get no answer before the connection is suspected: less may be the
-/// impatience of a caller.
+/// How long calls must have no answer before the connection is suspected: a shorter wait may be a
+/// caller's impatience.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Tells endpoints apart, also those of other balancers.
+/// A unique id, also among other balancers' endpoints.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 // === impl Node ===
@@ -137,12 +137,12 @@ impl Node {
         state_of(self.state.load(Ordering::Relaxed))
     }
 
-    /// Whether calls can be sent to it at this moment.
+    /// Whether calls can be sent to it now.
     pub(crate) fn is_ready(&self) -> bool {
         self.state() == State::Ready
     }
 
-    /// How it is, if it is ejected by that and for so long.
+    /// Its state; ejected by that method and for so long, if so.
     pub(crate) fn snapshot(&self, ejected: Option<(&'static str, Duration)>) -> Snapshot {
         let (succeeded, failures) = self.tally.read();
         Snapshot {
@@ -160,7 +160,7 @@ impl Node {
         (**self.domain.get()).clone()
     }
 
-    /// Hears of itself in the headers of a response.
+    /// Receives its headers of a response.
     pub(crate) fn heard(&self, headers: &HeaderMap) {
         if let Some(domain) = headers::get(headers, &DOMAIN)
             && self.domain.get().as_ref().as_ref() != Some(domain)
@@ -169,19 +169,19 @@ impl Node {
         }
     }
 
-    /// Hears of its load in the last headers of a call.
+    /// Receives its load report from the last headers of a call.
     pub(crate) fn heard_last(&self, trailers: &HeaderMap, now: Instant) {
         if let Some(reported) = &self.reported {
             reported.hear(trailers, now);
         }
     }
 
-    /// Its weight by what it has reported, if that may be used.
+    /// Its reported weight, if that is valid.
     pub(crate) fn reported_weight(&self, now: Instant) -> Option<f64> {
         self.reported.as_ref()?.weight(now)
     }
 
-    /// Its weight as its source has given it.
+    /// Its weight from the source.
     pub(crate) fn given_weight(&self) -> u32 {
         self.given_weight.load(Ordering::Relaxed).max(1)
     }
@@ -190,7 +190,7 @@ impl Node {
         self.given_weight.store(weight, Ordering::Relaxed);
     }
 
-    /// Whether its gate would let a call through.
+    /// Whether its gate would admit a call.
     pub(crate) fn is_open_to(&self, path: &str, now: Instant) -> bool {
         let Some(gate) = &self.gate else { return true };
         callback::call("gate", || gate.is_open_to(path, now)).unwrap_or(false)
@@ -219,13 +219,13 @@ impl Node {
         self.connection.set(connection);
     }
 
-    /// It cannot be used, and this is why.
+    /// It cannot be used, for this reason.
     pub(crate) fn fails(&self, error: impl Into<String>) {
         self.loses(error);
         self.becomes(State::TransientFailure);
     }
 
-    /// Its connection is of no use, and this is why.
+    /// Its connection has failed, for this reason.
     pub(crate) fn loses(&self, error: impl Into<String>) {
         let (error, now) = (error.into(), Instant::now());
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,7 +251,7 @@ impl Node {
         self.stir.changes(before, state);
     }
 
-    /// It can never be used, and this is why.
+    /// It can never be used, for this reason.
     pub(crate) fn breaks(&self, error: String) {
         self.is_broken.store(true, Ordering::Relaxed);
         self.fails(error);
@@ -263,13 +263,13 @@ impl Node {
         self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
     }
 
-    /// It is an endpoint no more, though calls may still have it.
+    /// It is not listed any more, though calls may still use it.
     pub(crate) fn goes(&self) {
         self.connects(None);
         self.becomes(State::TransientFailure);
     }
 
-    /// Another choice may follow from what has happened.
+    /// The choice may change after this event.
     pub(crate) fn stirs(&self) {
         self.stir.stirs();
     }
@@ -280,13 +280,13 @@ impl Node {
         let current = self.connection.get();
         let is_it = |current: &Arc<Connection>| Arc::ptr_eq(current, connection);
         if is_silent && (**current).as_ref().is_some_and(is_it) {
-            // The next call of this caller, too, is not sent there before that is judged.
+            // The next call of this caller, too, is not sent there before that is decided.
             connection.is_in_doubt(true);
             self.suspected.notify_one();
         }
     }
 
-    /// The server has said that it was pinged too often (gRFC A8).
+    /// The server has complained of too many pings (gRFC A8).
     pub(crate) fn is_pinged_too_often(&self) {
         self.too_many_pings.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
@@ -295,7 +295,7 @@ impl Node {
         );
     }
 
-    /// By what the interval of its pings is multiplied.
+    /// The factor of the interval of its pings.
     pub(crate) fn ping_factor(&self) -> u32 {
         2_u32.saturating_pow(self.too_many_pings.load(Ordering::Relaxed))
     }
@@ -350,19 +350,19 @@ impl Connection {
 
     /// A call has been answered on it.
     pub(crate) fn answers(&self) {
-        // Mostly it is known, and nothing is written.
+        // Usually it is known, and nothing is written.
         if self.answered.load(Ordering::Relaxed) < USEFUL {
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How many calls have been answered on it; once there are enough, no more are counted.
+    /// How many calls have been answered on it; counting stops once there are enough.
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// A call that began then has got no answer, and nothing else has come since. How long the
-    /// connection is silent by all such calls.
+    /// A call that began then has had no answer, and no data has arrived since. Returns how long
+    /// the connection is silent by all such calls.
     fn unanswered(&self, began: Instant, now: Instant) -> Duration {
         let reads = self.line.reads();
         let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
@@ -374,7 +374,7 @@ impl Connection {
         now.saturating_duration_since(since)
     }
 
-    /// Whether nothing has come since a call ended without an answer.
+    /// Whether no data has arrived since a call ended without an answer.
     pub(crate) fn is_suspect(&self) -> bool {
         let silence = *self.silence.lock().unwrap_or_else(PoisonError::into_inner);
         silence.is_some_and(|(_, reads)| reads == self.line.reads())

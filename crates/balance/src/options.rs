@@ -9,74 +9,70 @@ use tonic::transport::Endpoint;
 /// How endpoints are connected, picked and ejected.
 #[derive(Clone)]
 pub struct Options {
-    /// Which endpoint is next. Default: power of two choices over peak EWMA.
+    /// How the next endpoint is picked. Default: power of two choices over peak EWMA.
     pub picker: Picker,
-    /// Whether [`Picker::PickFirst`] shuffles each list of endpoints that it is given (gRFC A62),
-    /// so that not all clients use the same. Default: no.
+    /// Whether [`Picker::PickFirst`] shuffles each new list of endpoints (gRFC A62), so that not
+    /// all clients use the same. Default: no.
     pub shuffle_address_list: bool,
-    /// How load reports make weights, for [`Picker::WeightedRoundRobin`]; the other pickers do not
-    /// look at them. Default: as in gRFC A58.
+    /// How load reports become weights, for [`Picker::WeightedRoundRobin`]; the other pickers
+    /// ignore them. Default: as in gRFC A58.
     pub utilization: Utilization,
-    /// When an endpoint is taken out. Default: never (both of gRPC's algorithms are off). It has no
+    /// When an endpoint is ejected. Default: never (both of gRPC's algorithms are off). It has no
     /// effect with [`Picker::PickFirst`], as in gRPC.
     pub outlier: OutlierDetection,
     /// If less than this share of the connected endpoints is not ejected, in percent, all are used:
     /// Envoy's [panic threshold](https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold).
     /// Default 0, never, as in gRPC; 0 to 100.
     pub panic_threshold: u32,
-    /// How long a call waits where no endpoint can be used: from the start of an outage of all
+    /// How long a call waits without a usable endpoint: from the start of an outage of all
     /// endpoints, or while they are being found or connected from its own start. Then it fails with
     /// `UNAVAILABLE` and the reason.
     ///
-    /// Default 1.5 s, which rides out a server's restart. 0 is gRPC's fail-fast: a call fails at
-    /// once where all endpoints are in [`TransientFailure`](crate::State::TransientFailure), and
-    /// waits for those that are connecting as long as they do. `Duration::MAX` waits for ever.
+    /// Default 1.5 s, which covers a server's restart. 0 is gRPC's fail-fast: a call fails
+    /// immediately if all endpoints are in [`TransientFailure`](crate::State::TransientFailure),
+    /// and waits for connecting ones as long as they take. `Duration::MAX`: without limit.
     pub patience: Duration,
-    /// How long a connection may take to be made: until the server has sent its SETTINGS. Default
-    /// 5 s (gRPC's is 20 s); more than 0.
+    /// How long making a connection may take: until the server has sent its SETTINGS. Default 5 s
+    /// (gRPC's is 20 s); more than 0.
     pub connect_timeout: Duration,
-    /// When an endpoint that could not be connected to is tried again; an attempt begins no sooner
-    /// than that after the one before it began. Default 1 s, 1.6 s, ... at most 120 s, each ±20 %
-    /// (gRPC's [connection backoff][backoff]). It begins anew when the server has sent its
-    /// SETTINGS; when the source has found other endpoints; and when an endpoint can be used after
-    /// an outage of all.
+    /// The backoff of failed endpoints, from the beginning of one attempt to that of the next.
+    /// Default 1 s, 1.6 s, ... at most 120 s, each ±20 % (gRPC's [connection backoff][backoff]). It
+    /// restarts when the server has sent its SETTINGS; when the source has found other endpoints;
+    /// and when an endpoint is usable after an outage of all.
     ///
     /// [backoff]: https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
     pub backoff: Backoff,
-    /// After how long without a word from the endpoint it is pinged while it has calls, and how
-    /// long
-    /// it may take to answer before the connection is given up (gRFC A8). Default `None`: never.
-    /// Each at least 10 ms, and `Duration::MAX` for ever.
+    /// The keepalive interval, after which a silent endpoint with calls is pinged, and how long it
+    /// may take to answer before the connection is closed (gRFC A8). Default `None`: never. Each at
+    /// least 10 ms; `Duration::MAX` is without limit.
     ///
-    /// Servers close the connections of clients that ping more often than they allow, and gRPC's
-    /// allow one ping in five minutes by default. When an endpoint does so
-    /// (`too_many_pings`), its interval is doubled.
+    /// Servers close the connections of clients that ping more often than allowed, and gRPC's allow
+    /// one ping in five minutes by default. When an endpoint does so (`too_many_pings`), its
+    /// interval is doubled.
     pub keep_alive: Option<(Duration, Duration)>,
-    /// For how long what was sent may stay without an acknowledgement before the connection is
-    /// given
-    /// up (`TCP_USER_TIMEOUT`, on Linux; gRFC A18). Default 20 s; `None` leaves it to the system.
-    /// For the connector of [`Balance::new`](crate::Balance::new) only.
+    /// How long sent data may stay unacknowledged before the connection is closed
+    /// (`TCP_USER_TIMEOUT`, on Linux; gRFC A18). Default 20 s; `None` leaves it to the system. Only
+    /// for the connector of [`Balance::new`](crate::Balance::new).
     pub user_timeout: Option<Duration>,
-    /// How many bytes of headers, or of trailers, a response may have: a status with a long message
-    /// or large details, say. Default 256 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). This client
-    /// resets what is larger, and its status says so; what is larger by more than a quarter ends
-    /// the connection, for h2 takes it for an attack (CVE-2024-27316).
+    /// The most bytes of headers, or of trailers, in a response, for example of a status with a
+    /// long message or large details. Default 256 KiB (hyper's is 16 KiB, grpc-go's 16 MiB). This
+    /// client resets a larger one, with a status that names the limit; one larger by more than a
+    /// quarter ends the connection, as h2 takes it for an attack (CVE-2024-27316).
     pub max_header_list_size: u32,
-    /// Endpoints are used while they say that this service is healthy (`grpc.health.v1`, gRFC A17);
-    /// an empty name asks for the server as a whole. [`Picker::PickFirst`] does not ask, as in
-    /// gRPC. Default: not asked.
+    /// The health check: endpoints are used while they report this service as healthy
+    /// (`grpc.health.v1`, gRFC A17); an empty name means the server as a whole.
+    /// [`Picker::PickFirst`] does not check, as in gRPC. Default: no check.
     pub health: Option<String>,
-    /// Makes the gate of each endpoint, such as a circuit breaker; calls go where they are let
-    /// through, and fail with `UNAVAILABLE` where that is nowhere. An endpoint whose gate panics
-    /// while it is made is not used. Default: none.
+    /// Creates the gate of each endpoint, such as a circuit breaker; calls go to endpoints that
+    /// admit them, and fail with `UNAVAILABLE` if none does. An endpoint whose gate panics during
+    /// creation is not used. Default: none.
     pub gate: Option<MakeGate>,
-    /// Changes each connection before it is made: TLS, windows, user agent, origin. It is asked for
-    /// every connection, so that certificates can be rotated; where it fails or panics, the attempt
-    /// to connect has failed. Default: none.
+    /// Changes each connection before it is made: TLS, windows, user agent, origin. It is called
+    /// for every connection, so that certificates can be rotated; if it fails or panics, the
+    /// attempt to connect has failed. Default: none.
     ///
-    /// What it is given has the target's URI as its own, and windows under which streams that
-    /// nobody reads do not stop others: 1 MiB for a stream, and as much as HTTP/2 allows for the
-    /// connection.
+    /// Its argument has the target's URI, and windows with which unread streams do not stop others:
+    /// 1 MiB for a stream, and the most that HTTP/2 allows for the connection.
     ///
     /// ```
     /// use cinchona_balance::Options;
@@ -88,17 +84,17 @@ pub struct Options {
     /// let options = Options { configure: Some(configure), ..Options::default() };
     /// ```
     pub configure: Option<Configure>,
-    /// Where picks, shuffles and jitter come from.
+    /// The source of randomness for picks, shuffles and jitter.
     pub rng: Rng,
 }
 
-/// Makes the gate of an endpoint.
+/// Creates the gate of an endpoint.
 pub(crate) type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
 
 /// Changes a connection before it is made.
 pub(crate) type Configure = Arc<dyn Fn(Endpoint) -> Result<Endpoint, BoxError> + Send + Sync>;
 
-/// A connection that is pinged more often does little else.
+/// More frequent pings would be most of a connection's traffic.
 const LEAST_KEEP_ALIVE: Duration = Duration::from_millis(10);
 
 // === impl Options ===
@@ -126,8 +122,8 @@ impl Options {
     }
 
     /// The default for a single endpoint, which is tried again sooner, as there is no other: after
-    /// 250 ms, 375 ms, ... at most 5 s, each ±20 %. So an outage of a second is ridden out within
-    /// the [`patience`](Self::patience).
+    /// 250 ms, 375 ms, ... at most 5 s, each ±20 %. So an outage of a second fits into the
+    /// [`patience`](Self::patience).
     pub fn of_one_endpoint() -> Self {
         let backoff = Backoff::new(Duration::from_millis(250), 1.5, Duration::from_secs(5));
         let backoff = backoff.unwrap_or_default().with_jitter(Jitter::Grpc);
@@ -139,7 +135,7 @@ impl Options {
         if self.patience.is_zero() { self.connect_timeout } else { self.patience }
     }
 
-    /// Whether endpoints are asked for their health.
+    /// Whether the health of endpoints is checked.
     pub(crate) fn asks_for_health(&self) -> bool {
         self.health.is_some() && self.picker != Picker::PickFirst
     }

@@ -1,5 +1,5 @@
-//! Outlier detection, gRFC A50: an endpoint that fails more than the others gets no calls for a
-//! while.
+//! Outlier detection, gRFC A50: an endpoint that fails more than the others is ejected for a
+//! limited time.
 
 use crate::ejections::{Ejections, Method};
 use cinchona_core::{Evidence, Invalid, Rng};
@@ -19,23 +19,23 @@ pub struct OutlierDetection {
     /// How often the endpoints are compared. Default 10 s; more than 0, and in effect at least
     /// 1 ms.
     pub interval: Duration,
-    /// An ejection takes this long times the number of ejections not yet forgotten. Default 30 s.
+    /// An ejection lasts this long times the number of ejections not yet decayed. Default 30 s.
     pub base_ejection_time: Duration,
     /// But at most this long, or `base_ejection_time` where that is longer. Default 300 s.
     pub max_ejection_time: Duration,
-    /// No more are ejected once this share of all is, in percent, 0 to 100. Default 10, which of a
-    /// few endpoints still lets one go.
+    /// Ejection stops once this share of all is ejected, in percent, 0 to 100. Default 10, which of
+    /// a few endpoints still allows one.
     pub max_ejection_percent: u32,
     /// Ejects those whose success rate is far below the mean. Default: off.
     pub success_rate: Option<SuccessRate>,
     /// Ejects those that fail more than a share of their calls. Default: off.
     pub failure_percentage: Option<FailurePercentage>,
-    /// Ejects an endpoint at once after so many failures in a row, of those that speak against it
-    /// ([`Evidence`]): not what the application refuses. Default: off, as in gRPC.
+    /// Ejects an endpoint immediately after so many failures in a row that are evidence against it
+    /// ([`Evidence`]): refusals by the application are not. Default: off, as in gRPC.
     pub consecutive_failures: Option<u32>,
 }
 
-/// Below the mean by so many standard deviations.
+/// The success-rate algorithm: below the mean by so many standard deviations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuccessRate {
     /// The number of standard deviations, times 1000. Default 1900.
@@ -48,10 +48,10 @@ pub struct SuccessRate {
     pub request_volume: u32,
 }
 
-/// Failing more than so much.
+/// The failure-percentage algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailurePercentage {
-    /// More than this is too much, 0 to 100. Default 85.
+    /// A higher failure percentage is too high, 0 to 100. Default 85.
     pub threshold: u32,
     /// In how many percent of the cases an outlier is ejected, 0 to 100. Default 100.
     pub enforcement_percentage: u32,
@@ -61,21 +61,21 @@ pub struct FailurePercentage {
     pub request_volume: u32,
 }
 
-/// What happened at one endpoint, counted without a lock.
+/// The counts of one endpoint, without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     succeeded: AtomicU64,
     failed: AtomicU64,
-    /// What those were at the last sweep, which is alone in writing them.
+    /// The counts at the last sweep, which alone writes them.
     swept: [AtomicU64; 2],
     in_a_row: AtomicU32,
 }
 
-/// Whether an endpoint is ejected; kept by the sweep.
+/// Whether an endpoint is ejected; maintained by the sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Ejection {
     pub(crate) since: Option<Instant>,
-    /// By what it was ejected last.
+    /// The method of its last ejection.
     by: Option<Method>,
     multiplier: u32,
 }
@@ -105,10 +105,10 @@ impl Default for OutlierDetection {
 }
 
 impl OutlierDetection {
-    /// The same, if every percentage is one and there is time between sweeps.
+    /// Checks the ranges of the settings.
     ///
     /// # Errors
-    /// With the field that is outside its range.
+    /// Names the field outside its range.
     pub fn checked(self) -> Result<Self, Invalid> {
         let rate = self.success_rate.map_or(0, |rate| rate.enforcement_percentage);
         let failure = self.failure_percentage.unwrap_or_default();
@@ -169,7 +169,8 @@ impl OutlierDetection {
         }
     }
 
-    /// Ejects one more, unless it is, or there are enough, or it is spared; whether it did.
+    /// Ejects one more, unless it is ejected, there are enough, or it is spared; returns whether it
+    /// did.
     pub(crate) fn eject(
         &self,
         (index, by): (usize, Method),
@@ -201,7 +202,7 @@ impl OutlierDetection {
         true
     }
 
-    /// By what it is ejected, and for how long at least.
+    /// The method of its ejection, and the least remaining time.
     pub(crate) fn left(&self, ejection: &Ejection, now: Instant) -> Option<(Method, Duration)> {
         let until = later(ejection.since?, self.time(ejection));
         Some((ejection.by?, until.saturating_duration_since(now)))
@@ -263,10 +264,10 @@ impl Default for FailurePercentage {
 // === impl Tally ===
 
 impl Tally {
-    /// Counts a call; how many failures in a row there are now.
+    /// Counts a call; returns how many failures there are in a row.
     ///
-    /// To A50's two algorithms, whatever is not OK is a failure. Of failures in a row, only what
-    /// speaks against the endpoint is one.
+    /// For A50's two algorithms, every code but OK is a failure. Of failures in a row, only
+    /// evidence against the endpoint counts.
     pub(crate) fn count(&self, evidence: Evidence) -> u32 {
         match evidence {
             Evidence::Good(Code::Ok) => self.succeeded.fetch_add(1, Ordering::Relaxed),
@@ -275,7 +276,7 @@ impl Tally {
         };
         match evidence {
             Evidence::Bad(_) => self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1,
-            // Mostly it is 0 already, and nothing is written.
+            // Usually it is 0 already, and nothing is written.
             Evidence::Good(_) if self.in_a_row.load(Ordering::Relaxed) != 0 => {
                 self.in_a_row.store(0, Ordering::Relaxed);
                 0

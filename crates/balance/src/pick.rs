@@ -1,4 +1,4 @@
-//! Which endpoint is next.
+//! Picks the next endpoint.
 
 use crate::{node::Node, utilization};
 use cinchona_core::{Call, Rejected, Rng};
@@ -15,18 +15,18 @@ use tokio::time::Instant;
 #[non_exhaustive]
 pub enum Picker {
     /// The better of two at random, by latency and calls in flight (power of two choices over peak
-    /// EWMA). One slow endpoint is noticed with its first slow answer.
+    /// EWMA). A slow endpoint is detected with its first slow answer.
     #[default]
     PeakEwma,
     /// The one of two at random that has fewer calls in flight (gRFC A48, with its default of two
     /// choices).
     LeastRequest,
-    /// Any.
+    /// One at random.
     Random,
     /// One after the other.
     RoundRobin,
-    /// One after the other, each as often as its weight says: by the load that the endpoints report
-    /// (gRFC A58, see [`Utilization`](crate::Utilization)), or while fewer than two do, by
+    /// One after the other, each as often as its weight: by the load that the endpoints report
+    /// (gRFC A58, see [`Utilization`](crate::Utilization)), or while fewer than two report, by
     /// [`Target::weight`](cinchona_core::Target::weight).
     WeightedRoundRobin,
     /// The first that can be connected to, in the order of the list; only that is connected, until
@@ -34,7 +34,7 @@ pub enum Picker {
     PickFirst,
 }
 
-/// What a pick needs beside the endpoints; nothing in it waits.
+/// The state of a pick besides the endpoints; never blocks.
 #[derive(Debug)]
 pub(crate) struct Picking {
     picker: Picker,
@@ -48,19 +48,19 @@ pub(crate) struct Choice {
     pub(crate) nodes: Vec<Arc<Node>>,
     /// Scaled so that the greatest is [`MOST`], for the weighted picker.
     strides: Vec<u16>,
-    /// Whether those are picked as well that are ejected.
+    /// Whether ejected endpoints are picked as well.
     spares_none: bool,
 }
 
 const MOST: u64 = u16::MAX as u64;
 
-/// How often chance is tried before the endpoints are looked through.
+/// How many random picks are tried before the endpoints are searched in order.
 const DRAWS: usize = 4;
 
 // === impl Choice ===
 
 impl Choice {
-    /// As they are to be weighed now.
+    /// With their current weights.
     pub(crate) fn new(nodes: Vec<Arc<Node>>, spares_none: bool, now: Instant) -> Self {
         let given = || nodes.iter().map(|node| f64::from(node.given_weight())).collect();
         let reported = nodes.iter().map(|node| node.reported_weight(now));
@@ -72,7 +72,7 @@ impl Choice {
         Self { nodes, strides, spares_none }
     }
 
-    /// The same of fewer endpoints.
+    /// The same with fewer endpoints.
     pub(crate) fn of_those(&self, nodes: Vec<Arc<Node>>, now: Instant) -> Self {
         Self::new(nodes, self.spares_none, now)
     }
@@ -83,22 +83,22 @@ impl Choice {
         self.of_those(others.cloned().collect(), now)
     }
 
-    /// The same, as it is to be weighed now.
+    /// The same, with the current weights.
     pub(crate) fn weighed(&self, now: Instant) -> Self {
         Self::new(self.nodes.clone(), self.spares_none, now)
     }
 
-    /// Whether a call can be sent to it at this moment: much may have happened since it was chosen.
+    /// Whether a call can be sent to it now: its state may have changed since it was chosen.
     fn can_have(&self, node: &Node) -> bool {
         node.is_ready() && (self.spares_none || !node.is_ejected.load(Ordering::Relaxed))
     }
 }
 
-/// An endpoint, and what its gate has given.
+/// An endpoint, and the ticket of its gate.
 pub(crate) type Picked = (Arc<Node>, Option<Ticket>);
 
-/// The gate has shut in the meantime, or all are: any that is open, or why none is, and when the
-/// first will be.
+/// Its gate has shut in the meantime, or all are: any open one, or why there is none, and when the
+/// first opens.
 fn enter_any(
     choice: &Choice,
     path: &str,
@@ -125,8 +125,8 @@ impl Picking {
         Self { picker, turn, rng }
     }
 
-    /// One of them that lets the call through: that no earlier attempt of `call` was sent to,
-    /// if there is one; else any.
+    /// An endpoint that admits the call: one that no earlier attempt of `call` has used, if there
+    /// is one; else any.
     pub(crate) fn pick(
         &self,
         choice: &Choice,
@@ -135,7 +135,7 @@ impl Picking {
         now: Instant,
     ) -> Option<Result<Picked, Rejected>> {
         let Choice { nodes, .. } = choice;
-        // Once all have been met, it is picked as for a new call.
+        // Once all have been used, it is picked as for a new call.
         let has_met_all = |call: &&Call| nodes.iter().all(|node| call.was_sent_to(node.id));
         let call = call.filter(|call| !has_met_all(call));
         let open = |node: &Arc<Node>| choice.can_have(node) && node.is_open_to(path, now);

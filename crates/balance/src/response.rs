@@ -1,4 +1,4 @@
-//! A call on its journey: to an endpoint, or waiting for one.
+//! A call that is sent to an endpoint, or waits for one.
 
 use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
 use cinchona_core::{BoxError, Call, DOMAIN, Rejected};
@@ -45,8 +45,7 @@ type Answer = Result<Response<ResponseBody>, BoxError>;
 // === impl ResponseFuture ===
 
 impl ResponseFuture {
-    /// Sends a call to the endpoint that was picked, or waits for another if its connection has
-    /// just gone.
+    /// Sends a call to the picked endpoint, or waits for another if its connection has just failed.
     pub(crate) fn send(
         balance: &Handle,
         picked: Picked,
@@ -65,7 +64,7 @@ impl ResponseFuture {
         now: Instant,
     ) -> Result<Self, Request<Body>> {
         let connection = picked.0.connection();
-        // Boxed: it goes along from the call to the end of the response's body.
+        // Boxed: it is kept from the call to the end of the response's body.
         let mut flight = Box::new(Flight::new(set, picked, &request, now));
         let Some(connection) = connection else {
             flight.returns();
@@ -75,7 +74,7 @@ impl ResponseFuture {
             flight.returns();
             return Ok(Self::failed(status));
         }
-        // For the span of whoever makes the attempt, if it has such a field.
+        // For the span of the attempt, if it has such a field.
         Span::current().record("endpoint", &**flight.node.name());
         if let Some(call) = Call::find(&request) {
             let first = call.domain();
@@ -86,7 +85,7 @@ impl ResponseFuture {
         }
         let mut channel = connection.handle();
         let reads = connection.line.reads();
-        // Mostly there is a place at once; a call that has to queue is woken later.
+        // Usually there is a place immediately; a call that has to queue is woken later.
         let journey = match channel.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {
                 let sent = channel.call(request);
@@ -103,21 +102,21 @@ impl ResponseFuture {
         Ok(Self { journey })
     }
 
-    /// The request cannot be sent to anybody.
+    /// The request cannot be sent to any endpoint.
     fn failed(status: Status) -> Self {
         Self { journey: Journey::Waiting { waiting: Box::pin(ready(Err(status.into()))) } }
     }
 
-    /// No endpoint lets the call through.
+    /// No endpoint admits the call.
     pub(crate) fn rejected(unsent: Rejected, request: &Request<Body>) -> Self {
         Self { journey: Journey::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
     }
 
-    /// Waits for an endpoint that can be used, and sends the call to it. Meanwhile it holds the
-    /// balancer, whose endpoints are connected for as long as somebody does.
+    /// Waits for a usable endpoint, and sends the call to it. Meanwhile it holds the balancer, so
+    /// that its endpoints stay connected.
     pub(crate) fn wait(balance: Handle, mut request: Request<Body>) -> Self {
         let waiting = Box::pin(async move {
-            // All of it, and not only what is used.
+            // All of it, not only the used part.
             let balance = balance;
             let set = &balance.set;
             let mut changed = set.subscribe();
@@ -127,7 +126,7 @@ impl ResponseFuture {
             loop {
                 changed.mark_unchanged();
                 let now = Instant::now();
-                // The server is told what is left when the request is sent.
+                // The timeout sent to the server is the remaining time at this moment.
                 take_off(request.headers_mut(), now - last);
                 last = now;
                 match set.pick(&request, now) {
@@ -170,14 +169,14 @@ impl Future for ResponseFuture {
     }
 }
 
-/// Why a request is not sent on a connection whose server takes header lists of at most `most`
-/// bytes: it would not refuse the request alone, but end the connection with all its calls. The
-/// status is grpc-go's.
+/// Why a request is not sent on a connection whose server accepts header lists of at most `most`
+/// bytes: the server would not only refuse the request, but end the connection with all its calls.
+/// The status is grpc-go's.
 fn too_large(request: &Request<Body>, most: u32) -> Option<Status> {
     if most == u32::MAX {
         return None;
     }
-    // Without what tonic adds: what is over the limit is so for sure.
+    // Without the headers that tonic adds: a larger size is certainly over the limit.
     let fields = request.headers().iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + PER_HEADER);
     let size = fields.sum::<usize>() + request.uri().path().len();
@@ -188,10 +187,10 @@ fn too_large(request: &Request<Body>, most: u32) -> Option<Status> {
     (size > most as usize).then(status)
 }
 
-/// What a header counts beside its name and its value (RFC 9113, section 6.5.2).
+/// The overhead of a header beside its name and its value (RFC 9113, section 6.5.2).
 const PER_HEADER: usize = 32;
 
-/// The head of the response, or a failure, is there.
+/// The head of the response, or a failure, has arrived.
 fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flight>>) -> Answer {
     let outcome = outcome.map(|response| response.map(ResponseBody::of));
     if let Some(flight) = &mut flight {

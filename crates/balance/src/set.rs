@@ -1,4 +1,4 @@
-//! The endpoints of a client: known, compared, chosen among.
+//! The endpoints of a client: their list, comparison and choice.
 
 use crate::{
     Ejections, Options, Snapshot, State,
@@ -24,41 +24,41 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tonic::body::Body;
 
-/// What all clones of a balancer share.
+/// The state shared by all clones of a balancer.
 #[derive(Debug)]
 pub(crate) struct Set {
     pub(crate) picking: Picking,
     pub(crate) choice: Reloadable<Choice>,
     pub(crate) options: Arc<Options>,
     pub(crate) signals: Signals,
-    /// Whose connector connects them.
+    /// Which connector is used.
     connector: Connector,
     /// Notified after every change of `choice`.
     changed: watch::Sender<()>,
-    /// Something has happened to an endpoint: it is to be chosen anew.
+    /// An endpoint has changed: the choice must be updated.
     pub(crate) stir: Arc<Stir>,
     /// Whether a call was made: a lazy balancer connects no sooner.
     pub(crate) is_used: watch::Sender<bool>,
-    /// Gates are shut: another endpoint is to be connected.
+    /// Gates are shut: another endpoint must be connected.
     pub(crate) wants_more: AtomicBool,
     known: Mutex<Known>,
 }
 
-/// What is known of the endpoints.
+/// The knowledge about the endpoints.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) nodes: Vec<Arc<Node>>,
     /// In the order of `nodes`.
     ejections: Vec<Ejection>,
     counts: Ejections,
-    /// Targets that are no addresses, and why.
+    /// Targets that are not addresses, with the errors.
     pub(crate) refused: Vec<String>,
-    /// Since when no endpoint can be used.
+    /// Since when no endpoint is usable.
     pub(crate) down_since: Option<Instant>,
     pub(crate) source: Source,
 }
 
-/// How the source of the endpoints is.
+/// The state of the source of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// It has found nothing yet.
@@ -66,7 +66,7 @@ pub(crate) enum Source {
     Found,
     /// It has ended: by itself, or by a panic.
     Ended(Option<String>),
-    /// The task that connects endpoints is gone, with its runtime say.
+    /// The task that connects endpoints is gone, for example with its runtime.
     Gone,
 }
 
@@ -107,7 +107,7 @@ impl Set {
         with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An endpoint that lets this call through, if there is one at all.
+    /// An endpoint that admits this call, if there is one.
     pub(crate) fn pick(
         &self,
         request: &Request<Body>,
@@ -134,7 +134,7 @@ impl Set {
         let Some(call) = must_be_recognised else {
             return self.picking.pick(choice, call, path, now);
         };
-        // Rare: only attempts after the first look at all endpoints.
+        // Rare: only later attempts search all endpoints.
         let mut nodes = choice.nodes.clone();
         nodes.retain(|node| call.would_recognise(node.id, node.domain().as_ref()));
         self.picking.pick(&choice.of_those(nodes, now), Some(call), path, now)
@@ -144,14 +144,14 @@ impl Set {
         self.changed.subscribe()
     }
 
-    /// Chooses anew whom calls can be sent to; whether an outage of all has just ended.
+    /// Updates the choice of usable endpoints; returns whether an outage of all has just ended.
     pub(crate) fn refresh(&self) -> bool {
         let now = Instant::now();
         let has_ended = self.known(|known| {
             let ready = || known.nodes.iter().filter(|node| node.is_ready());
             let sound = |node: &&Arc<Node>| !node.is_ejected.load(Ordering::Relaxed);
             let (all, good) = (ready().count(), ready().filter(sound).count());
-            // Where too many are ejected, the fault is likely to lie elsewhere: fail open.
+            // If too many are ejected, the cause is likely elsewhere: fail open.
             let panics = good * 100 < all * self.options.panic_threshold as usize;
             let nodes: Vec<_> = ready().filter(|node| panics || sound(node)).cloned().collect();
             let is_down = nodes.is_empty();
@@ -164,16 +164,16 @@ impl Set {
         has_ended
     }
 
-    /// Chooses among the same, by what they weigh now.
+    /// Updates only the weights.
     pub(crate) fn weigh(&self) {
-        // Known to none other meanwhile, so that no other choice is undone.
+        // Still unshared, so that no concurrent choice is overwritten.
         self.known(|_| {
             let weighed = self.choice.get().weighed(Instant::now());
             self.choice.set(weighed);
         });
     }
 
-    /// Each endpoint as it is now.
+    /// The current state of each endpoint.
     pub(crate) fn states(&self) -> Vec<Snapshot> {
         let now = Instant::now();
         let snapshot = |(node, ejection): (&Arc<Node>, &Ejection)| {
@@ -203,7 +203,7 @@ impl Set {
             index.is_some_and(|index| {
                 let (found, mut counted) = ((index, Method::ConsecutiveFailures), *counts);
                 let ejected = outlier.eject(found, || false, ejections, &mut counted, now);
-                // One that may not be ejected is found again after as many failures.
+                // One that may not be ejected is detected again after as many failures.
                 if ejected || failures.is_multiple_of(most) {
                     *counts = counted;
                 }
@@ -218,12 +218,12 @@ impl Set {
         }
     }
 
-    /// One endpoint of a list is used: there is nothing to compare it with.
+    /// With one endpoint in use there is nothing to compare.
     fn ejects(&self) -> bool {
         self.options.picker != Picker::PickFirst
     }
 
-    /// Compares the endpoints; whether another one was ejected, or readmitted.
+    /// Compares the endpoints; returns whether one was ejected or readmitted.
     pub(crate) fn sweep(&self) -> bool {
         if !self.ejects() {
             return false;
@@ -247,8 +247,8 @@ impl Set {
         })
     }
 
-    /// Knows these endpoints from now on, and keeps what it knows of those that stay; the new ones
-    /// among them, and the ones that have gone.
+    /// Replaces the list, keeping the state of endpoints that stay; returns the new and the removed
+    /// ones.
     pub(crate) fn replace(&self, found: Vec<Target>) -> (Vec<Arc<Node>>, Vec<Arc<Node>>) {
         let now = Instant::now();
         let (found, refused) = self.places(found);
@@ -298,7 +298,7 @@ impl Set {
         Arc::new(node)
     }
 
-    /// Each of them once, in the order in which they are used, and those that are none.
+    /// Each of them once, in the order in which they are used, and the invalid ones.
     fn places(&self, found: Vec<Target>) -> (Vec<(Target, Place)>, Vec<String>) {
         let (mut seen, mut places, mut refused) = (HashSet::new(), Vec::new(), Vec::new());
         for target in found {
@@ -329,7 +329,7 @@ impl Set {
         }
     }
 
-    /// The first call is there, which a lazy balancer has waited for.
+    /// The first call has arrived, for which a lazy balancer waits.
     pub(crate) fn begins(&self) {
         self.known(|known| known.down_since = Some(Instant::now()));
     }

@@ -7,23 +7,23 @@ use tokio::{
     task::{JoinError, JoinHandle},
 };
 
-/// A source of endpoints under way; dropping it ends its task.
+/// A running source of endpoints; dropping it ends its task.
 pub(crate) struct Driven {
     found: mpsc::Receiver<Vec<Target>>,
     task: JoinHandle<()>,
 }
 
-/// What a source has to say.
+/// An event of a source.
 pub(crate) enum News {
     Found(Vec<Target>),
-    /// There will be no more; by its panic, if it was that.
+    /// It has ended; with its panic, if so.
     Ended(Option<String>),
 }
 
 // === impl Driven ===
 
 impl Driven {
-    /// In a task of its own, so that its futures are never dropped half way.
+    /// In its own task, so that its futures are never dropped half-way.
     pub(crate) fn new(mut source: impl Discover) -> Self {
         let (sender, found) = mpsc::channel(1);
         let task = tokio::spawn(async move {
@@ -36,7 +36,7 @@ impl Driven {
         Self { found, task }
     }
 
-    /// May be dropped and called again; not after it has ended.
+    /// Cancel safe; do not call it after the source has ended.
     pub(crate) async fn next(&mut self) -> News {
         match self.found.recv().await {
             Some(found) => News::Found(found),

@@ -1,4 +1,4 @@
-//! What endpoints report to the picker.
+//! Notifications of endpoints to the picker.
 
 use crate::{
     State,
@@ -6,14 +6,14 @@ use crate::{
 };
 use tokio::sync::Notify;
 
-/// Heard where something has happened to endpoints that another choice may follow from: of
-/// thousands that fail, none is looked at for that alone.
+/// Notified when endpoints have changed so that the choice may change: of thousands that fail, none
+/// is examined for that alone.
 #[derive(Debug)]
 pub(crate) struct Stir {
     heard: Notify,
-    /// How many endpoints may be ready before long: neither ready nor failed.
+    /// How many endpoints may soon be ready: neither ready nor failed.
     under_way: AtomicUsize,
-    /// Whether each change is of interest.
+    /// Whether each change matters.
     all: bool,
 }
 
@@ -28,7 +28,7 @@ impl Stir {
         self.heard.notified().await;
     }
 
-    /// Something else has happened.
+    /// Another change.
     pub(crate) fn stirs(&self) {
         self.heard.notify_one();
     }
@@ -37,14 +37,14 @@ impl Stir {
         self.under_way.load(Ordering::Acquire) > 0
     }
 
-    /// There is an endpoint more, in that state.
+    /// An endpoint was added, in that state.
     pub(crate) fn comes(&self, state: State) {
         if is_under_way(state) {
             self.under_way.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// There is one less.
+    /// An endpoint was removed.
     pub(crate) fn goes(&self, state: State) {
         if is_under_way(state) {
             self.under_way.fetch_sub(1, Ordering::AcqRel);

@@ -25,7 +25,7 @@ mod windows;
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
-/// Endpoints `http://0`, `http://1`, ... that all answer by scripts of their own.
+/// Endpoints `http://0`, `http://1`, ... each with its own script.
 struct World {
     networks: Vec<Network>,
     servers: Vec<ScriptedServer>,
@@ -237,7 +237,7 @@ async fn a_server_that_accepts_and_hangs_up_is_not_hammered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_any_endpoint_calls_wait_for_a_while_and_then_fail_at_once() {
+async fn without_any_endpoint_calls_wait_for_the_patience_and_then_fail_immediately() {
     let mut world = World::of(2);
     world.kill(0);
     world.kill(1);
@@ -278,14 +278,14 @@ async fn endpoints_can_change_while_calls_run() {
     sleep(SECOND).await;
     assert_eq!(failures(&calls(&balance, 20).await), 0);
     assert_eq!(world.attempts(), [1, 10, 10]);
-    assert_eq!(world.networks[0].live(), 0, "who has gone is let go");
+    assert_eq!(world.networks[0].live(), 0, "a removed endpoint is disconnected");
     drop(balance);
     sleep(SECOND).await;
     assert!(world.networks.iter().all(|network| network.live() == 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_attempt_goes_elsewhere_while_there_is_an_elsewhere() {
+async fn another_attempt_goes_to_another_endpoint_if_there_is_one() {
     for picker in [Picker::PeakEwma, Picker::RoundRobin, Picker::WeightedRoundRobin] {
         let world = World::of(3);
         let balance = world.balance(by(picker));
@@ -332,8 +332,10 @@ async fn a_call_with_a_key_is_sent_again_only_where_it_is_recognised() {
             "{each:?}"
         );
     }
-    let told = world.servers[0].received();
-    assert!(told.iter().any(|call| call.headers.get(DOMAIN).is_some_and(|domain| domain == "a")));
+    let received = world.servers[0].received();
+    assert!(
+        received.iter().any(|call| call.headers.get(DOMAIN).is_some_and(|domain| domain == "a"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,7 +352,7 @@ async fn a_slow_endpoint_gets_few_calls_and_one_that_fails_fast_gets_few_too() {
         sleep(SECOND).await;
         calls(&balance, 1000).await;
         assert!(world.attempts()[2] <= 3, "{bad:?}: {:?}", world.attempts());
-        // It is not forgotten for ever.
+        // It gets a call again later.
         sleep(120 * SECOND).await;
         calls(&balance, 100).await;
         assert!(world.attempts()[2] >= 2, "{bad:?}: {:?}", world.attempts());
@@ -358,7 +360,7 @@ async fn a_slow_endpoint_gets_few_calls_and_one_that_fails_fast_gets_few_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_answers_nothing_is_avoided_by_what_was_waited_for_it() {
+async fn a_silent_endpoint_is_avoided_by_the_time_that_calls_waited() {
     let world = World::new([Answer::Hang, ok(), ok()]);
     let balance = world.balance(Options::default());
     sleep(SECOND).await;
@@ -398,7 +400,7 @@ async fn an_outlier_is_ejected_and_readmitted_and_not_if_too_many_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outlier_that_may_not_be_ejected_is_counted_once_in_as_many_failures() {
+async fn an_outlier_that_may_not_be_ejected_is_counted_once_per_number_of_failures() {
     let bad = || Answer::Status(Status::internal("broken"));
     let outlier = OutlierDetection { consecutive_failures: Some(5), ..Default::default() };
     let world = World::new([bad(), ok(), bad(), ok()]);
@@ -416,7 +418,7 @@ async fn an_outlier_that_may_not_be_ejected_is_counted_once_in_as_many_failures(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_without_a_health_service_is_taken_to_be_well() {
+async fn an_endpoint_without_a_health_service_counts_as_healthy() {
     // A scripted server answers all methods alike: this one has no health service.
     let none = || Answer::Status(Status::unimplemented("no health"));
     let world = World::new([none(), none()]);
@@ -428,7 +430,7 @@ async fn an_endpoint_without_a_health_service_is_taken_to_be_well() {
 
 // catalogue: GO30
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_gets_calls_while_it_says_that_it_is_serving() {
+async fn an_endpoint_gets_calls_while_it_reports_that_it_is_serving() {
     let (reporter, service) = tonic_health::server::health_reporter();
     let network = Network::new();
     let server = tonic::transport::Server::builder().add_service(service);

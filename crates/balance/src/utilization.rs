@@ -1,5 +1,4 @@
-//! Weights by how busy endpoints say that they are: gRFC A58, by the load report (ORCA) that comes
-//! with the trailers of a call.
+//! Weights by reported utilization: gRFC A58, by the load report (ORCA) in the trailers of a call.
 
 use cinchona_core::Invalid;
 use cinchona_plumbing::{clock, headers};
@@ -12,38 +11,37 @@ use std::{
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-/// How [`Picker::WeightedRoundRobin`](crate::Picker::WeightedRoundRobin) makes weights of load
+/// How [`Picker::WeightedRoundRobin`](crate::Picker::WeightedRoundRobin) computes weights from load
 /// reports: the fields and defaults of gRFC A58.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Utilization {
-    /// How long an endpoint must have been reporting before its weight is used; begins anew with
-    /// each connection, and with the first report after its weight has expired. Default 10 s; 0 for
-    /// at once.
+    /// How long an endpoint must have been reporting before its weight is used; restarts with each
+    /// connection, and with the first report after its weight has expired. Default 10 s; 0 for
+    /// immediately.
     pub blackout_period: Duration,
-    /// A weight is not used once the last report is as old as this. Default 3 min; 0 for never
-    /// used.
+    /// A weight expires when the last report is this old. Default 3 min; 0: it is never used.
     pub weight_expiration_period: Duration,
-    /// How often the endpoints are weighed anew. Default 1 s; at least 100 ms.
+    /// How often the weights are updated. Default 1 s; at least 100 ms.
     pub weight_update_period: Duration,
-    /// What errors add to the utilization: this times errors per query. Default 1; 0 (errors do
-    /// not matter) or more.
+    /// The weight of errors in the utilization: this times errors per query. Default 1; 0 (errors
+    /// do not matter) or more.
     pub error_utilization_penalty: f64,
 }
 
-/// What one endpoint has reported, without a lock: a report that another overwrites is one less.
+/// The reports of one endpoint, without a lock: an overwritten report is lost.
 #[derive(Debug)]
 pub(crate) struct Reported {
     settings: Utilization,
     began: Instant,
-    /// By the last report that gave one, as bits.
+    /// Of the last report with a weight, as bits.
     weight: AtomicU64,
     /// Nanoseconds since `began` of that report; 0 before the first.
     last: AtomicU64,
-    /// Likewise of the first since it was connected or its weight expired; 0 before that.
+    /// Likewise of the first since the connection or the expiry; 0 before that.
     first: AtomicU64,
 }
 
-/// As much of `xds.data.orca.v3.OrcaLoadReport` as makes a weight.
+/// The fields of `xds.data.orca.v3.OrcaLoadReport` for the weight.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct Report {
     #[prost(double, tag = "1")]
@@ -84,7 +82,7 @@ impl Utilization {
         Ok(self)
     }
 
-    /// The weight of an endpoint that reports this, if it makes one.
+    /// The weight from this report, if it gives one.
     fn weight(&self, report: &Report) -> Option<f64> {
         let Report { cpu_utilization, rps_fractional: qps, eps, application_utilization } = *report;
         let is_known = application_utilization > 0.0;
@@ -117,12 +115,12 @@ impl Reported {
         Self { settings, began: now, weight, last, first }
     }
 
-    /// The endpoint has a new connection: maybe it is another server, so the blackout begins anew.
+    /// The endpoint has a new connection, maybe to another server, so the blackout restarts.
     pub(crate) fn begins_anew(&self) {
         self.first.store(0, Ordering::Relaxed);
     }
 
-    /// The last headers of a call; what is no report is ignored.
+    /// The last headers of a call; invalid reports are ignored.
     pub(crate) fn hear(&self, trailers: &HeaderMap, now: Instant) {
         let Some(report) = Report::read(trailers) else { return };
         let Some(weight) = self.settings.weight(&report) else { return };
@@ -131,11 +129,11 @@ impl Reported {
             self.first.store(at, Ordering::Relaxed);
         }
         self.weight.store(weight.to_bits(), Ordering::Relaxed);
-        // Whoever sees this report sees when the blackout began.
+        // A thread that sees this report also sees when the blackout began.
         self.last.store(at, Ordering::Release);
     }
 
-    /// The weight, if it may be used: neither expired nor within the blackout.
+    /// The weight, if valid: neither expired nor within the blackout.
     pub(crate) fn weight(&self, now: Instant) -> Option<f64> {
         let at = self.nanos(now);
         if self.has_expired(at) {
@@ -175,15 +173,15 @@ impl Report {
     }
 }
 
-/// The weights of endpoints over their mean, which those get that have none; `None` where fewer
-/// than two have one (gRFC A58).
+/// The weights of endpoints relative to their mean, which endpoints without one get; `None` if
+/// fewer than two have one (gRFC A58).
 pub(crate) fn over_mean(weights: impl Iterator<Item = Option<f64>>) -> Option<Vec<f64>> {
     let weights: Vec<_> = weights.collect();
     let count = weights.iter().flatten().count();
     if count < 2 {
         return None;
     }
-    // Divided first, so that the sum of the greatest numbers is still one.
+    // Divided first, so that the sum cannot overflow.
     let mean: f64 = weights.iter().flatten().map(|weight| weight / count as f64).sum();
     let over = |weight: f64| (weight / mean).clamp(LEAST_OF_MEAN, MOST_OF_MEAN);
     Some(weights.into_iter().map(|weight| weight.map_or(1.0, over)).collect())

@@ -1,4 +1,4 @@
-//! How long a call waits for an endpoint, and why it failed then.
+//! The wait of a call for an endpoint, and its error.
 
 use crate::{
     Picker, State,
@@ -17,22 +17,22 @@ use tokio::time::Instant;
 /// How long a call waits for an endpoint that would recognise it.
 const TO_BE_RECOGNISED: Duration = Duration::from_millis(1500);
 
-/// For how many endpoints an error says what is wrong with them.
+/// How many endpoints an error describes.
 const MOST_TOLD: usize = 3;
 
 // === impl Set ===
 
 impl Set {
-    /// Until when a call that `began` then may wait for something to change.
+    /// Until when a call that `began` then may wait for a change.
     ///
     /// # Errors
-    /// Why it is not to wait any longer.
+    /// Why it must not wait any longer.
     pub(crate) fn until(&self, began: Instant, now: Instant) -> Result<Instant, Rejected> {
         let (patience, grace) = (self.options.patience, self.options.grace());
         let choice = self.choice.get();
         let ready = || choice.nodes.iter().filter(|node| node.is_ready());
         let has_some = ready().any(|node| node.connection().is_some());
-        // Its connection has just ended, or is being judged.
+        // Its connection has just ended, or is being checked.
         let has_others = !has_some && ready().next().is_some();
         let failure = self.signals.failure();
         self.known(|known| {
@@ -44,7 +44,7 @@ impl Set {
                     later(began, grace)
                 }
                 _ if has_others || self.stir.has_some_under_way() => later(began, grace),
-                // The list may have changed in between, which is another outage.
+                // The list may have changed in between, which makes another outage.
                 _ => outage.min(later(began, grace)),
             };
             if now < until {
@@ -58,8 +58,8 @@ impl Set {
         })
     }
 
-    /// Whether another endpoint is being connected, as those that are connected let no calls
-    /// through: [`Picker::PickFirst`] has only one.
+    /// Whether another endpoint is being connected because the connected ones admit no calls:
+    /// [`Picker::PickFirst`] has only one.
     pub(crate) fn has_more(&self) -> bool {
         if self.options.picker != Picker::PickFirst {
             return false;
@@ -76,7 +76,7 @@ impl Set {
 // === impl Known ===
 
 impl Known {
-    /// Why no endpoint can be used.
+    /// Why no endpoint is usable.
     fn reason(&self, failure: Option<&str>, now: Instant) -> String {
         match &self.source {
             Source::Gone => {
@@ -106,7 +106,7 @@ impl Known {
             _ => format!("none of {count} endpoints is connected"),
         };
         for (n, node) in self.nodes.iter().take(MOST_TOLD).enumerate() {
-            _ = write!(text, "{}{}", if n == 0 { ": " } else { "; " }, told(node, now));
+            _ = write!(text, "{}{}", if n == 0 { ": " } else { "; " }, described(node, now));
         }
         if count > MOST_TOLD {
             text.push_str("; ...");
@@ -115,8 +115,8 @@ impl Known {
     }
 }
 
-/// What is wrong with an endpoint, and since when.
-fn told(node: &Node, now: Instant) -> String {
+/// The fault of an endpoint, and since when.
+fn described(node: &Node, now: Instant) -> String {
     let name = node.name();
     match node.trouble() {
         Some(trouble) => {

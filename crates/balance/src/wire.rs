@@ -1,4 +1,4 @@
-//! A connection that says what becomes of it.
+//! A connection that reports its progress.
 
 use crate::frames::{Frames, Goaway, Said};
 use cinchona_core::{BoxError, Rejected};
@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::watch;
 use tower_service::Service;
 
-/// Bytes both ways, whatever carries them.
+/// Bytes both ways, over any transport.
 pub(crate) trait Transport: Read + Write + Send + Unpin {}
 
 impl<T: Read + Write + Send + Unpin> Transport for T {}
@@ -26,54 +26,54 @@ impl<T: Read + Write + Send + Unpin> Transport for T {}
 /// A connection as its connector has made it.
 pub(crate) type Io = Box<dyn Transport>;
 
-/// A connection, the frames on it, and whether it is of use.
+/// A connection, the frames on it, and its state.
 pub(crate) struct Wire {
     io: Io,
     frames: Frames,
-    /// What was read last, on its way to the reader.
+    /// The last read, on its way to the reader.
     buffer: Box<[u8]>,
     line: Arc<Line>,
 }
 
-/// What the senders of requests know of a connection.
+/// The state of a connection, as the senders of requests see it.
 #[derive(Debug)]
 pub(crate) struct Line {
     phase: watch::Sender<Phase>,
     /// Whether the server has sent its SETTINGS, whatever came after them.
     has_settled: AtomicBool,
-    /// Whether it has ended, for those who have no time to ask twice.
+    /// Whether it has ended, as a single flag for fast reads.
     has_ended: AtomicBool,
-    /// How often something has come from the server.
+    /// How often data has arrived from the server.
     reads: AtomicU64,
-    /// The largest header list that the server takes, where it has said so.
+    /// The largest header list that the server accepts, from its SETTINGS.
     most_headers: AtomicU32,
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The server has said nothing yet.
+    /// The server has sent nothing yet.
     New,
-    /// It uses TLS, under which nothing can be read.
+    /// It uses TLS, and cannot be read.
     Tls,
     /// The server has sent its SETTINGS.
     Settled,
     Ended(End),
 }
 
-/// Why a connection is of no use for further requests.
+/// Why a connection cannot take further requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The server takes no more.
     Goaway(Goaway),
-    /// It speaks something that is not HTTP/2.
+    /// It speaks a protocol other than HTTP/2.
     Other(&'static str),
     Closed,
     Failed(Arc<str>),
 }
 
-/// Gives the connection to the channel that is made for it, and ends it where the channel would
-/// have another: it cannot, its endpoint makes a new channel.
+/// Gives the connection to the channel that is made for it, and fails if the channel asks for
+/// another: its endpoint makes a new channel instead.
 #[derive(Clone)]
 pub(crate) struct Once(Arc<Mutex<Option<Wire>>>, Arc<Line>);
 
@@ -178,7 +178,7 @@ impl Line {
         })
     }
 
-    /// The line of a connection that nothing is seen of but its end.
+    /// The state of a connection of which only the end can be observed.
     pub(crate) fn unseen() -> Arc<Self> {
         Self::new(Phase::Tls)
     }
@@ -187,18 +187,18 @@ impl Line {
         self.has_ended.load(Ordering::Acquire)
     }
 
-    /// How often something has come: the same number later means silence in between.
+    /// How often data has arrived: the same number later means silence in between.
     pub(crate) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// The largest header list that the server takes, as far as is known: by names, values and 32
-    /// bytes for each (RFC 9113, section 6.5.2).
+    /// The largest header list that the server accepts, as far as known: names, values and 32 bytes
+    /// for each header (RFC 9113, section 6.5.2).
     pub(crate) fn most_headers(&self) -> u32 {
         self.most_headers.load(Ordering::Relaxed)
     }
 
-    /// Whether what the server says can be read.
+    /// Whether the server's frames can be read.
     pub(crate) fn is_readable(&self) -> bool {
         *self.phase.borrow() != Phase::Tls
     }
@@ -211,7 +211,7 @@ impl Line {
         }
     }
 
-    /// Until the server has sent its SETTINGS; under TLS its handshake has to do.
+    /// Waits until the server has sent its SETTINGS; under TLS for its handshake.
     pub(crate) async fn settles(&self) -> Result<(), End> {
         let mut phases = self.phase.subscribe();
         let settled = phases.wait_for(|phase| *phase != Phase::New).await;
@@ -223,7 +223,7 @@ impl Line {
         }
     }
 
-    /// Until it is of no use for further requests.
+    /// Waits until it cannot take further requests.
     pub(crate) async fn ended(&self) -> End {
         let mut phases = self.phase.subscribe();
         let ended = phases.wait_for(|phase| matches!(phase, Phase::Ended(_))).await;

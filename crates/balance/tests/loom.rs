@@ -20,7 +20,7 @@ use std::{
 use stir::Stir;
 
 #[test]
-fn the_slowest_answer_is_remembered_whoever_begins_the_next_window() {
+fn the_slowest_answer_is_kept_whichever_thread_begins_the_next_window() {
     loom::model(|| {
         let slowest = Arc::new(Slowest::default());
         slowest.record(900, 1);
@@ -35,7 +35,7 @@ fn the_slowest_answer_is_remembered_whoever_begins_the_next_window() {
 }
 
 #[test]
-fn of_two_answers_at_once_the_slower_one_counts() {
+fn of_two_concurrent_answers_the_slower_one_counts() {
     loom::model(|| {
         let slowest = Arc::new(Slowest::default());
         let other = {
@@ -49,7 +49,7 @@ fn of_two_answers_at_once_the_slower_one_counts() {
 }
 
 #[test]
-fn of_the_endpoints_that_fail_at_once_the_last_one_is_heard() {
+fn of_endpoints_that_fail_concurrently_the_last_one_notifies() {
     loom::model(|| {
         let stir = Arc::new(Stir::new(false));
         [State::Connecting; 2].into_iter().for_each(|state| stir.comes(state));

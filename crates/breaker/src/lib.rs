@@ -52,8 +52,9 @@
 //!
 //! An outage is 10 failures, not 20, if no call has succeeded for 6 s. So a server with one attempt
 //! a second is detected as dead within 10 s, and one with an attempt each 10 s within 100 s (with
-//! four attempts for each call, after 3 calls). Fewer failures cannot be told from chance: where 3
-//! in 10 fail, one call in 123 is the fourth failure in a row. And there is little load to save.
+//! four attempts for each call, after 3 calls). Fewer failures are not distinguishable from chance:
+//! where 3 in 10 fail, one call in 123 is the fourth failure in a row. And there is little load to
+//! save.
 //!
 //! # Measured
 //!

@@ -130,7 +130,7 @@ async fn only_what_is_asked_for_is_opened_and_the_server_says_what_it_is() {
             assert_eq!(proxied, Code::PermissionDenied, "{name} {method}");
         }
     }
-    assert!(server.stop().contains("callers on this machine, not by a proxy"));
+    assert!(server.stop().contains("callers on this machine, not through a proxy"));
 
     let server = Server::logging(INFO, &[&["--fault-token", "s3cret"], &page[..]].concat());
     let at = server.says("dashboard on ");
@@ -149,7 +149,7 @@ async fn only_what_is_asked_for_is_opened_and_the_server_says_what_it_is() {
     let own = "authorization: Bearer s3cret";
     assert!(post(&at, "/api/faults/clear", own).starts_with("HTTP/1.1 204"));
     let log = server.stop();
-    assert!(log.contains("whoever has the token") && !log.contains("s3cret"), "{log}");
+    assert!(log.contains("callers with the token") && !log.contains("s3cret"), "{log}");
 }
 
 // catalogue: S-C8

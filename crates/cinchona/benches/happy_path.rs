@@ -1,8 +1,8 @@
-//! What the client's stack adds to a call that succeeds at once: `cargo xtask bench happy_path`.
+//! The cost of the client's stack for a call that succeeds: `cargo xtask bench happy_path`.
 //!
-//! The service below the layers answers at once, so the difference between two lines is what the
-//! layers cost. Allocations are counted apart, as they do not vary. In a package of its own, as
-//! tokio's `test-util`, which other packages need, makes every look at the clock take a lock.
+//! The service below the layers answers immediately, so the difference between two lines is the
+//! cost of the layers. Allocations are counted separately, as they do not vary. In its own package,
+//! as tokio's `test-util`, which other packages need, makes every read of the clock take a lock.
 
 use cinchona::{
     config::ServiceConfig,

@@ -1,8 +1,8 @@
-//! What it costs that a call is watched, with spans that nobody wants: `cargo xtask bench observe`.
+//! The cost of observing a call, with spans that no subscriber wants: `cargo xtask bench observe`.
 //!
-//! The service below answers at once, with a message and trailers. With and without the layers is
-//! measured in turn, many times over, so that what else the machine does befalls both; the summary
-//! is of the medians. Allocations are counted apart, as they do not vary.
+//! The service below answers immediately, with a message and trailers. Runs with and without the
+//! layers alternate many times, so that other load on the machine affects both; the summary has the
+//! medians. Allocations are counted separately, as they do not vary.
 
 use bytes::Bytes;
 use cinchona::{
@@ -29,7 +29,7 @@ use tower::{Layer, Service};
 const PATH: &str = "/calculator.Calculator/Add";
 const URI: &str = "http://server/calculator.Calculator/Add";
 
-/// Answers at once.
+/// Answers immediately.
 #[derive(Clone)]
 struct Prompt;
 

@@ -1,5 +1,5 @@
-//! Claim and finish in Redis against the two bare commands that they cannot do without:
-//! `cargo xtask bench redis`. Starts a `redis-server` of its own.
+//! Claim and finish in Redis against the two bare commands that they need: `cargo xtask bench
+//! redis`. Starts its own `redis-server`.
 
 use cinchona::{
     core::BoxError,
@@ -27,7 +27,7 @@ async fn compare(redis: &Redis) -> Result<(), BoxError> {
     let (mut ratios, mut rates) = (Vec::new(), (Vec::new(), Vec::new()));
     for round in 0..ROUNDS {
         let prefix = format!("round {round}");
-        // Whoever goes first in a round goes second in the next.
+        // The order alternates between rounds.
         let (bare, ours) = if round % 2 == 0 {
             let bare = rate(|caller| commands(bare.clone(), prefix.clone(), caller)).await?;
             (bare, rate(|caller| pairs(store.clone(), prefix.clone(), caller)).await?)

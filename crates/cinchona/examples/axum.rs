@@ -1,8 +1,12 @@
-//! gRPC and HTTP on one port, with one set of layers around both.
+//! gRPC and HTTP on one port, with the layers around gRPC.
 //!
 //! `cargo run -p cinchona --example axum`
 
-use axum::routing::get;
+use axum::{
+    extract::{ConnectInfo, Request as Http},
+    middleware::map_request,
+    routing::get,
+};
 use cinchona::{client, core::Methods, server};
 use example_proto::{
     DESCRIPTORS,
@@ -18,7 +22,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
 };
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, service::Routes, transport::server::TcpConnectInfo};
 
 struct Hello;
 
@@ -40,9 +44,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (metrics, drain) = (layers.metrics.clone(), layers.drain.clone());
     let router = Routes::new(GreeterServer::new(Hello))
         .into_axum_router()
+        .layer(layers)
+        // The layers tell callers apart by the address that tonic's own server puts here.
+        .layer(map_request(with_peer))
+        // Routes that come after the layers are not in them: they answer by gRPC's status.
         .route("/", get(|| async { "gRPC is on this port as well\n" }))
         .route("/metrics", get(move || async move { metrics.render() }))
-        .layer(layers);
+        .into_make_service_with_connect_info::<SocketAddr>();
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -68,6 +76,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         None => println!("the server did not end within its grace"),
     }
     Ok(())
+}
+
+async fn with_peer(ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Http) -> Http {
+    let peer = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
+    request.extensions_mut().insert(peer);
+    request
 }
 
 /// What a browser would do.

@@ -1,11 +1,11 @@
-//! One attempt of a call, as its record has it.
+//! One attempt of a call, as recorded.
 
 use crate::Verdict;
 use cinchona_plumbing::status::Pushback;
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// What is known of one attempt.
+/// The record of one attempt.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -15,13 +15,13 @@ pub struct Attempt {
     pub began: Instant,
     /// When it ended, or its response began.
     pub ended: Option<Instant>,
-    /// What its outcome meant to the layer that makes attempts.
+    /// The verdict of the layer that makes attempts.
     pub verdict: Option<Verdict>,
     /// How long the call then waited before the next attempt; zero after the last.
     pub wait: Duration,
-    /// What the server asked for.
+    /// The server's pushback.
     pub pushback: Option<Pushback>,
-    /// Host and port of the server that it was sent to, where a balancer has said so.
+    /// Host and port of its server, if a balancer has recorded it.
     pub endpoint: Option<Arc<str>>,
     pub(crate) host: Option<NonZeroU64>,
     /// How many had a verdict before it.
@@ -29,7 +29,7 @@ pub struct Attempt {
     /// Whether a layer has made it.
     pub(crate) is_made: bool,
     pub(crate) has_passed: bool,
-    /// It found no connection, and its call goes on waiting for one: nothing was attempted.
+    /// It found no connection, and its call still waits for one: it does not count as an attempt.
     pub(crate) is_void: bool,
 }
 
@@ -43,7 +43,7 @@ pub enum AttemptKind {
     Retry,
     /// The one before had not reached the service (gRFC A6, transparent retries).
     Transparent,
-    /// Those before were still under way, or one of them had failed early (gRFC A6, hedging).
+    /// Earlier ones were still in flight, or one of them had failed early (gRFC A6, hedging).
     Hedge,
 }
 

@@ -1,4 +1,4 @@
-//! One call of a client: known once, written by who knows, read by all.
+//! The record of one call of a client: each fact is written once, and read by all layers.
 
 use crate::{Attempt, AttemptKind, Deadline, MethodKind, Verdict};
 use cinchona_plumbing::status::Pushback;
@@ -17,13 +17,12 @@ use tokio::{task, time::Instant};
 
 /// The record of one call, in the extensions of its request.
 ///
-/// The first layer of ours that sees a call makes the record; the others find it, in whatever order
-/// they are composed. What is known of the call once is in it: when it began, its deadline, what
-/// its method streams. Each attempt adds a line ([`Attempt`]): the layer that makes attempts writes
-/// why it began one and what became of it, a balancer where it was sent. Ledger, metrics and spans
-/// read these lines.
+/// The first layer of ours that sees a call creates the record; the others find it, in whatever
+/// order they are composed. It holds the facts of the call: when it began, its deadline, what its
+/// method streams. Each attempt adds a line ([`Attempt`]): the layer that makes attempts records
+/// its kind and verdict, a balancer its endpoint. Ledger, metrics and spans read these lines.
 ///
-/// Its clones are handles of the same record; each belongs to one attempt.
+/// Clones are handles of the same record; each belongs to one attempt.
 ///
 /// ```
 /// use cinchona_core::{AttemptKind, Call};
@@ -43,7 +42,8 @@ pub struct Call {
     record: Arc<Record>,
     /// The line of the attempt that this handle belongs to.
     line: u32,
-    /// When the answer must have begun, or ended; and when the stream must have, if that differs.
+    /// When the answer must have begun, or ended; and when the stream must have ended, if that
+    /// differs.
     deadline: Option<Deadline>,
     whole: Option<Option<Deadline>>,
     kind: Option<MethodKind>,
@@ -54,11 +54,11 @@ pub struct Call {
 struct Record {
     began: Instant,
     lines: Mutex<Lines>,
-    /// How often an attempt's timer was asked.
+    /// How often an attempt's timer was polled.
     asked: AtomicU32,
 }
 
-/// The attempts that have timers of their own.
+/// The attempts with their own timers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Timed {
     many: u32,
@@ -71,20 +71,20 @@ struct Timed {
 struct Lines {
     timed: Timed,
     attempts: SmallVec<[Attempt; 1]>,
-    /// The dedup domain that the first attempt was sent to, if it was known.
+    /// The dedup domain of the first attempt, if known.
     domain: Option<Option<HeaderValue>>,
 }
 
 // === impl Call ===
 
 impl Call {
-    /// The record of the call that `request` belongs to: made here, at the time that `now` tells,
-    /// where no layer further out has made it.
+    /// The record of the call that `request` belongs to: created here, at the time `now`, if no
+    /// layer further out has created it.
     pub fn of<B>(request: &mut Request<B>, now: impl FnOnce() -> Instant) -> &mut Self {
         request.extensions_mut().get_or_insert_with(|| Self::new(now()))
     }
 
-    /// The record of the call, where a layer has made it.
+    /// The record of the call, if a layer has created it.
     pub fn find<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
     }
@@ -94,57 +94,55 @@ impl Call {
         Self { record, line: 0, deadline: None, whole: None, kind: None, size: None }
     }
 
-    /// When it began, to the outermost layer.
+    /// When it began, at the outermost layer.
     pub fn began(&self) -> Instant {
         self.record.began
     }
 
-    /// When it must have been answered; of a stream, where that is known, when the answer must have
-    /// begun.
+    /// When it must have been answered; for a known stream, when the answer must have begun.
     pub const fn deadline(&self) -> Option<Deadline> {
         self.deadline
     }
 
-    /// When all of a stream must have ended, where that is another time than its
-    /// [`deadline`](Self::deadline).
+    /// When all of a stream must have ended, if that differs from its [`deadline`](Self::deadline).
     pub const fn whole(&self) -> Option<Option<Deadline>> {
         self.whole
     }
 
-    /// What its method streams, where a layer knows it.
+    /// What its method streams, if a layer knows it.
     pub const fn kind(&self) -> Option<MethodKind> {
         self.kind
     }
 
-    /// The length of the request's body with the prefixes of its messages, in bytes, where a layer
-    /// has all of it.
+    /// The length of the request's body with the prefixes of its messages, in bytes, if a layer has
+    /// all of it.
     pub const fn size(&self) -> Option<u64> {
         self.size
     }
 
-    /// Hands on the length of the request's body.
+    /// Records the length of the request's body.
     pub const fn set_size(&mut self, size: Option<u64>) {
         self.size = size;
     }
 
-    /// Hands a deadline on to the layers below.
+    /// Records a deadline for the layers below.
     pub const fn set_deadline(&mut self, deadline: Option<Deadline>) {
         self.deadline = deadline;
     }
 
-    /// Hands on when all of a stream must have ended.
+    /// Records when all of a stream must have ended.
     pub const fn set_whole(&mut self, whole: Option<Deadline>) {
         self.whole = Some(whole);
     }
 
-    /// Hands on what the method streams.
+    /// Records what the method streams.
     pub const fn set_kind(&mut self, kind: Option<MethodKind>) {
         self.kind = kind;
     }
 
-    /// An attempt that is made in this task has a timer of its own, which ends it at `end`, no
-    /// later than the deadline of the call, until [`stops_timer`](Self::stops_timer): the layers
-    /// further out need none meanwhile.
+    /// An attempt in this task has its own timer, which ends it at `end`, no later than the
+    /// deadline of the call, until [`stops_timer`](Self::stops_timer): the layers further out need
+    /// none meanwhile.
     pub fn starts_timer(&self, end: Instant) {
         let mut lines = self.lines();
         let Timed { many, until, .. } = lines.timed;
@@ -152,37 +150,37 @@ impl Call {
         lines.timed = Timed { many: many + 1, until: Some(until), task: task::try_id() };
     }
 
-    /// The timer of an attempt was asked, and wakes the task that polls the call.
+    /// The timer of an attempt was polled, and wakes the task that polls the call.
     pub fn asks_timer(&self) {
         self.record.asked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often timers of attempts were asked.
+    /// How often timers of attempts were polled.
     pub fn asked_timers(&self) -> u32 {
         self.record.asked.load(Ordering::Relaxed)
     }
 
-    /// That attempt, or what had its timer, is over.
+    /// That attempt, or the owner of its timer, is finished.
     pub fn stops_timer(&self) {
         let timed = &mut self.lines().timed;
         timed.many = timed.many.saturating_sub(1);
     }
 
-    /// Until when an attempt of this task keeps the deadline of the call, if one does. Later its
-    /// timer has fired, and the holder of the attempt has not asked.
+    /// Until when an attempt of this task enforces the deadline of the call, if one does. Later its
+    /// timer has fired, and the holder of the attempt has not polled it.
     pub fn timed_until(&self) -> Option<Instant> {
         let Timed { many, until, task } = self.lines().timed;
         until.filter(|_| many > 0 && task == task::try_id())
     }
 
-    /// Whether this is the handle of an attempt that a layer further out makes: a layer that is to
-    /// stand around the attempts finds so that it stands within them.
+    /// Whether this is the handle of an attempt made by a layer further out: by this a layer that
+    /// belongs around the attempts detects that it is within them.
     pub fn is_of_attempt(&self) -> bool {
         self.with_attempt(|own, _| own.is_made).unwrap_or(false)
     }
 
-    /// An attempt begins at `began`: the handle for its request. That of the first attempt takes
-    /// the place of the one that a layer below may have noted.
+    /// An attempt begins at `began`: returns the handle for its request. That of the first attempt
+    /// replaces the one that a layer below may have recorded.
     #[must_use = "the attempt's request carries it"]
     pub fn begins(&self, kind: AttemptKind, began: Instant) -> Self {
         let mut lines = self.lines();
@@ -199,8 +197,8 @@ impl Call {
         self.clone()
     }
 
-    /// The attempt of this handle passes a layer that counts attempts: the handle of its line. One
-    /// that has passed already is made again by somebody who keeps no record, and has a new line.
+    /// The attempt of this handle passes a layer that counts attempts: returns the handle of its
+    /// line. If it has passed already, a layer without records repeats it, and it gets a new line.
     #[must_use = "it may be another attempt"]
     pub fn passes(&self, now: impl FnOnce() -> Instant) -> Self {
         let mut lines = self.lines();
@@ -222,12 +220,12 @@ impl Call {
         }
     }
 
-    /// The attempt of this handle has ended, if nobody has noted its end yet.
+    /// The attempt of this handle has ended, if its end is not recorded yet.
     pub fn ends(&self, at: Instant) {
         self.change(|attempt| _ = attempt.ended.get_or_insert(at));
     }
 
-    /// The attempt of this handle begins only now: it had to wait.
+    /// The attempt of this handle begins only now, after a wait.
     pub fn starts(&self, now: Instant) {
         self.change(|attempt| attempt.began = now);
     }
@@ -241,28 +239,28 @@ impl Call {
         }
     }
 
-    /// What the server has asked for when it ended this attempt.
+    /// Records the server's pushback at the end of this attempt.
     pub fn pushed_back(&self, pushback: Pushback) {
         self.change(|attempt| attempt.pushback = Some(pushback));
     }
 
-    /// How long the call waits after this attempt.
+    /// Records how long the call waits after this attempt.
     pub fn waits(&self, wait: Duration) {
         self.change(|attempt| attempt.wait = wait);
     }
 
-    /// The attempt has found no connection, and the call waits for one: it is none.
+    /// The attempt has found no connection, and the call waits for one: it does not count.
     pub fn withdraw(&self) {
         self.change(|attempt| attempt.is_void = true);
     }
 
-    /// A balancer sends the attempt to an endpoint, by the number and the name that it has given
-    /// it, and its dedup domain, if it has named one.
+    /// A balancer sends the attempt to an endpoint: records its number, its name, and its dedup
+    /// domain, if known.
     pub fn sent_to(&self, host: NonZeroU64, name: &Arc<str>, domain: Option<&HeaderValue>) {
         let mut lines = self.lines();
         lines.domain.get_or_insert_with(|| domain.cloned());
         let line = self.line as usize;
-        // Whoever repeats requests without a record of it sends the same handle again.
+        // A layer that repeats requests without a record sends the same handle again.
         let is_again = lines.attempts.get(line).is_some_and(|own| own.host.is_some());
         if is_again || line >= lines.attempts.len() {
             let kind = if is_again { AttemptKind::Retry } else { AttemptKind::First };
@@ -285,15 +283,15 @@ impl Call {
         self.lines().hosts().any(|own| own == host)
     }
 
-    /// The dedup domain of the first attempt, if it was known. A later attempt
-    /// carries it in [`DOMAIN`](crate::DOMAIN), and a server of another domain refuses it.
+    /// The dedup domain of the first attempt, if known. A later attempt carries it in
+    /// [`DOMAIN`](crate::DOMAIN), and a server of another domain refuses it.
     pub fn domain(&self) -> Option<HeaderValue> {
         self.lines().domain.clone().flatten()
     }
 
-    /// Whether a call that is only safe to repeat because it is recognised may be sent to this
-    /// endpoint: it was last heard of in the first one's domain, or it is the first one where
-    /// nothing is known of that.
+    /// Whether a call that is safe to repeat only by deduplication may be sent to this endpoint:
+    /// its last known domain is that of the first attempt, or it is the first attempt's endpoint if
+    /// that domain is unknown.
     pub fn would_recognise(&self, host: NonZeroU64, domain: Option<&HeaderValue>) -> bool {
         let lines = self.lines();
         match &lines.domain {
@@ -302,13 +300,13 @@ impl Call {
         }
     }
 
-    /// The attempts so far, in the order in which they began; those that only waited for a
-    /// connection are none.
+    /// The attempts so far, in the order in which they began, without those that only waited for a
+    /// connection.
     pub fn attempts(&self) -> Vec<Attempt> {
         self.read(|attempts| attempts.iter().filter(|attempt| !attempt.is_void).cloned().collect())
     }
 
-    /// Those attempts of which it is known what became of them, in the order in which they ended.
+    /// The attempts with a known outcome, in the order in which they ended.
     pub fn ended_attempts(&self) -> Vec<Attempt> {
         let mut ended = self.attempts();
         ended.retain(|attempt| attempt.verdict.is_some());
@@ -321,7 +319,7 @@ impl Call {
         self.with_attempt(|attempt, _| attempt.began)
     }
 
-    /// Shows the attempt of this handle to `read`, with its number, from 1.
+    /// Calls `read` with the attempt of this handle and its number, from 1.
     #[must_use]
     pub fn with_attempt<T>(&self, read: impl FnOnce(&Attempt, u32) -> T) -> Option<T> {
         self.read(|attempts| {
@@ -347,7 +345,7 @@ impl Call {
         }
     }
 
-    /// Nothing that holds the lock can panic.
+    /// Code that holds the lock cannot panic.
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.record.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -398,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_is_of_an_attempt_once_somebody_makes_that() {
+    fn a_handle_belongs_to_an_attempt_once_that_is_made() {
         let call = call();
         assert!(!call.is_of_attempt());
         assert!(call.begins(AttemptKind::First, call.began()).is_of_attempt());
@@ -406,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_attempt_is_one_whoever_notes_it_first() {
+    fn a_first_attempt_is_one_whichever_layer_records_it() {
         let call = call();
         call.sent_to(id(7), &"server-7".into(), None);
         sent(&call, 8, None);
@@ -433,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_found_no_connection_is_none() {
+    fn an_attempt_that_found_no_connection_does_not_count() {
         let call = call();
         call.begins(AttemptKind::First, call.began()).withdraw();
         let second = call.begins(AttemptKind::First, call.began());

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The instant at which the whole call must have ended. A caller may put one into the extensions of
-/// a request; layers hand it on in the record of the [`Call`](crate::Call).
+/// a request; layers pass it on in the record of the [`Call`](crate::Call).
 ///
-/// On the wire a deadline is the time that remains (`grpc-timeout`), so that the clocks of two
+/// On the wire a deadline is the remaining time (`grpc-timeout`), so that the clocks of two
 /// machines need not agree; within a process it is an instant, so that waiting is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
@@ -41,7 +41,7 @@ impl Deadline {
         timeout::parse_timeout(headers).map_err(malformed)
     }
 
-    /// Reads one value of `grpc-timeout`, as [`parse_timeout`](Self::parse_timeout) does.
+    /// Reads one value of `grpc-timeout`, like [`parse_timeout`](Self::parse_timeout).
     ///
     /// # Errors
     /// [`Invalid`] when the value has any other form.
@@ -49,8 +49,8 @@ impl Deadline {
         timeout::read_timeout(value).map_err(malformed)
     }
 
-    /// `timeout` from `now`; `None` where that is ten years or more, such as `Duration::MAX`: for
-    /// ever.
+    /// `timeout` from `now`; `None` if that is ten years or more, such as `Duration::MAX`: no
+    /// deadline.
     pub fn within(timeout: Duration, now: Instant) -> Option<Self> {
         const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
         (timeout < FOR_EVER).then(|| Self::after(timeout, now))
@@ -61,17 +61,17 @@ impl Deadline {
         Self(clock::later(now, timeout))
     }
 
-    /// What remains at `now`; zero once it has passed.
+    /// The remaining time at `now`; zero once it has passed.
     pub fn remaining(self, now: Instant) -> Duration {
         self.0.saturating_duration_since(now)
     }
 
-    /// Whether there is nothing left at `now`.
+    /// Whether no time is left at `now`.
     pub fn has_passed(self, now: Instant) -> bool {
         self.0 <= now
     }
 
-    /// Writes what remains at `now` to `grpc-timeout`.
+    /// Writes the remaining time at `now` to `grpc-timeout`.
     pub fn stamp(self, headers: &mut HeaderMap, now: Instant) {
         headers::set(headers, &GRPC_TIMEOUT, encode_timeout(self.remaining(now)));
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_years_are_for_ever() {
+    fn ten_years_are_no_deadline() {
         let now = Instant::now();
         let asked =
             |value| http::Request::builder().header("grpc-timeout", value).body(()).unwrap();

@@ -1,23 +1,23 @@
-//! Who finds endpoints.
+//! Sources of endpoints.
 
 use crate::Target;
 use cinchona_plumbing::Signals;
 use std::future::Future;
 use tokio::sync::watch;
 
-/// Finds endpoints, and notices when they change.
+/// Finds endpoints, and reports changes.
 ///
 /// # What a source can rely on
 ///
-/// * A task of the balancer's drives it. The future of [`next`](Self::next) is polled until it is
-///   ready, and not dropped before but with the balancer itself: so it may sleep, wait for a lock
-///   or hold a half-read answer.
-/// * `next` is called again once its endpoints have been taken over, and never after `None`.
+/// * A task of the balancer drives it. The future of [`next`](Self::next) is polled until it is
+///   ready, and not dropped before except with the balancer itself: so it may sleep, wait for a
+///   lock or hold a half-read answer.
+/// * `next` is called again once its endpoints have been adopted, and never after `None`.
 ///
 /// # What a balancer can rely on
 ///
-/// * What was found stays until something else is: a source that has nothing new waits.
-/// * A source that ends, by `None` or by a panic, leaves what it has found.
+/// * The last list remains until another one is found: a source without news waits.
+/// * A source that ends, by `None` or by a panic, leaves its last list.
 ///
 /// ```
 /// use cinchona_core::{Discover, Target};
@@ -38,14 +38,12 @@ pub trait Discover: Send + 'static {
     /// they will not change any more.
     fn next(&mut self) -> impl Future<Output = Option<Vec<Target>>> + Send;
 
-    /// What is known from the start, without waiting; asked once, before anything else. Default:
-    /// nothing.
+    /// The endpoints that are known without waiting; called once, first. Default: none.
     fn known(&mut self) -> Option<Vec<Target>> {
         None
     }
 
-    /// What the source and its balancer tell each other beside the endpoints; asked once. Default:
-    /// nothing is heard.
+    /// Signals between the source and its balancer; called once. Default: none are received.
     fn signals(&self) -> Signals {
         Signals::default()
     }
@@ -81,7 +79,7 @@ mod tests {
     use http::Uri;
 
     #[tokio::test]
-    async fn a_watch_tells_what_it_holds_at_once_and_then_of_each_change_and_of_the_end() {
+    async fn a_watch_reports_its_value_immediately_then_each_change_and_its_end() {
         let targets = || vec![Target::from(Uri::from_static("http://a"))];
         let (sender, mut watched) = watch::channel(targets());
         assert_eq!(watched.known(), Some(targets()));

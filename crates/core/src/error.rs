@@ -1,4 +1,4 @@
-//! Errors: boxed at the seams, questioned along their `source()` chain.
+//! Errors: boxed between layers, and examined along their `source()` chain.
 
 use crate::Stage;
 use http::{Uri, uri::PathAndQuery};
@@ -8,8 +8,8 @@ use tonic::{Code, Status};
 /// Any error, as tower's layers pass it on.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A layer of the client had nowhere to send a call, or would not: so it was not processed. Its
-/// `source()` is the `UNAVAILABLE` status.
+/// A layer of the client could not send a call, or refused to: it was not processed. Its `source()`
+/// is the `UNAVAILABLE` status.
 ///
 /// ```
 /// use cinchona_core::Rejected;
@@ -26,35 +26,36 @@ pub struct Rejected {
     retry_after: Option<Duration>,
     stage: Stage,
     code: Code,
-    /// The method that was called, if it is known.
+    /// The method that was called, if known.
     method: Option<PathAndQuery>,
-    // Made when it is asked for: refusing a call must cost next to nothing.
+    // Created on demand: refusing a call must cost next to nothing.
     status: OnceLock<Status>,
 }
 
 // === impl Rejected ===
 
 impl Rejected {
-    /// Why it was not sent, and when it is worth trying again, if that is known.
+    /// Why it was not sent, and when a retry is worthwhile, if known.
     pub fn new(message: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
         let (message, stage) = (message.into(), Stage::NoConnection);
         let (code, status) = (Code::Unavailable, OnceLock::new());
         Self { message, retry_after, stage, code, method: None, status }
     }
 
-    /// There was a connection, and the request has not left the client: it can be sent again at
-    /// once, on another.
+    /// There was a connection, and the request has not left the client: it can be sent again
+    /// immediately, on another.
     pub fn lost(message: impl Into<Cow<'static, str>>) -> Self {
         Self { stage: Stage::NotWritten, ..Self::new(message, None) }
     }
 
-    /// Each server that could take this call has as much to do as it can: `RESOURCE_EXHAUSTED`,
-    /// and no case for a retry, which would ask for more of the same.
+    /// Every server that could take this call is at capacity: `RESOURCE_EXHAUSTED`, and not to be
+    /// retried, which would add load.
     pub fn exhausted(message: impl Into<Cow<'static, str>>) -> Self {
         Self { code: Code::ResourceExhausted, ..Self::new(message, None) }
     }
 
-    /// None of several places would have this call, each for its reason; the soonest says when.
+    /// None of several endpoints admits this call, each for its reason; the soonest retry time
+    /// counts.
     pub fn of_all(all: Vec<Self>) -> Self {
         let is_exhausted = all.iter().all(|unsent| unsent.code == Code::ResourceExhausted);
         if is_exhausted && !all.is_empty() {
@@ -66,7 +67,7 @@ impl Rejected {
         soonest.unwrap_or_else(|| Self::new("there is nowhere to send it", None))
     }
 
-    /// The same, of a call to the method that `uri` names; its messages begin with that.
+    /// The same, for a call of the method at `uri`, with which its messages begin.
     #[must_use]
     pub fn of_call(self, uri: &Uri) -> Self {
         let is_one = |path: &&PathAndQuery| path.path().len() > 1;
@@ -78,12 +79,12 @@ impl Rejected {
         self.code
     }
 
-    /// How far the call came.
+    /// How far the call got.
     pub const fn stage(&self) -> Stage {
         self.stage
     }
 
-    /// When it is worth trying again.
+    /// When a retry is worthwhile.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }

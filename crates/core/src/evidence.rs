@@ -1,4 +1,4 @@
-//! What the outcome of an attempt says about the server that it was sent to.
+//! What the outcome of an attempt implies about its server.
 
 use crate::{Stage, Verdict};
 use cinchona_plumbing::{Framing, Spent, status};
@@ -7,8 +7,8 @@ use http_body::Body;
 use std::error::Error;
 use tonic::Code;
 
-/// What the outcome of an attempt says about the server: whoever judges servers (pickers, outlier
-/// detection, breakers) reads this, and nothing else.
+/// What the outcome of an attempt implies about the server: everything that judges servers
+/// (pickers, outlier detection, breakers) reads only this.
 ///
 /// # Rule
 ///
@@ -16,31 +16,31 @@ use tonic::Code;
 /// |---|---|
 /// | success; a refusal of the request by the application (`NOT_FOUND`, `ABORTED`, …) | good |
 /// | `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` | bad |
-/// | those with a pushback, and `RESOURCE_EXHAUSTED`: a server that sheds is there | none |
+/// | those with a pushback, and `RESOURCE_EXHAUSTED`: a server that sheds load is up | none |
 /// | no connection, a lost connection, a stream reset or refused by the server | bad |
 /// | an answer that is not gRPC's: HTTP 200 of another content type, HTTP 404, 5xx | bad |
 /// | HTTP 400, 401, 403, 413, 429 and other 4xx without `grpc-status`: about the request | none |
 /// | a body that ends without trailers, in the middle of a message, or is no gRPC message | bad |
-/// | a deadline that left it the time that it usually takes, or the limit of an attempt | bad |
+/// | a deadline that left it its usual time, or the limit of an attempt | bad |
 /// | any other deadline; a caller that gives up; `CANCELLED` | none |
 /// | a failure of this client ([`Verdict::Local`]); a request that never left it | none |
 ///
-/// The two algorithms of gRFC A50 have a rule of their own: whatever is not OK is a failure.
+/// The two algorithms of gRFC A50 have their own rule: every code but OK is a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// The server has answered.
     Good(Code),
     /// The server has failed.
     Bad(Code),
-    /// Nothing, and the code where the server has said one.
+    /// None, with the code if the server has sent one.
     Nothing(Option<Code>),
 }
 
 // === impl Evidence ===
 
 impl Evidence {
-    /// What a response head says; nothing yet where its trailers are to come. The time is asked for
-    /// where it matters.
+    /// The evidence of a response head; `None` if its trailers are to come. `now` is called only if
+    /// needed.
     pub fn of_head<B: Body>(response: &Response<B>, spent: impl FnOnce() -> Spent) -> Option<Self> {
         let headers = response.headers();
         if status::code(headers).is_some() {
@@ -52,14 +52,14 @@ impl Evidence {
         }
     }
 
-    /// What trailers say, or the headers of a trailers-only response.
+    /// The evidence of trailers, or of the headers of a trailers-only response.
     pub fn of_trailers(trailers: &HeaderMap, spent: impl FnOnce() -> Spent) -> Self {
         let verdict = Verdict::of_trailers(trailers);
         if verdict == Verdict::Ok {
             return Self::Good(Code::Ok);
         }
         let evidence = match verdict {
-            // By these words a tonic server's timer ends a call.
+            // The message with which a tonic server's timer ends a call.
             Verdict::MaybeProcessed(Code::Cancelled) if status::says_timeout_expired(trailers) => {
                 let spent = spent();
                 match spent.is_over() {
@@ -75,19 +75,19 @@ impl Evidence {
         }
     }
 
-    /// What an error says, from its `source()` chain.
+    /// The evidence of an error, from its `source()` chain.
     pub fn of_error(error: &(dyn Error + 'static), spent: impl FnOnce() -> Spent) -> Self {
         Self::of_verdict(Verdict::of_error(error), spent)
     }
 
-    /// What it says that a body has ended without trailers, or made no sense.
+    /// The evidence of a body that ended without trailers, or was malformed.
     pub const fn of_broken() -> Self {
         Self::Bad(Code::Unknown)
     }
 
-    /// What it says that the attempt was dropped; `read` is what there was of its response, if that
-    /// had begun. A stream that has brought a message, or that is quiet and ended by its caller's
-    /// own deadline, may last.
+    /// The evidence of a dropped attempt; `read` is what was read of its response, if that had
+    /// begun. A stream that has sent a message, or that is silent and ended by its caller's own
+    /// deadline, is not blamed.
     pub fn of_dropped(spent: Spent, read: Option<&Framing>) -> Self {
         let may_last = |read: &Framing| read.has_message() || !spent.allowed.is_of_attempt();
         match read {
@@ -97,7 +97,7 @@ impl Evidence {
         }
     }
 
-    /// What a verdict says where nothing more is known.
+    /// The evidence of a verdict alone.
     pub fn of_verdict(verdict: Verdict, spent: impl FnOnce() -> Spent) -> Self {
         match verdict {
             Verdict::Ok => Self::Good(Code::Ok),
@@ -120,8 +120,8 @@ impl Evidence {
         }
     }
 
-    /// An answer without a gRPC status, from a proxy in front of a gRPC server; some are about
-    /// the request.
+    /// An answer without a gRPC status, from a proxy in front of a gRPC server; some are about the
+    /// request.
     fn of_http(http: StatusCode, code: Code) -> Self {
         let is_about_request = http.is_client_error() && http != StatusCode::NOT_FOUND;
         if is_about_request { Self::Nothing(Some(code)) } else { Self::Bad(code) }

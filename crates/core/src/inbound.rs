@@ -1,4 +1,4 @@
-//! The call that is being served: known once, by whichever layer sees it first.
+//! The record of the call that is being served.
 
 use crate::{Deadline, MethodKind};
 use http::Request;
@@ -12,13 +12,13 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The record of a call that is served, in the extensions of its request; and what of it bears on
-/// the calls that its handler makes.
+/// The record of a call that is served, in the extensions of its request; and the context for the
+/// calls that its handler makes.
 ///
-/// The first server layer of ours that sees a call makes the record ([`of`](Self::of)), the others
-/// find it, in whatever order they are composed: when it began, what its method streams, how much
-/// of its request is there. A layer that ends calls at their deadline puts it around the handler as
-/// well; client layers find it there by themselves, as long as the handler makes its calls in its
+/// The first server layer of ours that sees a call creates the record ([`of`](Self::of)), the
+/// others find it, in whatever order they are composed: when it began, what its method streams, how
+/// much of its request has arrived. A layer that ends calls at their deadline puts it around the
+/// handler as well; client layers find it there, provided that the handler makes its calls in its
 /// own task.
 ///
 /// ```
@@ -34,20 +34,19 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerContext {
-    /// When the answer is due: no call of the handler is worth more time.
+    /// When the answer is due, which limits the handler's calls.
     pub deadline: Option<Deadline>,
-    /// Which retry of the caller this is; 0 for its first attempt (gRFC A6), or where no layer has
-    /// looked.
+    /// The number of this attempt among the caller's, from 0 (gRFC A6); 0 if no layer has read it.
     pub previous_attempts: u32,
-    /// What its method streams, where a layer knows it.
+    /// What its method streams, if a layer knows it.
     pub kind: Option<MethodKind>,
-    /// One more than the length of the request's body.
+    /// The length of the request's body plus one.
     arrived: Option<NonZeroU64>,
     began: Option<Instant>,
 }
 
 pin_project! {
-    /// A future that is polled as serving a call.
+    /// A future that is polled in the context of a served call.
     struct Scoped<F> {
         context: ServerContext,
         #[pin]
@@ -55,49 +54,49 @@ pin_project! {
     }
 }
 
-/// Puts back what was served before.
+/// Restores the outer context.
 struct Before(Option<ServerContext>);
 
 thread_local! {
-    /// What the task at hand is serving, while it is polled.
+    /// The context of the current task, while it is polled.
     static SERVED: Cell<Option<ServerContext>> = const { Cell::new(None) };
 }
 
 // === impl ServerContext ===
 
 impl ServerContext {
-    /// A call whose answer is due at `deadline`, which is the caller's so many and first attempt.
+    /// A call whose answer is due at `deadline`, and the number of this attempt.
     pub const fn new(deadline: Option<Deadline>, previous_attempts: u32) -> Self {
         Self { deadline, previous_attempts, kind: None, arrived: None, began: None }
     }
 
-    /// The record of the call that `request` belongs to: made here, at the time that `now` tells,
-    /// where no layer further out has made it.
+    /// The record of the call that `request` belongs to: created here, at the time `now`, if no
+    /// layer further out has created it.
     pub fn of<B>(request: &mut Request<B>, now: impl FnOnce() -> Instant) -> &mut Self {
         let context = request.extensions_mut().get_or_insert_with(Self::default);
         context.began.get_or_insert_with(now);
         context
     }
 
-    /// The record of the call, where a layer has made it.
+    /// The record of the call, if a layer has created it.
     pub fn find<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
     }
 
-    /// When the outermost layer has seen it, or let it in after it had to wait: its `grpc-timeout`
-    /// counts from there. `None` where no layer has looked at the clock.
+    /// When the outermost layer has seen it, or admitted it after a wait: its `grpc-timeout` counts
+    /// from there. `None` if no layer has read the clock.
     pub const fn began(&self) -> Option<Instant> {
         self.began
     }
 
-    /// It has waited, and begins only `now`: whoever says so takes off its `grpc-timeout` what it
-    /// has waited.
+    /// It has waited, and begins only `now`: the calling layer subtracts the wait from its
+    /// `grpc-timeout`.
     pub const fn begins(&mut self, now: Instant) {
         self.began = Some(now);
     }
 
-    /// The length of the request's body, with the prefixes of its messages, in bytes, where all of
-    /// it has arrived.
+    /// The length of the request's body, with the prefixes of its messages, in bytes, if all of it
+    /// has arrived.
     pub const fn arrived(&self) -> Option<u64> {
         match self.arrived {
             Some(more) => Some(more.get() - 1),
@@ -110,17 +109,17 @@ impl ServerContext {
         self.arrived = NonZeroU64::new(size.saturating_add(1));
     }
 
-    /// The call that this task is serving, if it is.
+    /// The call that this task is serving, if any.
     pub fn current() -> Option<Self> {
         SERVED.try_with(Cell::get).ok().flatten()
     }
 
-    /// Runs `handler` as serving this call.
+    /// Runs `handler` in the context of this call.
     pub fn scope<F: Future>(self, handler: F) -> impl Future<Output = F::Output> {
         Scoped { context: self, inner: handler }
     }
 
-    /// Runs `poll` as serving this call.
+    /// Runs `poll` in the context of this call.
     #[inline]
     pub fn within<T>(self, poll: impl FnOnce() -> T) -> T {
         let before = SERVED.try_with(|served| served.replace(Some(self)));
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_served_before_is_served_again_whatever_becomes_of_the_inner_call() {
+    fn the_outer_context_is_restored_whatever_the_inner_calls_outcome() {
         let of = |attempts| ServerContext::new(None, attempts);
         of(1).within(|| {
             let panicked = std::panic::catch_unwind(|| of(2).within(|| panic!("inner")));
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_has_waited_begins_anew() {
+    fn a_call_that_has_waited_has_a_new_beginning() {
         let (mut request, now) = (Request::new(()), Instant::now());
         let later = now + std::time::Duration::from_secs(1);
         ServerContext::of(&mut request, || now).begins(later);

@@ -1,25 +1,26 @@
-//! The words that every cinchona policy shares.
+//! The vocabulary that every cinchona policy shares.
 //!
 //! | word | meaning |
 //! |---|---|
 //! | [`Verdict`], [`Stage`] | what the outcome of an attempt means; every policy reads this alone |
-//! | [`Evidence`] | what the outcome says about the server; breakers and balancers read this |
-//! | [`Call`], [`Attempt`], [`AttemptKind`] | one call, and what is known of its attempts |
+//! | [`Evidence`] | what the outcome implies about the server; breakers and balancers read this |
+//! | [`Call`], [`Attempt`], [`AttemptKind`] | the record of one call and of its attempts |
 //! | [`Deadline`] | when the call must have ended |
 //! | [`PerMethod`] | settings by method |
 //! | [`Switch`], [`Mode`] | whether a layer acts, or only counts what it would have done |
-//! | [`Target`], [`Address`], [`Discover`] | where a service is, and who finds out |
-//! | [`Gate`] | who decides whether a call may be sent to an endpoint |
+//! | [`Target`], [`Address`], [`Discover`] | the addresses of a service, and their sources |
+//! | [`Gate`] | admits calls to an endpoint |
 //! | [`ServerContext`] | the call that is being served while another is made |
-//! | [`Methods`], [`MethodKind`], [`Safety`] | what may be repeated, what is streamed |
-//! | [`Observable`], [`Instrument`] | what a layer counts and measures |
-//! | [`Rng`] | chance that can be replayed |
+//! | [`Methods`], [`MethodKind`], [`Safety`] | which methods may be repeated, and what they stream
+//!   |
+//! | [`Observable`], [`Instrument`] | the metrics of a layer |
+//! | [`Rng`] | reproducible randomness |
 //! | [`Secret`] | a token, or a URL with a password: it is never empty, and never shown |
 //! | [`Invalid`], [`BoxError`] | a setting outside its range; any error |
 //! | [`Rejected`] | why a call was not sent |
 //!
-//! *Why a crate of its own:* a policy never names another policy; the words that two of them need
-//! are here, and what helps several of them is in `cinchona-plumbing`.
+//! *Why a separate crate:* a policy never names another policy; types that two of them need are
+//! here, and helpers that several need are in `cinchona-plumbing`.
 
 mod attempt;
 mod call;

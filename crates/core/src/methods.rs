@@ -1,5 +1,5 @@
-//! What the .proto says of methods: which may be executed twice, what they stream, and how a call
-//! names itself.
+//! The properties of methods in the .proto: which may be executed twice, what they stream, and
+//! where their requests have a `request_id`.
 
 mod canonical;
 mod options;
@@ -26,11 +26,11 @@ use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
-/// What a set of .proto files says of its methods; cheap to clone.
+/// The properties of the methods in a set of .proto files; cheap to clone.
 ///
 /// *Why:* a failure that leaves open whether the service executed the request may be retried only
-/// where executing twice is harmless, and the author of the service knows where that is:
-/// `option idempotency_level = NO_SIDE_EFFECTS;` or `IDEMPOTENT` says so.
+/// if executing twice is harmless, and the author of the service knows that: `option
+/// idempotency_level = NO_SIDE_EFFECTS;` or `IDEMPOTENT` declares it.
 #[derive(Clone, Debug)]
 pub struct Methods {
     /// By path.
@@ -46,7 +46,7 @@ struct Facts {
     safety: Safety,
     /// Whether calls are recognised by their keys.
     is_keyed: bool,
-    /// Not known of one that no descriptor set lists.
+    /// Unknown for a method that no descriptor set lists.
     kind: Option<MethodKind>,
     request_id: Option<u32>,
     /// Where the shape of its request is.
@@ -55,7 +55,7 @@ struct Facts {
 
 /// What a method streams.
 ///
-/// In a request's extensions it says so of that one call, for a client that has no descriptor set.
+/// In a request's extensions it is that of the call, for a client without a descriptor set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodKind {
     /// One message each way.
@@ -68,8 +68,8 @@ pub enum MethodKind {
     Bidi,
 }
 
-/// The kinds of all methods that this process has read of, as protobuf's other libraries keep one
-/// registry of all their files; to begin with, those that every server may have.
+/// The kinds of all methods in descriptor sets that this process has read, as protobuf's other
+/// libraries keep one registry of all their files; initially those that every server may have.
 static KINDS: LazyLock<Reloadable<HashMap<String, MethodKind>>> = LazyLock::new(|| {
     let kinds = [
         ("/grpc.health.v1.Health/Check", MethodKind::Unary),
@@ -80,7 +80,7 @@ static KINDS: LazyLock<Reloadable<HashMap<String, MethodKind>>> = LazyLock::new(
     Reloadable::new(kinds.map(|(path, kind)| (path.to_owned(), kind)).into())
 });
 
-/// Held while something is added to them.
+/// Held while methods are added to them.
 static ADDING: Mutex<()> = Mutex::new(());
 
 // === impl Methods ===
@@ -89,7 +89,7 @@ impl Methods {
     /// Reads an encoded `FileDescriptorSet`, as `tonic_prost_build` writes it to
     /// `file_descriptor_set_path` and `tonic::include_file_descriptor_set!` includes it.
     ///
-    /// `option (cinchona.safety)` says what `idempotency_level` cannot; see [`OPTIONS_PROTO`].
+    /// `option (cinchona.safety)` expresses what `idempotency_level` cannot; see [`OPTIONS_PROTO`].
     ///
     /// # Errors
     /// When `encoded` is not a `FileDescriptorSet`, or lists no method.
@@ -127,7 +127,7 @@ impl Methods {
         })
     }
 
-    /// Knows nothing: only requests that were provably not processed may be repeated.
+    /// Knows no method: only requests that were provably not processed may be repeated.
     pub fn unknown() -> Self {
         Self {
             listed: Arc::default(),
@@ -137,13 +137,13 @@ impl Methods {
         }
     }
 
-    /// Takes your word for it that every method may be executed twice.
+    /// Declares that every method may be executed twice.
     pub fn all_idempotent() -> Self {
         Self { unlisted: Safety::Idempotent, ..Self::unknown() }
     }
 
-    /// Says of one method whether it may be executed twice, or of all methods of `service` that are
-    /// listed where `method` is empty: for a .proto of somebody else's.
+    /// Declares whether one method may be executed twice, or all listed methods of `service` if
+    /// `method` is empty: for someone else's .proto.
     ///
     /// ```
     /// use cinchona_core::{Methods, Safety};
@@ -182,8 +182,8 @@ impl Methods {
         Ok(self)
     }
 
-    /// Takes your word for it that the server recognises a unary call that has side effects by its
-    /// `idempotency-key`: such a call may be repeated where it carries one.
+    /// Declares that the server recognises a unary call with side effects by its `idempotency-key`:
+    /// such a call may be repeated if it carries one.
     #[must_use]
     pub fn keyed(mut self) -> Self {
         for facts in Arc::make_mut(&mut self.listed).values_mut() {
@@ -192,24 +192,24 @@ impl Methods {
         self
     }
 
-    /// What is known of `request`: the safety of its method, or `Idempotent` where it carries an
+    /// The safety of `request`: that of its method, or `Idempotent` if it carries an
     /// `idempotency-key`, by which the server recognises a repetition.
     pub fn safety_of<B>(&self, request: &http::Request<B>) -> Safety {
         if headers::has(request.headers(), &IDEMPOTENCY_KEY) {
             return Safety::Idempotent;
         }
-        // Where a key is missing, nobody would recognise it.
+        // Without a key the server would not recognise it.
         self.listed.get(request.uri().path()).map_or(self.unlisted, |facts| facts.safety)
     }
 
-    /// The paths of the methods that are listed, in no order; none where nothing was read of any.
+    /// The paths of the listed methods, in no order; none without a descriptor set.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.listed.keys().map(String::as_str)
     }
 
-    /// Whether there is a method at `path`, or a service of which `path` is the beginning
-    /// (`/package.Service/`): any may be there where no descriptor set was read, and gRPC's health
-    /// checks and reflection may in any case.
+    /// Whether there is a method at `path`, or a service with the prefix `path`
+    /// (`/package.Service/`): true for any without a descriptor set, and for gRPC's health checks
+    /// and reflection in any case.
     pub fn has(&self, path: &str) -> bool {
         let is_listed = || match path.ends_with('/') {
             true => self.listed.keys().any(|listed| listed.starts_with(path)),
@@ -218,14 +218,14 @@ impl Methods {
         !self.is_complete || is_of_the_server(path) || is_listed()
     }
 
-    /// The paths of the methods that are listed and may not be executed twice.
+    /// The paths of the listed methods that may not be executed twice.
     pub fn unsafe_paths(&self) -> impl Iterator<Item = &str> {
         let listed = self.listed.iter().filter(|(_, facts)| !facts.with_key().allows_repeating());
         listed.map(|(path, _)| path.as_str())
     }
 
-    /// What is known of the method at `path`, such as `/calculator.Calculator/Add`; of one whose
-    /// calls are recognised by their keys, what holds of a call that has one.
+    /// The safety of the method at `path`, such as `/calculator.Calculator/Add`; if calls are
+    /// recognised by their keys, that of a call with one.
     pub fn safety(&self, path: &str) -> Safety {
         self.listed.get(path).map_or(self.unlisted, |facts| facts.with_key())
     }
@@ -235,7 +235,7 @@ impl Methods {
         self.kind(path) == Some(MethodKind::Unary)
     }
 
-    /// What the method at `path` streams; `None` where it is not listed.
+    /// What the method at `path` streams; `None` if it is not listed.
     pub fn kind(&self, path: &str) -> Option<MethodKind> {
         self.listed.get(path)?.kind
     }
@@ -246,44 +246,44 @@ impl Methods {
         self.listed.iter().filter_map(kind)
     }
 
-    /// The methods of all descriptor sets that this process has read so far, and those of gRPC's
-    /// health checks and reflection, and what they stream.
+    /// The kinds of the methods in all descriptor sets that this process has read so far, and of
+    /// gRPC's health checks and reflection.
     ///
-    /// *Why:* what a method streams is a fact of its .proto. A layer that needs no other
-    /// fact takes it from any descriptor set that this process has read.
+    /// *Why:* what a method streams is a property of its .proto. A layer that needs no other
+    /// property takes it from any descriptor set that this process has read.
     pub fn known_kinds() -> Arc<HashMap<String, MethodKind>> {
         KINDS.get().clone()
     }
 
-    /// What all methods stream of which [this process has read](Self::known_kinds), and those of
-    /// `own`, whose word comes first.
+    /// The kinds of all methods that [this process has read](Self::known_kinds), overridden by
+    /// those of `own`.
     pub fn all_kinds(own: Option<&Self>) -> Paths<MethodKind> {
         let known = Self::known_kinds();
         let known = known.iter().map(|(path, kind)| (path.as_str(), *kind));
         known.chain(own.into_iter().flat_map(Self::kinds)).collect()
     }
 
-    /// Whether a server is to recognise repeated calls of the method at `path`: it is listed,
-    /// unary, and has side effects, for all that is known.
+    /// Whether a server should recognise repeated calls of the method at `path`: it is listed,
+    /// unary, and may have side effects.
     pub fn is_unary_with_effects(&self, path: &str) -> bool {
         self.listed.get(path).is_some_and(|facts| {
             facts.kind == Some(MethodKind::Unary) && facts.safety != Safety::NoSideEffects
         })
     }
 
-    /// The number of the request message's field `string request_id`, by which a caller names its
-    /// call ([AIP-155]).
+    /// The number of the request message's field `string request_id`, the caller's id of a call
+    /// ([AIP-155]).
     ///
     /// [AIP-155]: https://google.aip.dev/155
     pub fn request_id_field(&self, path: &str) -> Option<u32> {
         self.listed.get(path)?.request_id
     }
 
-    /// What the field `string request_id` of a request to `path` says; `None` where the message has
-    /// no such field, or it is empty, which means in proto3 that it was not set.
+    /// The value of the field `string request_id` in a request to `path`; `None` if the message has
+    /// no such field, or it is empty, which in proto3 means unset.
     ///
     /// # Errors
-    /// When the message has such a field, and is not written as protobuf is.
+    /// When the message has such a field, and is not valid protobuf.
     pub fn request_id<'a>(
         &self,
         path: &str,
@@ -298,10 +298,10 @@ impl Methods {
         Ok(found.ok_or("the message is not written as protobuf is")?)
     }
 
-    /// `message`, a request to `path`, in the one form that all encodings of it have: so two
-    /// requests are the same to the handler if these bytes are, whatever the order of their fields
-    /// and of the entries of their maps. What the .proto does not list is compared as well, in any
-    /// order. A message whose type is not known, or that is none, stays as it is.
+    /// `message`, a request to `path`, in a canonical form: two requests are the same to the
+    /// handler if these bytes are, whatever the order of their fields and of the entries of their
+    /// maps. Unknown fields are compared as well, in any order. A message of an unknown type, or an
+    /// invalid one, is unchanged.
     pub fn canonical_request<'a>(&self, path: &str, message: &'a [u8]) -> Cow<'a, [u8]> {
         match self.listed.get(path).and_then(|facts| facts.request) {
             Some(place) => canonical::canonical(&self.shapes, place, message),
@@ -310,7 +310,7 @@ impl Methods {
     }
 }
 
-/// Adds what a descriptor set says to [`KINDS`].
+/// Adds the methods of a descriptor set to [`KINDS`].
 fn remember(listed: &hashbrown::HashMap<String, Facts>) {
     let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
     let known = KINDS.get();
@@ -353,7 +353,7 @@ fn request_id_of(message: &DescriptorProto) -> Option<u32> {
 // === impl Facts ===
 
 impl From<&MethodDescriptorProto> for Facts {
-    /// What the method itself says.
+    /// The method's own declaration.
     fn from(method: &MethodDescriptorProto) -> Self {
         let safety = match method.options.as_ref().map(|options| options.idempotency_level()) {
             Some(IdempotencyLevel::NoSideEffects) => Safety::NoSideEffects,
@@ -366,7 +366,7 @@ impl From<&MethodDescriptorProto> for Facts {
 }
 
 impl Facts {
-    /// What holds of a call that carries a key, if its method's calls are recognised by theirs.
+    /// The safety of a call with a key, if its method's calls are recognised by theirs.
     const fn with_key(&self) -> Safety {
         match self.safety {
             Safety::Unknown if self.is_keyed => Safety::Idempotent,
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proto_says_where_a_call_names_itself_and_what_is_streamed() {
+    fn the_proto_has_the_request_id_and_what_is_streamed() {
         let message = |name: &str, kind: Type, label: Label| DescriptorProto {
             name: Some(name.into()),
             field: vec![FieldDescriptorProto {

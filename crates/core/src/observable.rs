@@ -1,15 +1,15 @@
-//! What a layer counts and measures, as plain data for dashboards and exporters.
+//! The metrics of a layer, as plain data for dashboards and exporters.
 
 use std::fmt;
 
-/// What a layer counts and measures, for dashboards and exporters.
+/// The metrics of a layer, for dashboards and exporters.
 ///
-/// *Why:* a counter that only its own layer's method can tell has to be wired to each dashboard by
-/// hand. Here each layer says its names, units and help once, and whoever shows them
-/// (`cinchona_observe::Metrics::register`) takes any layer.
+/// *Why:* a counter with only a method has to be wired to each dashboard by hand. Here each layer
+/// declares its names, units and help once, and an exporter (`cinchona_observe::Metrics::register`)
+/// takes any layer.
 ///
-/// *Rule:* a layer says all that it counts, each by one instrument. The names are different, and
-/// stay the same for all clones; so does the kind of each.
+/// *Rule:* a layer declares all its metrics, each by one instrument. The names are unique, and the
+/// same for all clones; so is the kind of each.
 ///
 /// ```
 /// use cinchona_core::{Instrument, Observable};
@@ -43,20 +43,20 @@ use std::fmt;
 /// *What it does not do:* it has no histograms; those of calls are gRPC's own, and
 /// `cinchona-observe` measures them.
 pub trait Observable: Clone + Send + Sync + 'static {
-    /// All that it counts and measures.
+    /// All its metrics.
     const INSTRUMENTS: &'static [Instrument<Self>];
 
-    /// Finds it again whenever somebody looks; `None` once it is gone.
+    /// Finds the layer on demand; `None` once it is gone.
     ///
-    /// By default it finds a clone that it keeps. What runs until its last clone is dropped keeps
-    /// none here, or being watched would keep it running.
+    /// By default it keeps a clone. A type that runs until its last clone is dropped must not be
+    /// kept here, or its registration would keep it running.
     fn finder(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<Self> + 'static {
         let own = self.clone();
         move || Some(own.clone())
     }
 }
 
-/// A number that a `T` has: its name, what it is, and how it is read. It has one sample, or one for
+/// A metric of a `T`: its name, its description, and how it is read. It has one sample, or one for
 /// each set of labels.
 pub struct Instrument<T> {
     name: &'static str,
@@ -77,9 +77,8 @@ enum Read<T> {
 // === impl Instrument ===
 
 impl<T> Instrument<T> {
-    /// A number that only grows. `name` is as OpenTelemetry has names, in lower case and with dots;
-    /// `unit` is in the code of UCUM (`s`, `By`, `{call}`), and empty where there is none; `help`
-    /// is a sentence.
+    /// A number that only grows. `name` is as in OpenTelemetry, in lower case and with dots; `unit`
+    /// is in UCUM's code (`s`, `By`, `{call}`), and empty without one; `help` is a sentence.
     pub const fn counter(
         name: &'static str,
         unit: &'static str,
@@ -109,8 +108,8 @@ impl<T> Instrument<T> {
         Self { name, unit, help, is_counter: true, read: Read::Each(read) }
     }
 
-    /// As [`gauge`](Self::gauge), with labels: `read` adds each sample; none where there is nothing
-    /// to measure.
+    /// As [`gauge`](Self::gauge), with labels: `read` adds each sample; none if there is nothing to
+    /// measure.
     pub const fn gauges(
         name: &'static str,
         unit: &'static str,
@@ -125,12 +124,12 @@ impl<T> Instrument<T> {
         self.name
     }
 
-    /// In the code of UCUM; empty where it has none.
+    /// In UCUM's code; empty without one.
     pub const fn unit(&self) -> &'static str {
         self.unit
     }
 
-    /// What it is, in a sentence.
+    /// Its description, in a sentence.
     pub const fn help(&self) -> &'static str {
         self.help
     }
@@ -140,7 +139,7 @@ impl<T> Instrument<T> {
         self.is_counter
     }
 
-    /// Adds each of its samples as it is now, with the names and values of its labels.
+    /// Adds each of its current samples, with the names and values of its labels.
     pub fn read(&self, of: &T, add: Add<'_>) {
         match self.read {
             Read::One(read) => add(&[], read(of)),

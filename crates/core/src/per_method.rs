@@ -35,8 +35,8 @@ impl<T> PerMethod<T> {
         Self { methods: HashMap::new(), services: HashMap::new(), default: None }
     }
 
-    /// Sets the value of `method` of `service`, of all its methods where `method` is empty, or of
-    /// everything else where both are.
+    /// Sets the value of `method` of `service`, of all its methods if `method` is empty, or the
+    /// default if both are.
     ///
     /// # Errors
     /// When the name has a value already, has a slash, or has a method and no service.
@@ -74,11 +74,11 @@ impl<T> PerMethod<T> {
         self.default.as_ref()
     }
 
-    /// Whether each name is that of a method or a service that `methods` lists; all are where no
-    /// descriptor set was read.
+    /// Whether each name is that of a method or a service that `methods` lists; true without a
+    /// descriptor set.
     ///
     /// # Errors
-    /// With the first that is none, as a value of `field`.
+    /// With the first unknown name, as a value of `field`.
     pub fn check(&self, field: &'static str, methods: &Methods) -> Result<(), Invalid> {
         let names = self.methods.keys().chain(self.services.keys());
         let mut strange: Vec<_> = names.filter(|name| !methods.has(name)).collect();
@@ -86,6 +86,20 @@ impl<T> PerMethod<T> {
         match strange.first() {
             Some(name) => Err(Invalid::new(field, name, "names of the descriptor set")),
             None => Ok(()),
+        }
+    }
+
+    /// Adds the methods and services of `others` that have no value here yet, neither of the method
+    /// nor of its service.
+    pub fn fill(&mut self, others: Self) {
+        for (path, value) in others.methods {
+            let service = path.rfind('/').map_or("", |slash| &path[..=slash]);
+            if !self.services.contains_key(service) {
+                self.methods.entry(path).or_insert(value);
+            }
+        }
+        for (name, value) in others.services {
+            self.services.entry(name).or_insert(value);
         }
     }
 
@@ -135,6 +149,20 @@ mod tests {
         {
             let refused = values.insert(service, method, 2).unwrap_err().to_string();
             assert!(refused.contains(rule), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_filled_in_takes_the_place_of_nothing() {
+        let of = |names: &[(&str, &str, u8)]| {
+            let mut values = PerMethod::new();
+            names.iter().for_each(|(s, m, value)| values.insert(s, m, *value).unwrap());
+            values
+        };
+        let mut own = of(&[("a.B", "", 1), ("c.D", "E", 2)]);
+        own.fill(of(&[("a.B", "C", 3), ("c.D", "E", 4), ("c.D", "F", 5), ("c.D", "", 6)]));
+        for (path, value) in [("/a.B/C", 1), ("/c.D/E", 2), ("/c.D/F", 5), ("/c.D/G", 6)] {
+            assert_eq!(own.get(path), Some(&value), "{path}");
         }
     }
 

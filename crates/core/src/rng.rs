@@ -1,4 +1,4 @@
-//! Chance that can be replayed.
+//! Reproducible randomness.
 
 use rand::{SeedableRng, rngs::SmallRng};
 use std::{
@@ -11,17 +11,17 @@ use std::{
 
 /// A source of generators, shared by its clones without a lock.
 ///
-/// Each draw takes a generator of its own, seeded from this source's seed and the number of the
-/// draw: the same seed gives the same draws, and no two of them are correlated.
+/// Each draw takes its own generator, seeded from this source's seed and the number of the draw:
+/// the same seed gives the same draws, and no two of them are correlated.
 #[derive(Clone, Debug)]
 pub struct Rng(Arc<AtomicU64>);
 
 // === impl Rng ===
 
 impl Rng {
-    /// Replays the same draws for the same `seed`.
+    /// Gives the same draws for the same `seed`.
     pub fn seeded(seed: u64) -> Self {
-        // Sources with neighbouring seeds must not walk over each other's states.
+        // Sources with neighbouring seeds must not share states.
         Self(Arc::new(AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
     }
 

@@ -1,4 +1,4 @@
-//! What a request says of its call: in its records, its extensions, its headers.
+//! The properties of a call in its request: in its records, its extensions, its headers.
 
 use crate::{Call, Deadline, Invalid, MethodKind, ServerContext};
 use cinchona_plumbing::Paths;
@@ -7,9 +7,9 @@ use tokio::time::Instant;
 // === impl Deadline ===
 
 impl Deadline {
-    /// The deadline that a layer further out has handed on ([`Call::deadline`]), or that is in the
-    /// request's extensions, or else the one that `grpc-timeout` gives it if the call begins `now`;
-    /// none where that is [for ever](Self::within).
+    /// The deadline from a layer further out ([`Call::deadline`]), or from the request's
+    /// extensions, or else from `grpc-timeout` if the call begins `now`; `None` if that is
+    /// [unlimited](Self::within).
     ///
     /// # Errors
     /// [`Invalid`] when `grpc-timeout` is malformed.
@@ -20,8 +20,8 @@ impl Deadline {
         Ok(Self::parse_timeout(request.headers())?.and_then(|timeout| Self::within(timeout, now)))
     }
 
-    /// The deadline that a layer further out has handed on, or that the caller has put into the
-    /// request's extensions; of a request that is being served, that of its record.
+    /// The deadline from a layer further out, or from the caller in the request's extensions; for a
+    /// request that is being served, that of its record.
     pub fn handed_on<B>(request: &http::Request<B>) -> Option<Self> {
         let of_call = Call::find(request).and_then(Call::deadline);
         let said = of_call.or_else(|| request.extensions().get().copied());
@@ -32,8 +32,7 @@ impl Deadline {
 // === impl MethodKind ===
 
 impl MethodKind {
-    /// What the method of `request` streams: as its record says, or its extensions, or else
-    /// `kinds`.
+    /// What the method of `request` streams: from its record, or its extensions, or else `kinds`.
     #[inline]
     pub fn of<B>(request: &http::Request<B>, kinds: &Paths<Self>) -> Option<Self> {
         Self::said_by(request).or_else(|| kinds.get(request.uri().path()).copied())
@@ -56,7 +55,7 @@ mod tests {
     use crate::Methods;
 
     #[test]
-    fn a_kind_is_known_by_path_or_said_by_the_request() {
+    fn a_kind_is_known_by_path_or_from_the_request() {
         let kinds = Methods::all_kinds(None);
         let mut request = http::Request::new(());
         for (path, kind) in [

@@ -1,16 +1,15 @@
-//! What is never shown.
+//! Secrets, which are never shown.
 
 use crate::Invalid;
 use cinchona_plumbing::secret::is_same;
 use std::{fmt, str::FromStr};
 
-/// A token, a password, or a URL that may hold one: `Debug` and `Display` say `***`, so it cannot
-/// get into a log, an error, a page or a metric by accident.
+/// A token, a password, or a URL that may contain one: `Debug` and `Display` print `***`, so it
+/// cannot get into a log, an error, a page or a metric by accident.
 ///
-/// It is never empty, nor made of white space alone: a variable that is not set, or a file that is
-/// empty, would else be a secret that everybody knows. Its text is had by
-/// [`expose`](Self::expose) alone, and compared by [`is`](Self::is) alone. It is kept in memory as
-/// any other text is, and is not erased from there.
+/// It is never empty, nor only white space: otherwise an unset variable or an empty file would be a
+/// secret known to all. Only [`expose`](Self::expose) returns its text, and only [`is`](Self::is)
+/// compares it. It is kept in memory like any other text, and is not erased.
 ///
 /// ```
 /// use cinchona_core::Secret;
@@ -27,7 +26,7 @@ pub struct Secret(Box<str>);
 // === impl Secret ===
 
 impl Secret {
-    /// A secret of this text, as it is.
+    /// A secret with this text, unchanged.
     ///
     /// # Errors
     /// When there is nothing in it but white space.
@@ -45,7 +44,7 @@ impl Secret {
         &self.0
     }
 
-    /// Whether `said` is the same text. Takes as long wherever the first difference is.
+    /// Whether `said` is the same text, in constant time wherever the first difference is.
     pub fn is(&self, said: &[u8]) -> bool {
         is_same(self.0.as_bytes(), said)
     }
@@ -67,7 +66,7 @@ impl TryFrom<&str> for Secret {
     }
 }
 
-/// For options of a command line: its error repeats nothing, as their parsers show it.
+/// For options of a command line: its error repeats nothing, as parsers show it.
 impl FromStr for Secret {
     type Err = Invalid;
 

@@ -1,16 +1,16 @@
-//! How far a request came.
+//! How far an unprocessed request got.
 
 use std::fmt;
 
-/// How far a request came that was not processed.
+/// How far an unprocessed request got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// No connection could be made, or a layer of the client has not let it through.
+    /// No connection could be made, or a layer of the client has not admitted it.
     NoConnection,
     /// There was a connection, and the request never left the client.
     NotWritten,
-    /// The server's HTTP/2 library turned it away (REFUSED_STREAM, or a GOAWAY that excludes it).
+    /// The server's HTTP/2 library refused it (REFUSED_STREAM, or a GOAWAY that excludes it).
     RefusedStream,
 }
 

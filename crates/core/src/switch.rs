@@ -9,10 +9,10 @@ use crate::sync::{AtomicU64, Ordering};
 use std::sync::Arc;
 use word::Word;
 
-/// The switch of a layer, shared by its clones and turned while calls run.
+/// The switch of a layer, shared by its clones and changed while calls run.
 ///
-/// A policy that is new to a service is best watched before it acts: in [`Mode::Shadow`] the layer
-/// decides as always and does nothing but count.
+/// Observe a new policy before it acts: in [`Mode::Shadow`] the layer decides as usual and only
+/// counts.
 ///
 /// ```
 /// use cinchona_core::{Mode, Switch};
@@ -34,25 +34,25 @@ struct State {
 // === impl Switch ===
 
 impl Switch {
-    /// A switch that stands at `mode`.
+    /// A switch at `mode`.
     pub fn new(mode: Mode) -> Self {
         let switch = Self::default();
         switch.set(mode);
         switch
     }
 
-    /// Where it stands.
+    /// The current mode.
     pub fn mode(&self) -> Mode {
         self.0.mode.mode()
     }
 
-    /// Turns it; calls that have begun go on as they began.
+    /// Sets the mode; calls that have begun keep theirs.
     pub fn set(&self, mode: Mode) {
         self.0.mode.set(mode);
     }
 
-    /// How often it was turned to [`Mode::Off`]. What a layer knew before it was off may no longer
-    /// be so: nobody saw the calls that passed meanwhile.
+    /// How often it was turned to [`Mode::Off`]. State from before that may be outdated: the layer
+    /// did not see the calls in between.
     ///
     /// ```
     /// use cinchona_core::{Mode, Switch};
@@ -67,7 +67,7 @@ impl Switch {
         self.0.mode.times_off()
     }
 
-    /// How often the layer would have acted while it stood at [`Mode::Shadow`].
+    /// How often the layer would have acted in [`Mode::Shadow`].
     pub fn shadowed(&self) -> u64 {
         self.0.shadowed.load(Ordering::Relaxed)
     }

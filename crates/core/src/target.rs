@@ -1,11 +1,11 @@
-//! Where an endpoint is.
+//! Endpoints and their addresses.
 
 use crate::Invalid;
 use cinchona_plumbing::without_userinfo;
 use http::{Uri, uri::Scheme};
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-/// An endpoint: its name, where it listens, and how much of the load it is meant for.
+/// An endpoint: its name, its addresses, and its share of the load.
 ///
 /// ```
 /// use cinchona_core::Target;
@@ -19,14 +19,14 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// The scheme (`http` or `https`), and the name that servers are told in `:authority` and that
-    /// TLS certificates are checked against: `https://orders.internal:50051`.
+    /// The scheme (`http` or `https`), and the name that is sent to servers in `:authority` and
+    /// that TLS certificates are checked against: `https://orders.internal:50051`.
     pub uri: Uri,
-    /// Where it listens. More than one is the same server: they are tried in their order, 250 ms
-    /// after one another (happy eyeballs, gRFC A61). If empty, the host of `uri` is looked up each
-    /// time a connection is made.
+    /// Its addresses. Several are the same server: they are tried in order, 250 ms after one
+    /// another (happy eyeballs, gRFC A61). If empty, the host of `uri` is resolved each time a
+    /// connection is made.
     pub addresses: Vec<Address>,
-    /// Its share is this over the sum of all; at least 1. Of interest to weighted pickers only.
+    /// Its share is this over the sum of all; at least 1. Only for weighted pickers.
     pub weight: u32,
 }
 
@@ -42,7 +42,7 @@ pub enum Address {
     UnixAbstract(String),
 }
 
-/// What [`Target::from_str`] takes.
+/// The forms that [`Target::from_str`] accepts.
 const SPELLINGS: &str = "http://host:port, https://host:port, unix:path, unix:///path and \
     unix-abstract:name";
 
@@ -55,7 +55,7 @@ impl Target {
         Self { addresses: addresses.into_iter().collect(), ..self }
     }
 
-    /// The same, meant for that share of the load; 0 is taken to be 1.
+    /// The same, with that share of the load; 0 is taken as 1.
     #[must_use]
     pub fn with_weight(self, weight: u32) -> Self {
         Self { weight, ..self }
@@ -73,7 +73,7 @@ impl Target {
     }
 
     fn local(address: Address) -> Self {
-        // What gRPC says to servers behind such a socket.
+        // The `:authority` that gRPC sends to servers behind such a socket.
         Self::from(Uri::from_static("http://localhost")).at([address])
     }
 }
@@ -103,7 +103,7 @@ impl FromStr for Target {
         let refused = || Invalid::new("target", format!("{:?}", redacted(text)), SPELLINGS);
         let uri: Uri = text.parse().map_err(|_| refused())?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        // `http` takes any number for a port, and then has none.
+        // `http` accepts any number as a port, and then has none.
         let bare = without_userinfo(uri.clone());
         let names_port = bare.authority().is_some_and(|all| all.as_str().len() > all.host().len());
         if is_http && (bare.port().is_some() || !names_port) {
@@ -114,7 +114,7 @@ impl FromStr for Target {
     }
 }
 
-/// Where it is: its first address, or its URI where that is to be looked up.
+/// Its first address, or its URI if that is to be resolved.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.addresses.first() {
@@ -154,7 +154,7 @@ fn socket(text: &str) -> Option<Address> {
     (!path.is_empty()).then(|| Address::Unix(path.into()))
 }
 
-/// `text` without what stands before an `@`, which may be a password.
+/// `text` without the part before an `@`, which may be a password.
 fn redacted(text: &str) -> &str {
     text.rsplit_once('@').map_or(text, |(_, host)| host)
 }
@@ -197,7 +197,7 @@ mod tests {
 
     // catalogue: S-B14
     #[test]
-    fn what_is_no_address_is_refused_by_name() {
+    fn an_invalid_address_is_refused_by_name() {
         for text in [
             "",
             "/path",

@@ -32,8 +32,9 @@ pub enum Verdict {
     MaybeProcessed(Code),
     /// A timer of this client ended the attempt; the service may still be executing it.
     Deadline,
-    /// This client could not go on: the request's body failed, or the client's own HTTP/2 library
-    /// reset the stream. It says nothing of the server, and a repetition would end the same way.
+    /// This client itself failed: the request's body failed, or the client's own HTTP/2 library
+    /// reset the stream. It is no evidence about the server, and a repetition would end the same
+    /// way.
     Local(Code),
 }
 
@@ -55,8 +56,8 @@ impl Verdict {
     /// The verdict on a response head.
     ///
     /// A gRPC head without `grpc-status` is the start of a response: it commits the call, whatever
-    /// the trailers will say (gRFC A6). A head of another content type is not gRPC's, and one that
-    /// is all there is says nothing: both are `UNKNOWN`, as grpc-go and grpc-java say.
+    /// the trailers will be (gRFC A6). A head of another content type is not gRPC's, and a complete
+    /// one without a status has no code: both are `UNKNOWN`, as in grpc-go and grpc-java.
     pub fn of_head<B: Body>(response: &http::Response<B>) -> Self {
         match (wire::code(response.headers()), response.status()) {
             (Some(code), _) => Self::of_code(code),
@@ -125,7 +126,7 @@ impl Verdict {
             return Some(Self::Deadline);
         }
         if cause.is::<tonic::ConnectError>() || cause.is::<Rejected>() {
-            // A balancer and its connector have more to say.
+            // A balancer and its connector have more details.
             return Some(match find_cause::<Rejected>(cause) {
                 None => Self::NotProcessed(Stage::NoConnection),
                 Some(unsent) if unsent.code() == Code::Unavailable => {
@@ -151,16 +152,16 @@ impl Verdict {
         if unseen {
             return Some(Self::NotProcessed(Stage::RefusedStream));
         }
-        // By hyper, for a body that has failed, or by h2, for what it could not read.
+        // From hyper, for a body that has failed, or from h2, for data that it could not read.
         if error.is_reset() && !error.is_remote() {
             return Some(Self::Local(error.reason().map_or(Code::Internal, wire::code_of_reset)));
         }
-        // The connection broke; h2 keeps to itself what it says of that.
+        // The connection broke; h2 does not expose the details.
         let lost = error.is_io().then_some(Code::Unavailable);
         error.reason().map(wire::code_of_reset).or(lost).map(Self::MaybeProcessed)
     }
 
-    /// The gRPC code that says this.
+    /// Its gRPC code.
     pub const fn code(self) -> Code {
         match self {
             Self::Ok => Code::Ok,

@@ -22,7 +22,7 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Applies [`AttemptTimeout`] to a service; 2 s unless said otherwise.
+/// Applies [`AttemptTimeout`] to a service; the default limit is 2 s.
 #[derive(Clone, Debug)]
 pub struct AttemptTimeoutLayer {
     settings: Arc<Settings>,
@@ -30,8 +30,8 @@ pub struct AttemptTimeoutLayer {
 
 /// Ends an attempt that has not been answered within a limit with `DEADLINE_EXCEEDED`.
 ///
-/// What the limit bounds is [by kind of method](crate#what-a-limit-bounds). Never later than the
-/// call's own deadline.
+/// The part of the attempt that is bounded depends on the [kind of
+/// method](crate#what-a-limit-bounds). Never later than the call's own deadline.
 #[derive(Clone, Debug)]
 pub struct AttemptTimeout<S> {
     inner: Readied<S>,
@@ -40,7 +40,7 @@ pub struct AttemptTimeout<S> {
 }
 
 /// Another limit for the attempts of one call, put into the request's extensions; `None` lifts it.
-/// As every attempt's limit, it ends with the first message of a stream.
+/// Like every attempt's limit, it ends with the first message of a stream.
 ///
 /// ```
 /// let mut request = tonic::Request::new(());
@@ -52,8 +52,8 @@ pub struct AttemptLimit(pub Option<Duration>);
 #[derive(Clone, Debug)]
 struct Settings {
     limits: Times,
-    /// The limit of most attempts, as `grpc-timeout` says it to the server.
-    told: HeaderValue,
+    /// The usual limit, encoded for `grpc-timeout`.
+    encoded: HeaderValue,
     silences: Times,
     methods: Option<Methods>,
     switch: Switch,
@@ -63,11 +63,11 @@ struct Settings {
 
 impl AttemptTimeoutLayer {
     /// Bounds each attempt by `limit`. Any duration is valid; zero ends all attempts, ten years or
-    /// more are for ever.
+    /// more are unlimited.
     pub fn new(limit: Duration) -> Self {
         let settings = Settings {
             limits: Times { all: Some(limit), ..Times::default() },
-            told: encode_timeout(limit),
+            encoded: encode_timeout(limit),
             silences: Times::default(),
             methods: None,
             switch: Switch::default(),
@@ -81,15 +81,14 @@ impl AttemptTimeoutLayer {
         self.with(|settings| settings.limits.set_kind(kind, limit))
     }
 
-    /// Bounds the attempts of the methods that have a limit here by that, or, where it is `None`,
-    /// not at all; whatever their kind.
+    /// Sets the limits of these methods, whatever their kind; `None` lifts it.
     #[must_use]
     pub fn with_limits(self, limits: PerMethod<Option<Duration>>) -> Self {
         self.with(|settings| settings.limits.methods = limits)
     }
 
-    /// Ends a response that has begun when there is nothing of it for `silence` while the caller
-    /// waits. Off by default.
+    /// Ends a response that has begun after `silence` without a frame while the caller waits. Off
+    /// by default.
     #[must_use]
     pub fn with_silence(self, silence: Duration) -> Self {
         self.with(|settings| settings.silences.all = Some(silence))
@@ -107,16 +106,15 @@ impl AttemptTimeoutLayer {
         self.with(|settings| settings.silences.methods = silences)
     }
 
-    /// Learns from `methods` what each method streams. By default from all descriptor sets that
-    /// this process has read before the layer is put around a service
-    /// ([`Methods::known_kinds`]).
+    /// Reads from `methods` what each method streams. Default: all descriptor sets that this
+    /// process has read before the layer is applied ([`Methods::known_kinds`]).
     #[must_use]
     pub fn with_methods(self, methods: Methods) -> Self {
         self.with(|settings| settings.methods = Some(methods))
     }
 
-    /// Lets `switch` decide whether attempts are ended, only counted, or not watched. In shadow the
-    /// call's own deadline still ends them; off, that is left to the layers above.
+    /// Sets the switch that decides whether attempts are ended, only counted, or not observed. In
+    /// shadow the call's own deadline still ends them; off, that is left to the layers above.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|settings| settings.switch = switch)
@@ -210,11 +208,11 @@ impl Settings {
         let limit = own.unwrap_or_else(|| self.limits.of(path, kind));
         let own = limit.and_then(|limit| Deadline::within(limit, now));
         let silence = self.silences.of(path, kind);
-        // What the server is told of ends the whole call there.
-        let ends_all = kind.is_none_or(|kind| kind == MethodKind::Unary);
+        // A deadline in `grpc-timeout` ends the whole call at the server, also if it is a stream.
+        let ends_all = kind == Some(MethodKind::Unary);
         let enforced = own.filter(|_| ends_all && mode == Mode::Enforce);
-        let told = if ends_all { earlier(enforced, asked.min()) } else { asked.whole };
-        // Where requests are streamed too, the limit is no instant: see `Upload`.
+        let announced = if ends_all { earlier(enforced, asked.min()) } else { asked.whole };
+        // If requests are streamed too, the limit is not an instant: see `Upload`.
         let left = asked.first.filter(|_| !kind.is_some_and(MethodKind::streams_requests));
         let first = match (own, left) {
             (Some(own), Some(left)) if own < left => Some(End::new(own, What::Attempt)),
@@ -222,8 +220,8 @@ impl Settings {
             (_, left) => left.map(|left| End::new(left, What::Left)),
         };
         let whole = asked.whole.map(|whole| End::new(whole, What::Left));
-        let is_usual = told.is_some() && told == own && limit == self.limits.all;
-        let says = if is_usual { Says::So(self.told.clone()) } else { Says::Anything };
-        Terms { kind, first, whole, silence, told, says }
+        let is_usual = announced.is_some() && announced == own && limit == self.limits.all;
+        let says = if is_usual { Says::So(self.encoded.clone()) } else { Says::Anything };
+        Terms { kind, first, whole, silence, announced, says }
     }
 }

@@ -14,7 +14,7 @@ impl Watcher for Timer {
             Some(Ok(frame)) => {
                 let Some(data) = frame.data_ref() else { return Next::Watch };
                 self.as_mut().heard(data);
-                // A stream whose next frame is always there never waits, and must end as well.
+                // A stream whose next frame is always ready never waits, and must end as well.
                 if self.bound().messages.stage() == Stage::Rest
                     && let Some(elapsed) = self.bound().whole_is_over()
                 {

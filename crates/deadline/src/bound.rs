@@ -11,11 +11,11 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A caller says how little time it has, so its calls write no line each.
+/// Callers choose their deadlines, so these lines are rate-limited.
 static EXCEEDED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::info!(more, "further deadlines exceeded")));
 
-/// The ends of a call at one layer.
+/// The limits of a call at one layer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
     pub(crate) kind: Option<MethodKind>,
@@ -25,17 +25,17 @@ pub(crate) struct Terms {
     pub(crate) whole: Option<End>,
     /// How long a response that has begun may be silent.
     pub(crate) silence: Option<Duration>,
-    /// The deadline that `grpc-timeout` says to the server.
-    pub(crate) told: Option<Deadline>,
+    /// The deadline sent in `grpc-timeout`.
+    pub(crate) announced: Option<Deadline>,
     pub(crate) says: Says,
 }
 
-/// What `grpc-timeout` says, as long as no time has passed.
+/// The value of `grpc-timeout` while no time has passed.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Says {
     #[default]
     Anything,
-    /// The caller's own words are right.
+    /// The caller's own header is correct.
     Already,
     So(HeaderValue),
 }
@@ -46,7 +46,7 @@ pub(crate) struct End {
     what: What,
 }
 
-/// What it is that ends a call.
+/// Which limit ends a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// The call's own deadline, at the layer that keeps it.
@@ -58,40 +58,40 @@ pub(crate) enum What {
     Silence,
 }
 
-/// The terms of a call, and what to say of it when it ends by them.
+/// The limits of a call, and the labels of its errors.
 #[derive(Debug)]
 pub(crate) struct Bound {
     terms: Terms,
     started: Instant,
     path: Option<PathAndQuery>,
     attempt: u32,
-    // Where the end is only counted.
+    // Set if the end is only counted.
     counting: Option<Switch>,
     upload: Option<Arc<Upload>>,
-    // Since when the caller has been waiting for a frame, if that is of interest.
+    // Since when the caller has been waiting for a frame, if that matters.
     waiting: Option<Instant>,
     keeper: Keeper,
     pub(crate) messages: Messages,
 }
 
-/// One timer is enough for a call and its attempt: that of the attempt ends it at the earlier of
-/// the two limits.
+/// One timer is enough for a call and its attempt: the attempt's ends both at the earlier of the
+/// two limits.
 #[derive(Debug)]
 enum Keeper {
     Alone,
-    /// The layer of the call: it leaves the timer to an attempt that has one. How often those were
-    /// asked when it looked last.
+    /// The layer of the call: it leaves the timer to an attempt that has one. The number of attempt
+    /// polls at its last check.
     Call(Call, u32),
-    /// The layer of the attempt: it tells the record of the call, once its timer runs.
+    /// The layer of the attempt: it notifies the record of the call once its timer runs.
     Attempt(Call, bool),
 }
 
-/// For how long a response may be silent after its first message, at least, if nobody knows what
-/// its method streams. A unary method's trailers follow at once, so that there are none after a
-/// minute is a fault; a stream's second message may take a while.
+/// The least silence allowed after the first message of a response of an unknown kind. A unary
+/// method's trailers follow immediately, so a minute without them is a fault; a stream's second
+/// message may take longer.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How far two clocks, and the rounding of `grpc-timeout`, may be apart.
+/// The tolerance for two clocks and the rounding of `grpc-timeout`.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 // === impl Terms ===
@@ -140,13 +140,13 @@ impl Bound {
         }
     }
 
-    /// It bounds a whole call: an attempt of it may keep its deadline.
+    /// It bounds a whole call: an attempt of it may enforce its deadline.
     pub(crate) fn of_call(&mut self, call: Call) {
         self.keeper = Keeper::Call(call, 0);
     }
 
-    /// It bounds an attempt, which keeps the deadline of its `call`, where the call has one that
-    /// bounds all of the attempt.
+    /// It bounds an attempt, which enforces the deadline of its `call`, if that bounds all of the
+    /// attempt.
     pub(crate) fn keeping(&mut self, call: Option<&Call>) {
         let bounds_all = matches!(self.terms.kind, None | Some(MethodKind::Unary));
         if let (true, Some(call), Some(first)) = (bounds_all, call, self.terms.first)
@@ -156,20 +156,20 @@ impl Bound {
         }
     }
 
-    /// Whether it bounds the response's body: not where an attempt does.
+    /// Whether it bounds the response's body: not if an attempt does.
     pub(crate) fn bounds_body(&mut self) -> bool {
         let is_unary = self.terms.kind == Some(MethodKind::Unary);
         match &self.keeper {
             Keeper::Call(call, _) => return !(is_unary && call.timed_until().is_some()),
-            // Of what may be a stream, the limit of an attempt ends with the first message.
+            // For a possible stream, the limit of an attempt ends with the first message.
             Keeper::Attempt(..) if !is_unary => self.keeper = Keeper::Alone,
             _ => {}
         }
         true
     }
 
-    /// Whether an attempt's timer ends the call in time: one that was asked just now will. If none
-    /// was, one may have fired that is of an attempt which nobody asks any more.
+    /// Whether an attempt's timer ends the call in time: one that was just polled will. If none
+    /// was, the timer may have fired in an attempt that is no longer polled.
     pub(crate) fn is_kept(&mut self) -> bool {
         let Keeper::Call(call, before) = &mut self.keeper else { return false };
         let asked = call.asked_timers();
@@ -187,23 +187,23 @@ impl Bound {
         }
     }
 
-    /// It ends nothing at the layer's own limits, and only tells `switch`.
+    /// The layer's own limits end nothing, and are only reported to `switch`.
     pub(crate) fn counting(&mut self, switch: &Switch) {
         self.counting = Some(switch.clone());
     }
 
-    /// When it was asked for.
+    /// When it was started.
     pub(crate) const fn started(&self) -> Instant {
         self.started
     }
 
-    /// What there is to say if there is no time at all.
+    /// The error if there is no time at all.
     pub(crate) fn passed(&self) -> Option<Elapsed> {
         let end = self.over(self.started)?;
         Some(self.elapsed(end, Stage::Readiness, self.started))
     }
 
-    /// Whether there is nothing left to send it in.
+    /// Whether no time is left to send it.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.over(now).is_some()
     }
@@ -213,7 +213,7 @@ impl Bound {
         ends.filter(|end| end.at <= now && !self.counts(*end)).min_by_key(|end| end.at)
     }
 
-    /// What there is to say if the deadline of the whole call has passed.
+    /// The error if the deadline of the whole call has passed.
     pub(crate) fn whole_is_over(&self) -> Option<Elapsed> {
         let whole = self.terms.whole?;
         let now = Instant::now();
@@ -221,7 +221,8 @@ impl Bound {
         is_over.then(|| self.elapsed(whole, Stage::Rest, now))
     }
 
-    /// Tells the server how long there is; nothing where no deadline is that of the whole call.
+    /// Sets `grpc-timeout` to the remaining time; no header if there is no deadline of the whole
+    /// call.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
         match &self.terms.says {
             Says::Already if now == self.started => return,
@@ -230,24 +231,24 @@ impl Bound {
             }
             _ => {}
         }
-        match self.terms.told {
-            Some(told) => told.stamp(headers, now),
+        match self.terms.announced {
+            Some(deadline) => deadline.stamp(headers, now),
             None => headers::remove(headers, &GRPC_TIMEOUT),
         }
     }
 
-    /// Whether the time that `grpc-timeout` gave the server is over, so that a timer of its own,
-    /// too, can have ended the call.
-    pub(crate) fn told_is_over(&self, now: Instant) -> bool {
-        self.terms.told.is_some_and(|told| told.remaining(now) <= TICK)
+    /// Whether the time sent in `grpc-timeout` is over, so that the server's own timer may have
+    /// ended the call.
+    pub(crate) fn announced_is_over(&self, now: Instant) -> bool {
+        self.terms.announced.is_some_and(|deadline| deadline.remaining(now) <= TICK)
     }
 
-    /// There was a frame.
+    /// A frame has arrived.
     pub(crate) const fn heard(&mut self) {
         self.waiting = None;
     }
 
-    /// What ends the call if it goes on as it is.
+    /// The next end of the call, without further frames.
     pub(crate) fn end(&mut self, stage: Stage) -> Option<End> {
         let Terms { kind, first, whole, silence, .. } = self.terms;
         let limit = || first.map(|first| first.at - self.started);
@@ -279,7 +280,7 @@ impl Bound {
         self.counting.is_some() && end.what != What::Left
     }
 
-    /// Counts `end`, which is not to end anything; whether it did.
+    /// Counts `end` if it is only to be counted; returns whether it did.
     pub(crate) fn count(&mut self, end: End) -> bool {
         let Some(switch) = self.counting.as_ref().filter(|_| end.what != What::Left) else {
             return false;

@@ -31,15 +31,15 @@ pub struct CallDeadlineLayer {
     settings: Arc<Settings>,
 }
 
-/// Ends a call at its deadline with `DEADLINE_EXCEEDED`, wherever it then is.
+/// Ends a call at its deadline with `DEADLINE_EXCEEDED`, in any stage.
 ///
 /// The deadline is the earliest of the request's `grpc-timeout`, the method's timeout
-/// ([`set_timeouts`](CallDeadlineLayer::set_timeouts)) and, where the call is made by the handler
-/// of another, that one's deadline; from the moment of the call. The configured limit ends it too,
-/// for a stream [until its first message](crate#what-a-limit-bounds). The deadline is handed on as
-/// a [`Deadline`] in the request's extensions.
-/// Always ready: waiting for the service below is part of the call. A malformed `grpc-timeout` is
-/// answered with `INVALID_ARGUMENT`, one of zero with `DEADLINE_EXCEEDED`, and neither is sent.
+/// ([`set_timeouts`](CallDeadlineLayer::set_timeouts)) and, if a handler makes the call, the
+/// deadline of the call that it serves; counted from the moment of the call. The configured limit
+/// ends it too, for a stream [until its first message](crate#what-a-limit-bounds). The deadline is
+/// passed on as a [`Deadline`] in the request's extensions. Always ready: waiting for the service
+/// below is part of the call. A malformed `grpc-timeout` is answered with `INVALID_ARGUMENT`, a
+/// zero one with `DEADLINE_EXCEEDED`, and neither is sent.
 #[derive(Clone, Debug)]
 pub struct CallDeadline<S> {
     inner: Readied<S>,
@@ -77,7 +77,7 @@ impl CallDeadlineLayer {
     }
 
     /// Ends every call that has not been answered after `limit`. Any duration is valid; zero ends
-    /// all calls, ten years or more are for ever.
+    /// all calls, ten years or more are unlimited.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         self.with(|settings| settings.limits.all = Some(limit))
@@ -89,14 +89,14 @@ impl CallDeadlineLayer {
         self.with(|settings| settings.limits.set_kind(kind, limit))
     }
 
-    /// Another limit, or none, for each method that has one here; whatever its kind.
+    /// Sets the limits of these methods, whatever their kind; `None` lifts it.
     #[must_use]
     pub fn with_limits(self, limits: PerMethod<Option<Duration>>) -> Self {
         self.with(|settings| settings.limits.methods = limits)
     }
 
-    /// Ends a response that has begun when there is nothing of it for `silence` while the caller
-    /// waits. Off by default.
+    /// Ends a response that has begun after `silence` without a frame while the caller waits. Off
+    /// by default.
     #[must_use]
     pub fn with_silence(self, silence: Duration) -> Self {
         self.with(|settings| settings.silences.all = Some(silence))
@@ -114,22 +114,21 @@ impl CallDeadlineLayer {
         self.with(|settings| settings.silences.methods = silences)
     }
 
-    /// Learns from `methods` what each method streams. By default from all descriptor sets that
-    /// this process has read before the layer is put around a service
-    /// ([`Methods::known_kinds`]).
+    /// Reads from `methods` what each method streams. Default: all descriptor sets that this
+    /// process has read before the layer is applied ([`Methods::known_kinds`]).
     #[must_use]
     pub fn with_methods(self, methods: Methods) -> Self {
         self.with(|settings| settings.methods = Some(methods))
     }
 
-    /// Lets `switch` decide whether calls are ended, only counted, or not watched.
+    /// Sets the switch that decides whether calls are ended, only counted, or not observed.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|settings| settings.switch = switch)
     }
 
-    /// Sets how long the calls of each method may take, streams included, while calls run: as the
-    /// `timeout` of gRPC's service config, these are deadlines like a caller's own.
+    /// Sets the time limits of the calls of each method, streams included, while calls run: like
+    /// the `timeout` of gRPC's service config, these are deadlines like a caller's own.
     pub fn set_timeouts(&self, timeouts: PerMethod<Option<Duration>>) {
         self.settings.timeouts.set(timeouts);
     }
@@ -201,12 +200,12 @@ where
             return self.inner.call(request, None);
         }
         if mode == Mode::Shadow {
-            terms.told = asked.min();
+            terms.announced = asked.min();
             let mut timer = Timer::new(terms, &mut request, now);
             timer.as_mut().bound_mut().counting(&self.settings.switch);
             return self.inner.call(request, Some(timer));
         }
-        if terms.told == asked.whole && asked.first.is_none() {
+        if terms.announced == asked.whole && asked.first.is_none() {
             terms.says = Says::Already;
         }
         let call = Call::of(&mut request, || now);
@@ -218,7 +217,7 @@ where
     }
 }
 
-/// What ends a call.
+/// Which limit ends a call.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// The configured limit, or that of a layer above.
@@ -242,7 +241,7 @@ impl Limits {
         let inherited = ServerContext::current().and_then(|inbound| inbound.deadline);
         let whole = earlier(earlier(of_method, asked.whole), inherited);
         let limit = settings.limits.of(path, kind).and_then(within);
-        // Where requests are streamed too, the limit is no instant: see `Upload`.
+        // If requests are streamed too, the limit is not an instant: see `Upload`.
         let above = asked.first.filter(|_| !kind.is_some_and(MethodKind::streams_requests));
         Self { first: earlier(limit, above), whole }
     }
@@ -255,14 +254,14 @@ impl Limits {
             whole: self.whole.map(end),
             silence,
             says: Says::Anything,
-            told: match kind {
-                None | Some(MethodKind::Unary) => earlier(self.first, self.whole),
+            announced: match kind {
+                Some(MethodKind::Unary) => earlier(self.first, self.whole),
                 _ => self.whole,
             },
         }
     }
 
-    /// Tells the layers below: what is waited for before there is an answer is not worth more time.
+    /// Passed to the layers below, which need not wait longer before there is an answer.
     fn hand_on(self, kind: Option<MethodKind>, call: &mut Call) {
         let streams = kind.filter(|kind| *kind != MethodKind::Unary);
         let first = match streams {
@@ -270,7 +269,7 @@ impl Limits {
             _ => earlier(self.first, self.whole),
         };
         call.set_kind(kind);
-        if streams.is_some() {
+        if kind != Some(MethodKind::Unary) {
             call.set_whole(self.whole);
         }
         if first.is_some() {

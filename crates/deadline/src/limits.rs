@@ -1,10 +1,10 @@
-//! How long calls and attempts may take: by method, by kind of method, or all alike.
+//! The time limits of calls and attempts: by method, by kind of method, or for all.
 
 use cinchona_core::{MethodKind, PerMethod};
 use std::time::Duration;
 
-/// A duration for each method: its own, else that of its kind, else that of all; `None` is for
-/// ever.
+/// A duration for each method: its own, else that of its kind, else that of all; `None` is
+/// unlimited.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) all: Option<Duration>,
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_methods_own_time_comes_first_then_its_kinds_then_that_of_all() {
+    fn a_methods_own_limit_precedes_its_kinds_and_that_of_all() {
         let time = |seconds| Some(Duration::from_secs(seconds));
         let mut times = Times { all: time(1), ..Times::default() };
         times.set_kind(MethodKind::Bidi, None);

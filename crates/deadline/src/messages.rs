@@ -1,8 +1,8 @@
-//! What there is of a response so far: whether its first message is, or its second.
+//! The progress of a response: whether its first message has arrived, or its second.
 
 use crate::stage::Stage;
 
-/// How many messages have come, as far as it matters: by their prefixes, a byte and a length of
+/// How many messages have arrived, as far as it matters: by their prefixes, a byte and a length of
 /// four.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Messages {
@@ -19,7 +19,7 @@ impl Messages {
         Self { prefix: [0; 5], read: 0, left: 0, complete: 0 }
     }
 
-    /// What is waited for now.
+    /// The current stage.
     pub(crate) const fn stage(&self) -> Stage {
         match (self.complete, self.read) {
             (0, _) => Stage::First,
@@ -29,14 +29,14 @@ impl Messages {
     }
 
     pub(crate) fn read(&mut self, mut data: &[u8]) {
-        // Mostly a frame is a message.
+        // Usually a frame is a message.
         if let (0, 0, Some([_, length @ ..])) = (self.read, self.complete, data.first_chunk::<5>())
             && u32::from_be_bytes(*length) as usize == data.len() - self.prefix.len()
         {
             self.complete = 1;
             return;
         }
-        // What comes after the beginning of the second changes nothing.
+        // Bytes after the beginning of the second message are irrelevant.
         while !data.is_empty() && self.stage() != Stage::Rest {
             if self.read < self.prefix.len() {
                 self.prefix[self.read] = data[0];

@@ -1,4 +1,4 @@
-//! What both layers share: a call, from readiness to the head of its response, that ends in time.
+//! The common part of both layers: a bounded call, from readiness to the head of its response.
 
 use crate::{bound::Bound, stage::Stage, timer::Timer};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tonic::{Code, TimeoutExpired};
 use tower_service::Service;
 
 pin_project! {
-    /// The future of a call that ends in time.
+    /// The future of a bounded call.
     #[derive(Debug)]
     pub struct ResponseFuture<S, B, F> {
         #[pin]
@@ -37,7 +37,7 @@ pin_project! {
     }
 }
 
-/// A service whose readiness is waited for within the call, so that the wait is bounded too.
+/// A service whose readiness is awaited within the call, so that the wait is bounded too.
 #[derive(Debug)]
 pub(crate) struct Readied<S> {
     inner: S,
@@ -58,7 +58,7 @@ impl<S> Readied<S> {
         Self { inner, readiness: Readiness::Waiting }
     }
 
-    /// Polls the service and says nothing of it: the wait belongs to the call.
+    /// Polls the service and returns ready: the wait belongs to the call.
     pub(crate) fn poll<B>(&mut self, cx: &mut Context<'_>)
     where
         S: Service<http::Request<B>>,
@@ -73,7 +73,7 @@ impl<S> Readied<S> {
         }
     }
 
-    /// Polls the service as if this were not there.
+    /// Polls the service directly.
     pub(crate) fn poll_bare<B>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
     where
         S: Service<http::Request<B>>,
@@ -88,7 +88,7 @@ impl<S> Readied<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Calls the service, within the bound of a timer if there is one.
+    /// Calls the service, bounded by a timer if there is one.
     pub(crate) fn call<B>(
         &mut self,
         mut request: http::Request<B>,
@@ -110,7 +110,7 @@ impl<S> Readied<S> {
                 State::Called { future: self.inner.call(request) }
             }
             Readiness::Waiting => {
-                // The one that is already queueing goes along; its place here takes a clone.
+                // The instance that is already queueing is moved; a clone takes its place.
                 let clone = self.inner.clone();
                 let service = mem::replace(&mut self.inner, clone);
                 State::Waiting { waiting: Some(Box::new((service, request))) }
@@ -200,7 +200,7 @@ impl<S, B, F> State<S, B, F> {
                         ready!(waiting.0.poll_ready(cx)).map_err(Into::into)?;
                     }
                     let now = Instant::now();
-                    // Ready in the instant in which the time is over: its timer says so.
+                    // Readiness at the instant of the deadline: the timer decides.
                     let waiting = waiting.take().filter(|_| !bound.is_some_and(|b| b.is_over(now)));
                     let Some(waiting) = waiting else { return Poll::Pending };
                     let (mut service, mut request) = *waiting;
@@ -215,12 +215,12 @@ impl<S, B, F> State<S, B, F> {
     }
 }
 
-/// Whether tonic's client has found that the time of a request was over.
+/// Whether the error is that of tonic's client timer.
 fn is_tonics(error: &(dyn Error + 'static)) -> bool {
     find_cause::<TimeoutExpired>(error).is_some()
 }
 
-/// Bounds the response's body, if there is one to wait for.
+/// Bounds the response's body, if it has not ended.
 fn bind<B>(
     mut response: http::Response<B>,
     timer: Option<Pin<Box<Timer>>>,
@@ -229,12 +229,12 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    // tonic's server says CANCELLED when the time it was told of is over, and only in a head
-    // (`GrpcTimeout`). At any other time these are the words of whoever is there.
+    // tonic's server answers CANCELLED when the time in `grpc-timeout` is over, and only in a head
+    // (`GrpcTimeout`). At any other time the status is the application's.
     let is_all = response.body().is_end_stream();
     if is_all
         && status::code(response.headers()) == Some(Code::Cancelled)
-        && timer.as_ref().is_some_and(|timer| timer.bound().told_is_over(Instant::now()))
+        && timer.as_ref().is_some_and(|timer| timer.bound().announced_is_over(Instant::now()))
     {
         status::correct_timeout(response.headers_mut());
     }

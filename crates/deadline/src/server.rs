@@ -36,18 +36,17 @@ pub struct ServerDeadlineLayer {
     settings: Arc<Settings>,
 }
 
-/// Ends the work on a call at its deadline, and does not begin what cannot be done in time.
+/// Ends the work on a call at its deadline, and does not begin work that cannot be done in time.
 ///
 /// * The deadline is the caller's `grpc-timeout`, or the configured limit if that is earlier; once
 ///   a response has begun, the caller's alone. A malformed one is answered with `INTERNAL`, as
-///   gRPC's servers do; one that has passed with `DEADLINE_EXCEEDED`, and the handler is not
-///   called.
+///   gRPC's servers do; an expired one with `DEADLINE_EXCEEDED`, without calling the handler.
 /// * At the deadline the handler is dropped, a stream is ended, and the answer is
 ///   `DEADLINE_EXCEEDED`.
 /// * The handler finds the deadline in the record of the call, in the request's extensions
-///   ([`ServerContext`]); the calls it makes in its own task inherit it by themselves.
-/// * A failure that the handler passes on from a call of its own is passed on without what the
-///   other server said to *its* caller ([`status::strip`]).
+///   ([`ServerContext`]); calls that it makes in its own task inherit it.
+/// * A failure of the handler's own call that it passes on is stripped of the metadata that the
+///   other server meant for *its* caller ([`status::strip`]).
 /// * A call with less time left than the fastest hundredth of its method's calls takes is
 ///   *hopeless*. By default it is only counted.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ pub struct ServerDeadline<S> {
     shared: Arc<Shared>,
 }
 
-/// What the services of one layer have in common.
+/// The state shared by the services of one layer.
 #[derive(Debug)]
 struct Shared {
     settings: Arc<Settings>,
@@ -79,7 +78,7 @@ pin_project! {
         #[pin]
         work: Work<F>,
         end: Option<End>,
-        // The caller's own deadline, where it is another.
+        // The caller's own deadline, if different.
         whole: Option<Box<Option<Deadline>>>,
         context: ServerContext,
         sample: Option<Sample>,
@@ -97,7 +96,7 @@ pin_project! {
     }
 }
 
-/// The terms of a request.
+/// The limits of a request.
 struct Terms {
     /// The time until its answer must have begun.
     left: Option<Duration>,
@@ -106,7 +105,7 @@ struct Terms {
     sample: Option<Sample>,
 }
 
-/// More methods than a server has; what strangers make up is not remembered.
+/// More methods than a server has; paths made up by clients are not remembered beyond it.
 const MOST_METHODS: usize = 1000;
 
 // === impl ServerDeadlineLayer ===
@@ -119,22 +118,23 @@ impl ServerDeadlineLayer {
         }
     }
 
-    /// Ends every call that has not been answered after `limit`, uploads included; of a stream the
-    /// first message. Any duration is valid: a millisecond or less ends all calls, ten years or
-    /// more are for ever.
+    /// Ends every call that has not been answered after `limit`, uploads included; for a stream,
+    /// the first message. Any duration is valid: a millisecond or less ends all calls, ten years or
+    /// more are unlimited.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         let Settings { hopeless, switch, .. } = &*self.settings;
         Self::of(Some(limit), hopeless, switch)
     }
 
-    /// Lets `switch` decide whether hopeless calls are refused, only counted, or not looked for.
+    /// Sets the switch that decides whether hopeless calls are refused, only counted, or not
+    /// detected.
     #[must_use]
     pub fn with_hopeless(self, switch: Switch) -> Self {
         Self::of(self.settings.limit, &switch, &self.settings.switch)
     }
 
-    /// Lets `switch` decide whether deadlines are kept; in shadow they are.
+    /// Sets the switch that decides whether deadlines are enforced; in shadow they are.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self::of(self.settings.limit, &self.settings.hopeless, &switch)
@@ -194,7 +194,7 @@ where
         let within = |left| Deadline::within(left, began);
         let first = left.and_then(within);
         let whole = (left != asked).then(|| Box::new(asked.and_then(within)));
-        // What the handler of a stream does may last as long as the stream.
+        // The work of a stream's handler may last as long as the stream.
         let streams = kind.is_some_and(MethodKind::streams_responses);
         context.kind = kind;
         context.deadline = whole.as_deref().filter(|_| streams).copied().unwrap_or(first);
@@ -218,7 +218,7 @@ impl Settings {
         Self { limit, hopeless, switch, fastest, writing: Mutex::default() }
     }
 
-    /// The terms of a request to `path` that says how long it has, or why it is not begun.
+    /// The limits of a request to `path` with this timeout, or why it is not begun.
     fn admit(&self, path: &str, asked: Option<&HeaderValue>) -> Result<Terms, Status> {
         let asked = asked.map(Deadline::read_timeout).transpose();
         let asked = asked.map_err(|invalid| Status::internal(invalid.to_string()))?;
@@ -319,7 +319,7 @@ where
                 }
                 let Some(end) = this.end else { return Poll::Pending };
                 ready!(end.poll(cx));
-                // Drops the handler, and what it is waiting for.
+                // Drops the handler, and its pending calls.
                 this.work.set(Work::Refused { refused: None });
                 None
             }

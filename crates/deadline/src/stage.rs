@@ -1,15 +1,15 @@
-//! What a call waits for.
+//! The stage of a call.
 
 use std::fmt;
 
-/// What is waited for.
+/// The event that a call waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// A place, or a connection.
+    /// A place in a queue, or a connection.
     Readiness,
     Head,
     First,
-    /// There is one message, and neither another nor the trailers.
+    /// One message has arrived, and neither another nor the trailers.
     Second,
     Rest,
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, Mode, Switch, Verdict};
+use cinchona_core::{BoxError, Deadline, MethodKind, Mode, Switch, Verdict};
 use cinchona_plumbing::{Elapsed, cause::find_cause};
 use http::HeaderMap;
 use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
@@ -20,8 +20,10 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// Of a unary method.
 fn request() -> Request {
-    http::Request::builder().uri("/a.B/C").body(Body::empty()).unwrap()
+    let request = http::Request::builder().uri("/a.B/C").extension(MethodKind::Unary);
+    request.body(Body::empty()).unwrap()
 }
 
 fn with_timeout(value: &str) -> Request {
@@ -52,7 +54,7 @@ async fn a_call_ends_at_its_deadline_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_handed_on() {
+async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_passed_on() {
     for (asked, expected) in [("5m", 5), ("50m", 10)] {
         let (mut service, mut handle) =
             mock::spawn_layer::<Request, Response, _>(CallDeadlineLayer::new().with_limit(ms(10)));
@@ -61,8 +63,8 @@ async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_handed_on() {
         let (sent, _held) = handle.next_request().await.unwrap();
         let deadline = Deadline::handed_on(&sent).unwrap();
         assert_eq!(deadline.remaining(Instant::now()), ms(expected));
-        let told = cinchona_plumbing::timeout::parse_timeout(sent.headers()).unwrap();
-        assert_eq!(told, Some(ms(expected)));
+        let timeout = cinchona_plumbing::timeout::parse_timeout(sent.headers()).unwrap();
+        assert_eq!(timeout, Some(ms(expected)));
     }
 }
 
@@ -127,7 +129,7 @@ async fn a_malformed_or_expired_timeout_is_answered_without_sending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_gets_its_limit_or_what_is_left_of_the_call() {
+async fn an_attempt_gets_its_limit_or_the_remaining_time_of_the_call() {
     let echo = service_fn(|request: Request| async move {
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = request.headers().clone();
@@ -135,10 +137,10 @@ async fn an_attempt_gets_its_limit_or_what_is_left_of_the_call() {
     });
     let attempt =
         |limit| CallDeadlineLayer::new().layer(AttemptTimeoutLayer::new(limit).layer(echo));
-    let told = attempt(ms(3)).oneshot(with_timeout("5m")).await.unwrap();
-    assert_eq!(told.headers()["grpc-timeout"], "3000000n");
-    let told = attempt(ms(9)).oneshot(with_timeout("5m")).await.unwrap();
-    assert_eq!(told.headers()["grpc-timeout"], "5000000n");
+    let answer = attempt(ms(3)).oneshot(with_timeout("5m")).await.unwrap();
+    assert_eq!(answer.headers()["grpc-timeout"], "3000000n");
+    let answer = attempt(ms(9)).oneshot(with_timeout("5m")).await.unwrap();
+    assert_eq!(answer.headers()["grpc-timeout"], "5000000n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,8 +240,8 @@ async fn a_call_that_ends_or_is_dropped_drops_the_call_below() {
 
 #[tokio::test(start_paused = true)]
 async fn a_place_in_the_queue_is_kept_and_given_back() {
-    // ConcurrencyLimit hands its permits out at readiness, in order: a layer that polled one
-    // clone and called another would wait for itself.
+    // ConcurrencyLimit hands its permits out at readiness, in order: a layer that polled one clone
+    // and called another would wait for itself.
     let slow = service_fn(|_: Request| async {
         tokio::time::sleep(ms(10)).await;
         Ok::<_, Infallible>(Response::new(Body::empty()))
@@ -281,8 +283,8 @@ async fn in_shadow_a_limit_that_is_exceeded_is_counted_and_the_call_goes_on() {
     assert!(tokio::spawn(stack.oneshot(request())).await.is_err());
 }
 
+mod announced;
 mod kinds;
-mod told;
 
 mod server {
     use super::*;
@@ -334,7 +336,7 @@ mod server {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hopeless_calls_are_counted_first_and_refused_once_that_is_wanted() {
+    async fn hopeless_calls_are_counted_by_default_and_refused_if_configured() {
         let switch = Switch::new(Mode::Shadow);
         let layer = ServerDeadlineLayer::new().with_hopeless(switch.clone());
         let service = served(layer, ms(200));
@@ -349,7 +351,7 @@ mod server {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_ends_at_the_deadline_with_trailers_that_say_so() {
+    async fn a_stream_ends_at_the_deadline_with_that_status_in_its_trailers() {
         let streaming = service_fn(|_: Request| async {
             let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
             sender.send_data("first".into()).await.unwrap();
@@ -365,7 +367,7 @@ mod server {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_handler_finds_the_deadline_and_which_retry_it_serves() {
+    async fn the_handler_finds_the_deadline_and_the_number_of_the_attempt() {
         let service = service_fn(|request: Request| async move {
             let inbound = ServerContext::current().unwrap();
             let deadline = ServerContext::find(&request).and_then(|found| found.deadline);
@@ -392,7 +394,7 @@ async fn parked(future: impl Future + Send + 'static) -> Result<Response, BoxErr
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_ends_at_its_deadline_though_nobody_asks_the_attempt_that_has_the_timer() {
+async fn a_call_ends_at_its_deadline_though_the_attempt_with_the_timer_is_not_polled() {
     for (limit, spawns) in [(ms(10), false), (ms(60), false), (ms(10), true), (ms(60), true)] {
         let hang = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
         let attempt = AttemptTimeoutLayer::new(limit).layer(hang);

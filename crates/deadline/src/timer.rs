@@ -18,7 +18,7 @@ pin_project! {
     #[derive(Debug)]
     pub(crate) struct Timer {
         bound: Bound,
-        // Begun when there is something to wait for.
+        // Created at the first wait.
         #[pin]
         sleep: Option<Sleep>,
     }
@@ -27,7 +27,7 @@ pin_project! {
 // === impl Timer ===
 
 impl Timer {
-    /// Of a call that begins `now`, and ends by these terms.
+    /// For a call that begins `now`, with these limits.
     pub(crate) fn new<B: 'static>(
         terms: Terms,
         request: &mut http::Request<B>,
@@ -44,27 +44,26 @@ impl Timer {
         &self.bound
     }
 
-    /// The head of the response is there: whether its body is bound, too.
+    /// The head of the response has arrived: returns whether its body is bound, too.
     pub(crate) fn bounds_body(self: Pin<&mut Self>) -> bool {
         self.project().bound.bounds_body()
     }
 
-    /// There was a frame.
+    /// A frame has arrived.
     pub(crate) fn heard(self: Pin<&mut Self>, data: &[u8]) {
         let bound = self.project().bound;
         bound.messages.read(data);
         bound.heard();
     }
 
-    /// What there is to say where something else has found, while a `stage` was waited for, that the
-    /// time is over; nothing where it is not.
+    /// The error if another timer has fired in this `stage`; `None` if the time is not over.
     pub(crate) fn due(self: Pin<&mut Self>, stage: Stage) -> Option<Elapsed> {
         let (bound, now) = (self.project().bound, Instant::now());
         let end = bound.end(stage).filter(|end| end.at <= now + TICK && !bound.counts(*end))?;
         Some(bound.elapsed(end, stage, now))
     }
 
-    /// What there is to say at the end, while a `stage` is waited for.
+    /// The error at the end, in this `stage`.
     pub(crate) fn poll_end(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -82,7 +81,7 @@ impl Timer {
                 this.sleep.set(Some(sleep_until(end.at)));
             }
             let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
-            // One that comes too early is set anew when it does, which most never do.
+            // A timer that fires too early is reset then, which most never need.
             if end.at < sleep.deadline() || (sleep.is_elapsed() && sleep.deadline() < end.at) {
                 sleep.as_mut().reset(end.at);
             }

@@ -16,9 +16,9 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
-/// Since when the server has been to move: since it was called, the last message that the client
-/// has handed over, or the end of the request. While the caller has not yet made its next message,
-/// a limit does not run.
+/// Since when it has been the server's turn: since the call, the last message from the client, or
+/// the end of the request. While the caller has not yet made its next message, a limit does not
+/// run.
 #[derive(Debug)]
 pub(crate) struct Upload {
     origin: Instant,
@@ -37,8 +37,8 @@ struct Watched {
 // === impl Upload ===
 
 impl Upload {
-    /// Watches the body of a request that is streamed. Only tonic's own can be: it is what
-    /// generated clients send.
+    /// Watches the body of a streamed request. Only tonic's own, which generated clients send, can
+    /// be watched.
     pub(crate) fn watch<B: 'static>(
         kind: Option<MethodKind>,
         request: &mut http::Request<B>,
@@ -54,10 +54,10 @@ impl Upload {
         Some(upload)
     }
 
-    /// When `limit` is over as it stands at `now`.
+    /// When `limit` is over, as of `now`.
     pub(crate) fn end(&self, limit: Duration, now: Instant) -> Instant {
         match self.since.load(Ordering::Acquire) {
-            // To look again then. Timers have the resolution of a millisecond.
+            // Check again then. Timers have the resolution of a millisecond.
             CALLER => now + limit.max(Duration::from_millis(1)),
             since => self.origin + Duration::from_nanos(since) + limit,
         }
@@ -98,7 +98,7 @@ impl HttpBody for Watched {
 }
 
 impl Drop for Watched {
-    /// Nobody waits for the caller any more.
+    /// The caller is not awaited any more.
     fn drop(&mut self) {
         if self.upload.since.load(Ordering::Acquire) == CALLER {
             self.upload.server_is_to_move();

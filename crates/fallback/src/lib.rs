@@ -324,8 +324,8 @@ impl FallbackLayer {
         self
     }
 
-    /// The same second answers for another client, with a cache and counters of its own: the services
-    /// that one layer is applied to share its counters and the room for answers.
+    /// The same second answers for another client, with a cache and counters of its own: the
+    /// services that one layer is applied to share its counters and the room for answers.
     #[must_use]
     pub fn separate(&self) -> Self {
         Self { shared: Arc::new(self.shared.separate()) }

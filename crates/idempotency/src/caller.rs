@@ -1,6 +1,7 @@
 //! Identifies callers: their keys are separate.
 
 use crate::refusal;
+use cinchona_plumbing::warn_of_unknown_peer;
 use http::{Extensions, HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use std::{
@@ -140,6 +141,7 @@ fn address(extensions: &Extensions) -> Vec<u8> {
     if let Some(user) = extensions.get::<UdsConnectInfo>().and_then(|info| info.peer_cred) {
         return tagged(USER, &user.uid().to_be_bytes());
     }
+    warn_of_unknown_peer();
     Vec::new()
 }
 

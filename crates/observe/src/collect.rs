@@ -1,4 +1,4 @@
-//! All that was counted, as data.
+//! All metrics, as data.
 
 use crate::{
     callback,
@@ -12,44 +12,45 @@ use crate::{
 use cinchona_plumbing::code;
 use std::collections::{BTreeMap, HashMap};
 
-/// A metric as it was when somebody looked: see [`Metrics::collect`](crate::Metrics::collect).
+/// A metric at one moment: see [`Metrics::collect`](crate::Metrics::collect).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Metric {
     /// With dots, such as `grpc.client.call.duration`.
     pub name: String,
-    /// What it is, in a sentence; empty where nobody has [described](crate::Metrics::describe) it.
+    /// Its description, in a sentence; empty without one
+    /// ([`Metrics::describe`](crate::Metrics::describe)).
     pub help: &'static str,
-    /// In the code of UCUM, as OpenTelemetry has it: `s`, `By`, `{call}`; empty where it has none.
+    /// In UCUM's code, as in OpenTelemetry: `s`, `By`, `{call}`; empty without one.
     pub unit: &'static str,
-    /// Names and values of labels, the names with dots; and the value that was found there.
+    /// Names and values of labels, the names with dots; and the value of the series.
     pub series: Vec<(Vec<(String, String)>, Value)>,
 }
 
-/// What was found of a series.
+/// The value of a series.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Value {
-    /// What it is now.
+    /// The current value.
     Gauge(f64),
-    /// What it has grown to.
+    /// The total so far.
     Counter(f64),
-    /// How often values were measured, since the beginning.
+    /// How often values were recorded, since the beginning.
     Histogram {
         /// The bounds of the buckets, upwards; each is the highest value of its bucket.
         bounds: Vec<f64>,
         /// How many were in each bucket; the last is for those above all bounds.
         counts: Vec<u64>,
-        /// All values together.
+        /// The sum of all values.
         sum: f64,
     },
 }
 
-/// What there is so far, by name: all series of one stand together, wherever they come from.
+/// All metrics so far, by name: all series of one are adjacent, wherever they come from.
 #[derive(Default)]
 struct Collected(BTreeMap<String, Metric>);
 
-/// By which names transfers are known.
+/// By which names sums are identified.
 struct TransferNames {
     started: Instrument,
     duration: Instrument,
@@ -120,13 +121,13 @@ impl Collected {
         self.0.entry(name.to_owned()).or_insert_with(new).series.push((labels, value));
     }
 
-    /// What is counted elsewhere.
+    /// The metrics of layers and closures.
     fn others(&mut self, registry: &Registry, source: Source) {
         let ask = || {
             let mut samples = Samples::default();
             (source.ask)(&mut samples).then_some(samples)
         };
-        let Some(asked) = callback::call("what a metric asks", ask) else { return };
+        let Some(asked) = callback::call("the function of a metric", ask) else { return };
         let Some(samples) = asked else { return registry.forget(&source) };
         let value = if source.is_counter { Value::Counter } else { Value::Gauge };
         let (name, help, unit) = (source.name.clone(), registry.help(&source), source.unit);
@@ -165,7 +166,7 @@ impl Collected {
         }
     }
 
-    /// A histogram in which nothing was recorded is left out.
+    /// An empty histogram is left out.
     fn histogram(&mut self, of: &Instrument, labels: &[(&str, &str)], found: &Snapshot) {
         if found.buckets.iter().any(|count| *count > 0) {
             let bounds = of.bounds.iter().map(|bound| of.unit.of(*bound)).collect();

@@ -6,7 +6,7 @@ use std::error::Error;
 /// How a call or an attempt has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ending<'a> {
-    /// By what its response says.
+    /// According to its response.
     Verdict(Verdict),
     Failed(Verdict, &'a (dyn Error + 'static)),
     Dropped,

@@ -9,7 +9,7 @@ pub(crate) struct Histogram<const N: usize> {
     sum: Count,
 }
 
-/// What histograms held when they were looked at.
+/// The sum of histograms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     /// How many were in each bucket.
@@ -47,7 +47,7 @@ impl<const N: usize> Default for Histogram<N> {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Adds what another thread has recorded.
+    /// Adds the values of another thread.
     pub(crate) fn add<const N: usize>(&mut self, histogram: &Histogram<N>) {
         self.buckets.resize(N, 0);
         for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {

@@ -4,7 +4,7 @@ use crate::callback;
 use cinchona_core::{Methods, Safety};
 use std::{fmt, sync::OnceLock};
 
-/// Which methods are known by name.
+/// The methods with names in labels.
 pub(crate) struct Known {
     pub(crate) methods: Methods,
     pub(crate) streams: Vec<Box<str>>,
@@ -16,14 +16,14 @@ pub(crate) type Filter = dyn Fn(&str) -> bool + Send + Sync;
 // === impl Known ===
 
 impl Known {
-    /// Whether the method at `path` has a name of its own in labels.
+    /// Whether the method at `path` has its own name in labels.
     pub(crate) fn contains(&self, path: &str) -> bool {
-        // A filter that panics has not named it.
+        // A filter that panics counts as false.
         let passes = |filter: &Filter| callback::call("a filter of methods", || filter(path));
         self.lists(path) || self.unlisted.get().is_some_and(|filter| passes(filter) == Some(true))
     }
 
-    /// `Methods` does not say of a path that it is listed, but says more of it than of others.
+    /// `Methods` does not report whether a path is listed, but knows more of a listed one.
     fn lists(&self, path: &str) -> bool {
         self.methods.is_unary(path)
             || self.methods.safety(path) != self.methods.safety("")

@@ -1,10 +1,10 @@
-//! What a tonic client and server do, as gRPC's own metrics and as spans.
+//! The calls of a tonic client and server, as gRPC's own metrics and as spans.
 //!
 //! # Why
 //!
 //! A stack that retries hides failures: the application sees one call where the servers saw four.
-//! So calls and attempts are counted apart, under the names that gRPC gave them for all languages
-//! ([gRFC A66], [gRFC A96]), and each call is a span with a child for each attempt.
+//! So calls and attempts are counted separately, under gRPC's names for all languages ([gRFC A66],
+//! [gRFC A96]), and each call is a span with a child for each attempt.
 //!
 //! # Rule
 //!
@@ -13,13 +13,13 @@
 //! server: ServerLayer → all else → the service
 //! ```
 //!
-//! * What is noted of a call lies in a box that its thread keeps for the next, with the handles of
-//!   the method that was called last; each thread counts for itself.
-//! * How a call ended is what its trailers say; dropped before them, it is `CANCELLED`.
-//! * Other layers are registered ([`Metrics::register`]), and numbers of the application as
-//!   closures ([`Metrics::gauge`], [`Metrics::gauges`]); both are asked when somebody looks. This
-//!   crate knows none of them.
-//! * W3C trace context goes along in `traceparent` and `tracestate` ([`TraceContext`]).
+//! * The measurement of a call is in a box that its thread reuses, with the handles of the method
+//!   that was called last; each thread counts for itself.
+//! * The status of a call is that of its trailers; dropped before them, it is `CANCELLED`.
+//! * Other layers are registered ([`Metrics::register`]), and the application's numbers as closures
+//!   ([`Metrics::gauge`], [`Metrics::gauges`]); both are read on demand. This crate knows none of
+//!   them.
+//! * W3C trace context is propagated in `traceparent` and `tracestate` ([`TraceContext`]).
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! What is noted of one call.
+//! The measurement of one call.
 
 use crate::{
     names,
@@ -13,7 +13,7 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
 
-/// How many notes a thread keeps for calls to come.
+/// How many measurements a thread keeps for reuse.
 const MOST: usize = 64;
 
 thread_local! {
@@ -21,10 +21,10 @@ thread_local! {
     static KEPT: RefCell<Vec<Box<Measurement>>> = RefCell::new(Vec::with_capacity(MOST));
 }
 
-/// What is noted of one call, or an attempt; then of another, so that none has to be allocated.
+/// The measurement of one call, or an attempt; then reused for another, to avoid allocations.
 #[derive(Debug, Default)]
 pub(crate) struct Measurement {
-    /// That of the call before, at first: mostly it is the same.
+    /// At first that of the call before, which is usually the same.
     method: Option<Arc<Method>>,
     role: Role,
     began: Option<Instant>,
@@ -33,22 +33,22 @@ pub(crate) struct Measurement {
     request: Request,
     response: Sizer,
     pub(crate) span: Option<Traced>,
-    /// It is about a call that has not ended: dropped now, that was cancelled.
+    /// The call has not ended: dropped now, it was cancelled.
     pub(crate) is_open: bool,
 }
 
 // === impl Measurement ===
 
 impl Measurement {
-    /// One that the thread has kept, or a new one.
+    /// A kept one of this thread, or a new one.
     #[inline]
     pub(crate) fn take() -> Box<Self> {
         let kept = KEPT.try_with(|kept| kept.borrow_mut().pop());
-        // A thread that is ending keeps none.
+        // A thread that is exiting keeps none.
         kept.ok().flatten().unwrap_or_default()
     }
 
-    /// Is kept for another call.
+    /// Keeps it for another call.
     #[inline]
     pub(crate) fn keep(mut self: Box<Self>) {
         self.call = None;
@@ -60,7 +60,7 @@ impl Measurement {
         });
     }
 
-    /// A call to one of the methods in `table` begins; an attempt's place is `None` where no layer
+    /// A call of one of the methods in `table` begins; an attempt's place is `None` if no layer
     /// keeps a record of its call.
     #[inline]
     pub(crate) fn begin(
@@ -101,16 +101,16 @@ impl Measurement {
         place
     }
 
-    /// While it lasts, what happens in this thread belongs to the call's span.
+    /// While the guard lives, events of this thread belong to the call's span.
     #[inline(always)]
     pub(crate) fn enter(&self) -> Option<Entered<'_>> {
         self.span.as_ref().map(Traced::enter)
     }
 
-    /// Some of its answer is there.
+    /// A part of its answer has arrived.
     #[inline]
     pub(crate) fn answered(&mut self, data: &[u8]) {
-        // A call's is that of its last attempt, which has counted it.
+        // A call's size is that of its last attempt, which has counted it.
         if self.role != Role::Call {
             self.response.add(data);
         }
@@ -121,19 +121,19 @@ impl Measurement {
         self.role == Role::Served
     }
 
-    /// Its path, if that is a known one.
+    /// Its path, if known.
     pub(crate) fn method(&self) -> Option<&str> {
         self.method.as_ref()?.path()
     }
 
-    /// How many attempts it took, if it is a call.
+    /// The number of its attempts, if it is a call.
     pub(crate) fn attempts(&self) -> Option<u32> {
         let call = self.call.as_ref().filter(|_| self.role == Role::Call);
         call.map(|call| call.attempt_count() as u32)
     }
 
-    /// It has ended `now` with `code`, and its request `has_left` the client, for all that is
-    /// known; how long it took.
+    /// It has ended `now` with `code`, and its request may have `has_left` the client; returns its
+    /// duration.
     #[inline]
     pub(crate) fn end(
         &mut self,
@@ -179,7 +179,7 @@ fn end_repeated(method: &Method, attempts: &[Attempt]) {
     repeated.delay.record(names::LATENCY, nanos(delay), writer);
 }
 
-/// When a call that is served has begun: its record says so, and what this layer knows of it.
+/// The start of a call that is served, with what this layer knows of it, for its record.
 fn serve(
     kind: Option<MethodKind>,
     request: &mut http::Request<Body>,
@@ -199,9 +199,9 @@ fn serve(
     context.began()
 }
 
-/// A method that the note was not about.
+/// Another method than that of the last call.
 fn find(role: Role, table: &Table, request: &http::Request<Body>) -> Arc<Method> {
-    // The generated client has put that there; it knows no methods but those of its .proto.
+    // Set by the generated client, which knows only the methods of its .proto.
     let is_generated = || request.extensions().get::<GrpcMethod<'_>>().is_some();
     table.get(request.uri().path(), || role != Role::Served && is_generated())
 }

@@ -1,4 +1,4 @@
-//! The registry: what is counted, by whom, and for whom.
+//! The registry of all metrics.
 
 use crate::{
     collect::{self, Metric},
@@ -13,22 +13,21 @@ use crate::{
 use cinchona_core::{Invalid, Methods, Observable};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// What is counted in a process; its clones count together.
+/// The metrics of a process; clones share them.
 ///
-/// *Why:* gRPC has names, units and buckets for what its clients and servers do ([gRFC A66],
-/// [gRFC A96]), and dashboards that know them; tonic has no numbers at all.
+/// *Why:* gRPC defines names, units and buckets for its clients and servers ([gRFC A66], [gRFC
+/// A96]), and dashboards know them; tonic has no metrics at all.
 ///
 /// *Rule:* the layers of this crate take their handles from here, once for each method. All other
-/// layers are [registered](Self::register), and so is what else a program counts
-/// ([`gauge`](Self::gauge), [`counter`](Self::counter), and [`gauges`](Self::gauges) for what comes
-/// and goes); they are asked when somebody looks. Of what panics then, nothing is shown. No series
-/// is shown twice: of two samples with the same name and labels, that of whoever was registered
-/// last stands.
+/// layers are [registered](Self::register), and so are the application's numbers
+/// ([`gauge`](Self::gauge), [`counter`](Self::counter), and [`gauges`](Self::gauges) for dynamic
+/// sets); they are read on demand. A closure that panics yields no sample. No series is shown
+/// twice: of two samples with the same name and labels, the one registered last is shown.
 ///
 /// *Labels:* `grpc.method` is `package.Service/Method` for the methods that are listed in the
-/// .proto or that generated client code names, and `other` for all else, lest a stranger fill the
-/// memory with names; `grpc.target` is what the client layer was made with; `grpc.status` is such
-/// as `DEADLINE_EXCEEDED`.
+/// .proto or that generated client code names, and `other` for all others, so that clients cannot
+/// fill the memory with names; `grpc.target` is the target of the client layer; `grpc.status` is
+/// such as `DEADLINE_EXCEEDED`.
 ///
 /// ```
 /// use cinchona_core::Methods;
@@ -43,8 +42,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// ```
 ///
 /// *What it does not do:* it serves nothing (put [`render`](Self::render) behind an HTTP server),
-/// and forgets no method. All of gRPC's metrics are on, A96's too, which gRPC itself still has off
-/// by default.
+/// and forgets no method. All of gRPC's metrics are on, including those of A96, which are off by
+/// default in gRPC itself.
 ///
 /// [gRFC A66]: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
 /// [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
@@ -54,8 +53,8 @@ pub struct Metrics(Arc<Registry>);
 // === impl Metrics ===
 
 impl Metrics {
-    /// Counts the methods that `methods` lists by their names, and all others together; on the
-    /// client also those that generated code names.
+    /// Counts the methods in `methods` by their names, and all others together; on the client also
+    /// those that generated code names.
     pub fn new(methods: Methods) -> Self {
         let streams = methods.unsafe_paths().map(Into::into).collect();
         Self(Arc::new(Registry {
@@ -67,25 +66,25 @@ impl Metrics {
         }))
     }
 
-    /// Counts also those methods by name that are not listed but of whose paths `filter` is true
-    /// (gRFC A66 asks for such a way); the first filter that is set stays.
+    /// Also counts unlisted methods by name if `filter` is true for their paths (gRFC A66 requires
+    /// such a way); the first filter that is set stays.
     ///
     /// A caller that makes up paths which pass can fill the memory.
     #[must_use]
     pub fn with_unlisted(self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
-        // A second filter is not used, as it says.
+        // Setting a second filter has no effect, as documented.
         _ = self.0.known.unlisted.set(Box::new(filter));
         self
     }
 
-    /// Shows all that a layer counts and measures ([`Observable::INSTRUMENTS`]), with these labels
-    /// beside those that it has itself; its own stand where the names are the same.
+    /// Shows all metrics of a layer ([`Observable::INSTRUMENTS`]), with these labels in addition to
+    /// its own; its own take precedence if the names are the same.
     ///
-    /// What was registered under the same name with the same labels is replaced: so a layer that
-    /// takes the place of another is registered again, and of two that are both there each has
-    /// labels of its own, such as `("grpc.target", "dns:///orders")` for a client. What has gone
-    /// ([`Observable::finder`]) is forgotten: whoever sends the numbers once more at the end does
-    /// so before it drops a balancer or leaves a cluster.
+    /// A registration with the same name and labels is replaced: so register a layer again when it
+    /// replaces another, and give two that coexist different labels, such as `("grpc.target",
+    /// "dns:///orders")` for a client. The metrics of a dropped layer ([`Observable::finder`]) are
+    /// removed: to export them once more at the end, do so before dropping a balancer or leaving a
+    /// cluster.
     ///
     /// ```
     /// use cinchona_core::Methods;
@@ -101,17 +100,16 @@ impl Metrics {
     /// ```
     ///
     /// # Errors
-    /// When one of the names is none, is taken by gRPC, or is known with another kind or unit, or a
-    /// label has no name or that of another; then nothing has changed.
+    /// When one of the names is invalid, is reserved for gRPC, or is registered with another kind
+    /// or unit, or a label has an invalid or duplicate name; then nothing is changed.
     pub fn register<T: Observable>(&self, of: &T, labels: &[(&str, &str)]) -> Result<(), Invalid> {
         self.add(source::of(of, labels)?)
     }
 
-    /// Shows what `value` says whenever somebody looks; a sample of the same name and labels is
-    /// replaced.
+    /// Shows the result of `value` on demand; a sample of the same name and labels is replaced.
     ///
     /// # Errors
-    /// When a name is none, is taken by gRPC, or is that of a counter.
+    /// When a name is invalid, is reserved for gRPC, or is that of a counter.
     pub fn gauge(
         &self,
         name: &str,
@@ -121,11 +119,11 @@ impl Metrics {
         self.add(vec![Source::one(name, false, labels, value)?])
     }
 
-    /// Shows what `value` says whenever somebody looks, which never falls; in Prometheus its name
-    /// ends in `_total`.
+    /// Shows the result of `value` on demand, which must never fall; in Prometheus its name ends in
+    /// `_total`.
     ///
     /// # Errors
-    /// When a name is none, is taken by gRPC, or is that of a gauge.
+    /// When a name is invalid, is reserved for gRPC, or is that of a gauge.
     pub fn counter(
         &self,
         name: &str,
@@ -135,7 +133,7 @@ impl Metrics {
         self.add(vec![Source::one(name, true, labels, value)?])
     }
 
-    /// As [`gauge`](Self::gauge), for things that come and go: `ask` is asked for all of them.
+    /// As [`gauge`](Self::gauge), for dynamic sets: `ask` adds all their samples.
     ///
     /// ```
     /// # let metrics = cinchona_observe::Metrics::new(cinchona_core::Methods::unknown());
@@ -159,7 +157,7 @@ impl Metrics {
         self.add(vec![Source::each(name, false, ask)?])
     }
 
-    /// As [`counter`](Self::counter), for things that come and go.
+    /// As [`counter`](Self::counter), for dynamic sets.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
@@ -171,20 +169,19 @@ impl Metrics {
         self.add(vec![Source::each(name, true, ask)?])
     }
 
-    /// Says in a sentence what a registered metric is: `# HELP` in Prometheus's text, the
-    /// description in OpenTelemetry's. What was said last stays; what is never registered is not
-    /// shown.
+    /// Describes a registered metric in a sentence: `# HELP` in Prometheus's text, the description
+    /// in OpenTelemetry's. The last description stays; one of an unregistered metric is not shown.
     pub fn describe(&self, name: &str, help: &'static str) {
         lock(&self.0.help).insert(name.to_owned(), help);
     }
 
-    /// All of them, or none where one cannot be.
+    /// All of them, or none if one is refused.
     fn add(&self, sources: Vec<Source>) -> Result<(), Invalid> {
         source::add(&mut lock(&self.0.others), sources)
     }
 
-    /// The names of all metrics that there are, as gRPC's, with dots: gRPC's own, and those that
-    /// were registered, in order.
+    /// The names of all metrics, in gRPC's form, with dots: gRPC's own, and the registered ones, in
+    /// order.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = names::ALL.iter().map(|own| own.name.to_owned()).collect();
         names.extend(lock(&self.0.others).iter().map(|other| other.name.clone()));
@@ -193,13 +190,13 @@ impl Metrics {
         names
     }
 
-    /// All of it in Prometheus's text format 0.0.4, under the names that OpenTelemetry's exporter
-    /// gives them: `grpc_client_call_duration_seconds`, `grpc_server_call_started_total`.
+    /// All metrics in Prometheus's text format 0.0.4, under the names of OpenTelemetry's exporter:
+    /// `grpc_client_call_duration_seconds`, `grpc_server_call_started_total`.
     pub fn render(&self) -> String {
         render::render(&self.collect())
     }
 
-    /// All of it as data, by name: what is not in Prometheus's text is made of this.
+    /// All metrics as data, by name, for other formats than Prometheus's text.
     ///
     /// ```
     /// use cinchona_core::Methods;

@@ -1,9 +1,9 @@
-//! The metrics by gRPC's names: [gRFC A66] and [gRFC A96], units and buckets as they say.
+//! The metrics by gRPC's names: [gRFC A66] and [gRFC A96], with their units and buckets.
 //!
 //! [gRFC A66]: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
 //! [gRFC A96]: https://github.com/grpc/proposal/blob/master/A96-retry-otel-stats.md
 
-/// What is measured, and in which buckets.
+/// An instrument, and its buckets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Instrument {
     /// As the gRFC names it.
@@ -14,7 +14,7 @@ pub(crate) struct Instrument {
     pub(crate) bounds: &'static [u64],
 }
 
-/// What a number counts; it is kept as an integer of grains.
+/// The unit of a number, which is kept as an integer of grains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// `s`, in nanoseconds.
@@ -206,8 +206,7 @@ pub(crate) const ALL: [Instrument; 13] = [
     SERVER_RCVD,
 ];
 
-/// The name that OpenTelemetry's exporter gives in Prometheus to what has this unit, in the code of
-/// UCUM.
+/// The suffix that OpenTelemetry's exporter appends in Prometheus for this unit, in UCUM's code.
 pub(crate) fn prometheus(name: &str, unit: &str, is_counter: bool) -> String {
     let unit = match unit {
         "s" => "_seconds",
@@ -230,7 +229,7 @@ impl Instrument {
 // === impl Unit ===
 
 impl Unit {
-    /// In UCUM, as OpenTelemetry has it.
+    /// In UCUM, as in OpenTelemetry.
     pub(crate) const fn code(self) -> &'static str {
         match self {
             Self::Seconds => "s",

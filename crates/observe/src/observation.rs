@@ -1,4 +1,4 @@
-//! What is noted of one call, by the layer that sees it: numbers always, a span where it is wanted.
+//! The observation of one call by a layer: numbers always, a span if wanted.
 
 use crate::{
     ending::Ending,
@@ -14,7 +14,7 @@ use std::{any::Any, error::Error, pin::Pin, sync::Arc};
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
-/// What a layer notes of each call; shared by all that it was applied to.
+/// The part of a layer that observes calls; shared by all services that it was applied to.
 #[derive(Clone, Debug)]
 pub(crate) struct Observer {
     pub(crate) role: Role,
@@ -23,7 +23,7 @@ pub(crate) struct Observer {
     pub(crate) switch: Switch,
 }
 
-/// What is noted of one call, until the head of its response is there.
+/// The observation of one call, until the head of its response.
 #[derive(Debug)]
 pub(crate) struct Observation(Option<Box<Measurement>>);
 
@@ -54,13 +54,13 @@ impl Observer {
 // === impl Observation ===
 
 impl Observation {
-    /// While it lasts, what happens in this thread belongs to the call's span.
+    /// While the guard lives, events of this thread belong to the call's span.
     #[inline(always)]
     pub(crate) fn enter(&self) -> Option<Entered<'_>> {
         self.0.as_deref()?.enter()
     }
 
-    /// Goes on with the body of the response.
+    /// Continues with the body of the response.
     pub(crate) fn watches(&mut self, body: ResponseBody) -> ResponseBody {
         match self.0.take() {
             None => body,
@@ -69,7 +69,7 @@ impl Observation {
         }
     }
 
-    /// The head of a response is there, and with it the end, where it is all there is.
+    /// The head of a response has arrived, and with it the end of a trailers-only one.
     #[inline]
     pub(crate) fn head(&mut self, head: &http::Response<ResponseBody>) {
         if let Some(Measurement { span: Some(span), .. }) = self.0.as_deref_mut() {
@@ -99,12 +99,12 @@ impl Observation {
         }
     }
 
-    /// It has ended, and nothing says how.
+    /// It has ended without a status.
     fn end_unsaid(&mut self) {
         self.end(Code::Unknown, || UNSAID);
     }
 
-    /// It has ended with `code`; `how` is asked by who wants to know more.
+    /// It has ended with `code`; `how` is called if more is needed.
     #[inline]
     fn end<'a>(&mut self, code: Code, how: impl Fn() -> Ending<'a>) {
         let Some(mut note) = self.0.take() else { return };
@@ -113,16 +113,16 @@ impl Observation {
     }
 }
 
-/// Nothing says how it has ended.
+/// It has ended without a status.
 const UNSAID: Ending<'static> = Ending::Verdict(Verdict::MaybeProcessed(Code::Unknown));
 
 // === impl Measurement ===
 
 impl Measurement {
-    /// It has ended with `code`; `how` is asked by who wants to know more.
+    /// It has ended with `code`; `how` is called if more is needed.
     #[inline]
     fn ends<'a>(&mut self, code: Code, now: Instant, how: impl Fn() -> Ending<'a>) {
-        // Only a request that failed has perhaps not left.
+        // Only the request of a failed call may not have left.
         let took = self.end(code, now, || code == Code::Ok || how().has_left());
         match self.span.take() {
             Some(span) => span.end(code, &how(), self.attempts(), took, self.method()),

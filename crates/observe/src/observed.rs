@@ -1,4 +1,4 @@
-//! The service around another that is watched, and its future.
+//! The observed service, and its future.
 
 use crate::observation::{Observation, Observer};
 use bytes::Bytes;
@@ -15,11 +15,11 @@ use std::{
 use tonic::{body::Body, server::NamedService};
 use tower_service::Service;
 
-/// A service that is watched by one of the layers of this crate; its answers and errors are passed
-/// on as they are.
+/// A service that is observed by one of the layers of this crate; its answers and errors are passed
+/// on unchanged.
 ///
-/// *Errors:* what the client layers make of one is read from a `BoxError`, a `tonic::Status` or a
-/// `tonic::transport::Error`; of any other type it is `UNKNOWN`, unless it is boxed first.
+/// *Errors:* the client layers read the code from a `BoxError`, a `tonic::Status` or a
+/// `tonic::transport::Error`; any other type is `UNKNOWN`, unless it is boxed first.
 #[derive(Clone, Debug)]
 pub struct Observed<S> {
     inner: S,
@@ -35,7 +35,7 @@ pin_project! {
     }
 }
 
-/// Ends a scope, mostly of none.
+/// Ends a scope, usually of nothing.
 #[inline(always)]
 fn leave<T>(scope: Option<T>) {
     if let Some(scope) = scope {

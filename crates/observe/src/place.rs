@@ -1,27 +1,27 @@
-//! What a layer sees, and where an attempt stands among those of its call.
+//! The position of a layer, and of an attempt in its call.
 
 use cinchona_core::{Attempt, AttemptKind, Call};
 use std::time::Duration;
 
-/// An attempt among those of its call.
+/// The position of an attempt in its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// From 1.
     pub(crate) number: u32,
     pub(crate) kind: AttemptKind,
-    /// How long none was under way before it.
+    /// The time before it without an attempt in flight.
     pub(crate) waited: Duration,
 }
 
-/// What a layer sees.
+/// The position of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A call of a client, outside of all that repeats it.
+    /// At a client's calls, outside of all layers that repeat them.
     #[default]
     Call,
-    /// An attempt at it.
+    /// At a client's attempts.
     Attempt,
-    /// A call that a server got.
+    /// At a server's calls.
     Served,
 }
 
@@ -38,12 +38,12 @@ impl Place {
     }
 }
 
-/// How long no attempt was under way before each of them, in the order in which they began.
+/// The time before each of them without an attempt in flight, in the order in which they began.
 pub(crate) fn idle(attempts: &[Attempt]) -> Vec<Duration> {
     let mut ended = attempts.first().map(|first| first.began);
     let idle = |attempt: &Attempt| {
         let idle = ended.map(|ended| attempt.began.saturating_duration_since(ended));
-        // While one is under way there is no end.
+        // While one is in flight there is no end.
         ended = ended.and_then(|ended| Some(ended.max(attempt.ended?)));
         idle.unwrap_or_default()
     };

@@ -1,4 +1,4 @@
-//! All that is counted, and what asks for the rest.
+//! The registry of counts, and of the sources of other metrics.
 
 use crate::{known::Known, series::Table, source::Source};
 use std::{
@@ -13,18 +13,18 @@ pub(crate) struct Registry {
     pub(crate) clients: Mutex<Vec<Arc<Client>>>,
     pub(crate) server: OnceLock<Arc<Table>>,
     pub(crate) others: Mutex<Vec<Source>>,
-    /// What those of others are, by name.
+    /// The descriptions of registered metrics, by name.
     pub(crate) help: Mutex<BTreeMap<String, &'static str>>,
 }
 
-/// What is counted of the calls to one target.
+/// The counts of the calls to one target.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) target: Box<str>,
     pub(crate) methods: Arc<Table>,
 }
 
-/// Nothing that holds a lock here can panic, or waits.
+/// Code that holds a lock here cannot panic, and does not wait.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -48,7 +48,7 @@ impl Registry {
         lock(&self.others).retain(|other| !other.is_same(gone));
     }
 
-    /// What a metric that was registered is.
+    /// The description of a registered metric.
     pub(crate) fn help(&self, of: &Source) -> &'static str {
         lock(&self.help).get(&of.name).copied().unwrap_or(of.help)
     }

@@ -10,7 +10,7 @@ use std::{
     fmt::{self, Write},
 };
 
-/// Names and values as they stand in braces; nothing where there are none.
+/// Names and values within braces; empty without labels.
 struct Braced<'a>(&'a Labels, Option<&'a str>);
 
 pub(crate) fn render(metrics: &[Metric]) -> String {
@@ -23,7 +23,7 @@ pub(crate) fn render(metrics: &[Metric]) -> String {
         };
         let name = names::prometheus(&metric.name, metric.unit, kind == "counter");
         if !metric.help.is_empty() {
-            // A quote stands for itself here, other than in labels.
+            // Quotes are not escaped here, unlike in labels.
             let help = metric.help.replace('\\', r"\\").replace('\n', r"\n");
             line(&mut text, format_args!("# HELP {name} {help}"));
         }
@@ -49,7 +49,7 @@ fn series(text: &mut String, name: &str, labels: &Labels, value: &Value) {
         let bound = bound.to_string();
         line(text, format_args!("{name}_bucket{} {below}", Braced(labels, Some(&bound))));
     }
-    // That of the buckets, so the two agree while others record.
+    // The count of the buckets, so that the two agree during concurrent records.
     let count: u64 = counts.iter().sum();
     line(text, format_args!("{name}_bucket{} {count}", Braced(labels, Some("+Inf"))));
     line(text, format_args!("{name}_sum{} {sum}", Braced(labels, None)));
@@ -70,7 +70,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// A label's value as it stands between quotes.
+/// A label's value within quotes.
 fn escaped(value: &str) -> Cow<'_, str> {
     if !value.contains(['\\', '"', '\n']) {
         return value.into();

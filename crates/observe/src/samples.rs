@@ -1,9 +1,8 @@
-//! Samples with labels, as OpenTelemetry and Prometheus have both.
+//! Samples with labels, as in both OpenTelemetry and Prometheus.
 
 use std::collections::BTreeSet;
 
-/// Where a closure puts what it counts when somebody looks: see
-/// [`Metrics::gauges`](crate::Metrics::gauges).
+/// Receives the samples of a closure: see [`Metrics::gauges`](crate::Metrics::gauges).
 #[derive(Debug, Default)]
 pub struct Samples(pub(crate) Vec<(Labels, f64)>);
 
@@ -13,15 +12,15 @@ pub(crate) type Labels = Vec<(String, String)>;
 // === impl Samples ===
 
 impl Samples {
-    /// Adds a sample. Names of labels are as OpenTelemetry's, with dots, for which Prometheus has
-    /// `_`. A label whose name is none or that of one before is left out, and a sample whose labels
-    /// were added before replaces that.
+    /// Adds a sample. Names of labels are OpenTelemetry's, with dots, which become `_` in
+    /// Prometheus. A label with an invalid or repeated name is left out, and a sample replaces an
+    /// earlier one with the same labels.
     pub fn add(&mut self, labels: &[(&str, &str)], value: f64) {
         self.0.push((distinct(labels), value));
     }
 }
 
-/// Those labels that may stand together.
+/// The labels that are valid together.
 pub(crate) fn distinct(labels: &[(&str, &str)]) -> Labels {
     let mut all = Labels::new();
     for (name, value) in labels {
@@ -32,12 +31,12 @@ pub(crate) fn distinct(labels: &[(&str, &str)]) -> Labels {
     all
 }
 
-/// By what a series is known, however its labels are ordered.
+/// The identity of a series, whatever the order of its labels.
 pub(crate) fn key(labels: &Labels) -> BTreeSet<(String, String)> {
     labels.iter().map(|(name, value)| (name.replace('.', "_"), value.clone())).collect()
 }
 
-/// Whether both are one in Prometheus.
+/// Whether both are the same in Prometheus.
 pub(crate) fn is_same_name(one: &str, other: &str) -> bool {
     let flat = |name: &str| name.replace('.', "_");
     flat(one) == flat(other)

@@ -1,4 +1,4 @@
-//! What is counted of a method: handles that a call finds once and then only adds to.
+//! The counts of a method: handles that a call looks up once and then only adds to.
 
 use crate::{
     histogram::Histogram,
@@ -14,24 +14,24 @@ use std::sync::{
 };
 use tonic::Code;
 
-/// A method of a client or of a server, and what each thread has counted of it.
+/// A method of a client or of a server, and the counts of each thread.
 #[derive(Debug)]
 pub(crate) struct Method {
-    /// `None` for all that have no name.
+    /// `None` for all methods without a name.
     path: Option<Box<str>>,
-    /// What it streams, if that is known.
+    /// What it streams, if known.
     pub(crate) kind: Option<MethodKind>,
     table: u64,
     threads: Sharded<Counted>,
 }
 
-/// What one thread has counted of a method.
+/// The counts of a method in one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     /// A client's calls.
     pub(crate) calls: PerStatus<Latency>,
     pub(crate) repeated: OnceLock<Box<Repeated>>,
-    /// A client's attempts, or the calls that a server got.
+    /// A client's attempts, or a server's calls.
     pub(crate) transfers: Transfers,
 }
 
@@ -44,14 +44,14 @@ pub(crate) struct Repeated {
     pub(crate) delay: Latency,
 }
 
-/// What was sent one way and answered the other.
+/// The bytes of messages in both directions.
 #[derive(Debug, Default)]
 pub(crate) struct Transfers {
     pub(crate) started: Count,
     pub(crate) ended: PerStatus<Transfer>,
 }
 
-/// Those that ended with one status.
+/// The calls that ended with one status.
 #[derive(Debug, Default)]
 pub(crate) struct Transfer {
     pub(crate) duration: Latency,
@@ -59,15 +59,15 @@ pub(crate) struct Transfer {
     pub(crate) received: Size,
 }
 
-/// A value for each status code, made when it is first needed.
+/// A value for each status code, created when first needed.
 #[derive(Debug)]
 pub(crate) struct PerStatus<T>([OnceLock<Box<T>>; 17]);
 
-/// The methods of a client or of a server; what nobody has registered is `other` (gRFC A66).
+/// The methods of a client or of a server; unregistered ones are `other` (gRFC A66).
 #[derive(Debug)]
 pub(crate) struct Table {
     id: u64,
-    /// In order; a few, so that a search takes less than a hash.
+    /// Sorted; few, so that a search is faster than hashing.
     methods: Reloadable<Vec<Arc<Method>>>,
     other: OnceLock<Arc<Method>>,
     known: Arc<Known>,
@@ -99,30 +99,30 @@ impl Method {
         Arc::new(Self { path, kind, table, threads: Sharded::default() })
     }
 
-    /// Whether this is what `table` has for `path`.
+    /// Whether this is the entry of `table` for `path`.
     #[inline]
     pub(crate) fn is(&self, table: &Table, path: &str) -> bool {
         self.table == table.id && self.path.as_deref() == Some(path)
     }
 
-    /// Its path, where it has a name.
+    /// Its path, if it has a name.
     pub(crate) fn path(&self) -> Option<&str> {
         self.path.as_deref()
     }
 
-    /// As labels have it.
+    /// In the form of a label.
     pub(crate) fn label(&self) -> &str {
         let path = self.path.as_deref().unwrap_or("other");
         path.strip_prefix('/').unwrap_or(path)
     }
 
-    /// What this thread counts.
+    /// The counts of this thread.
     #[inline]
     pub(crate) fn own(&self) -> (&Counted, Writer) {
         self.threads.own()
     }
 
-    /// What each thread has counted.
+    /// The counts of each thread.
     pub(crate) fn threads(&self) -> impl Iterator<Item = &Counted> + Clone {
         self.threads.iter()
     }
@@ -141,7 +141,7 @@ impl Counted {
 // === impl Repeated ===
 
 impl Repeated {
-    /// A call took so many attempts of each kind; zero is not reported (gRFC A96).
+    /// The number of attempts of each kind in a call; zero is not reported (gRFC A96).
     pub(crate) fn ended(&self, [retries, transparent, hedges]: [u32; 3], writer: Writer) {
         if retries > 0 {
             self.retries.record(names::FEW, retries.into(), writer);

@@ -1,5 +1,5 @@
-//! Numbers that many threads count, each in a shard of its own: who alone writes a number needs no
-//! locked instruction for it, and two that write to one cache line wait for each other.
+//! Counters with a shard per thread: the only writer of a number needs no locked instruction, and
+//! two writers to one cache line would wait for each other.
 
 mod slots;
 
@@ -15,14 +15,14 @@ thread_local! {
     static SLOT: Slot = Slot::take();
 }
 
-/// Which shard a thread writes to, as long as it lives.
+/// The shard of a thread, for its lifetime.
 struct Slot(usize);
 
-/// A value for each thread, made when the thread first needs it.
+/// A value per thread, created when the thread first needs it.
 #[derive(Debug)]
 pub(crate) struct Sharded<T>([OnceLock<Box<Lines<T>>>; COUNT]);
 
-/// Whole cache lines.
+/// One cache line each.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lines<T>(T);
@@ -44,15 +44,15 @@ impl Drop for Slot {
 // === impl Sharded ===
 
 impl<T: Default> Sharded<T> {
-    /// This thread's.
+    /// The value of this thread.
     #[inline]
     pub(crate) fn own(&self) -> (&T, Writer) {
-        // A thread that is ending has given its shard back.
+        // A thread that is exiting has given its shard back.
         let slot = SLOT.try_with(|slot| slot.0).unwrap_or(OWN);
         (&self.0[slot].get_or_init(Box::default).0, Writer::of(slot))
     }
 
-    /// All that there are.
+    /// All values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.0.iter().filter_map(|shard| Some(&shard.get()?.0))
     }
@@ -74,8 +74,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_however_many_threads_count_at_once() {
-        // More than have a shard of their own.
+    fn no_count_is_lost_with_any_number_of_threads() {
+        // More than have their own shard.
         let (sharded, all) = (Sharded::<Count>::default(), Barrier::new(100));
         thread::scope(|scope| {
             for _ in 0..100 {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_come_after_others_go_on_where_those_stopped() {
+    fn later_threads_continue_the_counts_of_earlier_ones() {
         let sharded = Sharded::<Count>::default();
         for _ in 0..200 {
             thread::scope(|scope| {

@@ -16,14 +16,14 @@ use tonic::{Status, body::Body};
 /// The length of a message's prefix: a flag and four bytes of length.
 const PREFIX: u8 = 5;
 
-/// Adds up the messages in a stream of bytes that may be cut anywhere.
+/// Adds up the messages in a stream of bytes that may be split anywhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizer {
     /// Of all messages.
     total: u64,
-    /// How much of the message at hand is still to come.
+    /// The rest of the current message that has not arrived.
     rest: u32,
-    /// How much of the next one's prefix was there.
+    /// How many bytes of the next prefix have arrived.
     prefix: u8,
     length: u32,
 }
@@ -31,13 +31,13 @@ pub(crate) struct Sizer {
 /// The size of a request's messages.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
-    /// Where its body is complete.
+    /// Set when its body is complete.
     whole: Option<u64>,
-    /// What is counted while it is read; kept for the next, once the body is gone.
+    /// The bytes counted so far; reused once the body is gone.
     counted: Arc<AtomicU64>,
 }
 
-/// A request body that is passed on as it is, and counted.
+/// A request body that is passed on unchanged, and counted.
 struct Counted {
     inner: Body,
     sizer: Sizer,
@@ -61,7 +61,7 @@ impl Sizer {
                 data = &data[taken..];
                 continue;
             }
-            // A prefix that is cut: a flag, which says whether it is compressed, and the length.
+            // A split prefix: a flag, which says whether it is compressed, and the length.
             if self.prefix > 0 {
                 self.length = self.length << 8 | u32::from(data[0]);
             }
@@ -82,8 +82,8 @@ impl Sizer {
 // === impl Request ===
 
 impl Request {
-    /// Watches the body of `request`. One whose length is known, as that of a unary call in a stack
-    /// that repeats calls, is taken to be one message, and is left as it is.
+    /// Watches the body of `request`. One of known length, as that of a unary call in a stack that
+    /// repeats calls, counts as one message, and is left unchanged.
     #[inline]
     pub(crate) fn watch(&mut self, request: &mut http::Request<Body>) {
         let known = Call::find(request).and_then(Call::size);

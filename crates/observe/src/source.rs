@@ -1,4 +1,4 @@
-//! Numbers that are counted elsewhere: in a layer, or by a closure.
+//! Metrics counted elsewhere: in a layer, or by a closure.
 
 use crate::{
     Samples, names,
@@ -7,22 +7,22 @@ use crate::{
 use cinchona_core::{Instrument, Invalid, Observable};
 use std::{fmt, sync::Arc};
 
-/// Numbers of one name that are counted elsewhere.
+/// A metric that is counted elsewhere.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) help: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) is_counter: bool,
-    /// What it has been registered with; `None` where a closure says all labels.
+    /// The labels of its registration; `None` if a closure sets all labels.
     labels: Option<Labels>,
     pub(crate) ask: Arc<Ask>,
 }
 
-/// Adds the samples as they are now; `false` once there will never be any again.
+/// Adds the current samples; `false` once there will never be any again.
 type Ask = dyn Fn(&mut Samples) -> bool + Send + Sync;
 
-/// What a layer counts.
+/// The metrics of a layer.
 pub(crate) fn of<T: Observable>(of: &T, labels: &[(&str, &str)]) -> Result<Vec<Source>, Invalid> {
     let labels = checked(labels)?;
     let find = Arc::new(of.finder());
@@ -40,7 +40,7 @@ pub(crate) fn of<T: Observable>(of: &T, labels: &[(&str, &str)]) -> Result<Vec<S
     T::INSTRUMENTS.iter().map(source).collect()
 }
 
-/// Puts all of `new` into `known`, or nothing where one of them cannot be there.
+/// Adds all of `new` to `known`, or nothing if one of them is refused.
 pub(crate) fn add(known: &mut Vec<Source>, new: Vec<Source>) -> Result<(), Invalid> {
     let fit = |source: &Source| known.iter().try_for_each(|other| source.fits(other));
     new.iter().try_for_each(fit)?;
@@ -51,7 +51,7 @@ pub(crate) fn add(known: &mut Vec<Source>, new: Vec<Source>) -> Result<(), Inval
     Ok(())
 }
 
-/// The labels of a sample beside those that its layer was registered with.
+/// The labels of a sample in addition to those of its layer's registration.
 fn joined<'a>(beside: &'a Labels, own: &'a [(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let is_own = |name: &str| own.iter().any(|(other, _)| is_same_name(other, name));
     let beside = beside.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -120,7 +120,7 @@ impl Source {
         Ok(self)
     }
 
-    /// Whether both can be there.
+    /// Whether both can coexist.
     fn fits(&self, other: &Self) -> Result<(), Invalid> {
         let refused = |rule| Err(Invalid::new("metric", &self.name, rule));
         let is_one = other.prometheus() == self.prometheus();
@@ -141,7 +141,7 @@ impl Source {
         other.name == self.name && labels(self) == labels(other)
     }
 
-    /// Whether it was registered at the same time, and not instead of it.
+    /// Whether it is of the same registration, and not a replacement.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.ask, &other.ask)
     }

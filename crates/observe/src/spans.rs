@@ -28,7 +28,7 @@ pub(crate) struct Tracer {
     pub(crate) story: Option<Arc<Story>>,
 }
 
-/// Tells why a call stopped: from the extensions of its response, or from its error.
+/// Explains why a call stopped: from the extensions of its response, or from its error.
 pub(crate) type Story =
     dyn Fn(Result<&Extensions, &(dyn Error + 'static)>) -> Option<String> + Send + Sync;
 
@@ -37,19 +37,19 @@ pub(crate) type Story =
 pub(crate) struct Traced {
     span: Span,
     tracer: Arc<Tracer>,
-    /// What calls of a handler continue.
+    /// The trace context for the calls of a handler.
     served: Option<Arc<TraceContext>>,
     has_story: bool,
 }
 
-/// While it lasts, what happens in this thread belongs to a span.
+/// While the guard lives, events of this thread belong to a span.
 #[derive(Debug)]
 pub(crate) struct Entered<'a> {
     _serving: Option<Serving>,
     _span: tracing::span::Entered<'a>,
 }
 
-/// What of a request goes into a span.
+/// The parts of a request that go into a span.
 struct Named<'a> {
     service: &'a str,
     method: &'a str,
@@ -57,7 +57,7 @@ struct Named<'a> {
     address: Option<&'a str>,
 }
 
-/// The lines of calls that failed, by code: callers can cause them.
+/// Rate-limits the lines of failed calls, by code, as callers can cause them.
 static FAILED: LazyLock<[Seldom; 17]> = LazyLock::new(|| {
     let more = |more| tracing::error!(target: "cinchona_observe", more, "more calls failed");
     std::array::from_fn(|_| Seldom::new(more))
@@ -308,10 +308,10 @@ impl Traced {
         if let Some(story) = &self.tracer.story
             && !self.span.is_disabled()
             && !self.has_story
-            && let Some(told) = callback::call("a story", || story(outcome)).flatten()
+            && let Some(reason) = callback::call("a story", || story(outcome)).flatten()
         {
             self.has_story = true;
-            self.span.record("stopped", told);
+            self.span.record("stopped", reason);
         }
     }
 

@@ -1,11 +1,11 @@
-//! What the layers count and tell, around scripted servers and in virtual time.
+//! The metrics and spans of the layers, around scripted servers and in virtual time.
 
 mod cost;
 mod counted;
 mod exposition;
 mod laws;
+mod recorded;
 mod registered;
-mod told;
 
 use crate::Metrics;
 use bytes::Bytes;

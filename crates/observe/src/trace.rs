@@ -11,7 +11,7 @@ static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Which trace a call belongs to, and which span of it is the one at hand ([W3C Trace Context]).
 ///
 /// The server layer puts that of the caller into the request's extensions; calls that the handler
-/// makes in its own task continue it by themselves.
+/// makes in its own task continue it.
 ///
 /// ```
 /// use cinchona_observe::TraceContext;
@@ -31,7 +31,7 @@ pub struct TraceContext {
     trace: u128,
     span: u64,
     sampled: bool,
-    /// What vendors have to say, passed on as it is.
+    /// The vendors' entries, passed on unchanged.
     state: Vec<HeaderValue>,
 }
 
@@ -39,11 +39,11 @@ pub struct TraceContext {
 pub(crate) struct Digits<const N: usize>([u8; N]);
 
 thread_local! {
-    /// That of the call which is being served, while its task is polled.
+    /// The context of the call which is being served, while its task is polled.
     static SERVED: RefCell<Option<Arc<TraceContext>>> = const { RefCell::new(None) };
 }
 
-/// While it lasts, the calls that this thread makes continue a trace: see [`TraceContext::enter`].
+/// While it lives, the calls that this thread makes continue a trace: see [`TraceContext::enter`].
 #[derive(Debug)]
 #[must_use = "it ends when it is dropped"]
 pub struct Serving {

@@ -12,14 +12,14 @@ use loom::{model::Builder, sync::Arc, thread};
 use slots::{Count, OWN, Slots, Writer};
 use sync::AtomicU64;
 
-/// All interleavings with so many switches that a thread has not asked for.
+/// All interleavings with at most so many preemptions.
 fn model(check: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(2);
     builder.check(check);
 }
 
-/// The last two shards, and what was counted in them and in that of all others.
+/// The last two shards and the shared one, with their counts.
 struct Shards {
     slots: Slots,
     counts: [Count; 3],
@@ -31,7 +31,7 @@ impl Shards {
         Arc::new(Self { slots, counts: Default::default() })
     }
 
-    /// What a thread does that counts and ends.
+    /// A thread that counts and exits.
     fn count(&self) -> usize {
         let slot = self.slots.take();
         self.counts[slot + 2 - OWN].add(1, Writer::of(slot));
@@ -45,7 +45,7 @@ impl Shards {
 }
 
 #[test]
-fn a_shard_that_a_thread_has_left_keeps_its_count_in_the_hands_of_the_next() {
+fn a_shard_that_a_thread_has_left_keeps_its_count_for_the_next() {
     model(|| {
         let shards = Shards::new();
         let threads = [(); 2].map(|()| {
@@ -59,7 +59,7 @@ fn a_shard_that_a_thread_has_left_keeps_its_count_in_the_hands_of_the_next() {
 }
 
 #[test]
-fn two_threads_never_have_the_same_shard_but_that_of_all_others() {
+fn two_threads_never_have_the_same_shard_except_the_shared_one() {
     model(|| {
         let shards = Shards::new();
         let threads = [(); 2].map(|()| {

@@ -1,4 +1,4 @@
-//! Requests, as far as they have arrived.
+//! Requests that are still arriving.
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -10,14 +10,14 @@ use std::{
 };
 use tonic::{Status, body::Body};
 
-/// A request body that is read before it is handed on, and how far it was.
+/// A request body that is read before it is passed on, and its progress.
 #[derive(Debug, Default)]
 pub struct Arriving {
     kept: Kept,
     inner: Body,
 }
 
-/// What has arrived of a body.
+/// The part of a body that has arrived.
 #[derive(Debug, Default)]
 struct Kept {
     frames: VecDeque<Frame<Bytes>>,
@@ -28,20 +28,19 @@ struct Kept {
 /// A body of one frame, as most are that have arrived: its box is small.
 struct One(Option<Bytes>);
 
-/// A body of which so much has arrived that nobody waits for more of it.
+/// A body of which enough has arrived that the rest is not awaited.
 struct Read {
     kept: Kept,
     rest: Body,
 }
 
-/// As much is kept of a request that has not arrived: tonic decodes no more, unless it is
-/// configured to.
+/// The most that is buffered of a request: tonic decodes no more by default.
 const MOST: usize = 4 << 20;
 
-/// Reads what has arrived of `body`, which is handed on as it was; its length, in bytes, where that
-/// is all of it.
+/// Reads the ready frames of `body`, which is passed on with them; returns its length, in bytes, if
+/// that is all of it.
 ///
-/// Nobody is woken when there is more: it is to be polled again by a task.
+/// No waker is registered: a task will poll the body again.
 pub fn gather(body: &mut Body) -> Option<u64> {
     if body.is_end_stream() {
         return Some(0);
@@ -53,7 +52,7 @@ pub fn gather(body: &mut Body) -> Option<u64> {
         return Some(0);
     };
     let is_data = first.as_ref().is_ok_and(Frame::is_data);
-    // Mostly there is the message, and then an empty frame that ends it.
+    // Usually there is the message, and then an empty frame that ends it.
     let second = if is_data { poll_end(body, cx) } else { Poll::Pending };
     let has_more = !is_data || second.is_ready();
     let mut arriving = match (first.map(Frame::into_data), second) {
@@ -77,7 +76,7 @@ pub fn gather(body: &mut Body) -> Option<u64> {
     is_whole.then_some(size)
 }
 
-/// What comes after a frame; an empty one that ends the body is its end.
+/// The poll after a frame; an empty one that ends the body is its end.
 fn poll_end(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
     if body.is_end_stream() {
         return Poll::Ready(None);
@@ -100,7 +99,7 @@ impl Arriving {
         Self { kept: Kept::default(), inner: mem::take(body) }
     }
 
-    /// Takes what comes; whether that is all, or as much as is kept.
+    /// Takes frames; returns whether that is all, or as much as is buffered.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.kept.error.is_some() {
             return Poll::Ready(true);
@@ -120,7 +119,7 @@ impl Arriving {
         Poll::Ready(false)
     }
 
-    /// The body again, with what was read.
+    /// The body again, with the frames that were read.
     pub fn into_body(self) -> Body {
         let Self { mut kept, inner: rest } = self;
         if kept.frames.len() == 1 && kept.error.is_none() && rest.is_end_stream() {
@@ -137,7 +136,7 @@ impl Arriving {
 // === impl Kept ===
 
 impl Kept {
-    /// Keeps what has come; whether more may. Empty frames are left out.
+    /// Buffers a frame; returns whether there is room for more. Empty frames are left out.
     fn keep(&mut self, frame: Result<Frame<Bytes>, Status>) -> bool {
         match frame {
             Ok(frame) => {
@@ -214,7 +213,7 @@ mod tests {
     use http_body_util::BodyExt;
     use proptest::prelude::*;
 
-    /// Frames, and failures; `None` says that the next is not there yet.
+    /// Frames, and failures; `None` means that the next is not ready.
     #[derive(Clone, Debug)]
     struct Frames(VecDeque<Option<Result<Vec<u8>, ()>>>);
 

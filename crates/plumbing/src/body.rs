@@ -1,4 +1,4 @@
-//! The one response body of ours: what comes from below, and the layers that watch it.
+//! The one response body of this project: the inner body, and the layers that watch it.
 
 use crate::status;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tonic::{Code, body::Body};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What a body's poll has brought: a frame, a failure, or its end.
+/// The result of polling a body: a frame, a failure, or its end.
 pub type Polled = Option<Result<Frame<Bytes>, BoxError>>;
 
 /// A response body that layers watch.
@@ -27,41 +27,41 @@ pub type Polled = Option<Result<Frame<Bytes>, BoxError>>;
 /// are, there is one body around tonic's.
 #[derive(Default)]
 pub struct ResponseBody {
-    /// None once it was cut off, or where there never was anything.
+    /// `None` once it was cut off, or if there never was one.
     inner: Option<Body>,
     /// The innermost first.
     watchers: SmallVec<[Slot; 6]>,
     has_scopes: bool,
-    /// It goes with the beginning of an answer, and nothing of it was read since.
+    /// It belongs to the head of an answer, and none of it was read since.
     has_begun: Cell<bool>,
 }
 
 /// A layer that watches a response's body.
 pub trait Watcher: Send {
-    /// The poll of the body has brought `polled`, which is the layer's to change.
+    /// A poll of the body returned `polled`, which the layer may change.
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next;
 
-    /// Nothing has come: what the body is to end with all the same.
+    /// Nothing is ready: the error with which the body must end anyway.
     fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Polled> {
         Poll::Pending
     }
 
-    /// Whether it will bring something of its own once the body has ended.
+    /// Whether the watcher will add a frame of its own after the body.
     fn holds_more(&self) -> bool {
         false
     }
 
-    /// Whether it may end the body before its end, so that its length cannot be known before.
+    /// Whether it may end the body early, so that its length is unknown.
     fn may_cut(&self) -> bool {
         false
     }
 
-    /// Polls what is further in, within a scope of the layer's ([`ResponseBody::watched_within`]).
+    /// Polls the inner body within a scope of the layer's ([`ResponseBody::watched_within`]).
     fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
         poll();
     }
 
-    /// It has seen all that it wants, and is not asked again.
+    /// It has seen all that it wants, and is not called again.
     fn is_over(self: Pin<Box<Self>>) {}
 }
 
@@ -72,11 +72,11 @@ pub enum Next {
     Watch,
     /// To be dropped.
     Over,
-    /// That nothing more is read: HTTP/2 resets the stream.
+    /// To stop reading: HTTP/2 resets the stream.
     Cut,
 }
 
-/// What the watchers of one frame need to find out once.
+/// Values that all watchers of one frame need, computed once.
 #[derive(Debug, Default)]
 pub struct Seen {
     now: Option<Instant>,
@@ -87,7 +87,7 @@ pub struct Seen {
 // === impl Seen ===
 
 impl Seen {
-    /// When it came.
+    /// When it arrived.
     pub fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(Instant::now)
     }
@@ -97,7 +97,7 @@ impl Seen {
         *self.code.get_or_insert_with(|| status::code(trailers))
     }
 
-    /// Makes the trailers fit for the application ([`status::mend`]).
+    /// Makes the trailers safe for the application ([`status::mend`]).
     pub fn mend(&mut self, trailers: &mut http::HeaderMap) {
         if !std::mem::replace(&mut self.is_mended, true) {
             status::mend_said(trailers, self.code(trailers));
@@ -106,7 +106,7 @@ impl Seen {
 }
 
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
-/// on. Each layer asks that of a head, and it is found out once.
+/// on. Each layer asks that of a head, and it is computed once.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
     let (headers, body) = (response.headers(), response.body());
     if !body.has_begun.get() {
@@ -120,8 +120,8 @@ pub fn begins(response: &Response<ResponseBody>) -> bool {
 // === impl ResponseBody ===
 
 impl ResponseBody {
-    /// `body`, with those that watch it if it is such a body already. tonic's is taken as it is,
-    /// another is boxed.
+    /// `body` with its watchers if it is already such a body. tonic's is taken unchanged, another
+    /// is boxed.
     pub fn of<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -134,7 +134,7 @@ impl ResponseBody {
         Self { inner: body.map(Body::new), ..Self::default() }
     }
 
-    /// Lets `watcher` see what all those further in have.
+    /// Adds `watcher` outside of all others.
     pub fn watch(&mut self, watcher: Pin<Box<dyn Watcher>>) {
         self.watchers.push(Some(watcher));
     }
@@ -146,7 +146,7 @@ impl ResponseBody {
         self
     }
 
-    /// The same, and polls those further in within the scope of `watcher`.
+    /// The same, and polls the inner ones within the scope of `watcher`.
     #[must_use]
     pub fn watched_within(self, watcher: Pin<Box<dyn Watcher>>) -> Self {
         Self { has_scopes: true, ..self.watched(watcher) }
@@ -169,7 +169,7 @@ impl ResponseBody {
     }
 }
 
-/// The place of a watcher, which may be over.
+/// The slot of a watcher, which may be finished.
 type Slot = Option<Pin<Box<dyn Watcher>>>;
 
 fn poll_inner(inner: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<Polled> {
@@ -179,7 +179,7 @@ fn poll_inner(inner: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<Polled> {
     }
 }
 
-/// Polls what the last of `slots` watches, within its scope.
+/// Polls the body below the last of `slots`, within its scope.
 fn poll_within(
     inner: &mut Option<Body>,
     slots: &mut [Slot],
@@ -199,7 +199,7 @@ fn poll_within(
     step(inner, slots, cx, seen, polled);
 }
 
-/// Lets the last of `slots` see what has come.
+/// Passes the poll to the last of `slots`.
 fn step(
     inner: &mut Option<Body>,
     slots: &mut [Slot],
@@ -277,7 +277,7 @@ mod tests {
 
     type Log = Arc<Mutex<Vec<String>>>;
 
-    /// Notes what it sees, and does `next` at the frame of this number.
+    /// Records the polls, and does `next` at the frame of this number.
     struct Notes {
         name: &'static str,
         log: Log,
@@ -357,7 +357,7 @@ mod tests {
         let log = Log::default();
         let inner = notes("inner", &log, (1, Next::Over));
         let outer = notes("outer", &log, NEVER);
-        // However often a body is taken for another's, it is the same.
+        // Converting a body repeatedly does not change it.
         let watched = ResponseBody::of(ResponseBody::of(body().watched(inner)).watched(outer));
         assert_eq!(read(watched).await.len(), 2);
         let expected = [

@@ -1,4 +1,4 @@
-//! Errors, questioned along their `source()` chain.
+//! Searches errors along their `source()` chain.
 
 use std::error::Error;
 

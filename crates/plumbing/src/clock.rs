@@ -1,18 +1,18 @@
-//! Arithmetic on clocks that saturates, so that `Duration::MAX` means for ever; and one time for
-//! all layers that hand a request on.
+//! Saturating arithmetic on clocks, so that `Duration::MAX` means without limit; and one clock
+//! reading for all layers that pass a request on.
 
 use std::{cell::Cell, time::Duration};
 use tokio::time::Instant;
 
-/// What for ever is taken to be: 30 years, which every clock and timer can add to its time.
+/// The practical infinity: 30 years, which every clock and timer can add to its time.
 pub const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 thread_local! {
-    /// When the request that is being handed on in this thread came to the outermost layer.
+    /// When the request that this thread is passing on arrived at the outermost layer.
     static PASSING: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A request is handed on from layer to layer while this lasts.
+/// While the guard lives, a request is passed on from layer to layer.
 #[derive(Debug)]
 #[must_use = "it lasts until the request was handed on"]
 pub struct Passing {
@@ -23,8 +23,8 @@ pub struct Passing {
 // === impl Passing ===
 
 impl Passing {
-    /// Begins where a layer is called. The outermost looks at the clock; those that it calls
-    /// without a wait in between have its time.
+    /// Begins when a layer is called. The outermost reads the clock; those that it calls without a
+    /// wait in between reuse the reading.
     #[inline]
     pub fn begin() -> Self {
         if let Some(now) = PASSING.get() {
@@ -35,7 +35,7 @@ impl Passing {
         Self { now, is_outermost: true }
     }
 
-    /// When the request came.
+    /// When the request arrived.
     pub const fn now(&self) -> Instant {
         self.now
     }
@@ -62,33 +62,32 @@ impl Drop for Passing {
 /// assert_eq!(later(now, Duration::MAX) - now, FOR_EVER);
 /// ```
 pub fn later(now: Instant, wait: Duration) -> Instant {
-    // Where not even that can be added, `now` is for ever itself.
+    // If not even that can be added, `now` is practically infinite.
     now.checked_add(wait.min(FOR_EVER)).unwrap_or(now)
 }
 
-/// What a timer that comes again and again may take: `each`, at least 1 ms, which is the finest
-/// that tokio's timers tell apart (so none spins), and at most [`FOR_EVER`].
+/// The period of a repeating timer: `each`, at least 1 ms, which is the resolution of tokio's
+/// timers (so none spins), and at most [`FOR_EVER`].
 pub fn period(each: Duration) -> Duration {
     each.clamp(Duration::from_millis(1), FOR_EVER)
 }
 
-/// `duration` times `factor`: zero where the factor is below 0 or no number, and at most
-/// `Duration::MAX`.
+/// `duration` times `factor`: zero if the factor is below 0 or NaN, and at most `Duration::MAX`.
 pub fn times(duration: Duration, factor: f64) -> Duration {
     let seconds = duration.as_secs_f64() * factor;
-    // Zero times infinity is no number.
+    // Zero times infinity is NaN.
     if seconds.is_nan() || seconds <= 0.0 {
         return Duration::ZERO;
     }
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// `duration` in nanoseconds; what does not fit (584 years) is `u64::MAX`.
+/// `duration` in nanoseconds; on overflow (584 years) `u64::MAX`.
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// `duration` in whole milliseconds; what does not fit is `u64::MAX`.
+/// `duration` in whole milliseconds; on overflow `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -99,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[tokio::test(start_paused = true)]
-    async fn layers_that_hand_a_request_on_at_once_have_one_time_and_later_ones_another() {
+    async fn layers_that_pass_a_request_on_share_one_time_and_later_ones_do_not() {
         let outer = Passing::begin();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(Passing::begin().now(), outer.now());

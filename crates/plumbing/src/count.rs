@@ -1,4 +1,4 @@
-//! A counter, and what is said of a future that has ended.
+//! A counter, and the error of a future that is polled again.
 
 use std::{
     error::Error,
@@ -9,8 +9,8 @@ use std::{
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
-/// What a future fails with that is polled after it had completed, which no caller may do: an
-/// error of that call, and no panic.
+/// The error of a future that is polled after it has completed, a mistake of the caller: an error
+/// of that call instead of a panic.
 pub fn polled_again() -> Box<dyn Error + Send + Sync> {
     "polled after it had completed".into()
 }
@@ -18,7 +18,7 @@ pub fn polled_again() -> Box<dyn Error + Send + Sync> {
 // === impl Count ===
 
 impl Count {
-    /// Counts one more: how many there were before.
+    /// Counts one more; returns how many there were before.
     pub fn count(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
@@ -28,7 +28,7 @@ impl Count {
         self.0.fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    /// Takes so many back.
+    /// Subtracts so many.
     pub fn subtract(&self, less: usize) {
         self.0.fetch_sub(less as u64, Ordering::Relaxed);
     }

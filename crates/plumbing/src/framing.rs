@@ -1,19 +1,19 @@
-//! gRPC's framing of messages, as far as one can tell sense from nonsense by it.
+//! gRPC's framing of messages, by which valid answers are distinguished from others.
 
 use std::fmt;
 
-/// Follows the messages in a stream of bytes that may be cut anywhere: each has a flag, 0 or 1,
+/// Follows the messages in a stream of bytes that may be split anywhere: each has a flag, 0 or 1,
 /// four bytes of length, and so many bytes ([PROTOCOL-HTTP2]).
 ///
-/// *Why:* an answer that is none (a proxy's page, a broken server) is dropped by the client that
-/// tries to read it, and whoever judges servers must not take that for a caller that gave up.
+/// *Why:* a client drops an invalid answer (a proxy's page, a broken server) while reading it; a
+/// layer that judges servers must not count that as a cancellation.
 ///
 /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 #[derive(Clone, Copy, Default)]
 pub struct Framing {
-    /// How much of the message at hand is still to come.
+    /// The rest of the current message that has not arrived.
     rest: u32,
-    /// How much of the next one's prefix was there.
+    /// How many bytes of the next prefix have arrived.
     prefix: u8,
     length: u32,
     is_broken: bool,
@@ -49,7 +49,7 @@ impl Framing {
         }
     }
 
-    /// Whether what was read cannot be gRPC's.
+    /// Whether the bytes so far cannot be gRPC's.
     pub const fn is_broken(&self) -> bool {
         self.is_broken
     }
@@ -59,7 +59,7 @@ impl Framing {
         self.has_message
     }
 
-    /// Whether what was read ends with a whole message, or is nothing.
+    /// Whether the bytes so far end with a whole message, or are none.
     pub const fn is_whole(&self) -> bool {
         !self.is_broken && self.rest == 0 && self.prefix == 0
     }

@@ -1,8 +1,9 @@
-//! Look-ups in the few headers of a gRPC message: to compare them all takes less than a hash.
+//! Look-ups in the few headers of a gRPC message: comparing with all of them is faster than
+//! hashing.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// In more headers than these a hash is the faster way.
+/// With more headers than these hashing is faster.
 const FEW: usize = 8;
 
 /// The first value of a header.
@@ -46,7 +47,7 @@ pub fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
     headers.insert(name, value);
 }
 
-/// Removes a header, which mostly is not there.
+/// Removes a header, which is usually absent.
 #[inline]
 pub fn remove(headers: &mut HeaderMap, name: &HeaderName) {
     if has(headers, name) {

@@ -20,7 +20,7 @@ pub struct Invalid {
 // === impl Invalid ===
 
 impl Invalid {
-    /// `field` was given `value`, where only `allowed` is.
+    /// `field` has the invalid value `value`, and only `allowed` is valid.
     pub fn new(field: &'static str, value: impl fmt::Display, allowed: &'static str) -> Self {
         Self { field, value: value.to_string(), allowed }
     }
@@ -30,7 +30,7 @@ impl Invalid {
         self.field
     }
 
-    /// What would be allowed.
+    /// What is allowed.
     pub const fn allowed(&self) -> &'static str {
         self.allowed
     }

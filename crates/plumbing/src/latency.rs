@@ -1,4 +1,4 @@
-//! How long answers take: a quantile that follows the traffic, without a lock.
+//! Latencies: a lock-free quantile that follows the traffic.
 
 use std::{
     cell::Cell,
@@ -15,22 +15,21 @@ pub struct Latency {
     quantile: f64,
     buckets: Box<[AtomicU32]>,
     recorded: AtomicU64,
-    /// The quantile in microseconds; zero while too little is known.
+    /// The quantile in microseconds; zero while there are too few values.
     current: AtomicU64,
 }
 
 const BUCKETS: usize = 40 * 8;
 const HALF_LIFE: u64 = 5000;
-/// How often the quantile is worked out anew.
+/// How often the quantile is recomputed.
 const REFRESH: u64 = 100;
-/// Of so many calls one is recorded, once enough is known.
+/// One of so many calls is recorded, once the quantile is known.
 const SAMPLE: u32 = 8;
 
 // === impl Latency ===
 
 impl Latency {
-    /// Follows this quantile, in 0 to 1; what is outside of that is the end that is nearer, and
-    /// what is no number is 1, the slowest.
+    /// Follows this quantile, in 0 to 1; a value outside is clamped, and NaN is 1, the slowest.
     pub fn new(quantile: f64) -> Self {
         let quantile = if quantile.is_nan() { 1.0 } else { quantile.clamp(0.0, 1.0) };
         let buckets = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
@@ -42,9 +41,9 @@ impl Latency {
         self.record_as(latency, 1);
     }
 
-    /// For how many calls this thread's next one stands: for itself until the quantile is known,
-    /// then one in eight for all eight of them, and the others for none (0), which need not be
-    /// recorded. So threads seldom meet.
+    /// How many calls this thread's next one represents: itself until the quantile is known, then
+    /// one in eight represents all eight of them, and the others none (0), which need not be
+    /// recorded. So threads seldom contend.
     pub fn weight(&self) -> u32 {
         thread_local! {
             static CALLS: Cell<u32> = const { Cell::new(0) };
@@ -53,12 +52,12 @@ impl Latency {
             return 1;
         }
         let calls = CALLS.try_with(|calls| calls.replace(calls.get().wrapping_add(1))).unwrap_or(0);
-        // By the golden ratio: so methods that take turns are not sampled in turns.
+        // By the golden ratio: so methods that alternate are not sampled alternately.
         let is_due = calls.wrapping_mul(0x9e37_79b9) <= u32::MAX / SAMPLE;
         if is_due { SAMPLE } else { 0 }
     }
 
-    /// Counts one that stands for so many.
+    /// Counts one that represents so many.
     pub fn record_as(&self, latency: Duration, weight: u32) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.buckets[bucket(micros)].fetch_add(weight, Ordering::Relaxed);
@@ -81,8 +80,7 @@ impl Latency {
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
-    /// The quantile of those recorded since the last time this was asked, and how many they are;
-    /// they are forgotten.
+    /// The quantile since the last call of this, and how many values it covers; resets them.
     pub fn take(&self) -> Option<(Duration, u64)> {
         let take = |bucket: &AtomicU32| u64::from(bucket.swap(0, Ordering::Relaxed));
         let counts: Vec<u64> = self.buckets.iter().map(take).collect();
@@ -99,7 +97,7 @@ impl Latency {
 
     fn quantile_of(&self, counts: &[u64]) -> u64 {
         let wanted = (counts.iter().sum::<u64>() as f64 * self.quantile).ceil() as u64;
-        // One at least, or the least would be that of an empty bucket.
+        // At least one, or the lowest quantile would be that of an empty bucket.
         let wanted = wanted.max(1);
         let mut seen = 0;
         let reached = |count: &u64| {
@@ -128,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_was_taken_is_forgotten() {
+    fn taken_values_are_removed() {
         let latency = Latency::new(0.9);
         assert_eq!(latency.take(), None);
         (1..=100).for_each(|millis| latency.record(Duration::from_millis(millis)));
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn one_in_eight_stands_for_all_once_the_quantile_is_known() {
+    fn one_in_eight_represents_all_once_the_quantile_is_known() {
         let latency = Latency::new(0.5);
         for n in 0..10_100 {
             match latency.weight() {

@@ -1,31 +1,32 @@
-//! What several crates of cinchona need, and no user sees.
+//! Shared internals of cinchona's crates.
 //!
-//! **This is no API.** It is published since the others need it; each depends on its exact version,
-//! and nothing here is a promise: any release may change or remove any of it. What users set
-//! or are given is in `cinchona-core`, or is exported again by the crate that takes it.
+//! **This is no API.** It is published because the other crates need it; each depends on its exact
+//! version, and nothing here is stable: any release may change or remove any of it. Types that
+//! users set or receive are in `cinchona-core`, or are re-exported by the crate that takes them.
 //!
-//! | module or type | what is there |
+//! | module or type | content |
 //! |---|---|
-//! | [`clock`] | arithmetic that saturates: `Duration::MAX` means for ever |
-//! | [`cause`] | errors, questioned along their `source()` chain |
-//! | [`code`], [`status`], [`timeout`], [`headers`] | gRPC's words in headers, read and written |
-//! | [`uri`], [`secret`] | what of a URI may be shown; texts compared in constant time |
+//! | [`clock`] | saturating arithmetic: `Duration::MAX` means without limit |
+//! | [`cause`] | searches errors along their `source()` chain |
+//! | [`code`], [`status`], [`timeout`], [`headers`] | gRPC's headers, read and written |
+//! | [`uri`], [`secret`] | URIs without credentials; texts compared in constant time |
 //! | [`ResponseBody`], [`Watcher`] | the body of every response, and the layers that watch it |
 //! | [`Framing`] | messages in a stream of bytes |
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
-//! | [`Allowed`], [`Spent`] | the time that an attempt was given, and took |
-//! | [`Paths`] | what is looked up for every call, by its path |
-//! | [`Arriving`], [`gather`] | what has arrived of a request |
-//! | [`Latency`] | how long answers take |
+//! | [`Allowed`], [`Spent`] | the time allowed for an attempt, and the time it took |
+//! | [`Paths`] | values looked up for every call, by its path |
+//! | [`Arriving`], [`gather`] | the part of a request that has arrived |
+//! | [`Latency`] | a quantile of latencies |
 //! | [`Reloadable`] | settings that are replaced while calls run |
-//! | [`Listener`], [`Seldom`] | connections, and lines of the log, that strangers cause |
-//! | [`Trust`], [`Distrust`] | who may change something in a server |
+//! | [`Listener`], [`Seldom`] | connections and log lines that any client can cause |
+//! | [`Trust`], [`Distrust`] | which requests may change a server |
 //! | [`Plain`] | a service whose answers have tonic's bodies |
-//! | [`Misplaced`] | a layer that stands where it does harm |
+//! | [`Misplaced`] | warns of a layer in a harmful place |
 //! | [`Invalid`], [`Elapsed`] | errors: of a setting, of a call that has run out of time |
-//! | [`Backoff`], [`Jitter`] | how long to wait before the next try |
-//! | [`Signals`], [`Avoid`], [`Ticket`] | what sources, callers and gates say to a balancer |
-//! | [`Count`], [`polled_again`] | how often something happened; a future that is polled again |
+//! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
+//! | [`Signals`], [`Avoid`], [`Ticket`] | what sources, callers and gates exchange with a balancer
+//!   |
+//! | [`Count`], [`polled_again`] | a counter; the error of a future that is polled again |
 //!
 //! *Rule:* it names no other crate of cinchona.
 
@@ -69,7 +70,7 @@ pub use invalid::Invalid;
 pub use latency::Latency;
 pub use listener::Listener;
 pub use live::Reloadable;
-pub use misplaced::Misplaced;
+pub use misplaced::{Misplaced, warn_of_unknown_peer};
 pub use paths::Paths;
 pub use plain::{Plain, PlainFuture};
 pub use replay::{Replay, ReplayBuffer, whole};

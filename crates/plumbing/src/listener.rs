@@ -1,4 +1,4 @@
-//! Connections, one after the other, whatever becomes of the machine.
+//! Accepts connections, whatever the state of the machine.
 
 use crate::Seldom;
 use std::{
@@ -15,14 +15,14 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// Accepts connections by TCP, and pauses where it cannot.
+/// Accepts TCP connections, and pauses after errors.
 ///
-/// *Why:* where a process has no descriptors left, `accept` fails at once, and the connection stays
-/// in the queue: a loop that only tries again takes a whole core, and says nothing.
+/// *Why:* if a process has no descriptors left, `accept` fails immediately, and the connection
+/// stays in the queue: a loop without a pause would silently use a whole core.
 ///
-/// *Rule:* a connection that is gone before it is accepted is passed over. After any other error it
-/// pauses for 10 ms, twice as long after each further one, up to 1 s; it warns of it once a second
-/// at most, and serves on. Connections have `TCP_NODELAY`.
+/// *Rule:* a connection that is gone before it is accepted is skipped. After any other error it
+/// pauses for 10 ms, twice as long after each further one, up to 1 s; it logs a warning at most
+/// once a second, and continues. Connections have `TCP_NODELAY`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -41,7 +41,7 @@ pub struct Listener {
     pace: Pace,
 }
 
-/// How long it waits after the next error.
+/// The wait after the next error.
 #[derive(Clone, Copy, Debug)]
 struct Pace(Duration);
 
@@ -78,10 +78,10 @@ impl Listener {
         bound.map(Self::new)
     }
 
-    /// Where it listens.
+    /// The local address.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system does not know it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }
@@ -101,7 +101,8 @@ impl Listener {
             match ready!(self.inner.poll_accept(cx)) {
                 Ok((stream, peer)) => {
                     self.pace = Pace(Pace::FIRST);
-                    // What cannot be set on it, it does without; if it is broken, a read says so.
+                    // Options that cannot be set are skipped; a broken connection is reported by a
+                    // read.
                     _ = stream.set_nodelay(true);
                     return Poll::Ready((stream, peer));
                 }
@@ -133,7 +134,7 @@ impl Pace {
     const FIRST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// How long to wait; `None` after what is of one connection alone.
+    /// The wait; `None` after an error of a single connection.
     fn after(&mut self, error: &io::Error) -> Option<Duration> {
         use io::ErrorKind::{
             ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, TimedOut,
@@ -161,7 +162,7 @@ mod tests {
             .map(|code| pace.after(&io::Error::from_raw_os_error(code)).unwrap().as_millis());
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         let gone = io::Error::from(io::ErrorKind::ConnectionAborted);
-        assert_eq!(pace.after(&gone), None, "the next is tried at once");
+        assert_eq!(pace.after(&gone), None, "the next is tried immediately");
     }
 
     // real clock: sockets.

@@ -19,17 +19,17 @@ pub struct Reloadable<T>(Arc<ArcSwap<T>>);
 // === impl Reloadable ===
 
 impl<T> Reloadable<T> {
-    /// A value to begin with.
+    /// The initial value.
     pub fn new(value: T) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(value)))
     }
 
-    /// The value as it is now.
+    /// The current value.
     pub fn get(&self) -> Guard<Arc<T>> {
         self.0.load()
     }
 
-    /// Replaces the value; a call that has begun keeps what it began with.
+    /// Replaces the value; calls that have begun keep the old one.
     pub fn set(&self, value: T) {
         self.0.store(Arc::new(value));
     }

@@ -18,7 +18,7 @@ impl<T> Paths<T> {
 }
 
 impl<'a, T> FromIterator<(&'a str, T)> for Paths<T> {
-    /// Of those of one path the last counts.
+    /// Of several values for one path the last counts.
     fn from_iter<I: IntoIterator<Item = (&'a str, T)>>(values: I) -> Self {
         let boxed = |(path, value): (&str, T)| (path.into(), value);
         Self(Arc::new(values.into_iter().map(boxed).collect()))

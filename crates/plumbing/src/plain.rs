@@ -14,8 +14,7 @@ use std::{
 use tonic::body::Body;
 use tower_service::Service;
 
-/// A service whose answers have tonic's bodies, whatever those of the inner one are: tonic's own
-/// stay as they are.
+/// A service whose answers have tonic's bodies: other bodies of the inner service are boxed.
 #[derive(Clone, Debug)]
 pub struct Plain<S>(pub S);
 
@@ -50,7 +49,7 @@ where
 // === impl PlainFuture ===
 
 impl<F> PlainFuture<F> {
-    /// That of a call whose answer is to have tonic's body.
+    /// The future of a call whose answer is to have tonic's body.
     pub const fn new(inner: F) -> Self {
         Self { inner }
     }

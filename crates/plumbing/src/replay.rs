@@ -1,13 +1,11 @@
 //! A request that can be sent more than once.
 //!
-//! tonic's request bodies are not `Clone`, which is why tower's own retry cannot wrap a
-//! `Channel`.
-//! But the body of a unary call is complete the moment it is polled: one frame, then the end,
-//! never `Pending`.
-//! So it is drained without a wait, and every attempt is rebuilt from its parts and its bytes.
-//! A body that is still being streamed is recorded as attempts read it: see [`tape`](self::tape).
-//! A body that fails is passed on as failing: the server never sees an end that the body did not
-//! have.
+//! tonic's request bodies are not `Clone`, so tower's own retry cannot wrap a `Channel`. But the
+//! body of a unary call is complete when it is first polled: one frame, then the end, never
+//! `Pending`. So it is drained without a wait, and every attempt is rebuilt from its parts and its
+//! bytes. A body that is still being streamed is recorded as attempts read it: see
+//! [`tape`](self::tape). A body that fails is passed on as failing: the server never sees an end
+//! that the body did not have.
 
 mod buffer;
 mod tape;
@@ -28,8 +26,8 @@ use std::{
 use tape::{Frames, Tape, Undrained};
 use tonic::{GrpcMethod, Status, body::Body};
 
-/// A request that can be built as often as it is needed, for as long as it fits its buffer. A `C`
-/// in its extensions is not copied: each attempt is given one of its own.
+/// A request that can be rebuilt any number of times while it fits its buffer. A `C` in its
+/// extensions is not copied: each attempt receives its own.
 #[derive(Debug)]
 pub struct Replay<C> {
     head: Head<C>,
@@ -37,7 +35,7 @@ pub struct Replay<C> {
     built: u32,
 }
 
-/// A copy of a request's parts, in as few allocations as can be: it is made for every call.
+/// A copy of a request's parts, with as few allocations as possible: it is made for every call.
 #[derive(Debug)]
 struct Head<C> {
     method: Method,
@@ -50,7 +48,7 @@ struct Head<C> {
 /// A copy of a request's extensions.
 #[derive(Debug)]
 enum Kept<C> {
-    /// Nothing but what generated clients and our own layers put there.
+    /// Only types that generated clients and our own layers insert.
     Known(Option<GrpcMethod<'static>>, PhantomData<fn() -> C>),
     All(Extensions),
 }
@@ -62,12 +60,12 @@ enum Recording {
         _reserved: Option<Reservation>,
     },
     Tape(Arc<Tape>),
-    /// It was all there, was sent, and is not needed any more.
+    /// It was complete, was sent, and is not needed any more.
     Settled,
 }
 
 /// The parts and the bytes of `request` if its body is complete and has at most `cap` bytes;
-/// otherwise the request as good as new.
+/// otherwise the unchanged request.
 #[expect(clippy::result_large_err, reason = "a request is moved, as everywhere in tower")]
 pub fn whole(request: Request<Body>, cap: usize) -> Result<(Parts, Bytes), Request<Body>> {
     let (parts, body) = request.into_parts();
@@ -80,8 +78,9 @@ pub fn whole(request: Request<Body>, cap: usize) -> Result<(Parts, Bytes), Reque
 // === impl Replay ===
 
 impl<C: Clone + Send + Sync + 'static> Replay<C> {
-    /// Drains the body of `request` if it is complete, else records it while it is sent; and the
-    /// request of the first attempt, which is made of what came in, as most calls need no other.
+    /// Drains the body of `request` if it is complete, else records it while it is sent; also
+    /// returns the request of the first attempt, which reuses the original, as most calls need no
+    /// other.
     pub fn capture(request: Request<Body>, buffer: &ReplayBuffer) -> (Self, Request<Body>) {
         let (parts, body) = request.into_parts();
         let body = Recording::of(body, buffer);
@@ -104,7 +103,7 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
         self.built
     }
 
-    /// The length of the request's body, prefixes included, where all of it is here.
+    /// The length of the request's body, prefixes included, if it is complete.
     pub fn size(&self) -> Option<u64> {
         match &self.body {
             Recording::Whole { bytes, .. } => Some(bytes.len() as u64),
@@ -121,7 +120,8 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
         }
     }
 
-    /// By what the body of the request has failed, if it has: no attempt can send all of it.
+    /// The error with which the body of the request has failed, if it has: no attempt can send all
+    /// of it.
     pub fn failure(&self) -> Option<Status> {
         match &self.body {
             Recording::Whole { .. } | Recording::Settled => None,
@@ -129,7 +129,7 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
         }
     }
 
-    /// Keeps nothing for further attempts: the `n`th that was built, from 0, is the one.
+    /// Drops the recording: the `n`th attempt, from 0, is the chosen one.
     pub fn settle(&mut self, n: u32) {
         match &self.body {
             Recording::Tape(tape) => tape.cut(n),
@@ -138,14 +138,14 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
         }
     }
 
-    /// The `n`th that was built has failed: what it has not yet sent of a stream is for the others.
+    /// The `n`th attempt has failed: it leaves the unsent part of a stream to the others.
     pub fn stop(&self, n: u32) {
         if let Recording::Tape(tape) = &self.body {
             tape.stop(n);
         }
     }
 
-    /// Whether the `n`th attempt was given up because the request outgrew its buffer, and another
+    /// Whether the `n`th attempt was abandoned because the request outgrew its buffer, and another
     /// attempt had sent more of it.
     pub fn has_left_behind(&self, n: u32) -> bool {
         match &self.body {
@@ -154,7 +154,7 @@ impl<C: Clone + Send + Sync + 'static> Replay<C> {
         }
     }
 
-    /// Where the request goes.
+    /// The path of the request.
     pub const fn uri(&self) -> &Uri {
         &self.head.uri
     }
@@ -191,7 +191,7 @@ impl Recording {
         }
     }
 
-    /// The body of the `n`th attempt, from 0; `None` where another attempt goes on alone.
+    /// The body of the `n`th attempt, from 0; `None` if another attempt was chosen.
     fn play(&self, n: u32) -> Option<Body> {
         match self {
             Self::Whole { bytes, .. } => Some(whole::body(bytes.clone())),
@@ -256,16 +256,16 @@ impl<C: Clone + Send + Sync + 'static> Kept<C> {
     }
 }
 
-/// All frames of `body`, or those that could be read and why not more.
+/// All frames of `body`, or those that could be read and the reason.
 fn drain(
     body: &mut Body,
     buffer: &ReplayBuffer,
     reserved: &mut Option<Reservation>,
 ) -> (Frames, Option<Undrained>) {
-    // Nobody is to be woken: a body that is not complete now is a stream.
+    // No waker is needed: a body that is not complete now is a stream.
     let mut cx = Context::from_waker(Waker::noop());
     let mut frames = Frames::new();
-    // A caller's stream that is always ready, and brings nothing, must not keep its thread.
+    // A caller's stream that is always ready with empty frames must not block its thread.
     for _ in 0..MOST_FRAMES {
         // Where the length is known, as in most unary calls, the end need not be polled.
         if body.is_end_stream() {
@@ -279,7 +279,7 @@ fn drain(
         };
         // A gRPC request ends with its data: there are no request trailers.
         let Ok(data) = data else { continue };
-        // What is small, whole, and soon gone is not worth counting across threads.
+        // Small, complete and short-lived requests are not worth a shared counter.
         let small = frames.is_empty() && data.len() <= SMALL.min(buffer.per_call);
         let kept = if small && body.is_end_stream() {
             true

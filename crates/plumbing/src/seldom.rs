@@ -1,4 +1,4 @@
-//! Lines that a stranger can cause.
+//! Log lines that any client can cause.
 
 use std::{
     fmt,
@@ -10,13 +10,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// A line of a log that requests of others can cause: it is written at most once a second, and
-/// after each second one more line says how many it stands for.
+/// A rate-limited log line, which others' requests can cause: it is written at most once a second,
+/// and after each second one more line has the count of those suppressed.
 ///
-/// *Why:* what logs a line for each request that is refused lets anybody fill the disk.
+/// *Why:* a log line for each refused request would let any client fill the disk.
 ///
-/// The second line is written by a task of the tokio runtime, or by the next request where there is
-/// no runtime. Clones are the same line.
+/// The second line is written by a task of the tokio runtime, or by the next request without a
+/// runtime. Clones share the limit.
 ///
 /// ```
 /// use cinchona_plumbing::Seldom;
@@ -38,7 +38,7 @@ struct Line {
 #[derive(Debug, Default)]
 struct State {
     last: Option<Instant>,
-    /// How many lines were not written since.
+    /// How many lines were suppressed since.
     withheld: u64,
 }
 
@@ -47,15 +47,15 @@ const EACH: Duration = Duration::from_secs(1);
 // === impl Seldom ===
 
 impl Seldom {
-    /// A line; `more` writes how many were not written.
+    /// A line; `more` writes the count of suppressed ones.
     pub fn new(more: fn(u64)) -> Self {
         Self(Arc::new(Line { more, state: Mutex::default() }))
     }
 
-    /// Whether the line is to be written `now`; else it is counted.
+    /// Whether the line is to be written `now`; otherwise it is counted.
     pub fn is_due(&self, now: Instant) -> bool {
         let mut state = self.0.state();
-        // A clock that is behind is another runtime's.
+        // An earlier time is that of another runtime.
         let since = state.last.and_then(|last| now.checked_duration_since(last));
         let Some(since) = since.filter(|since| *since < EACH) else {
             drop(state);
@@ -85,7 +85,7 @@ impl fmt::Debug for Seldom {
 // === impl Line ===
 
 impl Line {
-    /// Tells how many lines were not written before, if any.
+    /// Writes the count of suppressed lines, if any.
     fn tell(&self, now: Instant) {
         let mut state = self.state();
         state.last = Some(now);
@@ -110,10 +110,10 @@ mod tests {
     // catalogue: S-E18
     #[tokio::test(start_paused = true)]
     async fn a_line_is_written_once_a_second_and_all_others_are_counted() {
-        static TOLD: AtomicU64 = AtomicU64::new(0);
+        static REPORTED: AtomicU64 = AtomicU64::new(0);
         static LINES: AtomicU64 = AtomicU64::new(0);
         let line = Seldom::new(|more| {
-            TOLD.fetch_add(more, Relaxed);
+            REPORTED.fetch_add(more, Relaxed);
             LINES.fetch_add(1, Relaxed);
         });
         let mut written = 0;
@@ -122,32 +122,32 @@ mod tests {
             sleep(Duration::from_millis(1)).await;
         }
         sleep(EACH).await;
-        assert_eq!(written + TOLD.load(Relaxed), 10_000, "none is lost");
+        assert_eq!(written + REPORTED.load(Relaxed), 10_000, "none is lost");
         assert!(written + LINES.load(Relaxed) <= 21, "{written} {LINES:?}");
         sleep(EACH).await;
-        assert!(line.is_due(Instant::now()), "the first is written at once");
+        assert!(line.is_due(Instant::now()), "the first is written immediately");
     }
 
     // catalogue: S-E18
     #[test]
-    fn without_a_runtime_the_next_line_tells_of_those_before() {
-        static TOLD: AtomicU64 = AtomicU64::new(0);
-        let line = Seldom::new(|more| _ = TOLD.fetch_add(more, Relaxed));
+    fn without_a_runtime_the_next_line_reports_those_before() {
+        static REPORTED: AtomicU64 = AtomicU64::new(0);
+        let line = Seldom::new(|more| _ = REPORTED.fetch_add(more, Relaxed));
         let now = Instant::now();
         assert!(line.is_due(now) && !line.is_due(now) && !line.is_due(now));
         assert!(line.is_due(now + EACH));
-        assert_eq!(TOLD.load(Relaxed), 2);
+        assert_eq!(REPORTED.load(Relaxed), 2);
         assert!(line.is_due(now), "another clock is behind this one");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_that_ends_is_told_of_within_a_second() {
-        static TOLD: AtomicU64 = AtomicU64::new(0);
-        let line = Seldom::new(|more| _ = TOLD.fetch_add(more, Relaxed));
+    async fn a_burst_that_ends_is_reported_within_a_second() {
+        static REPORTED: AtomicU64 = AtomicU64::new(0);
+        let line = Seldom::new(|more| _ = REPORTED.fetch_add(more, Relaxed));
         let written = (0..1000).filter(|_| line.is_due(Instant::now())).count();
         tokio::task::yield_now().await;
         advance(EACH).await;
         sleep(Duration::from_millis(1)).await;
-        assert_eq!((written, TOLD.load(Relaxed)), (1, 999));
+        assert_eq!((written, REPORTED.load(Relaxed)), (1, 999));
     }
 }

@@ -1,10 +1,10 @@
-//! What a source of endpoints and its balancer say to each other.
+//! Signals between a source of endpoints and its balancer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
-/// What a source of endpoints and its balancer tell each other beside the endpoints; clones are the
-/// same.
+/// Signals between a source of endpoints and its balancer, besides the endpoints; clones share
+/// them.
 #[derive(Clone, Debug, Default)]
 pub struct Signals(Arc<Shared>);
 
@@ -17,28 +17,28 @@ struct Shared {
 // === impl Signals ===
 
 impl Signals {
-    /// The balancer asks for a new look: a connection was lost, or cannot be made. The source
-    /// decides how often it looks.
+    /// The balancer requests a new lookup: a connection was lost, or cannot be made. The source
+    /// limits its rate.
     pub fn ask_again(&self) {
         self.0.again.notify_one();
     }
 
-    /// Waits until a new look is asked for, also if that was before this is called.
+    /// Waits until a new lookup is requested, also if that was before this is called.
     pub async fn asked_again(&self) {
         self.0.again.notified().await;
     }
 
-    /// The source cannot find anything out, since `why`; what was found stays.
+    /// The source's lookup failed because of `why`; the last endpoints remain.
     pub fn failed(&self, why: impl Into<Arc<str>>) {
         self.set(Some(why.into()));
     }
 
-    /// The source has looked, and knows.
+    /// The source's lookup succeeded.
     pub fn succeeded(&self) {
         self.set(None);
     }
 
-    /// Why the last look has failed, if it has.
+    /// Why the last lookup has failed, if it has.
     pub fn failure(&self) -> Option<Arc<str>> {
         self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_asked_before_is_heard_later() {
+    async fn an_earlier_request_is_received_later() {
         let signals = Signals::default();
         signals.clone().ask_again();
         signals.asked_again().await;

@@ -20,8 +20,8 @@ pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous
 
 /// The whole status in `headers`, if they hold `grpc-status`.
 ///
-/// tonic panics where `grpc-status-details-bin` is not base64; here such details are left out. It
-/// loses the code where `grpc-message` is no text; here it is kept.
+/// tonic panics if `grpc-status-details-bin` is not base64; here such details are left out. It
+/// loses the code if `grpc-message` is not text; here it is kept.
 pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
     let has_sound_details =
         headers::get(headers, &Status::GRPC_STATUS_DETAILS).is_none_or(is_base64);
@@ -36,18 +36,18 @@ pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(&sound)
 }
 
-/// For client layers: makes the headers or trailers of a status that was received fit for the
-/// application. Takes out `grpc-status-details-bin` where it is not base64, as a tonic client
-/// panics when it reads that; makes `grpc-message` text where it is none, as tonic loses the code
-/// for that; and marks what a handler is not to hand on ([`strip`]).
+/// For client layers: makes the headers or trailers of a received status safe for the application.
+/// Removes `grpc-status-details-bin` if it is not base64, as a tonic client panics when it reads
+/// that; makes `grpc-message` text if it is not, as tonic would lose the code; and marks the values
+/// that a handler must not pass on ([`strip`]).
 pub fn mend(headers: &mut HeaderMap) {
-    // A success says no more.
+    // A success has nothing more.
     if headers.len() > 1 {
         mend_said(headers, code(headers));
     }
 }
 
-/// The same, where the code that they have is known.
+/// The same, if their code is known.
 pub(crate) fn mend_said(headers: &mut HeaderMap, code: Option<Code>) {
     let Some(code) = code.filter(|_| headers.len() > 1) else { return };
     mend_details(headers);
@@ -71,8 +71,7 @@ fn is_base64(value: &HeaderValue) -> bool {
         .is_some_and(|value| value.to_bytes().is_ok())
 }
 
-/// Whether the content type is one of gRPC's: it begins with `application/grpc`
-/// ([PROTOCOL-HTTP2]).
+/// Whether the content type is gRPC's: it begins with `application/grpc` ([PROTOCOL-HTTP2]).
 ///
 /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -82,9 +81,8 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
-/// The status of a response that failed before it began: its trailers-only headers, or the
-/// status that its HTTP code stands for; what a handler is not to hand on of it is marked
-/// ([`strip`]).
+/// The status of a response that failed before it began: its trailers-only headers, or the status
+/// for its HTTP code; values that a handler must not pass on are marked ([`strip`]).
 pub fn of_head<B>(response: &http::Response<B>) -> Status {
     let mut status = from_headers(response.headers()).unwrap_or_else(|| {
         let (http, headers) = (response.status(), response.headers());
@@ -110,8 +108,8 @@ pub fn says_timeout_expired(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Gives the answer of a tonic server whose timer has run out the code it should have:
-/// `DEADLINE_EXCEEDED`, where tonic says `CANCELLED`.
+/// Corrects the answer of a tonic server whose timer has fired: `DEADLINE_EXCEEDED`, where tonic
+/// uses `CANCELLED`.
 pub fn correct_timeout(headers: &mut HeaderMap) {
     if code(headers) == Some(Code::Cancelled) && says_timeout_expired(headers) {
         headers.insert(Status::GRPC_STATUS, HeaderValue::from_static("4"));
@@ -124,7 +122,7 @@ pub fn previous_attempts(headers: &HeaderMap) -> u32 {
     headers::get(headers, &PREVIOUS_ATTEMPTS).map_or(0, count_of_attempts)
 }
 
-/// What one value of `grpc-previous-rpc-attempts` says; 0 where that is no number.
+/// The number in a value of `grpc-previous-rpc-attempts`; 0 if it is invalid.
 pub fn count_of_attempts(value: &HeaderValue) -> u32 {
     value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -1,3 +1,3 @@
-//! What threads meet by, which `tests/loom` replaces by that of a model checker.
+//! The synchronisation primitives, which `tests/loom` replaces by a model checker's.
 
 pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};

@@ -4,24 +4,23 @@ use crate::{clock, headers};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
-/// The header that tells the peer how long the caller is going to wait.
+/// The header with the time that the caller is going to wait.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Whether an attempt that is given up after `waited` is given up because of its `timeout`. Two
-/// clock readings and the header's rounding lie between its timer and this, so a millisecond is
-/// allowed for.
+/// Whether an attempt that is abandoned after `waited` ran into its `timeout`. Two clock readings
+/// and the header's rounding lie between its timer and this, so a millisecond is tolerated.
 pub fn is_why(timeout: Duration, waited: Duration) -> bool {
     timeout <= waited.saturating_add(SLACK)
 }
 
-/// What may lie between two readings of the clock for one timer.
+/// The tolerance between two readings of the clock for one timer.
 pub const SLACK: Duration = Duration::from_millis(1);
 
-/// Takes off `grpc-timeout`, if it is there, what a request has `waited` since it was written: the
-/// header says what is left when the request is sent.
+/// Subtracts from `grpc-timeout`, if present, the time that a request has `waited` since it was
+/// written: the header holds the remaining time when the request is sent.
 pub fn take_off(headers: &mut HeaderMap, waited: Duration) {
-    if let Ok(Some(told)) = parse_timeout(headers) {
-        headers::set(headers, &GRPC_TIMEOUT, encode_timeout(told.saturating_sub(waited)));
+    if let Ok(Some(sent)) = parse_timeout(headers) {
+        headers::set(headers, &GRPC_TIMEOUT, encode_timeout(sent.saturating_sub(waited)));
     }
 }
 
@@ -41,7 +40,7 @@ pub fn take_off(headers: &mut HeaderMap, waited: Duration) {
 /// ```
 ///
 /// # Errors
-/// The value, when it has any other form.
+/// The value, if it has any other form.
 pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderValue> {
     headers::get(headers, &GRPC_TIMEOUT).map(read_timeout).transpose()
 }
@@ -49,7 +48,7 @@ pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderVal
 /// Reads the value of `grpc-timeout`.
 ///
 /// # Errors
-/// The value, when it has another form.
+/// The value, if it has another form.
 pub fn read_timeout(value: &HeaderValue) -> Result<Duration, &HeaderValue> {
     let Some((unit, digits)) = value.as_bytes().split_last() else { return Err(value) };
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {

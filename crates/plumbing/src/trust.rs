@@ -1,4 +1,4 @@
-//! Who may change something in a server.
+//! Which requests may change a server.
 
 use crate::secret::is_same;
 use http::{
@@ -8,22 +8,22 @@ use http::{
 };
 use std::{error::Error, fmt, net::SocketAddr};
 
-/// Decides who may change something in a server, such as its faults: one rule for each listener.
+/// Decides which requests may change a server, such as its faults: one rule for each listener.
 ///
 /// # Rule
 ///
-/// * A request of a web page of another origin changes nothing (`origin`, `sec-fetch-site`).
+/// * A request of a web page of another origin may change nothing (`origin`, `sec-fetch-site`).
 /// * With a token, a change needs `authorization: Bearer <token>` (RFC 6750), also on loopback, and
-///   may come from anywhere. Blanks around the token do not count.
-/// * Without one, its connection is from loopback, and nothing says that somebody else is behind
-///   it: a proxy on the same machine connects from loopback for all its clients. So
-///   any header that proxies, balancers and content delivery networks add takes the right away,
-///   whatever its value: `forwarded` (RFC 7239), `via`, `x-forwarded-*`, `x-real-ip`,
-///   `cf-connecting-ip` and the like; and so does HTTP/1.0, which nginx speaks unless it is told.
+///   may come from any address. Blanks around the token are ignored.
+/// * Without one, the connection must be from loopback, and without a sign of a proxy, as a proxy
+///   on the same machine connects from loopback for all its clients. So any header that proxies,
+///   balancers and content delivery networks add disqualifies a request, whatever its value:
+///   `forwarded` (RFC 7239), `via`, `x-forwarded-*`, `x-real-ip`, `cf-connecting-ip` and the like;
+///   and so does HTTP/1.0, nginx's default.
 ///
 /// # What it does not do
 ///
-/// A proxy that says nothing of itself is taken for its machine: where there is one, give a token.
+/// It cannot detect a proxy that adds no header: behind such a proxy, use a token.
 ///
 /// ```
 /// use cinchona_plumbing::{Distrust, Trust};
@@ -44,7 +44,7 @@ pub struct Trust {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Distrust {
-    /// It is of a web page of another origin.
+    /// It is from a web page of another origin.
     Origin,
     /// It lacks the token, or has another.
     Token,
@@ -56,7 +56,7 @@ pub enum Distrust {
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The words of header names, between hyphens, that speak of who was there before.
+/// The words of header names, between hyphens, that indicate a proxy.
 const OF_PROXIES: [&str; 27] = [
     "addr",
     "akamai",
@@ -90,7 +90,7 @@ const OF_PROXIES: [&str; 27] = [
 // === impl Trust ===
 
 impl Trust {
-    /// Trusts callers that know the `token`; without one, loopback.
+    /// Trusts callers with the `token`; without one, loopback.
     pub fn new(token: Option<&str>) -> Self {
         Self { token: token.map(Into::into) }
     }
@@ -100,7 +100,7 @@ impl Trust {
         self.token.is_some()
     }
 
-    /// Whether this request, on a connection from `peer` (if that is known), may change something.
+    /// Whether this request, on a connection from `peer` (if known), may make a change.
     ///
     /// # Errors
     /// Why it may not.
@@ -127,16 +127,16 @@ impl fmt::Debug for Trust {
 }
 
 impl fmt::Display for Trust {
-    /// Whom it trusts, for a log.
+    /// Which callers it trusts, for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.token {
-            Some(_) => "whoever has the token",
-            None => "callers on this machine, not by a proxy",
+            Some(_) => "callers with the token",
+            None => "callers on this machine, not through a proxy",
         })
     }
 }
 
-/// Whether nothing says that another page sent it; a program says nothing at all.
+/// Whether no header indicates another page; programs send no such header.
 fn is_same_origin(request: &Parts) -> bool {
     let host = request.headers.get(HOST).map(HeaderValue::as_bytes);
     let host = host.or_else(|| request.uri.authority().map(|named| named.as_str().as_bytes()));
@@ -148,7 +148,7 @@ fn is_same_origin(request: &Parts) -> bool {
         && request.headers.get_all(SEC_FETCH_SITE).iter().all(is_direct)
 }
 
-/// Whether it says that somebody else is behind its connection.
+/// Whether it indicates a proxy.
 fn is_proxied(request: &Parts) -> bool {
     let speaks_of = |name: &HeaderName| {
         let mut words = name.as_str().split(['-', '_']);
@@ -175,7 +175,7 @@ impl fmt::Display for Distrust {
             Self::Origin => "another origin may not change anything",
             Self::Token => "a change needs the token, as authorization: Bearer",
             Self::Remote => "without a token, changes are taken from loopback only",
-            Self::Proxied => "without a token, nothing that came by a proxy changes anything",
+            Self::Proxied => "without a token, requests through a proxy change nothing",
         })
     }
 }
@@ -217,7 +217,7 @@ mod tests {
 
     // catalogue: S-C8
     #[test]
-    fn what_came_by_a_proxy_is_never_from_loopback() {
+    fn a_request_through_a_proxy_is_never_from_loopback() {
         let names = "Forwarded X-Forwarded-For x-forwarded-host X-FORWARDED-PROTO X-Forwarded \
             x_forwarded_for Forwarded-For X-Forwarded-Client-Cert X-Original-Forwarded-For Via \
             X-Real-IP x-real_ip X-Client-IP Client-IP X-Cluster-Client-IP True-Client-IP \
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_programs_and_browsers_say_is_of_no_proxy() {
+    fn headers_of_programs_and_browsers_indicate_no_proxy() {
         let names = "host accept accept-encoding accept-language user-agent content-type te \
             content-length connection upgrade-insecure-requests sec-fetch-mode sec-fetch-dest \
             sec-ch-ua cookie referer dnt pragma cache-control grpc-timeout grpc-encoding \
@@ -258,7 +258,7 @@ mod tests {
 
     // catalogue: S-E6
     #[test]
-    fn with_a_token_whoever_has_it_changes_and_nobody_else() {
+    fn with_a_token_only_requests_with_it_make_changes() {
         let of = |own, peer, said| check(&trust(Some(own)), peer, &[("authorization", said)]);
         for said in ["Bearer s3cret", "bearer s3cret", "BEARER   s3cret", "Bearer s3cret "] {
             assert_eq!(of("s3cret", "10.0.0.9:5000", said), Ok(()), "{said:?}");

@@ -2,8 +2,8 @@
 
 use http::Uri;
 
-/// `uri` without its user and its password, which no `:authority` may hold ([RFC 9113, 8.3.1]), and
-/// no log, name or metric of an endpoint.
+/// `uri` without its user and its password, which must not be in any `:authority` ([RFC 9113,
+/// 8.3.1]), nor in any log, name or metric of an endpoint.
 ///
 /// [RFC 9113, 8.3.1]: https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1
 pub fn without_userinfo(uri: Uri) -> Uri {
@@ -17,8 +17,8 @@ pub fn without_userinfo(uri: Uri) -> Uri {
     Uri::from_parts(parts).unwrap_or_default()
 }
 
-/// Whether the method at `path` is of the server itself: health checks and reflection, which must
-/// answer when all else is in trouble.
+/// Whether the method at `path` is the server's own: health checks and reflection, which must
+/// answer during any overload.
 pub fn is_of_the_server(path: &str) -> bool {
     ["/grpc.health.", "/grpc.reflection."].iter().any(|prefix| path.starts_with(prefix))
 }

@@ -12,7 +12,7 @@ use buffer::{ReplayBuffer, Reservation};
 use loom::thread;
 
 #[test]
-fn what_does_not_fit_takes_nobodys_place() {
+fn bytes_that_do_not_fit_displace_no_others() {
     loom::model(|| {
         let buffer = ReplayBuffer::new(20, 10);
         let other = {
@@ -26,7 +26,7 @@ fn what_does_not_fit_takes_nobodys_place() {
 }
 
 #[test]
-fn all_that_is_kept_at_once_fits_and_what_is_dropped_is_free() {
+fn all_kept_bytes_fit_and_dropped_ones_are_freed() {
     loom::model(|| {
         let buffer = ReplayBuffer::new(10, 10);
         let keep = |buffer: ReplayBuffer, bytes: usize| {

@@ -1,4 +1,4 @@
-//! The response's body: what its trailers say counts too.
+//! The response's body, whose trailers count too.
 
 use crate::call::Call;
 use cinchona_core::Verdict;
@@ -7,11 +7,11 @@ use std::pin::Pin;
 use tokio::time::Instant;
 use tonic::Code;
 
-/// Makes trailers fit for the application, of a call that is nobody's to judge.
+/// Makes the trailers of a call that is not judged safe for the application.
 pub(crate) struct Mends;
 
-/// The status in the trailers goes to the throttle and the budget. The body is passed on as it is,
-/// but for status details by which tonic would panic.
+/// Passes the status in the trailers to the throttle and the budget. The body is unchanged, except
+/// for status details at which tonic would panic.
 impl Watcher for Call {
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         let call = self.get_mut();
@@ -49,8 +49,8 @@ impl Watcher for Mends {
 // === impl Call ===
 
 impl Call {
-    /// The attempt that was committed to has ended so. A failure counts as one before the commit
-    /// does, whether trailers say it, a reset or a lost connection.
+    /// The committed attempt has ended so. A failure counts as one before the commit does, in
+    /// trailers, by a reset or by a lost connection.
     pub(crate) fn ended(&self, verdict: Verdict, now: impl FnOnce() -> Instant) {
         match verdict {
             Verdict::Ok => {

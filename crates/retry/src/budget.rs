@@ -1,4 +1,4 @@
-//! A ceiling on what retries and hedges may add to the load.
+//! A limit on the load that retries and hedges add.
 
 mod accounts;
 
@@ -13,32 +13,31 @@ use tonic::Code;
 
 /// How many attempts beyond the first the calls of a client may make.
 ///
-/// Whatever happens, and in whatever order, the further attempts that a server may have executed
-/// are at most `ratio · calls + burst + per_second · seconds`. Another attempt costs, by what it
-/// follows:
+/// In any order of events, the further attempts that a server may have executed are at most `ratio
+/// · calls + burst + per_second · seconds`. The cost of another attempt depends on what it follows:
 ///
 /// | after | tokens |
 /// |---|---|
 /// | a request that never left the client | 0 |
 /// | a failure that may pass, or as a hedge | 1 |
-/// | a timeout, as the server may still be at it | 2 |
-/// | `RESOURCE_EXHAUSTED` or pushback, as the server says that it is too much | 2 |
+/// | a timeout, as the server may still be executing it | 2 |
+/// | `RESOURCE_EXHAUSTED` or pushback, as the server is overloaded | 2 |
 ///
-/// *Where tokens come from:* a pot begins with `burst` tokens, gets `per_second` with time, and
-/// holds at most `burst` (at least 4). While it is not full, each call that succeeds deposits
-/// `ratio` for its own method: that repays what the method has taken from the pot, then it is saved
-/// in the method's account, up to a tenth of what the pot holds at most (at least 4), and what is
-/// more goes into the pot. A further attempt withdraws from its method's account, then from the
-/// pot. When the pot is full, all accounts are closed.
+/// *Deposits:* a pot begins with `burst` tokens, gains `per_second` with time, and holds at most
+/// `burst` (at least 4). While it is not full, each call that succeeds deposits `ratio` for its own
+/// method: that repays the method's debt to the pot, then it is saved in the method's account, up
+/// to a tenth of the pot's limit (at least 4), and the rest goes into the pot. A further attempt
+/// withdraws from its method's account, then from the pot. When the pot is full, all accounts are
+/// closed.
 ///
-/// *What one method may take:* no method is paid from another's account. In a client that calls
-/// several methods, a method that has taken from the pot leaves at least as much in it as it owes:
-/// one that fails for good gets half of the pot, two get two thirds. In a client that calls one,
-/// that method may take it all. Accounts are kept for 1,000 methods; the others share one.
+/// *Withdrawals:* no method withdraws from another's account. In a client that calls several
+/// methods, a method in debt to the pot leaves at least as much in it as its debt: one that always
+/// fails gets half of the pot, two get two thirds. In a client that calls one, that method may take
+/// all of it. Accounts are kept for 1,000 methods; the others share one.
 ///
-/// *Why by time:* an outage empties the pot, and a client with one call a minute would need hours
-/// to earn it back. tower's `TpsBudget` and linkerd give 10 tokens a second, here it is 1: each
-/// client of a fleet has them, and all clients retry at the same time when a server is in trouble.
+/// *Why tokens by time:* an outage empties the pot, and a client with one call a minute would need
+/// hours to refill it. tower's `TpsBudget` and linkerd give 10 tokens a second, here it is 1: each
+/// client of a fleet has them, and all clients retry at the same time in an outage of a server.
 ///
 /// It goes beyond gRFC A6, whose throttle is off unless the service config sets it.
 ///
@@ -57,13 +56,13 @@ pub struct Budget {
     per_second: f64,
 }
 
-/// The budget of a client, in use; shared by clones. Without one, everything is paid for.
+/// The budget of a running client; shared by clones. Without a budget, every attempt is allowed.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedBudget(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Whether a success has nothing to write.
+    /// Whether a success need not be recorded.
     is_idle: AtomicBool,
     /// Whether calls of more than one method have been seen.
     has_several: AtomicBool,
@@ -72,7 +71,7 @@ struct Inner {
     accounts: Mutex<Accounts>,
 }
 
-/// Whose account a success is deposited to; the pot, where that was full when the response began.
+/// Whose account a success is deposited to; the pot, if that was full when the response began.
 #[derive(Debug)]
 pub(crate) struct Depositor(Option<Box<str>>);
 
@@ -119,7 +118,7 @@ impl SharedBudget {
         Self(budget.map(|budget| Arc::new(Inner::new(budget, now))))
     }
 
-    /// Notes that a call of `method` is answered.
+    /// Records that a call of `method` is answered.
     pub(crate) fn depositor(&self, method: &str) -> Depositor {
         Depositor(
             self.0.as_deref().and_then(|inner| inner.is_saving(method).then(|| method.into())),
@@ -135,21 +134,21 @@ impl SharedBudget {
         }
     }
 
-    /// Whether another attempt of a call of `method` can be paid for, and pays for it.
+    /// Whether another attempt of a call of `method` is allowed, and withdraws its cost.
     pub(crate) fn withdraw(&self, method: &str, cost: u32, now: Instant) -> bool {
         let Some(inner) = self.0.as_deref().filter(|_| cost > 0) else { return true };
         let is_alone = !inner.has_met_several(method);
         inner.update(|accounts| accounts.withdraw(method, tokens(cost), is_alone, now))
     }
 
-    /// The attempt that was paid for is not made.
+    /// Returns the cost of an attempt that is not made.
     pub(crate) fn refund(&self, method: &str, cost: u32) {
         if let Some(inner) = self.0.as_deref() {
             inner.update(|accounts| accounts.refund(method, tokens(cost)));
         }
     }
 
-    /// What is in the pot, and at most; none where everything is paid for.
+    /// The tokens in the pot, and their limit; `None` if every attempt is allowed.
     pub(crate) fn tokens(&self, now: Instant) -> Option<(f64, f64)> {
         let whole = |units: i64| units as f64 / UNIT as f64;
         let (left, most) = self.0.as_deref()?.update(|accounts| accounts.pot(now));
@@ -174,14 +173,13 @@ impl Inner {
         }
     }
 
-    /// Whether a success of `method` has something to deposit to.
+    /// Whether a success of `method` must be deposited.
     fn is_saving(&self, method: &str) -> bool {
         self.has_met_several(method);
         !self.is_idle.load(Ordering::Relaxed)
     }
 
-    /// Whether methods other than `method` are called, too: so that it is known before the first of
-    /// them fails.
+    /// Whether methods other than `method` are called, too: known before the first of them fails.
     fn has_met_several(&self, method: &str) -> bool {
         if self.has_several.load(Ordering::Relaxed) {
             return true;
@@ -193,7 +191,7 @@ impl Inner {
         is_another
     }
 
-    /// Only while the pot is not full does a success come here. Nothing that holds the lock waits.
+    /// A success comes here only while the pot is not full. Code that holds the lock does not wait.
     fn update<T>(&self, change: impl FnOnce(&mut Accounts) -> T) -> T {
         let mut accounts: MutexGuard<'_, Accounts> =
             self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,7 +201,7 @@ impl Inner {
     }
 }
 
-/// What another attempt costs after one that ended so, in tokens.
+/// The cost of another attempt after one that ended so, in tokens.
 pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u32 {
     match verdict {
         Verdict::NotProcessed(Stage::NoConnection | Stage::NotWritten) => 0,
@@ -214,7 +212,7 @@ pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u32 {
     }
 }
 
-/// What a hedge costs, in tokens.
+/// The cost of a hedge, in tokens.
 pub(crate) const HEDGE: u32 = 1;
 
 #[cfg(test)]
@@ -232,7 +230,7 @@ mod tests {
         /// A stream succeeds whose response began while the pot was full.
         SucceedLate,
         Try(usize, u32),
-        /// A hedge is paid for, and not made.
+        /// A hedge is withdrawn for, and not made.
         Refund(usize),
         Wait(u64),
     }
@@ -310,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_left_costs_nothing_and_a_timeout_costs_double() {
+    fn a_request_that_never_left_costs_nothing_and_a_timeout_costs_double() {
         assert_eq!(cost(Verdict::NotProcessed(Stage::NotWritten), false), 0);
         assert_eq!(cost(Verdict::NotProcessed(Stage::RefusedStream), false), 1);
         assert_eq!(cost(Verdict::MaybeProcessed(Code::Unavailable), false), 1);
@@ -337,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_can_be_seen_with_what_time_has_brought() {
+    fn the_tokens_left_include_those_gained_by_time() {
         let (shared, now) = in_use(budget(0.5, 5, 2.0));
         assert_eq!(shared.tokens(now), Some((5.0, 5.0)));
         assert!(shared.withdraw("/a.B/C", 2, now) && shared.withdraw("/a.B/C", 2, now));
@@ -352,7 +350,7 @@ mod tests {
     fn while_the_pot_is_full_a_success_reads_no_clock_and_takes_no_lock() {
         let no_clock = || unreachable!("the pot is full");
         let (shared, now) = in_use(Budget::default());
-        // Nobody else gets it: whoever wants it waits for ever.
+        // No other thread gets the lock: one that wants it would block.
         let locked = shared.0.as_ref().unwrap().accounts.lock().unwrap();
         for method in METHODS {
             shared.deposit(&shared.depositor(method), no_clock);
@@ -361,13 +359,13 @@ mod tests {
         drop(locked);
         assert!(shared.withdraw(METHODS[0], 1, now));
         assert!(shared.depositor(METHODS[1]).0.is_some());
-        // Seconds later it is full again, as whoever looks first finds.
+        // Seconds later it is full again, which the first reader finds.
         shared.deposit(&shared.depositor(METHODS[1]), || now + Duration::from_secs(2));
         shared.deposit(&shared.depositor(METHODS[1]), no_clock);
     }
 
     #[test]
-    fn a_hedge_that_is_not_made_gives_back_what_was_paid_for_it() {
+    fn a_hedge_that_is_not_made_returns_its_cost() {
         let (shared, now) = in_use(budget(0.5, 4, 0.0));
         assert!(shared.withdraw(METHODS[0], 2, now));
         assert_eq!(shared.tokens(now), Some((2.0, 4.0)));
@@ -376,14 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn where_a_success_brings_nothing_it_writes_nothing() {
+    fn a_success_without_a_deposit_writes_nothing() {
         let (shared, now) = in_use(budget(0.0, 3, 0.0));
         assert!(shared.withdraw(METHODS[0], 2, now));
         shared.deposit(&shared.depositor(METHODS[0]), || unreachable!("there is no ratio"));
     }
 
     #[test]
-    fn a_method_takes_all_where_it_is_alone_and_half_where_it_is_not() {
+    fn a_method_alone_may_take_all_and_one_of_several_half() {
         for (others, taken) in [(&METHODS[..0], 10), (&METHODS[1..], 5)] {
             let (shared, now) = in_use(budget(0.2, 10, 0.0));
             for other in others {

@@ -1,4 +1,4 @@
-//! One logical call: what is sent again, how far it is, and what has happened to it.
+//! One logical call: its request, its progress, and its attempts.
 
 use crate::{
     ledger::Ledger,
@@ -37,8 +37,8 @@ pub(crate) struct Call {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// An attempt that was begun: which of the requests that were built it sends, from 0, and its line
-/// in the record.
+/// An attempt that was begun: which of the rebuilt requests it sends, from 0, and its line in the
+/// record.
 #[derive(Clone, Debug)]
 pub(crate) struct Begun {
     pub(crate) built: u32,
@@ -63,7 +63,7 @@ impl Call {
     ) -> Result<(Box<Self>, Request<Body>), Status> {
         let deadline = Deadline::of(&first, now)
             .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
-        // gRFC A6 reserves the header: what the application put there is not passed on.
+        // gRFC A6 reserves the header: the application's value is not passed on.
         headers::remove(first.headers_mut(), &status::PREVIOUS_ATTEMPTS);
         let policy = first.extensions_mut().remove::<Policy>();
         let of_method = || shared.policies.get().get(first.uri().path()).cloned();
@@ -75,7 +75,7 @@ impl Call {
             && ServerContext::current().is_some_and(|inbound| inbound.previous_attempts > 0);
         let (replay, mut first) = Replay::capture(first, &shared.buffer);
         if let Some(failed) = replay.failure() {
-            // As a bare channel, but without the detour over a server.
+            // As over a bare channel, but without sending it.
             return Err(failed);
         }
         let record = Record::of(&mut first, || now);
@@ -113,13 +113,13 @@ impl Call {
         Some((Begun { built, line }, request))
     }
 
-    /// Whether a success at this point has no story.
+    /// Whether a success at this point has no ledger.
     fn is_plain(&self) -> bool {
         self.replay.built() == 1 && !self.shared.explained
     }
 
-    /// What an attempt came to. Where the request's own body has failed, that is why, and not what
-    /// HTTP/2 made of it.
+    /// The outcome of an attempt. If the request's own body has failed, its error is the cause, not
+    /// how HTTP/2 reported it.
     pub(crate) fn verdict(&self, outcome: &mut Outcome) -> Verdict {
         match self.replay.failure() {
             Some(own) if outcome.is_err() => {
@@ -160,14 +160,14 @@ impl Call {
             self.has_waited_in_vain(verdict, outcome);
         }
         begun.end(verdict, pushback, now);
-        // A wait for a connection is no attempt: nothing was sent, and it may go on for long.
+        // A wait for a connection is not an attempt: nothing was sent, and it may last long.
         if decision == Decision::AwaitConnection {
             begun.line.withdraw();
         }
         decision
     }
 
-    /// A call that waits for a connection ends at its deadline by that, and not by the last failure
+    /// A call that waits for a connection ends at its deadline with that, not with the last failure
     /// to connect.
     pub(crate) fn has_waited_in_vain(&self, verdict: Verdict, outcome: &mut Outcome) {
         if verdict == Verdict::NotProcessed(Stage::NoConnection) {
@@ -180,7 +180,7 @@ impl Call {
         Elapsed::new(format!("call deadline exceeded by {}", self.path()))
     }
 
-    /// Whether a hedge would have been begun beside an attempt that `took` this long.
+    /// Whether a hedge would have begun beside an attempt that `took` this long.
     pub(crate) fn would_hedge(&self, outcome: &Outcome, took: Duration) -> bool {
         let Kind::Hedge(hedge) = &self.policy.kind else { return false };
         let failed = hedge.codes.contains(verdict(outcome).code());
@@ -203,8 +203,7 @@ impl Call {
         );
     }
 
-    /// The outcome of the `n`th request that was built, as the caller gets it, with the story of
-    /// the call.
+    /// The outcome of the `n`th request for the caller, with the ledger of the call.
     pub(crate) fn close(mut self: Box<Self>, outcome: Outcome, stop: Stop, n: u32) -> Outcome {
         let status = match outcome {
             Ok(mut response) if stop == Stop::Succeeded => {
@@ -241,7 +240,7 @@ impl Call {
 // === impl Begun ===
 
 impl Begun {
-    /// Writes what became of the attempt into its line.
+    /// Records the outcome of the attempt.
     pub(crate) fn end(&self, verdict: Verdict, pushback: Option<Pushback>, now: Instant) {
         self.line.ended(verdict, now);
         pushback.into_iter().for_each(|pushback| self.line.pushed_back(pushback));

@@ -20,7 +20,7 @@ impl Codes {
         self.0 & (1 << code as u32) != 0
     }
 
-    /// These codes, unless one of them cannot become OK by trying again.
+    /// These codes, unless a retry cannot turn one of them into OK.
     pub(crate) fn retryable(self) -> Result<Self, Invalid> {
         let hopeless =
             |code: &Code| matches!(Verdict::of_code(*code), Verdict::Refused(_) | Verdict::Ok);

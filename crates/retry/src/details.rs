@@ -1,5 +1,5 @@
-//! The ledger as `proto/ledger.proto` has it, among the details of a status. The messages are
-//! written by hand: a test compares them with the file.
+//! The ledger as of `proto/ledger.proto`, in the details of a status. The messages are written by
+//! hand: a test compares them with the file.
 
 use crate::{
     ledger::{Attempt, Ledger},
@@ -86,8 +86,8 @@ pub(super) struct Span {
     pub(super) nanos: i32,
 }
 
-/// The details of `status` with `ledger` behind them. What is no `google.rpc.Status` is left as it
-/// is: its reader is not to be surprised.
+/// The details of `status` with `ledger` appended. Details that are not a `google.rpc.Status` are
+/// unchanged.
 pub(super) fn with(ledger: &Ledger, status: &Status) -> Vec<u8> {
     let mut details = status.details().to_vec();
     let own = Any { type_url: TYPE_URL.to_owned(), value: message(ledger).encode_to_vec() };
@@ -97,7 +97,7 @@ pub(super) fn with(ledger: &Ledger, status: &Status) -> Vec<u8> {
     } else if RpcStatus::decode(&*details).is_err() {
         return details;
     }
-    // Two messages one after the other are one, whose lists are those of both.
+    // Two concatenated messages are one, with the lists of both.
     details.extend(behind.encode_to_vec());
     details
 }
@@ -121,7 +121,7 @@ fn message(ledger: &Ledger) -> LedgerMessage {
             Verdict::MaybeProcessed(_) => 6,
             Verdict::Deadline => 7,
             Verdict::Local(_) => 8,
-            // One that `ledger.proto` has no number for yet.
+            // A reason without a number in `ledger.proto`.
             _ => 0,
         },
         code: attempt.verdict.code() as i32,
@@ -171,7 +171,7 @@ fn index(number: i32) -> Option<usize> {
 // === impl Ledger ===
 
 impl Ledger {
-    /// `cause`, with the story of the call as its source, and among its details where the call is
+    /// `cause`, with the ledger of the call as its source, and in its details if the call is
     /// `explained`.
     pub(crate) fn close(mut self, cause: Status, explained: bool) -> Status {
         let details = if explained { with(&self, &cause) } else { cause.details().to_vec() };
@@ -186,10 +186,10 @@ impl Ledger {
         status
     }
 
-    /// The ledger among the details of a status: that of a client further on, say, whose failure a
-    /// server has passed on.
+    /// The ledger in the details of a status: for example of a client further downstream, whose
+    /// failure a server has passed on.
     ///
-    /// `None` where there is none, or where it is malformed.
+    /// `None` if there is none, or it is malformed.
     ///
     /// ```
     /// assert!(cinchona_retry::Ledger::from_details(b"no message").is_none());
@@ -209,7 +209,7 @@ impl From<Duration> for Span {
 }
 
 impl From<Span> for Duration {
-    /// What is below zero is nothing: no duration of ours is.
+    /// Negative durations are zero: ours are none.
     fn from(Span { seconds, nanos }: Span) -> Self {
         let seconds = u64::try_from(seconds).unwrap_or(0);
         let nanos = u32::try_from(nanos).unwrap_or(0).min(999_999_999);

@@ -1,8 +1,8 @@
-//! The loop of attempts, which is the same whether they follow each other or run side by side.
+//! The loop of attempts, sequential or parallel.
 //!
-//! A [`Plan`] decides, and this waits: for an attempt to end, for the time at which the plan wants
-//! another one, and for the call's deadline. The first attempt was begun by the service that was
-//! ready for it; most calls end with it, and never come here.
+//! A [`Plan`] decides, and this waits: for an attempt to end, for the time of the plan's next
+//! attempt, and for the call's deadline. The first attempt was begun by the service that was ready
+//! for it; most calls end with it, and never come here.
 
 use crate::{
     call::{Begun, Call, Outcome},
@@ -21,15 +21,15 @@ use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-/// Where the first attempt of a call is.
+/// The state of a call's first attempt.
 pub(crate) enum First<F> {
     Running(F),
-    /// It has ended so, and there is to be another one.
+    /// It has ended so, and another attempt follows.
     // Boxed: it is large.
     Failed(Box<(Option<Outcome>, Option<Again>)>),
 }
 
-/// An attempt that was begun, or what it takes.
+/// An attempt that was begun, or what it needs to begin.
 enum Start<S: Service<Request<Body>>> {
     Begun(S::Future),
     // Boxed: it is large, and few calls come to this.
@@ -66,7 +66,7 @@ where
             running.push(begun.clone());
             attempts.push(attempt(begun, start));
         }
-        // Nothing runs and nothing is to come: the last failure is the call's.
+        // No attempt is in flight or due: the last failure is the call's.
         if attempts.is_empty() && plan.next().is_none() {
             break;
         }
@@ -129,7 +129,7 @@ where
     (begun, outcome)
 }
 
-/// Waits for the service, and tells the server what is left after that.
+/// Waits for the service, and stamps the remaining time.
 async fn ready_and_call<S, B>(
     mut service: S,
     mut request: Request<Body>,
@@ -146,7 +146,7 @@ where
     outcome(ready.call(request).await)
 }
 
-/// What an attempt has come to, in our terms.
+/// The outcome of an attempt.
 pub(crate) fn outcome<B, E>(ended: Result<Response<B>, E>) -> Outcome
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,

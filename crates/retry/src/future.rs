@@ -33,7 +33,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// The first attempt is made in place; what only some calls need is boxed.
+    /// The first attempt is stored in place; state of rarer cases is boxed.
     #[project = StateProj]
     enum State<S, F> {
         First { #[pin] attempt: F, call: Option<(Box<Call>, Template<S>, bool)> },
@@ -48,7 +48,7 @@ type Boxed = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 // === impl ResponseFuture ===
 
 impl<S: Service<Request<Body>>> ResponseFuture<S> {
-    /// A call that the layer leaves alone.
+    /// A call that bypasses the layer.
     pub(crate) const fn plain(attempt: S::Future) -> Self {
         Self { state: State::Plain { attempt } }
     }
@@ -119,7 +119,7 @@ where
             }
         };
         state.set(State::Rest { rest });
-        // The box is new: nobody has polled it yet.
+        // The box is new: it was never polled.
         match state.project() {
             StateProj::Rest { rest } => rest.as_mut().poll(cx),
             _ => Poll::Pending,
@@ -127,7 +127,7 @@ where
     }
 }
 
-/// What is nobody's to judge.
+/// A response that is not judged.
 fn plain(mut head: Response<ResponseBody>) -> Response<ResponseBody> {
     status::mend(head.headers_mut());
     head.map(|body| body.watched(Box::pin(Mends)))

@@ -1,4 +1,4 @@
-//! Hedging: the same request several times at once, and the first good answer wins.
+//! Hedging: the same request several times in parallel, and the first good answer wins.
 
 use crate::{
     budget::{Budget, SharedBudget},
@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::Code;
 
-/// How many attempts a call makes at once, and when they begin (gRFC A6, hedging).
+/// How many attempts a call makes in parallel, and when they begin (gRFC A6, hedging).
 ///
 /// The default: at most 2, the second after 1 s or as soon as the first has failed with
 /// `UNAVAILABLE`. Only for methods that may be executed more than once.
@@ -29,14 +29,14 @@ use tonic::Code;
 pub struct HedgePolicy {
     pub(crate) max_attempts: u32,
     delay: Duration,
-    /// The codes after which the other attempts go on.
+    /// The codes after which the other attempts continue.
     pub(crate) codes: Codes,
     pub(crate) adaptive: Option<Arc<Adaptive>>,
 }
 
 const MOST_ATTEMPTS: u32 = 100;
 
-/// The delay follows the latency, and what it costs is capped.
+/// The delay follows the latency, and its cost is limited.
 pub(crate) struct Adaptive {
     pub(crate) latency: Latency,
     pub(crate) budget: SharedBudget,
@@ -52,20 +52,20 @@ impl HedgePolicy {
         Self { max_attempts: max_attempts.min(MOST_ATTEMPTS), ..self }
     }
 
-    /// Begins an attempt this long after the one before; zero begins all of them at once.
+    /// Begins an attempt this long after the one before; zero begins all of them together.
     #[must_use]
     pub fn with_delay(self, delay: Duration) -> Self {
         Self { delay, adaptive: None, ..self }
     }
 
-    /// Lets the other attempts go on after one of these codes; any other ends the call.
+    /// Lets the other attempts continue after one of these codes; any other ends the call.
     #[must_use]
     pub fn with_non_fatal_codes(self, codes: impl IntoIterator<Item = Code>) -> Self {
         Self { codes: codes.into_iter().collect(), ..self }
     }
 
-    /// Sets the delay by itself: to the quantile of the latency beyond which a share of
-    /// `extra_load` of all calls lie, so that about this share is hedged, and never more.
+    /// Sets the delay automatically: to the latency that a share of `extra_load` of all calls
+    /// exceeds, so that about this share is hedged, and never more.
     ///
     /// Nothing is hedged before 100 calls have been answered.
     ///
@@ -87,7 +87,7 @@ impl HedgePolicy {
         self.max_attempts > 1 && self.delay().is_some_and(|delay| delay < took)
     }
 
-    /// How long to wait for an attempt before the next; `None` while that is not known.
+    /// The delay between an attempt and the next; `None` while unknown.
     pub(crate) fn delay(&self) -> Option<Duration> {
         match &self.adaptive {
             Some(adaptive) => adaptive.latency.current(),

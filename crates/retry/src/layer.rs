@@ -33,7 +33,7 @@ pub struct RetryLayer {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// Calls a service again where that can help, or several times at once.
+/// Repeats calls if that can help, or sends them several times in parallel.
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
@@ -44,8 +44,8 @@ pub struct Retry<S> {
 // === impl RetryLayer ===
 
 impl RetryLayer {
-    /// Retries every method by `policy`, and what may have been executed only where `methods`
-    /// allows it; with the default [`Budget`] and no throttle.
+    /// Retries every method by `policy`, and possibly executed requests only if `methods` allows
+    /// it; with the default [`Budget`] and no throttle.
     pub fn new(policy: RetryPolicy, methods: Methods) -> Self {
         let shared = Shared {
             policies: Reloadable::new(PerMethod::from(Policy::from(policy))),
@@ -63,7 +63,7 @@ impl RetryLayer {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Draws the jitter from `rng`, so that a run can be replayed.
+    /// Draws the jitter from `rng`, for reproducible runs.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
         self.with(|shared| shared.rng = rng)
@@ -81,31 +81,30 @@ impl RetryLayer {
         self.with(|shared| shared.buffer = buffer)
     }
 
-    /// Lets `switch` decide whether retries are made, only counted, or not thought of.
+    /// Sets the switch that decides whether retries are made, only counted, or not considered.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         self.with(|shared| shared.switch = switch)
     }
 
-    /// Retries also in a handler that is serving a retry. By default only the first caller of a
-    /// chain retries, lest `n` callers make `4^n` attempts.
+    /// Also retries in a handler that is serving a retry. By default only the first caller of a
+    /// chain retries, as otherwise `n` callers make `4^n` attempts.
     #[must_use]
     pub fn with_retries_of_retries(self) -> Self {
         self.with(|shared| shared.retries_of_retries = true)
     }
 
-    /// Tells the story of every call: a [`Ledger`](crate::Ledger) is in the extensions of a
-    /// response also where the first attempt has succeeded, and among the details of a failure's
-    /// status.
+    /// Adds the ledger to every call: a [`Ledger`](crate::Ledger) is in the extensions of a
+    /// response even if the first attempt has succeeded, and in the details of a failure's status.
     ///
-    /// Off by default: it costs a few allocations a call, and a server that passes on the failures
-    /// of its clients would tell its own callers which servers it calls.
+    /// Off by default: it costs a few allocations per call, and a server that passes on the
+    /// failures of its clients would reveal to its own callers which servers it calls.
     #[must_use]
     pub fn explained(self) -> Self {
         self.with(|shared| shared.explained = true)
     }
 
-    /// Gives each method its own policy, and those that have none a single attempt.
+    /// Gives each method its own policy, and methods without one a single attempt.
     ///
     /// # Errors
     /// As [`set_policies`](Self::set_policies).
@@ -136,10 +135,10 @@ impl RetryLayer {
         Ok(())
     }
 
-    /// Sets the retry throttle: with `(max_tokens, token_ratio)`, while failures have taken half of
-    /// `max_tokens` or more, one token each, and successes have not given them back, `token_ratio`
-    /// each, nothing is retried or hedged; `None` turns it off. The share of tokens that are left
-    /// stays; calls that have begun keep the throttle they began with, or none.
+    /// Sets the retry throttle with `(max_tokens, token_ratio)`: each failure takes a token, each
+    /// success gives `token_ratio` back, and while half of `max_tokens` or less are left, nothing
+    /// is retried or hedged; `None` turns it off. The share of tokens left is kept; calls that have
+    /// begun keep the throttle they began with, or none.
     ///
     /// # Errors
     /// When `max_tokens` is not above 0 and at most 1000, or `token_ratio` is below 0.001.
@@ -153,23 +152,23 @@ impl RetryLayer {
         }
     }
 
-    /// What is known of the methods that are called.
+    /// The methods that are known.
     pub fn methods(&self) -> &Methods {
         &self.shared.methods
     }
 
-    /// How many tokens the throttle has left; 0 while it is off.
+    /// The tokens left in the throttle; 0 while it is off.
     pub fn throttle_tokens(&self) -> f64 {
         self.shared.throttle.now().tokens()
     }
 
-    /// How many it has at most; `None` while it is off.
+    /// The throttle's limit; `None` while it is off.
     pub fn throttle_max_tokens(&self) -> Option<f64> {
         self.shared.throttle.now().max_tokens()
     }
 
-    /// How many tokens the pot of the [`Budget`] has now, and how many at most; `None` without a
-    /// budget. What methods have saved in their own accounts comes on top.
+    /// The tokens in the pot of the [`Budget`], and their limit; `None` without a budget. The
+    /// savings of methods in their own accounts are extra.
     ///
     /// ```
     /// # use cinchona_core::Methods;

@@ -1,4 +1,4 @@
-//! What happened to a call: every attempt, and why there was not another.
+//! The attempts of a call, and why there was not another.
 
 use crate::stop::Stop;
 use cinchona_core::{Attempt as Line, AttemptKind, Verdict};
@@ -9,10 +9,10 @@ use tonic::Status;
 
 /// The attempts of one call and why they stopped.
 ///
-/// A call that fails carries it as the source of its status ([`Ledger::of`]); a call that
-/// succeeded after a retry, in the response's extensions. Where the layer is
-/// [`explained`](crate::RetryLayer::explained), so does a call that succeeded at once, and a
-/// failure has it in its details as well, for readers in any language
+/// A call that fails carries it as the source of its status ([`Ledger::of`]); a call that succeeded
+/// after a retry, in the response's extensions. If the layer is
+/// [`explained`](crate::RetryLayer::explained), a call whose first attempt succeeded has it there
+/// too, and a failure in its details as well, for readers in any language
 /// ([`proto/ledger.proto`](https://github.com/cinchona-rs/cinchona/blob/main/proto/ledger.proto)).
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -27,22 +27,22 @@ pub struct Ledger {
 pub struct Attempt {
     /// Why it was made.
     pub kind: AttemptKind,
-    /// What its outcome meant; `verdict.code()` is its code.
+    /// The verdict on its outcome; `verdict.code()` is its code.
     pub verdict: Verdict,
-    /// When it began, counted from when the call did.
+    /// When it began, relative to the call.
     pub began: Duration,
     /// How long it took.
     pub duration: Duration,
     /// How long the call then waited before the next attempt; zero after the last.
     pub wait: Duration,
-    /// Host and port of the server that it was sent to, where a balancer has said so.
+    /// Host and port of its server, if a balancer has recorded it.
     pub endpoint: Option<Arc<str>>,
 }
 
 // === impl Ledger ===
 
 impl Ledger {
-    /// Of those lines of a call's record whose attempts have ended.
+    /// The lines of a call's record whose attempts have ended.
     pub(crate) fn new(lines: Vec<Line>, began: Instant, stopped: Stop) -> Self {
         let attempts = lines.into_iter().filter_map(|line| Attempt::of(line, began)).collect();
         Self { attempts, stopped, cause: None }
@@ -50,8 +50,8 @@ impl Ledger {
 
     /// The ledger that a failed call's status carries.
     ///
-    /// `None` where the call did not pass through a [`Retry`](crate::Retry), or did not end in
-    /// it: a failure after the response had begun is not a failed attempt.
+    /// `None` if the call did not pass through a [`Retry`](crate::Retry), or did not end in it: a
+    /// failure after the response had begun is not a failed attempt.
     pub fn of(status: &Status) -> Option<&Self> {
         find_cause(status)
     }

@@ -1,4 +1,4 @@
-//! Retries and hedging for any tonic channel: gRPC's rules, and a ledger of what happened.
+//! Retries and hedging for any tonic channel: gRPC's rules, and a ledger of the attempts.
 //!
 //! # Why
 //!
@@ -18,16 +18,16 @@
 //!   `idempotency-key`. A request that provably was not processed may be repeated for any method.
 //! * A response that has begun is final (gRFC A6: commit on the first head that is not a
 //!   trailers-only error).
-//! * A request that never left the client, or that the server's HTTP/2 library turned away once, is
-//!   repeated at once and does not count (gRFC A6: transparent retries).
-//! * `grpc-retry-pushback-ms` sets or forbids the next retry; `grpc-previous-rpc-attempts` tells
-//!   the server which attempt this is.
+//! * A request that never left the client, or that the server's HTTP/2 library refused once, is
+//!   repeated immediately and does not count (gRFC A6: transparent retries).
+//! * `grpc-retry-pushback-ms` sets or forbids the next retry; `grpc-previous-rpc-attempts` carries
+//!   the number of the attempt to the server.
 //! * A method is retried or hedged, never both ([`Policy`]). Hedging ([`HedgePolicy`]) is for
 //!   methods that may be executed twice; a policy that hedges another is refused when it is set.
-//! * Of all calls together, gRPC's throttle ([`RetryLayer::with_throttle`]) and a [`Budget`] limit
-//!   what is added to the load; a call that serves a retry is not retried itself.
-//! * No wait is begun after which the call's deadline would have passed.
-//! * The failure that is returned is the last one, code, message, details and metadata, with the
+//! * For all calls together, gRPC's throttle ([`RetryLayer::with_throttle`]) and a [`Budget`] limit
+//!   the added load; a call that serves a retry is not retried itself.
+//! * No wait is begun that would end after the call's deadline.
+//! * The returned failure is the last one, with its code, message, details and metadata, and the
 //!   [`Ledger`] as its source.
 //!
 //! # Example
@@ -55,15 +55,15 @@
 //!
 //! # What it costs
 //!
-//! In a process of its own, over loopback, a call of tonic's client that succeeds at once takes
-//! 69,300 instructions; with this layer, both deadline layers and a balancer of one endpoint it
-//! takes 15,500 more, with the whole client stack 21,600 more (`cargo xtask bench cost`).
+//! In its own process, over loopback, a successful call of tonic's client takes 69,300
+//! instructions; with this layer, both deadline layers and a balancer of one endpoint it takes
+//! 15,500 more, with the whole client stack 21,600 more (`cargo xtask bench cost`).
 //!
 //! # What it does not do
 //!
-//! It sets no time limit: put `AttemptTimeoutLayer` inside and `CallDeadlineLayer` outside.
-//! It does not resume a response stream that breaks after it has begun.
-//! For those who already build on tower's retry there is [`TowerPolicy`], with its limits.
+//! It sets no time limit: put `AttemptTimeoutLayer` inside and `CallDeadlineLayer` outside. It does
+//! not resume a response stream that breaks after it has begun. For users of tower's retry there is
+//! [`TowerPolicy`], with its limits.
 
 mod body;
 mod budget;

@@ -1,4 +1,4 @@
-//! What the layer measures; calls and their attempts are counted by `cinchona-observe`.
+//! The metrics of the layer; `cinchona-observe` counts calls and their attempts.
 
 use crate::layer::RetryLayer;
 use cinchona_core::{Instrument, Observable};

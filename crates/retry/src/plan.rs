@@ -1,4 +1,4 @@
-//! What a call does after each of its attempts: by a retry policy, or by a hedging policy.
+//! The next step of a call after each attempt: by a retry policy, or by a hedging policy.
 
 use crate::{
     call::{Begun, Call, Outcome},
@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Code;
 
-/// No more than two attempts of a call begin within this time, whatever the policy: a call that
-/// fails at once must not keep a core busy.
+/// At most two attempts of a call begin within this time, whatever the policy: a call that fails
+/// immediately must not keep a core busy.
 pub(crate) const PACE: Duration = Duration::from_millis(1);
 
-/// Decides what a call does next.
+/// Decides the next step of a call.
 pub(crate) enum Plan {
     /// One attempt after the other.
     Serial(Serial),
@@ -34,7 +34,7 @@ pub(crate) struct Serial {
 // === impl Plan ===
 
 impl Plan {
-    /// The attempt that is due now, beside those under way.
+    /// The attempt that is due now, beside those in flight.
     pub(crate) fn due(&mut self, call: &mut Call) -> Option<Again> {
         match self {
             Self::Serial(_) => None,
@@ -42,7 +42,7 @@ impl Plan {
         }
     }
 
-    /// When the next one will be due, whatever becomes of the others.
+    /// When the next one will be due, whatever the outcome of the others.
     pub(crate) const fn next(&self) -> Option<Instant> {
         match self {
             Self::Serial(_) => None,
@@ -50,7 +50,7 @@ impl Plan {
         }
     }
 
-    /// Writes what became of an attempt into the record, and decides what follows.
+    /// Records the outcome of an attempt, and decides what follows.
     pub(crate) fn ended(&mut self, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
         match self {
             Self::Serial(serial) => serial.ended(call, ended, outcome),
@@ -58,7 +58,7 @@ impl Plan {
         }
     }
 
-    /// The call ends, with these attempts still under way; `answered`, if by one of the others.
+    /// The call ends, with these attempts still in flight; `answered`, if by one of the others.
     pub(crate) fn abandon(&self, call: &Call, running: &[Begun], answered: bool) {
         let now = Instant::now();
         let verdict = match self {
@@ -71,7 +71,7 @@ impl Plan {
         }
     }
 
-    /// Why there is no further attempt where nothing else has ended the call.
+    /// Why there is no further attempt if nothing else has ended the call.
     pub(crate) fn closed(&self) -> Stop {
         match self {
             Self::Serial(_) => Stop::BodyTooLarge,

@@ -1,4 +1,4 @@
-//! When to retry: data, and a decision that is given everything it needs.
+//! When to retry: a policy, and a pure decision.
 
 use crate::{
     budget::{SharedBudget, cost},
@@ -21,10 +21,10 @@ use std::{mem, time::Duration};
 use tokio::time::Instant;
 use tonic::Code;
 
-/// What a method's calls are given beyond one attempt: retries, hedges, or neither.
+/// What a method's calls may do beyond one attempt: retries, hedges, or neither.
 ///
-/// The default is neither: a request is repeated only where it never reached the service (gRFC A6:
-/// transparent retries need no policy). In a request's extensions it is that of the one call.
+/// The default is neither: a request is repeated only if it never reached the service (gRFC A6:
+/// transparent retries need no policy). In a request's extensions it is the policy of that call.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     pub(crate) kind: Kind,
@@ -62,24 +62,23 @@ pub struct RetryPolicy {
     backoff: Backoff,
 }
 
-/// What to do after an attempt.
+/// The decision after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Try again after a wait, none at first, outside the count: the service has not seen the
-    /// request.
+    /// Retry after a wait, none at first, uncounted: the service has not seen the request.
     Transparent(Duration),
-    /// Nothing was sent for want of a connection: wait for one, outside the count.
+    /// There was no connection: wait for one, uncounted.
     AwaitConnection,
     RetryAfter(Duration),
     Stop(Stop),
 }
 
-/// What of a call bears on the decision.
+/// The properties of a call that matter for the decision.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
-    /// Attempts made, the transparent ones left out.
+    /// Attempts made, without the transparent ones.
     pub(crate) attempts: u32,
-    /// Retries since the server last set the pace.
+    /// Retries since the server's last pushback.
     pub(crate) backoffs: u32,
     pub(crate) transparent: u32,
     pub(crate) seen_refusal: bool,
@@ -90,7 +89,7 @@ pub(crate) struct Progress {
     pub(crate) chained: bool,
 }
 
-/// What an attempt came to, and what the server asked for.
+/// The outcome of an attempt, and the server's pushback.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
     pub(crate) verdict: Verdict,
@@ -100,7 +99,7 @@ pub(crate) struct Ended {
     pub(crate) now: Instant,
 }
 
-/// What holds back the further attempts of a call of `method`.
+/// The limits on further attempts of a call of `method`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits<'a> {
     pub(crate) throttle: &'a CallThrottle,
@@ -108,10 +107,11 @@ pub(crate) struct Limits<'a> {
     pub(crate) method: &'a str,
 }
 
-/// Rejected requests go round at once; a bound keeps a broken connector from spinning for ever.
+/// Rejected requests are repeated immediately; a limit keeps a broken connector from endless
+/// repetition.
 const MAX_TRANSPARENT: u32 = 1000;
 
-/// How long a call that waits for a connection leaves between two looks.
+/// How long a call that waits for a connection leaves between two attempts.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 // === impl Policy ===
@@ -172,7 +172,7 @@ impl RetryPolicy {
         Ok(Self { codes: codes.retryable()?, ..self })
     }
 
-    /// Retries these codes, even where that cannot help; `OK` is never retried all the same.
+    /// Retries these codes, even if that cannot help; `OK` is never retried.
     #[must_use]
     pub fn with_forced_codes(self, codes: impl IntoIterator<Item = Code>) -> Self {
         Self { codes: Codes::from_iter(codes), ..self }
@@ -183,9 +183,9 @@ impl RetryPolicy {
         self.max_retries.saturating_add(1)
     }
 
-    /// What to do after an attempt, and counts it.
+    /// Decides what to do after an attempt, and counts it.
     ///
-    /// The order is gRFC A6's: what counts for the throttle must not depend on what happens next.
+    /// The order is gRFC A6's: what counts for the throttle must not depend on the next step.
     pub(crate) fn decide(
         &self,
         ended: Ended,
@@ -217,7 +217,7 @@ impl RetryPolicy {
             return Decision::Stop(stop);
         }
         let wait = call.wait(pushback, &self.backoff, rng);
-        // Waiting for an attempt that could not even start is waiting for nothing.
+        // Waiting is useless for an attempt that could not even start.
         if !call.has_time(later(now, wait)) {
             return Decision::Stop(Stop::Deadline);
         }
@@ -254,7 +254,7 @@ impl Progress {
         }
     }
 
-    /// What is decided without a policy; otherwise the attempt is counted.
+    /// The decision without a policy; otherwise the attempt is counted.
     pub(crate) fn before_policy(&mut self, ended: Ended) -> Option<Decision> {
         let Ended { verdict, can_repeat, now, .. } = ended;
         if verdict == Verdict::Ok {
@@ -279,8 +279,8 @@ impl Progress {
         None
     }
 
-    /// Whether gRFC A6 repeats this by itself, and counts it: without limit what never left the
-    /// client, once what the server's library turned away.
+    /// Whether gRFC A6 repeats this transparently, and counts it: without limit if it never left
+    /// the client, once if the server's library refused it.
     const fn goes_round(&mut self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::NotProcessed(Stage::NotWritten) if self.transparent < MAX_TRANSPARENT => {
@@ -299,8 +299,8 @@ impl Progress {
         self.deadline.is_none_or(|deadline| then < deadline)
     }
 
-    /// What never left the client is sent again at once, and then ever later, up to 100 ms: a
-    /// connection that is of no use may go on being that.
+    /// A request that never left the client is sent again immediately, and then with growing waits
+    /// up to 100 ms: a failed connection may stay so.
     fn pause(&self) -> Duration {
         match self.transparent {
             0 | 1 => Duration::ZERO,
@@ -308,7 +308,7 @@ impl Progress {
         }
     }
 
-    /// The wait before the next attempt: the server's, or else the backoff's.
+    /// The wait before the next attempt: the server's pushback, or else the backoff.
     fn wait(&mut self, asked: Option<Pushback>, backoff: &Backoff, rng: &mut impl Rng) -> Duration {
         if let Some(Pushback::After(wait)) = asked {
             self.backoffs = 0;
@@ -318,13 +318,13 @@ impl Progress {
         backoff.delay(self.backoffs, rng)
     }
 
-    /// Tells the server which attempt this is and how long there is.
+    /// Stamps the number of the attempt and the remaining time.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
         if self.attempts > 0 {
             headers.insert(status::PREVIOUS_ATTEMPTS, self.attempts.into());
         }
         // A stream's deadline may be that of its first message only: then the first attempt has not
-        // told it either.
+        // sent it either.
         if let Some(deadline) = self.deadline
             && headers::has(headers, &GRPC_TIMEOUT)
         {

@@ -1,4 +1,4 @@
-//! A hedged call: which attempts are under way, and when the next one is to begin.
+//! A hedged call: which attempts are in flight, and when the next one begins.
 
 use crate::{
     budget::HEDGE,
@@ -17,15 +17,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Code;
 
-/// When the next attempt of a call is to begin beside those under way.
+/// When the next attempt of a call begins beside those in flight.
 pub(crate) struct Race {
     policy: HedgePolicy,
     began: Instant,
-    /// When the next one is to begin.
+    /// When the next one begins.
     next: Option<Instant>,
-    /// Why no other one will.
+    /// Why there will be no other.
     closed: Option<Stop>,
-    /// How many attempts were before each of those that were begun, in the order of their requests.
+    /// The number of attempts before each of those that were begun, in the order of their requests.
     previous: Vec<u32>,
 }
 
@@ -57,7 +57,7 @@ impl Race {
         self.closed.unwrap_or(Stop::Exhausted)
     }
 
-    /// The next attempt, if one is to begin now.
+    /// The next attempt, if one begins now.
     pub(crate) fn due(&mut self, call: &mut Call) -> Option<Again> {
         let now = Instant::now();
         self.next.take_if(|next| *next <= now)?;
@@ -83,7 +83,7 @@ impl Race {
         Some(self.again(AttemptKind::Hedge, n, Duration::ZERO))
     }
 
-    /// Whether both budgets can pay for a hedge, and pays for it.
+    /// Whether both budgets allow a hedge, and withdraws its cost.
     fn is_paid_for(&self, call: &Call, now: Instant) -> bool {
         let path = call.path();
         let own = self.policy.adaptive.as_ref().map(|adaptive| &adaptive.budget);
@@ -102,7 +102,7 @@ impl Race {
         Again { kind, previous, wait }
     }
 
-    /// The next attempt begins a delay after `now`, if there is to be another.
+    /// The next attempt begins a delay after `now`, if there is one.
     fn schedule(&mut self, attempts: u32, now: Instant) {
         let more = self.closed.is_none() && attempts < self.policy.max_attempts;
         self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
@@ -126,7 +126,7 @@ impl Race {
                 return Step::Finish(stop);
             }
             Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait),
-            // A wait for a connection is no attempt.
+            // A wait for a connection is not an attempt.
             Some(_) => {
                 ended.line.withdraw();
                 (kind.unwrap_or(AttemptKind::First), LOOK)
@@ -134,12 +134,12 @@ impl Race {
             None => return self.failed(call, ended, verdict, pushback, now),
         };
         call.replay.stop(ended.built);
-        // It keeps its number: it was never seen.
+        // It keeps its number: the server never saw it.
         let previous = self.previous.get(ended.built as usize).copied().unwrap_or_default();
         Step::Again(self.again(kind, previous, wait))
     }
 
-    /// An attempt has failed: whether the others go on.
+    /// An attempt has failed: returns whether the others continue.
     fn failed(
         &mut self,
         call: &Call,
@@ -157,10 +157,10 @@ impl Race {
         }
         call.replay.stop(ended.built);
         match pushback {
-            // No more hedges; those under way may still win.
+            // No more hedges; those in flight may still win.
             Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
             _ if self.closed.is_some() => {}
-            // Waiting for an attempt that could not even start is waiting for nothing.
+            // Waiting is useless for an attempt that could not even start.
             Some(Pushback::After(wait)) if !call.progress.has_time(later(now, wait)) => {
                 (self.closed, self.next) = (Some(Stop::Deadline), None);
             }
@@ -173,10 +173,10 @@ impl Race {
         Step::GoOn
     }
 
-    /// Learns from how long the call took.
+    /// Records the latency of the call.
     pub(crate) fn learn(&self, call: &Call, answered: bool, now: Instant) {
         let Some(adaptive) = &self.policy.adaptive else { return };
-        // Where a hedge has won, the first attempt would have taken even longer.
+        // If a hedge has won, the first attempt would have taken even longer.
         adaptive.latency.record(now - self.began);
         if answered {
             let depositor = adaptive.budget.depositor(call.path());

@@ -1,4 +1,4 @@
-//! What all services of a layer share.
+//! The state shared by all services of a layer.
 
 use crate::{budget::SharedBudget, policy::Policy, throttle::Throttle, warnings::UnsafeToRepeat};
 use cinchona_core::{Methods, PerMethod, Rng, Switch};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// no other, which are most.
 pub(crate) type Template<S> = Arc<Mutex<S>>;
 
-/// What all services of a layer share.
+/// The state shared by all services of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) policies: Reloadable<PerMethod<Policy>>,
@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) misplaced: Misplaced,
 }
 
-/// Nothing that holds the lock can panic, or waits.
+/// Code that holds the lock cannot panic, and does not wait.
 pub(crate) fn clone<S: Clone>(template: &Template<S>) -> S {
     template.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

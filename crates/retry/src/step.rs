@@ -7,7 +7,7 @@ use std::time::Duration;
 /// What to do when an attempt has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Others are under way, or to come.
+    /// Others are in flight, or due later.
     GoOn,
     Again(Again),
     Finish(Stop),
@@ -17,7 +17,7 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Again {
     pub(crate) kind: AttemptKind,
-    /// What the request says to the server: how many attempts were before, by gRFC A6.
+    /// The number of earlier attempts, which the request carries by gRFC A6.
     pub(crate) previous: u32,
     pub(crate) wait: Duration,
 }

@@ -1,8 +1,8 @@
-//! Why a call was not tried again.
+//! Why a call was not retried.
 
 use std::fmt;
 
-/// Why a call was not tried again.
+/// Why a call was not retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
@@ -16,9 +16,9 @@ pub enum Stop {
     Deadline,
     /// The request has outgrown the replay buffer.
     BodyTooLarge,
-    /// The service may have executed it, and nothing says that it may be executed twice.
+    /// The service may have executed it, and it is not known to be safe to execute twice.
     NotIdempotent,
-    /// The server asked not to retry, by `grpc-retry-pushback-ms`.
+    /// The server forbade retries by `grpc-retry-pushback-ms`.
     Pushback,
     /// The server fails too often: gRPC's throttle is at half or below.
     Throttled,
@@ -26,8 +26,7 @@ pub enum Stop {
     Budget,
     /// This call serves one that is itself a retry: only the first caller of a chain retries.
     Chained,
-    /// The client itself could not go on: its request's body failed, or its HTTP/2 library reset
-    /// the stream.
+    /// The client itself failed: its request's body failed, or its HTTP/2 library reset the stream.
     Local,
 }
 

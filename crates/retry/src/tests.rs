@@ -1,4 +1,4 @@
-//! What every test of the layer needs.
+//! The common parts of the layer's tests.
 
 mod laws;
 mod limits;

@@ -1,4 +1,4 @@
-//! gRPC's retry throttle: while a server fails more than it succeeds, nothing is tried again.
+//! gRPC's retry throttle: while a server fails more than it succeeds, nothing is retried.
 
 mod bucket;
 
@@ -11,11 +11,10 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) struct Throttle(Reloadable<CallThrottle>);
 
-/// The throttle as it was when a call began, which holds for the call until its end; without effect
-/// where it was off.
+/// The throttle of one call, fixed at its beginning; without effect if it was off.
 ///
-/// gRFC A6 does not say what becomes of calls in flight when the service config changes:
-/// grpc-java's keep theirs, too, C-core's go on with the new one.
+/// gRFC A6 does not define what happens to calls in flight when the service config changes:
+/// grpc-java's keep theirs, too, C-core's continue with the new one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallThrottle(Option<Arc<Bucket>>);
 
@@ -23,8 +22,8 @@ pub(crate) struct CallThrottle(Option<Arc<Bucket>>);
 
 impl Throttle {
     /// At most `max_tokens`; a failure takes one, a success gives `token_ratio`. The share of
-    /// tokens that are left stays what it is, and calls that have begun keep the bucket they began
-    /// with. Where nothing changes it is the same bucket (as in C-core).
+    /// tokens left is kept, and calls that have begun keep their bucket. Without a change it is the
+    /// same bucket (as in C-core).
     pub(crate) fn set(&self, max_tokens: f64, token_ratio: f64) -> Result<(), Invalid> {
         let max = (max_tokens * TOKEN as f64) as u64;
         if !(max > 0 && max_tokens <= 1000.0) {
@@ -65,7 +64,7 @@ impl Default for Throttle {
 // === impl CallThrottle ===
 
 impl CallThrottle {
-    /// An attempt has failed with a code that is retried, or the server asked for no retry.
+    /// An attempt has failed with a retryable code, or the server forbade retries.
     pub(crate) fn failed(&self) {
         if let Some(bucket) = self.0.as_deref() {
             bucket.take();
@@ -79,17 +78,17 @@ impl CallThrottle {
         }
     }
 
-    /// Whether anything may be tried again: more than half of the tokens are left.
+    /// Whether retries are allowed: more than half of the tokens are left.
     pub(crate) fn allows(&self) -> bool {
         self.0.as_deref().is_none_or(|bucket| bucket.left() > bucket.max / 2)
     }
 
-    /// What is left, in tokens.
+    /// The tokens left.
     pub(crate) fn tokens(&self) -> f64 {
         self.0.as_deref().map_or(0.0, |bucket| whole(bucket.left()))
     }
 
-    /// What there is at most, in tokens; none where it is off.
+    /// The limit of tokens; `None` while it is off.
     pub(crate) fn max_tokens(&self) -> Option<f64> {
         self.0.as_deref().map(|bucket| whole(bucket.max))
     }

@@ -1,4 +1,4 @@
-//! The same policy for those who already build on tower's retry.
+//! The same policy for users of tower's retry.
 
 use crate::{
     layer::RetryLayer,
@@ -42,9 +42,9 @@ use tonic::body::Body;
 /// # }
 /// ```
 ///
-/// *Its limits, which are tower's:* no ledger; the last failure comes back as it came, with
-/// tonic's codes; the deadline is known only where `CallDeadlineLayer` stands above, and ends no
-/// attempt in flight; error types must implement `std::error::Error`, which `BoxError` does not.
+/// *Its limits, which are tower's:* no ledger; the last failure is returned unchanged, with tonic's
+/// codes; the deadline is known only under a `CallDeadlineLayer`, and ends no attempt in flight;
+/// error types must implement `std::error::Error`, which `BoxError` does not.
 #[derive(Clone, Debug)]
 pub struct TowerPolicy {
     policy: RetryPolicy,
@@ -106,7 +106,7 @@ where
             Decision::Stop(_) | Decision::AwaitConnection => return None,
             Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
         };
-        // At most one attempt in a millisecond, as the caller's own timer is to fire.
+        // At most one attempt per millisecond, as the caller's own timer is about to fire.
         let wait = wait.max(PACE);
         progress.stamp(request.headers_mut(), later(now, wait));
         Some(sleep(wait))

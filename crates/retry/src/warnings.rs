@@ -1,4 +1,4 @@
-//! What a policy lists and never does, said once for each method.
+//! Logs settings of a policy that never apply, once for each method.
 
 use cinchona_plumbing::code;
 use std::{
@@ -7,11 +7,11 @@ use std::{
 };
 use tonic::Code;
 
-/// The methods that a policy would repeat if it knew that this is harmless; shared by clones.
+/// The methods that a policy would repeat if they were known to be safe; shared by clones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UnsafeToRepeat(Arc<Mutex<HashSet<Box<str>>>>);
 
-/// A proxy's paths may be without number.
+/// The number of a proxy's paths is unbounded.
 const MOST: usize = 1000;
 
 // === impl UnsafeToRepeat ===

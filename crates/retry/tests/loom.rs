@@ -11,8 +11,8 @@ mod bucket;
 use bucket::{Bucket, TOKEN};
 use loom::{sync::Arc, thread};
 
-/// What two threads leave in a bucket of two tokens is what they would one after another: `take` in
-/// one of them, and `others` in the other; true gives.
+/// What two threads leave in a bucket of two tokens equals a sequential order: `take` in one of
+/// them, and `others` in the other; true gives.
 fn agrees(left: u64, others: [bool; 2]) {
     const MAX: u64 = 2 * TOKEN;
     let step = |left: u64, gives: bool| {
@@ -34,7 +34,7 @@ fn agrees(left: u64, others: [bool; 2]) {
 }
 
 #[test]
-fn what_is_taken_and_given_at_once_is_as_if_one_after_another() {
+fn concurrent_withdrawals_and_deposits_are_as_if_sequential() {
     for left in [0, TOKEN / 2, TOKEN, 2 * TOKEN] {
         for others in [[false, false], [false, true], [true, false], [true, true]] {
             agrees(left, others);

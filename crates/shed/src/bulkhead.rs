@@ -145,7 +145,8 @@ impl BulkheadLayer {
         self
     }
 
-    /// The same limits for another client, with places of its own: clones of one layer share theirs.
+    /// The same limits for another client, with places of its own: clones of one layer share
+    /// theirs.
     #[must_use]
     pub fn separate(&self) -> Self {
         let places = self.shared.places.separate();

@@ -161,7 +161,8 @@ impl ShedLayer {
         self.with(|shared| shared.rng = rng)
     }
 
-    /// The same limits for another server, with places of its own: clones of one layer share theirs.
+    /// The same limits for another server, with places of its own: clones of one layer share
+    /// theirs.
     #[must_use]
     pub fn separate(&self) -> Self {
         let (places, late) = (self.shared.places.separate(), Arc::default());

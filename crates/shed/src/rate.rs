@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Mode, Switch};
-use cinchona_plumbing::{ResponseBody, is_of_the_server};
+use cinchona_plumbing::{ResponseBody, is_of_the_server, warn_of_unknown_peer};
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -212,8 +212,14 @@ fn limiters(quota: (NonZeroU32, NonZeroU32), known: Known) -> Limiters {
 
 /// The address of the peer, without its port.
 fn peer(_: &HeaderMap, extensions: &Extensions) -> String {
-    let addr = extensions.get().and_then(|info: &TcpConnectInfo| info.remote_addr());
-    addr.map_or_else(String::new, |addr| addr.ip().to_string())
+    let address = extensions.get().and_then(|info: &TcpConnectInfo| info.remote_addr());
+    address.map_or_else(
+        || {
+            warn_of_unknown_peer();
+            String::new()
+        },
+        |address| address.ip().to_string(),
+    )
 }
 
 // === impl RateLimit ===

@@ -74,7 +74,7 @@ async fn the_deviation_is_that_of_the_whole_population() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_too_few_calls_or_hosts_nobody_is_ejected() {
+async fn with_too_few_calls_or_hosts_no_endpoint_is_ejected() {
     for detection in [by_rate(), by_percentage()] {
         assert_eq!(swept(&detection, &FIVE_ONE_BAD[1..]), [0; 0], "four hosts");
         assert_eq!(swept(&detection, &[(5, 0), (5, 0), (5, 0), (5, 0), (0, 5)]), [0; 0]);
@@ -163,11 +163,11 @@ fn failures_in_a_row_are_counted_until_one_succeeds() {
     assert_eq!([tally.count(Evidence::Nothing(None)), tally.count(bad)], [0, 3]);
     assert_eq!([tally.count(good), tally.count(bad)], [0, 1]);
     assert_eq!([tally.count(Evidence::Good(Code::NotFound)), tally.count(bad)], [0, 1]);
-    assert_eq!(tally.read(), (1, 6), "to A50, whatever is not OK is a failure");
+    assert_eq!(tally.read(), (1, 6), "in A50, every code but OK is a failure");
 }
 
 #[test]
-fn what_is_outside_its_range_is_refused() {
+fn a_value_outside_its_range_is_refused() {
     let failure = |threshold| FailurePercentage { threshold, ..FailurePercentage::default() };
     for (detection, field) in [
         (OutlierDetection { max_ejection_percent: 101, ..by_rate() }, "max_ejection_percent"),

@@ -1,4 +1,4 @@
-//! Hours of endpoints that come, go, hang, refuse, vanish and lie, in virtual time.
+//! Hours of endpoints that come, go, hang, refuse, vanish and misbehave, in virtual time.
 
 use super::*;
 use cinchona_core::Rejected;
@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// One of the endpoints: what it does, and since when.
+/// One of the endpoints: its behaviour, and since when.
 struct Place {
     network: Network,
     server: ScriptedServer,
@@ -24,7 +24,7 @@ enum Fate {
     Refuses,
     Hangs,
     Vanishes,
-    /// Accepts and says nothing.
+    /// Accepts and sends nothing.
     Silent,
     Resets,
 }
@@ -85,12 +85,12 @@ impl Place {
     }
 }
 
-/// What a run has seen.
+/// The results of a run.
 #[derive(Debug, Default)]
 struct Seen {
-    /// What a call has waited for an endpoint in vain.
+    /// How long a call has waited for an endpoint without success.
     longest: Duration,
-    /// Seconds in which an endpoint was not used that had been well for longer than any backoff.
+    /// Seconds in which an endpoint was not used that had been healthy for longer than any backoff.
     out: usize,
     well: usize,
 }
@@ -155,8 +155,8 @@ async fn run(seed: u64, time: Duration) -> Seen {
     let connects: Vec<u64> = places.iter().map(|place| place.network.connects()).collect();
     is_over.store(true, Ordering::Relaxed);
     seen.longest = calling.await.unwrap();
-    // The first after what was lost is made at once, and the others by the backoff; a list that
-    // changes makes another attempt.
+    // The first attempt after a loss is immediate, and the others follow the backoff; a changed
+    // list makes another attempt.
     let most = time.as_secs() / 2;
     assert!(connects.iter().all(|count| *count < most), "{seed}: {connects:?}");
     seen
@@ -184,7 +184,7 @@ fn given(name: &str, default: u64) -> u64 {
 // catalogue: S-B2, S-B3, S-B13
 // The long form is CINCHONA_SEEDS=200 CINCHONA_SECONDS=7200.
 #[tokio::test(start_paused = true)]
-async fn whatever_becomes_of_endpoints_calls_end_and_who_is_well_is_used() {
+async fn whatever_happens_to_endpoints_calls_end_and_healthy_ones_are_used() {
     let time = SECOND * given("CINCHONA_SECONDS", 600) as u32;
     campaign(0..given("CINCHONA_SEEDS", 16), time).await;
 }

@@ -1,4 +1,4 @@
-//! What changes of the list cost, and what is left of a balancer.
+//! The cost of changes of the list, and what remains of a balancer.
 
 use super::*;
 use rand::RngExt as _;
@@ -28,7 +28,7 @@ fn one_up(targets: Vec<Target>) -> (World, watch::Sender<Vec<Target>>, Balance) 
 
 // catalogue: S-B10
 #[tokio::test(start_paused = true)]
-async fn of_thousands_of_endpoints_the_one_that_is_up_is_found_at_once() {
+async fn of_thousands_of_endpoints_the_one_that_is_up_is_found_immediately() {
     let mut targets: Vec<Target> = (0..5000).rev().map(numbered).collect();
     targets.extend(targets.clone());
     let (_world, _sender, balance) = one_up(targets);
@@ -83,7 +83,7 @@ async fn a_balancer_that_is_dropped_leaves_no_task_and_no_connection() {
 
 // catalogue: S-E4
 #[tokio::test(start_paused = true)]
-async fn a_list_that_changes_all_the_time_holds_up_no_second_endpoint() {
+async fn a_list_that_changes_all_the_time_delays_no_second_endpoint() {
     let world = World::of(3);
     world.networks[0].blackhole(true);
     world.networks[2].blackhole(true);
@@ -104,7 +104,7 @@ async fn a_list_that_changes_all_the_time_holds_up_no_second_endpoint() {
 
 // catalogue: S-P7
 #[tokio::test(start_paused = true)]
-async fn whatever_a_balancer_was_doing_nothing_of_it_is_left_once_it_is_dropped() {
+async fn a_dropped_balancer_leaves_nothing_whatever_it_was_doing() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let health = || Options { health: Some(String::new()), ..by(Picker::RoundRobin) };
     let outliers = || Options { outlier: OutlierDetection::default(), ..by(Picker::PeakEwma) };

@@ -1,4 +1,4 @@
-//! What is held against an endpoint, and what is not.
+//! The evidence about an endpoint.
 
 use super::*;
 use cinchona_core::Deadline;
@@ -27,7 +27,7 @@ fn ejected(balance: &Balance) -> usize {
 
 // catalogue: S-A3
 #[tokio::test(start_paused = true)]
-async fn who_stands_in_for_a_server_and_answers_at_once_does_not_attract_calls() {
+async fn a_proxy_that_answers_immediately_for_a_server_does_not_attract_calls() {
     for answer in [
         page(200, "<html>"),
         page(200, ""),
@@ -59,7 +59,7 @@ async fn who_stands_in_for_a_server_and_answers_at_once_does_not_attract_calls()
 
 // catalogue: S-A4
 #[tokio::test(start_paused = true)]
-async fn an_answer_about_the_request_ejects_nobody() {
+async fn an_answer_about_the_request_ejects_no_endpoint() {
     let refusals = [
         Code::NotFound,
         Code::AlreadyExists,
@@ -85,7 +85,7 @@ async fn an_answer_about_the_request_ejects_nobody() {
 
 // catalogue: S-A5
 #[tokio::test(start_paused = true)]
-async fn callers_in_a_hurry_eject_nobody_and_a_server_that_hangs_is_ejected() {
+async fn short_deadlines_eject_no_endpoint_and_a_server_that_hangs_is_ejected() {
     let late = after(5, ok());
     for (answer, timeout_ms, call_ms, expected) in [
         (late.clone(), 1, None, 0),
@@ -102,8 +102,8 @@ async fn callers_in_a_hurry_eject_nobody_and_a_server_that_hangs_is_ejected() {
         sleep(SECOND).await;
         for _ in 0..15 {
             let mut request = request();
-            let told = format!("{timeout_ms}m").parse().unwrap();
-            request.headers_mut().insert("grpc-timeout", told);
+            let header = format!("{timeout_ms}m").parse().unwrap();
+            request.headers_mut().insert("grpc-timeout", header);
             if let Some(call_ms) = call_ms {
                 let deadline = Deadline(Instant::now() + call_ms * MS);
                 request.extensions_mut().insert(deadline);
@@ -116,7 +116,7 @@ async fn callers_in_a_hurry_eject_nobody_and_a_server_that_hangs_is_ejected() {
 
 // catalogue: S-A5
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_has_brought_something_may_be_cut_by_its_deadline() {
+async fn a_stream_that_has_sent_a_message_may_be_cut_by_its_deadline() {
     let message = encode(&1_u32);
     let stream = Answer::MessageThenHang(message);
     let world = World::new(vec![stream; 2]);
@@ -131,7 +131,7 @@ async fn a_stream_that_has_brought_something_may_be_cut_by_its_deadline() {
 
 // catalogue: S-F1
 #[tokio::test(start_paused = true)]
-async fn what_this_client_cannot_do_ejects_nobody() {
+async fn an_error_of_this_client_ejects_no_endpoint() {
     let world = World::of(2);
     let balance = world.balance(ejecting(Picker::RoundRobin));
     for _ in 0..20 {
@@ -145,7 +145,7 @@ async fn what_this_client_cannot_do_ejects_nobody() {
 
 // catalogue: S-A7
 #[tokio::test(start_paused = true)]
-async fn a_call_that_has_met_all_endpoints_is_picked_for_as_a_new_one() {
+async fn a_call_that_has_used_all_endpoints_is_picked_for_like_a_new_one() {
     for (endpoints, expected) in [(2, [3, 2, 0]), (3, [2, 2, 1])] {
         let world = World::of(endpoints);
         let balance = world.balance(by(Picker::RoundRobin));
@@ -175,7 +175,7 @@ async fn a_call_that_has_met_all_endpoints_is_picked_for_as_a_new_one() {
 
 // catalogue: S-A8
 #[tokio::test(start_paused = true)]
-async fn a_call_that_has_waited_for_an_endpoint_tells_the_server_what_is_left() {
+async fn a_call_that_has_waited_for_an_endpoint_sends_its_remaining_time() {
     let world = World::of(1);
     world.networks[0].refuse(true);
     let balance = world.balance(Options { patience: 10 * SECOND, ..by(Picker::RoundRobin) });
@@ -189,14 +189,17 @@ async fn a_call_that_has_waited_for_an_endpoint_tells_the_server_what_is_left() 
     request.headers_mut().insert("grpc-timeout", "5S".parse().unwrap());
     assert_eq!(send(&balance, request).await, Code::Ok);
     let received = &world.servers[0].received()[0];
-    let told = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
+    let timeout = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
     let left = 5 * SECOND - (received.at - began);
-    assert!(left < 4 * SECOND && told <= left && told >= left - MS, "{told:?} of {left:?}");
+    assert!(
+        left < 4 * SECOND && timeout <= left && timeout >= left - MS,
+        "{timeout:?} of {left:?}"
+    );
 }
 
 // catalogue: S-A13
 #[tokio::test(start_paused = true)]
-async fn a_status_as_long_as_the_limit_allows_is_passed_on_and_a_longer_one_says_what_happened() {
+async fn a_status_within_the_limit_is_passed_on_and_a_longer_ones_error_names_it() {
     let long = |bytes: usize| Answer::Status(Status::unavailable("x".repeat(bytes)));
     let world = World::new([long(20_000)]);
     let balance = world.balance(by(Picker::RoundRobin));
@@ -213,7 +216,7 @@ async fn a_status_as_long_as_the_limit_allows_is_passed_on_and_a_longer_one_says
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_is_sent_though_nobody_else_has_the_balancer_any_more() {
+async fn a_waiting_call_is_sent_though_the_balancer_was_dropped() {
     let world = World::of(1);
     let balance = world.balance(by(Picker::RoundRobin));
     let response = timeout(SECOND, balance.oneshot(request())).await.unwrap().unwrap();

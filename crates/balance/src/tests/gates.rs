@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-/// Shut for some endpoints; counts who is inside.
+/// Shut for some endpoints; counts the admitted calls.
 #[derive(Debug, Default)]
 struct Doors {
     shut: Mutex<Vec<String>>,
@@ -49,7 +49,7 @@ fn gated(doors: &Arc<Doors>) -> Options {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_go_where_they_are_let_through() {
+async fn calls_go_to_endpoints_that_admit_them() {
     for picker in
         [Picker::PeakEwma, Picker::RoundRobin, Picker::WeightedRoundRobin, Picker::PickFirst]
     {
@@ -59,13 +59,13 @@ async fn calls_go_where_they_are_let_through() {
         assert_eq!(calls(&balance, 60).await, [Code::Ok; 60]);
         let attempts = world.attempts();
         assert_eq!((attempts[0], attempts[1] + attempts[2]), (0, 60), "{picker:?}");
-        assert_eq!(doors.inside.load(Ordering::Relaxed), 0, "whoever entered has left");
+        assert_eq!(doors.inside.load(Ordering::Relaxed), 0, "every admitted call has left");
         assert_eq!(*doors.left.lock().unwrap(), [Evidence::Good(Code::Ok); 60]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_a_gate_an_answer_that_says_when_to_come_again_is_no_failure() {
+async fn an_answer_with_a_pushback_is_no_failure_to_a_gate() {
     let mut shed = Status::unavailable("too much to do");
     let failed = Answer::Status(shed.clone());
     shed.metadata_mut().insert("grpc-retry-pushback-ms", "0".parse().unwrap());
@@ -78,13 +78,13 @@ async fn to_a_gate_an_answer_that_says_when_to_come_again_is_no_failure() {
         let balance = world.balance(gated(&doors));
         assert_eq!(call(&balance).await, Code::Unavailable);
         assert_eq!(*doors.left.lock().unwrap(), [heard]);
-        // Outlier detection hears of both: gRFC A50 knows no exception.
+        // Outlier detection counts both: gRFC A50 knows no exception.
         assert_eq!(balance.states()[0].failures, 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_are_shut_a_call_fails_at_once_and_says_which_opens_first() {
+async fn if_all_gates_are_shut_a_call_fails_immediately_and_names_the_first_to_open() {
     let (world, doors) = (World::of(2), Arc::new(Doors::default()));
     let balance = world.balance(gated(&doors));
     assert_eq!(call(&balance).await, Code::Ok);
@@ -98,7 +98,7 @@ async fn where_all_are_shut_a_call_fails_at_once_and_says_which_opens_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_given_up_leaves_and_one_whose_time_was_over_has_failed() {
+async fn a_dropped_call_leaves_and_one_past_its_deadline_has_failed() {
     let (given_up, late) = (Evidence::Nothing(None), Evidence::Bad(Code::DeadlineExceeded));
     for (timeout_header, evidence) in [(None, given_up), (Some("1S"), late)] {
         let (world, doors) = (World::new([Answer::Hang]), Arc::new(Doors::default()));
@@ -118,7 +118,7 @@ async fn a_call_that_is_given_up_leaves_and_one_whose_time_was_over_has_failed()
 
 #[tokio::test(start_paused = true)]
 async fn where_all_are_at_capacity_the_call_fails_with_resource_exhausted_and_their_loads() {
-    /// Has as much to do as it can.
+    /// At full capacity.
     #[derive(Debug)]
     struct Full(String);
 

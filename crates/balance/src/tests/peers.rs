@@ -19,7 +19,7 @@ async fn until_answered(balance: &Balance) -> Duration {
 
 // catalogue: S-B5
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_frozen_is_left_with_the_call_that_finds_out() {
+async fn a_frozen_connection_is_abandoned_with_the_call_that_detects_it() {
     for picker in [Picker::RoundRobin, Picker::PickFirst] {
         let world = World::of(1);
         let balance = world.balance(by(picker));
@@ -33,7 +33,7 @@ async fn a_connection_that_is_frozen_is_left_with_the_call_that_finds_out() {
 
 // catalogue: S-B5
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_frozen_is_left_where_another_can_be_made() {
+async fn a_frozen_connection_is_abandoned_if_another_can_be_made() {
     // Its connections are frozen, and new ones are served.
     for count in [1, 3] {
         let world = World::of(count);
@@ -56,7 +56,7 @@ async fn a_connection_that_is_frozen_is_left_where_another_can_be_made() {
 
 // catalogue: S-B4, S-B5
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_has_vanished_is_left_within_the_attempt_and_a_second() {
+async fn a_vanished_peer_is_abandoned_within_the_attempt_and_a_second() {
     let world = World::of(3);
     let balance = world.balance(by(Picker::RoundRobin));
     sleep(SECOND).await;
@@ -96,7 +96,7 @@ async fn a_peer_that_has_vanished_is_left_within_the_attempt_and_a_second() {
 
 // catalogue: S-B5
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_its_time_is_not_left() {
+async fn a_slow_server_is_not_abandoned() {
     let world = World::new([Answer::After(3 * SECOND, Box::new(ok()))]);
     let balance = world.balance(Options::default());
     sleep(SECOND).await;
@@ -116,7 +116,7 @@ async fn a_server_that_takes_its_time_is_not_left() {
 
 // catalogue: S-B5
 #[tokio::test(start_paused = true)]
-async fn callers_that_wait_less_than_half_a_second_find_out_together() {
+async fn callers_that_wait_less_than_half_a_second_detect_it_together() {
     let world = World::of(1);
     let balance = world.balance(Options::default());
     calls(&balance, 10).await;
@@ -184,7 +184,7 @@ async fn serve_some(connection: cinchona_testkit::Connection, most: usize) {
 
 // catalogue: S-B8
 #[tokio::test(start_paused = true)]
-async fn what_configures_connections_is_asked_for_each() {
+async fn configure_is_called_for_each_connection() {
     let world = World::of(1);
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
@@ -233,7 +233,7 @@ async fn the_name_of_a_target_is_its_authority_wherever_it_is() {
 
 // catalogue: S-B9
 #[tokio::test(start_paused = true)]
-async fn another_weight_is_no_other_endpoint() {
+async fn another_weight_is_the_same_endpoint() {
     let world = World::of(2);
     let (targets, found) = watch::channel(world.targets());
     let balance = world.balance_over(found, by(Picker::WeightedRoundRobin));
@@ -256,7 +256,7 @@ async fn another_weight_is_no_other_endpoint() {
 
 // catalogue: S-B11
 #[tokio::test(start_paused = true)]
-async fn a_watch_of_health_holds_no_server_up() {
+async fn a_watch_of_health_delays_no_shutdown() {
     use tonic_health::ServingStatus::NotServing;
     for says_not_serving in [false, true] {
         let (reporter, service) = tonic_health::server::health_reporter();
@@ -371,7 +371,7 @@ async fn the_backoff_is_a_setting() {
 
 // catalogue: S-D13
 #[tokio::test(start_paused = true)]
-async fn what_fails_on_its_way_names_method_endpoint_and_cause() {
+async fn an_error_in_transit_names_method_endpoint_and_cause() {
     let world = World::new([Answer::Hang]);
     let balance = world.balance(Options::default());
     sleep(SECOND).await;
@@ -389,7 +389,7 @@ async fn what_fails_on_its_way_names_method_endpoint_and_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_lost_under_an_answer_is_unavailable_whoever_stands_around() {
+async fn a_connection_lost_during_an_answer_is_unavailable_under_any_layer() {
     let world = World::new([Answer::HeadersThenHang]);
     let balance = world.balance(Options::default());
     sleep(SECOND).await;

@@ -79,7 +79,7 @@ fn fail_fast() -> Options {
 
 // catalogue: S-B3
 #[tokio::test(start_paused = true)]
-async fn a_port_that_says_nothing_is_connecting_and_then_has_failed() {
+async fn a_silent_port_is_connecting_and_then_has_failed() {
     let network = Script::SILENT.serve();
     let balance = over(&network, Options::default());
     let (took, message) = failure(&balance).await;
@@ -101,7 +101,7 @@ async fn a_port_that_says_nothing_is_connecting_and_then_has_failed() {
 
 // catalogue: S-B3, S-E16
 #[tokio::test(start_paused = true)]
-async fn a_port_that_hangs_up_has_failed_like_one_that_refuses_and_says_why() {
+async fn a_port_that_hangs_up_has_failed_like_one_that_refuses_with_its_reason() {
     for (says, expected) in [
         (&b""[..], "the server closed the connection before its HTTP/2 SETTINGS"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the server speaks HTTP/1, not HTTP/2"),
@@ -149,7 +149,7 @@ async fn one_silent_port_of_three_costs_no_call() {
 
 // catalogue: S-B3
 #[tokio::test(start_paused = true)]
-async fn what_has_failed_stays_so_while_it_is_tried_again() {
+async fn a_failed_endpoint_stays_so_while_it_is_tried_again() {
     let mut world = World::of(1);
     world.kill(0);
     let balance = world.balance(fail_fast());
@@ -170,7 +170,7 @@ async fn what_has_failed_stays_so_while_it_is_tried_again() {
 
 // catalogue: S-B3
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_lost_early_is_replaced_at_once() {
+async fn a_connection_that_is_lost_early_is_replaced_immediately() {
     let world = World::of(1);
     let balance = world.balance(Options::default());
     sleep(MS).await;
@@ -184,7 +184,7 @@ async fn a_connection_that_is_lost_early_is_replaced_at_once() {
 
 // catalogue: S-E19
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_goaway_on_each_connection_is_not_stormed() {
+async fn a_server_that_sends_goaway_on_each_connection_is_not_flooded() {
     for code in [0, 2, 11] {
         let says: &'static [u8] = goaway(code, "").leak();
         for then in [Then::Closes, Then::Waits] {
@@ -203,7 +203,7 @@ async fn a_server_that_says_goaway_on_each_connection_is_not_stormed() {
 
 // catalogue: S-B4
 #[tokio::test(start_paused = true)]
-async fn nothing_is_pinged_unless_that_is_asked() {
+async fn nothing_is_pinged_by_default() {
     let world = World::new([Answer::After(3600 * SECOND, Box::new(ok()))]);
     let balance = world.balance(Options::default());
     sleep(MS).await;
@@ -226,7 +226,7 @@ async fn a_server_that_forbids_pings_gets_half_as_many() {
 
 // catalogue: S-B4
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_pings_finds_a_peer_that_has_vanished_while_calls_wait_and_only_then() {
+async fn pings_detect_a_vanished_peer_while_calls_wait_and_only_then() {
     let world = World::new([Answer::Hang]);
     let options = Options { keep_alive: Some((SECOND, SECOND)), ..Options::default() };
     let balance = world.balance(options);

@@ -52,7 +52,7 @@ fn are_within_five_percent(seen: &[usize], weights: &[f64]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_a_third_as_busy_gets_three_times_the_calls_after_the_blackout() {
+async fn a_third_of_the_utilization_gets_three_times_the_calls_after_the_blackout() {
     let world = World::new([busy(0.2), busy(0.6)]);
     let balance = world.balance(by(Picker::WeightedRoundRobin));
     sleep(SECOND).await;
@@ -64,7 +64,7 @@ async fn who_is_a_third_as_busy_gets_three_times_the_calls_after_the_blackout() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn weights_expire_and_have_to_prove_themselves_anew() {
+async fn weights_expire_and_have_another_blackout() {
     let world = World::new([busy(0.2), busy(0.6)]);
     let balance = proven(&world, by(Picker::WeightedRoundRobin)).await;
     sleep(160 * SECOND).await;
@@ -98,7 +98,7 @@ async fn one_that_reports_alone_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_report_gets_the_mean_and_so_does_who_reports_nonsense() {
+async fn an_endpoint_without_a_valid_report_gets_the_mean() {
     for other in [ok(), answer(b"no protobuf"), answer(&[]), busy(-1.0), busy(f64::NAN)] {
         let world = World::new([busy(0.2), busy(0.6), other.clone()]);
         let balance = proven(&world, by(Picker::WeightedRoundRobin)).await;
@@ -161,7 +161,7 @@ async fn weights_follow_what_is_reported_at_their_period() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_pickers_do_not_look_at_reports() {
+async fn other_pickers_ignore_reports() {
     let world = World::new([busy(0.2), busy(0.6)]);
     let balance = proven(&world, by(Picker::RoundRobin)).await;
     assert_eq!(spread(&world, &balance, 400).await, [200, 200]);

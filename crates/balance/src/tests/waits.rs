@@ -5,7 +5,7 @@ use cinchona_core::{Evidence, Gate, Rejected};
 use cinchona_plumbing::{Signals, Ticket};
 use std::future::pending;
 
-/// What the source of endpoints does.
+/// The behaviour of the source of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Says {
     Nothing,
@@ -14,13 +14,13 @@ enum Says {
     Ends,
     Panics,
     Empty,
-    /// At once, or after a second.
+    /// Immediately, or after a second.
     Known,
     Later,
     NoAddress,
 }
 
-/// What the only endpoint does.
+/// The behaviour of the only endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Does {
     Serve,
@@ -32,7 +32,7 @@ enum Does {
     Gone,
 }
 
-/// What the callbacks of the user do.
+/// The behaviour of the user's callbacks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Calls {
     None,
@@ -115,11 +115,11 @@ fn options(calls: Calls, picker: Picker, patience: Duration) -> Options {
     }
 }
 
-/// Whether a call fails, how long it took, and what it says.
+/// Whether a call fails, how long it took, and its message.
 async fn outcome(balance: &Balance) -> (Code, Duration, String) {
     let began = Instant::now();
     let outcome = timeout(600 * SECOND, balance.clone().oneshot(request())).await;
-    let outcome = outcome.expect("it waits for ever");
+    let outcome = outcome.expect("the wait ends");
     let (code, message) = match outcome {
         Ok(_) => (Code::Ok, String::new()),
         Err(error) => {
@@ -141,7 +141,7 @@ const PICKERS: [Picker; 6] = [
 
 // catalogue: S-B2
 #[tokio::test(start_paused = true)]
-async fn a_call_ends_by_its_patience_in_every_state_and_says_why() {
+async fn a_call_ends_by_its_patience_in_every_state_with_the_reason() {
     use {Calls::*, Does::*, Says::*};
     let patiences = [Duration::ZERO, 3 * SECOND / 2, 7 * SECOND];
     for says in [Nothing, Failure, Ends, Panics, Empty, Known, Later, NoAddress] {
@@ -230,7 +230,7 @@ async fn callbacks_that_panic_or_fail_are_reasons() {
 
 // catalogue: S-B2
 #[test]
-fn a_call_on_a_balancer_whose_runtime_is_gone_says_so() {
+fn a_call_on_a_balancer_whose_runtime_is_gone_fails_with_that_reason() {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_time().start_paused(true).build().unwrap()
@@ -250,7 +250,7 @@ fn a_call_on_a_balancer_whose_runtime_is_gone_says_so() {
 
 // catalogue: S-B2
 #[tokio::test(start_paused = true)]
-async fn what_a_watch_holds_from_the_start_is_used_at_once() {
+async fn the_initial_value_of_a_watch_is_used_immediately() {
     let world = World::of(1);
     let (_targets, found) = watch::channel(vec![target(0)]);
     let balance = world.balance_over(found, Options::default());
@@ -260,7 +260,7 @@ async fn what_a_watch_holds_from_the_start_is_used_at_once() {
 
 // catalogue: S-B1
 #[tokio::test(start_paused = true)]
-async fn a_source_that_takes_its_time_is_not_interrupted() {
+async fn a_slow_source_is_not_interrupted() {
     struct Slow(u32, Arc<std::sync::atomic::AtomicU32>);
     impl Discover for Slow {
         async fn next(&mut self) -> Option<Vec<Target>> {
@@ -279,7 +279,7 @@ async fn a_source_that_takes_its_time_is_not_interrupted() {
 
 // catalogue: S-B1
 #[tokio::test(start_paused = true)]
-async fn a_source_that_ends_or_panics_leaves_what_it_has_found() {
+async fn a_source_that_ends_or_panics_leaves_its_endpoints() {
     struct Once(bool, bool);
     impl Discover for Once {
         async fn next(&mut self) -> Option<Vec<Target>> {

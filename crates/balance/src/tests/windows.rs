@@ -1,10 +1,10 @@
-//! Who reads slowly slows only itself.
+//! A slow reader slows only itself.
 
 use super::*;
 
 // catalogue: S-F6
 #[tokio::test(start_paused = true)]
-async fn streams_that_nobody_reads_do_not_stop_others() {
+async fn unread_streams_do_not_stop_others() {
     for count in [4, 50] {
         let large = encode(&vec![0_u8; 3 * 1024 * 1024]);
         let mut script = vec![Answer::MessageThenHang(large); count];

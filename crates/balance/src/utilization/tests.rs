@@ -88,7 +88,7 @@ fn base64_is_read_with_padding_and_without() {
 }
 
 #[test]
-fn what_is_no_report_is_none() {
+fn an_invalid_report_gives_none() {
     assert_eq!(Report::read(&HeaderMap::new()), None);
     for text in ["*no base64*", "A", "//////////8=", "\u{e9}"] {
         let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();
@@ -140,7 +140,7 @@ fn sound(trailers: &HeaderMap) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn who_has_no_weight_gets_the_mean_of_those_who_have() {
+fn an_endpoint_without_a_weight_gets_the_mean_of_the_others() {
     for (weights, expected) in [
         (vec![], None),
         (vec![None, None], None),
@@ -158,7 +158,7 @@ fn who_has_no_weight_gets_the_mean_of_those_who_have() {
     assert_eq!((over[0], over[1]), (10.0, 0.01), "at most a thousand times as often");
 }
 
-/// What an endpoint hears at 1 s, 2 s, ... and the seconds at which its weight can be used.
+/// The reports of an endpoint at 1 s, 2 s, ... and the seconds at which its weight can be used.
 fn usable(
     settings: Utilization,
     seconds: u32,

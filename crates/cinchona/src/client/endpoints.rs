@@ -47,11 +47,13 @@ impl Settings {
     /// | endpoints | |
     /// |---|---|
     /// | `"http://orders.internal:50051"` | one endpoint |
-    /// | `"dns:///orders.internal:50051"` | each address of that name is one; by TLS after [`with_tls`](Self::with_tls) |
+    /// | `"dns:///orders.internal:50051"` | each address of the name; TLS after [`with_tls`] |
     /// | `["http://10.0.0.1:50051", "http://10.0.0.2:50051"]` | these |
     /// | `"unix:///run/orders.sock"`, `"unix-abstract:name"` | a Unix domain socket |
-    /// | `tonic::transport::Endpoint`, or a `Vec` of them | with their own settings; not of sockets |
+    /// | `tonic::transport::Endpoint`, a `Vec` of them | with their own settings; not of sockets |
     /// | a [`Discover`](cinchona_core::Discover) | the endpoints that it finds |
+    ///
+    /// [`with_tls`]: Self::with_tls
     ///
     /// # Errors
     /// When an address is invalid, a number is outside its range, a name is not that of a method in

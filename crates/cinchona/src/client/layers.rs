@@ -190,7 +190,14 @@ fn deadline(settings: &Settings) -> CallDeadlineLayer {
 
 fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
     let limit = settings.timeout.unwrap_or(Duration::MAX);
-    AttemptTimeoutLayer::new(limit).with_limits(settings.timeouts.clone())
+    // The limit for all is meant for the deadline of all: a method that is given more time has it.
+    let of_longer = |deadline: &Option<Duration>| {
+        let is_longer = deadline.is_none_or(|deadline| deadline > limit);
+        settings.timeout.filter(|_| !is_longer)
+    };
+    let mut limits = settings.timeouts.clone();
+    limits.fill(settings.deadlines.map(of_longer));
+    AttemptTimeoutLayer::new(limit).with_limits(limits)
 }
 
 /// # Errors

@@ -51,7 +51,7 @@ impl Part {
 
     /// Off: layers that need the server's support, or can fail a call that would succeed.
     pub(super) fn modes() -> Modes<{ Self::ALL.len() }> {
-        Modes(Self::ALL.map(|part| match part {
+        Modes::new(Self::ALL.map(|part| match part {
             Self::Key | Self::Throttle => Mode::Off,
             _ => Mode::Enforce,
         }))

@@ -51,14 +51,15 @@ pub struct Settings {
     pub target: Option<String>,
     /// The registry of metrics. Default `None`: this client's own.
     pub metrics: Option<Metrics>,
-    /// The time limit of a call; of a stream, until its first message. A call that sets a shorter one
-    /// itself (`Request::set_timeout`) has that, as with tonic's `Endpoint::timeout`. Default 30 s;
-    /// `None` is no limit.
+    /// The time limit of a call; of a stream, until its first message. A call that sets a shorter
+    /// one itself (`Request::set_timeout`) has that, as with tonic's `Endpoint::timeout`. Default
+    /// 30 s; `None` is no limit.
     pub deadline: Option<Duration>,
     /// The same by method, which takes precedence over `deadline`.
     pub deadlines: PerMethod<Option<Duration>>,
     /// The time limit of an attempt; of a stream, until its first message. Default 10 s; `None` is
-    /// as long as the call.
+    /// as long as the call. A method whose own [deadline](Self::deadlines) is longer than this has
+    /// no limit of attempts, unless `timeouts` has one.
     pub timeout: Option<Duration>,
     /// The same by method, which takes precedence over `timeout`.
     pub timeouts: PerMethod<Option<Duration>>,
@@ -226,7 +227,7 @@ impl Settings {
     /// for each attempt.
     #[must_use]
     pub fn with_keys(self) -> Self {
-        self.with_mode(Part::Key, Mode::Enforce)
+        self.turned_on(Part::Key)
     }
 
     /// Sets gRPC's service config, such as `ServiceConfig::parse(text)?`.
@@ -243,8 +244,8 @@ impl Settings {
         Self { balance: Some(options), ..self }
     }
 
-    /// Sets the TLS settings of endpoints. From then on their scheme is `https`, and `dns:///` stands
-    /// for it: an endpoint of `http` is refused, or never connected where a source finds it.
+    /// Sets the TLS settings of endpoints. From then on their scheme is `https`, and `dns:///`
+    /// stands for it: an endpoint of `http` is refused, or never connected where a source finds it.
     /// Default: the roots that tonic's features enable (`tls-native-roots`, `tls-webpki-roots`). A
     /// crypto provider needs tonic's feature `tls-ring` or `tls-aws-lc`.
     #[must_use]
@@ -299,6 +300,11 @@ impl Settings {
     #[must_use]
     pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
         self.modes.set(part as usize, mode);
+        self
+    }
+
+    fn turned_on(mut self, part: Part) -> Self {
+        self.modes.turn_on(part as usize);
         self
     }
 

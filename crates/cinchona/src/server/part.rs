@@ -47,7 +47,7 @@ impl Part {
 
     /// Off: layers that need a number, a store or a fault from the user.
     pub(super) fn modes() -> Modes<{ Self::ALL.len() }> {
-        Modes(Self::ALL.map(|part| match part {
+        Modes::new(Self::ALL.map(|part| match part {
             Self::Quota | Self::Faults | Self::Dedup => Mode::Off,
             _ => Mode::Enforce,
         }))

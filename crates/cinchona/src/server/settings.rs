@@ -101,7 +101,7 @@ impl<S> Settings<S> {
     /// Sets quotas by another identification of callers.
     #[must_use]
     pub fn with_quota_layer(self, quota: RateLimitLayer) -> Self {
-        Self { quota, ..self }.with_mode(Part::Quota, Mode::Enforce)
+        Self { quota, ..self }.turned_on(Part::Quota)
     }
 
     /// Sets the limit of calls in flight.
@@ -121,7 +121,7 @@ impl<S> Settings<S> {
     /// Injects `faults`.
     #[must_use]
     pub fn with_fault_layer(self, faults: FaultLayer) -> Self {
-        Self { faults, ..self }.with_mode(Part::Faults, Mode::Enforce)
+        Self { faults, ..self }.turned_on(Part::Faults)
     }
 
     /// Deduplicates calls with an `idempotency-key` or a `request_id` by `store`: each has its
@@ -138,7 +138,7 @@ impl<S> Settings<S> {
         let Self { methods, metrics, drain, quota, shed, limit, faults, rng, modes, .. } = self;
         let own =
             Settings { methods, metrics, drain, quota, shed, limit, faults, dedup, rng, modes };
-        own.with_mode(Part::Dedup, Mode::Enforce)
+        own.turned_on(Part::Dedup)
     }
 
     /// Counts in `metrics`, together with other servers and clients of the process.
@@ -158,6 +158,11 @@ impl<S> Settings<S> {
     #[must_use]
     pub fn with_mode(mut self, part: Part, mode: Mode) -> Self {
         self.modes.set(part as usize, mode);
+        self
+    }
+
+    fn turned_on(mut self, part: Part) -> Self {
+        self.modes.turn_on(part as usize);
         self
     }
 

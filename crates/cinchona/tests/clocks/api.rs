@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What tests use, and what is an example.
+/// Tests and examples.
 const NOT_READ: [&str; 3] = ["testkit", "calculator", "lab"];
 
 /// The names, such as `balance::Options::patience`.
@@ -81,7 +81,7 @@ fn begun(line: &str) -> Place {
         |after: &str| after.split(|c: char| !is_of_name(c)).next().unwrap_or_default().to_owned();
     if let Some(after) = line.strip_prefix("impl") {
         let after = without_generics(after).trim_start();
-        // What a trait has is told where the trait is.
+        // The methods of a trait are listed with the trait.
         return if after.contains(" for ") { Place::Other } else { Place::Type(named(after)) };
     }
     for (start, place) in [

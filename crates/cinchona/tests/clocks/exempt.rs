@@ -1,7 +1,7 @@
-//! What takes a `Duration` or an `f64` in the public API and is not in the table, and why.
+//! Public API that takes a `Duration` or an `f64` and is not in the table, with the reasons.
 
 pub(crate) const ALL: &[(&str, &[&str])] = &[(
-    "it is told, and set by nobody",
+    "it is reported, not set",
     &[
         "core::Attempt::wait",
         "core::Call::waits",

@@ -1,4 +1,4 @@
-//! `Duration::MAX` means for ever.
+//! `Duration::MAX` means without limit.
 
 use crate::world::*;
 use cinchona::{

@@ -75,7 +75,7 @@ fn note_panics() {
     }));
 }
 
-/// What is wrong with a row at a value, if something is.
+/// The fault of a row at a value, if any.
 fn fault(row: Row, value: Value) -> Option<String> {
     let (done, ended) = channel();
     let name = row.name;
@@ -101,7 +101,7 @@ fn fault(row: Row, value: Value) -> Option<String> {
     what.map(|what| format!("{name} = {value:?}: {what}"))
 }
 
-/// What is wrong with a refusal.
+/// The fault of a refusal, if any.
 fn unclear(refused: &BoxError) -> Option<String> {
     match cause::find_cause::<Invalid>(&**refused) {
         Some(invalid) if invalid.field().is_empty() || invalid.allowed().is_empty() => {

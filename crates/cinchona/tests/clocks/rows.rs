@@ -30,7 +30,7 @@ use tower::Layer;
 
 pub(crate) type Trial = Pin<Box<dyn Future<Output = Ended>>>;
 
-/// What takes a value, and what is done with it.
+/// API that takes a value, and its trial.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,

@@ -1,4 +1,4 @@
-//! What is done with a value, where that takes more than a line of the table.
+//! Trials of values that take more than a line of the table.
 
 use crate::world::*;
 use cinchona::{

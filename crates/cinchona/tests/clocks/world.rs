@@ -106,7 +106,7 @@ where
     send(service, request()).await
 }
 
-/// A few calls, one after the other and at once, each of which ends by an honest code.
+/// A few calls, sequential and concurrent, each of which ends with a plausible code.
 pub(crate) async fn calls<S, B>(service: &S) -> Ended
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
@@ -221,7 +221,7 @@ pub(crate) async fn weighed(utilization: Utilization) -> Ended {
     expect("its endpoint is used", call(&balance).await == Some(Code::Ok))
 }
 
-/// More calls at once than may be in progress.
+/// More concurrent calls than the limit.
 pub(crate) async fn shed(layer: Result<ShedLayer, Invalid>) -> Ended {
     let layer = layer?;
     let service = layer.layer(slow());
@@ -280,7 +280,7 @@ pub(crate) async fn faulty(faults: Faults) -> Ended {
     calls(&service).await
 }
 
-/// One end of a wire, at a port of its own.
+/// One end of a wire, at its own port.
 struct End {
     port: u16,
     to: mpsc::Sender<Vec<u8>>,
@@ -311,7 +311,7 @@ impl Datagrams for End {
     }
 }
 
-/// Two nodes that gossip for a while.
+/// Two nodes that gossip for some time.
 pub(crate) async fn gossiped(change: impl Fn(&mut Config)) -> Ended {
     let (one_end, other_end) = wire();
     let join = |id: &str, end: End, seeds: &[&str]| {
@@ -408,7 +408,7 @@ pub(crate) async fn kept(cache: Cache) -> Ended {
     calls(&service).await
 }
 
-/// A service config that says this of every method.
+/// A service config with this for every method.
 pub(crate) async fn configured(timeout: Option<Duration>, policy: Option<Policy>) -> Ended {
     let config = MethodConfig { timeout, policy, ..MethodConfig::default() };
     let entry = MethodEntry { index: 0, names: vec![Name::default()], config };

@@ -161,7 +161,7 @@ async fn a_service_config_is_put_in_at_first_and_while_calls_run() {
     let channel = over(&network, &settings().with_service_config(config(2)));
     check(channel.clone()).await.unwrap_err();
     assert_eq!(server.attempts(), 2);
-    // Of an order nothing says that it may be placed twice.
+    // The .proto does not declare that an order may be placed twice.
     let warnings = channel.apply(&config(5)).unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     check(channel).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Each layer of a client, and all of them, under and over what is put around a `Channel`.
+//! Each layer of a client, and all of them, under and over other layers around a `Channel`.
 
 use crate::{asked, check, methods, ok, scripted};
 use cinchona::{

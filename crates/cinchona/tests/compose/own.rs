@@ -81,3 +81,36 @@ async fn keys_and_stores_that_can_recognise_nothing_are_warned_of() {
     _ = client::Settings::new(Methods::unknown()).layers().unwrap().around(network.channel());
     assert_eq!(warned(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_is_given_more_time_has_it_in_one_attempt() {
+    let slow = || Answer::After(Duration::from_secs(40), Box::new(ok()));
+    let long = Some(Duration::from_secs(120));
+    let settings = client::Settings::new(methods());
+    let settings = settings.with_deadline_of("grpc.health.v1.Health", "", long).unwrap();
+    let (server, network, _serving) = scripted([slow(), slow()]);
+    let channel = settings.layers().unwrap().around(network.channel());
+    assert_eq!((check(channel).await.unwrap(), server.received().len()), (1, 1));
+    let limit = Some(Duration::from_secs(20));
+    let limited = settings.with_timeout_of("grpc.health.v1.Health", "Check", limit).unwrap();
+    let (server, network, _serving) = scripted([slow(), ok()]);
+    let channel = limited.layers().unwrap().around(network.channel());
+    assert_eq!((check(channel).await.unwrap(), server.received().len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_was_set_stays_whatever_is_configured_after_it() {
+    let modes = [Mode::Off, Mode::Shadow, Mode::Enforce];
+    for mode in modes {
+        let keys = client::Settings::new(methods()).with_mode(client::Part::Key, mode).with_keys();
+        assert_eq!(keys.mode(client::Part::Key), mode);
+        let parts = [server::Part::Quota, server::Part::Faults, server::Part::Dedup];
+        let settings = server::Settings::new(methods());
+        let settings = parts.iter().fold(settings, |own, part| own.with_mode(*part, mode));
+        let settings = settings.with_quota(1, 1).unwrap().with_faults(Default::default()).unwrap();
+        let settings = settings.with_store(MemoryStore::new());
+        assert_eq!(parts.map(|part| settings.mode(part)), [mode; 3]);
+    }
+    let quota = server::Settings::new(methods()).with_quota(1, 1).unwrap();
+    assert_eq!(quota.mode(server::Part::Quota), Mode::Enforce);
+}

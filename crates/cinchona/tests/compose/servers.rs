@@ -1,4 +1,4 @@
-//! Each layer of a server, and all of them, under and over what is put around tonic's.
+//! Each layer of a server, and all of them, under and over other layers around tonic's.
 
 use crate::{check, methods};
 use cinchona::{

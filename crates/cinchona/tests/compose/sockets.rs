@@ -30,7 +30,7 @@ fn router(server: Server) -> Router {
     server.add_service(health)
 }
 
-/// Serves health checks on a port of its own.
+/// Serves health checks on its own port.
 async fn serve(server: Server) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -95,7 +95,7 @@ async fn a_client_speaks_tls_with_what_it_was_given() {
     let looked_up = format!("dns:{uri}");
     let channel = settings().with_tls(trusting).connect(looked_up).unwrap();
     assert_eq!(check(channel).await.unwrap(), 1);
-    // Whom nobody vouches for is not trusted.
+    // A certificate of no known authority is not trusted.
     let failed = check(settings().connect(&uri).unwrap()).await.unwrap_err();
     assert!(failed.message().contains("certificate"), "{failed}");
 }

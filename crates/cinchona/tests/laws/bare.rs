@@ -1,4 +1,4 @@
-//! A service that does what a plan says, whatever that is, and notes what is done to it.
+//! A service that follows a plan, and records how it is used.
 
 use bytes::Bytes;
 use cinchona::core::{BoxError, Rng};
@@ -17,11 +17,11 @@ use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tower::Service;
 
-/// What was done to a service, and what its caller was given, in order.
+/// How a service was used, and what its caller received, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
-/// One call: what is sent, and what comes of it.
+/// One call: its request, and its outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     path: &'static str,
@@ -150,7 +150,7 @@ impl Plan {
         }
     }
 
-    /// The call, as it is sent; its body notes nothing of its own.
+    /// The call, as it is sent; its body records nothing.
     pub(crate) fn request(&self, is_timed: bool) -> Request<Body> {
         let body = Frames::new(&self.request, "sent", is_timed, &Log::default());
         let mut request = Request::post(format!("http://any{}", self.path)).body(Body::new(body));
@@ -308,7 +308,7 @@ impl Drop for Frames {
 
 impl Bare {
     pub(crate) fn new(plan: &Plan, is_timed: bool) -> (Self, Log) {
-        // With room, so that notes allocate the same whatever was noted before.
+        // With capacity, so that records allocate the same whatever was recorded before.
         let log = Log(Arc::new(Mutex::new(Vec::with_capacity(1 << 8))));
         let plan = Arc::new(plan.clone());
         (Self { unready: plan.unready, plan, log: log.clone(), is_timed }, log)

@@ -1,4 +1,4 @@
-//! What is shown is true: when nothing is under way, every gauge is at 0, and nothing is held.
+//! Gauges are correct: when no call is in flight, every gauge is at 0, and nothing is held.
 
 use crate::{
     bare::{Bare, Plan},
@@ -39,8 +39,8 @@ async fn made(mut service: Boxed, plan: Plan, after: Duration, patience: Duratio
     _ = timeout(patience, called).await;
 }
 
-/// Makes calls of every kind at once, of which many are given up, and some panic, while `turn` is
-/// asked now and then.
+/// Makes concurrent calls of every kind, of which many are dropped, and some panic, while `turn` is
+/// called now and then.
 pub(crate) async fn at_random(rng: &Rng, layer: impl Fn(Bare) -> Boxed, mut turn: impl FnMut(u32)) {
     let mut calls = JoinSet::new();
     for _ in 0..CALLS {
@@ -77,7 +77,7 @@ fn every_gauge_returns_to_0_however_calls_end_and_switches_are_turned() {
                     }
                 })
                 .await;
-                // What is executed without its caller has a lease of a second.
+                // An execution without its caller has a lease of 1 s.
                 sleep(2000 * MS).await;
                 assert!(gauges().iter().all(|gauge| *gauge == 0), "{file}: {:?}", gauges());
             }

@@ -112,7 +112,7 @@ where
     }
 }
 
-/// Each with a switch of its own, which stands as `switch` says.
+/// Each with its own switch in the mode of `switch`.
 pub(crate) fn all(switch: impl Fn() -> Switch) -> Vec<Case> {
     let mut all = vec![];
     let mut with = |case: fn(&Switch) -> Case| all.push(case(&switch()));
@@ -297,7 +297,7 @@ fn served_until(switch: &Switch) -> Case {
     case("deadline/src/server.rs", switch, layer, |_| (), |_| vec![])
 }
 
-/// Nobody is heard, so all writes would be refused.
+/// No other node is heard, so all writes would be refused.
 fn quorum(switch: &Switch) -> Case {
     let config = Config::new("laws", "one", ([127, 0, 0, 1], 1).into());
     let cluster = Cluster::join_over(config, &[], Deaf).unwrap();

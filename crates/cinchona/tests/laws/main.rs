@@ -1,5 +1,5 @@
-//! Laws that hold of every layer: off is off, what is shown is true, and a panic of the user's
-//! code costs one call.
+//! Laws of every layer: off is off, gauges are correct, and a panic of the user's code fails one
+//! call.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 

@@ -1,5 +1,5 @@
-//! Every layer says what it counts, by one trait: so whoever registers the layers has all that the
-//! Grafana dashboard asks for.
+//! Every layer declares its metrics by one trait: so registering the layers provides every series
+//! of the Grafana dashboard.
 
 use crate::{
     gauges::at_random,
@@ -40,7 +40,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 const MS: Duration = Duration::from_millis(1);
 const TARGET: &[(&str, &str)] = &[("grpc.target", "any")];
 
-/// What an instrument is, whatever it is of: name, unit, help, and whether it only grows.
+/// The declaration of an instrument: name, unit, help, and whether it only grows.
 type Said = (&'static str, &'static str, &'static str, bool);
 
 fn said<T: Observable>() -> Vec<Said> {
@@ -111,7 +111,7 @@ fn no_observable_layer_is_missing_from_these_tests() {
     assert_eq!(found.len(), all().len(), "{found:?}");
 }
 
-/// Serves what is scripted on `network`, behind all layers of a server.
+/// Serves the script on `network`, behind all layers of a server.
 async fn serve(
     network: &Network,
     script: Vec<Answer>,
@@ -192,7 +192,7 @@ async fn call(client: &mut layers::Boxed, method: &str) {
 
 // catalogue: S-D14
 #[test]
-fn whoever_registers_the_layers_has_every_series_of_the_grafana_dashboard() {
+fn registering_the_layers_provides_every_series_of_the_grafana_dashboard() {
     virtually(async {
         let ok = || Answer::Ok(encode(&1_u32));
         let script = vec![

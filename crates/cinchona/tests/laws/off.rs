@@ -27,7 +27,7 @@ fn off() -> Switch {
 struct Caller<'a> {
     log: &'a Log,
     left: u32,
-    /// Looks at whatever must not change.
+    /// Reads all that must not change.
     looks: &'a dyn Fn(),
 }
 
@@ -52,7 +52,7 @@ impl Caller<'_> {
 
     fn call(&mut self, service: &mut Boxed, plan: &Plan) -> Option<()> {
         let ready = self.wait(|cx| service.poll_ready(cx))?;
-        self.log.note(format_args!("the caller is told: {ready:?}"));
+        self.log.note(format_args!("the caller sees: {ready:?}"));
         ready.ok()?;
         let mut future = None;
         let mut call = || Poll::Ready(service.call(plan.request(false)));

@@ -1,4 +1,4 @@
-//! A layer that stands where it does harm says so, once.
+//! A layer in a harmful place logs a warning, once.
 
 use crate::layers::methods;
 use cinchona::{
@@ -12,7 +12,7 @@ use tower::{Layer, Service, ServiceExt};
 
 const PATH: &str = "/a.B/Unary";
 
-/// What is warned of two calls of three attempts each through `inner`, within retries.
+/// The warnings of two calls of three attempts each through `inner`, within retries.
 fn warned<S, B>(within: impl Fn(ScriptedServer) -> S) -> Vec<String>
 where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,

@@ -25,7 +25,7 @@ fn sizes<S: Service<http::Request<Body>>>(_: &S) -> (usize, usize) {
     (size_of::<S::Future>(), size_of::<S::Response>())
 }
 
-/// Whatever is below, a response has the same body: there is one type of ours around tonic's.
+/// Under any layer a response has the same body: there is one type of ours around tonic's.
 fn has_our_body<S>(_: &S)
 where
     S: Service<http::Request<Body>, Response = http::Response<ResponseBody>>,

@@ -1,4 +1,4 @@
-//! What the whole client stack sends, byte for byte: nothing that nobody reads.
+//! What the whole client stack sends, byte for byte: nothing without a reader.
 
 use crate::layers::methods;
 use bytes::Bytes;

@@ -84,7 +84,7 @@ async fn the_blocks_of_the_readme_in_order_make_a_strangers_client_that_survives
     assert_eq!(project.run("client"), answer);
     drop(server);
 
-    // As the README says: the server fails three calls in ten.
+    // As in the README: the server fails three calls in ten.
     let last = readme().pop().unwrap();
     let failing = last.text.replace(".layers()?", &format!("{FAULTS}.layers()?"));
     assert_ne!(failing, last.text);

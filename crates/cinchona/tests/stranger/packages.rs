@@ -85,8 +85,8 @@ fn data_of(source: &str) -> Vec<(&str, bool)> {
     source.split("\n\n").filter_map(|block| datum(block, source)).collect()
 }
 
-/// The struct in a block of lines, if it is one of data, and whether it can get another field: it
-/// says so, or has a default, which users' literals end with.
+/// The struct in a block of lines, if it is plain data, and whether it can get another field: it is
+/// `non_exhaustive`, or has a default, with which users' literals end.
 fn datum<'a>(block: &'a str, source: &str) -> Option<(&'a str, bool)> {
     let (attributes, rest) = block.split_once("pub struct ")?;
     let (name, fields) = rest.split_once(" {\n")?;

@@ -9,7 +9,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A crate in a folder of its own.
+/// A crate in its own folder.
 pub(crate) struct Project {
     folder: TempDir,
     /// Where it listens and calls, in place of the port that the documents have.

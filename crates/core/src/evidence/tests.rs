@@ -1,4 +1,4 @@
-//! Every row of the table of faults, and what it says of a server.
+//! Every row of the table of faults, and its evidence about a server.
 
 use super::*;
 use crate::{BoxError, Deadline, Rejected};
@@ -47,7 +47,7 @@ fn what_a_server_says_in_each_code() {
     let expected = |code| match code {
         Code::Unknown | Code::Internal | Code::Unavailable | Code::DataLoss => BAD(code),
         Code::Cancelled | Code::ResourceExhausted => nothing(code),
-        // Nobody has given it less time than it took.
+        // The server had its usual time.
         Code::DeadlineExceeded => BAD(code),
         _ => GOOD(code),
     };

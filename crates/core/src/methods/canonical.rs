@@ -1,12 +1,12 @@
-//! One form for all encodings of a message.
+//! The canonical form of a message.
 //!
-//! Protobuf lets the same message be written in many ways ([encoding], [not canonical]): fields and
-//! the entries of maps in any order, numbers packed or not, varints longer than they need be, a
-//! field that is overwritten by a later one, a default that is written or left out.
+//! Protobuf allows many encodings of the same message ([encoding], [not canonical]): fields and the
+//! entries of maps in any order, numbers packed or not, varints with redundant bytes, a field that
+//! a later one overwrites, a default that is written or left out.
 //!
-//! Here fields come by number, each once where it can be only once; maps are sorted by key; numbers
-//! are packed, varints short, defaults left out where that means the same. Fields that the .proto
-//! does not list come sorted by their bytes, as nobody knows what their order means.
+//! Here fields are ordered by number, each once if it can occur only once; maps are sorted by key;
+//! numbers are packed, varints minimal, defaults left out where that is equivalent. Fields that the
+//! .proto does not list are sorted by their bytes, as the meaning of their order is unknown.
 //!
 //! [encoding]: https://protobuf.dev/programming-guides/encoding/
 //! [not canonical]: https://protobuf.dev/programming-guides/serialization-not-canonical/
@@ -18,19 +18,19 @@ use super::{
 use prost::encoding::{encode_varint, encoded_len_varint};
 use std::{borrow::Cow, collections::BTreeMap};
 
-/// The most fields of a message that is brought into order: what has more is compared as it came,
-/// rather than to need many times its own size.
+/// The most fields of a message that is canonicalised: one with more is compared as received,
+/// rather than use many times its own size.
 const MOST_FIELDS: usize = 1 << 18;
 
-/// Writes what is of one message.
+/// Writes the content of one message.
 struct Writer<'a> {
     shapes: &'a Shapes,
     depth: usize,
     out: Vec<u8>,
 }
 
-/// `message`, of the shape at `place`, in its one form; as it came where it is in that already, or
-/// is no message.
+/// `message`, of the shape at `place`, in its canonical form; unchanged if it is canonical already,
+/// or is not a message.
 pub(super) fn canonical<'a>(shapes: &Shapes, place: usize, message: &'a [u8]) -> Cow<'a, [u8]> {
     if is_canonical(shapes, place, message, 0).unwrap_or(false) {
         return Cow::Borrowed(message);
@@ -41,8 +41,8 @@ pub(super) fn canonical<'a>(shapes: &Shapes, place: usize, message: &'a [u8]) ->
 
 // === what is in order already, found without writing anything ===
 
-/// Whether writing it in order would change nothing; `None` where that is not known. Most messages
-/// without maps are written so.
+/// Whether it is known to be canonical already, as most messages without maps are; `None` if
+/// unknown.
 fn is_canonical(shapes: &Shapes, place: usize, mut rest: &[u8], depth: usize) -> Option<bool> {
     let (shape, mut before, mut oneofs) = (shapes.get(place)?, 0, 0_u64);
     while !rest.is_empty() {
@@ -70,7 +70,7 @@ fn is_canonical(shapes: &Shapes, place: usize, mut rest: &[u8], depth: usize) ->
     Some(true)
 }
 
-/// How long a value is in its one form, if that is the form that it has.
+/// The length of a value, if it is in its canonical form.
 fn value_len(shapes: &Shapes, field: Field, value: Value<'_>, depth: usize) -> Option<usize> {
     let implicit = field.arity == Arity::One { implicit: true };
     let length = |bytes: &[u8]| encoded_len_varint(bytes.len() as u64) + bytes.len();
@@ -135,7 +135,7 @@ fn write(
     depth: usize,
 ) -> Option<Vec<u8>> {
     drop_overwritten(shape, &mut fields);
-    // Stable: of the same field the order counts.
+    // Stable: the order of the same field matters.
     fields.sort_by_key(|field| field.number);
     let mut writer = Writer { shapes, depth, out: Vec::new() };
     for same in fields.chunk_by(|a, b| a.number == b.number) {
@@ -152,8 +152,8 @@ fn write(
     Some(writer.out)
 }
 
-/// Of the members of each oneof leaves that which was written last, and of that what was written
-/// since another member was: that one has taken away what was before it.
+/// Of the members of each oneof keeps the one written last, and of that the parts since another
+/// member was written, which has cleared the earlier ones.
 fn drop_overwritten(shape: &Shape, fields: &mut Vec<Written<'_>>) {
     let oneof = |number| shape.get(number).and_then(|field| field.oneof);
     let mut last = BTreeMap::new();
@@ -208,7 +208,8 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// What is in a string, which the last one says, or in a message, of which all are parts.
+    /// The content of a string, of which the last one counts, or of a message, of which all are
+    /// merged.
     fn whole(&self, kind: Kind, all: &[Written<'_>]) -> Option<Vec<u8>> {
         match kind {
             Kind::Message(place) | Kind::Group(place) => {

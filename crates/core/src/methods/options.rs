@@ -1,19 +1,18 @@
-//! The option of ours that a .proto may have: `option (cinchona.safety)`.
+//! The custom option of a .proto: `option (cinchona.safety)`.
 
 use super::safety::Safety;
 use prost::Message;
 
-/// The .proto file of the option, to be copied to `cinchona/options.proto` beside one's own.
+/// The .proto file of the option, to be copied to `cinchona/options.proto` beside your own.
 ///
 /// | `option (cinchona.safety) =` | a call may be repeated |
 /// |---|---|
-/// | `NO_SIDE_EFFECTS`, `IDEMPOTENT` | always; as `idempotency_level` says it |
-/// | `KEYED` | where it carries an `idempotency-key`, as the server recognises it |
-/// | `ONCE` | where it was provably not executed, whatever `idempotency_level` says |
+/// | `NO_SIDE_EFFECTS`, `IDEMPOTENT` | always; as with `idempotency_level` |
+/// | `KEYED` | if it carries an `idempotency-key`, as the server recognises it |
+/// | `ONCE` | if it was provably not executed, whatever `idempotency_level` is |
 pub const OPTIONS_PROTO: &str = include_str!("../../proto/cinchona/options.proto");
 
-/// A descriptor set, as far as it has to do with the option: prost's own types do not keep
-/// extensions.
+/// The part of a descriptor set with the option: prost's own types drop extensions.
 #[derive(Clone, PartialEq, Message)]
 struct Set {
     #[prost(message, repeated, tag = "1")]
@@ -50,9 +49,9 @@ struct Options {
     safety: i32,
 }
 
-/// The methods that have the option, by path, and what it says.
+/// The methods with the option, by path, and its value.
 pub(super) fn read(encoded: &[u8]) -> Vec<(String, (Safety, bool))> {
-    // What is no descriptor set has been refused before.
+    // An invalid descriptor set has been refused before.
     let files = Set::decode(encoded).unwrap_or_default().file;
     let mut all = Vec::new();
     for file in files {
@@ -69,8 +68,8 @@ pub(super) fn read(encoded: &[u8]) -> Vec<(String, (Safety, bool))> {
     all
 }
 
-/// What a number of `option (cinchona.safety)` says: whether a call may be repeated, and whether
-/// it is recognised by its key.
+/// The meaning of a value of `option (cinchona.safety)`: whether a call may be repeated, and
+/// whether it is recognised by its key.
 const fn said(number: i32) -> Option<(Safety, bool)> {
     Some(match number {
         1 => (Safety::NoSideEffects, false),
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_says_by_the_option_what_its_level_cannot() {
+    fn the_option_expresses_what_the_level_cannot() {
         let all = [("Default", 0), ("Read", 1), ("Set", 2), ("Place", 3), ("Once", 4)];
         let methods = Methods::from_file_descriptor_set(&set(&all)).unwrap();
         for (method, plain, keyed) in [

@@ -6,16 +6,16 @@
 pub enum Safety {
     /// It changes nothing.
     NoSideEffects,
-    /// Executing it twice leaves what executing it once does.
+    /// Executing it twice has the same effect as executing it once.
     Idempotent,
-    /// Nothing says that it may.
+    /// It is not declared safe.
     Unknown,
 }
 
 // === impl Safety ===
 
 impl Safety {
-    /// Whether executing the method twice does no harm.
+    /// Whether executing the method twice is harmless.
     pub const fn allows_repeating(self) -> bool {
         matches!(self, Self::NoSideEffects | Self::Idempotent)
     }

@@ -1,4 +1,4 @@
-//! What a descriptor set says of the messages that methods take, as far as it bears on their bytes.
+//! The shapes of the messages that methods take, as far as they matter for the canonical form.
 
 use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorProto,
@@ -6,7 +6,7 @@ use prost_types::{
 };
 use std::collections::HashMap;
 
-/// The messages that requests are made of; they name each other by their places here.
+/// The messages of requests; they refer to each other by index.
 #[derive(Debug, Default)]
 pub(super) struct Shapes(Vec<Shape>);
 
@@ -22,10 +22,10 @@ pub(super) struct Field {
     pub(super) oneof: Option<u32>,
 }
 
-/// How often a field may be there, and what it means where it is there more often.
+/// How often a field may occur, and the meaning of repetitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arity {
-    /// The last one counts; messages are merged. Where `implicit`, the default is as good as none.
+    /// The last one counts; messages are merged. If `implicit`, the default equals absence.
     One {
         implicit: bool,
     },
@@ -37,9 +37,9 @@ pub(super) enum Arity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
-    /// `int32` and enums: of a varint the lower half counts, with its sign.
+    /// `int32` and enums: the lower half of a varint counts, with its sign.
     Int32,
-    /// `uint32` and `sint32`: of a varint the lower half counts.
+    /// `uint32` and `sint32`: the lower half of a varint counts.
     Uint32,
     Uint64,
     Fixed32,
@@ -88,7 +88,7 @@ impl Shapes {
         self.0.get(place)
     }
 
-    /// The shapes of the messages called `names` and of all that they hold, and their places.
+    /// The shapes of the messages called `names` and of all nested ones, and their indices.
     pub(super) fn of<'a>(
         described: &Described<'_>,
         names: impl Iterator<Item = &'a str>,
@@ -116,7 +116,7 @@ fn is_entry(message: &DescriptorProto) -> bool {
     message.options.as_ref().is_some_and(|options| options.map_entry())
 }
 
-/// Where the message called `name` is, or will be.
+/// The index, maybe reserved, of the message called `name`.
 fn place(
     name: &str,
     described: &Described<'_>,
@@ -133,7 +133,7 @@ fn place(
 // === impl Shape ===
 
 impl Shape {
-    /// `held` says where a message that a field holds is, and whether it is an entry of a map.
+    /// `held` returns the index of a field's message, and whether it is an entry of a map.
     fn new(
         message: &DescriptorProto,
         is_implicit: bool,
@@ -145,7 +145,7 @@ impl Shape {
             .iter()
             .filter_map(|field| {
                 let number = u32::try_from(field.number()).ok()?;
-                // In an entry a key or a value that is not there is the default one.
+                // In an entry an absent key or value is the default one.
                 let field = if is_entry {
                     Field { arity: Arity::One { implicit: true }, ..of(field, true, &mut held)? }
                 } else {
@@ -163,7 +163,7 @@ impl Shape {
         Some(self.0[at].1)
     }
 
-    /// Whether a message that says `other` does not say `number`, as both are of one oneof.
+    /// Whether the field `other` clears the field `number`, as both are of one oneof.
     pub(super) fn excludes(&self, number: u32, other: u32) -> bool {
         let oneof = |number| self.get(number).and_then(|field| field.oneof);
         oneof(number).is_some_and(|own| oneof(other) == Some(own))
@@ -192,7 +192,7 @@ fn of(
         Type::Message => Kind::Message(message()?),
         Type::Group => Kind::Group(message()?),
     };
-    // A field that is `optional` in proto3 has a oneof of its own.
+    // A field that is `optional` in proto3 has its own oneof.
     let oneof = field.oneof_index.and_then(|index| u32::try_from(index).ok());
     let has_message = matches!(kind, Kind::Message(_) | Kind::Group(_));
     let arity = match field.label() {
@@ -222,7 +222,7 @@ impl Kind {
         !matches!(self, Self::Bytes | Self::Message(_) | Self::Group(_))
     }
 
-    /// What a handler sees of a varint.
+    /// The value of a varint, as a handler sees it.
     pub(super) const fn seen(self, value: u64) -> u64 {
         match self {
             Self::Bool => (value != 0) as u64,

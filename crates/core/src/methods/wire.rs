@@ -1,4 +1,4 @@
-//! Messages as they are written ([encoding]).
+//! The encoding of messages ([encoding]).
 //!
 //! [encoding]: https://protobuf.dev/programming-guides/encoding/
 
@@ -7,7 +7,7 @@ use prost::encoding::{decode_varint, encode_varint};
 /// How deep messages may be nested: as deep as prost reads them.
 pub(super) const DEEPEST: usize = 100;
 
-/// A field as it was written.
+/// A field as encoded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written<'a> {
     pub(super) number: u32,
@@ -23,8 +23,8 @@ pub(super) enum Value<'a> {
     Fixed32(&'a [u8]),
 }
 
-/// The last value of a string field, `Some(None)` where there is none, or it is empty; a later
-/// field that `ends` it takes it away. `None` where the message is broken.
+/// The last value of a string field, `Some(None)` if there is none, or it is empty; a later field
+/// that `ends` it clears it. `None` if the message is broken.
 pub(super) fn string(
     mut message: &[u8],
     number: u32,
@@ -43,7 +43,7 @@ pub(super) fn string(
     Some(found)
 }
 
-/// The next field of a message that is not at its end; `None` where it is broken.
+/// The next field of a message that is not at its end; `None` if it is broken.
 pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Option<Written<'a>> {
     let (number, wire_type) = tag(rest)?;
     let value = match wire_type {
@@ -63,7 +63,7 @@ fn tag(rest: &mut &[u8]) -> Option<(u32, u64)> {
     (number > 0).then_some((number, tag & 7))
 }
 
-/// What is in a group, up to its end, without a stack for those in it.
+/// The content of a group, up to its end, without recursion for nested ones.
 fn group<'a>(rest: &mut &'a [u8], number: u32) -> Option<&'a [u8]> {
     let (start, mut open) = (*rest, vec![number]);
     loop {

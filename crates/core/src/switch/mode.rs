@@ -8,6 +8,7 @@ pub enum Mode {
     Enforce,
     /// Counts them, and acts as if it were not there.
     Shadow,
-    /// Is not there: makes none, changes nothing, counts nothing, keeps nothing.
+    /// Passes everything through: makes no decision, changes nothing, counts nothing, keeps
+    /// nothing.
     Off,
 }

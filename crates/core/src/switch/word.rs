@@ -1,4 +1,4 @@
-//! Where a switch stands, in one word.
+//! The state of a switch, in one word.
 
 use super::mode::Mode;
 use crate::sync::{AtomicU64, Ordering};

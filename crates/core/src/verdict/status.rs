@@ -32,7 +32,7 @@ impl Verdict {
     }
 }
 
-/// Why this client itself has reset a stream: HTTP/2 gives a reason, and means little by it.
+/// Why this client itself has reset a stream: the reason in HTTP/2 has little meaning.
 fn why_reset(reset: &h2::Error) -> String {
     let reason = reset.reason().unwrap_or(h2::Reason::INTERNAL_ERROR);
     if reset.is_library() {

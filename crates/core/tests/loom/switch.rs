@@ -1,4 +1,4 @@
-//! Where a switch stands, and how often it was off.
+//! The mode of a switch, and how often it was off.
 
 use cinchona_core::Mode;
 use loom::{sync::Arc, thread};
@@ -13,7 +13,7 @@ mod word;
 use word::Word;
 
 #[test]
-fn it_stands_where_it_was_turned_last_and_each_time_it_was_turned_off_counts_once() {
+fn it_has_its_last_mode_and_each_change_to_off_counts_once() {
     loom::model(|| {
         let word = Arc::new(Word::default());
         let other = {
@@ -30,7 +30,7 @@ fn it_stands_where_it_was_turned_last_and_each_time_it_was_turned_off_counts_onc
 }
 
 #[test]
-fn who_sees_it_on_again_sees_that_it_was_off() {
+fn a_thread_that_sees_it_on_again_sees_that_it_was_off() {
     loom::model(|| {
         let word = Arc::new(Word::default());
         let other = {

@@ -1,4 +1,4 @@
-//! What is answered, bounded as well.
+//! The answer, bounded as well.
 
 use super::{
     end::{EXCEEDED, End, TICK},
@@ -17,7 +17,7 @@ use tonic::Status;
 pub(super) struct Bounded {
     /// When it must begin, and then when it must end.
     pub(super) end: Option<End>,
-    // The caller's own deadline, where it is another, until it is the end.
+    // The caller's own deadline, if different, until it is the end.
     pub(super) whole: Option<Box<Option<Deadline>>>,
     pub(super) context: ServerContext,
     pub(super) sample: Option<Sample>,
@@ -26,8 +26,8 @@ pub(super) struct Bounded {
 // === impl Bounded ===
 
 impl Bounded {
-    /// Whether the call has taken its time once this has come: what a unary call is answered, or
-    /// the first of what may be a stream.
+    /// Whether the time of the call is known at this frame: the answer of a unary call, or the
+    /// first message of a possible stream.
     fn is_answered_by(&self, polled: &Polled) -> bool {
         match polled {
             Some(Ok(frame)) if frame.is_data() => self.context.kind != Some(MethodKind::Unary),
@@ -65,7 +65,7 @@ impl Watcher for Bounded {
         let Some(end) = &mut self.get_mut().end else { return Poll::Pending };
         ready!(end.poll(cx));
         let mut trailers = http::HeaderMap::new();
-        // What cannot be said ends the response all the same.
+        // An unencodable status ends the response all the same.
         _ = Status::deadline_exceeded(EXCEEDED).add_header(&mut trailers);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }

@@ -8,14 +8,14 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// When a call ends; its timer is made when there is something to wait for.
+/// When a call ends; its timer is created at the first wait.
 #[derive(Debug)]
 pub(super) struct End {
     at: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// A tick before the transport's own timer, which would say `CANCELLED`.
+/// A tick before the transport's own timer, which would answer `CANCELLED`.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 pub(super) const EXCEEDED: &str = "the deadline has passed";

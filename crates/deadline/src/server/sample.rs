@@ -1,9 +1,9 @@
-//! How long calls take, as some of them show.
+//! The latency of calls, by sampling.
 
 use cinchona_plumbing::Latency;
 use std::{sync::Arc, time::Duration};
 
-/// A call whose time is recorded, and for how many it stands.
+/// A call whose time is recorded, and how many it represents.
 #[derive(Debug)]
 pub(super) struct Sample {
     latency: Arc<Latency>,
@@ -13,7 +13,7 @@ pub(super) struct Sample {
 // === impl Sample ===
 
 impl Sample {
-    /// Nothing where another call stands for this one.
+    /// `None` if another call represents this one.
     #[inline]
     pub(super) fn of(latency: &Arc<Latency>) -> Option<Self> {
         let weight = latency.weight();

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 const MESSAGE: &[u8] = &[0, 0, 0, 0, 1, 7];
 
-/// A service that sends its head after a time, each message after another, and then says nothing.
+/// A service that sends its head after a time, each message after another, and then falls silent.
 fn streaming(head: Duration, waits: Vec<Duration>) -> Serving {
     let waits = Arc::new(waits);
     Box::new(move |_: Request| {
@@ -34,11 +34,12 @@ type Serving = Box<dyn Fn(Request) -> Answer + Send + Sync>;
 
 fn of(kind: impl Into<Option<MethodKind>>) -> Request {
     let mut request = request();
+    request.extensions_mut().remove::<MethodKind>();
     kind.into().map(|kind| request.extensions_mut().insert(kind));
     request
 }
 
-/// How many messages came, and when and how the call ended; within an hour.
+/// How many messages arrived, and when and how the call ended; within an hour.
 async fn ending<L>(layer: &L, request: Request, server: Serving) -> (usize, Option<(u128, Code)>)
 where
     L: Layer<ServiceFn>,
@@ -106,14 +107,14 @@ async fn a_limit_bounds_a_unary_answer_to_its_trailers_and_a_stream_to_its_first
         (None, 0, vec![ms(50), ms(59_000), ms(900_000)], (3, None)),
     ] {
         let server = || streaming(ms(head), waits.clone());
-        let told = format!("{kind:?} {head} {waits:?}");
-        assert_eq!(ending(&call, of(kind), server()).await, expected, "call {told}");
-        assert_eq!(ending(&attempt, of(kind), server()).await, expected, "attempt {told}");
+        let case = format!("{kind:?} {head} {waits:?}");
+        assert_eq!(ending(&call, of(kind), server()).await, expected, "call {case}");
+        assert_eq!(ending(&attempt, of(kind), server()).await, expected, "attempt {case}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_was_asked_for_bounds_a_stream_and_is_told() {
+async fn a_requested_deadline_bounds_a_stream_and_is_sent() {
     let server = || streaming(ms(0), vec![ms(50); 5]);
     let asked = |kind| {
         let mut request = of(kind);
@@ -147,7 +148,7 @@ async fn the_deadline_of_the_call_that_is_served_bounds_a_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_ends_a_stream_where_that_is_asked() {
+async fn silence_ends_a_stream_if_configured() {
     let kind = MethodKind::ServerStreaming;
     let mut by_method = PerMethod::new();
     by_method.insert("a.B", "C", Some(ms(200))).unwrap();
@@ -207,8 +208,8 @@ async fn limits_are_by_method_then_by_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_not_told_a_limit_that_does_not_bound_it() {
-    let told = service_fn(|request: Request| async move {
+async fn a_limit_that_does_not_bound_a_stream_is_not_sent() {
+    let server = service_fn(|request: Request| async move {
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = request.headers().clone();
         Ok::<_, Infallible>(response)
@@ -216,10 +217,11 @@ async fn a_stream_is_not_told_a_limit_that_does_not_bound_it() {
     let stack = tower::ServiceBuilder::new()
         .layer(CallDeadlineLayer::new().with_limit(ms(100)))
         .layer(AttemptTimeoutLayer::new(ms(20)))
-        .service(told);
+        .service(server);
     for (kind, asked, expected) in [
         (Some(MethodKind::Unary), None, Some("20000000n")),
-        (None, None, Some("20000000n")),
+        (None, None, None),
+        (None, Some("50m"), Some("50000000n")),
         (Some(MethodKind::ServerStreaming), None, None),
         (Some(MethodKind::Bidi), None, None),
         (Some(MethodKind::ServerStreaming), Some("5S"), Some("5000000u")),
@@ -230,8 +232,8 @@ async fn a_stream_is_not_told_a_limit_that_does_not_bound_it() {
             request.headers_mut().insert("grpc-timeout", asked.parse().unwrap());
         }
         let response = stack.clone().oneshot(request).await.unwrap();
-        let told = response.headers().get("grpc-timeout").map(|told| told.to_str().unwrap());
-        assert_eq!(told, expected, "{kind:?} {asked:?}");
+        let sent = response.headers().get("grpc-timeout").map(|value| value.to_str().unwrap());
+        assert_eq!(sent, expected, "{kind:?} {asked:?}");
     }
 }
 
@@ -250,7 +252,7 @@ fn upload(kind: MethodKind, waits: Vec<Duration>, ends: bool) -> Request {
     of(kind).map(|_| Body::new(body))
 }
 
-/// Reads up to so many messages of the request, then lets it be, and never answers.
+/// Reads up to so many messages of the request, then stops reading, and never answers.
 fn reading(most: usize) -> Serving {
     Box::new(move |request: Request| {
         Box::pin(async move {
@@ -280,15 +282,15 @@ async fn while_a_request_is_sent_the_limit_is_for_the_server_not_for_the_caller(
             (vec![ms(3000); 5], true, 2, Some((6_100, LATE))),
             // It was never reached.
             (vec![ms(3000); 5], true, 0, Some((100, LATE))),
-            // The caller has not said all.
+            // The caller has not sent all.
             (vec![ms(3000); 5], false, usize::MAX, None),
         ] {
-            let told = format!("{kind:?} {waits:?} {ends} {read}");
+            let case = format!("{kind:?} {waits:?} {ends} {read}");
             let request = || upload(kind, waits.clone(), ends);
             let ended = ending(&call, request(), reading(read)).await;
-            assert_eq!(ended, (0, expected), "call {told}");
+            assert_eq!(ended, (0, expected), "call {case}");
             let ended = ending(&attempt, request(), reading(read)).await;
-            assert_eq!(ended, (0, expected), "attempt {told}");
+            assert_eq!(ended, (0, expected), "attempt {case}");
         }
     }
 }

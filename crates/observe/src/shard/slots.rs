@@ -2,18 +2,18 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// How many threads at a time have a shard each; all others share one more.
+/// How many threads at a time have their own shard; all others share one more.
 pub(super) const OWN: usize = u64::BITS as usize;
 
-/// A bit for each shard that has a thread.
+/// A bit for each shard in use.
 #[derive(Debug)]
 pub(super) struct Slots(AtomicU64);
 
-/// A number that only grows, and that one thread writes, or all do.
+/// A number that only grows, written by one thread or by all.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
-/// Whether this thread is the only one that writes to a shard.
+/// Whether this thread is the only writer of a shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writer {
     is_alone: bool,
@@ -26,7 +26,7 @@ impl Slots {
         Self(taken)
     }
 
-    /// A shard that no other thread has, or [`OWN`] where each has one.
+    /// A free shard, or [`OWN`] if none is free.
     pub(super) fn take(&self) -> usize {
         let mut taken = self.0.load(Ordering::Relaxed);
         loop {
@@ -34,7 +34,7 @@ impl Slots {
             if free == OWN {
                 return OWN;
             }
-            // Acquires what the thread before has written there.
+            // Acquires the writes of the shard's earlier thread.
             let (with, order) = (taken | 1 << free, Ordering::Acquire);
             match self.0.compare_exchange_weak(taken, with, order, Ordering::Relaxed) {
                 Ok(_) => return free,
@@ -53,7 +53,7 @@ impl Slots {
 // === impl Writer ===
 
 impl Writer {
-    /// Whoever has taken that slot.
+    /// The thread that has taken that slot.
     pub(super) const fn of(slot: usize) -> Self {
         Self { is_alone: slot < OWN }
     }

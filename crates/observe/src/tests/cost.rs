@@ -1,4 +1,4 @@
-//! What a call costs that is watched, on the happy path: the record of the call, and no more.
+//! The cost of an observed call on the happy path: the record of the call, and no more.
 
 use super::{TARGET, metrics, request};
 use crate::{AttemptLayer, CallLayer, ServerLayer};
@@ -15,7 +15,7 @@ use std::{
 use tonic::body::Body;
 use tower::{Service, ServiceBuilder};
 
-/// Answers at once, with headers, a message and trailers, and allocates nothing by itself.
+/// Answers immediately, with headers, a message and trailers, without its own allocations.
 #[derive(Clone, Default)]
 struct Prompt {
     headers: HeaderMap,
@@ -112,7 +112,7 @@ fn generated() -> http::Request<Body> {
 }
 
 #[tokio::test]
-async fn a_call_that_is_watched_allocates_its_record_and_the_place_for_it() {
+async fn an_observed_call_allocates_its_record_and_the_place_for_it() {
     // The client's record and its place, and the server's, which is in its place.
     assert_eq!(allocations(generated), 2 + 1 + BOXED);
 }

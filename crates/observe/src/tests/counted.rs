@@ -103,7 +103,7 @@ async fn hedges_are_counted_as_hedges_and_the_losers_were_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hedges_that_fail_at_once_are_hedges_and_no_retries() {
+async fn hedges_that_fail_immediately_are_hedges_and_no_retries() {
     let metrics = metrics();
     let hedge = HedgePolicy::default().with_max_attempts(4).with_delay(Duration::from_secs(1));
     let policies = cinchona_core::PerMethod::from(Policy::from(hedge));
@@ -165,7 +165,7 @@ async fn the_final_status_is_the_one_in_the_trailers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_dropped_before_its_end_was_cancelled() {
+async fn a_call_dropped_before_its_end_was_cancelled() {
     let metrics = metrics();
     for answer in [Answer::Hang, Answer::HeadersThenHang] {
         let dropped = call(stack(&metrics, retries(), ScriptedServer::new([answer])), request());
@@ -258,7 +258,7 @@ fn frames(sizes: &[usize]) -> impl Stream<Item = Result<Frame<Bytes>, Status>> +
 }
 
 #[tokio::test(start_paused = true)]
-async fn methods_that_nobody_registered_are_other() {
+async fn unregistered_methods_are_other() {
     let metrics = metrics();
     let server = ScriptedServer::new([ok()]);
     let service = ServerLayer::new(&metrics).layer(server.clone());
@@ -296,7 +296,7 @@ async fn the_layers_fit_tonics_own_client_and_server() {
         .add_routes(routes)
         .serve_with_incoming(net.incoming());
     let serving = tokio::spawn(server);
-    // The request is streamed to tonic's channel, so it is counted on its way.
+    // The request is streamed to tonic's channel, so it is counted while it is sent.
     let mut request = request();
     *request.body_mut() = Body::new(StreamBody::new(frames(&[7])));
     let client = stack(&metrics, retries(), net.channel());

@@ -204,7 +204,7 @@ impl<S: tower::Service<http::Request<tonic::body::Body>>> CallOnce for S {
 }
 
 #[test]
-fn numbers_of_others_are_asked_for_when_somebody_looks() {
+fn registered_numbers_are_read_on_demand() {
     use std::sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -227,7 +227,7 @@ fn numbers_of_others_are_asked_for_when_somebody_looks() {
 }
 
 #[test]
-fn numbers_that_are_none_are_written_as_prometheus_has_them() {
+fn non_finite_numbers_are_written_as_in_prometheus() {
     let metrics = metrics();
     for (name, value) in [("a", f64::NAN), ("b", f64::INFINITY), ("c", f64::NEG_INFINITY)] {
         metrics.gauge(name, &[], move || value).unwrap();

@@ -1,4 +1,4 @@
-//! What every layer owes to those around it.
+//! The laws of every layer.
 
 use super::{TARGET, metrics};
 use crate::{AttemptLayer, CallLayer, Observed, ServerLayer};
@@ -42,7 +42,7 @@ async fn a_layer_is_ready_when_the_service_below_is_and_calls_that_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_passed_on_as_it_is() {
+async fn an_error_is_passed_on_unchanged() {
     let failing = service_fn(|_: http::Request<Body>| async {
         Err::<http::Response<Body>, _>(Status::aborted("mine"))
     });

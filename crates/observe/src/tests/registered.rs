@@ -1,4 +1,4 @@
-//! Layers that are registered: they show all that they have, once, and for as long as they are.
+//! Registered layers: all their metrics are shown, once, and for as long as they exist.
 
 use super::{metrics, samples};
 use crate::Metrics;
@@ -76,7 +76,7 @@ fn shown(metrics: &Metrics) -> Vec<String> {
 }
 
 #[test]
-fn a_layer_shows_all_that_it_has_in_the_words_that_it_has_for_it() {
+fn all_metrics_of_a_layer_are_shown_with_their_descriptions() {
     let (metrics, layer) = (metrics(), layer(&["x", "yy"]));
     metrics.register(&layer, &[("grpc.target", "t")]).unwrap();
     layer.count.fetch_add(3, Ordering::Relaxed);
@@ -94,7 +94,7 @@ fn a_layer_shows_all_that_it_has_in_the_words_that_it_has_for_it() {
 }
 
 #[test]
-fn what_is_registered_again_takes_the_place_of_what_was_there() {
+fn a_repeated_registration_replaces_the_earlier_one() {
     let metrics = metrics();
     for (names, target) in [(&["x"][..], "a"), (&["y"], "a"), (&["z"], "b")] {
         metrics.register(&layer(names), &[("target", target)]).unwrap();
@@ -106,7 +106,7 @@ fn what_is_registered_again_takes_the_place_of_what_was_there() {
 }
 
 #[test]
-fn a_label_of_the_layers_own_stands() {
+fn a_layers_own_label_takes_precedence() {
     let metrics = metrics();
     metrics.register(&layer(&["x"]), &[("name", "registered")]).unwrap();
     let found = samples(&metrics);
@@ -115,18 +115,18 @@ fn a_label_of_the_layers_own_stands() {
 }
 
 #[test]
-fn being_watched_keeps_nothing_running_and_what_has_gone_is_forgotten() {
+fn registration_keeps_no_layer_running_and_dropped_ones_are_removed() {
     let (metrics, running) = (metrics(), Running(Arc::new(())));
     metrics.register(&running, &[]).unwrap();
     assert_eq!(shown(&metrics), ["b_runs 1"]);
     drop(running);
-    assert!(metrics.names().contains(&"b.runs".to_owned()), "nobody has looked yet");
+    assert!(metrics.names().contains(&"b.runs".to_owned()), "it was not collected yet");
     assert!(shown(&metrics).is_empty());
     assert!(!metrics.names().contains(&"b.runs".to_owned()));
 }
 
 #[test]
-fn one_that_replaces_another_stays_when_that_is_found_gone() {
+fn a_replacement_stays_when_the_replaced_one_is_removed() {
     let (metrics, [old, new]) = (metrics(), [(); 2].map(|()| Running(Arc::new(()))));
     metrics.register(&old, &[]).unwrap();
     drop(old);
@@ -154,7 +154,7 @@ fn a_layer_that_cannot_be_registered_as_a_whole_is_not_registered_at_all() {
 }
 
 #[test]
-fn an_instrument_that_panics_costs_its_own_series_alone() {
+fn an_instrument_that_panics_loses_only_its_own_series() {
     let metrics = metrics();
     metrics.register(&Layer { panics: true, ..layer(&["x"]) }, &[]).unwrap();
     assert_eq!(shown(&metrics), ["a_calls_total 0", "a_size_bytes{name=\"x\"} 1"]);
@@ -166,7 +166,7 @@ fn label() -> impl Strategy<Value = (String, String)> {
 }
 
 /// Samples by their labels.
-fn told() -> impl Strategy<Value = Vec<Vec<(String, String)>>> {
+fn any_samples() -> impl Strategy<Value = Vec<Vec<(String, String)>>> {
     prop::collection::vec(prop::collection::vec(label(), 0..3), 0..4)
 }
 
@@ -186,8 +186,8 @@ fn series(line: &str) -> (String, BTreeSet<String>) {
 
 proptest! {
     #[test]
-    fn no_series_is_shown_twice_whoever_tells_of_it(
-        one in told(), each in told(), beside in told(),
+    fn no_series_is_shown_twice_whatever_its_source(
+        one in any_samples(), each in any_samples(), beside in any_samples(),
     ) {
         let metrics = metrics();
         for labels in one {

@@ -1,10 +1,10 @@
-//! How much of the requests under way is kept.
+//! Limits of the memory for recorded requests.
 
 use crate::sync::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-/// How much of the requests under way is kept, for each call and for all calls together; shared by
-/// its clones. Of all calls together, unary requests of at most 512 bytes are not counted.
+/// The memory for recorded requests, per call and for all calls together; shared by its clones. Of
+/// all calls together, unary requests of at most 512 bytes are not counted.
 #[derive(Clone, Debug)]
 pub struct ReplayBuffer {
     pub(super) per_call: usize,
@@ -12,7 +12,7 @@ pub struct ReplayBuffer {
     used: Arc<AtomicUsize>,
 }
 
-/// Bytes that are kept, until they are dropped.
+/// Bytes that count until they are dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     bytes: usize,
@@ -53,7 +53,7 @@ impl Reservation {
         if self.bytes + bytes > per_call {
             return false;
         }
-        // What does not fit is never counted, or it would take the place of what does.
+        // Bytes that do not fit are never counted, or they would displace others that fit.
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= per_channel);
         if used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return false;

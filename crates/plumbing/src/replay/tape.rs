@@ -1,9 +1,9 @@
 //! A request body that is recorded while the first attempt sends it, and replayed for the others.
 //!
-//! Whichever attempt has played all there is pulls the next frame from the source, so each may be
-//! behind or ahead of the others (gRFC A6: every message is written to all active attempts).
-//! Once the recording outgrows its buffer it is cut: the attempt that read the last frame has sent
-//! the most and goes on alone.
+//! The attempt that has replayed everything reads the next frame from the source, so each may be
+//! behind or ahead of the others (gRFC A6: every message is written to all active attempts). Once
+//! the recording outgrows its buffer it is cut: the attempt that read the last frame has sent the
+//! most and continues alone.
 
 use super::buffer::Reservation;
 use bytes::Bytes;
@@ -30,26 +30,25 @@ pub(super) type Frames = SmallVec<[Bytes; 1]>;
 pub(super) enum Undrained {
     Streaming,
     TooLarge,
-    /// It has failed, and must not be polled again: a body that has failed then says that it has
-    /// ended.
+    /// It has failed, and must not be polled again: a body that has failed then reports its end.
     Failed(Status),
 }
 
-/// One attempt's reading of it.
+/// The position of one attempt in it.
 pub(super) struct Player {
     tape: Arc<Tape>,
     attempt: u32,
-    /// The frame that is next, counted from the beginning of the body.
+    /// The index of the next frame, from the beginning of the body.
     position: usize,
 }
 
 struct Reel {
     frames: VecDeque<Bytes>,
-    /// How many frames were before these, and are no longer kept.
+    /// How many frames were before these, and were dropped.
     gone: usize,
     reserved: Reservation,
     rest: Rest,
-    /// The attempt that goes on alone.
+    /// The attempt that continues alone.
     chosen: Option<u32>,
     /// Attempts that have failed, and read no more.
     over: Vec<u32>,
@@ -57,12 +56,12 @@ struct Reel {
     waiting: Vec<(u32, Waker)>,
 }
 
-/// What comes after the frames that were read.
+/// The state after the frames that were read.
 enum Rest {
     Source(Body),
-    /// The body has ended well, and only then is the request complete.
+    /// The body has ended without an error, and only then is the request complete.
     Ended,
-    /// The body has failed: so do all that read on, always.
+    /// The body has failed: so do all further reads.
     Failed(Status),
 }
 
@@ -92,7 +91,7 @@ impl Tape {
         })))
     }
 
-    /// The body of an attempt, from its beginning; `None` where another attempt goes on alone.
+    /// The body of an attempt, from its beginning; `None` if another attempt continues alone.
     pub(super) fn play(self: &Arc<Self>, attempt: u32) -> Option<Player> {
         let alone = self.reel().chosen;
         alone.is_none_or(|chosen| chosen == attempt).then(|| self.player(attempt))
@@ -109,7 +108,7 @@ impl Tape {
         reel.chosen.is_some() || matches!(reel.rest, Rest::Failed(_))
     }
 
-    /// By what the body has failed, if it has.
+    /// The error with which the body has failed, if it has.
     pub(super) fn failure(&self) -> Option<Status> {
         match &self.reel().rest {
             Rest::Failed(status) => Some(status.clone()),
@@ -121,21 +120,21 @@ impl Tape {
         self.reel().chosen.is_some_and(|chosen| chosen != attempt)
     }
 
-    /// Lets `attempt` go on alone, unless another already does.
+    /// Lets `attempt` continue alone, unless another already does.
     pub(super) fn cut(&self, attempt: u32) {
         let mut reel = self.reel();
         reel.chosen.get_or_insert(attempt);
         reel.wake_all();
     }
 
-    /// Stops `attempt`, which has failed, from reading what the next one is to send.
+    /// Stops the failed `attempt` from reading frames that the next one is to send.
     pub(super) fn stop(&self, attempt: u32) {
         let mut reel = self.reel();
         reel.over.push(attempt);
         reel.wake_all();
     }
 
-    /// Nothing that holds the lock can panic but the source, which has then failed.
+    /// Only the source can panic while the lock is held, and then it has failed.
     fn reel(&self) -> MutexGuard<'_, Reel> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,7 +179,7 @@ impl HttpBody for Player {
 
 impl Drop for Player {
     fn drop(&mut self) {
-        // The source may know only this attempt's waker: the others have to ask for themselves.
+        // The source may know only this attempt's waker: wake the others to poll it themselves.
         let mut reel = self.tape.reel();
         reel.waiting.retain(|(attempt, _)| *attempt != self.attempt);
         reel.wake_all();
@@ -240,10 +239,10 @@ impl Reel {
         Poll::Ready(Some(Ok(data)))
     }
 
-    /// The next data of the source. How it ends is kept.
+    /// The next data of the source. Its end is recorded.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
-        // A source that panics is gone, and must not look as if it had ended: that is an error of
-        // this call alone.
+        // A source that panics is dropped, and must not look as if it had ended: that is an error
+        // of this call alone.
         let panicked = || Rest::Failed(Status::internal("the request's body has panicked"));
         let mut source = match mem::replace(&mut self.rest, panicked()) {
             Rest::Source(source) => source,
@@ -280,7 +279,7 @@ impl Reel {
         polled
     }
 
-    /// What the body has failed by, once it has.
+    /// The error of the body, if it has failed.
     fn failed(&self) -> Status {
         match &self.rest {
             Rest::Failed(status) => status.clone(),

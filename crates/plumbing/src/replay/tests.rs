@@ -53,7 +53,7 @@ fn streaming() -> (Sender<Bytes, Infallible>, Body) {
     (sender, Body::new(body))
 }
 
-/// What can be read of a body now.
+/// The bytes that can be read of a body now.
 fn now(body: &mut Body) -> Option<Bytes> {
     let mut frame = task::spawn(body.frame());
     match frame.poll() {
@@ -159,7 +159,7 @@ async fn attempts_side_by_side_all_get_every_frame() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_dropped_hands_the_source_to_those_who_wait() {
+async fn a_dropped_attempt_passes_the_source_to_waiting_ones() {
     let (mut sender, body) = streaming();
     let (mut replay, _) = captured(body, 10);
     let mut first = replay.request().unwrap().into_body();
@@ -281,7 +281,7 @@ impl http_body::Body for Acting {
     }
 }
 
-/// What a server can know of a request.
+/// The request as a server sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct View {
     data: String,
@@ -289,7 +289,7 @@ struct View {
 }
 
 impl View {
-    /// Reads once, as HTTP/2 does: what says that it has ended is not polled.
+    /// Reads once, as HTTP/2 does: a body that reports its end is not polled.
     fn read(&mut self, body: &mut Body) {
         if self.end.is_some() {
             return;
@@ -335,7 +335,8 @@ fn body((steps, fails): &(Vec<Step>, bool)) -> Body {
 
 proptest::proptest! {
     // catalogue: S-A1
-    /// The law of this module: a server takes for complete what it would of a bare channel.
+    /// The law of this module: a request looks complete to a server exactly when it would over a
+    /// bare channel.
     #[test]
     fn the_first_attempt_is_to_the_server_what_the_body_itself_would_be(
         script in acting(), per_call in 0usize..12,

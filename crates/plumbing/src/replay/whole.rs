@@ -11,8 +11,8 @@ use tonic::body::Body;
 
 struct Whole(Option<Bytes>);
 
-/// It does not say its length, as tonic's own does not: HTTP would add a `content-length`, which no
-/// peer of gRPC reads.
+/// It does not report its length, as tonic's own does not: HTTP would add a `content-length`, which
+/// gRPC peers ignore.
 pub(super) fn body(bytes: Bytes) -> Body {
     Body::new(Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
 }

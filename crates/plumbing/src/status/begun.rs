@@ -1,4 +1,4 @@
-//! A refusal that says that nothing has begun.
+//! Marks refusals of calls that have not begun.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::mem;
@@ -6,12 +6,12 @@ use tonic::{Status, metadata::MetadataMap};
 
 const NOT_BEGUN: HeaderName = HeaderName::from_static("idempotency-not-begun");
 
-/// `status`, with a mark that says that the call has had no effect: for a layer that refuses a call
-/// before it begins, or has undone what it began. A server layer that recognises repeated calls
-/// then lets it be executed again under the same key.
+/// `status`, with a mark that the call has had no effect: for a layer that refuses a call before it
+/// begins, or has undone its work. A server layer that deduplicates calls then lets it be executed
+/// again under the same key.
 ///
-/// The mark is for this process. It is a *sensitive* value, which nothing is that comes over a
-/// network: so that of another server, whose status is passed on, is none.
+/// The mark is valid in this process only. It is a *sensitive* value, which no value from the
+/// network is: so that of another server, whose status is passed on, does not count.
 pub fn not_begun(mut status: Status) -> Status {
     let mut mark = HeaderValue::from_static("true");
     mark.set_sensitive(true);
@@ -21,7 +21,7 @@ pub fn not_begun(mut status: Status) -> Status {
     status
 }
 
-/// Whether the headers or trailers of a failure are marked by [`not_begun`]; takes the mark out.
+/// Whether the headers or trailers of a failure are marked by [`not_begun`]; removes the mark.
 pub fn take_not_begun(headers: &mut HeaderMap) -> bool {
     headers.remove(NOT_BEGUN).is_some_and(|mark| mark.is_sensitive())
 }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_goes_through_a_status_and_that_of_another_process_is_none() {
+    fn a_mark_survives_a_status_and_that_of_another_process_does_not_count() {
         let mut status = Status::unavailable("read-only");
         status.metadata_mut().insert("x-why", "split".parse().unwrap());
         let (mut parts, ()) = not_begun(status.clone()).into_http::<()>().into_parts();

@@ -1,24 +1,24 @@
-//! What a hop hands on of a status, and what it does not.
+//! Which metadata of a status are passed on by a server that calls another.
 //!
-//! The handler of a server that calls another passes its status on by `?`, metadata and all. Some
-//! of that metadata is between the two of them: a `grpc-retry-pushback-ms` is for whoever called
-//! the server that said it, and would be taken for the word of the one in between.
+//! A handler that calls another server passes its status on by `?`, with all metadata. Some of that
+//! is hop-by-hop: a `grpc-retry-pushback-ms` is for the direct caller, and would be mistaken for
+//! the intermediate server's.
 //!
-//! *Rule.* Client layers mark such values in the failures that they receive, and server layers take
-//! out what is marked from the failures that they send; what the handler has set itself is not
-//! marked, and stays. The mark is that the value is sensitive ([`HeaderValue::set_sensitive`]): it
-//! goes wherever the value goes (a `Status`, its clones, other tasks), and needs no other header.
-//! It is not sent, and has no effect where there is no server layer, but that `Debug` says
-//! `Sensitive`.
+//! *Rule.* Client layers mark such values in the failures that they receive, and server layers
+//! remove marked values from the failures that they send; values that the handler has set itself
+//! are not marked, and stay. The mark is that the value is sensitive
+//! ([`HeaderValue::set_sensitive`]): it is copied with the value (a `Status`, its clones, other
+//! tasks), and needs no other header. It is not sent, and has no effect without a server layer,
+//! except that `Debug` prints `Sensitive`.
 
 use super::said::code;
 use http::{HeaderMap, HeaderValue};
 use tonic::Code;
 
-/// What says something of the server, of one connection to it, or of how its answer was sent.
+/// Values about the server, one connection to it, or how its answer was sent.
 ///
-/// Not here: the status itself; its details, also their `RetryInfo`, which says when it is worth
-/// doing *this* again, whoever asks (AIP-193: they describe the error); what tonic never passes on
+/// Not here: the status itself; its details, including their `RetryInfo`, which is about *this*
+/// request, whoever sends it (AIP-193: they describe the error); headers that tonic never passes on
 /// (`content-type`, `te`); and the application's own metadata.
 const HOP_BY_HOP: [&str; 21] = [
     // gRPC
@@ -28,11 +28,11 @@ const HOP_BY_HOP: [&str; 21] = [
     "grpc-accept-encoding",
     "endpoint-load-metrics",
     "endpoint-load-metrics-bin",
-    // this project: who remembers the call, and an answer that is less than what was asked for
+    // this project: the server that deduplicates the call, and the mark of a degraded answer
     "idempotency-domain",
     "degraded",
     "age",
-    // HTTP (RFC 9110, 7.6.1), and what describes one message or its sender
+    // HTTP (RFC 9110, 7.6.1), and descriptions of one message or its sender
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -47,8 +47,7 @@ const HOP_BY_HOP: [&str; 21] = [
     "via",
 ];
 
-/// Marks, in the headers or trailers of a failure that this process was sent, what it is not to
-/// hand on.
+/// Marks, in the headers or trailers of a received failure, the values that must not be passed on.
 pub(super) fn mark(headers: &mut HeaderMap) {
     for (name, value) in headers.iter_mut() {
         if HOP_BY_HOP.contains(&name.as_str()) {
@@ -57,10 +56,10 @@ pub(super) fn mark(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out of the headers or trailers of a failure that is to be sent what came, between hops,
-/// from a server that was called. For server layers; what is no failure is not looked into.
+/// Removes received hop-by-hop values from the headers or trailers of a failure that is to be sent.
+/// For server layers; a success is not inspected.
 pub fn strip(headers: &mut HeaderMap) {
-    // A failure that says more than its code.
+    // A failure with more than its code.
     if headers.len() < 2 || code(headers).is_none_or(|code| code == Code::Ok) {
         return;
     }
@@ -82,7 +81,7 @@ mod tests {
     use crate::status::{mend, of_head};
     use tonic::Status;
 
-    /// A failure with all of these, and some that are the application's.
+    /// A failure with all of these, and some metadata of the application.
     fn failure() -> http::Response<()> {
         let mut status = Status::with_details(Code::Unavailable, "down", "details".into());
         for name in HOP_BY_HOP.into_iter().filter(|name| !name.ends_with("-bin")) {
@@ -104,7 +103,7 @@ mod tests {
         ["content-type", "grpc-message", "grpc-status", "grpc-status-details-bin", "x-reason"];
 
     #[test]
-    fn a_status_that_was_received_is_handed_on_without_what_is_between_hops() {
+    fn a_received_status_is_passed_on_without_hop_by_hop_values() {
         let mut handed_on = of_head(&failure()).into_http::<()>();
         assert!(handed_on.headers().len() > END_TO_END.len());
         strip(handed_on.headers_mut());
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_handler_sets_itself_stays_even_where_it_is_the_same() {
+    fn values_that_the_handler_sets_stay_even_if_equal() {
         let mut own = failure();
         let before = names(own.headers()).len();
         strip(own.headers_mut());
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_values_those_that_were_received_go() {
+    fn of_several_values_the_received_ones_are_removed() {
         let mut status = of_head(&failure());
         status.metadata_mut().append("degraded", "own".parse().unwrap());
         let mut sent = status.into_http::<()>();
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_left_as_it_is() {
+    fn a_success_is_unchanged() {
         let mut head = http::Response::new(());
         head.headers_mut().insert("degraded", HeaderValue::from_static("cached"));
         mend(head.headers_mut());

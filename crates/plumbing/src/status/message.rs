@@ -1,18 +1,18 @@
-//! The message of a status, as it was sent.
+//! The message of a received status.
 
 use crate::headers;
 use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 
-/// Makes `grpc-message` one that tonic can read: where it is not UTF-8 once it is decoded, tonic
-/// takes the whole status for `UNKNOWN`. A code is never lost for that ([PROTOCOL-HTTP2]: what is
-/// invalid must not be discarded), so what is no text becomes U+FFFD.
+/// Makes `grpc-message` readable for tonic: if it is not UTF-8 after decoding, tonic replaces the
+/// whole status by `UNKNOWN`. The code must not be lost for that ([PROTOCOL-HTTP2]: invalid values
+/// must not be discarded), so invalid bytes become U+FFFD.
 ///
 /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
 pub(super) fn mend(headers: &mut HeaderMap) {
-    let told = headers::get(headers, &Status::GRPC_MESSAGE).filter(|told| !is_text(told));
-    let Some(told) = told.map(|told| decoded(told.as_bytes())) else { return };
-    let status = Status::new(Code::Unknown, String::from_utf8_lossy(&told));
+    let sent = headers::get(headers, &Status::GRPC_MESSAGE).filter(|sent| !is_text(sent));
+    let Some(sent) = sent.map(|sent| decoded(sent.as_bytes())) else { return };
+    let status = Status::new(Code::Unknown, String::from_utf8_lossy(&sent));
     let mut sound = HeaderMap::new();
     if status.add_header(&mut sound).is_ok()
         && let Some(message) = sound.remove(Status::GRPC_MESSAGE)
@@ -28,7 +28,7 @@ pub(super) fn is_text(message: &HeaderValue) -> bool {
     is_plain || str::from_utf8(&decoded(bytes)).is_ok()
 }
 
-/// What is percent-encoded; what only looks like it stays as it is.
+/// Percent-decodes; malformed escapes are kept.
 fn decoded(mut rest: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut out = Vec::with_capacity(rest.len());
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_no_text_costs_no_code() {
+    fn an_invalid_message_does_not_lose_the_code() {
         for (sent, read) in [
             (&b"full"[..], "full"),
             (b"100%", "100%"),

@@ -1,4 +1,4 @@
-//! What a server asks of a client that would try again.
+//! A server's pushback on retries.
 
 use super::said::code;
 use crate::headers;
@@ -10,8 +10,8 @@ use tonic::{
     metadata::{BinaryMetadataValue, MetadataMap},
 };
 
-/// What a server asks of the next retry, in `grpc-retry-pushback-ms` (gRFC A6) or by a
-/// `google.rpc.RetryInfo` among the details of its status ([AIP-194]).
+/// A server's pushback on the next retry, from `grpc-retry-pushback-ms` (gRFC A6) or a
+/// `google.rpc.RetryInfo` in the details of its status ([AIP-194]).
 ///
 /// [AIP-194]: https://google.aip.dev/194
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub enum Pushback {
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// The longest that the header can say.
+/// The longest value of the header.
 const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Details of more bytes than this, in base64, are not looked into. A tonic server sends no header
-/// list of more than 16 KiB.
+/// Longer details, in bytes of base64, are not parsed. A tonic server sends no header list of more
+/// than 16 KiB.
 const LARGEST: usize = 64 << 10;
 
-/// `google.rpc.Status`, as far as it is of interest.
+/// The fields of `google.rpc.Status` that matter.
 #[derive(Clone, PartialEq, Message)]
 struct Details {
     #[prost(message, repeated, tag = "3")]
@@ -45,8 +45,8 @@ struct RetryInfo {
     retry_delay: Option<prost_types::Duration>,
 }
 
-/// What the failure in these headers, or trailers, asks for: the header, or else
-/// [`retry_delay`]. Of what is no failure only the header is read.
+/// The pushback of the failure in these headers, or trailers: the header, or else [`retry_delay`].
+/// Of a success only the header is read.
 pub fn pushback(headers: &HeaderMap) -> Option<Pushback> {
     in_header(headers).or_else(|| {
         let details = headers::get(headers, &Status::GRPC_STATUS_DETAILS)?;
@@ -63,9 +63,9 @@ pub fn pushback_of(status: &Status) -> Option<Pushback> {
     in_header(status.metadata().as_ref()).or_else(delay)
 }
 
-/// When to come again by the first `google.rpc.RetryInfo` with a `retry_delay` among these
-/// `details` (`grpc-status-details-bin`, decoded). A negative or malformed delay is none, and one
-/// of over 2³¹ − 1 ms is that.
+/// The delay of the first `google.rpc.RetryInfo` with a `retry_delay` in these `details`
+/// (`grpc-status-details-bin`, decoded). A negative or malformed delay counts as none, and one of
+/// over 2³¹ − 1 ms as that.
 pub fn retry_delay(details: &[u8]) -> Option<Duration> {
     infos(details).find_map(|info| {
         let delay = info.retry_delay?;

@@ -1,36 +1,36 @@
-//! The tokens of a budget: which method has how many at a given time.
+//! The tokens of a budget: the balance of each method at a given time.
 
 use std::collections::HashMap;
 use tokio::time::Instant;
 
-/// A pot that all methods share, and the account of each method that has taken from it, or saved.
+/// A pot that all methods share, and the account of each method in debt or with savings.
 ///
 /// All amounts are in [`UNIT`]s of a token.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    /// What a success brings.
+    /// The deposit of a success.
     ratio: i64,
-    /// What the pot holds at most.
+    /// The limit of the pot.
     most: i64,
     /// Tokens a second, which is units a nanosecond.
     per_second: f64,
     pot: i64,
-    /// When the time that has passed was last added to the pot, and what was too little for a unit.
+    /// When time was last credited to the pot, and the remainder below a unit.
     refilled: Instant,
     fraction: f64,
-    /// Above 0 what a method has saved, below 0 what it owes the pot.
+    /// Above 0 the savings of a method, below 0 its debt to the pot.
     balances: HashMap<Box<str>, i64>,
-    /// The account of all methods that have none of their own.
+    /// The account of all methods without their own.
     untracked: i64,
 }
 
 /// A token.
 pub(super) const UNIT: i64 = 1_000_000_000;
 
-/// Paths may be without bound: this many methods have an account of their own.
+/// The number of paths is unbounded: this many methods have their own accounts.
 const TRACKED: usize = 1000;
 
-/// Twice what the dearest attempt costs: so one can be paid for, and as much is left.
+/// Twice the highest cost: so one attempt is possible, and as much is left.
 const LEAST: i64 = 4 * UNIT;
 
 // === impl Accounts ===
@@ -38,7 +38,7 @@ const LEAST: i64 = 4 * UNIT;
 impl Accounts {
     pub(super) fn new(ratio: f64, burst: u32, per_second: f64, now: Instant) -> Self {
         let pot = i64::from(burst) * UNIT;
-        // Rounds down, but for what the multiplication may have lost.
+        // Rounds down, except for the error of the multiplication.
         let ratio = (ratio * UNIT as f64 + 1e-4) as i64;
         Self {
             ratio,
@@ -57,7 +57,7 @@ impl Accounts {
         self.ratio == 0 || self.is_full()
     }
 
-    /// What is in the pot, and at most.
+    /// The tokens in the pot, and their limit.
     pub(super) fn pot(&mut self, now: Instant) -> (i64, i64) {
         self.refill(now);
         (self.pot, self.most)
@@ -72,13 +72,13 @@ impl Accounts {
         }
     }
 
-    /// Gives back what `method` has withdrawn.
+    /// Returns what `method` has withdrawn.
     pub(super) fn refund(&mut self, method: &str, amount: i64) {
         self.credit(method, amount);
     }
 
-    /// Whether `method` can pay for `amount`, and pays for it: from what it has saved, then from
-    /// the pot, in which it leaves as much as it owes unless it `is_alone`.
+    /// Whether `method` can withdraw `amount`, and does: from its savings, then from the pot, in
+    /// which it leaves as much as its debt unless it `is_alone`.
     ///
     /// Switches share a buffer in this way (dynamic thresholds, Choudhury and Hahne 1998).
     pub(super) fn withdraw(
@@ -102,7 +102,7 @@ impl Accounts {
         true
     }
 
-    /// Repays what `method` owes, saves what is more, and what is too much goes into the pot, too.
+    /// Repays the debt of `method`, saves the rest, and moves the excess into the pot.
     fn credit(&mut self, method: &str, amount: i64) {
         let most = (self.most / 10).max(LEAST);
         let balance = self.balance(method);
@@ -113,7 +113,7 @@ impl Accounts {
         self.add(amount - saved);
     }
 
-    /// Adds the tokens of the time that has passed.
+    /// Credits the time that has passed.
     fn refill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.refilled).as_nanos();
         let earned = passed as f64 * self.per_second + self.fraction;
@@ -155,7 +155,7 @@ mod tests {
         accounts.balances.get(method).copied().unwrap_or(0)
     }
 
-    /// How often `method` can pay for one token.
+    /// How often `method` can withdraw one token.
     fn paid(accounts: &mut Accounts, method: &str, tries: usize, now: Instant) -> usize {
         (0..tries).filter(|_| accounts.withdraw(method, UNIT, false, now)).count()
     }
@@ -170,9 +170,9 @@ mod tests {
         ) {
             let mut now = Instant::now();
             let mut accounts = Accounts::new(ratio, burst, per_second, now);
-            for (who, tokens, millis) in steps {
+            for (index, tokens, millis) in steps {
                 now += Duration::from_millis(millis / 10);
-                let method = METHODS[who];
+                let method = METHODS[index];
                 accounts.refill(now);
                 let before: Vec<i64> = METHODS.map(|method| balance_of(&accounts, method)).into();
                 let (pot, amount) = (accounts.pot, tokens * UNIT);
@@ -180,15 +180,15 @@ mod tests {
                     accounts.deposit(Some(method), now);
                 } else if accounts.withdraw(method, amount, false, now) {
                     let (owed, left) = (-balance_of(&accounts, method), accounts.pot);
-                    prop_assert!(before[who] >= 0 || owed <= left, "owes {owed}, left {left}");
-                    let saved = before[who].max(0).min(amount);
+                    prop_assert!(before[index] >= 0 || owed <= left, "owes {owed}, left {left}");
+                    let saved = before[index].max(0).min(amount);
                     prop_assert_eq!(pot - left, amount - saved);
                 } else {
-                    // It owes something, or there is not enough.
-                    prop_assert!(before[who] < 0 || pot + before[who] < amount);
+                    // It is in debt, or there is not enough.
+                    prop_assert!(before[index] < 0 || pot + before[index] < amount);
                 }
                 if !accounts.is_full() {
-                    for other in (0..METHODS.len()).filter(|other| *other != who) {
+                    for other in (0..METHODS.len()).filter(|other| *other != index) {
                         prop_assert_eq!(balance_of(&accounts, METHODS[other]), before[other]);
                     }
                 }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_brings_less_than_a_unit_is_not_lost_however_often_one_looks() {
+    fn time_worth_less_than_a_unit_is_not_lost_however_often_it_is_read() {
         for per_second in [0.7, 1e-3, 3e-7, 12_345.678] {
             let began = Instant::now();
             let mut accounts = Accounts::new(0.0, 1_000_000, per_second, began);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn any_value_any_idleness_and_a_clock_that_stands_or_goes_back_is_borne() {
+    fn any_value_any_idleness_and_a_clock_that_goes_back_work() {
         let began = Instant::now();
         for ratio in [0.0, f64::MIN_POSITIVE, 1e-9, 100.0] {
             for burst in [0, 1, u32::MAX] {

@@ -1,4 +1,4 @@
-//! What limits the further attempts of all calls together: the budget, and the throttle.
+//! The limits on the further attempts of all calls together: the budget, and the throttle.
 
 use super::*;
 use http_body_util::BodyExt;
@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 type Now = Ready<Result<Response, BoxError>>;
 
-/// Fails as long as `fails` says so of a path.
+/// Fails while `fails` is true for a path.
 fn server<F: Fn(&str) -> bool + Clone>(fails: F) -> ServiceFn<impl Fn(Request) -> Now + Clone> {
     service_fn(move |request: Request| {
         let status = match fails(request.uri().path()) {
@@ -127,8 +127,8 @@ async fn a_tower_policy_comes_back_to_its_budget_too() {
     assert_eq!(answer.headers()["grpc-status"], "0");
 }
 
-/// How many attempts a call makes that fails, and what the throttle has then, if `then` is done in
-/// its first backoff.
+/// How many attempts a failing call makes, and the throttle's tokens then, if `then` runs in its
+/// first backoff.
 async fn attempts_across(layer: &RetryLayer, then: impl FnOnce()) -> (u32, Stop, f64) {
     let seen = Arc::new(AtomicU32::new(0));
     let count = seen.clone();

@@ -84,7 +84,7 @@ async fn an_attempt_in_flight_ends_at_the_deadline_with_its_ledger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_executed_is_repeated_only_where_that_is_harmless() {
+async fn a_possibly_executed_request_is_repeated_only_if_that_is_harmless() {
     let lost = || [failing(Code::Unavailable), ok()];
     let unknown = || {
         let policy = on([Code::Unavailable]);
@@ -98,7 +98,7 @@ async fn what_may_have_been_executed_is_repeated_only_where_that_is_harmless() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_provably_not_processed_is_repeated_for_any_method() {
+async fn a_provably_unprocessed_request_is_repeated_for_any_method() {
     let connected = Arc::new(AtomicBool::new(false));
     let server = tower::service_fn(move |_: Request| {
         let up = connected.swap(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The story of a call, and how it is passed on.
+//! The ledger of a call, and how it is passed on.
 
 use super::*;
 use cinchona_core::{Call, Stage, Verdict};
@@ -17,7 +17,7 @@ async fn balance(request: Request) -> Result<Response, Infallible> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_says_why_it_was_made_when_and_where_it_went() {
+async fn an_attempt_in_the_ledger_has_its_kind_time_and_endpoint() {
     let service = layer(on([Code::Unavailable])).layer(service_fn(balance));
     let response = service.oneshot(request()).await.unwrap();
     let ledger = response.extensions().get::<Ledger>().unwrap();
@@ -32,7 +32,7 @@ async fn an_attempt_says_why_it_was_made_when_and_where_it_went() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_is_told_from_the_first_attempt_and_from_what_was_never_seen() {
+async fn hedges_first_attempts_and_transparent_retries_are_distinguished() {
     let hedge = HedgePolicy::default().with_delay(SECOND / 2);
     let policies = PerMethod::from(Policy::from(hedge));
     let layer = layer(RetryPolicy::default()).with_policies(policies).unwrap();
@@ -82,7 +82,7 @@ async fn an_explained_failure_has_the_ledger_behind_the_details_of_the_server() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn details_that_are_no_message_are_left_as_they_are() {
+async fn details_that_are_no_message_are_unchanged() {
     let garbage = Status::with_details(Code::NotFound, "", b"\xff\xff".to_vec().into());
     let explained = failure(layer(RetryPolicy::default()).explained(), garbage).await;
     assert_eq!(explained.details(), b"\xff\xff");

@@ -95,7 +95,7 @@ async fn a_request_over_the_buffer_is_sent_once_and_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_turned_away_is_repeated_once_at_once_and_does_not_count() {
+async fn a_refused_stream_is_repeated_once_immediately_and_does_not_count() {
     let refused = || Answer::Reset(h2::Reason::REFUSED_STREAM);
     let began = Instant::now();
     let script = [refused(), answer()];

@@ -6,7 +6,7 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) max: u64,
-    /// What a success gives.
+    /// The deposit of a success.
     pub(super) ratio: u64,
     tokens: AtomicU64,
 }
@@ -24,18 +24,18 @@ impl Bucket {
         self.tokens.load(Ordering::Relaxed)
     }
 
-    /// Takes a token, or what is left of one.
+    /// Takes a token, or the rest of one.
     pub(super) fn take(&self) {
         self.update(|tokens| tokens.saturating_sub(TOKEN));
     }
 
-    /// Gives what a success gives, as far as there is room.
+    /// Adds the deposit of a success, up to the limit.
     pub(super) fn give(&self) {
         self.update(|tokens| tokens.saturating_add(self.ratio).min(self.max));
     }
 
     fn update(&self, to: impl Fn(u64) -> u64) {
-        // Most of the time it is full, and nobody has to write.
+        // Usually it is full, and nothing is written.
         let to = |tokens| Some(to(tokens)).filter(|to| *to != tokens);
         _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
     }

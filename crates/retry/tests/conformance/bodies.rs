@@ -1,4 +1,5 @@
-//! Requests whose body fails while it is read: never complete, never retried, in their own words.
+//! Requests whose body fails while it is read: never complete, never retried, with their own
+//! errors.
 
 use super::*;
 use cinchona_core::BoxError;
@@ -17,7 +18,7 @@ struct Read {
 
 type Seen = Arc<Mutex<Vec<Read>>>;
 
-/// A server that executes what it takes for complete requests, and notes all.
+/// A server that executes requests that look complete, and records all.
 fn serve(network: &Network) -> (Serving, Seen) {
     let seen = Seen::default();
     let all = seen.clone();
@@ -74,7 +75,7 @@ fn every_code() -> impl Iterator<Item = Code> {
     (1..=16).map(Code::from_i32)
 }
 
-/// A stack for each way in which a request can be made again, and none.
+/// A stack for each way in which a request can be repeated, and one for none.
 fn stacks(network: &Network) -> Vec<(&'static str, Stack)> {
     let waiting = Policy::from(retry(4, every_code())).with_wait_for_ready(true);
     let tower_policy = TowerPolicy::new(retry(4, every_code()), Methods::all_idempotent());
@@ -108,12 +109,13 @@ async fn stream(
         .await
 }
 
-/// What must hold of a call whose request has failed in this client.
+/// The invariants of a call whose request has failed in this client.
 #[track_caller]
 fn check(name: &str, status: &Status, seen: &[Read]) {
     assert!(seen.iter().all(|read| !read.is_complete), "{name}: {seen:?}");
     assert!(seen.len() <= 3, "{name}: hedges that were there before, and no retry: {seen:?}");
-    // A bare channel says only that HTTP/2 has reset the stream, and tower's retry passes that on.
+    // A bare channel reports only that HTTP/2 has reset the stream, and tower's retry passes that
+    // on.
     if !["a bare channel", "tower's retry"].contains(&name) {
         assert_eq!(status.code(), Code::OutOfRange, "{name}: {status:?}");
         assert!(status.message().starts_with("Error, encoded message length too large"), "{name}");
@@ -165,7 +167,7 @@ async fn a_stream_that_fails_midway_is_never_complete_and_the_server_gets_what_c
 
 // catalogue: S-F1
 #[tokio::test(start_paused = true)]
-async fn what_this_client_resets_is_its_own_failure_and_what_a_server_resets_is_not() {
+async fn a_reset_by_this_client_is_its_own_failure_and_one_by_a_server_is_not() {
     let network = Network::new();
     let (_serving, _) = serve(&network);
     let request = http::Request::post("http://s/a.B/C");
@@ -180,7 +182,7 @@ async fn what_this_client_resets_is_its_own_failure_and_what_a_server_resets_is_
     assert_eq!(verdict, cinchona_core::Verdict::Local(Code::Internal));
 }
 
-/// A server that answers with a message at once, and then reads on.
+/// A server that answers with a message immediately, and then reads on.
 fn serve_early(network: &Network) -> Serving {
     let service = tower::service_fn(|request: http::Request<Body>| async move {
         tokio::spawn(async move {
@@ -195,7 +197,7 @@ fn serve_early(network: &Network) -> Serving {
 
 // catalogue: S-F1
 #[tokio::test(start_paused = true)]
-async fn a_request_that_fails_after_the_answer_has_begun_keeps_its_own_words() {
+async fn a_request_that_fails_after_the_answer_has_begun_keeps_its_own_error() {
     for nth in 1..stacks(&Network::new()).len() - 1 {
         let network = Network::new();
         let _serving = serve_early(&network);

@@ -1,4 +1,4 @@
-//! Requests that outgrow what is kept of them.
+//! Requests that outgrow their buffers.
 
 use super::*;
 use cinchona_plumbing::ReplayBuffer;
@@ -28,7 +28,7 @@ async fn a_request_over_256_kib_is_sent_once_and_one_below_is_retried() {
 
 // catalogue: JV-channelBufferLimitExceeded, DN-MultipleLargeMessages-ExceedChannelMaxBufferSize
 #[tokio::test(start_paused = true)]
-async fn what_all_calls_keep_together_is_limited_and_freed() {
+async fn the_buffers_of_all_calls_together_are_limited_and_freed() {
     let buffer = ReplayBuffer::new(1000, 1500);
     let layer = retrying(4).with_buffer(buffer.clone());
     let calls: Vec<_> = (0..3).map(|_| tokio::spawn(send(layer.clone(), 700))).collect();

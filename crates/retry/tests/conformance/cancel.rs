@@ -1,4 +1,4 @@
-//! The caller goes away.
+//! The caller cancels.
 
 use super::*;
 
@@ -33,7 +33,7 @@ async fn during_a_retry_that_attempt_is_reset() {
 
 // catalogue: CC36
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_nobody_reads_leaves_nothing_behind() {
+async fn an_unread_answer_leaves_nothing_behind() {
     let buffer = cinchona_plumbing::ReplayBuffer::default();
     let layer = retrying(4).with_buffer(buffer.clone());
     let (client, outcome) = play(layer, [unavailable(), ok()]).await;

@@ -1,4 +1,4 @@
-//! Once a response has begun, it is the call's.
+//! Once a response has begun, it is final.
 
 use super::*;
 

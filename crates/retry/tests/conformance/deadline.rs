@@ -37,7 +37,7 @@ async fn an_attempt_in_flight_is_ended_and_reset_at_the_deadline() {
 
 // catalogue: X-remaining-time-per-attempt, D04, JS-deadline
 #[tokio::test(start_paused = true)]
-async fn each_attempt_is_told_what_remains() {
+async fn each_attempt_is_sent_with_its_remaining_time() {
     let slow = || Answer::After(ms(100), Box::new(unavailable()));
     let mut client = Client::new(&retrying(3), [slow(), slow(), ok()]);
     client.send(within(ms(1000))).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_timeout_that_has_passed_or_is_malformed_is_not_sent() {
 
 // catalogue: S-A8
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_has_waited_for_the_service_below_tells_the_server_what_is_left() {
+async fn an_attempt_that_has_waited_for_the_service_below_sends_its_remaining_time() {
     let layers =
         [layer(retry(4, [Code::Unavailable])), layer(hedge(2, ms(100), [Code::Unavailable]))];
     for layer in layers {
@@ -119,9 +119,10 @@ async fn an_attempt_that_has_waited_for_the_service_below_tells_the_server_what_
         let began = Instant::now();
         assert_eq!(code(&unary(&mut grpc, request).await), Code::Ok);
         for received in server.received() {
-            let told = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
+            let timeout =
+                cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
             let left = Duration::from_secs(5) - (received.at - began);
-            assert!(told <= left && told + ms(2) >= left, "{told:?} of {left:?}");
+            assert!(timeout <= left && timeout + ms(2) >= left, "{timeout:?} of {left:?}");
         }
     }
 }

@@ -35,10 +35,10 @@ async fn a_slow_attempt_is_overtaken_and_reset() {
 // catalogue: D09, JS-hedging-few, X-non-fatal-launches-at-once
 // catalogue: DN-NoActiveCalls-WaitsForNextCall
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_is_not_fatal_begins_the_next_attempt_at_once() {
+async fn a_failure_that_is_not_fatal_begins_the_next_attempt_immediately() {
     let (at, code, _) = arrivals(hedging(4, 1000), vec![unavailable(), unavailable(), ok()]).await;
     assert_eq!((at, code), (vec![0, 0, 0], Code::Ok));
-    // And the schedule goes on from there.
+    // And the schedule continues from there.
     let script = vec![after(300, unavailable()), after(9000, ok()), after(9000, ok()), ok()];
     let (at, code, _) = arrivals(hedging(4, 1000), script).await;
     assert_eq!((at, code), (vec![0, 300, 1300, 2300], Code::Ok));
@@ -75,7 +75,7 @@ async fn when_all_have_failed_the_last_failure_is_the_calls() {
 
 // catalogue: X-hedge-delay-absent, DN-ManyAttemptsNoDelay, JV-hedging-everythingDrained
 #[tokio::test(start_paused = true)]
-async fn without_a_delay_all_begin_at_once() {
+async fn without_a_delay_all_begin_together() {
     let script = vec![after(300, ok()), after(200, ok()), after(100, ok())];
     let (at, code, client) = arrivals(hedging(3, 0), script).await;
     assert_eq!((at, code, client.server.dropped()), (vec![0, 0, 0], Code::Ok, 2));
@@ -96,7 +96,7 @@ async fn pushback_moves_the_next_attempt_later_or_earlier() {
 // catalogue: D15, D18, X-hedge-freeze, JV-hedging-pushback-negative
 // catalogue: DN-PushbackStop-SuccessAfter
 #[tokio::test(start_paused = true)]
-async fn pushback_that_forbids_more_leaves_those_under_way_alone() {
+async fn pushback_that_forbids_more_does_not_end_those_in_flight() {
     for stop in ["-1", "xxx"] {
         let script = vec![after(400, ok()), pushing_back(U, &[stop]), ok()];
         let (at, code, client) = arrivals(hedging(4, 100), script).await;
@@ -130,7 +130,7 @@ async fn hedges_are_throttled_when_they_are_to_be_sent() {
 
 // catalogue: JV-hedging-transparentRetry, X-hedge-transparent
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_was_turned_away_is_replaced_and_is_no_other_attempt() {
+async fn a_refused_hedge_is_replaced_and_does_not_count() {
     let script = vec![Answer::Reset(h2::Reason::REFUSED_STREAM), after(150, ok()), ok()];
     let (at, code, client) = arrivals(hedging(2, 100), script).await;
     assert_eq!((at, code), (vec![0, 0, 100], Code::Ok));

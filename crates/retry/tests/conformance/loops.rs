@@ -1,4 +1,4 @@
-//! No loop without a wait: a call is not tried again and again in one instant, and the caller's own
+//! No loop without a wait: a call is not retried repeatedly at one instant, and the caller's own
 //! timer fires.
 
 use super::*;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::body::Body;
 use tower::{ServiceExt, service_fn};
 
-/// A way to fail at once, for ever.
+/// A way to fail immediately, every time.
 type Failure = fn() -> Result<http::Response<Body>, BoxError>;
 
 const FAILURES: [(&str, Failure); 6] = [
@@ -129,14 +129,17 @@ async fn a_hedged_call_that_waits_for_ready_succeeds_once_there_is_a_connection(
     let began = Instant::now();
     assert_eq!(code(&client.send(request).await), Code::Ok);
     let received = &client.server.received()[0];
-    let told = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
+    let timeout = cinchona_core::Deadline::parse_timeout(&received.headers).unwrap().unwrap();
     let left = Duration::from_secs(5) - (received.at - began);
-    assert!(left <= ms(3900) && told <= left && told + ms(1) >= left, "{told:?} of {left:?}");
+    assert!(
+        left <= ms(3900) && timeout <= left && timeout + ms(1) >= left,
+        "{timeout:?} of {left:?}"
+    );
 }
 
 // catalogue: S-A9
 #[tokio::test(start_paused = true)]
-async fn what_fails_after_the_commit_takes_a_token_however_it_fails() {
+async fn a_failure_after_the_commit_takes_a_token_in_any_form() {
     let trailers = Answer::HeadersThenStatus(Status::internal("late"));
     let cut = Answer::Http(http::StatusCode::OK, "application/grpc", "\0\0\0\0\x01".into());
     for (answer, codes) in [
@@ -170,7 +173,7 @@ async fn what_fails_after_the_commit_takes_a_token_however_it_fails() {
 
 // catalogue: S-D3
 #[tokio::test(start_paused = true)]
-async fn a_method_that_is_listed_and_not_known_as_safe_is_named_once_with_what_to_do() {
+async fn a_listed_method_that_is_not_known_as_safe_is_logged_once_with_the_remedy() {
     let logs = Logs::of("cinchona_retry");
     let policy = retry(4, [Code::Unavailable]);
     let layer = RetryLayer::new(policy, Methods::unknown());

@@ -133,7 +133,7 @@ impl Client {
         self.server.received().windows(2).map(gap).collect()
     }
 
-    /// What each attempt said in `grpc-previous-rpc-attempts`.
+    /// The value of `grpc-previous-rpc-attempts` in each attempt.
     fn previous(&self) -> Vec<Option<u32>> {
         let previous = |received: &cinchona_testkit::Received| {
             let value = received.headers.get("grpc-previous-rpc-attempts")?;
@@ -153,7 +153,7 @@ where
     grpc.unary(request, PathAndQuery::from_static(PATH), ProstCodec::default()).await
 }
 
-/// One unary call: the client, and what came of it.
+/// One unary call: the client, and the outcome.
 async fn play(layer: RetryLayer, script: impl IntoIterator<Item = Answer>) -> (Client, Outcome) {
     let mut client = Client::new(&layer, script);
     let outcome = client.call().await;
@@ -172,7 +172,7 @@ fn ledger(outcome: &Outcome) -> &Ledger {
     }
 }
 
-/// Lets everything that is due at this instant happen.
+/// Runs everything that is due at this instant.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;

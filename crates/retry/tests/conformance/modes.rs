@@ -20,7 +20,7 @@ async fn in_shadow_nothing_is_retried_and_everything_that_would_have_been_is_cou
 
 // catalogue: X-shadow-and-off
 #[tokio::test(start_paused = true)]
-async fn switched_off_the_layer_is_not_there() {
+async fn switched_off_the_layer_passes_calls_through() {
     let switch = Switch::new(Mode::Off);
     let layer = retrying(4).with_switch(switch.clone());
     let (client, outcome) = play(layer, [unavailable(), ok()]).await;

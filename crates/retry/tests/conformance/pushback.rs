@@ -45,7 +45,7 @@ async fn pushback_that_is_no_32_bit_integer_ends_the_call_with_its_own_status() 
 
 // catalogue: D01, X-pushback-zero
 #[tokio::test(start_paused = true)]
-async fn pushback_of_zero_retries_at_once() {
+async fn pushback_of_zero_retries_immediately() {
     let began = Instant::now();
     let (client, outcome) = play(retrying(4), [pushing_back(U, &["0"]), ok()]).await;
     assert_eq!((client.server.attempts(), code(&outcome)), (2, Code::Ok));

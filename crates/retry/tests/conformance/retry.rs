@@ -4,7 +4,7 @@ use super::*;
 
 // catalogue: CC01, JS-retry-few-attempts, GO03
 #[tokio::test(start_paused = true)]
-async fn a_listed_failure_is_retried_and_the_attempt_says_its_number() {
+async fn a_listed_failure_is_retried_and_the_attempt_carries_its_number() {
     let (client, outcome) =
         play(layer(retry(3, [Code::Aborted])), [failing(Code::Aborted), ok()]).await;
     assert_eq!(outcome.unwrap().into_inner(), message(7));
@@ -65,7 +65,7 @@ async fn waits_grow_to_their_cap_which_holds_for_the_first_as_well() {
 
 // catalogue: D02, X-jitter-rounding-to-zero
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_rounds_to_nothing_is_no_wait() {
+async fn a_wait_that_rounds_to_zero_is_no_wait() {
     let tiny = Backoff::new(Duration::from_nanos(3), 1.0, ms(1)).unwrap().with_jitter(Jitter::Grpc);
     let policy = retry(4, [Code::Unavailable]).with_backoff(tiny);
     let calls = async {

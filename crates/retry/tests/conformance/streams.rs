@@ -54,7 +54,7 @@ fn reading(
             let one = ScriptedServer::new([answer]);
             let empty = http::Request::new(tonic::body::Body::empty());
             let answered = tower::ServiceExt::oneshot(one, empty).await;
-            // The rest is read, as a server does that goes on.
+            // The rest is read, as by a server that continues.
             tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
             answered
         }
@@ -203,7 +203,7 @@ async fn the_buffer_is_not_filled_while_no_attempt_is_in_flight() {
     let call = tokio::spawn(bidi(client, request));
     sender.send(message(1)).await.unwrap();
     tokio::time::sleep(ms(50)).await;
-    // The backoff has begun: these wait with the application, and not in the buffer.
+    // The backoff has begun: these wait in the application, and not in the buffer.
     for n in 2..=4 {
         sender.send(message(n)).await.unwrap();
     }

@@ -52,7 +52,7 @@ async fn each_kind_of_failure_takes_its_token_or_none() {
     ] {
         let layer = throttled(2, 4.0, 1.0);
         let stopping = layer.clone();
-        // A single attempt each: the throttle is looked at after it.
+        // A single attempt each: the throttle is read after it.
         stopping.set_policies(retry(1, [Code::Unavailable]).into_policies()).unwrap();
         _ = play(layer.clone(), [answer.clone()]).await;
         assert_eq!(layer.throttle_tokens(), tokens, "{answer:?}");

@@ -9,7 +9,7 @@ fn refused() -> Answer {
 // catalogue: D06, GO23, JV-transparentRetry-onlyOnceOnRefused, JV-noRetry-transparentRetry
 // catalogue: X-refused-first
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_was_turned_away_is_repeated_once_even_without_a_policy() {
+async fn a_refused_stream_is_repeated_once_even_without_a_policy() {
     for (script, attempts, expected) in [
         (vec![refused(), ok()], 2, Code::Ok),
         (vec![refused(), refused(), ok()], 2, Code::Unavailable),
@@ -32,7 +32,7 @@ async fn it_is_once_a_call_at_whatever_attempt_and_then_the_policy_decides() {
 
 // catalogue: CC35, JV-transparentRetry-unlimited
 #[tokio::test(start_paused = true)]
-async fn what_never_left_the_client_is_repeated_without_limit_of_the_policy() {
+async fn a_request_that_never_left_the_client_is_repeated_beyond_the_policys_limit() {
     use std::sync::atomic::{AtomicU32, Ordering};
     // A real channel, whose connection is gone just before each of the first ten requests leaves.
     let (server, network) = (ScriptedServer::new([ok()]), Network::new());
@@ -58,12 +58,12 @@ async fn what_never_left_the_client_is_repeated_without_limit_of_the_policy() {
     let mut grpc = Grpc::new(layer(Policy::default()).layer(flaky));
     let outcome = unary(&mut grpc, Request::new(message(3))).await;
     assert_eq!(ledger(&outcome).attempts().len(), 11);
-    // The first is repeated at once, the others after 1, 2, 4, ... 64, 100, 100 ms.
+    // The first is repeated immediately, the others after 1, 2, 4, ... 64, 100, 100 ms.
     assert_eq!((Instant::now() - began).as_millis(), 327);
     assert!(!server.received()[0].headers.contains_key("grpc-previous-rpc-attempts"));
 }
 
-/// hyper's own error of a request that it hands back.
+/// hyper's own error of a request that it returns.
 async fn canceled() -> std::sync::Arc<dyn std::error::Error + Send + Sync> {
     let network = Network::new();
     let mut listening = network.incoming();
@@ -81,7 +81,7 @@ async fn canceled() -> std::sync::Arc<dyn std::error::Error + Send + Sync> {
 
 // catalogue: CC33, GO29
 #[tokio::test(start_paused = true)]
-async fn calls_around_a_goaway_all_succeed_without_a_policy_and_say_no_number() {
+async fn calls_around_a_goaway_all_succeed_without_a_policy_and_carry_no_number() {
     let server = ScriptedServer::new([ok()]);
     let network = Network::new();
     let rolling = {
@@ -157,7 +157,7 @@ async fn a_connection_lost_after_the_request_was_sent_is_not_repeated_without_a_
 
 // catalogue: JV-transparentRetry-cancel-race, GO20
 #[tokio::test(start_paused = true)]
-async fn a_call_dropped_while_it_goes_round_is_gone_and_the_next_one_works() {
+async fn a_call_dropped_during_transparent_retries_ends_and_the_next_one_works() {
     let mut client = Client::new(&layer(Policy::default()), [refused(), Answer::Hang, ok()]);
     let server = client.server.clone();
     {

@@ -1,4 +1,4 @@
-//! What each fault on the wire means, produced by real HTTP/2.
+//! The verdict on each fault on the wire, produced by real HTTP/2.
 
 use super::*;
 use cinchona_core::{Stage, Verdict};
@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, StreamBody};
 use std::{error::Error, fmt};
 use tonic::{body::Body, transport::Endpoint};
 
-/// The verdict on a call of a server that answers so: on its head, or else on its body's end.
+/// The verdict on a call to a server with this answer: on its head, or else on its body's end.
 async fn verdict(answer: Answer) -> Verdict {
     let network = Network::new();
     let _serving = network.serve_service(ScriptedServer::new([answer]));
@@ -37,7 +37,7 @@ async fn judge(network: &Network) -> Verdict {
     }
 }
 
-/// The verdict where a server layer fails with this error.
+/// The verdict if a server layer fails with this error.
 async fn failing_layer(
     error: impl Fn() -> cinchona_core::BoxError + Send + Clone + 'static,
 ) -> Verdict {
@@ -161,7 +161,7 @@ async fn bodies_that_break_off() {
         });
         let _serving = network.serve_service(service);
         let seen = judge(&network).await;
-        // Once a response has begun, `core` still tells a stream that was turned away.
+        // Once a response has begun, `core` still distinguishes a refused stream.
         assert_eq!(seen, expected, "{error:?}");
     }
 }
@@ -204,7 +204,7 @@ async fn a_keepalive_that_is_not_answered() {
     let endpoint = endpoint.unwrap().http2_keep_alive_interval(ms(200)).keep_alive_timeout(ms(200));
     // Without `while_idle` hyper does not ping: to it a call without a response yet is idle.
     let endpoint = endpoint.keep_alive_while_idle(true);
-    // Speaks HTTP/2 until it has read the request, and then no more.
+    // Speaks HTTP/2 until it has read the request, and then falls silent.
     let server = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();

@@ -1,4 +1,4 @@
-//! All encodings of a message have one form, and it means what they do.
+//! All encodings of a message have one canonical form, with the same meaning.
 
 use super::{super::Methods, is_canonical, ordered};
 use proptest::prelude::*;
@@ -209,7 +209,7 @@ fn written() -> BoxedStrategy<Vec<u8>> {
 
 // catalogue: S-F12
 #[test]
-fn another_member_of_a_oneof_takes_away_what_was_written_of_one_before() {
+fn another_member_of_a_oneof_clears_the_one_before() {
     let one = |inner: &[u8]| delimited(9, inner);
     let between = [one(&tagged(1, 0, &[1])), delimited(8, b""), one(b"")].concat();
     assert_eq!(canonical(&between), one(b""));
@@ -292,7 +292,7 @@ fn what_is_usually_written_is_in_order_and_not_copied() {
 }
 
 #[test]
-fn groups_are_read_over_and_what_is_broken_or_too_deep_stays_as_it_is() {
+fn groups_are_skipped_and_broken_or_too_deep_messages_are_unchanged() {
     let group = |number, inner: &[u8]| [tagged(number, 3, inner), tagged(number, 4, &[])].concat();
     let (a, b) = (group(200, &group(201, &[8, 1])), delimited(2, b"x"));
     assert_eq!(canonical(&[&*a, &b].concat()), canonical(&[&*b, &a].concat()));
@@ -306,13 +306,13 @@ fn groups_are_read_over_and_what_is_broken_or_too_deep_stays_as_it_is() {
 }
 
 #[test]
-fn more_fields_than_can_be_brought_into_order_stay_as_they_are() {
+fn a_message_with_too_many_fields_is_unchanged() {
     let many = [10, 0, 18, 0].repeat(super::MOST_FIELDS);
     assert_eq!(canonical(&many), many);
 }
 
 #[test]
-fn a_request_id_is_what_the_handler_sees_of_it() {
+fn a_request_id_is_the_one_that_the_handler_sees() {
     let id = |oneof: Option<i32>| FieldDescriptorProto {
         oneof_index: oneof,
         ..field("request_id", 1, Type::String)

@@ -1,4 +1,4 @@
-//! What the server is told is true when it is sent; and any duration will do.
+//! The timeout sent to the server is correct when it is sent; and any duration works.
 
 use super::*;
 use cinchona_core::{Deadline, MethodKind};
@@ -10,19 +10,19 @@ use std::{
 };
 use tokio::time::{Sleep, sleep};
 
-/// How long there was, by `grpc-timeout`, and when that was said.
-type Told = Arc<Mutex<Vec<(Option<Duration>, Instant)>>>;
+/// The value of `grpc-timeout`, and when it was received.
+type Received = Arc<Mutex<Vec<(Option<Duration>, Instant)>>>;
 
-/// Becomes ready some time after it is asked, notes what it is told, and answers.
+/// Becomes ready some time after it is polled, records the timeout, and answers.
 struct Slow {
     ready_after: Duration,
     becoming: Option<Pin<Box<Sleep>>>,
-    told: Told,
+    received: Received,
 }
 
 impl Clone for Slow {
     fn clone(&self) -> Self {
-        Self { becoming: None, told: self.told.clone(), ..*self }
+        Self { becoming: None, received: self.received.clone(), ..*self }
     }
 }
 
@@ -38,7 +38,7 @@ impl Service<Request> for Slow {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let timeout = Deadline::parse_timeout(request.headers()).unwrap();
-        self.told.lock().unwrap().push((timeout, Instant::now()));
+        self.received.lock().unwrap().push((timeout, Instant::now()));
         std::future::ready(Ok(Response::new(Body::empty())))
     }
 }
@@ -74,21 +74,21 @@ fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
 proptest! {
     // catalogue: S-A8
     #[test]
-    fn what_remains_is_told_when_it_is_sent(
+    fn the_remaining_time_is_stamped_when_it_is_sent(
         asked in proptest::option::of(1_u64..20_000),
         limit in proptest::option::of(1_u64..20_000),
         attempt in proptest::option::of(1_u64..20_000),
         waits in (0_u64..3_000, 0_u64..3_000, 0_u64..3_000),
         kind in prop::sample::select(&KINDS[..]),
-        // Without the layer around the attempt, nobody tells what the queue has left.
+        // Without the layer around the attempt, no layer stamps the time after the queue.
         modes in (0..3_usize, 0..2_usize),
         ready_first in any::<bool>(),
     ) {
         let modes = [modes.0, modes.1].map(|mode| [Mode::Enforce, Mode::Shadow, Mode::Off][mode]);
-        let told = Told::default();
+        let received = Received::default();
         let begun = in_virtual_time(async {
             sleep(ms(waits.0)).await;
-            let slow = Slow { ready_after: ms(waits.1), becoming: None, told: told.clone() };
+            let slow = Slow { ready_after: ms(waits.1), becoming: None, received: received.clone() };
             let forever = |limit: Option<u64>| limit.map_or(Duration::MAX, ms);
             let attempts = AttemptTimeoutLayer::new(forever(attempt))
                 .with_switch(Switch::new(modes[1]))
@@ -111,18 +111,18 @@ proptest! {
             drop(service.ready().await.unwrap().call(request).await);
             begun
         });
-        for (timeout, at) in told.lock().unwrap().iter() {
+        for (timeout, at) in received.lock().unwrap().iter() {
             let is_unary = matches!(kind, None | Some(MethodKind::Unary));
             let mut ends = Vec::new();
             let asked = asked.map(ms);
-            // Where the layer above only counts, the time begins when the layer below is called.
+            // If the layer above only counts, the time begins when the layer below is called.
             let read = if modes[0] == Mode::Enforce { begun } else { begun + ms(waits.2) };
             ends.extend(asked.map(|asked| read + asked));
             if let Some(limit) = limit.filter(|_| is_unary && modes[0] == Mode::Enforce) {
                 ends.push(begun + ms(limit));
             }
             if let Some(attempt) = attempt.filter(|_| is_unary && modes[1] == Mode::Enforce) {
-                // It began when the queue let it through.
+                // It began when the queue admitted it.
                 ends.push(begun + ms(waits.2) + ms(attempt));
             }
             let remains = ends.iter().min().map(|end| end.saturating_duration_since(*at));
@@ -132,7 +132,7 @@ proptest! {
                     prop_assert!(*timeout <= remains, "{timeout:?} of {remains:?}");
                     prop_assert!(*timeout + ms(1) >= remains, "{timeout:?} of {remains:?}");
                 }
-                (told, remains) => prop_assert!(false, "told {told:?} of {remains:?}"),
+                (sent, remains) => prop_assert!(false, "sent {sent:?} of {remains:?}"),
             }
         }
     }
@@ -140,7 +140,7 @@ proptest! {
 
 // catalogue: S-D7
 #[tokio::test(start_paused = true)]
-async fn any_duration_ends_calls_or_lets_them_be() {
+async fn any_duration_ends_calls_or_lets_them_run() {
     const NANO: Duration = Duration::from_nanos(1);
     let hang = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
     let kinds = [MethodKind::Unary, MethodKind::ClientStreaming, MethodKind::ServerStreaming];
@@ -167,7 +167,7 @@ async fn any_duration_ends_calls_or_lets_them_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn for_ever_is_not_told() {
+async fn an_unlimited_deadline_is_not_sent() {
     let service = service_fn(|request: Request| async move {
         assert!(!request.headers().contains_key("grpc-timeout"));
         Ok::<_, Infallible>(Response::new(Body::empty()))
@@ -191,7 +191,7 @@ async fn for_ever_is_not_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_says_what_it_is_of_and_what_was_waited_for() {
+async fn an_error_names_the_limit_and_the_stage() {
     let hang = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
     let said = async |call: CallDeadlineLayer, attempt: AttemptTimeoutLayer, request| {
         let stack = tower::ServiceBuilder::new().layer(call).layer(attempt).service(hang);
@@ -213,12 +213,12 @@ async fn an_end_says_what_it_is_of_and_what_was_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_gets_ready_in_the_instant_in_which_its_time_is_over_is_not_sent() {
-    let told = Told::default();
-    let slow = Slow { ready_after: ms(50), becoming: None, told: told.clone() };
+async fn a_call_that_gets_ready_at_the_instant_of_its_deadline_is_not_sent() {
+    let received = Received::default();
+    let slow = Slow { ready_after: ms(50), becoming: None, received: received.clone() };
     let service = AttemptTimeoutLayer::new(ms(50)).layer(slow);
     let error = service.oneshot(request()).await.err().unwrap();
     let said = "attempt timeout of 50ms exceeded by /a.B/C, attempt 1, waiting for a connection";
     assert_eq!(error.to_string(), said);
-    assert!(told.lock().unwrap().is_empty());
+    assert!(received.lock().unwrap().is_empty());
 }

@@ -27,33 +27,33 @@ use tracing_subscriber::{
 
 /// The spans of a test's thread, as long as it lives.
 struct Spans {
-    told: Arc<Mutex<Vec<Told>>>,
+    recorded: Arc<Mutex<Vec<Recorded>>>,
     _default: DefaultGuard,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Told {
+struct Recorded {
     name: &'static str,
     parent: Option<&'static str>,
     fields: BTreeMap<String, String>,
     closed: bool,
 }
 
-struct Recorder(Arc<Mutex<Vec<Told>>>);
+struct Recorder(Arc<Mutex<Vec<Recorded>>>);
 
 /// Which of them a span is.
 struct At(usize);
 
 impl Spans {
     fn capture() -> Self {
-        let told = Arc::<Mutex<Vec<Told>>>::default();
-        let subscriber = tracing_subscriber::registry().with(Recorder(told.clone()));
-        Self { told, _default: cinchona_testkit::subscribe(subscriber) }
+        let recorded = Arc::<Mutex<Vec<Recorded>>>::default();
+        let subscriber = tracing_subscriber::registry().with(Recorder(recorded.clone()));
+        Self { recorded, _default: cinchona_testkit::subscribe(subscriber) }
     }
 
-    /// Those of this crate's that were told of, in order.
-    fn told(&self) -> Vec<Told> {
-        self.told.lock().unwrap().clone()
+    /// The spans of this crate, in order.
+    fn recorded(&self) -> Vec<Recorded> {
+        self.recorded.lock().unwrap().clone()
     }
 }
 
@@ -64,11 +64,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Subscribing<S> for Recorder {
         }
         let span = context.span(id).unwrap();
         let parent = span.parent().map(|parent| parent.name());
-        let mut told = Told { name: span.name(), parent, ..Told::default() };
-        attributes.record(&mut told);
+        let mut recorded = Recorded { name: span.name(), parent, ..Recorded::default() };
+        attributes.record(&mut recorded);
         let mut all = self.0.lock().unwrap();
         span.extensions_mut().insert(At(all.len()));
-        all.push(told);
+        all.push(recorded);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
@@ -84,7 +84,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Subscribing<S> for Recorder {
     }
 }
 
-impl Visit for Told {
+impl Visit for Recorded {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.fields.insert(field.name().to_owned(), format!("{value:?}"));
     }
@@ -94,7 +94,7 @@ impl Visit for Told {
     }
 }
 
-impl Told {
+impl Recorded {
     #[track_caller]
     fn assert(&self, expected: &[(&str, &str)]) {
         for (field, value) in expected {
@@ -139,7 +139,7 @@ async fn a_call_has_a_span_and_each_attempt_a_child_of_it() {
     request.headers_mut().insert("x-request-id", "r-1".parse().unwrap());
     call(client, request).await.unwrap();
 
-    let [call, first, second] = &spans.told()[..] else { panic!("{:#?}", spans.told()) };
+    let [call, first, second] = &spans.recorded()[..] else { panic!("{:#?}", spans.recorded()) };
     assert!([call, first, second].iter().all(|span| span.closed));
     assert_eq!((call.parent, first.parent, second.parent), (None, Some("call"), Some("call")));
     call.assert(&[
@@ -170,14 +170,17 @@ async fn a_call_has_a_span_and_each_attempt_a_child_of_it() {
     assert_ne!(second.fields["wait"], "0ns");
     assert!(!second.fields.contains_key("otel.status_code"));
 
-    // What the server was told: the trace of the call, and each attempt's own span.
+    // The server received the trace of the call, and each attempt's own span.
     for (received, attempt) in server.received().iter().zip([first, second]) {
-        let told = TraceContext::of(&received.headers).unwrap();
-        assert_eq!(told.trace_id(), call.fields["trace_id"]);
-        assert_eq!(told.span_id(), attempt.fields["span_id"]);
-        assert!(told.is_sampled());
+        let recorded = TraceContext::of(&received.headers).unwrap();
+        assert_eq!(recorded.trace_id(), call.fields["trace_id"]);
+        assert_eq!(recorded.span_id(), attempt.fields["span_id"]);
+        assert!(recorded.is_sampled());
     }
-    assert!(!format!("{:?}", spans.told()).contains("secret"), "texts of errors are not told");
+    assert!(
+        !format!("{:?}", spans.recorded()).contains("secret"),
+        "texts of errors are not recorded"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,10 +189,10 @@ async fn a_failed_call_says_why_it_stopped() {
     let client =
         story().layer(retries().layer(attempts().layer(ScriptedServer::new([unavailable()]))));
     call(client, request()).await.unwrap_err();
-    let told = spans.told();
-    assert_eq!(told.len(), 5, "a call of four attempts");
-    told[0].assert(&[("attempts", "4"), ("rpc.grpc.status_code", "14")]);
-    assert!(!told[0].fields["stopped"].is_empty());
+    let recorded = spans.recorded();
+    assert_eq!(recorded.len(), 5, "a call of four attempts");
+    recorded[0].assert(&[("attempts", "4"), ("rpc.grpc.status_code", "14")]);
+    assert!(!recorded[0].fields["stopped"].is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,9 +201,9 @@ async fn a_dropped_call_says_that_it_was() {
     let client = story().layer(attempts().layer(ScriptedServer::new([Answer::Hang])));
     let limit = std::time::Duration::from_secs(1);
     tokio::time::timeout(limit, call(client, request())).await.unwrap_err();
-    for told in spans.told() {
-        told.assert(&[("verdict", "dropped before its end"), ("rpc.grpc.status_code", "1")]);
-        assert!(told.closed);
+    for recorded in spans.recorded() {
+        recorded.assert(&[("verdict", "dropped before its end"), ("rpc.grpc.status_code", "1")]);
+        assert!(recorded.closed);
     }
 }
 
@@ -240,20 +243,21 @@ async fn a_trace_goes_from_client_through_a_server_to_the_next() {
     request.headers_mut().insert("tracestate", "vendor=1".parse().unwrap());
     call(client, request).await.unwrap();
 
-    let told = spans.told();
-    let names: Vec<_> = told.iter().map(|told| told.name).collect();
+    let recorded = spans.recorded();
+    let names: Vec<_> = recorded.iter().map(|recorded| recorded.name).collect();
     assert_eq!(names, ["call", "attempt", "serve", "call", "attempt"]);
-    let parents: Vec<_> = told.iter().map(|told| told.parent).collect();
+    let parents: Vec<_> = recorded.iter().map(|recorded| recorded.parent).collect();
     assert_eq!(parents, [None, Some("call"), Some("attempt"), Some("serve"), Some("call")]);
-    for told in &told {
-        told.assert(&[("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736")]);
+    for recorded in &recorded {
+        recorded.assert(&[("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736")]);
     }
-    assert_eq!(told[2].fields["parent_id"], told[1].fields["span_id"]);
-    assert_eq!(seen.lock().unwrap()[0].span_id(), told[2].fields["span_id"]);
+    assert_eq!(recorded[2].fields["parent_id"], recorded[1].fields["span_id"]);
+    assert_eq!(seen.lock().unwrap()[0].span_id(), recorded[2].fields["span_id"]);
     let received = &last.received()[0].headers;
     assert_eq!(received["tracestate"], "vendor=1");
-    assert_eq!(TraceContext::of(received).unwrap().span_id(), told[4].fields["span_id"]);
-    let ids: std::collections::BTreeSet<_> = told.iter().map(|t| &t.fields["span_id"]).collect();
+    assert_eq!(TraceContext::of(received).unwrap().span_id(), recorded[4].fields["span_id"]);
+    let ids: std::collections::BTreeSet<_> =
+        recorded.iter().map(|t| &t.fields["span_id"]).collect();
     assert_eq!(ids.len(), 5, "each has an id of its own");
 }
 
@@ -266,9 +270,9 @@ impl<S: Subscriber> Subscribing<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut told = Told::default();
-        event.record(&mut told);
-        self.0.lock().unwrap().push(told.fields);
+        let mut recorded = Recorded::default();
+        event.record(&mut recorded);
+        self.0.lock().unwrap().push(recorded.fields);
     }
 }
 
@@ -325,11 +329,11 @@ async fn a_malformed_parent_begins_a_trace() {
         request.headers_mut().insert("traceparent", parent);
         drop(server.clone().oneshot(request).now_or_never());
     }
-    let told = spans.told();
-    let served: Vec<_> = told.iter().filter(|told| told.name == "serve").collect();
+    let recorded = spans.recorded();
+    let served: Vec<_> = recorded.iter().filter(|recorded| recorded.name == "serve").collect();
     assert_eq!((served.len(), seen.lock().unwrap().len()), (3, 3));
-    for (told, seen) in served.iter().zip(seen.lock().unwrap().iter()) {
-        assert_eq!(told.fields["trace_id"], seen.trace_id());
-        assert!(!told.fields.contains_key("parent_id"));
+    for (recorded, seen) in served.iter().zip(seen.lock().unwrap().iter()) {
+        assert_eq!(recorded.fields["trace_id"], seen.trace_id());
+        assert!(!recorded.fields.contains_key("parent_id"));
     }
 }
