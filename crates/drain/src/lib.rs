@@ -10,15 +10,15 @@
 //! # Rule
 //!
 //! 1. *Draining*, from the shutdown signal: no connection is accepted, `GOAWAY` asks clients to
-//!   reconnect elsewhere (RFC 9113, section 6.8), and calls that have begun go on. Streams that
-//!   only wait (`grpc.health.v1.Health/Watch`, reflection, and those named by
-//!   [`DrainLayer::with_watches`]) send their ready messages, such as `NOT_SERVING`, and end with
-//!   `UNAVAILABLE`.
+//!    reconnect elsewhere (RFC 9113, section 6.8), and calls that have begun go on. Streams that
+//!    only wait (`grpc.health.v1.Health/Watch`, reflection, and those named by
+//!    [`DrainLayer::with_watches`]) send their ready messages, such as `NOT_SERVING`, and end with
+//!    `UNAVAILABLE`.
 //! 2. *Over*, after nine tenths of the grace: gRPC calls that have not ended do so with
-//!   `UNAVAILABLE`, so that clients may try elsewhere; their handlers are dropped. A stream that
-//!   always has a frame ready is sent 16 more.
+//!    `UNAVAILABLE`, so that clients may try elsewhere; their handlers are dropped. A stream that
+//!    always has a frame ready is sent 16 more.
 //! 3. *Cut*, at the end of the grace: reads and writes of the remaining connections fail. So a slow
-//!   reader, a half-sent request or a vanished peer delays no shutdown.
+//!    reader, a half-sent request or a vanished peer delays no shutdown.
 //!
 //! This is grpc-go's `GracefulStop`, followed by `Stop`. The grace is 10 s by default: well below
 //! the 30 s after which Kubernetes kills a pod (`terminationGracePeriodSeconds`), as a program may

@@ -38,8 +38,8 @@ static FAILED: LazyLock<Seldom> =
 
 static TWICE: LazyLock<Misplaced> = LazyLock::new(Misplaced::default);
 
-const AGAIN: &str = "a call passes two layers that recognise its key, and would wait for itself: the \
-    inner one leaves it alone, and can be left out";
+const AGAIN: &str = "a call passes two layers that recognise its key, and would wait for itself: \
+    the inner one leaves it alone, and can be left out";
 
 /// All that a call needs; the service is ready. The request is stored here rather than passed to
 /// each step, so that the future holds it once.

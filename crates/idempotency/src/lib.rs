@@ -71,7 +71,7 @@
 //!    `password`, `account`, `customer` or `client-id` in their names;
 //! 2. if there are none, the certificate of the peer;
 //! 3. if there is none, the address of the peer without its port, or the user at the other end of a
-//!   Unix socket.
+//!    Unix socket.
 //!
 //! *The risk:* credentials that are renewed or signed per attempt, a renewed certificate, or an
 //! address that changes between two attempts make another caller, whose retry is executed again.

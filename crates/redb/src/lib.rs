@@ -27,11 +27,11 @@
 //! There are three remedies:
 //!
 //! 1. *Keep the state in this store*: [`RedbStore`] is a [`State`](cinchona_idempotency::State),
-//!   whose changes commit in the same transaction as the record. With `Guarantee::AtLeastOnce`
-//!   every effect happens exactly once, and [`Options::durable_claims`] can be switched off, which
-//!   saves one commit per call.
+//!    whose changes commit in the same transaction as the record. With `Guarantee::AtLeastOnce`
+//!    every effect happens exactly once, and [`Options::durable_claims`] can be switched off, which
+//!    saves one commit per call.
 //! 2. *Durable claims* (the default) and `Guarantee::AtMostOnce`: a call that had begun when the
-//!   process crashed is never executed again; the caller gets `UNKNOWN`.
+//!    process crashed is never executed again; the caller gets `UNKNOWN`.
 //! 3. `Guarantee::AtLeastOnce` where executing again is acceptable.
 //!
 //! # Example

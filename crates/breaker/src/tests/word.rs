@@ -189,9 +189,9 @@ impl Both {
                 self.calls.extend(beside.map(|pass| (pass, self.model.role(false, true))));
             }
             (7, _) => {
-                let kind = if which % 2 == 0 { Kind::Closed } else { Kind::Isolated };
+                let kind = if which.is_multiple_of(2) { Kind::Closed } else { Kind::Isolated };
                 assert_eq!(self.cell.force(kind), self.model.kind());
-                self.model.next(if which % 2 == 0 { CLOSED } else { State::Isolated });
+                self.model.next(if which.is_multiple_of(2) { CLOSED } else { State::Isolated });
             }
             (8, Some(call)) => {
                 let (pass, role) = self.calls[call];

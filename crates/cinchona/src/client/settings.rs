@@ -62,8 +62,8 @@ pub struct Settings {
     pub deadlines: PerMethod<Option<Duration>>,
     /// The time limit of an attempt; of a stream, until its first message. Default 10 s; `None` is
     /// as long as the call. A method whose own [deadline](Self::deadlines) is longer than this has
-    /// no limit of attempts, unless `timeouts` has one; nor has, as long as this is 10 s, a call that
-    /// sets itself a longer deadline (`Request::set_timeout`).
+    /// no limit of attempts, unless `timeouts` has one. As long as this is 10 s, it does not limit
+    /// the attempts of a call that sets itself a longer deadline (`Request::set_timeout`) either.
     pub timeout: Option<Duration>,
     /// The same by method, which takes precedence over `timeout`.
     pub timeouts: PerMethod<Option<Duration>>,
