@@ -278,11 +278,11 @@ fn play(limits: Limits, begin: u64, steps: Vec<(u8, usize, u64)>) {
 }
 
 proptest! {
-    /// Also where the milliseconds do not fit into the word.
+    /// Also where the milliseconds do not fit into 29 bits; the seconds of the word fit for 34 years.
     #[test]
     fn the_word_says_what_a_plain_record_of_the_same_rules_says(
         limits in limits(),
-        begin in prop_oneof![Just(0), (1_u64 << 29) - 5000..1 << 29, 0..1_u64 << 40],
+        begin in prop_oneof![Just(0), (1_u64 << 29) - 5000..1 << 29, 0..1_u64 << 39],
         steps in prop::collection::vec(
             (0..20_u8, any::<usize>(), prop_oneof![Just(0), Just(1), 0..1200_u64]),
             1..200,

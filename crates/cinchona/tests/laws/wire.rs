@@ -82,9 +82,9 @@ fn lines(headers: &HeaderMap) -> Vec<String> {
 #[test]
 fn a_plain_call_is_sent_with_the_headers_of_grpc_and_no_other() {
     let expected = ["te: trailers", "content-type: application/grpc", "grpc-timeout: 2000000u"];
-    for path in ["/a.B/Read", "/a.B/Unknown"] {
-        assert_eq!(lines(&crate::virtually(sent(path)).0), expected, "{path}");
-    }
+    assert_eq!(lines(&crate::virtually(sent("/a.B/Read")).0), expected);
+    // It may be a stream, which a limit of a layer is not to end.
+    assert_eq!(lines(&crate::virtually(sent("/a.B/Unknown")).0), expected[..2]);
 }
 
 #[test]

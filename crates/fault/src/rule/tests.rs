@@ -164,7 +164,7 @@ fn an_error_marks_the_place_and_lists_what_is_allowed() {
         ("hang=up", "up", "not a way to hang", "hang=headers"),
         ("drop=1", "1", "it takes no value", "drop"),
         ("hang drop", "drop", "there is `hang` already", "one of"),
-        ("rate=1 rate=0 hang", "rate", "said twice", "once"),
+        ("rate=1 rate=0 hang", "rate", "set twice", "once"),
         ("status=OK", "OK", "no code to fail with", "CANCELLED, UNKNOWN"),
         ("status=SAD:\"x\"", "SAD", "no code to fail with", "UNAVAILABLE"),
         ("mix=ABORTED:0", "ABORTED:0", "not a weight", "1 to 1000000"),
