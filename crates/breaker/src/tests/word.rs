@@ -278,7 +278,7 @@ fn play(limits: Limits, begin: u64, steps: Vec<(u8, usize, u64)>) {
 }
 
 proptest! {
-    /// Also where the milliseconds do not fit into 29 bits; the seconds of the word fit for 34 years.
+    /// Also where the milliseconds do not fit into 29 bits; the word's seconds fit for 34 years.
     #[test]
     fn the_word_says_what_a_plain_record_of_the_same_rules_says(
         limits in limits(),
