@@ -148,7 +148,7 @@ impl Endpoints<kind::AllTonics> for Vec<Endpoint> {
                 return Err(Invalid::new("endpoint", "a Unix domain socket", rule));
             }
             if known.insert(uri.clone(), endpoint.clone()).is_some() {
-                return Err(Invalid::new("endpoints", uri, "each URI once"));
+                return Err(Invalid::new("endpoints", shown(&uri.to_string()), "each URI once"));
             }
         }
         let names: Vec<String> = self.iter().map(|one| one.uri().to_string()).collect();
@@ -226,7 +226,9 @@ fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoin
             Some(known) => known.clone(),
             None if is_tls => endpoint.tls_config(tls.clone())?,
             // What a source has found.
-            None if must_be_tls && !is_local(endpoint.uri()) => return Err(SECURED.into()),
+            None if must_be_tls && !is_local(endpoint.uri()) => {
+                return Err(format!("with_tls was set, so the endpoint must be {SECURED}").into());
+            }
             None => endpoint,
         };
         changes.iter().try_fold(endpoint, |endpoint, change| change(endpoint))
@@ -234,12 +236,16 @@ fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoin
     Options { configure: Some(Arc::new(configure)), ..options }
 }
 
-const SECURED: &str = "https, where with_tls says how TLS is spoken, or a Unix domain socket";
+/// What an endpoint has to be after `with_tls`.
+const SECURED: &str = "https://host:port or a Unix domain socket";
 
-/// Refuses to speak to `target` in the clear where the settings say how TLS is spoken.
+/// Refuses to connect to `target` in the clear where TLS is configured.
 fn secured(settings: &Settings, target: &Target) -> Result<(), Invalid> {
-    let is_secured = target.is_tls() || settings.tls.is_none() || is_local(&target.uri);
-    is_secured.then_some(()).ok_or_else(|| Invalid::new("endpoint", target, SECURED))
+    match target.is_tls() || settings.tls.is_none() || is_local(&target.uri) {
+        true => Ok(()),
+        // The URI may hold a password.
+        false => Err(Invalid::new("endpoint", target.clone().without_userinfo(), SECURED)),
+    }
 }
 
 /// Whether it is what a Unix domain socket has for a URI.
