@@ -50,6 +50,8 @@ pub struct CallDeadline<S> {
 #[derive(Clone, Debug)]
 struct Settings {
     limits: Times,
+    /// Whether the limit of all gives way to a deadline that a call has set itself.
+    yields: bool,
     silences: Times,
     timeouts: Reloadable<PerMethod<Option<Duration>>>,
     methods: Option<Methods>,
@@ -67,6 +69,7 @@ impl CallDeadlineLayer {
     pub fn new() -> Self {
         let settings = Settings {
             limits: Times::default(),
+            yields: false,
             silences: Times::default(),
             timeouts: Reloadable::new(PerMethod::new()),
             methods: None,
@@ -81,6 +84,13 @@ impl CallDeadlineLayer {
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         self.with(|settings| settings.limits.all = Some(limit))
+    }
+
+    /// Lets a call that has set itself a deadline (`Request::set_timeout`) have that alone: for a
+    /// limit that is a default, and was chosen without knowing the method.
+    #[must_use]
+    pub fn yielding(self) -> Self {
+        self.with(|settings| settings.yields = true)
     }
 
     /// Another limit, or none, for the methods of one kind.
@@ -243,7 +253,11 @@ impl Limits {
         let of_method = settings.timeouts.get().get(path).copied().flatten().and_then(within);
         let inherited = ServerContext::current().and_then(|inbound| inbound.deadline);
         let whole = earlier(earlier(of_method, asked.whole), inherited);
-        let limit = settings.limits.of(path, kind).and_then(within);
+        let gives_way = settings.yields
+            && asked.first.is_none()
+            && asked.whole.is_some()
+            && settings.limits.methods.get(path).is_none();
+        let limit = settings.limits.of(path, kind).filter(|_| !gives_way).and_then(within);
         // If requests are streamed too, the limit is not an instant: see `Upload`.
         let above = asked.first.filter(|_| !kind.is_some_and(MethodKind::streams_requests));
         Self { first: earlier(limit, above), whole }

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 ///   deadline | `Timeout` |
 /// | [`with_key`](Self::with_key) | has this `idempotency-key` | none |
 /// | [`avoiding`](Self::avoiding) | goes to another endpoint, if there is one | the balancer |
-/// | `Request::set_timeout` | has this deadline, if it is earlier than its method's | `Deadline` |
+/// | `Request::set_timeout` | has this deadline, or an earlier one of its settings | `Deadline` |
 ///
 /// ```
 /// use cinchona::client::CallOptions;

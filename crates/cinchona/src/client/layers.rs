@@ -3,7 +3,7 @@
 use super::{
     Settings, checks,
     part::Part,
-    settings::{MakeGate, TIMEOUT},
+    settings::{DEADLINE, MakeGate, TIMEOUT},
 };
 use crate::parts::Switches;
 use cinchona_balance::{Balance, Options};
@@ -189,7 +189,11 @@ impl fmt::Debug for Layers {
 
 fn deadline(settings: &Settings) -> CallDeadlineLayer {
     let layer = CallDeadlineLayer::new().with_limits(settings.deadlines.clone());
-    settings.deadline.map_or(layer.clone(), |limit| layer.with_limit(limit))
+    match settings.deadline {
+        Some(DEADLINE) => layer.with_limit(DEADLINE).yielding(),
+        Some(limit) => layer.with_limit(limit),
+        None => layer,
+    }
 }
 
 fn timeout(settings: &Settings) -> AttemptTimeoutLayer {

@@ -17,6 +17,9 @@ use tonic::{
     transport::{ClientTlsConfig, Endpoint},
 };
 
+/// The default deadline, which gives way to those that calls set themselves.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+
 /// The default limit of an attempt, which gives way to longer deadlines.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,9 +57,9 @@ pub struct Settings {
     pub target: Option<String>,
     /// The registry of metrics. Default `None`: this client's own.
     pub metrics: Option<Metrics>,
-    /// The time limit of a call; of a stream, until its first message. A call that sets a shorter
-    /// one itself (`Request::set_timeout`) has that, as with tonic's `Endpoint::timeout`. Default
-    /// 30 s; `None` is no limit.
+    /// The time limit of a call; of a stream, until its first message. A call that sets one itself
+    /// (`Request::set_timeout`) has the earlier of the two, as with tonic's `Endpoint::timeout`; as
+    /// long as this is the default, 30 s, it has its own. `None` is no limit.
     pub deadline: Option<Duration>,
     /// The same by method, which takes precedence over `deadline`.
     pub deadlines: PerMethod<Option<Duration>>,
@@ -113,7 +116,7 @@ impl Settings {
             methods,
             target: None,
             metrics: None,
-            deadline: Some(Duration::from_secs(30)),
+            deadline: Some(DEADLINE),
             deadlines: PerMethod::new(),
             timeout: Some(TIMEOUT),
             timeouts: PerMethod::new(),

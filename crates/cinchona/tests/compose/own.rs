@@ -100,19 +100,21 @@ async fn a_method_that_is_given_more_time_has_it_in_one_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_asks_for_more_time_than_the_default_limit_has_it_in_one_attempt() {
-    let slow = || Answer::After(Duration::from_secs(20), Box::new(ok()));
-    let called = |settings: client::Settings| async move {
+async fn a_call_that_asks_for_more_time_than_the_defaults_has_it_in_one_attempt() {
+    let called = |settings: client::Settings, seconds: u64| async move {
+        let slow = || Answer::After(Duration::from_secs(seconds - 5), Box::new(ok()));
         let (server, network, _serving) = scripted([slow(), ok()]);
         let channel = settings.layers().unwrap().around(network.channel());
         let mut request = tonic::Request::new(asked());
-        request.set_timeout(Duration::from_secs(25));
+        request.set_timeout(Duration::from_secs(seconds));
         HealthClient::new(channel).check(request).await.unwrap();
         server.received().len()
     };
     let settings = || client::Settings::new(methods());
-    assert_eq!(called(settings()).await, 1);
-    assert_eq!(called(settings().with_timeout(Duration::from_secs(5))).await, 2, "it was chosen");
+    assert_eq!(called(settings(), 25).await, 1);
+    assert_eq!(called(settings(), 60).await, 1, "nor does the default deadline end it");
+    let chosen = settings().with_timeout(Duration::from_secs(5));
+    assert_eq!(called(chosen, 25).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
