@@ -121,9 +121,9 @@ impl Measurement {
         self.role == Role::Served
     }
 
-    /// Its path, if known.
-    pub(crate) fn method(&self) -> Option<&str> {
-        self.method.as_ref()?.path()
+    /// Its method.
+    pub(crate) fn method(&self) -> Option<&Method> {
+        self.method.as_deref()
     }
 
     /// The number of its attempts, if it is a call.

@@ -127,7 +127,9 @@ impl Measurement {
         match self.span.take() {
             Some(span) => span.end(code, &how(), self.attempts(), took, self.method()),
             None if self.is_served() && code != Code::Ok => {
-                spans::report(code, took, self.method(), None);
+                if let Some(method) = self.method() {
+                    spans::report(code, took, method, true, None);
+                }
             }
             None => {}
         }

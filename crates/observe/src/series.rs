@@ -7,11 +7,12 @@ use crate::{
     shard::{Count, Sharded, Writer},
 };
 use cinchona_core::MethodKind;
-use cinchona_plumbing::Reloadable;
+use cinchona_plumbing::{Reloadable, Seldom};
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
+use tokio::time::Instant;
 use tonic::Code;
 
 /// A method of a client or of a server, and the counts of each thread.
@@ -23,6 +24,8 @@ pub(crate) struct Method {
     pub(crate) kind: Option<MethodKind>,
     table: u64,
     threads: Sharded<Counted>,
+    /// Rate-limits the lines of failed calls, by code, as callers can cause them.
+    failed: OnceLock<Box<[Seldom; 17]>>,
 }
 
 /// The counts of a method in one thread.
@@ -96,7 +99,15 @@ pub(crate) const CODES: [Code; 17] = {
 impl Method {
     fn new(path: Option<&str>, kind: Option<MethodKind>, table: u64) -> Arc<Self> {
         let path = path.map(Into::into);
-        Arc::new(Self { path, kind, table, threads: Sharded::default() })
+        Arc::new(Self { path, kind, table, threads: Sharded::default(), failed: OnceLock::new() })
+    }
+
+    /// Whether a failure with this code has a line now, and not only a count.
+    #[cold]
+    pub(crate) fn has_line(&self, code: Code) -> bool {
+        let more = |more| tracing::error!(target: "cinchona_observe", more, "more calls failed");
+        let failed = self.failed.get_or_init(|| Box::new([(); 17].map(|()| Seldom::new(more))));
+        failed[code as usize].is_due(Instant::now())
     }
 
     /// Whether this is the entry of `table` for `path`.

@@ -4,18 +4,13 @@ use crate::{
     callback,
     ending::Ending,
     place::Place,
+    series::Method,
     trace::{Digits, Serving, TraceContext},
 };
 use cinchona_core::{AttemptKind, Rng};
-use cinchona_plumbing::{Seldom, headers, status};
+use cinchona_plumbing::{headers, status};
 use http::{Extensions, HeaderMap, HeaderName};
-use std::{
-    error::Error,
-    fmt,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
-use tokio::time::Instant;
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tonic::{Code, body::Body};
 use tracing::{Level, Span, field::Empty};
 
@@ -57,22 +52,23 @@ struct Named<'a> {
     address: Option<&'a str>,
 }
 
-/// Rate-limits the lines of failed calls, by code, as callers can cause them.
-static FAILED: LazyLock<[Seldom; 17]> = LazyLock::new(|| {
-    let more = |more| tracing::error!(target: "cinchona_observe", more, "more calls failed");
-    std::array::from_fn(|_| Seldom::new(more))
-});
-
 /// Whether a subscriber wants spans.
 #[inline]
 fn is_enabled() -> bool {
     tracing::span_enabled!(target: "cinchona_observe", Level::INFO)
 }
 
-/// Logs the end of a call that was served: at most once a second for each code that OpenTelemetry
-/// counts as a server error, and otherwise at `DEBUG`. Without a span, the line itself names the
-/// `method` and the trace.
-pub(crate) fn report(code: Code, took: Duration, method: Option<&str>, trace: Option<&str>) {
+/// Logs how a served call of `method` ended: at most once a second for each code that OpenTelemetry
+/// counts as a server error, and otherwise at `DEBUG`. Without a span, the line itself `is_to_name`
+/// the method, and has the trace.
+pub(crate) fn report(
+    code: Code,
+    took: Duration,
+    method: &Method,
+    is_to_name: bool,
+    trace: Option<&str>,
+) {
+    let name = method.path().filter(|_| is_to_name);
     let status = cinchona_plumbing::code::name(code);
     let is_failure = matches!(
         code,
@@ -89,14 +85,14 @@ pub(crate) fn report(code: Code, took: Duration, method: Option<&str>, trace: Op
                 target: "cinchona_observe",
                 status,
                 ?took,
-                rpc.method = method,
+                rpc.method = name,
                 trace_id = trace,
                 $message
             )
         };
     }
     match is_failure {
-        true if FAILED[code as usize].is_due(Instant::now()) => line!(error, "failed"),
+        true if method.has_line(code) => line!(error, "failed"),
         true => line!(debug, "failed"),
         false => line!(debug, "ended"),
     }
@@ -321,11 +317,11 @@ impl Traced {
         how: &Ending<'_>,
         attempts: Option<u32>,
         took: Duration,
-        method: Option<&str>,
+        method: Option<&Method>,
     ) {
         if self.span.is_disabled() {
-            if let Some(trace) = &self.served {
-                report(code, took, method, Some(trace.trace_digits().as_str()));
+            if let (Some(trace), Some(method)) = (&self.served, method) {
+                report(code, took, method, true, Some(trace.trace_digits().as_str()));
             }
             return;
         }
@@ -345,8 +341,8 @@ impl Traced {
         if let Some(attempts) = attempts {
             self.span.record("attempts", attempts);
         }
-        if self.served.is_some() {
-            self.span.in_scope(|| report(code, took, None, None));
+        if let (Some(_), Some(method)) = (&self.served, method) {
+            self.span.in_scope(|| report(code, took, method, false, None));
         }
     }
 }
