@@ -1,4 +1,4 @@
-//! What the programs tell of themselves: lines on stderr, and spans and metrics for a collector.
+//! The telemetry of the programs: a log on stderr, and spans and metrics for a collector.
 
 mod fields;
 
@@ -26,9 +26,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// How, and to whom.
+/// The format of the log, and the collector.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is told of it")]
+#[command(next_help_heading = "Telemetry")]
 pub struct Logs {
     /// How the log is written to stderr: for people, or a JSON object on each line
     #[arg(long, global = true, value_enum, default_value = "pretty", value_name = "FORMAT")]
@@ -46,17 +46,17 @@ enum Format {
     Json,
 }
 
-/// What is still to be sent.
+/// The telemetry of a program, of which some is still to be sent.
 #[derive(Debug)]
 #[must_use = "what is not flushed is lost"]
-pub struct Told {
+pub struct Telemetry {
     service: String,
-    /// Where, and the spans.
+    /// The address of the collector, and the exporter of spans.
     to: Option<(Secret, Exporter)>,
     metrics: OnceLock<MetricsExporter>,
 }
 
-/// How long a program that ends waits for the collector.
+/// How long a program waits for the collector before it exits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The target of the spans of calls.
@@ -77,7 +77,7 @@ impl Logs {
     ///
     /// # Panics
     /// Outside a tokio runtime, and where another has begun before.
-    pub fn begin(&self, service: &str) -> Result<Told, Invalid> {
+    pub fn begin(&self, service: &str) -> Result<Telemetry, Invalid> {
         let exported = self.otlp.as_ref().map(|to| export(to.expose(), service)).transpose()?;
         let (spans, exporter) = exported.unzip();
         let levels = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| "info".into());
@@ -94,7 +94,7 @@ impl Logs {
             }
         }
         let to = self.otlp.clone().zip(exporter);
-        Ok(Told { service: service.to_owned(), to, metrics: OnceLock::new() })
+        Ok(Telemetry { service: service.to_owned(), to, metrics: OnceLock::new() })
     }
 
     fn subscribe<F>(&self, levels: F, names_calls: bool, spans: Option<OtlpLayer>)
@@ -136,10 +136,10 @@ impl Format {
     }
 }
 
-// === impl Told ===
+// === impl Telemetry ===
 
-impl Told {
-    /// Sends these, too, if there is a collector.
+impl Telemetry {
+    /// Sends `metrics`, too, if there is a collector.
     ///
     /// # Errors
     /// When the collector's address is none.
@@ -155,7 +155,7 @@ impl Told {
         Ok(())
     }
 
-    /// Sends what is left, before the program ends; for 3 s each at the longest.
+    /// Sends what is left before the program exits: at most 3 s each for spans and for metrics.
     pub async fn flush(self) {
         let Some((_, spans)) = self.to else { return };
         if let Err(why) = spans.flush(PATIENCE).await {

@@ -25,14 +25,14 @@ struct Slow {
     waits: Vec<u64>,
     stalls: bool,
     /// The `grpc-timeout` of each call.
-    told: Arc<Mutex<Vec<Option<String>>>>,
+    sent: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl Slow {
     fn note<T>(&self, request: &Request<T>) {
-        let told = request.metadata().get("grpc-timeout");
-        let told = told.map(|told| told.to_str().unwrap().to_owned());
-        self.told.lock().unwrap().push(told);
+        let sent = request.metadata().get("grpc-timeout");
+        let sent = sent.map(|sent| sent.to_str().unwrap().to_owned());
+        self.sent.lock().unwrap().push(sent);
     }
 }
 
@@ -134,8 +134,8 @@ fn stalling(waits: &[u64]) -> Slow {
     Slow { stalls: true, ..slow(waits) }
 }
 
-fn told(server: &Slow) -> Vec<Option<String>> {
-    server.told.lock().unwrap().clone()
+fn sent(server: &Slow) -> Vec<Option<String>> {
+    server.sent.lock().unwrap().clone()
 }
 
 /// How many numbers came, and how it ended.
@@ -163,7 +163,7 @@ async fn a_stream_that_lasts_arrives_whole() {
         let server = slow(&waits);
         let mut client = client_of!(server);
         assert_eq!(read(client.range(RANGE).await).await, (5, Code::Ok), "{waits:?}");
-        assert_eq!(told(&server), [None], "the server would end it by that");
+        assert_eq!(sent(&server), [None], "the server would end it by that");
     }
 }
 
@@ -207,7 +207,7 @@ async fn the_deadline_of_the_caller_ends_a_stream_and_is_told() {
     let began = Instant::now();
     assert_eq!(read(client.range(request).await).await, (3, Code::DeadlineExceeded));
     assert_eq!((Instant::now() - began).as_secs_f64().round(), 7.0);
-    assert_eq!(told(&server), [Some("7000000u".to_owned())]);
+    assert_eq!(sent(&server), [Some("7000000u".to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,7 +221,7 @@ async fn an_upload_takes_as_long_as_its_caller_does() {
     let server = Slow::default();
     let mut client = client_of!(server);
     assert_eq!(client.sum(upload()).await.unwrap().into_inner().value, 15.0);
-    assert_eq!(told(&server), [None]);
+    assert_eq!(sent(&server), [None]);
     // Once all is sent, the limit is for the answer.
     let mut client = client_of!(stalling(&[]), deadline(), once(), attempt());
     let began = Instant::now();
@@ -243,8 +243,8 @@ async fn a_unary_call_is_bounded_and_told_as_before() {
     let status = client.add(operation(1.0, 2.0)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(Instant::now() - began <= 10 * SECOND);
-    assert_eq!(told(&server)[0].as_deref(), Some("2000000u"));
-    assert!(told(&server).len() >= 2, "it is retried");
+    assert_eq!(sent(&server)[0].as_deref(), Some("2000000u"));
+    assert!(sent(&server).len() >= 2, "it is retried");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::{
             trace_service_server::{TraceService, TraceServiceServer},
         },
     },
-    common::v1::any_value::Value as Told,
+    common::v1::any_value::Value as AnyValue,
     trace::v1::Span,
 };
 use outside::{Server, ask, client, http};
@@ -70,11 +70,11 @@ fn no_secret_and_no_message_is_in_a_line_of_a_log() {
     let page = server.says("dashboard on ");
     let (to, retries) = (["--addr", &server.addr], ["--retry-on", "unavailable"]);
     let fast = ["--backoff", "1ms", "--jitter", "0s"];
-    let mut told = String::new();
+    let mut logged = String::new();
     for operation in [["set", "hunter1", "hunter2"], ["append", "hunter1", "hunter3"]] {
         let mut client = client(&[&operation[..], &to, &retries, &fast].concat());
         let output = client.env(TRACED.0, TRACED.1).output().unwrap();
-        told.push_str(&String::from_utf8(output.stderr).unwrap());
+        logged.push_str(&String::from_utf8(output.stderr).unwrap());
     }
     let authorized = "POST /v1/values/hunter1/append HTTP/1.1\r\nauthorization: Bearer hunter4";
     for _ in 0..2 {
@@ -85,10 +85,13 @@ fn no_secret_and_no_message_is_in_a_line_of_a_log() {
         let change = format!("POST /api/faults HTTP/1.1\r\nauthorization: Bearer {token}");
         http(&page, &change, rule);
     }
-    told.push_str(&server.stop());
-    assert!(told.contains("attempt failed, retrying") && told.contains("UNAVAILABLE"), "{told}");
+    logged.push_str(&server.stop());
+    assert!(
+        logged.contains("attempt failed, retrying") && logged.contains("UNAVAILABLE"),
+        "{logged}"
+    );
     for secret in ["hunter", "swordfish"] {
-        let line = told.lines().find(|line| line.contains(secret));
+        let line = logged.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
     }
 }
@@ -150,14 +153,14 @@ async fn spans_of_client_and_server_are_one_trace_and_are_flushed_with_the_metri
         .add_service(TraceServiceServer::new(collector.clone()))
         .add_service(MetricsServiceServer::new(collector.clone()));
     tokio::spawn(serving.serve_with_incoming(incoming));
-    let told = tokio::task::spawn_blocking(move || {
+    let logged = tokio::task::spawn_blocking(move || {
         let server = Server::logging(("RUST_LOG", "warn"), &["--otlp", &url]);
         let answer = ask(&["add", "10", "5", "--addr", &server.addr, "--otlp", &url]);
         let addr = server.addr.clone();
         server.stop();
         (answer, addr)
     });
-    let (answer, addr) = told.await.unwrap();
+    let (answer, addr) = logged.await.unwrap();
     assert_eq!(answer.1, "15\n");
     let [call, attempt, served] = ["Sent", "Attempt", "Recv"].map(|kind| {
         let found = collector.spans(&format!("{kind}.calculator.Calculator.Add"));
@@ -167,7 +170,7 @@ async fn spans_of_client_and_server_are_one_trace_and_are_flushed_with_the_metri
     let mut attributes = attempt.attributes.iter();
     let endpoint = attributes.find(|attribute| attribute.key == "endpoint").unwrap();
     let endpoint = endpoint.value.clone().and_then(|value| value.value);
-    assert_eq!(endpoint, Some(Told::StringValue(addr)), "where the balancer sent it");
+    assert_eq!(endpoint, Some(AnyValue::StringValue(addr)), "where the balancer sent it");
     assert_eq!((attempt.parent_span_id, served.parent_span_id), (call.span_id, attempt.span_id));
     assert_eq!((&attempt.trace_id, &served.trace_id), (&call.trace_id, &call.trace_id));
     let metrics = collector.metrics();

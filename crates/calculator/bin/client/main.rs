@@ -13,7 +13,7 @@ use calculator::{
     client::{Layers, Settings},
     cluster,
     endpoints::Endpoints,
-    logs::{Logs, Told},
+    logs::{Logs, Telemetry},
 };
 use call::Call;
 use cinchona::{
@@ -238,11 +238,11 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Cli { operation, options } = Cli::parse();
-    let told = options.logs.begin("calculator-client").unwrap_or_else(|no| usage(&no));
+    let telemetry = options.logs.begin("calculator-client").unwrap_or_else(|no| usage(&no));
     let mut called = None;
-    let code = run(operation, options, &told, &mut called).await;
+    let code = run(operation, options, &telemetry, &mut called).await;
     // What was called is still there, so what it has counted is sent with all else.
-    told.flush().await;
+    telemetry.flush().await;
     drop(called);
     code
 }
@@ -254,7 +254,7 @@ fn usage(error: &dyn Display) -> ! {
 async fn run(
     operation: Operation,
     options: Options,
-    told: &Told,
+    telemetry: &Telemetry,
     called: &mut Option<Balance>,
 ) -> ExitCode {
     let config = service_config(&options).unwrap_or_else(|error| usage(&error));
@@ -279,7 +279,9 @@ async fn run(
         Err(error) => usage(&error),
     };
     let registered = layers.metrics.register(&endpoints, &[("grpc.target", &target(&options))]);
-    registered.and_then(|()| told.send(&layers.metrics)).unwrap_or_else(|invalid| usage(&invalid));
+    registered
+        .and_then(|()| telemetry.send(&layers.metrics))
+        .unwrap_or_else(|invalid| usage(&invalid));
     *called = Some(endpoints.clone());
     let call = Call::new(endpoints, layers, watched, options.request_id, options.explain);
     match operation.run(&call).await {

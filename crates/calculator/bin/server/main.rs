@@ -7,7 +7,7 @@ mod resolve;
 mod watch;
 
 use calculator::{
-    logs::{Logs, Told},
+    logs::{Logs, Telemetry},
     methods,
     server::{Layers, dedup, health, listen, serve},
     state::State,
@@ -146,22 +146,27 @@ async fn program() -> ExitCode {
     let usage = |invalid: Invalid| -> ! { refuse(&invalid) };
     let place = args.store.expose().parse();
     let place = place.unwrap_or_else(|why: &str| refuse(&format!("--store {why}")));
-    let told = args.logs.begin("calculator-server").unwrap_or_else(|invalid| usage(invalid));
+    let telemetry = args.logs.begin("calculator-server").unwrap_or_else(|invalid| usage(invalid));
     let faults = args.injected.layer(args.mode == Condition::Failure);
     let faults = faults.unwrap_or_else(|invalid| usage(invalid));
-    let code = match run(place, &args, &told, faults).await {
+    let code = match run(place, &args, &telemetry, faults).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
     };
-    ending::unless_signalled(told.flush()).await;
+    ending::unless_signalled(telemetry.flush()).await;
     code
 }
 
 /// Serves with the store of the options.
-async fn run(place: Place, args: &Args, told: &Told, faults: FaultLayer) -> Result<(), BoxError> {
+async fn run(
+    place: Place,
+    args: &Args,
+    telemetry: &Telemetry,
+    faults: FaultLayer,
+) -> Result<(), BoxError> {
     let ttl = args.cache_ttl;
     match place {
         Place::Redb(path) => {
@@ -172,18 +177,18 @@ async fn run(place: Place, args: &Args, told: &Told, faults: FaultLayer) -> Resu
             let store =
                 store.map_err(|error| format!("--store redb:{}: {error}", path.display()))?;
             let health = Some(health::of_store(&store));
-            serve_over((store, health), args, told, faults, Mode::Enforce).await
+            serve_over((store, health), args, telemetry, faults, Mode::Enforce).await
         }
         Place::Redis(url) => {
             let store = RedisStore::new(url.expose());
             let store = store.map_err(|error| format!("--store: {error}"))?.with_ttl(ttl)?;
-            serve_over((store, None), args, told, faults, Mode::Enforce).await
+            serve_over((store, None), args, telemetry, faults, Mode::Enforce).await
         }
         place => {
             let mode = if matches!(place, Place::None) { Mode::Off } else { Mode::Enforce };
             let store = MemoryStore::new().with_ttl(ttl)?;
             let store = store.with_caps(args.cache_size as usize, 256 << 20)?;
-            serve_over((store, None), args, told, faults, mode).await
+            serve_over((store, None), args, telemetry, faults, mode).await
         }
     }
 }
@@ -193,7 +198,7 @@ type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 async fn serve_over<S: Store + State>(
     (store, health): (S, Option<Receiver<bool>>),
     args: &Args,
-    told: &Told,
+    telemetry: &Telemetry,
     faults: FaultLayer,
     mode: Mode,
 ) -> Result<(), BoxError> {
@@ -215,7 +220,7 @@ async fn serve_over<S: Store + State>(
         tokio::spawn(cluster::publish_load(cluster.clone(), layers.shed.clone()));
     }
     layers.register(cluster.as_ref())?;
-    told.send(&layers.metrics)?;
+    telemetry.send(&layers.metrics)?;
     let node = cluster.as_ref().map(|cluster| (args.membership.id(addr), cluster));
     args.page.serve(&layers, node).await?;
 
