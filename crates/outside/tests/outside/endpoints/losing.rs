@@ -15,7 +15,7 @@ use tower::Layer;
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Between a signal and its effect, where the machine is busy.
-const SLACK: Duration = Duration::from_millis(250);
+const SLACK: Duration = Duration::from_millis(750);
 
 const PACE: Duration = Duration::from_millis(5);
 
