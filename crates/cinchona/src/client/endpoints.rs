@@ -2,7 +2,7 @@
 
 use super::{Channel, Layers, Settings};
 use cinchona_balance::{Balance, Dns, Options};
-use cinchona_core::{Discover, Invalid, Target};
+use cinchona_core::{Address, Discover, Invalid, Target};
 use http::Uri;
 use std::{collections::HashMap, sync::Arc};
 use tokio::runtime::Handle;
@@ -241,14 +241,16 @@ const SECURED: &str = "https://host:port or a Unix domain socket";
 
 /// Refuses to connect to `target` in the clear where TLS is configured.
 fn secured(settings: &Settings, target: &Target) -> Result<(), Invalid> {
-    match target.is_tls() || settings.tls.is_none() || is_local(&target.uri) {
+    let is_socket = matches!(target.addresses[..], [Address::Unix(_) | Address::UnixAbstract(_)]);
+    match target.is_tls() || settings.tls.is_none() || is_socket {
         true => Ok(()),
         // The URI may hold a password.
         false => Err(Invalid::new("endpoint", target.clone().without_userinfo(), SECURED)),
     }
 }
 
-/// Whether it is what a Unix domain socket has for a URI.
+/// Whether it is what a Unix domain socket has for a URI: of what a source finds, nothing else is
+/// known here.
 fn is_local(uri: &Uri) -> bool {
     uri.authority().is_some_and(|authority| authority == "localhost")
 }

@@ -113,9 +113,11 @@ async fn where_it_is_said_how_tls_is_spoken_nothing_is_sent_in_the_clear() {
         secured.connect(["https://a:1", &clear]),
         secured.connect(endpoint()),
         secured.connect("http://localhost:1"),
+        secured.connect("http://localhost"),
     ] {
         assert_eq!(refused.err().unwrap().field(), "endpoint");
     }
+    assert!(secured.connect("unix:///run/orders.sock").is_ok(), "a socket needs no TLS");
     let targets = vec![clear.parse::<Target>().unwrap()];
     let (_sender, found) = watch::channel(targets);
     let failed = check(secured.connect(found).unwrap()).await.unwrap_err();
