@@ -455,6 +455,8 @@ async fn bad_options_are_refused() {
     assert_eq!(refused(Options { panic_threshold: 101, ..Options::default() }), "panic_threshold");
     let options = Options { connect_timeout: Duration::ZERO, ..Options::default() };
     assert_eq!(refused(options), "connect_timeout");
+    let options = Options { max_header_list_size: 0, ..Options::default() };
+    assert_eq!(refused(options), "max_header_list_size");
 }
 
 #[tokio::test(start_paused = true)]
