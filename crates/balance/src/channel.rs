@@ -3,7 +3,9 @@
 use crate::{
     Options, callback,
     dial::{Dialer, race, root},
+    http2::{Http2, Settings},
     node::{Connection, Node},
+    sender::Sender,
     wire::{End, Line, Once, Wire},
 };
 use cinchona_plumbing::clock::FOR_EVER;
@@ -51,16 +53,41 @@ impl Connector {
         let dialing = race(node.place.dials.clone(), move |dial| dialer(dial));
         let io = timeout_at(deadline, dialing).await.map_err(|_| late("no connection"))?;
         let (wire, line) = Wire::new(io.map_err(|error| root(&*error))?);
-        let making = endpoint.connect_with_connector(Once::new(wire));
-        let channel = timeout_at(deadline, making).await.map_err(|_| late("no TLS session"))?;
-        let channel = channel.map_err(|error| failure(&error, &line, node.target.is_tls()))?;
+        let sender = match endpoint {
+            Some(endpoint) => {
+                let making = endpoint.connect_with_connector(Once::new(wire));
+                let made =
+                    timeout_at(deadline, making).await.map_err(|_| late("no TLS session"))?;
+                let is_tls = node.target.is_tls();
+                Sender::Tonic(made.map_err(|error| failure(&error, &line, is_tls))?)
+            }
+            None => {
+                let beginning = Http2::begin(wire, &line, &node.target.uri, self.settings(node));
+                Sender::Own(beginning.await.map_err(|error| root(&*error))?)
+            }
+        };
         let settled = timeout_at(deadline, line.settles()).await;
         settled.map_err(|_| late("no HTTP/2 SETTINGS"))?.map_err(|end| explain(&end))?;
-        Ok(Arc::new(Connection::new(channel, line)))
+        Ok(Arc::new(Connection::new(sender, line)))
     }
 
-    fn endpoint(&self, node: &Node) -> Result<Endpoint, String> {
+    fn settings(&self, node: &Node) -> Settings {
+        let Options { keep_alive, max_header_list_size, .. } = *self.options;
+        let factor = node.ping_factor();
+        Settings {
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            max_header_list_size,
+            keep_alive: keep_alive.map(|(after, within)| (after.saturating_mul(factor), within)),
+        }
+    }
+
+    /// What tonic has to know for the connection, if the user or TLS wants its transport.
+    fn endpoint(&self, node: &Node) -> Result<Option<Endpoint>, String> {
         let options = &self.options;
+        if self.whole.is_none() && options.configure.is_none() && !node.target.is_tls() {
+            return Ok(None);
+        }
         let mut endpoint = match &self.whole {
             Some(whole) => {
                 let whole = whole.clone().initial_connection_window_size(CONNECTION_WINDOW);
@@ -81,9 +108,12 @@ impl Connector {
                 )
                 .keep_alive_timeout(timeout.min(FOR_EVER));
         }
-        let Some(configure) = &options.configure else { return Ok(endpoint) };
+        let Some(configure) = &options.configure else { return Ok(Some(endpoint)) };
+        let plain = endpoint.clone();
         let configured = callback::call("configure", || configure(endpoint))?;
-        configured.map_err(|error| format!("configure: {}", root(&*error)))
+        let configured = configured.map_err(|error| format!("configure: {}", root(&*error)))?;
+        // TLS that nobody has configured is an error of tonic's, and never spoken in the clear.
+        Ok(configured.or_else(|| (self.whole.is_some() || node.target.is_tls()).then_some(plain)))
     }
 }
 
@@ -116,7 +146,7 @@ async fn connect_by_itself(endpoint: &Endpoint) -> Result<Connection, String> {
     let line = Line::unseen();
     let watched = endpoint.clone().executor(Watching(line.clone()));
     let channel = watched.connect().await.map_err(|error| root(&error))?;
-    Ok(Connection::new(channel, line))
+    Ok(Connection::new(Sender::Tonic(channel), line))
 }
 
 // === impl Watching ===

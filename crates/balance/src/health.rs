@@ -58,7 +58,7 @@ pub(crate) async fn follow(
 
 async fn watch(node: &Node, connection: &Connection, service: &str, failures: &mut u32) -> Ended {
     let request = HealthCheckRequest { service: service.to_owned() };
-    let mut says = match HealthClient::new(connection.channel.clone()).watch(request).await {
+    let mut says = match HealthClient::new(connection.sender.clone()).watch(request).await {
         Ok(says) => says.into_inner(),
         Err(status) => return Ended::By(status),
     };

@@ -7,6 +7,7 @@ use crate::{
     link::USEFUL,
     load::Load,
     outlier::Tally,
+    sender::Sender,
     stir::Stir,
     utilization::{Reported, Utilization},
     wire::Line,
@@ -26,7 +27,6 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-use tonic::transport::Channel;
 
 /// An endpoint of a set.
 #[derive(Debug)]
@@ -64,9 +64,7 @@ pub(crate) struct Node {
 /// A connection of an endpoint that can be sent calls.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) channel: Channel,
-    /// Idle handles of it: a new one is two allocations.
-    handles: Mutex<Vec<Channel>>,
+    pub(crate) sender: Sender,
     pub(crate) line: Arc<Line>,
     /// Since when calls have had no answer, and the count of data received before.
     silence: Mutex<Option<(Instant, u64)>>,
@@ -75,9 +73,6 @@ pub(crate) struct Connection {
     /// Whether a check of the server is pending.
     in_doubt: AtomicBool,
 }
-
-/// How many handles are kept: as many as threads that send concurrently.
-const HANDLES: usize = 8;
 
 /// Why an endpoint cannot be used.
 #[derive(Clone, Debug)]
@@ -319,25 +314,9 @@ const fn state_of(state: u8) -> State {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) const fn new(channel: Channel, line: Arc<Line>) -> Self {
+    pub(crate) const fn new(sender: Sender, line: Arc<Line>) -> Self {
         let (answered, in_doubt) = (AtomicU64::new(0), AtomicBool::new(false));
-        let handles = Mutex::new(Vec::new());
-        Self { channel, handles, line, silence: Mutex::new(None), answered, in_doubt }
-    }
-
-    /// A handle of the channel, for one call.
-    pub(crate) fn handle(&self) -> Channel {
-        let handle = self.handles.try_lock().ok().and_then(|mut handles| handles.pop());
-        handle.unwrap_or_else(|| self.channel.clone())
-    }
-
-    /// Takes a handle back that has sent its call, and holds no place in the channel's queue.
-    pub(crate) fn takes_back(&self, handle: Channel) {
-        if let Ok(mut handles) = self.handles.try_lock()
-            && handles.len() < HANDLES
-        {
-            handles.push(handle);
-        }
+        Self { sender, line, silence: Mutex::new(None), answered, in_doubt }
     }
 
     fn takes_calls(&self) -> bool {

@@ -67,9 +67,10 @@ pub struct Options {
     /// admit them, and fail with `UNAVAILABLE` if none does. An endpoint whose gate panics during
     /// creation is not used. Default: none.
     pub gate: Option<MakeGate>,
-    /// Changes each connection before it is made: TLS, windows, user agent, origin. It is called
-    /// for every connection, so that certificates can be rotated; if it fails or panics, the
-    /// attempt to connect has failed. Default: none.
+    /// Has a connection made by tonic's transport, with TLS, a user agent, an origin or windows of
+    /// the endpoint that it returns. `None` leaves the connection to the balancer, which costs less
+    /// per call, but only without TLS. It is called for every connection, so that certificates can
+    /// be rotated; if it fails or panics, the attempt to connect has failed. Default: none.
     ///
     /// Its argument has the target's URI, and windows with which unread streams do not stop others:
     /// 1 MiB for a stream, and the most that HTTP/2 allows for the connection.
@@ -79,7 +80,8 @@ pub struct Options {
     /// use std::{sync::Arc, time::Duration};
     ///
     /// let configure = Arc::new(|endpoint: tonic::transport::Endpoint| {
-    ///     Ok(endpoint.user_agent("orders/1.0")?.tcp_keepalive(Some(Duration::from_secs(60))))
+    ///     let endpoint = endpoint.user_agent("orders/1.0")?;
+    ///     Ok(Some(endpoint.tcp_keepalive(Some(Duration::from_secs(60)))))
     /// });
     /// let options = Options { configure: Some(configure), ..Options::default() };
     /// ```
@@ -91,8 +93,9 @@ pub struct Options {
 /// Creates the gate of an endpoint.
 pub(crate) type MakeGate = Arc<dyn Fn(&Target) -> Arc<dyn Gate> + Send + Sync>;
 
-/// Changes a connection before it is made.
-pub(crate) type Configure = Arc<dyn Fn(Endpoint) -> Result<Endpoint, BoxError> + Send + Sync>;
+/// Makes the endpoint of a connection, if tonic's transport is to make it.
+pub(crate) type Configure =
+    Arc<dyn Fn(Endpoint) -> Result<Option<Endpoint>, BoxError> + Send + Sync>;
 
 /// More frequent pings would be most of a connection's traffic.
 const LEAST_KEEP_ALIVE: Duration = Duration::from_millis(10);

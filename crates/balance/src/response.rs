@@ -1,6 +1,6 @@
 //! A call that is sent to an endpoint, or waits for one.
 
-use crate::{flight::Flight, handle::Handle, pick::Picked, set::Set};
+use crate::{flight::Flight, handle::Handle, pick::Picked, sender::Sent, set::Set};
 use cinchona_core::{BoxError, Call, DOMAIN, Rejected};
 use cinchona_plumbing::{ResponseBody, begins, polled_again, status, timeout::take_off};
 use http::{Request, Response};
@@ -10,15 +10,10 @@ use std::{
     future::{Future, ready},
     pin::Pin,
     sync::Arc,
-    task::{self, Context, Poll, Waker},
+    task::{self, Context, Poll},
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::{
-    Status,
-    body::Body,
-    transport::{Channel, channel},
-};
-use tower::{Service, ServiceExt, util::Oneshot};
+use tonic::{Status, body::Body};
 use tracing::Span;
 
 pin_project! {
@@ -32,9 +27,7 @@ pin_project! {
 pin_project! {
     #[project = JourneyProj]
     enum Journey {
-        Sent { #[pin] sent: channel::ResponseFuture, flight: Option<Box<Flight>> },
-        // Boxed: it is large, and rare.
-        Queued { queued: Pin<Box<Oneshot<Channel, Request<Body>>>>, flight: Option<Box<Flight>> },
+        Sent { #[pin] sent: Sent, flight: Option<Box<Flight>> },
         Waiting { waiting: Pin<Box<dyn Future<Output = Answer> + Send>> },
         Rejected { unsent: Option<Rejected> },
     }
@@ -83,23 +76,10 @@ impl ResponseFuture {
                 request.headers_mut().insert(DOMAIN, first);
             }
         }
-        let mut channel = connection.handle();
         let reads = connection.line.reads();
-        // Usually there is a place immediately; a call that has to queue is woken later.
-        let journey = match channel.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {
-                let sent = channel.call(request);
-                connection.takes_back(channel);
-                flight.sent = Some((connection, reads));
-                Journey::Sent { sent, flight: Some(flight) }
-            }
-            _ => {
-                flight.sent = Some((connection, reads));
-                let queued = Box::pin(channel.oneshot(request));
-                Journey::Queued { queued, flight: Some(flight) }
-            }
-        };
-        Ok(Self { journey })
+        let sent = connection.sender.send(request);
+        flight.sent = Some((connection, reads));
+        Ok(Self { journey: Journey::Sent { sent, flight: Some(flight) } })
     }
 
     /// The request cannot be sent to any endpoint.
@@ -158,11 +138,7 @@ impl Future for ResponseFuture {
                 Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
             }
             JourneyProj::Sent { sent, flight } => {
-                let outcome = task::ready!(sent.poll(cx)).map_err(BoxError::from);
-                Poll::Ready(landed(outcome, flight.take()))
-            }
-            JourneyProj::Queued { queued, flight } => {
-                let outcome = task::ready!(queued.as_mut().poll(cx)).map_err(BoxError::from);
+                let outcome = task::ready!(sent.poll(cx));
                 Poll::Ready(landed(outcome, flight.take()))
             }
         }
@@ -191,8 +167,7 @@ fn too_large(request: &Request<Body>, most: u32) -> Option<Status> {
 const PER_HEADER: usize = 32;
 
 /// The head of the response, or a failure, has arrived.
-fn landed(outcome: Result<Response<Body>, BoxError>, mut flight: Option<Box<Flight>>) -> Answer {
-    let outcome = outcome.map(|response| response.map(ResponseBody::of));
+fn landed(outcome: Answer, mut flight: Option<Box<Flight>>) -> Answer {
     if let Some(flight) = &mut flight {
         flight.answered(&outcome);
     }

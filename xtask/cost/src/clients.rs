@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona::{
-    balance::{Balance, Options, connect_lazy},
+    balance::{Balance, Options},
     breaker::{BreakerLayer, BreakerPolicy},
     core::{BoxError, Target},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
@@ -36,7 +36,7 @@ use tower_resilience_timelimiter::TimeLimiterLayer;
 /// By name; the first is what the others are compared with.
 pub const CLIENTS: [&str; 8] = [
     "tonic",
-    "connect_lazy",
+    "balancer of one endpoint",
     "tower: timeout, retry, limit",
     "tower-resilience: four layers",
     "core: deadline, retry, timeout",
@@ -69,12 +69,12 @@ pub async fn run(name: &str, address: &str, job: Job) -> Result<u64, BoxError> {
     let endpoint = endpoint(address)?;
     match CLIENTS.iter().position(|client| *client == name) {
         Some(0) => job.run(plain(address)?).await,
-        Some(1) => job.run(CalculatorClient::new(connect_lazy(endpoint))).await,
+        Some(1) => job.run(CalculatorClient::new(single(&endpoint)?)).await,
         Some(2) => of_tower(endpoint.connect_lazy(), job).await,
         Some(3) => of_tower_resilience(endpoint.connect_lazy(), job).await,
-        Some(4) => core(connect_lazy(endpoint), job).await,
-        Some(5) => observed(connect_lazy(endpoint), job).await,
-        Some(6) => full(connect_lazy(endpoint), job).await,
+        Some(4) => core(single(&endpoint)?, job).await,
+        Some(5) => observed(single(&endpoint)?, job).await,
+        Some(6) => full(single(&endpoint)?, job).await,
         Some(7) => full(balanced(&endpoint)?, job).await,
         _ => Err(format!("clients: {CLIENTS:?}").into()),
     }
@@ -144,6 +144,10 @@ async fn full(below: Balance, job: Job) -> Result<u64, BoxError> {
 fn retry() -> Result<RetryLayer, BoxError> {
     let policy = RetryPolicy::default().with_codes([Code::Unavailable])?;
     Ok(RetryLayer::new(policy, methods()))
+}
+
+fn single(endpoint: &Endpoint) -> Result<Balance, BoxError> {
+    Ok(Balance::new(vec![endpoint.uri().clone().into()], Options::of_one_endpoint())?)
 }
 
 fn balanced(endpoint: &Endpoint) -> Result<Balance, BoxError> {

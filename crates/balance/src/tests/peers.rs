@@ -193,7 +193,7 @@ async fn configure_is_called_for_each_connection() {
         if n == 2 {
             return Err("the certificate is being replaced".into());
         }
-        Ok(endpoint.user_agent(format!("orders/{n}"))?)
+        Ok(Some(endpoint.user_agent(format!("orders/{n}"))?))
     };
     let configure = Some(Arc::new(configure) as _);
     let balance = world.balance(Options { configure, ..Options::default() });

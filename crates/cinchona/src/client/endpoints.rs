@@ -219,19 +219,26 @@ fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoin
     let must_be_tls = settings.tls.is_some();
     let tls = settings.tls.clone();
     let tls = tls.unwrap_or_else(|| ClientTlsConfig::new().with_enabled_roots());
-    let changes: Vec<_> = options.configure.into_iter().chain(settings.configure.clone()).collect();
+    let (theirs, changes) = (options.configure, settings.configure.clone());
     let configure = move |endpoint: Endpoint| {
         let is_tls = endpoint.uri().scheme_str() == Some("https");
-        let endpoint = match known.get(endpoint.uri()) {
-            Some(known) => known.clone(),
-            None if is_tls => endpoint.tls_config(tls.clone())?,
+        let (endpoint, is_ours) = match known.get(endpoint.uri()) {
+            Some(known) => (known.clone(), false),
+            None if is_tls => (endpoint.tls_config(tls.clone())?, false),
             // What a source has found.
             None if must_be_tls && !is_local(endpoint.uri()) => {
                 return Err(format!("with_tls was set, so the endpoint must be {SECURED}").into());
             }
+            None => (endpoint, true),
+        };
+        if is_ours && changes.is_empty() && theirs.is_none() {
+            return Ok(None);
+        }
+        let endpoint = match &theirs {
+            Some(theirs) => theirs(endpoint.clone())?.unwrap_or(endpoint),
             None => endpoint,
         };
-        changes.iter().try_fold(endpoint, |endpoint, change| change(endpoint))
+        changes.iter().try_fold(endpoint, |endpoint, change| change(endpoint)).map(Some)
     };
     Options { configure: Some(Arc::new(configure)), ..options }
 }

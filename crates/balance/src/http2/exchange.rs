@@ -1,0 +1,114 @@
+//! One call: the request is sent, its answer awaited.
+
+use super::{InFlight, Incoming, Upload, lost};
+use bytes::Bytes;
+use cinchona_core::{BoxError, Call};
+use cinchona_plumbing::{Elapsed, clock::FOR_EVER, timeout::parse_timeout};
+use h2::client::{ResponseFuture, SendRequest};
+use http::{Request, Response};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Sleep, sleep};
+use tonic::body::Body;
+
+/// Sends the body of a request, and awaits the head of the answer. Dropped before, it resets the
+/// stream.
+pub(crate) struct Exchange {
+    /// Until the stream is open: the server may allow no more streams.
+    queued: Option<SendRequest<Bytes>>,
+    upload: Option<Upload>,
+    response: ResponseFuture,
+    limit: Option<Pin<Box<Limit>>>,
+    /// `None` once the answer has begun.
+    in_flight: Option<InFlight>,
+}
+
+/// The time of a call that no layer bounds.
+pub(super) struct Limit {
+    limit: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// The limit that the request's `grpc-timeout` says, if no layer has taken it over.
+pub(super) fn limit(request: &Request<Body>) -> Option<Pin<Box<Limit>>> {
+    if Call::find(request).is_some_and(|call| call.deadline().is_some()) {
+        return None;
+    }
+    let limit = parse_timeout(request.headers()).ok().flatten()?;
+    Some(Box::pin(Limit { limit, sleep: Box::pin(sleep(limit.min(FOR_EVER))) }))
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    pub(super) const fn new(
+        queued: SendRequest<Bytes>,
+        upload: Option<Upload>,
+        response: ResponseFuture,
+        limit: Option<Pin<Box<Limit>>>,
+        in_flight: InFlight,
+    ) -> Self {
+        Self { queued: Some(queued), upload, response, limit, in_flight: Some(in_flight) }
+    }
+
+    /// Sends as much of the body as there is, once the stream is open.
+    fn uploads(&mut self, cx: &mut Context<'_>) {
+        if let Some(queued) = &mut self.queued
+            && let Poll::Ready(Ok(())) = queued.poll_ready(cx)
+        {
+            self.queued = None;
+        }
+        if self.queued.is_none()
+            && let Some(upload) = &mut self.upload
+            && Pin::new(upload).poll(cx).is_ready()
+        {
+            self.upload = None;
+        }
+    }
+
+    fn failed(&self, error: h2::Error) -> BoxError {
+        match &self.in_flight {
+            // It waited for its turn, and the server has seen nothing of it.
+            _ if self.queued.is_some() && !error.is_reset() => lost(&error).into(),
+            Some(in_flight) => in_flight.explain(error),
+            None => error.into(),
+        }
+    }
+}
+
+impl Future for Exchange {
+    type Output = Result<Response<Incoming>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.uploads(cx);
+        match Pin::new(&mut self.response).poll(cx) {
+            Poll::Ready(Ok(response)) => {
+                let (upload, in_flight) = (self.upload.take(), self.in_flight.take());
+                Poll::Ready(Ok(response.map(|body| Incoming::new(body, upload, in_flight))))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.failed(error))),
+            Poll::Pending => match &mut self.limit {
+                Some(limit) => limit.as_mut().poll(cx).map(|elapsed| Err(elapsed.into())),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+// === impl Limit ===
+
+impl Future for Limit {
+    type Output = Elapsed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Elapsed> {
+        let limit = self.limit;
+        self.sleep
+            .as_mut()
+            .poll(cx)
+            .map(|()| Elapsed::new(format!("no answer within the call's timeout of {limit:?}")))
+    }
+}
