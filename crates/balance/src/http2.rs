@@ -118,7 +118,7 @@ impl Http2 {
         Ok(Self { send, shared })
     }
 
-    /// Sends the head of a call, and its body and the wait for its answer are the future's.
+    /// Sends the head of a call. The future sends its body, and awaits the answer.
     ///
     /// # Errors
     /// When the connection takes no more calls: the request was not sent.
@@ -205,7 +205,9 @@ fn sign(headers: &mut HeaderMap) {
     let own = HeaderValue::from_static(USER_AGENT_VALUE);
     if let Some(theirs) = headers.insert(USER_AGENT, own) {
         let both = [theirs.as_bytes(), b" ", USER_AGENT_VALUE.as_bytes()].concat();
-        headers.extend(HeaderValue::from_bytes(&both).ok().map(|both| (USER_AGENT, both)));
+        if let Ok(both) = HeaderValue::from_bytes(&both) {
+            headers.insert(USER_AGENT, both);
+        }
     }
 }
 
@@ -236,3 +238,6 @@ impl Drop for InFlight {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,9 @@
 //!
 //! * [`Balance`] keeps a connection to every endpoint, and sends calls only to connected ones: an
 //!   endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
+//! * It speaks HTTP/2 itself, on h2: the caller's task sends the request and reads the answer, which
+//!   costs a third less than through the queues of a tonic `Channel`. TLS, and what else only a
+//!   tonic `Endpoint` can say ([`Options::configure`], [`of_endpoint`]), is left to tonic's transport.
 //! * The states of an endpoint are gRPC's ([`State`]): it is ready when its server has sent its
 //!   HTTP/2 SETTINGS, within [`Options::connect_timeout`]; over TLS, when the session is
 //!   established with HTTP/2 (ALPN).
@@ -138,15 +141,42 @@ struct Connecting {
 }
 
 /// A channel to one endpoint that connects on first use: a [`Balance`] over a list of one, with
-/// [`Options::of_one_endpoint`] and the endpoint's own settings.
+/// [`Options::of_one_endpoint`].
 ///
-/// TLS, HTTP/2, timeout and user agent are the endpoint's, and so is its `connect_timeout` (default
-/// 5 s); its TCP settings are ignored. The window of its connections is as large as HTTP/2 allows,
-/// so that unread streams do not stop others.
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cinchona_core::Invalid> {
+/// let channel = cinchona_balance::connect_lazy("http://10.0.0.1:50051".parse::<http::Uri>().unwrap())?;
+/// # let _ = channel; Ok(()) }
+/// ```
+///
+/// # Errors
+/// When it is no address: `http://host:port` or a Unix domain socket. What needs TLS is an
+/// [`of_endpoint`].
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn connect_lazy(endpoint: Endpoint) -> Balance {
+pub fn connect_lazy(target: impl Into<Target>) -> Result<Balance, Invalid> {
+    let (target, options) = (target.into(), Options::of_one_endpoint());
+    if target.is_tls() {
+        let given = target.without_userinfo();
+        return Err(Invalid::new("endpoint", given, "without TLS; see `of_endpoint`"));
+    }
+    let dialer = Tcp::new().with_user_timeout(options.user_timeout).dialer();
+    let by = Connecting { by: address::Connector::Ours, dialer, whole: None };
+    Place::new(&target, by.by)?;
+    Ok(Balance::over(vec![target], by, options))
+}
+
+/// The same as [`connect_lazy`] to a tonic `Endpoint`, with its settings.
+///
+/// TLS, HTTP/2, timeout and user agent are the endpoint's, and so is its `connect_timeout` (default
+/// 5 s); its TCP settings are ignored. The window of its connections is as large as HTTP/2 allows,
+/// so that unread streams do not stop others. Only tonic can read an `Endpoint`, so its transport
+/// makes the connections; a call costs more than on those of [`connect_lazy`].
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn of_endpoint(endpoint: Endpoint) -> Balance {
     let default = Options::of_one_endpoint();
     let connect_timeout = endpoint.get_connect_timeout().filter(|timeout| !timeout.is_zero());
     let options =
@@ -210,21 +240,20 @@ impl Balance {
         for target in known.iter().flatten() {
             Place::new(target, by.by)?;
         }
-        Ok(Self::begin(discover, known, by, options))
+        Ok(Self::begin((discover, false), known, by, options))
     }
 
     /// Over a list that connects on first use.
     fn over(targets: Vec<Target>, by: Connecting, options: Options) -> Self {
-        Self::begin(Vec::new(), Some(targets), by, options)
+        Self::begin((Vec::new(), true), Some(targets), by, options)
     }
 
     fn begin(
-        discover: impl Discover,
+        (discover, is_lazy): (impl Discover, bool),
         known: Option<Vec<Target>>,
         by: Connecting,
         options: Options,
     ) -> Self {
-        let is_lazy = by.whole.is_some();
         let set = Set::new(options, discover.signals(), by.by, Instant::now());
         if let Some(known) = known {
             set.replace(known);

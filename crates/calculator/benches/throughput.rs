@@ -40,8 +40,8 @@ async fn compare() -> Result<(), BoxError> {
         "retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 } }"#;
     ServiceConfig::parse(config)?.apply(&layers.deadline, &layers.retry)?;
 
-    let bare = CalculatorClient::new(connect_lazy(endpoint.clone()));
-    let whole = CalculatorClient::new(stack(connect_lazy(endpoint), &layers));
+    let bare = CalculatorClient::new(endpoint.connect_lazy());
+    let whole = CalculatorClient::new(stack(connect_lazy(endpoint.uri().clone())?, &layers));
     let mut ratios = Vec::new();
     let mut rates = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {

@@ -6,7 +6,7 @@ use calculator::{
     pb::{BinaryOperation, Result as Value, calculator_client::CalculatorClient},
 };
 use cinchona::{
-    balance::{Balance, connect_lazy},
+    balance::{Balance, of_endpoint},
     core::BoxError,
 };
 use http::{Method, Request, header};
@@ -60,7 +60,7 @@ pub(crate) async fn connect(
     match protocol {
         Protocol::Grpc if layers => {
             let layers = Settings::default().layers().expect("the defaults are valid");
-            let client = client(connect_lazy(endpoint), &layers);
+            let client = client(of_endpoint(endpoint), &layers);
             Ok((0..callers).map(|_| Caller::Whole(client.clone().into())).collect())
         }
         Protocol::Grpc => {

@@ -241,7 +241,7 @@ async fn nginx_sends_the_client_away_after_each_thousand_calls_and_none_is_lost(
     let endpoint = Endpoint::from_shared(format!("http://{}", nginx.addr)).unwrap();
     let settings = Settings { timeout: 10 * SECOND, retry: RetryPolicy::default(), ..seeded() };
     let layers = settings.layers().unwrap();
-    let one = client::client(cinchona::balance::connect_lazy(endpoint), &layers);
+    let one = client::client(cinchona::balance::of_endpoint(endpoint), &layers);
     let add = move || {
         let mut client = one.clone();
         async move { client.add(operation(1.0, 2.0)).await }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::world::Process;
-use cinchona::balance::connect_lazy;
+use cinchona::balance::of_endpoint;
 use outside::{grpc_js, python, within};
 use std::process::{Command, Stdio};
 use tonic::transport::Endpoint;
@@ -29,10 +29,10 @@ async fn last(channel: Balance) -> (Result<f64, Status>, Result<f64, Status>) {
 async fn last_at(mut server: Process) {
     let port = server.first_line();
     let uri = format!("http://127.0.0.1:{port}");
-    let lazy = connect_lazy(Endpoint::from_shared(uri.clone()).unwrap());
+    let lazy = of_endpoint(Endpoint::from_shared(uri.clone()).unwrap());
     let many = bare(vec![uri.parse().unwrap()]);
     let (one, many) = tokio::join!(last(lazy), last(many));
-    for (what, (long, silent)) in [("connect_lazy", one), ("Balance::new", many)] {
+    for (what, (long, silent)) in [("of_endpoint", one), ("Balance::new", many)] {
         println!("{what}: {LONG} s: {long:?}, silent for {SILENT} s: {silent:?}");
         assert_eq!((long.unwrap(), silent.unwrap()), (LONG, SILENT), "{what}");
     }

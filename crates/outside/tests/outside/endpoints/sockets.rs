@@ -6,7 +6,7 @@ use calculator::{
     service::Calculator,
     state::Memory,
 };
-use cinchona::balance::connect_lazy;
+use cinchona::balance::of_endpoint;
 use std::{net::SocketAddr, path::Path};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, UnixListener},
@@ -53,7 +53,7 @@ async fn unix_domain_sockets_are_connected_to_in_every_spelling_and_again_after_
     let path = dir.path().join("x.sock");
     let name = path.to_str().unwrap();
     let endpoint = Endpoint::from_shared(format!("unix://{name}")).unwrap();
-    let mut channels = vec![("connect_lazy(unix://)".to_owned(), connect_lazy(endpoint))];
+    let mut channels = vec![("of_endpoint(unix://)".to_owned(), of_endpoint(endpoint))];
     for text in [format!("unix:{name}"), format!("unix://{name}")] {
         channels.push((text.clone(), bare(vec![text.parse().unwrap()])));
     }
@@ -75,7 +75,7 @@ async fn unix_domain_sockets_are_connected_to_in_every_spelling_and_again_after_
 async fn a_unix_domain_socket_that_is_not_there_is_unavailable_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("none.sock").to_str().unwrap().to_owned();
-    let lazy = connect_lazy(Endpoint::from_shared(format!("unix://{path}")).unwrap());
+    let lazy = of_endpoint(Endpoint::from_shared(format!("unix://{path}")).unwrap());
     for channel in [bare(vec![format!("unix:{path}").parse().unwrap()]), lazy] {
         let began = Instant::now();
         let status = add(channel, 30 * SECOND).await.unwrap_err();
@@ -141,8 +141,8 @@ async fn streams_that_nobody_reads_stop_no_other_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let _serving = serve(listener);
-    let lazy = connect_lazy(Endpoint::from_shared(format!("http://{addr}")).unwrap());
-    for (what, channel) in [("connect_lazy", lazy), ("Balance::new", bare(vec![target(addr)]))] {
+    let lazy = of_endpoint(Endpoint::from_shared(format!("http://{addr}")).unwrap());
+    for (what, channel) in [("of_endpoint", lazy), ("Balance::new", bare(vec![target(addr)]))] {
         let mut streams = Vec::new();
         for count in [4, 16] {
             streams.extend(unread(&channel, count).await);

@@ -4,7 +4,7 @@ use super::*;
 use crate::world::{Server, is_alone, run};
 use calculator::client::{Settings, Stack, stack};
 use cinchona::{
-    balance::{Picker, connect_lazy},
+    balance::{Picker, of_endpoint},
     retry::RetryPolicy,
 };
 use std::{
@@ -31,7 +31,7 @@ const LATEST: Duration = Duration::from_millis(2000 + 1000 + 500);
 
 fn one(server: SocketAddr) -> [(&'static str, Balance); 2] {
     let endpoint = Endpoint::from_shared(format!("http://{server}")).unwrap();
-    [("connect_lazy", connect_lazy(endpoint)), ("Balance::new", bare(vec![target(server)]))]
+    [("of_endpoint", of_endpoint(endpoint)), ("Balance::new", bare(vec![target(server)]))]
 }
 
 /// Under `load` for 8 s, with `vanish` after two: how long after that the last call began that
