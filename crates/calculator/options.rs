@@ -166,8 +166,6 @@ impl Options {
             Some(_) => Refused::Failed(error),
             None => Refused::Usage(error),
         })?;
-        let registered = layers.metrics.register(&endpoints, &[("grpc.target", &target(self))]);
-        registered.map_err(|invalid| Refused::Usage(invalid.to_string()))?;
         Ok(Callable { endpoints, layers })
     }
 

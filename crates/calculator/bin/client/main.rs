@@ -10,7 +10,7 @@ use calculator::{
     options::{Callable, Options},
 };
 use call::Call;
-use cinchona::{balance::Balance, cluster::Cluster, core::BoxError};
+use cinchona::{cluster::Cluster, core::BoxError};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use operation::Operation;
 use std::{fmt::Display, process::ExitCode};
@@ -48,7 +48,7 @@ async fn run(
     operation: Operation,
     options: Options,
     telemetry: &Telemetry,
-    called: &mut Option<Balance>,
+    called: &mut Option<Callable>,
 ) -> ExitCode {
     match &operation {
         Operation::Nodes => return in_view(&options, nodes::run).await,
@@ -61,9 +61,9 @@ async fn run(
         Ok(callable) => callable,
         Err(refused) => return refused.report(Cli::command()),
     };
-    let Callable { endpoints, layers } = callable;
+    let Callable { endpoints, layers } = callable.clone();
     telemetry.send(&layers.metrics).unwrap_or_else(|invalid| usage(&invalid));
-    *called = Some(endpoints.clone());
+    *called = Some(callable);
     let call = Call::new(endpoints, layers, options);
     match operation.run(&call).await {
         Ok(()) => ExitCode::SUCCESS,
