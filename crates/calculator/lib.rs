@@ -8,19 +8,21 @@
 //! | [`server`] | the server's stack, a reason beside each layer |
 //! | [`rest`] | the same calls as JSON over HTTP, beside gRPC |
 //! | [`logs`] | the logs of the programs: lines, and spans and metrics for a collector |
+//! | [`options`] | the command line of what calls the calculator |
 //! | [`cluster`] | servers and clients that find each other by gossip |
 //! | [`recovery`] | what made up for the attempts that failed |
 //! | [`endpoints`] | the outcomes of the attempts at each endpoint |
 //! | [`watch`] | what all of these show on a dashboard |
 //!
 //! The programs `calculator-server` and `calculator-client` are thin users of these. `crates/lab`
-//! runs demos, simulations and long tests with them.
+//! runs demos, loads, simulations and long tests with them.
 
 pub mod client;
 pub mod cluster;
 pub mod endpoints;
 pub mod incoming;
 pub mod logs;
+pub mod options;
 mod recent;
 pub mod recovery;
 pub mod rest;

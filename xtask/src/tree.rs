@@ -3,7 +3,7 @@
 use crate::{cargo_command, manifest::Manifest, root};
 use std::fs;
 
-/// Whose programs play in virtual time, and are no part of a user's.
+/// Whose simulations play in virtual time, and are no part of a user's programs.
 const IN_VIRTUAL_TIME: &str = "lab";
 
 /// The names of all packages of the workspace.
@@ -21,25 +21,31 @@ fn packages() -> Vec<String> {
     members.chain(["."]).map(name).collect()
 }
 
-/// All that a build of the package has, with all its features, but for its tests.
-fn tree(package: &str) -> String {
-    let arguments = ["tree", "--offline", "--all-features", "--prefix", "none"];
+/// All that a build of the package has with these features, but for its tests: each package with
+/// its own.
+fn tree(package: &str, features: &str) -> String {
+    let arguments = ["tree", "--offline", features, "--prefix", "none"];
     let mut command = cargo_command();
-    command.args(arguments).args(["-e", "normal,features", "-p", package]);
+    command.args(arguments).args(["-e", "normal", "--format", "{p} {f}", "-p", package]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
-
-const WITH: &str = "tokio feature \"test-util\"";
 
 /// With it, every look at the clock takes a lock.
 #[test]
 fn tokios_test_util_is_in_no_library_and_no_shipped_program() {
     let packages = packages();
     assert!(packages.len() > 20 && packages.iter().any(|name| name == "calculator"));
+    let has_it = |package: &str, with: &str| {
+        let tree = tree(package, with);
+        let tokio = tree.lines().find(|line| line.starts_with("tokio v"));
+        tokio.is_some_and(|tokio| tokio.contains("test-util"))
+    };
     for package in packages {
-        let has_it = tree(&package).lines().any(|line| line.starts_with(WITH));
-        assert_eq!(has_it, package == IN_VIRTUAL_TIME, "{package}");
+        let virtually = package == IN_VIRTUAL_TIME;
+        assert_eq!(has_it(&package, "--all-features"), virtually, "{package}");
     }
+    // Its programs that run in real time are built without.
+    assert!(!has_it(IN_VIRTUAL_TIME, "--no-default-features"));
 }

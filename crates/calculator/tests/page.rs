@@ -1,6 +1,6 @@
-//! The dashboards of the programs, asked as a browser would.
+//! The dashboard of the server, asked as a browser would.
 
-use outside::{Paged, Server, ask, http};
+use outside::{Server, ask, http};
 
 #[test]
 fn faults_are_set_and_removed_on_the_page_and_counted_in_the_metrics() {
@@ -21,16 +21,4 @@ fn faults_are_set_and_removed_on_the_page_and_counted_in_the_metrics() {
     assert_eq!(add(), Some(0));
     let wrong = http(&page, "POST /api/faults", r#"{"id": "x", "rule": "rate=3 hang ttl=1s"}"#);
     assert!(wrong.starts_with("HTTP/1.1 422") && wrong.contains("\n       ^"), "{wrong}");
-}
-
-#[test]
-fn a_load_has_a_page_with_its_breakers_and_its_metrics() {
-    let server = Server::start(&[]);
-    let load = Paged::load(&["--breaker", "default", "--addr", &server.addr]);
-    let page = &load.page;
-    let breaker = format!("breaker\",\"name\":\"{}\"", server.addr);
-    // It ends with the load at the latest.
-    while !http(page, "GET /api/state", "").contains(&breaker) {}
-    let metrics = http(page, "GET /metrics", "");
-    assert!(metrics.contains("cinchona_balance_calls_total{"), "{metrics}");
 }

@@ -145,35 +145,6 @@ fn every_operation_with_an_effect_is_done_once_for_one_request_id() {
 }
 
 #[test]
-fn a_load_is_reported_as_json_and_judged_by_its_thresholds() {
-    let server = Server::start(&["--failure-rate", "0.5"]);
-    let load = ["load", "--rps", "200", "-z", "1s", "-O", "json", "--addr", &server.addr];
-    for (most, expected) in [("1", 0), ("0.1", 1)] {
-        let (code, out, err) = ask(&[&load[..], &["--max-failures", most]].concat());
-        assert_eq!(code, Some(expected), "{err}");
-        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(report["calls"], 200);
-        assert_eq!(report["missed"].as_array().unwrap().len() as i32, expected);
-        let failed = report["codes"]["UNAVAILABLE"].as_u64().unwrap();
-        assert_eq!(report["succeeded"].as_u64().unwrap() + failed, 200);
-        assert_eq!(report["failed_attempts"]["surfaced"].as_u64(), Some(failed));
-        assert!(report["latency_ms"]["p99.9"].as_f64().unwrap() > 0.0);
-    }
-}
-
-#[test]
-fn a_load_tells_how_long_calls_took() {
-    let server = Server::start(&["--slow-rate", "1", "--slow-delay", "300ms"]);
-    let load = ["load", "--rps", "20", "-z", "1s", "-O", "json", "--addr", &server.addr];
-    let (code, out, err) = ask(&load);
-    assert_eq!(code, Some(0), "{err}");
-    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
-    for quantile in ["p50", "p99", "max"] {
-        assert!(report["latency_ms"][quantile].as_f64().unwrap() >= 300.0, "{report}");
-    }
-}
-
-#[test]
 fn what_is_kept_in_a_file_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("redb:{}", dir.path().join("kept.redb").display());

@@ -1,6 +1,6 @@
 //! The metrics of a layer, as plain data for dashboards and exporters.
 
-use std::fmt;
+use std::{any::Any, fmt, sync::Weak};
 
 /// The metrics of a layer, for dashboards and exporters.
 ///
@@ -53,6 +53,17 @@ pub trait Observable: Clone + Send + Sync + 'static {
     fn finder(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<Self> + 'static {
         let own = self.clone();
         move || Some(own.clone())
+    }
+
+    /// What it shares with its clones, as an address: two registrations of one identity are shown
+    /// once, and not added up. `None` by default: then each registration is one of its own.
+    ///
+    /// Implement it for what several servers or clients may have in common, by the [`Arc`] of its
+    /// counters.
+    ///
+    /// [`Arc`]: std::sync::Arc
+    fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
+        None
     }
 }
 

@@ -19,6 +19,7 @@ pub struct Dashboard {
     console: Option<Box<dyn Console>>,
     feed: Feed,
     trust: Trust,
+    hosts: Vec<String>,
 }
 
 /// A dashboard that is being served.
@@ -63,6 +64,7 @@ impl Dashboard {
             console: None,
             feed: Feed::new(),
             trust: Trust::new(None),
+            hosts: Vec::new(),
         }
     }
 
@@ -103,6 +105,22 @@ impl Dashboard {
     #[must_use]
     pub fn with_token(self, token: Secret) -> Self {
         Self { trust: Trust::new(Some(token.expose())), ..self }
+    }
+
+    /// Also answers requests for these host names, without a port and in any case, such as
+    /// `orders.internal`, by which a scraper or a browser reaches it. Default: none; a request for
+    /// another host than loopback, or the address at which it arrived, is 421.
+    ///
+    /// Name only hosts whose DNS you control: a web page of a host that is named here can read what
+    /// the dashboard shows to the browser in which it is open.
+    #[must_use]
+    pub fn with_hosts(self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { hosts: hosts.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Whether it was given this name.
+    pub(crate) fn is_called(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| !own.is_empty() && own.eq_ignore_ascii_case(host))
     }
 
     pub(crate) fn metrics_text(&self) -> Option<String> {
@@ -152,6 +170,7 @@ impl fmt::Debug for Dashboard {
             .field("metrics", &self.metrics.is_some())
             .field("faults", &self.console.is_some())
             .field("token", &self.trust.needs_token())
+            .field("hosts", &self.hosts)
             .field("feed", &self.feed.len())
             .finish_non_exhaustive()
     }

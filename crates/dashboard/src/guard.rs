@@ -1,7 +1,8 @@
 //! Which clients may read, and which may change.
 
+use crate::dashboard::Served;
 use axum::{
-    extract::{ConnectInfo, Request},
+    extract::{ConnectInfo, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{
@@ -20,6 +21,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
+const FOREIGN: &str = "the host is neither an address of this dashboard nor a name that it was \
+    given (Dashboard::with_hosts)";
+
 /// The two ends of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
@@ -33,15 +37,15 @@ pub(crate) type Refused = (StatusCode, String);
 
 /// Refuses requests for a foreign host name, and adds the security headers to every answer.
 pub(crate) async fn guard(
+    State(served): State<Served>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     req: Request,
     next: Next,
 ) -> Response {
-    let mut response = if is_ours(&req, peer) {
-        next.run(req).await
-    } else {
-        (StatusCode::MISDIRECTED_REQUEST, "the host is not an address of this dashboard")
-            .into_response()
+    let is_called = |host: &str| peer.is_called(host) || served.is_called(host);
+    let mut response = match is_for(&req, is_called) {
+        true => next.run(req).await,
+        false => (StatusCode::MISDIRECTED_REQUEST, FOREIGN).into_response(),
     };
     let corp = HeaderName::from_static("cross-origin-resource-policy");
     for (name, value) in [
@@ -73,11 +77,11 @@ pub(crate) fn may_change(request: &Parts, peer: Peer, trust: &Trust) -> Result<(
     Ok(())
 }
 
-/// Whether the request's host is loopback, or the address at which it arrived.
-fn is_ours(request: &Request, peer: Peer) -> bool {
-    let of_uri = request.uri().host().is_none_or(|host| peer.is_called(host));
+/// Whether the host of the request is one that the dashboard `is_called`.
+fn is_for(request: &Request, is_called: impl Fn(&str) -> bool) -> bool {
+    let of_uri = request.uri().host().is_none_or(&is_called);
     let host = single(request.headers(), HOST.as_str()).and_then(|host| host.to_str().ok());
-    of_uri && host.is_some_and(|host| peer.is_called(without_port(host)))
+    of_uri && host.is_some_and(|host| is_called(without_port(host)))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

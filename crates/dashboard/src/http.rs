@@ -10,7 +10,7 @@ use axum::{
     body::{Body, to_bytes},
     extract::{ConnectInfo, Request, State},
     http::{StatusCode, header::CONTENT_TYPE},
-    middleware::from_fn,
+    middleware::from_fn_with_state,
     response::{
         IntoResponse, Response,
         sse::{Event, Sse},
@@ -86,7 +86,7 @@ pub(crate) fn routes(served: Served) -> Router {
         .route("/api/faults/clear", change(Act::Clear))
         .route("/api/faults/switch", change(Act::Switch))
         .fallback(|| async { StatusCode::NOT_FOUND })
-        .layer(from_fn(guard::guard))
+        .layer(from_fn_with_state(served.clone(), guard::guard))
         .with_state(served)
 }
 

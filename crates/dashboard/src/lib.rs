@@ -14,8 +14,9 @@
 //!   loopback only, and not through a proxy; with a token configured, from any address, but only
 //!   with the token ([`Trust`](cinchona_plumbing::Trust)).
 //! * A change is a `POST` of JSON, of at most 64 KiB, from the same origin. The `Host` of every
-//!   request must be a name of loopback or the address at which it arrived, which defeats DNS
-//!   rebinding.
+//!   request, for `/metrics` as well, must be a name of loopback, the address at which it arrived,
+//!   or a name that the dashboard was given ([`Dashboard::with_hosts`]); else the answer is 421. So
+//!   no page whose DNS name leads here (DNS rebinding) reads it.
 //! * A connection must send its request's head within 10 s, of at most 100 headers and 32 KiB, and
 //!   is closed after 10 s idle. There are at most 256 connections and 32 streams of events, and 64
 //!   and 16 of one address (of IPv6, of one /64). The newest connection always gets a place: the

@@ -307,6 +307,27 @@ async fn no_path_leads_outside() {
 }
 
 #[tokio::test]
+async fn a_dashboard_answers_for_the_names_that_it_was_given_and_for_no_other() {
+    let dashboard = sample(&Recorder::default()).with_hosts(["orders.internal", ""]);
+    let at = started(dashboard).await;
+    for path in ["/", "/metrics", "/api/state"] {
+        let line = format!("GET {path}");
+        for host in ["orders.internal", "Orders.Internal:9090", "localhost", "127.0.0.1:1"] {
+            let (status, _, _) = ask(at, &line, &format!("host: {host}\r\n"), "").await;
+            assert_eq!(status, 200, "{host}{path}");
+        }
+        for host in ["internal", "x.orders.internal", "orders.internal.evil.example", "", ":80"] {
+            let (status, _, body) = ask(at, &line, &format!("host: {host}\r\n"), "").await;
+            assert!(status == 421 && body.contains("with_hosts"), "{host}{path}: {status} {body}");
+        }
+    }
+    let absolute = "GET http://orders.internal/metrics";
+    assert_eq!(ask(at, absolute, "host: orders.internal\r\n", "").await.0, 200);
+    let other = "GET http://evil.example/metrics";
+    assert_eq!(ask(at, other, "host: orders.internal\r\n", "").await.0, 421);
+}
+
+#[tokio::test]
 async fn a_request_for_a_foreign_host_sees_nothing() {
     let at = started(sample(&Recorder::default())).await;
     for host in ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", ""] {

@@ -69,7 +69,13 @@ pub use layer::{DrainFuture, DrainLayer, DrainService};
 
 use cinchona_plumbing::clock;
 use phases::{Phase, Shared};
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep_until};
 
 /// Shuts a server down in order; clones are the same.
@@ -92,6 +98,12 @@ impl Drain {
     /// `Duration::MAX` waits for the calls that have begun without limit.
     pub fn new(grace: Duration) -> Self {
         Self { grace, shared: Arc::default() }
+    }
+
+    /// What it counts with, as an address.
+    pub(crate) fn counted(&self) -> Weak<dyn Any + Send + Sync> {
+        let counted: Weak<Shared> = Arc::downgrade(&self.shared);
+        counted
     }
 
     /// How long calls that have begun may take to end.

@@ -2,6 +2,7 @@
 
 use crate::Drain;
 use cinchona_core::{Instrument, Observable};
+use std::{any::Any, sync::Weak};
 
 /// The connections of [`Drain::incoming`].
 impl Observable for Drain {
@@ -11,4 +12,8 @@ impl Observable for Drain {
         "Open connections of a server.",
         |drain| drain.connections() as f64,
     )];
+
+    fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
+        Some(self.counted())
+    }
 }

@@ -1,7 +1,10 @@
 //! Counters of injected faults.
 
 use cinchona_plumbing::Count;
-use std::sync::Arc;
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 /// The counters of a [`FaultLayer`](crate::FaultLayer), shared by its clones and services.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +78,12 @@ pub(crate) struct Cells {
 // === impl Counters ===
 
 impl Counters {
+    /// What it counts with, as an address.
+    pub(crate) fn counted(&self) -> Weak<dyn Any + Send + Sync> {
+        let counted: Weak<Cells> = Arc::downgrade(&self.0);
+        counted
+    }
+
     /// The current values.
     pub fn snapshot(&self) -> Snapshot {
         let cells = &*self.0;

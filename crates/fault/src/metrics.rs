@@ -2,6 +2,7 @@
 
 use crate::FaultLayer;
 use cinchona_core::{Instrument, Observable};
+use std::{any::Any, sync::Weak};
 
 /// `kind` is the fault's word in the grammar of [`Rule`](crate::Rule).
 impl Observable for FaultLayer {
@@ -35,4 +36,8 @@ impl Observable for FaultLayer {
             |layer| layer.counters().snapshot().spared as f64,
         ),
     ];
+
+    fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
+        Some(self.counters().counted())
+    }
 }

@@ -1,7 +1,11 @@
 //! The metrics of the server's layer.
 
-use crate::{DedupLayer, Store};
+use crate::{DedupLayer, Store, shared::Shared};
 use cinchona_core::{Instrument, Observable};
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 /// `why` is one of [`Snapshot::refused`](crate::Snapshot::refused).
 impl<T: Store> Observable for DedupLayer<T> {
@@ -53,4 +57,9 @@ impl<T: Store> Observable for DedupLayer<T> {
             |layer| layer.snapshot().replayed as f64,
         ),
     ];
+
+    fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
+        let counted: Weak<Shared<T>> = Arc::downgrade(&self.shared);
+        Some(counted)
+    }
 }

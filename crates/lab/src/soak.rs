@@ -99,7 +99,7 @@ async fn play(args: &Args) -> Result<Vec<Program>, BoxError> {
         watch(&mut pages, server.says("dashboard on ").await?);
         programs.push(server);
     }
-    let client = Program::start("calculator-client", "client", &of_client(args, &gossip), args)?;
+    let client = Program::start("calculator-load", "client", &of_client(args, &gossip), args)?;
     watch(&mut pages, client.says("dashboard on http://").await?);
     programs.push(client);
     sample(&mut programs, args.duration).await?;
@@ -116,7 +116,7 @@ fn of_server(args: &Args, join: &Option<String>) -> Vec<String> {
 }
 
 fn of_client(args: &Args, cluster: &Option<String>) -> Vec<String> {
-    let all = "load --dashboard 127.0.0.1:0 --writes 0.2 --breaker default --fallback cached \
+    let all = "--dashboard 127.0.0.1:0 --writes 0.2 --breaker default --fallback cached \
         --retry-on unavailable --backoff 10ms --jitter 10ms --cluster-id soak";
     let mut words: Vec<String> = all.split_whitespace().map(str::to_owned).collect();
     let lasts = format!("{}ms", args.duration.as_millis());

@@ -1,50 +1,16 @@
 //! All metrics, as data.
 
 use crate::{
-    callback,
     histogram::{Histogram, Snapshot},
+    merged::Merged,
+    metric::{Metric, Value},
     names::{self, Instrument},
     registry::Registry,
-    samples::{Labels, Samples, key},
+    samples::Labels,
     series::{CODES, Method, Table},
-    source::Source,
 };
 use cinchona_plumbing::code;
-use std::collections::{BTreeMap, HashMap};
-
-/// A metric at one moment: see [`Metrics::collect`](crate::Metrics::collect).
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Metric {
-    /// With dots, such as `grpc.client.call.duration`.
-    pub name: String,
-    /// Its description, in a sentence; empty without one
-    /// ([`Metrics::describe`](crate::Metrics::describe)).
-    pub help: &'static str,
-    /// In UCUM's code, as in OpenTelemetry: `s`, `By`, `{call}`; empty without one.
-    pub unit: &'static str,
-    /// Names and values of labels, the names with dots; and the value of the series.
-    pub series: Vec<(Vec<(String, String)>, Value)>,
-}
-
-/// The value of a series.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Value {
-    /// The current value.
-    Gauge(f64),
-    /// The total so far.
-    Counter(f64),
-    /// How often values were recorded, since the beginning.
-    Histogram {
-        /// The bounds of the buckets, upwards; each is the highest value of its bucket.
-        bounds: Vec<f64>,
-        /// How many were in each bucket; the last is for those above all bounds.
-        counts: Vec<u64>,
-        /// The sum of all values.
-        sum: f64,
-    },
-}
+use std::collections::BTreeMap;
 
 /// All metrics so far, by name: all series of one are adjacent, wherever they come from.
 #[derive(Default)]
@@ -85,20 +51,8 @@ pub(crate) fn collect(registry: &Registry) -> Vec<Metric> {
     for method in registry.served().map(Table::all).unwrap_or_default() {
         all.transfers(&SERVER, &[("grpc.method", method.label())], &method);
     }
-    for source in registry.others() {
-        all.others(registry, source);
-    }
-    let some = all.0.into_values().filter(|metric| !metric.series.is_empty());
-    some.map(without_repetition).collect()
-}
-
-/// Of the series with the same labels, the last one.
-fn without_repetition(mut metric: Metric) -> Metric {
-    let keys: Vec<_> = metric.series.iter().map(|(labels, _)| key(labels)).collect();
-    let last: HashMap<_, _> = keys.iter().enumerate().map(|(n, key)| (key, n)).collect();
-    let mut each = keys.iter().enumerate().map(|(n, key)| last.get(key) == Some(&n));
-    metric.series.retain(|_| each.next() == Some(true));
-    metric
+    all.others(registry);
+    all.0.into_values().filter(|metric| !metric.series.is_empty()).collect()
 }
 
 /// What all threads have recorded.
@@ -122,18 +76,24 @@ impl Collected {
     }
 
     /// The metrics of layers and closures.
-    fn others(&mut self, registry: &Registry, source: Source) {
-        let ask = || {
-            let mut samples = Samples::default();
-            (source.ask)(&mut samples).then_some(samples)
-        };
-        let Some(asked) = callback::call("the function of a metric", ask) else { return };
-        let Some(samples) = asked else { return registry.forget(&source) };
-        let value = if source.is_counter { Value::Counter } else { Value::Gauge };
-        let (name, help, unit) = (source.name.clone(), registry.help(&source), source.unit);
-        let new = Metric { name, help, unit, series: Vec::new() };
-        let metric = self.0.entry(source.name).or_insert(new);
-        metric.series.extend(samples.0.into_iter().map(|(labels, found)| (labels, value(found))));
+    fn others(&mut self, registry: &Registry) {
+        // No owner has this number.
+        const PAST: u64 = u64::MAX;
+        let (sources, past) = registry.others();
+        let mut all: BTreeMap<String, Merged> = BTreeMap::new();
+        for source in sources {
+            let Some(samples) = registry.ask(&source) else { continue };
+            let help = registry.help(&source.name, source.help);
+            let new = || Merged::new(help, source.unit, source.is_counter);
+            let merged = all.entry(source.name.clone()).or_insert_with(new);
+            merged.add(source.owners.first(), samples);
+        }
+        for (name, past) in past {
+            let help = registry.help(&name, past.help);
+            let merged = all.entry(name).or_insert_with(|| Merged::new(help, past.unit, true));
+            merged.add(PAST, past.counts.samples());
+        }
+        self.0.extend(all.into_iter().map(|(name, merged)| (name.clone(), merged.metric(name))));
     }
 
     fn calls(&mut self, labels: &[(&str, &str)], of: &Method) {

@@ -74,15 +74,19 @@
 
 mod callback;
 mod collect;
+mod counts;
 mod ending;
 mod histogram;
 mod known;
 mod layers;
 mod measurement;
+mod merged;
+mod metric;
 mod metrics;
 mod names;
 mod observation;
 mod observed;
+mod owner;
 mod place;
 mod registry;
 mod render;
@@ -91,15 +95,17 @@ mod series;
 mod shard;
 mod size;
 mod source;
+mod sources;
 mod spans;
 mod sync;
 mod trace;
 
 pub use cinchona_plumbing::ResponseBody;
-pub use collect::{Metric, Value};
 pub use layers::{AttemptLayer, CallLayer, ServerLayer};
+pub use metric::{Metric, Value};
 pub use metrics::Metrics;
 pub use observed::{Observed, ResponseFuture};
+pub use owner::Owner;
 pub use samples::Samples;
 pub use trace::{Serving, TraceContext};
 

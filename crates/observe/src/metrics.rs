@@ -1,14 +1,17 @@
 //! The registry of all metrics.
 
 use crate::{
-    collect::{self, Metric},
+    collect,
     known::Known,
+    metric::Metric,
     names,
+    owner::Owner,
     registry::{Client, Registry, lock},
     render,
     samples::Samples,
     series::Table,
     source::{self, Source},
+    sources::APPLICATION,
 };
 use cinchona_core::{Invalid, Methods, Observable};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,7 +25,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// layers are [registered](Self::register), and so are the application's numbers
 /// ([`gauge`](Self::gauge), [`counter`](Self::counter), and [`gauges`](Self::gauges) for dynamic
 /// sets); they are read on demand. A closure that panics yields no sample. No series is shown
-/// twice: of two samples with the same name and labels, the one registered last is shown.
+/// twice: of two samples with the same name and labels, the one registered last is shown, and those
+/// of several [owners](Self::owner) are added up.
 ///
 /// *Labels:* `grpc.method` is `package.Service/Method` for the methods that are listed in the
 /// .proto or that generated client code names, and `other` for all others, so that clients cannot
@@ -77,14 +81,20 @@ impl Metrics {
         self
     }
 
+    /// An owner of what it registers: a client, or a server. What several owners register under the
+    /// same names and labels is added up, and ends with them.
+    pub fn owner(&self) -> Owner {
+        Owner::new(&self.0)
+    }
+
     /// Shows all metrics of a layer ([`Observable::INSTRUMENTS`]), with these labels in addition to
     /// its own; its own take precedence if the names are the same.
     ///
-    /// A registration with the same name and labels is replaced: so register a layer again when it
-    /// replaces another, and give two that coexist different labels, such as `("grpc.target",
-    /// "dns:///orders")` for a client. The metrics of a dropped layer ([`Observable::finder`]) are
-    /// removed: to export them once more at the end, do so before dropping a balancer or leaving a
-    /// cluster.
+    /// The application registers, which is one owner, and never ends: a registration with the same
+    /// name and labels is replaced. So register a layer again when it replaces another; and what
+    /// comes and goes, or has the labels of others, with an [`owner`](Self::owner) of its own. Of a
+    /// dropped layer ([`Observable::finder`]) the gauges are removed, and the counters stay as they
+    /// were last read.
     ///
     /// ```
     /// use cinchona_core::Methods;
@@ -177,14 +187,15 @@ impl Metrics {
 
     /// All of them, or none if one is refused.
     fn add(&self, sources: Vec<Source>) -> Result<(), Invalid> {
-        source::add(&mut lock(&self.0.others), sources)
+        self.0.add(sources, APPLICATION)
     }
 
     /// The names of all metrics, in gRPC's form, with dots: gRPC's own, and the registered ones, in
     /// order.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = names::ALL.iter().map(|own| own.name.to_owned()).collect();
-        names.extend(lock(&self.0.others).iter().map(|other| other.name.clone()));
+        let (others, past) = self.0.others();
+        names.extend(others.into_iter().map(|other| other.name).chain(past.into_keys()));
         names.sort();
         names.dedup();
         names

@@ -1,7 +1,7 @@
 //! Prometheus's text format, version 0.0.4.
 
 use crate::{
-    collect::{Metric, Value},
+    metric::{Metric, Value},
     names,
     samples::Labels,
 };

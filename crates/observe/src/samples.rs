@@ -9,6 +9,9 @@ pub struct Samples(pub(crate) Vec<(Labels, f64)>);
 /// Names and values.
 pub(crate) type Labels = Vec<(String, String)>;
 
+/// The identity of a series.
+pub(crate) type Key = BTreeSet<(String, String)>;
+
 // === impl Samples ===
 
 impl Samples {
@@ -32,7 +35,7 @@ pub(crate) fn distinct(labels: &[(&str, &str)]) -> Labels {
 }
 
 /// The identity of a series, whatever the order of its labels.
-pub(crate) fn key(labels: &Labels) -> BTreeSet<(String, String)> {
+pub(crate) fn key(labels: &Labels) -> Key {
     labels.iter().map(|(name, value)| (name.replace('.', "_"), value.clone())).collect()
 }
 

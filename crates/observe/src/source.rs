@@ -1,11 +1,17 @@
 //! Metrics counted elsewhere: in a layer, or by a closure.
 
 use crate::{
-    Samples, names,
+    Samples,
+    counts::Counted,
+    names,
     samples::{Labels, distinct, is_label, is_same_name, key},
 };
 use cinchona_core::{Instrument, Invalid, Observable};
-use std::{fmt, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Weak},
+};
 
 /// A metric that is counted elsewhere.
 #[derive(Clone)]
@@ -15,9 +21,21 @@ pub(crate) struct Source {
     pub(crate) unit: &'static str,
     pub(crate) is_counter: bool,
     /// The labels of its registration; `None` if a closure sets all labels.
-    labels: Option<Labels>,
+    pub(crate) labels: Option<Labels>,
     pub(crate) ask: Arc<Ask>,
+    /// That of the layer, if it says one.
+    pub(crate) identity: Option<Weak<dyn Any + Send + Sync>>,
+    pub(crate) owners: Owners,
+    /// What it had counted when it was last read.
+    pub(crate) counted: Arc<Counted>,
 }
+
+/// Who has registered a metric.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Owners(Vec<u64>);
+
+const ONE_KIND: &str = "a counter or a gauge, not both";
+const ONE_UNIT: &str = "one unit";
 
 /// Adds the current samples; `false` once there will never be any again.
 type Ask = dyn Fn(&mut Samples) -> bool + Send + Sync;
@@ -35,20 +53,10 @@ pub(crate) fn of<T: Observable>(of: &T, labels: &[(&str, &str)]) -> Result<Vec<S
         };
         let source = Source::new(instrument.name(), instrument.is_counter(), Arc::new(ask));
         let (help, unit) = (instrument.help(), instrument.unit());
-        Source { help, unit, labels: Some(labels.clone()), ..source }.checked()
+        let identity = of.identity();
+        Source { help, unit, labels: Some(labels.clone()), identity, ..source }.checked()
     };
     T::INSTRUMENTS.iter().map(source).collect()
-}
-
-/// Adds all of `new` to `known`, or nothing if one of them is refused.
-pub(crate) fn add(known: &mut Vec<Source>, new: Vec<Source>) -> Result<(), Invalid> {
-    let fit = |source: &Source| known.iter().try_for_each(|other| source.fits(other));
-    new.iter().try_for_each(fit)?;
-    for source in new {
-        known.retain(|other| !source.replaces(other));
-        known.push(source);
-    }
-    Ok(())
 }
 
 /// The labels of a sample in addition to those of its layer's registration.
@@ -103,7 +111,17 @@ impl Source {
     }
 
     fn new(name: &str, is_counter: bool, ask: Arc<Ask>) -> Self {
-        Self { name: name.to_owned(), help: "", unit: "", is_counter, labels: None, ask }
+        Self {
+            name: name.to_owned(),
+            help: "",
+            unit: "",
+            is_counter,
+            labels: None,
+            ask,
+            identity: None,
+            owners: Owners::default(),
+            counted: Arc::default(),
+        }
     }
 
     fn checked(self) -> Result<Self, Invalid> {
@@ -120,25 +138,42 @@ impl Source {
         Ok(self)
     }
 
-    /// Whether both can coexist.
-    fn fits(&self, other: &Self) -> Result<(), Invalid> {
+    /// Whether both can coexist, or this one takes the place of the other.
+    pub(crate) fn fits(&self, other: &Self, is_replaced: bool) -> Result<(), Invalid> {
         let refused = |rule| Err(Invalid::new("metric", &self.name, rule));
         let is_one = other.prometheus() == self.prometheus();
         if (is_one || other.name == self.name) && other.is_counter != self.is_counter {
-            return refused("a counter or a gauge, not both");
+            return refused(ONE_KIND);
         }
         if is_one && other.name != self.name {
             return refused("a name that differs from others in more than dots and underscores");
         }
-        if other.name == self.name && other.unit != self.unit && !self.replaces(other) {
-            return refused("one unit");
+        if other.name == self.name && other.unit != self.unit && !is_replaced {
+            return refused(ONE_UNIT);
         }
         Ok(())
     }
 
-    fn replaces(&self, other: &Self) -> bool {
+    /// Whether it can be one with what has been counted under a name.
+    pub(crate) fn continues(&self, name: &str, unit: &str) -> Result<(), Invalid> {
+        let refused = |rule| Err(Invalid::new("metric", &self.name, rule));
+        match name == self.name {
+            true if !self.is_counter => refused(ONE_KIND),
+            true if unit != self.unit => refused(ONE_UNIT),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn has_the_labels_of(&self, other: &Self) -> bool {
         let labels = |source: &Self| source.labels.as_ref().map(key);
         other.name == self.name && labels(self) == labels(other)
+    }
+
+    /// Whether it is the same layer as another, registered with the same labels.
+    pub(crate) fn is_again(&self, other: &Self) -> bool {
+        let identities = self.identity.as_ref().zip(other.identity.as_ref());
+        identities.is_some_and(|(own, other)| Weak::ptr_eq(own, other))
+            && self.has_the_labels_of(other)
     }
 
     /// Whether it is of the same registration, and not a replacement.
@@ -149,6 +184,37 @@ impl Source {
     /// Its name in Prometheus.
     fn prometheus(&self) -> String {
         names::prometheus(&self.name, self.unit, self.is_counter)
+    }
+}
+
+// === impl Owners ===
+
+impl Owners {
+    pub(crate) fn add(&mut self, owner: u64) {
+        if !self.has(owner) {
+            self.0.push(owner);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, owner: u64) {
+        self.0.retain(|other| *other != owner);
+    }
+
+    pub(crate) fn has(&self, owner: u64) -> bool {
+        self.0.contains(&owner)
+    }
+
+    pub(crate) fn is_only(&self, owner: u64) -> bool {
+        self.0 == [owner]
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The one that has registered first.
+    pub(crate) fn first(&self) -> u64 {
+        self.0.first().copied().unwrap_or_default()
     }
 }
 

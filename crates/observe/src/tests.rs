@@ -4,6 +4,7 @@ mod cost;
 mod counted;
 mod exposition;
 mod laws;
+mod owned;
 mod recorded;
 mod registered;
 

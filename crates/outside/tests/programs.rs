@@ -146,9 +146,10 @@ pub struct Paged {
 }
 
 impl Paged {
-    /// `calculator-client load`, which says it on stderr.
+    /// `calculator-load`, which says it on stderr.
     pub fn load(args: &[&str]) -> Self {
-        let mut load = client(&["load", "-z", "2m", "--dashboard", "127.0.0.1:0"]);
+        let mut load = Command::new(program("calculator-load"));
+        load.args(["-z", "2m", "--dashboard", "127.0.0.1:0"]);
         load.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).env("RUST_LOG", "off");
         let mut process = load.spawn().unwrap();
         let page = page(process.stderr.take().unwrap());

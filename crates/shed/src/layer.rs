@@ -6,7 +6,8 @@ use crate::{
 };
 use cinchona_core::{Invalid, Methods, Rng, Switch};
 use std::{
-    sync::{Arc, atomic::Ordering},
+    any::Any,
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -167,6 +168,12 @@ impl ShedLayer {
         let (places, late) = (self.shared.places.separate(), Arc::default());
         let shared = Shared { places, late, ..(*self.shared).clone() };
         Self { shared: Arc::new(shared), ..*self }
+    }
+
+    /// What it counts with, as an address.
+    pub(crate) fn counted(&self) -> Weak<dyn Any + Send + Sync> {
+        let counted: Weak<Shared> = Arc::downgrade(&self.shared);
+        counted
     }
 
     /// The current limit on calls in flight, for methods without their own.

@@ -2,6 +2,7 @@
 
 use crate::{AdaptiveThrottleLayer, BulkheadLayer, RateLimitLayer, ShedLayer, StatusLimitLayer};
 use cinchona_core::{Instrument, Observable};
+use std::{any::Any, sync::Weak};
 
 /// A server's limit.
 impl Observable for ShedLayer {
@@ -43,6 +44,10 @@ impl Observable for ShedLayer {
             |layer| layer.waiting().into(),
         ),
     ];
+
+    fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
+        Some(self.counted())
+    }
 }
 
 /// A client's limit.
@@ -83,6 +88,10 @@ impl Observable for RateLimitLayer {
         "Requests refused as beyond their callers' quotas.",
         |layer| layer.limited() as f64,
     )];
+
+    fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
+        Some(self.counted())
+    }
 }
 
 /// A client's adaptive throttle.

@@ -17,13 +17,14 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
+    any::Any,
     fmt,
     future::Future,
     num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -175,6 +176,12 @@ impl RateLimitLayer {
             shared.unknown = Some(limiters(shared.quota, Known::default()));
         }
         layer
+    }
+
+    /// What it counts with, as an address.
+    pub(crate) fn counted(&self) -> Weak<dyn Any + Send + Sync> {
+        let counted: Weak<Shared> = Arc::downgrade(&self.shared);
+        counted
     }
 
     /// How many calls were refused.

@@ -1,9 +1,9 @@
 //! A call, and what the program prints about it.
 
-use crate::{explain, page::Page};
+use crate::explain;
 use calculator::{
     client::{Client, Layers, Stack, stack},
-    endpoints::Endpoints,
+    options::Options,
     pb::{
         CounterRequest, IncrementRequest, RangeRequest, calculator_client::CalculatorClient,
         store_client::StoreClient,
@@ -19,17 +19,14 @@ use std::{
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_stream::StreamExt;
-use tonic::{Extensions, Request, Response, Status, metadata::AsciiMetadataValue};
+use tonic::{Extensions, Request, Response, Status};
 
 /// What all calls of one command line share.
 #[derive(Clone)]
 pub(crate) struct Call {
     endpoints: Balance,
     layers: Layers,
-    watched: Endpoints,
-    pub(crate) request_id: Option<String>,
-    /// Whether the attempts of the call are drawn.
-    explains: bool,
+    options: Arc<Options>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -63,14 +60,8 @@ struct Tally {
 // === impl Call ===
 
 impl Call {
-    pub(crate) const fn new(
-        endpoints: Balance,
-        layers: Layers,
-        watched: Endpoints,
-        request_id: Option<String>,
-        explains: bool,
-    ) -> Self {
-        Self { endpoints, layers, watched, request_id, explains }
+    pub(crate) fn new(endpoints: Balance, layers: Layers, options: Options) -> Self {
+        Self { endpoints, layers, options: options.into() }
     }
 
     /// Prints the answer, and what the ledger has of the call.
@@ -85,7 +76,7 @@ impl Call {
     /// Prints the attempts behind an answer.
     pub(crate) fn print_attempts(&self, extensions: &Extensions) {
         match explain::story(extensions) {
-            Some(ledger) if self.explains => eprint!("{}", explain::drawn(ledger)),
+            Some(ledger) if self.options.explain => eprint!("{}", explain::drawn(ledger)),
             Some(ledger) => tracing::info!("{ledger}"),
             None => {}
         }
@@ -95,15 +86,10 @@ impl Call {
     pub(crate) fn report(&self, status: &Status) {
         eprintln!("{}: {}", code::name(status.code()), status.message());
         match Ledger::of(status) {
-            Some(ledger) if self.explains => eprint!("{}", explain::drawn(ledger)),
+            Some(ledger) if self.options.explain => eprint!("{}", explain::drawn(ledger)),
             Some(ledger) => eprintln!("{ledger}"),
             None => {}
         }
-    }
-
-    /// The tiles of a dashboard.
-    pub(crate) fn page(&self) -> Page {
-        Page::new(&self.layers, self.endpoints.clone(), self.watched.clone())
     }
 
     pub(crate) fn calculator(&self) -> Client<Balance> {
@@ -114,16 +100,14 @@ impl Call {
         StoreClient::new(stack(self.endpoints.clone(), &self.layers))
     }
 
-    /// A request that carries --request-id, if there is one; else the stack gives it a fresh key.
+    /// A request that carries --request-id, if there is one.
     pub(crate) fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
-        let mut request = Request::new(message);
-        if let Some(id) = &self.request_id {
-            let id: AsciiMetadataValue = id
-                .parse()
-                .map_err(|_| Status::invalid_argument("--request-id: is not printable ASCII"))?;
-            request.metadata_mut().insert("idempotency-key", id);
-        }
-        Ok(request)
+        self.options.request(message)
+    }
+
+    /// The --request-id, which is empty if there is none.
+    pub(crate) fn request_id(&self) -> String {
+        self.options.request_id.clone().unwrap_or_default()
     }
 
     pub(crate) async fn range(&self, first: f64, last: f64, step: f64) -> Result<(), Status> {
@@ -169,7 +153,7 @@ impl Call {
         &self,
         increment: Increment,
     ) -> Result<(i64, bool, usize), Status> {
-        let request_id = self.request_id.clone().unwrap_or_default();
+        let request_id = self.request_id();
         let Increment { by, key, .. } = increment;
         let Some(key) = key else {
             let request = CounterRequest { request_id, increment: by };
@@ -209,7 +193,7 @@ fn seen<T>(response: &Response<T>, value: i64) -> (i64, bool, usize) {
 }
 
 /// The kind of a degraded answer, and its age.
-pub(crate) fn degraded<T>(response: &Response<T>) -> Option<String> {
+fn degraded<T>(response: &Response<T>) -> Option<String> {
     let said = |name: &str| response.metadata().get(name)?.to_str().ok();
     let degraded = said(DEGRADED.as_str())?;
     Some(match said("age") {

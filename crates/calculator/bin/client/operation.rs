@@ -1,9 +1,6 @@
 //! The operations of the command line.
 
-use crate::{
-    call::{Call, Increment, print},
-    load::Load,
-};
+use crate::call::{Call, Increment, print};
 use calculator::pb::{
     AppendRequest, BinaryOperation, DeleteRequest, Empty, Key, Number, SetValueRequest,
     WithdrawRequest,
@@ -55,8 +52,6 @@ pub(crate) enum Operation {
     /// Removes NODE, which has crashed for good, from the nodes that the --cluster expects, so that
     /// a majority of the others accepts writes again
     Forget { node: String },
-    /// Calls at a fixed rate, and reports latencies and failures
-    Load(Load),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -69,15 +64,8 @@ pub(crate) struct Operands {
 // === impl Operation ===
 
 impl Operation {
-    /// Prints the answer; returns whether the thresholds of `load` were met.
-    pub(crate) async fn run(self, call: &Call) -> Result<bool, Status> {
-        match self {
-            Self::Load(load) => load.run(call).await,
-            other => other.run_once(call).await.map(|()| true),
-        }
-    }
-
-    async fn run_once(self, call: &Call) -> Result<(), Status> {
+    /// Prints the answer.
+    pub(crate) async fn run(self, call: &Call) -> Result<(), Status> {
         let mut client = call.calculator();
         let result = match self {
             Self::Add(operands) => client.add(call.request(operands.into())?).await,
@@ -98,7 +86,7 @@ impl Operation {
 
     async fn run_stateful(self, call: &Call) -> Result<(), Status> {
         let (mut client, mut store) = (call.calculator(), call.store());
-        let request_id = call.request_id.clone().unwrap_or_default();
+        let request_id = call.request_id();
         match self {
             Self::Counter => {
                 let counter = client.get_counter(call.request(Empty {})?).await?;

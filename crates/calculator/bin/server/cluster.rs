@@ -1,7 +1,9 @@
 //! The server as a node of a cluster.
 
-use crate::resolve::resolve;
-use calculator::cluster::{own_ip, secrets, tag};
+use calculator::{
+    cluster::{own_ip, secrets, tag},
+    options::resolve,
+};
 use cinchona::{
     cluster::{Cluster, Config},
     core::BoxError,

@@ -3,12 +3,12 @@
 mod cluster;
 mod ending;
 mod faults;
-mod resolve;
 mod watch;
 
 use calculator::{
     logs::{Logs, Telemetry},
     methods,
+    options::resolve,
     server::{Layers, dedup, health, listen, serve},
     state::State,
 };
@@ -28,7 +28,6 @@ use ending::Ending;
 use faults::Injected;
 use http::HeaderValue;
 use humantime::parse_duration;
-use resolve::resolve;
 use std::{
     fmt,
     io::{self, Write},

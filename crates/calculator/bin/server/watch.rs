@@ -1,6 +1,7 @@
 //! The server's dashboard: the state of its layers, and a console for its faults.
 
 use calculator::{
+    options::resolve,
     server::Layers,
     watch::{
         map::map,
@@ -20,8 +21,6 @@ use std::{
     net::SocketAddr,
 };
 use tokio::net::TcpListener;
-
-use crate::resolve::resolve;
 
 /// Whether there is a dashboard, and where.
 #[derive(Debug, Args)]

@@ -43,9 +43,10 @@ use tower_service::Service;
 /// [`Settings::connect`]: super::Settings::connect
 #[derive(Clone)]
 pub struct Channel<C = Balance> {
+    // First: the metrics of the balancer are read for the last time before it is dropped.
+    layers: Arc<Layers>,
     stack: Stack<C>,
     inner: C,
-    layers: Arc<Layers>,
 }
 
 /// The layers around a channel, outermost first.
@@ -83,7 +84,7 @@ impl Layers {
         let keyed = own.key.layer(own.limits.layer(deadline));
         // Outermost: sees what the application sees.
         let stack = own.call.layer(keyed);
-        Channel { stack, inner, layers: Arc::new(own) }
+        Channel { layers: Arc::new(own), stack, inner }
     }
 }
 

@@ -13,7 +13,7 @@ use cinchona_core::{Discover, Gate, Invalid, Mode, PerMethod, Switch, Target};
 use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
 use cinchona_fallback::FallbackLayer;
 use cinchona_idempotency::IdempotencyKeyLayer;
-use cinchona_observe::{AttemptLayer, CallLayer, Metrics};
+use cinchona_observe::{AttemptLayer, CallLayer, Metrics, Owner};
 use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, Policy, RetryLayer};
 use cinchona_shed::{AdaptiveThrottleLayer, BulkheadLayer};
@@ -24,7 +24,8 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 ///
 /// A layer can be replaced before they are put [around](Self::around) a channel, as in
 /// `layers.retry = layers.retry.with_buffer(buffer)`; then call [`register`](Self::register) for
-/// its metrics.
+/// its metrics. These are shown until the last clone and the last channel that they are around are
+/// dropped, together with those of other clients of the same target ([`Owner`]).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Layers {
@@ -55,6 +56,7 @@ pub struct Layers {
     pub(super) switches: Switches<{ Part::ALL.len() }>,
     gates: Vec<MakeGate>,
     target: Arc<str>,
+    own: Owner,
 }
 
 // === impl Settings ===
@@ -104,6 +106,7 @@ impl Layers {
             switches,
             gates: settings.gates.clone(),
             target: target.into(),
+            own: metrics.owner(),
             metrics,
         };
         if let Some(config) = &settings.service_config {
@@ -114,7 +117,7 @@ impl Layers {
     }
 
     /// A channel over all endpoints that `discover` finds, each with its own breaker, unless
-    /// `options` has another gate for them.
+    /// `options` has another gate for them. Its metrics are registered.
     ///
     /// # Errors
     /// When an option is outside its range, or an address is invalid.
@@ -123,20 +126,20 @@ impl Layers {
     /// Outside a tokio runtime.
     pub fn balance(&self, discover: impl Discover, options: Options) -> Result<Balance, Invalid> {
         let balance = Balance::new(discover, self.gated(options))?;
-        self.metrics.register(&balance, &self.labels())?;
+        self.own.register(&balance, &self.labels())?;
         Ok(balance)
     }
 
     pub(super) fn gated(&self, options: Options) -> Options {
-        let layers = self.clone();
-        let gate = options.gate.unwrap_or_else(|| Arc::new(move |server| layers.gate(server)));
-        Options { gate: Some(gate), ..options }
+        // Not all of them: the balancer would own the metrics that end before it does.
+        let (breaker, gates) = (self.breaker.clone(), self.gates.clone());
+        let own = move |server: &Target| gate(&breaker, &gates, server);
+        Options { gate: Some(options.gate.unwrap_or_else(|| Arc::new(own))), ..options }
     }
 
     /// The gate of an endpoint: its breaker, and the user's gate around it.
     pub fn gate(&self, server: &Target) -> Arc<dyn Gate> {
-        let breaker = self.breaker.endpoint(server.to_string());
-        self.gates.iter().fold(breaker, |gate, look| look(server, gate))
+        gate(&self.breaker, &self.gates, server)
     }
 
     /// Calls `look` with the gate of each endpoint of balancers that are built from now on, to
@@ -160,17 +163,18 @@ impl Layers {
         &self.target
     }
 
-    /// Registers their metrics in `metrics`; call it again after replacing a layer.
+    /// Registers their metrics in `metrics`, each in place of the one of these layers that it
+    /// replaces; call it again after replacing a layer.
     ///
     /// # Errors
     /// When one of the names was registered as something else.
     pub fn register(&self) -> Result<(), Invalid> {
-        let (metrics, labels) = (&self.metrics, self.labels());
-        metrics.register(&self.fallback, &labels)?;
-        metrics.register(&self.bulkhead, &labels)?;
-        metrics.register(&self.retry, &labels)?;
-        metrics.register(&self.throttle, &labels)?;
-        metrics.register(&self.breaker, &labels)
+        let (own, labels) = (&self.own, self.labels());
+        own.register(&self.fallback, &labels)?;
+        own.register(&self.bulkhead, &labels)?;
+        own.register(&self.retry, &labels)?;
+        own.register(&self.throttle, &labels)?;
+        own.register(&self.breaker, &labels)
     }
 
     fn labels(&self) -> [(&str, &str); 1] {
@@ -185,6 +189,11 @@ impl fmt::Debug for Layers {
             .field("switches", &self.switches)
             .finish_non_exhaustive()
     }
+}
+
+fn gate(breaker: &BreakerLayer, gates: &[MakeGate], server: &Target) -> Arc<dyn Gate> {
+    let breaker = breaker.endpoint(server.to_string());
+    gates.iter().fold(breaker, |gate, look| look(server, gate))
 }
 
 fn deadline(settings: &Settings) -> CallDeadlineLayer {

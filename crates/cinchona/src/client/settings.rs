@@ -290,7 +290,8 @@ impl Settings {
         Self { target: Some(target.into()), ..self }
     }
 
-    /// Counts in `metrics`, together with other clients and servers of the process.
+    /// Counts in `metrics`, together with other clients and servers of the process: what clients of
+    /// one target have counted is added up, and stays when they are dropped.
     #[must_use]
     pub fn with_metrics(self, metrics: &Metrics) -> Self {
         Self { metrics: Some(metrics.clone()), ..self }

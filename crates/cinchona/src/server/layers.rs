@@ -7,7 +7,7 @@ use cinchona_deadline::ServerDeadlineLayer;
 use cinchona_drain::Drain;
 use cinchona_fault::FaultLayer;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
-use cinchona_observe::{Metrics, ServerLayer};
+use cinchona_observe::{Metrics, Owner, ServerLayer};
 use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer};
 use std::fmt;
 
@@ -15,7 +15,8 @@ use std::fmt;
 ///
 /// It is a tower `Layer`, for `tonic::transport::Server::builder().layer(..)`, for an axum router,
 /// and for a single service. A layer can be replaced before that; then call
-/// [`register`](Self::register) for its metrics.
+/// [`register`](Self::register) for its metrics. These are shown until the last clone and the last
+/// service that they are around are dropped, together with those of other servers ([`Owner`]).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Layers<S = MemoryStore> {
@@ -39,6 +40,7 @@ pub struct Layers<S = MemoryStore> {
     pub dedup: DedupLayer<S>,
     pub(super) panics: PanicLayer,
     switches: Switches<{ Part::ALL.len() }>,
+    pub(super) own: Owner,
 }
 
 // === impl Settings ===
@@ -74,6 +76,7 @@ impl<S: Store> Settings<S> {
             faults: self.faults.clone().with_switch(switch(Part::Faults)),
             dedup: self.dedup.clone().with_switch(switch(Part::Dedup)),
             switches,
+            own: metrics.owner(),
             metrics,
         };
         layers.register()?;
@@ -84,18 +87,19 @@ impl<S: Store> Settings<S> {
 // === impl Layers ===
 
 impl<S: Store> Layers<S> {
-    /// Registers their metrics in `metrics`; call it again after replacing a layer.
+    /// Registers their metrics in `metrics`, each in place of the one of these layers that it
+    /// replaces; call it again after replacing a layer.
     ///
     /// # Errors
     /// When one of the names was registered as something else.
     pub fn register(&self) -> Result<(), Invalid> {
-        let Self { metrics, status, drain, quota, shed, faults, dedup, .. } = self;
-        metrics.register(status, &[])?;
-        metrics.register(drain, &[])?;
-        metrics.register(quota, &[])?;
-        metrics.register(shed, &[])?;
-        metrics.register(faults, &[])?;
-        metrics.register(dedup, &[])
+        let Self { own, status, drain, quota, shed, faults, dedup, .. } = self;
+        own.register(status, &[])?;
+        own.register(drain, &[])?;
+        own.register(quota, &[])?;
+        own.register(shed, &[])?;
+        own.register(faults, &[])?;
+        own.register(dedup, &[])
     }
 }
 

@@ -7,7 +7,7 @@ use cinchona_deadline::ServerDeadline;
 use cinchona_drain::DrainService;
 use cinchona_fault::Fault;
 use cinchona_idempotency::{Dedup, MemoryStore, Store};
-use cinchona_observe::{Observed, ResponseBody};
+use cinchona_observe::{Observed, Owner, ResponseBody};
 use cinchona_shed::{RateLimit, Shed, StatusLimit};
 use http::{Request, Response};
 use std::{
@@ -21,7 +21,11 @@ use tower_service::Service;
 /// A server with every layer around it: all services of tonic's server, an axum router, or a single
 /// service.
 #[derive(Clone)]
-pub struct Serve<I, S = MemoryStore>(Stack<I, S>);
+pub struct Serve<I, S = MemoryStore> {
+    stack: Stack<I, S>,
+    /// Shows the metrics for as long as it serves.
+    _own: Owner,
+}
 
 /// The layers around a service, outermost first.
 type Stack<I, S> = Observed<
@@ -42,7 +46,8 @@ impl<I, S: Store> Layer<I> for Layers<S> {
         // A panic fails one call, and nothing outlives the server.
         let ends = self.drain.layer().layer(self.panics.layer(limited));
         // An oversized status would cost its connection; and every answer is counted.
-        Serve(self.call.layer(self.status.layer(ends)))
+        let stack = self.call.layer(self.status.layer(ends));
+        Serve { stack, _own: self.own.clone() }
     }
 }
 
@@ -61,11 +66,11 @@ where
     type Future = <Stack<I, S> as Service<Request<Body>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
-        Service::<Request<Body>>::poll_ready(&mut self.0, cx)
+        Service::<Request<Body>>::poll_ready(&mut self.stack, cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.0.call(request.map(Body::new))
+        self.stack.call(request.map(Body::new))
     }
 }
 

@@ -141,7 +141,8 @@ impl<S> Settings<S> {
         own.turned_on(Part::Dedup)
     }
 
-    /// Counts in `metrics`, together with other servers and clients of the process.
+    /// Counts in `metrics`, together with other servers and clients of the process: what servers
+    /// have counted is added up, and stays when they are dropped.
     #[must_use]
     pub fn with_metrics(self, metrics: &Metrics) -> Self {
         Self { metrics: Some(metrics.clone()), ..self }

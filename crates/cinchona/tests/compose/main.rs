@@ -12,6 +12,7 @@ mod own;
 mod router;
 mod server;
 mod servers;
+mod shared;
 mod sockets;
 
 use cinchona::core::Methods;

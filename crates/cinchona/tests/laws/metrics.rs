@@ -229,11 +229,12 @@ fn being_watched_keeps_neither_connections_nor_a_node() {
         call(&mut client, "Read").await;
         assert_eq!(network.live(), 1);
         let of = |name: &str| values(&metrics).keys().filter(|of| of.starts_with(name)).count();
-        assert!(of("cinchona.balance.") > 0 && of("cinchona.cluster.") > 0);
+        assert!(of("cinchona.balance.in_flight") > 0 && of("cinchona.cluster.") > 0);
         drop((client, cluster));
         tokio::time::sleep(1000 * MS).await;
         assert_eq!(network.live(), 0);
-        assert_eq!((of("cinchona.balance."), of("cinchona.cluster.")), (0, 0));
+        assert_eq!((of("cinchona.balance.in_flight"), of("cinchona.cluster.")), (0, 0));
+        assert_eq!(of("cinchona.balance.calls"), 1, "what has been counted stays");
         assert_eq!(of("cinchona.shed.limit"), 1, "what runs nothing is kept");
     });
 }

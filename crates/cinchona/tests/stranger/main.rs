@@ -82,7 +82,8 @@ async fn the_blocks_of_the_readme_in_order_make_a_strangers_client_that_survives
     let answer = ("order 7 has 3 items\n".to_owned(), String::new());
     let server = project.serve("server").await;
     assert_eq!(project.run("client"), answer);
-    drop(server);
+    #[cfg(unix)]
+    assert!(server.ends_on("TERM"), "as a container stops it");
 
     // As in the README: the server fails three calls in ten.
     let last = readme().pop().unwrap();

@@ -93,6 +93,16 @@ impl Project {
 
 // === impl Running ===
 
+impl Running {
+    /// Whether it ends well on this signal.
+    #[cfg(unix)]
+    pub(crate) fn ends_on(mut self, signal: &str) -> bool {
+        let (signal, pid) = (format!("-{signal}"), self.0.id().to_string());
+        assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
+        self.0.wait().unwrap().success()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         _ = self.0.kill();

@@ -64,7 +64,6 @@ impl Site {
         let options = Options { picker: Picker::LeastRequest, ..Options::default() };
         let balance = endpoints(&cluster, "worker", &layers, options)?;
         layers.register()?;
-        layers.metrics.register(&balance, &[("grpc.target", CLUSTER)])?;
         let calls = Calls::new();
         let names = servers.iter().map(|server| (server.addr().to_string(), server.name()));
         let client = Client::new(&layers, balance.clone(), calls.clone(), watched)

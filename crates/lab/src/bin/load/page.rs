@@ -1,22 +1,17 @@
 //! The client's dashboard: the state of its layers.
 
 use calculator::{
-    client::Layers,
     endpoints::Endpoints,
+    options::Callable,
     watch::{calls::Calls, client::Client, story::follow},
 };
 use cinchona::{
-    balance::Balance,
+    core::BoxError,
     dashboard::{Dashboard, Feed},
     observe::Metrics,
 };
-use std::{
-    future::pending,
-    io,
-    net::{SocketAddr, ToSocketAddrs},
-};
+use std::{future::pending, io, net::SocketAddr};
 use tokio::net::TcpListener;
-use tonic::Status;
 
 /// What is on the page.
 pub(crate) struct Page {
@@ -26,16 +21,15 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn new(layers: &Layers, endpoints: Balance, watched: Endpoints) -> Self {
+    pub(crate) fn new(Callable { endpoints, layers }: &Callable, watched: Endpoints) -> Self {
         let (calls, metrics) = (Calls::new(), layers.metrics.clone());
-        Self { client: Client::new(layers, endpoints, calls.clone(), watched), calls, metrics }
+        let client = Client::new(layers, endpoints.clone(), calls.clone(), watched);
+        Self { client, calls, metrics }
     }
 
     /// Serves the dashboard until the program ends; the callers note each call in the result.
-    pub(crate) async fn serve(self, address: SocketAddr) -> Result<Calls, Status> {
-        let refused = |error: io::Error| {
-            Status::failed_precondition(format!("--dashboard {address}: {error}"))
-        };
+    pub(crate) async fn serve(self, address: SocketAddr) -> Result<Calls, BoxError> {
+        let refused = |error: io::Error| format!("--dashboard {address}: {error}");
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         eprintln!("dashboard on http://{}", listener.local_addr().map_err(refused)?);
         let (feed, client) = (Feed::new(), self.client.clone());
@@ -47,10 +41,4 @@ impl Page {
         tokio::spawn(page.serve(listener, pending()));
         Ok(self.calls)
     }
-}
-
-/// The first address of that name.
-pub(crate) fn resolve(address: &str) -> Result<SocketAddr, String> {
-    let mut found = address.to_socket_addrs().map_err(|error| error.to_string())?;
-    found.next().ok_or_else(|| "the host has no address".to_owned())
 }

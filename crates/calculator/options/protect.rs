@@ -1,6 +1,6 @@
 //! The values of `--breaker` and `--fallback`.
 
-use calculator::pb;
+use crate::pb;
 use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy, Window},
     core::{Invalid, Mode, Switch},

@@ -1,6 +1,6 @@
 //! The cluster in which the client finds its servers.
 
-use calculator::cluster::{observe, secrets};
+use crate::cluster::{observe, secrets};
 use cinchona::{cluster::Cluster, core::Secret};
 use clap::Args;
 use std::path::PathBuf;
