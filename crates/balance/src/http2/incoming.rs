@@ -67,11 +67,9 @@ impl Body for Incoming {
         if self.has_data {
             match ready!(self.poll_data(cx)) {
                 Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                // The server wants no more of the request, or nobody wants more of the answer: the
-                // body ends, without trailers.
-                Some(Err(error))
-                    if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL)) =>
-                {
+                // The server wants no more of the request (RFC 9113, section 8.1); what has come of
+                // the answer is all.
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(self.explain(error)))),

@@ -318,6 +318,19 @@ async fn the_resets_of_a_server_have_the_verdicts_of_their_reasons() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_cancels_after_the_head_says_so() {
+    let (http2, server) = connected(&mut server::Builder::new()).await;
+    let mut calls = calls(server);
+    let call = tokio::spawn(http2.send(request(message("1"))).unwrap());
+    let (_head, mut respond) = calls.recv().await.unwrap();
+    let mut stream = respond.send_response(Response::new(()), false).unwrap();
+    let body = call.await.unwrap().unwrap().into_body();
+    stream.send_reset(Reason::CANCEL);
+    let error = body.collect().await.unwrap_err();
+    assert_eq!(Verdict::of_error(&*error), Verdict::MaybeProcessed(Code::Cancelled));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_goaway_ends_no_call_and_takes_no_more() {
     let (http2, server) = connected(&mut server::Builder::new()).await;
     let mut calls = calls(server);
