@@ -1,4 +1,4 @@
-//! The tonic channel on a connection.
+//! Making connections: by HTTP/2 of our own, or by a tonic channel.
 
 use crate::{
     Options, callback,

@@ -7,6 +7,7 @@
 mod exchange;
 mod incoming;
 mod keepalive;
+mod shared;
 mod upload;
 
 pub(crate) use exchange::Exchange;
@@ -18,19 +19,15 @@ use h2::client::{Builder, Connection, SendRequest};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT},
-    uri::{Authority, Scheme},
 };
 use hyper_util::rt::TokioIo;
-use incoming::Incoming;
 use keepalive::KeepAlive;
+use shared::{InFlight, Shared, lost};
 use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     task::Poll,
     time::Duration,
 };
@@ -55,18 +52,6 @@ pub(crate) struct Settings {
     /// The interval of the pings, and how long an answer may take.
     pub(crate) keep_alive: Option<(Duration, Duration)>,
 }
-
-/// What the calls of a connection share with it.
-struct Shared {
-    scheme: Scheme,
-    authority: Authority,
-    line: Arc<Line>,
-    in_flight: AtomicUsize,
-    runtime: Handle,
-}
-
-/// A call on its way, which counts.
-struct InFlight(Arc<Shared>);
 
 /// The user agent, in the form of gRPC's protocol ("grpc-" language "-" variant "/" version).
 const USER_AGENT_VALUE: &str = concat!("grpc-rust-cinchona/", env!("CARGO_PKG_VERSION"));
@@ -170,11 +155,6 @@ async fn drive(
     line.ends(end.await);
 }
 
-/// The connection takes no more calls.
-fn lost(error: &h2::Error) -> Rejected {
-    Rejected::lost(format!("the connection takes no more calls: {error}"))
-}
-
 /// Removes what HTTP/2 forbids in a request (RFC 9113, section 8.2.2), as hyper does: whoever took
 /// the metadata over from HTTP/1 did not mean it.
 fn strip(headers: &mut HeaderMap) {
@@ -208,34 +188,6 @@ fn sign(headers: &mut HeaderMap) {
         if let Ok(both) = HeaderValue::from_bytes(&both) {
             headers.insert(USER_AGENT, both);
         }
-    }
-}
-
-// === impl InFlight ===
-
-impl InFlight {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(shared.clone())
-    }
-
-    /// An error of the connection or of the stream, with the reason for which the connection has
-    /// ended, where that is known.
-    fn explain(&self, error: h2::Error) -> BoxError {
-        if !error.is_io() {
-            return error.into();
-        }
-        let io = error.into_io().unwrap_or_else(|| std::io::ErrorKind::BrokenPipe.into());
-        match self.0.line.end() {
-            Some(End::Failed(why)) => std::io::Error::new(io.kind(), &*why).into(),
-            _ => io.into(),
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

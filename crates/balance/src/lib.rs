@@ -12,9 +12,9 @@
 //!
 //! * [`Balance`] keeps a connection to every endpoint, and sends calls only to connected ones: an
 //!   endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
-//! * It speaks HTTP/2 itself, on h2: the caller's task sends the request and reads the answer, which
-//!   costs a third less than through the queues of a tonic `Channel`. TLS, and what else only a
-//!   tonic `Endpoint` can say ([`Options::configure`], [`of_endpoint`]), is left to tonic's transport.
+//! * It speaks HTTP/2 itself, on h2: the caller's task sends the request and reads the answer,
+//!   without the queues of a tonic `Channel`, for a third less work. TLS, and what else only a
+//!   tonic `Endpoint` can say ([`Options::configure`], [`of_endpoint`]), is for tonic's transport.
 //! * The states of an endpoint are gRPC's ([`State`]): it is ready when its server has sent its
 //!   HTTP/2 SETTINGS, within [`Options::connect_timeout`]; over TLS, when the session is
 //!   established with HTTP/2 (ALPN).
@@ -144,9 +144,13 @@ struct Connecting {
 /// [`Options::of_one_endpoint`].
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cinchona_core::Invalid> {
-/// let channel = cinchona_balance::connect_lazy("http://10.0.0.1:50051".parse::<http::Uri>().unwrap())?;
-/// # let _ = channel; Ok(()) }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cinchona_core::Invalid> {
+/// use cinchona_balance::connect_lazy;
+/// use http::Uri;
+///
+/// let channel = connect_lazy(Uri::from_static("http://10.0.0.1:50051"))?;
+/// # Ok(()) }
 /// ```
 ///
 /// # Errors

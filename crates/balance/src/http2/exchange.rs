@@ -1,6 +1,10 @@
 //! One call: the request is sent, its answer awaited.
 
-use super::{InFlight, Incoming, Upload, lost};
+use super::{
+    incoming::Incoming,
+    shared::{InFlight, lost},
+    upload::Upload,
+};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Call};
 use cinchona_plumbing::{Elapsed, clock::FOR_EVER, timeout::parse_timeout};

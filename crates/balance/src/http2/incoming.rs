@@ -1,6 +1,6 @@
 //! The body of an answer.
 
-use super::{InFlight, Upload};
+use super::{shared::InFlight, upload::Upload};
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use h2::{Reason, RecvStream};
@@ -33,7 +33,7 @@ impl Incoming {
         in_flight: Option<InFlight>,
     ) -> Self {
         let spawn = |upload| {
-            let runtime = in_flight.as_ref().map(|call| &call.0.runtime);
+            let runtime = in_flight.as_ref().map(InFlight::runtime);
             runtime.map(|runtime| Task(runtime.spawn(upload).abort_handle()))
         };
         let upload = upload.and_then(spawn);

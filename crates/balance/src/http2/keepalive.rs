@@ -1,6 +1,6 @@
 //! Pings that show whether a silent server is there (gRFC A8).
 
-use super::Shared;
+use super::shared::Shared;
 use cinchona_plumbing::clock::later;
 use h2::{Ping, PingPong};
 use std::{

@@ -260,9 +260,9 @@ impl Settings {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Changes each connection before it is made, like
-    /// [`Options::configure`](Options#structfield.configure): windows, user agent, origin. Several
-    /// calls apply in order.
+    /// Has connections made by tonic's transport, with the windows, user agent or origin of the
+    /// endpoint that this returns, like [`Options::configure`](Options#structfield.configure).
+    /// Several calls apply in order. A call on such a connection costs more.
     #[must_use]
     pub fn with_configure<F, E>(mut self, configure: F) -> Self
     where
