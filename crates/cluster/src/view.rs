@@ -19,6 +19,7 @@ use cinchona_plumbing::clock::later;
 use http::Uri;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -220,10 +221,14 @@ impl View {
         }
     }
 
-    /// Marks a peer as gone; whether it was known and not gone before.
+    /// Marks a peer as gone; whether it was known and not gone before. An earlier life of it, which
+    /// was silent before this one was known, is gone with it.
     fn depart(&mut self, id: &str, generation: u64) -> bool {
-        let peer = self.peers.get_mut(id).filter(|peer| peer.generation == generation);
-        peer.is_some_and(|peer| !std::mem::replace(&mut peer.has_left, true))
+        match self.peers.get_mut(id) {
+            Some(peer) if peer.generation == generation => !mem::replace(&mut peer.has_left, true),
+            Some(_) => self.peers.remove(id).is_some_and(|peer| !peer.has_left),
+            None => false,
+        }
     }
 
     /// Removes peers that gossip no longer names, except members.
@@ -249,7 +254,7 @@ impl View {
             self.beat += 1;
             self.stage(node::BEAT, self.beat.to_string());
         }
-        std::mem::take(&mut self.staged)
+        mem::take(&mut self.staged)
     }
 
     fn stage(&mut self, key: &str, value: String) {

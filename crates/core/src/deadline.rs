@@ -107,4 +107,28 @@ mod tests {
             assert!(error.contains("1 to 8 digits"), "{error}");
         }
     }
+
+    #[test]
+    fn one_nanosecond_less_than_ten_years_is_a_deadline() {
+        let (now, years) = (Instant::now(), Duration::from_secs(10 * 365 * 24 * 3600));
+        assert_eq!(Deadline::within(years, now), None);
+        assert!(Deadline::within(years - Duration::from_nanos(1), now).is_some());
+    }
+
+    #[test]
+    fn at_its_instant_and_later_no_time_is_left() {
+        let (now, ms) = (Instant::now(), Duration::from_millis(1));
+        let deadline = Deadline::after(7 * ms, now);
+        let passed = [6, 7, 8].map(|after| deadline.has_passed(now + after * ms));
+        assert_eq!(passed, [false, true, true]);
+        let left = [6, 7, 8].map(|after| {
+            let mut headers = HeaderMap::new();
+            deadline.stamp(&mut headers, now + after * ms);
+            Deadline::read_timeout(&headers[GRPC_TIMEOUT]).unwrap()
+        });
+        // No time at all is not sent: the least there is.
+        let least = Duration::from_nanos(1);
+        assert_eq!(left, [ms, least, least]);
+        assert!(Deadline::read_timeout(&"7".parse().unwrap()).is_err());
+    }
 }

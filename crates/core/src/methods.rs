@@ -499,4 +499,92 @@ mod tests {
     fn a_broken_descriptor_set_is_refused() {
         assert!(Methods::from_file_descriptor_set(b"\xff\xff\xff").is_err());
     }
+
+    /// Methods of `money.v1.Bank`: `Balance`, `Set`, `Withdraw`, and `Watch`, which streams.
+    fn bank() -> Methods {
+        let watch = MethodDescriptorProto { server_streaming: Some(true), ..method("Watch", None) };
+        let service = ServiceDescriptorProto {
+            name: Some("Bank".into()),
+            method: vec![
+                method("Balance", Some(IdempotencyLevel::NoSideEffects)),
+                method("Set", Some(IdempotencyLevel::Idempotent)),
+                method("Withdraw", None),
+                watch,
+            ],
+            ..Default::default()
+        };
+        let file = FileDescriptorProto {
+            package: Some("money.v1".into()),
+            service: vec![service],
+            ..Default::default()
+        };
+        let encoded = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+        Methods::from_file_descriptor_set(&encoded).unwrap()
+    }
+
+    #[test]
+    fn of_a_complete_list_only_what_is_listed_is_there_and_the_servers_own() {
+        let (methods, unknown) = (bank(), Methods::unknown());
+        for (path, is_there) in [
+            ("/money.v1.Bank/Set", true),
+            ("/money.v1.Bank/", true),
+            ("/money.v1.Bank/Missing", false),
+            ("/money.v1.Bankers/", false),
+            ("/grpc.health.v1.Health/Check", true),
+        ] {
+            assert_eq!((methods.has(path), unknown.has(path)), (is_there, true), "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_whose_repetition_may_do_harm_are_those_that_are_not_said_to_be_safe() {
+        let methods = bank();
+        let mut paths: Vec<_> = methods.unsafe_paths().collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["/money.v1.Bank/Watch", "/money.v1.Bank/Withdraw"]);
+        let repeats = |safety: Safety| safety.allows_repeating();
+        let all = [Safety::NoSideEffects, Safety::Idempotent, Safety::Unknown];
+        assert_eq!(all.map(repeats), [true, true, false]);
+        let any = Methods::all_idempotent();
+        assert_eq!(any.safety("/any.Service/Call"), Safety::Idempotent);
+        assert_eq!(Methods::unknown().safety("/any.Service/Call"), Safety::Unknown);
+    }
+
+    #[test]
+    fn a_repeated_call_is_recognised_where_its_method_is_unary_and_has_effects() {
+        let methods = bank();
+        for (name, is_recognised) in
+            [("Balance", false), ("Set", true), ("Withdraw", true), ("Watch", false), ("No", false)]
+        {
+            let path = format!("/money.v1.Bank/{name}");
+            assert_eq!(methods.is_unary_with_effects(&path), is_recognised, "{name}");
+        }
+        use MethodKind::{Bidi, ClientStreaming, ServerStreaming, Unary};
+        let kinds = [Unary, ClientStreaming, ServerStreaming, Bidi];
+        assert_eq!(kinds.map(MethodKind::streams_requests), [false, true, false, true]);
+        assert_eq!(kinds.map(MethodKind::streams_responses), [false, false, true, true]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_method_needs_its_name_and_holds_for_it_alone() {
+        let said = |methods: Methods, service, method| {
+            methods.with(service, method, Safety::NoSideEffects)
+        };
+        for (service, method) in [("", "Set"), ("/money.v1.Bank", "Set"), ("money.v1.Bank", "a/b")]
+        {
+            assert!(said(bank(), service, method).is_err(), "{service}, {method}");
+            assert!(said(Methods::unknown(), service, method).is_err(), "{service}, {method}");
+        }
+        // Of a complete list, only what is listed.
+        assert!(said(bank(), "money.v1.Bank", "Missing").is_err());
+        assert!(said(bank(), "money.v1.Missing", "").is_err());
+        let one = said(bank(), "money.v1.Bank", "Withdraw").unwrap();
+        assert_eq!(one.safety("/money.v1.Bank/Withdraw"), Safety::NoSideEffects);
+        assert_eq!(one.safety("/money.v1.Bank/Set"), Safety::Idempotent);
+        let all = said(bank(), "money.v1.Bank", "").unwrap();
+        assert_eq!(all.unsafe_paths().count(), 0);
+        let new = said(Methods::unknown(), "a.B", "C").unwrap();
+        assert_eq!(new.safety("/a.B/C"), Safety::NoSideEffects);
+        assert_eq!(new.safety("/a.B/D"), Safety::Unknown);
+    }
 }

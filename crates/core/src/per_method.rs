@@ -187,4 +187,51 @@ mod tests {
             assert_eq!(values.get(path), expected, "{path}");
         }
     }
+
+    #[test]
+    fn a_name_with_a_slash_is_refused() {
+        for (service, method) in [("/a.B", "C"), ("a.B", "/C"), ("a.B/", ""), ("", "/")] {
+            let refused = PerMethod::new().insert(service, method, 1).unwrap_err();
+            assert!(refused.to_string().contains("without slashes"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_first_name_that_no_method_has_is_refused_where_all_are_known() {
+        use prost::Message;
+        let call = prost_types::MethodDescriptorProto { name: Some("C".into()), ..<_>::default() };
+        let service = prost_types::ServiceDescriptorProto {
+            name: Some("B".into()),
+            method: vec![call],
+            ..<_>::default()
+        };
+        let file = prost_types::FileDescriptorProto {
+            package: Some("a".into()),
+            service: vec![service],
+            ..<_>::default()
+        };
+        let set = prost_types::FileDescriptorSet { file: vec![file] }.encode_to_vec();
+        let methods = Methods::from_file_descriptor_set(&set).unwrap();
+        let mut values = PerMethod::from(1);
+        values.insert("a.B", "C", 1).unwrap();
+        values.insert("a.B", "", 1).unwrap();
+        assert_eq!(values.check("limits", &methods), Ok(()));
+        values.insert("a.B", "Z", 1).unwrap();
+        values.insert("a.B", "D", 1).unwrap();
+        let refused = values.check("limits", &methods).unwrap_err();
+        assert_eq!(refused.field(), "limits");
+        assert!(refused.to_string().contains("/a.B/D"), "{refused}");
+        assert_eq!(values.check("limits", &Methods::unknown()), Ok(()));
+    }
+
+    #[test]
+    fn what_is_made_of_each_value_has_the_same_name() {
+        let mut values = PerMethod::from(1);
+        values.insert("a.B", "", 2).unwrap();
+        values.insert("a.B", "C", 3).unwrap();
+        let tens = values.map(|value| value * 10);
+        for (path, value) in [("/a.B/C", 30), ("/a.B/D", 20), ("/c.D/E", 10)] {
+            assert_eq!(tens.get(path), Some(&value), "{path}");
+        }
+    }
 }

@@ -90,4 +90,16 @@ mod tests {
         clone.count();
         assert_eq!((switch.mode(), switch.shadowed()), (Mode::Shadow, 1));
     }
+
+    #[test]
+    fn it_counts_how_often_it_was_turned_off_and_what_it_did_not_act_on() {
+        let switch = Switch::new(Mode::Shadow);
+        for times in 0..5 {
+            assert_eq!((switch.times_off(), switch.shadowed()), (times, times));
+            switch.count();
+            switch.set(Mode::Off);
+            switch.set(Mode::Off);
+            switch.set(Mode::Shadow);
+        }
+    }
 }

@@ -151,6 +151,17 @@ mod tests {
     }
 
     #[test]
+    fn a_share_of_a_quarter_hedges_what_takes_longer_than_three_of_four_calls() {
+        let hedge = HedgePolicy::default().with_extra_load(0.25).unwrap();
+        let adaptive = hedge.adaptive.as_ref().unwrap();
+        for call in 0..100 {
+            adaptive.latency.record(if call % 5 < 4 { 10 * MS } else { 1000 * MS });
+        }
+        let delay = hedge.delay().unwrap();
+        assert!((10 * MS..12 * MS).contains(&delay), "{delay:?}");
+    }
+
+    #[test]
     fn another_attempt_is_due_once_the_first_takes_longer_than_the_delay() {
         let hedge = HedgePolicy::default().with_delay(7 * MS);
         assert_eq!([6, 7, 8].map(|ms| hedge.is_due_after(ms * MS)), [false, false, true]);

@@ -336,6 +336,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::throttle::Throttle;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -405,5 +406,42 @@ mod tests {
         assert_eq!(stamped(0, deadline, Some("1S")), (None, Some(7 * MS)));
         assert_eq!(stamped(2, deadline, None), (Some(2.into()), None));
         assert_eq!(stamped(1, None, Some("1S")), (Some(1.into()), Some(1000 * MS)));
+    }
+
+    /// The decision on a failed attempt, and the tokens that it leaves of ten.
+    fn decide(ended: Ended, mut call: Progress) -> (Decision, f64) {
+        let throttle = Throttle::default();
+        throttle.set(10.0, 1.0).unwrap();
+        let (throttle, budget) = (throttle.now(), SharedBudget::new(None, Instant::now()));
+        let limits = Limits { throttle: &throttle, budget: &budget, method: "/a.B/C" };
+        let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
+        let mut rng = cinchona_core::Rng::seeded(1).draw();
+        let decision = policy.decide(ended, &mut call, limits, &mut rng);
+        (decision, throttle.tokens())
+    }
+
+    #[test]
+    fn the_first_reason_not_to_retry_is_the_one_that_is_given() {
+        let listed = Verdict::MaybeProcessed(Code::Unavailable);
+        let other = Verdict::MaybeProcessed(Code::Internal);
+        let (stop, after) = (Some(Pushback::Stop), Some(Pushback::After(MS)));
+        let spent = Progress { attempts: 4, ..progress(None) };
+        let chained = Progress { chained: true, ..spent };
+        let not_safe = Progress { safety: Safety::Unknown, ..chained };
+        for (verdict, pushback, can_repeat, call, reason, tokens) in [
+            (other, None, false, not_safe, Some(Stop::NotRetryable), 10.0),
+            (other, after, false, not_safe, Some(Stop::NotRetryable), 10.0),
+            (other, stop, false, not_safe, Some(Stop::NotRetryable), 9.0),
+            (listed, stop, false, not_safe, Some(Stop::Pushback), 9.0),
+            (listed, None, false, not_safe, Some(Stop::BodyTooLarge), 9.0),
+            (listed, None, true, not_safe, Some(Stop::NotIdempotent), 9.0),
+            (listed, None, true, chained, Some(Stop::Chained), 9.0),
+            (listed, None, true, spent, Some(Stop::Exhausted), 9.0),
+            (listed, after, true, progress(None), None, 9.0),
+        ] {
+            let ended = Ended { verdict, pushback, can_repeat, now: Instant::now() };
+            let expected = reason.map_or(Decision::RetryAfter(MS), Decision::Stop);
+            assert_eq!(decide(ended, call), (expected, tokens));
+        }
     }
 }

@@ -377,3 +377,33 @@ fn a_pass_is_of_its_own_opening_alone() {
         cell.force(Kind::Closed);
     }
 }
+
+#[test]
+fn so_many_failures_are_an_outage_once_they_last_or_half_of_them_after_four_times_as_long() {
+    let (slow, fast) = (Run { failures: 5, lasting: 100 }, Run { failures: 5, lasting: 0 });
+    for (run, failures, lasted, is_enough) in [
+        (slow, 5, 100, true),
+        (slow, 5, 99, false),
+        (slow, 4, 399, false),
+        (slow, 4, 400, true),
+        (slow, 3, 400, true),
+        (slow, 2, u64::MAX, false),
+        (fast, 5, 0, true),
+        (fast, 4, u64::MAX, false),
+    ] {
+        assert_eq!(run.is_enough(failures, lasted), is_enough, "{failures} in {lasted} ms");
+    }
+}
+
+/// What is longer is taken for a failure that was before the first of the run.
+#[test]
+fn a_run_may_last_half_of_the_milliseconds_that_the_word_distinguishes() {
+    const HALF: u64 = (1 << 28) - 1;
+    let run = Some(Run { failures: 2, lasting: 1000 });
+    for (lasts, change) in [(HALF, Change::Opened(2)), (HALF + 1, Change::Nothing)] {
+        let (cell, limits) = (Cell::new(), Limits { run, ..LIMITS });
+        let pass = admitted(&cell, &limits, 0).unwrap();
+        let fails = |now| cell.leave(pass, Sample::Failure, &limits, || now, || 5000);
+        assert_eq!([fails(7), fails(7 + lasts)], [Change::Nothing, change]);
+    }
+}

@@ -1,6 +1,7 @@
 //! Nodes on loopback that join, leave, crash and are renamed: a few for a few seconds, or thirty
 //! for as many as `CINCHONA_CHURN` says, from `CINCHONA_SEED`.
 
+use super::memory::Memory;
 use crate::{Cluster, Config, State};
 use cinchona_core::Rng;
 use rand::{RngExt, rngs::SmallRng};
@@ -217,5 +218,46 @@ async fn after_churn_all_see_exactly_the_live_nodes_and_writes_were_never_refuse
     assert_eq!(refusals, [], "writes where a majority lives");
     if seconds.is_some() {
         churn.forgets().await;
+    }
+}
+
+/// How long after a crash the next life begins.
+const SOON: Duration = Duration::from_millis(200);
+
+#[tokio::test(start_paused = true)]
+async fn a_life_that_leaves_before_all_have_met_it_leaves_none_before_it_behind() {
+    for lives in (100..=400).step_by(50).map(Duration::from_millis) {
+        let memory = Memory::default();
+        let mut nodes = memory.cluster(6).await;
+        drop(nodes.pop());
+        sleep(SOON).await;
+        let again = memory.join(5, |_| {});
+        sleep(lives).await;
+        again.leave(SECOND / 2).await;
+        sleep(10 * SECOND).await;
+        for node in &nodes {
+            let all = node.nodes();
+            let failed = all.iter().filter(|node| node.state == State::Failed).count();
+            assert_eq!((node.reachable(), failed), ((5, 5), 0), "{lives:?}: {all:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_replaced_is_not_expected_for_a_later_life_that_none_has_met() {
+    for lives in (600..=850).step_by(25).map(Duration::from_millis) {
+        let memory = Memory::default();
+        let mut nodes = memory.cluster(6).await;
+        drop(nodes.pop());
+        sleep(SOON).await;
+        let again = memory.join(5, |_| {});
+        sleep(lives).await;
+        drop(again);
+        sleep(SOON).await;
+        nodes.push(memory.join(5, |config| config.node_id = "pod".into()));
+        sleep(10 * SECOND).await;
+        for node in &nodes {
+            assert_eq!(node.reachable(), (6, 6), "{lives:?}: {:?}", node.nodes());
+        }
     }
 }

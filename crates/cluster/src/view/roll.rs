@@ -127,6 +127,7 @@ impl View {
         let mut named = BTreeSet::new();
         let is_founded = self.members.is_founded();
         let (mut at_once, mut complete) = (BTreeSet::new(), Vec::new());
+        let is_heard = |peer: &Peer| !peer.has_left;
         for (id, peer) in self.peers.iter().filter(|(id, _)| self.reachable.contains(*id)) {
             let list = &peer.facts.members;
             if peer.adopted.as_ref().is_some_and(|adopted| std::sync::Arc::ptr_eq(adopted, list)) {
@@ -134,7 +135,7 @@ impl View {
             }
             let new = list.iter().filter(|id| self.is_to_take_over(id));
             let (heard, others): (Vec<_>, Vec<_>) =
-                new.partition(|id| is_founded && self.peers.contains_key(*id));
+                new.partition(|id| is_founded && self.peers.get(*id).is_some_and(is_heard));
             if others.is_empty() {
                 complete.push((id.clone(), list.clone()));
             }

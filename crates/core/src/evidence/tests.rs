@@ -194,3 +194,21 @@ async fn a_deadline_is_held_against_a_server_only_where_it_left_it_enough_time()
     let said = Evidence::of_trailers(&words, || early);
     assert_eq!(said, nothing(Code::Cancelled), "no timer of ours has run out");
 }
+
+#[test]
+fn evidence_has_the_code_that_there_is() {
+    for (evidence, code) in [
+        (Evidence::Good(Code::NotFound), Some(Code::NotFound)),
+        (Evidence::Bad(Code::Internal), Some(Code::Internal)),
+        (Evidence::Nothing(Some(Code::Cancelled)), Some(Code::Cancelled)),
+        (Evidence::Nothing(None), None),
+    ] {
+        assert_eq!(evidence.code(), code);
+    }
+}
+
+#[test]
+fn a_cancelled_in_other_words_than_those_of_tonics_timer_asks_for_no_time() {
+    let said = trailers(Code::Cancelled, &[("grpc-message", "by the user")]);
+    assert_eq!(Evidence::of_trailers(&said, never), nothing(Code::Cancelled));
+}

@@ -123,4 +123,17 @@ mod tests {
         }
         assert!(OPTIONS_PROTO.contains("ONCE = 4;"));
     }
+
+    #[test]
+    fn each_number_of_the_option_has_its_meaning_and_no_other_has_one() {
+        let meanings = [
+            None,
+            Some((Safety::NoSideEffects, false)),
+            Some((Safety::Idempotent, false)),
+            Some((Safety::Unknown, true)),
+            Some((Safety::Unknown, false)),
+            None,
+        ];
+        assert_eq!([0, 1, 2, 3, 4, 5].map(super::said), meanings);
+    }
 }

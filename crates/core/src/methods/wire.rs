@@ -142,3 +142,44 @@ impl Value<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `1: 7` as a number, as eight bytes, as one byte and as four bytes.
+    const PLAIN: [&[u8]; 4] =
+        [&[8, 7], &[9, 1, 2, 3, 4, 5, 6, 7, 8], &[10, 1, 7], &[13, 1, 2, 3, 4]];
+
+    /// So many groups, each in the one before.
+    fn nested(depth: usize) -> Vec<u8> {
+        [vec![11; depth], vec![12; depth]].concat()
+    }
+
+    #[test]
+    fn a_field_of_each_type_is_read_and_written_as_the_same() {
+        let group = [&[19][..], &PLAIN.concat(), &nested(1), &[20]].concat();
+        for field in PLAIN.into_iter().chain([&group[..]]) {
+            let whole = [field, &[8, 9]].concat();
+            let mut rest = &whole[..];
+            let read = next(&mut rest).unwrap();
+            assert_eq!((read.encoded(), rest), (field.to_vec(), &[8, 9][..]));
+            for end in 1..field.len() {
+                assert!(next(&mut &field[..end]).is_none(), "{end} bytes of {field:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_of_none_and_an_unknown_type_are_refused() {
+        for broken in [&[0, 7][..], &[14, 7], &[15, 7], &[12], &[11, 20]] {
+            assert!(next(&mut &*broken).is_none(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_nested_as_deep_as_prost_reads_them() {
+        assert!(next(&mut &*nested(DEEPEST)).is_some());
+        assert!(next(&mut &*nested(DEEPEST + 1)).is_none());
+    }
+}

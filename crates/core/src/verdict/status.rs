@@ -79,4 +79,19 @@ mod tests {
         assert_eq!((status.code(), status.message()), (Code::NotFound, "gone"));
         assert_eq!(status.details(), b"x");
     }
+
+    #[test]
+    fn a_status_whose_source_knows_better_keeps_all_but_its_code() {
+        let mut said = Status::with_details(Code::Cancelled, "operation was canceled", "x".into());
+        said.metadata_mut().insert("mark", "y".parse().unwrap());
+        said.set_source(Arc::new(tonic::ConnectError("refused".into())));
+        let status = Verdict::status_of(said.into());
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unavailable, "operation was canceled")
+        );
+        assert_eq!(status.details(), b"x");
+        assert_eq!(status.metadata().get("mark").unwrap(), "y");
+        assert!(find_cause::<tonic::ConnectError>(&status).is_some());
+    }
 }

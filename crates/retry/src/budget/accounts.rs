@@ -277,6 +277,16 @@ mod tests {
     }
 
     #[test]
+    fn what_costs_nothing_is_paid_by_the_one_who_owes_more_than_there_is() {
+        let now = Instant::now();
+        let mut accounts = Accounts::new(0.0, 10, 0.0, now);
+        assert!(accounts.withdraw("bad", 5 * UNIT, true, now));
+        assert!(accounts.withdraw("bad", 2 * UNIT, true, now));
+        assert!(!accounts.withdraw("bad", UNIT, false, now), "it owes 7 of the 3 that are left");
+        assert!(accounts.withdraw("bad", 0, false, now));
+    }
+
+    #[test]
     fn a_thousand_methods_have_accounts_and_the_others_share_one() {
         let now = Instant::now();
         let mut accounts = Accounts::new(0.01, 100, 0.0, now);

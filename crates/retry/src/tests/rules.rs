@@ -176,3 +176,25 @@ async fn towers_own_retry_decides_the_same_and_knows_the_deadline_from_above() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backoff_that_is_set_is_the_one_that_is_waited() {
+    let backoff = Backoff::new(7 * SECOND, 1.0, 7 * SECOND).unwrap();
+    let policy = on([Code::Unavailable]).with_backoff(backoff.with_jitter(Jitter::None));
+    let (server, _) = play(layer(policy), [failing(Code::Unavailable)], request()).await;
+    assert_eq!(gaps(&server), [7 * SECOND; 3]);
+}
+
+/// However soon the server wants them.
+#[tokio::test(start_paused = true)]
+async fn at_most_two_attempts_of_a_call_begin_within_a_millisecond() {
+    let at_once = [("grpc-status", "14"), ("grpc-retry-pushback-ms", "0")];
+    let at_once = at_once.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    let policy = on([Code::Unavailable]).with_max_retries(9);
+    let script = [Answer::Raw(at_once.into_iter().collect())];
+    let (server, _) = play(layer(policy), script, request()).await;
+    let began: Vec<_> = server.received().iter().map(|received| received.at).collect();
+    assert_eq!(began.len(), 10);
+    assert!(began.windows(3).all(|three| three[2] - three[0] >= plan::PACE), "{began:?}");
+    assert!(began[9] - began[0] <= 9 * plan::PACE, "and no later than that: {began:?}");
+}

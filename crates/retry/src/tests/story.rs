@@ -1,9 +1,9 @@
 //! The ledger of a call, and how it is passed on.
 
 use super::*;
-use cinchona_core::{Call, Stage, Verdict};
+use cinchona_core::{Call, Rejected, Stage, Verdict};
 use prost::Message as _;
-use std::{convert::Infallible, num::NonZeroU64, path::Path};
+use std::{collections::VecDeque, convert::Infallible, num::NonZeroU64, path::Path, sync::Mutex};
 use tower::service_fn;
 
 /// Answers as a balancer over two servers would, the first of which is down.
@@ -189,4 +189,39 @@ proptest::proptest! {
         let among = [&[0x1a, own.encoded_len() as u8][..], &own.encode_to_vec()].concat();
         let _ = Ledger::from_details(&among);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_source_of_a_ledger_is_the_status_of_the_last_attempt() {
+    let status = failure(layer(on([])), Status::not_found("no such account")).await;
+    let source = std::error::Error::source(Ledger::of(&status).unwrap()).unwrap();
+    let source = source.downcast_ref::<Status>().unwrap();
+    assert_eq!((source.code(), source.message()), (Code::NotFound, "no such account"));
+}
+
+/// The kinds of the attempts of a call that waits for a connection, whose attempts end so.
+async fn kinds(outcomes: impl IntoIterator<Item = Result<Status, Rejected>>) -> Vec<AttemptKind> {
+    let outcomes = Arc::new(Mutex::new(outcomes.into_iter().collect::<VecDeque<_>>()));
+    let server = service_fn(move |_: Request| {
+        let outcome = outcomes.lock().unwrap().pop_front().unwrap();
+        std::future::ready(outcome.map(|status| status.into_http::<Body>()))
+    });
+    let policy = Policy::from(on([Code::Unavailable])).with_wait_for_ready(true);
+    let layer = layer(on([])).with_policies(PerMethod::from(policy)).unwrap().explained();
+    let response = layer.layer(server).oneshot(request()).await.unwrap();
+    let ledger = response.extensions().get::<Ledger>().unwrap();
+    ledger.attempts().iter().map(|attempt| attempt.kind).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_of_the_kind_that_what_went_before_makes_it() {
+    use AttemptKind::{First, Retry, Transparent};
+    let (ok, failed) = (|| Ok(Status::ok("")), || Ok(Status::unavailable("simulated")));
+    let lost = || Err(Rejected::lost("the connection is gone"));
+    let none = || Err(Rejected::new("nobody listens", None));
+    assert_eq!(kinds([lost(), ok()]).await, [First, Transparent]);
+    assert_eq!(kinds([failed(), ok()]).await, [First, Retry]);
+    // What only waits for a connection is no attempt.
+    assert_eq!(kinds([none(), none(), ok()]).await, [First]);
+    assert_eq!(kinds([failed(), none(), ok()]).await, [First, Retry]);
 }

@@ -1,6 +1,6 @@
 //! All encodings of a message have one canonical form, with the same meaning.
 
-use super::{super::Methods, is_canonical, ordered};
+use super::{super::Methods, DEEPEST, MOST_FIELDS, is_canonical, ordered};
 use proptest::prelude::*;
 use prost::{Message, encoding::encode_varint};
 use prost_types::{
@@ -38,6 +38,8 @@ struct Order {
     flags: BTreeMap<i32, bool>,
     #[prost(fixed32, repeated, tag = "300")]
     fixeds: Vec<u32>,
+    #[prost(fixed64, repeated, tag = "301")]
+    wide: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -99,6 +101,7 @@ fn methods() -> Methods {
             field("fixed", 11, Type::Fixed64),
             repeated(message("flags", 12, "Order.FlagsEntry")),
             repeated(field("fixeds", 300, Type::Fixed32)),
+            repeated(field("wide", 301, Type::Fixed64)),
         ],
         nested_type: vec![
             entry("MapEntry", Type::String, message("value", 2, "Order")),
@@ -196,6 +199,8 @@ fn one(inner: impl Strategy<Value = Vec<u8>> + Clone + 'static) -> BoxedStrategy
         flags,
         any::<[u8; 4]>().prop_map(|value| tagged(300, 5, &value)),
         any::<[[u8; 4]; 2]>().prop_map(|values| delimited(300, &values.concat())),
+        any::<[u8; 8]>().prop_map(|value| tagged(301, 1, &value)),
+        any::<[[u8; 8]; 2]>().prop_map(|values| delimited(301, &values.concat())),
     ]
     .boxed()
 }
@@ -286,6 +291,7 @@ fn what_is_usually_written_is_in_order_and_not_copied() {
         fixed: 9,
         flags: BTreeMap::from([(1, true)]),
         fixeds: vec![0, 1],
+        wide: vec![2, 3],
     };
     let (bytes, methods) = (order.encode_to_vec(), methods());
     assert!(matches!(methods.canonical_request(PATH, &bytes), std::borrow::Cow::Borrowed(_)));
@@ -371,4 +377,76 @@ fn a_request_id_is_the_one_that_the_handler_sees() {
         assert!(taking(None).request_id(PATH, broken).is_err(), "{broken:?}");
         assert_eq!(taking(None).request_id("/shop.Shop/Other", broken).unwrap(), None);
     }
+}
+
+#[test]
+fn of_a_field_that_occurs_once_the_last_counts() {
+    let texts = [delimited(2, b"a"), delimited(2, b"b")];
+    assert_eq!(canonical(&texts.concat()), texts[1]);
+}
+
+#[test]
+fn what_is_written_as_another_type_is_unknown_and_stays_in_its_place() {
+    let (text, other) = (delimited(2, b"a"), delimited(1, b"x"));
+    assert_eq!(canonical(&[&text[..], &other].concat()), [other, text].concat());
+}
+
+#[test]
+fn numbers_that_are_cut_off_make_no_message() {
+    let n = tagged(1, 0, &[7]);
+    for (number, size, whole) in [(300, 4, true), (300, 5, false), (301, 8, true), (301, 12, false)]
+    {
+        let numbers = delimited(number, &vec![7; size]);
+        let turned = [&numbers[..], &n].concat();
+        let expected = if whole { [&n[..], &numbers].concat() } else { turned.clone() };
+        assert_eq!(canonical(&turned), expected, "{size} bytes of {number}");
+    }
+}
+
+#[test]
+fn a_message_of_more_fields_than_are_counted_is_compared_as_it_is() {
+    let field = delimited(2, b"a");
+    let of = |fields: usize| field.repeat(fields);
+    assert_eq!(canonical(&of(MOST_FIELDS)), field);
+    assert_eq!(canonical(&of(MOST_FIELDS + 1)), of(MOST_FIELDS + 1));
+}
+
+/// What is in `inner`, this deep, in messages of field 6 or in the values of maps.
+fn nested(inner: &[u8], depth: usize, is_in_map: bool) -> Vec<u8> {
+    // From the inside out, turned: so that no byte is copied for each level.
+    let mut turned: Vec<u8> = inner.iter().rev().copied().collect();
+    let mut wrap = |number: u32| {
+        let mut head = Vec::new();
+        encode_varint(u64::from(number) << 3 | 2, &mut head);
+        encode_varint(turned.len() as u64, &mut head);
+        turned.extend(head.iter().rev());
+    };
+    for _ in 0..depth {
+        if is_in_map {
+            wrap(2);
+            wrap(5);
+        } else {
+            wrap(6);
+        }
+    }
+    turned.reverse();
+    turned
+}
+
+#[test]
+fn messages_are_put_in_order_as_deep_as_prost_reads_them() {
+    let (n, text) = (tagged(1, 0, &[7]), delimited(2, b"a"));
+    let [turned, sorted] = [[&text[..], &n].concat(), [&n[..], &text].concat()];
+    // A value of a map is two levels below.
+    for (is_in_map, deepest) in [(false, DEEPEST), (true, DEEPEST / 2)] {
+        let nested = |inner: &[u8], depth| nested(inner, depth, is_in_map);
+        let same = canonical(&nested(&turned, deepest));
+        assert_eq!(same, canonical(&nested(&sorted, deepest)), "in a map: {is_in_map}");
+        assert_ne!(same, nested(&turned, deepest));
+        let deeper = nested(&turned, deepest + 1);
+        assert_eq!(canonical(&deeper), deeper, "in a map: {is_in_map}");
+    }
+    // And no message is too deep to be looked at.
+    let deep = nested(&sorted, 100_000, false);
+    assert_eq!(canonical(&deep), deep);
 }
