@@ -19,6 +19,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT},
+    uri::PathAndQuery,
 };
 use hyper_util::rt::TokioIo;
 use keepalive::KeepAlive;
@@ -108,11 +109,12 @@ impl Http2 {
     /// # Errors
     /// When the connection takes no more calls: the request was not sent.
     pub(crate) fn send(&self, request: Request<Body>) -> Result<Exchange, Rejected> {
-        let limit = exchange::limit(&request);
+        let limit = exchange::limit(&request, &self.shared.runtime);
         let (mut head, body) = request.into_parts();
         let mut uri = head.uri.into_parts();
         uri.scheme = Some(self.shared.scheme.clone());
         uri.authority = Some(self.shared.authority.clone());
+        uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         head.uri = Uri::from_parts(uri).unwrap_or_default();
         head.extensions = http::Extensions::new();
         strip(&mut head.headers);

@@ -16,7 +16,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Sleep, sleep},
+};
 use tonic::body::Body;
 
 /// Sends the body of a request, and awaits the head of the answer. Dropped before, it resets the
@@ -37,12 +40,14 @@ pub(super) struct Limit {
     sleep: Pin<Box<Sleep>>,
 }
 
-/// The limit that the request's `grpc-timeout` says, if no layer has taken it over.
-pub(super) fn limit(request: &Request<Body>) -> Option<Pin<Box<Limit>>> {
+/// The limit that the request's `grpc-timeout` says, if no layer has taken it over. Its timer is that
+/// of `runtime`: a call may be made from elsewhere.
+pub(super) fn limit(request: &Request<Body>, runtime: &Handle) -> Option<Pin<Box<Limit>>> {
     if Call::find(request).is_some_and(|call| call.deadline().is_some()) {
         return None;
     }
     let limit = parse_timeout(request.headers()).ok().flatten()?;
+    let _entered = runtime.enter();
     Some(Box::pin(Limit { limit, sleep: Box::pin(sleep(limit.min(FOR_EVER))) }))
 }
 
@@ -76,8 +81,10 @@ impl Exchange {
 
     fn failed(&self, error: h2::Error) -> BoxError {
         match &self.in_flight {
-            // It waited for its turn, and the server has seen nothing of it.
-            _ if self.queued.is_some() && !error.is_reset() => lost(&error).into(),
+            // It waited for its turn, and nothing of its body has left.
+            _ if self.queued.is_some() && self.upload.is_some() && !error.is_reset() => {
+                lost(&error).into()
+            }
             Some(in_flight) => in_flight.explain(error),
             None => error.into(),
         }
