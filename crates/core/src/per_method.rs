@@ -174,6 +174,7 @@ mod tests {
         let mut all: Vec<_> = values.values().copied().collect();
         all.sort_unstable();
         assert_eq!(all, [1, 2, 3]);
+        assert_eq!(values.methods().collect::<Vec<_>>(), [("/a.B/C", &3)]);
         assert_eq!(PerMethod::<u8>::new().values().count(), 0);
     }
 

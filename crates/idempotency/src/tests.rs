@@ -3,6 +3,7 @@
 mod callers;
 mod codes;
 mod full;
+mod memory;
 mod off;
 mod panics;
 mod seen;
