@@ -40,8 +40,8 @@ pub(super) struct Limit {
     sleep: Pin<Box<Sleep>>,
 }
 
-/// The limit that the request's `grpc-timeout` says, if no layer has taken it over. Its timer is that
-/// of `runtime`: a call may be made from elsewhere.
+/// The limit that the request's `grpc-timeout` says, if no layer has taken it over. Its timer is
+/// that of `runtime`: a call may be made from elsewhere.
 pub(super) fn limit(request: &Request<Body>, runtime: &Handle) -> Option<Pin<Box<Limit>>> {
     if Call::find(request).is_some_and(|call| call.deadline().is_some()) {
         return None;
