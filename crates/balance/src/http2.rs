@@ -2,7 +2,7 @@
 //!
 //! tonic's channel hands a call on through two queues to the task of the connection, which starts
 //! another for the answer. Here the task that awaits the answer sends the request itself, which
-//! takes about a third of the instructions of such a call (`crates/COSTS.md`).
+//! saves a quarter of the instructions of such a call (`crates/COSTS.md`).
 
 mod exchange;
 mod incoming;

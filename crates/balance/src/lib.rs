@@ -13,7 +13,7 @@
 //! * [`Balance`] keeps a connection to every endpoint, and sends calls only to connected ones: an
 //!   endpoint that is down costs no call. [`connect_lazy`] is the same over a list of one.
 //! * It speaks HTTP/2 itself, on h2: the caller's task sends the request and reads the answer,
-//!   without the queues of a tonic `Channel`, for a third less work. TLS, and what else only a
+//!   without the queues of a tonic `Channel`, for a quarter less work. TLS, and what else only a
 //!   tonic `Endpoint` can say ([`Options::configure`], [`of_endpoint`]), is for tonic's transport.
 //! * The states of an endpoint are gRPC's ([`State`]): it is ready when its server has sent its
 //!   HTTP/2 SETTINGS, within [`Options::connect_timeout`]; over TLS, when the session is

@@ -30,7 +30,7 @@ pin_project! {
     #[project = SentProj]
     pub(crate) enum Sent {
         // Boxed: it is moved with the futures of all layers.
-        Own { exchange: Box<Exchange> },
+        Own { exchange: Option<Box<Exchange>> },
         Tonic { #[pin] sent: channel::ResponseFuture },
         // Boxed: it is large, and rare.
         Queued { queued: Pin<Box<Oneshot<Channel, Request<Body>>>> },
@@ -44,7 +44,7 @@ impl Sender {
     pub(crate) fn send(&self, request: Request<Body>) -> Sent {
         match self {
             Self::Own(http2) => match http2.send(request) {
-                Ok(exchange) => Sent::Own { exchange: Box::new(exchange) },
+                Ok(exchange) => Sent::Own { exchange: Some(Box::new(exchange)) },
                 Err(unsent) => Sent::Unsent { unsent: Some(unsent) },
             },
             Self::Tonic(channel) => {
@@ -79,9 +79,14 @@ impl Future for Sent {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project() {
-            SentProj::Own { exchange } => {
-                ready!(Pin::new(exchange).poll(cx)).map(|head| head.map(ResponseBody::of))
-            }
+            SentProj::Own { exchange } => match exchange {
+                Some(sent) => {
+                    let outcome = ready!(Pin::new(sent).poll(cx));
+                    *exchange = None;
+                    outcome.map(|head| head.map(ResponseBody::of))
+                }
+                None => Err(polled_again()),
+            },
             SentProj::Tonic { sent } => of_tonic(ready!(sent.poll(cx))),
             SentProj::Queued { queued } => of_tonic(ready!(queued.as_mut().poll(cx))),
             SentProj::Unsent { unsent } => Err(unsent.take().map_or_else(polled_again, Into::into)),
