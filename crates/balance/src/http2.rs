@@ -10,29 +10,30 @@ mod keepalive;
 mod shared;
 mod upload;
 
-pub(crate) use exchange::Exchange;
-
 use crate::wire::{End, Line, Wire};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Rejected};
+use cinchona_plumbing::timeout::take_off;
+use exchange::{Exchange, Limit};
 use h2::client::{Builder, Connection, SendRequest};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
     header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT},
     uri::PathAndQuery,
 };
 use hyper_util::rt::TokioIo;
+use incoming::Incoming;
 use keepalive::KeepAlive;
 use shared::{InFlight, Shared, lost};
 use std::{
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
-    task::Poll,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
-use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tonic::body::Body;
 use upload::Upload;
 
@@ -43,6 +44,15 @@ pub(crate) struct Http2 {
     send: SendRequest<Bytes>,
     shared: Arc<Shared>,
 }
+
+/// A call that is sent, or waits for its turn, as the server allows no more streams at once.
+pub(crate) enum Sending {
+    // Boxed: it is moved with the futures of all layers.
+    Now(Box<Exchange>),
+    InTurn(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+type Answer = Result<Response<Incoming>, BoxError>;
 
 /// What is agreed for a connection.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +71,10 @@ const USER_AGENT_VALUE: &str = concat!("grpc-rust-cinchona/", env!("CARGO_PKG_VE
 /// for each: hyper's defaults.
 const STREAMS_AT_FIRST: usize = 100;
 const SEND_BUFFER: usize = 1024 * 1024;
+
+/// Of how many streams that were given up frames may still come. A server that sends more of them
+/// gets another reset for each, and is not taken for an attacker: callers do give up in crowds.
+const RESET_STREAMS: usize = 1000;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -88,28 +102,56 @@ impl Http2 {
             .initial_connection_window_size(settings.connection_window)
             .max_header_list_size(settings.max_header_list_size)
             .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(RESET_STREAMS)
+            .max_local_error_reset_streams(None)
             .enable_push(false)
             .handshake(TokioIo::new(wire))
             .await?;
-        let shared = Arc::new(Shared {
-            scheme: scheme.clone(),
-            authority: authority.clone(),
-            line: line.clone(),
-            in_flight: AtomicUsize::new(0),
-            runtime: Handle::current(),
-        });
+        let shared = Arc::new(Shared::new(scheme.clone(), authority.clone(), line.clone()));
         let pings = settings.keep_alive.zip(connection.ping_pong());
         let alive = pings.map(|(times, pings)| KeepAlive::new(pings, times, shared.clone()));
-        tokio::spawn(drive(connection, alive, line.clone()));
+        tokio::spawn(drive(connection, alive, shared.clone()));
         Ok(Self { send, shared })
     }
 
-    /// Sends the head of a call. The future sends its body, and awaits the answer.
+    /// Sends the head of a call, if the server allows another one. The future sends its body, and
+    /// awaits the answer.
     ///
     /// # Errors
     /// When the connection takes no more calls: the request was not sent.
-    pub(crate) fn send(&self, request: Request<Body>) -> Result<Exchange, Rejected> {
+    pub(crate) fn send(&self, request: Request<Body>) -> Result<Sending, Rejected> {
         let limit = exchange::limit(&request, &self.shared.runtime);
+        match self.shared.enter(self.send.current_max_send_streams()) {
+            Some(in_flight) => {
+                self.exchange(request, limit, in_flight).map(|it| Sending::Now(Box::new(it)))
+            }
+            None => Ok(Sending::InTurn(Box::pin(self.clone().waits(request, limit)))),
+        }
+    }
+
+    /// Sends the call when others have ended.
+    async fn waits(self, mut request: Request<Body>, mut limit: Option<Pin<Box<Limit>>>) -> Answer {
+        let began = Instant::now();
+        let entering = self.shared.enters(|| self.send.current_max_send_streams());
+        let in_flight = match &mut limit {
+            Some(limit) => tokio::select! {
+                biased;
+                entered = entering => entered?,
+                elapsed = limit.as_mut() => return Err(elapsed.into()),
+            },
+            None => entering.await?,
+        };
+        // The timeout sent to the server is the remaining time at this moment.
+        take_off(request.headers_mut(), Instant::now() - began);
+        self.exchange(request, limit, in_flight)?.await
+    }
+
+    fn exchange(
+        &self,
+        request: Request<Body>,
+        limit: Option<Pin<Box<Limit>>>,
+        in_flight: InFlight,
+    ) -> Result<Exchange, Rejected> {
         let (mut head, body) = request.into_parts();
         let mut uri = head.uri.into_parts();
         uri.scheme = Some(self.shared.scheme.clone());
@@ -120,13 +162,11 @@ impl Http2 {
         strip(&mut head.headers);
         sign(&mut head.headers);
         let has_ended = http_body::Body::is_end_stream(&body);
-        // First, as the task of the connection may look before the next line.
-        let in_flight = InFlight::new(&self.shared);
         let mut send = self.send.clone();
         let sent = send.send_request(Request::from_parts(head, ()), has_ended);
         let (response, stream) = sent.map_err(|error| lost(&error))?;
         let upload = (!has_ended).then(|| Upload::new(stream, body));
-        Ok(Exchange::new(send, upload, response, limit, in_flight))
+        Ok(Exchange::new(upload, response, limit, in_flight))
     }
 }
 
@@ -136,14 +176,28 @@ impl fmt::Debug for Http2 {
     }
 }
 
+impl Future for Sending {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.get_mut() {
+            Self::Now(exchange) => Pin::new(exchange).poll(cx),
+            Self::InTurn(waiting) => waiting.as_mut().poll(cx),
+        }
+    }
+}
+
 /// Moves the connection on until it has ended, and reports that.
 async fn drive(
     mut connection: Connection<TokioIo<Wire>, Bytes>,
     mut alive: Option<KeepAlive>,
-    line: Arc<Line>,
+    shared: Arc<Shared>,
 ) {
     let end = poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+        let polled = Pin::new(&mut connection).poll(cx);
+        // Streams may have ended, and the server's SETTINGS may allow more.
+        shared.moves_up(connection.max_concurrent_send_streams());
+        if let Poll::Ready(ended) = polled {
             return Poll::Ready(match ended {
                 Ok(()) => End::Closed,
                 Err(error) => End::Failed(error.to_string().into()),
@@ -154,7 +208,7 @@ async fn drive(
             None => Poll::Pending,
         }
     });
-    line.ends(end.await);
+    shared.ends(end.await);
 }
 
 /// Removes what HTTP/2 forbids in a request (RFC 9113, section 8.2.2), as hyper does: whoever took

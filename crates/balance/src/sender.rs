@@ -1,6 +1,6 @@
 //! Who sends a call on a connection: our own HTTP/2, or a channel of tonic's.
 
-use crate::http2::{Exchange, Http2};
+use crate::http2::{Http2, Sending};
 use cinchona_core::{BoxError, Rejected};
 use cinchona_plumbing::{ResponseBody, polled_again};
 use http::{Request, Response};
@@ -29,8 +29,7 @@ pin_project! {
     /// A call that was sent.
     #[project = SentProj]
     pub(crate) enum Sent {
-        // Boxed: it is moved with the futures of all layers.
-        Own { exchange: Option<Box<Exchange>> },
+        Own { sending: Option<Sending> },
         Tonic { #[pin] sent: channel::ResponseFuture },
         // Boxed: it is large, and rare.
         Queued { queued: Pin<Box<Oneshot<Channel, Request<Body>>>> },
@@ -44,7 +43,7 @@ impl Sender {
     pub(crate) fn send(&self, request: Request<Body>) -> Sent {
         match self {
             Self::Own(http2) => match http2.send(request) {
-                Ok(exchange) => Sent::Own { exchange: Some(Box::new(exchange)) },
+                Ok(sending) => Sent::Own { sending: Some(sending) },
                 Err(unsent) => Sent::Unsent { unsent: Some(unsent) },
             },
             Self::Tonic(channel) => {
@@ -79,10 +78,10 @@ impl Future for Sent {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project() {
-            SentProj::Own { exchange } => match exchange {
+            SentProj::Own { sending } => match sending {
                 Some(sent) => {
                     let outcome = ready!(Pin::new(sent).poll(cx));
-                    *exchange = None;
+                    *sending = None;
                     outcome.map(|head| head.map(ResponseBody::of))
                 }
                 None => Err(polled_again()),

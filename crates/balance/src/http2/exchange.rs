@@ -2,13 +2,12 @@
 
 use super::{
     incoming::Incoming,
-    shared::{InFlight, lost},
-    upload::Upload,
+    shared::InFlight,
+    upload::{Task, Upload},
 };
-use bytes::Bytes;
 use cinchona_core::{BoxError, Call};
 use cinchona_plumbing::{Elapsed, clock::FOR_EVER, timeout::parse_timeout};
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 use http::{Request, Response};
 use std::{
     future::Future,
@@ -25,9 +24,9 @@ use tonic::body::Body;
 /// Sends the body of a request, and awaits the head of the answer. Dropped before, it resets the
 /// stream.
 pub(crate) struct Exchange {
-    /// Until the stream is open: the server may allow no more streams.
-    queued: Option<SendRequest<Bytes>>,
     upload: Option<Upload>,
+    /// The upload, where its body was not there at once.
+    task: Option<Task>,
     response: ResponseFuture,
     limit: Option<Pin<Box<Limit>>>,
     /// `None` once the answer has begun.
@@ -55,38 +54,21 @@ pub(super) fn limit(request: &Request<Body>, runtime: &Handle) -> Option<Pin<Box
 
 impl Exchange {
     pub(super) const fn new(
-        queued: SendRequest<Bytes>,
         upload: Option<Upload>,
         response: ResponseFuture,
         limit: Option<Pin<Box<Limit>>>,
         in_flight: InFlight,
     ) -> Self {
-        Self { queued: Some(queued), upload, response, limit, in_flight: Some(in_flight) }
+        Self { upload, task: None, response, limit, in_flight: Some(in_flight) }
     }
 
-    /// Sends as much of the body as there is, once the stream is open.
+    /// Sends the body as far as it is there. The rest is for a task, as the caller may have to do
+    /// something else before there is more.
     fn uploads(&mut self, cx: &mut Context<'_>) {
-        if let Some(queued) = &mut self.queued
-            && let Poll::Ready(Ok(())) = queued.poll_ready(cx)
+        if let (Some(mut upload), Some(in_flight)) = (self.upload.take(), &self.in_flight)
+            && Pin::new(&mut upload).poll(cx).is_pending()
         {
-            self.queued = None;
-        }
-        if self.queued.is_none()
-            && let Some(upload) = &mut self.upload
-            && Pin::new(upload).poll(cx).is_ready()
-        {
-            self.upload = None;
-        }
-    }
-
-    fn failed(&self, error: h2::Error) -> BoxError {
-        match &self.in_flight {
-            // It waited for its turn, and nothing of its body has left.
-            _ if self.queued.is_some() && self.upload.is_some() && !error.is_reset() => {
-                lost(&error).into()
-            }
-            Some(in_flight) => in_flight.explain(error),
-            None => error.into(),
+            self.task = Some(Task::new(in_flight.runtime(), upload));
         }
     }
 }
@@ -98,10 +80,13 @@ impl Future for Exchange {
         self.uploads(cx);
         match Pin::new(&mut self.response).poll(cx) {
             Poll::Ready(Ok(response)) => {
-                let (upload, in_flight) = (self.upload.take(), self.in_flight.take());
-                Poll::Ready(Ok(response.map(|body| Incoming::new(body, upload, in_flight))))
+                let (task, in_flight) = (self.task.take(), self.in_flight.take());
+                Poll::Ready(Ok(response.map(|body| Incoming::new(body, task, in_flight))))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(self.failed(error))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(match &self.in_flight {
+                Some(in_flight) => in_flight.explain(error),
+                None => error.into(),
+            })),
             Poll::Pending => match &mut self.limit {
                 Some(limit) => limit.as_mut().poll(cx).map(|elapsed| Err(elapsed.into())),
                 None => Poll::Pending,

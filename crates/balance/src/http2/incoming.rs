@@ -1,6 +1,6 @@
 //! The body of an answer.
 
-use super::{shared::InFlight, upload::Upload};
+use super::{shared::InFlight, upload::Task};
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use h2::{Reason, RecvStream};
@@ -9,35 +9,31 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::task::AbortHandle;
 
-/// The body of an answer. While it is read, the rest of the request is sent; dropped before its
-/// end, it resets the stream.
+/// The body of an answer. Its end is that of the call: what is left of the request is not sent.
+/// Dropped before, it leaves the request to go on, as with tonic's channel; if that has ended, the
+/// stream is reset.
 pub(crate) struct Incoming {
     body: RecvStream,
     /// Its data have all come.
     has_data: bool,
+    /// Until it has ended.
     in_flight: Option<InFlight>,
     /// Sends the rest of the request.
-    _upload: Option<Task>,
+    upload: Option<Task>,
 }
 
-struct Task(AbortHandle);
+type Polled = Option<Result<Frame<Bytes>, BoxError>>;
 
 // === impl Incoming ===
 
 impl Incoming {
-    pub(super) fn new(
+    pub(super) const fn new(
         body: RecvStream,
-        upload: Option<Upload>,
+        upload: Option<Task>,
         in_flight: Option<InFlight>,
     ) -> Self {
-        let spawn = |upload| {
-            let runtime = in_flight.as_ref().map(InFlight::runtime);
-            runtime.map(|runtime| Task(runtime.spawn(upload).abort_handle()))
-        };
-        let upload = upload.and_then(spawn);
-        Self { body, has_data: true, in_flight, _upload: upload }
+        Self { body, has_data: true, in_flight, upload }
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
@@ -48,11 +44,16 @@ impl Incoming {
         Poll::Ready(data)
     }
 
-    fn explain(&self, error: h2::Error) -> BoxError {
-        match &self.in_flight {
-            Some(in_flight) => in_flight.explain(error),
-            None => error.into(),
-        }
+    /// The last of it; the call is over.
+    fn ends(&mut self, last: Option<Result<Frame<Bytes>, h2::Error>>) -> Polled {
+        let in_flight = self.in_flight.take();
+        self.upload = None;
+        last.map(|last| {
+            last.map_err(|error| match in_flight {
+                Some(in_flight) => in_flight.explain(error),
+                None => error.into(),
+            })
+        })
     }
 }
 
@@ -60,25 +61,21 @@ impl Body for Incoming {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         if self.has_data {
             match ready!(self.poll_data(cx)) {
                 Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 // The server wants no more of the request (RFC 9113, section 8.1); what has come of
                 // the answer is all.
                 Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
-                    return Poll::Ready(None);
+                    return Poll::Ready(self.ends(None));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(self.explain(error)))),
+                Some(Err(error)) => return Poll::Ready(self.ends(Some(Err(error)))),
                 None => self.has_data = false,
             }
         }
-        let trailers = ready!(self.body.poll_trailers(cx));
-        let trailers = trailers.map_err(|error| self.explain(error)).transpose();
-        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)))
+        let trailers = ready!(self.body.poll_trailers(cx)).transpose();
+        Poll::Ready(self.ends(trailers.map(|trailers| trailers.map(Frame::trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -90,10 +87,10 @@ impl Body for Incoming {
     }
 }
 
-// === impl Task ===
-
-impl Drop for Task {
+impl Drop for Incoming {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(upload) = self.upload.take() {
+            upload.detach();
+        }
     }
 }

@@ -5,7 +5,7 @@ use cinchona_plumbing::clock::later;
 use h2::{Ping, PingPong};
 use std::{
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -48,7 +48,7 @@ impl KeepAlive {
                 self.is_pinged = false;
             }
             if !self.is_pinged {
-                if self.shared.in_flight.load(Ordering::Relaxed) == 0 {
+                if self.shared.in_flight() == 0 {
                     // The next call polls the connection.
                     return Poll::Pending;
                 }

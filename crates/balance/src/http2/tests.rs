@@ -102,8 +102,8 @@ async fn answer(mut respond: Respond, messages: impl IntoIterator<Item = Vec<u8>
     stream.send_trailers(ok()).unwrap();
 }
 
-async fn verdict(exchange: Exchange) -> Verdict {
-    Verdict::of_error(&*exchange.await.err().expect("it has no answer"))
+async fn verdict(sending: Sending) -> Verdict {
+    Verdict::of_error(&*sending.await.err().expect("it has no answer"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,29 +199,121 @@ async fn a_call_over_the_servers_limit_is_sent_when_another_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_anywhere_is_reset_and_counts_no_more() {
-    for answered in [false, true] {
-        let (http2, server) = connected(&mut server::Builder::new()).await;
-        let mut calls = calls(server);
-        let (frames, _, body) = streamed();
+async fn a_call_that_is_dropped_before_its_answer_is_reset_and_counts_no_more() {
+    let (http2, server) = connected(&mut server::Builder::new()).await;
+    let mut calls = calls(server);
+    let (frames, _, body) = streamed();
+    frames.send(data("1")).unwrap();
+    let call = tokio::spawn(http2.send(request(body)).unwrap());
+    let (mut head, _respond) = calls.recv().await.unwrap();
+    assert_eq!(head.body_mut().data().await.unwrap().unwrap(), "1");
+    assert_eq!(http2.shared.in_flight(), 1);
+    call.abort();
+    let reset = head.body_mut().data().await.unwrap().unwrap_err();
+    assert_eq!(reset.reason(), Some(Reason::CANCEL));
+    assert_eq!(http2.shared.in_flight(), 0);
+    frames.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_lets_the_request_go_on() {
+    let (http2, server) = connected(&mut server::Builder::new()).await;
+    let mut calls = calls(server);
+    let (frames, _, body) = streamed();
+    let call = tokio::spawn(http2.send(request(body)).unwrap());
+    let (mut head, mut respond) = calls.recv().await.unwrap();
+    let _stream = respond.send_response(Response::new(()), false).unwrap();
+    drop(call.await.unwrap().unwrap());
+    for _ in 0..10 {
         frames.send(data("1")).unwrap();
-        let call = tokio::spawn(http2.send(request(body)).unwrap());
-        let (mut head, mut respond) = calls.recv().await.unwrap();
         assert_eq!(head.body_mut().data().await.unwrap().unwrap(), "1");
-        assert_eq!(http2.shared.in_flight.load(Ordering::Relaxed), 1);
-        let mut stream = None;
-        if answered {
-            stream = Some(respond.send_response(Response::new(()), false).unwrap());
-            drop(call.await.unwrap().unwrap());
-        } else {
-            call.abort();
-        }
-        let reset = head.body_mut().data().await.unwrap().unwrap_err();
-        assert_eq!(reset.reason(), Some(Reason::CANCEL), "answered: {answered}");
-        assert_eq!(http2.shared.in_flight.load(Ordering::Relaxed), 0);
-        frames.closed().await;
-        drop(stream);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_goes_on_while_its_call_is_not_polled() {
+    let (http2, server) = connected(&mut server::Builder::new()).await;
+    let mut calls = calls(server);
+    let (frames, _, body) = streamed();
+    let mut call = Box::pin(http2.send(request(body)).unwrap());
+    let is_pending = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending()));
+    assert!(is_pending.await);
+    for _ in 0..3 {
+        frames.send(data("1")).unwrap();
+    }
+    drop(frames);
+    let (mut head, respond) = calls.recv().await.unwrap();
+    assert_eq!(read(head.body_mut()).await.unwrap(), b"111");
+    answer(respond, []).await;
+    call.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_given_up_while_they_wait_cost_the_server_nothing() {
+    let (http2, server) = connected(server::Builder::new().max_concurrent_streams(1)).await;
+    let mut calls = calls(server);
+    let running = tokio::spawn(http2.send(request(message("1"))).unwrap());
+    let (_head, respond) = calls.recv().await.unwrap();
+    for _ in 0..1000 {
+        let call = tokio::spawn(http2.send(request(message("2"))).unwrap());
+        tokio::task::yield_now().await;
+        call.abort();
+    }
+    tokio::time::sleep(SECOND).await;
+    answer(respond, []).await;
+    running.await.unwrap().unwrap().into_body().collect().await.unwrap();
+    let last = tokio::spawn(http2.send(request(message("3"))).unwrap());
+    let (mut head, respond) = calls.recv().await.unwrap();
+    assert_eq!(read(head.body_mut()).await.unwrap(), b"3", "it has seen none of the others");
+    answer(respond, []).await;
+    last.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_goaway_covers_is_sent_to_its_end() {
+    let (http2, mut server) = connected(server::Builder::new().max_concurrent_streams(1)).await;
+    let first = tokio::spawn(http2.send(request(message("1"))).unwrap());
+    let (_head, respond) = server.accept().await.unwrap().unwrap();
+    let (frames, _, body) = streamed();
+    let second = tokio::spawn(http2.send(request(body)).unwrap());
+    answer(respond, []).await;
+    let (next, body) = tokio::join!(server.accept(), async {
+        first.await.unwrap().unwrap().into_body().collect().await
+    });
+    body.unwrap();
+    let (mut head, respond) = next.unwrap().unwrap();
+    server.graceful_shutdown();
+    let serving = tokio::spawn(async move { while server.accept().await.is_some() {} });
+    tokio::time::sleep(SECOND).await;
+    frames.send(data("2")).unwrap();
+    drop(frames);
+    assert_eq!(read(head.body_mut()).await.unwrap(), b"2");
+    answer(respond, []).await;
+    second.await.unwrap().unwrap().into_body().collect().await.unwrap();
+    serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_has_its_timeout_and_sends_what_is_left_of_it() {
+    let (http2, server) = connected(server::Builder::new().max_concurrent_streams(1)).await;
+    let mut calls = calls(server);
+    let running = tokio::spawn(http2.send(request(message("1"))).unwrap());
+    let (_head, respond) = calls.recv().await.unwrap();
+    let timed = |timeout: &'static str| {
+        let mut call = request(message("2"));
+        call.headers_mut().insert("grpc-timeout", HeaderValue::from_static(timeout));
+        tokio::spawn(http2.send(call).unwrap())
+    };
+    let (short, long) = (timed("1S"), timed("5S"));
+    tokio::time::sleep(2 * SECOND).await;
+    let error = short.await.unwrap().err().unwrap();
+    assert_eq!(Verdict::of_error(&*error), Verdict::Deadline);
+    answer(respond, []).await;
+    running.await.unwrap().unwrap().into_body().collect().await.unwrap();
+    let (head, respond) = calls.recv().await.unwrap();
+    assert_eq!(head.headers()["grpc-timeout"], "3000000u");
+    answer(respond, []).await;
+    long.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

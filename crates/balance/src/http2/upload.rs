@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
+use tokio::{runtime::Handle, task::AbortHandle};
 use tonic::{Status, body::Body};
 
 /// Sends a body, frame by frame, each when the window has room for it; of the last frame the end of
@@ -20,13 +21,17 @@ pub(super) struct Upload {
     held: Option<Bytes>,
     /// Something was sent, for which the window may have no room left.
     has_sent: bool,
+    is_over: bool,
 }
+
+/// An upload that goes on by itself, until this is dropped.
+pub(super) struct Task(Option<AbortHandle>);
 
 // === impl Upload ===
 
 impl Upload {
     pub(super) const fn new(stream: SendStream<Bytes>, body: Body) -> Self {
-        Self { stream, body, held: None, has_sent: false }
+        Self { stream, body, held: None, has_sent: false, is_over: false }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -74,10 +79,8 @@ impl Upload {
     }
 }
 
-impl Future for Upload {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+impl Upload {
+    fn goes_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.held.is_some() && self.has_sent && !ready!(self.poll_room(cx)) {
                 return Poll::Ready(());
@@ -99,6 +102,51 @@ impl Future for Upload {
                     return if is_over { Poll::Ready(()) } else { Poll::Pending };
                 }
             }
+        }
+    }
+}
+
+impl Future for Upload {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.goes_on(cx));
+        self.is_over = true;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // A part of a body never looks complete: its call was dropped, or its body has panicked.
+        if !self.is_over {
+            let has_failed = std::thread::panicking();
+            self.stream.send_reset(if has_failed {
+                Reason::INTERNAL_ERROR
+            } else {
+                Reason::CANCEL
+            });
+        }
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    pub(super) fn new(runtime: &Handle, upload: Upload) -> Self {
+        Self(Some(runtime.spawn(upload).abort_handle()))
+    }
+
+    /// Lets it go on to the end of its body.
+    pub(super) fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
         }
     }
 }
