@@ -28,12 +28,13 @@ use shared::{InFlight, Shared, lost};
 use std::{
     fmt,
     future::{Future, poll_fn},
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 use tonic::body::Body;
 use upload::Upload;
 
@@ -49,8 +50,12 @@ pub(crate) struct Http2 {
 pub(crate) enum Sending {
     // Boxed: it is moved with the futures of all layers.
     Now(Box<Exchange>),
-    InTurn(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    InTurn(InTurn),
 }
+
+/// A call that waits, in a task of its own: whoever awaits it may have to do something else first,
+/// and those behind it would wait as well. Dropped, it is given up.
+pub(crate) struct InTurn(JoinHandle<Answer>);
 
 type Answer = Result<Response<Incoming>, BoxError>;
 
@@ -125,7 +130,10 @@ impl Http2 {
             Some(in_flight) => {
                 self.exchange(request, limit, in_flight).map(|it| Sending::Now(Box::new(it)))
             }
-            None => Ok(Sending::InTurn(Box::pin(self.clone().waits(request, limit)))),
+            None => {
+                let waiting = self.clone().waits(request, limit);
+                Ok(Sending::InTurn(InTurn(self.shared.runtime.spawn(waiting))))
+            }
         }
     }
 
@@ -182,8 +190,16 @@ impl Future for Sending {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         match self.get_mut() {
             Self::Now(exchange) => Pin::new(exchange).poll(cx),
-            Self::InTurn(waiting) => waiting.as_mut().poll(cx),
+            Self::InTurn(InTurn(task)) => Pin::new(task).poll(cx).map(|answer| {
+                answer.unwrap_or_else(|error| Err(io::Error::other(error.to_string()).into()))
+            }),
         }
+    }
+}
+
+impl Drop for InTurn {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -270,6 +270,26 @@ async fn calls_that_are_given_up_while_they_wait_cost_the_server_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_waits_and_is_not_polled_keeps_none_behind_it_waiting() {
+    let (http2, server) = connected(server::Builder::new().max_concurrent_streams(1)).await;
+    let mut calls = calls(server);
+    let running = tokio::spawn(http2.send(request(message("1"))).unwrap());
+    let (_head, respond) = calls.recv().await.unwrap();
+    let unpolled = http2.send(request(message("2"))).unwrap();
+    let behind = tokio::spawn(http2.send(request(message("3"))).unwrap());
+    answer(respond, []).await;
+    running.await.unwrap().unwrap().into_body().collect().await.unwrap();
+    let (mut head, respond) = calls.recv().await.unwrap();
+    assert_eq!(read(head.body_mut()).await.unwrap(), b"2");
+    answer(respond, []).await;
+    drop(unpolled);
+    let (mut head, respond) = calls.recv().await.unwrap();
+    assert_eq!(read(head.body_mut()).await.unwrap(), b"3");
+    answer(respond, []).await;
+    behind.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_a_goaway_covers_is_sent_to_its_end() {
     let (http2, mut server) = connected(server::Builder::new().max_concurrent_streams(1)).await;
     let first = tokio::spawn(http2.send(request(message("1"))).unwrap());
