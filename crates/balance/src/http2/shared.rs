@@ -18,6 +18,8 @@ pub(super) struct Shared {
     pub(super) authority: Authority,
     pub(super) line: Arc<Line>,
     pub(super) runtime: Handle,
+    // Each of the two is written before the other is read, in one order for all threads: a call that
+    // comes to wait sees that one has left, or the one that leaves sees that it waits.
     in_flight: AtomicUsize,
     /// Calls that wait, as the server allows no more at once, in their order.
     waiting: AtomicUsize,
@@ -45,12 +47,12 @@ impl Shared {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// Counts a call, if the server allows `most` and none waits longer.
     pub(super) fn enter(self: &Arc<Self>, most: usize) -> Option<InFlight> {
-        match self.waiting.load(Ordering::Relaxed) {
+        match self.waiting.load(Ordering::SeqCst) {
             0 => self.takes(most),
             _ => None,
         }
@@ -58,7 +60,7 @@ impl Shared {
 
     fn takes(self: &Arc<Self>, most: usize) -> Option<InFlight> {
         let more = |count: usize| (count < most).then_some(count + 1);
-        let taken = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let taken = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
         taken.ok().map(|_| InFlight(self.clone()))
     }
 
@@ -90,7 +92,7 @@ impl Shared {
 
     /// Lets the first that waits look whether it has its turn.
     pub(super) fn moves_up(&self, most: usize) {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
             match self.line.has_ended() {
                 true => self.left.notify_waiters(),
                 false if self.in_flight() < most => self.left.notify_one(),
@@ -110,14 +112,14 @@ impl Shared {
 
 impl<'a> Waiting<'a> {
     fn new(shared: &'a Shared) -> Self {
-        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
         Self(shared)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -145,7 +147,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.0.moves_up(usize::MAX);
     }
 }
