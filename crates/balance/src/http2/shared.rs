@@ -18,8 +18,8 @@ pub(super) struct Shared {
     pub(super) authority: Authority,
     pub(super) line: Arc<Line>,
     pub(super) runtime: Handle,
-    // Each of the two is written before the other is read, in one order for all threads: a call that
-    // comes to wait sees that one has left, or the one that leaves sees that it waits.
+    // Each of the two is written before the other is read, in one order for all threads: a call
+    // that comes to wait sees that one has left, or the one that leaves sees that it waits.
     in_flight: AtomicUsize,
     /// Calls that wait, as the server allows no more at once, in their order.
     waiting: AtomicUsize,
