@@ -231,13 +231,14 @@ fn configured(options: Options, settings: &Settings, known: HashMap<Uri, Endpoin
             }
             None => (endpoint, true),
         };
+        let theirs = match &theirs {
+            Some(theirs) => theirs(endpoint.clone())?,
+            None => None,
+        };
         if is_ours && changes.is_empty() && theirs.is_none() {
             return Ok(None);
         }
-        let endpoint = match &theirs {
-            Some(theirs) => theirs(endpoint.clone())?.unwrap_or(endpoint),
-            None => endpoint,
-        };
+        let endpoint = theirs.unwrap_or(endpoint);
         changes.iter().try_fold(endpoint, |endpoint, change| change(endpoint)).map(Some)
     };
     Options { configure: Some(Arc::new(configure)), ..options }
