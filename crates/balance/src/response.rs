@@ -178,7 +178,7 @@ fn landed(outcome: Answer, mut flight: Option<Box<Flight>>) -> Answer {
             }
             // Its endpoint counts as busy until the body has ended.
             if let Some(flight) = flight.filter(|flight| !flight.has_ended) {
-                response.body_mut().watch(Box::into_pin(flight));
+                response.body_mut().watch_boxed(Box::into_pin(flight));
             }
             Ok(response)
         }

@@ -208,12 +208,12 @@ where
         };
         match ready!(future.poll(cx)) {
             Ok(response) => {
-                let response = response.map(ResponseBody::of);
+                let mut response = response.map(ResponseBody::of);
                 let permit = this.permit.take().and_then(|permit| permit.answered(&response));
-                Poll::Ready(Ok(match permit {
-                    Some(permit) => response.map(|body| body.watched(Box::into_pin(permit))),
-                    None => response,
-                }))
+                if let Some(permit) = permit {
+                    response.body_mut().watch_boxed(Box::into_pin(permit));
+                }
+                Poll::Ready(Ok(response))
             }
             Err(error) => {
                 let error = error.into();

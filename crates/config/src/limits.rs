@@ -229,7 +229,7 @@ where
         }
         Poll::Ready(outcome.map(|response| {
             let most = most.filter(|_| is_grpc(response.headers()));
-            let limiter = Box::pin(Limiter::new(most, overrun));
+            let limiter = Limiter::new(most, overrun);
             response.map(|body| ResponseBody::of(body).watched(limiter))
         }))
     }

@@ -241,6 +241,6 @@ where
     let timer = timer.filter(|_| !is_all);
     let timer = timer.and_then(|mut timer| timer.as_mut().bounds_body().then_some(timer));
     let mut response = response.map(ResponseBody::of);
-    timer.into_iter().for_each(|timer| response.body_mut().watch(timer));
+    timer.into_iter().for_each(|timer| response.body_mut().watch_boxed(timer));
     response
 }

@@ -176,6 +176,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let Shared { settings, kinds } = &*self.shared;
         if settings.switch.mode() == Mode::Off {
@@ -310,12 +311,8 @@ where
             WorkProj::Handler { handler } => {
                 if let Poll::Ready(reply) = this.context.within(|| handler.poll(cx)) {
                     let (end, whole, context) = (this.end.take(), this.whole.take(), *this.context);
-                    let sample = this.sample.take();
-                    return Poll::Ready(reply.map(|mut response| {
-                        status::strip(response.headers_mut());
-                        let bounded = Box::pin(Bounded { end, whole, context, sample });
-                        response.map(|body| ResponseBody::of(body).watched_within(bounded))
-                    }));
+                    let bounded = Bounded { end, whole, context, sample: this.sample.take() };
+                    return Poll::Ready(reply.map(|response| bounded.around(response)));
                 }
                 let Some(end) = this.end else { return Poll::Pending };
                 ready!(end.poll(cx));

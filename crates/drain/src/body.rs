@@ -33,7 +33,7 @@ where
 {
     let mut response = response.map(ResponseBody::of);
     if status::is_grpc(response.headers()) {
-        response.body_mut().watch(Box::pin(Ending { end, left: LEFT }));
+        response.body_mut().watch(Ending { end, left: LEFT });
     }
     response
 }

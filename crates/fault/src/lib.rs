@@ -178,6 +178,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let mode = self.settings.switch.mode();
         if mode == Mode::Off {

@@ -121,6 +121,12 @@ impl Measurement {
         self.role == Role::Served
     }
 
+    /// Whether it is a call that is served, of a method that is known to stream nothing.
+    pub(crate) fn is_served_unary(&self) -> bool {
+        let kind = self.method.as_ref().and_then(|method| method.kind);
+        self.is_served() && kind == Some(MethodKind::Unary)
+    }
+
     /// Its method.
     pub(crate) fn method(&self) -> Option<&Method> {
         self.method.as_deref()

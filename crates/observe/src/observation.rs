@@ -61,11 +61,15 @@ impl Observation {
     }
 
     /// Continues with the body of the response.
-    pub(crate) fn watches(&mut self, body: ResponseBody) -> ResponseBody {
-        match self.0.take() {
-            None => body,
-            Some(note) if note.span.is_some() => body.watched_within(Box::into_pin(note)),
-            Some(note) => body.watched(Box::into_pin(note)),
+    pub(crate) fn watches(&mut self, body: &mut ResponseBody) {
+        let Some(note) = self.0.take() else { return };
+        if note.is_served_unary() {
+            let _scope = note.enter();
+            body.settle();
+        }
+        match note.span {
+            Some(_) => body.watch_boxed_within(Box::into_pin(note)),
+            None => body.watch_boxed(Box::into_pin(note)),
         }
     }
 

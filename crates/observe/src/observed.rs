@@ -101,13 +101,16 @@ where
         let scope = this.watch.enter();
         let polled = this.inner.poll(cx);
         leave(scope);
-        let polled = polled.map_ok(|head| head.map(ResponseBody::of));
-        match &polled {
-            Poll::Ready(Ok(head)) => this.watch.head(head),
+        let mut polled = polled.map_ok(|head| head.map(ResponseBody::of));
+        match &mut polled {
+            Poll::Ready(Ok(head)) => {
+                this.watch.head(head);
+                this.watch.watches(head.body_mut());
+            }
             Poll::Ready(Err(error)) => this.watch.failed(error),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {}
         }
-        polled.map_ok(|head| head.map(|body| this.watch.watches(body)))
+        polled
     }
 }
 

@@ -1,6 +1,9 @@
 //! The one response body of this project: the inner body, and the layers that watch it.
 
+mod ahead;
+
 use crate::status;
+use ahead::Ahead;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -10,7 +13,7 @@ use std::{
     cell::Cell,
     error::Error,
     fmt,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 use tokio::time::Instant;
@@ -27,7 +30,9 @@ pub type Polled = Option<Result<Frame<Bytes>, BoxError>>;
 /// are, there is one body around tonic's.
 #[derive(Default)]
 pub struct ResponseBody {
-    /// `None` once it was cut off, or if there never was one.
+    /// What was read of it before it is sent.
+    ahead: Option<Box<Ahead>>,
+    /// The rest; `None` if there is none, or it was cut off.
     inner: Option<Body>,
     /// The innermost first.
     watchers: SmallVec<[Slot; 6]>,
@@ -61,7 +66,7 @@ pub trait Watcher: Send {
         poll();
     }
 
-    /// It has seen all that it wants, and is not called again.
+    /// It has seen all that it wants, and is not called again; only if it has its own box.
     fn is_over(self: Pin<Box<Self>>) {}
 }
 
@@ -134,74 +139,138 @@ impl ResponseBody {
         Self { inner: body.map(Body::new), ..Self::default() }
     }
 
-    /// Adds `watcher` outside of all others.
-    pub fn watch(&mut self, watcher: Pin<Box<dyn Watcher>>) {
-        self.watchers.push(Some(watcher));
+    /// Reads the answer of a unary call if all of it is ready, and it is small: those who watch it
+    /// from now on see all of it at once, and nothing of them is kept until it is sent.
+    ///
+    /// For servers: what a handler has answered is ready, and its status is known.
+    pub fn settle(&mut self) {
+        if self.ahead.is_none() && self.watchers.is_empty() {
+            self.ahead = Ahead::read(&mut self.inner);
+        }
+    }
+
+    /// Adds `watcher` outside of all others; it is boxed if it has to wait.
+    #[inline]
+    pub fn watch<W: Watcher + 'static>(&mut self, watcher: W) {
+        match self.whole() {
+            None => self.watchers.push(Some(Box::pin(watcher))),
+            Some(whole) => _ = whole.show(pin!(watcher)),
+        }
+    }
+
+    /// Adds `watcher` outside of all others, which are polled within its scope.
+    #[inline]
+    pub fn watch_within<W: Watcher + 'static>(&mut self, watcher: W) {
+        self.has_scopes = true;
+        self.watch(watcher);
+    }
+
+    /// Adds `watcher` outside of all others, in its own box.
+    #[inline]
+    pub fn watch_boxed<W: Watcher + 'static>(&mut self, mut watcher: Pin<Box<W>>) {
+        match self.whole() {
+            None => self.watchers.push(Some(watcher)),
+            Some(whole) => {
+                if whole.show(watcher.as_mut()) == Next::Over {
+                    watcher.is_over();
+                }
+            }
+        }
+    }
+
+    /// Adds `watcher` outside of all others, in its own box; they are polled within its scope.
+    #[inline]
+    pub fn watch_boxed_within<W: Watcher + 'static>(&mut self, watcher: Pin<Box<W>>) {
+        self.has_scopes = true;
+        self.watch_boxed(watcher);
     }
 
     /// The same body, watched.
     #[must_use]
-    pub fn watched(mut self, watcher: Pin<Box<dyn Watcher>>) -> Self {
+    pub fn watched<W: Watcher + 'static>(mut self, watcher: W) -> Self {
         self.watch(watcher);
         self
     }
 
-    /// The same, and polls the inner ones within the scope of `watcher`.
-    #[must_use]
-    pub fn watched_within(self, watcher: Pin<Box<dyn Watcher>>) -> Self {
-        Self { has_scopes: true, ..self.watched(watcher) }
+    /// The answer, if all of it is there.
+    fn whole(&mut self) -> Option<&mut Ahead> {
+        self.ahead.as_deref_mut().filter(|ahead| ahead.is_whole())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let Self { inner, watchers, has_scopes, has_begun } = self;
-        has_begun.set(false);
+        self.has_begun.set(false);
+        let mut frames = Frames { ahead: &mut self.ahead, inner: &mut self.inner };
+        if self.watchers.is_empty() {
+            return frames.poll(cx);
+        }
         let mut seen = Seen::default();
-        if *has_scopes {
+        if self.has_scopes {
             let mut polled = Poll::Pending;
-            poll_within(inner, watchers, cx, &mut seen, &mut polled);
+            poll_within(&mut frames, &mut self.watchers, cx, &mut seen, &mut polled);
             return polled;
         }
-        let mut polled = poll_inner(inner, cx);
-        for at in 0..watchers.len() {
-            step(inner, &mut watchers[..=at], cx, &mut seen, &mut polled);
+        let mut polled = frames.poll(cx);
+        for at in 0..self.watchers.len() {
+            step(&mut frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
         }
         polled
+    }
+}
+
+/// Where the frames come from.
+struct Frames<'a> {
+    ahead: &'a mut Option<Box<Ahead>>,
+    inner: &'a mut Option<Body>,
+}
+
+// === impl Frames ===
+
+impl Frames<'_> {
+    #[inline]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+        if let Some(ahead) = self.ahead {
+            if let Some(frame) = ahead.next() {
+                return Poll::Ready(Some(frame));
+            }
+            *self.ahead = None;
+        }
+        match self.inner {
+            Some(inner) => Pin::new(inner).poll_frame(cx).map_err(Into::into),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn cut(&mut self) {
+        (*self.ahead, *self.inner) = (None, None);
     }
 }
 
 /// The slot of a watcher, which may be finished.
 type Slot = Option<Pin<Box<dyn Watcher>>>;
 
-fn poll_inner(inner: &mut Option<Body>, cx: &mut Context<'_>) -> Poll<Polled> {
-    match inner {
-        Some(inner) => Pin::new(inner).poll_frame(cx).map_err(Into::into),
-        None => Poll::Ready(None),
-    }
-}
-
 /// Polls the body below the last of `slots`, within its scope.
 fn poll_within(
-    inner: &mut Option<Body>,
+    frames: &mut Frames<'_>,
     slots: &mut [Slot],
     cx: &mut Context<'_>,
     seen: &mut Seen,
     polled: &mut Poll<Polled>,
 ) {
     let Some((last, further_in)) = slots.split_last_mut() else {
-        *polled = poll_inner(inner, cx);
+        *polled = frames.poll(cx);
         return;
     };
-    let mut poll = || poll_within(inner, further_in, cx, seen, polled);
+    let mut poll = || poll_within(frames, further_in, cx, seen, polled);
     match last {
         Some(watcher) => watcher.as_mut().scope(&mut poll),
         None => poll(),
     }
-    step(inner, slots, cx, seen, polled);
+    step(frames, slots, cx, seen, polled);
 }
 
 /// Passes the poll to the last of `slots`.
 fn step(
-    inner: &mut Option<Body>,
+    frames: &mut Frames<'_>,
     slots: &mut [Slot],
     cx: &mut Context<'_>,
     seen: &mut Seen,
@@ -227,7 +296,7 @@ fn step(
             }
         }
         Next::Cut => {
-            *inner = None;
+            frames.cut();
             further_in.fill_with(|| None);
         }
     }
@@ -246,12 +315,15 @@ impl HttpBody for ResponseBody {
             return false;
         }
         let mut watchers = self.watchers.iter().flatten();
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.ahead.as_ref().is_none_or(|ahead| ahead.is_over())
+            && self.inner.as_ref().is_none_or(Body::is_end_stream)
             && !watchers.any(|watcher| watcher.holds_more())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
+            // The length of an answer is not announced, as tonic announces none.
+            _ if self.ahead.is_some() => SizeHint::new(),
             None => SizeHint::with_exact(0),
             Some(_) if self.watchers.iter().flatten().any(|own| own.may_cut()) => SizeHint::new(),
             Some(inner) => inner.size_hint(),
@@ -270,7 +342,9 @@ mod tests {
     use super::*;
     use http::HeaderMap;
     use http_body_util::{BodyExt, Full, StreamBody};
+    use proptest::prelude::*;
     use std::{
+        collections::VecDeque,
         convert::Infallible,
         sync::{Arc, Mutex},
     };
@@ -285,8 +359,8 @@ mod tests {
         frames: usize,
     }
 
-    fn notes(name: &'static str, log: &Log, next: (usize, Next)) -> Pin<Box<Notes>> {
-        Box::pin(Notes { name, log: log.clone(), next, frames: 0 })
+    fn notes(name: &'static str, log: &Log, next: (usize, Next)) -> Notes {
+        Notes { name, log: log.clone(), next, frames: 0 }
     }
 
     impl Notes {
@@ -387,8 +461,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_further_in_is_polled_and_watched_within_the_scope() {
         let log = Log::default();
-        let watched =
-            body().watched(notes("inner", &log, NEVER)).watched_within(notes("scope", &log, NEVER));
+        let mut watched = body().watched(notes("inner", &log, NEVER));
+        watched.watch_within(notes("scope", &log, NEVER));
         read(watched).await;
         let first = ["scope enters", "inner enters", "inner leaves", "inner data", "scope leaves"];
         assert_eq!(taken(&log)[..5], first);
@@ -411,10 +485,100 @@ mod tests {
             ResponseBody::of::<StreamBody<tokio_stream::Pending<Result<_, Infallible>>>>(never);
         let watched = never
             .watched(notes("inner", &log, NEVER))
-            .watched(Box::pin(Impatient))
+            .watched(Impatient)
             .watched(notes("outer", &log, NEVER));
         assert_eq!(read(watched).await, ["too long"]);
         assert_eq!(taken(&log), ["inner dropped", "outer error", "outer end", "outer dropped"]);
+    }
+
+    /// Frames of a body; `None` means that the next is not ready.
+    #[derive(Clone, Debug)]
+    struct Frames(VecDeque<Option<Result<u8, ()>>>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
+            Poll::Ready(match self.0.pop_front() {
+                Some(None) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(Some(Ok(0))) => Some(Ok(Frame::trailers(HeaderMap::new()))),
+                Some(Some(Ok(byte))) => Some(Ok(Frame::data(vec![byte; 10_000].into()))),
+                Some(Some(Err(()))) => Some(Err("broken".into())),
+                None => None,
+            })
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_settled_body_is_seen_and_sent_as_any_other(
+            frames in prop::collection::vec(
+                prop::option::of(prop::result::maybe_err(0..3_u8, Just(()))), 0..4),
+            inner in (0..3_usize, prop::sample::select(vec![Next::Over, Next::Cut])),
+            outer in 0..3_usize,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let results = [false, true].map(|is_settled| {
+                let log = Log::default();
+                let mut body = ResponseBody::of(Frames(frames.iter().copied().collect()));
+                if is_settled {
+                    body.settle();
+                }
+                body.watch(notes("inner", &log, inner));
+                body.watch(notes("outer", &log, (outer, Next::Over)));
+                let read = runtime.block_on(read(body));
+                // Each one's own order: those of a whole answer see it one after the other.
+                let of = |name| {
+                    let log = log.lock().unwrap();
+                    let own = log.iter().filter(|line| line.starts_with(name));
+                    let seen = own.filter(|line| !line.ends_with("over"));
+                    seen.filter(|line| !line.ends_with("dropped")).cloned().collect::<Vec<_>>()
+                };
+                (read, of("inner"), of("outer"))
+            });
+            prop_assert_eq!(&results[0].0, &results[1].0);
+            // What is whole ends with its trailers: nobody polls for what is after them.
+            let until_trailers = |seen: &Vec<String>| {
+                let end = seen.iter().position(|line| !line.ends_with("data"));
+                seen[..end.map_or(seen.len(), |end| end + 1)].to_vec()
+            };
+            if inner.1 != Next::Cut {
+                prop_assert_eq!(until_trailers(&results[0].1), until_trailers(&results[1].1));
+            }
+            prop_assert_eq!(until_trailers(&results[0].2), until_trailers(&results[1].2));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_that_is_ready_is_seen_before_it_is_sent_and_no_other() {
+        let seen_of = |frames: &[Option<Result<u8, ()>>], at_most: usize| {
+            let log = Log::default();
+            let mut body = ResponseBody::of(Frames(frames.iter().copied().collect()));
+            body.settle();
+            body.watch(notes("it", &log, NEVER));
+            assert!(taken(&log).len() <= at_most);
+            !taken(&log).is_empty() || body.watchers.is_empty()
+        };
+        assert!(seen_of(&[Some(Ok(1)), Some(Ok(0))], 3), "a message and its trailers");
+        assert!(!seen_of(&[Some(Ok(1)), None, Some(Ok(0))], 0), "the trailers are not ready");
+        assert!(!seen_of(&[Some(Ok(1)), Some(Ok(2)), Some(Ok(0))], 0), "two messages");
+        assert!(!seen_of(&[Some(Ok(1)), Some(Err(()))], 0), "it fails");
+        let log = Log::default();
+        let large = Frame::data(Bytes::from(vec![0; 16 * 1024 + 1]));
+        let frames = [large, Frame::trailers(HeaderMap::new())].map(Ok::<_, Infallible>);
+        let mut body = ResponseBody::of(StreamBody::new(tokio_stream::iter(frames)));
+        body.settle();
+        body.watch(notes("it", &log, NEVER));
+        assert_eq!(taken(&log).len(), 0);
+        assert_eq!(read(body).await.len(), 2);
     }
 
     #[test]

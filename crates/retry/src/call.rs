@@ -212,7 +212,7 @@ impl Call {
                     response.extensions_mut().insert(self.ledger(stop));
                 }
                 if begins(&response) {
-                    response.body_mut().watch(Box::into_pin(self));
+                    response.body_mut().watch_boxed(Box::into_pin(self));
                     return Ok(response);
                 }
                 status::mend(response.headers_mut());
@@ -221,7 +221,10 @@ impl Call {
                         self.ended(Verdict::of_code(code), Instant::now);
                         response
                     }
-                    None => response.map(|body| body.watched(Box::into_pin(self))),
+                    None => {
+                        response.body_mut().watch_boxed(Box::into_pin(self));
+                        response
+                    }
                 });
             }
             Ok(response) => status::of_head(&response),

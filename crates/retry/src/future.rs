@@ -130,7 +130,7 @@ where
 /// A response that is not judged.
 fn plain(mut head: Response<ResponseBody>) -> Response<ResponseBody> {
     status::mend(head.headers_mut());
-    head.map(|body| body.watched(Box::pin(Mends)))
+    head.map(|body| body.watched(Mends))
 }
 
 impl<S: Service<Request<Body>>> fmt::Debug for ResponseFuture<S> {

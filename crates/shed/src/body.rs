@@ -8,15 +8,15 @@ use http_body::{Body, Frame};
 use std::pin::Pin;
 
 /// The response body of a call, which holds its place until it ends or is dropped.
-pub(crate) fn holding<B>(body: B, permit: Option<Box<Permit>>) -> ResponseBody
+pub(crate) fn holding<B>(body: B, permit: Option<Permit>) -> ResponseBody
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let body = ResponseBody::of(body);
+    let mut body = ResponseBody::of(body);
     match permit {
         Some(mut permit) if body.is_end_stream() => permit.answered(true),
-        Some(permit) => return body.watched(Box::into_pin(permit)),
+        Some(permit) => body.watch(permit),
         None => {}
     }
     body

@@ -222,7 +222,7 @@ where
             let mut response = response.map(ResponseBody::of);
             if let Some(shared) = shared.take() {
                 shared.bound(response.headers_mut());
-                response.body_mut().watch(Box::pin(Cuts(shared)));
+                response.body_mut().watch(Cuts(shared));
             }
             response
         }))

@@ -35,8 +35,7 @@ pin_project! {
     pub(crate) struct Entering<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        // Boxed: it is kept until the end of the response's body.
-        permit: Option<Box<Permit>>,
+        permit: Option<Permit>,
         until: Until,
         arriving: Option<Held>,
     }
@@ -106,6 +105,7 @@ where
 {
     /// Calls the service, which is ready, when the call has its place; it waits until `deadline` at
     /// the latest.
+    #[inline(always)]
     pub(crate) fn new(
         entry: Entry,
         until: Until,
@@ -115,9 +115,7 @@ where
     ) -> Self {
         let (state, permit) = match entry {
             Entry::Admitted(permit) => match until.settle(permit) {
-                Some(permit) => {
-                    (State::Calling { future: service.call(request) }, Some(Box::new(permit)))
-                }
+                Some(permit) => (State::Calling { future: service.call(request) }, Some(permit)),
                 None => (State::TurnedAway, None),
             },
             Entry::Waits(given, longest) => {
@@ -148,7 +146,7 @@ where
             switch.count();
         }
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit: permit.map(Box::new), until, arriving: None }
+        Self { state, permit, until, arriving: None }
     }
 
     /// Calls the service without requesting a place.
@@ -212,7 +210,7 @@ where
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
                         let held = this.arriving.take().and_then(|arriving| arriving.take());
-                        let permit = this.permit.take().or(held.map(Box::new));
+                        let permit = this.permit.take().or(held);
                         return Poll::Ready(Entered::Answered(answered(
                             outcome, permit, this.until,
                         )));
@@ -224,7 +222,7 @@ where
                         match this.until.settle(permit) {
                             Some(permit) => {
                                 has_waited(&mut request, since);
-                                *this.permit = Some(Box::new(permit));
+                                *this.permit = Some(permit);
                                 State::Calling { future: service.call(request) }
                             }
                             None => State::TurnedAway,
@@ -291,13 +289,13 @@ impl<S, B> Expected<S, B> {
         request: Request<B>,
         entry: Entry,
         until: &Until,
-        place: &mut Option<Box<Permit>>,
+        place: &mut Option<Permit>,
     ) -> State<S, B, F>
     where
         S: Service<Request<B>, Future = F>,
     {
         *place = match entry {
-            Entry::Admitted(permit) => until.settle(permit).map(Box::new),
+            Entry::Admitted(permit) => until.settle(permit),
             Entry::Waits(given, longest) if self.upload.shadow.is_none() => {
                 let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
                 let held = Some((service, request, Instant::now()));
@@ -339,7 +337,7 @@ fn has_waited<B>(request: &mut Request<B>, since: Instant) {
 /// An answer, which holds the place until its end, if the place is kept so long.
 fn answered<B, E>(
     outcome: Result<Response<B>, E>,
-    permit: Option<Box<Permit>>,
+    permit: Option<Permit>,
     until: &Until,
 ) -> Result<Response<ResponseBody>, E>
 where

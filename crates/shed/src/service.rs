@@ -64,6 +64,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Self { inner, around } = self;
         let Around { shared, kinds } = &**around;
@@ -95,6 +96,7 @@ where
 }
 
 /// For a request that is complete.
+#[inline(always)]
 fn enter<S, B>(
     shared: &Arc<Shared>,
     inner: &mut S,

@@ -123,10 +123,11 @@ where
             PanicFutureProj::Watched { inner } => {
                 match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
                     Ok(polled) => {
-                        let caught = |body| {
-                            ResponseBody::of(body).watched_within(Box::pin(Caught::default()))
-                        };
-                        return polled.map_ok(|response| response.map(caught));
+                        return polled.map_ok(|response| {
+                            let mut response = response.map(ResponseBody::of);
+                            response.body_mut().watch_within(Caught::default());
+                            response
+                        });
                     }
                     Err(panic) => answer(panic),
                 }

@@ -4,9 +4,11 @@ use super::{
     end::{EXCEEDED, End, TICK},
     sample::Sample,
 };
-use cinchona_core::{Deadline, MethodKind, ServerContext};
-use cinchona_plumbing::{Next, Polled, Seen, Watcher, status};
-use http_body::Frame;
+use bytes::Bytes;
+use cinchona_core::{BoxError, Deadline, MethodKind, ServerContext};
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, status};
+use http::Response;
+use http_body::{Body, Frame};
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -26,6 +28,22 @@ pub(super) struct Bounded {
 // === impl Bounded ===
 
 impl Bounded {
+    /// The answer of the handler, bounded.
+    pub(super) fn around<B>(self, response: Response<B>) -> Response<ResponseBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut response = response.map(ResponseBody::of);
+        status::strip(response.headers_mut());
+        let body = response.body_mut();
+        if self.context.kind == Some(MethodKind::Unary) {
+            self.context.within(|| body.settle());
+        }
+        body.watch_within(self);
+        response
+    }
+
     /// Whether the time of the call is known at this frame: the answer of a unary call, or the
     /// first message of a possible stream.
     fn is_answered_by(&self, polled: &Polled) -> bool {
