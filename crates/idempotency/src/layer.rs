@@ -197,7 +197,7 @@ impl<T: Store> DedupLayer<T> {
         self.with(|settings| (settings.request_limit, settings.record_limit) = (request, record))
     }
 
-    /// The name, in every response, of the servers that share this store
+    /// The name, in every response to a call with a key, of the servers that share this store
     /// ([`DOMAIN`](crate::DOMAIN)): give all of them the same name, and the same after a restart if
     /// the store survives it. Every caller can read it: do not derive it from a URL with a
     /// password. Default: the store's own ([`Store::domain`]), or else a random, unique one.

@@ -65,6 +65,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request = request.map(Body::new);
         let settings = &self.shared.settings;
@@ -73,11 +74,12 @@ where
             let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
-        let domain = settings.domain;
         if !settings.concern(&request) {
             let inner = PlainFuture::new(self.inner.call(request));
-            return ResponseFuture { way: Course::Through { inner }, domain };
+            return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
+        // Who sends a key reads it; any other call's answer goes without.
+        let domain = settings.domain;
         let (clone, begun) = (self.inner.clone(), Begun::default());
         let call = Call {
             service: Plain(mem::replace(&mut self.inner, clone)),
