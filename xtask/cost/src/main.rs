@@ -12,6 +12,8 @@
 //!   of their rounds counts. Only ratios of one run mean anything.
 //! * *allocs* are the allocations of a call, counted by programs of their own.
 //!
+//! `--cpu ROW..` measures the CPU of these servers alone.
+//!
 //! Client and server talk over loopback; each call has a timeout, so that there is a deadline. The
 //! plain server does the work for all clients, and tonic's own client makes the calls to all
 //! servers.
@@ -65,6 +67,8 @@ struct Args {
     check: bool,
     /// Makes them the baseline.
     write: bool,
+    /// The CPU time of servers alone.
+    cpu: bool,
 }
 
 const ROUNDS: usize = 21;
@@ -81,6 +85,11 @@ const QUICK: [Name; 5] = [
 fn main() -> Result<ExitCode, BoxError> {
     let args = Args::parse()?;
     let mut table = Table::default();
+    if args.cpu {
+        table.cpu = of_servers(&args)?;
+        println!("{table}");
+        return Ok(ExitCode::SUCCESS);
+    }
     if callgrind::is_installed() {
         table.instructions = instructions(&args)?;
     } else if args.check || args.write {
@@ -89,7 +98,7 @@ fn main() -> Result<ExitCode, BoxError> {
     if args.only.is_empty() {
         table.allocations = allocations()?;
         if !args.quick && !args.check {
-            table.cpu = cpu_times()?;
+            table.cpu = cpu_times(&args)?;
         }
     }
     println!("{table}");
@@ -127,8 +136,8 @@ fn least(side: Side, name: &'static str) -> Result<f64, BoxError> {
 }
 
 /// Microseconds of a call.
-fn cpu_times() -> Result<BTreeMap<Name, f64>, BoxError> {
-    let mut times = of_servers()?;
+fn cpu_times(args: &Args) -> Result<BTreeMap<Name, f64>, BoxError> {
+    let mut times = of_servers(args)?;
     let server = Process::serve(program("cost-server")?.args([SERVERS[0], "2"]))?;
     let mut clients = program("cost-client")?;
     let output = process::output(clients.args(["cpu", &ROUNDS.to_string(), &server.address]))?;
@@ -139,8 +148,9 @@ fn cpu_times() -> Result<BTreeMap<Name, f64>, BoxError> {
     Ok(times)
 }
 
-fn of_servers() -> Result<BTreeMap<Name, f64>, BoxError> {
-    let names: Vec<_> = all().filter(|(side, _)| *side == Side::Server).collect();
+fn of_servers(args: &Args) -> Result<BTreeMap<Name, f64>, BoxError> {
+    let is_wanted = |row: &Name| row.0 == Side::Server && args.wants(*row);
+    let names: Vec<_> = all().filter(is_wanted).collect();
     let servers: Vec<_> = names
         .iter()
         .map(|(_, name)| Process::serve(&mut process::server(name, 2)?))
@@ -193,8 +203,9 @@ impl Args {
                 "--quick" => args.quick = true,
                 "--check" => args.check = true,
                 "--write" => args.write = true,
+                "--cpu" => args.cpu = true,
                 option if option.starts_with('-') => {
-                    return Err("usage: [--quick] [--check] [--write] [row..]".into());
+                    return Err("usage: [--quick] [--check] [--write] [--cpu] [row..]".into());
                 }
                 row => args.only.push(row.to_owned()),
             }
