@@ -1,6 +1,6 @@
 //! How the program ends.
 
-use crate::cluster;
+use super::cluster;
 use cinchona::{cluster::Cluster, drain::Drain};
 use clap::Args;
 use humantime::{format_duration, parse_duration};
