@@ -27,7 +27,7 @@ use cinchona::{
 use cinchona_plumbing::Trust;
 use clap::{Command, ValueEnum, error::ErrorKind};
 use cluster::Membership;
-use ending::Ending;
+use ending::{Ending, Signals};
 use faults::Injected;
 use http::HeaderValue;
 use humantime::parse_duration;
@@ -200,6 +200,8 @@ async fn serve_over<S: Store + State>(
     let counters = faults.counters();
     let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
     (layers.store, layers.around) = (health, around);
+    // Before anybody is told where it serves: a signal from then on ends it in order.
+    let signals = Signals::new();
     let incoming = listen(args.addr)?;
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
@@ -229,7 +231,7 @@ async fn serve_over<S: Store + State>(
     };
     tokio::select! {
         served = serving => served?,
-        () = ending::follow(drain, cluster.as_ref(), stop) => {}
+        () = ending::follow(signals, drain, cluster.as_ref(), stop) => {}
         () = args.injected.follow(&rules) => {}
     }
     tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.snapshot(), "stopped");

@@ -159,6 +159,16 @@ async fn a_server_with_everything_ends_within_its_grace_whoever_holds_it_up() {
     assert_eq!(reading.get_value(key).await.unwrap().into_inner().text, "kept");
 }
 
+// catalogue: S-P7
+#[test]
+fn a_signal_ends_a_server_in_order_from_the_moment_it_says_where_it_listens() {
+    for n in 0..16 {
+        let server = Server::start(&[]);
+        server.signal("TERM");
+        assert!(server.ends(), "the exit status of the {n}th");
+    }
+}
+
 // real clock: the server is a process.
 // catalogue: S-P7
 #[tokio::test(flavor = "multi_thread")]
