@@ -6,7 +6,8 @@
 //! | [`state`] | what they keep between calls |
 //! | [`client`] | the client's stack, a reason beside each layer |
 //! | [`server`] | the server's stack, a reason beside each layer |
-//! | [`rest`] | the same calls as JSON over HTTP, beside gRPC |
+//! | [`around`] | what a program has around that stack |
+//! | [`program`] | the server from its command line to its end |
 //! | [`logs`] | the logs of the programs: lines, and spans and metrics for a collector |
 //! | [`options`] | the command line of what calls the calculator |
 //! | [`cluster`] | servers and clients that find each other by gossip |
@@ -15,17 +16,18 @@
 //! | [`watch`] | what all of these show on a dashboard |
 //!
 //! The programs `calculator-server` and `calculator-client` are thin users of these. `crates/lab`
-//! runs demos, loads, simulations and long tests with them.
+//! runs demos, loads, simulations and long tests with them, and has REST around the server.
 
+pub mod around;
 pub mod client;
 pub mod cluster;
 pub mod endpoints;
 pub mod incoming;
 pub mod logs;
 pub mod options;
+pub mod program;
 mod recent;
 pub mod recovery;
-pub mod rest;
 pub mod server;
 pub mod service;
 pub mod state;

@@ -4,10 +4,10 @@ pub mod health;
 
 use crate::{
     DESCRIPTORS,
+    around::{Around, AroundLayer},
     incoming::Incoming,
     methods,
     pb::{CounterResult, calculator_server::CalculatorServer, store_server::StoreServer},
-    rest::RestLayer,
     service::{Calculator, Values},
     state::State,
 };
@@ -43,8 +43,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 /// The layers that a server can be run with.
 #[derive(Clone, Debug)]
 pub struct Layers<S> {
-    /// Whether the server takes the same calls as JSON over HTTP.
-    pub rest: bool,
+    /// What stands around all other layers; `None` for gRPC alone.
+    pub around: Option<Around>,
     /// The metrics of calls and layers: see [`register`](Self::register).
     pub metrics: Metrics,
     /// The graceful end of the server.
@@ -95,7 +95,7 @@ impl<S: Store + State> Layers<S> {
         let shed = ShedLayer::default().with_switch(off());
         let metrics = Metrics::new(methods());
         Self {
-            rest: false,
+            around: None,
             metrics,
             drain: Drain::default(),
             store: None,
@@ -159,7 +159,7 @@ where
     S: Store + State,
 {
     let stack = layers.stack()?;
-    let Layers { rest, drain, store, rules, degraded, quorum, .. } = layers;
+    let Layers { around, drain, store, rules, degraded, quorum, .. } = layers;
     let control = rules.filter(|_| layers.fault_control);
     let (health, health_service) = tonic_health::server::health_reporter();
     // Before the first client can ask.
@@ -172,9 +172,10 @@ where
     }
     routes.add_service(CalculatorServer::new(Calculator::new(state.clone())));
     routes.add_service(StoreServer::new(Values::new(state)));
-    let serving = bounded(rest)
-        // Around all: what comes as JSON is a gRPC call to every other layer.
-        .layer(RestLayer::new(rest))
+    let serving = bounded()
+        // Whatever protocol it may speak, to every other layer each call is one of gRPC.
+        .accept_http1(around.is_some())
+        .layer(AroundLayer(around))
         // What counts, limits and recognises calls, in the library's order. Authorization stands
         // above it: an answer that is given again does not reach the service.
         .layer(stack)
@@ -189,7 +190,7 @@ where
 }
 
 /// Settings of HTTP/2, and the limits of one connection.
-fn bounded(rest: bool) -> Server {
+fn bounded() -> Server {
     Server::builder()
         // Finds clients that have vanished, and drops their calls.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -204,7 +205,6 @@ fn bounded(rest: bool) -> Server {
         .http2_max_header_list_size(16 * 1024)
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_max_local_error_reset_streams(Some(1024))
-        .accept_http1(rest)
 }
 
 fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflection::Error> {

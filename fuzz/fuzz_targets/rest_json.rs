@@ -2,7 +2,7 @@
 //! is read again as the same.
 #![no_main]
 
-use calculator::pb::{BinaryOperation, CounterRequest};
+use lab::pb::{BinaryOperation, CounterRequest};
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
 

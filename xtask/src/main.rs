@@ -68,22 +68,21 @@ fn main() -> ExitCode {
         ["demo", args @ ..] => cargo(&["run", "--quiet", "-p", "lab", "--"], args),
         ["top", args @ ..] => lab(&[], "top", args),
         // Released programs: so they hold what those of a user would.
-        ["soak", args @ ..] => {
-            let built = ["calculator", "lab"].map(|package| programs(package, &["--release"]));
-            match built.into_iter().find(|code| *code != ExitCode::SUCCESS) {
-                None => lab(&["--release"], "soak", args),
-                Some(failed) => failed,
-            }
-        }
+        ["soak", args @ ..] => match programs("lab", &["--release"]) {
+            ExitCode::SUCCESS => lab(&["--release"], "soak", args),
+            failed => failed,
+        },
         ["load", args @ ..] => program("calculator-load", args),
         ["campaign", name, args @ ..] => ExitCode::from(campaign::run(name, args)),
         ["sim", "storm", args @ ..] => lab(&[], "storm", args),
         // Each in a build of its own: tokio's `test-util` would slow down the other.
-        ["bench"] => match bench("cinchona", "*", &[]) {
-            ExitCode::SUCCESS => bench("calculator", "*", &[]),
-            failed => failed,
-        },
-        ["bench", name @ ("throughput" | "rest"), args @ ..] => bench("calculator", name, args),
+        ["bench"] => {
+            let all = ["cinchona", "calculator", "lab"].into_iter();
+            let mut codes = all.map(|package| bench(package, "*", &[]));
+            codes.find(|code| *code != ExitCode::SUCCESS).unwrap_or_default()
+        }
+        ["bench", "throughput", args @ ..] => bench("calculator", "throughput", args),
+        ["bench", "rest", args @ ..] => bench("lab", "rest", args),
         // A workspace of its own, so that no other build has its dependencies.
         ["bench", "peers"] => cargo(
             &["run", "--quiet", "--release", "--manifest-path", "xtask/peers/Cargo.toml"],
@@ -130,8 +129,12 @@ fn lab(profile: &[&str], what: &str, args: &[&str]) -> ExitCode {
 }
 
 fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
-    // The calculator has no features.
-    let features: &[_] = if package == "cinchona" { &["--all-features"] } else { &[] };
+    let features: &[_] = match package {
+        "cinchona" => &["--all-features"],
+        // Not in virtual time.
+        "lab" => &["--no-default-features"],
+        _ => &[],
+    };
     let command = [&["bench", "-p", package], features, &["--bench", name, "--"]].concat();
     cargo(&command, args)
 }

@@ -13,7 +13,6 @@ mod observed;
 mod page;
 mod programs;
 mod protected;
-mod rest;
 mod secrets;
 mod trust;
 mod watched;

@@ -5,7 +5,7 @@ use outside::{Server, ask, http};
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     process::Command,
     time::Duration,
 };
@@ -45,46 +45,13 @@ fn post(addr: &str, path: &str, header: &str) -> String {
     http(addr, request.trim_end(), "{}")
 }
 
-/// The addresses at which a process listens by TCP, or receives by UDP.
-#[cfg(target_os = "linux")]
-fn sockets(process: u32) -> Vec<SocketAddr> {
-    let fds = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
-    let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-    let own: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-    let mut found = Vec::new();
-    for (table, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
-        let table = fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap_or_default();
-        for line in table.lines().skip(1) {
-            let columns: Vec<&str> = line.split_whitespace().collect();
-            if columns[3] == state && own.contains(&format!("socket:[{}]", columns[9])) {
-                found.push(address(columns[1]));
-            }
-        }
-    }
-    found
-}
-
-/// An address as Linux shows it: words of four bytes in the machine's order, in hexadecimal.
-#[cfg(target_os = "linux")]
-fn address(shown: &str) -> SocketAddr {
-    let (ip, port) = shown.split_once(':').unwrap();
-    let words = ip.as_bytes().chunks(8).map(|word| std::str::from_utf8(word).unwrap());
-    let bytes: Vec<u8> =
-        words.flat_map(|word| u32::from_str_radix(word, 16).unwrap().to_ne_bytes()).collect();
-    let port = u16::from_str_radix(port, 16).unwrap();
-    match <[u8; 4]>::try_from(&bytes[..]) {
-        Ok(ip) => (ip, port).into(),
-        Err(_) => (<[u8; 16]>::try_from(bytes).unwrap(), port).into(),
-    }
-}
-
 // catalogue: S-E17
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_listens_at_one_address_of_loopback_and_each_flag_opens_one_more() {
     for (more, flags) in [
         (0, &[][..]),
-        (0, &["--rest", "--fault", "rate=1% status=UNAVAILABLE"]),
+        (0, &["--fault", "rate=1% status=UNAVAILABLE"]),
         (0, &["--fault-token", "s3cret"]),
         (1, &["--dashboard", "127.0.0.1:0"]),
         (1, &["--gossip", "127.0.0.1:0"]),
@@ -94,7 +61,7 @@ fn a_server_listens_at_one_address_of_loopback_and_each_flag_opens_one_more() {
         for what in ["--gossip", "--dashboard"].iter().filter(|flag| flags.contains(flag)) {
             server.says(&format!("{} on ", &what[2..]));
         }
-        let sockets = sockets(server.id());
+        let sockets = server.sockets();
         assert!(sockets.contains(&server.addr.parse().unwrap()), "{flags:?}: {sockets:?}");
         assert!(sockets.iter().all(|at| at.ip().is_loopback()), "{flags:?}: {sockets:?}");
         assert_eq!(sockets.len(), 1 + more, "{flags:?}: {sockets:?}");
@@ -150,17 +117,6 @@ async fn only_what_is_asked_for_is_opened_and_the_server_says_what_it_is() {
     assert!(post(&at, "/api/faults/clear", own).starts_with("HTTP/1.1 204"));
     let log = server.stop();
     assert!(log.contains("callers with the token") && !log.contains("s3cret"), "{log}");
-}
-
-// catalogue: S-C8
-#[test]
-fn rest_leads_to_no_fault_control() {
-    let server = Server::start(&["--rest", "--fault", "rate=1% status=UNAVAILABLE"]);
-    for path in ["/cinchona.fault.v1.FaultControl/Clear", "/v1/faults", "/api/faults/clear"] {
-        for header in ["", "x-forwarded-for: 127.0.0.1", "content-type: application/grpc"] {
-            assert!(post(&server.addr, path, header).starts_with("HTTP/1.1 404"), "{path}");
-        }
-    }
 }
 
 // catalogue: S-E6
@@ -277,16 +233,13 @@ async fn a_server_without_descriptors_rests_says_so_and_serves_on() {
 // catalogue: S-E18
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_never_speaks_http_is_closed_after_10_s() {
-    let (grpc, rest) = (Server::start(&[]), Server::start(&["--rest"]));
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r";
+    let server = Server::start(&[]);
     let mut held = Vec::new();
-    for at in [&grpc.addr, &rest.addr] {
-        for sent in [&b""[..], b"P", preface] {
-            let mut stream = TcpStream::connect(at).unwrap();
-            stream.write_all(sent).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            held.push((sent, stream));
-        }
+    for sent in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut stream = TcpStream::connect(&server.addr).unwrap();
+        stream.write_all(sent).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        held.push((sent, stream));
     }
     let began = Instant::now();
     for (sent, mut stream) in held {

@@ -65,6 +65,8 @@ struct Sample {
     descriptors: f64,
 }
 
+/// The server with everything that there is for one.
+const SERVER: &str = "calculator-rest";
 /// How far from the mean of its samples a value may be.
 const SPREAD: f64 = 0.05;
 /// The measurements.
@@ -92,7 +94,7 @@ async fn play(args: &Args) -> Result<Vec<Program>, BoxError> {
     let mut programs = Vec::new();
     let (mut pages, mut gossip) = (JoinSet::new(), None);
     for name in ["server-1", "server-2", "server-3"] {
-        let server = Program::start("calculator-server", name, &of_server(args, &gossip), args)?;
+        let server = Program::start(SERVER, name, &of_server(args, &gossip), args)?;
         if gossip.is_none() {
             gossip = Some(server.says("gossip on ").await?);
         }
@@ -108,7 +110,7 @@ async fn play(args: &Args) -> Result<Vec<Program>, BoxError> {
 
 fn of_server(args: &Args, join: &Option<String>) -> Vec<String> {
     let all = "--addr 127.0.0.1:0 --gossip 127.0.0.1:0 --cluster-id soak --dashboard 127.0.0.1:0 \
-        --rest --limit adaptive --quota 100000 --failure-rate 0.1 --seed";
+        --limit adaptive --quota 100000 --failure-rate 0.1 --seed";
     let mut words: Vec<String> = all.split_whitespace().map(str::to_owned).collect();
     words.push(args.seed.to_string());
     words.extend(join.iter().flat_map(|seed| ["--join".to_owned(), seed.clone()]));
@@ -213,7 +215,7 @@ impl Program {
         let log = args.out.join(format!("{name}.log"));
         let out = File::create(&log)?;
         let mut command = Command::new(&file);
-        if program == "calculator-server" {
+        if program == SERVER {
             command.args(["--node-id", name]);
         }
         // Injected failures must not fill a disk.

@@ -6,15 +6,15 @@
 
 use std::{
     cell::RefCell,
-    env,
+    env, fs,
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
     thread::{self, JoinHandle},
 };
 
-/// A `calculator-server` that is killed when it is dropped.
+/// A `calculator-server`, or a program that is one with more, which is killed when it is dropped.
 #[derive(Debug)]
 pub struct Server {
     process: Child,
@@ -29,6 +29,13 @@ impl Server {
     /// A server at a free port.
     pub fn start(args: &[&str]) -> Self {
         Self::on("127.0.0.1:0", args)
+    }
+
+    /// A server of this program at a free port.
+    pub fn of(name: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(program(name));
+        command.stderr(Stdio::null());
+        Self::spawn(command, "127.0.0.1:0", args)
     }
 
     /// A server at this address.
@@ -63,7 +70,13 @@ impl Server {
     /// A server whose log is returned when it is stopped.
     #[cfg(unix)]
     pub fn logging(levels: (&str, &str), args: &[&str]) -> Self {
-        let mut command = Command::new(program("calculator-server"));
+        Self::logging_of("calculator-server", levels, args)
+    }
+
+    /// A server of this program, whose log is returned when it is stopped.
+    #[cfg(unix)]
+    pub fn logging_of(name: &str, levels: (&str, &str), args: &[&str]) -> Self {
+        let mut command = Command::new(program(name));
         command.env(levels.0, levels.1).stderr(Stdio::piped());
         let mut server = Self::spawn(command, "127.0.0.1:0", args);
         server.read_log();
@@ -95,6 +108,26 @@ impl Server {
     /// Its number.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The addresses at which it listens by TCP, or receives by UDP.
+    #[cfg(target_os = "linux")]
+    pub fn sockets(&self) -> Vec<SocketAddr> {
+        let process = self.id();
+        let fds = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+        let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        let own: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        let mut found = Vec::new();
+        for (table, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
+            let table = format!("/proc/{process}/net/{table}");
+            for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+                let columns: Vec<&str> = line.split_whitespace().collect();
+                if columns[3] == state && own.contains(&format!("socket:[{}]", columns[9])) {
+                    found.push(address(columns[1]));
+                }
+            }
+        }
+        found
     }
 
     /// Stops it as an operator does; what it has logged.
@@ -134,6 +167,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         _ = self.process.kill();
         _ = self.process.wait();
+    }
+}
+
+/// An address as Linux shows it: words of four bytes in the machine's order, in hexadecimal.
+#[cfg(target_os = "linux")]
+fn address(shown: &str) -> SocketAddr {
+    let (ip, port) = shown.split_once(':').unwrap();
+    let words = ip.as_bytes().chunks(8).map(|word| std::str::from_utf8(word).unwrap());
+    let bytes: Vec<u8> =
+        words.flat_map(|word| u32::from_str_radix(word, 16).unwrap().to_ne_bytes()).collect();
+    let port = u16::from_str_radix(port, 16).unwrap();
+    match <[u8; 4]>::try_from(&bytes[..]) {
+        Ok(ip) => (ip, port).into(),
+        Err(_) => (<[u8; 16]>::try_from(bytes).unwrap(), port).into(),
     }
 }
 

@@ -506,7 +506,7 @@ mod tests {
                     return Poll::Pending;
                 }
                 Some(Some(Ok(0))) => Some(Ok(Frame::trailers(HeaderMap::new()))),
-                Some(Some(Ok(byte))) => Some(Ok(Frame::data(vec![byte; 10_000].into()))),
+                Some(Some(Ok(byte))) => Some(Ok(Frame::data(vec![byte].into()))),
                 Some(Some(Err(()))) => Some(Err("broken".into())),
                 None => None,
             })

@@ -76,6 +76,7 @@ fn every_feature_that_a_manifest_of_the_guide_asks_for_is_one() {
 fn every_command_is_one() {
     let help = fs::read_to_string(root().join("xtask/src/main.rs")).unwrap();
     let calculator = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let lab = fs::read_to_string(root().join("crates/lab/Cargo.toml")).unwrap();
     for block in blocks().iter().filter(|block| block.language() == "sh") {
         for line in block.text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -87,6 +88,9 @@ fn every_command_is_one() {
                 ["cargo", "run", "--bin", name, ..] => {
                     matches!(*name, "server" | "client")
                         || calculator.contains(&format!("name = \"{name}\""))
+                }
+                ["cargo", "run", "-p", "lab", "--bin", name, ..] => {
+                    lab.contains(&format!("[[bin]]\nname = \"{name}\""))
                 }
                 ["cargo", "test" | "add", ..] | ["curl" | "mdbook", ..] => true,
                 _ => false,

@@ -1,11 +1,14 @@
-//! `calculator-server`: the calculator behind its server stack.
+//! `calculator-server` as a function: its command line, and all that it does until it ends.
+//!
+//! Another program that has something around the server's stack is this one with an [`Around`].
 
 mod cluster;
 mod ending;
 mod faults;
 mod watch;
 
-use calculator::{
+use crate::{
+    around::Around,
     logs::{Logs, Telemetry},
     methods,
     options::resolve,
@@ -14,7 +17,7 @@ use calculator::{
 };
 use cinchona::{
     cluster::QuorumGuardLayer,
-    core::{BoxError, Invalid, Mode, Secret, Switch},
+    core::{BoxError, Mode, Secret, Switch},
     fault::{FaultIo, FaultLayer},
     idempotency::{MemoryStore, Store},
     redb::{Options, RedbStore},
@@ -22,9 +25,9 @@ use cinchona::{
     shed::{Limit, RateLimitLayer, ShedLayer},
 };
 use cinchona_plumbing::Trust;
-use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use clap::{Command, ValueEnum, error::ErrorKind};
 use cluster::Membership;
-use ending::Ending;
+use ending::{Ending, Signals};
 use faults::Injected;
 use http::HeaderValue;
 use humantime::parse_duration;
@@ -42,15 +45,9 @@ use tokio::sync::{oneshot, watch::Receiver};
 use tokio_stream::StreamExt;
 use watch::Page;
 
-/// Serves a gRPC calculator, and can inject faults into it.
-///
-/// It also serves grpc.health.v1.Health and server reflection, into which it injects no faults. It
-/// has no TLS: any client that reaches one of its addresses may call what is served there. All
-/// default addresses are loopback. After SIGTERM or Ctrl-C it exits when the calls in progress have
-/// ended, at the latest after --grace. The log goes to stderr; RUST_LOG sets its level.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Args {
+/// The options of the server.
+#[derive(Debug, clap::Args)]
+pub struct Args {
     /// The address to listen on; port 0 takes any free port. The server prints the address to
     /// stdout.
     #[arg(long, default_value = "127.0.0.1:50051")]
@@ -90,11 +87,6 @@ struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     lease: Duration,
 
-    /// Serve the same calls as JSON over HTTP/1.1 and HTTP/2, at the same address: POST /v1/add
-    /// {"a": 10, "b": 5}.
-    #[arg(long)]
-    rest: bool,
-
     #[command(flatten)]
     injected: Injected,
 
@@ -133,22 +125,23 @@ struct AtOnce(Option<Limit>);
 
 const PLACES: &str = "is memory, redb:PATH, redis:URL or none";
 
-fn main() -> ExitCode {
-    ending::run(program())
+/// Runs the server as `args` say, until it has ended, with `around` outermost in its stack. A wrong
+/// command line ends the process, with 2 and the usage of `command`, whose name a collector of its
+/// spans and metrics is given as that of the service.
+pub fn run(args: &Args, command: Command, around: Option<Around>) -> ExitCode {
+    ending::run(program(args, command, around))
 }
 
-async fn program() -> ExitCode {
-    let args = Args::parse();
-    let refuse = |why: &dyn fmt::Display| -> ! {
-        Args::command().error(ErrorKind::ValueValidation, why).exit()
-    };
-    let usage = |invalid: Invalid| -> ! { refuse(&invalid) };
+async fn program(args: &Args, mut command: Command, around: Option<Around>) -> ExitCode {
+    let name = command.get_name().to_owned();
+    let mut refuse =
+        |why: &dyn fmt::Display| -> ! { command.error(ErrorKind::ValueValidation, why).exit() };
     let place = args.store.expose().parse();
     let place = place.unwrap_or_else(|why: &str| refuse(&format!("--store {why}")));
-    let telemetry = args.logs.begin("calculator-server").unwrap_or_else(|invalid| usage(invalid));
+    let telemetry = args.logs.begin(&name).unwrap_or_else(|invalid| refuse(&invalid));
     let faults = args.injected.layer(args.mode == Condition::Failure);
-    let faults = faults.unwrap_or_else(|invalid| usage(invalid));
-    let code = match run(place, &args, &telemetry, faults).await {
+    let faults = faults.unwrap_or_else(|invalid| refuse(&invalid));
+    let code = match serve_from(place, args, &telemetry, faults, around).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -160,11 +153,12 @@ async fn program() -> ExitCode {
 }
 
 /// Serves with the store of the options.
-async fn run(
+async fn serve_from(
     place: Place,
     args: &Args,
     telemetry: &Telemetry,
     faults: FaultLayer,
+    around: Option<Around>,
 ) -> Result<(), BoxError> {
     let ttl = args.cache_ttl;
     match place {
@@ -176,18 +170,18 @@ async fn run(
             let store =
                 store.map_err(|error| format!("--store redb:{}: {error}", path.display()))?;
             let health = Some(health::of_store(&store));
-            serve_over((store, health), args, telemetry, faults, Mode::Enforce).await
+            serve_over((store, health), args, telemetry, faults, around, Mode::Enforce).await
         }
         Place::Redis(url) => {
             let store = RedisStore::new(url.expose());
             let store = store.map_err(|error| format!("--store: {error}"))?.with_ttl(ttl)?;
-            serve_over((store, None), args, telemetry, faults, Mode::Enforce).await
+            serve_over((store, None), args, telemetry, faults, around, Mode::Enforce).await
         }
         place => {
             let mode = if matches!(place, Place::None) { Mode::Off } else { Mode::Enforce };
             let store = MemoryStore::new().with_ttl(ttl)?;
             let store = store.with_caps(args.cache_size as usize, 256 << 20)?;
-            serve_over((store, None), args, telemetry, faults, mode).await
+            serve_over((store, None), args, telemetry, faults, around, mode).await
         }
     }
 }
@@ -199,12 +193,15 @@ async fn serve_over<S: Store + State>(
     args: &Args,
     telemetry: &Telemetry,
     faults: FaultLayer,
+    around: Option<Around>,
     mode: Mode,
 ) -> Result<(), BoxError> {
     let dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
     let counters = faults.counters();
     let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
-    layers.store = health;
+    (layers.store, layers.around) = (health, around);
+    // Before anybody is told where it serves: a signal from then on ends it in order.
+    let signals = Signals::new();
     let incoming = listen(args.addr)?;
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
@@ -234,7 +231,7 @@ async fn serve_over<S: Store + State>(
     };
     tokio::select! {
         served = serving => served?,
-        () = ending::follow(drain, cluster.as_ref(), stop) => {}
+        () = ending::follow(signals, drain, cluster.as_ref(), stop) => {}
         () = args.injected.follow(&rules) => {}
     }
     tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.snapshot(), "stopped");
@@ -249,7 +246,6 @@ fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Laye
     if let Some(quota) = args.quota {
         layers.quota = RateLimitLayer::new(quota, quota)?;
     }
-    layers.rest = args.rest;
     layers.drain = args.ending.drain();
     let rules = args.injected.rules()?;
     layers.fault_control = args.injected.has_control();
@@ -261,14 +257,14 @@ fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Laye
 
 /// Logs what is served at the address, and which clients may call it.
 fn say_what_is_open<S>(address: SocketAddr, layers: &Layers<S>) {
-    let rest = if layers.rest { "the same calls as JSON" } else { "nothing" };
+    let also = layers.around.as_ref().map_or("nothing", Around::opens);
     let trust =
         layers.rules.as_ref().map(|(_, token)| Trust::new(token.as_ref().map(Secret::expose)));
     let trust = trust.filter(|_| layers.fault_control).as_ref().map(Trust::to_string);
     tracing::info!(
         %address,
         grpc = "calculator, store, health and reflection, for any client that reaches it",
-        rest,
+        also,
         fault_control = trust.as_deref().unwrap_or("not served"),
         "serving without TLS"
     );

@@ -1,6 +1,6 @@
 //! The server's dashboard: the state of its layers, and a console for its faults.
 
-use calculator::{
+use crate::{
     options::resolve,
     server::Layers,
     watch::{

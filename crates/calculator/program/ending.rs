@@ -1,6 +1,6 @@
 //! How the program ends.
 
-use crate::cluster;
+use super::cluster;
 use cinchona::{cluster::Cluster, drain::Drain};
 use clap::Args;
 use humantime::{format_duration, parse_duration};
@@ -50,8 +50,12 @@ pub(crate) fn run(program: impl Future<Output = ExitCode>) -> ExitCode {
 
 /// Stops the server after a signal, when it has left the cluster, and cuts its calls off after a
 /// second signal. Never returns.
-pub(crate) async fn follow(drain: Drain, cluster: Option<&Cluster>, stop: oneshot::Sender<()>) {
-    let mut signals = Signals::new();
+pub(crate) async fn follow(
+    mut signals: Signals,
+    drain: Drain,
+    cluster: Option<&Cluster>,
+    stop: oneshot::Sender<()>,
+) {
     signals.next().await;
     tracing::info!(grace = %format_duration(drain.grace()), "shutting down");
     let leave = async {
@@ -79,7 +83,7 @@ pub(crate) async fn unless_signalled(last: impl Future<Output = ()>) {
 }
 
 /// SIGTERM and Ctrl-C, received from the moment this is made.
-struct Signals {
+pub(crate) struct Signals {
     #[cfg(unix)]
     terminate: Option<tokio::signal::unix::Signal>,
     #[cfg(unix)]
@@ -88,7 +92,7 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         let of = |kind| signal(kind).inspect_err(|error| tracing::warn!(%error, "no signals")).ok();
         Self { terminate: of(SignalKind::terminate()), interrupt: of(SignalKind::interrupt()) }
@@ -110,7 +114,7 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {}
     }
 

@@ -1,6 +1,6 @@
 //! The server as a node of a cluster.
 
-use calculator::{
+use crate::{
     cluster::{own_ip, secrets, tag},
     options::resolve,
 };

@@ -1,6 +1,8 @@
-//! The same calls by gRPC and by REST, over one listener.
+//! The same calls by gRPC and by REST, over one listener; in virtual time where no process runs.
+#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
-use crate::SECOND;
+mod processes;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use calculator::{
     DESCRIPTORS, methods,
@@ -21,7 +23,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use outside::{Server, http};
+use lab::rest::{around, http_status};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, Kind, MethodDescriptor, SerializeOptions, Value as Field,
@@ -31,6 +33,8 @@ use std::{convert::Infallible, future::pending, time::Duration};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 use tower::Service;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -77,7 +81,7 @@ fn layers() -> Layers<Memory> {
 
 fn slow(faults: Faults) -> Layers<Memory> {
     let faults = FaultLayer::new(faults).unwrap();
-    Layers { rest: true, ..Layers::new(faults, dedup(Memory::new())) }
+    Layers { around: Some(around()), ..Layers::new(faults, dedup(Memory::new())) }
 }
 
 fn full(body: impl Into<Bytes>) -> Body {
@@ -252,7 +256,7 @@ async fn every_unary_method_answers_by_rest_as_by_grpc_in_the_json_of_protobuf()
             let by_http2 = n % 2 == 0;
             let answered = rest.send(by_http2, request(&line, &body, &[], by_http2)).await;
             let Answer { status, json, .. } = answer(answered).await;
-            assert_eq!(status, calculator::rest::http_status(code), "{line} {body}: {json}");
+            assert_eq!(status, http_status(code), "{line} {body}: {json}");
             if code == Code::Ok {
                 let answer = DynamicMessage::deserialize(method.output(), &json).unwrap();
                 let expected = DynamicMessage::decode(method.output(), expected).unwrap();
@@ -345,7 +349,7 @@ async fn an_injected_fault_of_each_code_has_its_status() {
             format!("method=/calculator.Calculator/Add status={}:busy ttl=none", code::name(code));
         rules.set("down", rule.parse().unwrap()).unwrap();
         let failed = rest.ask("POST /v1/add", r#"{"a":1}"#, &[]).await;
-        assert_eq!(failed.status, calculator::rest::http_status(code));
+        assert_eq!(failed.status, http_status(code));
         let title = StatusCode::from_u16(failed.status).unwrap().canonical_reason();
         let expected = json!({
             "title": title.unwrap_or("Client Closed Request"), "status": failed.status,
@@ -488,18 +492,10 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_without_rest_speaks_grpc_alone() {
-    let mut off = Rest::serve(Layers { rest: false, ..layers() }).await;
+    let mut off = Rest::serve(Layers { around: None, ..layers() }).await;
     assert!(off.http1.send_request(request("GET /v1/counter", "", &[], false)).await.is_err());
     let asked = off.send(true, request("GET /v1/counter", "", &[], true)).await;
     assert_eq!(asked.headers()["grpc-status"], "12");
     let (code, answer) = off.grpc("calculator.Calculator/GetCounter", &[], None).await;
     assert_eq!((code, answer.len()), (Code::Ok, 0));
-}
-
-#[test]
-fn the_server_takes_rest_where_it_is_told_to() {
-    let server = Server::start(&["--rest"]);
-    let answer = http(&server.addr, "POST /v1/add", r#"{"a":10,"b":5}"#);
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"value":15}"#), "{answer}");
-    assert_eq!(outside::ask(&["add", "10", "5", "--addr", &server.addr]).0, Some(0));
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use calculator::{
     client::{Client, Settings, client},
-    pb::{BinaryOperation, Result as Value, calculator_client::CalculatorClient},
+    pb::{BinaryOperation, calculator_client::CalculatorClient},
 };
 use cinchona::{
     balance::{Balance, of_endpoint},
@@ -16,6 +16,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use lab::pb;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
@@ -117,7 +118,7 @@ impl Caller {
         Ok(match self {
             Self::Grpc(client) => client.add(operation).await?.into_inner().value,
             Self::Whole(client) => client.add(operation).await?.into_inner().value,
-            Self::Rest(client) => client.add(operation).await?.value,
+            Self::Rest(client) => client.add(pb::BinaryOperation { a, b }).await?.value,
         })
     }
 }
@@ -125,7 +126,7 @@ impl Caller {
 // === impl Rest ===
 
 impl Rest {
-    async fn add(&mut self, operation: BinaryOperation) -> Result<Value, BoxError> {
+    async fn add(&mut self, operation: pb::BinaryOperation) -> Result<pb::Result, BoxError> {
         let body = serde_json::to_vec(&operation)?;
         let mut request = Request::builder()
             .method(Method::POST)

@@ -67,104 +67,51 @@ use crate::pb::{
     Amount, AppendRequest, BinaryOperation, CounterRequest, CounterResult, DeleteRequest, Empty,
     IncrementRequest, Key, Result as Value, SetValueRequest, Text, WithdrawRequest,
 };
-use axum::{
-    Router,
-    body::Body as HttpBody,
-    routing::{MethodFilter, future::RouteFuture},
-};
-use bytes::Bytes;
+use axum::{Router, routing::MethodFilter};
+use calculator::around::{Around, Stack};
 use call::call;
-use cinchona::core::BoxError;
+use cinchona_plumbing::ResponseBody;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONTENT_TYPE};
-use http_body_util::Either;
-use pin_project_lite::pin_project;
 use problem::Problem;
 use std::{
     convert::Infallible,
-    fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use tonic::body::Body;
-use tower::{Layer, Service};
-
-/// Applies [`Rest`] to a server's stack, around all its other layers.
-#[derive(Clone, Copy, Debug)]
-pub struct RestLayer {
-    is_on: bool,
-}
+use tower::{Service, layer::layer_fn};
 
 /// Makes a gRPC call of each request that is none yet, and an HTTP answer of what it returns.
 #[derive(Clone, Debug)]
-pub struct Rest<S> {
-    stack: S,
-    /// `None` where there is gRPC alone.
-    routes: Option<Router>,
+struct Rest {
+    stack: Stack,
+    routes: Router,
 }
 
-pin_project! {
-    /// The future of a [`Rest`] request.
-    pub struct ResponseFuture<F> {
-        #[pin]
-        way: Way<F>,
-    }
-}
-
-pin_project! {
-    #[project = WayProj]
-    enum Way<F> {
-        Grpc { #[pin] answered: F },
-        Rest { #[pin] answered: RouteFuture<Infallible> },
-    }
-}
-
-// === impl RestLayer ===
-
-impl RestLayer {
-    /// Accepts REST if it `is_on`, else gRPC alone.
-    pub const fn new(is_on: bool) -> Self {
-        Self { is_on }
-    }
-}
-
-impl<S, B> Layer<S> for RestLayer
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError> + Send,
-{
-    type Service = Rest<S>;
-
-    fn layer(&self, stack: S) -> Rest<S> {
-        let routes = self.is_on.then(|| routes().with_state(stack.clone()));
-        Rest { stack, routes }
-    }
+/// REST for a server, around its stack.
+pub fn around() -> Around {
+    let rest = |stack: Stack| Rest { routes: routes().with_state(stack.clone()), stack };
+    Around::new("the same calls as JSON", layer_fn(rest))
 }
 
 // === impl Rest ===
 
-impl<S, B> Service<Request<Body>> for Rest<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    B: http_body::Body<Data = Bytes>,
-{
-    type Response = Response<Either<B, HttpBody>>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+impl Service<Request<Body>> for Rest {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.stack.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let way = match &mut self.routes {
-            // The stack that is ready stays so: a route readies a clone of its own.
-            Some(routes) if !is_grpc(&request) => Way::Rest { answered: routes.call(request) },
-            _ => Way::Grpc { answered: self.stack.call(request) },
-        };
-        ResponseFuture { way }
+        if is_grpc(&request) {
+            return self.stack.call(request);
+        }
+        // The stack that is ready stays so: a route readies a clone of its own.
+        let answered = self.routes.call(request);
+        Box::pin(async { Ok(answered.await?.map(ResponseBody::of)) })
     }
 }
 
@@ -175,53 +122,19 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
         && kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
-// === impl ResponseFuture ===
-
-impl<F, B, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = Result<Response<Either<B, HttpBody>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match self.project().way.project() {
-            WayProj::Grpc { answered } => {
-                ready!(answered.poll(cx)).map(|response| response.map(Either::Left))
-            }
-            WayProj::Rest { answered } => {
-                let Ok(response) = ready!(answered.poll(cx));
-                Ok(response.map(Either::Right))
-            }
-        })
-    }
-}
-
-impl<F> fmt::Debug for ResponseFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
-
 /// Each route to its call on the stack.
-fn routes<S, B>() -> Router<S>
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError> + Send,
-{
+fn routes() -> Router<Stack> {
     const GET: MethodFilter = MethodFilter::GET;
     const POST: MethodFilter = MethodFilter::POST;
     const PUT: MethodFilter = MethodFilter::PUT;
     const DELETE: MethodFilter = MethodFilter::DELETE;
-    let operation = |rpc| call::<S, BinaryOperation, Value>(GET.or(POST), rpc);
-    let counter = |filter, rpc| call::<S, Empty, CounterResult>(filter, rpc);
-    let increment = call::<S, CounterRequest, CounterResult>;
-    let (got, set) = (call::<S, Key, Text>, call::<S, SetValueRequest, Empty>);
-    let (deleted, balance) = (call::<S, DeleteRequest, Empty>, call::<S, Key, Amount>);
-    let (added, appended) = (call::<S, IncrementRequest, Amount>, call::<S, AppendRequest, Text>);
-    let withdrawn = call::<S, WithdrawRequest, Amount>;
+    let operation = |rpc| call::<BinaryOperation, Value>(GET.or(POST), rpc);
+    let counter = |filter, rpc| call::<Empty, CounterResult>(filter, rpc);
+    let increment = call::<CounterRequest, CounterResult>;
+    let (got, set) = (call::<Key, Text>, call::<SetValueRequest, Empty>);
+    let (deleted, balance) = (call::<DeleteRequest, Empty>, call::<Key, Amount>);
+    let (added, appended) = (call::<IncrementRequest, Amount>, call::<AppendRequest, Text>);
+    let withdrawn = call::<WithdrawRequest, Amount>;
     Router::new()
         .route("/v1/add", operation("/calculator.Calculator/Add"))
         .route("/v1/subtract", operation("/calculator.Calculator/Subtract"))

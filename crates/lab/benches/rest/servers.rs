@@ -17,6 +17,7 @@ use calculator::{
 };
 use cinchona::{core::BoxError, fault::FaultLayer};
 use http::StatusCode;
+use lab::{pb, rest::around};
 use std::{
     future::pending,
     io::{self, IoSlice},
@@ -66,10 +67,10 @@ pub(crate) fn bare() -> Result<Running, BoxError> {
 
 async fn add(
     State(calculator): State<Calculator>,
-    Json(operation): Json<BinaryOperation>,
+    Json(pb::BinaryOperation { a, b }): Json<pb::BinaryOperation>,
 ) -> Response {
-    match calculator.add(Request::new(operation)).await {
-        Ok(sum) => Json(sum.into_inner()).into_response(),
+    match calculator.add(Request::new(BinaryOperation { a, b })).await {
+        Ok(sum) => Json(pb::Result { value: sum.into_inner().value }).into_response(),
         Err(status) => (StatusCode::BAD_REQUEST, status.message().to_owned()).into_response(),
     }
 }
@@ -78,7 +79,7 @@ async fn add(
 pub(crate) fn whole() -> Result<Running, BoxError> {
     let (running, incoming) = counted()?;
     let (faults, state) = (FaultLayer::new(Default::default())?, Memory::new());
-    let layers = Layers { rest: true, ..Layers::new(faults, dedup(state.clone())) };
+    let layers = Layers { around: Some(around()), ..Layers::new(faults, dedup(state.clone())) };
     tokio::spawn(serve(incoming, state, layers, pending()));
     Ok(running)
 }

@@ -16,7 +16,8 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 use bytes::Bytes;
-use cinchona::core::{BoxError, Deadline};
+use calculator::around::Stack;
+use cinchona::core::Deadline;
 use http::{
     HeaderValue, Method, StatusCode,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
@@ -28,11 +29,7 @@ use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error, time::Duration};
 use tokio::time::timeout;
-use tonic::{
-    Status,
-    body::Body,
-    client::{Grpc, GrpcService},
-};
+use tonic::{Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
 /// A message, of which the path may have a field.
@@ -50,16 +47,12 @@ const LIMIT: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests by the methods of `filter`, each as a call of `rpc`.
-pub(super) fn call<S, Q, A>(filter: MethodFilter, rpc: &'static str) -> MethodRouter<S>
+pub(super) fn call<Q, A>(filter: MethodFilter, rpc: &'static str) -> MethodRouter<Stack>
 where
-    S: GrpcService<Body> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::ResponseBody: http_body::Body<Data = Bytes> + Send + 'static,
-    <S::ResponseBody as http_body::Body>::Error: Into<BoxError> + Send,
     Q: Message + InPath + DeserializeOwned + 'static,
     A: Message + Serialize + Default + 'static,
 {
-    on(filter, async move |State(stack): State<S>, request: Request| {
+    on(filter, async move |State(stack): State<Stack>, request: Request| {
         let is_read = request.method().is_safe();
         let call = message::<Q>(request).await?;
         let mut stack = Grpc::new(stack);
