@@ -544,12 +544,13 @@ mod tests {
                 };
                 (read, of("inner"), of("outer"))
             });
-            prop_assert_eq!(&results[0].0, &results[1].0);
             // What is whole ends with its trailers: nobody polls for what is after them.
             let until_trailers = |seen: &Vec<String>| {
-                let end = seen.iter().position(|line| !line.ends_with("data"));
+                let is_data = |line: &String| line.ends_with("data") || line.contains("Data");
+                let end = seen.iter().position(|line| !is_data(line));
                 seen[..end.map_or(seen.len(), |end| end + 1)].to_vec()
             };
+            prop_assert_eq!(until_trailers(&results[0].0), until_trailers(&results[1].0));
             if inner.1 != Next::Cut {
                 prop_assert_eq!(until_trailers(&results[0].1), until_trailers(&results[1].1));
             }
