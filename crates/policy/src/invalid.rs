@@ -7,7 +7,7 @@ use std::{error::Error, fmt};
 /// Every constructor of cinchona that can refuse a value refuses it with this.
 ///
 /// ```
-/// let refused = cinchona_plumbing::Invalid::new("failure_rate", 1.5, "0 to 1");
+/// let refused = cinchona_policy::Invalid::new("failure_rate", 1.5, "0 to 1");
 /// assert_eq!(refused.to_string(), "failure_rate: 1.5 is not allowed; the range is 0 to 1");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// A value that all clones share and that can be replaced without a lock.
 ///
 /// ```
-/// use cinchona_plumbing::Reloadable;
+/// use cinchona_policy::Reloadable;
 ///
 /// let setting = Reloadable::new(1);
 /// let shared = setting.clone();

@@ -7,15 +7,15 @@ use std::time::Duration;
 /// Exponential backoff: before retry *n*, `initial · multiplier^(n-1)`, at most `cap`, then jitter.
 ///
 /// ```
-/// use cinchona_plumbing::{Backoff, Jitter};
+/// use cinchona_policy::{Backoff, Jitter};
 /// use std::time::Duration;
 ///
 /// let second = Duration::from_secs(1);
 /// let backoff = Backoff::new(second, 2.0, 10 * second)?.with_jitter(Jitter::None);
-/// let mut rng = rand::rng();
+/// let mut rng = cinchona_policy::Rng::from_os().draw();
 /// let delays: Vec<u64> = (1..=5).map(|n| backoff.delay(n, &mut rng).as_secs()).collect();
 /// assert_eq!(delays, [1, 2, 4, 8, 10]);
-/// # Ok::<_, cinchona_plumbing::Invalid>(())
+/// # Ok::<_, cinchona_policy::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {

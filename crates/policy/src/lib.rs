@@ -1,0 +1,50 @@
+//! What cinchona decides, without a host: plain data, and functions of it.
+//!
+//! Whether to retry, when a breaker opens, which endpoint is an outlier: each of these decisions is
+//! a module here, and knows neither tonic nor tower, nor HTTP. It is told the time and what has
+//! happened, and returns what to do; who does it, and who waits, is a crate of its own:
+//! `cinchona-retry`, `cinchona-breaker` and so on, which export again what their users set. Another
+//! host than tonic needs other such crates, and these decisions.
+//!
+//! **Only what one of those crates exports again is a promise.** They depend on its exact version,
+//! and any release may change or remove the rest.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | [`Code`] | gRPC's 17 status codes, by their numbers |
+//! | [`Verdict`], [`Stage`] | what the outcome of an attempt means |
+//! | [`Safety`] | whether a method may be executed twice |
+//! | [`Evidence`] | what it implies about the server |
+//! | [`Rng`] | reproducible randomness |
+//! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
+//! | [`Latency`] | a quantile of latencies |
+//! | [`Reloadable`] | settings that are replaced while calls run |
+//! | [`Invalid`] | a setting outside its range |
+//! | [`clock`] | saturating arithmetic: `Duration::MAX` means without limit |
+//!
+//! *Rule:* it names no other crate of cinchona, and no decision names another.
+
+mod backoff;
+pub mod clock;
+mod code;
+mod invalid;
+mod latency;
+mod live;
+mod rng;
+mod safety;
+mod stage;
+mod verdict;
+
+pub use backoff::{Backoff, Jitter};
+pub use code::Code;
+pub use invalid::Invalid;
+pub use latency::Latency;
+pub use live::Reloadable;
+pub use rng::Rng;
+pub use safety::Safety;
+pub use stage::Stage;
+pub use verdict::{Evidence, Verdict};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
