@@ -9,6 +9,10 @@
 //! **Only what one of those crates exports again is a promise.** They depend on its exact version,
 //! and any release may change or remove the rest.
 //!
+//! | decision | what is decided |
+//! |---|---|
+//! | [`breaker`] | when a circuit opens, what it admits, what closes it |
+//!
 //! | word | meaning |
 //! |---|---|
 //! | [`Code`] | gRPC's 17 status codes, by their numbers |
@@ -20,11 +24,13 @@
 //! | [`Latency`] | a quantile of latencies |
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Invalid`] | a setting outside its range |
+//! | [`shard`] | values whose references are counted by thread |
 //! | [`clock`] | saturating arithmetic: `Duration::MAX` means without limit |
 //!
 //! *Rule:* it names no other crate of cinchona, and no decision names another.
 
 mod backoff;
+pub mod breaker;
 pub mod clock;
 mod code;
 mod invalid;
@@ -32,7 +38,9 @@ mod latency;
 mod live;
 mod rng;
 mod safety;
+pub mod shard;
 mod stage;
+mod sync;
 mod verdict;
 
 pub use backoff::{Backoff, Jitter};

@@ -1,6 +1,6 @@
 //! What a circuit learns of its methods and of their answers.
 
-use crate::{suspects::Suspects, usual::Usual};
+use super::{suspects::Suspects, usual::Usual};
 use loom::{sync::Arc, thread};
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The state of a circuit.
 
-use crate::{
+use super::{
     limits::{Limits, Run},
     pass::Pass,
     state::{Admission, Cell, Change, Kind, Sample},

@@ -1,6 +1,6 @@
 //! The methods that have failed since the last success.
 
-use crate::suspects::*;
+use crate::breaker::suspects::*;
 use std::collections::HashSet;
 
 #[test]

@@ -24,11 +24,11 @@ pub(crate) fn current() -> usize {
 
 /// A shared value with a reference count per shard.
 #[derive(Debug)]
-pub(crate) struct Shared<T>([Arc<Counted<T>>; COUNT]);
+pub struct Shared<T>([Arc<Counted<T>>; COUNT]);
 
 /// A reference counted on the cache line of the thread that took it.
 #[derive(Debug)]
-pub(crate) struct Ref<T>(Arc<Counted<T>>);
+pub struct Ref<T>(Arc<Counted<T>>);
 
 /// The reference count is in the same cache line.
 #[derive(Debug)]
@@ -39,15 +39,19 @@ struct Counted<T>(T);
 
 impl<T: Clone> Shared<T> {
     /// All are clones of `value`.
-    pub(crate) fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(std::array::from_fn(|_| Arc::new(Counted(value.clone()))))
     }
 
-    pub(crate) fn get(&self) -> &T {
+    /// The value.
+    #[inline]
+    pub fn get(&self) -> &T {
         &self.0[0].0
     }
 
-    pub(crate) fn take(&self) -> Ref<T> {
+    /// A reference on the cache line of this thread.
+    #[inline]
+    pub fn take(&self) -> Ref<T> {
         Ref(self.0[current()].clone())
     }
 }
@@ -55,6 +59,7 @@ impl<T: Clone> Shared<T> {
 impl<T> Deref for Ref<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.0.0
     }

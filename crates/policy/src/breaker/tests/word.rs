@@ -1,6 +1,6 @@
 //! The state in one word, beside a plain record of the same rules.
 
-use crate::{
+use crate::breaker::{
     limits::{Limits, Run},
     pass::Pass,
     state::{Admission, Cell, Change, Kind, Sample},

@@ -11,18 +11,21 @@ use std::time::Duration;
 /// seldom. Of fast and slow answers it comes closer to the slow ones: a caller with time for only
 /// the fast ones has too little.
 #[derive(Debug, Default)]
-pub(crate) struct Usual(AtomicU64);
+pub struct Usual(AtomicU64);
 
 // === impl Usual ===
 
 impl Usual {
-    pub(crate) fn get(&self) -> Option<Duration> {
+    /// It, once an answer has been timed.
+    #[inline]
+    pub fn get(&self) -> Option<Duration> {
         let usual = self.0.load(Ordering::Relaxed);
         (usual > 0).then(|| Duration::from_nanos(usual))
     }
 
     /// An answer took so many nanoseconds. Of concurrent calls some may be lost.
-    pub(crate) fn learn(&self, took: u64) {
+    #[inline]
+    pub fn learn(&self, took: u64) {
         let (took, usual) = (took.max(1), self.0.load(Ordering::Relaxed));
         let learned = if usual == 0 {
             took

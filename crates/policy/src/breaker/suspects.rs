@@ -56,7 +56,8 @@ impl Suspects {
 
 /// An odd number for the method at `path`. Computed for each call, so the hash is a fast one; two
 /// methods with the same number share their failures.
-pub(crate) fn hash(path: &str) -> u32 {
+#[inline]
+pub fn hash(path: &str) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(FACTOR);
     let words = path.as_bytes().chunks(8);

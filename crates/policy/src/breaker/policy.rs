@@ -1,14 +1,12 @@
 //! The policy of a breaker: when it opens, for how long, what closes it, and how verdicts count.
 
-use crate::{
+use super::{
     limits::{Limits, MOST_FAILURES, Run},
     state::Sample,
     window::{Counts, Window},
 };
-use cinchona_core::{Evidence, Invalid};
-use cinchona_plumbing::{Backoff, Jitter, code};
+use crate::{Backoff, Code, Evidence, Invalid, Jitter, clock::FOR_EVER};
 use std::{fmt, time::Duration};
-use tonic::Code;
 
 /// When a breaker opens, for how long, and what closes it.
 ///
@@ -21,7 +19,7 @@ use tonic::Code;
 ///
 /// | setting | default | from |
 /// |---|---|---|
-/// | outage: nothing but failures | 20 that last 1.5 s, or 10 that last 6 s | [measured](crate) |
+/// | outage: nothing but failures | 20 that last 1.5 s, or 10 that last 6 s | [measured][m] |
 /// | failures in a row, however fast | off | |
 /// | failure rate, slow-call rate | off | |
 /// | the window of the rates | the last 10 s | Hystrix, `rollingStats.timeInMilliseconds` |
@@ -35,7 +33,7 @@ use tonic::Code;
 /// # Example
 ///
 /// ```
-/// use cinchona_breaker::{BreakerPolicy, Window};
+/// use cinchona_policy::breaker::{BreakerPolicy, Window};
 /// use std::time::Duration;
 ///
 /// let policy = BreakerPolicy::default()
@@ -45,12 +43,14 @@ use tonic::Code;
 ///     .with_window(Window::Count(100))?;
 /// let refused = policy.with_failure_rate(1.5).unwrap_err();
 /// assert_eq!(refused.to_string(), "failure_rate: 1.5 is not allowed; the range is above 0 to 1");
-/// # Ok::<_, cinchona_core::Invalid>(())
+/// # Ok::<_, cinchona_policy::Invalid>(())
 /// ```
 ///
 /// # What it does not do
 ///
 /// It sets no time limit: a call that hangs is not a failure until a timeout ends it.
+///
+/// [m]: https://docs.rs/cinchona-breaker/latest/cinchona_breaker/#measured
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerPolicy {
     run: Option<Run>,
@@ -80,20 +80,25 @@ struct Codes(u32);
 
 /// Why a breaker changes its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub enum Reason {
+    /// So many failures in a row.
     Failures,
+    /// Too large a share of the calls has failed.
     FailureRate,
+    /// Too large a share of the calls was slow.
     SlowCalls,
+    /// A probe has failed.
     ProbeFailed,
+    /// Enough probes have succeeded.
     ProbeSucceeded,
+    /// The time until the next probe has passed.
     Waited,
+    /// Somebody has opened or closed it.
     ByHand,
 }
 
 /// The limit of the packed half-open state.
 pub(crate) const MOST_PROBES: u32 = (1 << 8) - 1;
-/// Longer than any process runs.
-const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 // === impl BreakerPolicy ===
 
@@ -238,10 +243,14 @@ impl BreakerPolicy {
     ///
     /// # Errors
     /// When `OK` is among them.
-    pub fn with_counted(self, codes: impl IntoIterator<Item = Code>) -> Result<Self, Invalid> {
-        let counted = codes.into_iter().fold(Codes(0), Codes::and);
+    pub fn with_counted(
+        self,
+        codes: impl IntoIterator<Item = impl Into<i32>>,
+    ) -> Result<Self, Invalid> {
+        let codes = codes.into_iter().map(|code| Code::from_number(code.into()));
+        let counted = codes.fold(Codes(0), Codes::and);
         if counted.contains(Code::Ok) {
-            return Err(Invalid::new("counted", code::name(Code::Ok), "any code but OK"));
+            return Err(Invalid::new("counted", Code::Ok.name(), "any code but OK"));
         }
         Ok(Self { counted: Some(counted), ..self })
     }
@@ -349,15 +358,16 @@ impl Codes {
 
 impl fmt::Debug for Codes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let codes = code::all().filter(|code| self.contains(*code));
-        f.debug_set().entries(codes.map(code::name)).finish()
+        let codes = Code::ALL.into_iter().filter(|code| self.contains(*code));
+        f.debug_set().entries(codes.map(Code::name)).finish()
     }
 }
 
 // === impl Reason ===
 
 impl Reason {
-    pub(crate) const fn name(self) -> &'static str {
+    /// In words.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Failures => "failures in a row",
             Self::FailureRate => "failure rate",
@@ -428,9 +438,8 @@ mod tests {
     #[test]
     fn what_opens_for_longer_than_thirty_years_opens_for_that() {
         let years = Duration::from_secs(30 * 365 * 24 * 3600);
-        let opens = |policy: BreakerPolicy| {
-            policy.backoff().delay(1000, &mut cinchona_core::Rng::seeded(1).draw())
-        };
+        let opens =
+            |policy: BreakerPolicy| policy.backoff().delay(1000, &mut crate::Rng::seeded(1).draw());
         let for_ever = new().with_open_for(NS, Duration::MAX).unwrap();
         assert_eq!(opens(for_ever), opens(new().with_open_for(NS, years).unwrap()));
         assert!(opens(for_ever) > opens(new().with_open_for(NS, years - DAY).unwrap()));

@@ -2,22 +2,26 @@
 //!
 //! Two bits are the kind of state, 16 count the openings (a call that began before the last one is
 //! a straggler, and changes nothing), and 46 are the details: closed, the run of failures
-//! ([`Run`](crate::limits::Run)), when it began, and whether the circuit is on probation; open,
+//! ([`Run`](super::limits::Run)), when it began, and whether the circuit is on probation; open,
 //! until when; half-open, the probes in flight, those that succeeded, and when one more is
 //! admitted.
 
-use crate::{
+use super::{
     limits::{Limits, MOST_FAILURES},
     pass::{EPOCHS, Pass},
-    sync::{AtomicU64, Ordering},
 };
+use crate::sync::{AtomicU64, Ordering};
 
 /// The kind of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Calls are let through.
     Closed,
+    /// Calls are rejected until the next probe is due.
     Open,
+    /// A few calls are admitted as probes; their outcome decides.
     HalfOpen,
+    /// Calls are rejected until it is closed.
     Isolated,
 }
 

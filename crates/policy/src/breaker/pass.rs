@@ -2,7 +2,7 @@
 
 /// The pass of an admitted call: its opening, its method, and its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pass(u64);
+pub struct Pass(u64);
 
 /// The number of openings that can be distinguished.
 pub(crate) const EPOCHS: u64 = (1 << 16) - 1;
@@ -11,7 +11,7 @@ pub(crate) const EPOCHS: u64 = (1 << 16) - 1;
 
 impl Pass {
     /// The pass of no call.
-    pub(crate) const NONE: Self = Self(u64::MAX);
+    pub const NONE: Self = Self(u64::MAX);
     /// It holds one of the places for probes.
     pub(crate) const PROBE: u64 = 1 << 16;
     /// It was admitted beside the probes, as its method has not failed.
@@ -54,12 +54,15 @@ impl Pass {
         Self(self.0 & !(Self::PROBE | Self::BESIDE))
     }
 
-    /// As a number, and back.
-    pub(crate) const fn number(self) -> u64 {
+    /// As a number.
+    #[inline]
+    pub const fn number(self) -> u64 {
         self.0
     }
 
-    pub(crate) const fn of(number: u64) -> Self {
+    /// That of this number.
+    #[inline]
+    pub const fn of(number: u64) -> Self {
         Self(number)
     }
 }

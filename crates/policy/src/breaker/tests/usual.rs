@@ -1,6 +1,6 @@
 //! How long a service usually takes to answer.
 
-use crate::usual::*;
+use crate::breaker::usual::*;
 use proptest::prelude::*;
 
 #[test]

@@ -8,7 +8,7 @@ mod parts {
     pub(super) const SLICES: u64 = 3;
 }
 
-#[path = "../../src/window/slices.rs"]
+#[path = "../../../src/breaker/window/slices.rs"]
 mod slices;
 
 use parts::SLICES;
