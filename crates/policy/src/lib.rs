@@ -12,6 +12,10 @@
 //! | decision | what is decided |
 //! |---|---|
 //! | [`breaker`] | when a circuit opens, what it admits, what closes it |
+//! | [`load`] | what one more call of an endpoint costs |
+//! | [`outlier`] | which endpoints are ejected, and when they are readmitted |
+//! | [`pick`] | which endpoint gets a call |
+//! | [`utilization`] | the weights of endpoints that report their load |
 //!
 //! | word | meaning |
 //! |---|---|
@@ -36,11 +40,15 @@ mod code;
 mod invalid;
 mod latency;
 mod live;
+pub mod load;
+pub mod outlier;
+pub mod pick;
 mod rng;
 mod safety;
 pub mod shard;
 mod stage;
 mod sync;
+pub mod utilization;
 mod verdict;
 
 pub use backoff::{Backoff, Jitter};

@@ -6,3 +6,4 @@ mod sync {
 }
 
 mod breaker;
+mod load;

@@ -1,7 +1,7 @@
 //! Outlier detection as gRPC's own tests have it.
 
 use super::*;
-use cinchona_core::Rng;
+use crate::Rng;
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);

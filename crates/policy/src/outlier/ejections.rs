@@ -7,36 +7,37 @@
 /// which gRPC does not have.
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// use cinchona_balance::{Balance, Options};
+/// use cinchona_policy::outlier::Ejections;
 ///
-/// let balance = Balance::new(Vec::new(), Options::default()).unwrap();
-/// for (method, count) in balance.ejections().enforced() {
+/// // Or `Balance::ejections`, of a balancer.
+/// for (method, count) in Ejections::default().enforced() {
 ///     // grpc.lb.outlier_detection.ejections_enforced,
 ///     // with grpc.lb.outlier_detection.detection_method
 ///     assert_eq!(count, 0, "{method}");
 /// }
-/// # }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ejections([Found; 3]);
 
 /// The method of detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
+pub enum Method {
+    /// Its success rate is far below the mean.
     SuccessRate,
+    /// It fails more than a share of its calls.
     FailurePercentage,
+    /// It has failed so often in a row.
     ConsecutiveFailures,
 }
 
 /// The counts of one method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) ejected: u64,
+pub(super) struct Found {
+    pub(super) ejected: u64,
     /// Spared by `enforcement_percentage`.
-    pub(crate) spared: u64,
+    pub(super) spared: u64,
     /// Not ejected as too many were already.
-    pub(crate) overflow: u64,
+    pub(super) overflow: u64,
 }
 
 // === impl Ejections ===
@@ -59,7 +60,7 @@ impl Ejections {
         })
     }
 
-    pub(crate) fn of(&mut self, method: Method) -> &mut Found {
+    pub(super) fn of(&mut self, method: Method) -> &mut Found {
         &mut self.0[method as usize]
     }
 
@@ -74,7 +75,8 @@ impl Method {
     /// In order.
     const ALL: [Self; 3] = [Self::SuccessRate, Self::FailurePercentage, Self::ConsecutiveFailures];
 
-    pub(crate) const fn name(self) -> &'static str {
+    /// As metrics have it.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::SuccessRate => "success_rate",
             Self::FailurePercentage => "failure_percentage",

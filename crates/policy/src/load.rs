@@ -2,15 +2,17 @@
 
 mod slowest;
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
-use cinchona_plumbing::clock;
+use crate::{
+    clock,
+    sync::{AtomicU64, AtomicUsize, Ordering},
+};
 use slowest::Slowest;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The load of one endpoint, without a lock: an overwritten update costs one sample.
 #[derive(Debug)]
-pub(crate) struct Load {
+pub struct Load {
     began: Instant,
     in_flight: AtomicUsize,
     /// Nanoseconds since `began` of the last sample; 0 before the first.
@@ -24,7 +26,7 @@ pub(crate) struct Load {
 const DECAY: Duration = Duration::from_secs(10);
 
 /// The least cost of a failure, so that failing fast attracts no calls (linkerd's load biaser).
-pub(crate) const FAILURE: Duration = Duration::from_secs(5);
+pub const FAILURE: Duration = Duration::from_secs(5);
 
 /// The cost of an endpoint without samples, while it has a call: so it gets one.
 const UNKNOWN: f64 = 1e15;
@@ -32,7 +34,9 @@ const UNKNOWN: f64 = 1e15;
 // === impl Load ===
 
 impl Load {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// Of an endpoint without calls.
+    #[inline]
+    pub fn new(now: Instant) -> Self {
         Self {
             began: now,
             in_flight: AtomicUsize::new(0),
@@ -42,20 +46,27 @@ impl Load {
         }
     }
 
-    pub(crate) fn begins(&self) {
+    /// A call begins.
+    #[inline]
+    pub fn begins(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn ends(&self) {
+    /// A call has ended.
+    #[inline]
+    pub fn ends(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
+    /// The calls that have not ended.
+    #[inline]
+    pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// A call took this long: a peak counts immediately, faster calls lower the average slowly.
-    pub(crate) fn record(&self, took: Duration, now: Instant) {
+    #[inline]
+    pub fn record(&self, took: Duration, now: Instant) {
         let sample = took.as_nanos() as f64;
         let (at, average) = self.read();
         let at_now = self.nanos(now);
@@ -70,18 +81,21 @@ impl Load {
     }
 
     /// A good answer took this long.
-    pub(crate) fn record_good(&self, took: Duration, now: Instant) {
+    #[inline]
+    pub fn record_good(&self, took: Duration, now: Instant) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.slowest.record(took, self.nanos(now));
     }
 
     /// The slowest recent good answer, if any: a call of any method may take that long.
-    pub(crate) fn usual(&self) -> Option<Duration> {
+    #[inline]
+    pub fn usual(&self) -> Option<Duration> {
         self.slowest.get().map(Duration::from_nanos)
     }
 
     /// The cost of one more call.
-    pub(crate) fn cost(&self, now: Instant) -> f64 {
+    #[inline]
+    pub fn cost(&self, now: Instant) -> f64 {
         let calls = self.in_flight() as f64;
         let (at, average) = self.read();
         if at == 0 {
@@ -93,12 +107,14 @@ impl Load {
     }
 
     /// Whether there was a sample.
-    pub(crate) fn is_known(&self) -> bool {
+    #[inline]
+    pub fn is_known(&self) -> bool {
         self.read().0 != 0
     }
 
     /// The average as of the last sample.
-    pub(crate) fn average(&self) -> Duration {
+    #[inline]
+    pub fn average(&self) -> Duration {
         Duration::from_nanos(self.read().1 as u64)
     }
 

@@ -1,16 +1,17 @@
 //! Outlier detection, gRFC A50: an endpoint that fails more than the others is ejected for a
 //! limited time.
 
-use crate::ejections::{Ejections, Method};
-use cinchona_core::{Evidence, Invalid, Rng};
-use cinchona_plumbing::clock::later;
+mod ejections;
+
+pub use ejections::{Ejections, Method};
+
+use crate::{Code, Evidence, Invalid, Rng, clock::later};
 use rand::RngExt;
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::Code;
 
 /// When an endpoint is ejected, and for how long: gRPC's fields and defaults, and consecutive
 /// failures beside them.
@@ -63,7 +64,7 @@ pub struct FailurePercentage {
 
 /// The counts of one endpoint, without a lock.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub struct Tally {
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// The counts at the last sweep, which alone writes them.
@@ -73,8 +74,9 @@ pub(crate) struct Tally {
 
 /// Whether an endpoint is ejected; maintained by the sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Ejection {
-    pub(crate) since: Option<Instant>,
+pub struct Ejection {
+    /// When it was ejected, if it is.
+    pub since: Option<Instant>,
     /// The method of its last ejection.
     by: Option<Method>,
     multiplier: u32,
@@ -132,7 +134,7 @@ impl OutlierDetection {
     }
 
     /// Compares the endpoints, and ejects and readmits (A50, the steps in their order).
-    pub(crate) fn sweep(
+    pub fn sweep(
         &self,
         tallies: &[&Tally],
         ejections: &mut [Ejection],
@@ -171,7 +173,7 @@ impl OutlierDetection {
 
     /// Ejects one more, unless it is ejected, there are enough, or it is spared; returns whether it
     /// did.
-    pub(crate) fn eject(
+    pub fn eject(
         &self,
         (index, by): (usize, Method),
         spares: impl Fn() -> bool,
@@ -203,7 +205,7 @@ impl OutlierDetection {
     }
 
     /// The method of its ejection, and the least remaining time.
-    pub(crate) fn left(&self, ejection: &Ejection, now: Instant) -> Option<(Method, Duration)> {
+    pub fn left(&self, ejection: &Ejection, now: Instant) -> Option<(Method, Duration)> {
         let until = later(ejection.since?, self.time(ejection));
         Some((ejection.by?, until.saturating_duration_since(now)))
     }
@@ -268,7 +270,8 @@ impl Tally {
     ///
     /// For A50's two algorithms, every code but OK is a failure. Of failures in a row, only
     /// evidence against the endpoint counts.
-    pub(crate) fn count(&self, evidence: Evidence) -> u32 {
+    #[inline]
+    pub fn count(&self, evidence: Evidence) -> u32 {
         match evidence {
             Evidence::Good(Code::Ok) => self.succeeded.fetch_add(1, Ordering::Relaxed),
             Evidence::Nothing(None) => return 0,
@@ -286,7 +289,8 @@ impl Tally {
     }
 
     /// Failures before an ejection do not count after it.
-    pub(crate) fn begin_anew(&self) {
+    #[inline]
+    pub fn begin_anew(&self) {
         self.in_a_row.store(0, Ordering::Relaxed);
     }
 
@@ -299,7 +303,8 @@ impl Tally {
     }
 
     /// How many calls have ever succeeded, and failed.
-    pub(crate) fn read(&self) -> (u64, u64) {
+    #[inline]
+    pub fn read(&self) -> (u64, u64) {
         (self.succeeded.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 }

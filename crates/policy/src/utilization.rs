@@ -1,17 +1,13 @@
-//! Weights by reported utilization: gRFC A58, by the load report (ORCA) in the trailers of a call.
+//! Weights by reported utilization: gRFC A58, by the load reports (ORCA) of endpoints.
 
-use cinchona_core::Invalid;
-use cinchona_plumbing::{clock, headers};
-use http::{HeaderMap, HeaderName};
-use prost::Message;
+use crate::{Invalid, clock};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
 
-/// How [`Picker::WeightedRoundRobin`](crate::Picker::WeightedRoundRobin) computes weights from load
+/// How `Picker::WeightedRoundRobin` computes weights from load
 /// reports: the fields and defaults of gRFC A58.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Utilization {
@@ -30,7 +26,7 @@ pub struct Utilization {
 
 /// The reports of one endpoint, without a lock: an overwritten report is lost.
 #[derive(Debug)]
-pub(crate) struct Reported {
+pub struct Reported {
     settings: Utilization,
     began: Instant,
     /// Of the last report with a weight, as bits.
@@ -42,22 +38,17 @@ pub(crate) struct Reported {
 }
 
 /// The fields of `xds.data.orca.v3.OrcaLoadReport` for the weight.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub(crate) struct Report {
-    #[prost(double, tag = "1")]
-    pub(crate) cpu_utilization: f64,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The share of the processors' time, 0 to 1, or more.
+    pub cpu_utilization: f64,
     /// Queries per second.
-    #[prost(double, tag = "6")]
-    pub(crate) rps_fractional: f64,
+    pub rps_fractional: f64,
     /// Errors per second.
-    #[prost(double, tag = "7")]
-    pub(crate) eps: f64,
-    #[prost(double, tag = "9")]
-    pub(crate) application_utilization: f64,
+    pub eps: f64,
+    /// What the application says instead of `cpu_utilization`; 0 for nothing.
+    pub application_utilization: f64,
 }
-
-/// The trailer that holds a report.
-const LOAD_METRICS: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
 
 /// No weight is above this times the mean, which bounds the rounds of a pick, or below that: as in
 /// gRPC C-core (`static_stride_scheduler.cc`).
@@ -70,7 +61,11 @@ const LEAST_PERIOD: Duration = Duration::from_millis(100);
 // === impl Utilization ===
 
 impl Utilization {
-    pub(crate) fn checked(self) -> Result<Self, Invalid> {
+    /// Checks the ranges of the settings.
+    ///
+    /// # Errors
+    /// Names the field outside its range.
+    pub fn checked(self) -> Result<Self, Invalid> {
         let Self { weight_update_period: period, error_utilization_penalty: penalty, .. } = self;
         if period < LEAST_PERIOD {
             let period = format!("{period:?}");
@@ -110,20 +105,20 @@ impl Default for Utilization {
 // === impl Reported ===
 
 impl Reported {
-    pub(crate) fn new(settings: Utilization, now: Instant) -> Self {
+    /// Before the first report.
+    pub fn new(settings: Utilization, now: Instant) -> Self {
         let [weight, last, first] = [const { AtomicU64::new(0) }; 3];
         Self { settings, began: now, weight, last, first }
     }
 
     /// The endpoint has a new connection, maybe to another server, so the blackout restarts.
-    pub(crate) fn begins_anew(&self) {
+    pub fn begins_anew(&self) {
         self.first.store(0, Ordering::Relaxed);
     }
 
-    /// The last headers of a call; invalid reports are ignored.
-    pub(crate) fn hear(&self, trailers: &HeaderMap, now: Instant) {
-        let Some(report) = Report::read(trailers) else { return };
-        let Some(weight) = self.settings.weight(&report) else { return };
+    /// A report, of the end of a call; one that gives no weight is ignored.
+    pub fn hear(&self, report: &Report, now: Instant) {
+        let Some(weight) = self.settings.weight(report) else { return };
         let at = self.nanos(now).max(1);
         if self.first.load(Ordering::Relaxed) == 0 || self.has_expired(at) {
             self.first.store(at, Ordering::Relaxed);
@@ -134,7 +129,7 @@ impl Reported {
     }
 
     /// The weight, if valid: neither expired nor within the blackout.
-    pub(crate) fn weight(&self, now: Instant) -> Option<f64> {
+    pub fn weight(&self, now: Instant) -> Option<f64> {
         let at = self.nanos(now);
         if self.has_expired(at) {
             return None;
@@ -161,21 +156,9 @@ fn between(before: u64, at: u64) -> Duration {
     Duration::from_nanos(at.saturating_sub(before))
 }
 
-// === impl Report ===
-
-impl Report {
-    /// By tonic's own decoder of base64.
-    fn read(headers: &HeaderMap) -> Option<Self> {
-        let value = headers::get(headers, &LOAD_METRICS)?.clone();
-        let metadata = MetadataMap::from_headers(HeaderMap::from_iter([(LOAD_METRICS, value)]));
-        let bytes = metadata.get_bin(LOAD_METRICS.as_str())?.to_bytes().ok()?;
-        Self::decode(bytes).ok()
-    }
-}
-
 /// The weights of endpoints relative to their mean, which endpoints without one get; `None` if
 /// fewer than two have one (gRFC A58).
-pub(crate) fn over_mean(weights: impl Iterator<Item = Option<f64>>) -> Option<Vec<f64>> {
+pub fn over_mean(weights: impl Iterator<Item = Option<f64>>) -> Option<Vec<f64>> {
     let weights: Vec<_> = weights.collect();
     let count = weights.iter().flatten().count();
     if count < 2 {
