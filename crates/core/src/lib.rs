@@ -41,10 +41,10 @@ mod sync;
 mod target;
 mod verdict;
 
-pub use attempt::{Attempt, AttemptKind};
+pub use attempt::Attempt;
 pub use call::Call;
 #[doc(inline)]
-pub use cinchona_policy::{Invalid, Rng, Safety, Stage};
+pub use cinchona_policy::{Invalid, Rng, Safety, Stage, retry::AttemptKind};
 pub use deadline::Deadline;
 pub use discover::Discover;
 pub use error::{BoxError, Rejected};

@@ -15,6 +15,7 @@
 //! | [`load`] | what one more call of an endpoint costs |
 //! | [`outlier`] | which endpoints are ejected, and when they are readmitted |
 //! | [`pick`] | which endpoint gets a call |
+//! | [`retry`] | whether a call gets another attempt, and when: retries, hedges, budget, throttle |
 //! | [`utilization`] | the weights of endpoints that report their load |
 //!
 //! | word | meaning |
@@ -43,6 +44,7 @@ mod live;
 pub mod load;
 pub mod outlier;
 pub mod pick;
+pub mod retry;
 mod rng;
 mod safety;
 pub mod shard;

@@ -134,6 +134,7 @@ impl OutlierDetection {
     }
 
     /// Compares the endpoints, and ejects and readmits (A50, the steps in their order).
+    #[doc(hidden)]
     pub fn sweep(
         &self,
         tallies: &[&Tally],
@@ -173,6 +174,7 @@ impl OutlierDetection {
 
     /// Ejects one more, unless it is ejected, there are enough, or it is spared; returns whether it
     /// did.
+    #[doc(hidden)]
     pub fn eject(
         &self,
         (index, by): (usize, Method),
@@ -205,6 +207,7 @@ impl OutlierDetection {
     }
 
     /// The method of its ejection, and the least remaining time.
+    #[doc(hidden)]
     pub fn left(&self, ejection: &Ejection, now: Instant) -> Option<(Method, Duration)> {
         let until = later(ejection.since?, self.time(ejection));
         Some((ejection.by?, until.saturating_duration_since(now)))

@@ -65,6 +65,7 @@ impl Utilization {
     ///
     /// # Errors
     /// Names the field outside its range.
+    #[doc(hidden)]
     pub fn checked(self) -> Result<Self, Invalid> {
         let Self { weight_update_period: period, error_utilization_penalty: penalty, .. } = self;
         if period < LEAST_PERIOD {

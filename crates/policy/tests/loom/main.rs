@@ -7,3 +7,4 @@ mod sync {
 
 mod breaker;
 mod load;
+mod throttle;

@@ -1,25 +1,17 @@
 //! When to retry: a policy, and a pure decision.
 
-use crate::{
+use super::{
+    attempt::Pushback,
     budget::{SharedBudget, cost},
     codes::Codes,
     hedge::HedgePolicy,
     stop::Stop,
     throttle::CallThrottle,
 };
-use cinchona_core::{Deadline, Invalid, Safety, Stage, Verdict};
-use cinchona_plumbing::{
-    Backoff,
-    clock::later,
-    headers,
-    status::{self, Pushback},
-    timeout::GRPC_TIMEOUT,
-};
-use http::HeaderMap;
+use crate::{Backoff, Code, Invalid, Safety, Stage, Verdict, clock::later};
 use rand::Rng;
 use std::{mem, time::Duration};
 use tokio::time::Instant;
-use tonic::Code;
 
 /// What a method's calls may do beyond one attempt: retries, hedges, or neither.
 ///
@@ -27,15 +19,19 @@ use tonic::Code;
 /// transparent retries need no policy). In a request's extensions it is the policy of that call.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    pub(crate) kind: Kind,
-    pub(crate) wait_for_ready: bool,
+    kind: Kind,
+    wait_for_ready: bool,
 }
 
+/// Which of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Neither.
     #[default]
     Once,
+    /// One attempt after the other.
     Retry(RetryPolicy),
+    /// Several side by side.
     Hedge(HedgePolicy),
 }
 
@@ -45,66 +41,76 @@ pub(crate) enum Kind {
 /// plus 0 to 1 s each.
 ///
 /// ```
-/// use cinchona_retry::RetryPolicy;
-/// use tonic::Code;
+/// use cinchona_policy::{Code, retry::RetryPolicy};
 ///
 /// let policy = RetryPolicy::default()
 ///     .with_max_retries(5)
 ///     .with_codes([Code::DeadlineExceeded, Code::Unavailable])?;
 /// let refused = policy.with_codes([Code::InvalidArgument]).unwrap_err();
 /// assert!(refused.to_string().starts_with("codes: INVALID_ARGUMENT is not allowed"));
-/// # Ok::<_, cinchona_core::Invalid>(())
+/// # Ok::<_, cinchona_policy::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
     max_retries: u32,
-    pub(crate) codes: Codes,
+    codes: Codes,
     backoff: Backoff,
 }
 
 /// The decision after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// Retry after a wait, none at first, uncounted: the service has not seen the request.
     Transparent(Duration),
     /// There was no connection: wait for one, uncounted.
     AwaitConnection,
+    /// Retry after a wait.
     RetryAfter(Duration),
+    /// The call ends, for this reason.
     Stop(Stop),
 }
 
 /// The properties of a call that matter for the decision.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// Attempts made, without the transparent ones.
-    pub(crate) attempts: u32,
+    pub attempts: u32,
     /// Retries since the server's last pushback.
-    pub(crate) backoffs: u32,
-    pub(crate) transparent: u32,
-    pub(crate) seen_refusal: bool,
-    pub(crate) safety: Safety,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) wait_for_ready: bool,
+    backoffs: u32,
+    transparent: u32,
+    seen_refusal: bool,
+    /// Whether the method may be executed twice.
+    pub safety: Safety,
+    /// When the call must have ended.
+    pub deadline: Option<Instant>,
+    /// Whether it waits for a connection.
+    pub wait_for_ready: bool,
     /// Whether the call serves one that is itself a retry.
-    pub(crate) chained: bool,
+    pub chained: bool,
 }
 
 /// The outcome of an attempt, and the server's pushback.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
-    pub(crate) verdict: Verdict,
-    pub(crate) pushback: Option<Pushback>,
+pub struct Ended {
+    /// What the outcome means.
+    pub verdict: Verdict,
+    /// What the server says about the next attempt.
+    pub pushback: Option<Pushback>,
     /// Whether the request can be sent again.
-    pub(crate) can_repeat: bool,
-    pub(crate) now: Instant,
+    pub can_repeat: bool,
+    /// When it ended.
+    pub now: Instant,
 }
 
 /// The limits on further attempts of a call of `method`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits<'a> {
-    pub(crate) throttle: &'a CallThrottle,
-    pub(crate) budget: &'a SharedBudget,
-    pub(crate) method: &'a str,
+pub struct Limits<'a> {
+    /// gRPC's own.
+    pub throttle: &'a CallThrottle,
+    /// That of all calls.
+    pub budget: &'a SharedBudget,
+    /// The path of the method.
+    pub method: &'a str,
 }
 
 /// Rejected requests are repeated immediately; a limit keeps a broken connector from endless
@@ -112,7 +118,7 @@ pub(crate) struct Limits<'a> {
 const MAX_TRANSPARENT: u32 = 1000;
 
 /// How long a call that waits for a connection leaves between two attempts.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 // === impl Policy ===
 
@@ -124,8 +130,23 @@ impl Policy {
         Self { wait_for_ready, ..self }
     }
 
+    /// Whether its calls are retried or hedged, and how.
+    #[doc(hidden)]
+    #[inline]
+    pub const fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Whether a call waits for a connection.
+    #[doc(hidden)]
+    #[inline]
+    pub const fn waits_for_ready(&self) -> bool {
+        self.wait_for_ready
+    }
+
     /// The codes that count as failures of the server.
-    pub(crate) fn listed(&self) -> Codes {
+    #[doc(hidden)]
+    pub fn listed(&self) -> Codes {
         match &self.kind {
             Kind::Once => Codes::default(),
             Kind::Retry(retry) => retry.codes,
@@ -167,14 +188,17 @@ impl RetryPolicy {
     /// When one of them cannot become OK by trying again: `INVALID_ARGUMENT`, `NOT_FOUND`,
     /// `ALREADY_EXISTS`, `PERMISSION_DENIED`, `FAILED_PRECONDITION`, `OUT_OF_RANGE`,
     /// `UNIMPLEMENTED`, `DATA_LOSS`, `UNAUTHENTICATED` or `OK`.
-    pub fn with_codes(self, codes: impl IntoIterator<Item = Code>) -> Result<Self, Invalid> {
+    pub fn with_codes(
+        self,
+        codes: impl IntoIterator<Item = impl Into<i32>>,
+    ) -> Result<Self, Invalid> {
         let codes = Codes::from_iter(codes);
         Ok(Self { codes: codes.retryable()?, ..self })
     }
 
     /// Retries these codes, even if that cannot help; `OK` is never retried.
     #[must_use]
-    pub fn with_forced_codes(self, codes: impl IntoIterator<Item = Code>) -> Self {
+    pub fn with_forced_codes(self, codes: impl IntoIterator<Item = impl Into<i32>>) -> Self {
         Self { codes: Codes::from_iter(codes), ..self }
     }
 
@@ -186,7 +210,8 @@ impl RetryPolicy {
     /// Decides what to do after an attempt, and counts it.
     ///
     /// The order is gRFC A6's: what counts for the throttle must not depend on the next step.
-    pub(crate) fn decide(
+    #[doc(hidden)]
+    pub fn decide(
         &self,
         ended: Ended,
         call: &mut Progress,
@@ -241,7 +266,8 @@ impl Default for RetryPolicy {
 // === impl Progress ===
 
 impl Progress {
-    pub(crate) const fn new(safety: Safety, deadline: Option<Instant>) -> Self {
+    /// That of a call without an attempt.
+    pub const fn new(safety: Safety, deadline: Option<Instant>) -> Self {
         Self {
             attempts: 0,
             backoffs: 0,
@@ -255,7 +281,7 @@ impl Progress {
     }
 
     /// The decision without a policy; otherwise the attempt is counted.
-    pub(crate) fn before_policy(&mut self, ended: Ended) -> Option<Decision> {
+    pub fn before_policy(&mut self, ended: Ended) -> Option<Decision> {
         let Ended { verdict, can_repeat, now, .. } = ended;
         if verdict == Verdict::Ok {
             return Some(Decision::Stop(Stop::Succeeded));
@@ -295,7 +321,7 @@ impl Progress {
     }
 
     /// Whether the call's deadline is later than `then`.
-    pub(crate) fn has_time(&self, then: Instant) -> bool {
+    pub(super) fn has_time(&self, then: Instant) -> bool {
         self.deadline.is_none_or(|deadline| then < deadline)
     }
 
@@ -317,26 +343,12 @@ impl Progress {
         self.backoffs += 1;
         backoff.delay(self.backoffs, rng)
     }
-
-    /// Stamps the number of the attempt and the remaining time.
-    pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
-        if self.attempts > 0 {
-            headers.insert(status::PREVIOUS_ATTEMPTS, self.attempts.into());
-        }
-        // A stream's deadline may be that of its first message only: then the first attempt has not
-        // sent it either.
-        if let Some(deadline) = self.deadline
-            && headers::has(headers, &GRPC_TIMEOUT)
-        {
-            Deadline(deadline).stamp(headers, now);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::throttle::Throttle;
+    use crate::retry::throttle::Throttle;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -381,7 +393,7 @@ mod tests {
             assert_eq!(decision, waits.then_some(Decision::AwaitConnection), "{stage:?}");
         }
         let policy = Policy::from(RetryPolicy::default());
-        assert!(policy.with_wait_for_ready(true).wait_for_ready);
+        assert!(policy.with_wait_for_ready(true).waits_for_ready());
     }
 
     #[test]
@@ -392,22 +404,6 @@ mod tests {
         assert_eq!([1, 2, 3].map(|ms| call.has_time(now + ms * MS)), [true, false, false]);
     }
 
-    #[test]
-    fn a_further_attempt_says_which_it_is_and_how_long_there_is_where_the_first_has_said_so() {
-        let now = Instant::now();
-        let stamped = |attempts, deadline, timeout: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            timeout.map(|it| headers.insert(GRPC_TIMEOUT, http::HeaderValue::from_static(it)));
-            Progress { attempts, ..progress(deadline) }.stamp(&mut headers, now);
-            let timeout = Deadline::parse_timeout(&headers).unwrap();
-            (headers.get(status::PREVIOUS_ATTEMPTS).cloned(), timeout)
-        };
-        let deadline = Some(now + 7 * MS);
-        assert_eq!(stamped(0, deadline, Some("1S")), (None, Some(7 * MS)));
-        assert_eq!(stamped(2, deadline, None), (Some(2.into()), None));
-        assert_eq!(stamped(1, None, Some("1S")), (Some(1.into()), Some(1000 * MS)));
-    }
-
     /// The decision on a failed attempt, and the tokens that it leaves of ten.
     fn decide(ended: Ended, mut call: Progress) -> (Decision, f64) {
         let throttle = Throttle::default();
@@ -415,7 +411,7 @@ mod tests {
         let (throttle, budget) = (throttle.now(), SharedBudget::new(None, Instant::now()));
         let limits = Limits { throttle: &throttle, budget: &budget, method: "/a.B/C" };
         let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
-        let mut rng = cinchona_core::Rng::seeded(1).draw();
+        let mut rng = crate::Rng::seeded(1).draw();
         let decision = policy.decide(ended, &mut call, limits, &mut rng);
         (decision, throttle.tokens())
     }

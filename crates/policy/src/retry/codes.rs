@@ -1,13 +1,11 @@
 //! A set of status codes.
 
-use cinchona_core::{Invalid, Verdict};
-use cinchona_plumbing::code;
+use crate::{Code, Invalid, Verdict};
 use std::fmt;
-use tonic::Code;
 
 /// A set of codes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Codes(u32);
+pub struct Codes(u32);
 
 // === impl Codes ===
 
@@ -16,7 +14,9 @@ const CODES: &str = "codes that can become OK by trying again: CANCELLED, UNKNOW
     (with_forced_codes takes any)";
 
 impl Codes {
-    pub(crate) const fn contains(self, code: Code) -> bool {
+    /// Whether this code is one of them.
+    #[inline]
+    pub const fn contains(self, code: Code) -> bool {
         self.0 & (1 << code as u32) != 0
     }
 
@@ -25,19 +25,20 @@ impl Codes {
         let hopeless =
             |code: &Code| matches!(Verdict::of_code(*code), Verdict::Refused(_) | Verdict::Ok);
         match self.iter().find(hopeless) {
-            Some(bad) => Err(Invalid::new("codes", code::name(bad), CODES)),
+            Some(bad) => Err(Invalid::new("codes", bad.name(), CODES)),
             None => Ok(self),
         }
     }
 
     fn iter(self) -> impl Iterator<Item = Code> {
-        code::all().filter(move |code| self.contains(*code))
+        Code::ALL.into_iter().filter(move |code| self.contains(*code))
     }
 }
 
-impl FromIterator<Code> for Codes {
-    fn from_iter<I: IntoIterator<Item = Code>>(codes: I) -> Self {
-        Self(codes.into_iter().fold(0, |set, code| set | 1 << code as u32))
+impl<C: Into<i32>> FromIterator<C> for Codes {
+    fn from_iter<I: IntoIterator<Item = C>>(codes: I) -> Self {
+        let codes = codes.into_iter().map(|code| Code::from_number(code.into()));
+        Self(codes.fold(0, |set, code| set | 1 << code as u32))
     }
 }
 

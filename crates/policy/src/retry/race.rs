@@ -1,24 +1,20 @@
 //! A hedged call: which attempts are in flight, and when the next one begins.
 
-use crate::{
+use super::{
+    attempt::{AttemptKind, Pushback},
     budget::HEDGE,
-    call::{Begun, Call, Outcome},
     hedge::HedgePolicy,
-    policy::{Decision, Ended, LOOK},
+    policy::{Decision, Ended, LOOK, Limits, Progress},
     step::{Again, Step},
     stop::Stop,
 };
-use cinchona_core::{AttemptKind, Verdict};
-use cinchona_plumbing::{
-    clock::later,
-    status::{self, Pushback},
-};
+use crate::clock::later;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::Code;
 
 /// When the next attempt of a call begins beside those in flight.
-pub(crate) struct Race {
+#[derive(Debug)]
+pub struct Race {
     policy: HedgePolicy,
     began: Instant,
     /// When the next one begins.
@@ -33,42 +29,48 @@ pub(crate) struct Race {
 
 impl Race {
     /// The first attempt has begun.
-    pub(crate) fn begin(call: &mut Call, policy: HedgePolicy, began: Instant) -> Self {
+    pub fn begin(policy: HedgePolicy, progress: &mut Progress, began: Instant) -> Self {
         let closed = if policy.max_attempts < 2 {
             Some(Stop::Exhausted)
-        } else if !call.progress.safety.allows_repeating() {
-            call.shared.unsafe_to_repeat.warn(call.path(), Code::Unavailable);
+        } else if !progress.safety.allows_repeating() {
             Some(Stop::NotIdempotent)
-        } else if call.progress.chained {
+        } else if progress.chained {
             Some(Stop::Chained)
         } else {
             None
         };
         let next = policy.delay().filter(|_| closed.is_none()).map(|delay| later(began, delay));
-        call.progress.attempts = 1;
+        progress.attempts = 1;
         Self { policy, began, next, closed, previous: vec![0] }
     }
 
-    pub(crate) const fn next(&self) -> Option<Instant> {
+    /// When the next one will be due, whatever the outcome of the others.
+    pub const fn next(&self) -> Option<Instant> {
         self.next
     }
 
-    pub(crate) fn closed(&self) -> Stop {
+    /// Why there is no other attempt.
+    pub fn closed(&self) -> Stop {
         self.closed.unwrap_or(Stop::Exhausted)
     }
 
-    /// The next attempt, if one begins now.
-    pub(crate) fn due(&mut self, call: &mut Call) -> Option<Again> {
-        let now = Instant::now();
+    /// The next attempt, if one begins now; `can_repeat`, if the request can be sent again.
+    pub fn due(
+        &mut self,
+        progress: &mut Progress,
+        can_repeat: bool,
+        limits: Limits<'_>,
+        now: Instant,
+    ) -> Option<Again> {
         self.next.take_if(|next| *next <= now)?;
-        let n = call.progress.attempts;
+        let n = progress.attempts;
         let refused = if n >= self.policy.max_attempts {
             Some(Stop::Exhausted)
-        } else if !call.replay.can_repeat() {
+        } else if !can_repeat {
             Some(Stop::BodyTooLarge)
-        } else if !call.throttle.allows() {
+        } else if !limits.throttle.allows() {
             Some(Stop::Throttled)
-        } else if !self.is_paid_for(call, now) {
+        } else if !self.is_paid_for(limits, now) {
             Some(Stop::Budget)
         } else {
             None
@@ -77,29 +79,27 @@ impl Race {
             self.closed = refused;
             return None;
         }
-        call.progress.attempts += 1;
-        self.schedule(call.progress.attempts, now);
-        tracing::debug!(rpc.method = call.path(), attempt = n + 1, "hedging");
+        progress.attempts += 1;
+        self.schedule(progress.attempts, now);
         Some(self.again(AttemptKind::Hedge, n, Duration::ZERO))
     }
 
     /// Whether both budgets allow a hedge, and withdraws its cost.
-    fn is_paid_for(&self, call: &Call, now: Instant) -> bool {
-        let path = call.path();
+    fn is_paid_for(&self, Limits { budget, method, .. }: Limits<'_>, now: Instant) -> bool {
         let own = self.policy.adaptive.as_ref().map(|adaptive| &adaptive.budget);
-        if own.is_some_and(|own| !own.withdraw(path, HEDGE, now)) {
+        if own.is_some_and(|own| !own.withdraw(method, HEDGE, now)) {
             return false;
         }
-        let is_paid = call.shared.budget.withdraw(path, HEDGE, now);
+        let is_paid = budget.withdraw(method, HEDGE, now);
         if let Some(own) = own.filter(|_| !is_paid) {
-            own.refund(path, HEDGE);
+            own.refund(method, HEDGE);
         }
         is_paid
     }
 
     fn again(&mut self, kind: AttemptKind, previous: u32, wait: Duration) -> Again {
         self.previous.push(previous);
-        Again { kind, previous, wait }
+        Again { kind, previous, wait, replaces: false }
     }
 
     /// The next attempt begins a delay after `now`, if there is one.
@@ -108,78 +108,63 @@ impl Race {
         self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
     }
 
-    pub(crate) fn ended(&mut self, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
-        let now = Instant::now();
-        let verdict = call.verdict(outcome);
-        let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
-        let can_repeat = call.replay.can_repeat();
-        let attempts = call.progress.attempts;
-        let decided = call.progress.before_policy(Ended { verdict, pushback, can_repeat, now });
-        call.progress.attempts = attempts;
-        ended.end(verdict, pushback, now);
-        let kind = ended.line.with_attempt(|attempt, _| attempt.kind);
-        let (kind, wait) = match decided {
-            Some(Decision::Stop(stop)) => {
-                if stop == Stop::Deadline && call.progress.wait_for_ready {
-                    call.has_waited_in_vain(verdict, outcome);
-                }
-                return Step::Finish(stop);
-            }
-            Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait),
+    /// The attempt of the `n`th request, counted from 0, has ended, and was of this kind.
+    pub fn ended(
+        &mut self,
+        (n, kind): (u32, AttemptKind),
+        ended: Ended,
+        progress: &mut Progress,
+        limits: Limits<'_>,
+    ) -> Step {
+        let attempts = progress.attempts;
+        let decided = progress.before_policy(ended);
+        progress.attempts = attempts;
+        let (kind, wait, replaces) = match decided {
+            Some(Decision::Stop(stop)) => return Step::Finish(stop),
+            Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait, false),
             // A wait for a connection is not an attempt.
-            Some(_) => {
-                ended.line.withdraw();
-                (kind.unwrap_or(AttemptKind::First), LOOK)
-            }
-            None => return self.failed(call, ended, verdict, pushback, now),
+            Some(Decision::AwaitConnection | Decision::RetryAfter(_)) => (kind, LOOK, true),
+            None => return self.failed(ended, progress, limits),
         };
-        call.replay.stop(ended.built);
         // It keeps its number: the server never saw it.
-        let previous = self.previous.get(ended.built as usize).copied().unwrap_or_default();
-        Step::Again(self.again(kind, previous, wait))
+        let previous = self.previous.get(n as usize).copied().unwrap_or_default();
+        Step::Again(Again { replaces, ..self.again(kind, previous, wait) })
     }
 
     /// An attempt has failed: returns whether the others continue.
-    fn failed(
-        &mut self,
-        call: &Call,
-        ended: &Begun,
-        verdict: Verdict,
-        pushback: Option<Pushback>,
-        now: Instant,
-    ) -> Step {
+    fn failed(&mut self, ended: Ended, progress: &Progress, limits: Limits<'_>) -> Step {
+        let Ended { verdict, pushback, now, .. } = ended;
         let non_fatal = self.policy.codes.contains(verdict.code());
         if non_fatal || pushback == Some(Pushback::Stop) {
-            call.throttle.failed();
+            limits.throttle.failed();
         }
         if !non_fatal {
             return Step::Finish(Stop::NotRetryable);
         }
-        call.replay.stop(ended.built);
         match pushback {
             // No more hedges; those in flight may still win.
             Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
             _ if self.closed.is_some() => {}
             // Waiting is useless for an attempt that could not even start.
-            Some(Pushback::After(wait)) if !call.progress.has_time(later(now, wait)) => {
+            Some(Pushback::After(wait)) if !progress.has_time(later(now, wait)) => {
                 (self.closed, self.next) = (Some(Stop::Deadline), None);
             }
             Some(Pushback::After(wait)) => self.next = Some(later(now, wait)),
             None => self.next = Some(now),
         }
-        if call.progress.attempts >= self.policy.max_attempts {
+        if progress.attempts >= self.policy.max_attempts {
             self.next = None;
         }
         Step::GoOn
     }
 
-    /// Records the latency of the call.
-    pub(crate) fn learn(&self, call: &Call, answered: bool, now: Instant) {
+    /// Records the latency of a call of this method.
+    pub fn learn(&self, method: &str, answered: bool, now: Instant) {
         let Some(adaptive) = &self.policy.adaptive else { return };
         // If a hedge has won, the first attempt would have taken even longer.
         adaptive.latency.record(now - self.began);
         if answered {
-            let depositor = adaptive.budget.depositor(call.path());
+            let depositor = adaptive.budget.depositor(method);
             adaptive.budget.deposit(&depositor, || now);
         }
     }

@@ -22,7 +22,7 @@ pub enum Stop {
     Pushback,
     /// The server fails too often: gRPC's throttle is at half or below.
     Throttled,
-    /// The [`Budget`](crate::Budget) of all calls has no tokens for another attempt of this method.
+    /// The [`Budget`](super::Budget) of all calls has no tokens for another attempt of this method.
     Budget,
     /// This call serves one that is itself a retry: only the first caller of a chain retries.
     Chained,

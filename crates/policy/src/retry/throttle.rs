@@ -2,21 +2,20 @@
 
 mod bucket;
 
+use crate::{Invalid, Reloadable};
 use bucket::{Bucket, TOKEN};
-use cinchona_core::Invalid;
-use cinchona_plumbing::Reloadable;
 use std::sync::Arc;
 
 /// The retry throttle of gRFC A6, shared by clones; off until it is set.
 #[derive(Clone, Debug)]
-pub(crate) struct Throttle(Reloadable<CallThrottle>);
+pub struct Throttle(Reloadable<CallThrottle>);
 
 /// The throttle of one call, fixed at its beginning; without effect if it was off.
 ///
 /// gRFC A6 does not define what happens to calls in flight when the service config changes:
 /// grpc-java's keep theirs, too, C-core's continue with the new one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CallThrottle(Option<Arc<Bucket>>);
+pub struct CallThrottle(Option<Arc<Bucket>>);
 
 // === impl Throttle ===
 
@@ -24,7 +23,10 @@ impl Throttle {
     /// At most `max_tokens`; a failure takes one, a success gives `token_ratio`. The share of
     /// tokens left is kept, and calls that have begun keep their bucket. Without a change it is the
     /// same bucket (as in C-core).
-    pub(crate) fn set(&self, max_tokens: f64, token_ratio: f64) -> Result<(), Invalid> {
+    ///
+    /// # Errors
+    /// When `max_tokens` is not above 0 and at most 1000, or `token_ratio` is below 0.001.
+    pub fn set(&self, max_tokens: f64, token_ratio: f64) -> Result<(), Invalid> {
         let max = (max_tokens * TOKEN as f64) as u64;
         if !(max > 0 && max_tokens <= 1000.0) {
             return Err(Invalid::new("maxTokens", max_tokens, "above 0 and at most 1000"));
@@ -45,12 +47,13 @@ impl Throttle {
     }
 
     /// Has no effect on calls that begin from now on.
-    pub(crate) fn unset(&self) {
+    pub fn unset(&self) {
         self.0.set(CallThrottle(None));
     }
 
     /// For a call that begins now.
-    pub(crate) fn now(&self) -> CallThrottle {
+    #[inline]
+    pub fn now(&self) -> CallThrottle {
         CallThrottle::clone(&self.0.get())
     }
 }
@@ -65,31 +68,34 @@ impl Default for Throttle {
 
 impl CallThrottle {
     /// An attempt has failed with a retryable code, or the server forbade retries.
-    pub(crate) fn failed(&self) {
+    #[inline]
+    pub fn failed(&self) {
         if let Some(bucket) = self.0.as_deref() {
             bucket.take();
         }
     }
 
     /// A call has succeeded.
-    pub(crate) fn succeeded(&self) {
+    #[inline]
+    pub fn succeeded(&self) {
         if let Some(bucket) = self.0.as_deref() {
             bucket.give();
         }
     }
 
     /// Whether retries are allowed: more than half of the tokens are left.
-    pub(crate) fn allows(&self) -> bool {
+    #[inline]
+    pub fn allows(&self) -> bool {
         self.0.as_deref().is_none_or(|bucket| bucket.left() > bucket.max / 2)
     }
 
     /// The tokens left.
-    pub(crate) fn tokens(&self) -> f64 {
+    pub fn tokens(&self) -> f64 {
         self.0.as_deref().map_or(0.0, |bucket| whole(bucket.left()))
     }
 
     /// The limit of tokens; `None` while it is off.
-    pub(crate) fn max_tokens(&self) -> Option<f64> {
+    pub fn max_tokens(&self) -> Option<f64> {
         self.0.as_deref().map(|bucket| whole(bucket.max))
     }
 }

@@ -1,14 +1,12 @@
 //! Hedging: the same request several times in parallel, and the first good answer wins.
 
-use crate::{
+use super::{
     budget::{Budget, SharedBudget},
     codes::Codes,
 };
-use cinchona_core::Invalid;
-use cinchona_plumbing::Latency;
+use crate::{Code, Invalid, Latency};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::Code;
 
 /// How many attempts a call makes in parallel, and when they begin (gRFC A6, hedging).
 ///
@@ -16,30 +14,30 @@ use tonic::Code;
 /// `UNAVAILABLE`. Only for methods that may be executed more than once.
 ///
 /// ```
-/// use cinchona_retry::HedgePolicy;
+/// use cinchona_policy::retry::HedgePolicy;
 /// use std::time::Duration;
 ///
 /// let hedge = HedgePolicy::default().with_delay(Duration::from_millis(50));
 /// // Or: whatever delay costs 2 % more requests.
 /// let hedge = hedge.with_extra_load(0.02)?;
 /// assert!(hedge.with_extra_load(2.0).is_err());
-/// # Ok::<_, cinchona_core::Invalid>(())
+/// # Ok::<_, cinchona_policy::Invalid>(())
 /// ```
 #[derive(Clone)]
 pub struct HedgePolicy {
-    pub(crate) max_attempts: u32,
+    pub(super) max_attempts: u32,
     delay: Duration,
     /// The codes after which the other attempts continue.
-    pub(crate) codes: Codes,
-    pub(crate) adaptive: Option<Arc<Adaptive>>,
+    pub(super) codes: Codes,
+    pub(super) adaptive: Option<Arc<Adaptive>>,
 }
 
 const MOST_ATTEMPTS: u32 = 100;
 
 /// The delay follows the latency, and its cost is limited.
-pub(crate) struct Adaptive {
-    pub(crate) latency: Latency,
-    pub(crate) budget: SharedBudget,
+pub(super) struct Adaptive {
+    pub(super) latency: Latency,
+    pub(super) budget: SharedBudget,
 }
 
 // === impl HedgePolicy ===
@@ -60,7 +58,7 @@ impl HedgePolicy {
 
     /// Lets the other attempts continue after one of these codes; any other ends the call.
     #[must_use]
-    pub fn with_non_fatal_codes(self, codes: impl IntoIterator<Item = Code>) -> Self {
+    pub fn with_non_fatal_codes(self, codes: impl IntoIterator<Item = impl Into<i32>>) -> Self {
         Self { codes: codes.into_iter().collect(), ..self }
     }
 
@@ -82,13 +80,20 @@ impl HedgePolicy {
         Ok(Self { adaptive: Some(Arc::new(adaptive)), ..self })
     }
 
+    /// Whether a second attempt would have begun beside one that took this long, and ended with
+    /// this code.
+    #[doc(hidden)]
+    pub fn would_begin(&self, code: Code, took: Duration) -> bool {
+        self.codes.contains(code) || self.is_due_after(took)
+    }
+
     /// Whether a second attempt begins while the first takes this long.
-    pub(crate) fn is_due_after(&self, took: Duration) -> bool {
+    fn is_due_after(&self, took: Duration) -> bool {
         self.max_attempts > 1 && self.delay().is_some_and(|delay| delay < took)
     }
 
     /// The delay between an attempt and the next; `None` while unknown.
-    pub(crate) fn delay(&self) -> Option<Duration> {
+    pub(super) fn delay(&self) -> Option<Duration> {
         match &self.adaptive {
             Some(adaptive) => adaptive.latency.current(),
             None => Some(self.delay),

@@ -2,14 +2,13 @@
 
 mod accounts;
 
+use crate::{Code, Invalid, Stage, Verdict};
 use accounts::{Accounts, UNIT};
-use cinchona_core::{Invalid, Stage, Verdict};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 use tokio::time::Instant;
-use tonic::Code;
 
 /// How many attempts beyond the first the calls of a client may make.
 ///
@@ -42,12 +41,12 @@ use tonic::Code;
 /// It goes beyond gRFC A6, whose throttle is off unless the service config sets it.
 ///
 /// ```
-/// use cinchona_retry::Budget;
+/// use cinchona_policy::retry::Budget;
 ///
 /// let budget = Budget::new(0.1, 10)?.with_per_second(0.5)?;
 /// assert!(Budget::new(-0.1, 10).is_err());
 /// assert!(budget.with_per_second(f64::NAN).is_err());
-/// # Ok::<_, cinchona_core::Invalid>(())
+/// # Ok::<_, cinchona_policy::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
@@ -58,7 +57,7 @@ pub struct Budget {
 
 /// The budget of a running client; shared by clones. Without a budget, every attempt is allowed.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedBudget(Option<Arc<Inner>>);
+pub struct SharedBudget(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -73,7 +72,7 @@ struct Inner {
 
 /// Whose account a success is deposited to; the pot, if that was full when the response began.
 #[derive(Debug)]
-pub(crate) struct Depositor(Option<Box<str>>);
+pub struct Depositor(Option<Box<str>>);
 
 // === impl Budget ===
 
@@ -114,19 +113,22 @@ impl Default for Budget {
 
 impl SharedBudget {
     /// One that begins `now`, with a burst to spend.
-    pub(crate) fn new(budget: Option<Budget>, now: Instant) -> Self {
+    #[inline]
+    pub fn new(budget: Option<Budget>, now: Instant) -> Self {
         Self(budget.map(|budget| Arc::new(Inner::new(budget, now))))
     }
 
     /// Records that a call of `method` is answered.
-    pub(crate) fn depositor(&self, method: &str) -> Depositor {
+    #[inline]
+    pub fn depositor(&self, method: &str) -> Depositor {
         Depositor(
             self.0.as_deref().and_then(|inner| inner.is_saving(method).then(|| method.into())),
         )
     }
 
     /// A call has succeeded.
-    pub(crate) fn deposit(&self, Depositor(method): &Depositor, now: impl FnOnce() -> Instant) {
+    #[inline]
+    pub fn deposit(&self, Depositor(method): &Depositor, now: impl FnOnce() -> Instant) {
         if let Some(inner) = self.0.as_deref()
             && !inner.is_idle.load(Ordering::Relaxed)
         {
@@ -135,21 +137,24 @@ impl SharedBudget {
     }
 
     /// Whether another attempt of a call of `method` is allowed, and withdraws its cost.
-    pub(crate) fn withdraw(&self, method: &str, cost: u32, now: Instant) -> bool {
+    #[inline]
+    pub fn withdraw(&self, method: &str, cost: u32, now: Instant) -> bool {
         let Some(inner) = self.0.as_deref().filter(|_| cost > 0) else { return true };
         let is_alone = !inner.has_met_several(method);
         inner.update(|accounts| accounts.withdraw(method, tokens(cost), is_alone, now))
     }
 
     /// Returns the cost of an attempt that is not made.
-    pub(crate) fn refund(&self, method: &str, cost: u32) {
+    #[inline]
+    pub fn refund(&self, method: &str, cost: u32) {
         if let Some(inner) = self.0.as_deref() {
             inner.update(|accounts| accounts.refund(method, tokens(cost)));
         }
     }
 
     /// The tokens in the pot, and their limit; `None` if every attempt is allowed.
-    pub(crate) fn tokens(&self, now: Instant) -> Option<(f64, f64)> {
+    #[inline]
+    pub fn tokens(&self, now: Instant) -> Option<(f64, f64)> {
         let whole = |units: i64| units as f64 / UNIT as f64;
         let (left, most) = self.0.as_deref()?.update(|accounts| accounts.pot(now));
         Some((whole(left), whole(most)))
@@ -202,7 +207,7 @@ impl Inner {
 }
 
 /// The cost of another attempt after one that ended so, in tokens.
-pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u32 {
+pub(super) const fn cost(verdict: Verdict, pushed_back: bool) -> u32 {
     match verdict {
         Verdict::NotProcessed(Stage::NoConnection | Stage::NotWritten) => 0,
         _ if pushed_back => 2,
@@ -213,7 +218,7 @@ pub(crate) const fn cost(verdict: Verdict, pushed_back: bool) -> u32 {
 }
 
 /// The cost of a hedge, in tokens.
-pub(crate) const HEDGE: u32 = 1;
+pub(super) const HEDGE: u32 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,6 @@
-//! Every interleaving of two or three threads, by a model checker, over the sources themselves.
-#![allow(missing_docs, dead_code, unreachable_pub)]
+//! The bucket of the retry throttle.
 
-mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
-}
-
-#[path = "../src/throttle/bucket.rs"]
+#[path = "../../src/retry/throttle/bucket.rs"]
 mod bucket;
 
 use bucket::{Bucket, TOKEN};
