@@ -13,9 +13,12 @@
 //! |---|---|
 //! | [`breaker`] | when a circuit opens, what it admits, what closes it |
 //! | [`load`] | what one more call of an endpoint costs |
+//! | [`members`] | who belongs to a cluster |
 //! | [`outlier`] | which endpoints are ejected, and when they are readmitted |
+//! | [`partition`] | which side of a split cluster may accept writes |
 //! | [`pick`] | which endpoint gets a call |
 //! | [`retry`] | whether a call gets another attempt, and when: retries, hedges, budget, throttle |
+//! | [`suspicion`] | whether a silent node is gone: phi accrual, failed calls, own pauses |
 //! | [`utilization`] | the weights of endpoints that report their load |
 //!
 //! | word | meaning |
@@ -42,13 +45,16 @@ mod invalid;
 mod latency;
 mod live;
 pub mod load;
+pub mod members;
 pub mod outlier;
+pub mod partition;
 pub mod pick;
 pub mod retry;
 mod rng;
 mod safety;
 pub mod shard;
 mod stage;
+pub mod suspicion;
 mod sync;
 pub mod utilization;
 mod verdict;

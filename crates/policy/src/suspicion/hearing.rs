@@ -1,12 +1,12 @@
 //! Whether the others are silent, or this node does not hear.
 
-use cinchona_plumbing::clock::later;
+use crate::clock::later;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// When this node last heard any other.
 #[derive(Debug)]
-pub(super) struct Hearing {
+pub struct Hearing {
     /// After a gap of this length it has to hear for as long again before it can miss a node.
     gap: Duration,
     last: Option<Instant>,
@@ -17,13 +17,14 @@ pub(super) struct Hearing {
 // === impl Hearing ===
 
 impl Hearing {
-    pub(super) fn new(heartbeat: Duration, acceptable_pause: Duration) -> Self {
+    /// Nodes send a heartbeat that often, and may be silent for so much longer.
+    pub fn new(heartbeat: Duration, acceptable_pause: Duration) -> Self {
         let gap = heartbeat.saturating_mul(3).saturating_add(acceptable_pause);
         Self { gap, last: None, since: None }
     }
 
     /// Any node was heard.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub fn heard(&mut self, now: Instant) {
         let silent = self.last.map(|last| now.saturating_duration_since(last));
         if silent.is_none_or(|silent| silent > self.gap) {
             self.since = Some(now);
@@ -33,7 +34,7 @@ impl Hearing {
 
     /// Whether a node convicted then is missed: others were heard after that, for as long as it
     /// takes to hear all live ones.
-    pub(super) fn proves(&self, failed_at: Instant) -> bool {
+    pub fn proves(&self, failed_at: Instant) -> bool {
         let heard_all = self.since.map(|since| later(since, self.gap));
         let last = self.last.filter(|last| *last > failed_at);
         last.zip(heard_all).is_some_and(|(last, heard_all)| last >= heard_all)

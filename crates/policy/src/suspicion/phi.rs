@@ -1,7 +1,6 @@
 //! Phi accrual: how certain it is that a silent node is gone.
 
-use cinchona_core::Invalid;
-use cinchona_plumbing::clock::later;
+use crate::{Invalid, clock::later};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 /// 8 of 10⁻⁸. The interval in which a node was convicted is no sample.
 ///
 /// ```
-/// let phi = cinchona_cluster::Phi { threshold: 12.0, ..Default::default() };
+/// let phi = cinchona_policy::suspicion::Phi { threshold: 12.0, ..Default::default() };
 /// assert_eq!(phi.suspect, 3.0);
 /// ```
 ///
@@ -40,7 +39,7 @@ pub struct Phi {
 
 /// The heartbeats of one node.
 #[derive(Clone, Debug)]
-pub(crate) struct Detector {
+pub(super) struct Detector {
     settings: Phi,
     /// In seconds.
     intervals: VecDeque<f64>,
@@ -50,7 +49,12 @@ pub(crate) struct Detector {
 // === impl Phi ===
 
 impl Phi {
-    pub(crate) fn checked(self) -> Result<Self, Invalid> {
+    /// Checks the ranges of all values.
+    ///
+    /// # Errors
+    /// Names the field outside its range.
+    #[doc(hidden)]
+    pub fn checked(self) -> Result<Self, Invalid> {
         const LONGEST: Duration = Duration::from_secs(3600);
         let within = |field, value: Duration, least: Duration, allowed| {
             let fits = (least..=LONGEST).contains(&value);
@@ -89,14 +93,14 @@ impl Default for Phi {
 // === impl Detector ===
 
 impl Detector {
-    pub(crate) fn new(settings: Phi) -> Self {
+    pub(super) fn new(settings: Phi) -> Self {
         let mean = settings.first_estimate.as_secs_f64();
         let intervals = VecDeque::from([mean * 0.75, mean * 1.25]);
         Self { settings, intervals, last: None }
     }
 
     /// A heartbeat arrived.
-    pub(crate) fn heartbeat(&mut self, now: Instant) {
+    pub(super) fn heartbeat(&mut self, now: Instant) {
         if let Some(last) = self.last
             && self.phi(now) < self.settings.threshold
         {
@@ -109,7 +113,7 @@ impl Detector {
     }
 
     /// Phi: how improbable it is that the heartbeat is only late; 0 before the first one.
-    pub(crate) fn phi(&self, now: Instant) -> f64 {
+    pub(super) fn phi(&self, now: Instant) -> f64 {
         let Some(last) = self.last else { return 0.0 };
         let elapsed = now.saturating_duration_since(last).as_secs_f64();
         let count = self.intervals.len().max(1) as f64;
@@ -120,13 +124,13 @@ impl Detector {
     }
 
     /// This process did not run for so long, so the silence was not the node's.
-    pub(crate) fn forgive(&mut self, pause: Duration) {
+    pub(super) fn forgive(&mut self, pause: Duration) {
         self.last = self.last.map(|last| later(last, pause));
     }
 
     /// The intervals between its heartbeats, oldest first; the first two are derived from the
     /// estimate.
-    pub(crate) fn history(&self) -> impl Iterator<Item = Duration> {
+    pub(super) fn history(&self) -> impl Iterator<Item = Duration> {
         let saturated = |_| Duration::MAX;
         let interval =
             move |&seconds: &f64| Duration::try_from_secs_f64(seconds).unwrap_or_else(saturated);

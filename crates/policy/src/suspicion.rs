@@ -1,6 +1,12 @@
 //! Whether a peer is alive: its heartbeats, the calls to it, and pauses of this process.
 
-use crate::phi::{Detector, Phi};
+mod hearing;
+mod phi;
+
+pub use hearing::Hearing;
+pub use phi::Phi;
+
+use phi::Detector;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,15 +26,21 @@ pub enum State {
 
 /// How the state of a peer has changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Change {
-    Suspected { phi: f64 },
+pub enum Change {
+    /// Its heartbeat is late.
+    Suspected {
+        /// How certain it is that it is gone.
+        phi: f64,
+    },
+    /// It is taken to be gone.
     Failed,
+    /// It is heard again.
     Recovered,
 }
 
 /// What is known of one peer's health.
 #[derive(Clone, Debug)]
-pub(crate) struct Suspicion {
+pub struct Suspicion {
     settings: Phi,
     detector: Detector,
     state: State,
@@ -38,7 +50,7 @@ pub(crate) struct Suspicion {
 
 /// Notices that this process did not run for some time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OwnPause {
+pub struct OwnPause {
     every: Duration,
     tolerated: Duration,
     last: Option<Instant>,
@@ -52,33 +64,39 @@ const FAILED_LATELY: Duration = Duration::from_secs(5);
 // === impl Suspicion ===
 
 impl Suspicion {
-    pub(crate) fn new(settings: Phi) -> Self {
+    /// A peer that was not heard yet.
+    pub fn new(settings: Phi) -> Self {
         let detector = Detector::new(settings);
         Self { settings, detector, state: State::Alive, failures: 0, last_failure: None }
     }
 
-    pub(crate) const fn state(&self) -> State {
+    /// Its state.
+    pub const fn state(&self) -> State {
         self.state
     }
 
-    pub(crate) fn phi(&self, now: Instant) -> f64 {
+    /// Its phi: 0 before the first heartbeat.
+    pub fn phi(&self, now: Instant) -> f64 {
         self.detector.phi(now)
     }
 
-    pub(crate) fn history(&self) -> impl Iterator<Item = Duration> {
+    /// The intervals between its heartbeats, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = Duration> {
         self.detector.history()
     }
 
-    pub(crate) fn heartbeat(&mut self, now: Instant) {
+    /// A heartbeat arrived.
+    pub fn heartbeat(&mut self, now: Instant) {
         self.detector.heartbeat(now);
     }
 
-    pub(crate) fn forgive(&mut self, pause: Duration) {
+    /// This process did not run for so long, so the silence was not the peer's.
+    pub fn forgive(&mut self, pause: Duration) {
         self.detector.forgive(pause);
     }
 
     /// A call to it failed as if it were unreachable.
-    pub(crate) fn report_failure(&mut self, now: Instant) {
+    pub fn report_failure(&mut self, now: Instant) {
         let since = self.last_failure.map(|last| now.saturating_duration_since(last));
         if since.is_none_or(|since| since > FAILED_LATELY) {
             self.failures = 0;
@@ -88,12 +106,12 @@ impl Suspicion {
     }
 
     /// A call to it was answered.
-    pub(crate) const fn report_success(&mut self) {
+    pub const fn report_success(&mut self) {
         self.failures = 0;
     }
 
     /// Evaluates phi and failed calls; returns the changes in order.
-    pub(crate) fn judge(&mut self, now: Instant) -> Vec<Change> {
+    pub fn judge(&mut self, now: Instant) -> Vec<Change> {
         let phi = self.detector.phi(now);
         let is_suspect = phi >= self.settings.suspect;
         let is_gone = phi >= self.settings.threshold || is_suspect && self.is_failing(now);
@@ -123,12 +141,12 @@ impl Suspicion {
 
 impl OwnPause {
     /// Ticks come each `every`; a delay of more than `tolerated` beyond that is a pause.
-    pub(crate) const fn new(every: Duration, tolerated: Duration) -> Self {
+    pub const fn new(every: Duration, tolerated: Duration) -> Self {
         Self { every, tolerated, last: None }
     }
 
     /// How long this process did not run before this tick; `None` if that was tolerable.
-    pub(crate) fn tick(&mut self, now: Instant) -> Option<Duration> {
+    pub fn tick(&mut self, now: Instant) -> Option<Duration> {
         let last = self.last.replace(now)?;
         let late = now.saturating_duration_since(last).saturating_sub(self.every);
         (late > self.tolerated).then_some(late)

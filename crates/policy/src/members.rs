@@ -1,13 +1,12 @@
 //! The expected members: the set grows by joining, and shrinks only when one leaves, is replaced,
 //! or is forgotten by an operator.
 
-use crate::{node, wire::MOST_NODES};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The expected members, as this node knows them; empty until it learns of them or they found a
 /// cluster.
 #[derive(Clone, Debug)]
-pub(crate) struct Members {
+pub struct Members {
     own: String,
     /// How many nodes must hear each other to found a cluster.
     founders: usize,
@@ -22,6 +21,9 @@ struct Gone {
     count: u64,
 }
 
+/// The most nodes of a cluster.
+pub const MOST_NODES: usize = 256;
+
 /// The most lives known to be gone, and the most of them that are sent.
 const MOST_GONE: usize = 2 * MOST_NODES;
 const MOST_SENT: usize = 64;
@@ -31,32 +33,34 @@ const MOST_SENT: usize = 64;
 impl Members {
     /// More than half of `expect` found a cluster, and at least two where there are seeds: a node
     /// that knows of others must not found one alone.
-    pub(crate) fn new(own: String, expect: usize, has_seeds: bool) -> Self {
+    pub fn new(own: String, expect: usize, has_seeds: bool) -> Self {
         let founders = (expect / 2 + 1).max(1 + usize::from(has_seeds));
         Self { own, founders, all: BTreeSet::new(), gone: Gone::default() }
     }
 
-    pub(crate) const fn all(&self) -> &BTreeSet<String> {
+    /// Their ids.
+    pub const fn all(&self) -> &BTreeSet<String> {
         &self.all
     }
 
     /// How many nodes must hear each other to found a cluster.
-    pub(crate) const fn founders(&self) -> usize {
+    pub const fn founders(&self) -> usize {
         self.founders
     }
 
-    pub(crate) fn is_founded(&self) -> bool {
+    /// Whether there is a cluster, as far as this node knows.
+    pub fn is_founded(&self) -> bool {
         !self.all.is_empty()
     }
 
     /// Adds the members that a peer expects: the union never loses a member.
-    pub(crate) fn adopt<'a>(&mut self, ids: impl IntoIterator<Item = &'a String>) {
+    pub fn adopt<'a>(&mut self, ids: impl IntoIterator<Item = &'a String>) {
         ids.into_iter().for_each(|id| self.insert(id.clone()));
     }
 
     /// Nodes with a quorum admit the nodes that they reach: a minority must not grow into a
     /// majority. Where no cluster is known, enough nodes that reach each other found one.
-    pub(crate) fn admit(&mut self, reachable: &BTreeSet<String>, has_quorum: bool, is_known: bool) {
+    pub fn admit(&mut self, reachable: &BTreeSet<String>, has_quorum: bool, is_known: bool) {
         let founds = !is_known && self.all.is_empty() && reachable.len() >= self.founders;
         let is_member = self.all.contains(&self.own);
         if founds || is_member && has_quorum {
@@ -65,7 +69,7 @@ impl Members {
     }
 
     /// Removes this generation of `id` from the expected members. Returns whether that is news.
-    pub(crate) fn remove(&mut self, id: &str, generation: u64) -> bool {
+    pub fn remove(&mut self, id: &str, generation: u64) -> bool {
         let is_news = self.gone.lives.get(id).is_none_or(|gone| gone.0 != generation);
         if is_news {
             self.gone.insert(id, generation);
@@ -75,7 +79,7 @@ impl Members {
     }
 
     /// Replaces `id` by `by` in the expected members. Returns whether that is news.
-    pub(crate) fn replace(&mut self, id: &str, generation: u64, by: &str) -> bool {
+    pub fn replace(&mut self, id: &str, generation: u64, by: &str) -> bool {
         let was_member = self.all.contains(id);
         let is_news = self.remove(id, generation);
         if is_news && was_member {
@@ -86,25 +90,22 @@ impl Members {
 
     /// Whether it has left, was replaced or forgotten, and has not come back in another life. The
     /// life of a node that was never heard is not known.
-    pub(crate) fn is_gone(&self, id: &str, generation: Option<u64>) -> bool {
+    pub fn is_gone(&self, id: &str, generation: Option<u64>) -> bool {
         let gone = self.gone.lives.get(id);
         gone.is_some_and(|gone| generation.is_none_or(|generation| gone.0 == generation))
     }
 
     /// How often a node was found to be gone.
-    pub(crate) const fn gone_count(&self) -> u64 {
+    pub const fn gone_count(&self) -> u64 {
         self.gone.count
     }
 
-    /// The latest lives that are gone, in gossip's format.
-    pub(crate) fn sent_gone(&self) -> String {
+    /// The latest lives that are gone, by node and generation: those that are worth sending.
+    pub fn latest_gone(&self) -> impl Iterator<Item = (&str, u64)> {
         let mut latest: Vec<_> = self.gone.lives.iter().collect();
         latest.sort_unstable_by_key(|(_, (_, number))| std::cmp::Reverse(*number));
         let latest = latest.into_iter().take(MOST_SENT);
-        let mut lives: Vec<_> =
-            latest.map(|(id, (generation, _))| node::life(id, *generation)).collect();
-        lives.sort_unstable();
-        node::list(lives.iter().map(String::as_str))
+        latest.map(|(id, (generation, _))| (id.as_str(), *generation))
     }
 
     fn insert(&mut self, id: String) {
@@ -190,7 +191,7 @@ mod tests {
         assert!(members.replace("b", 1, "d") && !members.replace("b", 1, "e"));
         assert!(members.replace("x", 1, "y"));
         assert_eq!(members.all(), &ids(["a", "c", "d"]));
-        assert_eq!(members.sent_gone(), "b@1,x@1");
+        assert_eq!(members.latest_gone().collect::<Vec<_>>(), [("x", 1), ("b", 1)]);
     }
 
     #[test]
@@ -201,7 +202,7 @@ mod tests {
             members.adopt([&format!("n{n}")]);
         }
         assert_eq!((members.gone.lives.len(), members.all.len()), (MOST_GONE, MOST_NODES));
-        assert_eq!(members.sent_gone().split(',').count(), MOST_SENT);
+        assert_eq!(members.latest_gone().count(), MOST_SENT);
         assert!(members.is_gone("n9999", None) && !members.is_gone("n1", None));
     }
 }

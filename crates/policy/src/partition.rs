@@ -37,7 +37,7 @@ pub enum Strategy {
 
 /// The electorate: whose votes make a majority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Electorate {
+pub enum Electorate {
     /// The members, by their names.
     Members,
     /// This many nodes, whatever their names.
@@ -46,7 +46,7 @@ pub(crate) enum Electorate {
 
 /// The expected members and which of them are reachable, over time.
 #[derive(Clone, Debug)]
-pub(crate) struct Partition {
+pub struct Partition {
     own: String,
     strategy: Strategy,
     stable_after: Duration,
@@ -57,29 +57,34 @@ pub(crate) struct Partition {
 
 /// A settled status, and the members it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
-    pub(crate) status: Status,
-    pub(crate) ours: BTreeSet<String>,
-    pub(crate) others: BTreeSet<String>,
+pub struct Settled {
+    /// It.
+    pub status: Status,
+    /// The members that are reachable.
+    pub ours: BTreeSet<String>,
+    /// The members that are not.
+    pub others: BTreeSet<String>,
 }
 
 /// The status with hysteresis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub struct Standing {
     /// With hysteresis.
-    pub(crate) status: Status,
+    pub status: Status,
     /// The status without hysteresis: whether enough members are reachable now.
-    pub(crate) has_quorum: bool,
-    pub(crate) reachable: usize,
-    pub(crate) expected: usize,
+    pub has_quorum: bool,
+    /// How many members are reachable.
+    pub reachable: usize,
+    /// How many are expected.
+    pub expected: usize,
     /// The status that has just been settled, if any.
-    pub(crate) changed: Option<Settled>,
+    pub changed: Option<Settled>,
 }
 
 /// Whether `reachable`, this node included, may accept writes for `expected`.
 ///
 /// Of two halves of a number neither side knows which has the lowest id, so neither may.
-pub(crate) fn has_quorum(
+pub fn has_quorum(
     strategy: &Strategy,
     electorate: Electorate,
     expected: &BTreeSet<String>,
@@ -101,7 +106,7 @@ pub(crate) fn has_quorum(
 
 /// The nodes that this node and they hear each other, itself included: `heard` are those that it
 /// hears, each with the lives that these hear; `life` is its own.
-pub(crate) fn two_way(
+pub fn two_way(
     own: &str,
     life: &str,
     heard: &BTreeMap<&str, &BTreeSet<String>>,
@@ -113,14 +118,15 @@ pub(crate) fn two_way(
 // === impl Partition ===
 
 impl Partition {
-    pub(crate) fn new(own: String, strategy: Strategy, stable_after: Duration) -> Self {
+    /// Of a node that is no member yet.
+    pub fn new(own: String, strategy: Strategy, stable_after: Duration) -> Self {
         let (ours, others) = (BTreeSet::new(), BTreeSet::new());
         let settled = Settled { status: Status::Unknown, ours, others };
         Self { own, strategy, stable_after, settled, next: None }
     }
 
     /// Takes in which members are expected and reachable now.
-    pub(crate) fn observe(
+    pub fn observe(
         &mut self,
         electorate: Electorate,
         expected: &BTreeSet<String>,
@@ -170,7 +176,7 @@ impl Partition {
     }
 
     /// The status that has lasted.
-    pub(crate) const fn settled(&self) -> &Settled {
+    pub const fn settled(&self) -> &Settled {
         &self.settled
     }
 }
