@@ -12,6 +12,8 @@
 //! | decision | what is decided |
 //! |---|---|
 //! | [`breaker`] | when a circuit opens, what it admits, what closes it |
+//! | [`client_throttle`] | whether a client fails calls itself, while its server refuses them |
+//! | [`concurrency`] | how many calls a server takes, which wait, and which are refused |
 //! | [`load`] | what one more call of an endpoint costs |
 //! | [`members`] | who belongs to a cluster |
 //! | [`outlier`] | which endpoints are ejected, and when they are readmitted |
@@ -39,8 +41,10 @@
 
 mod backoff;
 pub mod breaker;
+pub mod client_throttle;
 pub mod clock;
 mod code;
+pub mod concurrency;
 mod invalid;
 mod latency;
 mod live;

@@ -1,33 +1,44 @@
 //! A response's body that holds its call's place until it has ended.
 
-use crate::limiter::Permit;
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher};
+use cinchona_policy::concurrency::Permit;
 use http_body::{Body, Frame};
 use std::pin::Pin;
 
+/// The place of a call that is kept until its response has ended.
+pub(crate) struct Kept(pub(crate) Permit);
+
 /// The response body of a call, which holds its place until it ends or is dropped.
-pub(crate) fn holding<B>(body: B, permit: Option<Box<Permit>>) -> ResponseBody
+pub(crate) fn holding<B>(body: B, permit: Option<Box<Kept>>) -> ResponseBody
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let body = ResponseBody::of(body);
     match permit {
-        Some(mut permit) if body.is_end_stream() => permit.answered(true),
+        Some(mut permit) if body.is_end_stream() => permit.0.answered(true),
         Some(permit) => return body.watched(Box::into_pin(permit)),
         None => {}
     }
     body
 }
 
-impl Watcher for Permit {
+// === impl Kept ===
+
+impl Kept {
+    pub(crate) fn new(permit: Permit) -> Box<Self> {
+        Box::new(Self(permit))
+    }
+}
+
+impl Watcher for Kept {
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
         if polled.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data)) {
             return Next::Watch;
         }
-        self.get_mut().answered(polled.as_ref().is_none_or(Result::is_ok));
+        self.get_mut().0.answered(polled.as_ref().is_none_or(Result::is_ok));
         Next::Over
     }
 }

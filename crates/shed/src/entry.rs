@@ -3,8 +3,7 @@
 use crate::{
     Criticality,
     arrival::{Held, Seen, deadline, put},
-    body::holding,
-    limiter::{Entry, Limiter, Permit, Waits},
+    body::{Kept, holding},
     places::Until,
 };
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use cinchona_plumbing::{
     status,
     timeout::{SLACK, take_off},
 };
+use cinchona_policy::concurrency::{Entry, Limiter, Permit, Waits};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -36,7 +36,7 @@ pin_project! {
         #[pin]
         state: State<S, B, F>,
         // Boxed: it is kept until the end of the response's body.
-        permit: Option<Box<Permit>>,
+        permit: Option<Box<Kept>>,
         until: Until,
         arriving: Option<Held>,
     }
@@ -116,7 +116,7 @@ where
         let (state, permit) = match entry {
             Entry::Admitted(permit) => match until.settle(permit) {
                 Some(permit) => {
-                    (State::Calling { future: service.call(request) }, Some(Box::new(permit)))
+                    (State::Calling { future: service.call(request) }, Some(Kept::new(permit)))
                 }
                 None => (State::TurnedAway, None),
             },
@@ -148,7 +148,7 @@ where
             switch.count();
         }
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit: permit.map(Box::new), until, arriving: None }
+        Self { state, permit: permit.map(Kept::new), until, arriving: None }
     }
 
     /// Calls the service without requesting a place.
@@ -212,7 +212,7 @@ where
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
                         let held = this.arriving.take().and_then(|arriving| arriving.take());
-                        let permit = this.permit.take().or(held.map(Box::new));
+                        let permit = this.permit.take().or(held.map(Kept::new));
                         return Poll::Ready(Entered::Answered(answered(
                             outcome, permit, this.until,
                         )));
@@ -224,7 +224,7 @@ where
                         match this.until.settle(permit) {
                             Some(permit) => {
                                 has_waited(&mut request, since);
-                                *this.permit = Some(Box::new(permit));
+                                *this.permit = Some(Kept::new(permit));
                                 State::Calling { future: service.call(request) }
                             }
                             None => State::TurnedAway,
@@ -291,13 +291,13 @@ impl<S, B> Expected<S, B> {
         request: Request<B>,
         entry: Entry,
         until: &Until,
-        place: &mut Option<Box<Permit>>,
+        place: &mut Option<Box<Kept>>,
     ) -> State<S, B, F>
     where
         S: Service<Request<B>, Future = F>,
     {
         *place = match entry {
-            Entry::Admitted(permit) => until.settle(permit).map(Box::new),
+            Entry::Admitted(permit) => until.settle(permit).map(Kept::new),
             Entry::Waits(given, longest) if self.upload.shadow.is_none() => {
                 let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
                 let held = Some((service, request, Instant::now()));
@@ -339,7 +339,7 @@ fn has_waited<B>(request: &mut Request<B>, since: Instant) {
 /// An answer, which holds the place until its end, if the place is kept so long.
 fn answered<B, E>(
     outcome: Result<Response<B>, E>,
-    permit: Option<Box<Permit>>,
+    permit: Option<Box<Kept>>,
     until: &Until,
 ) -> Result<Response<ResponseBody>, E>
 where
@@ -350,10 +350,10 @@ where
     let mut permit = permit;
     if until.is_head()
         && let Some(mut permit) = permit.take()
-        && permit.is_measured()
+        && permit.0.is_measured()
     {
         // The deadline has passed, so the answer is useless.
-        permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
+        permit.0.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
     }
     Ok(response.map(|body| holding(body, permit)))
 }

@@ -1,7 +1,7 @@
 //! The limit, and the queue before it.
 
-use crate::Adaptive;
-use cinchona_core::Invalid;
+use super::adaptive::Adaptive;
+use crate::Invalid;
 use std::time::Duration;
 
 /// How many calls may be in flight.
@@ -35,7 +35,12 @@ pub struct Queue {
 // === impl Limit ===
 
 impl Limit {
-    pub(crate) fn checked(self) -> Result<Self, Invalid> {
+    /// Checks the ranges of all values.
+    ///
+    /// # Errors
+    /// Names the field outside its range.
+    #[doc(hidden)]
+    pub fn checked(self) -> Result<Self, Invalid> {
         match self {
             Self::Fixed(0) => Err(Invalid::new("limit", 0, "at least 1")),
             Self::Fixed(limit) => Ok(Self::Fixed(limit)),
@@ -43,7 +48,9 @@ impl Limit {
         }
     }
 
-    pub(crate) const fn initial(&self) -> u32 {
+    /// The limit at the beginning.
+    #[doc(hidden)]
+    pub const fn initial(&self) -> u32 {
         match self {
             Self::Fixed(limit) => *limit,
             Self::Adaptive(settings) => settings.initial,

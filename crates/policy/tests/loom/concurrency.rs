@@ -1,31 +1,27 @@
-//! Every interleaving of two or three threads, by a model checker, over the sources themselves.
-#![allow(missing_docs, dead_code, unreachable_pub)]
-
-mod sync {
-    pub(crate) use loom::sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    };
-}
+//! The limit on calls in flight, and the queue before it.
 
 /// Limits are fixed here.
-mod measured {
-    use cinchona_core::Invalid;
-    use std::time::Duration;
-    use tokio::time::Instant;
+mod adaptive {
+    use cinchona_policy::Invalid;
 
     #[derive(Clone, Copy, Debug, Default, PartialEq)]
     pub struct Adaptive {
         pub(crate) initial: u32,
     }
 
-    pub(crate) struct Measured;
-
     impl Adaptive {
         pub(crate) fn checked(self) -> Result<Self, Invalid> {
             Ok(self)
         }
     }
+}
+
+mod measured {
+    use super::adaptive::Adaptive;
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    pub(crate) struct Measured;
 
     impl Measured {
         pub(crate) fn new(_: Adaptive, _: Instant) -> Self {
@@ -48,20 +44,19 @@ mod measured {
     }
 }
 
-#[path = "../src/criticality.rs"]
+#[path = "../../src/concurrency/criticality.rs"]
 mod criticality;
-#[path = "../src/limit.rs"]
+#[path = "../../src/concurrency/limit.rs"]
 mod limit;
-#[path = "../src/limiter.rs"]
+#[path = "../../src/concurrency/limiter.rs"]
 mod limiter;
-#[path = "../src/waiting.rs"]
+#[path = "../../src/concurrency/waiting.rs"]
 mod waiting;
 
 use criticality::Criticality;
 use limit::{Limit, Queue};
 use limiter::{Entry, Limiter, Permit, Waits};
 use loom::{model::Builder, thread};
-use measured::Adaptive;
 use std::{
     pin::Pin,
     sync::Arc,

@@ -1,12 +1,15 @@
 //! Which calls are admitted, which wait and for how long, and which are refused.
 
-use crate::{
-    Criticality, Limit, Queue,
+use super::{
+    criticality::Criticality,
+    limit::{Limit, Queue},
     measured::Measured,
-    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
     waiting::Waiting,
 };
-use cinchona_plumbing::clock::later;
+use crate::{
+    clock::later,
+    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
+};
 use std::{
     fmt,
     future::Future,
@@ -20,7 +23,7 @@ use tokio::{
 };
 
 /// A limit on the calls in flight, and the queue before it.
-pub(crate) struct Limiter {
+pub struct Limiter {
     /// The calls in flight; those that wait, from bit 32 on.
     word: AtomicU64,
     limit: AtomicU32,
@@ -29,10 +32,11 @@ pub(crate) struct Limiter {
     waiting: Mutex<Waiting<Permit>>,
     shed: [AtomicU64; Criticality::COUNT],
     adaptive: Option<Measured>,
+    report: fn(Changed),
 }
 
 /// A place among the calls in flight; when dropped, it is given to the next call.
-pub(crate) struct Permit {
+pub struct Permit {
     limiter: Option<Arc<Limiter>>,
     /// When it was given, and how many were in flight then, for an adaptive limit.
     began: Option<(Instant, u32)>,
@@ -41,7 +45,7 @@ pub(crate) struct Permit {
 }
 
 /// Waits for a place. Dropping it ends the wait, which is not counted any more.
-pub(crate) struct Waits {
+pub struct Waits {
     limiter: Arc<Limiter>,
     criticality: Criticality,
     number: u64,
@@ -49,11 +53,25 @@ pub(crate) struct Waits {
 }
 
 /// The decision on a call.
-pub(crate) enum Entry {
+#[derive(Debug)]
+pub enum Entry {
+    /// It has a place.
     Admitted(Permit),
     /// It is admitted when it receives a permit, or refused at this time or before.
     Waits(Waits, Instant),
+    /// It is refused.
     TurnedAway,
+}
+
+/// The limit has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed {
+    /// What it is now.
+    pub limit: u32,
+    /// What it was.
+    pub before: u32,
+    /// How many calls are in flight.
+    pub in_progress: u32,
 }
 
 const ONE_WAITING: u64 = 1 << 32;
@@ -61,7 +79,13 @@ const ONE_WAITING: u64 = 1 << 32;
 // === impl Limiter ===
 
 impl Limiter {
-    pub(crate) fn new(limit: Limit, queue: Queue, now: Instant) -> Arc<Self> {
+    /// With nothing in flight.
+    pub fn new(limit: Limit, queue: Queue, now: Instant) -> Arc<Self> {
+        Self::reporting(limit, queue, now, |_| {})
+    }
+
+    /// The same, and each change of an adaptive limit is reported.
+    pub fn reporting(limit: Limit, queue: Queue, now: Instant, report: fn(Changed)) -> Arc<Self> {
         let adaptive = match limit {
             Limit::Fixed(_) => None,
             Limit::Adaptive(settings) => Some(Measured::new(settings, now)),
@@ -74,41 +98,48 @@ impl Limiter {
             waiting: Mutex::new(Waiting::new(now)),
             shed: Default::default(),
             adaptive,
+            report,
         })
     }
 
     /// The same limit, with its own places.
-    pub(crate) fn separate(&self, now: Instant) -> Arc<Self> {
-        Self::new(self.kind, self.queue, now)
+    pub fn separate(&self, now: Instant) -> Arc<Self> {
+        Self::reporting(self.kind, self.queue, now, self.report)
     }
 
-    pub(crate) fn limit(&self) -> u32 {
+    /// How many calls may be in flight.
+    #[inline]
+    pub fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn in_progress(&self) -> u32 {
+    /// How many are.
+    #[inline]
+    pub fn in_progress(&self) -> u32 {
         self.word.load(Ordering::Relaxed) as u32
     }
 
-    pub(crate) fn waiting(&self) -> u32 {
+    /// How many wait for a place.
+    pub fn waiting(&self) -> u32 {
         (self.word.load(Ordering::Relaxed) >> 32) as u32
     }
 
     /// How many of this criticality were refused.
-    pub(crate) fn shed(&self, criticality: Criticality) -> u64 {
-        self.shed[criticality as usize].load(Ordering::Relaxed)
+    pub fn shed(&self, criticality: impl Into<Criticality>) -> u64 {
+        self.shed[criticality.into() as usize].load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_shed(&self, criticality: Criticality) {
-        self.shed[criticality as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts a call of this criticality that is refused.
+    pub fn count_shed(&self, criticality: impl Into<Criticality>) {
+        self.shed[criticality.into() as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Admits a call, queues it, or refuses it; its criticality is read only if there is no place.
     #[inline]
-    pub(crate) fn enter(self: &Arc<Self>, criticality: impl FnOnce() -> Criticality) -> Entry {
+    pub fn enter<C: Into<Criticality>>(self: &Arc<Self>, criticality: impl FnOnce() -> C) -> Entry {
         match self.change(|word| self.admitted(word)) {
             Ok(before) => Entry::Admitted(self.permit(before)),
-            Err(_) => self.enter_full(criticality()),
+            Err(_) => self.enter_full(criticality().into()),
         }
     }
 
@@ -199,7 +230,7 @@ impl Limiter {
     fn becomes(&self, limit: u32) {
         let before = self.limit.swap(limit, Ordering::Relaxed);
         if before != limit {
-            tracing::debug!(limit, before, in_progress = self.in_progress(), "concurrency limit");
+            (self.report)(Changed { limit, before, in_progress: self.in_progress() });
         }
     }
 }
@@ -217,7 +248,8 @@ impl fmt::Debug for Limiter {
 // === impl Entry ===
 
 impl Entry {
-    pub(crate) const fn is_admitted(&self) -> bool {
+    /// Whether it has a place.
+    pub const fn is_admitted(&self) -> bool {
         matches!(self, Self::Admitted(_))
     }
 }
@@ -226,22 +258,28 @@ impl Entry {
 
 impl Permit {
     /// Gives the place back, without recording the latency.
-    pub(crate) fn pass_on(mut self) {
+    pub fn pass_on(mut self) {
         self.began = None;
     }
 
+    /// How many were in flight when it was given, if that is measured.
+    pub fn among(&self) -> Option<u32> {
+        self.began.map(|(_, among)| among)
+    }
+
     /// Whether the outcome of the call matters.
-    pub(crate) const fn is_measured(&self) -> bool {
+    pub const fn is_measured(&self) -> bool {
         self.began.is_some()
     }
 
     /// Records whether the call was answered in time.
-    pub(crate) fn answered(&mut self, in_time: bool) {
+    pub fn answered(&mut self, in_time: bool) {
         self.is_answered = in_time;
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         if let Some(limiter) = self.limiter.take() {
             limiter.leave(self.began, self.is_answered);
@@ -262,6 +300,12 @@ impl Future for Waits {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.given).poll(cx)
+    }
+}
+
+impl fmt::Debug for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waits").finish_non_exhaustive()
     }
 }
 

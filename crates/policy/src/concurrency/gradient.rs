@@ -1,6 +1,6 @@
 //! How the adaptive limit follows from each window.
 
-use crate::Adaptive;
+use super::adaptive::Adaptive;
 use std::time::Duration;
 
 /// The measurements of a window.

@@ -1,6 +1,6 @@
 //! Calls that wait for a place.
 
-use crate::{Criticality, Queue};
+use super::{criticality::Criticality, limit::Queue};
 use std::collections::VecDeque;
 use tokio::{sync::oneshot, time::Instant};
 

@@ -1,10 +1,10 @@
 //! The measurements behind the adaptive limit.
 
-use crate::{
-    Adaptive,
+use super::{
+    adaptive::Adaptive,
     gradient::{Finder, Group, Seen},
 };
-use cinchona_plumbing::clock::{FOR_EVER, nanos};
+use crate::clock::{FOR_EVER, nanos};
 use std::{
     sync::{
         Mutex,

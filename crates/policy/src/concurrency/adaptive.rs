@@ -1,6 +1,6 @@
 //! The adaptive limit.
 
-use cinchona_core::Invalid;
+use crate::Invalid;
 use std::time::Duration;
 
 /// A limit on the calls in flight that adapts to the capacity of the service.
