@@ -14,6 +14,7 @@
 //! | [`breaker`] | when a circuit opens, what it admits, what closes it |
 //! | [`client_throttle`] | whether a client fails calls itself, while its server refuses them |
 //! | [`concurrency`] | how many calls a server takes, which wait, and which are refused |
+//! | [`dedup`] | whether a call with a key is executed, replayed or refused |
 //! | [`load`] | what one more call of an endpoint costs |
 //! | [`members`] | who belongs to a cluster |
 //! | [`outlier`] | which endpoints are ejected, and when they are readmitted |
@@ -45,6 +46,7 @@ pub mod client_throttle;
 pub mod clock;
 mod code;
 pub mod concurrency;
+pub mod dedup;
 mod invalid;
 mod latency;
 mod live;

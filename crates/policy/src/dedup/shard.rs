@@ -1,7 +1,9 @@
 //! One part of the store in memory, under one lock.
 
-use super::records::{Record, Records, Scarce};
-use crate::{Claim, store::Wait};
+use super::{
+    claim::{Claim, Wait},
+    records::{Record, Records, Scarce},
+};
 use bytes::Bytes;
 use hashlink::{DefaultHashBuilder, LinkedHashMap};
 use std::collections::HashMap;
@@ -9,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 
 /// Claims, records, and the evicted calls.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub struct Shard {
     claimed: HashMap<Box<[u8]>, Claimed, DefaultHashBuilder>,
     records: Records,
     /// When they would have expired, by the hash of the key: 64 bits are enough to refuse a call.
@@ -19,16 +21,18 @@ pub(super) struct Shard {
 
 /// The most that a shard may hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caps {
-    pub(super) entries: usize,
-    pub(super) bytes: usize,
+pub struct Caps {
+    /// How many records.
+    pub entries: usize,
+    /// The bytes of them and of their keys.
+    pub bytes: usize,
     /// How many evicted calls are remembered.
-    pub(super) evicted: usize,
+    pub evicted: usize,
 }
 
 /// What happens to a call whose record was evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Evicting {
+pub enum Evicting {
     /// It is refused.
     Refuses,
     /// It is executed again.
@@ -39,7 +43,7 @@ pub(super) enum Evicting {
 
 /// A key that is being executed.
 #[derive(Debug)]
-pub(super) struct Claimed {
+pub struct Claimed {
     fingerprint: u128,
     token: u128,
     until: Instant,
@@ -50,7 +54,8 @@ pub(super) struct Claimed {
 // === impl Shard ===
 
 impl Shard {
-    pub(super) fn new(caps: Caps) -> Self {
+    /// Without any.
+    pub fn new(caps: Caps) -> Self {
         Self {
             claimed: HashMap::default(),
             records: Records::new(),
@@ -59,24 +64,26 @@ impl Shard {
         }
     }
 
-    pub(super) const fn records(&self) -> &Records {
+    /// Its records.
+    pub const fn records(&self) -> &Records {
         &self.records
     }
 
     /// How many keys are being executed.
-    pub(super) fn claims(&self, now: Instant) -> usize {
+    pub fn claims(&self, now: Instant) -> usize {
         self.claimed.values().filter(|claimed| claimed.until > now).count()
     }
 
     /// Removes expired entries.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub fn expire(&mut self, now: Instant) {
         while self.records.pop_expired(now).is_some() {}
         while self.evicted.front().is_some_and(|(_, expires)| *expires <= now) {
             self.evicted.pop_front();
         }
     }
 
-    pub(super) fn claim(&mut self, key: &[u8], hash: u64, fresh: Claimed, now: Instant) -> Claim {
+    /// Claims `key`, whose hash is this.
+    pub fn claim(&mut self, key: &[u8], hash: u64, fresh: Claimed, now: Instant) -> Claim {
         if let Some(record) = self.records.get(key, hash) {
             return match record.fingerprint == fresh.fingerprint {
                 true => Claim::Done(Bytes::copy_from_slice(&record.answer)),
@@ -106,19 +113,19 @@ impl Shard {
     }
 
     /// The fingerprint under which `key` is claimed by `token`.
-    pub(super) fn fingerprint(&self, key: &[u8], token: u128) -> Option<u128> {
+    pub fn fingerprint(&self, key: &[u8], token: u128) -> Option<u128> {
         let claimed = self.claimed.get(key).filter(|claimed| claimed.token == token)?;
         Some(claimed.fingerprint)
     }
 
     /// Ends the claim with `token`; its key and fingerprint.
-    pub(super) fn end(&mut self, key: &[u8], token: u128) -> Option<(Box<[u8]>, u128)> {
+    pub fn end(&mut self, key: &[u8], token: u128) -> Option<(Box<[u8]>, u128)> {
         let fingerprint = self.fingerprint(key, token)?;
         Some((self.claimed.remove_entry(key)?.0, fingerprint))
     }
 
     /// Keeps a record of a call by `caller`; returns how many were evicted for it.
-    pub(super) fn keep(&mut self, record: Record, caller: u64, evicting: Evicting) -> usize {
+    pub fn keep(&mut self, record: Record, caller: u64, evicting: Evicting) -> usize {
         self.records.push(record, caller);
         let mut evicted = 0;
         while let Some(record) =
@@ -144,7 +151,8 @@ impl Shard {
 // === impl Claimed ===
 
 impl Claimed {
-    pub(super) const fn new(fingerprint: u128, token: u128, until: Instant) -> Self {
+    /// Until then, unless it is ended before.
+    pub const fn new(fingerprint: u128, token: u128, until: Instant) -> Self {
         Self { fingerprint, token, until, end: None }
     }
 }

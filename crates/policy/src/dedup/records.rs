@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Records in one vector, linked by their indices.
 #[derive(Debug)]
-pub(super) struct Records {
+pub struct Records {
     nodes: Vec<Node>,
     /// Free indices, as a linked list.
     free: u32,
@@ -22,12 +22,17 @@ pub(super) struct Records {
 
 /// A key with its answer.
 #[derive(Debug)]
-pub(super) struct Record {
-    pub(super) key: Box<[u8]>,
-    pub(super) hash: u64,
-    pub(super) fingerprint: u128,
-    pub(super) expires: Instant,
-    pub(super) answer: Box<[u8]>,
+pub struct Record {
+    /// It.
+    pub key: Box<[u8]>,
+    /// Its hash.
+    pub hash: u64,
+    /// That of the request.
+    pub fingerprint: u128,
+    /// Until when it is kept.
+    pub expires: Instant,
+    /// What is replayed.
+    pub answer: Box<[u8]>,
 }
 
 #[derive(Debug)]
@@ -75,11 +80,18 @@ impl Records {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    pub(super) const fn bytes(&self) -> usize {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of them and of their keys.
+    pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
