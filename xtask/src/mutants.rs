@@ -4,7 +4,7 @@
 use crate::command::{cargo_command, run as run_command};
 
 /// The crates that decide.
-const CRATES: [&str; 6] = ["core", "retry", "breaker", "shed", "idempotency", "cluster"];
+const CRATES: [&str; 6] = ["core", "policy", "retry", "shed", "idempotency", "cluster"];
 
 /// Runs the mutants of the crates in `args`, or of all, that no earlier run has killed. What became
 /// of each is in `target/mutants/<crate>.tsv`.

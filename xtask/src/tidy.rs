@@ -4,6 +4,7 @@
 //! It sees tokens, not types: what a macro makes, or a helper function does, it does not know.
 
 mod circles;
+mod decisions;
 mod edges;
 mod lexer;
 mod rules;
@@ -12,7 +13,7 @@ mod uses;
 mod violation;
 
 use crate::manifest::Manifest;
-use rust::RustFile;
+use rust::{RustFile, is_file_of};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -55,6 +56,7 @@ fn check(files: &Files) -> Vec<Violation> {
     violations.extend(sources.iter().flat_map(RustFile::violations));
     violations.extend(public_types(&sources));
     violations.extend(circles::check(&sources));
+    violations.extend(decisions::check(files.keys(), &sources));
     violations
         .extend(manifests.flat_map(|(path, text)| edges::check(path, &Manifest::parse(text))));
     violations.sort();
@@ -69,11 +71,6 @@ fn is_ours(path: &str) -> bool {
 /// What compares us with others is no part of the house.
 fn is_beside(path: &str) -> bool {
     path.starts_with("xtask/peers/") || path.starts_with("xtask/cost/")
-}
-
-/// Whether the file is `module.rs` or under `module/`.
-fn is_file_of(path: &str, module: &str) -> bool {
-    path.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
 /// A path from the root of the file system means something on one machine only.
@@ -115,7 +112,7 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     let mut crates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in sources {
         let Some((library, "src")) = place(source.path) else { continue };
-        if !matches!(library, "testkit" | "calculator" | "plumbing") {
+        if !matches!(library, "testkit" | "calculator" | "plumbing" | "policy") {
             crates.entry(library).or_default().extend(source.public_types());
         }
     }

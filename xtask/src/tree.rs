@@ -32,6 +32,19 @@ fn tree(package: &str, features: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What a decision does not know, at any distance.
+#[test]
+fn decisions_depend_on_no_host() {
+    let tree = tree("cinchona-policy", "--all-features");
+    let names = || tree.lines().filter_map(|line| line.split(' ').next());
+    assert!(names().any(|name| name == "tokio"), "{tree}");
+    for host in ["tonic", "tower", "hyper", "h2", "http"] {
+        let is_it = |name: &str| name == host || name.starts_with(&format!("{host}-"));
+        let found: Vec<_> = names().filter(|name| is_it(name)).collect();
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
+
 /// With it, every look at the clock takes a lock.
 #[test]
 fn tokios_test_util_is_in_no_library_and_no_shipped_program() {

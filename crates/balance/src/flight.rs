@@ -3,7 +3,6 @@
 use crate::{
     callback,
     failed::{self, Whereto},
-    load::FAILURE,
     node::{Connection, Node},
     pick::Picked,
     set::Set,
@@ -13,6 +12,7 @@ use cinchona_core::{BoxError, Deadline, Evidence, Stage, Verdict};
 use cinchona_plumbing::{
     Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Ticket, Watcher, begins, status,
 };
+use cinchona_policy::load::FAILURE;
 use http::{HeaderMap, Request, Response};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -190,7 +190,7 @@ impl Flight {
             // A panic of a gate does not fail the call.
             _ = callback::call("gate", || gate.leave(ticket, evidence, took, now));
         }
-        let failures = self.node.tally.count(evidence);
+        let failures = self.node.tally.count(evidence.into());
         if failures > 0 {
             self.set.failed_in_a_row(&self.node, failures);
         }

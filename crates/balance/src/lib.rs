@@ -73,7 +73,6 @@ mod channel;
 mod dial;
 mod dns;
 mod drive;
-mod ejections;
 mod engine;
 mod failed;
 mod first;
@@ -83,12 +82,11 @@ mod handle;
 mod health;
 mod http2;
 mod link;
-mod load;
 mod metrics;
 mod node;
 mod options;
-mod outlier;
 mod pick;
+mod report;
 mod response;
 mod sender;
 mod set;
@@ -96,21 +94,23 @@ mod snapshot;
 mod source;
 mod stir;
 mod sync;
-mod utilization;
 mod wait;
 mod wire;
 
-pub use cinchona_plumbing::{Avoid, Backoff, Jitter, ResponseBody, Signals, Ticket};
+pub use cinchona_plumbing::{Avoid, ResponseBody, Signals, Ticket};
+#[doc(inline)]
+pub use cinchona_policy::{
+    Backoff, Jitter,
+    outlier::{Ejections, FailurePercentage, OutlierDetection, SuccessRate},
+    pick::Picker,
+    utilization::Utilization,
+};
 pub use dial::Tcp;
 pub use dns::Dns;
-pub use ejections::Ejections;
 pub use link::State;
 pub use options::Options;
-pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
-pub use pick::Picker;
 pub use response::ResponseFuture;
 pub use snapshot::Snapshot;
-pub use utilization::Utilization;
 
 use address::Place;
 use cinchona_core::{BoxError, Discover, Invalid, Target};

@@ -1,19 +1,16 @@
 //! One endpoint: the state shared by calls, pickers and its connection.
 
 use crate::{
-    Snapshot, State,
-    address::Place,
-    callback,
-    link::USEFUL,
-    load::Load,
-    outlier::Tally,
-    sender::Sender,
-    stir::Stir,
-    utilization::{Reported, Utilization},
+    Snapshot, State, address::Place, callback, link::USEFUL, report, sender::Sender, stir::Stir,
     wire::Line,
 };
 use cinchona_core::{DOMAIN, Gate, Rejected, Target};
 use cinchona_plumbing::{Reloadable, Ticket, headers};
+use cinchona_policy::{
+    load::Load,
+    outlier::Tally,
+    utilization::{Reported, Utilization},
+};
 use http::{HeaderMap, HeaderValue};
 use std::{
     num::NonZeroU64,
@@ -167,7 +164,7 @@ impl Node {
     /// Receives its load report from the last headers of a call.
     pub(crate) fn heard_last(&self, trailers: &HeaderMap, now: Instant) {
         if let Some(reported) = &self.reported {
-            reported.hear(trailers, now);
+            report::hear(reported, trailers, now);
         }
     }
 

@@ -1,17 +1,19 @@
 //! The endpoints of a client: their list, comparison and choice.
 
 use crate::{
-    Ejections, Options, Snapshot, State,
+    Options, Snapshot, State,
     address::{Connector, Key, Place, interleave},
     callback,
-    ejections::Method,
     node::Node,
-    outlier::Ejection,
-    pick::{Choice, Picked, Picker, Picking},
+    pick::{Choice, Picked, pick},
     stir::Stir,
 };
 use cinchona_core::{Call, IDEMPOTENCY_KEY, Rejected, Target};
 use cinchona_plumbing::{Reloadable, Signals, headers};
+use cinchona_policy::{
+    outlier::{Ejection, Ejections, Method},
+    pick::{Picker, Picking},
+};
 use http::Request;
 use rand::seq::SliceRandom;
 use std::{
@@ -132,12 +134,12 @@ impl Set {
         let must_be_recognised = call.filter(|_| headers::has(request.headers(), &IDEMPOTENCY_KEY));
         let path = request.uri().path();
         let Some(call) = must_be_recognised else {
-            return self.picking.pick(choice, call, path, now);
+            return pick(&self.picking, choice, call, path, now);
         };
         // Rare: only later attempts search all endpoints.
         let mut nodes = choice.nodes.clone();
         nodes.retain(|node| call.would_recognise(node.id, node.domain().as_ref()));
-        self.picking.pick(&choice.of_those(nodes, now), Some(call), path, now)
+        pick(&self.picking, &choice.of_those(nodes, now), Some(call), path, now)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {

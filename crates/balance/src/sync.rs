@@ -1,3 +1,3 @@
 //! The synchronisation primitives, which `tests/loom` replaces by a model checker's.
 
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};

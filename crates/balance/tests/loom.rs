@@ -2,51 +2,19 @@
 #![allow(missing_docs, dead_code, unreachable_pub)]
 
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
 }
 
-#[path = "../src/load/slowest.rs"]
-mod slowest;
 #[path = "../src/stir.rs"]
 mod stir;
 
 use cinchona_balance::State;
 use loom::{sync::Arc, thread};
-use slowest::{Slowest, WINDOW};
 use std::{
     pin::pin,
     task::{Context, Waker},
 };
 use stir::Stir;
-
-#[test]
-fn the_slowest_answer_is_kept_whichever_thread_begins_the_next_window() {
-    loom::model(|| {
-        let slowest = Arc::new(Slowest::default());
-        slowest.record(900, 1);
-        let other = {
-            let slowest = slowest.clone();
-            thread::spawn(move || slowest.record(10, WINDOW))
-        };
-        slowest.record(20, WINDOW + 1);
-        other.join().expect("it ends");
-        assert_eq!(slowest.get(), Some(900));
-    });
-}
-
-#[test]
-fn of_two_concurrent_answers_the_slower_one_counts() {
-    loom::model(|| {
-        let slowest = Arc::new(Slowest::default());
-        let other = {
-            let slowest = slowest.clone();
-            thread::spawn(move || slowest.record(20, 1))
-        };
-        slowest.record(10, 1);
-        other.join().expect("it ends");
-        assert_eq!(slowest.get(), Some(20));
-    });
-}
 
 #[test]
 fn of_endpoints_that_fail_concurrently_the_last_one_notifies() {

@@ -1,21 +1,13 @@
-//! One circuit: its state, the window of its rates, and its watchers.
+//! One circuit: its state machine, and its watchers.
 
-use crate::{
-    BreakerPolicy,
-    limits::Limits,
-    pass::Pass,
-    policy::Reason,
-    state::{Admission, Cell, Change, Kind, Sample},
-    suspects::Suspects,
-    usual::Usual,
-    window::Sliding,
-};
+use crate::BreakerPolicy;
 use cinchona_core::{Evidence, Rejected, Rng};
+use cinchona_policy::breaker::{Kind, Machine, Pass, Turned, Usual};
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -59,17 +51,8 @@ pub enum State {
 
 struct Inner {
     name: String,
-    policy: BreakerPolicy,
-    limits: Limits,
-    cell: Cell,
-    window: Option<Sliding>,
-    suspects: Suspects,
-    usual: Usual,
-    /// How often it has opened without having closed.
-    openings: AtomicU32,
+    machine: Machine,
     rejected: AtomicU64,
-    began: Instant,
-    rng: Rng,
     changes: watch::Sender<State>,
 }
 
@@ -79,16 +62,8 @@ impl Circuit {
     pub(crate) fn new(name: String, policy: BreakerPolicy, rng: Rng) -> Self {
         Self(Arc::new(Inner {
             name,
-            policy,
-            limits: policy.limits(),
-            cell: Cell::new(),
-            window: policy.has_rates().then(|| Sliding::new(policy.window)),
-            suspects: Suspects::default(),
-            usual: Usual::default(),
-            openings: AtomicU32::new(0),
+            machine: Machine::new(policy, rng, Instant::now()),
             rejected: AtomicU64::new(0),
-            began: Instant::now(),
-            rng,
             changes: watch::Sender::new(State::Closed),
         }))
     }
@@ -100,12 +75,12 @@ impl Circuit {
 
     /// Its state. An open circuit whose probe is due stays open until a call asks.
     pub fn state(&self) -> State {
-        self.0.cell.kind().into()
+        self.0.machine.kind().into()
     }
 
     /// When the next probe is admitted, while it is open.
     pub fn next_probe_in(&self) -> Option<Duration> {
-        self.0.cell.remaining(self.0.millis(Instant::now())).map(Duration::from_millis)
+        self.0.machine.next_probe_in(Instant::now())
     }
 
     /// How many calls it has rejected.
@@ -117,8 +92,7 @@ impl Circuit {
     /// [`BreakerPolicy::with_failure_rate`] and [`BreakerPolicy::with_slow_calls`]), or without
     /// calls in it.
     pub fn failure_rate(&self) -> Option<f64> {
-        let counts = self.0.window.as_ref()?.read(self.0.nanos(Instant::now()));
-        (counts.calls > 0).then(|| counts.failed as f64 / counts.calls as f64)
+        self.0.machine.failure_rate(Instant::now())
     }
 
     /// Its state as it changes. A slow watcher sees only the latest.
@@ -137,11 +111,7 @@ impl Circuit {
     }
 
     fn force(&self, kind: Kind) {
-        self.clear_window();
-        self.recovered();
-        if self.0.cell.force(kind) != kind {
-            self.changed(Reason::ByHand, None);
-        }
+        self.report(self.0.machine.force(kind));
     }
 
     /// Whether a call of this method would be admitted.
@@ -150,28 +120,16 @@ impl Circuit {
         method: impl FnOnce() -> u32,
         now: impl Fn() -> Instant,
     ) -> bool {
-        let Inner { cell, limits, suspects, .. } = &*self.0;
-        cell.would_admit(limits, || self.0.millis(now()))
-            || (cell.kind() != Kind::Isolated && !suspects.contains(method()))
+        self.0.machine.would_admit(method, now)
     }
 
     /// Admits a call of this method, which must end with [`leave`](Self::leave).
     pub(crate) fn enter(&self, method: u32, now: impl Fn() -> Instant) -> Result<Pass, Rejected> {
-        let Inner { cell, limits, suspects, rejected, .. } = &*self.0;
-        let pass = match cell.admit(limits, || self.0.millis(now())) {
-            Admission::Admitted(pass) => Ok(pass),
-            Admission::HalfOpened(pass) => {
-                self.changed(Reason::Waited, None);
-                Ok(pass)
-            }
-            Admission::Rejected(wait) => {
-                let beside = (!suspects.contains(method)).then(|| cell.admit_beside());
-                beside.flatten().ok_or(wait)
-            }
-        };
-        pass.map(|pass| pass.of_method(method)).map_err(|wait| {
-            rejected.fetch_add(1, Ordering::Relaxed);
-            Rejected::new("circuit breaker is open", wait.map(Duration::from_millis))
+        let (pass, turned) = self.0.machine.enter(method, now);
+        self.report(turned);
+        pass.map_err(|wait| {
+            self.0.rejected.fetch_add(1, Ordering::Relaxed);
+            Rejected::new("circuit breaker is open", wait)
         })
     }
 
@@ -183,20 +141,9 @@ impl Circuit {
         took: impl FnOnce() -> Duration,
         now: impl Fn() -> Instant,
     ) -> Option<Pass> {
-        if !pass.awaits_head() {
-            return Some(pass);
-        }
-        let (slow, took) = (self.0.policy.slow, took());
-        if slow.is_some_and(|slow| took >= slow.after) {
-            self.leave(pass, Evidence::Good(tonic::Code::Ok), || took, now);
-            return None;
-        }
-        let (pass, change) = self.0.cell.answered(pass, &self.0.limits);
-        if change == Change::OnProbation {
-            self.clear_window();
-            self.changed(Reason::ProbeSucceeded, None);
-        }
-        Some(pass)
+        let (pass, turned) = self.0.machine.answered(pass, took, now);
+        self.report(turned);
+        pass
     }
 
     /// A call has ended: its outcome, the time to its head, and when.
@@ -207,83 +154,19 @@ impl Circuit {
         took: impl FnOnce() -> Duration,
         now: impl Fn() -> Instant,
     ) {
-        let Inner { policy, limits, cell, suspects, .. } = &*self.0;
-        let outcome = policy.outcome(evidence);
-        if outcome == Sample::Failure {
-            suspects.add(pass.method());
-        }
-        let is_slow =
-            outcome != Sample::Ignored && policy.slow.is_some_and(|slow| took() >= slow.after);
-        let tripped = self.tripped(pass, outcome, is_slow, &now);
-        let outcome = match cell.kind() {
-            Kind::HalfOpen if is_slow => Sample::Failure,
-            _ => outcome,
-        };
-        let millis = || self.0.millis(now());
-        match cell.leave(pass, outcome, limits, millis, || self.until(now())) {
-            Change::Nothing | Change::OnProbation => {}
-            Change::Recovered => self.recovered(),
-            Change::Opened(failures) => return self.opened(Reason::Failures, failures.into()),
-            Change::ProbeFailed => return self.opened(Reason::ProbeFailed, 1),
-            Change::Closed => {
-                self.clear_window();
-                self.recovered();
-                return self.changed(Reason::ProbeSucceeded, None);
-            }
-        }
-        if let Some((reason, calls)) = tripped
-            && cell.trip(pass, || self.until(now()))
-        {
-            // A rate counts all calls.
-            suspects.add_all();
-            self.opened(reason, calls);
-        }
+        self.report(self.0.machine.leave(pass, evidence.into(), took, now));
     }
 
-    /// Counts a call in the window: returns the rate that is too high, and the calls behind it.
-    fn tripped(
-        &self,
-        pass: Pass,
-        outcome: Sample,
-        is_slow: bool,
-        now: impl Fn() -> Instant,
-    ) -> Option<(Reason, u64)> {
-        let window = self.0.window.as_ref()?;
-        if outcome == Sample::Ignored || !self.0.cell.is_closed_since(pass) {
-            return None;
-        }
-        let failed = outcome == Sample::Failure;
-        let counts = window.record(failed, is_slow, || self.0.nanos(now()))?;
-        self.0.policy.tripped(counts)
-    }
-
-    /// Until when it stays open, in milliseconds.
-    fn until(&self, now: Instant) -> u64 {
-        let openings = self.0.openings.load(Ordering::Relaxed).saturating_add(1);
-        let delay = self.0.policy.backoff().delay(openings, &mut self.0.rng.draw());
-        let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        self.0.millis(now).saturating_add(delay).max(1)
-    }
-
-    fn opened(&self, reason: Reason, calls: u64) {
-        self.0.openings.fetch_add(1, Ordering::Relaxed);
-        self.changed(reason, Some(calls));
-    }
-
-    /// A call has succeeded.
-    fn recovered(&self) {
-        self.0.openings.store(0, Ordering::Relaxed);
-        self.0.suspects.clear();
-    }
-
-    fn clear_window(&self) {
-        if let Some(window) = &self.0.window {
-            window.clear();
+    #[inline]
+    fn report(&self, turned: Option<Turned>) {
+        if let Some(turned) = turned {
+            self.changed(turned);
         }
     }
 
     /// Reports each change once.
-    fn changed(&self, reason: Reason, calls: Option<u64>) {
+    #[cold]
+    fn changed(&self, Turned { reason, calls }: Turned) {
         // The last of concurrent reporters publishes the current state.
         self.0.changes.send_if_modified(|published| {
             let state = self.state();
@@ -296,16 +179,16 @@ impl Circuit {
 
     /// The time `now` in nanoseconds since its creation.
     pub(crate) fn nanos(&self, now: Instant) -> u64 {
-        self.0.nanos(now)
+        self.0.machine.nanos(now)
     }
 
     pub(crate) fn needs_latency(&self) -> bool {
-        self.0.policy.slow.is_some()
+        self.0.machine.needs_latency()
     }
 
     /// How long the heads of its responses take.
     pub(crate) fn usual(&self) -> &Usual {
-        &self.0.usual
+        self.0.machine.usual()
     }
 }
 
@@ -317,20 +200,6 @@ impl fmt::Debug for Circuit {
             .field("state", &state)
             .field("rejected", &rejected)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Inner ===
-
-impl Inner {
-    fn nanos(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.began);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn millis(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.began);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

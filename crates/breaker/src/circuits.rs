@@ -1,13 +1,12 @@
 //! The circuits of one service or endpoint: one, or one for each method.
 
-use crate::{
-    BreakerPolicy, Circuit, State,
-    pass::Pass,
-    shard::{Ref, Shared},
-    suspects,
-};
+use crate::{BreakerPolicy, Circuit, State};
 use cinchona_core::{Evidence, Gate, Mode, Rejected, Rng, Switch};
 use cinchona_plumbing::{Reloadable, Ticket};
+use cinchona_policy::{
+    breaker::{Pass, hash},
+    shard::{Ref, Shared},
+};
 use std::{
     collections::HashMap,
     fmt,
@@ -145,7 +144,7 @@ impl Circuits {
 
     /// The number of the method at `path` in its circuit: a circuit of one method needs none.
     pub(crate) fn method(&self, path: &str) -> u32 {
-        if self.settings.per_method { 1 } else { suspects::hash(path) }
+        if self.settings.per_method { 1 } else { hash(path) }
     }
 
     fn make(&self, path: &str) -> Shared<Circuit> {

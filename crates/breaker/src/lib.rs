@@ -94,23 +94,17 @@
 mod circuit;
 mod circuits;
 mod layer;
-mod limits;
 mod metrics;
-mod pass;
 mod permit;
-mod policy;
-mod shard;
-mod state;
-mod suspects;
-mod sync;
-mod usual;
-mod window;
 
-pub use cinchona_plumbing::{Backoff, Jitter, ResponseBody, Ticket};
+pub use cinchona_plumbing::{ResponseBody, Ticket};
+#[doc(inline)]
+pub use cinchona_policy::{
+    Backoff, Jitter,
+    breaker::{BreakerPolicy, Window},
+};
 pub use circuit::{Circuit, State};
 pub use layer::{Breaker, BreakerLayer, ResponseFuture};
-pub use policy::BreakerPolicy;
-pub use window::Window;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,11 +1,12 @@
 //! The permit of an admitted call, and what its end implies about the server.
 
-use crate::{Circuit, pass::Pass, shard::Ref};
+use crate::Circuit;
 use cinchona_core::{Deadline, Evidence};
 use cinchona_plumbing::{
     Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, headers,
     timeout::GRPC_TIMEOUT,
 };
+use cinchona_policy::{breaker::Pass, shard::Ref};
 use std::{error::Error, pin::Pin, time::Duration};
 use tokio::time::Instant;
 use tonic::Code;

@@ -99,21 +99,22 @@ mod guard;
 mod health;
 mod ignored;
 mod lookup;
-mod members;
 mod metrics;
 mod node;
-mod partition;
 mod permission;
-mod phi;
 mod registry;
 mod seal;
 mod seeds;
 mod shared;
 mod store;
-mod suspicion;
 mod view;
 mod wire;
 
+#[doc(inline)]
+pub use cinchona_policy::{
+    partition::{Status, Strategy},
+    suspicion::{Phi, State},
+};
 pub use cluster::Cluster;
 pub use config::Config;
 pub use event::{Event, Events};
@@ -122,11 +123,8 @@ pub use gossip::Datagrams;
 pub use guard::{QuorumGuard, QuorumGuardLayer};
 pub use health::Health;
 pub use node::Node;
-pub use partition::{Status, Strategy};
-pub use phi::Phi;
 #[doc(hidden)] // For the fuzzer.
 pub use seal::is_opened_unchanged;
-pub use suspicion::State;
 #[doc(hidden)]
 pub use wire::is_read_again;
 

@@ -38,7 +38,8 @@ impl Observable for Cluster {
                         State::Alive => 0.0,
                         State::Suspected => 1.0,
                         State::Failed => 2.0,
-                        State::Left => 3.0,
+                        // It has left.
+                        _ => 3.0,
                     };
                     add(&[(NODE, &node.id)], state);
                 }

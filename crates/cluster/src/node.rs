@@ -87,6 +87,13 @@ pub(crate) fn of_life(life: &str) -> Option<(&str, u64)> {
     Some((id, u64::from_str_radix(generation, 16).ok()?))
 }
 
+/// A list of lives in gossip's format.
+pub(crate) fn lives<'a>(lives: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let mut lives: Vec<_> = lives.map(|(id, generation)| life(id, generation)).collect();
+    lives.sort_unstable();
+    list(lives.iter().map(String::as_str))
+}
+
 /// A list of ids in gossip's format.
 pub(crate) fn list<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     ids.collect::<Vec<_>>().join(",")

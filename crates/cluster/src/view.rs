@@ -1,21 +1,21 @@
 //! How a node interprets what it sees: given `now` and the state of gossip, it returns the events
 //! to send and the pairs to publish.
 
-mod hearing;
 mod roll;
 mod verdict;
 
-use self::hearing::Hearing;
 use crate::{
     Config, Event, Node, State, Status,
-    members::Members,
     node::{self, Facts, Seen},
-    partition::{Partition, Settled, Standing},
     permission::Permission,
     store::Twin,
-    suspicion::{Change, OwnPause, Suspicion},
 };
-use cinchona_plumbing::clock::later;
+use cinchona_policy::{
+    clock::later,
+    members::Members,
+    partition::{Partition, Settled, Standing},
+    suspicion::{Change, Hearing, OwnPause, Suspicion},
+};
 use http::Uri;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -245,7 +245,7 @@ impl View {
         self.stage(node::MEMBERS, node::list(self.members.all().iter().map(String::as_str)));
         if self.published_gone != self.members.gone_count() {
             self.published_gone = self.members.gone_count();
-            self.stage(node::GONE, self.members.sent_gone());
+            self.stage(node::GONE, node::lives(self.members.latest_gone()));
         }
         if self.next_beat.is_none_or(|due| due <= now) {
             let heartbeat = self.config.heartbeat;

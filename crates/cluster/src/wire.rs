@@ -1,5 +1,8 @@
 //! The wire format: numbers are LEB128, texts begin with their length.
 
+/// All their lives fit into one datagram, and so does a list of all their names.
+pub(crate) use cinchona_policy::members::MOST_NODES;
+
 use crate::config::{LONGEST_NAME, is_name};
 use std::{
     hash::Hasher,
@@ -10,9 +13,7 @@ use std::{
 
 /// The most that UDP carries over IPv4, less the seal.
 pub(crate) const LARGEST: usize = 65_507;
-/// The most nodes of a cluster: all their lives fit into one datagram, and so does a list of all
-/// their names.
-pub(crate) const MOST_NODES: usize = 256;
+
 /// The most pairs that a node publishes.
 pub(crate) const MOST_PAIRS: usize = 96;
 /// `id@generation` of [`MOST_NODES`] nodes.

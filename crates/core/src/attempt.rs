@@ -1,8 +1,8 @@
 //! One attempt of a call, as recorded.
 
-use crate::Verdict;
+use crate::{AttemptKind, Verdict};
 use cinchona_plumbing::status::Pushback;
-use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// The record of one attempt.
@@ -33,20 +33,6 @@ pub struct Attempt {
     pub(crate) is_void: bool,
 }
 
-/// Why an attempt was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AttemptKind {
-    /// It was the first.
-    First,
-    /// The one before had failed.
-    Retry,
-    /// The one before had not reached the service (gRFC A6, transparent retries).
-    Transparent,
-    /// Earlier ones were still in flight, or one of them had failed early (gRFC A6, hedging).
-    Hedge,
-}
-
 // === impl Attempt ===
 
 impl Attempt {
@@ -65,30 +51,5 @@ impl Attempt {
             has_passed: false,
             is_void: false,
         }
-    }
-}
-
-// === impl AttemptKind ===
-
-impl AttemptKind {
-    /// As gRPC's own metrics and traces name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::First => "original",
-            Self::Retry => "retry",
-            Self::Transparent => "transparent_retry",
-            Self::Hedge => "hedge",
-        }
-    }
-}
-
-impl fmt::Display for AttemptKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Retry => "retry",
-            Self::Transparent => "transparent retry",
-            Self::Hedge => "hedge",
-        })
     }
 }

@@ -1,6 +1,6 @@
 //! What the outcome of an attempt implies about its server.
 
-use crate::{Stage, Verdict};
+use crate::{Stage, Verdict, verdict::code_of};
 use cinchona_plumbing::{Framing, Spent, status};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
@@ -113,9 +113,7 @@ impl Evidence {
             }
             Verdict::Deadline => Self::of_deadline(None, spent()),
             Verdict::Local(_) | Verdict::NotProcessed(Stage::NotWritten) => Self::Nothing(None),
-            Verdict::NotProcessed(Stage::NoConnection | Stage::RefusedStream) => {
-                Self::Bad(Code::Unavailable)
-            }
+            Verdict::NotProcessed(_) => Self::Bad(Code::Unavailable),
             Verdict::MaybeProcessed(code) => Self::Bad(code),
         }
     }
@@ -136,6 +134,17 @@ impl Evidence {
         match self {
             Self::Good(code) | Self::Bad(code) => Some(code),
             Self::Nothing(code) => code,
+        }
+    }
+}
+
+impl From<Evidence> for cinchona_policy::Evidence {
+    #[inline]
+    fn from(evidence: Evidence) -> Self {
+        match evidence {
+            Evidence::Good(code) => Self::Good(code_of(code)),
+            Evidence::Bad(code) => Self::Bad(code_of(code)),
+            Evidence::Nothing(code) => Self::Nothing(code.map(code_of)),
         }
     }
 }

@@ -3,15 +3,14 @@
 
 mod canonical;
 mod options;
-mod safety;
 mod shape;
 mod wire;
 
 pub use options::OPTIONS_PROTO;
-pub use safety::Safety;
 
 use crate::{BoxError, IDEMPOTENCY_KEY, Invalid};
 use cinchona_plumbing::{Paths, Reloadable, headers, is_of_the_server};
+use cinchona_policy::Safety;
 use prost::Message;
 use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,

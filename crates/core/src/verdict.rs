@@ -77,17 +77,10 @@ impl Verdict {
 
     /// The verdict on a status that the server sent.
     pub const fn of_code(code: Code) -> Self {
-        match code {
-            Code::Ok => Self::Ok,
-            Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::PermissionDenied
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::Unimplemented
-            | Code::DataLoss
-            | Code::Unauthenticated => Self::Refused(code),
+        use cinchona_policy::Verdict;
+        match Verdict::of_code(code_of(code)) {
+            Verdict::Ok => Self::Ok,
+            Verdict::Refused(_) => Self::Refused(code),
             _ => Self::MaybeProcessed(code),
         }
     }
@@ -170,6 +163,26 @@ impl Verdict {
             Self::Deadline => Code::DeadlineExceeded,
         }
     }
+}
+
+impl From<Verdict> for cinchona_policy::Verdict {
+    #[inline]
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Ok => Self::Ok,
+            Verdict::Refused(code) => Self::Refused(code_of(code)),
+            Verdict::NotProcessed(stage) => Self::NotProcessed(stage),
+            Verdict::MaybeProcessed(code) => Self::MaybeProcessed(code_of(code)),
+            Verdict::Deadline => Self::Deadline,
+            Verdict::Local(code) => Self::Local(code_of(code)),
+        }
+    }
+}
+
+/// The same code, for a decision.
+#[inline]
+pub(crate) const fn code_of(code: Code) -> cinchona_policy::Code {
+    cinchona_policy::Code::from_number(code as i32)
 }
 
 #[cfg(test)]

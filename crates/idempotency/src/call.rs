@@ -1,12 +1,11 @@
 //! A call with a key, from its claim to its answer.
 
 use crate::{
-    Claim, Execution, Guarantee, InFlight, Store, Wait,
+    Claim, Execution, Store, Wait,
     authorize::head,
     key::{self, Name},
     lease::{Begun, Lease, Outcome},
     message::PREFIX,
-    outcome::{self, Reach},
     record::{self, Answer, Unread},
     refusal,
     settings::Settings,
@@ -18,6 +17,10 @@ use cinchona_plumbing::{
     Misplaced, Seldom,
     clock::later,
     timeout::{GRPC_TIMEOUT, encode_timeout},
+};
+use cinchona_policy::{
+    Code as Said,
+    dedup::{self, Next, Reach, Refused, Rules},
 };
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
@@ -53,7 +56,9 @@ pub(crate) struct Call<S, T> {
 
 /// How a call proceeds after a claim.
 enum Decision {
-    Execute { lapsed: bool },
+    Execute,
+    /// An earlier execution ended without a result.
+    Unknown,
     PassThrough,
     Wait(Wait),
     Answer(Response<Body>),
@@ -86,7 +91,7 @@ where
             Err(refused) => return Ok(refused.into_http()),
         };
         let (mut has_waited, mut may_know) = (false, false);
-        let lapsed = loop {
+        loop {
             let claim = lease.claim(fingerprint).await;
             let is_answer = matches!(&claim, Ok(claim) if !matches!(claim, Claim::Granted { .. }));
             if is_answer
@@ -96,7 +101,12 @@ where
                 return Ok(denied.into_http());
             }
             match self.decide(claim) {
-                Decision::Execute { lapsed } => break lapsed,
+                Decision::Execute => break,
+                Decision::Unknown => {
+                    self.shared.cells.ambiguous.count();
+                    lease.settle(Outcome::Unknown).await;
+                    return Ok(refusal::unknown_outcome().into_http());
+                }
                 Decision::PassThrough => return self.through().await,
                 Decision::Answer(response) => return Ok(response),
                 Decision::Wait(wait) => {
@@ -106,11 +116,6 @@ where
                     wait.over().await;
                 }
             }
-        };
-        if lapsed && self.shared.settings.guarantee == Guarantee::AtMostOnce {
-            self.shared.cells.ambiguous.count();
-            lease.settle(Outcome::Unknown).await;
-            return Ok(refusal::unknown_outcome().into_http());
         }
         self.begun.set();
         self.execute(&mut lease).await
@@ -186,31 +191,36 @@ where
     fn decide(&self, claim: Result<Claim, BoxError>) -> Decision {
         let Shared { settings, cells, .. } = &*self.shared;
         let path = self.request.uri().path();
-        if self.mode == Mode::Shadow && !matches!(claim, Ok(Claim::Granted { .. })) {
-            settings.switch.count();
-            return Decision::PassThrough;
-        }
-        let (counted, refused) = match claim {
-            Ok(Claim::Granted { lapsed }) => return Decision::Execute { lapsed },
-            Ok(Claim::Done(record)) => {
+        let rules = Rules {
+            enforces: self.mode != Mode::Shadow,
+            in_flight: settings.in_flight,
+            guarantee: settings.guarantee,
+            fails_open: settings.fail_open,
+        };
+        let (counted, refused) = match dedup::follow(claim, rules) {
+            Next::Execute => return Decision::Execute,
+            Next::Unknown => return Decision::Unknown,
+            Next::Wait(wait) => return Decision::Wait(wait),
+            Next::Pass => {
+                settings.switch.count();
+                return Decision::PassThrough;
+            }
+            Next::Replay(record) => {
                 cells.replayed.count();
                 tracing::debug!(rpc.method = path, "replaying an answer");
                 let fragment = settings.fragments.get(path).map(Vec::as_slice);
                 let accepted = self.request.headers().get("grpc-accept-encoding");
                 return Decision::Answer(record::replay(record, fragment, accepted));
             }
-            Ok(Claim::Busy(wait)) => match settings.in_flight {
-                InFlight::Join => return Decision::Wait(wait),
-                InFlight::Reject(pushback) => (&cells.rejected, refusal::in_flight(pushback)),
-            },
-            Ok(Claim::Mismatch) => (&cells.mismatched, refusal::reused_key()),
-            Ok(Claim::Evicted) => (&cells.refused_evicted, refusal::evicted()),
-            Ok(Claim::Full) => (&cells.refused_full, refusal::full()),
-            Err(error) => {
+            Next::Refuse(Refused::InFlight(wait)) => (&cells.rejected, refusal::in_flight(wait)),
+            Next::Refuse(Refused::Mismatch) => (&cells.mismatched, refusal::reused_key()),
+            Next::Refuse(Refused::Evicted) => (&cells.refused_evicted, refusal::evicted()),
+            Next::Refuse(Refused::Full) => (&cells.refused_full, refusal::full()),
+            Next::Failed { error, passes } => {
                 if FAILED.is_due(Instant::now()) {
-                    tracing::warn!(%error, executing = settings.fail_open, "the store failed");
+                    tracing::warn!(%error, executing = passes, "the store failed");
                 }
-                if settings.fail_open {
+                if passes {
                     cells.store_failures.count();
                     return Decision::PassThrough;
                 }
@@ -270,7 +280,7 @@ fn reach(answer: &mut Answer, settings: &Settings) -> Reach {
     }
     match answer.take_not_begun() || settings.released.contains(&code) {
         true => Reach::NotBegun,
-        false => outcome::reach(code),
+        false => dedup::reach(Said::from_number(code as i32)),
     }
 }
 

@@ -1,9 +1,10 @@
 //! A claim, which is always settled.
 
-use crate::{Claim, Execution, Guarantee, Store, record, refusal, shared::Shared};
+use crate::{Claim, Execution, Store, record, refusal, shared::Shared};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline};
 use cinchona_plumbing::Seldom;
+use cinchona_policy::dedup::Reach;
 use std::{
     future::Future,
     pin::Pin,
@@ -126,10 +127,12 @@ impl<T: Store> Drop for Lease<T> {
 /// If the store fails, the call has still been executed, so it is answered; storing the answer is
 /// retried in the background until the lease ends.
 async fn apply<T: Store>(outcome: &Outcome, shared: &Arc<Shared<T>>, execution: &Arc<Execution>) {
-    let record = match (outcome, shared.settings.guarantee) {
-        (Outcome::Keep(record), _) => record,
-        (Outcome::Unknown, Guarantee::AtMostOnce) => &record::of_status(refusal::unknown_outcome()),
-        (Outcome::Release, _) | (Outcome::Unknown, Guarantee::AtLeastOnce) => {
+    let record = match outcome {
+        Outcome::Keep(record) => record,
+        Outcome::Unknown if Reach::Unknown.is_kept(shared.settings.guarantee) => {
+            &record::of_status(refusal::unknown_outcome())
+        }
+        Outcome::Release | Outcome::Unknown => {
             let released = shared.store.release(execution.key(), execution.token()).await;
             if let Err(error) = released {
                 tracing::debug!(%error, "a claim is left to expire with its lease");

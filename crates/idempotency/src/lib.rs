@@ -157,7 +157,6 @@ mod lease;
 mod memory;
 mod message;
 mod metrics;
-mod outcome;
 pub mod record;
 mod refusal;
 mod request_id;
@@ -173,14 +172,15 @@ const NO_METHODS: &str = "its `Methods` list none, make them of a descriptor set
 
 pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
 pub use cinchona_plumbing::status::not_begun;
+#[doc(inline)]
+pub use cinchona_policy::dedup::{Claim, Guarantee, InFlight, Wait};
 pub use counters::Snapshot;
 pub use layer::DedupLayer;
 pub use memory::MemoryStore;
 pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, KeyFuture, REQUEST_ID};
 pub use service::{Dedup, ResponseFuture};
-pub use settings::{Guarantee, InFlight};
 pub use state::{Execution, State, fenced};
-pub use store::{Claim, Store, Wait};
+pub use store::Store;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

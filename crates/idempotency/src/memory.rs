@@ -1,15 +1,11 @@
 //! The store in memory: sharded, bounded, on tokio's clock.
 
-mod records;
-mod shard;
-
 use crate::{Claim, Execution, State, Store, key::caller_of, record, state};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid};
 use cinchona_plumbing::clock::later;
+use cinchona_policy::dedup::{Caps, Claimed, Evicting, Record, Shard};
 use prost::Message;
-use records::Record;
-use shard::{Caps, Claimed, Evicting, Shard};
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},

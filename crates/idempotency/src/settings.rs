@@ -2,35 +2,10 @@
 
 use crate::{authorize::Authorize, caller::Callers};
 use cinchona_core::{IDEMPOTENCY_KEY, Methods, PerMethod, Switch};
+use cinchona_policy::dedup::{Guarantee, InFlight};
 use http::{HeaderValue, Request};
 use std::{fmt, time::Duration};
 use tonic::Code;
-
-/// What happens to a call while another with the same key is being executed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum InFlight {
-    /// It waits for the same answer, within its own deadline.
-    #[default]
-    Join,
-    /// It gets `ABORTED`, with this time in `grpc-retry-pushback-ms`.
-    Reject(Duration),
-}
-
-/// What happens after an execution that failed with an unknown effect; by code, see the
-/// [table](crate#what-at-most-once-means).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Guarantee {
-    /// Its failure is kept: once its handler has been called, a call is not executed again under
-    /// this key, whatever the code, unless the answer declares that it has not begun.
-    #[default]
-    AtMostOnce,
-    /// The next attempt is executed. Over a [`State`](crate::State) this is *exactly once*, if
-    /// nothing else is changed: without a record there was no effect, and a late execution can
-    /// change nothing.
-    AtLeastOnce,
-}
 
 #[derive(Clone)]
 pub(crate) struct Settings {

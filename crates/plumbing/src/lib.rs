@@ -28,10 +28,9 @@
 //!   |
 //! | [`Count`], [`polled_again`] | a counter; the error of a future that is polled again |
 //!
-//! *Rule:* it names no other crate of cinchona.
+//! *Rule:* it names no other crate of cinchona but `cinchona-policy`.
 
 mod arriving;
-mod backoff;
 mod body;
 pub mod cause;
 pub mod clock;
@@ -41,10 +40,7 @@ mod elapsed;
 mod endpoint;
 mod framing;
 pub mod headers;
-mod invalid;
-mod latency;
 mod listener;
-mod live;
 mod misplaced;
 mod paths;
 mod plain;
@@ -60,16 +56,14 @@ mod trust;
 pub mod uri;
 
 pub use arriving::{Arriving, gather};
-pub use backoff::{Backoff, Jitter};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
+#[doc(inline)]
+pub use cinchona_policy::{Backoff, Invalid, Jitter, Latency, Reloadable};
 pub use count::{Count, polled_again};
 pub use elapsed::Elapsed;
 pub use endpoint::{Avoid, Ticket};
 pub use framing::Framing;
-pub use invalid::Invalid;
-pub use latency::Latency;
 pub use listener::Listener;
-pub use live::Reloadable;
 pub use misplaced::{Misplaced, warn_of_unknown_peer};
 pub use paths::Paths;
 pub use plain::{Plain, PlainFuture};

@@ -59,8 +59,13 @@ impl Call {
                 budget.deposit(&budget.depositor(self.path()), now);
             }
             Verdict::Local(_) => {}
-            failed if self.policy.listed().contains(failed.code()) => self.throttle.failed(),
-            _ => {}
+            failed => self.has_failed(failed.into()),
+        }
+    }
+
+    fn has_failed(&self, verdict: cinchona_policy::Verdict) {
+        if self.policy.listed().contains(verdict.code()) {
+            self.throttle.failed();
         }
     }
 }

@@ -1,12 +1,6 @@
 //! One logical call: its request, its progress, and its attempts.
 
-use crate::{
-    ledger::Ledger,
-    policy::{Decision, Ended, Kind, Limits, Policy, Progress},
-    shared::Shared,
-    stop::Stop,
-    throttle::CallThrottle,
-};
+use crate::{ledger::Ledger, shared::Shared};
 use cinchona_core::{
     AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, ServerContext, Stage, Verdict,
 };
@@ -14,6 +8,7 @@ use cinchona_plumbing::{
     Elapsed, Replay, ResponseBody, begins, code, headers,
     status::{self, Pushback},
 };
+use cinchona_policy::retry::{CallThrottle, Decision, Ended, Kind, Limits, Policy, Progress, Stop};
 use http::{HeaderName, Request, Response};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -70,7 +65,7 @@ impl Call {
         let policy = policy.or_else(of_method).unwrap_or_default();
         let safety = shared.methods.safety_of(&first);
         let mut progress = Progress::new(safety, deadline.map(|deadline| deadline.0));
-        progress.wait_for_ready = policy.wait_for_ready;
+        progress.wait_for_ready = policy.waits_for_ready();
         progress.chained = !shared.retries_of_retries
             && ServerContext::current().is_some_and(|inbound| inbound.previous_attempts > 0);
         let (replay, mut first) = Replay::capture(first, &shared.buffer);
@@ -140,8 +135,8 @@ impl Call {
         let now = Instant::now();
         let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
         let can_repeat = self.replay.can_repeat();
-        let ended = Ended { verdict, pushback, can_repeat, now };
-        let decision = match &self.policy.kind {
+        let ended = Ended { verdict: verdict.into(), pushback, can_repeat, now };
+        let decision = match self.policy.kind() {
             Kind::Retry(retry) => {
                 let Shared { budget, rng, .. } = &*self.shared;
                 let (throttle, method) = (&self.throttle, self.replay.uri().path());
@@ -182,9 +177,9 @@ impl Call {
 
     /// Whether a hedge would have begun beside an attempt that `took` this long.
     pub(crate) fn would_hedge(&self, outcome: &Outcome, took: Duration) -> bool {
-        let Kind::Hedge(hedge) = &self.policy.kind else { return false };
-        let failed = hedge.codes.contains(verdict(outcome).code());
-        self.progress.safety.allows_repeating() && (failed || hedge.is_due_after(took))
+        let Kind::Hedge(hedge) = self.policy.kind() else { return false };
+        let verdict = cinchona_policy::Verdict::from(verdict(outcome));
+        self.progress.safety.allows_repeating() && hedge.would_begin(verdict.code(), took)
     }
 
     pub(crate) fn report_retry(&self, failed: &Begun, wait: Duration, of: u32) {

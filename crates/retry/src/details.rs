@@ -1,11 +1,9 @@
 //! The ledger as of `proto/ledger.proto`, in the details of a status. The messages are written by
 //! hand: a test compares them with the file.
 
-use crate::{
-    ledger::{Attempt, Ledger},
-    stop::Stop,
-};
+use crate::ledger::{Attempt, Ledger};
 use cinchona_core::{AttemptKind, Stage, Verdict};
+use cinchona_policy::retry::Stop;
 use prost::Message;
 use std::{sync::Arc, time::Duration};
 use tonic::{Code, Status};

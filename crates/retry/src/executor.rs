@@ -7,14 +7,13 @@
 use crate::{
     call::{Begun, Call, Outcome},
     plan::Plan,
-    policy::Progress,
     shared::{Template, clone},
-    step::{Again, Step},
-    stop::Stop,
+    stamp::stamp,
 };
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_plumbing::{ResponseBody, clock::later};
+use cinchona_policy::retry::{Again, Progress, Step, Stop};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
 use tokio::time::{Instant, sleep_until};
@@ -104,7 +103,8 @@ where
     S: Service<Request<Body>> + Clone,
 {
     let (begun, request) = call.begin_again(next.kind, later(Instant::now(), next.wait))?;
-    let progress = Progress { attempts: next.previous, ..call.progress };
+    let mut progress = call.progress;
+    progress.attempts = next.previous;
     Some((begun, Start::With(clone(template), request.into(), progress)))
 }
 
@@ -142,7 +142,7 @@ where
     B::Error: Into<BoxError>,
 {
     let ready = service.ready().await.map_err(Into::into)?;
-    progress.stamp(request.headers_mut(), Instant::now());
+    stamp(&progress, request.headers_mut(), Instant::now());
     outcome(ready.call(request).await)
 }
 

@@ -4,14 +4,13 @@ use crate::{
     body::Mends,
     call::{Call, Outcome},
     executor::{self, First},
-    plan::{Plan, Serial},
-    policy::Decision,
+    plan::Plan,
     shared::Template,
-    step::Step,
 };
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_plumbing::{ResponseBody, polled_again, status};
+use cinchona_policy::retry::{Decision, Serial, Step};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{

@@ -1,20 +1,17 @@
 //! The layer, and its service.
 
 use crate::{
-    budget::{Budget, SharedBudget},
     call::Call,
     executor::{self, First},
     future::ResponseFuture,
     plan::Plan,
-    policy::{Kind, Policy, RetryPolicy},
-    race::Race,
     shared::{Shared, Template},
-    throttle::Throttle,
     warnings::UnsafeToRepeat,
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Methods, Mode, PerMethod, Rng, Switch};
 use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
+use cinchona_policy::retry::{Budget, Kind, Policy, RetryPolicy, SharedBudget, Throttle};
 use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -182,7 +179,7 @@ impl RetryLayer {
     }
 
     fn hedged_without_safety<'a>(&'a self, policies: &'a PerMethod<Policy>) -> Option<&'a str> {
-        let hedged = |policy: &Policy| matches!(policy.kind, Kind::Hedge(_));
+        let hedged = |policy: &Policy| matches!(policy.kind(), Kind::Hedge(_));
         let methods = &self.shared.methods;
         let own = policies.methods().filter(|(_, policy)| hedged(policy)).map(|(path, _)| path);
         let mut own = own.filter(|path| !methods.safety(path).allows_repeating());
@@ -236,11 +233,11 @@ where
             Err(status) => return ResponseFuture::failed(status),
         };
         let (attempt, template) = (self.inner.call(first), self.template.clone());
-        if let Kind::Hedge(hedge) = &call.policy.kind
+        if let Kind::Hedge(hedge) = call.policy.kind()
             && mode == Mode::Enforce
         {
             let hedge = hedge.clone();
-            let race = Plan::Race(Race::begin(&mut call, hedge, began));
+            let race = Plan::race(&mut call, hedge, began);
             return ResponseFuture::boxed(executor::run(
                 call,
                 race,

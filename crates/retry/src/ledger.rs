@@ -1,8 +1,8 @@
 //! The attempts of a call, and why there was not another.
 
-use crate::stop::Stop;
 use cinchona_core::{Attempt as Line, AttemptKind, Verdict};
 use cinchona_plumbing::{cause::find_cause, code};
+use cinchona_policy::retry::Stop;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::Status;

@@ -66,37 +66,28 @@
 //! [`TowerPolicy`], with its limits.
 
 mod body;
-mod budget;
 mod call;
-mod codes;
 mod details;
 mod executor;
 mod future;
-mod hedge;
 mod layer;
 mod ledger;
 mod metrics;
 mod plan;
-mod policy;
-mod race;
 mod shared;
-mod step;
-mod stop;
-mod sync;
-mod throttle;
+mod stamp;
 mod tower_policy;
 mod warnings;
 
-pub use cinchona_core::AttemptKind;
-
-pub use budget::Budget;
-pub use cinchona_plumbing::{Backoff, Elapsed, Jitter, ReplayBuffer, ResponseBody};
+pub use cinchona_plumbing::{Elapsed, ReplayBuffer, ResponseBody};
+#[doc(inline)]
+pub use cinchona_policy::{
+    Backoff, Jitter,
+    retry::{AttemptKind, Budget, HedgePolicy, Policy, RetryPolicy, Stop},
+};
 pub use future::ResponseFuture;
-pub use hedge::HedgePolicy;
 pub use layer::{Retry, RetryLayer};
 pub use ledger::{Attempt, Ledger};
-pub use policy::{Policy, RetryPolicy};
-pub use stop::Stop;
 pub use tower_policy::{TowerBody, TowerPolicy};
 
 #[cfg(doctest)]

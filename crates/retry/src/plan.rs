@@ -1,20 +1,13 @@
 //! The next step of a call after each attempt: by a retry policy, or by a hedging policy.
 
-use crate::{
-    call::{Begun, Call, Outcome},
-    policy::{Decision, Kind, LOOK},
-    race::Race,
-    step::{Again, Step},
-    stop::Stop,
-};
+use crate::call::{Begun, Call, Outcome};
 use cinchona_core::{AttemptKind, Verdict};
-use std::time::Duration;
+use cinchona_plumbing::status;
+use cinchona_policy::retry::{
+    Again, Decision, Ended, HedgePolicy, Kind, Limits, Race, Serial, Step, Stop,
+};
 use tokio::time::Instant;
 use tonic::Code;
-
-/// At most two attempts of a call begin within this time, whatever the policy: a call that fails
-/// immediately must not keep a core busy.
-pub(crate) const PACE: Duration = Duration::from_millis(1);
 
 /// Decides the next step of a call.
 pub(crate) enum Plan {
@@ -24,22 +17,27 @@ pub(crate) enum Plan {
     Race(Race),
 }
 
-/// When the last attempt began, and the one before.
-#[derive(Debug)]
-pub(crate) struct Serial {
-    last: Instant,
-    before: Option<Instant>,
-}
-
 // === impl Plan ===
 
 impl Plan {
+    /// That of a call that is hedged, and whose first attempt has begun.
+    pub(crate) fn race(call: &mut Call, policy: HedgePolicy, began: Instant) -> Self {
+        let race = Race::begin(policy, &mut call.progress, began);
+        if race.closed() == Stop::NotIdempotent {
+            call.shared.unsafe_to_repeat.warn(call.path(), Code::Unavailable);
+        }
+        Self::Race(race)
+    }
+
     /// The attempt that is due now, beside those in flight.
     pub(crate) fn due(&mut self, call: &mut Call) -> Option<Again> {
-        match self {
-            Self::Serial(_) => None,
-            Self::Race(race) => race.due(call),
-        }
+        let Self::Race(race) = self else { return None };
+        let can_repeat = call.replay.can_repeat();
+        let (throttle, method) = (&call.throttle, call.replay.uri().path());
+        let limits = Limits { throttle, budget: &call.shared.budget, method };
+        let again = race.due(&mut call.progress, can_repeat, limits, Instant::now())?;
+        tracing::debug!(rpc.method = call.path(), attempt = again.previous + 1, "hedging");
+        Some(again)
     }
 
     /// When the next one will be due, whatever the outcome of the others.
@@ -53,8 +51,8 @@ impl Plan {
     /// Records the outcome of an attempt, and decides what follows.
     pub(crate) fn ended(&mut self, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
         match self {
-            Self::Serial(serial) => serial.ended(call, ended, outcome),
-            Self::Race(race) => race.ended(call, ended, outcome),
+            Self::Serial(serial) => of_serial(serial, call, ended, outcome),
+            Self::Race(race) => of_race(race, call, ended, outcome),
         }
     }
 
@@ -67,7 +65,7 @@ impl Plan {
         };
         running.iter().for_each(|begun| begun.end(verdict, None, now));
         if let Self::Race(race) = self {
-            race.learn(call, answered, now);
+            race.learn(call.path(), answered, now);
         }
     }
 
@@ -80,45 +78,49 @@ impl Plan {
     }
 }
 
-// === impl Serial ===
-
-impl Serial {
-    pub(crate) const fn new(first: Instant) -> Self {
-        Self { last: first, before: None }
+fn of_serial(serial: &mut Serial, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
+    let decision = call.judge(outcome, ended);
+    if let Decision::Stop(stop) = decision {
+        return Step::Finish(stop);
     }
-
-    fn ended(&mut self, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
-        let decision = call.judge(outcome, ended);
-        let wait = match decision {
-            Decision::Stop(stop) => return Step::Finish(stop),
-            Decision::AwaitConnection => LOOK,
-            Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
+    call.replay.stop(ended.built);
+    if !call.replay.can_repeat() {
+        return Step::Finish(Stop::BodyTooLarge);
+    }
+    let is_first = call.record.attempt_count() == 0;
+    let step = serial.follow(decision, &call.progress, is_first, Instant::now());
+    if let Step::Again(Again { wait, replaces: false, .. }) = step {
+        let most = match call.policy.kind() {
+            Kind::Retry(retry) => retry.max_attempts(),
+            _ => 1,
         };
-        call.replay.stop(ended.built);
-        if !call.replay.can_repeat() {
-            return Step::Finish(Stop::BodyTooLarge);
-        }
-        let wait = wait.max(self.paced());
-        let kind = match decision {
-            Decision::Transparent(_) => AttemptKind::Transparent,
-            // Nothing was sent before.
-            Decision::AwaitConnection if call.record.attempt_count() == 0 => AttemptKind::First,
-            _ => AttemptKind::Retry,
-        };
-        if decision != Decision::AwaitConnection {
-            let most = match &call.policy.kind {
-                Kind::Retry(retry) => retry.max_attempts(),
-                _ => 1,
-            };
-            call.report_retry(ended, wait, most);
-        }
-        (self.last, self.before) = (Instant::now() + wait, Some(self.last));
-        Step::Again(Again { kind, previous: call.progress.attempts, wait })
+        call.report_retry(ended, wait, most);
     }
+    step
+}
 
-    /// How long the next attempt has to wait because of those before.
-    fn paced(&self) -> Duration {
-        let next = self.before.map(|before| before + PACE);
-        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
+fn of_race(race: &mut Race, call: &mut Call, ended: &Begun, outcome: &mut Outcome) -> Step {
+    let now = Instant::now();
+    let verdict = call.verdict(outcome);
+    let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
+    let can_repeat = call.replay.can_repeat();
+    let kind = ended.line.with_attempt(|attempt, _| attempt.kind).unwrap_or(AttemptKind::First);
+    let (throttle, method) = (&call.throttle, call.replay.uri().path());
+    let limits = Limits { throttle, budget: &call.shared.budget, method };
+    let what = Ended { verdict: verdict.into(), pushback, can_repeat, now };
+    let step = race.ended((ended.built, kind), what, &mut call.progress, limits);
+    ended.end(verdict, pushback, now);
+    match &step {
+        Step::Finish(stop) => {
+            if *stop == Stop::Deadline && call.progress.wait_for_ready {
+                call.has_waited_in_vain(verdict, outcome);
+            }
+            return step;
+        }
+        // A wait for a connection is not an attempt.
+        Step::Again(again) if again.replaces => ended.line.withdraw(),
+        Step::Again(_) | Step::GoOn => {}
     }
+    call.replay.stop(ended.built);
+    step
 }

@@ -1,8 +1,9 @@
 //! The state shared by all services of a layer.
 
-use crate::{budget::SharedBudget, policy::Policy, throttle::Throttle, warnings::UnsafeToRepeat};
+use crate::warnings::UnsafeToRepeat;
 use cinchona_core::{Methods, PerMethod, Rng, Switch};
 use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer};
+use cinchona_policy::retry::{Policy, SharedBudget, Throttle};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The service to clone for further attempts: cloning it for every call would cost those that need

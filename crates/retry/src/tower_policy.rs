@@ -1,15 +1,10 @@
 //! The same policy for users of tower's retry.
 
-use crate::{
-    layer::RetryLayer,
-    plan::PACE,
-    policy::{Decision, Ended, Limits, Progress, RetryPolicy},
-    shared::Shared,
-    throttle::CallThrottle,
-};
+use crate::{layer::RetryLayer, shared::Shared, stamp::stamp};
 use bytes::Bytes;
 use cinchona_core::{Deadline, Methods, ServerContext, Verdict};
 use cinchona_plumbing::{clock::later, status, whole};
+use cinchona_policy::retry::{CallThrottle, Decision, Ended, Limits, PACE, Progress, RetryPolicy};
 use http::{Request, Response};
 use http_body_util::Full;
 use std::{error::Error, sync::Arc};
@@ -101,14 +96,14 @@ where
                 ServerContext::current().is_some_and(|served| served.previous_attempts > 0);
             progress
         });
-        let ended = Ended { verdict, pushback, can_repeat: true, now };
+        let ended = Ended { verdict: verdict.into(), pushback, can_repeat: true, now };
         let wait = match self.policy.decide(ended, progress, limits, &mut rng.draw()) {
             Decision::Stop(_) | Decision::AwaitConnection => return None,
             Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
         };
         // At most one attempt per millisecond, as the caller's own timer is about to fire.
         let wait = wait.max(PACE);
-        progress.stamp(request.headers_mut(), later(now, wait));
+        stamp(progress, request.headers_mut(), later(now, wait));
         Some(sleep(wait))
     }
 

@@ -2,12 +2,12 @@
 
 use crate::{
     Criticality,
-    limiter::{Entry, Limiter, Permit, Waits},
     places::{Place, Until},
 };
 use bytes::Bytes;
 use cinchona_core::{Deadline, ServerContext, Switch};
 use cinchona_plumbing::{Arriving, gather};
+use cinchona_policy::concurrency::{Entry, Limiter, Permit, Waits};
 use http::Request;
 use http_body::{Body as HttpBody, Frame};
 use std::{

@@ -1,11 +1,14 @@
 //! A response's body that holds its call's place until it has ended.
 
-use crate::limiter::Permit;
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher};
+use cinchona_policy::concurrency::Permit;
 use http_body::{Body, Frame};
 use std::pin::Pin;
+
+/// The place of a call that is kept until its response has ended.
+struct Kept(Permit);
 
 /// The response body of a call, which holds its place until it ends or is dropped.
 pub(crate) fn holding<B>(body: B, permit: Option<Permit>) -> ResponseBody
@@ -16,18 +19,20 @@ where
     let mut body = ResponseBody::of(body);
     match permit {
         Some(mut permit) if body.is_end_stream() => permit.answered(true),
-        Some(permit) => body.watch(permit),
+        Some(permit) => body.watch(Kept(permit)),
         None => {}
     }
     body
 }
 
-impl Watcher for Permit {
+// === impl Kept ===
+
+impl Watcher for Kept {
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
         if polled.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data)) {
             return Next::Watch;
         }
-        self.get_mut().answered(polled.as_ref().is_none_or(Result::is_ok));
+        self.get_mut().0.answered(polled.as_ref().is_none_or(Result::is_ok));
         Next::Over
     }
 }

@@ -3,12 +3,12 @@
 use crate::{
     Criticality, Limit, Queue,
     entry::{Entered, Entering},
-    limiter::Limiter,
-    places::{Place, Places, Until},
+    places::{Place, Places, Until, limiter},
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Invalid, MethodKind, Methods, Mode, Rejected, Switch};
 use cinchona_plumbing::{Paths, ResponseBody};
+use cinchona_policy::concurrency::Limiter;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -20,7 +20,6 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -117,7 +116,7 @@ impl BulkheadLayer {
         limit: u32,
     ) -> Result<Self, Invalid> {
         let limit = Limit::Fixed(limit).checked()?;
-        let limiter = Limiter::new(limit, queue(limit, self.patience), Instant::now());
+        let limiter = limiter(limit, queue(limit, self.patience));
         Arc::make_mut(&mut self.shared).places.name(service, method, Some(limiter))?;
         Ok(self)
     }

@@ -1,6 +1,7 @@
 //! How much a call matters.
 
 use cinchona_plumbing::headers;
+use cinchona_policy::concurrency::Criticality as Class;
 use http::{HeaderMap, HeaderName};
 
 /// The request header with the criticality of a call.
@@ -23,8 +24,7 @@ pub enum Criticality {
 // === impl Criticality ===
 
 impl Criticality {
-    pub(crate) const COUNT: usize = 4;
-    pub(crate) const ALL: [Self; Self::COUNT] =
+    pub(crate) const ALL: [Self; 4] =
         [Self::Sheddable, Self::SheddablePlus, Self::Critical, Self::CriticalPlus];
 
     /// The value of the header.
@@ -42,5 +42,17 @@ impl Criticality {
         let Some(said) = headers::get(headers, &CRITICALITY) else { return Self::default() };
         let named = |class: &Self| said.as_bytes().eq_ignore_ascii_case(class.name().as_bytes());
         Self::ALL.into_iter().find(named).unwrap_or_default()
+    }
+}
+
+impl From<Criticality> for Class {
+    #[inline]
+    fn from(criticality: Criticality) -> Self {
+        match criticality {
+            Criticality::Sheddable => Self::Sheddable,
+            Criticality::SheddablePlus => Self::SheddablePlus,
+            Criticality::Critical => Self::Critical,
+            Criticality::CriticalPlus => Self::CriticalPlus,
+        }
     }
 }

@@ -4,7 +4,6 @@ use crate::{
     Criticality,
     arrival::{Held, Seen, deadline, put},
     body::holding,
-    limiter::{Entry, Limiter, Permit, Waits},
     places::Until,
 };
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use cinchona_plumbing::{
     status,
     timeout::{SLACK, take_off},
 };
+use cinchona_policy::concurrency::{Entry, Limiter, Permit, Waits};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;

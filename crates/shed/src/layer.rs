@@ -1,7 +1,9 @@
 //! Shedding on a server.
 
 use crate::{
-    Criticality, Limit, Queue, Shed, limiter::Limiter, places::Places, service::Around,
+    Criticality, Limit, Queue, Shed,
+    places::{Places, limiter},
+    service::Around,
     shared::Shared,
 };
 use cinchona_core::{Invalid, Methods, Rng, Switch};
@@ -10,7 +12,6 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
-use tokio::time::Instant;
 use tower_layer::Layer;
 
 /// Applies [`Shed`] to a server.
@@ -84,7 +85,7 @@ impl ShedLayer {
     /// Sets how calls wait.
     #[must_use]
     pub fn with_queue(self, queue: Queue) -> Self {
-        let common = Limiter::new(self.limit, queue, Instant::now());
+        let common = limiter(self.limit, queue);
         Self { queue, ..self }.with(|shared| shared.places.common = common)
     }
 
@@ -109,7 +110,7 @@ impl ShedLayer {
         method: &str,
         limit: Limit,
     ) -> Result<Self, Invalid> {
-        let limiter = Limiter::new(limit.checked()?, self.queue, Instant::now());
+        let limiter = limiter(limit.checked()?, self.queue);
         Arc::make_mut(&mut self.shared).places.name(service, method, Some(limiter))?;
         Ok(self)
     }

@@ -49,34 +49,27 @@
 //!
 //! It does not know the other servers: where all of them refuse calls, clients must send less.
 
-mod adaptive;
 mod arrival;
 mod body;
 mod bound;
 mod bulkhead;
 mod criticality;
 mod entry;
-mod gradient;
 mod layer;
-mod limit;
-mod limiter;
-mod measured;
 mod metrics;
 mod places;
 mod rate;
 mod service;
 mod shared;
-mod sync;
 mod throttle;
-mod waiting;
 
-pub use adaptive::Adaptive;
 pub use bound::{StatusLimit, StatusLimitFuture, StatusLimitLayer};
 pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer};
 pub use cinchona_plumbing::ResponseBody;
+#[doc(inline)]
+pub use cinchona_policy::concurrency::{Adaptive, Limit, Queue};
 pub use criticality::{CRITICALITY, Criticality};
 pub use layer::ShedLayer;
-pub use limit::{Limit, Queue};
 pub use rate::{RateLimit, RateLimitFuture, RateLimitLayer};
 pub use service::{ResponseFuture, Shed};
 pub use throttle::{AdaptiveThrottle, AdaptiveThrottleLayer, ThrottleFuture};

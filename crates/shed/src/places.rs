@@ -1,10 +1,8 @@
 //! Which limit a call counts in, and until when.
 
-use crate::{
-    Limit, Queue,
-    limiter::{Entry, Limiter, Permit},
-};
+use crate::{Limit, Queue};
 use cinchona_core::{Invalid, MethodKind, PerMethod};
+use cinchona_policy::concurrency::{Changed, Entry, Limiter, Permit};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -45,7 +43,7 @@ const STREAMS: u32 = 10_000;
 impl Places {
     pub(crate) fn new(limit: Limit, queue: Queue) -> Self {
         Self {
-            common: Limiter::new(limit, queue, Instant::now()),
+            common: limiter(limit, queue),
             streams: streams(STREAMS),
             named: PerMethod::new(),
             all_named: Vec::new(),
@@ -111,6 +109,14 @@ impl Places {
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Limiter>> {
         std::iter::once(&self.common).chain(&self.all_named)
     }
+}
+
+/// A limit that logs how it changes.
+pub(crate) fn limiter(limit: Limit, queue: Queue) -> Arc<Limiter> {
+    Limiter::reporting(limit, queue, Instant::now(), |changed| {
+        let Changed { limit, before, in_progress } = changed;
+        tracing::debug!(limit, before, in_progress, "concurrency limit");
+    })
 }
 
 fn streams(limit: u32) -> Arc<Limiter> {

@@ -1,9 +1,9 @@
 //! A client that fails calls locally while its server refuses them.
 
 use cinchona_core::{BoxError, Invalid, Mode, Rejected, Rng, Switch, Verdict};
+use cinchona_policy::client_throttle::ClientThrottle;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use rand::RngExt;
 use std::{
     fmt,
     future::Future,
@@ -50,20 +50,9 @@ pub struct AdaptiveThrottle<S> {
 
 #[derive(Debug)]
 struct Shared {
-    k: f64,
+    throttle: ClientThrottle,
     switch: Switch,
-    rng: Rng,
-    began: Instant,
-    slices: [Slice; SLICES as usize],
     throttled: AtomicU64,
-}
-
-/// The requests (from bit 32 on) and accepts of a second.
-#[derive(Debug, Default)]
-struct Slice {
-    /// The number of the second.
-    number: AtomicU64,
-    counts: AtomicU64,
 }
 
 pin_project! {
@@ -75,11 +64,6 @@ pin_project! {
         shared: Option<Arc<Shared>>,
     }
 }
-
-const SLICES: u64 = 30;
-const ONE_REQUEST: u64 = 1 << 32;
-const LEAST: u64 = 10;
-const MOST: f64 = 0.8;
 
 // === impl AdaptiveThrottleLayer ===
 
@@ -104,13 +88,14 @@ impl AdaptiveThrottleLayer {
     /// Sets the switch that decides whether calls are failed, only counted, or passed through.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self { shared: Shared::new(self.shared.k, switch, self.shared.rng.clone()) }
+        let throttle = &self.shared.throttle;
+        Self { shared: Shared::new(throttle.k(), switch, throttle.rng().clone()) }
     }
 
     /// Draws from `rng`.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
-        Self { shared: Shared::new(self.shared.k, self.shared.switch.clone(), rng) }
+        Self { shared: Shared::new(self.shared.throttle.k(), self.shared.switch.clone(), rng) }
     }
 
     /// How many calls it has failed.
@@ -155,7 +140,7 @@ where
         if mode == Mode::Off {
             return ThrottleFuture { future: Some(self.inner.call(request)), shared: None };
         }
-        let is_throttled = self.shared.throttles(Instant::now());
+        let is_throttled = self.shared.throttle.throttles(Instant::now());
         if is_throttled && mode == Mode::Shadow {
             self.shared.switch.count();
         }
@@ -169,57 +154,8 @@ where
 
 impl Shared {
     fn new(k: f64, switch: Switch, rng: Rng) -> Arc<Self> {
-        Arc::new(Self {
-            k,
-            switch,
-            rng,
-            began: Instant::now(),
-            slices: Default::default(),
-            throttled: AtomicU64::new(0),
-        })
-    }
-
-    /// Counts a request, and decides whether it fails.
-    fn throttles(&self, now: Instant) -> bool {
-        let (requests, accepts) = self.sums(now);
-        self.count(ONE_REQUEST, now);
-        if requests < LEAST {
-            return false;
-        }
-        let excess = requests as f64 - self.k * accepts as f64;
-        let share = (excess / (requests + 1) as f64).min(MOST);
-        share > 0.0 && self.rng.draw().random::<f64>() < share
-    }
-
-    fn sums(&self, now: Instant) -> (u64, u64) {
-        let current = self.number(now);
-        let recent = self.slices.iter().filter(|slice| {
-            let number = slice.number.load(Ordering::Acquire);
-            current.saturating_sub(number) < SLICES
-        });
-        recent.fold((0, 0), |(requests, accepts), slice| {
-            let counts = slice.counts.load(Ordering::Relaxed);
-            (requests + (counts >> 32), accepts + (counts & (ONE_REQUEST - 1)))
-        })
-    }
-
-    fn count(&self, what: u64, now: Instant) {
-        let current = self.number(now);
-        let slice = &self.slices[(current % SLICES) as usize];
-        let number = slice.number.load(Ordering::Acquire);
-        if number < current {
-            let order = (Ordering::AcqRel, Ordering::Relaxed);
-            let renewed = slice.number.compare_exchange(number, current, order.0, order.1);
-            if renewed.is_ok() {
-                slice.counts.store(0, Ordering::Release);
-            }
-        }
-        slice.counts.fetch_add(what, Ordering::Relaxed);
-    }
-
-    /// From 1 on: a slice of number 0 has never been used.
-    fn number(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.began).as_secs() + 1
+        let throttle = ClientThrottle::new(k, rng, Instant::now());
+        Arc::new(Self { throttle, switch, throttled: AtomicU64::new(0) })
     }
 }
 
@@ -246,7 +182,7 @@ where
         if let Some(shared) = this.shared {
             let code = Verdict::of(&outcome).code();
             if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
-                shared.count(1, Instant::now());
+                shared.throttle.accepted(Instant::now());
             }
         }
         Poll::Ready(outcome)

@@ -1,4 +1,5 @@
-//! Which crate may name which: facade → policies → core, and the testkit only in tests.
+//! Which crate may name which: facade → policies → core → plumbing → decisions, and the
+//! testkit only in tests.
 
 use super::violation::Violation;
 use crate::manifest::Manifest;
@@ -8,6 +9,8 @@ const TESTKIT: &str = "cinchona-testkit";
 const CORE: &str = "cinchona-core";
 /// What several rooms need and no user sees.
 const PLUMBING: &str = "cinchona-plumbing";
+/// What the policies decide, without a host.
+const DECISIONS: &str = "cinchona-policy";
 /// Puts gRPC's service config into the policies, so it stands above them.
 const CONFIG: &str = "cinchona-config";
 /// The crate whose stores are crates of their own, for what these depend on.
@@ -16,6 +19,10 @@ const STORES: [&str; 2] = ["cinchona-redb", "cinchona-redis"];
 /// The crate whose spans another exports, for the same reason.
 const OBSERVE: &str = "cinchona-observe";
 const OTLP: &str = "cinchona-otlp";
+
+/// What a decision does not know.
+const HOSTS: [&str; 7] =
+    ["tonic", "tower", "tower-layer", "tower-service", "hyper", "h2", "http-body"];
 
 /// The edges of one manifest that the rules forbid.
 pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
@@ -28,9 +35,16 @@ pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
         let rule = match (package, named.as_str()) {
             (_, TESTKIT) => "a library has the testkit only in [dev-dependencies]",
             (FACADE, _) => continue,
-            (PLUMBING, named) if is_library(named) => "plumbing names no other crate of ours",
+            (DECISIONS, named) if is_ours(named) => "decisions name no other crate of ours",
+            (DECISIONS, named) if HOSTS.contains(&named) => "decisions know no host",
+            (_, DECISIONS) => continue,
+            (PLUMBING, named) if is_library(named) => {
+                "plumbing names no other crate of ours but policy"
+            }
             (_, PLUMBING) => continue,
-            (CORE, named) if is_library(named) => "core names no other crate of ours but plumbing",
+            (CORE, named) if is_library(named) => {
+                "core names no other crate of ours but plumbing and policy"
+            }
             (_, FACADE) => "a policy does not name the facade",
             (CONFIG, _) => continue,
             (store, IDEMPOTENCY) if STORES.contains(&store) => continue,
@@ -45,11 +59,15 @@ pub(super) fn check(path: &str, manifest: &Manifest<'_>) -> Vec<Violation> {
 }
 
 fn is_library(package: &str) -> bool {
-    package == FACADE || package == CORE || package == PLUMBING || is_policy(package)
+    is_ours(package) && package != TESTKIT
+}
+
+fn is_ours(package: &str) -> bool {
+    package == FACADE || package.starts_with("cinchona-")
 }
 
 fn is_policy(package: &str) -> bool {
-    package.starts_with("cinchona-") && !matches!(package, CORE | PLUMBING | TESTKIT)
+    is_library(package) && !matches!(package, FACADE | CORE | PLUMBING | DECISIONS)
 }
 
 #[cfg(test)]
@@ -101,16 +119,33 @@ mod tests {
 
     #[test]
     fn core_and_policies_do_not_look_up() {
-        let core = "core names no other crate of ours but plumbing";
+        let core = "core names no other crate of ours but plumbing and policy";
         assert_eq!(forbidden(CORE, "[dependencies]\ncinchona-retry = '1'"), [core]);
         assert_eq!(forbidden(CORE, "[dependencies]\ncinchona = '1'"), [core]);
         assert_eq!(forbidden(CORE, "[dependencies]\ntonic = '1'"), [""; 0]);
         assert_eq!(forbidden(CORE, "[dependencies]\ncinchona-plumbing = '1'"), [""; 0]);
-        let plumbing = "plumbing names no other crate of ours";
+        let plumbing = "plumbing names no other crate of ours but policy";
         assert_eq!(forbidden(PLUMBING, "[dependencies]\ncinchona-core = '1'"), [plumbing]);
         assert_eq!(forbidden(PLUMBING, "[dependencies]\ncinchona = '1'"), [plumbing]);
         let facade = "a policy does not name the facade";
         assert_eq!(forbidden("cinchona-retry", "[dependencies]\ncinchona = '1'"), [facade]);
+    }
+
+    #[test]
+    fn decisions_name_nobody_and_anybody_may_name_them() {
+        let edge = "[dependencies]\ncinchona-policy.workspace = true";
+        for package in [PLUMBING, CORE, "cinchona-retry", CONFIG, FACADE] {
+            assert_eq!(forbidden(package, edge), [""; 0], "{package}");
+        }
+        for named in [PLUMBING, CORE, "cinchona-retry", FACADE] {
+            let edge = format!("[dependencies]\n{named} = '1'");
+            assert_eq!(forbidden(DECISIONS, &edge), ["decisions name no other crate of ours"]);
+        }
+        assert_eq!(forbidden(DECISIONS, "[dependencies]\ntokio = '1'"), [""; 0]);
+        for host in HOSTS {
+            let edge = format!("[dependencies]\n{host} = '1'");
+            assert_eq!(forbidden(DECISIONS, &edge), ["decisions know no host"], "{host}");
+        }
     }
 
     #[test]

@@ -24,6 +24,11 @@ pub(super) struct Attribute {
     pub(super) end: usize,
 }
 
+/// Whether the file is `module.rs` or under `module/`.
+pub(super) fn is_file_of(path: &str, module: &str) -> bool {
+    path.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+}
+
 // === impl RustFile ===
 
 impl<'a> RustFile<'a> {

@@ -290,6 +290,35 @@ fn programs_of_a_package_are_crates_of_their_own() {
 }
 
 #[test]
+fn a_decision_names_no_other_and_is_beside_no_service() {
+    let lib = ("crates/policy/src/lib.rs", "//! Docs.\npub mod a;\npub mod b;\npub mod clock;\n");
+    let rule = "a decision names no other";
+    for (path, used) in [
+        ("crates/policy/src/a.rs", "use crate::b::B;"),
+        ("crates/policy/src/a.rs", "use crate::{clock, b::B};"),
+        ("crates/policy/src/a.rs", "fn f() { super::b::f() }"),
+        ("crates/policy/src/a/c.rs", "use crate::b;"),
+    ] {
+        let expected = format!("{path}:2: a names b, {rule}");
+        all(&[lib, (path, &format!("//! Docs.\n{used}\n"))], &[&expected]);
+    }
+    for (path, used) in [
+        ("crates/policy/src/a.rs", "use crate::{a::c, clock::later, code::Code};"),
+        ("crates/policy/src/a.rs", "#[cfg(test)]\nmod tests { use crate::b::B; }"),
+        ("crates/policy/src/code.rs", "use crate::b::B;"),
+        ("crates/other/src/a.rs", "use crate::b::B;"),
+    ] {
+        all(&[lib, (path, &format!("//! Docs.\n{used}\n"))], &[]);
+    }
+    let rule = "decisions are in `crates/policy`, which knows no host";
+    for path in ["crates/shed/src/gradient.rs", "crates/shed/src/gradient/tests.rs"] {
+        let expected = format!("{path}:1: a decision beside a service, {rule}");
+        all(&[(path, "//! Docs.\n")], &[&expected]);
+    }
+    all(&[("crates/shed/src/gradients.rs", "//! Docs.\n")], &[]);
+}
+
+#[test]
 fn what_gives_a_changed_copy_must_be_used() {
     let rule = "what gives a changed copy is `#[must_use]`";
     let expected = format!("crates/a/src/b.rs:2: `fn with_a`, {rule}");

@@ -1,7 +1,7 @@
 //! Servers that report their load, and the calls they get.
 
 use super::*;
-use crate::utilization::Report;
+use crate::report::Report;
 use prost::Message;
 use tonic::metadata::BinaryMetadataValue;
 

@@ -80,26 +80,26 @@ pub(crate) fn all() -> Vec<Row> {
 
 fn words() -> Vec<Row> {
     rows! {
-        Time "plumbing::Backoff::new": |t| delays(Backoff::new(t, 2.0, Duration::MAX));
-        Time "plumbing::Backoff::new": |t| delays(Backoff::new(SECOND, 2.0, t));
-        Number "plumbing::Backoff::new": |n| delays(Backoff::new(SECOND, n, Duration::MAX));
-        Time "plumbing::Jitter::Additive": |t| jitter(Jitter::Additive(t));
-        Number "plumbing::Latency::new": |n| latency(n, SECOND);
-        Time "plumbing::Latency::record": |t| latency(0.5, t);
+        Time "policy::Backoff::new": |t| delays(Backoff::new(t, 2.0, Duration::MAX));
+        Time "policy::Backoff::new": |t| delays(Backoff::new(SECOND, 2.0, t));
+        Number "policy::Backoff::new": |n| delays(Backoff::new(SECOND, n, Duration::MAX));
+        Time "policy::Jitter::Additive": |t| jitter(Jitter::Additive(t));
+        Number "policy::Latency::new": |n| latency(n, SECOND);
+        Time "policy::Latency::record": |t| latency(0.5, t);
         // By the same buckets.
-        Time "plumbing::Latency::record_as": |t| latency(0.5, t);
+        Time "policy::Latency::record_as": |t| latency(0.5, t);
         Time "core::Deadline::after": |t| deadline_after(t);
         Time "core::Deadline::within": |t| deadline_after(t);
         Time "plumbing::is_why": |t| done((timeout::is_why(t, t), timeout::is_why(SECOND, t)));
         Time "plumbing::encode_timeout": |t| done(timeout::encode_timeout(t));
         Time "core::Rejected::new": |t| done(Rejected::new("down", Some(t)).to_string());
-        Time "plumbing::later": |t| done(clock::later(clock::later(Instant::now(), t), t));
-        Time "plumbing::period": |t| done(tokio::time::interval(clock::period(t)));
-        Time "plumbing::times": |t| done((clock::times(t, 1e308), clock::times(t, -1.0)));
-        Number "plumbing::times": |n|
+        Time "policy::later": |t| done(clock::later(clock::later(Instant::now(), t), t));
+        Time "policy::period": |t| done(tokio::time::interval(clock::period(t)));
+        Time "policy::times": |t| done((clock::times(t, 1e308), clock::times(t, -1.0)));
+        Number "policy::times": |n|
             done((clock::times(Duration::MAX, n), clock::times(SECOND, n)));
-        Time "plumbing::nanos": |t| done(clock::nanos(t));
-        Time "plumbing::millis": |t| done(clock::millis(t));
+        Time "policy::nanos": |t| done(clock::nanos(t));
+        Time "policy::millis": |t| done(clock::millis(t));
         Time "core::Gate::leave": |t| gate(t);
         Time "plumbing::Pushback::After": |t| pushed_back(t);
     }

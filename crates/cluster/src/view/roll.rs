@@ -4,8 +4,8 @@ use super::{Peer, View};
 use crate::{
     Event, State,
     node::{self, Seen},
-    partition::{self, Electorate},
 };
+use cinchona_policy::partition::{self, Electorate};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 

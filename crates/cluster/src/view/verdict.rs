@@ -1,13 +1,11 @@
 //! Whether this node may accept writes, and if not, why.
 
 use super::{Resync, View};
-use crate::{
-    Event, Status,
+use crate::{Event, Status, permission::Permission, store::Twin};
+use cinchona_policy::{
+    clock::later,
     partition::{Electorate, Standing},
-    permission::Permission,
-    store::Twin,
 };
-use cinchona_plumbing::clock::later;
 use std::fmt::Write;
 use tokio::time::Instant;
 

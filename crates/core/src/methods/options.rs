@@ -1,6 +1,6 @@
 //! The custom option of a .proto: `option (cinchona.safety)`.
 
-use super::safety::Safety;
+use cinchona_policy::Safety;
 use prost::Message;
 
 /// The .proto file of the option, to be copied to `cinchona/options.proto` beside your own.

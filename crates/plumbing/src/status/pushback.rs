@@ -2,6 +2,7 @@
 
 use super::said::code;
 use crate::headers;
+pub use cinchona_policy::retry::Pushback;
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use std::time::Duration;
@@ -9,18 +10,6 @@ use tonic::{
     Code, Status,
     metadata::{BinaryMetadataValue, MetadataMap},
 };
-
-/// A server's pushback on the next retry, from `grpc-retry-pushback-ms` (gRFC A6) or a
-/// `google.rpc.RetryInfo` in the details of its status ([AIP-194]).
-///
-/// [AIP-194]: https://google.aip.dev/194
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushback {
-    /// Retry after exactly this long, without jitter; at most 2³¹ − 1 ms, some 25 days.
-    After(Duration),
-    /// Do not retry: the header's value was negative, not a 32-bit integer, or given twice.
-    Stop,
-}
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 

@@ -195,6 +195,12 @@ async fn at_most_two_attempts_of_a_call_begin_within_a_millisecond() {
     let (server, _) = play(layer(policy), script, request()).await;
     let began: Vec<_> = server.received().iter().map(|received| received.at).collect();
     assert_eq!(began.len(), 10);
-    assert!(began.windows(3).all(|three| three[2] - three[0] >= plan::PACE), "{began:?}");
-    assert!(began[9] - began[0] <= 9 * plan::PACE, "and no later than that: {began:?}");
+    assert!(
+        began.windows(3).all(|three| three[2] - three[0] >= cinchona_policy::retry::PACE),
+        "{began:?}"
+    );
+    assert!(
+        began[9] - began[0] <= 9 * cinchona_policy::retry::PACE,
+        "and no later than that: {began:?}"
+    );
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 /// A case of the catalogue: its id, its title, and why it has no test, if it has none.
 type Case = (String, String, Option<String>);
 
-const SOURCES: [&str; 23] = [
+const SOURCES: [&str; 24] = [
     "balance/src",
     "breaker/src",
     "cinchona/src",
@@ -20,6 +20,7 @@ const SOURCES: [&str; 23] = [
     "observe/src",
     "otlp/src",
     "plumbing/src",
+    "policy/src",
     "redb/src",
     "redis/src",
     "shed/src",

@@ -1,7 +1,7 @@
 //! Limits: ours, and others as published.
 
 use super::*;
-use crate::limiter::{Entry, Limiter, Permit, Waits};
+use cinchona_policy::concurrency::{Entry, Limiter, Permit, Waits};
 use std::{
     collections::HashMap,
     pin::Pin,

@@ -1,0 +1,92 @@
+//! Saturating arithmetic on clocks, so that `Duration::MAX` means without limit.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The practical infinity: 30 years, which every clock and timer can add to its time.
+pub const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// `wait` from `now`, and at most [`FOR_EVER`] from it.
+///
+/// ```
+/// use cinchona_policy::clock::{FOR_EVER, later};
+/// use std::time::Duration;
+/// use tokio::time::Instant;
+///
+/// let now = Instant::now();
+/// assert_eq!(later(now, Duration::from_secs(1)) - now, Duration::from_secs(1));
+/// assert_eq!(later(now, Duration::MAX) - now, FOR_EVER);
+/// ```
+#[inline]
+pub fn later(now: Instant, wait: Duration) -> Instant {
+    // If not even that can be added, `now` is practically infinite.
+    now.checked_add(wait.min(FOR_EVER)).unwrap_or(now)
+}
+
+/// The period of a repeating timer: `each`, at least 1 ms, which is the resolution of tokio's
+/// timers (so none spins), and at most [`FOR_EVER`].
+#[inline]
+pub fn period(each: Duration) -> Duration {
+    each.clamp(Duration::from_millis(1), FOR_EVER)
+}
+
+/// `duration` times `factor`: zero if the factor is below 0 or NaN, and at most `Duration::MAX`.
+#[inline]
+pub fn times(duration: Duration, factor: f64) -> Duration {
+    let seconds = duration.as_secs_f64() * factor;
+    // Zero times infinity is NaN.
+    if seconds.is_nan() || seconds <= 0.0 {
+        return Duration::ZERO;
+    }
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// `duration` in nanoseconds; on overflow (584 years) `u64::MAX`.
+#[inline]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `duration` in whole milliseconds; on overflow `u64::MAX`.
+#[inline]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_instant_is_never_moved_back_nor_by_more_than_for_ever(waits: [Duration; 3]) {
+            let mut now = Instant::now();
+            for wait in waits {
+                let then = later(now, wait);
+                prop_assert_eq!(then - now, wait.min(FOR_EVER));
+                now = then;
+            }
+        }
+
+        #[test]
+        fn a_product_never_overflows(duration: Duration, factor: f64) {
+            let product = times(duration, factor);
+            if factor.is_nan() || factor <= 0.0 {
+                prop_assert_eq!(product, Duration::ZERO);
+            } else if factor <= 1.0 {
+                // A double has 53 bits.
+                prop_assert!(product.as_secs_f64() <= duration.as_secs_f64());
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_range_stay_in_it() {
+        let forms = [f64::NAN, -1.0, 0.0, f64::MIN_POSITIVE, 1.0, 1e308, f64::MAX, f64::INFINITY];
+        assert!(forms.iter().all(|factor| times(Duration::ZERO, *factor).is_zero()));
+        let longest = forms.map(|factor| times(Duration::MAX, factor) == Duration::MAX);
+        assert_eq!(longest, [false, false, false, false, true, true, true, true]);
+        assert_eq!((nanos(Duration::MAX), millis(Duration::MAX)), (u64::MAX, u64::MAX));
+    }
+}

@@ -1,0 +1,209 @@
+//! The records of one shard: by key, by expiry, and by caller.
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use std::mem;
+use tokio::time::Instant;
+
+/// Records in one vector, linked by their indices.
+#[derive(Debug)]
+pub struct Records {
+    nodes: Vec<Node>,
+    /// Free indices, as a linked list.
+    free: u32,
+    by_key: HashTable<u32>,
+    oldest: u32,
+    newest: u32,
+    /// By the hash of the caller: callers with the same hash share a quota, nothing else.
+    callers: HashMap<u64, Line, DefaultHashBuilder>,
+    /// The caller that had the most records when it last got one.
+    largest: u64,
+    bytes: usize,
+}
+
+/// A key with its answer.
+#[derive(Debug)]
+pub struct Record {
+    /// It.
+    pub key: Box<[u8]>,
+    /// Its hash.
+    pub hash: u64,
+    /// That of the request.
+    pub fingerprint: u128,
+    /// Until when it is kept.
+    pub expires: Instant,
+    /// What is replayed.
+    pub answer: Box<[u8]>,
+}
+
+#[derive(Debug)]
+struct Node {
+    record: Record,
+    caller: u64,
+    older: u32,
+    newer: u32,
+    /// The next record of the same caller.
+    next: u32,
+}
+
+/// The records of a caller, oldest first.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    oldest: u32,
+    newest: u32,
+    entries: u32,
+    bytes: usize,
+}
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// Which limit is exceeded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scarce {
+    Entries,
+    Bytes,
+}
+
+// === impl Records ===
+
+impl Records {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            free: NONE,
+            by_key: HashTable::new(),
+            oldest: NONE,
+            newest: NONE,
+            callers: HashMap::default(),
+            largest: 0,
+            bytes: 0,
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of them and of their keys.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn get(&self, key: &[u8], hash: u64) -> Option<&Record> {
+        let at = self.by_key.find(hash, |at| *self.node(*at).record.key == *key)?;
+        Some(&self.node(*at).record)
+    }
+
+    /// Adds a record of a new key; it expires after all others.
+    pub(super) fn push(&mut self, record: Record, caller: u64) {
+        let (hash, size) = (record.hash, record.size());
+        let node = Node { record, caller, older: self.newest, newer: NONE, next: NONE };
+        let at = self.place(node);
+        let Self { nodes, by_key, .. } = self;
+        by_key.insert_unique(hash, at, |at| nodes[*at as usize].record.hash);
+        match self.newest {
+            NONE => self.oldest = at,
+            newest => self.nodes[newest as usize].newer = at,
+        }
+        self.newest = at;
+        self.bytes += size;
+        let empty = Line { oldest: at, newest: NONE, entries: 0, bytes: 0 };
+        let line = self.callers.entry(caller).or_insert(empty);
+        if line.newest != NONE {
+            self.nodes[line.newest as usize].next = at;
+        }
+        (line.newest, line.entries, line.bytes) = (at, line.entries + 1, line.bytes + size);
+        let entries = line.entries;
+        if caller != self.largest
+            && self.callers.get(&self.largest).is_none_or(|largest| largest.entries <= entries)
+        {
+            self.largest = caller;
+        }
+    }
+
+    /// Removes the oldest record if it has expired.
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Record> {
+        let oldest = self.nodes.get(self.oldest as usize)?;
+        let (caller, has_expired) = (oldest.caller, oldest.record.expires <= now);
+        has_expired.then(|| self.pop_of(caller)).flatten()
+    }
+
+    /// Evicts a record for a new one of `caller`: the oldest of all, unless its caller has less
+    /// than half of what `caller` has, or of what the largest has; then that caller's oldest.
+    pub(super) fn pop_for(&mut self, caller: u64, scarce: Scarce) -> Option<Record> {
+        let oldest = self.nodes.get(self.oldest as usize)?.caller;
+        let has = |caller: &u64| match (self.callers.get(caller), scarce) {
+            (None, _) => 0,
+            (Some(line), Scarce::Entries) => line.entries as usize,
+            (Some(line), Scarce::Bytes) => line.bytes,
+        };
+        let has_many = |caller: &u64| self.callers.get(caller).is_some_and(|line| line.entries > 1);
+        let larger = [self.largest, caller].into_iter().filter(has_many).max_by_key(has);
+        let larger = larger.filter(|larger| has(larger) / 2 > has(&oldest));
+        self.pop_of(larger.unwrap_or(oldest))
+    }
+
+    /// Removes the oldest record of a caller: as all live equally long, it is at the front of its
+    /// caller's order, but may be anywhere in the order of all.
+    fn pop_of(&mut self, caller: u64) -> Option<Record> {
+        let line = self.callers.get_mut(&caller)?;
+        let at = line.oldest;
+        let node = &mut self.nodes[at as usize];
+        let record = node.record.take();
+        let (older, newer, next) = (node.older, node.newer, node.next);
+        node.next = mem::replace(&mut self.free, at);
+        line.oldest = next;
+        (line.entries, line.bytes) = (line.entries - 1, line.bytes - record.size());
+        if line.entries == 0 {
+            self.callers.remove(&caller);
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.nodes[older as usize].newer = newer,
+        }
+        match newer {
+            NONE => self.newest = older,
+            newer => self.nodes[newer as usize].older = older,
+        }
+        if let Ok(found) = self.by_key.find_entry(record.hash, |place| *place == at) {
+            found.remove();
+        }
+        self.bytes -= record.size();
+        Some(record)
+    }
+
+    fn place(&mut self, node: Node) -> u32 {
+        let at = self.free;
+        if let Some(free) = self.nodes.get_mut(at as usize) {
+            self.free = mem::replace(free, node).next;
+            return at;
+        }
+        self.nodes.push(node);
+        // A shard has its share of the limit, which is at most 2^32 records.
+        (self.nodes.len() - 1) as u32
+    }
+
+    fn node(&self, at: u32) -> &Node {
+        &self.nodes[at as usize]
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    pub(super) fn size(&self) -> usize {
+        self.key.len() + self.answer.len()
+    }
+
+    /// The entry that remains in its place owns nothing on the heap.
+    fn take(&mut self) -> Self {
+        let (key, answer) = (mem::take(&mut self.key), mem::take(&mut self.answer));
+        Self { key, answer, ..*self }
+    }
+}

@@ -1,0 +1,80 @@
+//! What cinchona decides, without a host: plain data, and functions of it.
+//!
+//! Whether to retry, when a breaker opens, which endpoint is an outlier: each of these decisions is
+//! a module here, and knows neither tonic nor tower, nor HTTP. It is told the time and what has
+//! happened, and returns what to do; who does it, and who waits, is a crate of its own:
+//! `cinchona-retry`, `cinchona-breaker` and so on, which export again what their users set. Another
+//! host than tonic needs other such crates, and these decisions.
+//!
+//! **Only what one of those crates exports again is a promise.** They depend on its exact version,
+//! and any release may change or remove the rest.
+//!
+//! | decision | what is decided |
+//! |---|---|
+//! | [`breaker`] | when a circuit opens, what it admits, what closes it |
+//! | [`client_throttle`] | whether a client fails calls itself, while its server refuses them |
+//! | [`concurrency`] | how many calls a server takes, which wait, and which are refused |
+//! | [`dedup`] | whether a call with a key is executed, replayed or refused |
+//! | [`load`] | what one more call of an endpoint costs |
+//! | [`members`] | who belongs to a cluster |
+//! | [`outlier`] | which endpoints are ejected, and when they are readmitted |
+//! | [`partition`] | which side of a split cluster may accept writes |
+//! | [`pick`] | which endpoint gets a call |
+//! | [`retry`] | whether a call gets another attempt, and when: retries, hedges, budget, throttle |
+//! | [`suspicion`] | whether a silent node is gone: phi accrual, failed calls, own pauses |
+//! | [`utilization`] | the weights of endpoints that report their load |
+//!
+//! | word | meaning |
+//! |---|---|
+//! | [`Code`] | gRPC's 17 status codes, by their numbers |
+//! | [`Verdict`], [`Stage`] | what the outcome of an attempt means |
+//! | [`Safety`] | whether a method may be executed twice |
+//! | [`Evidence`] | what it implies about the server |
+//! | [`Rng`] | reproducible randomness |
+//! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
+//! | [`Latency`] | a quantile of latencies |
+//! | [`Reloadable`] | settings that are replaced while calls run |
+//! | [`Invalid`] | a setting outside its range |
+//! | [`shard`] | values whose references are counted by thread |
+//! | [`clock`] | saturating arithmetic: `Duration::MAX` means without limit |
+//!
+//! *Rule:* it names no other crate of cinchona, and no decision names another.
+
+mod backoff;
+pub mod breaker;
+pub mod client_throttle;
+pub mod clock;
+mod code;
+pub mod concurrency;
+pub mod dedup;
+mod invalid;
+mod latency;
+mod live;
+pub mod load;
+pub mod members;
+pub mod outlier;
+pub mod partition;
+pub mod pick;
+pub mod retry;
+mod rng;
+mod safety;
+pub mod shard;
+mod stage;
+pub mod suspicion;
+mod sync;
+pub mod utilization;
+mod verdict;
+
+pub use backoff::{Backoff, Jitter};
+pub use code::Code;
+pub use invalid::Invalid;
+pub use latency::Latency;
+pub use live::Reloadable;
+pub use rng::Rng;
+pub use safety::Safety;
+pub use stage::Stage;
+pub use verdict::{Evidence, Verdict};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

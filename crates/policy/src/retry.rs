@@ -1,0 +1,23 @@
+//! Whether a call gets another attempt, and when: retries, hedges, and the limits on both.
+
+mod attempt;
+mod budget;
+mod codes;
+mod hedge;
+mod policy;
+mod race;
+mod serial;
+mod step;
+mod stop;
+mod throttle;
+
+pub use attempt::{AttemptKind, Pushback};
+pub use budget::{Budget, Depositor, SharedBudget};
+pub use codes::Codes;
+pub use hedge::HedgePolicy;
+pub use policy::{Decision, Ended, Kind, Limits, Policy, Progress, RetryPolicy};
+pub use race::Race;
+pub use serial::{PACE, Serial};
+pub use step::{Again, Step};
+pub use stop::Stop;
+pub use throttle::{CallThrottle, Throttle};

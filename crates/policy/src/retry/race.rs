@@ -1,0 +1,171 @@
+//! A hedged call: which attempts are in flight, and when the next one begins.
+
+use super::{
+    attempt::{AttemptKind, Pushback},
+    budget::HEDGE,
+    hedge::HedgePolicy,
+    policy::{Decision, Ended, LOOK, Limits, Progress},
+    step::{Again, Step},
+    stop::Stop,
+};
+use crate::clock::later;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// When the next attempt of a call begins beside those in flight.
+#[derive(Debug)]
+pub struct Race {
+    policy: HedgePolicy,
+    began: Instant,
+    /// When the next one begins.
+    next: Option<Instant>,
+    /// Why there will be no other.
+    closed: Option<Stop>,
+    /// The number of attempts before each of those that were begun, in the order of their requests.
+    previous: Vec<u32>,
+}
+
+// === impl Race ===
+
+impl Race {
+    /// The first attempt has begun.
+    pub fn begin(policy: HedgePolicy, progress: &mut Progress, began: Instant) -> Self {
+        let closed = if policy.max_attempts < 2 {
+            Some(Stop::Exhausted)
+        } else if !progress.safety.allows_repeating() {
+            Some(Stop::NotIdempotent)
+        } else if progress.chained {
+            Some(Stop::Chained)
+        } else {
+            None
+        };
+        let next = policy.delay().filter(|_| closed.is_none()).map(|delay| later(began, delay));
+        progress.attempts = 1;
+        Self { policy, began, next, closed, previous: vec![0] }
+    }
+
+    /// When the next one will be due, whatever the outcome of the others.
+    pub const fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Why there is no other attempt.
+    pub fn closed(&self) -> Stop {
+        self.closed.unwrap_or(Stop::Exhausted)
+    }
+
+    /// The next attempt, if one begins now; `can_repeat`, if the request can be sent again.
+    pub fn due(
+        &mut self,
+        progress: &mut Progress,
+        can_repeat: bool,
+        limits: Limits<'_>,
+        now: Instant,
+    ) -> Option<Again> {
+        self.next.take_if(|next| *next <= now)?;
+        let n = progress.attempts;
+        let refused = if n >= self.policy.max_attempts {
+            Some(Stop::Exhausted)
+        } else if !can_repeat {
+            Some(Stop::BodyTooLarge)
+        } else if !limits.throttle.allows() {
+            Some(Stop::Throttled)
+        } else if !self.is_paid_for(limits, now) {
+            Some(Stop::Budget)
+        } else {
+            None
+        };
+        if refused.is_some() {
+            self.closed = refused;
+            return None;
+        }
+        progress.attempts += 1;
+        self.schedule(progress.attempts, now);
+        Some(self.again(AttemptKind::Hedge, n, Duration::ZERO))
+    }
+
+    /// Whether both budgets allow a hedge, and withdraws its cost.
+    fn is_paid_for(&self, Limits { budget, method, .. }: Limits<'_>, now: Instant) -> bool {
+        let own = self.policy.adaptive.as_ref().map(|adaptive| &adaptive.budget);
+        if own.is_some_and(|own| !own.withdraw(method, HEDGE, now)) {
+            return false;
+        }
+        let is_paid = budget.withdraw(method, HEDGE, now);
+        if let Some(own) = own.filter(|_| !is_paid) {
+            own.refund(method, HEDGE);
+        }
+        is_paid
+    }
+
+    fn again(&mut self, kind: AttemptKind, previous: u32, wait: Duration) -> Again {
+        self.previous.push(previous);
+        Again { kind, previous, wait, replaces: false }
+    }
+
+    /// The next attempt begins a delay after `now`, if there is one.
+    fn schedule(&mut self, attempts: u32, now: Instant) {
+        let more = self.closed.is_none() && attempts < self.policy.max_attempts;
+        self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
+    }
+
+    /// The attempt of the `n`th request, counted from 0, has ended, and was of this kind.
+    pub fn ended(
+        &mut self,
+        (n, kind): (u32, AttemptKind),
+        ended: Ended,
+        progress: &mut Progress,
+        limits: Limits<'_>,
+    ) -> Step {
+        let attempts = progress.attempts;
+        let decided = progress.before_policy(ended);
+        progress.attempts = attempts;
+        let (kind, wait, replaces) = match decided {
+            Some(Decision::Stop(stop)) => return Step::Finish(stop),
+            Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait, false),
+            // A wait for a connection is not an attempt.
+            Some(Decision::AwaitConnection | Decision::RetryAfter(_)) => (kind, LOOK, true),
+            None => return self.failed(ended, progress, limits),
+        };
+        // It keeps its number: the server never saw it.
+        let previous = self.previous.get(n as usize).copied().unwrap_or_default();
+        Step::Again(Again { replaces, ..self.again(kind, previous, wait) })
+    }
+
+    /// An attempt has failed: returns whether the others continue.
+    fn failed(&mut self, ended: Ended, progress: &Progress, limits: Limits<'_>) -> Step {
+        let Ended { verdict, pushback, now, .. } = ended;
+        let non_fatal = self.policy.codes.contains(verdict.code());
+        if non_fatal || pushback == Some(Pushback::Stop) {
+            limits.throttle.failed();
+        }
+        if !non_fatal {
+            return Step::Finish(Stop::NotRetryable);
+        }
+        match pushback {
+            // No more hedges; those in flight may still win.
+            Some(Pushback::Stop) => (self.closed, self.next) = (Some(Stop::Pushback), None),
+            _ if self.closed.is_some() => {}
+            // Waiting is useless for an attempt that could not even start.
+            Some(Pushback::After(wait)) if !progress.has_time(later(now, wait)) => {
+                (self.closed, self.next) = (Some(Stop::Deadline), None);
+            }
+            Some(Pushback::After(wait)) => self.next = Some(later(now, wait)),
+            None => self.next = Some(now),
+        }
+        if progress.attempts >= self.policy.max_attempts {
+            self.next = None;
+        }
+        Step::GoOn
+    }
+
+    /// Records the latency of a call of this method.
+    pub fn learn(&self, method: &str, answered: bool, now: Instant) {
+        let Some(adaptive) = &self.policy.adaptive else { return };
+        // If a hedge has won, the first attempt would have taken even longer.
+        adaptive.latency.record(now - self.began);
+        if answered {
+            let depositor = adaptive.budget.depositor(method);
+            adaptive.budget.deposit(&depositor, || now);
+        }
+    }
+}

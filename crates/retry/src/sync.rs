@@ -1,3 +1,0 @@
-//! The synchronisation primitives, which `tests/loom` replaces by a model checker's.
-
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,0 @@
-//! The synchronisation primitives, which `tests/loom` replaces by a model checker's.
-
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU32, AtomicU64, Ordering},
-};
