@@ -230,6 +230,12 @@ impl Permit {
         self.began = None;
     }
 
+    /// How many were in flight when it was given, if that is measured.
+    #[cfg(test)]
+    pub(crate) fn among(&self) -> Option<u32> {
+        self.began.map(|(_, among)| among)
+    }
+
     /// Whether the outcome of the call matters.
     pub(crate) const fn is_measured(&self) -> bool {
         self.began.is_some()
