@@ -198,10 +198,11 @@ fn each<'a>(
     tests: &Tests,
     record: &mut Record,
 ) -> io::Result<()> {
-    let mut files = BTreeSet::from([test::lib(name)]);
+    // All that were together in one build are still there.
+    tree.restore()?;
+    let mut before: Option<&Mutant> = None;
     for mutant in mutants {
-        files.insert(mutant.file.clone());
-        for file in &files {
+        if let Some(Mutant { file, .. }) = before.replace(mutant) {
             tree.write(file, tree.original(file)?)?;
         }
         tree.write(&mutant.file, &mutant.in_text(tree.original(&mutant.file)?))?;

@@ -68,6 +68,11 @@ impl Tree {
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, file))
     }
 
+    /// Writes all files as they are without a mutant.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        self.originals.iter().try_for_each(|(file, text)| self.write(file, text))
+    }
+
     pub(crate) fn write(&self, file: &str, text: &str) -> io::Result<()> {
         write(&self.copy.join(file), text.as_bytes())
     }
