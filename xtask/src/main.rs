@@ -44,6 +44,8 @@ Tasks:
   fuzz [--seconds N]  run each fuzz target for so long, by default 600 s (cargo-fuzz, nightly)
   mutants [crate..]   change what decides, in one place at a time, and run the tests that should
                       notice (cargo-mutants lists the places); only what no run has killed yet
+                      (`--short` leaves out the tests that take more than half a second, and the
+                      mutants that need a build of their own)
   release --dry-run   pack all crates, and build them from their packages
   street [args..]     run the scripts of xtask/peers/suite with our client and with those of others,
                       and print which are right (`--quick` leaves out what takes seconds,

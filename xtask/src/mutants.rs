@@ -6,22 +6,27 @@ use crate::command::{cargo_command, run as run_command};
 /// The crates that decide.
 const CRATES: [&str; 6] = ["core", "policy", "retry", "shed", "idempotency", "cluster"];
 
+/// Leaves out the tests that take long, and the mutants that need a build of their own.
+const SHORT: &str = "--short";
+
 /// Runs the mutants of the crates in `args`, or of all, that no earlier run has killed. What became
 /// of each is in `target/mutants/<crate>.tsv`.
 pub(crate) fn run(args: &[&str]) -> u8 {
-    let Some(crates) = read(args) else {
-        eprintln!("usage: cargo xtask mutants [{}]...", CRATES.join("|"));
+    let Some(args) = read(args) else {
+        eprintln!("usage: cargo xtask mutants [{SHORT}] [{}]...", CRATES.join("|"));
         return 2;
     };
     // A workspace of its own: a parser of Rust is nothing that its members need.
     let tool = "run --quiet --release --manifest-path xtask/mutants/Cargo.toml --target-dir";
     let tool = tool.split(' ').chain(["target/mutants/tool", "--"]);
-    run_command(cargo_command().args(tool).args(crates))
+    run_command(cargo_command().args(tool).args(args))
 }
 
 fn read<'a>(args: &[&'a str]) -> Option<Vec<&'a str>> {
-    let is_known = args.iter().all(|name| CRATES.contains(name));
-    is_known.then(|| if args.is_empty() { CRATES.to_vec() } else { args.to_vec() })
+    let (flags, crates): (Vec<_>, Vec<_>) = args.iter().partition(|arg| **arg == SHORT);
+    let is_known = crates.iter().all(|name| CRATES.contains(name));
+    let crates = if crates.is_empty() { CRATES.to_vec() } else { crates };
+    is_known.then(|| [flags, crates].concat())
 }
 
 #[cfg(test)]
@@ -34,6 +39,8 @@ mod tests {
     fn the_crates_of_the_command_are_taken_or_all_of_them() {
         assert_eq!(read(&[]), Some(CRATES.to_vec()));
         assert_eq!(read(&["shed", "core"]), Some(vec!["shed", "core"]));
+        assert_eq!(read(&["shed", "--short"]), Some(vec!["--short", "shed"]));
+        assert_eq!(read(&["--short"]), Some([&["--short"], &CRATES[..]].concat()));
         assert_eq!([read(&["cores"]), read(&["--shard"])], [None, None]);
     }
 

@@ -9,3 +9,4 @@ mod pods;
 mod rows;
 mod silence;
 mod street;
+mod view;

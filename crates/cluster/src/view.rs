@@ -80,8 +80,8 @@ struct Peer {
     /// When it was convicted, and whether others were heard after that.
     failed_at: Option<Instant>,
     is_missed: bool,
-    /// The list of members adopted from it.
-    adopted: Option<Arc<node::Ids>>,
+    /// Its list of members, once all were members here, and how many lives were gone then.
+    adopted: Option<(Arc<node::Ids>, u64)>,
 }
 
 /// Whether the writes missed without a quorum were fetched; the number identifies the resync.
@@ -358,6 +358,12 @@ impl Peer {
 
     fn serves_at(&self, address: &Uri) -> bool {
         !self.has_left && self.facts.address.as_ref() == Some(address)
+    }
+
+    /// Whether nothing is to be taken over of its list of members, where so many lives are gone.
+    fn has_adopted(&self, gone: u64) -> bool {
+        let list = &self.facts.members;
+        self.adopted.as_ref().is_some_and(|(of, at)| Arc::ptr_eq(of, list) && *at == gone)
     }
 
     fn state(&self) -> State {

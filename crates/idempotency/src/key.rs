@@ -131,6 +131,19 @@ mod tests {
         }
     }
 
+    /// It is for the handler to say so.
+    #[test]
+    fn a_message_that_cannot_be_read_is_refused_only_where_it_may_have_a_request_id() {
+        let settings = Settings::new(crate::tests::methods(), None);
+        let of = |path: &str| {
+            let request = Request::post(path).header(IDEMPOTENCY_KEY, "k").body(()).unwrap();
+            name(&settings, &Cells::default(), &request, &[0, 0])
+        };
+        assert_eq!(of("/Bank/Pay").unwrap_err().code(), tonic::Code::Internal);
+        let Name { key, fingerprint } = of("/Other/Call").unwrap().unwrap();
+        assert_eq!((&key[..14], fingerprint), (&b"/Other/Call\0k\0"[..], xxh3_128(&[0, 0])));
+    }
+
     proptest! {
         #[test]
         fn the_caller_is_found_in_the_key_whatever_it_is(

@@ -289,6 +289,41 @@ mod tests {
         }
     }
 
+    /// A trailers-only response has its status in its one HEADERS frame, and no DATA
+    /// ([PROTOCOL-HTTP2]).
+    ///
+    /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+    #[tokio::test]
+    async fn a_replayed_status_has_no_body_at_all_and_a_message_without_trailers_keeps_its_own() {
+        use http_body::Body as _;
+        let refused = replay(of_status(Status::not_found("no")), None, None);
+        assert!(refused.body().is_end_stream());
+        let headers = HeaderMap::from_iter([(Status::GRPC_STATUS, OK)]);
+        let odd = Answer { headers, body: framed(&[8, 7]), trailers: None };
+        let answer = replayed(odd.record(), None).await;
+        assert_eq!((answer.body, answer.trailers), (framed(&[8, 7]), None));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_to_its_end_in_however_many_parts_it_comes_and_up_to_the_limit() {
+        let parts = |parts: &[&'static str]| {
+            let frames: Vec<_> = parts
+                .iter()
+                .map(|part| {
+                    Ok::<_, Status>(http_body::Frame::data(Bytes::from_static(part.as_bytes())))
+                })
+                .collect();
+            Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
+        };
+        for all in [&["", "one", "two", "", "three"][..], &["one", "twothree"], &["onetwothree"]] {
+            let (whole, trailers) = read(&mut parts(all), 11).await.unwrap();
+            assert_eq!((&whole[..], trailers), (&b"onetwothree"[..], None), "{all:?}");
+            let refused = read(&mut parts(all), 10).await;
+            let Err(Unread::TooLarge(read)) = refused else { panic!("{refused:?}") };
+            assert_eq!(&read[..], b"onetwothree", "what follows is not read");
+        }
+    }
+
     #[tokio::test]
     async fn an_invalid_record_answers_data_loss() {
         let answer = replayed(Bytes::from_static(b"\xff\xff"), None).await;

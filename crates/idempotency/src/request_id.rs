@@ -231,6 +231,7 @@ impl<S: fmt::Debug> fmt::Debug for IdempotencyKey<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cinchona_core::AttemptKind;
     use cinchona_testkit::Logs;
     use std::{collections::HashSet, convert::Infallible, future::ready};
     use tower::{ServiceExt, service_fn};
@@ -341,5 +342,116 @@ mod tests {
         let events = logs.events();
         let event = events.iter().find(|event| event.message == "below").unwrap();
         assert_eq!(event.fields["request_id"], "00000000-0000-0000-0000-000000000007");
+    }
+
+    /// The values of `request_id` in the lines `below`, in the service, and `after`, beside it, of
+    /// a call within `span`.
+    async fn ids_in_lines(span: fn() -> Span) -> [Option<String>; 2] {
+        let logs = Logs::of("cinchona_idempotency");
+        let service = service_fn(|_: Request<()>| async {
+            tracing::info!("below");
+            Ok::<_, Infallible>(())
+        });
+        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7));
+        let called = async {
+            layer.layer(service).oneshot(Request::new(())).await.unwrap();
+            tracing::info!("after");
+        };
+        called.instrument(span()).await;
+        ["below", "after"].map(|line| {
+            let events = logs.events();
+            let event = events.iter().find(|event| event.message == line).unwrap();
+            event.fields.get("request_id").cloned()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_span_of_the_call_further_out_is_used_and_none_that_has_another_name_or_no_field() {
+        let id = Some("00000000-0000-0000-0000-000000000007".to_owned());
+        let spans: [(fn() -> Span, _); 4] = [
+            (|| tracing::info_span!("call", request_id = Empty), [true, true]),
+            (|| tracing::info_span!("other", request_id = Empty), [true, false]),
+            (|| tracing::info_span!("call"), [true, false]),
+            (Span::none, [true, false]),
+        ];
+        for (number, (span, has_id)) in spans.into_iter().enumerate() {
+            let expected = has_id.map(|has_id| id.clone().filter(|_| has_id));
+            assert_eq!(ids_in_lines(span).await, expected, "{number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_is_off_or_in_shadow_gives_no_key() {
+        for (mode, is_given) in [(Mode::Enforce, true), (Mode::Shadow, false), (Mode::Off, false)] {
+            let layer = IdempotencyKeyLayer::new(crate::tests::methods());
+            let service =
+                layer.with_switch(Switch::new(mode)).layer(service_fn(|request: Request<()>| {
+                    ready(Ok::<_, Infallible>(request.headers().clone()))
+                }));
+            let sent = service.oneshot(Request::post(PAY).body(()).unwrap()).await.unwrap();
+            assert_eq!(sent.contains_key(IDEMPOTENCY_KEY), is_given, "{mode:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_layer_within_the_attempts_that_would_give_each_another_key_warns_once() {
+        for (is_within, path, key, warned) in [
+            (true, PAY, None, 1),
+            (false, PAY, None, 0),
+            (true, PAY, Some("k"), 0),
+            (true, "/Bank/Put", None, 0),
+        ] {
+            let logs = Logs::of("cinchona_plumbing");
+            let service = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(())));
+            let service = IdempotencyKeyLayer::new(crate::tests::methods()).layer(service);
+            for _ in 0..3 {
+                let mut request = Request::post(path).body(()).unwrap();
+                let key = key.map(HeaderValue::from_static);
+                request.headers_mut().extend(key.map(|key| (IDEMPOTENCY_KEY, key)));
+                let now = tokio::time::Instant::now();
+                let call = Call::of(&mut request, || now);
+                if is_within {
+                    let attempt = call.begins(AttemptKind::First, now);
+                    request.extensions_mut().insert(attempt);
+                }
+                service.clone().oneshot(request).await.unwrap();
+            }
+            let logged = logs.events().iter().filter(|it| it.message == WITHIN_ATTEMPTS).count();
+            assert_eq!(logged, warned, "{is_within}, {path}, {key:?}");
+        }
+    }
+
+    #[test]
+    fn a_layer_that_gives_no_call_anything_warns() {
+        let unknown = || IdempotencyKeyLayer::new(Methods::unknown());
+        let known = || IdempotencyKeyLayer::new(crate::tests::methods());
+        for (layer, warned) in [
+            (unknown(), 1),
+            (unknown().with_switch(Switch::new(Mode::Shadow)), 1),
+            (unknown().with_switch(Switch::new(Mode::Off)), 0),
+            (unknown().with_request_ids(), 0),
+            (known(), 0),
+            (known().with_request_ids(), 0),
+            (known().with_switch(Switch::new(Mode::Off)), 0),
+        ] {
+            let logs = Logs::of("cinchona_idempotency");
+            _ = layer.layer(());
+            let warnings = logs.events();
+            assert_eq!(warnings.len(), warned, "{warnings:?}");
+            assert!(warnings.iter().all(|it| it.message.starts_with("no call is given a key")));
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_when_the_service_below_is() {
+        let layer = IdempotencyKeyLayer::new(crate::tests::methods());
+        let (mut service, mut below) = tower_test::mock::spawn_with(|mock| {
+            let mock: tower_test::mock::Mock<Request<()>, ()> = mock;
+            layer.layer(mock)
+        });
+        below.allow(0);
+        tokio_test::assert_pending!(service.poll_ready());
+        below.allow(1);
+        tokio_test::assert_ready_ok!(service.poll_ready());
     }
 }

@@ -148,6 +148,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_is_founded_where_any_member_is_expected() {
+        let mut members = Members::new("a".into(), 1, true);
+        assert!(!members.is_founded());
+        members.adopt(&ids(["b"]));
+        assert!(members.is_founded());
+    }
+
+    #[test]
     fn more_than_half_of_the_expected_nodes_found_a_cluster() {
         let mut members = Members::new("a".into(), 5, true);
         members.admit(&ids(["a", "b"]), false, false);

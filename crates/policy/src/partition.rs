@@ -335,6 +335,21 @@ mod tests {
     }
 
     #[test]
+    fn a_status_begins_anew_where_another_was_between() {
+        let (mut partition, now) = (partition(), Instant::now());
+        let expected = ids(0..5);
+        let mut observe = |reachable: std::ops::Range<usize>, ms| {
+            let reachable = ids(reachable);
+            partition.observe(Electorate::Members, &expected, &reachable, now + ms * MS).status
+        };
+        assert_eq!(observe(0..5, 0), Status::Healthy);
+        assert_eq!(observe(0..4, 100), Status::Suspect);
+        assert_eq!(observe(0..2, 1500), Status::Suspect);
+        assert_eq!(observe(0..2, 3499), Status::Suspect, "not for 2 s yet");
+        assert_eq!(observe(0..2, 3500), Status::Minority);
+    }
+
+    #[test]
     fn a_node_that_is_no_member_has_an_unknown_status() {
         let (mut partition, now) = (partition(), Instant::now());
         let standing = partition.observe(Electorate::Members, &ids([2, 3]), &ids([1, 2, 3]), now);

@@ -202,6 +202,36 @@ mod tests {
     }
 
     #[test]
+    fn failures_are_in_a_row_where_no_more_than_five_seconds_lie_between_them() {
+        for (gap, convicts) in [(5000, true), (5001, false)] {
+            let (mut peer, now) = heard();
+            let last = now + 1300 * MS;
+            for at in [last - gap * MS, last - gap * MS, last] {
+                peer.report_failure(at);
+            }
+            let changes = peer.judge(now + 1350 * MS);
+            assert_eq!(changes.contains(&Change::Failed), convicts, "{gap}: {changes:?}");
+        }
+    }
+
+    #[test]
+    fn phi_is_that_by_which_it_is_judged() {
+        let (mut peer, now) = heard();
+        let at = now + 1350 * MS;
+        let phi = peer.phi(at);
+        assert_eq!(peer.judge(at), [Change::Suspected { phi }]);
+    }
+
+    #[test]
+    fn a_delay_of_just_what_is_tolerated_is_no_pause() {
+        let mut own = OwnPause::new(100 * MS, 500 * MS);
+        let start = Instant::now();
+        assert_eq!(own.tick(start), None);
+        assert_eq!(own.tick(start + 600 * MS), None);
+        assert_eq!(own.tick(start + 1201 * MS), Some(501 * MS));
+    }
+
+    #[test]
     fn an_answer_and_time_clear_the_failed_calls() {
         for cleared_by_time in [true, false] {
             let (mut peer, now) = heard();

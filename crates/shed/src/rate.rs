@@ -397,3 +397,6 @@ impl<F> fmt::Debug for RateLimitFuture<F> {
         f.debug_struct("RateLimitFuture").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

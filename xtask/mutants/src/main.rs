@@ -36,6 +36,14 @@ fn main() -> ExitCode {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
     root.pop();
+    // Until the last of them is done.
+    let _lock = match tree::lock(&root) {
+        Ok(lock) => lock,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     for name in &crates {
         if let Err(error) = run(&root, name, !flags.is_empty()) {
             eprintln!("{name}: {error}");
@@ -49,11 +57,11 @@ fn main() -> ExitCode {
 /// of those that can be in one build.
 fn run(root: &Path, name: &str, is_short: bool) -> io::Result<()> {
     let mut record = Record::open(&root.join("target/mutants").join(format!("{name}.tsv")))?;
-    let mutants = list(root, name)?;
+    let tree = Tree::copy(root)?;
+    let mutants = list(&tree, name)?;
     let (all, known) = (mutants.len(), record.known());
     let rest: Vec<Mutant> = mutants.into_iter().filter(|it| !known.contains(&it.name)).collect();
     println!("== {name}: {} of {all} mutants", rest.len());
-    let tree = Tree::copy(root)?;
     let (one_by_one, tests) = at_once(&tree, name, &rest, is_short, &mut record)?;
     if is_short {
         record.print(name);
@@ -66,9 +74,9 @@ fn run(root: &Path, name: &str, is_short: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn list(root: &Path, name: &str) -> io::Result<Vec<Mutant>> {
+fn list(tree: &Tree, name: &str) -> io::Result<Vec<Mutant>> {
     let mut command = Command::new("cargo");
-    command.current_dir(root).args(["mutants", "--list", "--json", "--package"]);
+    command.current_dir(tree.root()).args(["mutants", "--list", "--json", "--package"]);
     let listed = command.arg(format!("cinchona-{name}")).output()?.stdout;
     let listed = String::from_utf8_lossy(&listed);
     Mutant::read(&listed).ok_or_else(|| io::Error::other("cargo-mutants lists nothing"))
@@ -91,19 +99,18 @@ fn at_once(
     record: &mut Record,
 ) -> io::Result<(BTreeSet<usize>, Tests)> {
     let mut files = BTreeMap::new();
-    for file in mutants.iter().map(|mutant| mutant.file.clone()) {
-        if !files.contains_key(&file) {
-            let text = tree.original(&file)?;
-            let of_file: Vec<&Mutant> = mutants.iter().filter(|it| it.file == file).collect();
-            let places = place::find(&text, &of_file).map_err(io::Error::other)?;
-            files.insert(file, File { text, places, written: Written::default() });
-        }
+    let paths: BTreeSet<&String> = mutants.iter().map(|mutant| &mutant.file).collect();
+    for path in paths {
+        let text = tree.original(path)?.to_owned();
+        let of_file: Vec<&Mutant> = mutants.iter().filter(|it| it.file == *path).collect();
+        let places = place::find(&text, &of_file).map_err(io::Error::other)?;
+        files.insert(path.clone(), File { text, places, written: Written::default() });
     }
     let program = build(tree, name, &mut files)?;
     let directory = tree.of_crate(name);
     let mut tests = Tests { program, directory, limit: 90, slow: Vec::new() };
     tests.measure()?;
-    let there: BTreeSet<usize> = ids(&files).collect();
+    let there = ids(&files);
     let mut left: BTreeSet<usize> = mutants.iter().map(|mutant| mutant.id).collect();
     left.retain(|id| !there.contains(id));
     let there: Vec<&Mutant> = mutants.iter().filter(|it| there.contains(&it.id)).collect();
@@ -144,14 +151,14 @@ fn side_by_side<'a>(
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..JOBS).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|it| it.join().unwrap_or_else(|_| Ok(())))
+        workers.into_iter().try_for_each(|it| it.join().unwrap_or(Ok(())))
     })?;
     done.into_inner().map(|(_, survivors)| survivors).map_err(|_| io::Error::other("a worker died"))
 }
 
-fn ids(files: &BTreeMap<String, File>) -> impl Iterator<Item = usize> {
+fn ids(files: &BTreeMap<String, File>) -> BTreeSet<usize> {
     let places = files.values().flat_map(|file| &file.places);
-    places.flat_map(|place| &place.variants).map(|variant| variant.id)
+    places.flat_map(|place| &place.variants).map(|variant| variant.id).collect()
 }
 
 /// Builds the tests with all mutants that can be compiled; the others are taken out of `files`.
@@ -168,7 +175,7 @@ fn build(tree: &Tree, name: &str, files: &mut BTreeMap<String, File>) -> io::Res
             Built::Tests(program) => return Ok(program),
             Built::Errors(errors) => errors,
         };
-        let before = ids(files).count();
+        let before = ids(files).len();
         for (path, byte) in &errors {
             let Some(file) = files.get_mut(path) else { continue };
             let wrong = file.written.at(*byte).unwrap_or_default();
@@ -176,8 +183,8 @@ fn build(tree: &Tree, name: &str, files: &mut BTreeMap<String, File>) -> io::Res
                 place.variants.retain(|variant| !wrong.contains(&variant.id));
             }
         }
-        println!("{} cannot be compiled so", before - ids(files).count());
-        if before == ids(files).count() {
+        println!("{} cannot be compiled so", before - ids(files).len());
+        if before == ids(files).len() {
             return Err(io::Error::other(format!("{errors:?}")));
         }
     }
@@ -191,13 +198,14 @@ fn each<'a>(
     tests: &Tests,
     record: &mut Record,
 ) -> io::Result<()> {
-    let mut files = BTreeSet::from([test::lib(name)]);
+    // All that were together in one build are still there.
+    tree.restore()?;
+    let mut before: Option<&Mutant> = None;
     for mutant in mutants {
-        files.insert(mutant.file.clone());
-        for file in &files {
-            tree.write(file, &tree.original(file)?)?;
+        if let Some(Mutant { file, .. }) = before.replace(mutant) {
+            tree.write(file, tree.original(file)?)?;
         }
-        tree.write(&mutant.file, &mutant.in_text(&tree.original(&mutant.file)?))?;
+        tree.write(&mutant.file, &mutant.in_text(tree.original(&mutant.file)?))?;
         let outcome = match tree.build(name)? {
             Built::Errors(_) => Outcome::Unviable,
             Built::Tests(program) => {

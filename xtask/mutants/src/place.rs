@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     /// All that a function does.
     Body,
     Expression,
+    /// Where arms are taken away: what is left may not be all that there can be.
+    Match,
     /// After the pattern of an arm that is taken away; it is empty, or the guard that is there.
     Arm {
         has_guard: bool,
@@ -61,12 +63,13 @@ struct Finder<'a> {
 
 impl Kind {
     /// Of those with the same piece, a body is outside of what it ends with, an arm's condition
-    /// outside of its guard.
+    /// outside of its guard. The whole of the arms writes nothing, and says where they are.
     pub(crate) const fn depth(self) -> u8 {
         match self {
             Self::Body => 0,
-            Self::Arm { .. } => 1,
-            Self::Expression => 2,
+            Self::Match => 1,
+            Self::Arm { .. } => 2,
+            Self::Expression => 3,
         }
     }
 }
@@ -115,6 +118,16 @@ impl Visit<'_> for Finder<'_> {
     fn visit_impl_item_const(&mut self, _: &syn::ImplItemConst) {}
 
     fn visit_item_static(&mut self, _: &syn::ItemStatic) {}
+
+    fn visit_expr_match(&mut self, it: &syn::ExprMatch) {
+        for arm in &it.arms {
+            let taken = self.mutants.get(&arm.span().byte_range().start);
+            for id in taken.into_iter().flatten().map(|mutant| mutant.id).collect::<Vec<_>>() {
+                self.add(it.span().byte_range(), Kind::Match, id, String::new());
+            }
+        }
+        syn::visit::visit_expr_match(self, it);
+    }
 
     fn visit_arm(&mut self, it: &syn::Arm) {
         for mutant in self.mutants.remove(&it.span().byte_range().start).unwrap_or_default() {

@@ -3,7 +3,10 @@
 use crate::mutant::offset;
 use serde_json::Value;
 use std::{
-    env, fs, io,
+    collections::BTreeMap,
+    env,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -11,7 +14,8 @@ use std::{
 /// A copy of the workspace.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    root: PathBuf,
+    /// The files of Rust as they were copied: who changes the workspace meanwhile changes nothing.
+    originals: BTreeMap<String, String>,
     copy: PathBuf,
     target: PathBuf,
     wrapper: PathBuf,
@@ -32,6 +36,7 @@ impl Tree {
         let home = root.join("target/mutants");
         let copy = home.join("tree");
         fs::create_dir_all(&copy)?;
+        let mut originals = BTreeMap::new();
         let mut list = Command::new("git");
         list.current_dir(root).args(["ls-files", "-z", "--cached", "--others"]);
         let listed = list.arg("--exclude-standard").output()?.stdout;
@@ -39,6 +44,9 @@ impl Tree {
             // What is deleted and not yet committed is listed as well.
             if let Ok(bytes) = fs::read(root.join(file)) {
                 write(&copy.join(file), &bytes)?;
+                if let (true, Ok(text)) = (file.ends_with(".rs"), String::from_utf8(bytes)) {
+                    originals.insert(file.to_owned(), text);
+                }
             }
         }
         // Only what is ours may use what the switch needs of the compiler.
@@ -47,12 +55,22 @@ impl Tree {
         Command::new("chmod").arg("+x").arg(&wrapper).status()?;
         let target =
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| home.join("build"), PathBuf::from);
-        Ok(Self { root: root.to_owned(), copy, target, wrapper })
+        Ok(Self { originals, copy, target, wrapper })
     }
 
-    /// A file as it is in the workspace.
-    pub(crate) fn original(&self, file: &str) -> io::Result<String> {
-        fs::read_to_string(self.root.join(file))
+    pub(crate) fn root(&self) -> &Path {
+        &self.copy
+    }
+
+    /// A file as it is without a mutant.
+    pub(crate) fn original(&self, file: &str) -> io::Result<&str> {
+        let found = self.originals.get(file).map(String::as_str);
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, file))
+    }
+
+    /// Writes all files as they are without a mutant.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        self.originals.iter().try_for_each(|(file, text)| self.write(file, text))
     }
 
     pub(crate) fn write(&self, file: &str, text: &str) -> io::Result<()> {
@@ -105,6 +123,25 @@ impl Tree {
     }
 }
 
+/// Locks the tree of the workspace at `root` for as long as the file is open.
+///
+/// # Errors
+/// Where another run has it.
+pub(crate) fn lock(root: &Path) -> io::Result<File> {
+    let home = root.join("target/mutants");
+    fs::create_dir_all(&home)?;
+    let path = home.join("lock");
+    let file = File::create(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other(format!(
+            "another run has {}: two in one tree would build each other's mutants",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Writes what is new, so that what is not is not built again.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|there| there == bytes) {
@@ -114,4 +151,20 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::write(path, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_run_is_refused_until_the_first_has_ended() {
+        let root = env::temp_dir().join(format!("cinchona-mutants-{}", std::process::id()));
+        let first = lock(&root).unwrap();
+        let refused = lock(&root).unwrap_err().to_string();
+        assert!(refused.starts_with("another run has "), "{refused}");
+        drop(first);
+        assert!(lock(&root).is_ok());
+        fs::remove_dir_all(root).unwrap();
+    }
 }

@@ -95,6 +95,7 @@ impl Written {
                 }
                 self.text.push_str("})");
             }
+            Kind::Match => self.piece(text, place.span.clone(), rest),
             Kind::Arm { has_guard } => {
                 let ids = place.variants.iter().map(|variant| format!("{ON} != {}", variant.id));
                 let is_there = ids.collect::<Vec<_>>().join(" && ");
@@ -161,6 +162,20 @@ mod tests {
         assert_eq!(written.text, format!("fn f(a: u8) -> u8 {{\n    {body}\n}}\n"));
         let at = |piece: &str| written.at(written.text.find(piece).unwrap()).unwrap().to_vec();
         assert_eq!([at("return 0"), at("a - 1"), at("1 / 2")], [[1], [2], [3]]);
+        assert_eq!(written.at(0), None);
+    }
+
+    /// The compiler points at what is matched where an arm without which it is not whole is taken.
+    #[test]
+    fn an_arm_is_also_to_be_found_at_the_whole_of_its_match() {
+        let text = "fn f(a: u8) -> u8 {\n    match a { 0 => 1, _ => 2 }\n}\n";
+        let arm = listed("MatchArm", "", 15, 21);
+        let mutants = Mutant::read(&format!("[{arm}]")).unwrap();
+        let places = place::find(text, &mutants.iter().collect::<Vec<_>>()).unwrap();
+        let written = write(text, &places);
+        assert_eq!(written.text, text.replace("0 =>", &format!("0 if {ON} != 1 =>")));
+        let at = |piece: &str| written.at(written.text.find(piece).unwrap());
+        assert_eq!([at("a { 0"), at("_ => 2")], [Some(&[1][..]); 2]);
         assert_eq!(written.at(0), None);
     }
 

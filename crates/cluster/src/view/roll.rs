@@ -126,19 +126,17 @@ impl View {
     fn take_over(&mut self, now: Instant) {
         let mut named = BTreeSet::new();
         let is_founded = self.members.is_founded();
-        let (mut at_once, mut complete) = (BTreeSet::new(), Vec::new());
+        let mut at_once = BTreeSet::new();
+        let gone = self.members.gone_count();
         let is_heard = |peer: &Peer| !peer.has_left;
-        for (id, peer) in self.peers.iter().filter(|(id, _)| self.reachable.contains(*id)) {
+        for (_, peer) in self.peers.iter().filter(|(id, _)| self.reachable.contains(*id)) {
             let list = &peer.facts.members;
-            if peer.adopted.as_ref().is_some_and(|adopted| std::sync::Arc::ptr_eq(adopted, list)) {
+            if peer.has_adopted(gone) {
                 continue;
             }
             let new = list.iter().filter(|id| self.is_to_take_over(id));
             let (heard, others): (Vec<_>, Vec<_>) =
                 new.partition(|id| is_founded && self.peers.get(*id).is_some_and(is_heard));
-            if others.is_empty() {
-                complete.push((id.clone(), list.clone()));
-            }
             at_once.extend(heard.into_iter().cloned());
             named.extend(others.into_iter().cloned());
         }
@@ -150,9 +148,12 @@ impl View {
             }
         }
         self.members.adopt(&at_once);
-        for (id, list) in complete {
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.adopted = Some(list);
+        // One that is not a member is gone, and may come back in another life.
+        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| self.reachable.contains(*id)) {
+            let list = &peer.facts.members;
+            let is_whole = || list.iter().all(|id| self.members.all().contains(id));
+            if !peer.has_adopted(gone) && is_whole() {
+                peer.adopted = Some((list.clone(), gone));
             }
         }
     }

@@ -86,3 +86,56 @@ async fn a_call_whose_record_was_evicted_is_refused_or_executed_again_as_was_sai
         }
     }
 }
+
+/// The caller of a key comes last.
+fn key(caller: &str, n: u32) -> String {
+    format!("/Bank/Pay\0{n}\0{caller}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_record_was_evicted_is_refused_until_that_would_have_expired_in_any_order() {
+    let store = MemoryStore::new().with_ttl(10 * SECOND).unwrap().with_caps(3, 1000).unwrap();
+    answer(&store, &[&key("a", 0)]).await;
+    advance(SECOND).await;
+    // The third of them is more than twice as many as the other's one: their first goes.
+    answer(&store, &[0, 1, 2].map(|n| key("b", n)).each_ref().map(String::as_str)).await;
+    // And now the older one.
+    answer(&store, &[&key("c", 0)]).await;
+    let evicted = [key("b", 0), key("a", 0)];
+    for key in &evicted {
+        assert!(matches!(claim(&store, key.as_bytes(), 8).await, Claim::Evicted), "{key}");
+    }
+    advance(9 * SECOND).await;
+    let [b, a] = evicted.map(String::into_bytes);
+    assert!(matches!(claim(&store, &b, 8).await, Claim::Evicted), "in a second");
+    assert!(matches!(claim(&store, &a, 8).await, Claim::Granted { lapsed: false }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_may_have_most_of_the_bytes_however_many_records_there_may_be() {
+    let store = MemoryStore::new().with_caps(1 << 20, 4 << 20).unwrap();
+    assert!(matches!(claim(&store, b"k", 7).await, Claim::Granted { lapsed: false }));
+    assert!(store.finish(b"k", 7, &vec![0; 3 << 20]).await.unwrap());
+    assert_eq!((store.entries(), store.evicted()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_records_together_have_no_more_bytes_than_there_may_be() {
+    let store = MemoryStore::new().with_caps(1 << 20, 8 << 20).unwrap();
+    for n in 0..32_u128 {
+        let key = n.to_be_bytes();
+        assert!(matches!(claim(&store, &key, n).await, Claim::Granted { lapsed: false }));
+        assert!(store.finish(&key, n, &vec![0; 1 << 20]).await.unwrap());
+    }
+    assert!((4 << 20..=8 << 20).contains(&store.bytes()), "{}", store.bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn evictions_are_logged_each_time_that_their_number_has_doubled() {
+    let logs = cinchona_testkit::Logs::of("cinchona_idempotency");
+    let store = MemoryStore::new().with_caps(1, 1000).unwrap().refusing_evicted(false);
+    let keys: Vec<_> = (0..=20).map(|n| n.to_string()).collect();
+    answer(&store, &keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let logged: Vec<_> = logs.events().iter().map(|it| it.fields["evicted"].clone()).collect();
+    assert_eq!(logged, ["1", "2", "4", "8", "16"]);
+}

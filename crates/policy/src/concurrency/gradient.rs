@@ -359,35 +359,4 @@ impl Finder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn group() -> impl Strategy<Value = Group> {
-        (0..10_000u64, 0.0..50.0, 0.0..32.0).prop_map(|(calls, latency, among)| Group {
-            calls,
-            latency,
-            among,
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn it_never_leaves_its_range(
-            seen in proptest::collection::vec(
-                (group(), group(), 0..1000u32, 0..1000u32, 0..2000u32, any::<[bool; 2]>()),
-                1..200,
-            )
-        ) {
-            let settings = Adaptive { initial: 20, min: 5, max: 50, ..Adaptive::default() };
-            let mut finder = Finder::new(settings);
-            for (few, many, lost, took, in_progress, [met, stalled]) in seen {
-                let seen = Seen { few, many, lost, took: MS * took, in_progress, met };
-                let limit = if stalled { finder.stalled() } else { finder.update(&seen) };
-                prop_assert!((5..=50).contains(&limit), "{limit}");
-            }
-        }
-    }
-}
+mod tests;

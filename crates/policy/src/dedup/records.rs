@@ -134,8 +134,9 @@ impl Records {
         has_expired.then(|| self.pop_of(caller)).flatten()
     }
 
-    /// Evicts a record for a new one of `caller`: the oldest of all, unless its caller has less
-    /// than half of what `caller` has, or of what the largest has; then that caller's oldest.
+    /// Evicts a record for a new one of `caller`, which is among them already: the oldest of all,
+    /// unless its caller has less than half of what `caller` has, or of what the largest has; then
+    /// that caller's oldest.
     pub(super) fn pop_for(&mut self, caller: u64, scarce: Scarce) -> Option<Record> {
         let oldest = self.nodes.get(self.oldest as usize)?.caller;
         let has = |caller: &u64| match (self.callers.get(caller), scarce) {
@@ -145,7 +146,7 @@ impl Records {
         };
         let has_many = |caller: &u64| self.callers.get(caller).is_some_and(|line| line.entries > 1);
         let larger = [self.largest, caller].into_iter().filter(has_many).max_by_key(has);
-        let larger = larger.filter(|larger| has(larger) / 2 > has(&oldest));
+        let larger = larger.filter(|larger| has(larger) > has(&oldest).saturating_mul(2));
         self.pop_of(larger.unwrap_or(oldest))
     }
 
@@ -205,5 +206,69 @@ impl Record {
     fn take(&mut self) -> Self {
         let (key, answer) = (mem::take(&mut self.key), mem::take(&mut self.answer));
         Self { key, answer, ..*self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Records of these callers and sizes, oldest first: the n-th expires after n seconds.
+    fn records(all: &[(u64, usize)], now: Instant) -> Records {
+        let mut records = Records::new();
+        for (n, (caller, size)) in (0_u8..).zip(all) {
+            let (key, answer) = ([n].into(), vec![0; size - 1].into());
+            let expires = now + u32::from(n) * SECOND;
+            let record = Record { key, hash: n.into(), fingerprint: 0, expires, answer };
+            records.push(record, *caller);
+        }
+        records
+    }
+
+    /// Which of them is evicted for the last of them.
+    fn evicted(all: &[(u64, usize)], scarce: Scarce) -> u8 {
+        let newest = all[all.len() - 1].0;
+        records(all, Instant::now()).pop_for(newest, scarce).unwrap().key[0]
+    }
+
+    #[test]
+    fn the_oldest_is_evicted_unless_its_caller_has_less_than_half_of_what_another_has() {
+        let callers = |all: &[u64]| {
+            let all: Vec<_> = all.iter().map(|caller| (*caller, 10)).collect();
+            [Scarce::Entries, Scarce::Bytes].map(|scarce| evicted(&all, scarce))
+        };
+        assert_eq!(callers(&[1, 2, 2]), [0, 0], "half");
+        assert_eq!(callers(&[1, 2, 2, 2]), [1, 1], "a third");
+        assert_eq!(callers(&[1, 1, 2, 2, 2, 2]), [0, 0]);
+        assert_eq!(callers(&[1, 1, 2, 2, 2, 2, 2]), [2, 2]);
+        assert_eq!(callers(&[1, 1, 1, 2, 2, 2, 2, 2, 2]), [0, 0]);
+        // Also for a third caller, from the one with the most.
+        assert_eq!(callers(&[1, 2, 2, 2, 3]), [1, 1]);
+        assert_eq!(callers(&[1, 2, 2, 3]), [0, 0]);
+        assert_eq!(callers(&[1, 1]), [0, 0], "its own");
+    }
+
+    #[test]
+    fn bytes_count_where_they_are_scarce_and_nobody_s_only_record_is_evicted_for_them() {
+        let all = [(1, 10), (2, 5), (2, 16)];
+        assert_eq!([evicted(&all, Scarce::Bytes), evicted(&all, Scarce::Entries)], [1, 0]);
+        assert_eq!(evicted(&[(1, 10), (2, 50)], Scarce::Bytes), 0);
+    }
+
+    #[test]
+    fn what_has_expired_counts_no_more_among_the_bytes_of_its_caller() {
+        for (left, expected) in [(8, 2), (6, 1)] {
+            let now = Instant::now();
+            let all = [(2, 100), (1, 10), (2, left), (2, 7), (2, 7)];
+            let mut records = records(&all, now);
+            assert_eq!(records.pop_expired(now).unwrap().answer.len(), 99);
+            assert!(records.pop_expired(now).is_none());
+            assert_eq!(records.bytes(), 24 + left);
+            // 22 of 10 are more than twice as many, 20 are not.
+            assert_eq!(records.pop_for(2, Scarce::Bytes).unwrap().key[0], expected, "{left}");
+        }
     }
 }

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 /// When this node last heard any other.
 #[derive(Debug)]
 pub struct Hearing {
-    /// After a gap of this length it has to hear for as long again before it can miss a node.
+    /// After a gap that is longer than this it has to hear for as long again before it can miss a
+    /// node.
     gap: Duration,
     last: Option<Instant>,
     /// Since when there was no gap.
@@ -64,5 +65,10 @@ mod tests {
         assert!(!hearing.proves(start + 61_600 * MS));
         heard(&mut hearing, 61_800, 61_800);
         assert!(hearing.proves(start + 61_600 * MS), "others go on");
+        // Three heartbeats and the pause that is acceptable are no gap.
+        heard(&mut hearing, 63_200, 63_200);
+        assert!(hearing.proves(start + 61_800 * MS));
+        hearing.heard(start + 64_601 * MS);
+        assert!(!hearing.proves(start + 63_200 * MS), "a gap");
     }
 }

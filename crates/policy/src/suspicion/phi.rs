@@ -178,6 +178,27 @@ mod tests {
     }
 
     #[test]
+    fn far_out_phi_is_the_exponent_alone_and_never_infinite() {
+        // y · (1.5976 + 0.070566 · y²) · log₁₀ e, by hand.
+        for (y, phi) in [(6.0, 10.7826), (10.0, 37.585), (1000.0, 30_647_128.0)] {
+            let found = improbability(y, 1.0);
+            assert!((found / phi - 1.0).abs() < 1e-4, "{y}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_silence_that_has_just_convicted_a_node_is_no_sample() {
+        let (detector, last) = beating(Phi::default(), 200 * MS, 50);
+        let now = last + 1500 * MS;
+        for (threshold, samples) in [(detector.phi(now), 52), (detector.phi(now + MS), 53)] {
+            let settings = Phi { threshold, ..Phi::default() };
+            let mut detector = Detector { settings, ..detector.clone() };
+            detector.heartbeat(now);
+            assert_eq!(detector.history().count(), samples, "{threshold}");
+        }
+    }
+
+    #[test]
     fn a_silent_node_is_convicted_a_pause_after_its_heartbeat_was_due() {
         for (interval, least, most) in [(200, 1400, 1700), (500, 1700, 2000)] {
             let (detector, last) = beating(Phi::default(), interval * MS, 250);
@@ -211,6 +232,7 @@ mod tests {
     fn a_setting_outside_its_range_is_refused() {
         let refused = |phi: Phi| phi.checked().map_err(|invalid| invalid.field()).unwrap_err();
         assert_eq!(refused(Phi { suspect: 9.0, ..Phi::default() }), "suspect");
+        assert_eq!(refused(Phi { suspect: 0.0, ..Phi::default() }), "suspect");
         assert_eq!(refused(Phi { threshold: f64::NAN, ..Phi::default() }), "suspect");
         assert_eq!(refused(Phi { threshold: 301.0, ..Phi::default() }), "threshold");
         assert_eq!(refused(Phi { max_samples: 0, ..Phi::default() }), "max_samples");
@@ -218,6 +240,7 @@ mod tests {
         assert_eq!(refused(Phi { min_std_deviation: none, ..Phi::default() }), "min_std_deviation");
         assert_eq!(refused(Phi { first_estimate: none, ..Phi::default() }), "first_estimate");
         assert!(Phi::default().checked().is_ok());
+        assert!(Phi { threshold: 300.0, ..Phi::default() }.checked().is_ok());
     }
 
     proptest! {

@@ -1,8 +1,10 @@
 //! Long calls beside short ones, and requests that do not arrive.
 
 use super::*;
+use crate::limiter::{Entry, Limiter, Permit};
 use bytes::Bytes;
 use cinchona_core::MethodKind;
+use cinchona_testkit::Logs;
 use http_body::Frame;
 use std::{
     pin::Pin,
@@ -195,6 +197,41 @@ async fn an_adaptive_limit_keeps_adapting_while_no_call_ends() {
         answered += u32::from(call(&service, request()).await == Code::Ok);
     }
     assert!(answered >= 285, "{answered} of 300");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_pass_through_an_adaptive_limit_are_no_calls_that_were_abandoned() {
+    let settings = Adaptive { initial: 100, ..Adaptive::default() };
+    let layer = ShedLayer::new(Limit::Adaptive(settings)).unwrap();
+    let service = layer.layer(working(MS));
+    for _ in 0..1000 {
+        assert_eq!(call(&service, of(Some(MethodKind::ServerStreaming))).await, Code::Ok);
+        sleep(MS).await;
+    }
+    assert_eq!(layer.limit(), 100, "it learns nothing of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_counts_a_call_among_those_in_flight_when_it_begins_and_logs_changes() {
+    let logs = Logs::capture();
+    let limiter = Limiter::new(Limit::default(), Queue::none(), Instant::now());
+    let enter = || match limiter.enter(Criticality::default) {
+        Entry::Admitted(permit) => permit,
+        _ => panic!("there are 1000 places"),
+    };
+    let permits = [enter(), enter(), enter()];
+    assert_eq!(permits.each_ref().map(Permit::among), [Some(1), Some(2), Some(3)]);
+    permits.into_iter().for_each(Permit::pass_on);
+    // At its most it stays where it is, window by window.
+    for (answered, changes) in [(true, 0), (false, 1)] {
+        for _ in 0..40 {
+            let mut permit = enter();
+            permit.answered(answered);
+            sleep(10 * MS).await;
+        }
+        let logged = logs.events().iter().filter(|it| it.message == "concurrency limit").count();
+        assert_eq!(logged, changes);
+    }
 }
 
 #[tokio::test(start_paused = true)]
