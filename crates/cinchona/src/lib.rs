@@ -42,6 +42,12 @@
 //! | `full` | all | |
 //!
 //! `core` is always there: the vocabulary that the layers share.
+//!
+//! # Decisions without a host
+//!
+//! What the layers decide (retries, hedges and their budget, breakers, outliers, picks, limits,
+//! dedup, suspicion) is plain data and functions in `cinchona-policy`, which depends on neither
+//! tonic, tower, hyper nor h2. The layers adapt it to tonic; another host can have its own.
 
 #[cfg(feature = "client")]
 pub mod client;

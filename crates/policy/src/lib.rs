@@ -28,8 +28,8 @@
 //! |---|---|
 //! | [`Code`] | gRPC's 17 status codes, by their numbers |
 //! | [`Verdict`], [`Stage`] | what the outcome of an attempt means |
-//! | [`Safety`] | whether a method may be executed twice |
 //! | [`Evidence`] | what it implies about the server |
+//! | [`Safety`] | whether a method may be executed twice |
 //! | [`Rng`] | reproducible randomness |
 //! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
 //! | [`Latency`] | a quantile of latencies |
@@ -37,6 +37,33 @@
 //! | [`Invalid`] | a setting outside its range |
 //! | [`shard`] | values whose references are counted by thread |
 //! | [`clock`] | saturating arithmetic: `Duration::MAX` means without limit |
+//!
+//! # Example
+//!
+//! A host of one line: its calls are results of a code.
+//!
+//! ```
+//! use cinchona_policy::{Code, Rng, Safety, Verdict, retry::*};
+//! use std::time::Duration;
+//! use tokio::time::Instant;
+//!
+//! let policy = RetryPolicy::default().with_codes([Code::Unavailable])?;
+//! let (throttle, now) = (CallThrottle::default(), Instant::now());
+//! let budget = SharedBudget::new(Some(Budget::default()), now);
+//! let limits = Limits { throttle: &throttle, budget: &budget, method: "/orders.Orders/Get" };
+//! let mut call = Progress::new(Safety::Idempotent, Some(now + Duration::from_secs(10)));
+//! let mut next = |code| {
+//!     let verdict = Verdict::of_code(code);
+//!     let ended = Ended { verdict, pushback: None, can_repeat: true, now };
+//!     policy.decide(ended, &mut call, limits, &mut Rng::seeded(1).draw())
+//! };
+//! // 1 s, and up to 1 s of jitter.
+//! let wait = next(Code::Unavailable);
+//! assert!(matches!(wait, Decision::RetryAfter(wait) if wait >= Duration::from_secs(1)));
+//! assert_eq!(next(Code::NotFound), Decision::Stop(Stop::NotRetryable));
+//! assert_eq!(next(Code::Ok), Decision::Stop(Stop::Succeeded));
+//! # Ok::<_, cinchona_policy::Invalid>(())
+//! ```
 //!
 //! *Rule:* it names no other crate of cinchona, and no decision names another.
 

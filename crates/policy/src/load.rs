@@ -118,10 +118,12 @@ impl Load {
         Duration::from_nanos(self.read().1 as u64)
     }
 
+    #[inline]
     fn nanos(&self, now: Instant) -> u64 {
         clock::nanos(now.saturating_duration_since(self.began))
     }
 
+    #[inline]
     fn read(&self) -> (u64, f64) {
         let at = self.at.load(Ordering::Relaxed);
         (at, f64::from_bits(self.average.load(Ordering::Relaxed)))

@@ -31,6 +31,7 @@ impl Rng {
     }
 
     /// The next generator.
+    #[inline]
     pub fn draw(&self) -> SmallRng {
         SmallRng::seed_from_u64(self.0.fetch_add(1, Ordering::Relaxed))
     }

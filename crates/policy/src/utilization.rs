@@ -79,6 +79,7 @@ impl Utilization {
     }
 
     /// The weight from this report, if it gives one.
+    #[inline]
     fn weight(&self, report: &Report) -> Option<f64> {
         let Report { cpu_utilization, rps_fractional: qps, eps, application_utilization } = *report;
         let is_known = application_utilization > 0.0;
@@ -113,6 +114,7 @@ impl Reported {
     }
 
     /// The endpoint has a new connection, maybe to another server, so the blackout restarts.
+    #[inline]
     pub fn begins_anew(&self) {
         self.first.store(0, Ordering::Relaxed);
     }
@@ -130,6 +132,7 @@ impl Reported {
     }
 
     /// The weight, if valid: neither expired nor within the blackout.
+    #[inline]
     pub fn weight(&self, now: Instant) -> Option<f64> {
         let at = self.nanos(now);
         if self.has_expired(at) {
@@ -143,11 +146,13 @@ impl Reported {
     }
 
     /// Whether there is no report, or the last is too old.
+    #[inline]
     fn has_expired(&self, at: u64) -> bool {
         let last = self.last.load(Ordering::Acquire);
         last == 0 || between(last, at) >= self.settings.weight_expiration_period
     }
 
+    #[inline]
     fn nanos(&self, now: Instant) -> u64 {
         clock::nanos(now.saturating_duration_since(self.began))
     }

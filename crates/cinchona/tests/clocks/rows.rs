@@ -101,7 +101,7 @@ fn words() -> Vec<Row> {
         Time "policy::nanos": |t| done(clock::nanos(t));
         Time "policy::millis": |t| done(clock::millis(t));
         Time "core::Gate::leave": |t| gate(t);
-        Time "plumbing::Pushback::After": |t| pushed_back(t);
+        Time "policy::Pushback::After": |t| pushed_back(t);
     }
 }
 
@@ -113,19 +113,19 @@ fn endpoints() -> Vec<Row> {
             balanced(of!(Options { keep_alive: Some((t, SECOND)) }));
         Time "balance::Options::keep_alive": |t|
             balanced(of!(Options { keep_alive: Some((SECOND, t)) }));
-        Time "balance::OutlierDetection::interval": |t|
+        Time "policy::OutlierDetection::interval": |t|
             ejected(of!(OutlierDetection { interval: t }));
-        Time "balance::OutlierDetection::base_ejection_time": |t|
+        Time "policy::OutlierDetection::base_ejection_time": |t|
             ejected(of!(OutlierDetection { base_ejection_time: t }));
-        Time "balance::OutlierDetection::max_ejection_time": |t|
+        Time "policy::OutlierDetection::max_ejection_time": |t|
             ejected(of!(OutlierDetection { max_ejection_time: t }));
-        Time "balance::Utilization::blackout_period": |t|
+        Time "policy::Utilization::blackout_period": |t|
             weighed(of!(Utilization { blackout_period: t }));
-        Time "balance::Utilization::weight_expiration_period": |t|
+        Time "policy::Utilization::weight_expiration_period": |t|
             weighed(of!(Utilization { weight_expiration_period: t }));
-        Time "balance::Utilization::weight_update_period": |t|
+        Time "policy::Utilization::weight_update_period": |t|
             weighed(of!(Utilization { weight_update_period: t }));
-        Number "balance::Utilization::error_utilization_penalty": |n|
+        Number "policy::Utilization::error_utilization_penalty": |n|
             weighed(of!(Utilization { error_utilization_penalty: n }));
         Time "balance::Dns::with_interval": |t| looked_up(dns().with_interval(t));
         Time "balance::Options::user_timeout": |t|
@@ -136,15 +136,15 @@ fn endpoints() -> Vec<Row> {
 
 fn servers() -> Vec<Row> {
     rows! {
-        Time "shed::Queue::longest": |t| shed(queued(of!(Queue { longest: t })));
-        Time "shed::Queue::target": |t| shed(queued(of!(Queue { target: t })));
-        Time "shed::Queue::interval": |t| shed(queued(of!(Queue { interval: t })));
+        Time "policy::Queue::longest": |t| shed(queued(of!(Queue { longest: t })));
+        Time "policy::Queue::target": |t| shed(queued(of!(Queue { target: t })));
+        Time "policy::Queue::interval": |t| shed(queued(of!(Queue { interval: t })));
         Time "shed::ShedLayer::with_pushback": |t|
             shed(queued(Queue::none()).and_then(|layer| layer.with_pushback(t)));
         Time "shed::ShedLayer::with_arrival": |t|
             shed(queued(Queue::default()).map(|layer| layer.with_arrival(t)));
-        Number "shed::Adaptive::tolerance": |n| shed(adaptive(of!(Adaptive { tolerance: n })));
-        Time "shed::Adaptive::window": |t| shed(adaptive(of!(Adaptive { window: t })));
+        Number "policy::Adaptive::tolerance": |n| shed(adaptive(of!(Adaptive { tolerance: n })));
+        Time "policy::Adaptive::window": |t| shed(adaptive(of!(Adaptive { window: t })));
         Time "shed::BulkheadLayer::new": |t| bulkhead(t);
         Number "shed::AdaptiveThrottleLayer::new": |n| throttled(n);
         Number "fault::Faults::failure_rate": |n| faulty(of!(Faults { failure_rate: n }));
@@ -169,12 +169,12 @@ fn stores() -> Vec<Row> {
     rows! {
         Time "idempotency::DedupLayer::with_lease": |t|
             async move { deduplicated(dedup(InFlight::Join).with_lease(t)?).await };
-        Time "idempotency::InFlight::Reject": |t| deduplicated(dedup(InFlight::Reject(t)));
+        Time "policy::InFlight::Reject": |t| deduplicated(dedup(InFlight::Reject(t)));
         Time "idempotency::MemoryStore::with_ttl": |t|
             async move { stored(MemoryStore::new().with_ttl(t)?, SECOND).await };
         Time "idempotency::Store::claim": |t| stored(MemoryStore::new(), t);
-        Time "idempotency::Wait::polling": |t| async move { over(Wait::polling(t)).await };
-        Time "idempotency::Wait::notified": |t| async move {
+        Time "policy::Wait::polling": |t| async move { over(Wait::polling(t)).await };
+        Time "policy::Wait::notified": |t| async move {
             let (_end, ended) = watch::channel(());
             over(Wait::notified(t, ended)).await
         };
@@ -191,11 +191,11 @@ fn clusters() -> Vec<Row> {
         Time "cluster::Config::reachable_within": |t|
             gossiped(move |config| config.reachable_within = t);
         Time "cluster::Config::stable_after": |t| gossiped(move |config| config.stable_after = t);
-        Number "cluster::Phi::threshold": |n| suspected(of!(Phi { threshold: n }));
-        Number "cluster::Phi::suspect": |n| suspected(of!(Phi { suspect: n }));
-        Time "cluster::Phi::min_std_deviation": |t| suspected(of!(Phi { min_std_deviation: t }));
-        Time "cluster::Phi::acceptable_pause": |t| suspected(of!(Phi { acceptable_pause: t }));
-        Time "cluster::Phi::first_estimate": |t| suspected(of!(Phi { first_estimate: t }));
+        Number "policy::Phi::threshold": |n| suspected(of!(Phi { threshold: n }));
+        Number "policy::Phi::suspect": |n| suspected(of!(Phi { suspect: n }));
+        Time "policy::Phi::min_std_deviation": |t| suspected(of!(Phi { min_std_deviation: t }));
+        Time "policy::Phi::acceptable_pause": |t| suspected(of!(Phi { acceptable_pause: t }));
+        Time "policy::Phi::first_estimate": |t| suspected(of!(Phi { first_estimate: t }));
         Time "cluster::Cluster::leave": |t| left(t);
     }
 }
@@ -294,28 +294,28 @@ fn clients() -> Vec<Row> {
             layer.set_throttle(None)?;
             retried(layer).await
         };
-        Number "retry::Budget::new": |n|
+        Number "policy::Budget::new": |n|
             async move { retried(retry().with_budget(Some(Budget::new(n, 1)?))).await };
-        Number "retry::Budget::with_per_second": |n| async move {
+        Number "policy::Budget::with_per_second": |n| async move {
             retried(retry().with_budget(Some(Budget::default().with_per_second(n)?))).await
         };
-        Time "retry::HedgePolicy::with_delay": |t|
+        Time "policy::HedgePolicy::with_delay": |t|
             async move { hedged(HedgePolicy::default().with_delay(t)).await };
-        Number "retry::HedgePolicy::with_extra_load": |n|
+        Number "policy::HedgePolicy::with_extra_load": |n|
             async move { hedged(HedgePolicy::default().with_extra_load(n)?).await };
-        Number "breaker::BreakerPolicy::with_failure_rate": |n|
+        Number "policy::BreakerPolicy::with_failure_rate": |n|
             async move { broken(breaker().with_failure_rate(n)?).await };
-        Time "breaker::BreakerPolicy::with_slow_calls": |t|
+        Time "policy::BreakerPolicy::with_slow_calls": |t|
             async move { broken(breaker().with_slow_calls(t, 0.5)?).await };
-        Number "breaker::BreakerPolicy::with_slow_calls": |n|
+        Number "policy::BreakerPolicy::with_slow_calls": |n|
             async move { broken(breaker().with_slow_calls(SECOND, n)?).await };
-        Time "breaker::BreakerPolicy::with_outage": |t|
+        Time "policy::BreakerPolicy::with_outage": |t|
             async move { broken(breaker().with_outage(3, t)?).await };
-        Time "breaker::BreakerPolicy::with_open_for": |t|
+        Time "policy::BreakerPolicy::with_open_for": |t|
             async move { broken(breaker().with_open_for(t, 30 * DAY)?).await };
-        Time "breaker::BreakerPolicy::with_open_for": |t|
+        Time "policy::BreakerPolicy::with_open_for": |t|
             async move { broken(breaker().with_open_for(SECOND, t)?).await };
-        Time "breaker::Window::Time": |t|
+        Time "policy::Window::Time": |t|
             windowed(Window::Time(t));
         Time "fallback::Cache::max_age": |t| kept(of!(Cache { max_age: t }));
         Time "config::MethodConfig::timeout": |t| configured(Some(t), None);

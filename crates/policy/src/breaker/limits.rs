@@ -33,6 +33,7 @@ const MOST_SECONDS: u64 = (1 << 30) - 1;
 
 impl Run {
     /// Whether so many failures, the first so many milliseconds ago, are an outage.
+    #[inline]
     pub(crate) const fn is_enough(self, failures: u32, lasted: u64) -> bool {
         if failures >= self.failures {
             return lasted >= self.lasting;
@@ -46,6 +47,7 @@ impl Run {
 
 impl Limits {
     /// When one more probe is admitted, in seconds, if the last one was at `now`.
+    #[inline]
     pub(crate) fn one_more(&self, now: u64) -> u64 {
         now.saturating_add(self.patience).div_ceil(1000).min(MOST_SECONDS)
     }

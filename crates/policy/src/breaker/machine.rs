@@ -68,6 +68,7 @@ impl Machine {
     }
 
     /// When the next probe is admitted, while it is open.
+    #[inline]
     pub fn next_probe_in(&self, now: Instant) -> Option<Duration> {
         self.cell.remaining(self.millis(now)).map(Duration::from_millis)
     }
@@ -188,6 +189,7 @@ impl Machine {
     }
 
     /// Counts a call in the window: returns the rate that is too high, and the calls behind it.
+    #[inline]
     fn tripped(
         &self,
         pass: Pass,

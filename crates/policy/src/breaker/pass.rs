@@ -19,37 +19,45 @@ impl Pass {
     const METHOD: u32 = 32;
 
     /// Its opening.
+    #[inline]
     pub(crate) const fn since(epoch: u64) -> Self {
         Self(epoch)
     }
 
+    #[inline]
     pub(crate) const fn epoch(self) -> u64 {
         self.0 & EPOCHS
     }
 
     /// Its method.
+    #[inline]
     pub(crate) const fn of_method(self, method: u32) -> Self {
         Self(self.0 & ((1 << Self::METHOD) - 1) | (method as u64) << Self::METHOD)
     }
 
+    #[inline]
     pub(crate) const fn method(self) -> u32 {
         (self.0 >> Self::METHOD) as u32
     }
 
     /// Whether the head of its response settles a probe.
+    #[inline]
     pub(crate) const fn awaits_head(self) -> bool {
         self.is(Self::PROBE) || self.is(Self::BESIDE)
     }
 
+    #[inline]
     pub(crate) const fn with(self, flag: u64) -> Self {
         Self(self.0 | flag)
     }
 
+    #[inline]
     pub(crate) const fn is(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
 
     /// An ordinary call.
+    #[inline]
     pub(crate) const fn plain(self) -> Self {
         Self(self.0 & !(Self::PROBE | Self::BESIDE))
     }

@@ -256,6 +256,7 @@ impl BreakerPolicy {
     }
 
     /// How a call with this evidence counts.
+    #[inline]
     pub(crate) fn outcome(&self, evidence: Evidence) -> Sample {
         let is_counted =
             |counted: Codes| evidence.code().is_some_and(|code| counted.contains(code));
@@ -278,6 +279,7 @@ impl BreakerPolicy {
     }
 
     /// Whether a window is needed at all.
+    #[inline]
     pub(crate) const fn has_rates(&self) -> bool {
         self.failure_rate.is_some() || self.slow.is_some()
     }

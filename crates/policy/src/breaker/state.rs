@@ -89,23 +89,27 @@ impl Cell {
         Self(AtomicU64::new(0))
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> Kind {
         self.load().kind()
     }
 
     /// Whether it is closed, and has not opened since `pass`.
+    #[inline]
     pub(crate) fn is_closed_since(&self, pass: Pass) -> bool {
         let word = self.load();
         word.kind() == Kind::Closed && word.is_of(pass)
     }
 
     /// How long it stays open at `now`, in milliseconds.
+    #[inline]
     pub(crate) fn remaining(&self, now: u64) -> Option<u64> {
         let word = self.load();
         (word.kind() == Kind::Open).then(|| word.data().saturating_sub(now))
     }
 
     /// Whether a call would be admitted; `now`, in milliseconds, is called only if needed.
+    #[inline]
     pub(crate) fn would_admit(&self, limits: &Limits, now: impl Fn() -> u64) -> bool {
         let word = self.load();
         match word.kind() {
@@ -119,6 +123,7 @@ impl Cell {
     }
 
     /// Admits a call, or rejects it.
+    #[inline]
     pub(crate) fn admit(&self, limits: &Limits, now: impl Fn() -> u64) -> Admission {
         let mut word = self.load();
         loop {
@@ -162,6 +167,7 @@ impl Cell {
 
     /// The head of a response that goes on has arrived: an answer, so a probe has succeeded, and
     /// gives its place back. Returns the rest of the pass.
+    #[inline]
     pub(crate) fn answered(&self, pass: Pass, limits: &Limits) -> (Pass, Change) {
         if !pass.awaits_head() {
             return (pass, Change::Nothing);
@@ -185,6 +191,7 @@ impl Cell {
 
     /// A call has ended at `now`. If that opens the circuit, it stays open until the result of
     /// `until`.
+    #[inline]
     pub(crate) fn leave(
         &self,
         pass: Pass,
@@ -237,10 +244,12 @@ impl Cell {
         }
     }
 
+    #[inline]
     fn load(&self) -> Word {
         Word(self.0.load(Ordering::Acquire))
     }
 
+    #[inline]
     fn change(&self, from: Word, to: Word) -> Result<(), Word> {
         let changed = self.0.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire);
         changed.map(drop).map_err(Word)
@@ -250,6 +259,7 @@ impl Cell {
 // === impl Word ===
 
 impl Word {
+    #[inline]
     const fn kind(self) -> Kind {
         match self.0 & 3 {
             0 => Kind::Closed,
@@ -259,45 +269,55 @@ impl Word {
         }
     }
 
+    #[inline]
     const fn data(self) -> u64 {
         self.0 >> DATA
     }
 
+    #[inline]
     const fn epoch(self) -> u64 {
         self.0 >> EPOCH & EPOCHS
     }
 
+    #[inline]
     const fn under_way(self) -> u64 {
         self.data() & MOST_UNDER_WAY
     }
 
+    #[inline]
     const fn succeeded(self) -> u64 {
         self.data() >> 8 & MOST_UNDER_WAY
     }
 
+    #[inline]
     const fn one_more(self) -> u64 {
         self.data() >> ONE_MORE
     }
 
+    #[inline]
     const fn pass(self) -> Pass {
         Pass::since(self.epoch())
     }
 
     /// Whether it has not opened since.
+    #[inline]
     const fn is_of(self, pass: Pass) -> bool {
         self.epoch() == pass.epoch()
     }
 
+    #[inline]
     const fn with(self, data: u64) -> Self {
         Self(self.0 & ((1 << DATA) - 1) | data << DATA)
     }
 
     /// Another state of the same opening.
+    #[inline]
     const fn turns(self, kind: Kind, data: u64) -> Self {
         Self(kind as u64 | self.epoch() << EPOCH | data << DATA)
     }
 
     /// A state for which all earlier calls are stragglers.
+    #[inline]
     const fn next(self, kind: Kind, data: u64) -> Self {
         let epoch = (self.epoch() + 1) & EPOCHS;
         Self(kind as u64 | epoch << EPOCH | data << DATA)

@@ -19,6 +19,7 @@ const ALL: u32 = 2;
 // === impl Suspects ===
 
 impl Suspects {
+    #[inline]
     pub(crate) fn add(&self, method: u32) {
         for slot in &self.0 {
             match slot.compare_exchange(FREE, method, Ordering::Relaxed, Ordering::Relaxed) {
@@ -29,6 +30,7 @@ impl Suspects {
         }
     }
 
+    #[inline]
     pub(crate) fn contains(&self, method: u32) -> bool {
         let mut all = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
         let mut is_full = true;
@@ -43,6 +45,7 @@ impl Suspects {
         self.set(ALL);
     }
 
+    #[inline]
     pub(crate) fn clear(&self) {
         self.set(FREE);
     }

@@ -125,11 +125,13 @@ impl Limiter {
     }
 
     /// How many of this criticality were refused.
+    #[inline]
     pub fn shed(&self, criticality: impl Into<Criticality>) -> u64 {
         self.shed[criticality.into() as usize].load(Ordering::Relaxed)
     }
 
     /// Counts a call of this criticality that is refused.
+    #[inline]
     pub fn count_shed(&self, criticality: impl Into<Criticality>) {
         self.shed[criticality.into() as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -170,15 +172,18 @@ impl Limiter {
     }
 
     /// The word with one more call in flight, if the limit allows it and no call waits.
+    #[inline]
     fn admitted(&self, word: u64) -> Option<u64> {
         (word < self.limit().into()).then_some(word + 1)
     }
 
+    #[inline]
     fn change(&self, next: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
     }
 
     /// The place of a call admitted from the word `before`.
+    #[inline]
     fn permit(self: &Arc<Self>, before: u64) -> Permit {
         let began = self.adaptive.is_some().then(|| (Instant::now(), before as u32 + 1));
         Permit { limiter: Some(self.clone()), began, is_answered: false }
@@ -213,6 +218,7 @@ impl Limiter {
         }
     }
 
+    #[inline]
     fn leave(self: &Arc<Self>, began: Option<(Instant, u32)>, is_answered: bool) {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
         if let (Some(measured), Some((at, among))) = (&self.adaptive, began) {
@@ -249,6 +255,7 @@ impl fmt::Debug for Limiter {
 
 impl Entry {
     /// Whether it has a place.
+    #[inline]
     pub const fn is_admitted(&self) -> bool {
         matches!(self, Self::Admitted(_))
     }
@@ -258,6 +265,7 @@ impl Entry {
 
 impl Permit {
     /// Gives the place back, without recording the latency.
+    #[inline]
     pub fn pass_on(mut self) {
         self.began = None;
     }
@@ -268,11 +276,13 @@ impl Permit {
     }
 
     /// Whether the outcome of the call matters.
+    #[inline]
     pub const fn is_measured(&self) -> bool {
         self.began.is_some()
     }
 
     /// Records whether the call was answered in time.
+    #[inline]
     pub fn answered(&mut self, in_time: bool) {
         self.is_answered = in_time;
     }

@@ -16,6 +16,7 @@ pub(super) const WINDOW: u64 = 30_000_000_000;
 
 impl Slowest {
     /// A good answer took so long, and arrived at `at` nanoseconds.
+    #[inline]
     pub(super) fn record(&self, took: u64, at: u64) {
         let (window, known) = (at / WINDOW, self.window.load(Ordering::Relaxed));
         let order = Ordering::Relaxed;
@@ -30,6 +31,7 @@ impl Slowest {
         }
     }
 
+    #[inline]
     pub(super) fn get(&self) -> Option<u64> {
         let slowest = self.slowest.iter().map(|slowest| slowest.load(Ordering::Relaxed)).max();
         slowest.filter(|slowest| *slowest > 0)

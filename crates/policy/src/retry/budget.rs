@@ -179,12 +179,14 @@ impl Inner {
     }
 
     /// Whether a success of `method` must be deposited.
+    #[inline]
     fn is_saving(&self, method: &str) -> bool {
         self.has_met_several(method);
         !self.is_idle.load(Ordering::Relaxed)
     }
 
     /// Whether methods other than `method` are called, too: known before the first of them fails.
+    #[inline]
     fn has_met_several(&self, method: &str) -> bool {
         if self.has_several.load(Ordering::Relaxed) {
             return true;

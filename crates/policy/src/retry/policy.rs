@@ -146,6 +146,7 @@ impl Policy {
 
     /// The codes that count as failures of the server.
     #[doc(hidden)]
+    #[inline]
     pub fn listed(&self) -> Codes {
         match &self.kind {
             Kind::Once => Codes::default(),
@@ -281,6 +282,7 @@ impl Progress {
     }
 
     /// The decision without a policy; otherwise the attempt is counted.
+    #[inline]
     pub fn before_policy(&mut self, ended: Ended) -> Option<Decision> {
         let Ended { verdict, can_repeat, now, .. } = ended;
         if verdict == Verdict::Ok {
@@ -307,6 +309,7 @@ impl Progress {
 
     /// Whether gRFC A6 repeats this transparently, and counts it: without limit if it never left
     /// the client, once if the server's library refused it.
+    #[inline]
     const fn goes_round(&mut self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::NotProcessed(Stage::NotWritten) if self.transparent < MAX_TRANSPARENT => {
@@ -321,6 +324,7 @@ impl Progress {
     }
 
     /// Whether the call's deadline is later than `then`.
+    #[inline]
     pub(super) fn has_time(&self, then: Instant) -> bool {
         self.deadline.is_none_or(|deadline| then < deadline)
     }

@@ -169,3 +169,6 @@ impl Race {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
