@@ -1,9 +1,9 @@
 //! Long calls beside short ones, and requests that do not arrive.
 
 use super::*;
-use crate::limiter::{Entry, Limiter, Permit};
 use bytes::Bytes;
 use cinchona_core::MethodKind;
+use cinchona_policy::concurrency::{Entry, Limiter, Permit};
 use cinchona_testkit::Logs;
 use http_body::Frame;
 use std::{
