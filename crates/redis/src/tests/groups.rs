@@ -255,10 +255,10 @@ async fn a_store_goes_on_while_its_slot_is_moved() {
 
 /// A primary, a replica, and three sentinels.
 async fn watched() -> (Vec<Process>, Vec<Process>) {
-    let primary = Process::start(free_port(), &["save \"\""], &[]);
+    let lines = ["save \"\"", "repl-diskless-sync-delay 0"];
+    let primary = Process::start(free_port(), &lines, &[]);
     let of = format!("replicaof 127.0.0.1 {}", primary.port);
-    let replica =
-        Process::start(free_port(), &["save \"\"", "repl-diskless-sync-delay 0", &of], &[]);
+    let replica = Process::start(free_port(), &[lines[0], lines[1], &of], &[]);
     let servers = vec![primary, replica];
     until("in step", async || servers[1].says("INFO replication", "link_status:up").await).await;
     let mut sentinels = Vec::new();
@@ -278,6 +278,21 @@ async fn watched() -> (Vec<Process>, Vec<Process>) {
         .await;
     }
     (servers, sentinels)
+}
+
+/// What servers say of their replication, and sentinels of both.
+async fn said(servers: &[Process], sentinels: &[Process]) -> Vec<String> {
+    let mut all = Vec::new();
+    for server in servers {
+        let said: Option<String> = server.tell("INFO replication").await;
+        all.push(format!("{}: {said:?}", server.port));
+    }
+    for sentinel in sentinels {
+        for words in ["SENTINEL MASTER Payments", "SENTINEL REPLICAS Payments"] {
+            all.push(format!("{:?}", sentinel.tell::<redis::Value>(words).await));
+        }
+    }
+    all
 }
 
 /// Makes calls one after the other, each until it is answered; returns when each was acknowledged.
@@ -368,10 +383,12 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
         let follow = format!("REPLICAOF 127.0.0.1 {heir}");
         until("it follows the heir", async || replica.tell::<String>(&follow).await.is_some())
             .await;
-        until("it has caught up", async || {
+        let in_step = until("it has caught up", async || {
             replica.says("INFO replication", "master_link_status:up").await
-        })
-        .await;
+        });
+        if tokio::time::timeout(50 * SECOND, in_step).await.is_err() {
+            panic!("{round} has not caught up: {:#?}", said(&servers, &sentinels).await);
+        }
     }
     tokio::time::sleep(SECOND).await;
     stop.store(true, Ordering::Relaxed);
