@@ -30,8 +30,8 @@
 //! * A caller that gives up does not stop an execution: it continues within its lease
 //!   ([`with_lease`](DedupLayer::with_lease), or its caller's deadline where that is later), which
 //!   is the deadline that the handler and its own calls see, and a retry finds its answer.
-//! * The response to a call that may have a key names the server's [`DOMAIN`]; an attempt that names
-//!   another one as that of the attempt before it is refused (`FAILED_PRECONDITION`, reason
+//! * The response to a call that may have a key names the server's [`DOMAIN`]; an attempt that
+//!   names another one as that of the attempt before it is refused (`FAILED_PRECONDITION`, reason
 //!   `IDEMPOTENCY_DOMAIN_MISMATCH`), as this server would not recognise it.
 //! * Streaming methods, methods marked `NO_SIDE_EFFECTS` and methods missing in the .proto pass
 //!   through.

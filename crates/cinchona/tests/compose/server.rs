@@ -78,7 +78,11 @@ async fn a_body_that_panics_ends_with_internal() {
         Ok::<_, Infallible>(Response::new(body))
     });
     use tokio_stream::StreamExt;
-    let answer = layers.layer(panics).oneshot(request(CHECK, None)).await.unwrap();
+    let service = layers.layer(panics);
+    // The body of a unary call is read before its head is sent, that of a stream after it.
+    let answer = service.clone().oneshot(request(CHECK, None)).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "13");
+    let answer = service.oneshot(request("/grpc.health.v1.Health/Watch", None)).await.unwrap();
     let trailers = answer.into_body().collect().await.unwrap();
     assert_eq!(trailers.trailers().unwrap()["grpc-status"], "13");
 }

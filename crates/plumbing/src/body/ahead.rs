@@ -1,6 +1,6 @@
 //! An answer that is read before it is sent.
 
-use super::{BoxError, Next, Polled, Seen, Watcher};
+use super::watcher::{BoxError, Next, Polled, Seen, Watcher};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use std::{

@@ -3,7 +3,7 @@
 use super::*;
 use bytes::Bytes;
 use cinchona_core::MethodKind;
-use cinchona_policy::concurrency::{Entry, Limiter, Permit};
+use cinchona_policy::concurrency::{Entry, Permit};
 use cinchona_testkit::Logs;
 use http_body::Frame;
 use std::{
@@ -214,7 +214,7 @@ async fn streams_that_pass_through_an_adaptive_limit_are_no_calls_that_were_aban
 #[tokio::test(start_paused = true)]
 async fn an_adaptive_limit_counts_a_call_among_those_in_flight_when_it_begins_and_logs_changes() {
     let logs = Logs::capture();
-    let limiter = Limiter::new(Limit::default(), Queue::none(), Instant::now());
+    let limiter = crate::places::limiter(Limit::default(), Queue::none());
     let enter = || match limiter.enter(Criticality::default) {
         Entry::Admitted(permit) => permit,
         _ => panic!("there are 1000 places"),
