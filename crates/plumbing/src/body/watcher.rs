@@ -36,7 +36,8 @@ pub trait Watcher: Send {
         false
     }
 
-    /// Polls the inner body within a scope of the layer's ([`ResponseBody::watched_within`]).
+    /// Polls the inner body within a scope of the layer's: `watch_within` of
+    /// [`ResponseBody`](super::ResponseBody).
     fn scope(self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
         poll();
     }
