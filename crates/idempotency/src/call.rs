@@ -199,6 +199,10 @@ where
         };
         let (counted, refused) = match dedup::follow(claim, rules) {
             Next::Execute => return Decision::Execute,
+            Next::Observe => {
+                settings.switch.count();
+                return Decision::Execute;
+            }
             Next::Unknown => return Decision::Unknown,
             Next::Wait(wait) => return Decision::Wait(wait),
             Next::Pass => {

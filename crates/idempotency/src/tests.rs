@@ -442,6 +442,23 @@ async fn without_its_store_it_refuses_or_executes_as_configured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_shadow_a_call_after_a_crash_is_executed_and_counted() {
+    let (bank, executed) = bank(Duration::ZERO, &[]);
+    let store = MemoryStore::new();
+    let key = key::stored("/Bank/Pay", "k", "");
+    let fingerprint = xxhash_rust::xxh3::xxh3_128(&message("", 0));
+    store.claim(&key, fingerprint, 1, SECOND).await.unwrap();
+    sleep(2 * SECOND).await;
+    let switch = Switch::new(Mode::Shadow);
+    let service = DedupLayer::new(store, methods())
+        .with_guarantee(Guarantee::AtMostOnce)
+        .with_switch(switch.clone())
+        .layer(bank);
+    assert_eq!(status(&ask(&service, pay("k")).await).code(), Code::Ok);
+    assert_eq!((executed.load(Ordering::Relaxed), switch.shadowed()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_crash_at_most_once_does_not_execute_again() {
     for (guarantee, executions) in [(Guarantee::AtMostOnce, 0), (Guarantee::AtLeastOnce, 1)] {
         let (bank, executed) = bank(Duration::ZERO, &[]);

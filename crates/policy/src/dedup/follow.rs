@@ -36,6 +36,9 @@ pub struct Rules {
 pub enum Next<E> {
     /// It is executed under its claim.
     Execute,
+    /// It is executed under its claim, and counted: it would be refused as `Unknown`, but the layer
+    /// only observes.
+    Observe,
     /// It has a claim, and an earlier one ended without a result: whether there was an effect is
     /// unknown, so it is refused.
     Unknown,
@@ -73,7 +76,7 @@ pub enum Refused {
 pub fn follow<E>(claim: Result<Claim, E>, rules: Rules) -> Next<E> {
     let claim = match claim {
         Ok(Claim::Granted { lapsed: true }) if rules.guarantee == Guarantee::AtMostOnce => {
-            return Next::Unknown;
+            return if rules.enforces { Next::Unknown } else { Next::Observe };
         }
         Ok(Claim::Granted { .. }) => return Next::Execute,
         _ if !rules.enforces => return Next::Pass,
@@ -151,12 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_only_observes_passes_everything_that_is_not_granted() {
+    fn a_layer_that_only_observes_executes_what_is_granted_and_passes_everything_else() {
         let shadow = Rules { enforces: false, ..RULES };
         for claim in [Claim::Done(Bytes::new()), busy(), Claim::Mismatch, Claim::Evicted] {
             assert!(matches!(after(claim, shadow), Next::Pass));
         }
         assert!(matches!(follow(Err(()), shadow), Next::Pass));
         assert!(matches!(after(Claim::Granted { lapsed: false }, shadow), Next::Execute));
+        assert!(matches!(after(Claim::Granted { lapsed: true }, shadow), Next::Observe));
     }
 }
