@@ -38,8 +38,9 @@ pub struct Limiter {
 /// A place among the calls in flight; when dropped, it is given to the next call.
 pub struct Permit {
     limiter: Option<Arc<Limiter>>,
-    /// When it was given, and how many were in flight then, for an adaptive limit.
-    began: Option<(Instant, u32)>,
+    /// When it was given, and how many were in flight then, for an adaptive limit. Boxed: a permit is
+    /// in the future of its call.
+    began: Option<Box<(Instant, u32)>>,
     /// Whether the call was answered in time, if known.
     is_answered: bool,
 }
@@ -185,7 +186,7 @@ impl Limiter {
     /// The place of a call admitted from the word `before`.
     #[inline]
     fn permit(self: &Arc<Self>, before: u64) -> Permit {
-        let began = self.adaptive.is_some().then(|| (Instant::now(), before as u32 + 1));
+        let began = self.adaptive.is_some().then(|| Box::new((Instant::now(), before as u32 + 1)));
         Permit { limiter: Some(self.clone()), began, is_answered: false }
     }
 
@@ -272,7 +273,7 @@ impl Permit {
 
     /// How many were in flight when it was given, if that is measured.
     pub fn among(&self) -> Option<u32> {
-        self.began.map(|(_, among)| among)
+        self.began.as_ref().map(|began| began.1)
     }
 
     /// Whether the outcome of the call matters.
@@ -292,7 +293,7 @@ impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if let Some(limiter) = self.limiter.take() {
-            limiter.leave(self.began, self.is_answered);
+            limiter.leave(self.began.as_deref().copied(), self.is_answered);
         }
     }
 }
