@@ -37,7 +37,7 @@ pub struct Limiter {
 
 /// A place among the calls in flight; when dropped, it is given to the next call.
 pub struct Permit {
-    limiter: Option<Arc<Limiter>>,
+    limiter: Arc<Limiter>,
     /// For an adaptive limit. Boxed: a permit is in the future of its call, which is small.
     began: Option<Box<Began>>,
 }
@@ -194,7 +194,7 @@ impl Limiter {
     fn permit(self: &Arc<Self>, before: u64) -> Permit {
         let among = before as u32 + 1;
         let begin = || Box::new(Began { at: Instant::now(), among, is_answered: false });
-        Permit { limiter: Some(self.clone()), began: self.adaptive.is_some().then(begin) }
+        Permit { limiter: self.clone(), began: self.adaptive.is_some().then(begin) }
     }
 
     fn queued(&self) -> MutexGuard<'_, Waiting<Permit>> {
@@ -301,9 +301,7 @@ impl Permit {
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        if let Some(limiter) = self.limiter.take() {
-            limiter.leave(self.began.as_deref());
-        }
+        self.limiter.leave(self.began.as_deref());
     }
 }
 
