@@ -11,7 +11,7 @@ use std::pin::Pin;
 struct Kept(Permit);
 
 /// The response body of a call, which holds its place until it ends or is dropped.
-pub(crate) fn holding<B>(body: B, permit: Option<Permit>) -> ResponseBody
+pub(crate) fn holding<B>(body: B, permit: Option<Box<Permit>>) -> ResponseBody
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -19,7 +19,7 @@ where
     let mut body = ResponseBody::of(body);
     match permit {
         Some(mut permit) if body.is_end_stream() => permit.answered(true),
-        Some(permit) => body.watch(Kept(permit)),
+        Some(permit) => body.watch(Kept(*permit)),
         None => {}
     }
     body

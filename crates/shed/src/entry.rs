@@ -35,7 +35,8 @@ pin_project! {
     pub(crate) struct Entering<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        permit: Option<Permit>,
+        // Boxed: the future of a call is small.
+        permit: Option<Box<Permit>>,
         until: Until,
         arriving: Option<Held>,
     }
@@ -115,7 +116,9 @@ where
     ) -> Self {
         let (state, permit) = match entry {
             Entry::Admitted(permit) => match until.settle(permit) {
-                Some(permit) => (State::Calling { future: service.call(request) }, Some(permit)),
+                Some(permit) => {
+                    (State::Calling { future: service.call(request) }, Some(Box::new(permit)))
+                }
                 None => (State::TurnedAway, None),
             },
             Entry::Waits(given, longest) => {
@@ -146,7 +149,7 @@ where
             switch.count();
         }
         let state = State::Calling { future: service.call(request) };
-        Self { state, permit, until, arriving: None }
+        Self { state, permit: permit.map(Box::new), until, arriving: None }
     }
 
     /// Calls the service without requesting a place.
@@ -210,7 +213,7 @@ where
                 StateProj::Calling { future } => match future.poll(cx) {
                     Poll::Ready(outcome) => {
                         let held = this.arriving.take().and_then(|arriving| arriving.take());
-                        let permit = this.permit.take().or(held);
+                        let permit = this.permit.take().or(held.map(Box::new));
                         return Poll::Ready(Entered::Answered(answered(
                             outcome, permit, this.until,
                         )));
@@ -222,7 +225,7 @@ where
                         match this.until.settle(permit) {
                             Some(permit) => {
                                 has_waited(&mut request, since);
-                                *this.permit = Some(permit);
+                                *this.permit = Some(Box::new(permit));
                                 State::Calling { future: service.call(request) }
                             }
                             None => State::TurnedAway,
@@ -289,13 +292,13 @@ impl<S, B> Expected<S, B> {
         request: Request<B>,
         entry: Entry,
         until: &Until,
-        place: &mut Option<Permit>,
+        place: &mut Option<Box<Permit>>,
     ) -> State<S, B, F>
     where
         S: Service<Request<B>, Future = F>,
     {
         *place = match entry {
-            Entry::Admitted(permit) => until.settle(permit),
+            Entry::Admitted(permit) => until.settle(permit).map(Box::new),
             Entry::Waits(given, longest) if self.upload.shadow.is_none() => {
                 let longest = deadline(&request).map_or(longest, |deadline| deadline.min(longest));
                 let held = Some((service, request, Instant::now()));
@@ -337,7 +340,7 @@ fn has_waited<B>(request: &mut Request<B>, since: Instant) {
 /// An answer, which holds the place until its end, if the place is kept so long.
 fn answered<B, E>(
     outcome: Result<Response<B>, E>,
-    permit: Option<Permit>,
+    permit: Option<Box<Permit>>,
     until: &Until,
 ) -> Result<Response<ResponseBody>, E>
 where

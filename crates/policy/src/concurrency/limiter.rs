@@ -37,17 +37,10 @@ pub struct Limiter {
 
 /// A place among the calls in flight; when dropped, it is given to the next call.
 pub struct Permit {
-    limiter: Arc<Limiter>,
-    /// For an adaptive limit. Boxed: a permit is in the future of its call, which is small.
-    began: Option<Box<Began>>,
-}
-
-/// The beginning of a call that is measured.
-struct Began {
-    at: Instant,
-    /// How many were in flight then.
-    among: u32,
-    /// Whether it was answered in time, if known.
+    limiter: Option<Arc<Limiter>>,
+    /// When it was given, and how many were in flight then, for an adaptive limit.
+    began: Option<(Instant, u32)>,
+    /// Whether the call was answered in time, if known.
     is_answered: bool,
 }
 
@@ -192,9 +185,8 @@ impl Limiter {
     /// The place of a call admitted from the word `before`.
     #[inline]
     fn permit(self: &Arc<Self>, before: u64) -> Permit {
-        let among = before as u32 + 1;
-        let begin = || Box::new(Began { at: Instant::now(), among, is_answered: false });
-        Permit { limiter: self.clone(), began: self.adaptive.is_some().then(begin) }
+        let began = self.adaptive.is_some().then(|| (Instant::now(), before as u32 + 1));
+        Permit { limiter: Some(self.clone()), began, is_answered: false }
     }
 
     fn queued(&self) -> MutexGuard<'_, Waiting<Permit>> {
@@ -227,12 +219,12 @@ impl Limiter {
     }
 
     #[inline]
-    fn leave(self: &Arc<Self>, began: Option<&Began>) {
+    fn leave(self: &Arc<Self>, began: Option<(Instant, u32)>, is_answered: bool) {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
-        if let (Some(measured), Some(began)) = (&self.adaptive, began) {
+        if let (Some(measured), Some((at, among))) = (&self.adaptive, began) {
             let now = Instant::now();
-            let took = began.is_answered.then(|| now.saturating_duration_since(began.at));
-            if let Some(limit) = measured.record(took, began.among, before as u32, now) {
+            let took = is_answered.then(|| now.saturating_duration_since(at));
+            if let Some(limit) = measured.record(took, among, before as u32, now) {
                 self.becomes(limit);
             }
         }
@@ -280,7 +272,7 @@ impl Permit {
 
     /// How many were in flight when it was given, if that is measured.
     pub fn among(&self) -> Option<u32> {
-        self.began.as_ref().map(|began| began.among)
+        self.began.map(|(_, among)| among)
     }
 
     /// Whether the outcome of the call matters.
@@ -292,16 +284,16 @@ impl Permit {
     /// Records whether the call was answered in time.
     #[inline]
     pub fn answered(&mut self, in_time: bool) {
-        if let Some(began) = &mut self.began {
-            began.is_answered = in_time;
-        }
+        self.is_answered = in_time;
     }
 }
 
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        self.limiter.leave(self.began.as_deref());
+        if let Some(limiter) = self.limiter.take() {
+            limiter.leave(self.began, self.is_answered);
+        }
     }
 }
 
