@@ -93,6 +93,13 @@ impl ResponseBody {
         self.watch(watcher);
     }
 
+    /// Adds `watcher` outside of all others, which sees the frames when they are sent, also those
+    /// that were read before.
+    #[inline]
+    pub fn watch_sent<W: Watcher + 'static>(&mut self, watcher: W) {
+        self.watchers.push(Some(Box::pin(watcher)));
+    }
+
     /// Adds `watcher` outside of all others, in its own box.
     #[inline]
     pub fn watch_boxed<W: Watcher + 'static>(&mut self, mut watcher: Pin<Box<W>>) {
@@ -509,6 +516,18 @@ mod tests {
         body.watch(notes("it", &log, NEVER));
         assert_eq!(taken(&log).len(), 0);
         assert_eq!(read(body).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_watches_the_sending_sees_a_settled_answer_when_it_is_read() {
+        let log = Log::default();
+        let mut body = ResponseBody::of(Frames([Some(Ok(1)), Some(Ok(0))].into()));
+        body.settle();
+        body.watch_sent(notes("sent", &log, NEVER));
+        body.watch(notes("ready", &log, NEVER));
+        assert_eq!(taken(&log), ["ready data", "ready trailers", "ready dropped"]);
+        assert_eq!(read(body).await.len(), 2);
+        assert_eq!(taken(&log)[..2], ["sent data", "sent trailers"]);
     }
 
     #[test]

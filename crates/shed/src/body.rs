@@ -19,7 +19,8 @@ where
     let mut body = ResponseBody::of(body);
     match permit {
         Some(mut permit) if body.is_end_stream() => permit.answered(true),
-        Some(permit) => body.watch(Kept(*permit)),
+        // Until it is sent: a client that does not read must not make room for more answers.
+        Some(permit) => body.watch_sent(Kept(*permit)),
         None => {}
     }
     body
