@@ -363,7 +363,8 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
         // Sentinels fail over at most once in twice the failover timeout.
         tokio::time::sleep(if round == 0 { SECOND } else { 4 * SECOND }).await;
         let (primary, heir) = (round % 2, servers[1 - round % 2].port.to_string());
-        killed.push(Instant::now());
+        // What was acknowledged for so long has reached the replica.
+        killed.push((Instant::now(), SECOND + stalls.take()));
         servers[primary].kill();
         until("a sentinel names the heir", async || {
             let named: Option<Vec<String>> =
@@ -372,7 +373,11 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
         })
         .await;
         stalls.take();
-        let (after, _) = back(&store, &mut tokens).await;
+        let Ok((after, _)) = tokio::time::timeout(10 * SECOND, back(&store, &mut tokens)).await
+        else {
+            let why = store.claim(b"why", 1, tokens, LEASE).await;
+            panic!("{round}: {why:?}: {:#?}", said(&servers, &sentinels).await);
+        };
         assert!(after <= SECOND + stalls.take(), "{after:?}");
         slowest = slowest.max(after);
         if round + 1 == rounds {
@@ -395,7 +400,7 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
     let store = store.with_timeout(10 * SECOND).unwrap();
     let mut lost = 0;
     for (n, acknowledged) in clients.join_all().await {
-        assert!(acknowledged.last() > killed.last(), "calls go on");
+        assert!(acknowledged.last() > killed.last().map(|(at, _)| at), "calls go on");
         for (page, times) in acknowledged.chunks(500).enumerate() {
             let text = store.read(&format!("log {n} {page}")).await.unwrap().unwrap_or_default();
             let text = String::from_utf8(text.to_vec()).unwrap();
@@ -405,8 +410,10 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
                 assert!(found <= 1, "call {call} of {n} happened {found} times");
                 if found == 0 {
                     lost += 1;
-                    let lagged = killed.iter().any(|killed| at < killed && *killed - *at < SECOND);
-                    assert!(lagged, "more is lost than lagged");
+                    let next = killed.iter().find(|(killed, _)| at < killed);
+                    let before = next.map(|(killed, lag)| (*killed - *at, *lag));
+                    let lagged = before.is_some_and(|(before, lag)| before < lag);
+                    assert!(lagged, "more is lost than lagged: call {call} of {n}, {before:?}");
                 }
             }
         }
