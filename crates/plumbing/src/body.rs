@@ -1,13 +1,13 @@
 //! The one response body of this project: the inner body, and the layers that watch it.
 
-mod ahead;
+mod frames;
 mod watcher;
 
 pub use watcher::{Next, Polled, Seen, Watcher};
 
 use crate::status;
-use ahead::Ahead;
 use bytes::Bytes;
+use frames::Frames;
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, SizeHint};
 use smallvec::SmallVec;
@@ -24,13 +24,14 @@ use watcher::BoxError;
 /// A response body that layers watch.
 ///
 /// Each layer of ours adds a [`Watcher`], and none wraps the body of another: however many there
-/// are, there is one body around tonic's.
+/// are, there is one body around tonic's. It is a pointer, as layers move it often.
 #[derive(Default)]
-pub struct ResponseBody {
-    /// What was read of it before it is sent.
-    ahead: Option<Box<Ahead>>,
-    /// The rest; `None` if there is none, or it was cut off.
-    inner: Option<Body>,
+pub struct ResponseBody(Option<Box<Own>>);
+
+/// A body that is not empty.
+#[derive(Default)]
+struct Own {
+    frames: Frames,
     /// The innermost first.
     watchers: SmallVec<[Slot; 6]>,
     has_scopes: bool,
@@ -41,8 +42,9 @@ pub struct ResponseBody {
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
 /// on. Each layer asks that of a head, and it is computed once.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
-    let (headers, body) = (response.headers(), response.body());
+    let Some(body) = &response.body().0 else { return false };
     if !body.has_begun.get() {
+        let headers = response.headers();
         let is_head = response.status() == StatusCode::OK && status::is_grpc(headers);
         let goes_on = is_head && status::code(headers).is_none() && !body.is_end_stream();
         body.has_begun.set(goes_on);
@@ -64,7 +66,9 @@ impl ResponseBody {
         if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
             return own.take().unwrap_or_default();
         }
-        Self { inner: body.map(Body::new), ..Self::default() }
+        let body = body.filter(|body| !body.is_end_stream());
+        let own = |body| Box::new(Own { frames: Frames::of(Body::new(body)), ..Own::default() });
+        Self(body.map(own))
     }
 
     /// Reads the answer of a unary call if all of it is ready, and it is small: those who watch it
@@ -72,16 +76,19 @@ impl ResponseBody {
     ///
     /// For servers: what a handler has answered is ready, and its status is known.
     pub fn settle(&mut self) {
-        if self.ahead.is_none() && self.watchers.is_empty() {
-            self.ahead = Ahead::read(&mut self.inner);
+        if let Some(own) = &mut self.0
+            && own.watchers.is_empty()
+        {
+            own.frames.read_ahead();
         }
     }
 
     /// Adds `watcher` outside of all others; it is boxed if it has to wait.
     #[inline]
     pub fn watch<W: Watcher + 'static>(&mut self, watcher: W) {
-        match self.whole() {
-            None => self.watchers.push(Some(Box::pin(watcher))),
+        let own = self.0.get_or_insert_default();
+        match own.frames.whole() {
+            None => own.watchers.push(Some(Box::pin(watcher))),
             Some(whole) => _ = whole.show(pin!(watcher)),
         }
     }
@@ -89,7 +96,7 @@ impl ResponseBody {
     /// Adds `watcher` outside of all others, which are polled within its scope.
     #[inline]
     pub fn watch_within<W: Watcher + 'static>(&mut self, watcher: W) {
-        self.has_scopes = true;
+        self.has_scopes();
         self.watch(watcher);
     }
 
@@ -97,14 +104,15 @@ impl ResponseBody {
     /// that were read before.
     #[inline]
     pub fn watch_sent<W: Watcher + 'static>(&mut self, watcher: W) {
-        self.watchers.push(Some(Box::pin(watcher)));
+        self.0.get_or_insert_default().watchers.push(Some(Box::pin(watcher)));
     }
 
     /// Adds `watcher` outside of all others, in its own box.
     #[inline]
     pub fn watch_boxed<W: Watcher + 'static>(&mut self, mut watcher: Pin<Box<W>>) {
-        match self.whole() {
-            None => self.watchers.push(Some(watcher)),
+        let own = self.0.get_or_insert_default();
+        match own.frames.whole() {
+            None => own.watchers.push(Some(watcher)),
             Some(whole) => {
                 if whole.show(watcher.as_mut()) == Next::Over {
                     watcher.is_over();
@@ -116,7 +124,7 @@ impl ResponseBody {
     /// Adds `watcher` outside of all others, in its own box; they are polled within its scope.
     #[inline]
     pub fn watch_boxed_within<W: Watcher + 'static>(&mut self, watcher: Pin<Box<W>>) {
-        self.has_scopes = true;
+        self.has_scopes();
         self.watch_boxed(watcher);
     }
 
@@ -127,56 +135,37 @@ impl ResponseBody {
         self
     }
 
-    /// The answer, if all of it is there.
-    fn whole(&mut self) -> Option<&mut Ahead> {
-        self.ahead.as_deref_mut().filter(|ahead| ahead.is_whole())
+    fn has_scopes(&mut self) {
+        self.0.get_or_insert_default().has_scopes = true;
     }
+}
 
+// === impl Own ===
+
+impl Own {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         self.has_begun.set(false);
-        let mut frames = Frames { ahead: &mut self.ahead, inner: &mut self.inner };
         if self.watchers.is_empty() {
-            return frames.poll(cx);
+            return self.frames.poll(cx);
         }
         let mut seen = Seen::default();
         if self.has_scopes {
             let mut polled = Poll::Pending;
-            poll_within(&mut frames, &mut self.watchers, cx, &mut seen, &mut polled);
+            poll_within(&mut self.frames, &mut self.watchers, cx, &mut seen, &mut polled);
             return polled;
         }
-        let mut polled = frames.poll(cx);
+        let mut polled = self.frames.poll(cx);
         for at in 0..self.watchers.len() {
-            step(&mut frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
+            step(&mut self.frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
         }
         polled
     }
-}
 
-/// Where the frames come from.
-struct Frames<'a> {
-    ahead: &'a mut Option<Box<Ahead>>,
-    inner: &'a mut Option<Body>,
-}
-
-// === impl Frames ===
-
-impl Frames<'_> {
-    #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        if let Some(ahead) = self.ahead {
-            if let Some(frame) = ahead.next() {
-                return Poll::Ready(Some(frame));
-            }
-            *self.ahead = None;
-        }
-        match self.inner {
-            Some(inner) => Pin::new(inner).poll_frame(cx).map_err(Into::into),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn cut(&mut self) {
-        (*self.ahead, *self.inner) = (None, None);
+    fn is_end_stream(&self) -> bool {
+        let mut watchers = self.watchers.iter().flatten();
+        !self.has_begun.get()
+            && self.frames.are_over()
+            && !watchers.any(|watcher| watcher.holds_more())
     }
 }
 
@@ -185,7 +174,7 @@ type Slot = Option<Pin<Box<dyn Watcher>>>;
 
 /// Polls the body below the last of `slots`, within its scope.
 fn poll_within(
-    frames: &mut Frames<'_>,
+    frames: &mut Frames,
     slots: &mut [Slot],
     cx: &mut Context<'_>,
     seen: &mut Seen,
@@ -205,7 +194,7 @@ fn poll_within(
 
 /// Passes the poll to the last of `slots`.
 fn step(
-    frames: &mut Frames<'_>,
+    frames: &mut Frames,
     slots: &mut [Slot],
     cx: &mut Context<'_>,
     seen: &mut Seen,
@@ -242,26 +231,21 @@ impl HttpBody for ResponseBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
-        self.poll(cx)
+        match &mut self.0 {
+            Some(own) => own.poll(cx),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        if self.has_begun.get() {
-            return false;
-        }
-        let mut watchers = self.watchers.iter().flatten();
-        self.ahead.as_ref().is_none_or(|ahead| ahead.is_over())
-            && self.inner.as_ref().is_none_or(Body::is_end_stream)
-            && !watchers.any(|watcher| watcher.holds_more())
+        self.0.as_ref().is_none_or(|own| own.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            // The length of an answer is not announced, as tonic announces none.
-            _ if self.ahead.is_some() => SizeHint::new(),
-            None => SizeHint::with_exact(0),
-            Some(_) if self.watchers.iter().flatten().any(|own| own.may_cut()) => SizeHint::new(),
-            Some(inner) => inner.size_hint(),
+        let Some(own) = &self.0 else { return SizeHint::with_exact(0) };
+        match own.watchers.iter().flatten().any(|watcher| watcher.may_cut()) {
+            true => SizeHint::new(),
+            false => own.frames.size_hint(),
         }
     }
 }
@@ -502,7 +486,7 @@ mod tests {
             body.settle();
             body.watch(notes("it", &log, NEVER));
             assert!(taken(&log).len() <= at_most);
-            !taken(&log).is_empty() || body.watchers.is_empty()
+            !taken(&log).is_empty() || body.0.is_none_or(|own| own.watchers.is_empty())
         };
         assert!(seen_of(&[Some(Ok(1)), Some(Ok(0))], 3), "a message and its trailers");
         assert!(!seen_of(&[Some(Ok(1)), None, Some(Ok(0))], 0), "the trailers are not ready");
