@@ -1,6 +1,7 @@
 //! The connections of a server.
 
 use cinchona_plumbing::Listener;
+use socket2::{SockRef, TcpKeepalive};
 use std::{
     future::Future,
     io::{self, IoSlice},
@@ -45,6 +46,24 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a client may take for it: as long as the dashboard leaves for a head.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a client may be silent before it is probed, and between probes.
+const SILENCE: Duration = Duration::from_secs(15);
+const PROBE: Duration = Duration::from_secs(5);
+/// How long it may acknowledge nothing.
+#[cfg(target_os = "linux")]
+const GONE: Duration = Duration::from_secs(30);
+
+/// Has the system find a client that has vanished, so that its calls are dropped: by probes while
+/// it is silent, and within 30 s by what it does not acknowledge (`TCP_USER_TIMEOUT`, Linux only).
+/// HTTP/2's pings find the same, but hyper reads the clock for them with every frame.
+fn watch(client: &TcpStream) -> io::Result<()> {
+    let client = SockRef::from(client);
+    client.set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE))?;
+    #[cfg(target_os = "linux")]
+    client.set_tcp_user_timeout(Some(GONE))?;
+    Ok(())
+}
+
 // === impl Incoming ===
 
 impl Incoming {
@@ -70,6 +89,8 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let (inner, _) = ready!(self.0.poll_accept(cx));
+        // One that is gone already fails when it is read.
+        _ = watch(&inner);
         let greeting = Some(Greeting { due: Box::pin(sleep(PATIENCE)), said: 0 });
         Poll::Ready(Some(Ok(Connection { inner, greeting })))
     }
@@ -148,6 +169,21 @@ impl Connected for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn the_system_probes_a_silent_client_and_ends_a_connection_without_acknowledgements() {
+        let mut incoming = Incoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let _client = TcpStream::connect(incoming.local_addr().unwrap()).await.unwrap();
+        let accepted = incoming.next().await.unwrap().unwrap();
+        let socket = SockRef::from(&accepted.inner);
+        assert!(socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_user_timeout().unwrap()),
+            (SILENCE, Some(GONE))
+        );
+    }
 
     #[test]
     fn a_greeting_is_over_with_the_preface_or_with_what_is_none() {

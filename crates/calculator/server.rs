@@ -192,9 +192,6 @@ where
 /// Settings of HTTP/2, and the limits of one connection.
 fn bounded() -> Server {
     Server::builder()
-        // Finds clients that have vanished, and drops their calls.
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         // A stream that a handler does not read leaves room for the others of its connection.
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size((1 << 31) - 1)
