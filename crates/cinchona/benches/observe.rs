@@ -23,7 +23,7 @@ use std::{
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
-use tonic::body::Body;
+use tonic::{GrpcMethod, body::Body};
 use tower::{Layer, Service};
 
 const PATH: &str = "/calculator.Calculator/Add";
@@ -39,9 +39,9 @@ struct Answer {
 }
 
 impl Service<Request<Body>> for Prompt {
-    type Response = Response<Answer>;
+    type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<Answer>, Infallible>>;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -51,7 +51,8 @@ impl Service<Request<Body>> for Prompt {
         // Read to its end, as a server or a connection does.
         read(request.into_body());
         let message = Some(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
-        let mut response = Response::new(Answer { message, has_trailers: true });
+        // tonic's channel and server answer with its own body as well.
+        let mut response = Response::new(Body::new(Answer { message, has_trailers: true }));
         let grpc = http::HeaderValue::from_static("application/grpc");
         response.headers_mut().insert("content-type", grpc);
         ready(Ok(response))
@@ -86,6 +87,7 @@ fn request(streamed: bool) -> Request<Body> {
     headers.insert("te", HeaderValue::from_static("trailers"));
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
     headers.insert("user-agent", HeaderValue::from_static("tonic/0.14.9"));
+    request.extensions_mut().insert(GrpcMethod::new("calculator.Calculator", "Add"));
     request
 }
 
