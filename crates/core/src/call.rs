@@ -210,14 +210,15 @@ impl Call {
     }
 
     /// The attempt of this handle passes a layer that counts attempts: returns the handle of its
-    /// line. If it has passed already, a layer without records repeats it, and it gets a new line.
+    /// line, and when it began. If it has passed already, a layer without records repeats it, and
+    /// it gets a new line.
     #[must_use = "it may be another attempt"]
-    pub fn passes(&self, now: impl FnOnce() -> Instant) -> Self {
+    pub fn passes(&self, now: impl FnOnce() -> Instant) -> (Self, Instant) {
         let mut lines = self.lines();
         match lines.attempts.get_mut(self.line as usize) {
             Some(own) if !own.has_passed => {
                 own.has_passed = true;
-                self.clone()
+                (self.clone(), own.began)
             }
             own => {
                 let kind = match own {
@@ -225,9 +226,9 @@ impl Call {
                     Some(before) if before.ended.is_none() => AttemptKind::Hedge,
                     Some(_) => AttemptKind::Retry,
                 };
-                let line = lines.attempts.len() as u32;
-                lines.attempts.push(Attempt { has_passed: true, ..Attempt::new(kind, now()) });
-                Self { line, ..self.clone() }
+                let (line, now) = (lines.attempts.len() as u32, now());
+                lines.attempts.push(Attempt { has_passed: true, ..Attempt::new(kind, now) });
+                (Self { line, ..self.clone() }, now)
             }
         }
     }
@@ -324,11 +325,6 @@ impl Call {
         ended.retain(|attempt| attempt.verdict.is_some());
         ended.sort_by_key(|attempt| attempt.order);
         ended
-    }
-
-    /// When the attempt of this handle began.
-    pub fn attempt_began(&self) -> Option<Instant> {
-        self.with_attempt(|attempt, _| attempt.began)
     }
 
     /// Calls `read` with the attempt of this handle and its number, from 1.

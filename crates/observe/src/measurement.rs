@@ -60,8 +60,7 @@ impl Measurement {
         });
     }
 
-    /// A call of one of the methods in `table` begins; an attempt's place is `None` if no layer
-    /// keeps a record of its call.
+    /// A call of one of the methods in `table` begins.
     #[inline]
     pub(crate) fn begin(
         &mut self,
@@ -69,24 +68,23 @@ impl Measurement {
         table: &Table,
         request: &mut http::Request<Body>,
         now: Instant,
-    ) -> Option<Place> {
+    ) {
         let method = match &self.method {
             Some(method) if method.is(table, request.uri().path()) => method,
             _ => self.method.insert(find(role, table, request)),
         };
-        let mut place = None;
         (self.call, self.began) = match role {
             Role::Call => {
                 let call = Call::of(request, || now);
                 (Some(call.clone()), Some(call.began()))
             }
             Role::Attempt => {
-                let attempt = request.extensions_mut().get_mut::<Call>().map(|call| {
-                    *call = call.passes(|| now);
-                    call.clone()
+                let passed = request.extensions_mut().get_mut::<Call>().map(|call| {
+                    let (own, began) = call.passes(|| now);
+                    *call = own.clone();
+                    (own, began)
                 });
-                let began = attempt.as_ref().and_then(Call::attempt_began);
-                place = attempt.as_ref().and_then(Place::of);
+                let (attempt, began) = passed.unzip();
                 (attempt, Some(began.unwrap_or(now)))
             }
             Role::Served => (None, serve(method.kind, request, now)),
@@ -98,7 +96,11 @@ impl Measurement {
             self.response = Sizer::default();
         }
         (self.role, self.is_open) = (role, true);
-        place
+    }
+
+    /// The place of an attempt in its call; `None` if no layer keeps a record of the call.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.call.as_ref().and_then(Place::of)
     }
 
     /// While the guard lives, events of this thread belong to the call's span.

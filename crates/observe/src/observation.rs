@@ -41,10 +41,10 @@ impl Observer {
             return Observation(None);
         }
         let mut note = Measurement::take();
-        let place = note.begin(self.role, &self.table, request, now);
+        note.begin(self.role, &self.table, request, now);
         note.span = match self.role {
             Role::Call => Tracer::call(&self.tracer, request),
-            Role::Attempt => Tracer::attempt(&self.tracer, request, place),
+            Role::Attempt => Tracer::attempt(&self.tracer, request, || note.place()),
             Role::Served => Tracer::serve(&self.tracer, request),
         };
         Observation(Some(note))

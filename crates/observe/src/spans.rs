@@ -125,13 +125,13 @@ impl Tracer {
     pub(crate) fn attempt(
         tracer: &Arc<Self>,
         request: &mut http::Request<Body>,
-        among: Option<Place>,
+        among: impl FnOnce() -> Option<Place>,
     ) -> Option<Traced> {
         if !is_enabled() {
             return None;
         }
         let (parent, own) = tracer.place(request.headers());
-        let span = attempt(request, &own, parent.as_ref(), among);
+        let span = attempt(request, &own, parent.as_ref(), among());
         own.stamp(request.headers_mut());
         Some(Traced::new(tracer, span, None))
     }
