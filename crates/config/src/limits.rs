@@ -6,7 +6,7 @@ mod lengths;
 use body::{Limiter, Overrun, RequestBody};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, PerMethod, Switch};
-use cinchona_plumbing::{Reloadable, ResponseBody, headers, polled_again};
+use cinchona_plumbing::{Reloadable, ResponseBody, headers, plain_request, polled_again};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use pin_project_lite::pin_project;
 use std::{
@@ -177,7 +177,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let limits = self.layer.limits(request.uri().path());
-        let request = request.map(Body::new);
+        let request = plain_request(request);
         let (request, overrun) = match limits.max_request_bytes {
             None => (request, None),
             Some(most) => {

@@ -122,9 +122,16 @@ impl ServerContext {
     /// Runs `poll` in the context of this call.
     #[inline]
     pub fn within<T>(self, poll: impl FnOnce() -> T) -> T {
-        let before = SERVED.try_with(|served| served.replace(Some(self)));
-        let _before = Before(before.ok().flatten());
+        let _entered = self.enter();
         poll()
+    }
+
+    /// Until the guard is dropped, this thread works for this call.
+    #[inline]
+    #[must_use = "dropping the guard restores the outer context"]
+    pub fn enter(self) -> impl Sized {
+        let before = SERVED.try_with(|served| served.replace(Some(self)));
+        Before(before.ok().flatten())
     }
 }
 

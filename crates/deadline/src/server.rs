@@ -13,7 +13,6 @@ use cinchona_plumbing::{
     timeout::GRPC_TIMEOUT,
 };
 use end::{EXCEEDED, End, TICK};
-use hashbrown::HashMap;
 use http::HeaderValue;
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -68,7 +67,7 @@ struct Settings {
     hopeless: Switch,
     switch: Switch,
     /// Read by every call, and written when a method is first called.
-    fastest: Reloadable<HashMap<Box<str>, Arc<Latency>>>,
+    fastest: Reloadable<Paths<Arc<Latency>>>,
     writing: Mutex<()>,
 }
 
@@ -201,7 +200,8 @@ where
         context.deadline = whole.as_deref().filter(|_| streams).copied().unwrap_or(first);
         context.previous_attempts = previous_attempts;
         let context = *context;
-        let work = Work::Handler { handler: context.within(|| self.inner.call(request)) };
+        let _entered = context.enter();
+        let work = Work::Handler { handler: self.inner.call(request) };
         let end = first.map(|first| End::at(first.0 - TICK));
         ServerFuture { work, end, whole, context, sample }
     }
@@ -215,7 +215,7 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
 
 impl Settings {
     fn new(limit: Option<Duration>, hopeless: Switch, switch: Switch) -> Self {
-        let fastest = Reloadable::new(HashMap::new());
+        let fastest = Reloadable::new(Paths::default());
         Self { limit, hopeless, switch, fastest, writing: Mutex::default() }
     }
 
@@ -269,13 +269,15 @@ impl Settings {
     #[cold]
     fn first_latency(&self, path: &str) -> Option<Arc<Latency>> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fastest = (**self.fastest.get()).clone();
+        let fastest = self.fastest.get();
+        if let Some(known) = fastest.get(path) {
+            return Some(known.clone());
+        }
         if fastest.len() >= MOST_METHODS {
             return None;
         }
-        let new = || Arc::new(Latency::new(0.01));
-        let latency = fastest.entry(path.into()).or_insert_with(new).clone();
-        self.fastest.set(fastest);
+        let latency = Arc::new(Latency::new(0.01));
+        self.fastest.set(fastest.with(path, latency.clone()));
         Some(latency)
     }
 }
@@ -309,7 +311,8 @@ where
             }
             WorkProj::Refused { refused } => refused.take(),
             WorkProj::Handler { handler } => {
-                if let Poll::Ready(reply) = this.context.within(|| handler.poll(cx)) {
+                let polled = this.context.within(|| handler.poll(cx));
+                if let Poll::Ready(reply) = polled {
                     let (end, whole, context) = (this.end.take(), this.whole.take(), *this.context);
                     let bounded = Bounded { end, whole, context, sample: this.sample.take() };
                     return Poll::Ready(reply.map(|response| bounded.around(response)));

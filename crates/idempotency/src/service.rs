@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, DOMAIN, Mode};
-use cinchona_plumbing::{Plain, PlainFuture};
+use cinchona_plumbing::{Plain, PlainFuture, plain_request};
 use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -67,7 +67,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let request = request.map(Body::new);
+        let request = plain_request(request);
         let settings = &self.shared.settings;
         let mode = settings.switch.mode();
         if mode == Mode::Off {

@@ -3,7 +3,7 @@
 use crate::observation::{Observation, Observer};
 use bytes::Bytes;
 use cinchona_core::BoxError;
-use cinchona_plumbing::{ResponseBody, clock::Passing};
+use cinchona_plumbing::{ResponseBody, clock::Passing, plain_request};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -70,7 +70,7 @@ where
 
     #[inline]
     fn call(&mut self, request: http::Request<A>) -> Self::Future {
-        let mut request = request.map(Body::new);
+        let mut request = plain_request(request);
         let passing = Passing::begin();
         let watch = self.watcher.begin(&mut request, passing.now());
         let scope = watch.enter();

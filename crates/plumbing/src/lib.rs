@@ -66,7 +66,7 @@ pub use framing::Framing;
 pub use listener::Listener;
 pub use misplaced::{Misplaced, warn_of_unknown_peer};
 pub use paths::Paths;
-pub use plain::{Plain, PlainFuture};
+pub use plain::{Plain, PlainFuture, plain_request};
 pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use signals::Signals;

@@ -5,6 +5,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use std::{
+    any::Any,
     error::Error,
     fmt,
     future::Future,
@@ -17,6 +18,20 @@ use tower_service::Service;
 /// A service whose answers have tonic's bodies: other bodies of the inner service are boxed.
 #[derive(Clone, Debug)]
 pub struct Plain<S>(pub S);
+
+/// The same request with tonic's body: another is boxed.
+#[inline]
+pub fn plain_request<B>(request: Request<B>) -> Request<Body>
+where
+    B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    let mut request = Some(request);
+    // Usually it is tonic's, and not moved in parts.
+    if let Some(own) = (&mut request as &mut dyn Any).downcast_mut::<Option<Request<Body>>>() {
+        return own.take().unwrap_or_default();
+    }
+    request.map(|request| request.map(Body::new)).unwrap_or_default()
+}
 
 pin_project! {
     /// The future of a [`Plain`] call.

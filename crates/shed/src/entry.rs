@@ -104,9 +104,15 @@ impl<S, B> Entering<S, B, S::Future>
 where
     S: Service<Request<B>> + Clone,
 {
+    /// The call, which has its place.
+    #[inline(always)]
+    pub(crate) fn calling(future: S::Future, permit: Permit, until: Until) -> Self {
+        let permit = Some(Box::new(permit));
+        Self { state: State::Calling { future }, permit, until, arriving: None }
+    }
+
     /// Calls the service, which is ready, when the call has its place; it waits until `deadline` at
     /// the latest.
-    #[inline(always)]
     pub(crate) fn new(
         entry: Entry,
         until: Until,

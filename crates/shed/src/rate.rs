@@ -245,9 +245,13 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mode = self.shared.switch.mode();
-        let exempt = mode == Mode::Off || is_of_the_server(request.uri().path());
+        if mode == Mode::Off {
+            return RateLimitFuture { state: Limited::Called { future: self.inner.call(request) } };
+        }
+        let exempt = is_of_the_server(request.uri().path());
         let over = if exempt { None } else { self.shared.over(&request) };
         let state = match over {
             Some(why) if mode == Mode::Enforce => {

@@ -4,12 +4,13 @@ use crate::{
     Criticality,
     arrival::{Arrival, deadline},
     entry::{Entered, Entering, Upload},
-    places::Place,
+    places::{Place, Until},
     shared::Shared,
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, MethodKind, Mode};
 use cinchona_plumbing::{Paths, ResponseBody};
+use cinchona_policy::concurrency::Entry;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -76,7 +77,18 @@ where
             return ResponseFuture { entering, refusing: None };
         };
         match shared.look(&mut request, kind, &place, mode) {
-            Arrival::Whole => enter(shared, inner, request, place, mode),
+            Arrival::Whole => {
+                let Place { limiter, until } = place;
+                match limiter.enter(|| Criticality::of(request.headers())) {
+                    // The usual case first: the request is moved once.
+                    Entry::Admitted(permit) if until.is_sure() => {
+                        let future = inner.call(request);
+                        let entering = Entering::calling(future, permit, until);
+                        ResponseFuture { entering, refusing: None }
+                    }
+                    entry => enter(shared, inner, request, (entry, until), mode),
+                }
+            }
             Arrival::Coming(coming) => {
                 let criticality = Criticality::of(request.headers());
                 let place = (place.limiter.clone(), place.until);
@@ -95,30 +107,24 @@ where
     }
 }
 
-/// For a request that is complete.
-#[inline(always)]
+/// For a request that is complete, and may have to wait or be refused.
 fn enter<S, B>(
     shared: &Arc<Shared>,
     inner: &mut S,
     request: Request<B>,
-    Place { limiter, until }: Place<'_>,
+    (entry, until): (Entry, Until),
     mode: Mode,
 ) -> ResponseFuture<S, B, S::Future>
 where
     S: Service<Request<B>> + Clone,
 {
-    let criticality = || Criticality::of(request.headers());
-    let entry = limiter.enter(criticality);
-    if entry.is_admitted() && until.is_sure() {
-        let entering = Entering::new(entry, until, inner, request, None);
-        return ResponseFuture { entering, refusing: None };
-    }
     if mode == Mode::Shadow {
         let entering = Entering::shadow(entry, until, inner, request, &shared.switch);
         return ResponseFuture { entering, refusing: None };
     }
     let deadline = deadline(&request);
-    let refusing = Some(Box::new((shared.clone(), criticality())));
+    let criticality = Criticality::of(request.headers());
+    let refusing = Some(Box::new((shared.clone(), criticality)));
     ResponseFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
 }
 

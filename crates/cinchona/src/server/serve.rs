@@ -8,6 +8,7 @@ use cinchona_drain::DrainService;
 use cinchona_fault::Fault;
 use cinchona_idempotency::{Dedup, MemoryStore, Store};
 use cinchona_observe::{Observed, Owner, ResponseBody};
+use cinchona_plumbing::plain_request;
 use cinchona_shed::{RateLimit, Shed, StatusLimit};
 use http::{Request, Response};
 use std::{
@@ -70,7 +71,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.stack.call(request.map(Body::new))
+        self.stack.call(plain_request(request))
     }
 }
 
