@@ -117,7 +117,10 @@ where
                 }
             }
         }
-        self.begun.set();
+        // In shadow a call ends with its caller, as without the layer.
+        if self.mode == Mode::Enforce {
+            self.begun.set();
+        }
         self.execute(&mut lease).await
     }
 
@@ -236,12 +239,18 @@ where
     }
 
     async fn execute(&mut self, lease: &mut Lease<T>) -> Result<Response<Body>, S::Error> {
-        let Self { service, request, shared, begun, .. } = self;
+        let Self { service, request, shared, begun, mode } = self;
         let Shared { settings, cells, .. } = &**shared;
         cells.executed.count();
         let now = Instant::now();
-        let time = lease.time(now);
-        let inbound = give_time(request, time, now);
+        let (time, inbound) = match mode {
+            Mode::Enforce => {
+                let time = lease.time(now);
+                (time, give_time(request, time, now))
+            }
+            // The caller's deadline, and nothing else, ends what is only counted.
+            _ => (Duration::MAX, ServerContext::current().unwrap_or_default()),
+        };
         // In one expression, so that the future does not hold its parts twice.
         let ended = timeout_at(
             later(now, time),

@@ -78,8 +78,9 @@ where
             let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
-        // Who sends a key reads it; any other call's answer goes without.
-        let domain = settings.domain;
+        // Who sends a key reads it; any other call's answer goes without. In shadow nothing is
+        // promised.
+        let domain = settings.domain.filter(|_| mode == Mode::Enforce);
         let (clone, begun) = (self.inner.clone(), Begun::default());
         let call = Call {
             service: Plain(mem::replace(&mut self.inner, clone)),

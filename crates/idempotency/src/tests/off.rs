@@ -1,9 +1,11 @@
 //! A layer that is off does nothing.
 
 use super::*;
+use cinchona_plumbing::timeout::encode_timeout;
 use futures_util::FutureExt;
 use http::HeaderMap;
 use proptest::prelude::*;
+use std::sync::Mutex;
 
 /// A store that must not be touched.
 #[derive(Clone)]
@@ -152,6 +154,67 @@ async fn in_shadow_a_would_be_refusal_is_passed_on_unchanged() {
         assert_eq!(status(&answered).code(), Code::Ok);
         assert!(answered.headers().contains_key("x-path"), "the service has answered");
         assert_eq!(switch.shadowed(), u64::from(!is_sound));
+    }
+}
+
+/// The bank, which takes so long, and what it has seen of each call: its deadline, and whether it
+/// came to its end.
+fn slow(seconds: u64, seen: &Arc<Mutex<Vec<String>>>) -> Bank {
+    let seen = seen.clone();
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let seen = seen.clone();
+        async move {
+            let deadline = request.extensions().get::<cinchona_core::Deadline>().copied();
+            let timeout = request.headers().get("grpc-timeout").cloned();
+            seen.lock().unwrap().push(format!("{deadline:?} {timeout:?}"));
+            request.into_body().collect().await?;
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            seen.lock().unwrap().push("ended".into());
+            Ok(answer(7))
+        }
+    }))
+}
+
+proptest! {
+    #[test]
+    fn in_shadow_a_call_is_what_it_would_be_without_the_layer(
+        calls in prop::collection::vec((0..3_u8, 0..100_u64, 0..100_u64), 1..4),
+        seconds in 0..100_u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let began = later();
+        let results = [false, true].map(|is_layered| runtime.block_on(async {
+            let seen = Arc::default();
+            let layer = dedup().with_switch(Switch::new(Mode::Shadow));
+            let bank = slow(seconds, &seen);
+            let bank = match is_layered {
+                true => BoxCloneSyncService::new(layer.layer(bank)),
+                false => bank,
+            };
+            let first = Instant::now();
+            let calls = calls.iter().map(|(key, after, patience)| {
+                let mut request = pay(&key.to_string());
+                let timeout = Duration::from_secs(*patience);
+                request.headers_mut().insert("grpc-timeout", encode_timeout(timeout));
+                request.extensions_mut().insert(cinchona_core::Deadline::after(timeout, began));
+                let bank = bank.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_secs(*after)).await;
+                    let answered = tokio::time::timeout(timeout, ask(&bank, request)).await;
+                    (answered.map(|response| format!("{:?}", response.headers())).ok(), Instant::now() - first)
+                }
+            });
+            let answers = futures_util::future::join_all(calls).await;
+            // Whatever goes on without its caller.
+            tokio::time::sleep(Duration::from_secs(1000)).await;
+            let seen = std::mem::take(&mut *seen.lock().unwrap());
+            (answers, seen)
+        }));
+        prop_assert_eq!(&results[0], &results[1]);
     }
 }
 
