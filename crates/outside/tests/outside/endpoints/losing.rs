@@ -53,6 +53,7 @@ fn report(what: &str, picker: Picker, seen: &[Seen], since: Instant) -> Option<D
 // catalogue: S-B3
 // real clock: the servers are processes.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute"]
 async fn a_server_that_is_killed_costs_only_what_it_had() {
     for picker in PICKERS {
         let (mut servers, channel) = three(picker).await;
@@ -66,6 +67,7 @@ async fn a_server_that_is_killed_costs_only_what_it_had() {
 // catalogue: S-B5
 // real clock: the servers are processes.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute"]
 async fn a_server_that_is_stopped_costs_only_what_was_sent_to_it_before_it_was_suspected() {
     for picker in PICKERS {
         let (servers, channel) = three(picker).await;
@@ -101,6 +103,7 @@ async fn a_port_that_refuses_costs_nothing() {
 // catalogue: S-B11
 // real clock: the servers are processes.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a minute"]
 async fn a_server_that_drains_costs_nothing_and_ends_what_it_has() {
     for picker in PICKERS {
         let (servers, channel) = three(picker).await;
