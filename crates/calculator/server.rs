@@ -23,7 +23,7 @@ use cinchona::{
 };
 use http::HeaderValue;
 use prost::Message;
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{future::Future, io, net::SocketAddr};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
