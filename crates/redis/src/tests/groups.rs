@@ -7,6 +7,7 @@ use super::{
     *,
 };
 use cinchona_idempotency::DedupLayer;
+use http_body_util::BodyExt;
 use std::{
     convert::Infallible,
     fs,
@@ -323,9 +324,11 @@ async fn calls(
             let request =
                 http::Request::post("/Bank/Pay").header("idempotency-key", format!("{n} {call}"));
             let answer = dedup.layer(service).oneshot(request.body(Body::empty()).unwrap());
-            let headers = answer.await.unwrap().headers().clone();
+            let (head, body) = answer.await.unwrap().into_parts();
             // A replayed answer has its status in its trailers.
-            if headers.get("grpc-status").is_none_or(|status| status == "0") {
+            let trailers = body.collect().await.unwrap().trailers().cloned().unwrap_or_default();
+            let said = |headers: &http::HeaderMap| headers.get("grpc-status").cloned();
+            if said(&head.headers).or_else(|| said(&trailers)).is_some_and(|code| code == "0") {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -417,7 +420,9 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
                     let next = killed.iter().find(|(killed, _)| at < killed);
                     let before = next.map(|(killed, lag)| (*killed - *at, *lag));
                     let lagged = before.is_some_and(|(before, lag)| before < lag);
-                    assert!(lagged, "more is lost than lagged: call {call} of {n}, {before:?}");
+                    let later = text.split_whitespace().last();
+                    let lost = format!("call {call} of {n}, {before:?} before; last: {later:?}");
+                    assert!(lagged, "more is lost than lagged: {lost}");
                 }
             }
         }
