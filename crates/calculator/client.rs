@@ -12,7 +12,7 @@ use cinchona::{
     client::{self, Part},
     core::{BoxError, Invalid, Mode, Rng},
     retry::RetryPolicy,
-    shed::BulkheadLayer,
+    shed::BulkheadSettings,
 };
 use http_body::Body as HttpBody;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub struct Settings {
     /// When an endpoint is left alone for a while. Default: never.
     pub breaker: Option<BreakerPolicy>,
     /// How many calls are under way at most. Default 1,000.
-    pub bulkhead: BulkheadLayer,
+    pub bulkhead: BulkheadSettings,
     /// Where the jitter comes from.
     pub rng: Rng,
     /// What the calls are to, in metrics. Default `calculator`.
@@ -104,7 +104,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(2),
             retry: RetryPolicy::default(),
             breaker: None,
-            bulkhead: BulkheadLayer::default(),
+            bulkhead: BulkheadSettings::default(),
             rng: Rng::from_os(),
             target: "calculator".to_owned(),
         }

@@ -19,7 +19,7 @@ use cinchona::{
     idempotency::{DedupLayer, Guarantee, Store},
     observe::Metrics,
     server,
-    shed::{RateLimitLayer, ShedLayer},
+    shed::{RateLimitLayer, RateLimitSettings, ShedLayer, ShedSettings},
 };
 use http::HeaderValue;
 use prost::Message;
@@ -91,8 +91,8 @@ impl<S: Store + State> Layers<S> {
     /// These faults, recognised calls, and neither quota nor limit.
     pub fn new(faults: FaultLayer, dedup: DedupLayer<S>) -> Self {
         let off = || Switch::new(Mode::Off);
-        let quota = RateLimitLayer::default().with_switch(off());
-        let shed = ShedLayer::default().with_switch(off());
+        let quota = RateLimitSettings::default().with_switch(off()).layer();
+        let shed = ShedSettings::default().with_switch(off()).layer();
         let metrics = Metrics::new(methods());
         Self {
             around: None,

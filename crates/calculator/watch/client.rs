@@ -160,10 +160,10 @@ impl Client {
         let bulkhead = &self.layers.bulkhead;
         Tile {
             numbers: vec![
-                ("turned away".into(), bulkhead.shed() as f64, ""),
-                ("throttled".into(), self.layers.throttle.throttled() as f64, ""),
+                ("turned away".into(), bulkhead.counters().shed as f64, ""),
+                ("throttled".into(), self.layers.throttle.counters().throttled as f64, ""),
             ],
-            spark: f64::from(bulkhead.in_progress()),
+            spark: f64::from(bulkhead.counters().in_progress),
             spark_of: "under way".into(),
             ..Tile::new("client", "bulkhead and throttle")
         }

@@ -8,7 +8,7 @@ use cinchona::{
     core::{BoxError, Methods, Mode, Rng, Switch, Target},
     deadline::AttemptTimeoutLayer,
     retry::{RetryLayer, RetryPolicy},
-    shed::{Limit, ShedLayer},
+    shed::{Limit, ShedSettings},
 };
 use cinchona_plumbing::status;
 use cinchona_testkit::Network;
@@ -193,9 +193,10 @@ pub(crate) async fn overload(seed: u64) -> Result<Study, BoxError> {
     async fn curve(seed: u64, mode: Mode) -> Result<Vec<Goodput>, BoxError> {
         let mut curve = Vec::new();
         for load in LOADS {
-            let shed = ShedLayer::new(Limit::default())?
+            let shed = ShedSettings::new(Limit::default())?
                 .with_rng(Rng::seeded(seed))
-                .with_switch(Switch::new(mode));
+                .with_switch(Switch::new(mode))
+                .layer();
             curve.push(goodput(shed.layer(Model::new(8).service()), load).await);
         }
         Ok(curve)
@@ -295,9 +296,8 @@ async fn survivors(seed: u64, mode: Mode) -> Result<(f64, usize), BoxError> {
         (0..3).map(|n| (format!("s{n}"), Network::new())).collect();
     let mut serving = Vec::new();
     for (n, model) in models.iter().enumerate() {
-        let shed = ShedLayer::new(Limit::default())?
-            .with_rng(Rng::seeded(seed))
-            .with_switch(Switch::new(mode));
+        let settings = ShedSettings::new(Limit::default())?.with_rng(Rng::seeded(seed));
+        let shed = settings.with_switch(Switch::new(mode)).layer();
         serving.push(networks[&format!("s{n}")].serve_service(shed.layer(model.service())));
     }
     let alive = Arc::new(Mutex::new(vec![true; 3]));

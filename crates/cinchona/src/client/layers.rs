@@ -16,7 +16,7 @@ use cinchona_idempotency::IdempotencyKeyLayer;
 use cinchona_observe::{AttemptLayer, CallLayer, Metrics, Owner};
 use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, Policy, RetryLayer};
-use cinchona_shed::{AdaptiveThrottleLayer, BulkheadLayer};
+use cinchona_shed::{AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer};
 use http::Extensions;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -90,17 +90,17 @@ impl Layers {
         let breaker = BreakerLayer::new(settings.breaker).with_rng(rng);
         // What a client counts and holds is its own: one that hangs must not hold the places of
         // another that was made from the same settings.
-        let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.separate());
+        let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.clone());
         let layers = Self {
             call: call.with_switch(switch(Part::Call)),
             key,
             limits: limits.with_switch(switch(Part::Limits)),
             deadline: deadline(settings).with_switch(switch(Part::Deadline)),
             fallback: fallback.with_switch(switch(Part::Fallback)),
-            bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)),
+            bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)).layer(),
             retry: retry(settings)?.with_switch(switch(Part::Retry)),
             attempt: attempt.with_switch(switch(Part::Attempt)),
-            throttle: throttle.with_switch(switch(Part::Throttle)),
+            throttle: throttle.with_switch(switch(Part::Throttle)).layer(),
             timeout: timeout(settings).with_switch(switch(Part::Timeout)),
             breaker: breaker.with_switch(switch(Part::Breaker)),
             switches,
@@ -223,8 +223,9 @@ fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
 
 /// # Errors
 /// When `k` is outside the layer's range, by the name that it has here.
-fn throttle(k: f64) -> Result<AdaptiveThrottleLayer, Invalid> {
-    AdaptiveThrottleLayer::new(k).map_err(|refused| Invalid::new("throttle", k, refused.allowed()))
+fn throttle(k: f64) -> Result<AdaptiveThrottleSettings, Invalid> {
+    AdaptiveThrottleSettings::new(k)
+        .map_err(|refused| Invalid::new("throttle", k, refused.allowed()))
 }
 
 fn retry(settings: &Settings) -> Result<RetryLayer, Invalid> {

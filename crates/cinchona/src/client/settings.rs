@@ -10,7 +10,7 @@ use cinchona_fallback::FallbackLayer;
 use cinchona_observe::Metrics;
 use cinchona_plumbing::{Backoff, Jitter};
 use cinchona_retry::{Budget, Policy, RetryPolicy};
-use cinchona_shed::BulkheadLayer;
+use cinchona_shed::BulkheadSettings;
 use std::{fmt, sync::Arc, time::Duration};
 use tonic::{
     Code,
@@ -83,7 +83,7 @@ pub struct Settings {
     /// When the breaker of an endpoint opens.
     pub breaker: BreakerPolicy,
     /// The most calls in flight. Default 1,000.
-    pub bulkhead: BulkheadLayer,
+    pub bulkhead: BulkheadSettings,
     /// Second answers. Default: none.
     pub fallback: FallbackLayer,
     /// The adaptive throttle's K: how many calls are sent for each that the server accepts, where
@@ -112,7 +112,7 @@ impl Settings {
     pub fn new(methods: Methods) -> Self {
         Self {
             fallback: FallbackLayer::new(methods.clone()),
-            bulkhead: BulkheadLayer::default().with_methods(methods.clone()),
+            bulkhead: BulkheadSettings::default().with_methods(methods.clone()),
             methods,
             target: None,
             metrics: None,
@@ -217,7 +217,7 @@ impl Settings {
 
     /// Sets the most calls in flight.
     #[must_use]
-    pub fn with_bulkhead(self, bulkhead: BulkheadLayer) -> Self {
+    pub fn with_bulkhead(self, bulkhead: BulkheadSettings) -> Self {
         Self { bulkhead, ..self }
     }
 

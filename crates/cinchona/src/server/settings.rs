@@ -7,7 +7,7 @@ use cinchona_drain::Drain;
 use cinchona_fault::{FaultLayer, Faults, Rules};
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
 use cinchona_observe::Metrics;
-use cinchona_shed::{RateLimitLayer, ShedLayer};
+use cinchona_shed::{RateLimitSettings, ShedSettings};
 use std::{fmt, time::Duration};
 
 /// The settings of a server: plain data, from which any number of servers is built; its parameter
@@ -36,9 +36,9 @@ pub struct Settings<S = MemoryStore> {
     /// program ends the server, so it is the one layer [without a switch](Part).
     pub drain: Drain,
     /// The quota of each caller, where [`Part::Quota`] is on.
-    pub quota: RateLimitLayer,
+    pub quota: RateLimitSettings,
     /// The limit of calls in flight. Default: adaptive.
-    pub shed: ShedLayer,
+    pub shed: ShedSettings,
     /// The time limit of a call, uploads included; of a stream, until its first message. Default
     /// `None`: only its caller's deadline.
     pub limit: Option<Duration>,
@@ -59,8 +59,8 @@ impl Settings {
         Self {
             metrics: None,
             drain: Drain::default(),
-            quota: RateLimitLayer::default(),
-            shed: ShedLayer::default().with_methods(methods.clone()),
+            quota: RateLimitSettings::default(),
+            shed: ShedSettings::default().with_methods(methods.clone()),
             limit: None,
             faults: FaultLayer::from(Rules::default()),
             dedup: DedupLayer::new(MemoryStore::new(), methods.clone()),
@@ -95,18 +95,18 @@ impl<S> Settings<S> {
     /// # Errors
     /// When one of them is 0.
     pub fn with_quota(self, per_second: u32, burst: u32) -> Result<Self, Invalid> {
-        Ok(self.with_quota_layer(RateLimitLayer::new(per_second, burst)?))
+        Ok(self.with_quota_settings(RateLimitSettings::new(per_second, burst)?))
     }
 
     /// Sets quotas by another identification of callers.
     #[must_use]
-    pub fn with_quota_layer(self, quota: RateLimitLayer) -> Self {
+    pub fn with_quota_settings(self, quota: RateLimitSettings) -> Self {
         Self { quota, ..self }.turned_on(Part::Quota)
     }
 
     /// Sets the limit of calls in flight.
     #[must_use]
-    pub fn with_shed(self, shed: ShedLayer) -> Self {
+    pub fn with_shed(self, shed: ShedSettings) -> Self {
         Self { shed, ..self }
     }
 

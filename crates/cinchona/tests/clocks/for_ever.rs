@@ -35,7 +35,7 @@ async fn calls_wait_for_a_place_in_a_bulkhead_and_in_a_queue_for_as_long_as_thei
     assert_eq!((one, other), (Some(Code::Ok), Some(Code::Ok)));
 
     let queue = Queue { longest: FOR_EVER, interval: FOR_EVER, ..Queue::default() };
-    let shed = queued(queue).unwrap().layer(slow());
+    let shed = queued(queue).unwrap().layer().layer(slow());
     let (one, other) = tokio::join!(call(&shed), call(&shed));
     assert_eq!((one, other), (Some(Code::Ok), Some(Code::Ok)));
 }

@@ -7,7 +7,7 @@ use cinchona::{
     client::CallOptions,
     cluster::Phi,
     config::RetryPolicy as ConfigRetry,
-    core::{MethodKind, Methods, PerMethod, Rejected},
+    core::{MethodKind, Methods, PerMethod, Rejected, Rng},
     dashboard::{FaultRule, Spot, Tile},
     deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
@@ -17,7 +17,10 @@ use cinchona::{
     observe::{Metrics, Samples},
     otlp::{export_metrics_over, export_over},
     retry::{Backoff, Budget, HedgePolicy, Jitter},
-    shed::{Adaptive, Queue},
+    shed::{
+        Adaptive, AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer, BulkheadSettings,
+        Queue,
+    },
 };
 use cinchona_plumbing::{clock, timeout};
 use std::{future::Future, pin::Pin, time::Duration};
@@ -139,14 +142,20 @@ fn servers() -> Vec<Row> {
         Time "policy::Queue::longest": |t| shed(queued(of!(Queue { longest: t })));
         Time "policy::Queue::target": |t| shed(queued(of!(Queue { target: t })));
         Time "policy::Queue::interval": |t| shed(queued(of!(Queue { interval: t })));
-        Time "shed::ShedLayer::with_pushback": |t|
-            shed(queued(Queue::none()).and_then(|layer| layer.with_pushback(t)));
-        Time "shed::ShedLayer::with_arrival": |t|
-            shed(queued(Queue::default()).map(|layer| layer.with_arrival(t)));
+        Time "shed::ShedSettings::with_pushback": |t|
+            shed(queued(Queue::none()).and_then(|settings| settings.with_pushback(t)));
+        Time "shed::ShedSettings::with_arrival": |t|
+            shed(queued(Queue::default()).map(|settings| settings.with_arrival(t)));
         Number "policy::Adaptive::tolerance": |n| shed(adaptive(of!(Adaptive { tolerance: n })));
         Time "policy::Adaptive::window": |t| shed(adaptive(of!(Adaptive { window: t })));
-        Time "shed::BulkheadLayer::new": |t| bulkhead(t);
-        Number "shed::AdaptiveThrottleLayer::new": |n| throttled(n);
+        Time "shed::BulkheadLayer::new": |t| bulkhead(BulkheadLayer::new(1, t));
+        Time "shed::BulkheadSettings::new": |t|
+            bulkhead(BulkheadSettings::new(1, t).map(|settings| settings.layer()));
+        Number "shed::AdaptiveThrottleLayer::new": |n| throttled(AdaptiveThrottleLayer::new(n));
+        Number "shed::AdaptiveThrottleSettings::new": |n| {
+            let settings = AdaptiveThrottleSettings::new(n);
+            throttled(settings.map(|settings| settings.with_rng(Rng::seeded(1)).layer()))
+        };
         Number "fault::Faults::failure_rate": |n| faulty(of!(Faults { failure_rate: n }));
         Number "fault::Faults::slow_rate": |n| faulty(of!(Faults { slow_rate: n }));
         Time "fault::Faults::slow_delay": |t|

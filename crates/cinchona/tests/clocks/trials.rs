@@ -97,9 +97,8 @@ pub(crate) async fn connected(user_timeout: Duration) -> Ended {
     Ok(())
 }
 
-pub(crate) async fn throttled(k: f64) -> Ended {
-    let layer = AdaptiveThrottleLayer::new(k)?.with_rng(Rng::seeded(1));
-    let service = layer.layer(ScriptedServer::new([unavailable()]));
+pub(crate) async fn throttled(layer: Result<AdaptiveThrottleLayer, Invalid>) -> Ended {
+    let service = layer?.layer(ScriptedServer::new([unavailable()]));
     for _ in 0..10 {
         calls(&service).await?;
     }

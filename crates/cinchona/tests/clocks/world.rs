@@ -14,7 +14,7 @@ use cinchona::{
     idempotency::{DedupLayer, InFlight, MemoryStore, Store},
     observe::Metrics,
     retry::{self, HedgePolicy, RetryLayer, RetryPolicy},
-    shed::{Adaptive, BulkheadLayer, Limit, Queue, ShedLayer},
+    shed::{Adaptive, BulkheadLayer, Limit, Queue, ShedSettings},
 };
 use cinchona_plumbing::status;
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
@@ -222,26 +222,27 @@ pub(crate) async fn weighed(utilization: Utilization) -> Ended {
 }
 
 /// More concurrent calls than the limit.
-pub(crate) async fn shed(layer: Result<ShedLayer, Invalid>) -> Ended {
-    let layer = layer?;
+pub(crate) async fn shed(settings: Result<ShedSettings, Invalid>) -> Ended {
+    let layer = settings?.layer();
     let service = layer.layer(slow());
     calls(&service).await?;
     sleep(SECOND).await;
     calls(&service).await?;
-    let none = layer.in_progress() == 0 && layer.waiting() <= 3;
+    let seen = layer.counters();
+    let none = seen.in_progress == 0 && seen.waiting <= 3;
     expect("what has ended is not in progress", none)
 }
 
-pub(crate) fn queued(queue: Queue) -> Result<ShedLayer, Invalid> {
-    Ok(ShedLayer::new(Limit::Fixed(1))?.with_queue(queue))
+pub(crate) fn queued(queue: Queue) -> Result<ShedSettings, Invalid> {
+    Ok(ShedSettings::new(Limit::Fixed(1))?.with_queue(queue))
 }
 
-pub(crate) fn adaptive(adaptive: Adaptive) -> Result<ShedLayer, Invalid> {
-    ShedLayer::new(Limit::Adaptive(Adaptive { samples: 1, ..adaptive }))
+pub(crate) fn adaptive(adaptive: Adaptive) -> Result<ShedSettings, Invalid> {
+    ShedSettings::new(Limit::Adaptive(Adaptive { samples: 1, ..adaptive }))
 }
 
-pub(crate) async fn bulkhead(patience: Duration) -> Ended {
-    let service = BulkheadLayer::new(1, patience)?.layer(slow());
+pub(crate) async fn bulkhead(layer: Result<BulkheadLayer, Invalid>) -> Ended {
+    let service = layer?.layer(slow());
     calls(&service).await?;
     expect("it has room again", call(&service).await == Some(Code::Ok))
 }

@@ -14,8 +14,9 @@ use cinchona::{
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer},
     retry::{RetryLayer, RetryPolicy},
     shed::{
-        AdaptiveThrottleLayer, BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer,
-        StatusLimitLayer,
+        AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer, BulkheadSettings, Limit,
+        Queue, RateLimitLayer, RateLimitSettings, ShedLayer, ShedSettings, StatusLimitLayer,
+        StatusLimitSettings,
     },
 };
 use cinchona_plumbing::ReplayBuffer;
@@ -184,39 +185,61 @@ fn fallback(switch: &Switch) -> Case {
 
 fn shed(switch: &Switch) -> Case {
     let queue = Queue { capacity: 1, ..Queue::default() };
-    let layer = ShedLayer::new(Limit::Fixed(2)).unwrap().with_queue(queue).with_methods(methods());
-    let layer = layer.with_streams(1).unwrap().with_switch(switch.clone());
-    let gauges = |layer: &ShedLayer| vec![layer.in_progress(), layer.waiting(), layer.streams()];
-    let gauges = move |layer: &ShedLayer| gauges(layer).into_iter().map(Into::into).collect();
-    let shown = |layer: &ShedLayer| (layer.shed(), layer.late(), layer.limit());
+    let layer = ShedSettings::new(Limit::Fixed(2))
+        .unwrap()
+        .with_queue(queue)
+        .with_methods(methods())
+        .with_streams(1)
+        .unwrap()
+        .with_switch(switch.clone())
+        .layer();
+    let gauges = |layer: &ShedLayer| {
+        let seen = layer.counters();
+        [seen.in_progress, seen.waiting, seen.streams].map(u64::from).to_vec()
+    };
+    let shown = |layer: &ShedLayer| {
+        let seen = layer.counters();
+        (seen.shed, seen.late, seen.limit)
+    };
     case("shed/src/layer.rs", switch, layer, shown, gauges)
 }
 
 fn bulkhead(switch: &Switch) -> Case {
-    let layer = BulkheadLayer::new(2, Duration::from_millis(5)).unwrap().with_methods(methods());
-    let layer = layer.with_streams(1).unwrap().with_switch(switch.clone());
+    let layer = BulkheadSettings::new(2, Duration::from_millis(5))
+        .unwrap()
+        .with_methods(methods())
+        .with_streams(1)
+        .unwrap()
+        .with_switch(switch.clone())
+        .layer();
     let gauges = |layer: &BulkheadLayer| {
-        let gauges = [layer.in_progress(), layer.waiting(), layer.streams()];
-        gauges.map(u64::from).to_vec()
+        let seen = layer.counters();
+        [seen.in_progress, seen.waiting, seen.streams].map(u64::from).to_vec()
     };
-    case("shed/src/bulkhead.rs", switch, layer, BulkheadLayer::shed, gauges)
+    case(
+        "shed/src/bulkhead.rs",
+        switch,
+        layer,
+        |layer: &BulkheadLayer| layer.counters().shed,
+        gauges,
+    )
 }
 
 fn throttle(switch: &Switch) -> Case {
-    let layer = AdaptiveThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
-    let layer = layer.with_switch(switch.clone());
-    case("shed/src/throttle.rs", switch, layer, AdaptiveThrottleLayer::throttled, |_| vec![])
+    let settings = AdaptiveThrottleSettings::new(1.0).unwrap().with_rng(Rng::seeded(1));
+    let layer = settings.with_switch(switch.clone()).layer();
+    case("shed/src/throttle.rs", switch, layer, AdaptiveThrottleLayer::counters, |_| vec![])
 }
 
 fn quota(switch: &Switch) -> Case {
-    let layer = RateLimitLayer::new(1, 1).unwrap().by(|_, _| "all".into());
-    let layer = layer.with_switch(switch.clone());
-    case("shed/src/rate.rs", switch, layer, RateLimitLayer::limited, |_| vec![])
+    let settings = RateLimitSettings::new(1, 1).unwrap().by(|_, _| "all".into());
+    let layer = settings.with_switch(switch.clone()).layer();
+    case("shed/src/rate.rs", switch, layer, RateLimitLayer::counters, |_| vec![])
 }
 
 fn status_limit(switch: &Switch) -> Case {
-    let layer = StatusLimitLayer::new().with_switch(switch.clone());
-    case("shed/src/bound.rs", switch, layer, StatusLimitLayer::cut, |_| vec![])
+    let layer = StatusLimitSettings::new().with_switch(switch.clone()).layer();
+    case("shed/src/bound.rs", switch, layer, StatusLimitLayer::counters, |_| vec![])
 }
 
 fn breaking(switch: &Switch) -> BreakerLayer {

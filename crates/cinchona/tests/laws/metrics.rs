@@ -20,8 +20,8 @@ use cinchona::{
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, Value},
     retry::{Backoff, HedgePolicy, Policy, RetryLayer, RetryPolicy},
     shed::{
-        AdaptiveThrottleLayer, BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer,
-        StatusLimitLayer,
+        AdaptiveThrottleLayer, BulkheadLayer, BulkheadSettings, Limit, Queue, RateLimitLayer,
+        ShedLayer, ShedSettings, StatusLimitLayer,
     },
 };
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
@@ -255,10 +255,16 @@ fn values(metrics: &Metrics) -> BTreeMap<String, (f64, bool)> {
 
 fn register(metrics: &Metrics, switch: &Switch) -> (ShedLayer, BulkheadLayer) {
     let queue = Queue { capacity: 1, ..Queue::default() };
-    let shed = ShedLayer::new(Limit::Fixed(2)).unwrap().with_queue(queue).with_methods(methods());
-    let shed = shed.with_streams(1).unwrap().with_switch(switch.clone());
-    let bulkhead = BulkheadLayer::new(2, 5 * MS).unwrap().with_methods(methods());
-    let bulkhead = bulkhead.with_streams(1).unwrap().with_switch(switch.clone());
+    let shed = ShedSettings::new(Limit::Fixed(2))
+        .unwrap()
+        .with_queue(queue)
+        .with_methods(methods())
+        .with_streams(1)
+        .unwrap()
+        .with_switch(switch.clone())
+        .layer();
+    let bulkhead = BulkheadSettings::new(2, 5 * MS).unwrap().with_methods(methods());
+    let bulkhead = bulkhead.with_streams(1).unwrap().with_switch(switch.clone()).layer();
     metrics.register(&shed, &[]).unwrap();
     metrics.register(&bulkhead, &[]).unwrap();
     (shed, bulkhead)
