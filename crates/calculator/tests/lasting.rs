@@ -7,7 +7,10 @@ use calculator::{
 };
 use cinchona::{
     core::{Methods, PerMethod},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    deadline::{
+        AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
+        ServerDeadlineLayer,
+    },
     retry::{HedgePolicy, Policy, RetryLayer},
 };
 use std::{
@@ -98,7 +101,7 @@ impl Service for Slow {
 
 /// The client's layers of the README: 10 s a call, 2 s an attempt.
 fn deadline() -> CallDeadlineLayer {
-    CallDeadlineLayer::new().with_limit(10 * SECOND)
+    CallDeadlineSettings::new().with_limit(10 * SECOND).layer()
 }
 
 fn retry() -> RetryLayer {
@@ -188,7 +191,7 @@ async fn a_stream_that_is_silent_before_its_first_message_is_ended_by_the_limit(
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_falls_silent_is_ended_where_that_is_asked() {
-    let silence = attempt().with_silence(4 * SECOND);
+    let silence = AttemptTimeoutSettings::new(2 * SECOND).with_silence(4 * SECOND).layer();
     let mut client = client_of!(stalling(&[0, 30, 30]), deadline(), retry(), silence);
     let began = Instant::now();
     assert_eq!(read(client.range(RANGE).await).await, (3, Code::DeadlineExceeded));

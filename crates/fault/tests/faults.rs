@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Methods, Rng};
-use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
+use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineSettings};
 use cinchona_fault::{ClientFaultLayer, Counters, FaultIo, FaultLayer, Rules, Snapshot};
 use cinchona_retry::{RetryLayer, RetryPolicy};
 use cinchona_testkit::{Network, encode};
@@ -182,7 +182,7 @@ impl Site {
         let policy = RetryPolicy::default().with_codes(codes).unwrap();
         let retry = RetryLayer::new(policy, Methods::all_idempotent());
         let stack = ServiceBuilder::new()
-            .layer(CallDeadlineLayer::new().with_limit(Duration::from_secs(10)))
+            .layer(CallDeadlineSettings::new().with_limit(Duration::from_secs(10)).layer())
             .layer(retry.with_rng(Rng::seeded(7)))
             .layer(AttemptTimeoutLayer::new(Duration::from_secs(5)))
             .service(self.channel.clone());

@@ -8,7 +8,7 @@ use crate::{
 use calculator::{client, methods, pb::calculator_client::CalculatorClient};
 use cinchona::{
     core::{BoxError, Invalid},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
     fault::FaultLayer,
     retry::RetryLayer,
 };
@@ -103,7 +103,7 @@ fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Result<Boxed,
         service = boxed(retry.layer(service));
     }
     if let (Some(limit), true) = (settings.deadline, without != Without::Deadline) {
-        service = boxed(CallDeadlineLayer::new().with_limit(limit).layer(service));
+        service = boxed(CallDeadlineSettings::new().with_limit(limit).layer().layer(service));
     }
     Ok(service)
 }

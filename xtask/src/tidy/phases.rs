@@ -8,12 +8,9 @@ use super::{
 use std::{collections::BTreeSet, ops::Range};
 
 /// Not converted yet.
-const NOT_YET: [&str; 16] = [
+const NOT_YET: [&str; 13] = [
     "DedupLayer",
     "IdempotencyKeyLayer",
-    "CallDeadlineLayer",
-    "AttemptTimeoutLayer",
-    "ServerDeadlineLayer",
     "RetryLayer",
     "FaultLayer",
     "BreakerLayer",

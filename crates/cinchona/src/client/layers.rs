@@ -10,7 +10,9 @@ use cinchona_balance::{Balance, Options};
 use cinchona_breaker::BreakerLayer;
 use cinchona_config::MessageLimitsLayer;
 use cinchona_core::{Discover, Gate, Invalid, Mode, PerMethod, Switch, Target};
-use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
+use cinchona_deadline::{
+    AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
+};
 use cinchona_fallback::FallbackLayer;
 use cinchona_idempotency::IdempotencyKeyLayer;
 use cinchona_observe::{AttemptLayer, CallLayer, Metrics, Owner};
@@ -95,13 +97,13 @@ impl Layers {
             call: call.with_switch(switch(Part::Call)),
             key,
             limits: limits.with_switch(switch(Part::Limits)),
-            deadline: deadline(settings).with_switch(switch(Part::Deadline)),
+            deadline: deadline(settings).with_switch(switch(Part::Deadline)).layer(),
             fallback: fallback.with_switch(switch(Part::Fallback)),
             bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)).layer(),
             retry: retry(settings)?.with_switch(switch(Part::Retry)),
             attempt: attempt.with_switch(switch(Part::Attempt)),
             throttle: throttle.with_switch(switch(Part::Throttle)).layer(),
-            timeout: timeout(settings).with_switch(switch(Part::Timeout)),
+            timeout: timeout(settings).with_switch(switch(Part::Timeout)).layer(),
             breaker: breaker.with_switch(switch(Part::Breaker)),
             switches,
             gates: settings.gates.clone(),
@@ -196,16 +198,16 @@ fn gate(breaker: &BreakerLayer, gates: &[MakeGate], server: &Target) -> Arc<dyn 
     gates.iter().fold(breaker, |gate, look| look(server, gate))
 }
 
-fn deadline(settings: &Settings) -> CallDeadlineLayer {
-    let layer = CallDeadlineLayer::new().with_limits(settings.deadlines.clone());
+fn deadline(settings: &Settings) -> CallDeadlineSettings {
+    let deadline = CallDeadlineSettings::new().with_limits(settings.deadlines.clone());
     match settings.deadline {
-        Some(DEADLINE) => layer.with_limit(DEADLINE).yielding(),
-        Some(limit) => layer.with_limit(limit),
-        None => layer,
+        Some(DEADLINE) => deadline.with_limit(DEADLINE).yielding(),
+        Some(limit) => deadline.with_limit(limit),
+        None => deadline,
     }
 }
 
-fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
+fn timeout(settings: &Settings) -> AttemptTimeoutSettings {
     let limit = settings.timeout.unwrap_or(Duration::MAX);
     // The limit for all is meant for the deadline of all: a method that is given more time has it.
     let of_longer = |deadline: &Option<Duration>| {
@@ -214,10 +216,10 @@ fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
     };
     let mut limits = settings.timeouts.clone();
     limits.fill(settings.deadlines.map(of_longer));
-    let layer = AttemptTimeoutLayer::new(limit).with_limits(limits);
+    let timeout = AttemptTimeoutSettings::new(limit).with_limits(limits);
     match settings.timeout == Some(TIMEOUT) {
-        true => layer.yielding(),
-        false => layer,
+        true => timeout.yielding(),
+        false => timeout,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Settings, panics::PanicLayer, part::Part};
 use crate::parts::Switches;
 use cinchona_core::{Invalid, Switch};
-use cinchona_deadline::ServerDeadlineLayer;
+use cinchona_deadline::{ServerDeadlineLayer, ServerDeadlineSettings};
 use cinchona_drain::Drain;
 use cinchona_fault::FaultLayer;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
@@ -58,7 +58,7 @@ impl<S: Store> Settings<S> {
         let switch = |part: Part| switches.get(part as usize).clone();
         let metrics = self.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(self.methods.clone()));
-        let deadline = ServerDeadlineLayer::new().with_switch(switch(Part::Deadline));
+        let deadline = ServerDeadlineSettings::new().with_switch(switch(Part::Deadline));
         let shed = self.shed.clone().with_rng(self.rng.clone());
         let layers = Layers {
             call: ServerLayer::new(&metrics)
@@ -70,8 +70,8 @@ impl<S: Store> Settings<S> {
             quota: self.quota.clone().with_switch(switch(Part::Quota)).layer(),
             shed: shed.with_switch(switch(Part::Shed)).layer(),
             deadline: match self.limit {
-                Some(limit) => deadline.with_limit(limit),
-                None => deadline,
+                Some(limit) => deadline.with_limit(limit).layer(),
+                None => deadline.layer(),
             },
             faults: self.faults.clone().with_switch(switch(Part::Faults)),
             dedup: self.dedup.clone().with_switch(switch(Part::Dedup)),

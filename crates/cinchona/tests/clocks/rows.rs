@@ -9,7 +9,10 @@ use cinchona::{
     config::RetryPolicy as ConfigRetry,
     core::{MethodKind, Methods, PerMethod, Rejected, Rng},
     dashboard::{FaultRule, Spot, Tile},
-    deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    deadline::{
+        AttemptLimit, AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer,
+        CallDeadlineSettings, ServerDeadlineSettings,
+    },
     drain::Drain,
     fallback::Cache,
     fault::{Faults, Rules},
@@ -169,8 +172,8 @@ fn servers() -> Vec<Row> {
             Ok(())
         };
         Time "drain::Drain::new": |t| drained(Drain::new(t));
-        Time "deadline::ServerDeadlineLayer::with_limit": |t|
-            limited_server(ServerDeadlineLayer::new().with_limit(t));
+        Time "deadline::ServerDeadlineSettings::with_limit": |t|
+            limited_server(ServerDeadlineSettings::new().with_limit(t).layer());
     }
 }
 
@@ -257,14 +260,16 @@ fn reports() -> Vec<Row> {
 fn clients() -> Vec<Row> {
     rows! {
         Time "deadline::AttemptTimeoutLayer::new": |t| limited_attempt(AttemptTimeoutLayer::new(t));
+        Time "deadline::AttemptTimeoutSettings::new": |t|
+            limited_attempt(AttemptTimeoutSettings::new(t).layer());
         Time "deadline::AttemptLimit": |t| async move {
             let service = AttemptTimeoutLayer::default().layer(slow());
             let mut request = request();
             request.extensions_mut().insert(AttemptLimit(Some(t)));
             honest(send(&service, request).await)
         };
-        Time "deadline::CallDeadlineLayer::with_limit": |t|
-            limited_call(CallDeadlineLayer::new().with_limit(t));
+        Time "deadline::CallDeadlineSettings::with_limit": |t|
+            limited_call(CallDeadlineSettings::new().with_limit(t).layer());
         Time "deadline::CallDeadlineLayer::set_timeouts": |t| async move {
             let layer = CallDeadlineLayer::new();
             layer.set_timeouts(PerMethod::from(Some(t)));
@@ -272,26 +277,27 @@ fn clients() -> Vec<Row> {
             layer.set_timeouts(PerMethod::new());
             expect("it is put right", call(&layer.layer(slow())).await == Some(Code::Ok))
         };
-        Time "deadline::AttemptTimeoutLayer::with_kind_limit": |t| limited_attempt(
-            AttemptTimeoutLayer::default().with_kind_limit(MethodKind::Unary, Some(t)));
-        Time "deadline::AttemptTimeoutLayer::with_limits": |t|
-            limited_attempt(AttemptTimeoutLayer::default().with_limits(PerMethod::from(Some(t))));
-        Time "deadline::AttemptTimeoutLayer::with_silence": |t|
-            limited_attempt(AttemptTimeoutLayer::default().with_silence(t));
-        Time "deadline::AttemptTimeoutLayer::with_kind_silence": |t| limited_attempt(
-            AttemptTimeoutLayer::default().with_kind_silence(MethodKind::Unary, Some(t)));
-        Time "deadline::AttemptTimeoutLayer::with_silences": |t|
-            limited_attempt(AttemptTimeoutLayer::default().with_silences(PerMethod::from(Some(t))));
-        Time "deadline::CallDeadlineLayer::with_kind_limit": |t|
-            limited_call(CallDeadlineLayer::new().with_kind_limit(MethodKind::Unary, Some(t)));
-        Time "deadline::CallDeadlineLayer::with_limits": |t|
-            limited_call(CallDeadlineLayer::new().with_limits(PerMethod::from(Some(t))));
-        Time "deadline::CallDeadlineLayer::with_silence": |t|
-            limited_call(CallDeadlineLayer::new().with_silence(t));
-        Time "deadline::CallDeadlineLayer::with_kind_silence": |t|
-            limited_call(CallDeadlineLayer::new().with_kind_silence(MethodKind::Unary, Some(t)));
-        Time "deadline::CallDeadlineLayer::with_silences": |t|
-            limited_call(CallDeadlineLayer::new().with_silences(PerMethod::from(Some(t))));
+        Time "deadline::AttemptTimeoutSettings::with_kind_limit": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_kind_limit(MethodKind::Unary, Some(t)).layer());
+        Time "deadline::AttemptTimeoutSettings::with_limits": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_limits(PerMethod::from(Some(t))).layer());
+        Time "deadline::AttemptTimeoutSettings::with_silence": |t|
+            limited_attempt(AttemptTimeoutSettings::default().with_silence(t).layer());
+        Time "deadline::AttemptTimeoutSettings::with_kind_silence": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_kind_silence(MethodKind::Unary, Some(t))
+                .layer());
+        Time "deadline::AttemptTimeoutSettings::with_silences": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_silences(PerMethod::from(Some(t))).layer());
+        Time "deadline::CallDeadlineSettings::with_kind_limit": |t| limited_call(
+            CallDeadlineSettings::new().with_kind_limit(MethodKind::Unary, Some(t)).layer());
+        Time "deadline::CallDeadlineSettings::with_limits": |t|
+            limited_call(CallDeadlineSettings::new().with_limits(PerMethod::from(Some(t))).layer());
+        Time "deadline::CallDeadlineSettings::with_silence": |t|
+            limited_call(CallDeadlineSettings::new().with_silence(t).layer());
+        Time "deadline::CallDeadlineSettings::with_kind_silence": |t| limited_call(
+            CallDeadlineSettings::new().with_kind_silence(MethodKind::Unary, Some(t)).layer());
+        Time "deadline::CallDeadlineSettings::with_silences": |t| limited_call(
+            CallDeadlineSettings::new().with_silences(PerMethod::from(Some(t))).layer());
         Number "retry::RetryLayer::with_throttle": |n|
             async move { retried(retry().with_throttle(n, 0.1)?).await };
         Number "retry::RetryLayer::with_throttle": |n|

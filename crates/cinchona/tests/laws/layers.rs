@@ -7,7 +7,7 @@ use cinchona::{
     cluster::{Cluster, Config, Datagrams, QuorumGuardLayer},
     config::{MessageLimits, MessageLimitsLayer},
     core::{BoxError, Methods, Rng, Switch},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    deadline::{AttemptTimeoutSettings, CallDeadlineSettings, ServerDeadlineSettings},
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults, Rules},
     idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
@@ -258,15 +258,15 @@ fn breaker_by_method(switch: &Switch) -> Case {
 }
 
 fn attempt(switch: &Switch) -> Case {
-    let layer = AttemptTimeoutLayer::new(Duration::from_millis(20));
-    let layer = layer.with_silence(Duration::from_millis(20)).with_methods(methods());
-    let layer = layer.with_switch(switch.clone());
+    let settings = AttemptTimeoutSettings::new(Duration::from_millis(20));
+    let settings = settings.with_silence(Duration::from_millis(20)).with_methods(methods());
+    let layer = settings.with_switch(switch.clone()).layer();
     case("deadline/src/attempt.rs", switch, layer, |_| (), |_| vec![])
 }
 
 fn call_deadline(switch: &Switch) -> Case {
-    let layer = CallDeadlineLayer::new().with_limit(Duration::from_millis(20));
-    let layer = layer.with_methods(methods()).with_switch(switch.clone());
+    let settings = CallDeadlineSettings::new().with_limit(Duration::from_millis(20));
+    let layer = settings.with_methods(methods()).with_switch(switch.clone()).layer();
     case("deadline/src/call.rs", switch, layer, |_| (), |_| vec![])
 }
 
@@ -315,8 +315,8 @@ fn served(switch: &Switch) -> Case {
 }
 
 fn served_until(switch: &Switch) -> Case {
-    let layer = ServerDeadlineLayer::new().with_limit(Duration::from_millis(20));
-    let layer = layer.with_switch(switch.clone());
+    let settings = ServerDeadlineSettings::new().with_limit(Duration::from_millis(20));
+    let layer = settings.with_switch(switch.clone()).layer();
     case("deadline/src/server.rs", switch, layer, |_| (), |_| vec![])
 }
 

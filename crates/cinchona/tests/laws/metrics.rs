@@ -12,7 +12,7 @@ use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     cluster::Cluster,
     core::{BoxError, Instrument, Invalid, Mode, Observable, PerMethod, Rng, Switch, Target},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings, ServerDeadlineLayer},
     drain::Drain,
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults},
@@ -171,7 +171,7 @@ fn client(network: &Network, metrics: &Metrics) -> Result<layers::Boxed, Invalid
     let stack = ServiceBuilder::new()
         .layer(CallLayer::new(metrics, "any"))
         .layer(IdempotencyKeyLayer::new(methods()))
-        .layer(CallDeadlineLayer::new().with_limit(60_000 * MS))
+        .layer(CallDeadlineSettings::new().with_limit(60_000 * MS).layer())
         .layer(fallback)
         .layer(bulkhead)
         .layer(retry)
