@@ -68,7 +68,7 @@ impl<S: Store> Server<S> {
     pub fn tile(&self) -> Tile {
         let now = Instant::now();
         let ShedCounters { limit, shed, in_progress, waiting, .. } = self.shed.counters();
-        let (dedup, faults) = (self.dedup.snapshot(), self.faults.snapshot());
+        let (dedup, faults) = (self.dedup.counters(), self.faults.snapshot());
         let all = (dedup.executed + dedup.replayed).max(1);
         let requests = self.requests.per_second(faults.matched as f64, now);
         let injected = self.injected.per_second(faults.injected() as f64, now);

@@ -69,7 +69,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request = request.map(Body::new);
         let settings = &self.shared.settings;
-        let mode = settings.switch.mode();
+        let mode = self.shared.switch.mode();
         if mode == Mode::Off {
             let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain: None };
@@ -79,7 +79,7 @@ where
             return ResponseFuture { way: Course::Through { inner }, domain: None };
         }
         // Who sends a key reads it; any other call's answer goes without.
-        let domain = settings.domain;
+        let domain = self.shared.domain;
         let (clone, begun) = (self.inner.clone(), Begun::default());
         let call = Call {
             service: Plain(mem::replace(&mut self.inner, clone)),

@@ -170,7 +170,7 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
             });
         }
         callers.join_all().await.into_iter().collect::<Result<(), _>>()?;
-        let (lost, replayed) = (injected.snapshot().failed_after, dedup.snapshot().replayed);
+        let (lost, replayed) = (injected.snapshot().failed_after, dedup.counters().replayed);
         let counter = client.get_counter(Empty {}).await?.into_inner();
         Ok((counter.value, lost, replayed))
     }

@@ -8,9 +8,7 @@ use super::{
 use std::{collections::BTreeSet, ops::Range};
 
 /// Not converted yet.
-const NOT_YET: [&str; 13] = [
-    "DedupLayer",
-    "IdempotencyKeyLayer",
+const NOT_YET: [&str; 11] = [
     "RetryLayer",
     "FaultLayer",
     "BreakerLayer",

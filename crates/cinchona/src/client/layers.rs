@@ -14,7 +14,7 @@ use cinchona_deadline::{
     AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
 };
 use cinchona_fallback::FallbackLayer;
-use cinchona_idempotency::IdempotencyKeyLayer;
+use cinchona_idempotency::{IdempotencyKeyLayer, IdempotencyKeySettings};
 use cinchona_observe::{AttemptLayer, CallLayer, Metrics, Owner};
 use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, Policy, RetryLayer};
@@ -86,7 +86,7 @@ impl Layers {
         let target = settings.target.as_deref().unwrap_or("channel");
         let call = CallLayer::new(&metrics, target).with_rng(rng.clone()).with_story(stopped);
         let attempt = AttemptLayer::new(&metrics, target).with_rng(rng.clone());
-        let key = IdempotencyKeyLayer::new(methods).with_switch(switch(Part::Key));
+        let key = IdempotencyKeySettings::new(methods).with_switch(switch(Part::Key)).layer();
         let limits = MessageLimitsLayer::new().with_limits(settings.limits);
         let throttle = throttle(settings.throttle)?.with_rng(rng.clone());
         let breaker = BreakerLayer::new(settings.breaker).with_rng(rng);

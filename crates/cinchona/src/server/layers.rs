@@ -74,7 +74,7 @@ impl<S: Store> Settings<S> {
                 None => deadline.layer(),
             },
             faults: self.faults.clone().with_switch(switch(Part::Faults)),
-            dedup: self.dedup.clone().with_switch(switch(Part::Dedup)),
+            dedup: self.dedup.clone().with_switch(switch(Part::Dedup)).layer(self.store.clone()),
             switches,
             own: metrics.owner(),
             metrics,

@@ -5,7 +5,7 @@ use crate::parts::Modes;
 use cinchona_core::{Invalid, Methods, Mode, Rng};
 use cinchona_drain::Drain;
 use cinchona_fault::{FaultLayer, Faults, Rules};
-use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
+use cinchona_idempotency::{DedupSettings, MemoryStore, Store};
 use cinchona_observe::Metrics;
 use cinchona_shed::{RateLimitSettings, ShedSettings};
 use std::{fmt, time::Duration};
@@ -44,8 +44,10 @@ pub struct Settings<S = MemoryStore> {
     pub limit: Option<Duration>,
     /// The injected faults, where [`Part::Faults`] is on. Default: none.
     pub faults: FaultLayer,
-    /// Deduplicates calls, where [`Part::Dedup`] is on.
-    pub dedup: DedupLayer<S>,
+    /// How calls are deduplicated, where [`Part::Dedup`] is on.
+    pub dedup: DedupSettings,
+    /// The store of their keys and answers.
+    pub store: S,
     /// The source of randomness.
     pub rng: Rng,
     pub(super) modes: Modes<{ Part::ALL.len() }>,
@@ -63,7 +65,8 @@ impl Settings {
             shed: ShedSettings::default().with_methods(methods.clone()),
             limit: None,
             faults: FaultLayer::from(Rules::default()),
-            dedup: DedupLayer::new(MemoryStore::new(), methods.clone()),
+            dedup: DedupSettings::new(methods.clone()),
+            store: MemoryStore::new(),
             rng: Rng::from_os(),
             modes: Part::modes(),
             methods,
@@ -128,17 +131,16 @@ impl<S> Settings<S> {
     /// effect once, however often it is sent.
     #[must_use]
     pub fn with_store<T: Store>(self, store: T) -> Settings<T> {
-        let dedup = DedupLayer::new(store, self.methods.clone());
-        self.with_dedup(dedup)
+        let Self { methods, metrics, drain, quota, shed, limit, faults, dedup, rng, modes, .. } =
+            self;
+        Settings { methods, metrics, drain, quota, shed, limit, faults, dedup, store, rng, modes }
+            .turned_on(Part::Dedup)
     }
 
-    /// The same, with a configured layer.
+    /// Sets how calls are deduplicated, by the [store](Self::with_store).
     #[must_use]
-    pub fn with_dedup<T>(self, dedup: DedupLayer<T>) -> Settings<T> {
-        let Self { methods, metrics, drain, quota, shed, limit, faults, rng, modes, .. } = self;
-        let own =
-            Settings { methods, metrics, drain, quota, shed, limit, faults, dedup, rng, modes };
-        own.turned_on(Part::Dedup)
+    pub fn with_dedup(self, dedup: DedupSettings) -> Self {
+        Self { dedup, ..self }.turned_on(Part::Dedup)
     }
 
     /// Counts in `metrics`, together with other servers and clients of the process: what servers

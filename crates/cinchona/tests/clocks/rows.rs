@@ -179,7 +179,7 @@ fn servers() -> Vec<Row> {
 
 fn stores() -> Vec<Row> {
     rows! {
-        Time "idempotency::DedupLayer::with_lease": |t|
+        Time "idempotency::DedupSettings::with_lease": |t|
             async move { deduplicated(dedup(InFlight::Join).with_lease(t)?).await };
         Time "policy::InFlight::Reject": |t| deduplicated(dedup(InFlight::Reject(t)));
         Time "idempotency::MemoryStore::with_ttl": |t|

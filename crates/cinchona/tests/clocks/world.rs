@@ -11,7 +11,7 @@ use cinchona::{
     drain::Drain,
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults},
-    idempotency::{DedupLayer, InFlight, MemoryStore, Store},
+    idempotency::{DedupSettings, InFlight, MemoryStore},
     observe::Metrics,
     retry::{self, HedgePolicy, RetryLayer, RetryPolicy},
     shed::{Adaptive, BulkheadLayer, Limit, Queue, ShedSettings},
@@ -248,8 +248,8 @@ pub(crate) async fn bulkhead(layer: Result<BulkheadLayer, Invalid>) -> Ended {
 }
 
 /// Calls with keys: a first, its repetition while it is executed, and after it.
-pub(crate) async fn deduplicated<T: Store>(layer: DedupLayer<T>) -> Ended {
-    let service = layer.layer(service_fn(answered));
+pub(crate) async fn deduplicated(settings: DedupSettings) -> Ended {
+    let service = settings.layer(MemoryStore::new()).layer(service_fn(answered));
     let keyed = |key: &'static str| {
         let mut request = request();
         request.headers_mut().insert(IDEMPOTENCY_KEY, key.parse().unwrap());
@@ -272,8 +272,8 @@ pub(crate) async fn answered(_: Request<Body>) -> Result<Response<Body>, std::co
     Ok(response.map(Body::new))
 }
 
-pub(crate) fn dedup(in_flight: InFlight) -> DedupLayer<MemoryStore> {
-    DedupLayer::new(MemoryStore::new(), methods()).with_in_flight(in_flight)
+pub(crate) fn dedup(in_flight: InFlight) -> DedupSettings {
+    DedupSettings::new(methods()).with_in_flight(in_flight)
 }
 
 pub(crate) async fn faulty(faults: Faults) -> Ended {

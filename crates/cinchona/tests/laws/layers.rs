@@ -10,7 +10,7 @@ use cinchona::{
     deadline::{AttemptTimeoutSettings, CallDeadlineSettings, ServerDeadlineSettings},
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults, Rules},
-    idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
+    idempotency::{DedupLayer, DedupSettings, IdempotencyKeySettings, MemoryStore},
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer},
     retry::{RetryLayer, RetryPolicy},
     shed::{
@@ -272,21 +272,22 @@ fn call_deadline(switch: &Switch) -> Case {
 
 fn dedup(switch: &Switch) -> Case {
     let store = MemoryStore::new();
-    let layer = DedupLayer::new(store.clone(), methods())
+    let layer = DedupSettings::new(methods())
         .with_required(true)
         .with_limits(64, 64)
         .with_domain("here")
         .unwrap()
         .with_lease(Duration::from_secs(1))
         .unwrap()
-        .with_switch(switch.clone());
+        .with_switch(switch.clone())
+        .layer(store.clone());
     let gauges = move |_: &DedupLayer<MemoryStore>| vec![store.claims() as u64];
-    case("idempotency/src/layer.rs", switch, layer, |layer| layer.snapshot(), gauges)
+    case("idempotency/src/layer.rs", switch, layer, |layer| layer.counters(), gauges)
 }
 
 fn key(switch: &Switch) -> Case {
-    let layer = IdempotencyKeyLayer::new(methods()).with_request_ids();
-    let layer = layer.with_switch(switch.clone());
+    let settings = IdempotencyKeySettings::new(methods()).with_request_ids();
+    let layer = settings.with_switch(switch.clone()).layer();
     case("idempotency/src/request_id.rs", switch, layer, |_| (), |_| vec![])
 }
 

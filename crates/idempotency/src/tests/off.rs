@@ -29,7 +29,7 @@ impl Store for Untouched {
 
 /// All settings that may affect a call.
 fn off(switch: &Switch) -> DedupLayer<Untouched> {
-    DedupLayer::new(Untouched, methods())
+    DedupSettings::new(methods())
         .with_required(true)
         .with_limits(1, 1)
         .with_caller(|_, _| panic!("it is off"))
@@ -39,6 +39,7 @@ fn off(switch: &Switch) -> DedupLayer<Untouched> {
         .with_lease(SECOND)
         .unwrap()
         .with_switch(switch.clone())
+        .layer(Untouched)
 }
 
 fn request_headers() -> impl Strategy<Value = HeaderMap> {
@@ -101,7 +102,7 @@ proptest! {
             read(response).now_or_never().unwrap()
         };
         prop_assert_eq!(seen(bare), seen(BoxCloneSyncService::new(off)));
-        prop_assert_eq!((layer.snapshot(), switch.shadowed()), (Snapshot::default(), 0));
+        prop_assert_eq!((layer.counters(), switch.shadowed()), (DedupCounters::default(), 0));
     }
 }
 
@@ -147,7 +148,11 @@ async fn in_shadow_a_would_be_refusal_is_passed_on_unchanged() {
     ] {
         let is_sound = request.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| key == "ok");
         let switch = Switch::new(Mode::Shadow);
-        let layer = dedup().with_required(true).with_limits(100, 100).with_switch(switch.clone());
+        let layer = settings()
+            .with_required(true)
+            .with_limits(100, 100)
+            .with_switch(switch.clone())
+            .layer(MemoryStore::new());
         let answered = ask(&layer.layer(echo(body)), request).await;
         assert_eq!(status(&answered).code(), Code::Ok);
         assert!(answered.headers().contains_key("x-path"), "the service has answered");
@@ -189,7 +194,7 @@ async fn a_layer_within_another_leaves_its_calls_alone_and_warns_once() {
     for _ in 0..2 {
         assert_eq!(status(&ask(&service, pay("k")).await).code(), Code::Ok);
     }
-    assert_eq!((executed.load(Ordering::Relaxed), inner.snapshot().executed), (1, 0));
+    assert_eq!((executed.load(Ordering::Relaxed), inner.counters().executed), (1, 0));
     let warned = logs.events().iter().filter(|event| event.level == tracing::Level::WARN).count();
     assert!(warned <= 1, "another test may have been first");
 }
