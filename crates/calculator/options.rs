@@ -15,7 +15,7 @@ use cinchona::{
     config::ServiceConfig,
     core::{Invalid, Target},
     deadline::AttemptTimeoutLayer,
-    retry::{Backoff, Jitter, RetryPolicy},
+    retry::{Backoff, Budget, Jitter, RetryPolicy},
 };
 use cinchona_plumbing::code;
 use clap::{Args, Command, error::ErrorKind};
@@ -303,12 +303,6 @@ fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, S
             }
         };
     }
-    if options.no_retry_budget {
-        layers.retry = layers.retry.with_budget(None);
-    }
-    if options.explain {
-        layers.retry = layers.retry.explained();
-    }
     if let Some(config) = config {
         // What does not act has been logged.
         layers.apply(config).map_err(|invalid| format!("--service-config: {invalid}"))?;
@@ -326,8 +320,10 @@ fn settings(options: &Options) -> Result<Settings, Invalid> {
         .with_max_retries(options.max_retries)
         .with_backoff(backoff)
         .with_codes(options.retry_on.iter().copied())?;
-    let Options { deadline, timeout, .. } = *options;
-    Ok(Settings { deadline, timeout, retry, target: target(options), ..Settings::default() })
+    let Options { deadline, timeout, explain: explained, .. } = *options;
+    let budget = Some(Budget::default()).filter(|_| !options.no_retry_budget);
+    let target = target(options);
+    Ok(Settings { deadline, timeout, retry, budget, explained, target, ..Settings::default() })
 }
 
 /// What the calls are to.

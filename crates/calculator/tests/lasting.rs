@@ -11,7 +11,7 @@ use cinchona::{
         AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
         ServerDeadlineLayer,
     },
-    retry::{HedgePolicy, Policy, RetryLayer},
+    retry::{HedgePolicy, Policy, RetryLayer, RetrySettings},
 };
 use std::{
     pin::Pin,
@@ -107,7 +107,7 @@ fn deadline() -> CallDeadlineLayer {
 fn retry() -> RetryLayer {
     let policy = RetryPolicy::default().with_codes([Code::DeadlineExceeded, Code::Unavailable]);
     let methods = Methods::from_file_descriptor_set(DESCRIPTORS).unwrap();
-    RetryLayer::new(policy.unwrap(), methods).with_rng(Rng::seeded(1))
+    RetrySettings::new(policy.unwrap(), methods).with_rng(Rng::seeded(1)).layer()
 }
 
 fn attempt() -> AttemptTimeoutLayer {
@@ -175,7 +175,8 @@ async fn a_stream_that_lasts_is_hedged_like_any_other() {
     let hedged = Policy::from(HedgePolicy::default().with_delay(SECOND));
     let mut policies = PerMethod::new();
     policies.insert("calculator.Calculator", "Range", hedged).unwrap();
-    let retry = retry().with_policies(policies).unwrap();
+    let retry = retry();
+    retry.set_policies(policies).unwrap();
     let server = slow(&[5, 30, 30, 30, 30]);
     let mut client = client_of!(server, deadline(), retry, attempt());
     assert_eq!(read(client.range(RANGE).await).await, (5, Code::Ok));

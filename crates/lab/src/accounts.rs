@@ -131,7 +131,7 @@ fn client(seed: u64, networks: Vec<Network>) -> Result<Client<Balance>, BoxError
         policies.insert("calculator.Calculator", method, policy)?;
     }
     let default = pb::Result::default().encode_to_vec();
-    layers.retry = layers.retry.with_policies(policies)?;
+    layers.retry.set_policies(policies)?;
     layers.fallback = layers.fallback.with_default("calculator.Calculator", "Divide", default)?;
     let name = |n: usize| format!("http://{n}.servers").parse::<Uri>();
     let targets = (0..networks.len()).map(|n| Ok(Target::from(name(n)?)));

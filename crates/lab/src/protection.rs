@@ -7,7 +7,7 @@ use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy, State},
     core::{BoxError, Methods, Mode, Rng, Switch, Target},
     deadline::AttemptTimeoutLayer,
-    retry::{RetryLayer, RetryPolicy},
+    retry::{RetryPolicy, RetrySettings},
     shed::{Limit, ShedSettings},
 };
 use cinchona_plumbing::status;
@@ -326,8 +326,9 @@ async fn survivors(seed: u64, mode: Mode) -> Result<(f64, usize), BoxError> {
     let options = Options { picker, rng: Rng::seeded(seed), ..Options::default() };
     let balance = Balance::with_connector(targets, connector, options)?;
     let policy = RetryPolicy::default().with_codes([Code::Unavailable, Code::DeadlineExceeded])?;
-    let client = RetryLayer::new(policy, Methods::all_idempotent())
+    let client = RetrySettings::new(policy, Methods::all_idempotent())
         .with_rng(Rng::seeded(seed))
+        .layer()
         .layer(AttemptTimeoutLayer::new(SECOND).layer(balance));
     let mut calls = JoinSet::new();
     let mut at = Duration::ZERO;

@@ -10,7 +10,7 @@ use cinchona::{
     core::{BoxError, Invalid},
     deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
     fault::FaultLayer,
-    retry::RetryLayer,
+    retry::RetrySettings,
 };
 use std::sync::Arc;
 use tokio::{
@@ -99,7 +99,8 @@ fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Result<Boxed,
         service = boxed(AttemptTimeoutLayer::new(settings.timeout).layer(service));
     }
     if without != Without::Retry {
-        let retry = RetryLayer::new(settings.retry, methods()).with_rng(settings.rng.clone());
+        let retry =
+            RetrySettings::new(settings.retry, methods()).with_rng(settings.rng.clone()).layer();
         service = boxed(retry.layer(service));
     }
     if let (Some(limit), true) = (settings.deadline, without != Without::Deadline) {

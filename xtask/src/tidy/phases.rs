@@ -8,8 +8,7 @@ use super::{
 use std::{collections::BTreeSet, ops::Range};
 
 /// Not converted yet.
-const NOT_YET: [&str; 11] = [
-    "RetryLayer",
+const NOT_YET: [&str; 10] = [
     "FaultLayer",
     "BreakerLayer",
     "FallbackLayer",

@@ -17,7 +17,7 @@ use cinchona_fallback::FallbackLayer;
 use cinchona_idempotency::{IdempotencyKeyLayer, IdempotencyKeySettings};
 use cinchona_observe::{AttemptLayer, CallLayer, Metrics, Owner};
 use cinchona_plumbing::cause::find_cause;
-use cinchona_retry::{Ledger, Policy, RetryLayer};
+use cinchona_retry::{Ledger, Policy, RetryLayer, RetrySettings};
 use cinchona_shed::{AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer};
 use http::Extensions;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
@@ -25,7 +25,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 /// The layers of a client, which can be changed while calls run; clones share them.
 ///
 /// A layer can be replaced before they are put [around](Self::around) a channel, as in
-/// `layers.retry = layers.retry.with_buffer(buffer)`; then call [`register`](Self::register) for
+/// `layers.retry = retry_settings.layer()`; then call [`register`](Self::register) for
 /// its metrics. These are shown until the last clone and the last channel that they are around are
 /// dropped, together with those of other clients of the same target ([`Owner`]).
 #[derive(Clone)]
@@ -100,7 +100,7 @@ impl Layers {
             deadline: deadline(settings).with_switch(switch(Part::Deadline)).layer(),
             fallback: fallback.with_switch(switch(Part::Fallback)),
             bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)).layer(),
-            retry: retry(settings)?.with_switch(switch(Part::Retry)),
+            retry: retry(settings)?.with_switch(switch(Part::Retry)).layer(),
             attempt: attempt.with_switch(switch(Part::Attempt)),
             throttle: throttle.with_switch(switch(Part::Throttle)).layer(),
             timeout: timeout(settings).with_switch(switch(Part::Timeout)).layer(),
@@ -230,20 +230,23 @@ fn throttle(k: f64) -> Result<AdaptiveThrottleSettings, Invalid> {
         .map_err(|refused| Invalid::new("throttle", k, refused.allowed()))
 }
 
-fn retry(settings: &Settings) -> Result<RetryLayer, Invalid> {
+fn retry(settings: &Settings) -> Result<RetrySettings, Invalid> {
     let methods = settings.methods.clone();
     // Without its key, such a call is still not repeated.
     let is_keyed = settings.mode(Part::Key) != Mode::Off;
     let methods = if is_keyed { methods.keyed() } else { methods };
-    let layer = RetryLayer::new(settings.retry, methods)
+    let retry = RetrySettings::new(settings.retry, methods)
         .with_rng(settings.rng.clone())
         .with_budget(settings.budget);
-    let layer = if settings.explained { layer.explained() } else { layer };
+    let retry = if settings.explained { retry.explained() } else { retry };
+    let retry = match &settings.buffer {
+        Some(buffer) => retry.with_buffer(buffer.clone()),
+        None => retry,
+    };
     let mut policies: PerMethod<Policy> = settings.policies.clone();
     // A method without its own policy uses the one for all, if none is set yet.
     _ = policies.insert("", "", settings.retry.into());
-    layer.set_policies(policies)?;
-    Ok(layer)
+    retry.with_policies(policies)
 }
 
 /// Why a call was not retried.

@@ -9,7 +9,7 @@ use cinchona_core::{BoxError, Gate, Invalid, Methods, Mode, PerMethod, Rng, Targ
 use cinchona_fallback::FallbackLayer;
 use cinchona_observe::Metrics;
 use cinchona_plumbing::{Backoff, Jitter};
-use cinchona_retry::{Budget, Policy, RetryPolicy};
+use cinchona_retry::{Budget, Policy, ReplayBuffer, RetryPolicy};
 use cinchona_shed::BulkheadSettings;
 use std::{fmt, sync::Arc, time::Duration};
 use tonic::{
@@ -78,7 +78,10 @@ pub struct Settings {
     /// The budget of retries of all calls together. Default: one for five calls, and one a second
     /// from a pot of 100.
     pub budget: Option<Budget>,
-    /// Whether every call has a ledger; see `RetryLayer::explained`. Default no.
+    /// The memory for requests that may be sent again; clients of one buffer share it. Default
+    /// `None`: 256 KiB a call and 16 MiB in all, for each client.
+    pub buffer: Option<ReplayBuffer>,
+    /// Whether every call has a ledger; see `RetrySettings::explained`. Default no.
     pub explained: bool,
     /// When the breaker of an endpoint opens.
     pub breaker: BreakerPolicy,
@@ -123,6 +126,7 @@ impl Settings {
             retry: retry(),
             policies: PerMethod::new(),
             budget: Some(Budget::default()),
+            buffer: None,
             explained: false,
             breaker: BreakerPolicy::default(),
             throttle: 2.0,

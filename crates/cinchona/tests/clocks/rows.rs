@@ -298,10 +298,10 @@ fn clients() -> Vec<Row> {
             CallDeadlineSettings::new().with_kind_silence(MethodKind::Unary, Some(t)).layer());
         Time "deadline::CallDeadlineSettings::with_silences": |t| limited_call(
             CallDeadlineSettings::new().with_silences(PerMethod::from(Some(t))).layer());
-        Number "retry::RetryLayer::with_throttle": |n|
-            async move { retried(retry().with_throttle(n, 0.1)?).await };
-        Number "retry::RetryLayer::with_throttle": |n|
-            async move { retried(retry().with_throttle(10.0, n)?).await };
+        Number "retry::RetrySettings::with_throttle": |n|
+            async move { retried(retry_settings().with_throttle(n, 0.1)?.layer()).await };
+        Number "retry::RetrySettings::with_throttle": |n|
+            async move { retried(retry_settings().with_throttle(10.0, n)?.layer()).await };
         Number "retry::RetryLayer::set_throttle": |n| async move {
             let layer = retry();
             layer.set_throttle(Some((n, n)))?;
@@ -310,9 +310,13 @@ fn clients() -> Vec<Row> {
             retried(layer).await
         };
         Number "policy::Budget::new": |n|
-            async move { retried(retry().with_budget(Some(Budget::new(n, 1)?))).await };
+            async move {
+                let budget = Budget::new(n, 1)?;
+                retried(retry_settings().with_budget(Some(budget)).layer()).await
+            };
         Number "policy::Budget::with_per_second": |n| async move {
-            retried(retry().with_budget(Some(Budget::default().with_per_second(n)?))).await
+            let budget = Budget::default().with_per_second(n)?;
+            retried(retry_settings().with_budget(Some(budget)).layer()).await
         };
         Time "policy::HedgePolicy::with_delay": |t|
             async move { hedged(HedgePolicy::default().with_delay(t)).await };

@@ -43,7 +43,7 @@ pub(crate) async fn delays(backoff: Result<Backoff, Invalid>) -> Ended {
     }
     let policy = RetryPolicy::default().with_backoff(backoff);
     let script = [unavailable(), unavailable(), ok()];
-    let layer = retry().with_policies(PerMethod::from(Policy::from(policy)))?;
+    let layer = retry_settings().with_policies(PerMethod::from(Policy::from(policy)))?.layer();
     calls(&layer.layer(ScriptedServer::new(script))).await
 }
 

@@ -13,7 +13,7 @@ use cinchona::{
     fault::{FaultLayer, Faults},
     idempotency::{DedupSettings, InFlight, MemoryStore},
     observe::Metrics,
-    retry::{self, HedgePolicy, RetryLayer, RetryPolicy},
+    retry::{self, HedgePolicy, RetryLayer, RetryPolicy, RetrySettings},
     shed::{Adaptive, BulkheadLayer, Limit, Queue, ShedSettings},
 };
 use cinchona_plumbing::status;
@@ -351,13 +351,18 @@ pub(crate) async fn retried(layer: RetryLayer) -> Ended {
     calls(&service).await
 }
 
+pub(crate) fn retry_settings() -> RetrySettings {
+    RetrySettings::new(RetryPolicy::default(), Methods::all_idempotent()).with_rng(Rng::seeded(1))
+}
+
 pub(crate) fn retry() -> RetryLayer {
-    RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent()).with_rng(Rng::seeded(1))
+    retry_settings().layer()
 }
 
 /// Calls to a server that is slow, through a retry layer.
 pub(crate) async fn hedged(policy: HedgePolicy) -> Ended {
-    let layer = retry().with_policies(PerMethod::from(retry::Policy::from(policy)))?;
+    let layer =
+        retry_settings().with_policies(PerMethod::from(retry::Policy::from(policy)))?.layer();
     let service = layer.layer(slow());
     for _ in 0..25 {
         calls(&service).await?;

@@ -12,7 +12,7 @@ use cinchona::{
     fault::{FaultLayer, Faults, Rules},
     idempotency::{DedupLayer, DedupSettings, IdempotencyKeySettings, MemoryStore},
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer},
-    retry::{RetryLayer, RetryPolicy},
+    retry::{RetryLayer, RetryPolicy, RetrySettings},
     shed::{
         AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer, BulkheadSettings, Limit,
         Queue, RateLimitLayer, RateLimitSettings, ShedLayer, ShedSettings, StatusLimitLayer,
@@ -160,14 +160,16 @@ fn retry(switch: &Switch) -> Case {
     let policy = RetryPolicy::default();
     let policy = policy.with_codes([Code::Unavailable, Code::Internal]).unwrap();
     let buffer = ReplayBuffer::new(1 << 10, 1 << 12);
-    let layer = RetryLayer::new(policy, Methods::all_idempotent())
+    let layer = RetrySettings::new(policy, Methods::all_idempotent())
         .with_rng(Rng::seeded(1))
         .with_buffer(buffer.clone())
         .with_throttle(10.0, 0.1)
         .unwrap()
         .explained()
-        .with_switch(switch.clone());
-    let shown = |layer: &RetryLayer| (layer.throttle_tokens(), layer.budget_tokens());
+        .with_switch(switch.clone())
+        .layer();
+    let shown =
+        |layer: &RetryLayer| (layer.counters().throttle_tokens, layer.counters().budget_tokens);
     case("retry/src/layer.rs", switch, layer, shown, move |_| vec![buffer.used() as u64])
 }
 

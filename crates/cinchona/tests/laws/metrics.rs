@@ -18,7 +18,7 @@ use cinchona::{
     fault::{FaultLayer, Faults},
     idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, Value},
-    retry::{Backoff, HedgePolicy, Policy, RetryLayer, RetryPolicy},
+    retry::{Backoff, HedgePolicy, Policy, RetryLayer, RetryPolicy, RetrySettings},
     shed::{
         AdaptiveThrottleLayer, BulkheadLayer, BulkheadSettings, Limit, Queue, RateLimitLayer,
         ShedLayer, ShedSettings, StatusLimitLayer,
@@ -152,7 +152,7 @@ fn client(network: &Network, metrics: &Metrics) -> Result<layers::Boxed, Invalid
     let retry = retry.with_backoff(Backoff::new(10 * MS, 2.0, 100 * MS)?);
     let mut policies = PerMethod::from(Policy::from(retry));
     policies.insert("a.B", "Unary", HedgePolicy::default().with_delay(50 * MS).into())?;
-    let retry = RetryLayer::new(retry, methods().keyed()).with_policies(policies)?;
+    let retry = RetrySettings::new(retry, methods().keyed()).with_policies(policies)?.layer();
     let fallback = FallbackLayer::new(methods()).with_cache(Cache::default())?;
     let (bulkhead, throttle) = (BulkheadLayer::default(), AdaptiveThrottleLayer::default());
     let breaker = BreakerLayer::new(BreakerPolicy::default());

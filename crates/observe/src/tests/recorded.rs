@@ -4,7 +4,7 @@ use super::{PATH, TARGET, call, metrics, request};
 use crate::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
 use cinchona_core::{BoxError, Methods, Rng, Safety};
 use cinchona_plumbing::cause::find_cause;
-use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
+use cinchona_retry::{Ledger, RetryLayer, RetryPolicy, RetrySettings};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
 use futures_util::FutureExt as _;
 use std::{
@@ -113,7 +113,7 @@ fn unavailable() -> Answer {
 
 fn retries() -> RetryLayer {
     let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
-    RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1))
+    RetrySettings::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1)).layer()
 }
 
 fn story() -> CallLayer {
