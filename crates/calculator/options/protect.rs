@@ -2,7 +2,7 @@
 
 use crate::pb;
 use cinchona::{
-    breaker::{BreakerLayer, BreakerPolicy, Window},
+    breaker::{BreakerLayer, BreakerPolicy, BreakerSettings, Window},
     core::{Invalid, Mode, Switch},
     fallback::{Cache, FallbackLayer},
 };
@@ -31,9 +31,10 @@ pub(crate) struct Fallback {
 
 impl Breaker {
     pub(crate) fn layer(&self) -> BreakerLayer {
-        let layer = BreakerLayer::new(self.policy);
-        let layer = if self.per_method { layer.per_method() } else { layer };
-        layer.with_switch(Switch::new(if self.shadow { Mode::Shadow } else { Mode::Enforce }))
+        let settings = BreakerSettings::new(self.policy);
+        let settings = if self.per_method { settings.per_method() } else { settings };
+        let mode = if self.shadow { Mode::Shadow } else { Mode::Enforce };
+        settings.with_switch(Switch::new(mode)).layer()
     }
 }
 

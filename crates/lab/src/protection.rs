@@ -4,7 +4,7 @@
 use crate::{chart, report::Study};
 use cinchona::{
     balance::{Balance, Options, Picker},
-    breaker::{BreakerLayer, BreakerPolicy, State},
+    breaker::{BreakerPolicy, BreakerSettings, State},
     core::{BoxError, Methods, Mode, Rng, Switch, Target},
     deadline::AttemptTimeoutLayer,
     retry::{RetryPolicy, RetrySettings},
@@ -90,10 +90,11 @@ async fn waited(seed: u64, mode: Mode) -> (Duration, Vec<(Duration, State)>) {
     let is_down = Arc::new(AtomicBool::new(true));
     // Calls that are made one after the other, and are as expensive to wait for as these, are few.
     let policy = BreakerPolicy::default().with_consecutive_failures(Some(3)).unwrap_or_default();
-    let breaker = BreakerLayer::new(policy)
+    let breaker = BreakerSettings::new(policy)
         .with_name("payment")
         .with_rng(Rng::seeded(seed))
-        .with_switch(Switch::new(mode));
+        .with_switch(Switch::new(mode))
+        .layer();
     let client = breaker.layer(payments(is_down.clone()));
     let client = AttemptTimeoutLayer::new(LIMIT).layer(client);
     let circuit = breaker.circuit("");

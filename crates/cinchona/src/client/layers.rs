@@ -7,8 +7,8 @@ use super::{
 };
 use crate::parts::Switches;
 use cinchona_balance::{Balance, Options};
-use cinchona_breaker::BreakerLayer;
-use cinchona_config::MessageLimitsLayer;
+use cinchona_breaker::{BreakerLayer, BreakerSettings};
+use cinchona_config::{MessageLimitsLayer, MessageLimitsSettings};
 use cinchona_core::{Discover, Gate, Invalid, Mode, PerMethod, Switch, Target};
 use cinchona_deadline::{
     AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
@@ -87,16 +87,16 @@ impl Layers {
         let call = CallLayer::new(&metrics, target).with_rng(rng.clone()).with_story(stopped);
         let attempt = AttemptLayer::new(&metrics, target).with_rng(rng.clone());
         let key = IdempotencyKeySettings::new(methods).with_switch(switch(Part::Key)).layer();
-        let limits = MessageLimitsLayer::new().with_limits(settings.limits);
+        let limits = MessageLimitsSettings::new().with_limits(settings.limits);
         let throttle = throttle(settings.throttle)?.with_rng(rng.clone());
-        let breaker = BreakerLayer::new(settings.breaker).with_rng(rng);
+        let breaker = BreakerSettings::new(settings.breaker).with_rng(rng);
         // What a client counts and holds is its own: one that hangs must not hold the places of
         // another that was made from the same settings.
         let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.clone());
         let layers = Self {
             call: call.with_switch(switch(Part::Call)),
             key,
-            limits: limits.with_switch(switch(Part::Limits)),
+            limits: limits.with_switch(switch(Part::Limits)).layer(),
             deadline: deadline(settings).with_switch(switch(Part::Deadline)).layer(),
             fallback: fallback.with_switch(switch(Part::Fallback)),
             bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)).layer(),
@@ -104,7 +104,7 @@ impl Layers {
             attempt: attempt.with_switch(switch(Part::Attempt)),
             throttle: throttle.with_switch(switch(Part::Throttle)).layer(),
             timeout: timeout(settings).with_switch(switch(Part::Timeout)).layer(),
-            breaker: breaker.with_switch(switch(Part::Breaker)),
+            breaker: breaker.with_switch(switch(Part::Breaker)).layer(),
             switches,
             gates: settings.gates.clone(),
             target: target.into(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cinchona::{
     balance::{Balance, Options, OutlierDetection, Picker, Utilization},
-    breaker::{BreakerLayer, BreakerPolicy},
+    breaker::{BreakerPolicy, BreakerSettings},
     cluster::{Cluster, Config, Datagrams},
     config::{MethodConfig, MethodEntry, Name, Policy, ServiceConfig},
     core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target},
@@ -373,7 +373,7 @@ pub(crate) async fn hedged(policy: HedgePolicy) -> Ended {
 /// Calls that open it, and probes; the circuit is made in the instant of its first answer.
 pub(crate) async fn broken(policy: BreakerPolicy) -> Ended {
     let script = [unavailable(), unavailable(), unavailable(), unavailable(), ok()];
-    let layer = BreakerLayer::new(policy.with_min_calls(1)?).with_rng(Rng::seeded(1));
+    let layer = BreakerSettings::new(policy.with_min_calls(1)?).with_rng(Rng::seeded(1)).layer();
     let server = ScriptedServer::new(script);
     let service = layer.layer(server.clone());
     for _ in 0..3 {

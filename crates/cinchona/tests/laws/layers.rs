@@ -3,9 +3,9 @@
 use crate::bare::Bare;
 use bytes::Bytes;
 use cinchona::{
-    breaker::{BreakerLayer, BreakerPolicy},
-    cluster::{Cluster, Config, Datagrams, QuorumGuardLayer},
-    config::{MessageLimits, MessageLimitsLayer},
+    breaker::{BreakerLayer, BreakerPolicy, BreakerSettings},
+    cluster::{Cluster, Config, Datagrams, QuorumGuardSettings},
+    config::{MessageLimits, MessageLimitsSettings},
     core::{BoxError, Methods, Rng, Switch},
     deadline::{AttemptTimeoutSettings, CallDeadlineSettings, ServerDeadlineSettings},
     fallback::{Cache, FallbackLayer},
@@ -244,19 +244,20 @@ fn status_limit(switch: &Switch) -> Case {
     case("shed/src/bound.rs", switch, layer, StatusLimitLayer::counters, |_| vec![])
 }
 
-fn breaking(switch: &Switch) -> BreakerLayer {
+fn breaking(switch: &Switch) -> BreakerSettings {
     let policy = BreakerPolicy::default().with_consecutive_failures(Some(2)).unwrap();
-    BreakerLayer::new(policy).with_rng(Rng::seeded(1)).with_switch(switch.clone())
+    BreakerSettings::new(policy).with_rng(Rng::seeded(1)).with_switch(switch.clone())
 }
 
 fn breaker(switch: &Switch) -> Case {
     let shown = |layer: &BreakerLayer| format!("{:?}", layer.circuits());
-    case("breaker/src/layer.rs", switch, breaking(switch), shown, |_| vec![])
+    case("breaker/src/layer.rs", switch, breaking(switch).layer(), shown, |_| vec![])
 }
 
 fn breaker_by_method(switch: &Switch) -> Case {
     let shown = |layer: &BreakerLayer| format!("{:?}", layer.circuits());
-    case("breaker/src/layer.rs", switch, breaking(switch).per_method(), shown, |_| vec![])
+    let layer = breaking(switch).per_method().layer();
+    case("breaker/src/layer.rs", switch, layer, shown, |_| vec![])
 }
 
 fn attempt(switch: &Switch) -> Case {
@@ -295,7 +296,8 @@ fn key(switch: &Switch) -> Case {
 
 fn messages(switch: &Switch) -> Case {
     let limits = MessageLimits { max_request_bytes: Some(0), max_response_bytes: Some(0) };
-    let layer = MessageLimitsLayer::new().with_limits(limits).with_switch(switch.clone());
+    let layer =
+        MessageLimitsSettings::new().with_limits(limits).with_switch(switch.clone()).layer();
     case("config/src/limits.rs", switch, layer, |_| (), |_| vec![])
 }
 
@@ -327,7 +329,7 @@ fn served_until(switch: &Switch) -> Case {
 fn quorum(switch: &Switch) -> Case {
     let config = Config::new("laws", "one", ([127, 0, 0, 1], 1).into());
     let cluster = Cluster::join_over(config, &[], Deaf).unwrap();
-    let layer = QuorumGuardLayer::new(&cluster, methods()).with_switch(switch.clone());
+    let layer = QuorumGuardSettings::new(methods()).with_switch(switch.clone()).layer(&cluster);
     case("cluster/src/guard.rs", switch, layer, |_| (), |_| vec![])
 }
 
