@@ -8,8 +8,7 @@ use super::{
 use std::{collections::BTreeSet, ops::Range};
 
 /// Not converted yet.
-const NOT_YET: [&str; 5] =
-    ["FaultLayer", "FallbackLayer", "CallLayer", "AttemptLayer", "ServerLayer"];
+const NOT_YET: [&str; 2] = ["FaultLayer", "FallbackLayer"];
 
 /// `impl Name {..}`, or `impl Trait for Name {..}`.
 struct Block<'a> {

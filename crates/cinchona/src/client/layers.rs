@@ -15,7 +15,7 @@ use cinchona_deadline::{
 };
 use cinchona_fallback::FallbackLayer;
 use cinchona_idempotency::{IdempotencyKeyLayer, IdempotencyKeySettings};
-use cinchona_observe::{AttemptLayer, CallLayer, Metrics, Owner};
+use cinchona_observe::{AttemptLayer, AttemptSettings, CallLayer, CallSettings, Metrics, Owner};
 use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, Policy, RetryLayer, RetrySettings};
 use cinchona_shed::{AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer};
@@ -84,8 +84,8 @@ impl Layers {
         let metrics = settings.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(methods.clone()));
         let target = settings.target.as_deref().unwrap_or("channel");
-        let call = CallLayer::new(&metrics, target).with_rng(rng.clone()).with_story(stopped);
-        let attempt = AttemptLayer::new(&metrics, target).with_rng(rng.clone());
+        let call = CallSettings::new(target).with_rng(rng.clone()).with_story(stopped);
+        let attempt = AttemptSettings::new(target).with_rng(rng.clone());
         let key = IdempotencyKeySettings::new(methods).with_switch(switch(Part::Key)).layer();
         let limits = MessageLimitsSettings::new().with_limits(settings.limits);
         let throttle = throttle(settings.throttle)?.with_rng(rng.clone());
@@ -94,14 +94,14 @@ impl Layers {
         // another that was made from the same settings.
         let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.clone());
         let layers = Self {
-            call: call.with_switch(switch(Part::Call)),
+            call: call.with_switch(switch(Part::Call)).layer(&metrics),
             key,
             limits: limits.with_switch(switch(Part::Limits)).layer(),
             deadline: deadline(settings).with_switch(switch(Part::Deadline)).layer(),
             fallback: fallback.with_switch(switch(Part::Fallback)),
             bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)).layer(),
             retry: retry(settings)?.with_switch(switch(Part::Retry)).layer(),
-            attempt: attempt.with_switch(switch(Part::Attempt)),
+            attempt: attempt.with_switch(switch(Part::Attempt)).layer(&metrics),
             throttle: throttle.with_switch(switch(Part::Throttle)).layer(),
             timeout: timeout(settings).with_switch(switch(Part::Timeout)).layer(),
             breaker: breaker.with_switch(switch(Part::Breaker)).layer(),

@@ -7,7 +7,7 @@ use cinchona_deadline::{ServerDeadlineLayer, ServerDeadlineSettings};
 use cinchona_drain::Drain;
 use cinchona_fault::FaultLayer;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
-use cinchona_observe::{Metrics, Owner, ServerLayer};
+use cinchona_observe::{Metrics, Owner, ServerLayer, ServerSettings};
 use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer, StatusLimitSettings};
 use std::fmt;
 
@@ -61,9 +61,10 @@ impl<S: Store> Settings<S> {
         let deadline = ServerDeadlineSettings::new().with_switch(switch(Part::Deadline));
         let shed = self.shed.clone().with_rng(self.rng.clone());
         let layers = Layers {
-            call: ServerLayer::new(&metrics)
+            call: ServerSettings::new()
                 .with_rng(self.rng.clone())
-                .with_switch(switch(Part::Call)),
+                .with_switch(switch(Part::Call))
+                .layer(&metrics),
             status: StatusLimitSettings::new().with_switch(switch(Part::Status)).layer(),
             drain: self.drain.clone(),
             panics: PanicLayer(switch(Part::Panics)),

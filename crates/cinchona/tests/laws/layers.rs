@@ -11,7 +11,7 @@ use cinchona::{
     fallback::{Cache, FallbackLayer},
     fault::{FaultLayer, Faults, Rules},
     idempotency::{DedupLayer, DedupSettings, IdempotencyKeySettings, MemoryStore},
-    observe::{AttemptLayer, CallLayer, Metrics, ServerLayer},
+    observe::{AttemptSettings, CallSettings, Metrics, ServerSettings},
     retry::{RetryLayer, RetryPolicy, RetrySettings},
     shed::{
         AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer, BulkheadSettings, Limit,
@@ -303,19 +303,19 @@ fn messages(switch: &Switch) -> Case {
 
 fn calls(switch: &Switch) -> Case {
     let metrics = Metrics::new(methods());
-    let layer = CallLayer::new(&metrics, "any").with_switch(switch.clone());
+    let layer = CallSettings::new("any").with_switch(switch.clone()).layer(&metrics);
     case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
 }
 
 fn attempts(switch: &Switch) -> Case {
     let metrics = Metrics::new(methods());
-    let layer = AttemptLayer::new(&metrics, "any").with_switch(switch.clone());
+    let layer = AttemptSettings::new("any").with_switch(switch.clone()).layer(&metrics);
     case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
 }
 
 fn served(switch: &Switch) -> Case {
     let metrics = Metrics::new(methods());
-    let layer = ServerLayer::new(&metrics).with_switch(switch.clone());
+    let layer = ServerSettings::new().with_switch(switch.clone()).layer(&metrics);
     case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
 }
 
