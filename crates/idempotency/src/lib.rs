@@ -77,8 +77,8 @@
 //! address that changes between two attempts make another caller, whose retry is executed again.
 //! And callers without credentials share their answers behind one proxy or NAT. If either matters,
 //! name the caller: best by [`with_caller`](DedupSettings::with_caller), the authenticated
-//! principal, or by [`by_header`](DedupLayer::by_header), [`by_peer`](DedupLayer::by_peer),
-//! [`by_key`](DedupLayer::by_key).
+//! principal, or by [`by_header`](DedupSettings::by_header),
+//! [`by_peer`](DedupSettings::by_peer), [`by_key`](DedupSettings::by_key).
 //!
 //! *Authorization belongs outside of this layer:* a replay reaches neither the handler nor an
 //! interceptor of the service, so a permission that was revoked after the first call is not
