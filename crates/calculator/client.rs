@@ -11,6 +11,7 @@ use cinchona::{
     breaker::BreakerPolicy,
     client::{self, Part},
     core::{BoxError, Invalid, Mode, Rng},
+    fallback::FallbackSettings,
     retry::{Budget, RetryPolicy},
     shed::BulkheadSettings,
 };
@@ -42,6 +43,8 @@ pub struct Settings {
     pub breaker: Option<BreakerPolicy>,
     /// How many calls are under way at most. Default 1,000.
     pub bulkhead: BulkheadSettings,
+    /// Second answers. Default: none.
+    pub fallback: FallbackSettings,
     /// Where the jitter comes from.
     pub rng: Rng,
     /// What the calls are to, in metrics. Default `calculator`.
@@ -85,8 +88,8 @@ impl Settings {
     /// The library's settings, with these: what has an effect has a key, by which the calculator's
     /// server recognises it.
     fn of_client(self) -> client::Settings {
-        let Self { deadline, timeout, retry, budget, explained, breaker, bulkhead, rng, target } =
-            self;
+        let Self { deadline, timeout, retry, budget, explained, breaker, .. } = self;
+        let Self { bulkhead, fallback, rng, target, .. } = self;
         let breaks = if breaker.is_some() { Mode::Enforce } else { Mode::Off };
         let mut settings = client::Settings::new(methods())
             .with_keys()
@@ -96,6 +99,7 @@ impl Settings {
             .with_breaker(breaker.unwrap_or_default())
             .with_mode(Part::Breaker, breaks)
             .with_bulkhead(bulkhead)
+            .with_fallback(fallback)
             .with_rng(rng)
             .with_target(target);
         (settings.deadline, settings.explained) = (deadline, explained);
@@ -113,6 +117,7 @@ impl Default for Settings {
             explained: false,
             breaker: None,
             bulkhead: BulkheadSettings::default(),
+            fallback: FallbackSettings::new(methods()),
             rng: Rng::from_os(),
             target: "calculator".to_owned(),
         }

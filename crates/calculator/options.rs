@@ -286,22 +286,22 @@ fn balanced(options: &Options, config: Option<&ServiceConfig>) -> balance::Optio
 
 /// The layers as the options say, or the service config where there is one.
 fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, String> {
-    let settings = settings(options).map_err(|invalid| invalid.to_string())?;
-    let mut layers = settings.layers().map_err(|invalid| invalid.to_string())?;
-    if let Some(breaker) = &options.breaker {
-        layers.breaker = breaker.layer();
-    }
+    let mut settings = settings(options).map_err(|invalid| invalid.to_string())?;
     if let Some(fallback) = &options.fallback {
-        let layer = fallback.layer(layers.fallback).map_err(|invalid| invalid.to_string())?;
-        layers.fallback = match &fallback.alternate {
-            None => layer,
+        let second = fallback.settings().map_err(|invalid| invalid.to_string())?;
+        settings.fallback = match &fallback.alternate {
+            None => second,
             Some(address) => {
                 let target = vec![Target::from(uri("--fallback alternate", address)?)];
                 let alternate = Balance::new(target, balance::Options::default());
                 let alternate = alternate.map_err(|invalid| invalid.to_string())?;
-                layer.with_alternate(AttemptTimeoutLayer::new(options.timeout).layer(alternate))
+                second.with_alternate(AttemptTimeoutLayer::new(options.timeout).layer(alternate))
             }
         };
+    }
+    let mut layers = settings.layers().map_err(|invalid| invalid.to_string())?;
+    if let Some(breaker) = &options.breaker {
+        layers.breaker = breaker.layer();
     }
     if let Some(config) = config {
         // What does not act has been logged.

@@ -1,10 +1,10 @@
 //! The values of `--breaker` and `--fallback`.
 
-use crate::pb;
+use crate::{methods, pb};
 use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy, BreakerSettings, Window},
     core::{Invalid, Mode, Switch},
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackSettings},
 };
 use humantime::parse_duration;
 use prost::Message;
@@ -105,17 +105,19 @@ impl FromStr for Breaker {
 // === impl Fallback ===
 
 impl Fallback {
-    pub(crate) fn layer(&self, mut layer: FallbackLayer) -> Result<FallbackLayer, Invalid> {
+    /// Without the alternate.
+    pub(crate) fn settings(&self) -> Result<FallbackSettings, Invalid> {
+        let mut settings = FallbackSettings::new(methods());
         if let Some(max_age) = self.cached {
-            layer = layer.with_cache(Cache { max_age, ..Cache::default() })?;
+            settings = settings.with_cache(Cache { max_age, ..Cache::default() })?;
         }
         if let Some(value) = self.value {
             for method in ["Add", "Subtract", "Multiply", "Divide"] {
                 let answer = pb::Result { value }.encode_to_vec();
-                layer = layer.with_default("calculator.Calculator", method, answer)?;
+                settings = settings.with_default("calculator.Calculator", method, answer)?;
             }
         }
-        Ok(layer)
+        Ok(settings)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 use std::{collections::BTreeSet, ops::Range};
 
 /// Not converted yet.
-const NOT_YET: [&str; 2] = ["FaultLayer", "FallbackLayer"];
+const NOT_YET: [&str; 1] = ["FaultLayer"];
 
 /// `impl Name {..}`, or `impl Trait for Name {..}`.
 struct Block<'a> {

@@ -92,13 +92,13 @@ impl Layers {
         let breaker = BreakerSettings::new(settings.breaker).with_rng(rng);
         // What a client counts and holds is its own: one that hangs must not hold the places of
         // another that was made from the same settings.
-        let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.clone());
+        let (fallback, bulkhead) = (settings.fallback.clone(), settings.bulkhead.clone());
         let layers = Self {
             call: call.with_switch(switch(Part::Call)).layer(&metrics),
             key,
             limits: limits.with_switch(switch(Part::Limits)).layer(),
             deadline: deadline(settings).with_switch(switch(Part::Deadline)).layer(),
-            fallback: fallback.with_switch(switch(Part::Fallback)),
+            fallback: fallback.with_switch(switch(Part::Fallback)).layer(),
             bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)).layer(),
             retry: retry(settings)?.with_switch(switch(Part::Retry)).layer(),
             attempt: attempt.with_switch(switch(Part::Attempt)).layer(&metrics),

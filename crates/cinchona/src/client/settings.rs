@@ -6,7 +6,7 @@ use cinchona_balance::Options;
 use cinchona_breaker::BreakerPolicy;
 use cinchona_config::{MessageLimits, ServiceConfig};
 use cinchona_core::{BoxError, Gate, Invalid, Methods, Mode, PerMethod, Rng, Target};
-use cinchona_fallback::FallbackLayer;
+use cinchona_fallback::FallbackSettings;
 use cinchona_observe::Metrics;
 use cinchona_plumbing::{Backoff, Jitter};
 use cinchona_retry::{Budget, Policy, ReplayBuffer, RetryPolicy};
@@ -88,7 +88,7 @@ pub struct Settings {
     /// The most calls in flight. Default 1,000.
     pub bulkhead: BulkheadSettings,
     /// Second answers. Default: none.
-    pub fallback: FallbackLayer,
+    pub fallback: FallbackSettings,
     /// The adaptive throttle's K: how many calls are sent for each that the server accepts, where
     /// [`Part::Throttle`] is on. Default 2; 1 to 100.
     pub throttle: f64,
@@ -114,7 +114,7 @@ impl Settings {
     /// The defaults, for the methods of this .proto.
     pub fn new(methods: Methods) -> Self {
         Self {
-            fallback: FallbackLayer::new(methods.clone()),
+            fallback: FallbackSettings::new(methods.clone()),
             bulkhead: BulkheadSettings::default().with_methods(methods.clone()),
             methods,
             target: None,
@@ -227,7 +227,7 @@ impl Settings {
 
     /// Sets second answers.
     #[must_use]
-    pub fn with_fallback(self, fallback: FallbackLayer) -> Self {
+    pub fn with_fallback(self, fallback: FallbackSettings) -> Self {
         Self { fallback, ..self }
     }
 

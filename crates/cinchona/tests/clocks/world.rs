@@ -9,7 +9,7 @@ use cinchona::{
     core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackSettings},
     fault::{FaultLayer, Faults},
     idempotency::{DedupSettings, InFlight, MemoryStore},
     observe::Metrics,
@@ -406,7 +406,7 @@ pub(crate) async fn limited_server(layer: ServerDeadlineLayer) -> Ended {
 }
 
 pub(crate) async fn kept(cache: Cache) -> Ended {
-    let layer = FallbackLayer::new(Methods::all_idempotent()).with_cache(cache)?;
+    let layer = FallbackSettings::new(Methods::all_idempotent()).with_cache(cache)?.layer();
     let script = [ok(), unavailable(), unavailable(), ok()];
     let service = layer.layer(ScriptedServer::new(script));
     calls(&service).await?;

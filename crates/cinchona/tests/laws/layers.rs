@@ -8,7 +8,7 @@ use cinchona::{
     config::{MessageLimits, MessageLimitsSettings},
     core::{BoxError, Methods, Rng, Switch},
     deadline::{AttemptTimeoutSettings, CallDeadlineSettings, ServerDeadlineSettings},
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackLayer, FallbackSettings},
     fault::{FaultLayer, Faults, Rules},
     idempotency::{DedupLayer, DedupSettings, IdempotencyKeySettings, MemoryStore},
     observe::{AttemptSettings, CallSettings, Metrics, ServerSettings},
@@ -174,14 +174,15 @@ fn retry(switch: &Switch) -> Case {
 }
 
 fn fallback(switch: &Switch) -> Case {
-    let layer = FallbackLayer::new(methods())
+    let layer = FallbackSettings::new(methods())
         .with_cache(Cache::default())
         .unwrap()
         .with_default("a.B", "", Bytes::new())
         .unwrap()
         .with_caller(|request| Some(request.uri.path().to_owned()))
-        .with_switch(switch.clone());
-    let shown = |layer: &FallbackLayer| layer.counters().snapshot();
+        .with_switch(switch.clone())
+        .layer();
+    let shown = |layer: &FallbackLayer| layer.counters();
     case("fallback/src/lib.rs", switch, layer, shown, |_| vec![])
 }
 

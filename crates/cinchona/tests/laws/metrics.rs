@@ -14,7 +14,7 @@ use cinchona::{
     core::{BoxError, Instrument, Invalid, Mode, Observable, PerMethod, Rng, Switch, Target},
     deadline::{AttemptTimeoutLayer, CallDeadlineSettings, ServerDeadlineLayer},
     drain::Drain,
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackLayer, FallbackSettings},
     fault::{FaultLayer, Faults},
     idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, Value},
@@ -153,7 +153,7 @@ fn client(network: &Network, metrics: &Metrics) -> Result<layers::Boxed, Invalid
     let mut policies = PerMethod::from(Policy::from(retry));
     policies.insert("a.B", "Unary", HedgePolicy::default().with_delay(50 * MS).into())?;
     let retry = RetrySettings::new(retry, methods().keyed()).with_policies(policies)?.layer();
-    let fallback = FallbackLayer::new(methods()).with_cache(Cache::default())?;
+    let fallback = FallbackSettings::new(methods()).with_cache(Cache::default())?.layer();
     let (bulkhead, throttle) = (BulkheadLayer::default(), AdaptiveThrottleLayer::default());
     let breaker = BreakerLayer::new(BreakerPolicy::default());
     let (gates, network) = (breaker.clone(), network.clone());
