@@ -59,9 +59,9 @@
 //!   whichever order they arrive.
 //! * An answer older than 5 minutes, or another [`Cache::max_age`], is never given
 //!   (`stale-if-error`, [RFC 5861]). Age counts from when it had been read.
-//! * In shadow ([`Switch`]) the cache works as usual. When off, the layer passes all calls through
-//!   and sees no revocations: so no earlier answer is given again, nor are answers of calls in
-//!   flight kept. Its memory is freed with the first call after that.
+//! * In shadow ([`Switch`](cinchona_core::Switch)) the cache works as usual. When off, the layer
+//!   passes all calls through and sees no revocations: so no earlier answer is given again, nor are
+//!   answers of calls in flight kept. Its memory is freed with the first call after that.
 //! * A second answer is marked in its header `degraded`: `alternate`, `cached` with its `age` in
 //!   seconds ([RFC 9111], 5.1), or `default`. Live answers are passed on with their own headers.
 //!   The failure that a second answer replaces is in its extensions, a `tonic::Status`.

@@ -20,8 +20,8 @@
 //!   canonical form by the .proto, with maps and unknown fields in any order
 //!   ([`Methods::canonical_request`]); or if their keys are the same, where
 //!   [configured](DedupSettings::with_key_alone).
-//! * Messages that cannot be read are refused, and counted ([`Snapshot::unreadable`]): more bytes
-//!   than [`with_limits`](DedupSettings::with_limits) allows, compressed or not, with
+//! * Messages that cannot be read are refused, and counted ([`DedupCounters::unreadable`]): more
+//!   bytes than [`with_limits`](DedupSettings::with_limits) allows, compressed or not, with
 //!   `OUT_OF_RANGE`, other compressions with `UNIMPLEMENTED`, broken ones with `INTERNAL`, as in
 //!   gRPC's [compression]. Messages of other codecs than protobuf have the key in the header, if
 //!   any; those without, of methods with a `request_id`, are counted and passed on.

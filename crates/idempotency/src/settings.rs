@@ -211,7 +211,8 @@ impl DedupSettings {
     /// The name, in every response to a call with a key, of the servers that share this store
     /// ([`DOMAIN`](crate::DOMAIN)): give all of them the same name, and the same after a restart if
     /// the store survives it. Every caller can read it: do not derive it from a URL with a
-    /// password. Default: the store's own ([`Store::domain`]), or else a random, unique one.
+    /// password. Default: the store's own ([`Store::domain`](crate::Store::domain)), or else a
+    /// random, unique one.
     ///
     /// # Errors
     /// When `domain` is not a header value.

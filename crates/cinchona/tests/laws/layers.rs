@@ -183,7 +183,7 @@ fn fallback(switch: &Switch) -> Case {
         .with_switch(switch.clone())
         .layer();
     let shown = |layer: &FallbackLayer| layer.counters();
-    case("fallback/src/lib.rs", switch, layer, shown, |_| vec![])
+    case("fallback/src/settings.rs", switch, layer, shown, |_| vec![])
 }
 
 fn shed(switch: &Switch) -> Case {
@@ -237,7 +237,7 @@ fn throttle(switch: &Switch) -> Case {
 fn quota(switch: &Switch) -> Case {
     let settings = RateLimitSettings::new(1, 1).unwrap().by(|_, _| "all".into());
     let layer = settings.with_switch(switch.clone()).layer();
-    case("shed/src/rate.rs", switch, layer, RateLimitLayer::counters, |_| vec![])
+    case("shed/src/rate/settings.rs", switch, layer, RateLimitLayer::counters, |_| vec![])
 }
 
 fn status_limit(switch: &Switch) -> Case {
@@ -286,7 +286,7 @@ fn dedup(switch: &Switch) -> Case {
         .with_switch(switch.clone())
         .layer(store.clone());
     let gauges = move |_: &DedupLayer<MemoryStore>| vec![store.claims() as u64];
-    case("idempotency/src/layer.rs", switch, layer, |layer| layer.counters(), gauges)
+    case("idempotency/src/settings.rs", switch, layer, |layer| layer.counters(), gauges)
 }
 
 fn key(switch: &Switch) -> Case {
