@@ -60,7 +60,7 @@
 //! # Example
 //!
 //! ```
-//! use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer, CallDeadlineSettings};
+//! use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineSettings};
 //! use std::{future::pending, time::Duration};
 //! use tonic::{Code, Status, body::Body};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};

@@ -79,7 +79,7 @@
 //!
 //! ```
 //! use cinchona_core::Methods;
-//! use cinchona_fallback::{Cache, FallbackLayer};
+//! use cinchona_fallback::{Cache, FallbackSettings};
 //! # use cinchona_testkit::{Answer, ScriptedServer, encode};
 //! # use prost::Message as _;
 //! # use prost_types::{

@@ -47,7 +47,7 @@
 //! # Example
 //!
 //! ```no_run
-//! use cinchona_idempotency::{DedupLayer, DedupSettings};
+//! use cinchona_idempotency::DedupSettings;
 //! use cinchona_redis::RedisStore;
 //! # let methods = cinchona_core::Methods::unknown();
 //!

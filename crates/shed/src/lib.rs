@@ -26,7 +26,7 @@
 //! # Example
 //!
 //! ```
-//! use cinchona_shed::{Limit, Queue, ShedLayer, ShedSettings};
+//! use cinchona_shed::{Limit, Queue, ShedSettings};
 //! use std::{convert::Infallible, future::pending};
 //! use tonic::{Code, Status, body::Body};
 //! use tower::{Layer, Service, ServiceExt, service_fn};
@@ -41,7 +41,8 @@
 //! let second = service.ready().await.unwrap().call(http::Request::new(Body::empty())).await;
 //! let status = Status::from_header_map(second.unwrap().headers()).unwrap();
 //! assert_eq!(status.code(), Code::Unavailable);
-//! assert_eq!((shed.in_progress(), shed.shed()), (1, 1));
+//! let seen = shed.counters();
+//! assert_eq!((seen.in_progress, seen.shed), (1, 1));
 //! # }
 //! ```
 //!

@@ -7,7 +7,7 @@ use super::{
 };
 use std::{collections::BTreeSet, ops::Range};
 
-/// Not converted yet.
+/// Whose settings are still on the layer that runs.
 const NOT_YET: [&str; 1] = ["FaultLayer"];
 
 /// `impl Name {..}`, or `impl Trait for Name {..}`.
