@@ -157,7 +157,7 @@ impl IdempotencyKeyLayer {
 
     fn fresh(&self) -> Option<HeaderValue> {
         let own = self.ids.as_ref().and_then(|ids| {
-            let made = catch_unwind(AssertUnwindSafe(|| ids()));
+            let made = catch_unwind(AssertUnwindSafe(&**ids));
             let panicked =
                 |_| tracing::error!("the function that makes ids panicked: using a UUIDv7");
             made.map_err(panicked).ok()
