@@ -11,8 +11,9 @@ use cinchona::{
     breaker::BreakerPolicy,
     client::{self, Part},
     core::{BoxError, Invalid, Mode, Rng},
-    retry::RetryPolicy,
-    shed::BulkheadLayer,
+    fallback::FallbackSettings,
+    retry::{Budget, RetryPolicy},
+    shed::BulkheadSettings,
 };
 use http_body::Body as HttpBody;
 use std::time::Duration;
@@ -34,10 +35,16 @@ pub struct Settings {
     pub timeout: Duration,
     /// What is tried again, how often, and after how long.
     pub retry: RetryPolicy,
+    /// How many attempts all calls together may add; `None` for any number.
+    pub budget: Option<Budget>,
+    /// Whether each call tells what became of its attempts. Default no.
+    pub explained: bool,
     /// When an endpoint is left alone for a while. Default: never.
     pub breaker: Option<BreakerPolicy>,
     /// How many calls are under way at most. Default 1,000.
-    pub bulkhead: BulkheadLayer,
+    pub bulkhead: BulkheadSettings,
+    /// Second answers. Default: none.
+    pub fallback: FallbackSettings,
     /// Where the jitter comes from.
     pub rng: Rng,
     /// What the calls are to, in metrics. Default `calculator`.
@@ -81,18 +88,21 @@ impl Settings {
     /// The library's settings, with these: what has an effect has a key, by which the calculator's
     /// server recognises it.
     fn of_client(self) -> client::Settings {
-        let Self { deadline, timeout, retry, breaker, bulkhead, rng, target } = self;
+        let Self { deadline, timeout, retry, budget, explained, breaker, .. } = self;
+        let Self { bulkhead, fallback, rng, target, .. } = self;
         let breaks = if breaker.is_some() { Mode::Enforce } else { Mode::Off };
         let mut settings = client::Settings::new(methods())
             .with_keys()
             .with_timeout(timeout)
             .with_retry(retry)
+            .with_budget(budget)
             .with_breaker(breaker.unwrap_or_default())
             .with_mode(Part::Breaker, breaks)
             .with_bulkhead(bulkhead)
+            .with_fallback(fallback)
             .with_rng(rng)
             .with_target(target);
-        settings.deadline = deadline;
+        (settings.deadline, settings.explained) = (deadline, explained);
         settings
     }
 }
@@ -103,8 +113,11 @@ impl Default for Settings {
             deadline: None,
             timeout: Duration::from_secs(2),
             retry: RetryPolicy::default(),
+            budget: Some(Budget::default()),
+            explained: false,
             breaker: None,
-            bulkhead: BulkheadLayer::default(),
+            bulkhead: BulkheadSettings::default(),
+            fallback: FallbackSettings::new(methods()),
             rng: Rng::from_os(),
             target: "calculator".to_owned(),
         }

@@ -15,7 +15,7 @@ use cinchona::{
     config::ServiceConfig,
     core::{Invalid, Target},
     deadline::AttemptTimeoutLayer,
-    retry::{Backoff, Jitter, RetryPolicy},
+    retry::{Backoff, Budget, Jitter, RetryPolicy},
 };
 use cinchona_plumbing::code;
 use clap::{Args, Command, error::ErrorKind};
@@ -286,28 +286,22 @@ fn balanced(options: &Options, config: Option<&ServiceConfig>) -> balance::Optio
 
 /// The layers as the options say, or the service config where there is one.
 fn layers(options: &Options, config: Option<&ServiceConfig>) -> Result<Layers, String> {
-    let settings = settings(options).map_err(|invalid| invalid.to_string())?;
-    let mut layers = settings.layers().map_err(|invalid| invalid.to_string())?;
-    if let Some(breaker) = &options.breaker {
-        layers.breaker = breaker.layer();
-    }
+    let mut settings = settings(options).map_err(|invalid| invalid.to_string())?;
     if let Some(fallback) = &options.fallback {
-        let layer = fallback.layer(layers.fallback).map_err(|invalid| invalid.to_string())?;
-        layers.fallback = match &fallback.alternate {
-            None => layer,
+        let second = fallback.settings().map_err(|invalid| invalid.to_string())?;
+        settings.fallback = match &fallback.alternate {
+            None => second,
             Some(address) => {
                 let target = vec![Target::from(uri("--fallback alternate", address)?)];
                 let alternate = Balance::new(target, balance::Options::default());
                 let alternate = alternate.map_err(|invalid| invalid.to_string())?;
-                layer.with_alternate(AttemptTimeoutLayer::new(options.timeout).layer(alternate))
+                second.with_alternate(AttemptTimeoutLayer::new(options.timeout).layer(alternate))
             }
         };
     }
-    if options.no_retry_budget {
-        layers.retry = layers.retry.with_budget(None);
-    }
-    if options.explain {
-        layers.retry = layers.retry.explained();
+    let mut layers = settings.layers().map_err(|invalid| invalid.to_string())?;
+    if let Some(breaker) = &options.breaker {
+        layers.breaker = breaker.layer();
     }
     if let Some(config) = config {
         // What does not act has been logged.
@@ -326,8 +320,10 @@ fn settings(options: &Options) -> Result<Settings, Invalid> {
         .with_max_retries(options.max_retries)
         .with_backoff(backoff)
         .with_codes(options.retry_on.iter().copied())?;
-    let Options { deadline, timeout, .. } = *options;
-    Ok(Settings { deadline, timeout, retry, target: target(options), ..Settings::default() })
+    let Options { deadline, timeout, explain: explained, .. } = *options;
+    let budget = Some(Budget::default()).filter(|_| !options.no_retry_budget);
+    let target = target(options);
+    Ok(Settings { deadline, timeout, retry, budget, explained, target, ..Settings::default() })
 }
 
 /// What the calls are to.

@@ -12,7 +12,7 @@ use crate::{
     logs::{Logs, Telemetry},
     methods,
     options::resolve,
-    server::{Layers, dedup, health, listen, serve},
+    server::{Layers, dedup_settings, health, listen, serve},
     state::State,
 };
 use cinchona::{
@@ -196,7 +196,8 @@ async fn serve_over<S: Store + State>(
     around: Option<Around>,
     mode: Mode,
 ) -> Result<(), BoxError> {
-    let dedup = dedup(store.clone()).with_switch(Switch::new(mode)).with_lease(args.lease)?;
+    let dedup = dedup_settings().with_switch(Switch::new(mode)).with_lease(args.lease)?;
+    let dedup = dedup.layer(store.clone());
     let counters = faults.counters();
     let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
     (layers.store, layers.around) = (health, around);
@@ -234,7 +235,7 @@ async fn serve_over<S: Store + State>(
         () = ending::follow(signals, drain, cluster.as_ref(), stop) => {}
         () = args.injected.follow(&rules) => {}
     }
-    tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.snapshot(), "stopped");
+    tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.counters(), "stopped");
     Ok(())
 }
 

@@ -16,10 +16,10 @@ use cinchona::{
     core::{BoxError, DEGRADED, Invalid, Mode, PerMethod, Secret, Switch},
     drain::Drain,
     fault::{FaultLayer, Rules},
-    idempotency::{DedupLayer, Guarantee, Store},
+    idempotency::{DedupLayer, DedupSettings, Guarantee, Store},
     observe::Metrics,
     server,
-    shed::{RateLimitLayer, ShedLayer},
+    shed::{RateLimitLayer, RateLimitSettings, ShedLayer, ShedSettings},
 };
 use http::HeaderValue;
 use prost::Message;
@@ -77,22 +77,25 @@ const MOST_STREAMS: u32 = 1024;
 /// Recognises repeated calls by `store`, which is their state as well: so each has its effect
 /// exactly once, whatever crashes.
 pub fn dedup<S: Store + State>(store: S) -> DedupLayer<S> {
+    dedup_settings().layer(store)
+}
+
+/// At least once, as the store is the state: what has no record has had no effect.
+pub fn dedup_settings() -> DedupSettings {
     let duplicate = CounterResult { was_duplicate: true, ..CounterResult::default() };
     let mut fragments = PerMethod::new();
     let named =
         fragments.insert("calculator.Calculator", "IncrementCounter", duplicate.encode_to_vec());
     debug_assert!(named.is_ok(), "one name is given once");
-    DedupLayer::new(store, methods())
-        .with_guarantee(Guarantee::AtLeastOnce)
-        .with_fragments(fragments)
+    DedupSettings::new(methods()).with_guarantee(Guarantee::AtLeastOnce).with_fragments(fragments)
 }
 
 impl<S: Store + State> Layers<S> {
     /// These faults, recognised calls, and neither quota nor limit.
     pub fn new(faults: FaultLayer, dedup: DedupLayer<S>) -> Self {
         let off = || Switch::new(Mode::Off);
-        let quota = RateLimitLayer::default().with_switch(off());
-        let shed = ShedLayer::default().with_switch(off());
+        let quota = RateLimitSettings::default().with_switch(off()).layer();
+        let shed = ShedSettings::default().with_switch(off()).layer();
         let metrics = Metrics::new(methods());
         Self {
             around: None,
@@ -115,7 +118,7 @@ impl<S: Store + State> Layers<S> {
         let mut stack = server::Settings::new(methods())
             .with_metrics(&self.metrics)
             .with_drain(self.drain.clone())
-            .with_dedup(self.dedup.clone())
+            .with_store(self.dedup.store().clone())
             .layers()?;
         // These are shared with the dashboard.
         (stack.quota, stack.shed) = (self.quota.clone(), self.shed.clone());

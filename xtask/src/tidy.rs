@@ -7,13 +7,14 @@ mod circles;
 mod decisions;
 mod edges;
 mod lexer;
+mod phases;
 mod rules;
 mod rust;
 mod uses;
 mod violation;
 
 use crate::manifest::Manifest;
-use rust::{RustFile, is_file_of};
+use rust::{RustFile, is_file_of, place};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -55,6 +56,7 @@ fn check(files: &Files) -> Vec<Violation> {
     violations.extend(files.iter().flat_map(|(path, text)| machine_paths(path, text)));
     violations.extend(sources.iter().flat_map(RustFile::violations));
     violations.extend(public_types(&sources));
+    violations.extend(phases::check(&sources));
     violations.extend(circles::check(&sources));
     violations.extend(decisions::check(files.keys(), &sources));
     violations
@@ -104,7 +106,7 @@ const ROOMIER: [(&str, usize); 9] = [
     ("retry", 14),
     ("idempotency", 15),
     ("balance", 16),
-    ("shed", 21),
+    ("shed", 16),
     ("config", 17),
 ];
 
@@ -113,7 +115,8 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     for source in sources {
         let Some((library, "src")) = place(source.path) else { continue };
         if !matches!(library, "testkit" | "calculator" | "plumbing" | "policy") {
-            crates.entry(library).or_default().extend(source.public_types());
+            let types = source.public_types().into_iter().filter(|name| !is_phase(name));
+            crates.entry(library).or_default().extend(types);
         }
     }
     let most = |library: &str| {
@@ -130,10 +133,9 @@ fn public_types(sources: &[RustFile<'_>]) -> Vec<Violation> {
     crates.into_iter().map(violation).collect()
 }
 
-/// `crates/<crate>/<directory>/..`: the crate and the directory.
-fn place(path: &str) -> Option<(&str, &str)> {
-    let mut parts = path.strip_prefix("crates/")?.split('/');
-    parts.next().zip(parts.next())
+/// The settings and the counters of a layer, which every layer has.
+fn is_phase(name: &str) -> bool {
+    name.ends_with("Settings") || name.ends_with("Counters")
 }
 
 fn read(root: &Path) -> io::Result<Files> {

@@ -19,7 +19,7 @@ use std::{
 use tokio::time::Instant;
 
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct Common {
     pub(crate) name: String,
     pub(crate) policy: BreakerPolicy,
     pub(crate) per_method: bool,
@@ -31,7 +31,7 @@ pub(crate) struct Settings {
 
 /// The circuits of one service or endpoint: one, or one for each method.
 pub(crate) struct Circuits {
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) common: Arc<Common>,
     name: String,
     /// The circuit of all methods, unless each has its own.
     one: OnceLock<Shared<Circuit>>,
@@ -57,16 +57,16 @@ const NOT_ASKED_FOR: Ticket = Ticket(u32::MAX, 0);
 // === impl Circuits ===
 
 impl Circuits {
-    pub(crate) fn new(settings: &Arc<Settings>, name: String) -> Arc<Self> {
+    pub(crate) fn new(common: &Arc<Common>, name: String) -> Arc<Self> {
         let circuits = Arc::new(Self {
-            settings: settings.clone(),
+            common: common.clone(),
             name,
             one: OnceLock::new(),
             each: Reloadable::new(Each::default()),
             adding: Mutex::new(()),
             times_off: AtomicU64::new(0),
         });
-        let mut known = settings.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = common.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|circuits| circuits.strong_count() > 0);
         known.push(Arc::downgrade(&circuits));
         circuits
@@ -75,7 +75,7 @@ impl Circuits {
     /// Closes the circuits, except those opened by hand, if the layer was off since the last call:
     /// the outcomes of the calls in between are unknown.
     pub(crate) fn look_at_switch(&self) {
-        let (known, now) = (&self.times_off, self.settings.switch.times_off());
+        let (known, now) = (&self.times_off, self.common.switch.times_off());
         // Of several concurrent observers one closes them; the number never goes back.
         if known.load(Ordering::Relaxed) < now && known.fetch_max(now, Ordering::Relaxed) < now {
             let all = self.all().into_iter();
@@ -93,7 +93,7 @@ impl Circuits {
     /// The circuit of all methods, unless each has its own.
     fn one(&self) -> Option<&Shared<Circuit>> {
         let one = || self.one.get_or_init(|| self.make(""));
-        (!self.settings.per_method).then(one)
+        (!self.common.per_method).then(one)
     }
 
     /// The circuit of the method at `path`.
@@ -144,18 +144,18 @@ impl Circuits {
 
     /// The number of the method at `path` in its circuit: a circuit of one method needs none.
     pub(crate) fn method(&self, path: &str) -> u32 {
-        if self.settings.per_method { 1 } else { hash(path) }
+        if self.common.per_method { 1 } else { hash(path) }
     }
 
     fn make(&self, path: &str) -> Shared<Circuit> {
-        let Settings { policy, rng, .. } = &*self.settings;
+        let Common { policy, rng, .. } = &*self.common;
         Shared::new(Circuit::new(format!("{}{path}", self.name), *policy, rng.clone()))
     }
 }
 
 impl Gate for Circuits {
     fn is_open_to(&self, path: &str, now: Instant) -> bool {
-        if self.settings.switch.mode() != Mode::Enforce {
+        if self.common.switch.mode() != Mode::Enforce {
             return true;
         }
         self.look_at_switch();
@@ -168,7 +168,7 @@ impl Gate for Circuits {
     }
 
     fn enter(&self, path: &str, now: Instant) -> Result<Ticket, Rejected> {
-        let mode = self.settings.switch.mode();
+        let mode = self.common.switch.mode();
         if mode == Mode::Off {
             return Ok(NOT_ASKED_FOR);
         }
@@ -182,7 +182,7 @@ impl Gate for Circuits {
         match entered {
             Ok(pass) => Ok(Ticket(index, pass.number())),
             Err(_) if mode == Mode::Shadow => {
-                self.settings.switch.count();
+                self.common.switch.count();
                 Ok(NOT_ASKED_FOR)
             }
             Err(unsent) => Err(unsent),

@@ -1,8 +1,8 @@
 //! The layer and its circuits: one of its own, or one for each method or endpoint.
 
 use crate::{
-    BreakerPolicy, Circuit,
-    circuits::{Circuits, Settings},
+    BreakerPolicy, Circuit, State,
+    circuits::{Circuits, Common},
     permit::Permit,
 };
 use bytes::Bytes;
@@ -24,8 +24,30 @@ use tower_service::Service;
 /// Applies [`Breaker`] to a service, or gives a balancer one for each of its endpoints.
 #[derive(Clone, Debug)]
 pub struct BreakerLayer {
-    settings: Arc<Settings>,
+    common: Arc<Common>,
     own: Arc<Circuits>,
+}
+
+/// The settings of a [`BreakerLayer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerSettings {
+    name: String,
+    policy: BreakerPolicy,
+    per_method: bool,
+    rng: Option<Rng>,
+    switch: Option<Switch>,
+}
+
+/// What a [`BreakerLayer`] has counted, over all its [circuits](BreakerLayer::circuits) in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerCounters {
+    /// Circuits in use.
+    pub circuits: usize,
+    /// Those that let no call through: open, or isolated.
+    pub open: usize,
+    /// Calls that they have rejected.
+    pub rejected: u64,
 }
 
 /// Rejects calls to a service that fails.
@@ -53,70 +75,68 @@ pin_project! {
     }
 }
 
-// === impl BreakerLayer ===
+// === impl BreakerSettings ===
 
-impl BreakerLayer {
+impl BreakerSettings {
     /// A circuit that opens and closes by `policy`.
     pub fn new(policy: BreakerPolicy) -> Self {
-        Self::of(Settings {
-            name: "breaker".to_owned(),
-            policy,
-            per_method: false,
-            rng: Rng::from_os(),
-            switch: Switch::default(),
-            known: Mutex::default(),
-        })
-    }
-
-    fn of(settings: Settings) -> Self {
-        let settings = Arc::new(settings);
-        Self { own: Circuits::new(&settings, settings.name.clone()), settings }
-    }
-
-    fn changed(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let old = &*self.settings;
-        let mut settings = Settings {
-            name: old.name.clone(),
-            policy: old.policy,
-            per_method: old.per_method,
-            rng: old.rng.clone(),
-            switch: old.switch.clone(),
-            known: Mutex::default(),
-        };
-        change(&mut settings);
-        Self::of(settings)
+        let name = "breaker".to_owned();
+        Self { name, policy, per_method: false, rng: None, switch: None }
     }
 
     /// Sets its name in logs and metrics, before the name of the service. Default `breaker`.
     #[must_use]
     pub fn with_name(self, name: impl Into<String>) -> Self {
-        self.changed(|settings| settings.name = name.into())
+        Self { name: name.into(), ..self }
     }
 
     /// Uses a circuit for each method, so that a failing one is rejected while others work; in an
     /// outage each must detect it separately. Default: one for all.
     #[must_use]
     pub fn per_method(self) -> Self {
-        self.changed(|settings| settings.per_method = true)
+        Self { per_method: true, ..self }
     }
 
     /// Sets the switch that decides whether calls are rejected, only counted, or not observed. When
     /// it is on again after it was off, its circuits are closed, except those opened by hand.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        self.changed(|settings| settings.switch = switch)
+        Self { switch: Some(switch), ..self }
     }
 
     /// Draws the jitter from `rng`.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
-        self.changed(|settings| settings.rng = rng)
+        Self { rng: Some(rng), ..self }
+    }
+
+    /// A layer with these settings, and its own circuits.
+    #[must_use]
+    pub fn layer(&self) -> BreakerLayer {
+        let common = Arc::new(Common {
+            name: self.name.clone(),
+            policy: self.policy,
+            per_method: self.per_method,
+            rng: self.rng.clone().unwrap_or_default(),
+            switch: self.switch.clone().unwrap_or_default(),
+            known: Mutex::default(),
+        });
+        BreakerLayer { own: Circuits::new(&common, common.name.clone()), common }
+    }
+}
+
+// === impl BreakerLayer ===
+
+impl BreakerLayer {
+    /// The layer of [`BreakerSettings::new`].
+    pub fn new(policy: BreakerPolicy) -> Self {
+        BreakerSettings::new(policy).layer()
     }
 
     /// A breaker of the same policy for the endpoint of this name, for a balancer: with
     /// `cinchona_balance::Options::gate`.
     pub fn endpoint(&self, name: impl Into<String>) -> Arc<dyn Gate> {
-        Circuits::new(&self.settings, name.into())
+        Circuits::new(&self.common, name.into())
     }
 
     /// The circuit of the layer itself for the method at `path`.
@@ -126,9 +146,20 @@ impl BreakerLayer {
 
     /// All circuits in use: of the layer itself, and of its endpoints.
     pub fn circuits(&self) -> Vec<Circuit> {
-        let known = self.settings.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.common.known.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = known.iter().filter_map(Weak::upgrade);
         alive.flat_map(|circuits| circuits.all()).collect()
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> BreakerCounters {
+        let circuits = self.circuits();
+        let is_open = |circuit: &&Circuit| matches!(circuit.state(), State::Open | State::Isolated);
+        BreakerCounters {
+            circuits: circuits.len(),
+            open: circuits.iter().filter(is_open).count(),
+            rejected: circuits.iter().map(Circuit::rejected).sum(),
+        }
     }
 }
 
@@ -159,7 +190,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let mode = self.circuits.settings.switch.mode();
+        let mode = self.circuits.common.switch.mode();
         if mode == Mode::Off {
             return ResponseFuture::called(self.inner.call(request), None);
         }
@@ -169,7 +200,7 @@ where
         let permit = match circuit.enter(method, Instant::now) {
             Ok(pass) => Some(Box::new(Permit::new(circuit, pass, &request))),
             Err(_) if mode == Mode::Shadow => {
-                self.circuits.settings.switch.count();
+                self.circuits.common.switch.count();
                 None
             }
             Err(unsent) => {

@@ -36,7 +36,7 @@
 //!
 //! One circuit does not reject a failing method while others work. If that is wanted, as for a
 //! method that hangs because its database is gone, use a circuit for each
-//! ([`BreakerLayer::per_method`]).
+//! ([`BreakerSettings::per_method`]).
 //!
 //! # What counts
 //!
@@ -104,7 +104,7 @@ pub use cinchona_policy::{
     breaker::{BreakerPolicy, Window},
 };
 pub use circuit::{Circuit, State};
-pub use layer::{Breaker, BreakerLayer, ResponseFuture};
+pub use layer::{Breaker, BreakerCounters, BreakerLayer, BreakerSettings, ResponseFuture};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

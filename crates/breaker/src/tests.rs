@@ -26,8 +26,12 @@ fn policy() -> BreakerPolicy {
     three.with_open_for(5 * SECOND, 120 * SECOND).unwrap()
 }
 
+fn settings(policy: BreakerPolicy) -> BreakerSettings {
+    BreakerSettings::new(policy).with_rng(Rng::seeded(1))
+}
+
 fn layer(policy: BreakerPolicy) -> BreakerLayer {
-    BreakerLayer::new(policy).with_rng(Rng::seeded(1))
+    settings(policy).layer()
 }
 
 fn request() -> http::Request<Body> {
@@ -317,7 +321,7 @@ async fn a_body_that_breaks_and_trailers_that_fail_are_failures() {
 
 #[tokio::test(start_paused = true)]
 async fn each_method_has_its_own_circuit_if_asked_for() {
-    let layer = layer(policy()).with_name("payments").per_method();
+    let layer = settings(policy()).with_name("payments").per_method().layer();
     let service = layer.layer(service_fn(|request: http::Request<Body>| async move {
         let fails = request.uri().path() == "/s/Fails";
         let code = if fails { Code::Unavailable } else { Code::Ok };
@@ -336,7 +340,7 @@ async fn each_method_has_its_own_circuit_if_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unbounded_number_of_paths_shares_a_circuit() {
-    let layer = layer(policy()).per_method();
+    let layer = settings(policy()).per_method().layer();
     for n in 0..3000 {
         layer.circuit(&format!("/s/{n}"));
     }
@@ -347,7 +351,7 @@ async fn an_unbounded_number_of_paths_shares_a_circuit() {
 async fn in_shadow_it_counts_and_off_it_ignores_calls() {
     for (mode, state, counted) in [(Mode::Shadow, State::Open, 7), (Mode::Off, State::Closed, 0)] {
         let switch = Switch::new(mode);
-        let layer = layer(policy()).with_switch(switch.clone());
+        let layer = settings(policy()).with_switch(switch.clone()).layer();
         let server = ScriptedServer::new([answer(Code::Unavailable)]);
         let service = layer.layer(server.clone());
         for _ in 0..10 {
@@ -362,7 +366,7 @@ async fn in_shadow_it_counts_and_off_it_ignores_calls() {
 #[tokio::test(start_paused = true)]
 async fn failures_before_it_was_off_are_cleared_but_circuits_opened_by_hand_stay_open() {
     let switch = Switch::default();
-    let layer = layer(policy()).with_switch(switch.clone());
+    let layer = settings(policy()).with_switch(switch.clone()).layer();
     let service = layer.layer(ScriptedServer::new([answer(Code::Unavailable)]));
     let off_and_on = || {
         switch.set(Mode::Off);
@@ -409,7 +413,7 @@ async fn each_change_is_reported_and_logged_once() {
     let server = ScriptedServer::new(
         [Code::Unavailable; 3].map(answer).into_iter().chain([answer(Code::Ok)]),
     );
-    let layer = layer(policy()).with_name("payments");
+    let layer = settings(policy()).with_name("payments").layer();
     let service = layer.layer(server);
     let mut changes = circuit(&layer).watch();
     for _ in 0..5 {

@@ -1,10 +1,10 @@
 //! The values of `--breaker` and `--fallback`.
 
-use crate::pb;
+use crate::{methods, pb};
 use cinchona::{
-    breaker::{BreakerLayer, BreakerPolicy, Window},
+    breaker::{BreakerLayer, BreakerPolicy, BreakerSettings, Window},
     core::{Invalid, Mode, Switch},
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackSettings},
 };
 use humantime::parse_duration;
 use prost::Message;
@@ -31,9 +31,10 @@ pub(crate) struct Fallback {
 
 impl Breaker {
     pub(crate) fn layer(&self) -> BreakerLayer {
-        let layer = BreakerLayer::new(self.policy);
-        let layer = if self.per_method { layer.per_method() } else { layer };
-        layer.with_switch(Switch::new(if self.shadow { Mode::Shadow } else { Mode::Enforce }))
+        let settings = BreakerSettings::new(self.policy);
+        let settings = if self.per_method { settings.per_method() } else { settings };
+        let mode = if self.shadow { Mode::Shadow } else { Mode::Enforce };
+        settings.with_switch(Switch::new(mode)).layer()
     }
 }
 
@@ -104,17 +105,19 @@ impl FromStr for Breaker {
 // === impl Fallback ===
 
 impl Fallback {
-    pub(crate) fn layer(&self, mut layer: FallbackLayer) -> Result<FallbackLayer, Invalid> {
+    /// Without the alternate.
+    pub(crate) fn settings(&self) -> Result<FallbackSettings, Invalid> {
+        let mut settings = FallbackSettings::new(methods());
         if let Some(max_age) = self.cached {
-            layer = layer.with_cache(Cache { max_age, ..Cache::default() })?;
+            settings = settings.with_cache(Cache { max_age, ..Cache::default() })?;
         }
         if let Some(value) = self.value {
             for method in ["Add", "Subtract", "Multiply", "Divide"] {
                 let answer = pb::Result { value }.encode_to_vec();
-                layer = layer.with_default("calculator.Calculator", method, answer)?;
+                settings = settings.with_default("calculator.Calculator", method, answer)?;
             }
         }
-        Ok(layer)
+        Ok(settings)
     }
 }
 

@@ -115,7 +115,7 @@ pub(crate) async fn leave(cluster: &Cluster) {
 pub(crate) async fn publish_load(cluster: Cluster, shed: ShedLayer) {
     let mut published = None;
     loop {
-        let load = shed.in_progress();
+        let load = shed.counters().in_progress;
         if published.replace(load) != Some(load) {
             _ = cluster.set_tag("load", &load.to_string());
         }

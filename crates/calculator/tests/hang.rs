@@ -3,7 +3,7 @@
 use super::*;
 use cinchona::{
     core::BoxError,
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
 };
 use std::future::Future;
 use tokio::time::timeout;
@@ -158,7 +158,7 @@ async fn a_connection_that_is_never_made_counts_against_the_deadline_of_the_call
     let network = Network::new();
     network.blackhole(true);
     let stack = tower::ServiceBuilder::new()
-        .layer(CallDeadlineLayer::new().with_limit(LIMIT))
+        .layer(CallDeadlineSettings::new().with_limit(LIMIT).layer())
         .layer(AttemptTimeoutLayer::default())
         .service(network.channel());
     assert_eq!(ending(CalculatorClient::new(stack).add(add(1.0, 2.0))).await, IN_TIME);

@@ -7,8 +7,11 @@ use calculator::{
 };
 use cinchona::{
     core::{Methods, PerMethod},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
-    retry::{HedgePolicy, Policy, RetryLayer},
+    deadline::{
+        AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
+        ServerDeadlineLayer,
+    },
+    retry::{HedgePolicy, Policy, RetryLayer, RetrySettings},
 };
 use std::{
     pin::Pin,
@@ -98,13 +101,13 @@ impl Service for Slow {
 
 /// The client's layers of the README: 10 s a call, 2 s an attempt.
 fn deadline() -> CallDeadlineLayer {
-    CallDeadlineLayer::new().with_limit(10 * SECOND)
+    CallDeadlineSettings::new().with_limit(10 * SECOND).layer()
 }
 
 fn retry() -> RetryLayer {
     let policy = RetryPolicy::default().with_codes([Code::DeadlineExceeded, Code::Unavailable]);
     let methods = Methods::from_file_descriptor_set(DESCRIPTORS).unwrap();
-    RetryLayer::new(policy.unwrap(), methods).with_rng(Rng::seeded(1))
+    RetrySettings::new(policy.unwrap(), methods).with_rng(Rng::seeded(1)).layer()
 }
 
 fn attempt() -> AttemptTimeoutLayer {
@@ -172,7 +175,8 @@ async fn a_stream_that_lasts_is_hedged_like_any_other() {
     let hedged = Policy::from(HedgePolicy::default().with_delay(SECOND));
     let mut policies = PerMethod::new();
     policies.insert("calculator.Calculator", "Range", hedged).unwrap();
-    let retry = retry().with_policies(policies).unwrap();
+    let retry = retry();
+    retry.set_policies(policies).unwrap();
     let server = slow(&[5, 30, 30, 30, 30]);
     let mut client = client_of!(server, deadline(), retry, attempt());
     assert_eq!(read(client.range(RANGE).await).await, (5, Code::Ok));
@@ -188,7 +192,7 @@ async fn a_stream_that_is_silent_before_its_first_message_is_ended_by_the_limit(
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_falls_silent_is_ended_where_that_is_asked() {
-    let silence = attempt().with_silence(4 * SECOND);
+    let silence = AttemptTimeoutSettings::new(2 * SECOND).with_silence(4 * SECOND).layer();
     let mut client = client_of!(stalling(&[0, 30, 30]), deadline(), retry(), silence);
     let began = Instant::now();
     assert_eq!(read(client.range(RANGE).await).await, (3, Code::DeadlineExceeded));

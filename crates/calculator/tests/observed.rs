@@ -38,7 +38,7 @@ async fn a_client_counts_calls_and_attempts_and_what_its_layers_do() {
         |name: &str| value(metrics, &format!("cinchona_{name}{{grpc_target=\"calculator\"}}"));
     assert_eq!(of_layer("shed_bulkhead_in_progress"), 0.0);
     assert_eq!(of_layer("shed_throttled_total"), 0.0);
-    assert_eq!(of_layer("retry_throttle_tokens"), layers.retry.throttle_tokens());
+    assert_eq!(of_layer("retry_throttle_tokens"), layers.retry.counters().throttle_tokens);
     let cached = "cinchona_fallback_served_total{grpc_target=\"calculator\",by=\"cached\"}";
     assert_eq!(value(metrics, cached), 0.0);
 }

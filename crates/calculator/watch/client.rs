@@ -134,12 +134,12 @@ impl Client {
 
     fn budget(&self) -> Option<Tile> {
         let retry = &self.layers.retry;
-        let (left, most) = retry.budget_tokens()?;
+        let (left, most) = retry.counters().budget_tokens?;
         let share = if most > 0.0 { left / most } else { 0.0 };
         let mut state = format!("{left:.0} of {most:.0} tokens left");
         let mut numbers = vec![("budget".into(), 100.0 * share, "%")];
-        if let Some(most) = retry.throttle_max_tokens() {
-            let left = retry.throttle_tokens();
+        if let Some(most) = retry.counters().throttle_max_tokens {
+            let left = retry.counters().throttle_tokens;
             state += &format!(", throttle {left:.0} of {most:.0}");
             numbers.push(("throttle".into(), 100.0 * left / most, "%"));
         }
@@ -160,10 +160,10 @@ impl Client {
         let bulkhead = &self.layers.bulkhead;
         Tile {
             numbers: vec![
-                ("turned away".into(), bulkhead.shed() as f64, ""),
-                ("throttled".into(), self.layers.throttle.throttled() as f64, ""),
+                ("turned away".into(), bulkhead.counters().shed as f64, ""),
+                ("throttled".into(), self.layers.throttle.counters().throttled as f64, ""),
             ],
-            spark: f64::from(bulkhead.in_progress()),
+            spark: f64::from(bulkhead.counters().in_progress),
             spark_of: "under way".into(),
             ..Tile::new("client", "bulkhead and throttle")
         }

@@ -7,7 +7,7 @@ use cinchona::{
     dashboard::{Console, FaultRule, Health, Tile},
     fault::{Counters, Listed, Malformed, Rule, Rules},
     idempotency::{DedupLayer, Store},
-    shed::ShedLayer,
+    shed::{ShedCounters, ShedLayer},
 };
 use std::{
     collections::VecDeque,
@@ -67,9 +67,8 @@ impl<S: Store> Server<S> {
     /// Its tile.
     pub fn tile(&self) -> Tile {
         let now = Instant::now();
-        let (limit, shed) = (self.shed.limit(), self.shed.shed());
-        let (in_progress, waiting) = (self.shed.in_progress(), self.shed.waiting());
-        let (dedup, faults) = (self.dedup.snapshot(), self.faults.snapshot());
+        let ShedCounters { limit, shed, in_progress, waiting, .. } = self.shed.counters();
+        let (dedup, faults) = (self.dedup.counters(), self.faults.snapshot());
         let all = (dedup.executed + dedup.replayed).max(1);
         let requests = self.requests.per_second(faults.matched as f64, now);
         let injected = self.injected.per_second(faults.injected() as f64, now);

@@ -7,7 +7,7 @@
 use cinchona::{
     config::ServiceConfig,
     core::{BoxError, Methods},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
     retry::{RetryLayer, RetryPolicy},
 };
 use criterion::{
@@ -89,11 +89,11 @@ const CONFIG: &str = r#"{ "methodConfig": [{
 fn happy_path(c: &mut Criterion) {
     measure(c, "bare", bare());
     let limit = Duration::from_secs(30);
-    measure(c, "deadline", CallDeadlineLayer::new().with_limit(limit).layer(bare()));
+    measure(c, "deadline", CallDeadlineSettings::new().with_limit(limit).layer().layer(bare()));
     measure(c, "attempt timeout", AttemptTimeoutLayer::default().layer(bare()));
     let retry = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
     measure(c, "retry", retry.layer(bare()));
-    let deadline = CallDeadlineLayer::new().with_limit(limit);
+    let deadline = CallDeadlineSettings::new().with_limit(limit).layer();
     let stack = || {
         ServiceBuilder::new()
             .layer(deadline.clone())

@@ -9,7 +9,7 @@ use axum::routing::get;
 use cinchona::{
     client,
     core::Methods,
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackSettings},
     fault::{FaultLayer, Rules},
     idempotency::MemoryStore,
     observe::Metrics,
@@ -92,7 +92,7 @@ fn connect(
         .with_metrics(metrics)
         .with_keys()
         .with_policy_of("counter.Counter", "Get", hedge)?
-        .with_fallback(FallbackLayer::new(methods).with_cache(Cache::default())?);
+        .with_fallback(FallbackSettings::new(methods).with_cache(Cache::default())?);
     Ok(settings.connect(format!("http://{address}"))?)
 }
 

@@ -48,7 +48,7 @@
 //! A layer that authorizes callers belongs **outside** of these layers, or at least of dedup: a
 //! replayed answer does not reach the service, so a check in a service's interceptor does not apply
 //! to it. Put it around them (`Server::builder().layer(auth).layer(layers)`), or let dedup check:
-//! `DedupLayer::with_authorize`.
+//! `DedupSettings::with_authorize`.
 
 mod layers;
 mod panics;

@@ -58,6 +58,13 @@ pub struct QuorumGuardLayer {
     switch: Switch,
 }
 
+/// The settings of a [`QuorumGuardLayer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuorumGuardSettings {
+    methods: Methods,
+    switch: Option<Switch>,
+}
+
 /// Refuses writes where there is no quorum; see [`QuorumGuardLayer`].
 #[derive(Clone, Debug)]
 pub struct QuorumGuard<S> {
@@ -65,24 +72,38 @@ pub struct QuorumGuard<S> {
     layer: QuorumGuardLayer,
 }
 
-// === impl QuorumGuardLayer ===
+// === impl QuorumGuardSettings ===
 
-impl QuorumGuardLayer {
-    /// Asks `cluster` whether there is a quorum, and `methods` which calls are writes: all that are
-    /// not known to have no side effects.
-    pub fn new(cluster: &Cluster, methods: Methods) -> Self {
-        Self::of(cluster.quorum(), methods)
-    }
-
-    fn of(quorum: Quorum, methods: Methods) -> Self {
-        Self { quorum, methods: Arc::new(methods), switch: Switch::default() }
+impl QuorumGuardSettings {
+    /// Asks `methods` which calls are writes: all that are not known to have no side effects.
+    pub fn new(methods: Methods) -> Self {
+        Self { methods, switch: None }
     }
 
     /// Sets the switch that decides whether writes are refused, only counted, or passed through.
     #[must_use]
-    pub fn with_switch(mut self, switch: Switch) -> Self {
-        self.switch = switch;
-        self
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch: Some(switch), ..self }
+    }
+
+    /// A layer with these settings, which asks `cluster` whether there is a quorum.
+    #[must_use]
+    pub fn layer(&self, cluster: &Cluster) -> QuorumGuardLayer {
+        self.by(cluster.quorum())
+    }
+
+    fn by(&self, quorum: Quorum) -> QuorumGuardLayer {
+        let switch = self.switch.clone().unwrap_or_default();
+        QuorumGuardLayer { quorum, methods: Arc::new(self.methods.clone()), switch }
+    }
+}
+
+// === impl QuorumGuardLayer ===
+
+impl QuorumGuardLayer {
+    /// The layer of [`QuorumGuardSettings::new`].
+    pub fn new(cluster: &Cluster, methods: Methods) -> Self {
+        QuorumGuardSettings::new(methods).layer(cluster)
     }
 
     /// Why the call is refused, if it is.
@@ -188,7 +209,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_quorum_reads_are_served_and_writes_are_refused_with_the_reason() {
         let quorum = Quorum::default();
-        let layer = QuorumGuardLayer::of(quorum.clone(), methods());
+        let layer = QuorumGuardSettings::new(methods()).by(quorum.clone());
         for path in [READ, "/grpc.health.v1.Health/Check", "/grpc.reflection.v1.X/Y"] {
             assert_eq!(answer(&layer, path).await.0, Code::Ok, "{path}");
         }
@@ -205,7 +226,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_that_has_not_examined_its_peers_lately_refuses_writes() {
         let quorum = Quorum::default();
-        let layer = QuorumGuardLayer::of(quorum.clone(), methods());
+        let layer = QuorumGuardSettings::new(methods()).by(quorum.clone());
         quorum.set(Permission::granted(Instant::now() + Duration::from_secs(1)));
         tokio::time::advance(Duration::from_secs(2)).await;
         let (code, message) = answer(&layer, WRITE).await;
@@ -216,8 +237,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_switch_turns_refusals_off_or_into_a_count() {
         let switch = Switch::default();
-        let layer = QuorumGuardLayer::of(Quorum::default(), methods());
-        let layer = layer.with_switch(switch.clone());
+        let settings = QuorumGuardSettings::new(methods()).with_switch(switch.clone());
+        let layer = settings.by(Quorum::default());
         switch.set(Mode::Shadow);
         assert_eq!(answer(&layer, WRITE).await.0, Code::Ok);
         assert_eq!(switch.shadowed(), 1);

@@ -120,7 +120,7 @@ pub use config::Config;
 pub use event::{Event, Events};
 pub use expected::Expected;
 pub use gossip::Datagrams;
-pub use guard::{QuorumGuard, QuorumGuardLayer};
+pub use guard::{QuorumGuard, QuorumGuardLayer, QuorumGuardSettings};
 pub use health::Health;
 pub use node::Node;
 #[doc(hidden)] // For the fuzzer.

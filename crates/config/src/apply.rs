@@ -206,7 +206,7 @@ fn throttle(throttling: RetryThrottling) -> Result<(f64, f64), Invalid> {
 mod tests {
     use super::*;
     use cinchona_core::Methods;
-    use cinchona_retry::{Budget, Ledger};
+    use cinchona_retry::{Budget, Ledger, RetrySettings};
     use std::time::Duration;
     use tokio::time::Instant;
     use tonic::{Status, body::Body};
@@ -222,8 +222,8 @@ mod tests {
     }
 
     fn layers() -> (CallDeadlineLayer, RetryLayer) {
-        let retry = RetryLayer::new(Default::default(), Methods::all_idempotent());
-        (CallDeadlineLayer::new(), retry.with_budget(Budget::new(0.0, 1000).ok()))
+        let retry = RetrySettings::new(Default::default(), Methods::all_idempotent());
+        (CallDeadlineLayer::new(), retry.with_budget(Budget::new(0.0, 1000).ok()).layer())
     }
 
     async fn attempts((deadline, retry): &(CallDeadlineLayer, RetryLayer)) -> usize {
@@ -329,7 +329,7 @@ mod tests {
         let retry = RetryLayer::new(Default::default(), Methods::unknown());
         let refused = config.apply(&CallDeadlineLayer::new(), &retry).unwrap_err();
         assert!(refused.to_string().contains("/bank.Bank/Withdraw"), "{refused}");
-        assert_eq!(retry.throttle_tokens(), 0.0);
+        assert_eq!(retry.counters().throttle_tokens, 0.0);
         let careful = RetryLayer::new(Default::default(), Methods::all_idempotent());
         config.apply(&CallDeadlineLayer::new(), &careful).unwrap();
     }

@@ -81,7 +81,9 @@ mod warning;
 pub use cinchona_plumbing::ResponseBody;
 pub use client::{ATTEMPT_LIMIT, Client};
 pub use error::{Error, Errors};
-pub use limits::{LimitMessages, MessageLimits, MessageLimitsLayer, ResponseFuture};
+pub use limits::{
+    LimitMessages, MessageLimits, MessageLimitsLayer, MessageLimitsSettings, ResponseFuture,
+};
 pub use model::{
     HedgingPolicy, MethodConfig, MethodEntry, Name, Policy, RetryPolicy, RetryThrottling,
     ServiceConfig,

@@ -33,7 +33,7 @@ pub struct MessageLimits {
 /// *Where:* around the retries, as another attempt of an oversized request is useless.
 ///
 /// ```
-/// use cinchona_config::{MessageLimits, MessageLimitsLayer};
+/// use cinchona_config::{MessageLimits, MessageLimitsLayer, MessageLimitsSettings};
 /// use tonic::{Code, Status, body::Body};
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
@@ -42,7 +42,7 @@ pub struct MessageLimits {
 ///     Ok::<_, Status>(Status::ok("").into_http::<Body>())
 /// });
 /// let limits = MessageLimits { max_request_bytes: Some(4), ..MessageLimits::default() };
-/// let client = MessageLimitsLayer::new().with_limits(limits).layer(server);
+/// let client = MessageLimitsSettings::new().with_limits(limits).layer().layer(server);
 ///
 /// let five = http_body_util::Full::from(&b"\0\0\0\0\x05hello"[..]);
 /// let error = client.oneshot(http::Request::new(Body::new(five))).await.err().unwrap();
@@ -56,6 +56,13 @@ pub struct MessageLimitsLayer {
     own: MessageLimits,
     by_method: Reloadable<PerMethod<MessageLimits>>,
     switch: Switch,
+}
+
+/// The settings of a [`MessageLimitsLayer`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MessageLimitsSettings {
+    own: MessageLimits,
+    switch: Option<Switch>,
 }
 
 /// Fails a call with `RESOURCE_EXHAUSTED` if a message of its request or response is too large.
@@ -103,16 +110,12 @@ impl MessageLimits {
     }
 }
 
-// === impl MessageLimitsLayer ===
+// === impl MessageLimitsSettings ===
 
-impl MessageLimitsLayer {
-    /// Without limits until one is set.
+impl MessageLimitsSettings {
+    /// Without limits of their own.
     pub fn new() -> Self {
-        Self {
-            own: MessageLimits::default(),
-            by_method: Reloadable::new(PerMethod::new()),
-            switch: Switch::default(),
-        }
+        Self::default()
     }
 
     /// Sets the application's own limits, for all methods: of these and those by method, the
@@ -125,7 +128,26 @@ impl MessageLimitsLayer {
     /// Sets the switch that decides whether messages are limited; in shadow they are not.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self { switch, ..self }
+        Self { switch: Some(switch), ..self }
+    }
+
+    /// A layer with these settings, and its own limits by method.
+    #[must_use]
+    pub fn layer(&self) -> MessageLimitsLayer {
+        MessageLimitsLayer {
+            own: self.own,
+            by_method: Reloadable::new(PerMethod::new()),
+            switch: self.switch.clone().unwrap_or_default(),
+        }
+    }
+}
+
+// === impl MessageLimitsLayer ===
+
+impl MessageLimitsLayer {
+    /// The layer of [`MessageLimitsSettings::new`]: without limits until one is set.
+    pub fn new() -> Self {
+        MessageLimitsSettings::new().layer()
     }
 
     /// Sets the limits by method, while calls run: those that have begun keep theirs.

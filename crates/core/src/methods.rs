@@ -30,7 +30,9 @@ use std::{
 /// *Why:* a failure that leaves open whether the service executed the request may be retried only
 /// if executing twice is harmless, and the author of the service knows that: `option
 /// idempotency_level = NO_SIDE_EFFECTS;` or `IDEMPOTENT` declares it.
-#[derive(Clone, Debug)]
+///
+/// Two of them are equal if they say the same of every method.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Methods {
     /// By path.
     listed: Arc<hashbrown::HashMap<String, Facts>>,
@@ -40,7 +42,7 @@ pub struct Methods {
     unlisted: Safety,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Facts {
     safety: Safety,
     /// Whether calls are recognised by their keys.

@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 /// assert_eq!(limits.get("/other.Service/Call"), Some(&1));
 /// # Ok::<_, cinchona_core::Invalid>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PerMethod<T> {
     /// By `/service/method`.
     methods: HashMap<Box<str>, T>,

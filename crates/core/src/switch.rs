@@ -78,9 +78,25 @@ impl Switch {
     }
 }
 
+impl PartialEq for Switch {
+    /// Clones are equal, as they are one switch, and no others, whatever their modes.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Switch {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_is_equal_to_its_clones_alone() {
+        let switch = Switch::new(Mode::Off);
+        assert_eq!(switch, switch.clone());
+        assert_ne!(switch, Switch::new(Mode::Off));
+    }
 
     #[test]
     fn clones_share_the_mode_and_the_count() {

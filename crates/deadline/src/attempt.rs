@@ -25,7 +25,17 @@ use tower_service::Service;
 /// Applies [`AttemptTimeout`] to a service; the default limit is 2 s.
 #[derive(Clone, Debug)]
 pub struct AttemptTimeoutLayer {
-    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+}
+
+/// The settings of an [`AttemptTimeoutLayer`]; the default limit is 2 s.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptTimeoutSettings {
+    limits: Times,
+    yields: bool,
+    silences: Times,
+    methods: Option<Methods>,
+    switch: Option<Switch>,
 }
 
 /// Ends an attempt that has not been answered within a limit with `DEADLINE_EXCEEDED`.
@@ -35,7 +45,7 @@ pub struct AttemptTimeoutLayer {
 #[derive(Clone, Debug)]
 pub struct AttemptTimeout<S> {
     inner: Readied<S>,
-    settings: Arc<Settings>,
+    shared: Arc<Shared>,
     kinds: Paths<MethodKind>,
 }
 
@@ -49,8 +59,8 @@ pub struct AttemptTimeout<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptLimit(pub Option<Duration>);
 
-#[derive(Clone, Debug)]
-struct Settings {
+#[derive(Debug)]
+struct Shared {
     limits: Times,
     /// Whether the limit of all gives way to a later deadline that a call has set itself.
     yields: bool,
@@ -61,78 +71,105 @@ struct Settings {
     switch: Switch,
 }
 
-// === impl AttemptTimeoutLayer ===
+// === impl AttemptTimeoutSettings ===
 
-impl AttemptTimeoutLayer {
+impl AttemptTimeoutSettings {
     /// Bounds each attempt by `limit`. Any duration is valid; zero ends all attempts, ten years or
     /// more are unlimited.
     pub fn new(limit: Duration) -> Self {
-        let settings = Settings {
+        Self {
             limits: Times { all: Some(limit), ..Times::default() },
             yields: false,
-            encoded: encode_timeout(limit),
             silences: Times::default(),
             methods: None,
-            switch: Switch::default(),
-        };
-        Self { settings: Arc::new(settings) }
+            switch: None,
+        }
     }
 
     /// Lets a call that has set itself a later deadline (`Request::set_timeout`) have all of it in
     /// each attempt: for a limit that is a default, and was chosen without knowing the method.
     #[must_use]
     pub fn yielding(self) -> Self {
-        self.with(|settings| settings.yields = true)
+        Self { yields: true, ..self }
     }
 
     /// Bounds the attempts of the methods of one kind by `limit`, or not at all.
     #[must_use]
-    pub fn with_kind_limit(self, kind: MethodKind, limit: Option<Duration>) -> Self {
-        self.with(|settings| settings.limits.set_kind(kind, limit))
+    pub fn with_kind_limit(mut self, kind: MethodKind, limit: Option<Duration>) -> Self {
+        self.limits.set_kind(kind, limit);
+        self
     }
 
     /// Sets the limits of these methods, whatever their kind; `None` lifts it.
     #[must_use]
-    pub fn with_limits(self, limits: PerMethod<Option<Duration>>) -> Self {
-        self.with(|settings| settings.limits.methods = limits)
+    pub fn with_limits(mut self, limits: PerMethod<Option<Duration>>) -> Self {
+        self.limits.methods = limits;
+        self
     }
 
     /// Ends a response that has begun after `silence` without a frame while the caller waits. Off
     /// by default.
     #[must_use]
-    pub fn with_silence(self, silence: Duration) -> Self {
-        self.with(|settings| settings.silences.all = Some(silence))
+    pub fn with_silence(mut self, silence: Duration) -> Self {
+        self.silences.all = Some(silence);
+        self
     }
 
     /// As [`with_silence`](Self::with_silence), for the methods of one kind.
     #[must_use]
-    pub fn with_kind_silence(self, kind: MethodKind, silence: Option<Duration>) -> Self {
-        self.with(|settings| settings.silences.set_kind(kind, silence))
+    pub fn with_kind_silence(mut self, kind: MethodKind, silence: Option<Duration>) -> Self {
+        self.silences.set_kind(kind, silence);
+        self
     }
 
     /// As [`with_silence`](Self::with_silence), for the methods that have a silence here.
     #[must_use]
-    pub fn with_silences(self, silences: PerMethod<Option<Duration>>) -> Self {
-        self.with(|settings| settings.silences.methods = silences)
+    pub fn with_silences(mut self, silences: PerMethod<Option<Duration>>) -> Self {
+        self.silences.methods = silences;
+        self
     }
 
     /// Reads from `methods` what each method streams. Default: all descriptor sets that this
     /// process has read before the layer is applied ([`Methods::known_kinds`]).
     #[must_use]
     pub fn with_methods(self, methods: Methods) -> Self {
-        self.with(|settings| settings.methods = Some(methods))
+        Self { methods: Some(methods), ..self }
     }
 
     /// Sets the switch that decides whether attempts are ended, only counted, or not observed. In
     /// shadow the call's own deadline still ends them; off, that is left to the layers above.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        self.with(|settings| settings.switch = switch)
+        Self { switch: Some(switch), ..self }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
-        self
+    /// A layer with these settings.
+    #[must_use]
+    pub fn layer(&self) -> AttemptTimeoutLayer {
+        let shared = Shared {
+            limits: self.limits.clone(),
+            yields: self.yields,
+            encoded: encode_timeout(self.limits.all.unwrap_or(Duration::MAX)),
+            silences: self.silences.clone(),
+            methods: self.methods.clone(),
+            switch: self.switch.clone().unwrap_or_default(),
+        };
+        AttemptTimeoutLayer { shared: Arc::new(shared) }
+    }
+}
+
+impl Default for AttemptTimeoutSettings {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(2))
+    }
+}
+
+// === impl AttemptTimeoutLayer ===
+
+impl AttemptTimeoutLayer {
+    /// The layer of [`AttemptTimeoutSettings::new`].
+    pub fn new(limit: Duration) -> Self {
+        AttemptTimeoutSettings::new(limit).layer()
     }
 }
 
@@ -146,8 +183,8 @@ impl<S> Layer<S> for AttemptTimeoutLayer {
     type Service = AttemptTimeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Methods::all_kinds(self.settings.methods.as_ref());
-        AttemptTimeout { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
+        let kinds = Methods::all_kinds(self.shared.methods.as_ref());
+        AttemptTimeout { inner: Readied::new(inner), shared: self.shared.clone(), kinds }
     }
 }
 
@@ -166,7 +203,7 @@ where
     type Future = ResponseFuture<S, B, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if self.settings.switch.mode() == Mode::Off {
+        if self.shared.switch.mode() == Mode::Off {
             return self.inner.poll_bare(cx);
         }
         self.inner.poll(cx);
@@ -174,7 +211,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let mode = self.settings.switch.mode();
+        let mode = self.shared.switch.mode();
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
@@ -187,12 +224,12 @@ where
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
-        let terms = self.settings.terms(&request, kind, asked, mode, now);
+        let terms = self.shared.terms(&request, kind, asked, mode, now);
         let timer = (!terms.is_empty()).then(|| {
             let mut timer = Timer::new(terms, &mut request, now);
             let bound = timer.as_mut().bound_mut();
             if mode == Mode::Shadow {
-                bound.counting(&self.settings.switch);
+                bound.counting(&self.shared.switch);
             } else {
                 bound.keeping(Call::find(&request));
             }
@@ -202,9 +239,9 @@ where
     }
 }
 
-// === impl Settings ===
+// === impl Shared ===
 
-impl Settings {
+impl Shared {
     /// How long an attempt of this request may take, if nothing else is said in it.
     fn limit<B>(
         &self,

@@ -28,7 +28,18 @@ use tower_service::Service;
 /// Its clones, and the services it was applied to, share the timeouts by method.
 #[derive(Clone, Debug)]
 pub struct CallDeadlineLayer {
-    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+}
+
+/// The settings of a [`CallDeadlineLayer`]. By default it enforces the `grpc-timeout` of the calls
+/// that have one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallDeadlineSettings {
+    limits: Times,
+    yields: bool,
+    silences: Times,
+    methods: Option<Methods>,
+    switch: Option<Switch>,
 }
 
 /// Ends a call at its deadline with `DEADLINE_EXCEEDED`, in any stage.
@@ -43,12 +54,12 @@ pub struct CallDeadlineLayer {
 #[derive(Clone, Debug)]
 pub struct CallDeadline<S> {
     inner: Readied<S>,
-    settings: Arc<Settings>,
+    shared: Arc<Shared>,
     kinds: Paths<MethodKind>,
 }
 
-#[derive(Clone, Debug)]
-struct Settings {
+#[derive(Debug)]
+struct Shared {
     limits: Times,
     /// Whether the limit of all gives way to a deadline that a call has set itself.
     yields: bool,
@@ -62,90 +73,118 @@ struct Settings {
 const WITHIN_ATTEMPTS: &str = "the call deadline stands within the retries, so that each attempt \
     has all of the call's time: put `CallDeadlineLayer` around `RetryLayer`";
 
-// === impl CallDeadlineLayer ===
+// === impl CallDeadlineSettings ===
 
-impl CallDeadlineLayer {
+impl CallDeadlineSettings {
     /// Enforces the `grpc-timeout` of the calls that have one.
     pub fn new() -> Self {
-        let settings = Settings {
+        Self {
             limits: Times::default(),
             yields: false,
             silences: Times::default(),
-            timeouts: Reloadable::new(PerMethod::new()),
             methods: None,
-            switch: Switch::default(),
-            misplaced: Misplaced::default(),
-        };
-        Self { settings: Arc::new(settings) }
+            switch: None,
+        }
     }
 
     /// Ends every call that has not been answered after `limit`. Any duration is valid; zero ends
     /// all calls, ten years or more are unlimited.
     #[must_use]
-    pub fn with_limit(self, limit: Duration) -> Self {
-        self.with(|settings| settings.limits.all = Some(limit))
+    pub fn with_limit(mut self, limit: Duration) -> Self {
+        self.limits.all = Some(limit);
+        self
     }
 
     /// Lets a call that has set itself a deadline (`Request::set_timeout`) have that alone: for a
     /// limit that is a default, and was chosen without knowing the method.
     #[must_use]
     pub fn yielding(self) -> Self {
-        self.with(|settings| settings.yields = true)
+        Self { yields: true, ..self }
     }
 
     /// Another limit, or none, for the methods of one kind.
     #[must_use]
-    pub fn with_kind_limit(self, kind: MethodKind, limit: Option<Duration>) -> Self {
-        self.with(|settings| settings.limits.set_kind(kind, limit))
+    pub fn with_kind_limit(mut self, kind: MethodKind, limit: Option<Duration>) -> Self {
+        self.limits.set_kind(kind, limit);
+        self
     }
 
     /// Sets the limits of these methods, whatever their kind; `None` lifts it.
     #[must_use]
-    pub fn with_limits(self, limits: PerMethod<Option<Duration>>) -> Self {
-        self.with(|settings| settings.limits.methods = limits)
+    pub fn with_limits(mut self, limits: PerMethod<Option<Duration>>) -> Self {
+        self.limits.methods = limits;
+        self
     }
 
     /// Ends a response that has begun after `silence` without a frame while the caller waits. Off
     /// by default.
     #[must_use]
-    pub fn with_silence(self, silence: Duration) -> Self {
-        self.with(|settings| settings.silences.all = Some(silence))
+    pub fn with_silence(mut self, silence: Duration) -> Self {
+        self.silences.all = Some(silence);
+        self
     }
 
     /// As [`with_silence`](Self::with_silence), for the methods of one kind.
     #[must_use]
-    pub fn with_kind_silence(self, kind: MethodKind, silence: Option<Duration>) -> Self {
-        self.with(|settings| settings.silences.set_kind(kind, silence))
+    pub fn with_kind_silence(mut self, kind: MethodKind, silence: Option<Duration>) -> Self {
+        self.silences.set_kind(kind, silence);
+        self
     }
 
     /// As [`with_silence`](Self::with_silence), for the methods that have a silence here.
     #[must_use]
-    pub fn with_silences(self, silences: PerMethod<Option<Duration>>) -> Self {
-        self.with(|settings| settings.silences.methods = silences)
+    pub fn with_silences(mut self, silences: PerMethod<Option<Duration>>) -> Self {
+        self.silences.methods = silences;
+        self
     }
 
     /// Reads from `methods` what each method streams. Default: all descriptor sets that this
     /// process has read before the layer is applied ([`Methods::known_kinds`]).
     #[must_use]
     pub fn with_methods(self, methods: Methods) -> Self {
-        self.with(|settings| settings.methods = Some(methods))
+        Self { methods: Some(methods), ..self }
     }
 
     /// Sets the switch that decides whether calls are ended, only counted, or not observed.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        self.with(|settings| settings.switch = switch)
+        Self { switch: Some(switch), ..self }
+    }
+
+    /// A layer with these settings, and its own timeouts by method.
+    #[must_use]
+    pub fn layer(&self) -> CallDeadlineLayer {
+        let shared = Shared {
+            limits: self.limits.clone(),
+            yields: self.yields,
+            silences: self.silences.clone(),
+            timeouts: Reloadable::new(PerMethod::new()),
+            methods: self.methods.clone(),
+            switch: self.switch.clone().unwrap_or_default(),
+            misplaced: Misplaced::default(),
+        };
+        CallDeadlineLayer { shared: Arc::new(shared) }
+    }
+}
+
+impl Default for CallDeadlineSettings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// === impl CallDeadlineLayer ===
+
+impl CallDeadlineLayer {
+    /// The layer of [`CallDeadlineSettings::new`].
+    pub fn new() -> Self {
+        CallDeadlineSettings::new().layer()
     }
 
     /// Sets the time limits of the calls of each method, streams included, while calls run: like
     /// the `timeout` of gRPC's service config, these are deadlines like a caller's own.
     pub fn set_timeouts(&self, timeouts: PerMethod<Option<Duration>>) {
-        self.settings.timeouts.set(timeouts);
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
-        self
+        self.shared.timeouts.set(timeouts);
     }
 }
 
@@ -159,8 +198,8 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Methods::all_kinds(self.settings.methods.as_ref());
-        CallDeadline { inner: Readied::new(inner), settings: self.settings.clone(), kinds }
+        let kinds = Methods::all_kinds(self.shared.methods.as_ref());
+        CallDeadline { inner: Readied::new(inner), shared: self.shared.clone(), kinds }
     }
 }
 
@@ -179,7 +218,7 @@ where
     type Future = ResponseFuture<S, B, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if self.settings.switch.mode() == Mode::Off {
+        if self.shared.switch.mode() == Mode::Off {
             return self.inner.poll_bare(cx);
         }
         self.inner.poll(cx);
@@ -187,14 +226,14 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let mode = self.settings.switch.mode();
+        let mode = self.shared.switch.mode();
         if mode == Mode::Off {
             return self.inner.call(request, None);
         }
         let passing = Passing::begin();
         let now = passing.now();
         if Call::find(&request).is_some_and(Call::is_of_attempt) {
-            self.settings.misplaced.warn(request.uri().path(), WITHIN_ATTEMPTS);
+            self.shared.misplaced.warn(request.uri().path(), WITHIN_ATTEMPTS);
         }
         let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
@@ -203,8 +242,8 @@ where
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
-        let limits = Limits::of(&self.settings, request.uri().path(), kind, asked, now);
-        let silence = self.settings.silences.of(request.uri().path(), kind);
+        let limits = Limits::of(&self.shared, request.uri().path(), kind, asked, now);
+        let silence = self.shared.silences.of(request.uri().path(), kind);
         let mut terms = limits.terms(kind, silence);
         if terms.is_empty() {
             return self.inner.call(request, None);
@@ -212,7 +251,7 @@ where
         if mode == Mode::Shadow {
             terms.announced = asked.min();
             let mut timer = Timer::new(terms, &mut request, now);
-            timer.as_mut().bound_mut().counting(&self.settings.switch);
+            timer.as_mut().bound_mut().counting(&self.shared.switch);
             return self.inner.call(request, Some(timer));
         }
         if terms.announced == asked.whole && asked.first.is_none() {
@@ -243,21 +282,21 @@ struct Limits {
 
 impl Limits {
     fn of(
-        settings: &Settings,
+        shared: &Shared,
         path: &str,
         kind: Option<MethodKind>,
         asked: Asked,
         now: Instant,
     ) -> Self {
         let within = |limit| Deadline::within(limit, now);
-        let of_method = settings.timeouts.get().get(path).copied().flatten().and_then(within);
+        let of_method = shared.timeouts.get().get(path).copied().flatten().and_then(within);
         let inherited = ServerContext::current().and_then(|inbound| inbound.deadline);
         let whole = earlier(earlier(of_method, asked.whole), inherited);
-        let gives_way = settings.yields
+        let gives_way = shared.yields
             && asked.first.is_none()
             && asked.whole.is_some()
-            && settings.limits.methods.get(path).is_none();
-        let limit = settings.limits.of(path, kind).filter(|_| !gives_way).and_then(within);
+            && shared.limits.methods.get(path).is_none();
+        let limit = shared.limits.of(path, kind).filter(|_| !gives_way).and_then(within);
         // If requests are streamed too, the limit is not an instant: see `Upload`.
         let above = asked.first.filter(|_| !kind.is_some_and(MethodKind::streams_requests));
         Self { first: earlier(limit, above), whole }

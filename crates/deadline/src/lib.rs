@@ -31,7 +31,7 @@
 //!
 //! A requested deadline (`Request::set_timeout`, the inherited deadline of a call that is being
 //! served, the `timeout` of gRPC's service config) ends the whole call, streams included, as
-//! everywhere in gRPC. A limit configured on a layer, [`CallDeadlineLayer::with_limit`] or
+//! everywhere in gRPC. A limit configured on a layer, [`CallDeadlineSettings::with_limit`] or
 //! [`AttemptTimeoutLayer::new`], is a default for calls of all kinds, and ends calls that hang:
 //!
 //! | method | the limit is for | `grpc-timeout` |
@@ -48,7 +48,7 @@
 //! server would end the stream. If it is unknown whether a response has a second message, it may be
 //! silent for a minute after the first, or the limit, whichever is longer.
 //!
-//! After the first message, [`with_silence`](AttemptTimeoutLayer::with_silence) ends a stream
+//! After the first message, [`with_silence`](AttemptTimeoutSettings::with_silence) ends a stream
 //! without a frame for so long; by default there is no such limit. Limits and silences can be set
 //! by method and by kind. Ten years or more, such as `Duration::MAX`, are unlimited, and not sent.
 //!
@@ -60,7 +60,7 @@
 //! # Example
 //!
 //! ```
-//! use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
+//! use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineSettings};
 //! use std::{future::pending, time::Duration};
 //! use tonic::{Code, Status, body::Body};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -70,7 +70,7 @@
 //!     pending::<Result<http::Response<Body>, Status>>()
 //! });
 //! let client = ServiceBuilder::new()
-//!     .layer(CallDeadlineLayer::new().with_limit(Duration::from_secs(10)))
+//!     .layer(CallDeadlineSettings::new().with_limit(Duration::from_secs(10)).layer())
 //!     .layer(AttemptTimeoutLayer::new(Duration::from_secs(2)))
 //!     .service(hanging);
 //! let error = client.oneshot(http::Request::new(Body::empty())).await.err().unwrap();
@@ -98,11 +98,11 @@ mod stage;
 mod timer;
 mod upload;
 
-pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer};
-pub use call::{CallDeadline, CallDeadlineLayer};
+pub use attempt::{AttemptLimit, AttemptTimeout, AttemptTimeoutLayer, AttemptTimeoutSettings};
+pub use call::{CallDeadline, CallDeadlineLayer, CallDeadlineSettings};
 pub use cinchona_plumbing::{Elapsed, ResponseBody};
 pub use readied::ResponseFuture;
-pub use server::{ServerDeadline, ServerDeadlineLayer, ServerFuture};
+pub use server::{ServerDeadline, ServerDeadlineLayer, ServerDeadlineSettings, ServerFuture};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A duration for each method: its own, else that of its kind, else that of all; `None` is
 /// unlimited.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Times {
     pub(crate) all: Option<Duration>,
     pub(crate) kinds: [Option<Option<Duration>>; 4],

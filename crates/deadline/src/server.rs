@@ -32,7 +32,15 @@ use tower_service::Service;
 /// Applies [`ServerDeadline`] to a server, or to a single service.
 #[derive(Clone, Debug)]
 pub struct ServerDeadlineLayer {
-    settings: Arc<Settings>,
+    limits: Arc<Limits>,
+}
+
+/// The settings of a [`ServerDeadlineLayer`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerDeadlineSettings {
+    limit: Option<Duration>,
+    hopeless: Option<Switch>,
+    switch: Option<Switch>,
 }
 
 /// Ends the work on a call at its deadline, and does not begin work that cannot be done in time.
@@ -57,12 +65,12 @@ pub struct ServerDeadline<S> {
 /// The state shared by the services of one layer.
 #[derive(Debug)]
 struct Shared {
-    settings: Arc<Settings>,
+    limits: Arc<Limits>,
     kinds: Paths<MethodKind>,
 }
 
 #[derive(Debug)]
-struct Settings {
+struct Limits {
     limit: Option<Duration>,
     hopeless: Switch,
     switch: Switch,
@@ -107,14 +115,12 @@ struct Terms {
 /// More methods than a server has; paths made up by clients are not remembered beyond it.
 const MOST_METHODS: usize = 1000;
 
-// === impl ServerDeadlineLayer ===
+// === impl ServerDeadlineSettings ===
 
-impl ServerDeadlineLayer {
+impl ServerDeadlineSettings {
     /// Enforces the callers' deadlines, and counts the calls that are hopeless.
     pub fn new() -> Self {
-        Self {
-            settings: Arc::new(Settings::new(None, Switch::new(Mode::Shadow), Switch::default())),
-        }
+        Self::default()
     }
 
     /// Ends every call that has not been answered after `limit`, uploads included; for a stream,
@@ -122,25 +128,43 @@ impl ServerDeadlineLayer {
     /// more are unlimited.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
-        let Settings { hopeless, switch, .. } = &*self.settings;
-        Self::of(Some(limit), hopeless, switch)
+        Self { limit: Some(limit), ..self }
     }
 
     /// Sets the switch that decides whether hopeless calls are refused, only counted, or not
-    /// detected.
+    /// detected. Default: one of the layer's own, in shadow.
     #[must_use]
     pub fn with_hopeless(self, switch: Switch) -> Self {
-        Self::of(self.settings.limit, &switch, &self.settings.switch)
+        Self { hopeless: Some(switch), ..self }
     }
 
     /// Sets the switch that decides whether deadlines are enforced; in shadow they are.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self::of(self.settings.limit, &self.settings.hopeless, &switch)
+        Self { switch: Some(switch), ..self }
     }
 
-    fn of(limit: Option<Duration>, hopeless: &Switch, switch: &Switch) -> Self {
-        Self { settings: Arc::new(Settings::new(limit, hopeless.clone(), switch.clone())) }
+    /// A layer with these settings, which learns by itself how long calls take.
+    #[must_use]
+    pub fn layer(&self) -> ServerDeadlineLayer {
+        let shadow = || Switch::new(Mode::Shadow);
+        let limits = Limits {
+            limit: self.limit,
+            hopeless: self.hopeless.clone().unwrap_or_else(shadow),
+            switch: self.switch.clone().unwrap_or_default(),
+            fastest: Reloadable::new(Paths::default()),
+            writing: Mutex::default(),
+        };
+        ServerDeadlineLayer { limits: Arc::new(limits) }
+    }
+}
+
+// === impl ServerDeadlineLayer ===
+
+impl ServerDeadlineLayer {
+    /// The layer of [`ServerDeadlineSettings::new`].
+    pub fn new() -> Self {
+        ServerDeadlineSettings::new().layer()
     }
 }
 
@@ -154,7 +178,7 @@ impl<S> Layer<S> for ServerDeadlineLayer {
     type Service = ServerDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let shared = Shared { settings: self.settings.clone(), kinds: Methods::all_kinds(None) };
+        let shared = Shared { limits: self.limits.clone(), kinds: Methods::all_kinds(None) };
         ServerDeadline { inner, shared: Arc::new(shared) }
     }
 }
@@ -177,14 +201,14 @@ where
 
     #[inline]
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let Shared { settings, kinds } = &*self.shared;
-        if settings.switch.mode() == Mode::Off {
+        let Shared { limits, kinds } = &*self.shared;
+        if limits.switch.mode() == Mode::Off {
             return ServerFuture::of(Work::Bare { handler: self.inner.call(request) });
         }
         let [asked, previous] =
             headers::get_each(request.headers(), [&GRPC_TIMEOUT, &PREVIOUS_ATTEMPTS]);
         let previous_attempts = previous.map_or(0, status::count_of_attempts);
-        let Terms { left, asked, sample } = match settings.admit(request.uri().path(), asked) {
+        let Terms { left, asked, sample } = match limits.admit(request.uri().path(), asked) {
             Ok(terms) => terms,
             Err(refused) => return ServerFuture::refused(refused),
         };
@@ -211,14 +235,9 @@ impl<S: NamedService> NamedService for ServerDeadline<S> {
     const NAME: &'static str = S::NAME;
 }
 
-// === impl Settings ===
+// === impl Limits ===
 
-impl Settings {
-    fn new(limit: Option<Duration>, hopeless: Switch, switch: Switch) -> Self {
-        let fastest = Reloadable::new(Paths::default());
-        Self { limit, hopeless, switch, fastest, writing: Mutex::default() }
-    }
-
+impl Limits {
     /// The limits of a request to `path` with this timeout, or why it is not begun.
     fn admit(&self, path: &str, asked: Option<&HeaderValue>) -> Result<Terms, Status> {
         let asked = asked.map(Deadline::read_timeout).transpose();

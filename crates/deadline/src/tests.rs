@@ -38,8 +38,9 @@ fn code(error: BoxError) -> Code {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_ends_at_its_deadline_and_not_before() {
-    let (mut service, mut handle) =
-        mock::spawn_layer::<Request, Response, _>(CallDeadlineLayer::new().with_limit(ms(10)));
+    let (mut service, mut handle) = mock::spawn_layer::<Request, Response, _>(
+        CallDeadlineSettings::new().with_limit(ms(10)).layer(),
+    );
     assert_ready_ok!(service.poll_ready());
     let mut call = task::spawn(service.call(request()));
     let (_request, _held) = handle.next_request().await.unwrap();
@@ -56,8 +57,9 @@ async fn a_call_ends_at_its_deadline_and_not_before() {
 #[tokio::test(start_paused = true)]
 async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_passed_on() {
     for (asked, expected) in [("5m", 5), ("50m", 10)] {
-        let (mut service, mut handle) =
-            mock::spawn_layer::<Request, Response, _>(CallDeadlineLayer::new().with_limit(ms(10)));
+        let (mut service, mut handle) = mock::spawn_layer::<Request, Response, _>(
+            CallDeadlineSettings::new().with_limit(ms(10)).layer(),
+        );
         assert_ready_ok!(service.poll_ready());
         let _call = task::spawn(service.call(with_timeout(asked)));
         let (sent, _held) = handle.next_request().await.unwrap();
@@ -72,7 +74,7 @@ async fn the_earlier_of_header_and_limit_is_the_deadline_and_is_passed_on() {
 async fn waiting_for_readiness_counts_and_the_rest_is_stamped() {
     let (service, mut handle) = mock::pair::<Request, Response>();
     handle.allow(0);
-    let mut service = CallDeadlineLayer::new().with_limit(ms(100)).layer(service);
+    let mut service = CallDeadlineSettings::new().with_limit(ms(100)).layer().layer(service);
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(request()));
     assert_pending!(call.poll());
@@ -166,7 +168,7 @@ async fn a_body_that_stalls_is_ended_and_dropped() {
         async move { Ok::<_, Infallible>(Response::new(body)) }
     });
     let service = tower::buffer::Buffer::new(stall, 1);
-    let service = CallDeadlineLayer::new().with_limit(ms(10)).layer(service);
+    let service = CallDeadlineSettings::new().with_limit(ms(10)).layer().layer(service);
     let mut body = Box::pin(service.oneshot(request()).await.unwrap().into_body());
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "frame");
     let began = Instant::now();
@@ -205,7 +207,7 @@ async fn the_timer_of_a_tonic_server_is_a_deadline_only_when_it_can_have_fired()
         (ms(100), Some(ms(100)), "the user left", "1"),
         (ms(0), None, "Timeout expired", "1"),
     ] {
-        let layer = CallDeadlineLayer::new().with_limit(limit.unwrap_or(Duration::MAX));
+        let layer = CallDeadlineSettings::new().with_limit(limit.unwrap_or(Duration::MAX)).layer();
         let response = layer.layer(says(after, message)).oneshot(request()).await.unwrap();
         assert_eq!(response.headers()["grpc-status"], expected, "{after:?} {limit:?} {message}");
         let said = cinchona_plumbing::status::from_headers(response.headers()).unwrap();
@@ -225,7 +227,7 @@ async fn a_call_that_ends_or_is_dropped_drops_the_call_below() {
             Ok::<_, Infallible>(Response::new(Body::empty()))
         }
     });
-    let service = CallDeadlineLayer::new().with_limit(ms(10)).layer(hang);
+    let service = CallDeadlineSettings::new().with_limit(ms(10)).layer().layer(hang);
     let mut dropped = task::spawn(service.clone().oneshot(request()));
     let mut ended = task::spawn(service.clone().oneshot(request()));
     assert_pending!(dropped.poll());
@@ -247,7 +249,7 @@ async fn a_place_in_the_queue_is_kept_and_given_back() {
         Ok::<_, Infallible>(Response::new(Body::empty()))
     });
     let limited = tower::limit::ConcurrencyLimit::new(slow, 1);
-    let service = CallDeadlineLayer::new().with_limit(ms(1000)).layer(limited);
+    let service = CallDeadlineSettings::new().with_limit(ms(1000)).layer().layer(limited);
     let began = Instant::now();
     let calls: Vec<_> = (0..5).map(|_| tokio::spawn(service.clone().oneshot(request()))).collect();
     let abandoned = tokio::spawn(service.clone().oneshot(request()));
@@ -269,8 +271,8 @@ async fn in_shadow_a_limit_that_is_exceeded_is_counted_and_the_call_goes_on() {
         Ok::<_, Status>(Response::new(Body::empty()))
     });
     let stack = tower::ServiceBuilder::new()
-        .layer(CallDeadlineLayer::new().with_limit(ms(20)).with_switch(call.clone()))
-        .layer(AttemptTimeoutLayer::new(ms(10)).with_switch(attempt.clone()))
+        .layer(CallDeadlineSettings::new().with_limit(ms(20)).with_switch(call.clone()).layer())
+        .layer(AttemptTimeoutSettings::new(ms(10)).with_switch(attempt.clone()).layer())
         .service(slow);
     stack.clone().oneshot(request()).await.unwrap();
     assert_eq!((call.shadowed(), attempt.shadowed()), (1, 1));
@@ -331,14 +333,14 @@ mod server {
         for (timeout, code) in [("0m", Code::DeadlineExceeded), ("soon", Code::Internal)] {
             assert_eq!(ask(service.clone(), timeout).await, (Some(code), ms(0)));
         }
-        let limited = served(ServerDeadlineLayer::new().with_limit(ms(50)), ms(1000));
+        let limited = served(ServerDeadlineSettings::new().with_limit(ms(50)).layer(), ms(1000));
         assert!(ask(limited, "").await.1 <= ms(50));
     }
 
     #[tokio::test(start_paused = true)]
     async fn hopeless_calls_are_counted_by_default_and_refused_if_configured() {
         let switch = Switch::new(Mode::Shadow);
-        let layer = ServerDeadlineLayer::new().with_hopeless(switch.clone());
+        let layer = ServerDeadlineSettings::new().with_hopeless(switch.clone()).layer();
         let service = served(layer, ms(200));
         for _ in 0..100 {
             assert_eq!(ask(service.clone(), "1S").await.0, None);
@@ -406,7 +408,7 @@ async fn a_call_ends_at_its_deadline_though_the_attempt_with_the_timer_is_not_po
             }
         });
         let began = Instant::now();
-        let call = CallDeadlineLayer::new().with_limit(ms(50)).layer(between);
+        let call = CallDeadlineSettings::new().with_limit(ms(50)).layer().layer(between);
         let error = call.oneshot(Request::new(Body::empty())).await.unwrap_err();
         assert!(find_cause::<Elapsed>(&*error).is_some(), "{error}");
         assert_eq!(Instant::now() - began, ms(50), "{limit:?} {spawns}");

@@ -28,12 +28,18 @@ use tower_service::Service;
 /// around all that answer them. A call that arrives after the end is refused unprocessed. Other
 /// protocols than gRPC are ended by their connection alone.
 #[derive(Clone, Debug)]
-pub struct DrainLayer(Arc<Settings>);
+pub struct DrainLayer(Arc<Ending>);
 
-#[derive(Clone, Debug)]
-struct Settings {
+#[derive(Debug)]
+struct Ending {
     shared: Arc<Shared>,
     /// Few, so that comparing with all of them is faster than hashing.
+    watches: Vec<String>,
+}
+
+/// The settings of a [`DrainLayer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainSettings {
     watches: Vec<String>,
 }
 
@@ -41,7 +47,7 @@ struct Settings {
 #[derive(Clone, Debug)]
 pub struct DrainService<S> {
     inner: S,
-    settings: Arc<Settings>,
+    ending: Arc<Ending>,
 }
 
 pin_project! {
@@ -61,21 +67,30 @@ const WATCHES: [&str; 3] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-// === impl DrainLayer ===
+// === impl DrainSettings ===
 
-impl DrainLayer {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let watches = WATCHES.map(str::to_owned).into();
-        Self(Arc::new(Settings { shared, watches }))
+impl DrainSettings {
+    /// The watches that every server may have: those of health and of reflection.
+    pub fn new() -> Self {
+        Self { watches: WATCHES.map(str::to_owned).into() }
     }
 
     /// Ends calls of these methods (`/package.Service/Method`) when draining begins, after their
     /// ready messages: methods that only wait for news, and would delay the shutdown.
     #[must_use]
     pub fn with_watches<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
-        let watches = &mut Arc::make_mut(&mut self.0).watches;
-        watches.extend(methods.into_iter().map(Into::into));
+        self.watches.extend(methods.into_iter().map(Into::into));
         self
+    }
+
+    pub(crate) fn by(&self, shared: Arc<Shared>) -> DrainLayer {
+        DrainLayer(Arc::new(Ending { shared, watches: self.watches.clone() }))
+    }
+}
+
+impl Default for DrainSettings {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -83,7 +98,7 @@ impl<S> Layer<S> for DrainLayer {
     type Service = DrainService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        DrainService { inner, settings: self.0.clone() }
+        DrainService { inner, ending: self.0.clone() }
     }
 }
 
@@ -104,7 +119,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Settings { shared, watches } = &*self.settings;
+        let Ending { shared, watches } = &*self.ending;
         let path = request.uri().path();
         let is_watch = watches.iter().any(|watch| watch == path);
         let at = if is_watch { Phase::Draining } else { Phase::Over };

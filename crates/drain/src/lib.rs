@@ -12,8 +12,8 @@
 //! 1. *Draining*, from the shutdown signal: no connection is accepted, `GOAWAY` asks clients to
 //!    reconnect elsewhere (RFC 9113, section 6.8), and calls that have begun go on. Streams that
 //!    only wait (`grpc.health.v1.Health/Watch`, reflection, and those named by
-//!    [`DrainLayer::with_watches`]) send their ready messages, such as `NOT_SERVING`, and end with
-//!    `UNAVAILABLE`.
+//!    [`DrainSettings::with_watches`]) send their ready messages, such as `NOT_SERVING`, and end
+//!    with `UNAVAILABLE`.
 //! 2. *Over*, after nine tenths of the grace: gRPC calls that have not ended do so with
 //!    `UNAVAILABLE`, so that clients may try elsewhere; their handlers are dropped. A stream that
 //!    always has a frame ready is sent 16 more.
@@ -65,7 +65,7 @@ mod sync;
 
 pub use cinchona_plumbing::ResponseBody;
 pub use io::{DrainIncoming, DrainIo};
-pub use layer::{DrainFuture, DrainLayer, DrainService};
+pub use layer::{DrainFuture, DrainLayer, DrainService, DrainSettings};
 
 use cinchona_plumbing::clock;
 use phases::{Phase, Shared};
@@ -91,6 +91,16 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a server has to return after all connections are cut.
 const NOTICE: Duration = Duration::from_secs(1);
 
+// === impl DrainSettings ===
+
+impl DrainSettings {
+    /// The layer of `drain` with these settings.
+    #[must_use]
+    pub fn layer(&self, drain: &Drain) -> DrainLayer {
+        self.by(drain.shared.clone())
+    }
+}
+
 // === impl Drain ===
 
 impl Drain {
@@ -114,7 +124,7 @@ impl Drain {
     /// The layer for `Server::layer`, placed where a status still reaches the client: inside layers
     /// that count calls, and around all that answer them.
     pub fn layer(&self) -> DrainLayer {
-        DrainLayer::new(self.shared.clone())
+        DrainSettings::new().layer(self)
     }
 
     /// Wraps the connections, so that they end with the grace.

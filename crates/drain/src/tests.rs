@@ -261,7 +261,8 @@ async fn a_call_that_arrives_after_the_end_is_refused_unprocessed() {
 #[tokio::test(start_paused = true)]
 async fn a_method_named_as_a_watch_ends_as_draining_begins() {
     let drain = Drain::default();
-    let service = drain.layer().with_watches(["/t/Stream"]).layer(service_fn(answer));
+    let service =
+        DrainSettings::new().with_watches(["/t/Stream"]).layer(&drain).layer(service_fn(answer));
     for (path, ends) in [("/t/Stream", true), ("/t/Endless", false), (WATCH, true)] {
         let answered = service.clone().oneshot(request(path, Body::empty())).await.unwrap();
         let mut body = std::pin::pin!(answered.into_body());

@@ -1,8 +1,8 @@
 //! The last good answers, bounded by age and bytes.
 
 use crate::{
-    Counters,
     answer::{Answer, Effect},
+    counters::Counters,
     fences::Fences,
     key::Key,
 };
@@ -115,13 +115,6 @@ impl Store {
         let Cache { max_age, max_bytes, .. } = cache;
         let (begun, times_off) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { max_age, max_bytes, begun, times_off, entries: Mutex::default(), counters }
-    }
-
-    /// An empty cache with the same limits, which counts in `counters`.
-    pub(crate) fn renewed(&self, counters: Counters) -> Self {
-        let Self { max_age, max_bytes, .. } = *self;
-        let cache = Cache { max_age, max_bytes, ..Cache::default() };
-        Self::new(cache, counters)
     }
 
     /// Clears everything, including calls in flight, if the layer was off since the last check: the

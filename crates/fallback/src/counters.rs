@@ -3,14 +3,15 @@
 use cinchona_plumbing::Count;
 use std::sync::Arc;
 
-/// The counters of a [`FallbackLayer`](crate::FallbackLayer), shared by its clones and services.
+/// The counters, shared by a layer, its clones and its services.
 #[derive(Clone, Debug, Default)]
-pub struct Counters(Arc<Cells>);
+pub(crate) struct Counters(Arc<Cells>);
 
-/// The counters at one moment. Only calls that may be given a second answer count.
+/// What a [`FallbackLayer`](crate::FallbackLayer) has counted, in all the services that it was
+/// applied to. Only calls that may be given a second answer count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Snapshot {
+pub struct FallbackCounters {
     /// Calls that were given an earlier answer.
     pub served_cached: u64,
     /// Calls that were given the default of their method.
@@ -39,10 +40,10 @@ pub(crate) struct Cells {
 
 impl Counters {
     /// The current values.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn read(&self) -> FallbackCounters {
         let Cells { served_cached, served_default, served_alternate, .. } = &*self.0;
         let Cells { none, kept_entries, kept_bytes, .. } = &*self.0;
-        Snapshot {
+        FallbackCounters {
             served_cached: served_cached.read(),
             served_default: served_default.read(),
             served_alternate: served_alternate.read(),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{IDEMPOTENCY_KEY, Invalid, Safety};
+use cinchona_plumbing::Callback;
 use http::{
     HeaderMap, HeaderName,
     header::{self, CACHE_CONTROL},
@@ -18,15 +19,15 @@ use std::{
 pub(crate) type Key = Box<[u8]>;
 
 /// Which parts of a request are compared.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Compared {
     ignored: Vec<HeaderName>,
     caller: Option<Caller>,
 }
 
 /// Identifies callers whose metadata are the same.
-#[derive(Clone)]
-pub(crate) struct Caller(Arc<NameOf>);
+#[derive(Clone, PartialEq)]
+pub(crate) struct Caller(Callback<NameOf>);
 
 type NameOf = dyn Fn(&Parts) -> Option<Vec<u8>> + Send + Sync;
 
@@ -152,7 +153,7 @@ impl Caller {
     pub(crate) fn new<K: Into<Vec<u8>>>(
         caller: impl Fn(&Parts) -> Option<K> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(move |parts| caller(parts).map(Into::into)))
+        Self(Callback(Arc::new(move |parts| caller(parts).map(Into::into))))
     }
 
     /// The caller; `None` if the user's function panics.

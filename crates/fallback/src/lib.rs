@@ -11,8 +11,8 @@
 //! * The layer belongs between the call's deadline and the retries: it sees the failure after the
 //!   last retry.
 //! * Only unary methods that the .proto marks `NO_SIDE_EFFECTS` are given second answers, and those
-//!   named by [`with_forced`](FallbackLayer::with_forced). All other calls pass through unread, and
-//!   nothing of them is kept.
+//!   named by [`with_forced`](FallbackSettings::with_forced). All other calls pass through unread,
+//!   and nothing of them is kept.
 //! * A call has failed when its [`Verdict`](cinchona_core::Verdict), including its trailers, is
 //!   neither ok nor a refusal: `NOT_FOUND` is an answer. `CANCELLED` is passed on, too: no caller
 //!   waits.
@@ -32,7 +32,7 @@
 //! * Metadata of the single call is ignored: `grpc-timeout`, `grpc-previous-rpc-attempts`,
 //!   `x-request-id`, `user-agent`, the trace context of W3C (`traceparent`, `tracestate`), B3 and
 //!   OpenCensus (`grpc-trace-bin`); for methods without side effects `idempotency-key`; and that
-//!   named by [`with_ignored`](FallbackLayer::with_ignored). Any other metadata that differs in
+//!   named by [`with_ignored`](FallbackSettings::with_ignored). Any other metadata that differs in
 //!   each call makes the cache useless.
 //! * **A revoked answer is not given.** The answer to a later call replaces the kept one, even if
 //!   it cannot be kept itself: because it is too large, came without trailers, or the request or
@@ -59,9 +59,9 @@
 //!   whichever order they arrive.
 //! * An answer older than 5 minutes, or another [`Cache::max_age`], is never given
 //!   (`stale-if-error`, [RFC 5861]). Age counts from when it had been read.
-//! * In shadow ([`Switch`]) the cache works as usual. When off, the layer passes all calls through
-//!   and sees no revocations: so no earlier answer is given again, nor are answers of calls in
-//!   flight kept. Its memory is freed with the first call after that.
+//! * In shadow ([`Switch`](cinchona_core::Switch)) the cache works as usual. When off, the layer
+//!   passes all calls through and sees no revocations: so no earlier answer is given again, nor are
+//!   answers of calls in flight kept. Its memory is freed with the first call after that.
 //! * A second answer is marked in its header `degraded`: `alternate`, `cached` with its `age` in
 //!   seconds ([RFC 9111], 5.1), or `default`. Live answers are passed on with their own headers.
 //!   The failure that a second answer replaces is in its extensions, a `tonic::Status`.
@@ -69,9 +69,9 @@
 //!   another [`Cache::max_answer`]; a larger one is passed on as it arrives.
 //! * If the service below fails to get ready, the next call fails, and is given a second answer.
 //!
-//! [alternate]: FallbackLayer::with_alternate
-//! [cache]: FallbackLayer::with_cache
-//! [default]: FallbackLayer::with_default
+//! [alternate]: FallbackSettings::with_alternate
+//! [cache]: FallbackSettings::with_cache
+//! [default]: FallbackSettings::with_default
 //! [RFC 5861]: https://www.rfc-editor.org/rfc/rfc5861#section-4
 //! [RFC 9111]: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
 //!
@@ -79,7 +79,7 @@
 //!
 //! ```
 //! use cinchona_core::Methods;
-//! use cinchona_fallback::{Cache, FallbackLayer};
+//! use cinchona_fallback::{Cache, FallbackSettings};
 //! # use cinchona_testkit::{Answer, ScriptedServer, encode};
 //! # use prost::Message as _;
 //! # use prost_types::{
@@ -113,8 +113,7 @@
 //! # ]);
 //! // `rpc Get(..) returns (..) { option idempotency_level = NO_SIDE_EFFECTS; }`
 //! let methods = Methods::from_file_descriptor_set(&descriptors)?;
-//! let fallback = FallbackLayer::new(methods).with_cache(Cache::default())?;
-//! let counters = fallback.counters();
+//! let fallback = FallbackSettings::new(methods).with_cache(Cache::default())?.layer();
 //! let client = fallback.layer(server); // which answers once, and is down after that
 //! let request = || http::Request::post("/Rates/Get").body(Body::empty()).unwrap();
 //!
@@ -126,7 +125,7 @@
 //! assert_eq!(second.headers()["degraded"], "cached");
 //! assert_eq!(second.headers()["age"], "42");
 //! assert_eq!(second.extensions().get::<Status>().unwrap().message(), "down");
-//! assert_eq!(counters.snapshot().served_cached, 1);
+//! assert_eq!(fallback.counters().served_cached, 1);
 //! # Ok(())
 //! # }
 //! ```
@@ -138,9 +137,10 @@
 //! shorter limit than the call.
 //!
 //! It does not see credentials that a layer below it adds, and compares no extensions of a request:
-//! put that layer above it, or identify the caller by [`with_caller`](FallbackLayer::with_caller).
-//! A TLS client certificate belongs to a channel, and each channel that the layer is applied to has
-//! its own answers; so apply it once, and clone its service.
+//! put that layer above it, or identify the caller by
+//! [`with_caller`](FallbackSettings::with_caller). A TLS client certificate belongs to a channel,
+//! and each channel that the layer is applied to has its own answers; so apply it once, and clone
+//! its service.
 //!
 //! A refusal removes the answer to its own request, not those to others of the same caller: a
 //! caller whose token was revoked is given earlier answers for as long as [`Cache::max_age`] and an
@@ -159,26 +159,29 @@ mod fences;
 mod future;
 mod key;
 mod metrics;
+mod settings;
 mod shared;
 
 pub use cache::Cache;
 pub use cinchona_plumbing::ResponseBody;
-pub use counters::{Counters, Snapshot};
+pub use counters::FallbackCounters;
 pub use future::ResponseFuture;
+pub use settings::FallbackSettings;
 
 use answer::Answer;
 use bytes::Bytes;
+use cache::Store;
 use call::Call;
-use cinchona_core::{BoxError, Invalid, Methods, Mode, Switch};
-use http::{HeaderName, Request, Response, request::Parts};
-use key::Caller;
+use cinchona_core::{BoxError, Methods, Mode};
+use counters::Counters;
+use degraded::Degraded;
+use http::{Request, Response};
 use shared::Shared;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll, ready},
 };
 use tonic::body::Body;
-use tower::{ServiceExt, util::BoxCloneSyncService};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -204,140 +207,42 @@ pub struct Fallback<S> {
     unready: Option<BoxError>,
 }
 
+// === impl FallbackSettings ===
+
+impl FallbackSettings {
+    /// A layer with these settings, and its own cache and counters.
+    #[must_use]
+    pub fn layer(&self) -> FallbackLayer {
+        let counters = Counters::default();
+        let store = self.cache.map(|cache| Store::new(cache, counters.clone()));
+        let shared = Shared {
+            methods: self.methods.clone(),
+            forced: self.forced.clone(),
+            compared: self.compared.clone(),
+            store,
+            max_answer: self.cache.unwrap_or_default().max_answer,
+            defaults: self.defaults.map(|message| Answer::of(message.clone())),
+            alternate: self.alternate.as_ref().map(|alternate| (**alternate).clone()),
+            switch: self.switch.clone().unwrap_or_default(),
+            counters,
+            degraded: Degraded::default(),
+            services: AtomicU64::new(0),
+        };
+        FallbackLayer { shared: Arc::new(shared) }
+    }
+}
+
 // === impl FallbackLayer ===
 
 impl FallbackLayer {
-    /// Gives second answers to the methods that are unary and without side effects according to
-    /// `methods`.
+    /// The layer of [`FallbackSettings::new`], without second answers.
     pub fn new(methods: Methods) -> Self {
-        Self { shared: Arc::new(Shared::new(methods)) }
+        FallbackSettings::new(methods).layer()
     }
 
-    /// Keeps the last good answers, and gives them when a call fails.
-    ///
-    /// # Errors
-    /// When one of the bounds is out of its range.
-    pub fn with_cache(mut self, cache: Cache) -> Result<Self, Invalid> {
-        self.shared().keep(cache.checked()?);
-        Ok(self)
-    }
-
-    /// Ignores this metadata when comparing requests, such as an id of each call: otherwise no kept
-    /// answer is ever found. The [rule](crate#rule) lists what is always ignored.
-    ///
-    /// Name only metadata on which the answer does not depend, and which identifies no caller: the
-    /// answer to one is given to the other. For a [forced](Self::with_forced) method with side
-    /// effects, ignoring `idempotency-key` lets the answer to one operation stand in for that to
-    /// another.
-    ///
-    /// # Errors
-    /// When it identifies callers in general (`authorization`, `proxy-authorization`, `cookie`,
-    /// `host`), or says how to read messages (`content-type`, `grpc-encoding`,
-    /// `grpc-accept-encoding`).
-    pub fn with_ignored(mut self, name: HeaderName) -> Result<Self, Invalid> {
-        self.shared().compared.ignore(name)?;
-        Ok(self)
-    }
-
-    /// Distinguishes callers also by the result of `caller`, if their metadata do not suffice: by
-    /// extensions of the request, which a layer below turns into credentials. For `None`, or a
-    /// panic, the answer is not kept and no kept one is given.
-    ///
-    /// ```
-    /// use cinchona_core::Methods;
-    /// use cinchona_fallback::FallbackLayer;
-    ///
-    /// #[derive(Clone)]
-    /// struct Tenant(String);
-    ///
-    /// let layer = FallbackLayer::new(Methods::unknown())
-    ///     .with_caller(|request| Some(request.extensions.get::<Tenant>()?.0.clone()));
-    /// ```
-    #[must_use]
-    pub fn with_caller<K: Into<Vec<u8>>>(
-        mut self,
-        caller: impl Fn(&Parts) -> Option<K> + Send + Sync + 'static,
-    ) -> Self {
-        self.shared().compared.name_callers(Caller::new(caller));
-        self
-    }
-
-    /// Answers `method` of `service` with `message`, encoded but without its gRPC frame, if there
-    /// is no other second answer; all its methods if `method` is empty.
-    ///
-    /// # Errors
-    /// When the method has a default already or is not known to be unary, or the message has 4 GiB.
-    pub fn with_default(
-        mut self,
-        service: &str,
-        method: &str,
-        message: impl Into<Bytes>,
-    ) -> Result<Self, Invalid> {
-        self.shared.is_unary(service, method)?;
-        let answer = shared::framed(message.into()).map(Answer::of)?;
-        self.shared().defaults.insert(service, method, answer)?;
-        Ok(self)
-    }
-
-    /// Calls another service when a call fails: a channel to another address, or a whole client
-    /// stack. Only its good answers count: after a refusal, it may just lack the data. But if it
-    /// refuses the caller (`PERMISSION_DENIED`, `UNAUTHENTICATED`), this caller is given no kept
-    /// answer either.
-    ///
-    /// The request is sent as received from above, including credentials, with the remaining time
-    /// of its deadline. A request that is not complete immediately or has more than 256 KiB is not
-    /// sent to it.
-    #[must_use]
-    pub fn with_alternate<A, B>(mut self, alternate: A) -> Self
-    where
-        A: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        A::Error: Into<BoxError>,
-        A::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let alternate = alternate
-            .map_response(|response: Response<B>| response.map(Body::new))
-            .map_err(Into::into);
-        self.shared().alternate = Some(BoxCloneSyncService::new(alternate));
-        self
-    }
-
-    /// Gives second answers to `method` of `service` too, or to all its unary methods if `method`
-    /// is empty, although they have side effects: these may have happened or not, or at the
-    /// alternate, and the caller gets an answer. Calls with different `idempotency-key`s are not
-    /// given each other's answers.
-    ///
-    /// # Errors
-    /// When the method was named before, or is not known to be unary.
-    pub fn with_forced(mut self, service: &str, method: &str) -> Result<Self, Invalid> {
-        self.shared.is_unary(service, method)?;
-        self.shared().forced.insert(service, method, ())?;
-        Ok(self)
-    }
-
-    /// Sets the switch that decides whether second answers are given, only counted, or not looked
-    /// for. In shadow the alternate is not called. The [rule](crate#rule) describes the cache.
-    #[must_use]
-    pub fn with_switch(mut self, switch: Switch) -> Self {
-        self.shared().switch_by(switch);
-        self
-    }
-
-    /// The same second answers for another client, with its own cache and counters: the services
-    /// that one layer is applied to share its counters and the room for answers.
-    #[must_use]
-    pub fn separate(&self) -> Self {
-        Self { shared: Arc::new(self.shared.separate()) }
-    }
-
-    /// The counters so far, for all the services it was applied to.
-    pub fn counters(&self) -> Counters {
-        self.shared.counters.clone()
-    }
-
-    fn shared(&mut self) -> &mut Shared {
-        Arc::make_mut(&mut self.shared)
+    /// What it has counted, in all the services that it was applied to.
+    pub fn counters(&self) -> FallbackCounters {
+        self.shared.counters.read()
     }
 }
 

@@ -1,99 +1,46 @@
 //! The settings of a layer, and the calls that are eligible by them.
 
 use crate::{
-    Cache, Counters,
     answer::Answer,
     cache::Store,
+    counters::Counters,
     degraded::Degraded,
     key::{Compared, Key},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use cinchona_core::{BoxError, Invalid, Methods, PerMethod, Safety, Switch};
 use http::{Request, Response, request::Parts};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 
 pub(crate) type Alternate = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// The state shared by the clones of a layer and the services it was applied to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) methods: Methods,
     pub(crate) forced: PerMethod<()>,
     pub(crate) compared: Compared,
-    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) store: Option<Store>,
     pub(crate) max_answer: usize,
     pub(crate) defaults: PerMethod<Answer>,
     pub(crate) alternate: Option<Alternate>,
     pub(crate) switch: Switch,
     pub(crate) counters: Counters,
-    pub(crate) degraded: Arc<Degraded>,
+    pub(crate) degraded: Degraded,
     /// How many services it was applied to.
-    services: Arc<AtomicU64>,
+    pub(crate) services: AtomicU64,
 }
 
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(methods: Methods) -> Self {
-        Self {
-            methods,
-            forced: PerMethod::new(),
-            compared: Compared::default(),
-            store: None,
-            max_answer: Cache::default().max_answer,
-            defaults: PerMethod::new(),
-            alternate: None,
-            switch: Switch::default(),
-            counters: Counters::default(),
-            degraded: Arc::default(),
-            services: Arc::default(),
-        }
-    }
-
-    pub(crate) fn keep(&mut self, cache: Cache) {
-        self.max_answer = cache.max_answer;
-        self.store = Some(Arc::new(Store::new(cache, self.counters.clone())));
-    }
-
-    /// Another switch means an empty cache: the kept answers were valid under the old one.
-    pub(crate) fn switch_by(&mut self, switch: Switch) {
-        self.switch = switch;
-        self.renew();
-    }
-
-    /// The same, with its own counters and answers.
-    pub(crate) fn separate(&self) -> Self {
-        let (counters, degraded, services) = Default::default();
-        let mut separate = Self { counters, degraded, services, ..self.clone() };
-        separate.renew();
-        separate
-    }
-
-    fn renew(&mut self) {
-        let renewed = |store: Arc<Store>| Arc::new(store.renewed(self.counters.clone()));
-        self.store = self.store.take().map(renewed);
-    }
-
     /// The kept answers since the layer was last off.
     pub(crate) fn store(&self) -> Option<&Store> {
-        let store = self.store.as_deref()?;
+        let store = self.store.as_ref()?;
         store.knows(self.switch.times_off());
         Some(store)
-    }
-
-    /// Refuses a method that is not known to be unary; of all methods of a service, the others are
-    /// skipped.
-    pub(crate) fn is_unary(&self, service: &str, method: &str) -> Result<(), Invalid> {
-        let path = format!("/{service}/{method}");
-        if method.is_empty() || self.methods.is_unary(&path) {
-            return Ok(());
-        }
-        Err(Invalid::new("method", path, "the unary methods of the descriptor set"))
     }
 
     /// Whether there might be a second answer for the method at `path`.

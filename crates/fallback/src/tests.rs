@@ -11,9 +11,11 @@ mod stories;
 mod taken_back;
 
 use super::*;
+use cinchona_core::Switch;
 use cinchona_core::{DEGRADED, Mode, Verdict};
 use cinchona_plumbing::status;
 use cinchona_testkit::{Answer as Reply, ScriptedServer, encode};
+use http::HeaderName;
 use http::header::AGE;
 use http_body_util::BodyExt;
 use prost::Message;
@@ -25,6 +27,7 @@ use std::{fmt, time::Duration};
 use tokio::time::Instant;
 use tokio::time::advance;
 use tonic::{Code, Status};
+use tower::ServiceExt;
 
 const BALANCE: &str = "/bank.Bank/Balance";
 const WITHDRAW: &str = "/bank.Bank/Withdraw";
@@ -73,8 +76,12 @@ fn methods() -> Methods {
     Methods::from_file_descriptor_set(&encoded).unwrap()
 }
 
+fn settings() -> FallbackSettings {
+    FallbackSettings::new(methods()).with_cache(Cache::default()).unwrap()
+}
+
 fn caching() -> FallbackLayer {
-    FallbackLayer::new(methods()).with_cache(Cache::default()).unwrap()
+    settings().layer()
 }
 
 fn framed_body(message: &impl Message) -> Body {
@@ -159,22 +166,22 @@ async fn the_last_good_answer_is_given_with_its_age_when_the_service_fails() {
     assert_eq!(ask(&client, balance()).await, cached(8, 0));
     advance(Duration::from_millis(42_900)).await;
     assert_eq!(ask(&client, balance()).await, cached(8, 42));
-    let counted = layer.counters().snapshot();
+    let counted = layer.counters();
     assert_eq!((counted.served_cached, counted.none, counted.kept_entries), (2, 0, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_older_than_its_limit_is_never_given_and_is_dropped() {
     let cache = Cache { max_age: 60 * SECOND, ..Cache::default() };
-    let layer = FallbackLayer::new(methods()).with_cache(cache).unwrap();
+    let layer = FallbackSettings::new(methods()).with_cache(cache).unwrap().layer();
     let client = layer.layer(ScriptedServer::new([ok(7), down()]));
     ask(&client, balance()).await;
     advance(60 * SECOND).await;
     assert_eq!(ask(&client, balance()).await, cached(7, 60));
-    assert_ne!(layer.counters().snapshot().kept_bytes, 0);
+    assert_ne!(layer.counters().kept_bytes, 0);
     advance(Duration::from_millis(1)).await;
     assert_eq!(ask(&client, balance()).await, unavailable());
-    let counted = layer.counters().snapshot();
+    let counted = layer.counters();
     assert_eq!((counted.kept_entries, counted.kept_bytes, counted.none), (0, 0, 1));
 }
 
@@ -220,8 +227,8 @@ async fn a_failure_of_any_form_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_method_with_side_effects_is_masked_only_if_forced() {
     let plain = caching();
-    let forced = caching().with_forced("bank.Bank", "Withdraw").unwrap();
-    let service = caching().with_forced("bank.Bank", "").unwrap();
+    let forced = settings().with_forced("bank.Bank", "Withdraw").unwrap().layer();
+    let service = settings().with_forced("bank.Bank", "").unwrap().layer();
     for (layer, expected) in
         [(plain, unavailable()), (forced, cached(7, 0)), (service, cached(7, 0))]
     {
@@ -233,13 +240,14 @@ async fn a_method_with_side_effects_is_masked_only_if_forced() {
 
 #[tokio::test(start_paused = true)]
 async fn the_default_of_a_method_is_given_if_there_is_no_other_answer() {
-    let layer = FallbackLayer::new(methods())
+    let layer = FallbackSettings::new(methods())
         .with_default("bank.Bank", "Balance", 5_u32.encode_to_vec())
-        .unwrap();
+        .unwrap()
+        .layer();
     let client = layer.layer(ScriptedServer::new([down()]));
     assert_eq!(ask(&client, balance()).await, second("default", 5));
     assert_eq!(ask(&client, request("/bank.Bank/Limit", 1)).await, unavailable());
-    assert_eq!(layer.counters().snapshot().served_default, 1);
+    assert_eq!(layer.counters().served_default, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,10 +259,11 @@ async fn second_answers_are_alternate_then_cached_then_default() {
         Reply::HeadersThenStatus(Status::internal("simulated")),
         ok(4),
     ]);
-    let layer = caching()
+    let layer = settings()
         .with_default("bank.Bank", "", 5_u32.encode_to_vec())
         .unwrap()
-        .with_alternate(alternate.clone());
+        .with_alternate(alternate.clone())
+        .layer();
     let client = layer.layer(ScriptedServer::new([ok(7), down()]));
     assert_eq!(ask(&client, balance()).await, live(7));
     assert_eq!(alternate.attempts(), 0, "it is asked for failures only");
@@ -264,7 +273,7 @@ async fn second_answers_are_alternate_then_cached_then_default() {
     assert_eq!(ask(&client, request(BALANCE, 2)).await, second("default", 5));
     assert_eq!(ask(&client, request(BALANCE, 2)).await, second("alternate", 4));
     assert_eq!(alternate.received()[4].message(), Some(2_u32));
-    let counted = layer.counters().snapshot();
+    let counted = layer.counters();
     assert_eq!((counted.served_alternate, counted.served_cached), (2, 2));
     assert_eq!((counted.served_default, counted.none, counted.kept_entries), (1, 0, 1));
 }
@@ -287,8 +296,8 @@ async fn an_age_of_every_size_is_refused_by_name_or_works() {
     const TINY: Duration = Duration::from_nanos(1);
     for max_age in [Duration::ZERO, TINY, SECOND, Duration::MAX - TINY, Duration::MAX] {
         let cache = Cache { max_age, max_bytes: usize::MAX, max_answer: usize::MAX };
-        let layer = match FallbackLayer::new(methods()).with_cache(cache) {
-            Ok(layer) => layer,
+        let layer = match FallbackSettings::new(methods()).with_cache(cache) {
+            Ok(settings) => settings.layer(),
             Err(refused) => {
                 let said = "max_age: 0 s is not allowed; the range is more than 0 s";
                 assert_eq!((refused.to_string().as_str(), max_age), (said, Duration::ZERO));
@@ -307,18 +316,18 @@ async fn an_age_of_every_size_is_refused_by_name_or_works() {
 
 #[tokio::test(start_paused = true)]
 async fn settings_out_of_range_are_refused_by_name() {
-    let refused = |cache| FallbackLayer::new(methods()).with_cache(cache).unwrap_err().field();
+    let refused = |cache| FallbackSettings::new(methods()).with_cache(cache).unwrap_err().field();
     let cache = Cache::default();
     assert_eq!(refused(Cache { max_age: Duration::ZERO, ..cache }), "max_age");
     assert_eq!(refused(Cache { max_bytes: 0, ..cache }), "max_bytes");
     assert_eq!(refused(Cache { max_answer: 0, ..cache }), "max_answer");
     assert_eq!(refused(Cache { max_bytes: 9, max_answer: 10, ..cache }), "max_answer");
-    let layer = caching().with_forced("bank.Bank", "Withdraw").unwrap();
+    let settings = settings().with_forced("bank.Bank", "Withdraw").unwrap();
     for (service, method, field) in
         [("bank.Bank", "Withdraw", "name"), ("bank.Bank", "Watch", "method"), ("", "X", "method")]
     {
-        let refused = layer.clone().with_forced(service, method).unwrap_err();
+        let refused = settings.clone().with_forced(service, method).unwrap_err();
         assert_eq!(refused.field(), field, "{service} {method}");
     }
-    assert!(layer.with_default("bank.Bank", "Watch", Bytes::new()).is_err());
+    assert!(settings.with_default("bank.Bank", "Watch", Bytes::new()).is_err());
 }

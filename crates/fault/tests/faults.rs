@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Methods, Rng};
-use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
+use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineSettings};
 use cinchona_fault::{ClientFaultLayer, Counters, FaultIo, FaultLayer, Rules, Snapshot};
-use cinchona_retry::{RetryLayer, RetryPolicy};
+use cinchona_retry::{RetryPolicy, RetrySettings};
 use cinchona_testkit::{Network, encode};
 use http_body::Frame;
 use std::{
@@ -180,10 +180,10 @@ impl Site {
             Code::Unknown,
         ];
         let policy = RetryPolicy::default().with_codes(codes).unwrap();
-        let retry = RetryLayer::new(policy, Methods::all_idempotent());
+        let retry = RetrySettings::new(policy, Methods::all_idempotent());
         let stack = ServiceBuilder::new()
-            .layer(CallDeadlineLayer::new().with_limit(Duration::from_secs(10)))
-            .layer(retry.with_rng(Rng::seeded(7)))
+            .layer(CallDeadlineSettings::new().with_limit(Duration::from_secs(10)).layer())
+            .layer(retry.with_rng(Rng::seeded(7)).layer())
             .layer(AttemptTimeoutLayer::new(Duration::from_secs(5)))
             .service(self.channel.clone());
         self.call_by(stack, method).await

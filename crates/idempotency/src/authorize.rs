@@ -1,6 +1,7 @@
 //! The authorization check before an answer is replayed.
 
 use crate::refusal;
+use cinchona_plumbing::Callback;
 use http::Request;
 use std::{
     fmt,
@@ -13,8 +14,8 @@ use std::{
 use tonic::Status;
 
 /// A user's function that decides whether a call may receive the answer of an earlier one.
-#[derive(Clone)]
-pub(crate) struct Authorize(Arc<dyn Fn(Request<()>) -> Asked + Send + Sync>);
+#[derive(Clone, PartialEq)]
+pub(crate) struct Authorize(Callback<dyn Fn(Request<()>) -> Asked + Send + Sync>);
 
 type Asked = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
@@ -26,7 +27,7 @@ impl Authorize {
         F: Fn(Request<()>) -> A + Send + Sync + 'static,
         A: Future<Output = Result<(), Status>> + Send + 'static,
     {
-        Self(Arc::new(move |request| Box::pin(ask(request))))
+        Self(Callback(Arc::new(move |request| Box::pin(ask(request)))))
     }
 
     /// Checks the request with this head. A panic is a refusal.

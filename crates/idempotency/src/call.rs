@@ -8,7 +8,7 @@ use crate::{
     message::PREFIX,
     record::{self, Answer, Unread},
     refusal,
-    settings::Settings,
+    settings::DedupSettings,
     shared::Shared,
 };
 use bytes::Bytes;
@@ -144,7 +144,7 @@ where
         };
         match named {
             Err(_) if self.mode == Mode::Shadow => {
-                settings.switch.count();
+                self.shared.switch.count();
                 Ok(None)
             }
             Ok(Some(Name { key, .. })) if Execution::is_of(&key) => {
@@ -168,7 +168,7 @@ where
             return if is_required { Err(refusal::missing_key(path)) } else { Ok(None) };
         }
         let earlier = self.request.headers().get(DOMAIN);
-        if earlier.is_some() && earlier != settings.domain {
+        if earlier.is_some() && earlier != self.shared.domain {
             return Err(refusal::other_domain());
         }
         Ok(named)
@@ -203,13 +203,13 @@ where
         let (counted, refused) = match dedup::follow(claim, rules) {
             Next::Execute => return Decision::Execute,
             Next::Observe => {
-                settings.switch.count();
+                self.shared.switch.count();
                 return Decision::Execute;
             }
             Next::Unknown => return Decision::Unknown,
             Next::Wait(wait) => return Decision::Wait(wait),
             Next::Pass => {
-                settings.switch.count();
+                self.shared.switch.count();
                 return Decision::PassThrough;
             }
             Next::Replay(record) => {
@@ -286,7 +286,7 @@ where
 }
 
 /// How far the handler got, according to its answer.
-fn reach(answer: &mut Answer, settings: &Settings) -> Reach {
+fn reach(answer: &mut Answer, settings: &DedupSettings) -> Reach {
     let code = answer.code();
     if code == Code::Ok {
         return Reach::Ended;

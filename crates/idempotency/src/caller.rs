@@ -1,14 +1,13 @@
 //! Identifies callers: their keys are separate.
 
 use crate::refusal;
-use cinchona_plumbing::warn_of_unknown_peer;
+use cinchona_plumbing::{Callback, warn_of_unknown_peer};
 use http::{Extensions, HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use std::{
     fmt,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
 };
 #[cfg(unix)]
 use tonic::transport::server::UdsConnectInfo;
@@ -18,13 +17,13 @@ use tonic::{
 };
 
 /// By what callers are distinguished.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) enum Callers {
     /// Credentials, else the certificate of the peer, else its address.
     #[default]
     Credentials,
     /// By the user's function, else as by default.
-    Named(Arc<NameOf>),
+    Named(Callback<NameOf>),
     /// By the values of a header, else as by default.
     Header(HeaderName),
     /// The address of the peer alone.
@@ -189,6 +188,7 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -272,7 +272,7 @@ mod tests {
         let name = |headers: &HeaderMap, _: &Extensions| {
             headers.get("x-principal-of").map(|value| value.to_str().unwrap_or("").to_owned())
         };
-        let named = Callers::Named(Arc::new(name));
+        let named = Callers::Named(Callback(Arc::new(name)));
         let header = Callers::Header(HeaderName::from_static("x-account"));
         let (alice, nobody) = (headers(&[("authorization", "alice")]), HeaderMap::new());
         for callers in [named, header] {
@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_users_function_is_an_error_of_the_call() {
-        let callers = Callers::Named(Arc::new(|_: &HeaderMap, _: &Extensions| panic!("who?")));
+        let callers =
+            Callers::Named(Callback(Arc::new(|_: &HeaderMap, _: &Extensions| panic!("who?"))));
         let refused = callers.of(&HeaderMap::new(), &Extensions::new()).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::Internal);
     }
@@ -297,9 +298,9 @@ mod tests {
         fn no_name_makes_one_caller_another(name: String, other: String) {
             let name_of = |name: &String| {
                 let name = name.clone();
-                let named = Callers::Named(Arc::new(move |_: &HeaderMap, _: &Extensions| {
+                let named = Callers::Named(Callback(Arc::new(move |_: &HeaderMap, _: &Extensions| {
                     Some(name.clone())
-                }));
+                })));
                 named.of(&HeaderMap::new(), &Extensions::new()).unwrap()
             };
             prop_assert_eq!(name_of(&name) == name_of(&other), name == other);

@@ -4,10 +4,11 @@ use cinchona_plumbing::Count;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The outcomes of the calls that carried a key, at one moment.
+        /// The outcomes of the calls that carried a key, through a
+        /// [`DedupLayer`](crate::DedupLayer), its clones and its services.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
-        pub struct Snapshot {
+        pub struct DedupCounters {
             $($(#[$doc])* pub $name: u64,)*
             /// Records that the store has evicted before their time
             /// ([`Store::evicted`](crate::Store::evicted)), for all layers that use it.
@@ -20,8 +21,8 @@ macro_rules! counters {
         }
 
         impl Cells {
-            pub(crate) fn snapshot(&self, evicted: u64) -> Snapshot {
-                Snapshot { $($name: self.$name.read(),)* evicted }
+            pub(crate) fn counters(&self, evicted: u64) -> DedupCounters {
+                DedupCounters { $($name: self.$name.read(),)* evicted }
             }
         }
     };
@@ -42,7 +43,7 @@ counters! {
     refused_evicted,
     /// Refused: the store can remember no more calls.
     refused_full,
-    /// Refused by the check of [`with_authorize`](crate::DedupLayer::with_authorize).
+    /// Refused by the check of [`with_authorize`](crate::DedupSettings::with_authorize).
     denied,
     /// Refused, or passed on without a key, because the message could not be read.
     unreadable,
@@ -54,9 +55,9 @@ counters! {
     store_failures,
 }
 
-// === impl Snapshot ===
+// === impl DedupCounters ===
 
-impl Snapshot {
+impl DedupCounters {
     /// Refused calls by reason; each reason can be a label of a metric.
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [

@@ -5,7 +5,7 @@ use crate::{
     counters::Cells,
     message::{Message, framed, is_protobuf},
     refusal,
-    settings::Settings,
+    settings::DedupSettings,
 };
 use cinchona_core::IDEMPOTENCY_KEY;
 use http::Request;
@@ -29,7 +29,7 @@ pub(crate) struct Name {
 /// The field takes precedence, as the caller sets it deliberately, whereas a client layer sets a
 /// header on every call.
 pub(crate) fn name<B>(
-    settings: &Settings,
+    settings: &DedupSettings,
     cells: &Cells,
     request: &Request<B>,
     body: &[u8],
@@ -134,7 +134,7 @@ mod tests {
     /// It is for the handler to say so.
     #[test]
     fn a_message_that_cannot_be_read_is_refused_only_where_it_may_have_a_request_id() {
-        let settings = Settings::new(crate::tests::methods(), None);
+        let settings = DedupSettings::new(crate::tests::methods());
         let of = |path: &str| {
             let request = Request::post(path).header(IDEMPOTENCY_KEY, "k").body(()).unwrap();
             name(&settings, &Cells::default(), &request, &[0, 0])

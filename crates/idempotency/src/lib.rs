@@ -19,17 +19,17 @@
 //! * Requests are the same if their messages are: decompressed (`gzip`, `deflate`, `zstd`) and in a
 //!   canonical form by the .proto, with maps and unknown fields in any order
 //!   ([`Methods::canonical_request`]); or if their keys are the same, where
-//!   [configured](DedupLayer::with_key_alone).
-//! * Messages that cannot be read are refused, and counted ([`Snapshot::unreadable`]): more bytes
-//!   than [`with_limits`](DedupLayer::with_limits) allows, compressed or not, with `OUT_OF_RANGE`,
-//!   other compressions with `UNIMPLEMENTED`, broken ones with `INTERNAL`, as in gRPC's
-//!   [compression]. Messages of other codecs than protobuf have the key in the header, if any;
-//!   those without, of methods with a `request_id`, are counted and passed on.
+//!   [configured](DedupSettings::with_key_alone).
+//! * Messages that cannot be read are refused, and counted ([`DedupCounters::unreadable`]): more
+//!   bytes than [`with_limits`](DedupSettings::with_limits) allows, compressed or not, with
+//!   `OUT_OF_RANGE`, other compressions with `UNIMPLEMENTED`, broken ones with `INTERNAL`, as in
+//!   gRPC's [compression]. Messages of other codecs than protobuf have the key in the header, if
+//!   any; those without, of methods with a `request_id`, are counted and passed on.
 //! * Which failures are kept, and which are executed again: see the
 //!   [table](#what-at-most-once-means).
 //! * A caller that gives up does not stop an execution: it continues within its lease
-//!   ([`with_lease`](DedupLayer::with_lease), or its caller's deadline where that is later), which
-//!   is the deadline that the handler and its own calls see, and a retry finds its answer.
+//!   ([`with_lease`](DedupSettings::with_lease), or its caller's deadline where that is later),
+//!   which is the deadline that the handler and its own calls see, and a retry finds its answer.
 //! * The response to a call that may have a key names the server's [`DOMAIN`]; an attempt that
 //!   names another one as that of the attempt before it is refused (`FAILED_PRECONDITION`, reason
 //!   `IDEMPOTENCY_DOMAIN_MISMATCH`), as this server would not recognise it.
@@ -76,14 +76,14 @@
 //! *The risk:* credentials that are renewed or signed per attempt, a renewed certificate, or an
 //! address that changes between two attempts make another caller, whose retry is executed again.
 //! And callers without credentials share their answers behind one proxy or NAT. If either matters,
-//! name the caller: best by [`with_caller`](DedupLayer::with_caller), the authenticated principal,
-//! or by [`by_header`](DedupLayer::by_header), [`by_peer`](DedupLayer::by_peer),
-//! [`by_key`](DedupLayer::by_key).
+//! name the caller: best by [`with_caller`](DedupSettings::with_caller), the authenticated
+//! principal, or by [`by_header`](DedupSettings::by_header),
+//! [`by_peer`](DedupSettings::by_peer), [`by_key`](DedupSettings::by_key).
 //!
 //! *Authorization belongs outside of this layer:* a replay reaches neither the handler nor an
 //! interceptor of the service, so a permission that was revoked after the first call is not
 //! checked. If the check cannot be outside, let the layer check before it replays
-//! ([`with_authorize`](DedupLayer::with_authorize)).
+//! ([`with_authorize`](DedupSettings::with_authorize)).
 //!
 //! # Example
 //!
@@ -143,7 +143,7 @@
 //! [compression]: https://github.com/grpc/grpc/blob/master/doc/compression.md
 //! [`Methods::canonical_request`]: cinchona_core::Methods::canonical_request
 //! [`Switch`]: cinchona_core::Switch
-//! [released]: DedupLayer::with_released
+//! [released]: DedupSettings::with_released
 
 mod authorize;
 mod call;
@@ -174,11 +174,14 @@ pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
 pub use cinchona_plumbing::status::not_begun;
 #[doc(inline)]
 pub use cinchona_policy::dedup::{Claim, Guarantee, InFlight, Wait};
-pub use counters::Snapshot;
+pub use counters::DedupCounters;
 pub use layer::DedupLayer;
 pub use memory::MemoryStore;
-pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, KeyFuture, REQUEST_ID};
+pub use request_id::{
+    IdempotencyKey, IdempotencyKeyLayer, IdempotencyKeySettings, KeyFuture, REQUEST_ID,
+};
 pub use service::{Dedup, ResponseFuture};
+pub use settings::DedupSettings;
 pub use state::{Execution, State, fenced};
 pub use store::Store;
 

@@ -7,45 +7,45 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// `why` is one of [`Snapshot::refused`](crate::Snapshot::refused).
+/// `why` is one of [`DedupCounters::refused`](crate::DedupCounters::refused).
 impl<T: Store> Observable for DedupLayer<T> {
     const INSTRUMENTS: &'static [Instrument<Self>] = &[
         Instrument::counter(
             "cinchona.idempotency.abandoned",
             "{call}",
             "Calls with a key executed to the end after their callers gave up.",
-            |layer| layer.snapshot().abandoned as f64,
+            |layer| layer.counters().abandoned as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.ambiguous",
             "{call}",
             "Calls with a key executed with an unknown effect.",
-            |layer| layer.snapshot().ambiguous as f64,
+            |layer| layer.counters().ambiguous as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.evicted",
             "{answer}",
             "Records evicted before their time.",
-            |layer| layer.snapshot().evicted as f64,
+            |layer| layer.counters().evicted as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.executed",
             "{call}",
             "Calls with a key that were executed.",
-            |layer| layer.snapshot().executed as f64,
+            |layer| layer.counters().executed as f64,
         ),
         Instrument::counter(
             "cinchona.idempotency.joined",
             "{call}",
             "Calls with a key that waited for an earlier execution.",
-            |layer| layer.snapshot().joined as f64,
+            |layer| layer.counters().joined as f64,
         ),
         Instrument::counters(
             "cinchona.idempotency.refused",
             "{call}",
             "Calls with a key that were refused, by reason.",
             |layer, add| {
-                for (why, count) in layer.snapshot().refused() {
+                for (why, count) in layer.counters().refused() {
                     add(&[("why", why)], count as f64);
                 }
             },
@@ -54,7 +54,7 @@ impl<T: Store> Observable for DedupLayer<T> {
             "cinchona.idempotency.replayed",
             "{call}",
             "Calls with a key answered with an earlier answer.",
-            |layer| layer.snapshot().replayed as f64,
+            |layer| layer.counters().replayed as f64,
         ),
     ];
 

@@ -2,7 +2,7 @@
 
 use crate::NO_METHODS;
 use cinchona_core::{Call, IDEMPOTENCY_KEY, Methods, Mode, Safety, Switch};
-use cinchona_plumbing::{Misplaced, headers};
+use cinchona_plumbing::{Callback, Misplaced, headers};
 use http::{HeaderName, HeaderValue, Request};
 use pin_project_lite::pin_project;
 use std::{
@@ -25,11 +25,22 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone)]
 pub struct IdempotencyKeyLayer {
     methods: Methods,
-    ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
+    ids: Option<Callback<Ids>>,
     always: bool,
     switch: Switch,
     misplaced: Misplaced,
 }
+
+/// The settings of an [`IdempotencyKeyLayer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdempotencyKeySettings {
+    methods: Methods,
+    ids: Option<Callback<Ids>>,
+    always: bool,
+    switch: Option<Switch>,
+}
+
+type Ids = dyn Fn() -> Uuid + Send + Sync;
 
 const WITHIN_ATTEMPTS: &str = "the layer that gives calls their keys stands within the retries, so \
     that each attempt has another key and a server may execute all of them: put \
@@ -45,7 +56,7 @@ const WITHIN_ATTEMPTS: &str = "the layer that gives calls their keys stands with
 /// with it as `x-request-id`, so that the log lines of client and server match; it equals the key
 /// if there is one. The span is that of a layer further out, if it has such a field, else one of
 /// this layer. If no subscriber reads an id, none is made, unless
-/// [`IdempotencyKeyLayer::with_request_ids`] requests it.
+/// [`IdempotencyKeySettings::with_request_ids`] requests it.
 ///
 /// Both headers are marked as never indexed (RFC 7541 §7.1.3): unique values would only evict
 /// others from HPACK's tables.
@@ -71,26 +82,20 @@ pin_project! {
     }
 }
 
-// === impl IdempotencyKeyLayer ===
+// === impl IdempotencyKeySettings ===
 
-impl IdempotencyKeyLayer {
+impl IdempotencyKeySettings {
     /// Gives ids to all calls, and keys to those of the unary methods that `methods` lists and that
     /// are neither `NO_SIDE_EFFECTS` nor `IDEMPOTENT`.
     pub fn new(methods: Methods) -> Self {
-        Self {
-            methods,
-            ids: Arc::new(Uuid::now_v7),
-            always: false,
-            switch: Switch::default(),
-            misplaced: Misplaced::default(),
-        }
+        Self { methods, ids: None, always: false, switch: None }
     }
 
     /// Takes ids from `ids`, which must never return the same one twice: for reproducible runs. If
-    /// it panics, the call gets a UUIDv7.
+    /// it panics, the call gets a UUIDv7, as by default.
     #[must_use]
     pub fn with_ids(self, ids: impl Fn() -> Uuid + Send + Sync + 'static) -> Self {
-        Self { ids: Arc::new(ids), ..self }
+        Self { ids: Some(Callback(Arc::new(ids))), ..self }
     }
 
     /// Sends an `x-request-id` with every call, for servers that log it, even if no subscriber of
@@ -103,7 +108,24 @@ impl IdempotencyKeyLayer {
     /// Sets the switch that decides whether calls get ids; in shadow they do not.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self { switch, ..self }
+        Self { switch: Some(switch), ..self }
+    }
+
+    /// A layer with these settings.
+    #[must_use]
+    pub fn layer(&self) -> IdempotencyKeyLayer {
+        let Self { methods, ids, always, switch } = self.clone();
+        let (switch, misplaced) = (switch.unwrap_or_default(), Misplaced::default());
+        IdempotencyKeyLayer { methods, ids, always, switch, misplaced }
+    }
+}
+
+// === impl IdempotencyKeyLayer ===
+
+impl IdempotencyKeyLayer {
+    /// The layer of [`IdempotencyKeySettings::new`].
+    pub fn new(methods: Methods) -> Self {
+        IdempotencyKeySettings::new(methods).layer()
     }
 
     /// Gives a call the ids that it needs; returns its id, if that `is_read`.
@@ -134,10 +156,13 @@ impl IdempotencyKeyLayer {
     }
 
     fn fresh(&self) -> Option<HeaderValue> {
-        let id = catch_unwind(AssertUnwindSafe(|| (self.ids)())).unwrap_or_else(|_| {
-            tracing::error!("the function that makes ids panicked: using a UUIDv7");
-            Uuid::now_v7()
+        let own = self.ids.as_ref().and_then(|ids| {
+            let made = catch_unwind(AssertUnwindSafe(&**ids));
+            let panicked =
+                |_| tracing::error!("the function that makes ids panicked: using a UUIDv7");
+            made.map_err(panicked).ok()
         });
+        let id = own.unwrap_or_else(Uuid::now_v7);
         let text = &mut Uuid::encode_buffer();
         let mut value = HeaderValue::from_str(id.hyphenated().encode_lower(text)).ok()?;
         value.set_sensitive(true);
@@ -290,7 +315,7 @@ mod tests {
             let id = request.headers().get(REQUEST_ID).cloned();
             ready(Ok::<_, Infallible>(id.is_some_and(|id| id.is_sensitive())))
         });
-        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_request_ids();
+        let layer = IdempotencyKeySettings::new(Methods::unknown()).with_request_ids().layer();
         assert!(layer.layer(service).oneshot(Request::new(())).await.unwrap());
     }
 
@@ -321,7 +346,8 @@ mod tests {
             tracing::info!("below");
             Ok::<_, Infallible>(())
         });
-        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7));
+        let layer =
+            IdempotencyKeySettings::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7)).layer();
         layer.layer(service).oneshot(Request::new(())).await.unwrap();
         let events = logs.events();
         let event = events.iter().find(|event| event.message == "below").unwrap();
@@ -336,7 +362,8 @@ mod tests {
             tracing::info!("below");
             Ok::<_, Infallible>(())
         });
-        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7));
+        let layer =
+            IdempotencyKeySettings::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7)).layer();
         let called = async { layer.layer(service).oneshot(Request::new(())).await };
         called.instrument(span).await.unwrap();
         let events = logs.events();
@@ -352,7 +379,8 @@ mod tests {
             tracing::info!("below");
             Ok::<_, Infallible>(())
         });
-        let layer = IdempotencyKeyLayer::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7));
+        let layer =
+            IdempotencyKeySettings::new(Methods::unknown()).with_ids(|| Uuid::from_u128(7)).layer();
         let called = async {
             layer.layer(service).oneshot(Request::new(())).await.unwrap();
             tracing::info!("after");
@@ -383,11 +411,10 @@ mod tests {
     #[tokio::test]
     async fn a_layer_that_is_off_or_in_shadow_gives_no_key() {
         for (mode, is_given) in [(Mode::Enforce, true), (Mode::Shadow, false), (Mode::Off, false)] {
-            let layer = IdempotencyKeyLayer::new(crate::tests::methods());
-            let service =
-                layer.with_switch(Switch::new(mode)).layer(service_fn(|request: Request<()>| {
-                    ready(Ok::<_, Infallible>(request.headers().clone()))
-                }));
+            let settings = IdempotencyKeySettings::new(crate::tests::methods());
+            let service = settings.with_switch(Switch::new(mode)).layer().layer(service_fn(
+                |request: Request<()>| ready(Ok::<_, Infallible>(request.headers().clone())),
+            ));
             let sent = service.oneshot(Request::post(PAY).body(()).unwrap()).await.unwrap();
             assert_eq!(sent.contains_key(IDEMPOTENCY_KEY), is_given, "{mode:?}");
         }
@@ -423,9 +450,9 @@ mod tests {
 
     #[test]
     fn a_layer_that_gives_no_call_anything_warns() {
-        let unknown = || IdempotencyKeyLayer::new(Methods::unknown());
-        let known = || IdempotencyKeyLayer::new(crate::tests::methods());
-        for (layer, warned) in [
+        let unknown = || IdempotencyKeySettings::new(Methods::unknown());
+        let known = || IdempotencyKeySettings::new(crate::tests::methods());
+        for (settings, warned) in [
             (unknown(), 1),
             (unknown().with_switch(Switch::new(Mode::Shadow)), 1),
             (unknown().with_switch(Switch::new(Mode::Off)), 0),
@@ -435,7 +462,7 @@ mod tests {
             (known().with_switch(Switch::new(Mode::Off)), 0),
         ] {
             let logs = Logs::of("cinchona_idempotency");
-            _ = layer.layer(());
+            _ = settings.layer().layer(());
             let warnings = logs.events();
             assert_eq!(warnings.len(), warned, "{warnings:?}");
             assert!(warnings.iter().all(|it| it.message.starts_with("no call is given a key")));

@@ -69,7 +69,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request = plain_request(request);
         let settings = &self.shared.settings;
-        let mode = settings.switch.mode();
+        let mode = self.shared.switch.mode();
         if mode == Mode::Off {
             let inner = PlainFuture::new(self.inner.call(request));
             return ResponseFuture { way: Course::Through { inner }, domain: None };
@@ -80,7 +80,7 @@ where
         }
         // Who sends a key reads it; any other call's answer goes without. In shadow nothing is
         // promised.
-        let domain = settings.domain.filter(|_| mode == Mode::Enforce);
+        let domain = self.shared.domain.filter(|_| mode == Mode::Enforce);
         let (clone, begun) = (self.inner.clone(), Begun::default());
         let call = Call {
             service: Plain(mem::replace(&mut self.inner, clone)),

@@ -83,8 +83,12 @@ pub(crate) fn methods() -> Methods {
     Methods::from_file_descriptor_set(&encoded).unwrap()
 }
 
+fn settings() -> DedupSettings {
+    DedupSettings::new(methods())
+}
+
 fn dedup() -> DedupLayer<MemoryStore> {
-    DedupLayer::new(MemoryStore::new(), methods())
+    settings().layer(MemoryStore::new())
 }
 
 /// A request whose message's field 1 is `id`, and field 2 one byte.
@@ -176,7 +180,7 @@ async fn a_repetition_is_answered_byte_for_byte_and_not_executed() {
     first.insert(record::REPLAYED, HeaderValue::from_static("true"));
     assert_eq!((first, data, trailers), (second, again, end));
     assert_eq!(executed.load(Ordering::Relaxed), 1);
-    let Snapshot { executed, replayed, joined, .. } = layer.snapshot();
+    let DedupCounters { executed, replayed, joined, .. } = layer.counters();
     assert_eq!((executed, replayed, joined), (1, 1, 0));
     sleep(2 * SECOND).await;
     assert!(!is_replay(&ask(&service, pay("k")).await), "300 s are over");
@@ -198,8 +202,9 @@ async fn a_key_used_for_another_request_is_refused_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_key_counts_within_its_method_and_its_caller() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
-    let service = dedup()
+    let service = settings()
         .with_caller(|headers, _| Some(headers.get("x-user")?.to_str().ok()?.to_owned()))
+        .layer(MemoryStore::new())
         .layer(bank);
     let by = |user: &'static str, path: &str| {
         let mut request = to(path, Some("k"), message("", 0));
@@ -241,13 +246,13 @@ async fn streams_reads_strangers_and_calls_without_a_key_pass_through() {
     for _ in 0..2 {
         ask(&service, to("/Bank/Pay", None, message("", 0))).await;
     }
-    assert_eq!((executed.load(Ordering::Relaxed), layer.snapshot()), (8, Snapshot::default()));
+    assert_eq!((executed.load(Ordering::Relaxed), layer.counters()), (8, DedupCounters::default()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_invalid_key_or_a_missing_required_one_is_refused() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
-    let service = dedup().with_required(true).layer(bank);
+    let service = settings().with_required(true).layer(MemoryStore::new()).layer(bank);
     let long = "k".repeat(256);
     let bad = HeaderValue::from_bytes("ü".as_bytes()).unwrap();
     let mut not_ascii = pay("k");
@@ -286,7 +291,7 @@ async fn after_a_panic_the_guarantee_decides() {
                 Ok::<_, std::convert::Infallible>(answer(n))
             }
         });
-        let service = dedup().with_guarantee(guarantee).layer(service);
+        let service = settings().with_guarantee(guarantee).layer(MemoryStore::new()).layer(service);
         let first = AssertUnwindSafe(ask(&service, pay("k")));
         futures_util::FutureExt::catch_unwind(first).await.unwrap_err();
         let second = ask(&service, pay("k")).await;
@@ -314,13 +319,16 @@ async fn of_500_calls_at_once_one_is_executed_and_all_have_its_answer() {
     assert_eq!((answers.len(), Instant::now() - began), (500, SECOND));
     assert!(answers.iter().all(|(_, data, end)| (data, end) == (&answers[0].1, &answers[0].2)));
     assert_eq!(executed.load(Ordering::Relaxed), 1);
-    assert_eq!((layer.snapshot().joined, layer.snapshot().replayed), (499, 499));
+    assert_eq!((layer.counters().joined, layer.counters().replayed), (499, 499));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_in_flight_is_refused_with_a_pushback_if_configured() {
     let (bank, _) = bank(SECOND, &[]);
-    let service = dedup().with_in_flight(InFlight::Reject(SECOND / 4)).layer(bank);
+    let service = settings()
+        .with_in_flight(InFlight::Reject(SECOND / 4))
+        .layer(MemoryStore::new())
+        .layer(bank);
     let (first, refused) = tokio::join!(ask(&service, pay("k")), ask(&service, pay("k")));
     assert_eq!(status(&first).code(), Code::Ok);
     let refused = status(&refused);
@@ -371,7 +379,7 @@ async fn wherever_the_first_is_cancelled_the_second_has_an_answer_of_one_executi
             break;
         }
         cancelled += 1;
-        assert_eq!(layer.snapshot().abandoned, u64::from(polls > 0));
+        assert_eq!(layer.counters().abandoned, u64::from(polls > 0));
     }
     assert!(cancelled >= 3, "cancelled at {cancelled} places");
 }
@@ -390,7 +398,11 @@ async fn an_execution_ends_with_its_lease_and_waiting_calls_fail_or_take_over() 
                 Ok::<_, std::convert::Infallible>(answer(n))
             }
         });
-        let layer = dedup().with_guarantee(guarantee).with_lease(5 * SECOND).unwrap();
+        let layer = settings()
+            .with_guarantee(guarantee)
+            .with_lease(5 * SECOND)
+            .unwrap()
+            .layer(MemoryStore::new());
         let service = layer.layer(service);
         let began = Instant::now();
         let (first, second) = tokio::join!(ask(&service, pay("k")), ask(&service, pay("k")));
@@ -432,12 +444,12 @@ impl Store for Away {
 async fn without_its_store_it_refuses_or_executes_as_configured() {
     for (open, executions) in [(false, 0), (true, 1)] {
         let (bank, executed) = bank(Duration::ZERO, &[]);
-        let layer = DedupLayer::new(Away, methods()).with_fail_open(open);
+        let layer = DedupSettings::new(methods()).with_fail_open(open).layer(Away);
         let answered = status(&ask(&layer.layer(bank), pay("k")).await);
         let expected = if open { Code::Ok } else { Code::Unavailable };
         assert_eq!((answered.code(), executed.load(Ordering::Relaxed)), (expected, executions));
         assert!(!format!("{answered:?}").contains("mark"), "where it is: {answered:?}");
-        assert_eq!(layer.snapshot().store_failures, 1);
+        assert_eq!(layer.counters().store_failures, 1);
     }
 }
 
@@ -450,9 +462,10 @@ async fn in_shadow_a_call_after_a_crash_is_executed_and_counted() {
     store.claim(&key, fingerprint, 1, SECOND).await.unwrap();
     sleep(2 * SECOND).await;
     let switch = Switch::new(Mode::Shadow);
-    let service = DedupLayer::new(store, methods())
+    let service = DedupSettings::new(methods())
         .with_guarantee(Guarantee::AtMostOnce)
         .with_switch(switch.clone())
+        .layer(store)
         .layer(bank);
     assert_eq!(status(&ask(&service, pay("k")).await).code(), Code::Ok);
     assert_eq!((executed.load(Ordering::Relaxed), switch.shadowed()), (1, 1));
@@ -466,7 +479,8 @@ async fn after_a_crash_at_most_once_does_not_execute_again() {
         let key = key::stored("/Bank/Pay", "k", "");
         let fingerprint = xxhash_rust::xxh3::xxh3_128(&message("", 0));
         store.claim(&key, fingerprint, 1, SECOND).await.unwrap();
-        let service = DedupLayer::new(store, methods()).with_guarantee(guarantee).layer(bank);
+        let service =
+            DedupSettings::new(methods()).with_guarantee(guarantee).layer(store).layer(bank);
         let answered = ask(&service, pay("k")).await;
         assert_eq!(executed.load(Ordering::Relaxed), executions);
         let expected = if executions == 0 { Code::Unknown } else { Code::Ok };
@@ -477,7 +491,7 @@ async fn after_a_crash_at_most_once_does_not_execute_again() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_too_large_is_given_once() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
-    let service = dedup().with_limits(100, 3).layer(bank);
+    let service = settings().with_limits(100, 3).layer(MemoryStore::new()).layer(bank);
     assert_eq!(status(&ask(&service, pay("k")).await).code(), Code::Ok);
     let refused = status(&ask(&service, pay("k")).await);
     assert_eq!(reason(&refused), "IDEMPOTENCY_RECORD_TOO_LARGE");
@@ -499,7 +513,7 @@ async fn the_oldest_records_make_room_and_their_calls_are_executed_or_refused() 
             sleep(SECOND / 100).await;
         }
         assert_eq!((store.entries(), store.evicted()), (1000, 2000));
-        assert_eq!(layer.snapshot().executed, 3000);
+        assert_eq!(layer.counters().executed, 3000);
         let recent = ask(&service, pay("2999")).await;
         assert!(is_replay(&recent));
         let mut refused = 0;
@@ -536,7 +550,7 @@ async fn a_fragment_is_merged_only_into_replayed_messages() {
     let (bank, _) = bank(Duration::ZERO, &[]);
     let mut fragments = PerMethod::new();
     fragments.insert("Bank", "Pay", vec![16, 1]).unwrap();
-    let service = dedup().with_fragments(fragments).layer(bank);
+    let service = settings().with_fragments(fragments).layer(MemoryStore::new()).layer(bank);
     let (_, first, _) = read(ask(&service, pay("k")).await).await;
     let (_, second, _) = read(ask(&service, pay("k")).await).await;
     assert_eq!((&first[..], &second[..]), (&[0, 0, 0, 0, 0][..], &[0, 0, 0, 0, 2, 16, 1][..]));
@@ -545,13 +559,13 @@ async fn a_fragment_is_merged_only_into_replayed_messages() {
 #[tokio::test(start_paused = true)]
 async fn the_responses_to_calls_that_may_be_recognised_name_the_domain_and_no_others() {
     let (bank, _) = bank(Duration::ZERO, &[]);
-    let service = dedup().with_domain("eu-1").unwrap().layer(bank);
+    let service = settings().with_domain("eu-1").unwrap().layer(MemoryStore::new()).layer(bank);
     for request in [pay("k"), pay("k")] {
         assert_eq!(ask(&service, request).await.headers()[DOMAIN], "eu-1");
     }
     let reads = ask(&service, to("/Bank/Read", Some("k"), message("", 0))).await;
     assert!(!reads.headers().contains_key(DOMAIN));
-    assert_eq!(dedup().with_domain("a\nb").unwrap_err().field(), "domain");
+    assert_eq!(settings().with_domain("a\nb").unwrap_err().field(), "domain");
 }
 
 #[tokio::test(start_paused = true)]
@@ -560,9 +574,8 @@ async fn without_a_domain_a_layer_uses_that_of_its_store_or_a_unique_one() {
         let (bank, _) = bank(Duration::ZERO, &[]);
         ask(&layer.layer(bank), pay("k")).await.headers()[DOMAIN].clone()
     };
-    let away = || DedupLayer::new(Away, methods());
-    assert_eq!(named(away()).await, "away-1");
-    assert_eq!(named(away().with_domain("eu-1").unwrap()).await, "eu-1");
+    assert_eq!(named(settings().layer(Away)).await, "away-1");
+    assert_eq!(named(settings().with_domain("eu-1").unwrap().layer(Away)).await, "eu-1");
     let (bank, _) = bank(Duration::ZERO, &[]);
     let (one, other) = (dedup().layer(bank.clone()), dedup().layer(bank));
     let of = async |service| ask(service, pay("k")).await.headers()[DOMAIN].clone();
@@ -572,7 +585,7 @@ async fn without_a_domain_a_layer_uses_that_of_its_store_or_a_unique_one() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_follows_one_in_another_domain_is_refused() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
-    let service = dedup().with_domain("eu-1").unwrap().layer(bank);
+    let service = settings().with_domain("eu-1").unwrap().layer(MemoryStore::new()).layer(bank);
     for (domain, expected) in [("us-1", Code::FailedPrecondition), ("eu-1", Code::Ok)] {
         let mut request = pay("k");
         request.headers_mut().insert(DOMAIN, HeaderValue::from_static(domain));
@@ -585,7 +598,7 @@ async fn an_attempt_that_follows_one_in_another_domain_is_refused() {
 async fn in_shadow_it_counts_would_be_answers_and_off_it_does_nothing() {
     let (bank, executed) = bank(Duration::ZERO, &[]);
     let switch = Switch::new(Mode::Shadow);
-    let layer = dedup().with_switch(switch.clone());
+    let layer = settings().with_switch(switch.clone()).layer(MemoryStore::new());
     let service = layer.layer(bank);
     for _ in 0..3 {
         assert!(!is_replay(&ask(&service, pay("k")).await));
@@ -617,7 +630,7 @@ async fn the_ready_service_is_called() {
 
 #[test]
 fn bad_settings_are_refused() {
-    assert_eq!(dedup().with_lease(Duration::ZERO).unwrap_err().field(), "lease");
+    assert_eq!(settings().with_lease(Duration::ZERO).unwrap_err().field(), "lease");
     assert_eq!(MemoryStore::new().with_ttl(Duration::ZERO).unwrap_err().field(), "ttl");
     assert_eq!(MemoryStore::new().with_caps(0, 1).unwrap_err().field(), "entries");
     assert_eq!(MemoryStore::new().with_caps(1, 0).unwrap_err().field(), "bytes");

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use cinchona_core::Methods;
-use cinchona_idempotency::{DedupLayer, MemoryStore, Snapshot};
+use cinchona_idempotency::{DedupCounters, DedupLayer, MemoryStore};
 use http::uri::PathAndQuery;
 use prost::Message;
 use prost_types::{
@@ -152,7 +152,7 @@ async fn the_same_request_id_in_any_compression_of_tonics_is_one_call() {
         assert_eq!(answered.into_inner(), 0, "{encoding:?}");
     }
     assert_eq!(bank.0.load(Ordering::Relaxed), 1);
-    let Snapshot { executed, replayed, unreadable, .. } = dedup.snapshot();
+    let DedupCounters { executed, replayed, unreadable, .. } = dedup.counters();
     assert_eq!((executed, replayed, unreadable), (1, 4, 0));
     for encoding in ENCODINGS {
         let other = Request::new(Any { type_url: "m".into(), value: vec![8; 1000] });

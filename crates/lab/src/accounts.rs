@@ -4,6 +4,7 @@
 use crate::report::Study;
 use calculator::{
     client::{Client, Settings, stack},
+    methods,
     pb::{self, BinaryOperation, CounterRequest, calculator_client::CalculatorClient},
     recovery::Recovery,
     server::{self, dedup, serve},
@@ -12,6 +13,7 @@ use calculator::{
 use cinchona::{
     balance::{Balance, Options},
     core::{BoxError, PerMethod, Rng, Target},
+    fallback::FallbackSettings,
     fault::{Counters, FaultLayer, Faults},
     retry::{HedgePolicy, Policy, RetryPolicy},
 };
@@ -117,8 +119,14 @@ fn server(faults: Faults) -> Result<(Network, Counters), BoxError> {
 
 fn client(seed: u64, networks: Vec<Network>) -> Result<Client<Balance>, BoxError> {
     let rng = Rng::seeded(seed);
-    let settings = Settings { timeout: LIMIT, rng: rng.clone(), ..Settings::default() };
-    let mut layers = settings.layers()?;
+    let default = pb::Result::default().encode_to_vec();
+    let fallback = FallbackSettings::new(methods()).with_default(
+        "calculator.Calculator",
+        "Divide",
+        default,
+    )?;
+    let settings = Settings { timeout: LIMIT, fallback, rng: rng.clone(), ..Settings::default() };
+    let layers = settings.layers()?;
     let codes = [Code::Unavailable, Code::DeadlineExceeded, Code::Internal];
     let retry = RetryPolicy::default().with_codes(codes)?;
     let hedge = HedgePolicy::default().with_delay(LIMIT / 3).with_non_fatal_codes(codes);
@@ -130,9 +138,7 @@ fn client(seed: u64, networks: Vec<Network>) -> Result<Client<Balance>, BoxError
     ] {
         policies.insert("calculator.Calculator", method, policy)?;
     }
-    let default = pb::Result::default().encode_to_vec();
-    layers.retry = layers.retry.with_policies(policies)?;
-    layers.fallback = layers.fallback.with_default("calculator.Calculator", "Divide", default)?;
+    layers.retry.set_policies(policies)?;
     let name = |n: usize| format!("http://{n}.servers").parse::<Uri>();
     let targets = (0..networks.len()).map(|n| Ok(Target::from(name(n)?)));
     let targets = targets.collect::<Result<Vec<_>, http::uri::InvalidUri>>()?;

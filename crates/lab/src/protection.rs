@@ -4,11 +4,11 @@
 use crate::{chart, report::Study};
 use cinchona::{
     balance::{Balance, Options, Picker},
-    breaker::{BreakerLayer, BreakerPolicy, State},
+    breaker::{BreakerPolicy, BreakerSettings, State},
     core::{BoxError, Methods, Mode, Rng, Switch, Target},
     deadline::AttemptTimeoutLayer,
-    retry::{RetryLayer, RetryPolicy},
-    shed::{Limit, ShedLayer},
+    retry::{RetryPolicy, RetrySettings},
+    shed::{Limit, ShedSettings},
 };
 use cinchona_plumbing::status;
 use cinchona_testkit::Network;
@@ -90,10 +90,11 @@ async fn waited(seed: u64, mode: Mode) -> (Duration, Vec<(Duration, State)>) {
     let is_down = Arc::new(AtomicBool::new(true));
     // Calls that are made one after the other, and are as expensive to wait for as these, are few.
     let policy = BreakerPolicy::default().with_consecutive_failures(Some(3)).unwrap_or_default();
-    let breaker = BreakerLayer::new(policy)
+    let breaker = BreakerSettings::new(policy)
         .with_name("payment")
         .with_rng(Rng::seeded(seed))
-        .with_switch(Switch::new(mode));
+        .with_switch(Switch::new(mode))
+        .layer();
     let client = breaker.layer(payments(is_down.clone()));
     let client = AttemptTimeoutLayer::new(LIMIT).layer(client);
     let circuit = breaker.circuit("");
@@ -193,9 +194,10 @@ pub(crate) async fn overload(seed: u64) -> Result<Study, BoxError> {
     async fn curve(seed: u64, mode: Mode) -> Result<Vec<Goodput>, BoxError> {
         let mut curve = Vec::new();
         for load in LOADS {
-            let shed = ShedLayer::new(Limit::default())?
+            let shed = ShedSettings::new(Limit::default())?
                 .with_rng(Rng::seeded(seed))
-                .with_switch(Switch::new(mode));
+                .with_switch(Switch::new(mode))
+                .layer();
             curve.push(goodput(shed.layer(Model::new(8).service()), load).await);
         }
         Ok(curve)
@@ -295,9 +297,8 @@ async fn survivors(seed: u64, mode: Mode) -> Result<(f64, usize), BoxError> {
         (0..3).map(|n| (format!("s{n}"), Network::new())).collect();
     let mut serving = Vec::new();
     for (n, model) in models.iter().enumerate() {
-        let shed = ShedLayer::new(Limit::default())?
-            .with_rng(Rng::seeded(seed))
-            .with_switch(Switch::new(mode));
+        let settings = ShedSettings::new(Limit::default())?.with_rng(Rng::seeded(seed));
+        let shed = settings.with_switch(Switch::new(mode)).layer();
         serving.push(networks[&format!("s{n}")].serve_service(shed.layer(model.service())));
     }
     let alive = Arc::new(Mutex::new(vec![true; 3]));
@@ -326,8 +327,9 @@ async fn survivors(seed: u64, mode: Mode) -> Result<(f64, usize), BoxError> {
     let options = Options { picker, rng: Rng::seeded(seed), ..Options::default() };
     let balance = Balance::with_connector(targets, connector, options)?;
     let policy = RetryPolicy::default().with_codes([Code::Unavailable, Code::DeadlineExceeded])?;
-    let client = RetryLayer::new(policy, Methods::all_idempotent())
+    let client = RetrySettings::new(policy, Methods::all_idempotent())
         .with_rng(Rng::seeded(seed))
+        .layer()
         .layer(AttemptTimeoutLayer::new(SECOND).layer(balance));
     let mut calls = JoinSet::new();
     let mut at = Duration::ZERO;

@@ -8,9 +8,9 @@ use crate::{
 use calculator::{client, methods, pb::calculator_client::CalculatorClient};
 use cinchona::{
     core::{BoxError, Invalid},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
     fault::FaultLayer,
-    retry::RetryLayer,
+    retry::RetrySettings,
 };
 use std::sync::Arc;
 use tokio::{
@@ -99,11 +99,12 @@ fn stack(channel: Boxed, scenario: &Scenario, without: Without) -> Result<Boxed,
         service = boxed(AttemptTimeoutLayer::new(settings.timeout).layer(service));
     }
     if without != Without::Retry {
-        let retry = RetryLayer::new(settings.retry, methods()).with_rng(settings.rng.clone());
+        let retry =
+            RetrySettings::new(settings.retry, methods()).with_rng(settings.rng.clone()).layer();
         service = boxed(retry.layer(service));
     }
     if let (Some(limit), true) = (settings.deadline, without != Without::Deadline) {
-        service = boxed(CallDeadlineLayer::new().with_limit(limit).layer(service));
+        service = boxed(CallDeadlineSettings::new().with_limit(limit).layer().layer(service));
     }
     Ok(service)
 }

@@ -3,7 +3,7 @@
 
 use crate::scenario::AWAY;
 use calculator::{
-    server::{Layers, dedup, listen, serve},
+    server::{Layers, dedup, dedup_settings, listen, serve},
     state::Memory,
 };
 use cinchona::{
@@ -75,7 +75,7 @@ impl Site {
     pub(crate) fn counting(faults: FaultLayer, mode: Mode) -> (Self, DedupLayer<Memory>) {
         let (network, state) = (Network::new(), Memory::new());
         network.set_latency(LATENCY);
-        let dedup = dedup(state.clone()).with_switch(Switch::new(mode));
+        let dedup = dedup_settings().with_switch(Switch::new(mode)).layer(state.clone());
         let layers = Layers::new(faults, dedup.clone());
         tokio::spawn(serve(network.incoming(), state, layers, pending()));
         (Self::Virtual(network), dedup)

@@ -6,7 +6,7 @@
 use crate::chart::svg;
 use cinchona::{
     core::{BoxError, Methods, Rng},
-    retry::{Backoff, Jitter, RetryLayer, RetryPolicy},
+    retry::{Backoff, Jitter, RetryPolicy, RetrySettings},
 };
 use http::{Request, Response};
 use plotters::prelude::*;
@@ -104,9 +104,10 @@ async fn storm(args: &Args, name: &'static str, jitter: Jitter) -> Result<Storm,
         .with_max_retries(7)
         .with_backoff(backoff);
     // Each client is a process of its own, whose budget a single call does not use up.
-    let retry = RetryLayer::new(policy, Methods::all_idempotent())
+    let retry = RetrySettings::new(policy, Methods::all_idempotent())
         .with_rng(Rng::seeded(args.seed))
-        .with_budget(None);
+        .with_budget(None)
+        .layer();
     let mut clients = JoinSet::new();
     for _ in 0..args.clients {
         let server = server.clone();

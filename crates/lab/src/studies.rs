@@ -10,7 +10,7 @@ use calculator::{
 use cinchona::{
     core::{BoxError, Methods, Mode, Rng, Switch},
     fault::{FaultLayer, Faults, When},
-    retry::{HedgePolicy, Policy, RetryLayer, RetryPolicy},
+    retry::{HedgePolicy, Policy, RetryPolicy, RetrySettings},
 };
 use http::{Request, Response};
 use std::{convert::Infallible, time::Duration};
@@ -57,7 +57,8 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
     let faults = faults.with_switch(down.clone());
     let counters = faults.counters();
     let policy = RetryPolicy::default().with_codes([Code::DeadlineExceeded, Code::Unavailable])?;
-    let retry = RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(seed));
+    let retry =
+        RetrySettings::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(seed)).layer();
     let client = retry.layer(server(faults));
     let began = Instant::now();
     let mut calls = JoinSet::new();
@@ -105,8 +106,8 @@ async fn tail(seed: u64) -> Result<Study, BoxError> {
         let faults = Faults { slow_rate: 0.01, slow_delay, seed, ..Faults::default() };
         let faults = FaultLayer::new(faults)?;
         let counters = faults.counters();
-        let layer = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
-        let mut client = layer.with_policies(policy.into())?.layer(server(faults));
+        let settings = RetrySettings::new(RetryPolicy::default(), Methods::all_idempotent());
+        let mut client = settings.with_policies(policy.into())?.layer().layer(server(faults));
         let mut took = Vec::with_capacity(CALLS);
         for _ in 0..LEARNING + CALLS {
             let began = Instant::now();
@@ -148,11 +149,11 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
         let (site, dedup) = Site::counting(faults, mode);
         let settings = Settings {
             retry: RetryPolicy::default().with_codes([Code::Unavailable])?.with_max_retries(20),
+            budget: None,
             rng: Rng::seeded(seed),
             ..Settings::default()
         };
-        let mut layers = settings.layers()?;
-        layers.retry = layers.retry.with_budget(None);
+        let layers = settings.layers()?;
         let mut client = client(site.channel(true)?, &layers);
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
@@ -170,7 +171,7 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
             });
         }
         callers.join_all().await.into_iter().collect::<Result<(), _>>()?;
-        let (lost, replayed) = (injected.snapshot().failed_after, dedup.snapshot().replayed);
+        let (lost, replayed) = (injected.snapshot().failed_after, dedup.counters().replayed);
         let counter = client.get_counter(Empty {}).await?.into_inner();
         Ok((counter.value, lost, replayed))
     }

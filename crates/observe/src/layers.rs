@@ -1,10 +1,15 @@
 //! The layers, and where each of them belongs.
 
 use crate::{
-    metrics::Metrics, observation::Observer, observed::Observed, place::Role, series::Table,
-    spans::Tracer,
+    metrics::Metrics,
+    observation::Observer,
+    observed::Observed,
+    place::Role,
+    series::Table,
+    spans::{Story, Tracer},
 };
 use cinchona_core::{Rng, Switch};
+use cinchona_plumbing::Callback;
 use http::Extensions;
 use std::{error::Error, sync::Arc};
 use tower_layer::Layer;
@@ -64,26 +69,50 @@ pub struct AttemptLayer(Arc<Observer>);
 #[derive(Clone, Debug)]
 pub struct ServerLayer(Arc<Observer>);
 
-// === impl CallLayer ===
+/// The settings of a [`CallLayer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallSettings {
+    target: String,
+    rng: Option<Rng>,
+    story: Option<Callback<Story>>,
+    switch: Option<Switch>,
+}
 
-impl CallLayer {
+/// The settings of an [`AttemptLayer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptSettings {
+    target: String,
+    rng: Option<Rng>,
+    switch: Option<Switch>,
+}
+
+/// The settings of a [`ServerLayer`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerSettings {
+    rng: Option<Rng>,
+    switch: Option<Switch>,
+}
+
+// === impl CallSettings ===
+
+impl CallSettings {
     /// Observes calls to `target`: the URI of the channel, such as `dns:///calculator:50051`; any
     /// text, one series for each.
-    pub fn new(metrics: &Metrics, target: &str) -> Self {
-        Self(watcher(Role::Call, metrics.client(target)))
+    pub fn new(target: impl Into<String>) -> Self {
+        Self { target: target.into(), rng: None, story: None, switch: None }
     }
 
     /// Draws ids from `rng`. Default: random.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
-        Self(with_rng(self.0, rng))
+        Self { rng: Some(rng), ..self }
     }
 
     /// Sets the switch that decides whether calls are observed; in shadow they are, as it changes
     /// none.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self(with_switch(self.0, switch))
+        Self { switch: Some(switch), ..self }
     }
 
     /// Sets the function that explains why a call stopped, for the field `stopped`: it gets the
@@ -99,9 +128,24 @@ impl CallLayer {
         + Sync
         + 'static,
     ) -> Self {
-        let mut watcher = Arc::unwrap_or_clone(self.0);
-        Arc::make_mut(&mut watcher.tracer).story = Some(Arc::new(story));
-        Self(Arc::new(watcher))
+        Self { story: Some(Callback(Arc::new(story))), ..self }
+    }
+
+    /// A layer with these settings, which counts in `metrics`.
+    #[must_use]
+    pub fn layer(&self, metrics: &Metrics) -> CallLayer {
+        let story = self.story.as_ref().map(|story| story.0.clone());
+        let table = metrics.client(&self.target);
+        CallLayer(observer(Role::Call, table, &self.rng, story, &self.switch))
+    }
+}
+
+// === impl CallLayer ===
+
+impl CallLayer {
+    /// The layer of [`CallSettings::new`].
+    pub fn new(metrics: &Metrics, target: &str) -> Self {
+        CallSettings::new(target).layer(metrics)
     }
 }
 
@@ -113,25 +157,41 @@ impl<S> Layer<S> for CallLayer {
     }
 }
 
-// === impl AttemptLayer ===
+// === impl AttemptSettings ===
 
-impl AttemptLayer {
-    /// Observes attempts at calls to `target`, as in [`CallLayer::new`].
-    pub fn new(metrics: &Metrics, target: &str) -> Self {
-        Self(watcher(Role::Attempt, metrics.client(target)))
+impl AttemptSettings {
+    /// Observes attempts at calls to `target`, as in [`CallSettings::new`].
+    pub fn new(target: impl Into<String>) -> Self {
+        Self { target: target.into(), rng: None, switch: None }
     }
 
     /// Draws ids from `rng`. Default: random.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
-        Self(with_rng(self.0, rng))
+        Self { rng: Some(rng), ..self }
     }
 
     /// Sets the switch that decides whether calls are observed; in shadow they are, as it changes
     /// none.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self(with_switch(self.0, switch))
+        Self { switch: Some(switch), ..self }
+    }
+
+    /// A layer with these settings, which counts in `metrics`.
+    #[must_use]
+    pub fn layer(&self, metrics: &Metrics) -> AttemptLayer {
+        let table = metrics.client(&self.target);
+        AttemptLayer(observer(Role::Attempt, table, &self.rng, None, &self.switch))
+    }
+}
+
+// === impl AttemptLayer ===
+
+impl AttemptLayer {
+    /// The layer of [`AttemptSettings::new`].
+    pub fn new(metrics: &Metrics, target: &str) -> Self {
+        AttemptSettings::new(target).layer(metrics)
     }
 }
 
@@ -143,25 +203,40 @@ impl<S> Layer<S> for AttemptLayer {
     }
 }
 
-// === impl ServerLayer ===
+// === impl ServerSettings ===
 
-impl ServerLayer {
+impl ServerSettings {
     /// Observes all calls.
-    pub fn new(metrics: &Metrics) -> Self {
-        Self(watcher(Role::Served, metrics.server()))
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Draws ids from `rng`. Default: random.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
-        Self(with_rng(self.0, rng))
+        Self { rng: Some(rng), ..self }
     }
 
     /// Sets the switch that decides whether calls are observed; in shadow they are, as it changes
     /// none.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        Self(with_switch(self.0, switch))
+        Self { switch: Some(switch), ..self }
+    }
+
+    /// A layer with these settings, which counts in `metrics`.
+    #[must_use]
+    pub fn layer(&self, metrics: &Metrics) -> ServerLayer {
+        ServerLayer(observer(Role::Served, metrics.server(), &self.rng, None, &self.switch))
+    }
+}
+
+// === impl ServerLayer ===
+
+impl ServerLayer {
+    /// The layer of [`ServerSettings::new`].
+    pub fn new(metrics: &Metrics) -> Self {
+        ServerSettings::new().layer(metrics)
     }
 }
 
@@ -173,16 +248,14 @@ impl<S> Layer<S> for ServerLayer {
     }
 }
 
-fn watcher(role: Role, table: Arc<Table>) -> Arc<Observer> {
-    Arc::new(Observer { role, table, tracer: Arc::new(Tracer::new()), switch: Switch::default() })
-}
-
-fn with_rng(watcher: Arc<Observer>, rng: Rng) -> Arc<Observer> {
-    let mut watcher = Arc::unwrap_or_clone(watcher);
-    Arc::make_mut(&mut watcher.tracer).rng = rng;
-    Arc::new(watcher)
-}
-
-fn with_switch(watcher: Arc<Observer>, switch: Switch) -> Arc<Observer> {
-    Arc::new(Observer { switch, ..Arc::unwrap_or_clone(watcher) })
+fn observer(
+    role: Role,
+    table: Arc<Table>,
+    rng: &Option<Rng>,
+    story: Option<Arc<Story>>,
+    switch: &Option<Switch>,
+) -> Arc<Observer> {
+    let tracer = Tracer { rng: rng.clone().unwrap_or_default(), story };
+    let switch = switch.clone().unwrap_or_default();
+    Arc::new(Observer { role, table, tracer: Arc::new(tracer), switch })
 }

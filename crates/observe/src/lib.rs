@@ -101,7 +101,9 @@ mod sync;
 mod trace;
 
 pub use cinchona_plumbing::ResponseBody;
-pub use layers::{AttemptLayer, CallLayer, ServerLayer};
+pub use layers::{
+    AttemptLayer, AttemptSettings, CallLayer, CallSettings, ServerLayer, ServerSettings,
+};
 pub use metric::{Metric, Value};
 pub use metrics::Metrics;
 pub use observed::{Observed, ResponseFuture};

@@ -101,10 +101,6 @@ pub(crate) fn report(
 // === impl Tracer ===
 
 impl Tracer {
-    pub(crate) fn new() -> Self {
-        Self { rng: Rng::from_os(), story: None }
-    }
-
     /// The span of a call, and its trace context; `None` without an interested subscriber.
     #[inline]
     pub(crate) fn call(tracer: &Arc<Self>, request: &mut http::Request<Body>) -> Option<Traced> {

@@ -3,7 +3,7 @@
 use crate::{Exporter, OtlpLayer, export, export_metrics, export_metrics_over, export_over};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Methods};
-use cinchona_observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
+use cinchona_observe::{AttemptLayer, CallLayer, CallSettings, Metrics, ServerLayer, TraceContext};
 use cinchona_plumbing::cause::find_cause;
 use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
@@ -130,7 +130,7 @@ async fn counted_call(network: &Network, metrics: &Metrics) -> Result<(), BoxErr
     let policy = RetryPolicy::default().with_codes([Code::Unavailable])?;
     let retry = RetryLayer::new(policy, Methods::all_idempotent());
     let attempts = AttemptLayer::new(metrics, "calculator").layer(network.channel());
-    let client = CallLayer::new(metrics, "calculator").with_story(stopped);
+    let client = CallSettings::new("calculator").with_story(stopped).layer(metrics);
     let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 7]));
     let request = http::Request::post(format!("http://server{PATH}")).body(Body::new(message))?;
     let response = client.layer(retry.layer(attempts)).oneshot(request).await?;

@@ -26,12 +26,14 @@
 //! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
 //! | [`Signals`], [`Avoid`], [`Ticket`] | what sources, callers and gates exchange with a balancer
 //!   |
+//! | [`Callback`] | a function of a user's, in settings that are compared |
 //! | [`Count`], [`polled_again`] | a counter; the error of a future that is polled again |
 //!
 //! *Rule:* it names no other crate of cinchona but `cinchona-policy`.
 
 mod arriving;
 mod body;
+mod callback;
 pub mod cause;
 pub mod clock;
 pub mod code;
@@ -57,6 +59,7 @@ pub mod uri;
 
 pub use arriving::{Arriving, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
+pub use callback::Callback;
 #[doc(inline)]
 pub use cinchona_policy::{Backoff, Invalid, Jitter, Latency, Reloadable};
 pub use count::{Count, polled_again};

@@ -37,6 +37,15 @@ impl Rng {
     }
 }
 
+impl PartialEq for Rng {
+    /// Clones are equal, as they share their draws, and no others.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Rng {}
+
 impl Default for Rng {
     fn default() -> Self {
         Self::from_os()

@@ -282,7 +282,7 @@ impl Store for RedbStore {
 
     /// A random number stored in the file when it is created: the file keeps its domain wherever it
     /// is moved, and no other machine's file at the same path has it. A copy of the file has it,
-    /// too: name servers with copies by `DedupLayer::with_domain`.
+    /// too: name servers with copies by `DedupSettings::with_domain`.
     fn domain(&self) -> Option<String> {
         Some(format!("redb-{:032x}", self.shared.name))
     }

@@ -7,8 +7,8 @@
 //!   scripts of one round trip. Redis runs both atomically, so one of all replicas is granted.
 //! * Leases are measured by Redis' clock alone, as the remaining time to live of a key.
 //! * No call waits for Redis for longer than [`RedisStore::with_timeout`] (80 ms), including the
-//!   wait for another change of the same state; `DedupLayer::with_fail_open` decides what happens
-//!   then. While the last attempt to connect has failed, calls fail immediately.
+//!   wait for another change of the same state; `DedupSettings::with_fail_open` decides what
+//!   happens then. While the last attempt to connect has failed, calls fail immediately.
 //! * A connection is replaced in the background if it breaks, answers nothing for 250 ms, or leads
 //!   to a server that cannot serve (`READONLY`, `LOADING`, `MASTERDOWN`, `MOVED`, `CLUSTERDOWN`,
 //!   `NOAUTH`, `TRYAGAIN`, and every other error that is not about the request): attempts begin 10
@@ -47,12 +47,12 @@
 //! # Example
 //!
 //! ```no_run
-//! use cinchona_idempotency::DedupLayer;
+//! use cinchona_idempotency::DedupSettings;
 //! use cinchona_redis::RedisStore;
 //! # let methods = cinchona_core::Methods::unknown();
 //!
 //! let store = RedisStore::new("redis://127.0.0.1:6379")?;
-//! let dedup = DedupLayer::new(store, methods).with_domain("payments")?;
+//! let dedup = DedupSettings::new(methods).with_domain("payments")?.layer(store);
 //! # drop(dedup);
 //! # Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
 //! ```

@@ -76,7 +76,8 @@ impl Servers {
     /// after a failover. Stores with several prefixes spread over several.
     ///
     /// The store's [domain](cinchona_idempotency::Store::domain) is made from `urls`, in any order
-    /// and spelling: give all servers the same, or set their domain with `DedupLayer::with_domain`.
+    /// and spelling: give all servers the same, or set their domain with
+    /// `DedupSettings::with_domain`.
     ///
     /// # Errors
     /// When `urls` is empty, one is invalid, or has a database other than 0, the only one of a
@@ -95,7 +96,7 @@ impl Servers {
     ///
     /// The store's [domain](cinchona_idempotency::Store::domain) is made from the name and
     /// `sentinels`, in any order and spelling: give all servers the same, or set their domain with
-    /// `DedupLayer::with_domain`.
+    /// `DedupSettings::with_domain`.
     ///
     /// # Errors
     /// When there is no sentinel, one URL is invalid, or `url` has no host.

@@ -30,6 +30,33 @@ pub struct RetryLayer {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// The settings of a [`RetryLayer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetrySettings {
+    policies: PerMethod<Policy>,
+    methods: Methods,
+    rng: Option<Rng>,
+    throttle: Option<(f64, f64)>,
+    budget: Option<Budget>,
+    buffer: Option<ReplayBuffer>,
+    switch: Option<Switch>,
+    retries_of_retries: bool,
+    explained: bool,
+}
+
+/// The tokens of a [`RetryLayer`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RetryCounters {
+    /// The tokens left in the throttle; 0 while it is off.
+    pub throttle_tokens: f64,
+    /// The throttle's limit; `None` while it is off.
+    pub throttle_max_tokens: Option<f64>,
+    /// The tokens in the pot of the [`Budget`], and their limit; `None` without a budget. The
+    /// savings of methods in their own accounts are extra.
+    pub budget_tokens: Option<(f64, f64)>,
+}
+
 /// Repeats calls if that can help, or sends them several times in parallel.
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
@@ -38,57 +65,54 @@ pub struct Retry<S> {
     shared: Arc<Shared>,
 }
 
-// === impl RetryLayer ===
+// === impl RetrySettings ===
 
-impl RetryLayer {
+impl RetrySettings {
     /// Retries every method by `policy`, and possibly executed requests only if `methods` allows
     /// it; with the default [`Budget`] and no throttle.
     pub fn new(policy: RetryPolicy, methods: Methods) -> Self {
-        let shared = Shared {
-            policies: Reloadable::new(PerMethod::from(Policy::from(policy))),
+        Self {
+            policies: PerMethod::from(Policy::from(policy)),
             methods,
-            rng: Rng::from_os(),
-            throttle: Throttle::default(),
-            budget: SharedBudget::new(Some(Budget::default()), Instant::now()),
-            buffer: ReplayBuffer::default(),
-            switch: Switch::default(),
+            rng: None,
+            throttle: None,
+            budget: Some(Budget::default()),
+            buffer: None,
+            switch: None,
             retries_of_retries: false,
             explained: false,
-            unsafe_to_repeat: UnsafeToRepeat::default(),
-            misplaced: Misplaced::default(),
-        };
-        Self { shared: Arc::new(shared) }
+        }
     }
 
     /// Draws the jitter from `rng`, for reproducible runs.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
-        self.with(|shared| shared.rng = rng)
+        Self { rng: Some(rng), ..self }
     }
 
     /// Limits the attempts of all calls together; `None` lifts the limit.
     #[must_use]
     pub fn with_budget(self, budget: Option<Budget>) -> Self {
-        self.with(|shared| shared.budget = SharedBudget::new(budget, Instant::now()))
+        Self { budget, ..self }
     }
 
     /// Keeps requests for further attempts in `buffer`. Default 256 KiB a call, 16 MiB in all.
     #[must_use]
     pub fn with_buffer(self, buffer: ReplayBuffer) -> Self {
-        self.with(|shared| shared.buffer = buffer)
+        Self { buffer: Some(buffer), ..self }
     }
 
     /// Sets the switch that decides whether retries are made, only counted, or not considered.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        self.with(|shared| shared.switch = switch)
+        Self { switch: Some(switch), ..self }
     }
 
     /// Also retries in a handler that is serving a retry. By default only the first caller of a
     /// chain retries, as otherwise `n` callers make `4^n` attempts.
     #[must_use]
     pub fn with_retries_of_retries(self) -> Self {
-        self.with(|shared| shared.retries_of_retries = true)
+        Self { retries_of_retries: true, ..self }
     }
 
     /// Adds the ledger to every call: a [`Ledger`](crate::Ledger) is in the extensions of a
@@ -98,25 +122,72 @@ impl RetryLayer {
     /// failures of its clients would reveal to its own callers which servers it calls.
     #[must_use]
     pub fn explained(self) -> Self {
-        self.with(|shared| shared.explained = true)
+        Self { explained: true, ..self }
     }
 
     /// Gives each method its own policy, and methods without one a single attempt.
     ///
     /// # Errors
-    /// As [`set_policies`](Self::set_policies).
+    /// When a method would be hedged that may not be executed twice; it is named.
     pub fn with_policies(self, policies: PerMethod<Policy>) -> Result<Self, Invalid> {
-        let own = self.with(|shared| shared.policies = Reloadable::new(PerMethod::new()));
-        own.set_policies(policies).map(|()| own)
+        check(&policies, &self.methods)?;
+        Ok(Self { policies, ..self })
     }
 
-    /// Turns on the retry throttle of gRFC A6.
+    /// Turns on the retry throttle of gRFC A6, as [`RetryLayer::set_throttle`] does.
     ///
     /// # Errors
-    /// As [`set_throttle`](Self::set_throttle).
+    /// When `max_tokens` is not above 0 and at most 1000, or `token_ratio` is below 0.001.
     pub fn with_throttle(self, max_tokens: f64, token_ratio: f64) -> Result<Self, Invalid> {
-        let own = self.with(|shared| shared.throttle = Throttle::default());
-        own.set_throttle(Some((max_tokens, token_ratio))).map(|()| own)
+        Throttle::default().set(max_tokens, token_ratio)?;
+        Ok(Self { throttle: Some((max_tokens, token_ratio)), ..self })
+    }
+
+    /// A layer with these settings, and its own budget and throttle.
+    #[must_use]
+    pub fn layer(&self) -> RetryLayer {
+        let throttle = Throttle::default();
+        // These were checked when they were set.
+        self.throttle.into_iter().for_each(|(most, ratio)| _ = throttle.set(most, ratio));
+        let shared = Shared {
+            policies: Reloadable::new(self.policies.clone()),
+            methods: self.methods.clone(),
+            rng: self.rng.clone().unwrap_or_default(),
+            throttle,
+            budget: SharedBudget::new(self.budget, Instant::now()),
+            buffer: self.buffer.clone().unwrap_or_default(),
+            switch: self.switch.clone().unwrap_or_default(),
+            retries_of_retries: self.retries_of_retries,
+            explained: self.explained,
+            unsafe_to_repeat: UnsafeToRepeat::default(),
+            misplaced: Misplaced::default(),
+        };
+        RetryLayer { shared: Arc::new(shared) }
+    }
+}
+
+/// # Errors
+/// When a method would be hedged that may not be executed twice; it is named.
+fn check(policies: &PerMethod<Policy>, methods: &Methods) -> Result<(), Invalid> {
+    let hedged = |policy: &Policy| matches!(policy.kind(), Kind::Hedge(_));
+    let own = policies.methods().filter(|(_, policy)| hedged(policy)).map(|(path, _)| path);
+    let mut own = own.filter(|path| !methods.safety(path).allows_repeating());
+    let listed = || methods.unsafe_paths().find(|path| policies.get(path).is_some_and(hedged));
+    match own.next().or_else(listed) {
+        Some(path) => {
+            let rule = "NO_SIDE_EFFECTS or IDEMPOTENT methods only, by the .proto";
+            Err(Invalid::new("hedgingPolicy", path, rule))
+        }
+        None => Ok(()),
+    }
+}
+
+// === impl RetryLayer ===
+
+impl RetryLayer {
+    /// The layer of [`RetrySettings::new`].
+    pub fn new(policy: RetryPolicy, methods: Methods) -> Self {
+        RetrySettings::new(policy, methods).layer()
     }
 
     /// Replaces the policies; calls that have begun keep theirs.
@@ -124,10 +195,7 @@ impl RetryLayer {
     /// # Errors
     /// When a method would be hedged that may not be executed twice; it is named.
     pub fn set_policies(&self, policies: PerMethod<Policy>) -> Result<(), Invalid> {
-        if let Some(path) = self.hedged_without_safety(&policies) {
-            let rule = "NO_SIDE_EFFECTS or IDEMPOTENT methods only, by the .proto";
-            return Err(Invalid::new("hedgingPolicy", path, rule));
-        }
+        check(&policies, &self.shared.methods)?;
         self.shared.policies.set(policies);
         Ok(())
     }
@@ -154,43 +222,22 @@ impl RetryLayer {
         &self.shared.methods
     }
 
-    /// The tokens left in the throttle; 0 while it is off.
-    pub fn throttle_tokens(&self) -> f64 {
-        self.shared.throttle.now().tokens()
-    }
-
-    /// The throttle's limit; `None` while it is off.
-    pub fn throttle_max_tokens(&self) -> Option<f64> {
-        self.shared.throttle.now().max_tokens()
-    }
-
-    /// The tokens in the pot of the [`Budget`], and their limit; `None` without a budget. The
-    /// savings of methods in their own accounts are extra.
+    /// What it has counted.
     ///
     /// ```
     /// # use cinchona_core::Methods;
-    /// # use cinchona_retry::{Budget, RetryLayer, RetryPolicy};
-    /// let layer = RetryLayer::new(RetryPolicy::default(), Methods::unknown());
-    /// assert_eq!(layer.budget_tokens(), Some((100.0, 100.0)));
-    /// assert_eq!(layer.with_budget(None).budget_tokens(), None);
+    /// # use cinchona_retry::{RetryPolicy, RetrySettings};
+    /// let settings = RetrySettings::new(RetryPolicy::default(), Methods::unknown());
+    /// assert_eq!(settings.layer().counters().budget_tokens, Some((100.0, 100.0)));
+    /// assert_eq!(settings.with_budget(None).layer().counters().budget_tokens, None);
     /// ```
-    pub fn budget_tokens(&self) -> Option<(f64, f64)> {
-        self.shared.budget.tokens(Instant::now())
-    }
-
-    fn hedged_without_safety<'a>(&'a self, policies: &'a PerMethod<Policy>) -> Option<&'a str> {
-        let hedged = |policy: &Policy| matches!(policy.kind(), Kind::Hedge(_));
-        let methods = &self.shared.methods;
-        let own = policies.methods().filter(|(_, policy)| hedged(policy)).map(|(path, _)| path);
-        let mut own = own.filter(|path| !methods.safety(path).allows_repeating());
-        let listed = || methods.unsafe_paths().find(|path| policies.get(path).is_some_and(hedged));
-        own.next().or_else(listed)
-    }
-
-    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.shared);
-        change(&mut shared);
-        Self { shared: Arc::new(shared) }
+    pub fn counters(&self) -> RetryCounters {
+        let throttle = self.shared.throttle.now();
+        RetryCounters {
+            throttle_tokens: throttle.tokens(),
+            throttle_max_tokens: throttle.max_tokens(),
+            budget_tokens: self.shared.budget.tokens(Instant::now()),
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use tonic::Status;
 ///
 /// A call that fails carries it as the source of its status ([`Ledger::of`]); a call that succeeded
 /// after a retry, in the response's extensions. If the layer is
-/// [`explained`](crate::RetryLayer::explained), a call whose first attempt succeeded has it there
-/// too, and a failure in its details as well, for readers in any language
+/// [`explained`](crate::RetrySettings::explained), a call whose first attempt succeeded has it
+/// there too, and a failure in its details as well, for readers in any language
 /// ([`proto/ledger.proto`](https://github.com/cinchona-rs/cinchona/blob/main/proto/ledger.proto)).
 #[derive(Clone, Debug)]
 pub struct Ledger {

@@ -24,8 +24,8 @@
 //!   the number of the attempt to the server.
 //! * A method is retried or hedged, never both ([`Policy`]). Hedging ([`HedgePolicy`]) is for
 //!   methods that may be executed twice; a policy that hedges another is refused when it is set.
-//! * For all calls together, gRPC's throttle ([`RetryLayer::with_throttle`]) and a [`Budget`] limit
-//!   the added load; a call that serves a retry is not retried itself.
+//! * For all calls together, gRPC's throttle ([`RetrySettings::with_throttle`]) and a [`Budget`]
+//!   limit the added load; a call that serves a retry is not retried itself.
 //! * No wait is begun that would end after the call's deadline.
 //! * The returned failure is the last one, with its code, message, details and metadata, and the
 //!   [`Ledger`] as its source.
@@ -86,7 +86,7 @@ pub use cinchona_policy::{
     retry::{AttemptKind, Budget, HedgePolicy, Policy, RetryPolicy, Stop},
 };
 pub use future::ResponseFuture;
-pub use layer::{Retry, RetryLayer};
+pub use layer::{Retry, RetryCounters, RetryLayer, RetrySettings};
 pub use ledger::{Attempt, Ledger};
 pub use tower_policy::{TowerBody, TowerPolicy};
 

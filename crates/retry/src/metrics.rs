@@ -11,7 +11,7 @@ impl Observable for RetryLayer {
             "{token}",
             "How many attempts the retry budget can pay for.",
             |layer, add| {
-                if let Some((left, _)) = layer.budget_tokens() {
+                if let Some((left, _)) = layer.counters().budget_tokens {
                     add(&[], left);
                 }
             },
@@ -20,7 +20,7 @@ impl Observable for RetryLayer {
             "cinchona.retry.throttle_tokens",
             "{token}",
             "How many tokens the retry throttle has left.",
-            Self::throttle_tokens,
+            |layer| layer.counters().throttle_tokens,
         ),
     ];
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) type Template<S> = Arc<Mutex<S>>;
 
 /// The state shared by all services of a layer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) policies: Reloadable<PerMethod<Policy>>,
     pub(crate) methods: Methods,

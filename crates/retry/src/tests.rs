@@ -34,8 +34,12 @@ fn on(codes: impl IntoIterator<Item = Code>) -> RetryPolicy {
     RetryPolicy::default().with_codes(codes).unwrap()
 }
 
+fn settings(policy: RetryPolicy) -> RetrySettings {
+    RetrySettings::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1))
+}
+
 fn layer(policy: RetryPolicy) -> RetryLayer {
-    RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1))
+    settings(policy).layer()
 }
 
 fn request() -> Request {

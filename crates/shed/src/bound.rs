@@ -44,6 +44,20 @@ pub struct StatusLimitLayer {
     shared: Arc<Shared>,
 }
 
+/// The settings of a [`StatusLimitLayer`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatusLimitSettings {
+    switch: Option<Switch>,
+}
+
+/// What a [`StatusLimitLayer`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StatusLimitCounters {
+    /// Statuses that were cut.
+    pub cut: u64,
+}
+
 /// Sends no status that is too large for its receivers.
 #[derive(Clone, Debug)]
 pub struct StatusLimit<S> {
@@ -51,10 +65,10 @@ pub struct StatusLimit<S> {
     shared: Arc<Shared>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Shared {
     switch: Switch,
-    cut: Arc<AtomicU64>,
+    cut: AtomicU64,
 }
 
 pin_project! {
@@ -76,9 +90,9 @@ const ALL: usize = 8000;
 const ENTRY: usize = 32;
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-// === impl StatusLimitLayer ===
+// === impl StatusLimitSettings ===
 
-impl StatusLimitLayer {
+impl StatusLimitSettings {
     /// Bounds the statuses of all methods.
     pub fn new() -> Self {
         Self::default()
@@ -86,14 +100,29 @@ impl StatusLimitLayer {
 
     /// Sets the switch that decides whether statuses are cut, only counted, or passed through.
     #[must_use]
-    pub fn with_switch(mut self, switch: Switch) -> Self {
-        Arc::make_mut(&mut self.shared).switch = switch;
-        self
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch: Some(switch) }
     }
 
-    /// How many statuses were cut.
-    pub fn cut(&self) -> u64 {
-        self.shared.cut.load(Ordering::Relaxed)
+    /// A layer with these settings, and its own counters.
+    #[must_use]
+    pub fn layer(&self) -> StatusLimitLayer {
+        let switch = self.switch.clone().unwrap_or_default();
+        StatusLimitLayer { shared: Arc::new(Shared { switch, cut: AtomicU64::new(0) }) }
+    }
+}
+
+// === impl StatusLimitLayer ===
+
+impl StatusLimitLayer {
+    /// The layer of [`StatusLimitSettings::new`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> StatusLimitCounters {
+        StatusLimitCounters { cut: self.shared.cut.load(Ordering::Relaxed) }
     }
 }
 

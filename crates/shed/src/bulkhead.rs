@@ -3,7 +3,7 @@
 use crate::{
     Criticality, Limit, Queue,
     entry::{Entered, Entering},
-    places::{Place, Places, Until, limiter},
+    places::{Limits, Place, Places, Until},
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Invalid, MethodKind, Methods, Mode, Rejected, Switch};
@@ -34,16 +34,39 @@ use tower_service::Service;
 ///
 /// * A unary call is in flight until its response has ended.
 /// * A stream is admitted like any call, and gives its place back immediately: it counts in a
-///   separate limit ([`with_streams`](Self::with_streams)) until its response has ended. Otherwise
+///   separate limit ([`with_streams`]) until its response has ended. Otherwise
 ///   a few long streams would leave no place for short calls.
 /// * A call of an unknown method (no descriptor set was read, see [`Methods::known_kinds`]) gives
 ///   its place back when its response begins, as it may be a stream.
 /// * A method can have its own limit by name, or none.
+///
+/// [`with_streams`]: BulkheadSettings::with_streams
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer {
     shared: Arc<Shared>,
+}
+
+/// The settings of a [`BulkheadLayer`]. By default 1,000 calls, without waiting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BulkheadSettings {
+    limits: Limits,
     patience: Duration,
     methods: Option<Methods>,
+    switch: Option<Switch>,
+}
+
+/// What a [`BulkheadLayer`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BulkheadCounters {
+    /// Calls that were refused.
+    pub shed: u64,
+    /// Calls in flight, without streams.
+    pub in_progress: u32,
+    /// Calls that wait for a place.
+    pub waiting: u32,
+    /// Streams in flight.
+    pub streams: u32,
 }
 
 /// Fails calls beyond a limit with `UNAVAILABLE`; placed around retries, it counts them and their
@@ -55,9 +78,10 @@ pub struct Bulkhead<S> {
     kinds: Paths<MethodKind>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Shared {
     places: Places,
+    methods: Option<Methods>,
     switch: Switch,
 }
 
@@ -71,27 +95,17 @@ pin_project! {
     }
 }
 
-// === impl BulkheadLayer ===
+// === impl BulkheadSettings ===
 
-impl BulkheadLayer {
-    #[cfg(test)]
-    pub(crate) fn references(&self) -> usize {
-        Arc::strong_count(&self.shared)
-    }
-
+impl BulkheadSettings {
     /// Limits the calls in flight to `limit`. Calls beyond it wait for up to `patience`, at most
     /// `limit` of them; zero for no wait, and `Duration::MAX` for as long as their callers do.
     ///
     /// # Errors
     /// When `limit` is 0.
     pub fn new(limit: u32, patience: Duration) -> Result<Self, Invalid> {
-        Ok(Self::of(Limit::Fixed(limit).checked()?, patience))
-    }
-
-    fn of(limit: Limit, patience: Duration) -> Self {
-        let places = Places::new(limit, queue(limit, patience));
-        let shared = Arc::new(Shared { places, switch: Switch::default() });
-        Self { shared, patience, methods: None }
+        let limits = Limits::new(Limit::Fixed(limit).checked()?);
+        Ok(Self { limits, patience, ..Self::default() })
     }
 
     /// Limits the streams in flight: calls of methods that are known to stream either way. Default
@@ -100,7 +114,7 @@ impl BulkheadLayer {
     /// # Errors
     /// When `limit` is 0.
     pub fn with_streams(mut self, limit: u32) -> Result<Self, Invalid> {
-        Arc::make_mut(&mut self.shared).places.set_streams(limit)?;
+        self.limits.set_streams(limit)?;
         Ok(self)
     }
 
@@ -115,9 +129,7 @@ impl BulkheadLayer {
         method: &str,
         limit: u32,
     ) -> Result<Self, Invalid> {
-        let limit = Limit::Fixed(limit).checked()?;
-        let limiter = limiter(limit, queue(limit, self.patience));
-        Arc::make_mut(&mut self.shared).places.name(service, method, Some(limiter))?;
+        self.limits.name(service, method, Some(Limit::Fixed(limit).checked()?))?;
         Ok(self)
     }
 
@@ -126,7 +138,7 @@ impl BulkheadLayer {
     /// # Errors
     /// When the name was given before, or `service` is empty.
     pub fn with_exempt(mut self, service: &str, method: &str) -> Result<Self, Invalid> {
-        Arc::make_mut(&mut self.shared).places.name(service, method, None)?;
+        self.limits.name(service, method, None)?;
         Ok(self)
     }
 
@@ -139,38 +151,55 @@ impl BulkheadLayer {
 
     /// Sets the switch that decides whether calls are refused, only counted, or passed through.
     #[must_use]
-    pub fn with_switch(mut self, switch: Switch) -> Self {
-        Arc::make_mut(&mut self.shared).switch = switch;
-        self
+    pub fn with_switch(self, switch: Switch) -> Self {
+        Self { switch: Some(switch), ..self }
     }
 
-    /// The same limits for another client, with its own places: clones of one layer share theirs.
+    /// A layer with these settings, and its own places and counters.
     #[must_use]
-    pub fn separate(&self) -> Self {
-        let places = self.shared.places.separate();
-        let shared = Arc::new(Shared { places, switch: self.shared.switch.clone() });
-        Self { shared, methods: self.methods.clone(), ..*self }
+    pub fn layer(&self) -> BulkheadLayer {
+        let shared = Shared {
+            places: Places::new(&self.limits, |limit| queue(limit, self.patience)),
+            methods: self.methods.clone(),
+            switch: self.switch.clone().unwrap_or_default(),
+        };
+        BulkheadLayer { shared: Arc::new(shared) }
+    }
+}
+
+impl Default for BulkheadSettings {
+    fn default() -> Self {
+        let limits = Limits::new(Limit::Fixed(1000));
+        Self { limits, patience: Duration::ZERO, methods: None, switch: None }
+    }
+}
+
+// === impl BulkheadLayer ===
+
+impl BulkheadLayer {
+    #[cfg(test)]
+    pub(crate) fn references(&self) -> usize {
+        Arc::strong_count(&self.shared)
     }
 
-    /// How many calls are in flight, without streams.
-    pub fn in_progress(&self) -> u32 {
-        self.shared.places.all().map(|limiter| limiter.in_progress()).sum()
+    /// The layer of [`BulkheadSettings::new`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(limit: u32, patience: Duration) -> Result<Self, Invalid> {
+        Ok(BulkheadSettings::new(limit, patience)?.layer())
     }
 
-    /// How many streams are in flight.
-    pub fn streams(&self) -> u32 {
-        self.shared.places.streams.in_progress()
-    }
-
-    /// How many calls wait.
-    pub fn waiting(&self) -> u32 {
-        self.shared.places.all().map(|limiter| limiter.waiting()).sum()
-    }
-
-    /// How many calls were refused.
-    pub fn shed(&self) -> u64 {
-        let common = &self.shared.places.common;
-        Criticality::ALL.into_iter().map(|class| common.shed(class)).sum()
+    /// What it has counted.
+    pub fn counters(&self) -> BulkheadCounters {
+        let places = &self.shared.places;
+        let shed = |class| places.common.shed(class);
+        BulkheadCounters {
+            shed: Criticality::ALL.into_iter().map(shed).sum(),
+            in_progress: places.in_progress(),
+            waiting: places.waiting(),
+            streams: places.streams.in_progress(),
+        }
     }
 }
 
@@ -183,7 +212,7 @@ fn queue(limit: Limit, patience: Duration) -> Queue {
 impl Default for BulkheadLayer {
     /// 1,000 calls, without waiting.
     fn default() -> Self {
-        Self::of(Limit::Fixed(1000), Duration::ZERO)
+        BulkheadSettings::default().layer()
     }
 }
 
@@ -191,7 +220,7 @@ impl<S> Layer<S> for BulkheadLayer {
     type Service = Bulkhead<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let kinds = Methods::all_kinds(self.methods.as_ref());
+        let kinds = Methods::all_kinds(self.shared.methods.as_ref());
         Bulkhead { inner, shared: self.shared.clone(), kinds }
     }
 }

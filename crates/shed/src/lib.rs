@@ -26,7 +26,7 @@
 //! # Example
 //!
 //! ```
-//! use cinchona_shed::{Limit, Queue, ShedLayer};
+//! use cinchona_shed::{Limit, Queue, ShedSettings};
 //! use std::{convert::Infallible, future::pending};
 //! use tonic::{Code, Status, body::Body};
 //! use tower::{Layer, Service, ServiceExt, service_fn};
@@ -35,13 +35,14 @@
 //! let busy = service_fn(|_: http::Request<Body>| {
 //!     pending::<Result<http::Response<Body>, Infallible>>()
 //! });
-//! let shed = ShedLayer::new(Limit::Fixed(1)).unwrap().with_queue(Queue::none());
+//! let shed = ShedSettings::new(Limit::Fixed(1)).unwrap().with_queue(Queue::none()).layer();
 //! let mut service = shed.layer(busy);
 //! let _first = service.ready().await.unwrap().call(http::Request::new(Body::empty()));
 //! let second = service.ready().await.unwrap().call(http::Request::new(Body::empty())).await;
 //! let status = Status::from_header_map(second.unwrap().headers()).unwrap();
 //! assert_eq!(status.code(), Code::Unavailable);
-//! assert_eq!((shed.in_progress(), shed.shed()), (1, 1));
+//! let seen = shed.counters();
+//! assert_eq!((seen.in_progress, seen.shed), (1, 1));
 //! # }
 //! ```
 //!
@@ -63,16 +64,21 @@ mod service;
 mod shared;
 mod throttle;
 
-pub use bound::{StatusLimit, StatusLimitFuture, StatusLimitLayer};
-pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer};
+pub use bound::{
+    StatusLimit, StatusLimitCounters, StatusLimitFuture, StatusLimitLayer, StatusLimitSettings,
+};
+pub use bulkhead::{Bulkhead, BulkheadCounters, BulkheadFuture, BulkheadLayer, BulkheadSettings};
 pub use cinchona_plumbing::ResponseBody;
 #[doc(inline)]
 pub use cinchona_policy::concurrency::{Adaptive, Limit, Queue};
 pub use criticality::{CRITICALITY, Criticality};
-pub use layer::ShedLayer;
-pub use rate::{RateLimit, RateLimitFuture, RateLimitLayer};
+pub use layer::{ShedCounters, ShedLayer, ShedSettings};
+pub use rate::{RateLimit, RateLimitCounters, RateLimitFuture, RateLimitLayer, RateLimitSettings};
 pub use service::{ResponseFuture, Shed};
-pub use throttle::{AdaptiveThrottle, AdaptiveThrottleLayer, ThrottleFuture};
+pub use throttle::{
+    AdaptiveThrottle, AdaptiveThrottleCounters, AdaptiveThrottleLayer, AdaptiveThrottleSettings,
+    ThrottleFuture,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -11,37 +11,37 @@ impl Observable for ShedLayer {
             "cinchona.shed.in_progress",
             "{request}",
             "Requests in flight on a server.",
-            |layer| layer.in_progress().into(),
+            |layer| layer.counters().in_progress.into(),
         ),
         Instrument::counter(
             "cinchona.shed.late",
             "{request}",
             "Requests that did not arrive in time.",
-            |layer| layer.late() as f64,
+            |layer| layer.counters().late as f64,
         ),
         Instrument::gauge(
             "cinchona.shed.limit",
             "{request}",
             "The limit on requests in flight on a server.",
-            |layer| layer.limit().into(),
+            |layer| layer.counters().limit.into(),
         ),
         Instrument::gauge(
             "cinchona.shed.streams",
             "{stream}",
             "Streams in flight on a server.",
-            |layer| layer.streams().into(),
+            |layer| layer.counters().streams.into(),
         ),
         Instrument::counter(
             "cinchona.shed.turned_away",
             "{request}",
             "Requests refused by a server as beyond its limit.",
-            |layer| layer.shed() as f64,
+            |layer| layer.counters().shed as f64,
         ),
         Instrument::gauge(
             "cinchona.shed.waiting",
             "{request}",
             "Requests that wait for a place.",
-            |layer| layer.waiting().into(),
+            |layer| layer.counters().waiting.into(),
         ),
     ];
 
@@ -57,25 +57,25 @@ impl Observable for BulkheadLayer {
             "cinchona.shed.bulkhead_in_progress",
             "{call}",
             "Calls in flight of a client.",
-            |layer| layer.in_progress().into(),
+            |layer| layer.counters().in_progress.into(),
         ),
         Instrument::gauge(
             "cinchona.shed.bulkhead_streams",
             "{stream}",
             "Streams in flight of a client.",
-            |layer| layer.streams().into(),
+            |layer| layer.counters().streams.into(),
         ),
         Instrument::counter(
             "cinchona.shed.bulkhead_turned_away",
             "{call}",
             "Calls refused unsent by a client's bulkhead.",
-            |layer| layer.shed() as f64,
+            |layer| layer.counters().shed as f64,
         ),
         Instrument::gauge(
             "cinchona.shed.bulkhead_waiting",
             "{call}",
             "Calls that wait for a place in a client's bulkhead.",
-            |layer| layer.waiting().into(),
+            |layer| layer.counters().waiting.into(),
         ),
     ];
 }
@@ -86,7 +86,7 @@ impl Observable for RateLimitLayer {
         "cinchona.shed.over_quota",
         "{request}",
         "Requests refused as beyond their callers' quotas.",
-        |layer| layer.limited() as f64,
+        |layer| layer.counters().limited as f64,
     )];
 
     fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
@@ -100,7 +100,7 @@ impl Observable for AdaptiveThrottleLayer {
         "cinchona.shed.throttled",
         "{attempt}",
         "Attempts failed unsent by the client's throttle.",
-        |layer| layer.throttled() as f64,
+        |layer| layer.counters().throttled as f64,
     )];
 }
 
@@ -110,6 +110,6 @@ impl Observable for StatusLimitLayer {
         "cinchona.shed.statuses_cut",
         "{status}",
         "Statuses that were cut as too large.",
-        |layer| layer.cut() as f64,
+        |layer| layer.counters().cut as f64,
     )];
 }

@@ -6,8 +6,19 @@ use cinchona_policy::concurrency::{Changed, Entry, Limiter, Permit};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// The limits of a layer.
-#[derive(Clone, Debug)]
+/// The limits of a layer, as its settings have them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Limits {
+    /// The limit of methods without their own.
+    pub(crate) common: Limit,
+    /// The limit of streams in flight.
+    streams: u32,
+    /// Limits by name; `None` for exempt methods.
+    named: PerMethod<Option<Limit>>,
+}
+
+/// The places of a layer.
+#[derive(Debug)]
 pub(crate) struct Places {
     /// The limit of methods without their own.
     pub(crate) common: Arc<Limiter>,
@@ -38,36 +49,18 @@ pub(crate) enum Until {
 /// The default limit of streams in flight.
 const STREAMS: u32 = 10_000;
 
-// === impl Places ===
+// === impl Limits ===
 
-impl Places {
-    pub(crate) fn new(limit: Limit, queue: Queue) -> Self {
-        Self {
-            common: limiter(limit, queue),
-            streams: streams(STREAMS),
-            named: PerMethod::new(),
-            all_named: Vec::new(),
-        }
-    }
-
-    /// The same limits, with places of their own.
-    pub(crate) fn separate(&self) -> Self {
-        let now = Instant::now();
-        let mut all_named = Vec::new();
-        let named = self.named.map(|limiter| {
-            let limiter = limiter.as_ref()?.separate(now);
-            all_named.push(limiter.clone());
-            Some(limiter)
-        });
-        let (common, streams) = (self.common.separate(now), self.streams.separate(now));
-        Self { common, streams, named, all_named }
+impl Limits {
+    pub(crate) fn new(common: Limit) -> Self {
+        Self { common, streams: STREAMS, named: PerMethod::new() }
     }
 
     pub(crate) fn set_streams(&mut self, limit: u32) -> Result<(), Invalid> {
         if limit == 0 {
             return Err(Invalid::new("streams", limit, "at least 1"));
         }
-        self.streams = streams(limit);
+        self.streams = limit;
         Ok(())
     }
 
@@ -75,15 +68,30 @@ impl Places {
         &mut self,
         service: &str,
         method: &str,
-        limiter: Option<Arc<Limiter>>,
+        limit: Option<Limit>,
     ) -> Result<(), Invalid> {
         if service.is_empty() {
             let name = format!("/{service}/{method}");
             return Err(Invalid::new("name", name, "a service, or a method with its service"));
         }
-        self.named.insert(service, method, limiter.clone())?;
-        self.all_named.extend(limiter);
-        Ok(())
+        self.named.insert(service, method, limit)
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    /// The places of these limits, where calls wait as `queue` says for each.
+    pub(crate) fn new(limits: &Limits, queue: impl Fn(Limit) -> Queue) -> Self {
+        let places = |limit| limiter(limit, queue(limit));
+        let mut all_named = Vec::new();
+        let named = limits.named.map(|limit| {
+            let limiter = places((*limit)?);
+            all_named.push(limiter.clone());
+            Some(limiter)
+        });
+        let streams = Limiter::new(Limit::Fixed(limits.streams), Queue::none(), Instant::now());
+        Self { common: places(limits.common), streams, named, all_named }
     }
 
     /// Where a call of this kind counts; `short` is until when, if it is not a stream. `None` for
@@ -105,22 +113,28 @@ impl Places {
         }
     }
 
+    /// How many calls are in flight, without streams.
+    pub(crate) fn in_progress(&self) -> u32 {
+        self.all().map(|limiter| limiter.in_progress()).sum()
+    }
+
+    /// How many calls wait.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.all().map(|limiter| limiter.waiting()).sum()
+    }
+
     /// All limits but that of streams.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Limiter>> {
+    fn all(&self) -> impl Iterator<Item = &Arc<Limiter>> {
         std::iter::once(&self.common).chain(&self.all_named)
     }
 }
 
 /// A limit that logs how it changes.
-pub(crate) fn limiter(limit: Limit, queue: Queue) -> Arc<Limiter> {
+fn limiter(limit: Limit, queue: Queue) -> Arc<Limiter> {
     Limiter::reporting(limit, queue, Instant::now(), |changed| {
         let Changed { limit, before, in_progress } = changed;
         tracing::debug!(limit, before, in_progress, "concurrency limit");
     })
-}
-
-fn streams(limit: u32) -> Arc<Limiter> {
-    Limiter::new(Limit::Fixed(limit), Queue::none(), Instant::now())
 }
 
 // === impl Until ===

@@ -1,8 +1,12 @@
 //! A quota for each caller.
 
+mod settings;
+
+pub use settings::RateLimitSettings;
+
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Mode, Switch};
-use cinchona_plumbing::{ResponseBody, is_of_the_server, warn_of_unknown_peer};
+use cinchona_plumbing::{ResponseBody, is_of_the_server};
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -13,9 +17,10 @@ use governor::{
         keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
     },
 };
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use settings::{Caller, Callers, peer};
 use std::{
     any::Any,
     fmt,
@@ -31,7 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::{Status, server::NamedService, transport::server::TcpConnectInfo};
+use tonic::{Status, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -41,6 +46,14 @@ pub struct RateLimitLayer {
     shared: Arc<Shared>,
 }
 
+/// What a [`RateLimitLayer`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimitCounters {
+    /// Calls that were refused.
+    pub limited: u64,
+}
+
 /// Answers `RESOURCE_EXHAUSTED` to callers beyond their quota, with a pushback that forbids
 /// retries.
 #[derive(Clone, Debug)]
@@ -48,9 +61,6 @@ pub struct RateLimit<S> {
     inner: S,
     shared: Arc<Shared>,
 }
-
-/// Identifies the caller of a request.
-type Caller = dyn Fn(&HeaderMap, &Extensions) -> String + Send + Sync;
 
 type Limiters =
     RateLimiter<String, Known, TokioClock, NoOpMiddleware<<TokioClock as Clock>::Instant>>;
@@ -104,6 +114,33 @@ const MOST_CALLERS: usize = 100_000;
 /// How often that is checked, in calls.
 const SWEEP: u64 = 1024;
 
+// === impl RateLimitSettings ===
+
+impl RateLimitSettings {
+    /// A layer with these settings, and its own quotas and counters.
+    #[must_use]
+    pub fn layer(&self) -> RateLimitLayer {
+        let (quota, known) = (self.quota, Known::default());
+        let by_header = matches!(self.callers, Callers::ByHeader(_));
+        let shared = Shared {
+            limiters: limiters(quota, known.clone()),
+            known,
+            unknown: by_header.then(|| limiters(quota, Known::default())),
+            quota,
+            caller: self.callers.caller(),
+            switch: self.switch.clone().unwrap_or_default(),
+            checks: AtomicU64::new(0),
+            limited: AtomicU64::new(0),
+        };
+        RateLimitLayer { shared: Arc::new(shared) }
+    }
+}
+
+fn limiters(quota: (NonZeroU32, NonZeroU32), known: Known) -> Limiters {
+    let rate = Quota::per_second(quota.0).allow_burst(quota.1);
+    RateLimiter::new(rate, known, TokioClock(Instant::now()))
+}
+
 // === impl RateLimitLayer ===
 
 impl RateLimitLayer {
@@ -112,70 +149,12 @@ impl RateLimitLayer {
         Arc::strong_count(&self.shared)
     }
 
-    /// Allows each caller `per_second` calls in the long run, and bursts of up to `burst`; both at
-    /// least 1. A caller is an IP address by default.
+    /// The layer of [`RateLimitSettings::new`].
     ///
     /// # Errors
-    /// When one of them is 0.
+    /// As there.
     pub fn new(per_second: u32, burst: u32) -> Result<Self, Invalid> {
-        let at_least_1 = |field, value| {
-            NonZeroU32::new(value).ok_or_else(|| Invalid::new(field, value, "at least 1"))
-        };
-        let quota = (at_least_1("per_second", per_second)?, at_least_1("burst", burst)?);
-        Ok(Self::of(quota, Arc::new(peer), Switch::default()))
-    }
-
-    fn of(quota: (NonZeroU32, NonZeroU32), caller: Arc<Caller>, switch: Switch) -> Self {
-        let known = Known::default();
-        Self {
-            shared: Arc::new(Shared {
-                limiters: limiters(quota, known.clone()),
-                known,
-                unknown: None,
-                quota,
-                caller,
-                switch,
-                checks: AtomicU64::new(0),
-                limited: AtomicU64::new(0),
-            }),
-        }
-    }
-
-    /// Distinguishes callers by this header; a caller without it by its address.
-    ///
-    /// The header must have been verified before, by a layer outside of this one: a value that
-    /// anyone can choose identifies nobody. As a second defence, each call with a new value also
-    /// counts against the quota of its address, and the value is not remembered beyond that quota:
-    /// so an address can invent only as many names a second as it may make calls.
-    #[must_use]
-    pub fn by_header(self, name: HeaderName) -> Self {
-        let mut layer = self.by(move |headers, extensions| match headers.get(&name) {
-            Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            None => peer(headers, extensions),
-        });
-        if let Some(shared) = Arc::get_mut(&mut layer.shared) {
-            shared.unknown = Some(limiters(shared.quota, Known::default()));
-        }
-        layer
-    }
-
-    /// Distinguishes callers by the result of `caller` for a request. A call for which it panics is
-    /// refused with `INTERNAL`.
-    pub fn by(
-        self,
-        caller: impl Fn(&HeaderMap, &Extensions) -> String + Send + Sync + 'static,
-    ) -> Self {
-        Self::of(self.shared.quota, Arc::new(caller), self.shared.switch.clone())
-    }
-
-    /// Sets the switch that decides whether calls are refused, only counted, or passed through.
-    #[must_use]
-    pub fn with_switch(self, switch: Switch) -> Self {
-        let mut layer = Self::of(self.shared.quota, self.shared.caller.clone(), switch);
-        if let (Some(_), Some(shared)) = (&self.shared.unknown, Arc::get_mut(&mut layer.shared)) {
-            shared.unknown = Some(limiters(shared.quota, Known::default()));
-        }
-        layer
+        Ok(RateLimitSettings::new(per_second, burst)?.layer())
     }
 
     /// What it counts with, as an address.
@@ -184,17 +163,16 @@ impl RateLimitLayer {
         counted
     }
 
-    /// How many calls were refused.
-    pub fn limited(&self) -> u64 {
-        self.shared.limited.load(Ordering::Relaxed)
+    /// What it has counted.
+    pub fn counters(&self) -> RateLimitCounters {
+        RateLimitCounters { limited: self.shared.limited.load(Ordering::Relaxed) }
     }
 }
 
 impl Default for RateLimitLayer {
     /// 100 calls a second, and bursts of as many.
     fn default() -> Self {
-        let hundred = NonZeroU32::MIN.saturating_add(99);
-        Self::of((hundred, hundred), Arc::new(peer), Switch::default())
+        RateLimitSettings::default().layer()
     }
 }
 
@@ -210,23 +188,6 @@ impl<S> Layer<S> for RateLimitLayer {
     fn layer(&self, inner: S) -> Self::Service {
         RateLimit { inner, shared: self.shared.clone() }
     }
-}
-
-fn limiters(quota: (NonZeroU32, NonZeroU32), known: Known) -> Limiters {
-    let rate = Quota::per_second(quota.0).allow_burst(quota.1);
-    RateLimiter::new(rate, known, TokioClock(Instant::now()))
-}
-
-/// The address of the peer, without its port.
-fn peer(_: &HeaderMap, extensions: &Extensions) -> String {
-    let address = extensions.get().and_then(|info: &TcpConnectInfo| info.remote_addr());
-    address.map_or_else(
-        || {
-            warn_of_unknown_peer();
-            String::new()
-        },
-        |address| address.ip().to_string(),
-    )
 }
 
 // === impl RateLimit ===

@@ -14,15 +14,12 @@ use cinchona_plumbing::{
 use http::{HeaderValue, Request, Response};
 use rand::RngExt;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tonic::Status;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) places: Places,
     pub(crate) pushback: Duration,
@@ -30,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) methods: Option<Methods>,
     pub(crate) switch: Switch,
     pub(crate) rng: Rng,
-    pub(crate) late: Arc<AtomicU64>,
+    pub(crate) late: AtomicU64,
 }
 
 // === impl Shared ===

@@ -44,8 +44,12 @@ fn marked(criticality: Criticality) -> Request<Body> {
     request
 }
 
+fn settings(limit: u32) -> ShedSettings {
+    ShedSettings::new(Limit::Fixed(limit)).unwrap().with_rng(Rng::seeded(1))
+}
+
 fn fixed(limit: u32) -> ShedLayer {
-    ShedLayer::new(Limit::Fixed(limit)).unwrap().with_rng(Rng::seeded(1))
+    settings(limit).layer()
 }
 
 /// Takes this long for each call.
@@ -89,7 +93,7 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn calls_over_the_limit_get_unavailable_and_a_pushback() {
-    let layer = fixed(2).with_queue(Queue::none());
+    let layer = settings(2).with_queue(Queue::none()).layer();
     let service = layer.layer(working(SECOND));
     let mut calls = JoinSet::new();
     for _ in 0..2 {
@@ -106,9 +110,9 @@ async fn calls_over_the_limit_get_unavailable_and_a_pushback() {
     };
     assert!((50 * MS..=150 * MS).contains(&wait), "{wait:?}");
     assert!(http_body::Body::is_end_stream(turned_away.body()));
-    assert_eq!((layer.in_progress(), layer.shed()), (2, 1));
+    assert_eq!((layer.counters().in_progress, layer.counters().shed), (2, 1));
     assert_eq!(calls.join_all().await, [Code::Ok; 2]);
-    assert_eq!(layer.in_progress(), 0);
+    assert_eq!(layer.counters().in_progress, 0);
     assert_eq!(call(&service, request()).await, Code::Ok);
 }
 
@@ -133,7 +137,10 @@ async fn a_waiting_call_is_admitted_when_a_place_is_free_and_refused_after_100_m
     for late in &seen[2..] {
         assert_eq!((late.1, late.2), (Code::Unavailable, 100 * MS));
     }
-    assert_eq!((layer.in_progress(), layer.waiting(), layer.shed()), (0, 0, 2));
+    assert_eq!(
+        (layer.counters().in_progress, layer.counters().waiting, layer.counters().shed),
+        (0, 0, 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +162,7 @@ async fn no_call_waits_longer_than_its_deadline() {
 async fn the_more_critical_go_first_and_take_the_place_of_the_less_critical() {
     use Criticality::{Critical, CriticalPlus, Sheddable, SheddablePlus};
     let queue = Queue { capacity: 2, ..Queue::default() };
-    let layer = fixed(1).with_queue(queue);
+    let layer = settings(1).with_queue(queue).layer();
     let order = Arc::new(Mutex::new(Vec::new()));
     let service = layer.layer({
         let order = order.clone();
@@ -180,12 +187,15 @@ async fn the_more_critical_go_first_and_take_the_place_of_the_less_critical() {
     let (ok, away) = (Code::Ok, Code::Unavailable);
     assert_eq!(codes, [ok, away, away, ok, ok]);
     assert_eq!(*order.lock().unwrap(), [Critical, CriticalPlus, Critical]);
-    assert_eq!((layer.shed_of(Sheddable), layer.shed_of(SheddablePlus)), (1, 1));
+    assert_eq!(
+        (layer.counters().shed_of(Sheddable), layer.counters().shed_of(SheddablePlus)),
+        (1, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn health_checks_are_always_let_in() {
-    let layer = fixed(1).with_queue(Queue::none());
+    let layer = settings(1).with_queue(Queue::none()).layer();
     let service = layer.layer(working(SECOND));
     let _busy = tokio::spawn({
         let service = service.clone();
@@ -195,14 +205,14 @@ async fn health_checks_are_always_let_in() {
     let mut check = request();
     *check.uri_mut() = "/grpc.health.v1.Health/Check".parse().unwrap();
     assert_eq!(call(&service, check).await, Code::Ok);
-    assert_eq!(layer.shed(), 0);
+    assert_eq!(layer.counters().shed, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn in_shadow_it_counts_and_off_it_ignores_calls() {
     for (mode, counted) in [(Mode::Shadow, 3), (Mode::Off, 0)] {
         let switch = Switch::new(mode);
-        let layer = fixed(1).with_queue(Queue::none()).with_switch(switch.clone());
+        let layer = settings(1).with_queue(Queue::none()).with_switch(switch.clone()).layer();
         let service = layer.layer(working(SECOND));
         let calls: JoinSet<_> = (0..4)
             .map(|_| {
@@ -211,7 +221,7 @@ async fn in_shadow_it_counts_and_off_it_ignores_calls() {
             })
             .collect();
         assert_eq!(calls.join_all().await, [Code::Ok; 4]);
-        assert_eq!((switch.shadowed(), layer.shed()), (counted, 0), "{mode:?}");
+        assert_eq!((switch.shadowed(), layer.counters().shed), (counted, 0), "{mode:?}");
     }
 }
 
@@ -234,7 +244,7 @@ async fn an_abandoned_wait_leaves_nothing_behind() {
     }
     assert_eq!(first.await.unwrap(), Code::Ok);
     sleep(200 * MS).await;
-    assert_eq!((layer.in_progress(), layer.waiting()), (0, 0));
+    assert_eq!((layer.counters().in_progress, layer.counters().waiting), (0, 0));
     assert_eq!(call(&service, request()).await, Code::Ok);
 }
 
@@ -286,7 +296,7 @@ proptest! {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async move {
-            let layer = fixed(limit).with_queue(Queue { capacity, ..Queue::default() });
+            let layer = settings(limit).with_queue(Queue { capacity, ..Queue::default() }).layer();
             let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
             let takes: Arc<Mutex<VecDeque<u64>>> =
                 Arc::new(Mutex::new(calls.iter().map(|call| call.1).collect()));
@@ -321,8 +331,8 @@ proptest! {
             assert!(most.load(Ordering::Relaxed) <= limit);
             // Abandoned waits are removed when the next call leaves.
             assert_eq!(call(&service, request()).await, Code::Ok);
-            assert_eq!((layer.in_progress(), now.load(Ordering::Relaxed)), (0, 0));
-            assert_eq!(layer.waiting(), 0);
+            assert_eq!((layer.counters().in_progress, now.load(Ordering::Relaxed)), (0, 0));
+            assert_eq!(layer.counters().waiting, 0);
         });
     }
 }

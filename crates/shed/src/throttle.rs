@@ -41,6 +41,22 @@ pub struct AdaptiveThrottleLayer {
     shared: Arc<Shared>,
 }
 
+/// The settings of an [`AdaptiveThrottleLayer`]. By default K is 2.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdaptiveThrottleSettings {
+    k: f64,
+    switch: Option<Switch>,
+    rng: Option<Rng>,
+}
+
+/// What an [`AdaptiveThrottleLayer`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdaptiveThrottleCounters {
+    /// Calls that it has failed.
+    pub throttled: u64,
+}
+
 /// Fails a share of the calls to a server that refuses calls.
 #[derive(Clone, Debug)]
 pub struct AdaptiveThrottle<S> {
@@ -65,14 +81,9 @@ pin_project! {
     }
 }
 
-// === impl AdaptiveThrottleLayer ===
+// === impl AdaptiveThrottleSettings ===
 
-impl AdaptiveThrottleLayer {
-    #[cfg(test)]
-    pub(crate) fn references(&self) -> usize {
-        Arc::strong_count(&self.shared)
-    }
-
+impl AdaptiveThrottleSettings {
     /// Lets through `k` times as many calls as are accepted, 1 to 100. The book's value is 2;
     /// nearer to 1 fewer calls are wasted, and a recovery is noticed later.
     ///
@@ -82,32 +93,66 @@ impl AdaptiveThrottleLayer {
         if !(1.0..=100.0).contains(&k) {
             return Err(Invalid::new("k", k, "1 to 100"));
         }
-        Ok(Self { shared: Shared::new(k, Switch::default(), Rng::from_os()) })
+        Ok(Self { k, ..Self::default() })
     }
 
     /// Sets the switch that decides whether calls are failed, only counted, or passed through.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
-        let throttle = &self.shared.throttle;
-        Self { shared: Shared::new(throttle.k(), switch, throttle.rng().clone()) }
+        Self { switch: Some(switch), ..self }
     }
 
     /// Draws from `rng`.
     #[must_use]
     pub fn with_rng(self, rng: Rng) -> Self {
-        Self { shared: Shared::new(self.shared.throttle.k(), self.shared.switch.clone(), rng) }
+        Self { rng: Some(rng), ..self }
     }
 
-    /// How many calls it has failed.
-    pub fn throttled(&self) -> u64 {
-        self.shared.throttled.load(Ordering::Relaxed)
+    /// A layer with these settings, and its own counters.
+    #[must_use]
+    pub fn layer(&self) -> AdaptiveThrottleLayer {
+        let rng = self.rng.clone().unwrap_or_default();
+        let shared = Shared {
+            throttle: ClientThrottle::new(self.k, rng, Instant::now()),
+            switch: self.switch.clone().unwrap_or_default(),
+            throttled: AtomicU64::new(0),
+        };
+        AdaptiveThrottleLayer { shared: Arc::new(shared) }
+    }
+}
+
+impl Default for AdaptiveThrottleSettings {
+    fn default() -> Self {
+        Self { k: 2.0, switch: None, rng: None }
+    }
+}
+
+// === impl AdaptiveThrottleLayer ===
+
+impl AdaptiveThrottleLayer {
+    #[cfg(test)]
+    pub(crate) fn references(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
+    /// The layer of [`AdaptiveThrottleSettings::new`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(k: f64) -> Result<Self, Invalid> {
+        Ok(AdaptiveThrottleSettings::new(k)?.layer())
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> AdaptiveThrottleCounters {
+        AdaptiveThrottleCounters { throttled: self.shared.throttled.load(Ordering::Relaxed) }
     }
 }
 
 impl Default for AdaptiveThrottleLayer {
     /// K is 2.
     fn default() -> Self {
-        Self { shared: Shared::new(2.0, Switch::default(), Rng::from_os()) }
+        AdaptiveThrottleSettings::default().layer()
     }
 }
 
@@ -147,15 +192,6 @@ where
         let is_sent = !is_throttled || mode == Mode::Shadow;
         let shared = Some(self.shared.clone());
         ThrottleFuture { future: is_sent.then(|| self.inner.call(request)), shared }
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn new(k: f64, switch: Switch, rng: Rng) -> Arc<Self> {
-        let throttle = ClientThrottle::new(k, rng, Instant::now());
-        Arc::new(Self { throttle, switch, throttled: AtomicU64::new(0) })
     }
 }
 

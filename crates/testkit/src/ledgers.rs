@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 /// Put it [around](Self::around) the channel of the generated client. It records the ledgers of the
 /// retry layer below: of calls that were retried, or have failed. A call that succeeds with its
 /// first attempt has a ledger only if the layer is configured so: `settings.explained = true`, or
-/// `RetryLayer::explained`.
+/// `RetrySettings::explained`.
 ///
 /// ```
 /// use cinchona::{client::Settings, core::Methods};

@@ -11,7 +11,7 @@ use cinchona::{
     balance::{Balance, Options},
     breaker::{BreakerLayer, BreakerPolicy},
     core::{BoxError, Target},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
     fallback::FallbackLayer,
     idempotency::IdempotencyKeyLayer,
     observe::{AttemptLayer, CallLayer, Metrics},
@@ -107,7 +107,7 @@ async fn of_tower_resilience(channel: Channel, job: Job) -> Result<u64, BoxError
 
 async fn core(below: Balance, job: Job) -> Result<u64, BoxError> {
     let stack = ServiceBuilder::new()
-        .layer(CallDeadlineLayer::new().with_limit(CALL))
+        .layer(CallDeadlineSettings::new().with_limit(CALL).layer())
         .layer(retry()?)
         .layer(AttemptTimeoutLayer::new(ATTEMPT))
         .service(below);
@@ -118,7 +118,7 @@ async fn observed(below: Balance, job: Job) -> Result<u64, BoxError> {
     let metrics = Metrics::new(methods());
     let stack = ServiceBuilder::new()
         .layer(CallLayer::new(&metrics, "calculator"))
-        .layer(CallDeadlineLayer::new().with_limit(CALL))
+        .layer(CallDeadlineSettings::new().with_limit(CALL).layer())
         .layer(retry()?)
         .layer(AttemptLayer::new(&metrics, "calculator"))
         .layer(AttemptTimeoutLayer::new(ATTEMPT))
@@ -131,7 +131,7 @@ async fn full(below: Balance, job: Job) -> Result<u64, BoxError> {
     let stack = ServiceBuilder::new()
         .layer(CallLayer::new(&metrics, "calculator"))
         .layer(IdempotencyKeyLayer::new(methods()))
-        .layer(CallDeadlineLayer::new().with_limit(CALL))
+        .layer(CallDeadlineSettings::new().with_limit(CALL).layer())
         .layer(FallbackLayer::new(methods()))
         .layer(BulkheadLayer::default())
         .layer(retry()?)

@@ -29,6 +29,12 @@ pub(super) fn is_file_of(path: &str, module: &str) -> bool {
     path.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
+/// `crates/<crate>/<directory>/..`: the crate and the directory.
+pub(super) fn place(path: &str) -> Option<(&str, &str)> {
+    let mut parts = path.strip_prefix("crates/")?.split('/');
+    parts.next().zip(parts.next())
+}
+
 // === impl RustFile ===
 
 impl<'a> RustFile<'a> {

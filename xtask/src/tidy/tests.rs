@@ -191,12 +191,44 @@ fn a_library_has_at_most_12_public_types() {
                  #[cfg(test)]\nmod tests { pub struct D; }\npub use x::E;\npub fn f() {}\n";
     let path = "crates/a/src/lib.rs";
     all(&[(path, &lib(12)), ("crates/a/src/other.rs", other)], &[]);
+    let phases = "//! Docs.\npub struct LayerSettings;\npub struct LayerCounters;\n";
+    all(&[(path, &lib(12)), ("crates/a/src/other.rs", phases)], &[]);
     let names = "T0, T1, T2, T3, T4, T5, T6, T7, T8, T9, T10, T11";
     let expected = "at most 12 a crate, or as many as ROOMIER allows it";
     let alias = "//! Docs.\npub type F = G;\n";
     let found = format!("{path}:1: 13 public types ({names}, F), {expected}");
     all(&[(path, &lib(12)), ("crates/a/src/other.rs", alias)], &[&found]);
     all(&[("crates/testkit/src/lib.rs", &lib(13)), ("crates/a/tests/b.rs", &lib(13))], &[]);
+}
+
+#[test]
+fn a_layer_that_runs_has_set_and_its_settings_have_with() {
+    let with = "#[must_use]\npub fn with_a(self) -> Self { self }";
+    let found = |line: usize, name: &str| {
+        let rule = "`with_*` is of a layer's settings; a layer that runs has `set_*`";
+        format!("crates/a/src/b.rs:{line}: `{name}::with_a`, {rule}")
+    };
+    source(&format!("impl ALayer {{\n{with}\n}}"), &[&found(4, "ALayer")]);
+    source(
+        &format!("impl<T: Fn() -> A<B>> ALayer<T> where T: C {{\n{with}\n}}"),
+        &[&found(4, "ALayer")],
+    );
+    source(&format!("impl ASettings {{\n{with}\n}}"), &[]);
+    source(&format!("impl B for ALayer {{\n{with}\n}}"), &[]);
+    source("impl ALayer { pub fn set_a(&self) {} fn with_a() {} pub(crate) fn with_b() {} }", &[]);
+}
+
+#[test]
+fn a_layer_that_has_metrics_has_counters() {
+    let found = "crates/a/src/b.rs:2: `ALayer` has no `counters`, what a layer counts is read by \
+                 `counters()`";
+    source("impl Observable for ALayer { }", &[found]);
+    source("impl Observable for ALayer { }\nimpl ALayer { fn counters() {} }", &[found]);
+    source("impl Observable for ALayer { }\nimpl ALayer { pub fn counters() {} }", &[]);
+    source(
+        "impl<T: S> Observable for ALayer<T> { }\nimpl<T> ALayer<T> { pub fn counters() {} }",
+        &[],
+    );
 }
 
 /// What is wrong with the modules of a crate: each is its name and what it holds.

@@ -1,6 +1,6 @@
 //! The cost and the benefit of the default, simulated: this produces the table in the docs.
 
-use crate::{BreakerLayer, BreakerPolicy, State};
+use crate::{BreakerLayer, BreakerPolicy, BreakerSettings, State};
 use cinchona_core::{Evidence, Gate, Mode, Rejected, Rng, Switch, Verdict};
 use cinchona_plumbing::Spent;
 use rand::RngExt;
@@ -156,9 +156,10 @@ fn failing(fails: bool, how: Fate) -> Fate {
 
 impl World {
     fn new(scenario: &Rc<Scenario>, mode: Mode, attempts: u32, seed: u64) -> Self {
-        let layer = BreakerLayer::new(BreakerPolicy::default())
+        let layer = BreakerSettings::new(BreakerPolicy::default())
             .with_rng(Rng::seeded(seed))
-            .with_switch(Switch::new(mode));
+            .with_switch(Switch::new(mode))
+            .layer();
         Self {
             gates: (0..scenario.endpoints).map(|n| layer.endpoint(n.to_string())).collect(),
             scenario: scenario.clone(),

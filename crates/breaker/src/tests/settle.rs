@@ -176,8 +176,8 @@ async fn a_good_method_is_let_through_an_open_circuit_and_closes_it() {
 #[tokio::test(start_paused = true)]
 async fn the_gate_of_an_endpoint_sees_heads_and_streams_block_no_call() {
     for per_method in [false, true] {
-        let layer = layer(policy());
-        let layer = if per_method { layer.per_method() } else { layer };
+        let settings = settings(policy());
+        let layer = if per_method { settings.per_method() } else { settings }.layer();
         let (gate, now) = (layer.endpoint("one"), Instant::now());
         let later = now + 7 * SECOND;
         for _ in 0..3 {

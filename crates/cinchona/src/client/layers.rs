@@ -7,23 +7,25 @@ use super::{
 };
 use crate::parts::Switches;
 use cinchona_balance::{Balance, Options};
-use cinchona_breaker::BreakerLayer;
-use cinchona_config::MessageLimitsLayer;
+use cinchona_breaker::{BreakerLayer, BreakerSettings};
+use cinchona_config::{MessageLimitsLayer, MessageLimitsSettings};
 use cinchona_core::{Discover, Gate, Invalid, Mode, PerMethod, Switch, Target};
-use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineLayer};
+use cinchona_deadline::{
+    AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
+};
 use cinchona_fallback::FallbackLayer;
-use cinchona_idempotency::IdempotencyKeyLayer;
-use cinchona_observe::{AttemptLayer, CallLayer, Metrics, Owner};
+use cinchona_idempotency::{IdempotencyKeyLayer, IdempotencyKeySettings};
+use cinchona_observe::{AttemptLayer, AttemptSettings, CallLayer, CallSettings, Metrics, Owner};
 use cinchona_plumbing::cause::find_cause;
-use cinchona_retry::{Ledger, Policy, RetryLayer};
-use cinchona_shed::{AdaptiveThrottleLayer, BulkheadLayer};
+use cinchona_retry::{Ledger, Policy, RetryLayer, RetrySettings};
+use cinchona_shed::{AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer};
 use http::Extensions;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// The layers of a client, which can be changed while calls run; clones share them.
 ///
 /// A layer can be replaced before they are put [around](Self::around) a channel, as in
-/// `layers.retry = layers.retry.with_buffer(buffer)`; then call [`register`](Self::register) for
+/// `layers.retry = retry_settings.layer()`; then call [`register`](Self::register) for
 /// its metrics. These are shown until the last clone and the last channel that they are around are
 /// dropped, together with those of other clients of the same target ([`Owner`]).
 #[derive(Clone)]
@@ -82,27 +84,27 @@ impl Layers {
         let metrics = settings.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(methods.clone()));
         let target = settings.target.as_deref().unwrap_or("channel");
-        let call = CallLayer::new(&metrics, target).with_rng(rng.clone()).with_story(stopped);
-        let attempt = AttemptLayer::new(&metrics, target).with_rng(rng.clone());
-        let key = IdempotencyKeyLayer::new(methods).with_switch(switch(Part::Key));
-        let limits = MessageLimitsLayer::new().with_limits(settings.limits);
+        let call = CallSettings::new(target).with_rng(rng.clone()).with_story(stopped);
+        let attempt = AttemptSettings::new(target).with_rng(rng.clone());
+        let key = IdempotencyKeySettings::new(methods).with_switch(switch(Part::Key)).layer();
+        let limits = MessageLimitsSettings::new().with_limits(settings.limits);
         let throttle = throttle(settings.throttle)?.with_rng(rng.clone());
-        let breaker = BreakerLayer::new(settings.breaker).with_rng(rng);
+        let breaker = BreakerSettings::new(settings.breaker).with_rng(rng);
         // What a client counts and holds is its own: one that hangs must not hold the places of
         // another that was made from the same settings.
-        let (fallback, bulkhead) = (settings.fallback.separate(), settings.bulkhead.separate());
+        let (fallback, bulkhead) = (settings.fallback.clone(), settings.bulkhead.clone());
         let layers = Self {
-            call: call.with_switch(switch(Part::Call)),
+            call: call.with_switch(switch(Part::Call)).layer(&metrics),
             key,
-            limits: limits.with_switch(switch(Part::Limits)),
-            deadline: deadline(settings).with_switch(switch(Part::Deadline)),
-            fallback: fallback.with_switch(switch(Part::Fallback)),
-            bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)),
-            retry: retry(settings)?.with_switch(switch(Part::Retry)),
-            attempt: attempt.with_switch(switch(Part::Attempt)),
-            throttle: throttle.with_switch(switch(Part::Throttle)),
-            timeout: timeout(settings).with_switch(switch(Part::Timeout)),
-            breaker: breaker.with_switch(switch(Part::Breaker)),
+            limits: limits.with_switch(switch(Part::Limits)).layer(),
+            deadline: deadline(settings).with_switch(switch(Part::Deadline)).layer(),
+            fallback: fallback.with_switch(switch(Part::Fallback)).layer(),
+            bulkhead: bulkhead.with_switch(switch(Part::Bulkhead)).layer(),
+            retry: retry(settings)?.with_switch(switch(Part::Retry)).layer(),
+            attempt: attempt.with_switch(switch(Part::Attempt)).layer(&metrics),
+            throttle: throttle.with_switch(switch(Part::Throttle)).layer(),
+            timeout: timeout(settings).with_switch(switch(Part::Timeout)).layer(),
+            breaker: breaker.with_switch(switch(Part::Breaker)).layer(),
             switches,
             gates: settings.gates.clone(),
             target: target.into(),
@@ -196,16 +198,16 @@ fn gate(breaker: &BreakerLayer, gates: &[MakeGate], server: &Target) -> Arc<dyn 
     gates.iter().fold(breaker, |gate, look| look(server, gate))
 }
 
-fn deadline(settings: &Settings) -> CallDeadlineLayer {
-    let layer = CallDeadlineLayer::new().with_limits(settings.deadlines.clone());
+fn deadline(settings: &Settings) -> CallDeadlineSettings {
+    let deadline = CallDeadlineSettings::new().with_limits(settings.deadlines.clone());
     match settings.deadline {
-        Some(DEADLINE) => layer.with_limit(DEADLINE).yielding(),
-        Some(limit) => layer.with_limit(limit),
-        None => layer,
+        Some(DEADLINE) => deadline.with_limit(DEADLINE).yielding(),
+        Some(limit) => deadline.with_limit(limit),
+        None => deadline,
     }
 }
 
-fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
+fn timeout(settings: &Settings) -> AttemptTimeoutSettings {
     let limit = settings.timeout.unwrap_or(Duration::MAX);
     // The limit for all is meant for the deadline of all: a method that is given more time has it.
     let of_longer = |deadline: &Option<Duration>| {
@@ -214,33 +216,37 @@ fn timeout(settings: &Settings) -> AttemptTimeoutLayer {
     };
     let mut limits = settings.timeouts.clone();
     limits.fill(settings.deadlines.map(of_longer));
-    let layer = AttemptTimeoutLayer::new(limit).with_limits(limits);
+    let timeout = AttemptTimeoutSettings::new(limit).with_limits(limits);
     match settings.timeout == Some(TIMEOUT) {
-        true => layer.yielding(),
-        false => layer,
+        true => timeout.yielding(),
+        false => timeout,
     }
 }
 
 /// # Errors
 /// When `k` is outside the layer's range, by the name that it has here.
-fn throttle(k: f64) -> Result<AdaptiveThrottleLayer, Invalid> {
-    AdaptiveThrottleLayer::new(k).map_err(|refused| Invalid::new("throttle", k, refused.allowed()))
+fn throttle(k: f64) -> Result<AdaptiveThrottleSettings, Invalid> {
+    AdaptiveThrottleSettings::new(k)
+        .map_err(|refused| Invalid::new("throttle", k, refused.allowed()))
 }
 
-fn retry(settings: &Settings) -> Result<RetryLayer, Invalid> {
+fn retry(settings: &Settings) -> Result<RetrySettings, Invalid> {
     let methods = settings.methods.clone();
     // Without its key, such a call is still not repeated.
     let is_keyed = settings.mode(Part::Key) != Mode::Off;
     let methods = if is_keyed { methods.keyed() } else { methods };
-    let layer = RetryLayer::new(settings.retry, methods)
+    let retry = RetrySettings::new(settings.retry, methods)
         .with_rng(settings.rng.clone())
         .with_budget(settings.budget);
-    let layer = if settings.explained { layer.explained() } else { layer };
+    let retry = if settings.explained { retry.explained() } else { retry };
+    let retry = match &settings.buffer {
+        Some(buffer) => retry.with_buffer(buffer.clone()),
+        None => retry,
+    };
     let mut policies: PerMethod<Policy> = settings.policies.clone();
     // A method without its own policy uses the one for all, if none is set yet.
     _ = policies.insert("", "", settings.retry.into());
-    layer.set_policies(policies)?;
-    Ok(layer)
+    retry.with_policies(policies)
 }
 
 /// Why a call was not retried.

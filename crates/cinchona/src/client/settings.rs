@@ -6,11 +6,11 @@ use cinchona_balance::Options;
 use cinchona_breaker::BreakerPolicy;
 use cinchona_config::{MessageLimits, ServiceConfig};
 use cinchona_core::{BoxError, Gate, Invalid, Methods, Mode, PerMethod, Rng, Target};
-use cinchona_fallback::FallbackLayer;
+use cinchona_fallback::FallbackSettings;
 use cinchona_observe::Metrics;
 use cinchona_plumbing::{Backoff, Jitter};
-use cinchona_retry::{Budget, Policy, RetryPolicy};
-use cinchona_shed::BulkheadLayer;
+use cinchona_retry::{Budget, Policy, ReplayBuffer, RetryPolicy};
+use cinchona_shed::BulkheadSettings;
 use std::{fmt, sync::Arc, time::Duration};
 use tonic::{
     Code,
@@ -78,14 +78,17 @@ pub struct Settings {
     /// The budget of retries of all calls together. Default: one for five calls, and one a second
     /// from a pot of 100.
     pub budget: Option<Budget>,
-    /// Whether every call has a ledger; see `RetryLayer::explained`. Default no.
+    /// The memory for requests that may be sent again; clients of one buffer share it. Default
+    /// `None`: 256 KiB a call and 16 MiB in all, for each client.
+    pub buffer: Option<ReplayBuffer>,
+    /// Whether every call has a ledger; see `RetrySettings::explained`. Default no.
     pub explained: bool,
     /// When the breaker of an endpoint opens.
     pub breaker: BreakerPolicy,
     /// The most calls in flight. Default 1,000.
-    pub bulkhead: BulkheadLayer,
+    pub bulkhead: BulkheadSettings,
     /// Second answers. Default: none.
-    pub fallback: FallbackLayer,
+    pub fallback: FallbackSettings,
     /// The adaptive throttle's K: how many calls are sent for each that the server accepts, where
     /// [`Part::Throttle`] is on. Default 2; 1 to 100.
     pub throttle: f64,
@@ -111,8 +114,8 @@ impl Settings {
     /// The defaults, for the methods of this .proto.
     pub fn new(methods: Methods) -> Self {
         Self {
-            fallback: FallbackLayer::new(methods.clone()),
-            bulkhead: BulkheadLayer::default().with_methods(methods.clone()),
+            fallback: FallbackSettings::new(methods.clone()),
+            bulkhead: BulkheadSettings::default().with_methods(methods.clone()),
             methods,
             target: None,
             metrics: None,
@@ -123,6 +126,7 @@ impl Settings {
             retry: retry(),
             policies: PerMethod::new(),
             budget: Some(Budget::default()),
+            buffer: None,
             explained: false,
             breaker: BreakerPolicy::default(),
             throttle: 2.0,
@@ -217,13 +221,13 @@ impl Settings {
 
     /// Sets the most calls in flight.
     #[must_use]
-    pub fn with_bulkhead(self, bulkhead: BulkheadLayer) -> Self {
+    pub fn with_bulkhead(self, bulkhead: BulkheadSettings) -> Self {
         Self { bulkhead, ..self }
     }
 
     /// Sets second answers.
     #[must_use]
-    pub fn with_fallback(self, fallback: FallbackLayer) -> Self {
+    pub fn with_fallback(self, fallback: FallbackSettings) -> Self {
         Self { fallback, ..self }
     }
 

@@ -3,12 +3,12 @@
 use super::{Settings, panics::PanicLayer, part::Part};
 use crate::parts::Switches;
 use cinchona_core::{Invalid, Switch};
-use cinchona_deadline::ServerDeadlineLayer;
+use cinchona_deadline::{ServerDeadlineLayer, ServerDeadlineSettings};
 use cinchona_drain::Drain;
 use cinchona_fault::FaultLayer;
 use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
-use cinchona_observe::{Metrics, Owner, ServerLayer};
-use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer};
+use cinchona_observe::{Metrics, Owner, ServerLayer, ServerSettings};
+use cinchona_shed::{RateLimitLayer, ShedLayer, StatusLimitLayer, StatusLimitSettings};
 use std::fmt;
 
 /// The layers of a server, which can be changed while it runs; clones share them.
@@ -58,23 +58,24 @@ impl<S: Store> Settings<S> {
         let switch = |part: Part| switches.get(part as usize).clone();
         let metrics = self.metrics.clone();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(self.methods.clone()));
-        let deadline = ServerDeadlineLayer::new().with_switch(switch(Part::Deadline));
-        let shed = self.shed.separate().with_rng(self.rng.clone());
+        let deadline = ServerDeadlineSettings::new().with_switch(switch(Part::Deadline));
+        let shed = self.shed.clone().with_rng(self.rng.clone());
         let layers = Layers {
-            call: ServerLayer::new(&metrics)
+            call: ServerSettings::new()
                 .with_rng(self.rng.clone())
-                .with_switch(switch(Part::Call)),
-            status: StatusLimitLayer::new().with_switch(switch(Part::Status)),
+                .with_switch(switch(Part::Call))
+                .layer(&metrics),
+            status: StatusLimitSettings::new().with_switch(switch(Part::Status)).layer(),
             drain: self.drain.clone(),
             panics: PanicLayer(switch(Part::Panics)),
-            quota: self.quota.clone().with_switch(switch(Part::Quota)),
-            shed: shed.with_switch(switch(Part::Shed)),
+            quota: self.quota.clone().with_switch(switch(Part::Quota)).layer(),
+            shed: shed.with_switch(switch(Part::Shed)).layer(),
             deadline: match self.limit {
-                Some(limit) => deadline.with_limit(limit),
-                None => deadline,
+                Some(limit) => deadline.with_limit(limit).layer(),
+                None => deadline.layer(),
             },
             faults: self.faults.clone().with_switch(switch(Part::Faults)),
-            dedup: self.dedup.clone().with_switch(switch(Part::Dedup)),
+            dedup: self.dedup.clone().with_switch(switch(Part::Dedup)).layer(self.store.clone()),
             switches,
             own: metrics.owner(),
             metrics,

@@ -5,9 +5,9 @@ use crate::parts::Modes;
 use cinchona_core::{Invalid, Methods, Mode, Rng};
 use cinchona_drain::Drain;
 use cinchona_fault::{FaultLayer, Faults, Rules};
-use cinchona_idempotency::{DedupLayer, MemoryStore, Store};
+use cinchona_idempotency::{DedupSettings, MemoryStore, Store};
 use cinchona_observe::Metrics;
-use cinchona_shed::{RateLimitLayer, ShedLayer};
+use cinchona_shed::{RateLimitSettings, ShedSettings};
 use std::{fmt, time::Duration};
 
 /// The settings of a server: plain data, from which any number of servers is built; its parameter
@@ -36,16 +36,18 @@ pub struct Settings<S = MemoryStore> {
     /// program ends the server, so it is the one layer [without a switch](Part).
     pub drain: Drain,
     /// The quota of each caller, where [`Part::Quota`] is on.
-    pub quota: RateLimitLayer,
+    pub quota: RateLimitSettings,
     /// The limit of calls in flight. Default: adaptive.
-    pub shed: ShedLayer,
+    pub shed: ShedSettings,
     /// The time limit of a call, uploads included; of a stream, until its first message. Default
     /// `None`: only its caller's deadline.
     pub limit: Option<Duration>,
     /// The injected faults, where [`Part::Faults`] is on. Default: none.
     pub faults: FaultLayer,
-    /// Deduplicates calls, where [`Part::Dedup`] is on.
-    pub dedup: DedupLayer<S>,
+    /// How calls are deduplicated, where [`Part::Dedup`] is on.
+    pub dedup: DedupSettings,
+    /// The store of their keys and answers.
+    pub store: S,
     /// The source of randomness.
     pub rng: Rng,
     pub(super) modes: Modes<{ Part::ALL.len() }>,
@@ -59,11 +61,12 @@ impl Settings {
         Self {
             metrics: None,
             drain: Drain::default(),
-            quota: RateLimitLayer::default(),
-            shed: ShedLayer::default().with_methods(methods.clone()),
+            quota: RateLimitSettings::default(),
+            shed: ShedSettings::default().with_methods(methods.clone()),
             limit: None,
             faults: FaultLayer::from(Rules::default()),
-            dedup: DedupLayer::new(MemoryStore::new(), methods.clone()),
+            dedup: DedupSettings::new(methods.clone()),
+            store: MemoryStore::new(),
             rng: Rng::from_os(),
             modes: Part::modes(),
             methods,
@@ -95,18 +98,18 @@ impl<S> Settings<S> {
     /// # Errors
     /// When one of them is 0.
     pub fn with_quota(self, per_second: u32, burst: u32) -> Result<Self, Invalid> {
-        Ok(self.with_quota_layer(RateLimitLayer::new(per_second, burst)?))
+        Ok(self.with_quota_settings(RateLimitSettings::new(per_second, burst)?))
     }
 
     /// Sets quotas by another identification of callers.
     #[must_use]
-    pub fn with_quota_layer(self, quota: RateLimitLayer) -> Self {
+    pub fn with_quota_settings(self, quota: RateLimitSettings) -> Self {
         Self { quota, ..self }.turned_on(Part::Quota)
     }
 
     /// Sets the limit of calls in flight.
     #[must_use]
-    pub fn with_shed(self, shed: ShedLayer) -> Self {
+    pub fn with_shed(self, shed: ShedSettings) -> Self {
         Self { shed, ..self }
     }
 
@@ -128,17 +131,16 @@ impl<S> Settings<S> {
     /// effect once, however often it is sent.
     #[must_use]
     pub fn with_store<T: Store>(self, store: T) -> Settings<T> {
-        let dedup = DedupLayer::new(store, self.methods.clone());
-        self.with_dedup(dedup)
+        let Self { methods, metrics, drain, quota, shed, limit, faults, dedup, rng, modes, .. } =
+            self;
+        Settings { methods, metrics, drain, quota, shed, limit, faults, dedup, store, rng, modes }
+            .turned_on(Part::Dedup)
     }
 
-    /// The same, with a configured layer.
+    /// Sets how calls are deduplicated, by the [store](Self::with_store).
     #[must_use]
-    pub fn with_dedup<T>(self, dedup: DedupLayer<T>) -> Settings<T> {
-        let Self { methods, metrics, drain, quota, shed, limit, faults, rng, modes, .. } = self;
-        let own =
-            Settings { methods, metrics, drain, quota, shed, limit, faults, dedup, rng, modes };
-        own.turned_on(Part::Dedup)
+    pub fn with_dedup(self, dedup: DedupSettings) -> Self {
+        Self { dedup, ..self }.turned_on(Part::Dedup)
     }
 
     /// Counts in `metrics`, together with other servers and clients of the process: what servers

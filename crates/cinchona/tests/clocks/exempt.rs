@@ -25,6 +25,9 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[
             "retry::Attempt::began",
             "retry::Attempt::duration",
             "retry::Attempt::wait",
+            "retry::RetryCounters::budget_tokens",
+            "retry::RetryCounters::throttle_max_tokens",
+            "retry::RetryCounters::throttle_tokens",
         ],
     ),
     (

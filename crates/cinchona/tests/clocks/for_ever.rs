@@ -4,7 +4,7 @@ use crate::world::*;
 use cinchona::{
     balance::{Options, OutlierDetection},
     core::IDEMPOTENCY_KEY,
-    idempotency::{Claim, DedupLayer, MemoryStore, Store},
+    idempotency::{Claim, DedupSettings, MemoryStore, Store},
     shed::{BulkheadLayer, Queue},
 };
 use cinchona_testkit::ScriptedServer;
@@ -35,7 +35,7 @@ async fn calls_wait_for_a_place_in_a_bulkhead_and_in_a_queue_for_as_long_as_thei
     assert_eq!((one, other), (Some(Code::Ok), Some(Code::Ok)));
 
     let queue = Queue { longest: FOR_EVER, interval: FOR_EVER, ..Queue::default() };
-    let shed = queued(queue).unwrap().layer(slow());
+    let shed = queued(queue).unwrap().layer().layer(slow());
     let (one, other) = tokio::join!(call(&shed), call(&shed));
     assert_eq!((one, other), (Some(Code::Ok), Some(Code::Ok)));
 }
@@ -79,7 +79,7 @@ async fn an_answer_is_replayed_and_an_execution_goes_on_for_ever() {
             tonic::Status::new(Code::Ok, "").into_http::<tonic::body::Body>(),
         )
     });
-    let layer = DedupLayer::new(store, methods()).with_lease(FOR_EVER).unwrap();
+    let layer = DedupSettings::new(methods()).with_lease(FOR_EVER).unwrap().layer(store);
     let service = layer.layer(slow);
     let keyed = || {
         let mut request = request();

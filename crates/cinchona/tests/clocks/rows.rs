@@ -7,9 +7,12 @@ use cinchona::{
     client::CallOptions,
     cluster::Phi,
     config::RetryPolicy as ConfigRetry,
-    core::{MethodKind, Methods, PerMethod, Rejected},
+    core::{MethodKind, Methods, PerMethod, Rejected, Rng},
     dashboard::{FaultRule, Spot, Tile},
-    deadline::{AttemptLimit, AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    deadline::{
+        AttemptLimit, AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer,
+        CallDeadlineSettings, ServerDeadlineSettings,
+    },
     drain::Drain,
     fallback::Cache,
     fault::{Faults, Rules},
@@ -17,7 +20,10 @@ use cinchona::{
     observe::{Metrics, Samples},
     otlp::{export_metrics_over, export_over},
     retry::{Backoff, Budget, HedgePolicy, Jitter},
-    shed::{Adaptive, Queue},
+    shed::{
+        Adaptive, AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer, BulkheadSettings,
+        Queue,
+    },
 };
 use cinchona_plumbing::{clock, timeout};
 use std::{future::Future, pin::Pin, time::Duration};
@@ -139,14 +145,20 @@ fn servers() -> Vec<Row> {
         Time "policy::Queue::longest": |t| shed(queued(of!(Queue { longest: t })));
         Time "policy::Queue::target": |t| shed(queued(of!(Queue { target: t })));
         Time "policy::Queue::interval": |t| shed(queued(of!(Queue { interval: t })));
-        Time "shed::ShedLayer::with_pushback": |t|
-            shed(queued(Queue::none()).and_then(|layer| layer.with_pushback(t)));
-        Time "shed::ShedLayer::with_arrival": |t|
-            shed(queued(Queue::default()).map(|layer| layer.with_arrival(t)));
+        Time "shed::ShedSettings::with_pushback": |t|
+            shed(queued(Queue::none()).and_then(|settings| settings.with_pushback(t)));
+        Time "shed::ShedSettings::with_arrival": |t|
+            shed(queued(Queue::default()).map(|settings| settings.with_arrival(t)));
         Number "policy::Adaptive::tolerance": |n| shed(adaptive(of!(Adaptive { tolerance: n })));
         Time "policy::Adaptive::window": |t| shed(adaptive(of!(Adaptive { window: t })));
-        Time "shed::BulkheadLayer::new": |t| bulkhead(t);
-        Number "shed::AdaptiveThrottleLayer::new": |n| throttled(n);
+        Time "shed::BulkheadLayer::new": |t| bulkhead(BulkheadLayer::new(1, t));
+        Time "shed::BulkheadSettings::new": |t|
+            bulkhead(BulkheadSettings::new(1, t).map(|settings| settings.layer()));
+        Number "shed::AdaptiveThrottleLayer::new": |n| throttled(AdaptiveThrottleLayer::new(n));
+        Number "shed::AdaptiveThrottleSettings::new": |n| {
+            let settings = AdaptiveThrottleSettings::new(n);
+            throttled(settings.map(|settings| settings.with_rng(Rng::seeded(1)).layer()))
+        };
         Number "fault::Faults::failure_rate": |n| faulty(of!(Faults { failure_rate: n }));
         Number "fault::Faults::slow_rate": |n| faulty(of!(Faults { slow_rate: n }));
         Time "fault::Faults::slow_delay": |t|
@@ -160,14 +172,14 @@ fn servers() -> Vec<Row> {
             Ok(())
         };
         Time "drain::Drain::new": |t| drained(Drain::new(t));
-        Time "deadline::ServerDeadlineLayer::with_limit": |t|
-            limited_server(ServerDeadlineLayer::new().with_limit(t));
+        Time "deadline::ServerDeadlineSettings::with_limit": |t|
+            limited_server(ServerDeadlineSettings::new().with_limit(t).layer());
     }
 }
 
 fn stores() -> Vec<Row> {
     rows! {
-        Time "idempotency::DedupLayer::with_lease": |t|
+        Time "idempotency::DedupSettings::with_lease": |t|
             async move { deduplicated(dedup(InFlight::Join).with_lease(t)?).await };
         Time "policy::InFlight::Reject": |t| deduplicated(dedup(InFlight::Reject(t)));
         Time "idempotency::MemoryStore::with_ttl": |t|
@@ -248,14 +260,16 @@ fn reports() -> Vec<Row> {
 fn clients() -> Vec<Row> {
     rows! {
         Time "deadline::AttemptTimeoutLayer::new": |t| limited_attempt(AttemptTimeoutLayer::new(t));
+        Time "deadline::AttemptTimeoutSettings::new": |t|
+            limited_attempt(AttemptTimeoutSettings::new(t).layer());
         Time "deadline::AttemptLimit": |t| async move {
             let service = AttemptTimeoutLayer::default().layer(slow());
             let mut request = request();
             request.extensions_mut().insert(AttemptLimit(Some(t)));
             honest(send(&service, request).await)
         };
-        Time "deadline::CallDeadlineLayer::with_limit": |t|
-            limited_call(CallDeadlineLayer::new().with_limit(t));
+        Time "deadline::CallDeadlineSettings::with_limit": |t|
+            limited_call(CallDeadlineSettings::new().with_limit(t).layer());
         Time "deadline::CallDeadlineLayer::set_timeouts": |t| async move {
             let layer = CallDeadlineLayer::new();
             layer.set_timeouts(PerMethod::from(Some(t)));
@@ -263,30 +277,31 @@ fn clients() -> Vec<Row> {
             layer.set_timeouts(PerMethod::new());
             expect("it is put right", call(&layer.layer(slow())).await == Some(Code::Ok))
         };
-        Time "deadline::AttemptTimeoutLayer::with_kind_limit": |t| limited_attempt(
-            AttemptTimeoutLayer::default().with_kind_limit(MethodKind::Unary, Some(t)));
-        Time "deadline::AttemptTimeoutLayer::with_limits": |t|
-            limited_attempt(AttemptTimeoutLayer::default().with_limits(PerMethod::from(Some(t))));
-        Time "deadline::AttemptTimeoutLayer::with_silence": |t|
-            limited_attempt(AttemptTimeoutLayer::default().with_silence(t));
-        Time "deadline::AttemptTimeoutLayer::with_kind_silence": |t| limited_attempt(
-            AttemptTimeoutLayer::default().with_kind_silence(MethodKind::Unary, Some(t)));
-        Time "deadline::AttemptTimeoutLayer::with_silences": |t|
-            limited_attempt(AttemptTimeoutLayer::default().with_silences(PerMethod::from(Some(t))));
-        Time "deadline::CallDeadlineLayer::with_kind_limit": |t|
-            limited_call(CallDeadlineLayer::new().with_kind_limit(MethodKind::Unary, Some(t)));
-        Time "deadline::CallDeadlineLayer::with_limits": |t|
-            limited_call(CallDeadlineLayer::new().with_limits(PerMethod::from(Some(t))));
-        Time "deadline::CallDeadlineLayer::with_silence": |t|
-            limited_call(CallDeadlineLayer::new().with_silence(t));
-        Time "deadline::CallDeadlineLayer::with_kind_silence": |t|
-            limited_call(CallDeadlineLayer::new().with_kind_silence(MethodKind::Unary, Some(t)));
-        Time "deadline::CallDeadlineLayer::with_silences": |t|
-            limited_call(CallDeadlineLayer::new().with_silences(PerMethod::from(Some(t))));
-        Number "retry::RetryLayer::with_throttle": |n|
-            async move { retried(retry().with_throttle(n, 0.1)?).await };
-        Number "retry::RetryLayer::with_throttle": |n|
-            async move { retried(retry().with_throttle(10.0, n)?).await };
+        Time "deadline::AttemptTimeoutSettings::with_kind_limit": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_kind_limit(MethodKind::Unary, Some(t)).layer());
+        Time "deadline::AttemptTimeoutSettings::with_limits": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_limits(PerMethod::from(Some(t))).layer());
+        Time "deadline::AttemptTimeoutSettings::with_silence": |t|
+            limited_attempt(AttemptTimeoutSettings::default().with_silence(t).layer());
+        Time "deadline::AttemptTimeoutSettings::with_kind_silence": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_kind_silence(MethodKind::Unary, Some(t))
+                .layer());
+        Time "deadline::AttemptTimeoutSettings::with_silences": |t| limited_attempt(
+            AttemptTimeoutSettings::default().with_silences(PerMethod::from(Some(t))).layer());
+        Time "deadline::CallDeadlineSettings::with_kind_limit": |t| limited_call(
+            CallDeadlineSettings::new().with_kind_limit(MethodKind::Unary, Some(t)).layer());
+        Time "deadline::CallDeadlineSettings::with_limits": |t|
+            limited_call(CallDeadlineSettings::new().with_limits(PerMethod::from(Some(t))).layer());
+        Time "deadline::CallDeadlineSettings::with_silence": |t|
+            limited_call(CallDeadlineSettings::new().with_silence(t).layer());
+        Time "deadline::CallDeadlineSettings::with_kind_silence": |t| limited_call(
+            CallDeadlineSettings::new().with_kind_silence(MethodKind::Unary, Some(t)).layer());
+        Time "deadline::CallDeadlineSettings::with_silences": |t| limited_call(
+            CallDeadlineSettings::new().with_silences(PerMethod::from(Some(t))).layer());
+        Number "retry::RetrySettings::with_throttle": |n|
+            async move { retried(retry_settings().with_throttle(n, 0.1)?.layer()).await };
+        Number "retry::RetrySettings::with_throttle": |n|
+            async move { retried(retry_settings().with_throttle(10.0, n)?.layer()).await };
         Number "retry::RetryLayer::set_throttle": |n| async move {
             let layer = retry();
             layer.set_throttle(Some((n, n)))?;
@@ -295,9 +310,13 @@ fn clients() -> Vec<Row> {
             retried(layer).await
         };
         Number "policy::Budget::new": |n|
-            async move { retried(retry().with_budget(Some(Budget::new(n, 1)?))).await };
+            async move {
+                let budget = Budget::new(n, 1)?;
+                retried(retry_settings().with_budget(Some(budget)).layer()).await
+            };
         Number "policy::Budget::with_per_second": |n| async move {
-            retried(retry().with_budget(Some(Budget::default().with_per_second(n)?))).await
+            let budget = Budget::default().with_per_second(n)?;
+            retried(retry_settings().with_budget(Some(budget)).layer()).await
         };
         Time "policy::HedgePolicy::with_delay": |t|
             async move { hedged(HedgePolicy::default().with_delay(t)).await };

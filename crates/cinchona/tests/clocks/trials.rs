@@ -43,7 +43,7 @@ pub(crate) async fn delays(backoff: Result<Backoff, Invalid>) -> Ended {
     }
     let policy = RetryPolicy::default().with_backoff(backoff);
     let script = [unavailable(), unavailable(), ok()];
-    let layer = retry().with_policies(PerMethod::from(Policy::from(policy)))?;
+    let layer = retry_settings().with_policies(PerMethod::from(Policy::from(policy)))?.layer();
     calls(&layer.layer(ScriptedServer::new(script))).await
 }
 
@@ -97,9 +97,8 @@ pub(crate) async fn connected(user_timeout: Duration) -> Ended {
     Ok(())
 }
 
-pub(crate) async fn throttled(k: f64) -> Ended {
-    let layer = AdaptiveThrottleLayer::new(k)?.with_rng(Rng::seeded(1));
-    let service = layer.layer(ScriptedServer::new([unavailable()]));
+pub(crate) async fn throttled(layer: Result<AdaptiveThrottleLayer, Invalid>) -> Ended {
+    let service = layer?.layer(ScriptedServer::new([unavailable()]));
     for _ in 0..10 {
         calls(&service).await?;
     }

@@ -3,18 +3,18 @@
 use bytes::Bytes;
 use cinchona::{
     balance::{Balance, Options, OutlierDetection, Picker, Utilization},
-    breaker::{BreakerLayer, BreakerPolicy},
+    breaker::{BreakerPolicy, BreakerSettings},
     cluster::{Cluster, Config, Datagrams},
     config::{MethodConfig, MethodEntry, Name, Policy, ServiceConfig},
     core::{BoxError, IDEMPOTENCY_KEY, Invalid, Methods, PerMethod, Rng, Target},
     deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
     drain::Drain,
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackSettings},
     fault::{FaultLayer, Faults},
-    idempotency::{DedupLayer, InFlight, MemoryStore, Store},
+    idempotency::{DedupSettings, InFlight, MemoryStore},
     observe::Metrics,
-    retry::{self, HedgePolicy, RetryLayer, RetryPolicy},
-    shed::{Adaptive, BulkheadLayer, Limit, Queue, ShedLayer},
+    retry::{self, HedgePolicy, RetryLayer, RetryPolicy, RetrySettings},
+    shed::{Adaptive, BulkheadLayer, Limit, Queue, ShedSettings},
 };
 use cinchona_plumbing::status;
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
@@ -222,33 +222,34 @@ pub(crate) async fn weighed(utilization: Utilization) -> Ended {
 }
 
 /// More concurrent calls than the limit.
-pub(crate) async fn shed(layer: Result<ShedLayer, Invalid>) -> Ended {
-    let layer = layer?;
+pub(crate) async fn shed(settings: Result<ShedSettings, Invalid>) -> Ended {
+    let layer = settings?.layer();
     let service = layer.layer(slow());
     calls(&service).await?;
     sleep(SECOND).await;
     calls(&service).await?;
-    let none = layer.in_progress() == 0 && layer.waiting() <= 3;
+    let seen = layer.counters();
+    let none = seen.in_progress == 0 && seen.waiting <= 3;
     expect("what has ended is not in progress", none)
 }
 
-pub(crate) fn queued(queue: Queue) -> Result<ShedLayer, Invalid> {
-    Ok(ShedLayer::new(Limit::Fixed(1))?.with_queue(queue))
+pub(crate) fn queued(queue: Queue) -> Result<ShedSettings, Invalid> {
+    Ok(ShedSettings::new(Limit::Fixed(1))?.with_queue(queue))
 }
 
-pub(crate) fn adaptive(adaptive: Adaptive) -> Result<ShedLayer, Invalid> {
-    ShedLayer::new(Limit::Adaptive(Adaptive { samples: 1, ..adaptive }))
+pub(crate) fn adaptive(adaptive: Adaptive) -> Result<ShedSettings, Invalid> {
+    ShedSettings::new(Limit::Adaptive(Adaptive { samples: 1, ..adaptive }))
 }
 
-pub(crate) async fn bulkhead(patience: Duration) -> Ended {
-    let service = BulkheadLayer::new(1, patience)?.layer(slow());
+pub(crate) async fn bulkhead(layer: Result<BulkheadLayer, Invalid>) -> Ended {
+    let service = layer?.layer(slow());
     calls(&service).await?;
     expect("it has room again", call(&service).await == Some(Code::Ok))
 }
 
 /// Calls with keys: a first, its repetition while it is executed, and after it.
-pub(crate) async fn deduplicated<T: Store>(layer: DedupLayer<T>) -> Ended {
-    let service = layer.layer(service_fn(answered));
+pub(crate) async fn deduplicated(settings: DedupSettings) -> Ended {
+    let service = settings.layer(MemoryStore::new()).layer(service_fn(answered));
     let keyed = |key: &'static str| {
         let mut request = request();
         request.headers_mut().insert(IDEMPOTENCY_KEY, key.parse().unwrap());
@@ -271,8 +272,8 @@ pub(crate) async fn answered(_: Request<Body>) -> Result<Response<Body>, std::co
     Ok(response.map(Body::new))
 }
 
-pub(crate) fn dedup(in_flight: InFlight) -> DedupLayer<MemoryStore> {
-    DedupLayer::new(MemoryStore::new(), methods()).with_in_flight(in_flight)
+pub(crate) fn dedup(in_flight: InFlight) -> DedupSettings {
+    DedupSettings::new(methods()).with_in_flight(in_flight)
 }
 
 pub(crate) async fn faulty(faults: Faults) -> Ended {
@@ -350,13 +351,18 @@ pub(crate) async fn retried(layer: RetryLayer) -> Ended {
     calls(&service).await
 }
 
+pub(crate) fn retry_settings() -> RetrySettings {
+    RetrySettings::new(RetryPolicy::default(), Methods::all_idempotent()).with_rng(Rng::seeded(1))
+}
+
 pub(crate) fn retry() -> RetryLayer {
-    RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent()).with_rng(Rng::seeded(1))
+    retry_settings().layer()
 }
 
 /// Calls to a server that is slow, through a retry layer.
 pub(crate) async fn hedged(policy: HedgePolicy) -> Ended {
-    let layer = retry().with_policies(PerMethod::from(retry::Policy::from(policy)))?;
+    let layer =
+        retry_settings().with_policies(PerMethod::from(retry::Policy::from(policy)))?.layer();
     let service = layer.layer(slow());
     for _ in 0..25 {
         calls(&service).await?;
@@ -367,7 +373,7 @@ pub(crate) async fn hedged(policy: HedgePolicy) -> Ended {
 /// Calls that open it, and probes; the circuit is made in the instant of its first answer.
 pub(crate) async fn broken(policy: BreakerPolicy) -> Ended {
     let script = [unavailable(), unavailable(), unavailable(), unavailable(), ok()];
-    let layer = BreakerLayer::new(policy.with_min_calls(1)?).with_rng(Rng::seeded(1));
+    let layer = BreakerSettings::new(policy.with_min_calls(1)?).with_rng(Rng::seeded(1)).layer();
     let server = ScriptedServer::new(script);
     let service = layer.layer(server.clone());
     for _ in 0..3 {
@@ -400,7 +406,7 @@ pub(crate) async fn limited_server(layer: ServerDeadlineLayer) -> Ended {
 }
 
 pub(crate) async fn kept(cache: Cache) -> Ended {
-    let layer = FallbackLayer::new(Methods::all_idempotent()).with_cache(cache)?;
+    let layer = FallbackSettings::new(Methods::all_idempotent()).with_cache(cache)?.layer();
     let script = [ok(), unavailable(), unavailable(), ok()];
     let service = layer.layer(ScriptedServer::new(script));
     calls(&service).await?;

@@ -177,7 +177,7 @@ async fn a_service_config_in_a_file_is_followed() {
     let layers = settings().layers().unwrap();
     let retry = layers.retry.clone();
     let followed = tokio::spawn(async move { layers.follow(&file, SECOND).await });
-    while retry.throttle_max_tokens() != Some(7.0) {
+    while retry.counters().throttle_max_tokens != Some(7.0) {
         tokio::task::yield_now().await;
     }
     followed.abort();

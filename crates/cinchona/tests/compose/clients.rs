@@ -6,7 +6,7 @@ use cinchona::{
     client::Settings,
     config::MessageLimitsLayer,
     core::BoxError,
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
     fallback::FallbackLayer,
     idempotency::IdempotencyKeyLayer,
     observe::{AttemptLayer, CallLayer, Metrics},
@@ -103,7 +103,7 @@ combined!(calls_are_watched, CallLayer::new(&Metrics::new(methods()), "any"));
 combined!(attempts_are_watched, AttemptLayer::new(&Metrics::new(methods()), "any"));
 combined!(calls_are_named, IdempotencyKeyLayer::new(methods()));
 combined!(messages_are_limited, MessageLimitsLayer::new());
-combined!(calls_end_in_time, CallDeadlineLayer::new().with_limit(LONG));
+combined!(calls_end_in_time, CallDeadlineSettings::new().with_limit(LONG).layer());
 combined!(calls_have_second_answers, FallbackLayer::new(methods()));
 combined!(calls_are_counted, BulkheadLayer::default());
 combined!(calls_are_retried, RetryLayer::new(RetryPolicy::default(), methods()));

@@ -7,7 +7,7 @@ use cinchona::{
     fault::Faults,
     observe::{Metrics, Value},
     server,
-    shed::BulkheadLayer,
+    shed::BulkheadSettings,
 };
 use cinchona_testkit::Network;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn lines(metrics: &Metrics) -> usize {
 /// A client of `orders` that lets nothing through, and has turned one call away.
 async fn turned_away(metrics: &Metrics) -> Channel<tonic::transport::Channel> {
     let (_, network, serving) = scripted([ok()]);
-    let none = BulkheadLayer::new(1, Duration::ZERO).unwrap();
+    let none = BulkheadSettings::new(1, Duration::ZERO).unwrap();
     let settings = Settings::new(methods()).with_target("orders").with_metrics(metrics);
     let channel = settings.with_bulkhead(none).layers().unwrap().around(network.channel());
     // One of the two gets the only place.

@@ -7,7 +7,7 @@ use crate::{
 };
 use cinchona::{
     balance::{Balance, Options},
-    breaker::{BreakerLayer, BreakerPolicy},
+    breaker::{BreakerPolicy, BreakerSettings},
     core::{Mode, Rng, Switch, Target},
     fault::{FaultLayer, Rules},
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, Value},
@@ -94,7 +94,7 @@ fn a_breaker_lets_probes_through_however_those_before_have_ended() {
             let (rng, switch) = (Rng::seeded(seed), Switch::default());
             let policy = BreakerPolicy::default().with_consecutive_failures(Some(1)).unwrap();
             let policy = policy.with_open_for(2 * MS, 4 * MS).unwrap();
-            let layer = BreakerLayer::new(policy).with_switch(switch.clone());
+            let layer = BreakerSettings::new(policy).with_switch(switch.clone()).layer();
             at_random(
                 &rng,
                 |bare| layers::boxed(layer.layer(bare)),

@@ -3,19 +3,20 @@
 use crate::bare::Bare;
 use bytes::Bytes;
 use cinchona::{
-    breaker::{BreakerLayer, BreakerPolicy},
-    cluster::{Cluster, Config, Datagrams, QuorumGuardLayer},
-    config::{MessageLimits, MessageLimitsLayer},
+    breaker::{BreakerLayer, BreakerPolicy, BreakerSettings},
+    cluster::{Cluster, Config, Datagrams, QuorumGuardSettings},
+    config::{MessageLimits, MessageLimitsSettings},
     core::{BoxError, Methods, Rng, Switch},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
-    fallback::{Cache, FallbackLayer},
+    deadline::{AttemptTimeoutSettings, CallDeadlineSettings, ServerDeadlineSettings},
+    fallback::{Cache, FallbackLayer, FallbackSettings},
     fault::{FaultLayer, Faults, Rules},
-    idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
-    observe::{AttemptLayer, CallLayer, Metrics, ServerLayer},
-    retry::{RetryLayer, RetryPolicy},
+    idempotency::{DedupLayer, DedupSettings, IdempotencyKeySettings, MemoryStore},
+    observe::{AttemptSettings, CallSettings, Metrics, ServerSettings},
+    retry::{RetryLayer, RetryPolicy, RetrySettings},
     shed::{
-        AdaptiveThrottleLayer, BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer,
-        StatusLimitLayer,
+        AdaptiveThrottleLayer, AdaptiveThrottleSettings, BulkheadLayer, BulkheadSettings, Limit,
+        Queue, RateLimitLayer, RateLimitSettings, ShedLayer, ShedSettings, StatusLimitLayer,
+        StatusLimitSettings,
     },
 };
 use cinchona_plumbing::ReplayBuffer;
@@ -159,141 +160,169 @@ fn retry(switch: &Switch) -> Case {
     let policy = RetryPolicy::default();
     let policy = policy.with_codes([Code::Unavailable, Code::Internal]).unwrap();
     let buffer = ReplayBuffer::new(1 << 10, 1 << 12);
-    let layer = RetryLayer::new(policy, Methods::all_idempotent())
+    let layer = RetrySettings::new(policy, Methods::all_idempotent())
         .with_rng(Rng::seeded(1))
         .with_buffer(buffer.clone())
         .with_throttle(10.0, 0.1)
         .unwrap()
         .explained()
-        .with_switch(switch.clone());
-    let shown = |layer: &RetryLayer| (layer.throttle_tokens(), layer.budget_tokens());
+        .with_switch(switch.clone())
+        .layer();
+    let shown =
+        |layer: &RetryLayer| (layer.counters().throttle_tokens, layer.counters().budget_tokens);
     case("retry/src/layer.rs", switch, layer, shown, move |_| vec![buffer.used() as u64])
 }
 
 fn fallback(switch: &Switch) -> Case {
-    let layer = FallbackLayer::new(methods())
+    let layer = FallbackSettings::new(methods())
         .with_cache(Cache::default())
         .unwrap()
         .with_default("a.B", "", Bytes::new())
         .unwrap()
         .with_caller(|request| Some(request.uri.path().to_owned()))
-        .with_switch(switch.clone());
-    let shown = |layer: &FallbackLayer| layer.counters().snapshot();
-    case("fallback/src/lib.rs", switch, layer, shown, |_| vec![])
+        .with_switch(switch.clone())
+        .layer();
+    let shown = |layer: &FallbackLayer| layer.counters();
+    case("fallback/src/settings.rs", switch, layer, shown, |_| vec![])
 }
 
 fn shed(switch: &Switch) -> Case {
     let queue = Queue { capacity: 1, ..Queue::default() };
-    let layer = ShedLayer::new(Limit::Fixed(2)).unwrap().with_queue(queue).with_methods(methods());
-    let layer = layer.with_streams(1).unwrap().with_switch(switch.clone());
-    let gauges = |layer: &ShedLayer| vec![layer.in_progress(), layer.waiting(), layer.streams()];
-    let gauges = move |layer: &ShedLayer| gauges(layer).into_iter().map(Into::into).collect();
-    let shown = |layer: &ShedLayer| (layer.shed(), layer.late(), layer.limit());
+    let layer = ShedSettings::new(Limit::Fixed(2))
+        .unwrap()
+        .with_queue(queue)
+        .with_methods(methods())
+        .with_streams(1)
+        .unwrap()
+        .with_switch(switch.clone())
+        .layer();
+    let gauges = |layer: &ShedLayer| {
+        let seen = layer.counters();
+        [seen.in_progress, seen.waiting, seen.streams].map(u64::from).to_vec()
+    };
+    let shown = |layer: &ShedLayer| {
+        let seen = layer.counters();
+        (seen.shed, seen.late, seen.limit)
+    };
     case("shed/src/layer.rs", switch, layer, shown, gauges)
 }
 
 fn bulkhead(switch: &Switch) -> Case {
-    let layer = BulkheadLayer::new(2, Duration::from_millis(5)).unwrap().with_methods(methods());
-    let layer = layer.with_streams(1).unwrap().with_switch(switch.clone());
+    let layer = BulkheadSettings::new(2, Duration::from_millis(5))
+        .unwrap()
+        .with_methods(methods())
+        .with_streams(1)
+        .unwrap()
+        .with_switch(switch.clone())
+        .layer();
     let gauges = |layer: &BulkheadLayer| {
-        let gauges = [layer.in_progress(), layer.waiting(), layer.streams()];
-        gauges.map(u64::from).to_vec()
+        let seen = layer.counters();
+        [seen.in_progress, seen.waiting, seen.streams].map(u64::from).to_vec()
     };
-    case("shed/src/bulkhead.rs", switch, layer, BulkheadLayer::shed, gauges)
+    case(
+        "shed/src/bulkhead.rs",
+        switch,
+        layer,
+        |layer: &BulkheadLayer| layer.counters().shed,
+        gauges,
+    )
 }
 
 fn throttle(switch: &Switch) -> Case {
-    let layer = AdaptiveThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
-    let layer = layer.with_switch(switch.clone());
-    case("shed/src/throttle.rs", switch, layer, AdaptiveThrottleLayer::throttled, |_| vec![])
+    let settings = AdaptiveThrottleSettings::new(1.0).unwrap().with_rng(Rng::seeded(1));
+    let layer = settings.with_switch(switch.clone()).layer();
+    case("shed/src/throttle.rs", switch, layer, AdaptiveThrottleLayer::counters, |_| vec![])
 }
 
 fn quota(switch: &Switch) -> Case {
-    let layer = RateLimitLayer::new(1, 1).unwrap().by(|_, _| "all".into());
-    let layer = layer.with_switch(switch.clone());
-    case("shed/src/rate.rs", switch, layer, RateLimitLayer::limited, |_| vec![])
+    let settings = RateLimitSettings::new(1, 1).unwrap().by(|_, _| "all".into());
+    let layer = settings.with_switch(switch.clone()).layer();
+    case("shed/src/rate/settings.rs", switch, layer, RateLimitLayer::counters, |_| vec![])
 }
 
 fn status_limit(switch: &Switch) -> Case {
-    let layer = StatusLimitLayer::new().with_switch(switch.clone());
-    case("shed/src/bound.rs", switch, layer, StatusLimitLayer::cut, |_| vec![])
+    let layer = StatusLimitSettings::new().with_switch(switch.clone()).layer();
+    case("shed/src/bound.rs", switch, layer, StatusLimitLayer::counters, |_| vec![])
 }
 
-fn breaking(switch: &Switch) -> BreakerLayer {
+fn breaking(switch: &Switch) -> BreakerSettings {
     let policy = BreakerPolicy::default().with_consecutive_failures(Some(2)).unwrap();
-    BreakerLayer::new(policy).with_rng(Rng::seeded(1)).with_switch(switch.clone())
+    BreakerSettings::new(policy).with_rng(Rng::seeded(1)).with_switch(switch.clone())
 }
 
 fn breaker(switch: &Switch) -> Case {
     let shown = |layer: &BreakerLayer| format!("{:?}", layer.circuits());
-    case("breaker/src/layer.rs", switch, breaking(switch), shown, |_| vec![])
+    case("breaker/src/layer.rs", switch, breaking(switch).layer(), shown, |_| vec![])
 }
 
 fn breaker_by_method(switch: &Switch) -> Case {
     let shown = |layer: &BreakerLayer| format!("{:?}", layer.circuits());
-    case("breaker/src/layer.rs", switch, breaking(switch).per_method(), shown, |_| vec![])
+    let layer = breaking(switch).per_method().layer();
+    case("breaker/src/layer.rs", switch, layer, shown, |_| vec![])
 }
 
 fn attempt(switch: &Switch) -> Case {
-    let layer = AttemptTimeoutLayer::new(Duration::from_millis(20));
-    let layer = layer.with_silence(Duration::from_millis(20)).with_methods(methods());
-    let layer = layer.with_switch(switch.clone());
+    let settings = AttemptTimeoutSettings::new(Duration::from_millis(20));
+    let settings = settings.with_silence(Duration::from_millis(20)).with_methods(methods());
+    let layer = settings.with_switch(switch.clone()).layer();
     case("deadline/src/attempt.rs", switch, layer, |_| (), |_| vec![])
 }
 
 fn call_deadline(switch: &Switch) -> Case {
-    let layer = CallDeadlineLayer::new().with_limit(Duration::from_millis(20));
-    let layer = layer.with_methods(methods()).with_switch(switch.clone());
+    let settings = CallDeadlineSettings::new().with_limit(Duration::from_millis(20));
+    let layer = settings.with_methods(methods()).with_switch(switch.clone()).layer();
     case("deadline/src/call.rs", switch, layer, |_| (), |_| vec![])
 }
 
 fn dedup(switch: &Switch) -> Case {
     let store = MemoryStore::new();
-    let layer = DedupLayer::new(store.clone(), methods())
+    let layer = DedupSettings::new(methods())
         .with_required(true)
         .with_limits(64, 64)
         .with_domain("here")
         .unwrap()
         .with_lease(Duration::from_secs(1))
         .unwrap()
-        .with_switch(switch.clone());
+        .with_switch(switch.clone())
+        .layer(store.clone());
     let gauges = move |_: &DedupLayer<MemoryStore>| vec![store.claims() as u64];
-    case("idempotency/src/layer.rs", switch, layer, |layer| layer.snapshot(), gauges)
+    case("idempotency/src/settings.rs", switch, layer, |layer| layer.counters(), gauges)
 }
 
 fn key(switch: &Switch) -> Case {
-    let layer = IdempotencyKeyLayer::new(methods()).with_request_ids();
-    let layer = layer.with_switch(switch.clone());
+    let settings = IdempotencyKeySettings::new(methods()).with_request_ids();
+    let layer = settings.with_switch(switch.clone()).layer();
     case("idempotency/src/request_id.rs", switch, layer, |_| (), |_| vec![])
 }
 
 fn messages(switch: &Switch) -> Case {
     let limits = MessageLimits { max_request_bytes: Some(0), max_response_bytes: Some(0) };
-    let layer = MessageLimitsLayer::new().with_limits(limits).with_switch(switch.clone());
+    let layer =
+        MessageLimitsSettings::new().with_limits(limits).with_switch(switch.clone()).layer();
     case("config/src/limits.rs", switch, layer, |_| (), |_| vec![])
 }
 
 fn calls(switch: &Switch) -> Case {
     let metrics = Metrics::new(methods());
-    let layer = CallLayer::new(&metrics, "any").with_switch(switch.clone());
+    let layer = CallSettings::new("any").with_switch(switch.clone()).layer(&metrics);
     case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
 }
 
 fn attempts(switch: &Switch) -> Case {
     let metrics = Metrics::new(methods());
-    let layer = AttemptLayer::new(&metrics, "any").with_switch(switch.clone());
+    let layer = AttemptSettings::new("any").with_switch(switch.clone()).layer(&metrics);
     case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
 }
 
 fn served(switch: &Switch) -> Case {
     let metrics = Metrics::new(methods());
-    let layer = ServerLayer::new(&metrics).with_switch(switch.clone());
+    let layer = ServerSettings::new().with_switch(switch.clone()).layer(&metrics);
     case("observe/src/layers.rs", switch, layer, move |_| metrics.render(), |_| vec![])
 }
 
 fn served_until(switch: &Switch) -> Case {
-    let layer = ServerDeadlineLayer::new().with_limit(Duration::from_millis(20));
-    let layer = layer.with_switch(switch.clone());
+    let settings = ServerDeadlineSettings::new().with_limit(Duration::from_millis(20));
+    let layer = settings.with_switch(switch.clone()).layer();
     case("deadline/src/server.rs", switch, layer, |_| (), |_| vec![])
 }
 
@@ -301,7 +330,7 @@ fn served_until(switch: &Switch) -> Case {
 fn quorum(switch: &Switch) -> Case {
     let config = Config::new("laws", "one", ([127, 0, 0, 1], 1).into());
     let cluster = Cluster::join_over(config, &[], Deaf).unwrap();
-    let layer = QuorumGuardLayer::new(&cluster, methods()).with_switch(switch.clone());
+    let layer = QuorumGuardSettings::new(methods()).with_switch(switch.clone()).layer(&cluster);
     case("cluster/src/guard.rs", switch, layer, |_| (), |_| vec![])
 }
 

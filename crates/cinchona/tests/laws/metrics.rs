@@ -12,16 +12,16 @@ use cinchona::{
     breaker::{BreakerLayer, BreakerPolicy},
     cluster::Cluster,
     core::{BoxError, Instrument, Invalid, Mode, Observable, PerMethod, Rng, Switch, Target},
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer, ServerDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings, ServerDeadlineLayer},
     drain::Drain,
-    fallback::{Cache, FallbackLayer},
+    fallback::{Cache, FallbackLayer, FallbackSettings},
     fault::{FaultLayer, Faults},
     idempotency::{DedupLayer, IdempotencyKeyLayer, MemoryStore},
     observe::{AttemptLayer, CallLayer, Metrics, ServerLayer, Value},
-    retry::{Backoff, HedgePolicy, Policy, RetryLayer, RetryPolicy},
+    retry::{Backoff, HedgePolicy, Policy, RetryLayer, RetryPolicy, RetrySettings},
     shed::{
-        AdaptiveThrottleLayer, BulkheadLayer, Limit, Queue, RateLimitLayer, ShedLayer,
-        StatusLimitLayer,
+        AdaptiveThrottleLayer, BulkheadLayer, BulkheadSettings, Limit, Queue, RateLimitLayer,
+        ShedLayer, ShedSettings, StatusLimitLayer,
     },
 };
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
@@ -152,8 +152,8 @@ fn client(network: &Network, metrics: &Metrics) -> Result<layers::Boxed, Invalid
     let retry = retry.with_backoff(Backoff::new(10 * MS, 2.0, 100 * MS)?);
     let mut policies = PerMethod::from(Policy::from(retry));
     policies.insert("a.B", "Unary", HedgePolicy::default().with_delay(50 * MS).into())?;
-    let retry = RetryLayer::new(retry, methods().keyed()).with_policies(policies)?;
-    let fallback = FallbackLayer::new(methods()).with_cache(Cache::default())?;
+    let retry = RetrySettings::new(retry, methods().keyed()).with_policies(policies)?.layer();
+    let fallback = FallbackSettings::new(methods()).with_cache(Cache::default())?.layer();
     let (bulkhead, throttle) = (BulkheadLayer::default(), AdaptiveThrottleLayer::default());
     let breaker = BreakerLayer::new(BreakerPolicy::default());
     let (gates, network) = (breaker.clone(), network.clone());
@@ -171,7 +171,7 @@ fn client(network: &Network, metrics: &Metrics) -> Result<layers::Boxed, Invalid
     let stack = ServiceBuilder::new()
         .layer(CallLayer::new(metrics, "any"))
         .layer(IdempotencyKeyLayer::new(methods()))
-        .layer(CallDeadlineLayer::new().with_limit(60_000 * MS))
+        .layer(CallDeadlineSettings::new().with_limit(60_000 * MS).layer())
         .layer(fallback)
         .layer(bulkhead)
         .layer(retry)
@@ -255,10 +255,16 @@ fn values(metrics: &Metrics) -> BTreeMap<String, (f64, bool)> {
 
 fn register(metrics: &Metrics, switch: &Switch) -> (ShedLayer, BulkheadLayer) {
     let queue = Queue { capacity: 1, ..Queue::default() };
-    let shed = ShedLayer::new(Limit::Fixed(2)).unwrap().with_queue(queue).with_methods(methods());
-    let shed = shed.with_streams(1).unwrap().with_switch(switch.clone());
-    let bulkhead = BulkheadLayer::new(2, 5 * MS).unwrap().with_methods(methods());
-    let bulkhead = bulkhead.with_streams(1).unwrap().with_switch(switch.clone());
+    let shed = ShedSettings::new(Limit::Fixed(2))
+        .unwrap()
+        .with_queue(queue)
+        .with_methods(methods())
+        .with_streams(1)
+        .unwrap()
+        .with_switch(switch.clone())
+        .layer();
+    let bulkhead = BulkheadSettings::new(2, 5 * MS).unwrap().with_methods(methods());
+    let bulkhead = bulkhead.with_streams(1).unwrap().with_switch(switch.clone()).layer();
     metrics.register(&shed, &[]).unwrap();
     metrics.register(&bulkhead, &[]).unwrap();
     (shed, bulkhead)

@@ -4,7 +4,7 @@ use crate::{bare::Plan, layers::boxed, virtually};
 use cinchona::{
     core::Methods,
     observe::{CallLayer, Metrics},
-    shed::RateLimitLayer,
+    shed::RateLimitSettings,
 };
 use cinchona_plumbing::status;
 use http::{Request, Response};
@@ -31,10 +31,13 @@ fn a_call_is_refused_whose_caller_cannot_be_named_and_no_other() {
     crate::off::quiet();
     virtually(async {
         let may_panic = now_and_then();
-        let layer = RateLimitLayer::new(100, 100).unwrap().by(move |_, _| {
-            may_panic();
-            "one".into()
-        });
+        let layer = RateLimitSettings::new(100, 100)
+            .unwrap()
+            .by(move |_, _| {
+                may_panic();
+                "one".into()
+            })
+            .layer();
         let service = layer.layer(service_fn(answered));
         for expected in [Code::Internal, Code::Ok, Code::Internal, Code::Ok] {
             let response = service.clone().oneshot(Plan::plain().request(true)).await.unwrap();

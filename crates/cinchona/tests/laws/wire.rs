@@ -6,7 +6,7 @@ use cinchona::{
     balance::{Balance, Options},
     breaker::{BreakerLayer, BreakerPolicy},
     core::Target,
-    deadline::{AttemptTimeoutLayer, CallDeadlineLayer},
+    deadline::{AttemptTimeoutLayer, CallDeadlineSettings},
     fallback::FallbackLayer,
     idempotency::IdempotencyKeyLayer,
     observe::{AttemptLayer, CallLayer, Metrics},
@@ -41,7 +41,7 @@ async fn sent(path: &'static str) -> (HeaderMap, HeaderMap) {
     let stack = ServiceBuilder::new()
         .layer(CallLayer::new(&metrics, "any"))
         .layer(IdempotencyKeyLayer::new(methods()))
-        .layer(CallDeadlineLayer::new().with_limit(Duration::from_secs(30)))
+        .layer(CallDeadlineSettings::new().with_limit(Duration::from_secs(30)).layer())
         .layer(FallbackLayer::new(methods()))
         .layer(BulkheadLayer::default())
         .layer(RetryLayer::new(RetryPolicy::default(), methods()))

@@ -33,7 +33,7 @@ const fn limits(request: Option<u32>, response: Option<u32>) -> MessageLimits {
 }
 
 fn layer(request: Option<u32>, response: Option<u32>) -> MessageLimitsLayer {
-    MessageLimitsLayer::new().with_limits(limits(request, response))
+    MessageLimitsSettings::new().with_limits(limits(request, response)).layer()
 }
 
 #[track_caller]

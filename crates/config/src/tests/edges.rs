@@ -6,7 +6,7 @@ use crate::{Client, MessageLimitsLayer};
 use cinchona_balance::{Balance, Options};
 use cinchona_core::{BoxError, Methods, Rng, Target};
 use cinchona_deadline::CallDeadlineLayer;
-use cinchona_retry::RetryLayer;
+use cinchona_retry::RetrySettings;
 use cinchona_testkit::{Answer, Network, ScriptedServer, encode};
 use proptest::prelude::*;
 use tokio::{
@@ -55,8 +55,8 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let retry = RetryLayer::new(Default::default(), Methods::all_idempotent());
-    let retry = retry.with_rng(Rng::seeded(1));
+    let retry = RetrySettings::new(Default::default(), Methods::all_idempotent());
+    let retry = retry.with_rng(Rng::seeded(1)).layer();
     let (deadline, limits) = (CallDeadlineLayer::new(), MessageLimitsLayer::new());
     config.apply_to(Client::new(&deadline, &retry).with_limits(&limits)).unwrap();
     let stack = ServiceBuilder::new().layer(limits).layer(deadline).layer(retry).service(channel);

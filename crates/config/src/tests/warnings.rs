@@ -306,6 +306,6 @@ fn a_config_that_is_refused_changes_and_logs_nothing() {
         spoil(&mut config);
         let refused = config.apply(&deadline, &retry).unwrap_err();
         assert!(!refused.field().is_empty());
-        assert_eq!((retry.throttle_max_tokens(), logs.events().len()), (None, 0));
+        assert_eq!((retry.counters().throttle_max_tokens, logs.events().len()), (None, 0));
     }
 }

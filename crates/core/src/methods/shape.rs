@@ -7,14 +7,14 @@ use prost_types::{
 use std::collections::HashMap;
 
 /// The messages of requests; they refer to each other by index.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Shapes(Vec<Shape>);
 
 /// The fields of a message, sorted by number.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Shape(Vec<(u32, Field)>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Field {
     pub(super) kind: Kind,
     pub(super) arity: Arity,

@@ -91,12 +91,12 @@ proptest! {
             let received = received.clone();
             let slow = Slow { ready_after: ms(waits.1), becoming: None, received };
             let forever = |limit: Option<u64>| limit.map_or(Duration::MAX, ms);
-            let attempts = AttemptTimeoutLayer::new(forever(attempt))
-                .with_switch(Switch::new(modes[1]))
+            let attempts = AttemptTimeoutSettings::new(forever(attempt))
+                .with_switch(Switch::new(modes[1])).layer()
                 .layer(slow);
-            let calls = CallDeadlineLayer::new()
+            let calls = CallDeadlineSettings::new()
                 .with_limit(forever(limit))
-                .with_switch(Switch::new(modes[0]));
+                .with_switch(Switch::new(modes[0])).layer();
             let mut service = calls.layer(queue(ms(waits.2), attempts));
             if ready_first {
                 service.ready().await.unwrap();
@@ -152,8 +152,8 @@ async fn any_duration_ends_calls_or_lets_them_run() {
             request
         };
         for limit in [Duration::ZERO, NANO, ms(1), Duration::MAX, Duration::MAX - NANO] {
-            let call = CallDeadlineLayer::new().with_limit(limit).with_silence(limit);
-            let attempt = AttemptTimeoutLayer::new(limit).with_silence(limit);
+            let call = CallDeadlineSettings::new().with_limit(limit).with_silence(limit).layer();
+            let attempt = AttemptTimeoutSettings::new(limit).with_silence(limit).layer();
             let year = Duration::from_secs(365 * 24 * 3600);
             let call = tokio::time::timeout(year, call.layer(hang).oneshot(request()));
             let attempt = tokio::time::timeout(year, attempt.layer(hang).oneshot(request()));
@@ -175,12 +175,12 @@ async fn an_unlimited_deadline_is_not_sent() {
     });
     for asked in [request(), with_timeout("99999999H")] {
         let stack = tower::ServiceBuilder::new()
-            .layer(CallDeadlineLayer::new().with_limit(Duration::MAX))
+            .layer(CallDeadlineSettings::new().with_limit(Duration::MAX).layer())
             .layer(AttemptTimeoutLayer::new(Duration::MAX))
             .service(service);
         stack.oneshot(asked).await.unwrap();
     }
-    let server = ServerDeadlineLayer::new().with_limit(Duration::MAX).layer(service_fn(
+    let server = ServerDeadlineSettings::new().with_limit(Duration::MAX).layer().layer(service_fn(
         |request: Request| async move {
             assert!(request.extensions().get::<Deadline>().is_none());
             assert_eq!(cinchona_core::ServerContext::current().unwrap().deadline, None);
@@ -204,7 +204,12 @@ async fn an_error_names_the_limit_and_the_stage() {
         "attempt timeout of 5ms exceeded by /a.B/C, attempt 1, waiting for the response",
     );
     assert_eq!(
-        said(none.clone().with_limit(Duration::ZERO), never.clone(), request()).await,
+        said(
+            CallDeadlineSettings::new().with_limit(Duration::ZERO).layer(),
+            never.clone(),
+            request()
+        )
+        .await,
         "call deadline of 0ns exceeded by /a.B/C, attempt 1, before it was sent",
     );
     assert_eq!(

@@ -88,8 +88,10 @@ const LATE: Code = Code::DeadlineExceeded;
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_bounds_a_unary_answer_to_its_trailers_and_a_stream_to_its_first_message() {
-    let (call, attempt) =
-        (CallDeadlineLayer::new().with_limit(ms(100)), AttemptTimeoutLayer::new(ms(100)));
+    let (call, attempt) = (
+        CallDeadlineSettings::new().with_limit(ms(100)).layer(),
+        AttemptTimeoutLayer::new(ms(100)),
+    );
     for (kind, head, waits, expected) in [
         // Silent before the head, and between head and first message.
         (Some(MethodKind::ServerStreaming), 500, vec![], (0, Some((100, LATE)))),
@@ -126,7 +128,7 @@ async fn a_requested_deadline_bounds_a_stream_and_is_sent() {
     let configured = CallDeadlineLayer::new();
     configured.set_timeouts(timeouts);
     for kind in [None, Some(MethodKind::ServerStreaming), Some(MethodKind::Bidi)] {
-        let call = CallDeadlineLayer::new().with_limit(ms(100));
+        let call = CallDeadlineSettings::new().with_limit(ms(100)).layer();
         let attempt = AttemptTimeoutLayer::new(ms(100));
         let expected = (2, Some((120, LATE)));
         assert_eq!(ending(&call, asked(kind), server()).await, expected, "{kind:?}");
@@ -139,7 +141,7 @@ async fn a_requested_deadline_bounds_a_stream_and_is_sent() {
 async fn the_deadline_of_the_call_that_is_served_bounds_a_stream() {
     let deadline = Some(Deadline::after(ms(120), Instant::now()));
     let inbound = cinchona_core::ServerContext::new(deadline, 0);
-    let call = CallDeadlineLayer::new().with_limit(ms(100));
+    let call = CallDeadlineSettings::new().with_limit(ms(100)).layer();
     let ended = inbound.scope(async {
         let server = streaming(ms(0), vec![ms(50); 5]);
         ending(&call, of(MethodKind::ServerStreaming), server).await
@@ -153,18 +155,23 @@ async fn silence_ends_a_stream_if_configured() {
     let mut by_method = PerMethod::new();
     by_method.insert("a.B", "C", Some(ms(200))).unwrap();
     let layers = [
-        AttemptTimeoutLayer::new(ms(100)).with_silence(ms(200)),
-        AttemptTimeoutLayer::new(ms(100)).with_kind_silence(kind, Some(ms(200))),
-        AttemptTimeoutLayer::new(ms(100)).with_silences(by_method.clone()).with_silence(ms(1)),
+        AttemptTimeoutSettings::new(ms(100)).with_silence(ms(200)).layer(),
+        AttemptTimeoutSettings::new(ms(100)).with_kind_silence(kind, Some(ms(200))).layer(),
+        AttemptTimeoutSettings::new(ms(100))
+            .with_silences(by_method.clone())
+            .with_silence(ms(1))
+            .layer(),
     ];
     for layer in &layers {
         let server = || streaming(ms(0), vec![ms(50), ms(150), ms(150), ms(300)]);
         assert_eq!(ending(layer, of(kind), server()).await, (3, Some((550, LATE))));
     }
-    let call = CallDeadlineLayer::new().with_silences(by_method);
+    let call = CallDeadlineSettings::new().with_silences(by_method).layer();
     let server = streaming(ms(0), vec![ms(500), ms(150), ms(300)]);
     assert_eq!(ending(&call, of(kind), server).await, (2, Some((850, LATE))));
-    let other = AttemptTimeoutLayer::new(ms(100)).with_kind_silence(MethodKind::Bidi, Some(ms(1)));
+    let other = AttemptTimeoutSettings::new(ms(100))
+        .with_kind_silence(MethodKind::Bidi, Some(ms(1)))
+        .layer();
     let server = streaming(ms(0), vec![ms(50), ms(150)]);
     assert_eq!(ending(&other, of(kind), server).await, (2, None));
 }
@@ -172,7 +179,7 @@ async fn silence_ends_a_stream_if_configured() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_is_slow_to_read_is_no_silence() {
     let server = streaming(ms(0), vec![ms(10); 3]);
-    let layer = CallDeadlineLayer::new().with_limit(ms(100)).with_silence(ms(50));
+    let layer = CallDeadlineSettings::new().with_limit(ms(100)).with_silence(ms(50)).layer();
     let service = layer.layer(ServiceFn(Arc::new(server)));
     let response = service.oneshot(of(MethodKind::ServerStreaming)).await.unwrap();
     let mut body = Box::pin(response.into_body());
@@ -193,16 +200,17 @@ async fn limits_are_by_method_then_by_kind() {
     let mut by_method = PerMethod::new();
     by_method.insert("a.B", "C", Some(ms(30))).unwrap();
     let hang = || streaming(ms(9_000_000), vec![]);
-    let layer = AttemptTimeoutLayer::new(ms(10))
+    let settings = AttemptTimeoutSettings::new(ms(10))
         .with_kind_limit(MethodKind::ServerStreaming, Some(ms(20)))
         .with_kind_limit(MethodKind::Bidi, None);
+    let layer = settings.layer();
     for (kind, expected) in [
         (MethodKind::Unary, Some((10, LATE))),
         (MethodKind::ServerStreaming, Some((20, LATE))),
         (MethodKind::Bidi, None),
     ] {
         assert_eq!(ending(&layer, of(kind), hang()).await, (0, expected), "{kind:?}");
-        let own = layer.clone().with_limits(by_method.clone());
+        let own = settings.clone().with_limits(by_method.clone()).layer();
         assert_eq!(ending(&own, of(kind), hang()).await, (0, Some((30, LATE))), "{kind:?}");
     }
 }
@@ -215,7 +223,7 @@ async fn a_limit_that_does_not_bound_a_stream_is_not_sent() {
         Ok::<_, Infallible>(response)
     });
     let stack = tower::ServiceBuilder::new()
-        .layer(CallDeadlineLayer::new().with_limit(ms(100)))
+        .layer(CallDeadlineSettings::new().with_limit(ms(100)).layer())
         .layer(AttemptTimeoutLayer::new(ms(20)))
         .service(server);
     for (kind, asked, expected) in [
@@ -272,8 +280,10 @@ fn reading(most: usize) -> Serving {
 
 #[tokio::test(start_paused = true)]
 async fn while_a_request_is_sent_the_limit_is_for_the_server_not_for_the_caller() {
-    let (call, attempt) =
-        (CallDeadlineLayer::new().with_limit(ms(100)), AttemptTimeoutLayer::new(ms(100)));
+    let (call, attempt) = (
+        CallDeadlineSettings::new().with_limit(ms(100)).layer(),
+        AttemptTimeoutLayer::new(ms(100)),
+    );
     for kind in [MethodKind::ClientStreaming, MethodKind::Bidi] {
         for (waits, ends, read, expected) in [
             // The server has all of it, and does not answer.
@@ -297,7 +307,7 @@ async fn while_a_request_is_sent_the_limit_is_for_the_server_not_for_the_caller(
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_of_a_server_ends_with_the_first_message_of_a_response() {
-    let layer = ServerDeadlineLayer::new().with_limit(ms(100));
+    let layer = ServerDeadlineSettings::new().with_limit(ms(100)).layer();
     let messages = async |asked: Request, waits| {
         let service = layer.layer(ServiceFn(Arc::new(streaming(ms(0), waits))));
         let mut body = service.oneshot(asked).await.unwrap().into_body();

@@ -82,7 +82,7 @@ async fn metadata_of_the_single_call_does_not_keep_its_answer_from_the_caller() 
 
 #[tokio::test(start_paused = true)]
 async fn ignored_metadata_does_not_distinguish_requests() {
-    let layer = caching().with_ignored(name("x-correlation-id")).unwrap();
+    let layer = settings().with_ignored(name("x-correlation-id")).unwrap().layer();
     let client = layer.layer(answering_once());
     let by = |id| with(balance(), name("x-correlation-id"), id);
     assert_eq!(ask(&client, by("1")).await, live(7));
@@ -101,7 +101,7 @@ fn metadata_that_identifies_callers_or_encodings_cannot_be_ignored() {
         "grpc-encoding",
         "grpc-accept-encoding",
     ] {
-        let refused = caching().with_ignored(name(essential)).unwrap_err();
+        let refused = settings().with_ignored(name(essential)).unwrap_err();
         assert_eq!(refused.field(), "ignored", "{essential}");
         assert!(refused.to_string().contains(essential), "{refused}");
     }
@@ -115,17 +115,19 @@ async fn each_service_that_the_layer_is_applied_to_has_its_own_answers_and_its_c
     assert_eq!(ask(&bob, balance()).await, unavailable(), "its channel may be another caller's");
     assert_eq!(ask(&alice.clone(), balance()).await, cached(7, 0));
     assert_eq!(ask(&layer.clone().layer(answering_once()), balance()).await, live(7));
-    assert_eq!(layer.counters().snapshot().kept_entries, 2);
+    assert_eq!(layer.counters().kept_entries, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn callers_that_differ_only_in_extensions_are_distinguished_by_the_callers_function() {
     #[derive(Clone)]
     struct User(&'static str);
-    let layer = caching().with_caller(|request| match request.extensions.get()? {
-        User("mallory") => panic!("simulated"),
-        User(user) => Some(*user),
-    });
+    let layer = settings()
+        .with_caller(|request| match request.extensions.get()? {
+            User("mallory") => panic!("simulated"),
+            User(user) => Some(*user),
+        })
+        .layer();
     let client = layer.layer(ScriptedServer::new([ok(7), ok(8), ok(9), down()]));
     let by = |user| {
         let mut request = balance();
@@ -139,15 +141,15 @@ async fn callers_that_differ_only_in_extensions_are_distinguished_by_the_callers
         assert_eq!(ask(&client, other).await, unavailable());
     }
     assert_eq!(ask(&client, by("alice")).await, cached(7, 0));
-    assert_eq!(layer.counters().snapshot().kept_entries, 1);
+    assert_eq!(layer.counters().kept_entries, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_operation_is_not_answered_by_the_outcome_of_another_unless_configured() {
-    let forced = caching().with_forced("bank.Bank", "Withdraw").unwrap();
+    let forced = settings().with_forced("bank.Bank", "Withdraw").unwrap();
     let careless = forced.clone().with_ignored(IDEMPOTENCY_KEY).unwrap();
-    for (layer, expected) in [(forced, unavailable()), (careless, cached(7, 0))] {
-        let client = layer.layer(answering_once());
+    for (settings, expected) in [(forced, unavailable()), (careless, cached(7, 0))] {
+        let client = settings.layer().layer(answering_once());
         let named = |key| with(request(WITHDRAW, 1), IDEMPOTENCY_KEY, key);
         assert_eq!(ask(&client, named("1")).await, live(7));
         assert_eq!(ask(&client, named("2")).await, expected);

@@ -14,8 +14,12 @@ fn mocked(layer: FallbackLayer) -> (Mocked, Handle<Sent, Given>) {
     mock::spawn_layer(layer)
 }
 
+fn defaulting_settings() -> FallbackSettings {
+    settings().with_default("bank.Bank", "", 5_u32.encode_to_vec()).unwrap()
+}
+
 fn defaulting() -> FallbackLayer {
-    caching().with_default("bank.Bank", "", 5_u32.encode_to_vec()).unwrap()
+    defaulting_settings().layer()
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,7 +55,7 @@ async fn the_alternate_is_called_when_it_is_ready() {
     let (alternate, mut other) = mock::pair::<Sent, Given>();
     other.allow(0);
     let server = ScriptedServer::new([down()]);
-    let client = caching().with_alternate(alternate).layer(server);
+    let client = settings().with_alternate(alternate).layer().layer(server);
     let mut call = task::spawn(client.oneshot(balance()));
     assert_pending!(call.poll());
     assert_pending!(task::spawn(other.next_request()).poll());
@@ -67,7 +71,10 @@ async fn the_alternate_is_called_when_it_is_ready() {
 async fn an_alternate_that_fails_to_get_ready_has_no_answer() {
     let (alternate, mut other) = mock::pair::<Sent, Given>();
     other.send_error("gone");
-    let client = defaulting().with_alternate(alternate).layer(ScriptedServer::new([down()]));
+    let client = defaulting_settings()
+        .with_alternate(alternate)
+        .layer()
+        .layer(ScriptedServer::new([down()]));
     assert_eq!(ask(&client, balance()).await, second("default", 5));
 }
 
@@ -82,7 +89,7 @@ async fn a_call_dropped_at_any_await_leaves_nothing_behind() {
         drop(call);
         assert_eq!(first.dropped(), 1);
 
-        let layer = layer.with_alternate(second.clone());
+        let layer = settings().with_alternate(second.clone()).layer();
         let failing =
             ScriptedServer::new([Reply::HeadersThenStatus(Status::internal("simulated"))]);
         let mut call = task::spawn(layer.layer(failing.clone()).oneshot(balance()));
@@ -90,7 +97,7 @@ async fn a_call_dropped_at_any_await_leaves_nothing_behind() {
         assert_eq!((failing.dropped(), second.attempts(), second.dropped()), (0, 1, 0));
         drop(call);
         assert_eq!(second.dropped(), 1);
-        assert_eq!(layer.counters().snapshot(), Snapshot::default());
+        assert_eq!(layer.counters(), FallbackCounters::default());
     }
 }
 
@@ -98,7 +105,10 @@ async fn a_call_dropped_at_any_await_leaves_nothing_behind() {
 async fn the_alternate_gets_the_remaining_time_and_is_not_called_after_the_deadline() {
     let alternate = ScriptedServer::new([ok(3)]);
     let slow = Reply::After(4 * SECOND, Box::new(down()));
-    let client = defaulting().with_alternate(alternate.clone()).layer(ScriptedServer::new([slow]));
+    let client = defaulting_settings()
+        .with_alternate(alternate.clone())
+        .layer()
+        .layer(ScriptedServer::new([slow]));
     let within = |limit: Duration| {
         let mut request = balance();
         let deadline = Deadline::after(limit, Instant::now());
@@ -122,7 +132,7 @@ async fn a_call_of_the_alternate_has_its_own_record_and_the_same_deadline() {
         seen.send((deadline, attempts)).unwrap();
         other.call(request)
     });
-    let client = caching().with_alternate(alternate).layer(ScriptedServer::new([down()]));
+    let client = settings().with_alternate(alternate).layer().layer(ScriptedServer::new([down()]));
     let mut request = balance();
     let deadline = Deadline::after(10 * SECOND, Instant::now());
     let call = Call::of(&mut request, Instant::now);
@@ -136,8 +146,10 @@ async fn a_call_of_the_alternate_has_its_own_record_and_the_same_deadline() {
 fn services_and_futures_are_as_the_service_below_allows() {
     fn is_shared<T: Send + Sync + Clone + 'static>(_: &T) {}
     fn is_sent<T: Send + 'static>(_: &T) {}
-    let mut client =
-        defaulting().with_alternate(ScriptedServer::new([])).layer(ScriptedServer::new([]));
+    let mut client = defaulting_settings()
+        .with_alternate(ScriptedServer::new([]))
+        .layer()
+        .layer(ScriptedServer::new([]));
     is_shared(&client);
     is_sent(&client.call(balance()));
 }

@@ -217,8 +217,9 @@ impl Trial {
     fn new() -> Self {
         let switch = Switch::default();
         let cache = Cache { max_age: AGE_LIMIT, max_answer: 400, ..Cache::default() };
-        let layer = FallbackLayer::new(methods()).with_cache(cache).unwrap();
-        let client = layer.with_switch(switch.clone()).layer(Manual::default());
+        let settings = FallbackSettings::new(methods()).with_cache(cache).unwrap();
+        let layer = settings.with_switch(switch.clone()).layer();
+        let client = layer.layer(Manual::default());
         let (made_for, refused) = Default::default();
         Self { client, switch, model: Model::default(), under_way: vec![], made_for, refused }
     }

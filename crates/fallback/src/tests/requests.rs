@@ -38,11 +38,12 @@ const BODIES: [&[Piece]; 5] = [
 ];
 
 fn layers(alternate: &ScriptedServer) -> [FallbackLayer; 4] {
-    let plain = || FallbackLayer::new(methods());
+    let plain = || FallbackSettings::new(methods());
     let all =
-        |layer: FallbackLayer| layer.with_default("bank.Bank", "", 5_u32.encode_to_vec()).unwrap();
-    let asking = |layer: FallbackLayer| layer.with_alternate(alternate.clone());
-    [all(plain()), all(caching()), asking(plain()), all(asking(caching()))]
+        |own: FallbackSettings| own.with_default("bank.Bank", "", 5_u32.encode_to_vec()).unwrap();
+    let asking = |own: FallbackSettings| own.with_alternate(alternate.clone());
+    let all = [all(plain()), all(settings()), asking(plain()), all(asking(settings()))];
+    all.map(|settings| settings.layer())
 }
 
 async fn fails_by_itself<S, B>(client: Fallback<S>, request: Request<Body>, code: Code)
@@ -79,8 +80,8 @@ async fn a_request_that_fails_is_passed_on_as_failing_and_has_no_second_answer()
                 assert!(!received.is_complete, "{pieces:?}");
                 let many = pieces.iter().filter(|piece| matches!(piece, Piece::Data)).count();
                 assert_eq!(received.body, encode(&1_u32).repeat(many));
-                let none = Snapshot::default();
-                assert_eq!(layer.counters().snapshot(), none, "{pieces:?} {reply:?}");
+                let none = FallbackCounters::default();
+                assert_eq!(layer.counters(), none, "{pieces:?} {reply:?}");
             }
             assert_eq!(alternate.attempts(), 0, "{pieces:?}");
         }
@@ -134,7 +135,7 @@ async fn a_message_that_is_too_large_to_encode_is_not_executed_as_an_empty_one()
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
         tokio::time::sleep(SECOND).await;
         assert!(server.received().iter().all(|received| !received.is_complete));
-        assert_eq!(layer.counters().snapshot(), Snapshot::default());
+        assert_eq!(layer.counters(), FallbackCounters::default());
     }
     assert_eq!(alternate.attempts(), 0);
 }
@@ -151,6 +152,6 @@ async fn what_this_clients_http2_library_resets_has_no_second_answer() {
             request
         });
         assert_eq!(ask(&layer.layer(broken), balance()).await, failed(Code::Internal));
-        assert_eq!(layer.counters().snapshot(), Snapshot::default());
+        assert_eq!(layer.counters(), FallbackCounters::default());
     }
 }

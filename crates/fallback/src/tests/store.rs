@@ -15,14 +15,14 @@ async fn the_least_recently_used_answers_are_evicted() {
     let one = weight(&key, &kept(2));
     // The heads of a scripted server's answers have the same headers as ours.
     let cache = Cache { max_bytes: 3 * one, max_answer: 100, ..Cache::default() };
-    let layer = FallbackLayer::new(methods()).with_cache(cache).unwrap();
+    let layer = FallbackSettings::new(methods()).with_cache(cache).unwrap().layer();
     let client = layer.layer(ScriptedServer::new([ok(1), ok(2), ok(3), down(), ok(4), down()]));
     for n in 1..=3 {
         assert_eq!(ask(&client, request(BALANCE, n)).await, live(n));
     }
     assert_eq!(ask(&client, request(BALANCE, 1)).await, cached(1, 0));
     assert_eq!(ask(&client, request(BALANCE, 4)).await, live(4));
-    let counted = layer.counters().snapshot();
+    let counted = layer.counters();
     assert_eq!((counted.kept_entries, counted.kept_bytes), (3, 3 * one as u64));
     for (n, expected) in [(1, cached(1, 0)), (2, unavailable()), (3, cached(3, 0))] {
         assert_eq!(ask(&client, request(BALANCE, n)).await, expected, "{n}");
@@ -95,11 +95,11 @@ proptest! {
             step(&store, &mut model, each, &mut now);
             let bytes: usize = model.iter().map(|entry| entry.2).sum();
             prop_assert!(bytes <= MOST);
-            let counted = counters.snapshot();
+            let counted = counters.read();
             prop_assert_eq!(counted.kept_entries, model.len() as u64);
             prop_assert_eq!(counted.kept_bytes, bytes as u64);
         }
         drop(store);
-        prop_assert_eq!(counters.snapshot(), Snapshot::default());
+        prop_assert_eq!(counters.read(), FallbackCounters::default());
     }
 }

@@ -33,9 +33,10 @@ async fn a_live_answer_after_recovery_is_unmarked_and_each_change_is_reported_on
 async fn in_shadow_second_answers_are_only_counted_and_off_not_looked_for() {
     let switch = Switch::new(Mode::Shadow);
     let alternate = ScriptedServer::new([ok(3)]);
-    let layer = caching().with_switch(switch.clone());
+    let settings = settings().with_switch(switch.clone());
+    let layer = settings.layer();
     let client = layer.layer(ScriptedServer::new([ok(7), down()]));
-    let asking = layer.clone().with_alternate(alternate.clone());
+    let asking = settings.with_alternate(alternate.clone()).layer();
     let asking = asking.layer(ScriptedServer::new([down()]));
     assert_eq!(ask(&client, balance()).await, live(7));
     assert_eq!(ask(&client, balance()).await, unavailable());
@@ -47,7 +48,7 @@ async fn in_shadow_second_answers_are_only_counted_and_off_not_looked_for() {
     switch.set(Mode::Off);
     assert_eq!(ask(&client, balance()).await, unavailable());
     assert_eq!(switch.shadowed(), 2);
-    assert_eq!(layer.counters().snapshot().served_cached, 0);
+    assert_eq!(layer.counters().served_cached, 0);
     switch.set(Mode::Enforce);
     assert_eq!(ask(&client, balance()).await, unavailable(), "it may be another by now");
 }
@@ -59,7 +60,7 @@ async fn a_generated_client_finds_the_marks_in_the_metadata() {
     let other = Network::new();
     let _other = other.serve_service(ScriptedServer::new([ok(3)]));
     let cached = caching().layer(net.channel());
-    let alternate = caching().with_alternate(other.channel()).layer(net.channel());
+    let alternate = settings().with_alternate(other.channel()).layer().layer(net.channel());
     let call = async |client: &Fallback<tonic::transport::Channel>| {
         let mut client = Grpc::with_origin(client.clone(), http::Uri::from_static("http://bank"));
         client.ready().await.unwrap();

@@ -107,7 +107,7 @@ async fn a_refusal_removes_the_kept_answer_and_a_failure_does_not() {
             assert_eq!(ask(&client, balance()).await, expected, "{form:?}");
             let expected = if is_refusal { unavailable() } else { cached(7, 0) };
             assert_eq!(ask(&client, balance()).await, expected, "{form:?}, then an outage");
-            assert_eq!(layer.counters().snapshot().kept_entries, u64::from(!is_refusal));
+            assert_eq!(layer.counters().kept_entries, u64::from(!is_refusal));
         }
     }
 }
@@ -161,10 +161,10 @@ async fn a_newer_answer_that_cannot_be_kept_replaces_the_older() {
         assert_eq!(ask(&client, balance()).await, unavailable(), "{shown}");
     }
     let room = Cache { max_bytes: 1000, max_answer: 1000, ..Cache::default() };
-    let layer = FallbackLayer::new(methods()).with_cache(room).unwrap();
+    let layer = FallbackSettings::new(methods()).with_cache(room).unwrap().layer();
     let client = layer.layer(serving([respond(ok(7)), respond(Reply::Ok(vec![9; 900].into()))]));
     ask(&client, balance()).await;
-    assert_eq!(layer.counters().snapshot().kept_entries, 1);
+    assert_eq!(layer.counters().kept_entries, 1);
     drop(client.clone().oneshot(balance()).await.unwrap());
     assert_eq!(ask(&client, balance()).await, unavailable());
 }
@@ -235,7 +235,11 @@ async fn of_two_answers_that_of_the_later_call_is_kept_in_any_order() {
 #[tokio::test(start_paused = true)]
 async fn an_evicted_answer_is_not_replaced_by_an_older_one() {
     let cache = Cache { max_bytes: 900, max_answer: 500, ..Cache::default() };
-    let client = FallbackLayer::new(methods()).with_cache(cache).unwrap().layer(Manual::default());
+    let client = FallbackSettings::new(methods())
+        .with_cache(cache)
+        .unwrap()
+        .layer()
+        .layer(Manual::default());
     let begin = |n| Flight::begin(&client, request(BALANCE, n));
     let (older, newer) = (begin(1), begin(1));
     newer.answer(ok(8));
@@ -263,7 +267,7 @@ async fn in_shadow_refusals_remove_answers_as_well() {
     let switch = Switch::default();
     let refused = Reply::Status(Status::not_found("simulated"));
     let server = ScriptedServer::new([ok(7), refused, down()]);
-    let client = caching().with_switch(switch.clone()).layer(server);
+    let client = settings().with_switch(switch.clone()).layer().layer(server);
     ask(&client, balance()).await;
     switch.set(Mode::Shadow);
     assert_eq!(ask(&client, balance()).await, failed(Code::NotFound));
@@ -278,19 +282,19 @@ async fn answers_kept_before_the_layer_was_off_are_not_given_after_it() {
     for unseen in [refused(), ok(8), partly, down()] {
         let switch = Switch::default();
         let server = ScriptedServer::new([ok(7), unseen.clone(), down()]);
-        let layer = caching().with_switch(switch.clone());
+        let layer = settings().with_switch(switch.clone()).layer();
         let client = layer.layer(server);
         ask(&client, balance()).await;
         switch.set(Mode::Off);
-        let before = layer.counters().snapshot();
+        let before = layer.counters();
         assert!(ask(&client, balance()).await.degraded.is_none());
-        assert_eq!(layer.counters().snapshot(), before, "off, it is not there");
+        assert_eq!(layer.counters(), before, "off, it is not there");
         switch.set(Mode::Enforce);
         assert_eq!(ask(&client, balance()).await, unavailable(), "{unseen:?}");
-        assert_eq!(layer.counters().snapshot().kept_entries, 0);
+        assert_eq!(layer.counters().kept_entries, 0);
     }
     let switch = Switch::default();
-    let client = caching().with_switch(switch.clone()).layer(Manual::default());
+    let client = settings().with_switch(switch.clone()).layer().layer(Manual::default());
     let begin = || Flight::begin(&client, balance());
     let under_way = begin();
     switch.set(Mode::Off);
@@ -311,7 +315,7 @@ async fn a_refusal_of_the_alternate_counts_only_if_it_refuses_the_caller() {
     ] {
         for form in [Reply::Status, Reply::HeadersThenStatus] {
             let alternate = ScriptedServer::new([form(Status::new(code, "simulated")), down()]);
-            let layer = caching().with_alternate(alternate);
+            let layer = settings().with_alternate(alternate).layer();
             let client = layer.layer(ScriptedServer::new([ok(7), down()]));
             ask(&client, balance()).await;
             for _ in 0..2 {

@@ -71,20 +71,21 @@ async fn the_identification_of_callers_is_configurable() {
     let name = http::HeaderName::from_static("x-id");
     // Whether these are the same caller as alice at one address: alice at another address, another
     // user there, and one with an id.
-    for (layer, expected) in [
-        (dedup(), [true, false, true]),
-        (dedup().by_peer(), [false, true, true]),
-        (dedup().by_key(), [true, true, true]),
-        (dedup().by_header(name), [true, false, false]),
-        (dedup().with_caller(|_, _| Some("one".into())), [true, true, true]),
-        (dedup().with_caller(|_, _| None), [true, false, true]),
+    for (settings, expected) in [
+        (settings(), [true, false, true]),
+        (settings().by_peer(), [false, true, true]),
+        (settings().by_key(), [true, true, true]),
+        (settings().by_header(name), [true, false, false]),
+        (settings().with_caller(|_, _| Some("one".into())), [true, true, true]),
+        (settings().with_caller(|_, _| None), [true, false, true]),
     ] {
         let mut with_id = alice_at("10.0.0.1:1");
         with_id.headers_mut().insert("x-id", HeaderValue::from_static("7"));
         let others = [alice_at("10.0.0.2:1"), from("10.0.0.1:1"), with_id];
         for (other, expected) in others.into_iter().zip(expected) {
             let (bank, _) = bank(Duration::ZERO, &[]);
-            let service = layer.clone().with_domain("new").unwrap().layer(bank);
+            let layer = settings.clone().with_domain("new").unwrap().layer(MemoryStore::new());
+            let service = layer.layer(bank);
             let key = format!("k{expected}{:?}", other.headers());
             let renamed = |mut request: Request<Body>| {
                 let digest = xxhash_rust::xxh3::xxh3_64(key.as_bytes()).to_string();
@@ -92,7 +93,7 @@ async fn the_identification_of_callers_is_configurable() {
                 request
             };
             ask(&service, renamed(alice_at("10.0.0.1:1"))).await;
-            assert_eq!(is_replay(&ask(&service, renamed(other)).await), expected, "{layer:?}");
+            assert_eq!(is_replay(&ask(&service, renamed(other)).await), expected, "{settings:?}");
         }
     }
 }
@@ -100,13 +101,16 @@ async fn the_identification_of_callers_is_configurable() {
 #[tokio::test(start_paused = true)]
 async fn an_unauthorized_caller_learns_nothing_of_an_earlier_call() {
     let (bank, executed) = bank(SECOND, &[]);
-    let layer = dedup().by_key().with_authorize(|request| async move {
-        tokio::task::yield_now().await;
-        match request.headers().get("authorization") {
-            Some(token) if token == "alice" => Ok(()),
-            _ => Err(Status::permission_denied(format!("not you: {}", request.uri().path()))),
-        }
-    });
+    let layer = settings()
+        .by_key()
+        .with_authorize(|request| async move {
+            tokio::task::yield_now().await;
+            match request.headers().get("authorization") {
+                Some(token) if token == "alice" => Ok(()),
+                _ => Err(Status::permission_denied(format!("not you: {}", request.uri().path()))),
+            }
+        })
+        .layer(MemoryStore::new());
     let service = layer.layer(bank);
     let first = by("authorization", "alice");
     let in_flight = async {
@@ -123,7 +127,7 @@ async fn an_unauthorized_caller_learns_nothing_of_an_earlier_call() {
         assert_eq!(status(&refused).message(), "not you: /Bank/Pay");
     }
     assert!(is_replay(&ask(&service, by("authorization", "alice")).await));
-    assert_eq!((executed.load(Ordering::Relaxed), layer.snapshot().denied), (1, 4));
+    assert_eq!((executed.load(Ordering::Relaxed), layer.counters().denied), (1, 4));
     // The handler decides on a first call.
     assert_eq!(status(&ask(&service, pay("new")).await).code(), Code::Ok);
 }

@@ -55,7 +55,7 @@ async fn each_code_is_kept_or_executed_again_as_the_table_says() {
         for (guarantee, kept) in
             [Guarantee::AtMostOnce, Guarantee::AtLeastOnce].into_iter().zip(kept)
         {
-            let layer = dedup().with_guarantee(guarantee);
+            let layer = settings().with_guarantee(guarantee).layer(MemoryStore::new());
             let answer = || Status::new(code, "said");
             assert_eq!(is_kept(layer.clone(), answer).await, kept, "{code:?} {guarantee:?}");
             let unknown = [
@@ -65,7 +65,7 @@ async fn each_code_is_kept_or_executed_again_as_the_table_says() {
                 Code::DeadlineExceeded,
                 Code::Cancelled,
             ];
-            assert_eq!(layer.snapshot().ambiguous, u64::from(unknown.contains(&code)), "{code:?}");
+            assert_eq!(layer.counters().ambiguous, u64::from(unknown.contains(&code)), "{code:?}");
         }
     }
 }
@@ -81,10 +81,10 @@ async fn at_most_once_repeats_no_effect_whatever_the_code() {
 async fn an_answer_marked_as_not_begun_is_executed_again() {
     for code in cinchona_plumbing::code::all().filter(|code| *code != Code::Ok) {
         for guarantee in [Guarantee::AtMostOnce, Guarantee::AtLeastOnce] {
-            let layer = || dedup().with_guarantee(guarantee);
+            let settings = || settings().with_guarantee(guarantee);
             let marked = || not_begun(Status::new(code, "said"));
-            assert!(!is_kept(layer(), marked).await, "{code:?}");
-            let released = layer().with_released([code]).unwrap();
+            assert!(!is_kept(settings().layer(MemoryStore::new()), marked).await, "{code:?}");
+            let released = settings().with_released([code]).unwrap().layer(MemoryStore::new());
             assert!(!is_kept(released, || Status::new(code, "said")).await, "{code:?}");
         }
         // The mark of another server, which was forwarded.
@@ -96,10 +96,11 @@ async fn an_answer_marked_as_not_begun_is_executed_again() {
         assert!(is_kept(dedup(), passed_on).await, "{code:?}");
     }
     assert!(
-        is_kept(dedup().with_released([Code::Aborted]).unwrap(), || {
-            Status::unavailable("another code")
-        })
+        is_kept(
+            settings().with_released([Code::Aborted]).unwrap().layer(MemoryStore::new()),
+            || { Status::unavailable("another code") }
+        )
         .await
     );
-    assert_eq!(dedup().with_released([Code::Ok]).unwrap_err().field(), "released");
+    assert_eq!(settings().with_released([Code::Ok]).unwrap_err().field(), "released");
 }

@@ -28,7 +28,7 @@ async fn other_keys_do_not_make_an_effect_happen_twice_and_evictions_are_logged(
         (Code::FailedPrecondition, "IDEMPOTENCY_RECORD_EVICTED")
     );
     assert_eq!(executed.load(Ordering::Relaxed), 1002);
-    let Snapshot { evicted, refused_evicted, .. } = layer.snapshot();
+    let DedupCounters { evicted, refused_evicted, .. } = layer.counters();
     assert_eq!((evicted, refused_evicted, store.evicted()), (2, 1, 2));
     let logged: Vec<_> =
         logs.events().into_iter().filter(|event| event.message.contains("is full")).collect();
@@ -96,7 +96,7 @@ async fn a_call_that_cannot_be_remembered_is_not_begun() {
         }
     }
     let executions = executed.load(Ordering::Relaxed);
-    assert_eq!((executions, refused, layer.snapshot().refused_full), (50, 50, 50));
+    assert_eq!((executions, refused, layer.counters().refused_full), (50, 50, 50));
     let logged = logs.events().into_iter().filter(|event| event.message.contains("no room"));
     let logged: Vec<_> = logged.map(|event| event.fields["refused"].clone()).collect();
     assert_eq!(logged, ["1", "2", "4", "8", "16", "32"]);
@@ -261,7 +261,7 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn gauges_return_to_zero_wherever_calls_are_dropped() {
     let store = MemoryStore::new();
-    let layer = DedupLayer::new(store.clone(), methods()).with_lease(5 * SECOND).unwrap();
+    let layer = DedupSettings::new(methods()).with_lease(5 * SECOND).unwrap().layer(store.clone());
     for polls in 0..6 {
         let (bank, _) = winding();
         let service = layer.layer(bank);

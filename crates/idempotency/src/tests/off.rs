@@ -31,7 +31,7 @@ impl Store for Untouched {
 
 /// All settings that may affect a call.
 fn off(switch: &Switch) -> DedupLayer<Untouched> {
-    DedupLayer::new(Untouched, methods())
+    DedupSettings::new(methods())
         .with_required(true)
         .with_limits(1, 1)
         .with_caller(|_, _| panic!("it is off"))
@@ -41,6 +41,7 @@ fn off(switch: &Switch) -> DedupLayer<Untouched> {
         .with_lease(SECOND)
         .unwrap()
         .with_switch(switch.clone())
+        .layer(Untouched)
 }
 
 fn request_headers() -> impl Strategy<Value = HeaderMap> {
@@ -103,7 +104,7 @@ proptest! {
             read(response).now_or_never().unwrap()
         };
         prop_assert_eq!(seen(bare), seen(BoxCloneSyncService::new(off)));
-        prop_assert_eq!((layer.snapshot(), switch.shadowed()), (Snapshot::default(), 0));
+        prop_assert_eq!((layer.counters(), switch.shadowed()), (DedupCounters::default(), 0));
     }
 }
 
@@ -149,7 +150,11 @@ async fn in_shadow_a_would_be_refusal_is_passed_on_unchanged() {
     ] {
         let is_sound = request.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| key == "ok");
         let switch = Switch::new(Mode::Shadow);
-        let layer = dedup().with_required(true).with_limits(100, 100).with_switch(switch.clone());
+        let layer = settings()
+            .with_required(true)
+            .with_limits(100, 100)
+            .with_switch(switch.clone())
+            .layer(MemoryStore::new());
         let answered = ask(&layer.layer(echo(body)), request).await;
         assert_eq!(status(&answered).code(), Code::Ok);
         assert!(answered.headers().contains_key("x-path"), "the service has answered");
@@ -189,7 +194,8 @@ proptest! {
         let began = later();
         let results = [false, true].map(|is_layered| runtime.block_on(async {
             let seen = Arc::default();
-            let layer = dedup().with_switch(Switch::new(Mode::Shadow));
+            let settings = settings().with_switch(Switch::new(Mode::Shadow));
+            let layer = settings.layer(MemoryStore::new());
             let bank = slow(seconds, &seen);
             let bank = match is_layered {
                 true => BoxCloneSyncService::new(layer.layer(bank)),
@@ -252,7 +258,7 @@ async fn a_layer_within_another_leaves_its_calls_alone_and_warns_once() {
     for _ in 0..2 {
         assert_eq!(status(&ask(&service, pay("k")).await).code(), Code::Ok);
     }
-    assert_eq!((executed.load(Ordering::Relaxed), inner.snapshot().executed), (1, 0));
+    assert_eq!((executed.load(Ordering::Relaxed), inner.counters().executed), (1, 0));
     let warned = logs.events().iter().filter(|event| event.level == tracing::Level::WARN).count();
     assert!(warned <= 1, "another test may have been first");
 }

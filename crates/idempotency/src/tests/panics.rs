@@ -33,7 +33,8 @@ async fn a_panic_in_a_change_of_state_costs_one_call() {
             })
         }
     });
-    let layer = DedupLayer::new(store.clone(), methods()).with_guarantee(Guarantee::AtLeastOnce);
+    let layer =
+        DedupSettings::new(methods()).with_guarantee(Guarantee::AtLeastOnce).layer(store.clone());
     let service = layer.layer(service);
     for n in 0..10 {
         assert!(attempt(&service, pay(&n.to_string())).await.is_none());
@@ -58,27 +59,33 @@ async fn a_panic_of_a_setting_refuses_one_call() {
     let (in_caller, in_ask, in_answer) = (panics(&flag), panics(&flag), panics(&flag));
     for (layer, executions) in [
         (
-            dedup().with_caller(move |_, _| {
-                in_caller();
-                None
-            }),
+            settings()
+                .with_caller(move |_, _| {
+                    in_caller();
+                    None
+                })
+                .layer(MemoryStore::new()),
             1,
         ),
         (
-            dedup().with_authorize(move |_| {
-                in_ask();
-                async { Ok(()) }
-            }),
+            settings()
+                .with_authorize(move |_| {
+                    in_ask();
+                    async { Ok(()) }
+                })
+                .layer(MemoryStore::new()),
             2,
         ),
         (
-            dedup().with_authorize(move |_| {
-                let in_answer = in_answer.clone();
-                async move {
-                    in_answer();
-                    Ok(())
-                }
-            }),
+            settings()
+                .with_authorize(move |_| {
+                    let in_answer = in_answer.clone();
+                    async move {
+                        in_answer();
+                        Ok(())
+                    }
+                })
+                .layer(MemoryStore::new()),
             2,
         ),
     ] {
@@ -161,7 +168,8 @@ async fn wherever_handler_or_store_panic_other_calls_go_on_and_the_key_is_settle
                 Ok::<_, Infallible>(answer(0))
             }
         });
-        let layer = DedupLayer::new(trap.clone(), methods()).with_lease(5 * SECOND).unwrap();
+        let layer =
+            DedupSettings::new(methods()).with_lease(5 * SECOND).unwrap().layer(trap.clone());
         let service = layer.layer(service);
         let begun = Instant::now();
         let mut calls = JoinSet::new();
@@ -204,7 +212,7 @@ async fn an_execution_that_goes_on_alone_may_panic_as_well() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panicking_id_function_is_replaced_by_uuids() {
-    let layer = IdempotencyKeyLayer::new(methods()).with_ids(|| panic!("out of ids"));
+    let layer = IdempotencyKeySettings::new(methods()).with_ids(|| panic!("out of ids")).layer();
     let service = service_fn(|request: Request<()>| {
         std::future::ready(Ok::<_, Infallible>(request.headers().contains_key(IDEMPOTENCY_KEY)))
     });

@@ -1,7 +1,7 @@
 //! The layer sees the same message as the handler.
 
 use super::*;
-use crate::{compression::tests::compress, counters::Cells, settings::Settings};
+use crate::{compression::tests::compress, counters::Cells, settings::DedupSettings};
 use proptest::prelude::*;
 
 const ENCODINGS: [&str; 3] = ["gzip", "deflate", "zstd"];
@@ -39,7 +39,7 @@ async fn a_request_id_in_a_compressed_message_is_the_key() {
         assert_eq!(reason(&reused), "IDEMPOTENCY_KEY_REUSED", "the fingerprint is of the message");
         assert!(!is_replay(&ask(&service, compressed(encoding, Some("h"), "", 0)).await));
         assert!(is_replay(&ask(&service, to("/Bank/Pay", Some("h"), message("", 0))).await));
-        assert_eq!((executed.load(Ordering::Relaxed), layer.snapshot().unreadable), (2, 0));
+        assert_eq!((executed.load(Ordering::Relaxed), layer.counters().unreadable), (2, 0));
     }
 }
 
@@ -67,12 +67,12 @@ async fn messages_that_cannot_be_read_are_refused_and_counted() {
         (to("/Bank/Pay", None, Bytes::from_static(&[0, 0])), Code::Internal),
     ] {
         let (bank, executed) = bank(Duration::ZERO, &[]);
-        let layer = dedup().with_limits(1 << 16, 1 << 16);
+        let layer = settings().with_limits(1 << 16, 1 << 16).layer(MemoryStore::new());
         let refused = ask(&layer.layer(bank), request).await;
         assert_eq!(status(&refused).code(), code, "{:?}", status(&refused));
         let accepted = refused.headers().get("grpc-accept-encoding");
         assert_eq!(accepted.is_some(), code == Code::Unimplemented);
-        assert_eq!((executed.load(Ordering::Relaxed), layer.snapshot().unreadable), (0, 1));
+        assert_eq!((executed.load(Ordering::Relaxed), layer.counters().unreadable), (0, 1));
     }
 }
 
@@ -90,7 +90,7 @@ async fn messages_of_another_codec_have_the_key_of_the_header_or_are_counted() {
     for (key, replayed) in [(Some("k"), false), (Some("k"), true), (None, false)] {
         assert_eq!(is_replay(&ask(&service, json(key)).await), replayed);
     }
-    assert_eq!((executed.load(Ordering::Relaxed), layer.snapshot().unreadable), (2, 1));
+    assert_eq!((executed.load(Ordering::Relaxed), layer.counters().unreadable), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,7 +99,8 @@ async fn a_message_of_just_the_limit_is_within_it() {
     let body = message("", 0);
     let limit = body.len() - 5;
     for (limit, code) in [(limit, Code::Ok), (limit - 1, Code::OutOfRange)] {
-        let service = dedup().with_limits(limit, 1000).layer(bank.clone());
+        let service =
+            settings().with_limits(limit, 1000).layer(MemoryStore::new()).layer(bank.clone());
         for request in [to("/Bank/Pay", Some("k"), body.clone()), compressed("zstd", None, "", 0)] {
             let answered = status(&ask(&service, request).await);
             // The compressed form is longer, and the limit applies to it, too.
@@ -134,9 +135,9 @@ async fn if_configured_the_key_alone_counts() {
     let mut by_method = PerMethod::new();
     by_method.insert("Bank", "Pay", true).unwrap();
     for (layer, replayed) in [
-        (dedup().with_key_alone(true), [true, true]),
-        (dedup().with_key_alone(by_method), [true, false]),
-        (dedup().with_key_alone(false), [false, false]),
+        (settings().with_key_alone(true).layer(MemoryStore::new()), [true, true]),
+        (settings().with_key_alone(by_method).layer(MemoryStore::new()), [true, false]),
+        (settings().with_key_alone(false).layer(MemoryStore::new()), [false, false]),
         (dedup(), [false, false]),
     ] {
         let (bank, _) = bank(Duration::ZERO, &[]);
@@ -184,7 +185,7 @@ proptest! {
                 flagged(1, &compress(encoding, &plain))
             }
         };
-        let settings = Settings::new(methods(), None);
+        let settings = DedupSettings::new(methods());
         let cells = Cells::default();
         let named = key::name(&settings, &cells, &request, &body);
         match Handled::decode(&*plain) {
@@ -193,7 +194,7 @@ proptest! {
                 let id = handled.request_id;
                 let expected = (!id.is_empty()).then(|| key::stored("/Bank/Pay", &id, ""));
                 prop_assert_eq!(named, expected);
-                prop_assert_eq!(cells.snapshot(0).unreadable, 0);
+                prop_assert_eq!(cells.counters(0).unreadable, 0);
             }
             // A handler refuses it as well.
             Err(_) => prop_assert!(named.is_err() || named.is_ok_and(|name| name.is_some())),

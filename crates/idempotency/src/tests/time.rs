@@ -43,7 +43,7 @@ fn impatient(left: Duration) -> (ServerContext, Request<Body>) {
 async fn an_execution_has_the_time_of_its_lease_or_its_callers_where_that_is_longer() {
     for left in [SECOND / 4, SECOND, 60 * SECOND] {
         let (service, seen) = watching(SECOND / 2);
-        let layer = dedup().with_lease(10 * SECOND).unwrap();
+        let layer = settings().with_lease(10 * SECOND).unwrap().layer(MemoryStore::new());
         let service = layer.layer(service);
         let (inbound, request) = impatient(left);
         let called = tokio::time::timeout(left, inbound.scope(ask(&service, request))).await;
@@ -63,7 +63,7 @@ async fn an_execution_is_not_cut_off_while_its_caller_waits_for_up_to_an_hour() 
         [(120, 40, true), (120, 121, false), (9000, 3599, true), (9000, 3601, false)]
     {
         let (service, _) = watching(works * SECOND);
-        let layer = dedup().with_guarantee(Guarantee::AtMostOnce);
+        let layer = settings().with_guarantee(Guarantee::AtMostOnce).layer(MemoryStore::new());
         let (inbound, request) = impatient(left * SECOND);
         let answer = inbound.scope(ask(&layer.layer(service), request)).await;
         assert_eq!(status(&answer).code() == Code::Ok, is_answered, "{left} {works}");
@@ -73,7 +73,7 @@ async fn an_execution_is_not_cut_off_while_its_caller_waits_for_up_to_an_hour() 
 #[tokio::test(start_paused = true)]
 async fn an_unlimited_lease_is_no_deadline_and_none_is_invented() {
     let (service, seen) = watching(Duration::ZERO);
-    let layer = dedup().with_lease(Duration::MAX).unwrap();
+    let layer = settings().with_lease(Duration::MAX).unwrap().layer(MemoryStore::new());
     let (inbound, request) = impatient(SECOND);
     inbound.scope(ask(&layer.layer(service.clone()), request)).await;
     ask(&dedup().layer(service), pay("k")).await;
@@ -122,7 +122,11 @@ async fn abandoned_calls_leave_no_task_after_their_leases() {
     let before = tasks();
     let (service, executed) = bank(Duration::MAX / 4, &[]);
     for in_flight in [InFlight::Join, InFlight::Reject(SECOND)] {
-        let layer = dedup().with_lease(10 * SECOND).unwrap().with_in_flight(in_flight);
+        let layer = settings()
+            .with_lease(10 * SECOND)
+            .unwrap()
+            .with_in_flight(in_flight)
+            .layer(MemoryStore::new());
         let service = layer.layer(service.clone());
         let calls: Vec<_> =
             (0..8).map(|n| tokio::spawn(service.clone().oneshot(pay(["a", "b"][n % 2])))).collect();

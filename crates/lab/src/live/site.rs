@@ -8,6 +8,7 @@ use calculator::{
     client::{Layers, Settings, Stack, stack},
     cluster::{endpoints, observe},
     endpoints::Endpoints,
+    methods,
     pb::calculator_client::CalculatorClient,
     watch::{
         calls::Calls,
@@ -23,6 +24,7 @@ use cinchona::{
     cluster::Cluster,
     core::{BoxError, PerMethod},
     dashboard::{Console, Dashboard, Feed},
+    fallback::FallbackSettings,
     observe::Metrics,
     retry::{Backoff, HedgePolicy, Policy, RetryPolicy},
 };
@@ -117,11 +119,14 @@ fn layers() -> Result<Layers, BoxError> {
         .with_backoff(Backoff::new(20 * MS, 2.0, SECOND / 5)?);
     let breaker =
         BreakerPolicy::default().with_failure_rate(0.5)?.with_open_for(2 * SECOND, 8 * SECOND)?;
-    let mut layers = Settings {
+    let fallback = FallbackSettings::new(methods());
+    let fallback = fallback.with_default("calculator.Calculator", "Subtract", answer(0.0))?;
+    let layers = Settings {
         deadline: Some(3 * SECOND / 2),
         timeout: 400 * MS,
         retry,
         breaker: Some(breaker),
+        fallback,
         ..Settings::default()
     }
     .layers()?;
@@ -130,8 +135,6 @@ fn layers() -> Result<Layers, BoxError> {
     policies.insert("calculator.Calculator", "Multiply", hedge.into())?;
     layers.retry.set_policies(policies)?;
     layers.retry.set_throttle(Some((1000.0, 0.5)))?;
-    layers.fallback =
-        layers.fallback.with_default("calculator.Calculator", "Subtract", answer(0.0))?;
     Ok(layers)
 }
 

@@ -405,10 +405,10 @@ async fn a_caller_that_hangs_up_frees_its_place() {
     let connection = tokio::spawn(connection);
     let call = tokio::spawn(sender.send_request(request("GET /v1/counter", "", &[], false)));
     sleep(SECOND).await;
-    assert_eq!(shed.in_progress(), 1);
+    assert_eq!(shed.counters().in_progress, 1);
     connection.abort();
     sleep(SECOND).await;
-    assert_eq!(shed.in_progress(), 0);
+    assert_eq!(shed.counters().in_progress, 0);
     assert!(call.await.unwrap().is_err());
 }
 

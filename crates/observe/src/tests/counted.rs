@@ -4,7 +4,7 @@ use super::{PATH, TARGET, assert_samples, call, client, metrics, request, reques
 use crate::{AttemptLayer, CallLayer, Metrics, ServerLayer};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Methods, Rejected};
-use cinchona_retry::{HedgePolicy, Policy, RetryLayer, RetryPolicy};
+use cinchona_retry::{HedgePolicy, Policy, RetryLayer, RetryPolicy, RetrySettings};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
 use futures_util::Stream;
 use http_body::Frame;
@@ -28,9 +28,13 @@ fn ok() -> Answer {
     Answer::Ok(encode(&"seven".to_owned()))
 }
 
-fn retries() -> RetryLayer {
+fn retry_settings() -> RetrySettings {
     let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
-    RetryLayer::new(policy, Methods::all_idempotent())
+    RetrySettings::new(policy, Methods::all_idempotent())
+}
+
+fn retries() -> RetryLayer {
+    retry_settings().layer()
 }
 
 /// Calls and attempts, with `layer` between.
@@ -84,7 +88,7 @@ async fn hedges_are_counted_as_hedges_and_the_losers_were_cancelled() {
     let metrics = metrics();
     let hedge = HedgePolicy::default().with_max_attempts(3).with_delay(Duration::from_millis(50));
     let policies = cinchona_core::PerMethod::from(Policy::from(hedge));
-    let layer = retries().with_policies(policies).unwrap();
+    let layer = retry_settings().with_policies(policies).unwrap().layer();
     let server = ScriptedServer::new([Answer::Hang, Answer::Hang, ok()]);
     call(stack(&metrics, layer, server), request()).await.unwrap();
     assert_samples(
@@ -107,7 +111,7 @@ async fn hedges_that_fail_immediately_are_hedges_and_no_retries() {
     let metrics = metrics();
     let hedge = HedgePolicy::default().with_max_attempts(4).with_delay(Duration::from_secs(1));
     let policies = cinchona_core::PerMethod::from(Policy::from(hedge));
-    let layer = retries().with_policies(policies).unwrap();
+    let layer = retry_settings().with_policies(policies).unwrap().layer();
     // Each has failed before the next begins: none overlaps another.
     let server = ScriptedServer::new([unavailable(), unavailable(), unavailable(), ok()]);
     call(stack(&metrics, layer, server), request()).await.unwrap();

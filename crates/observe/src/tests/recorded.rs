@@ -1,10 +1,13 @@
 //! The content of the spans of a call, and the propagation of a trace from client to server.
 
 use super::{PATH, TARGET, call, metrics, request};
-use crate::{AttemptLayer, CallLayer, Metrics, ServerLayer, TraceContext};
+use crate::{
+    AttemptLayer, AttemptSettings, CallLayer, CallSettings, Metrics, ServerLayer, ServerSettings,
+    TraceContext,
+};
 use cinchona_core::{BoxError, Methods, Rng, Safety};
 use cinchona_plumbing::cause::find_cause;
-use cinchona_retry::{Ledger, RetryLayer, RetryPolicy};
+use cinchona_retry::{Ledger, RetryLayer, RetryPolicy, RetrySettings};
 use cinchona_testkit::{Answer, ScriptedServer, encode};
 use futures_util::FutureExt as _;
 use std::{
@@ -113,21 +116,24 @@ fn unavailable() -> Answer {
 
 fn retries() -> RetryLayer {
     let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
-    RetryLayer::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1))
+    RetrySettings::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(1)).layer()
 }
 
 fn story() -> CallLayer {
-    CallLayer::new(&metrics(), TARGET).with_rng(Rng::seeded(7)).with_story(|outcome| {
-        let ledger = match outcome {
-            Ok(extensions) => extensions.get::<Ledger>(),
-            Err(error) => find_cause::<Ledger>(error),
-        };
-        ledger.map(|ledger| ledger.stopped().to_string())
-    })
+    CallSettings::new(TARGET)
+        .with_rng(Rng::seeded(7))
+        .with_story(|outcome| {
+            let ledger = match outcome {
+                Ok(extensions) => extensions.get::<Ledger>(),
+                Err(error) => find_cause::<Ledger>(error),
+            };
+            ledger.map(|ledger| ledger.stopped().to_string())
+        })
+        .layer(&metrics())
 }
 
 fn attempts() -> AttemptLayer {
-    AttemptLayer::new(&metrics(), TARGET).with_rng(Rng::seeded(8))
+    AttemptSettings::new(TARGET).with_rng(Rng::seeded(8)).layer(&metrics())
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,11 +222,11 @@ fn relay(
     Response = http::Response<crate::ResponseBody>,
     Error = BoxError,
 > + Clone {
-    ServerLayer::new(&metrics()).with_rng(Rng::seeded(9)).layer(service_fn(
+    ServerSettings::new().with_rng(Rng::seeded(9)).layer(&metrics()).layer(service_fn(
         move |request: http::Request<Body>| {
             let seen_now = request.extensions().get::<TraceContext>().cloned();
             seen.lock().unwrap().extend(seen_now);
-            let attempts = AttemptLayer::new(&metrics(), TARGET).with_rng(Rng::seeded(10));
+            let attempts = AttemptSettings::new(TARGET).with_rng(Rng::seeded(10)).layer(&metrics());
             let client = CallLayer::new(&metrics(), TARGET).layer(attempts.layer(next.clone()));
             async move {
                 let request = http::Request::post(PATH).body(Body::empty())?;

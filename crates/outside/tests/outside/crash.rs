@@ -191,17 +191,16 @@ fn layers() -> Layers {
         .unwrap()
         .with_max_retries(500)
         .with_backoff(backoff);
-    let mut layers = Settings {
+    Settings {
         deadline: Some(Duration::from_secs(20)),
         timeout: Duration::from_secs(3),
         retry,
+        budget: None,
         rng: Rng::seeded(1),
         ..Settings::default()
     }
     .layers()
-    .unwrap();
-    layers.retry = layers.retry.with_budget(None);
-    layers
+    .unwrap()
 }
 
 fn page(client: usize, entries: usize) -> String {

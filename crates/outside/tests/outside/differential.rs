@@ -127,8 +127,8 @@ impl Ours {
 
 impl Open {
     fn new(task: &Task) -> Self {
-        let mut layers = Settings { timeout: 60 * SECOND, ..seeded() }.layers().unwrap();
-        layers.retry = layers.retry.with_budget(None);
+        let settings = Settings { timeout: 60 * SECOND, budget: None, ..seeded() };
+        let layers = settings.layers().unwrap();
         let config = task.config.as_ref().map_or("{}".to_owned(), ToString::to_string);
         let config = ServiceConfig::parse(&config).unwrap();
         let client = Configured::new(&layers.deadline, &layers.retry);

@@ -150,8 +150,7 @@ async fn a_server_that_is_killed_and_started_again_costs_no_call() {
 async fn a_server_that_is_stopped_costs_no_call_and_is_avoided_after_two_seconds() {
     let servers = servers();
     let targets = targets(servers.iter().map(|server| &server.addr));
-    let mut layers = settings(3, SECOND).layers().unwrap();
-    layers.retry = layers.retry.with_budget(None);
+    let layers = Settings { budget: None, ..settings(3, SECOND) }.layers().unwrap();
     let balance = Balance::new(targets, Options::default()).unwrap();
     let client = CalculatorClient::new(stack(balance, &layers));
     sleep(SECOND / 2).await;

@@ -27,7 +27,6 @@ pub struct Limiter {
     /// The calls in flight; those that wait, from bit 32 on.
     word: AtomicU64,
     limit: AtomicU32,
-    kind: Limit,
     queue: Queue,
     waiting: Mutex<Waiting<Permit>>,
     shed: [AtomicU64; Criticality::COUNT],
@@ -93,18 +92,12 @@ impl Limiter {
         Arc::new(Self {
             word: AtomicU64::new(0),
             limit: AtomicU32::new(limit.initial()),
-            kind: limit,
             queue,
             waiting: Mutex::new(Waiting::new(now)),
             shed: Default::default(),
             adaptive,
             report,
         })
-    }
-
-    /// The same limit, with its own places.
-    pub fn separate(&self, now: Instant) -> Arc<Self> {
-        Self::reporting(self.kind, self.queue, now, self.report)
     }
 
     /// How many calls may be in flight.

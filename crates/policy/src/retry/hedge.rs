@@ -65,7 +65,7 @@ impl HedgePolicy {
     /// Sets the delay automatically: to the latency that a share of `extra_load` of all calls
     /// exceeds, so that about this share is hedged, and never more.
     ///
-    /// Nothing is hedged before 100 calls have been answered.
+    /// Nothing is hedged before 100 calls have been answered. What is learned is shared by clones.
     ///
     /// # Errors
     /// When `extra_load` is not above 0 and at most 1.
@@ -105,6 +105,16 @@ impl Default for HedgePolicy {
     fn default() -> Self {
         let codes = [Code::Unavailable].into_iter().collect();
         Self { max_attempts: 2, delay: Duration::from_secs(1), codes, adaptive: None }
+    }
+}
+
+impl PartialEq for HedgePolicy {
+    /// A delay that follows the latency is equal to its clones alone, as they have learned the
+    /// same.
+    fn eq(&self, other: &Self) -> bool {
+        let learned = |policy: &Self| policy.adaptive.as_ref().map(Arc::as_ptr);
+        (self.max_attempts, self.delay, self.codes, learned(self))
+            == (other.max_attempts, other.delay, other.codes, learned(other))
     }
 }
 

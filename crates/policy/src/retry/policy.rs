@@ -17,14 +17,14 @@ use tokio::time::Instant;
 ///
 /// The default is neither: a request is repeated only if it never reached the service (gRFC A6:
 /// transparent retries need no policy). In a request's extensions it is the policy of that call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     kind: Kind,
     wait_for_ready: bool,
 }
 
 /// Which of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Kind {
     /// Neither.
     #[default]

@@ -6,7 +6,7 @@ use super::{
     heal::{SECOND, Stalls, back, methods},
     *,
 };
-use cinchona_idempotency::DedupLayer;
+use cinchona_idempotency::{DedupLayer, DedupSettings};
 use http_body_util::BodyExt;
 use std::{
     convert::Infallible,
@@ -356,8 +356,9 @@ async fn effects_happen_once_or_are_lost_as_replication_implies_when_sentinels_r
     let store = store.with_ttl(60 * SECOND).unwrap();
     let mut tokens = 0;
     back(&store, &mut tokens).await;
-    let dedup = DedupLayer::new(store.clone(), methods())
-        .with_guarantee(cinchona_idempotency::Guarantee::AtLeastOnce);
+    let dedup = DedupSettings::new(methods())
+        .with_guarantee(cinchona_idempotency::Guarantee::AtLeastOnce)
+        .layer(store.clone());
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients = tokio::task::JoinSet::new();
     for n in 0..4 {

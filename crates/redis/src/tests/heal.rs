@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use cinchona_core::Methods;
-use cinchona_idempotency::DedupLayer;
+use cinchona_idempotency::DedupSettings;
 use std::{
     convert::Infallible,
     sync::{Arc, atomic::AtomicU64},
@@ -263,7 +263,8 @@ async fn a_dedup_layer_fails_closed_or_open_in_time_while_its_redis_is_unusable(
     for manner in [Manner::Silent].into_iter().chain(said) {
         for open in [false, true] {
             let between = Between::new(redis.addr()).await;
-            let dedup = DedupLayer::new(store_at(&between.url()), methods()).with_fail_open(open);
+            let dedup =
+                DedupSettings::new(methods()).with_fail_open(open).layer(store_at(&between.url()));
             let call = async |key: u32| {
                 let request = http::Request::post("/Bank/Pay").header("idempotency-key", key);
                 let asked = Instant::now();

@@ -53,7 +53,7 @@ fn drain(layer: &RetryLayer) -> impl Future<Output = ()> {
 async fn after_an_outage_no_call_a_minute_fails_for_want_of_budget() {
     let layer = layer(on([Code::Unavailable]));
     drain(&layer).await;
-    let (left, most) = layer.budget_tokens().unwrap();
+    let (left, most) = layer.counters().budget_tokens.unwrap();
     assert!(left < 20.0 && most == 100.0, "{left} of {most}");
     // Two attempts of each call fail.
     let seen = Arc::new(AtomicU32::new(0));
@@ -62,13 +62,13 @@ async fn after_an_outage_no_call_a_minute_fails_for_want_of_budget() {
         sleep(MINUTE).await;
         assert_eq!(stop(client.clone().oneshot(to("/a.B/C")).await), Stop::Succeeded);
     }
-    assert!(layer.budget_tokens().unwrap().0 > 95.0);
+    assert!(layer.counters().budget_tokens.unwrap().0 > 95.0);
 }
 
 /// Of 1,199 calls to a good method, one a second, beside a bad one that is called each `pause`: how
 /// many failed for want of budget, and how many failed.
 async fn beside_a_bad_method(budget: Budget, pause: Duration) -> [usize; 2] {
-    let layer = layer(on([Code::Unavailable])).with_budget(Some(budget));
+    let layer = settings(on([Code::Unavailable])).with_budget(Some(budget)).layer();
     let seen = Arc::new(AtomicU32::new(0));
     // One of 20 attempts fails, and then another.
     let flaky = move || seen.fetch_add(1, Ordering::Relaxed) % 20 < 2;
@@ -141,13 +141,14 @@ async fn attempts_across(layer: &RetryLayer, then: impl FnOnce()) -> (u32, Stop,
     assert_eq!(seen.load(Ordering::Relaxed), 1);
     then();
     let stop = stop(call.await.unwrap());
-    (seen.load(Ordering::Relaxed), stop, layer.throttle_tokens())
+    (seen.load(Ordering::Relaxed), stop, layer.counters().throttle_tokens)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_ends_by_the_throttle_it_began_with() {
     let unthrottled = || layer(on([Code::Unavailable]));
-    let throttled = |max| unthrottled().with_throttle(max, 1.0).unwrap();
+    let throttled =
+        |max| settings(on([Code::Unavailable])).with_throttle(max, 1.0).unwrap().layer();
     let exhausted = (4, Stop::Exhausted);
     // Before, in mid-call, and what is seen: of the new one only the share is the old one's.
     for (before, after, expected, tokens) in [
@@ -178,22 +179,22 @@ async fn trailers_count_for_the_throttle_the_call_began_with() {
     for (answer, tokens) in
         [(ok(), 4.0), (Answer::HeadersThenStatus(Status::unavailable("late")), 2.0)]
     {
-        let layer = layer(on([Code::Unavailable])).with_throttle(4.0, 1.0).unwrap();
+        let layer = settings(on([Code::Unavailable])).with_throttle(4.0, 1.0).unwrap().layer();
         let client = layer.clone().layer(ScriptedServer::new([failing(Code::Unavailable), answer]));
         let answered = client.oneshot(request()).await.unwrap();
-        assert_eq!(layer.throttle_tokens(), 3.0);
+        assert_eq!(layer.counters().throttle_tokens, 3.0);
         let before = layer.shared.throttle.now();
         layer.set_throttle(Some((8.0, 1.0))).unwrap();
         _ = answered.into_body().collect().await;
-        assert_eq!((before.tokens(), layer.throttle_tokens()), (tokens, 6.0));
+        assert_eq!((before.tokens(), layer.counters().throttle_tokens), (tokens, 6.0));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hedged_call_ends_by_the_throttle_it_began_with() {
     let hedge = HedgePolicy::default().with_max_attempts(3).with_delay(SECOND);
-    let layer = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent());
-    let layer = layer.with_policies(Policy::from(hedge).into()).unwrap();
+    let settings = RetrySettings::new(RetryPolicy::default(), Methods::all_idempotent());
+    let layer = settings.with_policies(Policy::from(hedge).into()).unwrap().layer();
     let server = ScriptedServer::new([Answer::Hang]);
     let call = tokio::spawn(layer.clone().layer(server.clone()).oneshot(request()));
     sleep(SECOND / 2).await;
@@ -210,10 +211,11 @@ async fn a_hedged_call_ends_by_the_throttle_it_began_with() {
 #[tokio::test(start_paused = true)]
 async fn a_hedge_that_the_budget_of_all_calls_refuses_costs_the_policy_nothing() {
     let hedge = HedgePolicy::default().with_extra_load(0.5).unwrap();
-    let layer = RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent())
+    let layer = RetrySettings::new(RetryPolicy::default(), Methods::all_idempotent())
         .with_budget(Some(Budget::new(0.0, 0).unwrap().with_per_second(0.001).unwrap()))
         .with_policies(Policy::from(hedge).into())
-        .unwrap();
+        .unwrap()
+        .layer();
     let quick = layer.clone().layer(ScriptedServer::new([ok()]));
     for _ in 0..200 {
         quick.clone().oneshot(request()).await.unwrap();

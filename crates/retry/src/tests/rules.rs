@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[tokio::test(start_paused = true)]
 async fn the_default_waits_are_1_2_and_4_seconds_plus_up_to_1_each() {
     for seed in 0..50 {
-        let layer = layer(RetryPolicy::default()).with_rng(Rng::seeded(seed));
+        let layer = settings(RetryPolicy::default()).with_rng(Rng::seeded(seed)).layer();
         let (server, outcome) = play(layer, [failing(Code::DeadlineExceeded)], request()).await;
         let (code, ledger) = outcome.unwrap_err();
         assert_eq!((code, ledger.stopped()), (Code::DeadlineExceeded, Stop::Exhausted));
@@ -88,7 +88,7 @@ async fn a_possibly_executed_request_is_repeated_only_if_that_is_harmless() {
     let lost = || [failing(Code::Unavailable), ok()];
     let unknown = || {
         let policy = on([Code::Unavailable]);
-        RetryLayer::new(policy, Methods::unknown()).with_rng(Rng::seeded(1))
+        RetrySettings::new(policy, Methods::unknown()).with_rng(Rng::seeded(1)).layer()
     };
     let (server, outcome) = play(unknown(), lost(), request()).await;
     assert_eq!(outcome.unwrap_err().1.stopped(), Stop::NotIdempotent);

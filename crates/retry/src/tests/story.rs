@@ -35,7 +35,7 @@ async fn an_attempt_in_the_ledger_has_its_kind_time_and_endpoint() {
 async fn hedges_first_attempts_and_transparent_retries_are_distinguished() {
     let hedge = HedgePolicy::default().with_delay(SECOND / 2);
     let policies = PerMethod::from(Policy::from(hedge));
-    let layer = layer(RetryPolicy::default()).with_policies(policies).unwrap();
+    let layer = settings(RetryPolicy::default()).with_policies(policies).unwrap().layer();
     let response = layer.layer(service_fn(balance)).oneshot(request()).await.unwrap();
     let ledger = response.extensions().get::<Ledger>().unwrap();
     let kinds: Vec<_> =
@@ -51,7 +51,8 @@ async fn hedges_first_attempts_and_transparent_retries_are_distinguished() {
 
 #[tokio::test(start_paused = true)]
 async fn an_explained_success_has_a_ledger_though_it_was_the_first_attempt() {
-    let (_, outcome) = play(layer(RetryPolicy::default()).explained(), [ok()], request()).await;
+    let (_, outcome) =
+        play(settings(RetryPolicy::default()).explained().layer(), [ok()], request()).await;
     let response = outcome.unwrap();
     let ledger = response.extensions().get::<Ledger>().unwrap();
     let [only] = ledger.attempts() else { panic!("{ledger}") };
@@ -71,7 +72,7 @@ async fn an_explained_failure_has_the_ledger_behind_the_details_of_the_server() 
         let server = || Status::with_details(Code::Unavailable, "down", details.to_vec().into());
         let plain = failure(layer(policy), server()).await;
         assert_eq!(plain.details(), details, "it is passed on as it is");
-        let explained = failure(layer(policy).explained(), server()).await;
+        let explained = failure(settings(policy).explained().layer(), server()).await;
         assert!(explained.details().starts_with(b"\x08\x0e\x12\x04down"));
         assert!(explained.details().starts_with(details));
         let ledger = Ledger::from_details(explained.details()).unwrap();
@@ -84,7 +85,7 @@ async fn an_explained_failure_has_the_ledger_behind_the_details_of_the_server() 
 #[tokio::test(start_paused = true)]
 async fn details_that_are_no_message_are_unchanged() {
     let garbage = Status::with_details(Code::NotFound, "", b"\xff\xff".to_vec().into());
-    let explained = failure(layer(RetryPolicy::default()).explained(), garbage).await;
+    let explained = failure(settings(RetryPolicy::default()).explained().layer(), garbage).await;
     assert_eq!(explained.details(), b"\xff\xff");
     assert!(Ledger::of(&explained).is_some());
 }
@@ -207,7 +208,8 @@ async fn kinds(outcomes: impl IntoIterator<Item = Result<Status, Rejected>>) -> 
         std::future::ready(outcome.map(|status| status.into_http::<Body>()))
     });
     let policy = Policy::from(on([Code::Unavailable])).with_wait_for_ready(true);
-    let layer = layer(on([])).with_policies(PerMethod::from(policy)).unwrap().explained();
+    let layer =
+        settings(on([])).with_policies(PerMethod::from(policy)).unwrap().explained().layer();
     let response = layer.layer(server).oneshot(request()).await.unwrap();
     let ledger = response.extensions().get::<Ledger>().unwrap();
     ledger.attempts().iter().map(|attempt| attempt.kind).collect()

@@ -41,8 +41,12 @@ fn pushing_back(pushback: &str) -> Answer {
     Answer::Raw(headers)
 }
 
+fn unavailable_settings() -> RetrySettings {
+    settings(on([Code::Unavailable]))
+}
+
 fn unavailable() -> RetryLayer {
-    layer(on([Code::Unavailable]))
+    unavailable_settings().layer()
 }
 
 fn ledger(outcome: &Result<tonic::Response<prost_types::Duration>, Status>) -> &Ledger {
@@ -87,7 +91,7 @@ async fn negative_or_meaningless_pushback_forbids_the_retry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_over_the_buffer_is_sent_once_and_whole() {
-    let layer = unavailable().with_buffer(ReplayBuffer::new(4, 4));
+    let layer = unavailable_settings().with_buffer(ReplayBuffer::new(4, 4)).layer();
     let (server, outcome) = call(layer, [failing(Code::Unavailable)], message()).await;
     assert_eq!(ledger(&outcome).stopped(), Stop::BodyTooLarge);
     let received = server.received();

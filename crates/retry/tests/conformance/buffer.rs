@@ -22,7 +22,7 @@ async fn send(layer: RetryLayer, bytes: usize) -> (usize, Code) {
 async fn a_request_over_256_kib_is_sent_once_and_one_below_is_retried() {
     assert_eq!(send(retrying(4), 200 * 1024).await, (2, Code::Ok));
     assert_eq!(send(retrying(4), 300 * 1024).await, (1, Code::Unavailable));
-    let roomy = retrying(4).with_buffer(ReplayBuffer::new(1 << 20, 1 << 24));
+    let roomy = retrying_settings(4).with_buffer(ReplayBuffer::new(1 << 20, 1 << 24)).layer();
     assert_eq!(send(roomy, 300 * 1024).await, (2, Code::Ok));
 }
 
@@ -30,7 +30,7 @@ async fn a_request_over_256_kib_is_sent_once_and_one_below_is_retried() {
 #[tokio::test(start_paused = true)]
 async fn the_buffers_of_all_calls_together_are_limited_and_freed() {
     let buffer = ReplayBuffer::new(1000, 1500);
-    let layer = retrying(4).with_buffer(buffer.clone());
+    let layer = retrying_settings(4).with_buffer(buffer.clone()).layer();
     let calls: Vec<_> = (0..3).map(|_| tokio::spawn(send(layer.clone(), 700))).collect();
     let mut attempts = Vec::new();
     for call in calls {

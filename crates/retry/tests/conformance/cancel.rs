@@ -35,7 +35,7 @@ async fn during_a_retry_that_attempt_is_reset() {
 #[tokio::test(start_paused = true)]
 async fn an_unread_answer_leaves_nothing_behind() {
     let buffer = cinchona_plumbing::ReplayBuffer::default();
-    let layer = retrying(4).with_buffer(buffer.clone());
+    let layer = retrying_settings(4).with_buffer(buffer.clone()).layer();
     let (client, outcome) = play(layer, [unavailable(), ok()]).await;
     drop(outcome);
     settle().await;

@@ -8,8 +8,12 @@ fn after(millis: u64, answer: Answer) -> Answer {
     Answer::After(ms(millis), Box::new(answer))
 }
 
+fn hedging_settings(attempts: u32, delay: u64) -> RetrySettings {
+    settings(hedge(attempts, ms(delay), [U]))
+}
+
 fn hedging(attempts: u32, delay: u64) -> RetryLayer {
-    layer(hedge(attempts, ms(delay), [U]))
+    hedging_settings(attempts, delay).layer()
 }
 
 /// When each attempt arrived, in milliseconds.
@@ -110,7 +114,7 @@ async fn pushback_that_forbids_more_does_not_end_those_in_flight() {
 // catalogue: DN-TriggerRetryThrottling
 #[tokio::test(start_paused = true)]
 async fn hedges_are_throttled_when_they_are_to_be_sent() {
-    let layer = hedging(3, 100).with_throttle(4.0, 0.5).unwrap();
+    let layer = hedging_settings(3, 100).with_throttle(4.0, 0.5).unwrap().layer();
     let mut client = Client::new(&layer, [unavailable()]);
     let mut seen = Vec::new();
     for _ in 0..4 {
@@ -120,7 +124,7 @@ async fn hedges_are_throttled_when_they_are_to_be_sent() {
     }
     assert_eq!(seen, [2, 1, 1, 1]);
     // One that was due after another call had used up the tokens is not sent.
-    let layer = hedging(3, 100).with_throttle(4.0, 0.5).unwrap();
+    let layer = hedging_settings(3, 100).with_throttle(4.0, 0.5).unwrap().layer();
     let draining = layer.clone();
     let slow = tokio::spawn(arrivals(layer, vec![after(300, ok())]));
     settle().await;
@@ -174,8 +178,9 @@ async fn the_deadline_covers_all_attempts() {
 // catalogue: X-hedge-needs-safety
 #[tokio::test(start_paused = true)]
 async fn a_method_with_effects_is_hedged_only_under_an_idempotency_key() {
-    let layer = RetryLayer::new(RetryPolicy::default(), Methods::unknown());
-    let layer = layer.with_policies(Policy::from(hedge(3, ms(100), [U])).into()).unwrap();
+    let settings = RetrySettings::new(RetryPolicy::default(), Methods::unknown());
+    let policies = Policy::from(hedge(3, ms(100), [U])).into();
+    let layer = settings.with_policies(policies).unwrap().layer();
     let script = || vec![after(350, ok()), ok()];
     assert_eq!(arrivals(layer.clone(), script()).await.0, [0]);
     let mut client = Client::new(&layer, script());

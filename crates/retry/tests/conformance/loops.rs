@@ -151,16 +151,16 @@ async fn a_failure_after_the_commit_takes_a_token_in_any_form() {
         // It ends without trailers.
         (cut, [Code::Unknown]),
     ] {
-        let layer = layer(retry(4, codes)).with_throttle(4.0, 0.1).unwrap();
+        let layer = settings(retry(4, codes)).with_throttle(4.0, 0.1).unwrap().layer();
         let mut client = Client::new(&layer, [answer.clone()]);
         for left in [3.0, 2.0, 1.0] {
             assert!(client.call().await.is_err());
             settle().await;
-            assert_eq!(layer.throttle_tokens(), left, "{answer:?}");
+            assert_eq!(layer.counters().throttle_tokens, left, "{answer:?}");
         }
     }
     // A connection that is lost after the head.
-    let layer = layer(retry(4, [Code::Unavailable])).with_throttle(4.0, 0.1).unwrap();
+    let layer = settings(retry(4, [Code::Unavailable])).with_throttle(4.0, 0.1).unwrap().layer();
     let mut client = Client::new(&layer, [Answer::HeadersThenHang]);
     let network = client.network.clone();
     tokio::spawn(async move {
@@ -168,7 +168,7 @@ async fn a_failure_after_the_commit_takes_a_token_in_any_form() {
         network.reset();
     });
     assert!(client.call().await.is_err());
-    assert_eq!(layer.throttle_tokens(), 3.0);
+    assert_eq!(layer.counters().throttle_tokens, 3.0);
 }
 
 // catalogue: S-D3

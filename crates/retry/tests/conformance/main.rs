@@ -24,7 +24,8 @@ mod verdicts;
 use bytes::Bytes;
 use cinchona_core::{Methods, Rng};
 use cinchona_retry::{
-    Backoff, Budget, HedgePolicy, Jitter, Ledger, Policy, RetryLayer, RetryPolicy, Stop,
+    Backoff, Budget, HedgePolicy, Jitter, Ledger, Policy, RetryLayer, RetryPolicy, RetrySettings,
+    Stop,
 };
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
 use http::{HeaderMap, uri::PathAndQuery};
@@ -87,17 +88,25 @@ fn hedge(attempts: u32, delay: Duration, non_fatal: impl IntoIterator<Item = Cod
         .with_non_fatal_codes(non_fatal)
 }
 
-fn layer(policy: impl Into<Policy>) -> RetryLayer {
-    RetryLayer::new(RetryPolicy::default(), Methods::all_idempotent())
+fn settings(policy: impl Into<Policy>) -> RetrySettings {
+    RetrySettings::new(RetryPolicy::default(), Methods::all_idempotent())
         .with_rng(Rng::seeded(1))
         .with_budget(None)
         .with_policies(policy.into().into())
         .unwrap()
 }
 
+fn layer(policy: impl Into<Policy>) -> RetryLayer {
+    settings(policy).layer()
+}
+
 /// Retries `UNAVAILABLE`.
+fn retrying_settings(attempts: u32) -> RetrySettings {
+    settings(retry(attempts, [Code::Unavailable]))
+}
+
 fn retrying(attempts: u32) -> RetryLayer {
-    layer(retry(attempts, [Code::Unavailable]))
+    retrying_settings(attempts).layer()
 }
 
 /// A client of a scripted server over in-memory HTTP/2.

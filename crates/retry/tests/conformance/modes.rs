@@ -7,7 +7,7 @@ use cinchona_core::{Mode, Switch};
 #[tokio::test(start_paused = true)]
 async fn in_shadow_nothing_is_retried_and_everything_that_would_have_been_is_counted() {
     let switch = Switch::new(Mode::Shadow);
-    let layer = retrying(4).with_switch(switch.clone());
+    let layer = retrying_settings(4).with_switch(switch.clone()).layer();
     let mut client =
         Client::new(&layer, [unavailable(), failing(Code::Internal), unavailable(), ok()]);
     assert_eq!(code(&client.call().await), Code::Unavailable);
@@ -22,7 +22,7 @@ async fn in_shadow_nothing_is_retried_and_everything_that_would_have_been_is_cou
 #[tokio::test(start_paused = true)]
 async fn switched_off_the_layer_passes_calls_through() {
     let switch = Switch::new(Mode::Off);
-    let layer = retrying(4).with_switch(switch.clone());
+    let layer = retrying_settings(4).with_switch(switch.clone()).layer();
     let (client, outcome) = play(layer, [unavailable(), ok()]).await;
     assert_eq!((client.server.attempts(), code(&outcome)), (1, Code::Unavailable));
     assert!(Ledger::of(&outcome.unwrap_err()).is_none());
@@ -33,7 +33,8 @@ async fn switched_off_the_layer_passes_calls_through() {
 #[tokio::test(start_paused = true)]
 async fn in_shadow_hedges_that_would_have_been_begun_are_counted() {
     let switch = Switch::new(Mode::Shadow);
-    let hedging = layer(hedge(3, ms(100), [Code::Unavailable])).with_switch(switch.clone());
+    let hedging =
+        settings(hedge(3, ms(100), [Code::Unavailable])).with_switch(switch.clone()).layer();
     let slow = Answer::After(ms(150), Box::new(ok()));
     let mut client = Client::new(&hedging, [slow, ok(), unavailable(), failing(Code::Internal)]);
     let mut counted = Vec::new();

@@ -129,7 +129,7 @@ async fn deadline_exceeded_from_the_server_is_a_code_like_any_other() {
 async fn each_method_has_its_own_policy() {
     let mut policies = cinchona_core::PerMethod::new();
     policies.insert("a.B", "C", retry(3, [Code::Unavailable]).into()).unwrap();
-    let layer = retrying(2).with_policies(policies).unwrap();
+    let layer = retrying_settings(2).with_policies(policies).unwrap().layer();
     let (client, _) = play(layer.clone(), [unavailable()]).await;
     assert_eq!(client.server.attempts(), 3);
     let server = ScriptedServer::new([unavailable()]);
@@ -163,7 +163,7 @@ async fn a_handler_that_serves_a_retry_does_not_retry() {
         let stop = if attempts == 1 { Stop::Chained } else { Stop::Exhausted };
         assert_eq!(ledger(&outcome).stopped(), stop);
     }
-    let stubborn = retrying(4).with_retries_of_retries();
+    let stubborn = retrying_settings(4).with_retries_of_retries().layer();
     let (client, _) = inbound(1).scope(play(stubborn, [unavailable()])).await;
     assert_eq!(client.server.attempts(), 4);
 }
@@ -173,7 +173,7 @@ async fn a_handler_that_serves_a_retry_does_not_retry() {
 async fn an_outage_is_answered_with_a_tenth_more_attempts_at_most() {
     // The backoffs take minutes, and bring tokens.
     let budget = Budget::default().with_per_second(0.0).unwrap();
-    let layer = retrying(4).with_budget(Some(budget));
+    let layer = retrying_settings(4).with_budget(Some(budget)).layer();
     let mut client = Client::new(&layer, [unavailable()]);
     let mut stops = Vec::new();
     for _ in 0..1000 {

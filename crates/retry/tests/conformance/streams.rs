@@ -88,7 +88,7 @@ async fn messages_that_were_sent_are_replayed_and_the_stream_goes_on() {
 async fn a_stream_that_outgrows_its_buffer_is_not_retried() {
     let network = Network::new();
     let (_serving, seen) = reading(&network, vec![(3, unavailable()), (3, ok())]);
-    let layer = retrying(4).with_buffer(ReplayBuffer::new(15, 1000));
+    let layer = retrying_settings(4).with_buffer(ReplayBuffer::new(15, 1000)).layer();
     let client = Grpc::new(layer.layer(network.channel()));
     let (sender, request) = requests();
     let call = tokio::spawn(bidi(client, request));
@@ -154,8 +154,8 @@ async fn a_stream_without_messages_is_retried_too() {
 async fn a_hedged_stream_that_outgrows_its_buffer_goes_on_with_one_attempt() {
     let network = Network::new();
     let (_serving, seen) = reading(&network, vec![(4, ok())]);
-    let hedging = layer(hedge(2, ms(50), [Code::Unavailable]));
-    let hedging = hedging.with_buffer(ReplayBuffer::new(15, 1000));
+    let settings = settings(hedge(2, ms(50), [Code::Unavailable]));
+    let hedging = settings.with_buffer(ReplayBuffer::new(15, 1000)).layer();
     let client = Grpc::new(hedging.layer(network.channel()));
     let (sender, request) = requests();
     let call = tokio::spawn(bidi(client, request));
@@ -197,7 +197,7 @@ async fn every_hedge_of_a_stream_gets_every_message() {
 async fn the_buffer_is_not_filled_while_no_attempt_is_in_flight() {
     let network = Network::new();
     let (_serving, seen) = reading(&network, vec![(1, unavailable()), (4, ok())]);
-    let layer = retrying(4).with_buffer(ReplayBuffer::new(20, 1000));
+    let layer = retrying_settings(4).with_buffer(ReplayBuffer::new(20, 1000)).layer();
     let client = Grpc::new(layer.layer(network.channel()));
     let (sender, request) = requests();
     let call = tokio::spawn(bidi(client, request));

@@ -3,7 +3,7 @@
 use super::*;
 
 fn throttled(attempts: u32, max: f64, ratio: f64) -> RetryLayer {
-    retrying(attempts).with_throttle(max, ratio).unwrap()
+    retrying_settings(attempts).with_throttle(max, ratio).unwrap().layer()
 }
 
 // catalogue: GO02, CC31, DN-Unary-TriggerRetryThrottling
@@ -19,7 +19,7 @@ async fn the_reference_sequence_of_twelve_calls() {
         let before = client.server.attempts();
         let outcome = client.call().await;
         let attempts = client.server.attempts() - before;
-        seen.push((code(&outcome) == Code::Ok, attempts, layer.throttle_tokens()));
+        seen.push((code(&outcome) == Code::Ok, attempts, layer.counters().throttle_tokens));
     }
     let expected = [
         (true, 1, 10.0),
@@ -55,7 +55,7 @@ async fn each_kind_of_failure_takes_its_token_or_none() {
         // A single attempt each: the throttle is read after it.
         stopping.set_policies(retry(1, [Code::Unavailable]).into_policies()).unwrap();
         _ = play(layer.clone(), [answer.clone()]).await;
-        assert_eq!(layer.throttle_tokens(), tokens, "{answer:?}");
+        assert_eq!(layer.counters().throttle_tokens, tokens, "{answer:?}");
     }
 }
 
@@ -65,7 +65,7 @@ async fn a_failure_after_the_response_has_begun_counts_too() {
     let layer = throttled(4, 10.0, 1.0);
     let late = Answer::HeadersThenStatus(Status::unavailable("late"));
     play(layer.clone(), [late]).await.1.unwrap_err();
-    assert_eq!(layer.throttle_tokens(), 9.0);
+    assert_eq!(layer.counters().throttle_tokens, 9.0);
 }
 
 // catalogue: X-transparent-retries-cost-nothing
@@ -73,7 +73,7 @@ async fn a_failure_after_the_response_has_begun_counts_too() {
 async fn a_transparent_retry_takes_no_token() {
     let layer = throttled(4, 10.0, 1.0);
     play(layer.clone(), [Answer::Reset(h2::Reason::REFUSED_STREAM), ok()]).await.1.unwrap();
-    assert_eq!(layer.throttle_tokens(), 10.0);
+    assert_eq!(layer.counters().throttle_tokens, 10.0);
 }
 
 // catalogue: X-throttle-shared-by-clones, JV-hedging-throttledByOtherCall

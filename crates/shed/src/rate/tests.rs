@@ -1,6 +1,7 @@
 //! Who a caller is, and how many are remembered.
 
 use super::*;
+use http::{Extensions, HeaderMap};
 use tonic::{body::Body as TonicBody, transport::server::Connected};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -11,7 +12,7 @@ fn by_path() -> RateLimitLayer {
         let name = headers.get("name").and_then(|name| name.to_str().ok());
         name.unwrap_or_default().to_owned()
     };
-    RateLimitLayer::new(1, 1).unwrap().by(named)
+    RateLimitSettings::new(1, 1).unwrap().by(named).layer()
 }
 
 /// So many callers that have called once, not long ago, and their calls are not checked for.

@@ -28,7 +28,7 @@ async fn a_status_of_any_size_arrives_with_its_code_over_http2() {
                 Code::FailedPrecondition,
                 "{size}, {trailers_only}"
             );
-            assert_eq!(layer.cut(), 1);
+            assert_eq!(layer.counters().cut, 1);
         }
     }
 }
@@ -39,14 +39,14 @@ async fn statuses_that_fit_are_unchanged_and_off_all_are() {
         [(Mode::Enforce, 100, 0), (Mode::Shadow, 5000, 1), (Mode::Off, 5000, 0)]
     {
         let switch = Switch::new(mode);
-        let layer = StatusLimitLayer::new().with_switch(switch.clone());
+        let layer = StatusLimitSettings::new().with_switch(switch.clone()).layer();
         let status = Status::with_details(Code::NotFound, "m".repeat(size), "d".into());
         let service = layer.layer(ScriptedServer::new([Answer::Status(status.clone())]));
         let answered = service.oneshot(request()).await.unwrap();
         for (name, value) in &sent(&status) {
             assert_eq!(answered.headers().get(name), Some(value), "{mode:?}");
         }
-        assert_eq!((layer.cut(), switch.shadowed()), (0, counted), "{mode:?}");
+        assert_eq!((layer.counters().cut, switch.shadowed()), (0, counted), "{mode:?}");
     }
 }
 

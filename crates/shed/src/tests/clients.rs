@@ -4,7 +4,8 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn each_caller_has_a_quota_and_a_refusal_beyond_it_forbids_retries() {
-    let layer = RateLimitLayer::new(10, 3).unwrap().by_header(http::header::AUTHORIZATION);
+    let layer =
+        RateLimitSettings::new(10, 3).unwrap().by_header(http::header::AUTHORIZATION).layer();
     let service = layer.layer(working(Duration::ZERO));
     let by = |name: &'static str| {
         let mut request = request();
@@ -26,7 +27,7 @@ async fn each_caller_has_a_quota_and_a_refusal_beyond_it_forbids_retries() {
     sleep(100 * MS).await;
     assert_eq!(call(&service, by("one")).await, Code::Ok);
     assert_eq!(call(&service, by("one")).await, Code::ResourceExhausted);
-    assert_eq!(layer.limited(), 2);
+    assert_eq!(layer.counters().limited, 2);
     let mut health = by("one");
     *health.uri_mut() = "/grpc.health.v1.Health/Check".parse().unwrap();
     assert_eq!(call(&service, health).await, Code::Ok);
@@ -35,9 +36,9 @@ async fn each_caller_has_a_quota_and_a_refusal_beyond_it_forbids_retries() {
 // catalogue: S-F9
 #[tokio::test(start_paused = true)]
 async fn names_that_are_made_up_count_against_their_address() {
-    let layer = RateLimitLayer::new(10, 10).unwrap().by_header(http::header::AUTHORIZATION);
-    for layer in [layer.clone(), layer.with_switch(Switch::default())] {
-        let service = layer.layer(working(Duration::ZERO));
+    let settings = RateLimitSettings::new(10, 10).unwrap().by_header(http::header::AUTHORIZATION);
+    for settings in [settings.clone(), settings.with_switch(Switch::default())] {
+        let service = settings.layer().layer(working(Duration::ZERO));
         let by = |name: String| {
             let mut request = request();
             request.headers_mut().insert(http::header::AUTHORIZATION, name.parse().unwrap());
@@ -59,12 +60,12 @@ async fn names_that_are_made_up_count_against_their_address() {
 #[tokio::test(start_paused = true)]
 async fn a_quota_in_shadow_only_counts() {
     let switch = Switch::new(Mode::Shadow);
-    let layer = RateLimitLayer::new(1, 1).unwrap().with_switch(switch.clone());
+    let layer = RateLimitSettings::new(1, 1).unwrap().with_switch(switch.clone()).layer();
     let service = layer.layer(working(Duration::ZERO));
     for _ in 0..5 {
         assert_eq!(call(&service, request()).await, Code::Ok);
     }
-    assert_eq!((switch.shadowed(), layer.limited()), (4, 0));
+    assert_eq!((switch.shadowed(), layer.counters().limited), (4, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +84,7 @@ async fn a_bulkhead_fails_calls_over_its_limit_unsent() {
     assert_eq!(unsent.to_string(), "bulkhead: 2 calls are under way already");
     assert_eq!(Status::from_error(error).code(), Code::Unavailable);
     assert_eq!(calls.join_all().await, [Code::Ok; 2]);
-    assert_eq!((layer.in_progress(), layer.shed()), (0, 1));
+    assert_eq!((layer.counters().in_progress, layer.counters().shed), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +125,7 @@ fn accepting(
 #[tokio::test(start_paused = true)]
 async fn a_throttle_lets_through_twice_what_is_accepted_and_notices_a_recovery() {
     let (capacity, asked) = (Arc::new(AtomicU32::new(10)), Arc::new(AtomicU32::new(0)));
-    let layer = AdaptiveThrottleLayer::new(2.0).unwrap().with_rng(Rng::seeded(1));
+    let layer = AdaptiveThrottleSettings::new(2.0).unwrap().with_rng(Rng::seeded(1)).layer();
     let service = layer.layer(accepting(capacity.clone(), asked.clone()));
     // 500 a second, where 100 are accepted.
     let mut accepted = 0;
@@ -133,7 +134,7 @@ async fn a_throttle_lets_through_twice_what_is_accepted_and_notices_a_recovery()
         sleep(2 * MS).await;
     }
     let sent = asked.load(Ordering::Relaxed);
-    assert_eq!(u64::from(sent) + layer.throttled(), 60_000);
+    assert_eq!(u64::from(sent) + layer.counters().throttled, 60_000);
     assert!(accepted > 11_000, "the server is used to the full: {accepted}");
     let ratio = f64::from(sent) / f64::from(accepted);
     assert!((1.8..2.3).contains(&ratio), "{ratio}");
@@ -142,11 +143,11 @@ async fn a_throttle_lets_through_twice_what_is_accepted_and_notices_a_recovery()
         call(&service, request()).await;
         sleep(2 * MS).await;
     }
-    let before = layer.throttled();
+    let before = layer.counters().throttled;
     for _ in 0..1000 {
         assert_eq!(call(&service, request()).await, Code::Ok);
     }
-    assert_eq!(layer.throttled(), before, "30 s later all is well again");
+    assert_eq!(layer.counters().throttled, before, "30 s later all is well again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +164,7 @@ async fn a_throttle_does_nothing_to_a_server_that_answers() {
     for _ in 0..1000 {
         assert_eq!(call(&refusing, request()).await, Code::NotFound);
     }
-    assert_eq!((layer.throttled(), asked.load(Ordering::Relaxed)), (0, 1000));
+    assert_eq!((layer.counters().throttled, asked.load(Ordering::Relaxed)), (0, 1000));
 }
 
 // catalogue: S-A8

@@ -103,15 +103,17 @@ proptest! {
     ) {
         let queue = Queue { capacity, ..Queue::default() };
         for limit in [Limit::Fixed(limit), Limit::default()] {
-            let shed = ShedLayer::new(limit).unwrap().with_queue(queue).with_streams(3).unwrap();
+            let settings = ShedSettings::new(limit).unwrap().with_queue(queue);
+            let shed = settings.with_streams(3).unwrap().layer();
             run(|server| boxed(shed.layer(server)), script.clone(), calls.clone());
-            let gauges = (shed.in_progress(), shed.waiting(), shed.streams());
-            prop_assert_eq!(gauges, (0, 0, 0));
+            let seen = shed.counters();
+            prop_assert_eq!((seen.in_progress, seen.waiting, seen.streams), (0, 0, 0));
         }
-        let bulkhead = BulkheadLayer::new(limit, 20 * MS).unwrap().with_streams(3).unwrap();
+        let settings = BulkheadSettings::new(limit, 20 * MS).unwrap();
+        let bulkhead = settings.with_streams(3).unwrap().layer();
         run(|server| boxed(bulkhead.layer(server)), script, calls);
-        let gauges = (bulkhead.in_progress(), bulkhead.waiting(), bulkhead.streams());
-        prop_assert_eq!(gauges, (0, 0, 0));
+        let seen = bulkhead.counters();
+        prop_assert_eq!((seen.in_progress, seen.waiting, seen.streams), (0, 0, 0));
     }
 
     // catalogue: S-C10
@@ -123,10 +125,11 @@ proptest! {
         let off = || Switch::new(Mode::Off);
         let switches = [(); 4].map(|()| off());
         let [one, two, three, four] = switches.clone();
-        let shed = fixed(1).with_queue(Queue::none()).with_switch(one).with_streams(1).unwrap();
-        let bulkhead = BulkheadLayer::new(1, Duration::ZERO).unwrap().with_switch(two);
-        let throttle = AdaptiveThrottleLayer::new(1.0).unwrap().with_switch(three);
-        let quota = RateLimitLayer::new(1, 1).unwrap().with_switch(four);
+        let settings = settings(1).with_queue(Queue::none()).with_switch(one);
+        let shed = settings.with_streams(1).unwrap().layer();
+        let bulkhead = BulkheadSettings::new(1, Duration::ZERO).unwrap().with_switch(two).layer();
+        let throttle = AdaptiveThrottleSettings::new(1.0).unwrap().with_switch(three).layer();
+        let quota = RateLimitSettings::new(1, 1).unwrap().with_switch(four).layer();
         let mut seen = Vec::new();
         let all = [
             boxed as fn(ScriptedServer) -> Boxed,
@@ -151,8 +154,9 @@ proptest! {
         for layer in &seen {
             prop_assert_eq!(layer, &seen[4], "{:?}", seen);
         }
-        prop_assert_eq!((shed.shed(), shed.late(), bulkhead.shed()), (0, 0, 0));
-        prop_assert_eq!((throttle.throttled(), quota.limited()), (0, 0));
+        let (shed, bulkhead) = (shed.counters(), bulkhead.counters());
+        prop_assert_eq!((shed.shed, shed.late, bulkhead.shed), (0, 0, 0));
+        prop_assert_eq!((throttle.counters().throttled, quota.counters().limited), (0, 0));
         prop_assert!(switches.iter().all(|switch| switch.shadowed() == 0));
     }
 }
@@ -161,10 +165,12 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn a_call_through_a_layer_that_is_off_touches_nothing_that_is_shared() {
     let off = || Switch::new(Mode::Off);
-    let (shed, bulkhead) =
-        (fixed(1).with_switch(off()), BulkheadLayer::default().with_switch(off()));
-    let throttle = AdaptiveThrottleLayer::default().with_switch(off());
-    let quota = RateLimitLayer::default().with_switch(off());
+    let (shed, bulkhead) = (
+        settings(1).with_switch(off()).layer(),
+        BulkheadSettings::default().with_switch(off()).layer(),
+    );
+    let throttle = AdaptiveThrottleSettings::default().with_switch(off()).layer();
+    let quota = RateLimitSettings::default().with_switch(off()).layer();
     for kind in KINDS {
         let services = [
             boxed(shed.layer(working(SECOND))),
@@ -184,7 +190,11 @@ async fn a_call_through_a_layer_that_is_off_touches_nothing_that_is_shared() {
             let mut called = tokio_test::task::spawn(service.ready().await.unwrap().call(request));
             tokio_test::assert_pending!(called.poll());
             assert_eq!(counts(), before, "not even a reference, {kind:?}");
-            let gauges = (shed.in_progress(), shed.streams(), bulkhead.in_progress());
+            let gauges = (
+                shed.counters().in_progress,
+                shed.counters().streams,
+                bulkhead.counters().in_progress,
+            );
             assert_eq!(gauges, (0, 0, 0));
         }
     }
@@ -194,8 +204,8 @@ async fn a_call_through_a_layer_that_is_off_touches_nothing_that_is_shared() {
 #[tokio::test(start_paused = true)]
 async fn a_throttle_that_was_off_has_no_history_of_that_time() {
     let switch = Switch::new(Mode::Off);
-    let throttle = AdaptiveThrottleLayer::new(1.0).unwrap().with_rng(Rng::seeded(1));
-    let throttle = throttle.with_switch(switch.clone());
+    let settings = AdaptiveThrottleSettings::new(1.0).unwrap().with_rng(Rng::seeded(1));
+    let throttle = settings.with_switch(switch.clone()).layer();
     let (up, down) = (
         throttle.layer(working(Duration::ZERO)),
         throttle.layer(ScriptedServer::new([Answer::Status(Status::unavailable("down"))])),
@@ -209,25 +219,26 @@ async fn a_throttle_that_was_off_has_no_history_of_that_time() {
     for _ in 0..10 {
         call(&down, request()).await;
     }
-    assert_eq!(throttle.throttled(), 0);
+    assert_eq!(throttle.counters().throttled, 0);
     for _ in 0..100 {
         call(&down, request()).await;
     }
-    assert!(throttle.throttled() >= 60, "{}", throttle.throttled());
+    assert!(throttle.counters().throttled >= 60, "{}", throttle.counters().throttled);
 }
 
 // catalogue: S-E15
 #[tokio::test(start_paused = true)]
 async fn an_abandoned_wait_is_not_counted_any_more() {
-    let layer = fixed(1).with_queue(Queue { longest: Duration::MAX, ..Queue::default() });
+    let layer =
+        settings(1).with_queue(Queue { longest: Duration::MAX, ..Queue::default() }).layer();
     let service = layer.layer(working(3600 * SECOND));
     let _busy = tokio::spawn(call(&service, request()));
     sleep(MS).await;
     for _ in 0..200 {
         let mut waits = tokio_test::task::spawn(service.clone().oneshot(request()));
         tokio_test::assert_pending!(waits.poll());
-        assert_eq!(layer.waiting(), 1);
+        assert_eq!(layer.counters().waiting, 1);
         drop(waits);
-        assert_eq!(layer.waiting(), 0);
+        assert_eq!(layer.counters().waiting, 0);
     }
 }

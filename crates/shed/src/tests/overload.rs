@@ -61,12 +61,12 @@ where
 #[tokio::test(start_paused = true)]
 async fn at_three_times_its_capacity_a_server_that_sheds_keeps_its_throughput() {
     for limit in [Limit::default(), Limit::Fixed(WORKERS as u32)] {
-        let layer = ShedLayer::new(limit).unwrap().with_rng(Rng::seeded(1));
+        let layer = ShedSettings::new(limit).unwrap().with_rng(Rng::seeded(1)).layer();
         let (share, p99) = goodput(layer.layer(server()), 3.0).await;
         println!(
             "{limit:?}: {:.1} % of its capacity, p99 {p99:?}, limit {}",
             share * 100.0,
-            layer.limit()
+            layer.counters().limit
         );
         assert!(share >= 0.9, "{share} with {limit:?}");
         assert!(p99 <= 200 * MS, "{p99:?} with {limit:?}");
@@ -80,5 +80,5 @@ async fn below_its_capacity_nothing_is_shed() {
     let layer = ShedLayer::new(Limit::default()).unwrap();
     let (share, p99) = goodput(layer.layer(server()), 0.7).await;
     assert!((0.69..=0.71).contains(&share), "{share}");
-    assert_eq!((layer.shed(), p99 < 60 * MS), (0, true), "{p99:?}");
+    assert_eq!((layer.counters().shed, p99 < 60 * MS), (0, true), "{p99:?}");
 }

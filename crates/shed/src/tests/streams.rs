@@ -1,6 +1,7 @@
 //! Long calls beside short ones, and requests that do not arrive.
 
 use super::*;
+use crate::places::Limits;
 use bytes::Bytes;
 use cinchona_core::MethodKind;
 use cinchona_policy::concurrency::{Entry, Permit};
@@ -55,12 +56,12 @@ fn is_stream(kind: Option<MethodKind>) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_server_counts_a_call_until_its_head_and_a_stream_among_the_streams_until_its_end() {
     for kind in KINDS {
-        let layer = fixed(1).with_queue(Queue::none());
+        let layer = settings(1).with_queue(Queue::none()).layer();
         let service = layer.layer(ScriptedServer::new([
             Answer::After(SECOND, Box::new(Answer::HeadersThenHang)),
             Answer::Ok(encode(&7_u32)),
         ]));
-        let counted = || (layer.in_progress(), layer.streams());
+        let counted = || (layer.counters().in_progress, layer.counters().streams);
         let mut head = tokio_test::task::spawn(service.clone().oneshot(of(kind)));
         tokio_test::assert_pending!(head.poll());
         assert_eq!(counted(), if is_stream(kind) { (0, 1) } else { (1, 0) }, "{kind:?}");
@@ -71,7 +72,7 @@ async fn a_server_counts_a_call_until_its_head_and_a_stream_among_the_streams_un
         assert_eq!(counted(), (0, 0), "{kind:?}");
         let read = service.clone().oneshot(of(kind)).await.unwrap();
         read.into_body().collect().await.unwrap();
-        assert_eq!((counted(), layer.shed()), ((0, 0), 0), "{kind:?}");
+        assert_eq!((counted(), layer.counters().shed), ((0, 0), 0), "{kind:?}");
     }
 }
 
@@ -83,7 +84,7 @@ async fn a_client_counts_a_unary_call_until_its_end_and_a_stream_among_the_strea
         let service =
             layer.layer(ScriptedServer::new([Answer::HeadersThenHang, Answer::Ok(encode(&7_u32))]));
         let response = service.clone().oneshot(of(kind)).await.unwrap();
-        let counted = (layer.in_progress(), layer.streams());
+        let counted = (layer.counters().in_progress, layer.counters().streams);
         let expected = match kind {
             None => (0, 0),
             Some(MethodKind::Unary) => (1, 0),
@@ -91,7 +92,7 @@ async fn a_client_counts_a_unary_call_until_its_end_and_a_stream_among_the_strea
         };
         assert_eq!(counted, expected, "{kind:?}");
         drop(response);
-        assert_eq!((layer.in_progress(), layer.streams()), (0, 0), "{kind:?}");
+        assert_eq!((layer.counters().in_progress, layer.counters().streams), (0, 0), "{kind:?}");
         assert_eq!(call(&service, of(Some(MethodKind::Unary))).await, Code::Ok);
     }
 }
@@ -99,7 +100,7 @@ async fn a_client_counts_a_unary_call_until_its_end_and_a_stream_among_the_strea
 /// The share of unary calls, at this rate for 20 s, that are answered beside so many watches. Each
 /// takes 20 ms on one of eight workers, so more than 400 a second are too many.
 async fn goodput(kind: Option<MethodKind>, watches: usize, rate: u32, limit: Limit) -> f64 {
-    let layer = ShedLayer::new(limit).unwrap().with_rng(Rng::seeded(1));
+    let layer = ShedSettings::new(limit).unwrap().with_rng(Rng::seeded(1)).layer();
     let workers = Arc::new(Semaphore::new(8));
     let events = Arc::new(Mutex::new(Vec::new()));
     let service = layer.layer(service_fn(move |request: Request<Body>| {
@@ -164,12 +165,12 @@ async fn handlers_that_wait_before_they_answer_take_nothing_from_unary_calls_eit
         let mut lasting = JoinSet::new();
         (0..25).for_each(|_| _ = lasting.spawn(call(&service, of(kind))));
         sleep(SECOND).await;
-        assert_eq!((layer.streams(), layer.in_progress()), (25, 0), "{kind:?}");
+        assert_eq!((layer.counters().streams, layer.counters().in_progress), (25, 0), "{kind:?}");
         for _ in 0..100 {
             assert_eq!(call(&service, of(Some(MethodKind::Unary))).await, Code::Ok);
         }
         lasting.shutdown().await;
-        assert_eq!(layer.streams(), 0);
+        assert_eq!(layer.counters().streams, 0);
     }
 }
 
@@ -208,13 +209,14 @@ async fn streams_that_pass_through_an_adaptive_limit_are_no_calls_that_were_aban
         assert_eq!(call(&service, of(Some(MethodKind::ServerStreaming))).await, Code::Ok);
         sleep(MS).await;
     }
-    assert_eq!(layer.limit(), 100, "it learns nothing of them");
+    assert_eq!(layer.counters().limit, 100, "it learns nothing of them");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_adaptive_limit_counts_a_call_among_those_in_flight_when_it_begins_and_logs_changes() {
     let logs = Logs::capture();
-    let limiter = crate::places::limiter(Limit::default(), Queue::none());
+    let limiter =
+        crate::places::Places::new(&Limits::new(Limit::default()), |_| Queue::none()).common;
     let enter = || match limiter.enter(Criticality::default) {
         Entry::Admitted(permit) => permit,
         _ => panic!("there are 1000 places"),
@@ -236,9 +238,10 @@ async fn an_adaptive_limit_counts_a_call_among_those_in_flight_when_it_begins_an
 
 #[tokio::test(start_paused = true)]
 async fn methods_can_have_their_own_limits_or_none() {
-    let layer = fixed(1).with_queue(Queue::none());
-    let layer = layer.with_limit_of("a.B", "Report", Limit::Fixed(2)).unwrap();
-    let layer = layer.with_exempt("a.Admin", "").unwrap();
+    let settings = settings(1).with_queue(Queue::none());
+    let settings = settings.with_limit_of("a.B", "Report", Limit::Fixed(2)).unwrap();
+    let settings = settings.with_exempt("a.Admin", "").unwrap();
+    let layer = settings.layer();
     let service = layer.layer(working(SECOND));
     let codes = async |path: &'static str, count: usize| {
         let at = |_| {
@@ -252,25 +255,26 @@ async fn methods_can_have_their_own_limits_or_none() {
     let (admin, report, other) =
         tokio::join!(codes("/a.Admin/Any", 5), codes("/a.B/Report", 5), codes("/a.B/Other", 5));
     assert_eq!((admin, report, other), (5, 2, 1));
-    assert_eq!((layer.shed(), layer.in_progress()), (7, 0));
+    assert_eq!((layer.counters().shed, layer.counters().in_progress), (7, 0));
 
     for (service, method) in [("a.B", "Report"), ("", "Any"), ("", "")] {
-        assert!(layer.clone().with_exempt(service, method).is_err(), "{service}/{method}");
+        assert!(settings.clone().with_exempt(service, method).is_err(), "{service}/{method}");
     }
-    assert!(layer.clone().with_limit_of("a.C", "", Limit::Fixed(0)).is_err());
-    assert!(layer.with_streams(0).is_err() && BulkheadLayer::default().with_streams(0).is_err());
+    assert!(settings.clone().with_limit_of("a.C", "", Limit::Fixed(0)).is_err());
+    assert!(ShedSettings::default().with_streams(0).is_err());
+    assert!(BulkheadSettings::default().with_streams(0).is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn streams_are_refused_over_their_own_limit_and_no_other_call_is() {
-    let layer = fixed(1).with_streams(2).unwrap();
+    let layer = settings(1).with_streams(2).unwrap().layer();
     let service = layer.layer(working(SECOND));
     let streams: JoinSet<_> = (0..4).map(|_| call(&service, of(Some(MethodKind::Bidi)))).collect();
     sleep(MS).await;
     assert_eq!(call(&service, request()).await, Code::Ok);
     let codes = streams.join_all().await;
     assert_eq!(codes.iter().filter(|code| **code == Code::Unavailable).count(), 2);
-    assert_eq!((layer.streams(), layer.shed()), (0, 2));
+    assert_eq!((layer.counters().streams, layer.counters().shed), (0, 2));
 }
 
 /// A service that reads its request, as tonic does, and takes 10 ms.
@@ -303,7 +307,7 @@ async fn a_request_that_has_not_arrived_holds_no_place() {
             for _ in 0..100 {
                 assert_eq!(call(&service, of(Some(MethodKind::Unary))).await, Code::Ok, "{kind:?}");
             }
-            assert_eq!((layer.in_progress(), layer.shed()), (0, 0));
+            assert_eq!((layer.counters().in_progress, layer.counters().shed), (0, 0));
             drop(senders);
             let codes = halves.join_all().await;
             assert_eq!(
@@ -311,7 +315,10 @@ async fn a_request_that_has_not_arrived_holds_no_place() {
                 [Code::Ok; 20],
                 "{kind:?}: they wait for their places, and have them"
             );
-            assert_eq!((layer.in_progress(), layer.waiting(), layer.streams()), (0, 0, 0));
+            assert_eq!(
+                (layer.counters().in_progress, layer.counters().waiting, layer.counters().streams),
+                (0, 0, 0)
+            );
         }
     }
 }
@@ -338,11 +345,11 @@ async fn no_call_begins_before_its_one_message_has_arrived_and_has_a_place() {
         calls.spawn(call(&service, of(Some(MethodKind::Unary)).map(|_| body)));
     }
     sleep(SECOND).await;
-    assert_eq!((begun.load(Ordering::Relaxed), layer.in_progress()), (0, 0));
+    assert_eq!((begun.load(Ordering::Relaxed), layer.counters().in_progress), (0, 0));
     drop(senders);
     let codes = calls.join_all().await;
     let served = codes.iter().filter(|code| **code == Code::Ok).count();
-    assert_eq!((served, layer.shed()), (2, 8), "{codes:?}");
+    assert_eq!((served, layer.counters().shed), (2, 8), "{codes:?}");
     assert_eq!(begun.load(Ordering::Relaxed), 2, "a refused call was not begun");
 
     // A request larger than the buffer takes its place when the buffer is full.
@@ -352,7 +359,7 @@ async fn no_call_begins_before_its_one_message_has_arrived_and_has_a_place() {
     }
     let large = tokio::spawn(call(&service, of(Some(MethodKind::Unary)).map(|_| body)));
     sleep(SECOND / 2).await;
-    assert_eq!((begun.load(Ordering::Relaxed), layer.in_progress()), (3, 1));
+    assert_eq!((begun.load(Ordering::Relaxed), layer.counters().in_progress), (3, 1));
     sleep(SECOND).await;
     sender.send(Bytes::from_static(b"end")).unwrap();
     drop(sender);
@@ -371,13 +378,20 @@ async fn a_request_has_30_s_to_arrive_unless_it_may_be_a_stream() {
         let ended = timeout(3600 * SECOND, call(&service, of(kind).map(|_| body))).await;
         if kind.is_some_and(|kind| !kind.streams_requests()) {
             assert_eq!(ended, Ok(Code::DeadlineExceeded), "{kind:?}");
-            assert_eq!((Instant::now() - began, layer.late()), (30 * SECOND, 1), "{kind:?}");
+            assert_eq!(
+                (Instant::now() - began, layer.counters().late),
+                (30 * SECOND, 1),
+                "{kind:?}"
+            );
         } else {
             assert!(ended.is_err(), "{kind:?}");
         }
-        assert_eq!((layer.in_progress(), layer.streams(), layer.shed()), (0, 0, 0));
+        assert_eq!(
+            (layer.counters().in_progress, layer.counters().streams, layer.counters().shed),
+            (0, 0, 0)
+        );
     }
-    let service = fixed(1).with_arrival(Duration::MAX).layer(reading());
+    let service = settings(1).with_arrival(Duration::MAX).layer().layer(reading());
     let (_sender, body) = parts();
     let call = call(&service, of(Some(MethodKind::Unary)).map(|_| body));
     assert!(timeout(1000 * 24 * 3600 * SECOND, call).await.is_err());
@@ -387,7 +401,7 @@ async fn a_request_has_30_s_to_arrive_unless_it_may_be_a_stream() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_arrives_late_takes_a_place_or_is_refused() {
     for (kind, queue) in [(None, Queue::none()), (Some(MethodKind::Unary), Queue::default())] {
-        let layer = fixed(1).with_queue(queue);
+        let layer = settings(1).with_queue(queue).layer();
         let service = layer.layer(reading());
         let (sender, body) = parts();
         let late = tokio::spawn(call(&service, of(kind).map(|_| body)));
@@ -398,7 +412,10 @@ async fn a_request_that_arrives_late_takes_a_place_or_is_refused() {
         sender.send(Bytes::from_static(b"all")).unwrap();
         drop(sender);
         assert_eq!(late.await.unwrap(), Code::Unavailable);
-        assert_eq!((layer.in_progress(), layer.waiting(), layer.shed()), (1, 0, 1));
+        assert_eq!(
+            (layer.counters().in_progress, layer.counters().waiting, layer.counters().shed),
+            (1, 0, 1)
+        );
         assert_eq!(first.await.unwrap(), Code::Ok);
     }
 }

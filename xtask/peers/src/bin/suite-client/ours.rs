@@ -11,7 +11,7 @@ use cinchona::{
     fallback::FallbackLayer,
     idempotency::IdempotencyKeyLayer,
     observe::{AttemptLayer, CallLayer, Metrics},
-    retry::{RetryLayer, RetryPolicy},
+    retry::{RetryPolicy, RetrySettings},
     shed::BulkheadLayer,
 };
 use cinchona_peers::suite::{Settings, Task};
@@ -77,7 +77,8 @@ fn stack(balance: Balance, config: &ServiceConfig) -> Result<Stack, BoxError> {
     let methods = Methods::all_idempotent();
     let metrics = Metrics::new(methods.clone());
     let (deadline, limits) = (CallDeadlineLayer::new(), MessageLimitsLayer::new());
-    let retry = RetryLayer::new(RetryPolicy::default(), methods.clone()).with_budget(None);
+    let retry =
+        RetrySettings::new(RetryPolicy::default(), methods.clone()).with_budget(None).layer();
     config.apply_to(Client::new(&deadline, &retry).with_limits(&limits))?;
     let stack = ServiceBuilder::new()
         .layer(CallLayer::new(&metrics, "suite"))
