@@ -18,7 +18,7 @@ use crate::{
 use cinchona::{
     cluster::QuorumGuardLayer,
     core::{BoxError, Mode, Secret, Switch},
-    fault::{FaultIo, FaultLayer},
+    fault::{FaultIo, FaultSettings, Rules},
     idempotency::{MemoryStore, Store},
     redb::{Options, RedbStore},
     redis::RedisStore,
@@ -139,7 +139,7 @@ async fn program(args: &Args, mut command: Command, around: Option<Around>) -> E
     let place = args.store.expose().parse();
     let place = place.unwrap_or_else(|why: &str| refuse(&format!("--store {why}")));
     let telemetry = args.logs.begin(&name).unwrap_or_else(|invalid| refuse(&invalid));
-    let faults = args.injected.layer(args.mode == Condition::Failure);
+    let faults = args.injected.settings(args.mode == Condition::Failure);
     let faults = faults.unwrap_or_else(|invalid| refuse(&invalid));
     let code = match serve_from(place, args, &telemetry, faults, around).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,7 +157,7 @@ async fn serve_from(
     place: Place,
     args: &Args,
     telemetry: &Telemetry,
-    faults: FaultLayer,
+    faults: FaultSettings,
     around: Option<Around>,
 ) -> Result<(), BoxError> {
     let ttl = args.cache_ttl;
@@ -192,14 +192,16 @@ async fn serve_over<S: Store + State>(
     (store, health): (S, Option<Receiver<bool>>),
     args: &Args,
     telemetry: &Telemetry,
-    faults: FaultLayer,
+    faults: FaultSettings,
     around: Option<Around>,
     mode: Mode,
 ) -> Result<(), BoxError> {
     let dedup = dedup_settings().with_switch(Switch::new(mode)).with_lease(args.lease)?;
     let dedup = dedup.layer(store.clone());
-    let counters = faults.counters();
-    let mut layers = as_asked(args, Layers::new(faults, dedup.clone()))?;
+    let rules = args.injected.rules()?;
+    let faults = faults.with_rules(rules.0.clone()).layer();
+    let layers = Layers::new(faults.clone(), dedup.clone());
+    let mut layers = as_asked(args, layers, rules.clone())?;
     (layers.store, layers.around) = (health, around);
     // Before anybody is told where it serves: a signal from then on ends it in order.
     let signals = Signals::new();
@@ -207,7 +209,6 @@ async fn serve_over<S: Store + State>(
     let addr = incoming.local_addr()?;
     writeln!(io::stdout(), "listening on {addr}")?;
     say_what_is_open(addr, &layers);
-    let rules = layers.rules.clone().unwrap_or_default().0;
     let cluster = args.membership.join(addr).await?;
     if let Some(cluster) = &cluster {
         let gossip = cluster.gossip_address();
@@ -233,14 +234,18 @@ async fn serve_over<S: Store + State>(
     tokio::select! {
         served = serving => served?,
         () = ending::follow(signals, drain, cluster.as_ref(), stop) => {}
-        () = args.injected.follow(&rules) => {}
+        () = args.injected.follow(&rules.0) => {}
     }
-    tracing::info!(faults = ?counters.snapshot(), dedup = ?dedup.counters(), "stopped");
+    tracing::info!(faults = ?faults.counters(), dedup = ?dedup.counters(), "stopped");
     Ok(())
 }
 
 /// The layers as the options say.
-fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Layers<S>, BoxError> {
+fn as_asked<S: Store + State>(
+    args: &Args,
+    mut layers: Layers<S>,
+    rules: (Rules, Option<Secret>),
+) -> Result<Layers<S>, BoxError> {
     if args.mode == Condition::Degraded {
         layers.degraded = Some(HeaderValue::from_static("service"));
     }
@@ -248,7 +253,6 @@ fn as_asked<S: Store + State>(args: &Args, mut layers: Layers<S>) -> Result<Laye
         layers.quota = RateLimitLayer::new(quota, quota)?;
     }
     layers.drain = args.ending.drain();
-    let rules = args.injected.rules()?;
     layers.fault_control = args.injected.has_control();
     layers.rules = (layers.fault_control || args.page.is_wanted()).then_some(rules);
     // It counts calls in progress without a limit as well.

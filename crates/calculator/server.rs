@@ -59,7 +59,7 @@ pub struct Layers<S> {
     pub degraded: Option<HeaderValue>,
     /// Failures and delays.
     pub faults: FaultLayer,
-    /// Rules of more faults, which can be changed while the server runs, and the token of the
+    /// The rules of `faults`, if they can be changed while the server runs, and the token of the
     /// callers that may change them.
     pub rules: Option<(Rules, Option<Secret>)>,
     /// Whether the rules can be listed and changed by gRPC (`cinchona.fault.v1.FaultControl`).
@@ -123,9 +123,6 @@ impl<S: Store + State> Layers<S> {
         // These are shared with the dashboard.
         (stack.quota, stack.shed) = (self.quota.clone(), self.shed.clone());
         (stack.faults, stack.dedup) = (self.faults.clone(), self.dedup.clone());
-        if let Some((rules, _)) = &self.rules {
-            stack.faults = stack.faults.with_rules(rules.clone());
-        }
         stack.register()?;
         Ok(stack)
     }

@@ -2,7 +2,7 @@
 
 use cinchona::{
     core::{BoxError, Invalid, Secret},
-    fault::{FaultLayer, Faults, Rule, Rules, When},
+    fault::{FaultSettings, Faults, Rule, Rules, When},
 };
 use clap::{Args, ValueEnum};
 use humantime::parse_duration;
@@ -65,9 +65,9 @@ enum FailWhen {
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Injected {
-    /// The layer; `fails` where it is to fail every request.
-    pub(crate) fn layer(&self, fails: bool) -> Result<FaultLayer, Invalid> {
-        FaultLayer::new(Faults {
+    /// The settings of the layer; `fails` where it is to fail every request.
+    pub(crate) fn settings(&self, fails: bool) -> Result<FaultSettings, Invalid> {
+        FaultSettings::new(Faults {
             failure_rate: if fails { 1.0 } else { self.failure_rate },
             slow_rate: self.slow_rate,
             slow_delay: self.slow_delay,

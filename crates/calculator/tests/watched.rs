@@ -14,7 +14,7 @@ use cinchona::{
     breaker::BreakerPolicy,
     core::{PerMethod, Target},
     dashboard::{Health, Tile},
-    fault::{FaultLayer, Faults, Rules},
+    fault::{FaultLayer, Rules},
     retry::{Backoff, HedgePolicy, Policy, RetryPolicy},
 };
 use cinchona_testkit::Answer;
@@ -58,7 +58,7 @@ async fn retries_come_in_turn_and_hedges_side_by_side() {
 /// A server on a loopback socket, and what makes it fail.
 fn faulty() -> (SocketAddr, Rules) {
     let (rules, state) = (Rules::new(1), Memory::new());
-    let faults = FaultLayer::new(Faults::default()).unwrap();
+    let faults = FaultLayer::from(rules.clone());
     let mut layers = server::Layers::new(faults, dedup(state.clone()));
     layers.rules = Some((rules.clone(), None));
     let incoming = listen(([127, 0, 0, 1], 0).into()).unwrap();

@@ -5,7 +5,7 @@ use crate::{recent::lock, server::Layers};
 use cinchona::{
     core::Switch,
     dashboard::{Console, FaultRule, Health, Tile},
-    fault::{Counters, Listed, Malformed, Rule, Rules},
+    fault::{FaultLayer, Listed, Malformed, Rule, Rules},
     idempotency::{DedupLayer, Store},
     shed::{ShedCounters, ShedLayer},
 };
@@ -22,7 +22,7 @@ pub struct Server<S> {
     name: String,
     shed: ShedLayer,
     dedup: DedupLayer<S>,
-    faults: Counters,
+    faults: FaultLayer,
     requests: Arc<Meter>,
     injected: Arc<Meter>,
     turned_away: Arc<Meter>,
@@ -57,7 +57,7 @@ impl<S: Store> Server<S> {
             name: name.into(),
             shed: layers.shed.clone(),
             dedup: layers.dedup.clone(),
-            faults: layers.faults.counters(),
+            faults: layers.faults.clone(),
             requests: Arc::new(Meter::new(now)),
             injected: Arc::new(Meter::new(now)),
             turned_away: Arc::new(Meter::new(now)),
@@ -68,7 +68,7 @@ impl<S: Store> Server<S> {
     pub fn tile(&self) -> Tile {
         let now = Instant::now();
         let ShedCounters { limit, shed, in_progress, waiting, .. } = self.shed.counters();
-        let (dedup, faults) = (self.dedup.counters(), self.faults.snapshot());
+        let (dedup, faults) = (self.dedup.counters(), self.faults.counters());
         let all = (dedup.executed + dedup.replayed).max(1);
         let requests = self.requests.per_second(faults.matched as f64, now);
         let injected = self.injected.per_second(faults.injected() as f64, now);

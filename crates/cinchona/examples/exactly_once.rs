@@ -5,7 +5,7 @@
 use cinchona::{
     client,
     core::Methods,
-    fault::{FaultLayer, Rules},
+    fault::{FaultSettings, Rules},
     idempotency::MemoryStore,
     server,
 };
@@ -49,7 +49,8 @@ async fn serve(settings: server::Settings) -> Result<String, Box<dyn Error>> {
         "lost replies",
         "method=/counter.Counter/Add every=3 when=after status=UNAVAILABLE".parse()?,
     );
-    let layers = settings.with_fault_layer(FaultLayer::from(lossy)).layers()?;
+    let layers =
+        settings.with_fault_settings(FaultSettings::default().with_rules(lossy)).layers()?;
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
     let address = format!("http://{}", incoming.local_addr()?);
     let server = Server::builder().layer(layers).add_service(CounterServer::new(Counts::default()));

@@ -10,7 +10,7 @@ use cinchona::{
     client,
     core::Methods,
     fallback::{Cache, FallbackSettings},
-    fault::{FaultLayer, Rules},
+    fault::{FaultSettings, Rules},
     idempotency::MemoryStore,
     observe::Metrics,
     retry::HedgePolicy,
@@ -66,7 +66,7 @@ async fn serve(methods: Methods, metrics: &Metrics) -> Result<SocketAddr, Box<dy
         .with_metrics(metrics)
         .with_quota(1000, 1000)?
         .with_store(MemoryStore::new())
-        .with_fault_layer(FaultLayer::from(unsteady))
+        .with_fault_settings(FaultSettings::default().with_rules(unsteady))
         .layers()?;
     let page = metrics.clone();
     let router = Routes::new(CounterServer::new(Counts::default()))

@@ -1,10 +1,10 @@
 //! Replies with injected faults.
 
 use crate::{
-    Counters,
+    counters::Counted,
     rule::{Action, Broken},
     rules::Active,
-    settings::Settings,
+    running::Running,
     wire::{Order, Reset},
 };
 use bytes::Bytes;
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 struct Faulty {
     inner: Body,
     flaw: Flaw,
-    counters: Counters,
+    counters: Counted,
     is_client: bool,
     wait: Option<Pin<Box<Sleep>>>,
     _active: Option<Active>,
@@ -66,27 +66,27 @@ const HEAD: usize = 5;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// Headers, and then nothing.
-pub(crate) fn silent(settings: &Settings, active: Option<Active>) -> http::Response<Body> {
-    respond(Flaw::Silence, settings, active)
+pub(crate) fn silent(running: &Running, active: Option<Active>) -> http::Response<Body> {
+    respond(Flaw::Silence, running, active)
 }
 
 /// A stream that is reset before its first frame.
-pub(crate) fn reset(code: u32, settings: &Settings) -> http::Response<Body> {
-    let mut response = respond(Flaw::Reset(code), settings, None);
-    if settings.is_client {
+pub(crate) fn reset(code: u32, running: &Running) -> http::Response<Body> {
+    let mut response = respond(Flaw::Reset(code), running, None);
+    if running.is_client {
         response.extensions_mut().insert(Reset(code));
     }
     response
 }
 
-fn respond(flaw: Flaw, settings: &Settings, active: Option<Active>) -> http::Response<Body> {
-    let mut response = http::Response::new(wrap(Body::empty(), flaw, settings, active));
+fn respond(flaw: Flaw, running: &Running, active: Option<Active>) -> http::Response<Body> {
+    let mut response = http::Response::new(wrap(Body::empty(), flaw, running, active));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
-fn wrap(inner: Body, flaw: Flaw, settings: &Settings, active: Option<Active>) -> Body {
-    let (counters, is_client) = (settings.counters.clone(), settings.is_client);
+fn wrap(inner: Body, flaw: Flaw, running: &Running, active: Option<Active>) -> Body {
+    let (counters, is_client) = (running.counted.clone(), running.is_client);
     Body::new(Faulty { inner, flaw, counters, is_client, wait: None, _active: active })
 }
 
@@ -94,10 +94,10 @@ fn wrap(inner: Body, flaw: Flaw, settings: &Settings, active: Option<Active>) ->
 pub(crate) fn spoil(
     mut reply: http::Response<Body>,
     action: &Action,
-    settings: &Settings,
+    running: &Running,
     active: Option<Active>,
 ) -> http::Response<Body> {
-    let counters = &settings.counters;
+    let counters = &running.counted;
     let flaw = match *action {
         Action::Cut { after: left, end } => {
             let code = end.unwrap_or(Order::Drop.code());
@@ -116,7 +116,7 @@ pub(crate) fn spoil(
         }
         _ => return reply,
     };
-    reply.map(|body| wrap(body, flaw, settings, active))
+    reply.map(|body| wrap(body, flaw, running, active))
 }
 
 fn damage(trailers: &mut HeaderMap, broken: Broken) {

@@ -1,6 +1,6 @@
 //! The same faults in the calls of a client.
 
-use crate::{Counters, Fault, FaultLayer, ResponseFuture, Rules, wire::Reset};
+use crate::{Fault, FaultCounters, FaultLayer, ResponseFuture, Rules, wire::Reset};
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use pin_project_lite::pin_project;
@@ -98,7 +98,7 @@ impl ClientFaultLayer {
     }
 
     /// What it has injected so far, into all the channels that it was put in front of.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> FaultCounters {
         self.0.counters()
     }
 }

@@ -6,17 +6,17 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// The counters of a [`FaultLayer`](crate::FaultLayer), shared by its clones and services.
+/// The counters of a layer, shared by its clones and services.
 #[derive(Clone, Debug, Default)]
-pub struct Counters(Arc<Cells>);
+pub(crate) struct Counted(Arc<Cells>);
 
-/// The counters at one moment.
+/// What a [`FaultLayer`](crate::FaultLayer) has counted.
 ///
 /// Faults of plain settings and of rules are counted alike, when they take effect: a fault whose
 /// caller left before it took effect is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Snapshot {
+pub struct FaultCounters {
     /// Requests eligible for faults.
     pub matched: u64,
     /// Requests that are exempt: health checks, reflection, other paths.
@@ -75,20 +75,19 @@ pub(crate) struct Cells {
     pub(crate) spared: Count,
 }
 
-// === impl Counters ===
+// === impl Counted ===
 
-impl Counters {
+impl Counted {
     /// What it counts with, as an address.
     pub(crate) fn counted(&self) -> Weak<dyn Any + Send + Sync> {
         let counted: Weak<Cells> = Arc::downgrade(&self.0);
         counted
     }
 
-    /// The current values.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn read(&self) -> FaultCounters {
         let cells = &*self.0;
         let passed = cells.passed.read();
-        Snapshot {
+        FaultCounters {
             matched: passed + cells.matched.read(),
             exempt: cells.exempt.read(),
             delayed: cells.delayed.read(),
@@ -113,9 +112,9 @@ impl Counters {
     }
 }
 
-// === impl Snapshot ===
+// === impl FaultCounters ===
 
-impl Snapshot {
+impl FaultCounters {
     /// How often each kind was injected, by its word in the grammar of [`Rule`](crate::Rule).
     pub fn kinds(&self) -> [(&'static str, u64); 10] {
         [

@@ -5,7 +5,7 @@ use crate::{
     counters::Cells,
     rule::Action,
     rules::{Drawn, Hit},
-    settings::{Fate, Settings},
+    running::{Fate, Running},
     wire::Order,
 };
 use bytes::Bytes;
@@ -69,7 +69,7 @@ struct Held<T> {
 /// How the request is answered, and whether it was.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    settings: Arc<Settings>,
+    running: Arc<Running>,
     fail: Option<When>,
     hit: Option<Box<Hit>>,
     is_counted: bool,
@@ -196,9 +196,9 @@ impl<T> Held<T> {
 // === impl Answer ===
 
 impl Answer {
-    pub(crate) fn new(settings: &Arc<Settings>, fate: Fate) -> Self {
+    pub(crate) fn new(running: &Arc<Running>, fate: Fate) -> Self {
         Self {
-            settings: settings.clone(),
+            running: running.clone(),
             fail: fate.plan.fail,
             hit: fate.hit,
             is_counted: fate.is_counted,
@@ -207,9 +207,9 @@ impl Answer {
     }
 
     /// For a request to `path` into which nothing is injected.
-    pub(crate) fn passing(settings: &Arc<Settings>, path: &str) -> Self {
-        let is_counted = settings.pass(path);
-        Self { settings: settings.clone(), fail: None, hit: None, is_counted, is_given: false }
+    pub(crate) fn passing(running: &Arc<Running>, path: &str) -> Self {
+        let is_counted = running.pass(path);
+        Self { running: running.clone(), fail: None, hit: None, is_counted, is_given: false }
     }
 
     /// Whether the reply is unchanged.
@@ -218,7 +218,7 @@ impl Answer {
     }
 
     fn cells(&self) -> &Cells {
-        self.settings.counters.cells()
+        self.running.counted.cells()
     }
 
     /// Whether the request is answered without being executed.
@@ -261,7 +261,7 @@ impl Answer {
         self.mark(&mut reply, &hit);
         Some(match hit.action {
             Some(drawn) if !drawn.action.replaces_the_reply() => {
-                body::spoil(reply, &drawn.action, &self.settings, hit.active)
+                body::spoil(reply, &drawn.action, &self.running, hit.active)
             }
             _ => reply,
         })
@@ -279,13 +279,13 @@ impl Answer {
         };
         if self.fail == Some(time) {
             failed.count();
-            let faults = &self.settings.faults;
+            let faults = &self.running.faults;
             return Some(Status::new(faults.code, &*faults.message).into_http());
         }
         // A hang stays active until it is dropped.
         let drawn = self.hit.as_ref().and_then(|hit| hit.action.clone());
-        let settings = &self.settings;
-        let cells = settings.counters.cells();
+        let running = &self.running;
+        let cells = running.counted.cells();
         let Drawn { action, .. } = drawn?;
         let mut answer = match action {
             Action::Status { codes, message, details } => {
@@ -297,27 +297,27 @@ impl Answer {
                 cells.hung.count();
                 let mut hit = self.hit.take()?;
                 let active = hit.active.take();
-                let mut silent = body::silent(settings, active);
+                let mut silent = body::silent(running, active);
                 self.mark(&mut silent, &hit);
                 return Some(silent);
             }
             Action::Reset(code) => {
                 cells.reset.count();
-                body::reset(code, settings)
+                body::reset(code, running)
             }
             Action::Drop => {
                 cells.dropped.count();
-                body::reset(Order::Drop.code(), settings)
+                body::reset(Order::Drop.code(), running)
             }
             Action::GoAway(code) => {
                 cells.sent_away.count();
-                body::reset(Order::GoAway(code).code(), settings)
+                body::reset(Order::GoAway(code).code(), running)
             }
             Action::Panic => {
                 cells.panicked.count();
                 // Below a client, the error is that of tonic's server for a handler that panics.
-                assert!(settings.is_client, "injected by a fault rule");
-                body::reset(h2::Reason::CANCEL.into(), settings)
+                assert!(running.is_client, "injected by a fault rule");
+                body::reset(h2::Reason::CANCEL.into(), running)
             }
             Action::Hang | Action::Cut { .. } | Action::Trailers(_) | Action::Drip { .. } => {
                 cells.hung.count();
@@ -331,7 +331,7 @@ impl Answer {
     }
 
     fn mark(&self, reply: &mut http::Response<Body>, hit: &Hit) {
-        for id in hit.ids.iter().filter(|_| self.settings.is_marking) {
+        for id in hit.ids.iter().filter(|_| self.running.is_marking) {
             if let Ok(id) = HeaderValue::from_str(id) {
                 reply.headers_mut().append(MARK, id);
             }

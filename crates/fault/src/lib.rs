@@ -29,7 +29,7 @@
 //! # Example
 //!
 //! ```
-//! use cinchona_fault::{FaultLayer, Faults, Rules};
+//! use cinchona_fault::{FaultLayer, Rules};
 //! use std::convert::Infallible;
 //! use tonic::{Code, Status, body::Body};
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -39,16 +39,15 @@
 //!     Ok::<_, Infallible>(http::Response::new(Body::empty()))
 //! });
 //! let rules = Rules::new(7);
-//! let faults = FaultLayer::new(Faults::default()).unwrap().with_rules(rules.clone());
-//! let counters = faults.counters();
-//! let service = faults.layer(service);
+//! let layer = FaultLayer::from(rules.clone());
+//! let service = layer.layer(service);
 //! let call = || service.clone().oneshot(http::Request::new(Body::empty()));
 //!
 //! rules.set("flaky", "first=1 status=UNAVAILABLE ttl=60s".parse().unwrap()).unwrap();
 //! let status = Status::from_header_map(call().await.unwrap().headers()).unwrap();
 //! assert_eq!((status.code(), status.message()), (Code::Unavailable, "simulated failure"));
 //! assert!(Status::from_header_map(call().await.unwrap().headers()).is_none(), "first=1");
-//! assert_eq!(counters.snapshot().failed_before, 1);
+//! assert_eq!(layer.counters().failed_before, 1);
 //! # }
 //! ```
 //!
@@ -64,17 +63,19 @@ mod client;
 mod control;
 mod counters;
 mod future;
+mod layer;
 mod malformed;
 mod metrics;
 mod plan;
 mod rule;
 mod rules;
-mod settings;
+mod running;
 mod wire;
 
 pub use client::{ClientFault, ClientFaultLayer, ClientFuture};
-pub use counters::{Counters, Snapshot};
+pub use counters::FaultCounters;
 pub use future::ResponseFuture;
+pub use layer::{FaultLayer, FaultSettings};
 pub use malformed::Malformed;
 pub use plan::{Faults, When};
 pub use rule::Rule;
@@ -82,85 +83,22 @@ pub use rules::{Listed, Rules};
 pub use wire::FaultIo;
 
 use bytes::Bytes;
-use cinchona_core::{BoxError, Invalid, Mode, Switch};
+use cinchona_core::{BoxError, Mode};
 use future::Answer;
-use settings::Settings;
+use running::Running;
 use std::{
     mem,
     sync::Arc,
     task::{Context, Poll},
 };
 use tonic::{body::Body, server::NamedService};
-use tower_layer::Layer;
 use tower_service::Service;
-
-/// Applies [`Fault`] to a server, or to a single service.
-#[derive(Clone, Debug)]
-pub struct FaultLayer(Arc<Settings>);
 
 /// Fails and delays requests before they reach a service, and replies after they leave it.
 #[derive(Clone, Debug)]
 pub struct Fault<S> {
     inner: S,
-    settings: Arc<Settings>,
-}
-
-// === impl FaultLayer ===
-
-impl FaultLayer {
-    /// Injects `faults`.
-    ///
-    /// # Errors
-    /// When a rate is not in 0 to 1, or the code is `OK`.
-    pub fn new(faults: Faults) -> Result<Self, Invalid> {
-        Ok(Self(Arc::new(Settings::of(faults.checked()?))))
-    }
-
-    /// Also injects the faults of `rules`, now and after each change of them.
-    #[must_use]
-    pub fn with_rules(self, rules: Rules) -> Self {
-        self.with(|settings| settings.rules = Some(rules))
-    }
-
-    /// Sets the switch that decides whether faults are injected, only counted, or not drawn; also
-    /// for those of rules, whatever their own switch allows. When off, requests are not even
-    /// counted.
-    #[must_use]
-    pub fn with_switch(self, switch: Switch) -> Self {
-        self.with(|settings| settings.switch = switch)
-    }
-
-    /// Names the rules that hit a request in its reply, if there is a reply: a header
-    /// `fault-injected: <rule id>` for each. By default replies do not name them.
-    #[must_use]
-    pub fn with_marks(self) -> Self {
-        self.with(|settings| settings.is_marking = true)
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.0));
-        self
-    }
-
-    /// What it has injected so far, into all the services it was applied to.
-    pub fn counters(&self) -> Counters {
-        self.0.counters.clone()
-    }
-}
-
-impl From<Rules> for FaultLayer {
-    /// Injects the faults of `rules`, and nothing else.
-    fn from(rules: Rules) -> Self {
-        Self(Arc::new(Settings { rules: Some(rules), ..Settings::of(Faults::default()) }))
-    }
-}
-
-impl<S> Layer<S> for FaultLayer {
-    type Service = Fault<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Fault { inner, settings: self.0.clone() }
-    }
+    running: Arc<Running>,
 }
 
 // === impl Fault ===
@@ -180,18 +118,18 @@ where
 
     #[inline]
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let mode = self.settings.switch.mode();
+        let mode = self.running.switch.mode();
         if mode == Mode::Off {
             return ResponseFuture::executing(self.inner.call(request), None);
         }
-        if self.settings.is_idle() {
-            let answer = Answer::passing(&self.settings, request.uri().path());
+        if self.running.is_idle() {
+            let answer = Answer::passing(&self.running, request.uri().path());
             return ResponseFuture::executing(self.inner.call(request), Some(answer));
         }
-        let fate = self.settings.fate(&request, mode);
-        self.settings.report(&request, &fate);
+        let fate = self.running.fate(&request, mode);
+        self.running.report(&request, &fate);
         let delay = fate.delay();
-        let answer = Answer::new(&self.settings, fate);
+        let answer = Answer::new(&self.running, fate);
         match delay {
             Some(delay) => {
                 // The ready service waits with the request; a clone takes its place.

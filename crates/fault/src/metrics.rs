@@ -11,14 +11,14 @@ impl Observable for FaultLayer {
             "cinchona.fault.exempt",
             "{request}",
             "Requests exempt from faults, such as health checks.",
-            |layer| layer.counters().snapshot().exempt as f64,
+            |layer| layer.counters().exempt as f64,
         ),
         Instrument::counters(
             "cinchona.fault.injected",
             "{fault}",
             "Faults that were injected, by kind.",
             |layer, add| {
-                for (kind, count) in layer.counters().snapshot().kinds() {
+                for (kind, count) in layer.counters().kinds() {
                     add(&[("kind", kind)], count as f64);
                 }
             },
@@ -27,17 +27,17 @@ impl Observable for FaultLayer {
             "cinchona.fault.matched",
             "{request}",
             "Requests eligible for faults.",
-            |layer| layer.counters().snapshot().matched as f64,
+            |layer| layer.counters().matched as f64,
         ),
         Instrument::counter(
             "cinchona.fault.spared",
             "{request}",
             "Requests that passed because too many faults were active.",
-            |layer| layer.counters().snapshot().spared as f64,
+            |layer| layer.counters().spared as f64,
         ),
     ];
 
     fn identity(&self) -> Option<Weak<dyn Any + Send + Sync>> {
-        Some(self.counters().counted())
+        Some(self.0.counted.counted())
     }
 }

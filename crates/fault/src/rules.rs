@@ -39,6 +39,13 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Rules(Arc<Inner>);
 
+impl PartialEq for Rules {
+    /// Clones are equal, as they are the same rules, and no others.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// A rule in force, and its counts since it was set.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

@@ -1,12 +1,13 @@
 //! The laws of the service, in virtual time.
 
 use super::*;
+use cinchona_core::Switch;
 use http_body_util::{BodyExt, Full};
 use std::{convert::Infallible, time::Duration};
 use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tonic::Code;
-use tower::{ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_test::mock;
 
 const DELAY: Duration = Duration::from_secs(3);
@@ -14,10 +15,10 @@ const DELAY: Duration = Duration::from_secs(3);
 type Mock = mock::Mock<http::Request<Body>, http::Response<Body>>;
 type Handle = mock::Handle<http::Request<Body>, http::Response<Body>>;
 
-fn mocked(faults: Faults) -> (Fault<Mock>, Handle, Counters) {
+fn mocked(faults: Faults) -> (Fault<Mock>, Handle, FaultLayer) {
     let layer = FaultLayer::new(faults).unwrap();
     let (mock, handle) = mock::pair();
-    (layer.layer(mock), handle, layer.counters())
+    (layer.layer(mock), handle, layer)
 }
 
 fn slow() -> Faults {
@@ -63,8 +64,8 @@ async fn at_rate_0_request_and_response_pass_through_byte_for_byte() {
         response.headers().iter().map(|(k, v)| (k.as_str(), v.as_bytes())).collect();
     assert_eq!(values, [("k", &b"v"[..]), ("k", b"w"), ("path", b"/a.B/C")]);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), bytes);
-    let expected = Snapshot { matched: 1, executed: 1, ..Snapshot::default() };
-    assert_eq!(layer.counters().snapshot(), expected);
+    let expected = FaultCounters { matched: 1, executed: 1, ..FaultCounters::default() };
+    assert_eq!(layer.counters(), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +77,7 @@ async fn a_failure_before_is_not_executed_and_one_after_is() {
         });
         let response = layer.layer(service).oneshot(request()).await.unwrap();
         assert_eq!(code_of(&response), Some(Code::Unavailable));
-        let seen = layer.counters().snapshot();
+        let seen = layer.counters();
         let failed = (seen.failed_before, seen.failed_after);
         assert_eq!(
             (seen.executed, failed, seen.abandoned),
@@ -87,7 +88,7 @@ async fn a_failure_before_is_not_executed_and_one_after_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_request_waits_and_then_goes_on() {
-    let (service, mut handle, counters) = mocked(slow());
+    let (service, mut handle, layer) = mocked(slow());
     handle.allow(1);
     let began = Instant::now();
     let answering = async {
@@ -97,23 +98,23 @@ async fn a_slow_request_waits_and_then_goes_on() {
     };
     let (response, ()) = tokio::join!(service.oneshot(request()), answering);
     assert_eq!(code_of(&response.unwrap()), None);
-    assert_eq!(counters.snapshot().delayed, 1);
+    assert_eq!(layer.counters().delayed, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_hit_by_both_waits_and_then_fails() {
-    let (service, mut handle, counters) = mocked(Faults { failure_rate: 1.0, ..slow() });
+    let (service, mut handle, layer) = mocked(Faults { failure_rate: 1.0, ..slow() });
     handle.allow(1);
     let began = Instant::now();
     let response = service.oneshot(request()).await.unwrap();
     assert_eq!((code_of(&response), Instant::now() - began), (Some(Code::Unavailable), DELAY));
-    let seen = counters.snapshot();
+    let seen = layer.counters();
     assert_eq!((seen.delayed, seen.failed_before, seen.executed), (1, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_delayed_request_whose_client_cancels_is_never_executed() {
-    let (mut service, mut handle, counters) = mocked(slow());
+    let (mut service, mut handle, layer) = mocked(slow());
     handle.allow(1);
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(request()));
@@ -122,7 +123,7 @@ async fn a_delayed_request_whose_client_cancels_is_never_executed() {
     tokio::time::sleep(2 * DELAY).await;
     let mut next = task::spawn(handle.next_request());
     assert_pending!(next.poll());
-    assert_eq!(counters.snapshot().abandoned, 1);
+    assert_eq!(layer.counters().abandoned, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,13 +199,14 @@ fn a_future_that_is_only_made_counts_as_abandoned() {
         Ok::<_, Infallible>(http::Response::new(Body::empty()))
     });
     drop(layer.layer(service).call(request()));
-    assert_eq!(layer.counters().snapshot().abandoned, 1);
+    assert_eq!(layer.counters().abandoned, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn in_shadow_faults_are_counted_and_not_injected() {
     let switch = Switch::new(Mode::Shadow);
-    let layer = FaultLayer::new(failing(When::Before)).unwrap().with_switch(switch.clone());
+    let layer =
+        FaultSettings::new(failing(When::Before)).unwrap().with_switch(switch.clone()).layer();
     let service = layer.layer(service_fn(|_: http::Request<Body>| async {
         Ok::<_, Infallible>(http::Response::new(Body::empty()))
     }));

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use cinchona_core::{BoxError, Methods, Rng};
 use cinchona_deadline::{AttemptTimeoutLayer, CallDeadlineSettings};
-use cinchona_fault::{ClientFaultLayer, Counters, FaultIo, FaultLayer, Rules, Snapshot};
+use cinchona_fault::{ClientFaultLayer, FaultCounters, FaultIo, FaultLayer, Rules};
 use cinchona_retry::{RetryPolicy, RetrySettings};
 use cinchona_testkit::{Network, encode};
 use http_body::Frame;
@@ -137,7 +137,7 @@ struct Site {
     net: Network,
     channel: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>,
     rules: Rules,
-    counters: Counters,
+    counters: Box<dyn Fn() -> FaultCounters>,
     numbers: Numbers,
 }
 
@@ -150,7 +150,7 @@ impl Site {
         let server = Server::builder().layer(layer.clone()).add_service(numbers.clone());
         tokio::spawn(server.serve_with_incoming(incoming));
         let channel = BoxCloneSyncService::new(net.channel().map_err(BoxError::from));
-        Self { net, channel, rules, counters: layer.counters(), numbers }
+        Self { net, channel, rules, counters: Box::new(move || layer.counters()), numbers }
     }
 
     /// If the client has the rule, and the server none.
@@ -161,7 +161,7 @@ impl Site {
         let server = Server::builder().add_service(numbers.clone());
         tokio::spawn(server.serve_with_incoming(net.incoming()));
         let channel = BoxCloneSyncService::new(layer.around(net.channel()));
-        Self { net, channel, rules, counters: layer.counters(), numbers }
+        Self { net, channel, rules, counters: Box::new(move || layer.counters()), numbers }
     }
 
     async fn call(&self, method: &'static str) -> String {
@@ -279,7 +279,7 @@ async fn row(rule: &str, kind: &str, hits: u64) -> String {
     for method in ["/test.Numbers/Unary", "/test.Numbers/Stream"] {
         let site = Site::new(rule);
         seen.push(site.call(method).await);
-        let snapshot: Snapshot = site.counters.snapshot();
+        let snapshot: FaultCounters = (site.counters)();
         let of_kind = snapshot.kinds().into_iter().find(|(name, _)| *name == kind);
         counted += of_kind.unwrap_or_else(|| panic!("no kind {kind}")).1;
         executed += site.numbers.executed.load(Ordering::Relaxed);
@@ -324,8 +324,8 @@ async fn a_fault_of_a_connection_hits_all_its_calls_unless_it_is_a_goaway_withou
 #[tokio::test(start_paused = true)]
 async fn without_fault_io_a_fault_of_the_connection_is_a_reset() {
     for rule in ["drop", "goaway", "goaway=CANCEL", "cut=0:drop"] {
-        let (net, layer) = (Network::new(), FaultLayer::from(Rules::new(7)));
-        let layer = layer.with_rules(Rules::new(7).with("case", rule.parse().unwrap()));
+        let net = Network::new();
+        let layer = FaultLayer::from(Rules::new(7).with("case", rule.parse().unwrap()));
         let server = Server::builder().layer(layer).add_service(Numbers::default());
         tokio::spawn(server.serve_with_incoming(net.incoming()));
         let seen = call(net.channel(), "/test.Numbers/Unary").await;
@@ -367,7 +367,7 @@ async fn a_rule_below_a_client_has_the_effect_of_the_same_rule_on_its_server() {
             // Bytes that are held back at the client keep arriving.
             let is_late = kind == "drip" || rule == "delay=1s when=after";
             assert!(is_late || before.1 == after.1, "{rule}: {seen:?}");
-            let counted = [server, client].map(|site| site.counters.snapshot().kinds());
+            let counted = [server, client].map(|site| (site.counters)().kinds());
             assert_eq!(counted[0], counted[1], "{rule} {kind}");
             let once = format!("first=1 {rule}");
             let once =
@@ -395,7 +395,7 @@ async fn the_end_of_a_delay_makes_room_for_another() {
     let second = tokio::spawn(call(channel, "/test.Numbers/Unary"));
     assert_eq!(first.await.unwrap(), "OK 7");
     assert_eq!(second.await.unwrap(), "OK 7");
-    let snapshot = layer.counters().snapshot();
+    let snapshot = layer.counters();
     assert_eq!((snapshot.delayed, snapshot.spared), (2, 0));
 }
 

@@ -14,7 +14,7 @@ use cinchona::{
     balance::{Balance, Options},
     core::{BoxError, PerMethod, Rng, Target},
     fallback::FallbackSettings,
-    fault::{Counters, FaultLayer, Faults},
+    fault::{FaultLayer, Faults},
     retry::{HedgePolicy, Policy, RetryPolicy},
 };
 use cinchona_testkit::Network;
@@ -57,9 +57,9 @@ pub(crate) async fn closed(seed: u64) -> Result<Study, BoxError> {
     let mut injected = Vec::new();
     let mut networks = Vec::new();
     for faults in faults {
-        let (network, counters) = server(faults)?;
+        let (network, layer) = server(faults)?;
         networks.push(network);
-        injected.push(counters);
+        injected.push(layer);
     }
     let client = client(seed, networks)?;
     let began = Instant::now();
@@ -75,7 +75,7 @@ pub(crate) async fn closed(seed: u64) -> Result<Study, BoxError> {
     while let Some(one) = calls.join_next().await {
         recovered += one?;
     }
-    let injected: u64 = injected.iter().map(|counters| counters.snapshot().injected()).sum();
+    let injected: u64 = injected.iter().map(|layer| layer.counters().injected()).sum();
     Ok(study(injected, recovered))
 }
 
@@ -107,14 +107,13 @@ fn study(injected: u64, recovered: Recovery) -> Study {
 }
 
 /// A calculator with its faults, and how often they are injected.
-fn server(faults: Faults) -> Result<(Network, Counters), BoxError> {
+fn server(faults: Faults) -> Result<(Network, FaultLayer), BoxError> {
     let (network, state) = (Network::new(), Memory::new());
     network.set_latency(Duration::from_millis(2));
     let faults = FaultLayer::new(faults)?;
-    let counters = faults.counters();
-    let layers = server::Layers::new(faults, dedup(state.clone()));
+    let layers = server::Layers::new(faults.clone(), dedup(state.clone()));
     tokio::spawn(serve(network.incoming(), state, layers, pending()));
-    Ok((network, counters))
+    Ok((network, faults))
 }
 
 fn client(seed: u64, networks: Vec<Network>) -> Result<Client<Balance>, BoxError> {

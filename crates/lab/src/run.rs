@@ -38,15 +38,14 @@ pub(crate) async fn play(
     done: impl Fn(),
 ) -> Result<Summary, BoxError> {
     let faults = FaultLayer::new(scenario.faults.clone())?;
-    let injected = faults.counters();
-    let mut site = site(faults)?;
+    let mut site = site(faults.clone())?;
     let channel = site.channel(without != Without::Reconnect)?;
     let client = CalculatorClient::new(stack(channel, &scenario, without)?);
 
     let calls = calls(&scenario, client, done);
     let (records, left) = tokio::join!(calls, leave(&mut site, &scenario));
     left?;
-    Ok(Summary::new(&records?, &injected.snapshot(), site.connects()))
+    Ok(Summary::new(&records?, &faults.counters(), site.connects()))
 }
 
 async fn leave(site: &mut Site, scenario: &Scenario) -> Result<(), BoxError> {

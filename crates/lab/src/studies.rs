@@ -9,7 +9,7 @@ use calculator::{
 };
 use cinchona::{
     core::{BoxError, Methods, Mode, Rng, Switch},
-    fault::{FaultLayer, Faults, When},
+    fault::{FaultLayer, FaultSettings, Faults, When},
     retry::{HedgePolicy, Policy, RetryPolicy, RetrySettings},
 };
 use http::{Request, Response};
@@ -53,9 +53,9 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
     const PACE: Duration = Duration::from_millis(20);
     const DOWN: Duration = Duration::from_secs(20);
     let down = Switch::default();
-    let faults = FaultLayer::new(Faults { failure_rate: 1.0, ..Faults::default() })?;
-    let faults = faults.with_switch(down.clone());
-    let counters = faults.counters();
+    let faults = FaultSettings::new(Faults { failure_rate: 1.0, ..Faults::default() })?;
+    let faults = faults.with_switch(down.clone()).layer();
+    let counters = faults.clone();
     let policy = RetryPolicy::default().with_codes([Code::DeadlineExceeded, Code::Unavailable])?;
     let retry =
         RetrySettings::new(policy, Methods::all_idempotent()).with_rng(Rng::seeded(seed)).layer();
@@ -71,7 +71,7 @@ async fn outage(seed: u64) -> Result<Study, BoxError> {
         });
     }
     sleep_until(began + DOWN).await;
-    let sent_in_vain = counters.snapshot().failed_before;
+    let sent_in_vain = counters.counters().failed_before;
     down.set(Mode::Off);
     let failures: Vec<Duration> = calls.join_all().await.into_iter().flatten().collect();
     let last = failures.iter().max().copied().unwrap_or_default();
@@ -105,7 +105,7 @@ async fn tail(seed: u64) -> Result<Study, BoxError> {
         let slow_delay = Duration::from_millis(200);
         let faults = Faults { slow_rate: 0.01, slow_delay, seed, ..Faults::default() };
         let faults = FaultLayer::new(faults)?;
-        let counters = faults.counters();
+        let counters = faults.clone();
         let settings = RetrySettings::new(RetryPolicy::default(), Methods::all_idempotent());
         let mut client = settings.with_policies(policy.into())?.layer().layer(server(faults));
         let mut took = Vec::with_capacity(CALLS);
@@ -114,7 +114,7 @@ async fn tail(seed: u64) -> Result<Study, BoxError> {
             client.ready().await?.call(Request::new(Body::empty())).await?;
             took.push(Instant::now() - began);
         }
-        let extra = counters.snapshot().matched as f64 / took.len() as f64 - 1.0;
+        let extra = counters.counters().matched as f64 / took.len() as f64 - 1.0;
         took.drain(..LEARNING);
         took.sort_unstable();
         Ok((took[CALLS * 999 / 1000 - 1], extra))
@@ -145,7 +145,7 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
     async fn count(seed: u64, mode: Mode) -> Result<(i32, u64, u64), BoxError> {
         let faults = Faults { failure_rate: 0.3, when: When::After, seed, ..Faults::default() };
         let faults = FaultLayer::new(faults)?;
-        let injected = faults.counters();
+        let injected = faults.clone();
         let (site, dedup) = Site::counting(faults, mode);
         let settings = Settings {
             retry: RetryPolicy::default().with_codes([Code::Unavailable])?.with_max_retries(20),
@@ -171,7 +171,7 @@ async fn effects(seed: u64) -> Result<Study, BoxError> {
             });
         }
         callers.join_all().await.into_iter().collect::<Result<(), _>>()?;
-        let (lost, replayed) = (injected.snapshot().failed_after, dedup.counters().replayed);
+        let (lost, replayed) = (injected.counters().failed_after, dedup.counters().replayed);
         let counter = client.get_counter(Empty {}).await?.into_inner();
         Ok((counter.value, lost, replayed))
     }

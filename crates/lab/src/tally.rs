@@ -1,6 +1,6 @@
 //! The outcomes of the calls of a scenario.
 
-use cinchona::{fault::Snapshot, retry::Ledger};
+use cinchona::{fault::FaultCounters, retry::Ledger};
 use cinchona_plumbing::code;
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
@@ -73,7 +73,7 @@ impl Record {
 
 impl Summary {
     /// Adds up `records`.
-    pub(crate) fn new(records: &[Record], injected: &Snapshot, connects: u64) -> Self {
+    pub(crate) fn new(records: &[Record], injected: &FaultCounters, connects: u64) -> Self {
         let calls = records.len();
         let succeeded = records.iter().filter(|record| record.code == Code::Ok).count();
         let attempts: usize = records.iter().map(|record| record.attempts.len()).sum();

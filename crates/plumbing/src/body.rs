@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use std::{
     any::Any,
     cell::Cell,
-    fmt,
+    fmt, mem,
     pin::{Pin, pin},
     task::{Context, Poll},
 };
@@ -24,11 +24,20 @@ use watcher::BoxError;
 /// A response body that layers watch.
 ///
 /// Each layer of ours adds a [`Watcher`], and none wraps the body of another: however many there
-/// are, there is one body around tonic's. It is a pointer, as layers move it often.
+/// are, there is one body around tonic's. It is small, as layers move it often.
 #[derive(Default)]
-pub struct ResponseBody(Option<Box<Own>>);
+pub struct ResponseBody(Kind);
 
-/// A body that is not empty.
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    /// Nothing watches it: a layer that is off adds nothing.
+    Plain(Body),
+    Own(Box<Own>),
+}
+
+/// A body that is watched, or was read ahead.
 #[derive(Default)]
 struct Own {
     frames: Frames,
@@ -42,14 +51,21 @@ struct Own {
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
 /// on. Each layer asks that of a head, and it is computed once.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
-    let Some(body) = &response.body().0 else { return false };
-    if !body.has_begun.get() {
-        let headers = response.headers();
+    let (headers, body) = (response.headers(), response.body());
+    let begins = || {
         let is_head = response.status() == StatusCode::OK && status::is_grpc(headers);
-        let goes_on = is_head && status::code(headers).is_none() && !body.is_end_stream();
-        body.has_begun.set(goes_on);
+        is_head && status::code(headers).is_none() && !body.is_end_stream()
+    };
+    match &body.0 {
+        Kind::Empty => false,
+        Kind::Plain(_) => begins(),
+        Kind::Own(own) => {
+            if !own.has_begun.get() {
+                own.has_begun.set(begins());
+            }
+            own.has_begun.get()
+        }
     }
-    body.has_begun.get()
 }
 
 // === impl ResponseBody ===
@@ -67,8 +83,7 @@ impl ResponseBody {
             return own.take().unwrap_or_default();
         }
         let body = body.filter(|body| !body.is_end_stream());
-        let own = |body| Box::new(Own { frames: Frames::of(Body::new(body)), ..Own::default() });
-        Self(body.map(own))
+        Self(body.map_or(Kind::Empty, |body| Kind::Plain(Body::new(body))))
     }
 
     /// Reads the answer of a unary call if all of it is ready, and it is small: those who watch it
@@ -76,9 +91,11 @@ impl ResponseBody {
     ///
     /// For servers: what a handler has answered is ready, and its status is known.
     pub fn settle(&mut self) {
-        if let Some(own) = &mut self.0
-            && own.watchers.is_empty()
-        {
+        if matches!(self.0, Kind::Empty) {
+            return;
+        }
+        let own = self.own();
+        if own.watchers.is_empty() {
             own.frames.read_ahead();
         }
     }
@@ -86,7 +103,7 @@ impl ResponseBody {
     /// Adds `watcher` outside of all others; it is boxed if it has to wait.
     #[inline]
     pub fn watch<W: Watcher + 'static>(&mut self, watcher: W) {
-        let own = self.0.get_or_insert_default();
+        let own = self.own();
         match own.frames.whole() {
             None => own.watchers.push(Some(Box::pin(watcher))),
             Some(whole) => _ = whole.show(pin!(watcher)),
@@ -104,13 +121,13 @@ impl ResponseBody {
     /// that were read before.
     #[inline]
     pub fn watch_sent<W: Watcher + 'static>(&mut self, watcher: W) {
-        self.0.get_or_insert_default().watchers.push(Some(Box::pin(watcher)));
+        self.own().watchers.push(Some(Box::pin(watcher)));
     }
 
     /// Adds `watcher` outside of all others, in its own box.
     #[inline]
     pub fn watch_boxed<W: Watcher + 'static>(&mut self, mut watcher: Pin<Box<W>>) {
-        let own = self.0.get_or_insert_default();
+        let own = self.own();
         match own.frames.whole() {
             None => own.watchers.push(Some(watcher)),
             Some(whole) => {
@@ -136,7 +153,22 @@ impl ResponseBody {
     }
 
     fn has_scopes(&mut self) {
-        self.0.get_or_insert_default().has_scopes = true;
+        self.own().has_scopes = true;
+    }
+
+    #[inline]
+    fn own(&mut self) -> &mut Own {
+        if !matches!(self.0, Kind::Own(_)) {
+            let frames = match mem::take(&mut self.0) {
+                Kind::Plain(body) => Frames::of(body),
+                _ => Frames::default(),
+            };
+            self.0 = Kind::Own(Box::new(Own { frames, ..Own::default() }));
+        }
+        match &mut self.0 {
+            Kind::Own(own) => own,
+            _ => unreachable!("it is set above"),
+        }
     }
 }
 
@@ -232,20 +264,28 @@ impl HttpBody for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         match &mut self.0 {
-            Some(own) => own.poll(cx),
-            None => Poll::Ready(None),
+            Kind::Empty => Poll::Ready(None),
+            Kind::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Own(own) => own.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|own| own.is_end_stream())
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Plain(body) => body.is_end_stream(),
+            Kind::Own(own) => own.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(own) = &self.0 else { return SizeHint::with_exact(0) };
-        match own.watchers.iter().flatten().any(|watcher| watcher.may_cut()) {
-            true => SizeHint::new(),
-            false => own.frames.size_hint(),
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Plain(body) => body.size_hint(),
+            Kind::Own(own) => match own.watchers.iter().flatten().any(|own| own.may_cut()) {
+                true => SizeHint::new(),
+                false => own.frames.size_hint(),
+            },
         }
     }
 }
@@ -486,7 +526,7 @@ mod tests {
             body.settle();
             body.watch(notes("it", &log, NEVER));
             assert!(taken(&log).len() <= at_most);
-            !taken(&log).is_empty() || body.0.is_none_or(|own| own.watchers.is_empty())
+            !taken(&log).is_empty() || body.own().watchers.is_empty()
         };
         assert!(seen_of(&[Some(Ok(1)), Some(Ok(0))], 3), "a message and its trailers");
         assert!(!seen_of(&[Some(Ok(1)), None, Some(Ok(0))], 0), "the trailers are not ready");

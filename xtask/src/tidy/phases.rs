@@ -7,9 +7,6 @@ use super::{
 };
 use std::{collections::BTreeSet, ops::Range};
 
-/// Whose settings are still on the layer that runs.
-const NOT_YET: [&str; 1] = ["FaultLayer"];
-
 /// `impl Name {..}`, or `impl Trait for Name {..}`.
 struct Block<'a> {
     of: Option<&'a str>,
@@ -29,7 +26,7 @@ pub(super) fn check(sources: &[RustFile<'_>]) -> Vec<Violation> {
         .collect();
     for source in sources() {
         for block in blocks(source).filter(|block| block.of == Some("Observable")) {
-            let is_layer = block.name.ends_with("Layer") && !NOT_YET.contains(&block.name);
+            let is_layer = block.name.ends_with("Layer");
             if is_layer && !counting.contains(&(place(source.path), block.name)) {
                 let what = format!("`{}` has no `counters`", block.name);
                 let rule = "what a layer counts is read by `counters()`";
@@ -42,7 +39,7 @@ pub(super) fn check(sources: &[RustFile<'_>]) -> Vec<Violation> {
 
 fn builders(source: &RustFile<'_>) -> Vec<Violation> {
     let layers = blocks(source).filter(|block| {
-        let is_layer = block.name.ends_with("Layer") && !NOT_YET.contains(&block.name);
+        let is_layer = block.name.ends_with("Layer");
         block.of.is_none() && is_layer
     });
     let found = layers.filter_map(|block| {

@@ -74,7 +74,7 @@ impl<S: Store> Settings<S> {
                 Some(limit) => deadline.with_limit(limit).layer(),
                 None => deadline.layer(),
             },
-            faults: self.faults.clone().with_switch(switch(Part::Faults)),
+            faults: self.faults.clone().with_switch(switch(Part::Faults)).layer(),
             dedup: self.dedup.clone().with_switch(switch(Part::Dedup)).layer(self.store.clone()),
             switches,
             own: metrics.owner(),

@@ -4,7 +4,7 @@ use super::part::Part;
 use crate::parts::Modes;
 use cinchona_core::{Invalid, Methods, Mode, Rng};
 use cinchona_drain::Drain;
-use cinchona_fault::{FaultLayer, Faults, Rules};
+use cinchona_fault::{FaultSettings, Faults};
 use cinchona_idempotency::{DedupSettings, MemoryStore, Store};
 use cinchona_observe::Metrics;
 use cinchona_shed::{RateLimitSettings, ShedSettings};
@@ -43,7 +43,7 @@ pub struct Settings<S = MemoryStore> {
     /// `None`: only its caller's deadline.
     pub limit: Option<Duration>,
     /// The injected faults, where [`Part::Faults`] is on. Default: none.
-    pub faults: FaultLayer,
+    pub faults: FaultSettings,
     /// How calls are deduplicated, where [`Part::Dedup`] is on.
     pub dedup: DedupSettings,
     /// The store of their keys and answers.
@@ -64,7 +64,7 @@ impl Settings {
             quota: RateLimitSettings::default(),
             shed: ShedSettings::default().with_methods(methods.clone()),
             limit: None,
-            faults: FaultLayer::from(Rules::default()),
+            faults: FaultSettings::default(),
             dedup: DedupSettings::new(methods.clone()),
             store: MemoryStore::new(),
             rng: Rng::from_os(),
@@ -118,12 +118,12 @@ impl<S> Settings<S> {
     /// # Errors
     /// When a rate is not in 0 to 1, or the code is `OK`.
     pub fn with_faults(self, faults: Faults) -> Result<Self, Invalid> {
-        Ok(self.with_fault_layer(FaultLayer::new(faults)?))
+        Ok(self.with_fault_settings(FaultSettings::new(faults)?))
     }
 
-    /// Injects `faults`.
+    /// Injects these faults, and those of rules.
     #[must_use]
-    pub fn with_fault_layer(self, faults: FaultLayer) -> Self {
+    pub fn with_fault_settings(self, faults: FaultSettings) -> Self {
         Self { faults, ..self }.turned_on(Part::Faults)
     }
 

@@ -9,7 +9,7 @@ use cinchona::{
     core::{BoxError, Methods, Rng, Switch},
     deadline::{AttemptTimeoutSettings, CallDeadlineSettings, ServerDeadlineSettings},
     fallback::{Cache, FallbackLayer, FallbackSettings},
-    fault::{FaultLayer, Faults, Rules},
+    fault::{FaultLayer, FaultSettings, Faults, Rules},
     idempotency::{DedupLayer, DedupSettings, IdempotencyKeySettings, MemoryStore},
     observe::{AttemptSettings, CallSettings, Metrics, ServerSettings},
     retry::{RetryLayer, RetryPolicy, RetrySettings},
@@ -148,12 +148,12 @@ fn fault(switch: &Switch) -> Case {
         ..Faults::default()
     };
     let rules = Rules::new(1).with("all", "rate=0.5 hang".parse().unwrap());
-    let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone()).with_marks();
-    let layer = layer.with_switch(switch.clone());
-    let counters = layer.counters();
-    let shown =
-        move |_: &_| (counters.snapshot(), rules.list().iter().map(|r| r.matched).sum::<u64>());
-    case("fault/src/lib.rs", switch, layer, shown, |_| vec![])
+    let settings = FaultSettings::new(faults).unwrap().with_rules(rules.clone()).with_marks();
+    let layer = settings.with_switch(switch.clone()).layer();
+    let shown = move |layer: &FaultLayer| {
+        (layer.counters(), rules.list().iter().map(|r| r.matched).sum::<u64>())
+    };
+    case("fault/src/settings.rs", switch, layer, shown, |_| vec![])
 }
 
 fn retry(switch: &Switch) -> Case {

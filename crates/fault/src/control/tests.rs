@@ -1,7 +1,7 @@
 //! Permissions over gRPC, and that the messages are those of the .proto.
 
 use super::*;
-use crate::{FaultLayer, Rule, plan::CONTROL};
+use crate::{FaultSettings, Rule, plan::CONTROL};
 use cinchona_testkit::Network;
 use std::{net::SocketAddr, path::Path};
 use tonic::{
@@ -148,7 +148,7 @@ async fn a_server_whose_every_call_fails_can_still_be_controlled() {
     let net = Network::new();
     let rules = Rules::new(7).with("all", "health drop".parse().unwrap());
     let faults = crate::Faults { failure_rate: 1.0, health_too: true, ..Default::default() };
-    let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone());
+    let layer = FaultSettings::new(faults).unwrap().with_rules(rules.clone()).layer();
     let server =
         Server::builder().layer(layer).add_service(rules.control(Secret::new("secret").ok()));
     tokio::spawn(server.serve_with_incoming(net.incoming()));

@@ -1,7 +1,7 @@
 //! The laws of a set of rules, in virtual time.
 
 use super::*;
-use crate::{FaultLayer, Faults, Snapshot, rule::Wait};
+use crate::{FaultCounters, FaultLayer, FaultSettings, Faults, rule::Wait};
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin};
 use tokio::time::{advance, sleep, timeout};
 use tonic::{Code, body::Body, transport::server::TcpConnectInfo};
@@ -118,7 +118,7 @@ async fn a_rule_hits_the_requests_it_selects() {
         if text != "health" {
             assert!(!fails(&service, spared).await, "{text}");
         }
-        assert_eq!(layer.counters().snapshot().injected(), 1, "{text}");
+        assert_eq!(layer.counters().injected(), 1, "{text}");
     }
 }
 
@@ -153,7 +153,7 @@ async fn delays_add_up_and_the_first_effect_applies() {
         .with("b", rule("delay=4s when=after"))
         .with("c", rule("status=ABORTED when=after"))
         .with("d", rule("delay=8s status=INTERNAL"));
-    let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone()).with_marks();
+    let layer = FaultSettings::new(faults).unwrap().with_rules(rules.clone()).with_marks().layer();
     let begun = Instant::now();
     let response = answer(&served(&layer), request(ADD)).await;
     assert_eq!(Instant::now() - begun, 7 * SECOND);
@@ -161,9 +161,14 @@ async fn delays_add_up_and_the_first_effect_applies() {
     let marks: Vec<_> = response.headers().get_all("fault-injected").iter().collect();
     assert_eq!(marks, ["a", "b", "c"]);
     assert_eq!(rules.list()[3].matched, 0);
-    let seen = layer.counters().snapshot();
-    let expected =
-        Snapshot { matched: 1, delayed: 2, executed: 1, failed_after: 1, ..Snapshot::default() };
+    let seen = layer.counters();
+    let expected = FaultCounters {
+        matched: 1,
+        delayed: 2,
+        executed: 1,
+        failed_after: 1,
+        ..FaultCounters::default()
+    };
     assert_eq!(seen, expected);
 }
 
@@ -171,11 +176,11 @@ async fn delays_add_up_and_the_first_effect_applies() {
 async fn a_failure_of_the_settings_takes_precedence_over_a_rules() {
     let faults = Faults { failure_rate: 1.0, ..Faults::default() };
     let rules = Rules::new(7).with("a", rule("hang")).with("b", rule("delay=1s"));
-    let layer = FaultLayer::new(faults).unwrap().with_rules(rules.clone());
+    let layer = FaultSettings::new(faults).unwrap().with_rules(rules.clone()).layer();
     let response = answer(&served(&layer), request(ADD)).await;
     assert_eq!(cinchona_plumbing::status::code(response.headers()), Some(Code::Unavailable));
     let injected: Vec<_> = rules.list().iter().map(|rule| rule.injected).collect();
-    assert_eq!((injected, layer.counters().snapshot().injected()), (vec![0, 1], 2));
+    assert_eq!((injected, layer.counters().injected()), (vec![0, 1], 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +214,7 @@ async fn active_faults_are_limited_and_further_requests_are_spared() {
         ended.push(futures_now(call.as_mut()));
     }
     assert_eq!(ended, [false, false, false, true, true]);
-    assert_eq!((layer.counters().snapshot().spared, rules.list()[0].injected), (2, 3));
+    assert_eq!((layer.counters().spared, rules.list()[0].injected), (2, 3));
     drop(calls);
     assert_eq!(rules.0.active.load(Ordering::Relaxed), 0);
 }
@@ -229,7 +234,7 @@ async fn a_hang_is_active_until_the_caller_leaves_and_is_not_abandoned() {
         assert_eq!(response.is_ok(), text != "hang", "{text}");
         assert_eq!(active(), usize::from(response.is_ok()), "{text}");
         drop(response);
-        assert_eq!((active(), layer.counters().snapshot().abandoned), (0, 0), "{text}");
+        assert_eq!((active(), layer.counters().abandoned), (0, 0), "{text}");
     }
 }
 
@@ -243,7 +248,7 @@ async fn the_master_switch_stops_all_rules_and_shadow_only_counts() {
     assert_eq!((rules.switch().shadowed(), rules.list()[0].injected), (1, 0));
     rules.switch().set(Mode::Enforce);
     assert_eq!(pattern(&service, 3).await, "xx.");
-    assert_eq!(layer.counters().snapshot().injected(), 2);
+    assert_eq!(layer.counters().injected(), 2);
 }
 
 #[tokio::test(start_paused = true)]

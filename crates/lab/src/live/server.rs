@@ -10,7 +10,7 @@ use cinchona::{
     cluster::{Cluster, Config, QuorumGuardLayer},
     core::BoxError,
     dashboard::{Health, Tile},
-    fault::{FaultIo, FaultLayer, Faults, Rules},
+    fault::{FaultIo, FaultLayer, Rules},
     shed::{Limit, ShedLayer},
 };
 use std::{
@@ -47,7 +47,7 @@ impl Server {
     pub(super) async fn start(name: &str, seed: Option<String>) -> Result<Self, BoxError> {
         let (state, rules, any) =
             (Memory::new(), Rules::new(1), SocketAddr::from(([127, 0, 0, 1], 0)));
-        let faults = FaultLayer::new(Faults::default())?;
+        let faults = FaultLayer::from(rules.clone());
         let mut layers = Layers::new(faults, dedup(state.clone()));
         layers.shed = ShedLayer::new(Limit::Fixed(LIMIT))?;
         layers.rules = Some((rules.clone(), None));

@@ -84,6 +84,11 @@ fn slow(faults: Faults) -> Layers<Memory> {
     Layers { around: Some(around()), ..Layers::new(faults, dedup(Memory::new())) }
 }
 
+fn ruled(rules: &Rules) -> Layers<Memory> {
+    let faults = FaultLayer::from(rules.clone());
+    Layers { around: Some(around()), ..Layers::new(faults, dedup(Memory::new())) }
+}
+
 fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).boxed()
 }
@@ -342,8 +347,7 @@ async fn a_deadline_that_passes_is_a_504() {
 #[tokio::test(start_paused = true)]
 async fn an_injected_fault_of_each_code_has_its_status() {
     let rules = Rules::new(1);
-    let layers = Layers { rules: Some((rules.clone(), None)), ..layers() };
-    let mut rest = Rest::serve(layers).await;
+    let mut rest = Rest::serve(ruled(&rules)).await;
     for code in code::all().skip(1) {
         let rule =
             format!("method=/calculator.Calculator/Add status={}:busy ttl=none", code::name(code));
@@ -366,7 +370,7 @@ async fn an_injected_fault_of_each_code_has_its_status() {
 #[tokio::test(start_paused = true)]
 async fn what_breaks_below_grpc_is_an_error_and_the_connection_goes_on() {
     let rules = Rules::new(1);
-    let mut rest = Rest::serve(Layers { rules: Some((rules.clone(), None)), ..layers() }).await;
+    let mut rest = Rest::serve(ruled(&rules)).await;
     for rule in ["reset=CANCEL", "drop", "goaway", "panic", "cut=0:drop"] {
         rules.set("broken", format!("{rule} ttl=none").parse().unwrap()).unwrap();
         let failed = rest.ask("POST /v1/add", r#"{"a":1}"#, &[]).await;

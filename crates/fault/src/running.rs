@@ -1,7 +1,8 @@
-//! The settings of a layer, and its decision for one request.
+//! A layer that runs, and its decision for one request.
 
 use crate::{
-    Counters, Faults, Rules,
+    Faults, Rules,
+    counters::Counted,
     plan::{self, Plan},
     rule::Asked,
     rules::Hit,
@@ -10,11 +11,12 @@ use cinchona_core::{Mode, Switch};
 use cinchona_plumbing::code;
 use std::time::Duration;
 
+/// A layer that runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct Running {
     pub(crate) faults: Faults,
     pub(crate) rules: Option<Rules>,
-    pub(crate) counters: Counters,
+    pub(crate) counted: Counted,
     pub(crate) switch: Switch,
     pub(crate) is_marking: bool,
     /// Below a client, a fault of the connection is an error of the call.
@@ -29,20 +31,9 @@ pub(crate) struct Fate {
     pub(crate) hit: Option<Box<Hit>>,
 }
 
-// === impl Settings ===
+// === impl Running ===
 
-impl Settings {
-    pub(crate) fn of(faults: Faults) -> Self {
-        Self {
-            faults,
-            rules: None,
-            counters: Counters::default(),
-            switch: Switch::default(),
-            is_marking: false,
-            is_client: false,
-        }
-    }
-
+impl Running {
     /// Whether nothing can be injected now, into any request.
     pub(crate) fn is_idle(&self) -> bool {
         self.faults.is_none() && self.rules.as_ref().is_none_or(Rules::is_idle)
@@ -50,7 +41,7 @@ impl Settings {
 
     /// Counts a request to `path` into which nothing is injected; returns whether it is eligible.
     pub(crate) fn pass(&self, path: &str) -> bool {
-        let (cells, is_counted) = (self.counters.cells(), self.faults.concern(path));
+        let (cells, is_counted) = (self.counted.cells(), self.faults.concern(path));
         let cell = if is_counted { &cells.passed } else { &cells.exempt };
         cell.count();
         is_counted
@@ -58,7 +49,7 @@ impl Settings {
 
     pub(crate) fn fate<B>(&self, request: &http::Request<B>, mode: Mode) -> Fate {
         let (path, headers) = (request.uri().path(), request.headers());
-        let cells = self.counters.cells();
+        let cells = self.counted.cells();
         let is_concerned = self.faults.concern(path);
         let mut plan = Plan::default();
         if is_concerned {
