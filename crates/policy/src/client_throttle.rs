@@ -148,6 +148,13 @@ mod tests {
     }
 
     #[test]
+    fn a_throttle_says_which_multiple_it_lets_through() {
+        for k in [1.0, 2.5] {
+            assert_eq!(ClientThrottle::new(k, Rng::seeded(1), Instant::now()).k(), k);
+        }
+    }
+
+    #[test]
     fn a_request_that_fails_counts_as_one() {
         let now = Instant::now();
         let throttle = ClientThrottle::new(2.0, Rng::seeded(1), now);

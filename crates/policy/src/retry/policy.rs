@@ -397,6 +397,7 @@ mod tests {
             assert_eq!(decision, waits.then_some(Decision::AwaitConnection), "{stage:?}");
         }
         let policy = Policy::from(RetryPolicy::default());
+        assert!(!policy.waits_for_ready());
         assert!(policy.with_wait_for_ready(true).waits_for_ready());
     }
 
