@@ -4,8 +4,8 @@
 //! takes far longer than the tests. Here each is written beside the code that it replaces, and a
 //! number that is read when the tests begin chooses; so a mutant costs a run of the tests of its
 //! module. Those that cannot be written so, and those that survive, are built one by one, as
-//! cargo-mutants does. What the tests of `policy` leave is given to those of the crates that serve
-//! with it, which are built with the same copy of `policy`.
+//! cargo-mutants does. What the tests of their own crate leave is given to those of the crates that
+//! serve with it (`serve`), which are built with the same copy.
 
 mod mutant;
 mod place;
