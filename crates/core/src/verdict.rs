@@ -211,8 +211,10 @@ mod tests {
 
     #[test]
     fn a_lost_connection_may_have_executed_the_request() {
-        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(Verdict::of_error(&reset), Verdict::MaybeProcessed(Code::Unavailable));
+        for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
+            let lost = io::Error::from(kind);
+            assert_eq!(Verdict::of_error(&lost), Verdict::MaybeProcessed(Code::Unavailable));
+        }
     }
 
     #[test]

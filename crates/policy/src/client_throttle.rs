@@ -102,18 +102,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    const DRAWS: u32 = 10_000;
+
     /// Of so many requests at one time, the share that fails, after so many were made and accepted.
     fn share(k: f64, requests: u32, accepts: u32) -> f64 {
         let now = Instant::now();
         let throttle = ClientThrottle::new(k, Rng::seeded(1), now);
-        let throttled = (0..1000).filter(|_| {
+        let throttled = (0..DRAWS).filter(|_| {
             // Each for itself, so that those before do not count.
             let one = ClientThrottle::new(k, throttle.rng().clone(), now);
             (0..requests).for_each(|_| one.count(ONE_REQUEST, now));
             (0..accepts).for_each(|_| one.accepted(now));
             one.throttles(now)
         });
-        throttled.count() as f64 / 1000.0
+        throttled.count() as f64 / f64::from(DRAWS)
     }
 
     #[test]
@@ -146,10 +148,35 @@ mod tests {
     }
 
     #[test]
+    fn a_throttle_says_which_multiple_it_lets_through() {
+        for k in [1.0, 2.5] {
+            assert_eq!(ClientThrottle::new(k, Rng::seeded(1), Instant::now()).k(), k);
+        }
+    }
+
+    #[test]
     fn a_request_that_fails_counts_as_one() {
         let now = Instant::now();
         let throttle = ClientThrottle::new(2.0, Rng::seeded(1), now);
         (0..50).for_each(|_| _ = throttle.throttles(now));
         assert_eq!(throttle.sums(now), (50, 0));
+    }
+
+    /// The share is of the requests with the one that it decides about: (10 - 2 * 3) / 11.
+    #[test]
+    fn the_request_that_is_decided_about_counts_in_its_own_share() {
+        let share = share(2.0, 10, 3);
+        assert!((share - 4.0 / 11.0).abs() < 0.012, "{share}");
+    }
+
+    #[test]
+    fn each_request_counts_for_thirty_seconds() {
+        let began = Instant::now();
+        let throttle = ClientThrottle::new(2.0, Rng::seeded(1), began);
+        for second in 0..100 {
+            let now = began + second * SECOND;
+            throttle.count(ONE_REQUEST, now);
+            assert_eq!(throttle.sums(now), (u64::from(second + 1).min(30), 0), "{second}");
+        }
     }
 }

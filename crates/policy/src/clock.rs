@@ -89,4 +89,19 @@ mod tests {
         assert_eq!(longest, [false, false, false, false, true, true, true, true]);
         assert_eq!((nanos(Duration::MAX), millis(Duration::MAX)), (u64::MAX, u64::MAX));
     }
+
+    #[test]
+    fn a_timer_repeats_after_a_millisecond_at_the_soonest_and_within_thirty_years() {
+        let year = Duration::from_secs(8766 * 3600);
+        assert!(FOR_EVER > year * 299 / 10 && FOR_EVER < year * 301 / 10);
+        let [millisecond, second] = [1, 1000].map(Duration::from_millis);
+        for (each, expected) in [
+            (Duration::ZERO, millisecond),
+            (millisecond, millisecond),
+            (second, second),
+            (Duration::MAX, FOR_EVER),
+        ] {
+            assert_eq!(period(each), expected);
+        }
+    }
 }

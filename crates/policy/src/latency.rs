@@ -194,4 +194,14 @@ mod tests {
             prop_assert!(micros < end && end as f64 <= micros as f64 * 1.1251 + 1.0);
         }
     }
+
+    #[test]
+    fn of_calls_once_the_quantile_is_known_one_in_eight_represents_eight() {
+        let latency = Latency::new(0.5);
+        (0..100).for_each(|_| latency.record(Duration::from_millis(10)));
+        let weights: Vec<u32> = (0..8000).map(|_| latency.weight()).collect();
+        assert!(weights.iter().all(|weight| [0, SAMPLE].contains(weight)));
+        let all: u32 = weights.iter().sum();
+        assert!(all.abs_diff(8000) <= 16, "{all}");
+    }
 }

@@ -174,4 +174,40 @@ mod tests {
         load.begins();
         assert!((load.cost(now + MS) - 3e6).abs() < 1e4);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_ten_seconds_the_average_is_old_by_1_in_e_and_new_by_the_rest() {
+        let now = Instant::now();
+        let load = Load::new(now);
+        assert!(!load.is_known());
+        load.record(1000 * MS, now + MS);
+        assert_eq!((load.is_known(), load.average()), (true, 1000 * MS));
+        load.record(100 * MS, now + 10_001 * MS);
+        let kept = 1.0 / std::f64::consts::E;
+        let expected = 1000.0 * kept + 100.0 * (1.0 - kept);
+        assert!((load.average().as_secs_f64() * 1e3 - expected).abs() < 0.01, "{expected}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cost_without_samples_grows_with_each_call() {
+        let now = Instant::now();
+        let load = Load::new(now);
+        load.begins();
+        let of_one = load.cost(now);
+        load.begins();
+        assert!((load.cost(now) - 2.0 * of_one).abs() < of_one / 1e9);
+    }
+
+    #[test]
+    fn the_slowest_good_answer_of_this_half_minute_and_the_one_before_counts() {
+        let began = Instant::now();
+        let load = Load::new(began);
+        assert_eq!(load.usual(), None);
+        load.record_good(30 * MS, began + 29_000 * MS);
+        load.record_good(10 * MS, began + 30_000 * MS);
+        load.record_good(20 * MS, began + 59_000 * MS);
+        assert_eq!(load.usual(), Some(30 * MS));
+        load.record_good(5 * MS, began + 60_000 * MS);
+        assert_eq!(load.usual(), Some(20 * MS));
+    }
 }

@@ -94,9 +94,20 @@ impl Finder<'_> {
     }
 }
 
+/// Whether it binds names, as `if let Some(a) = b && a > c`: that is no expression of its own.
+fn has_let(it: &syn::ExprBinary) -> bool {
+    [&it.left, &it.right].into_iter().any(|side| match &**side {
+        syn::Expr::Let(_) => true,
+        syn::Expr::Binary(inner) => has_let(inner),
+        _ => false,
+    })
+}
+
 impl Visit<'_> for Finder<'_> {
     fn visit_expr_binary(&mut self, it: &syn::ExprBinary) {
-        self.add_within(it.op.span().byte_range().start, it.span().byte_range());
+        if !has_let(it) {
+            self.add_within(it.op.span().byte_range().start, it.span().byte_range());
+        }
         syn::visit::visit_expr_binary(self, it);
     }
 

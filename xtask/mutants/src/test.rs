@@ -16,15 +16,22 @@ pub(crate) enum Outcome {
     Unviable,
 }
 
-/// The unit tests of a crate.
+/// A program that runs tests of a crate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    /// That of the crate.
+    pub(crate) directory: PathBuf,
+}
+
+/// The tests of a program.
 #[derive(Debug, Clone)]
 pub(crate) struct Tests {
-    pub(crate) program: PathBuf,
-    pub(crate) directory: PathBuf,
+    pub(crate) program: Program,
     /// Seconds of the processor, so that a busy machine makes no difference.
-    pub(crate) limit: u64,
+    limit: u64,
     /// Those that take long, and are run last.
-    pub(crate) slow: Vec<String>,
+    slow: Vec<String>,
 }
 
 /// What a test may take, to be run before those that take longer.
@@ -50,14 +57,39 @@ impl Outcome {
     }
 }
 
+impl Program {
+    /// Whether it is of the crate `name`.
+    pub(crate) fn is_of(&self, name: &str) -> bool {
+        self.directory.ends_with(Path::new("crates").join(name))
+    }
+}
+
 impl Tests {
+    pub(crate) const fn of(program: Program) -> Self {
+        Self { program, limit: 90, slow: Vec::new() }
+    }
+
+    /// Another program of the same tests.
+    pub(crate) fn in_program(&self, program: Program) -> Self {
+        Self { program, ..self.clone() }
+    }
+
     /// The tests of the module first, which know most of it; not those that take long.
     pub(crate) fn run(&self, id: usize, module: &str) -> io::Result<Outcome> {
-        let slow: Vec<&str> = self.slow.iter().flat_map(|name| ["--skip", name]).collect();
-        match self.some(id, &[&[module], &slow[..]].concat())? {
-            Outcome::Survived => self.some(id, &[&["--skip", module], &slow[..]].concat()),
+        match self.short(id, &[module])? {
+            Outcome::Survived => self.short(id, &["--skip", module]),
             outcome => Ok(outcome),
         }
+    }
+
+    /// All of them but those that take long.
+    pub(crate) fn run_short(&self, id: usize) -> io::Result<Outcome> {
+        self.short(id, &[])
+    }
+
+    fn short(&self, id: usize, args: &[&str]) -> io::Result<Outcome> {
+        let slow: Vec<&str> = self.slow.iter().flat_map(|name| ["--skip", name]).collect();
+        self.some(id, &[args, &slow[..]].concat())
     }
 
     /// Those that take long.
@@ -100,10 +132,11 @@ impl Tests {
         // What takes all memory shall take none of the others'.
         let limited = format!("ulimit -v 12000000; ulimit -t {}; exec \"$0\" \"$@\"", self.limit);
         let mut command = Command::new("nice");
-        command.args(["timeout", PATIENCE, "sh", "-c", &limited]).arg(&self.program);
+        command.args(["timeout", PATIENCE, "sh", "-c", &limited]).arg(&self.program.path);
         command.args(["-Z", "unstable-options"]);
-        command.current_dir(&self.directory).env("RUSTC_BOOTSTRAP", "1");
-        command.env("CARGO_MANIFEST_DIR", &self.directory).env("CINCHONA_MUTANT", id.to_string());
+        let directory = &self.program.directory;
+        command.current_dir(directory).env("RUSTC_BOOTSTRAP", "1");
+        command.env("CARGO_MANIFEST_DIR", directory).env("CINCHONA_MUTANT", id.to_string());
         command.env("PROPTEST_CASES", "32").stdin(Stdio::null()).stderr(Stdio::null());
         command
     }

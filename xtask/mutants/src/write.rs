@@ -180,6 +180,17 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_that_binds_a_name_is_left_as_it_is_but_for_what_it_compares() {
+        let text = "fn f(a: Option<u8>) {\n    if let Some(b) = a && b > 1 {}\n}\n";
+        let listed = [(24, 26, "||"), (29, 30, "<")]
+            .map(|(from, to, other)| listed("BinaryOperator", other, from, to));
+        let mutants = Mutant::read(&format!("[{}]", listed.join(","))).unwrap();
+        let places = place::find(text, &mutants.iter().collect::<Vec<_>>()).unwrap();
+        let compared = format!("(match {ON} {{ on if on != 2 => (b > 1),\n_ => (b < 1),\n}})");
+        assert_eq!(write(text, &places).text, text.replace("b > 1", &compared));
+    }
+
+    #[test]
     fn a_file_without_mutants_stays_as_it_is() {
         assert_eq!(write(TEXT, &[]).text, TEXT);
     }

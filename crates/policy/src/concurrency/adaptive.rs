@@ -89,6 +89,7 @@ impl Default for Adaptive {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::concurrency::Limit;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -104,5 +105,18 @@ mod tests {
         assert!(with(|a| a.tolerance = 0.5).starts_with("adaptive.tolerance: 0.5"));
         assert!(with(|a| a.tolerance = f64::NAN).starts_with("adaptive.tolerance: NaN"));
         assert!(with(|a| a.window = MS).starts_with("adaptive.window: 1ms"));
+    }
+
+    #[test]
+    fn a_limit_is_taken_as_it_is_and_begins_with_its_number_but_none_is_refused() {
+        let adaptive = Adaptive { min: 7, max: 7, initial: 7, ..Adaptive::default() };
+        for (limit, initial) in [(Limit::Fixed(5), 5), (Limit::Adaptive(adaptive), 7)] {
+            assert_eq!((limit.checked(), limit.initial()), (Ok(limit), initial));
+        }
+        assert_eq!(Limit::Fixed(0).checked().unwrap_err().field(), "limit");
+        for (min, max) in [(0, 7), (8, 7)] {
+            let refused = Limit::Adaptive(Adaptive { min, max, ..adaptive }).checked();
+            assert_eq!(refused.unwrap_err().field(), "adaptive.min");
+        }
     }
 }

@@ -57,3 +57,31 @@ impl Wait {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn waited(wait: Wait) -> Duration {
+        let began = Instant::now();
+        wait.over().await;
+        Instant::now() - began
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_until_the_claim_ends_or_its_lease_or_a_store_is_to_be_asked_again() {
+        let (ends, end) = watch::channel(());
+        let end = || Wait::notified(2 * SECOND, end.clone());
+        assert_eq!(waited(end()).await, 2 * SECOND);
+        let ended = async {
+            sleep(SECOND).await;
+            drop(ends);
+        };
+        assert_eq!(tokio::join!(waited(end()), ended).0, SECOND);
+        assert_eq!(waited(Wait::polling(SECOND)).await, SECOND);
+        assert_eq!(waited(Wait::polling(Duration::ZERO)).await, Duration::from_millis(1));
+    }
+}

@@ -69,3 +69,21 @@ impl Reach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_begun_is_kept_where_a_call_is_executed_once_at_most() {
+        for (reach, at_most_once, at_least_once) in [
+            (Reach::Ended, true, true),
+            (Reach::NotBegun, false, false),
+            (Reach::Refused, true, false),
+            (Reach::Unknown, true, false),
+        ] {
+            let kept = [Guarantee::AtMostOnce, Guarantee::AtLeastOnce].map(|it| reach.is_kept(it));
+            assert_eq!(kept, [at_most_once, at_least_once], "{reach:?}");
+        }
+    }
+}

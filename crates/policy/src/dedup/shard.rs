@@ -156,3 +156,118 @@ impl Claimed {
         Self { fingerprint, token, until, end: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LEASE: Duration = Duration::from_secs(10);
+    const MANY: Caps = Caps { entries: 100, bytes: 1000, evicted: 100 };
+
+    fn claim(shard: &mut Shard, key: &str, (request, token): (u128, u128), now: Instant) -> Claim {
+        shard.claim(key.as_bytes(), 1, Claimed::new(request, token, now + LEASE), now)
+    }
+
+    /// Three bytes with its key of one.
+    fn keep(shard: &mut Shard, key: &str, evicting: Evicting, expires: Instant) -> usize {
+        let (key, hash) = (key.as_bytes().into(), u64::from(key.as_bytes()[0]));
+        let record = Record { key, hash, fingerprint: 1, expires, answer: [7, 8].into() };
+        shard.keep(record, 1, evicting)
+    }
+
+    #[test]
+    fn a_key_is_granted_to_one_call_until_it_ends_or_its_lease_does() {
+        let (mut shard, now) = (Shard::new(MANY), Instant::now());
+        let granted = claim(&mut shard, "a", (1, 7), now);
+        assert!(matches!(granted, Claim::Granted { lapsed: false }));
+        // Of the same hash.
+        let other = claim(&mut shard, "b", (1, 7), now + SECOND);
+        assert!(matches!(other, Claim::Granted { lapsed: false }));
+        let busy = claim(&mut shard, "a", (1, 8), now + 9 * SECOND);
+        assert!(matches!(busy, Claim::Busy(_)));
+        let mismatch = claim(&mut shard, "a", (2, 8), now + 9 * SECOND);
+        assert!(matches!(mismatch, Claim::Mismatch));
+        assert_eq!([9, 10, 11].map(|second| shard.claims(now + second * SECOND)), [2, 1, 0]);
+        let lapsed = claim(&mut shard, "a", (1, 8), now + LEASE);
+        assert!(matches!(lapsed, Claim::Granted { lapsed: true }));
+
+        assert_eq!([7, 8].map(|token| shard.fingerprint(b"a", token)), [None, Some(1)]);
+        assert_eq!(shard.end(b"a", 7), None);
+        assert_eq!(shard.end(b"a", 8), Some((b"a"[..].into(), 1)));
+        let again = claim(&mut shard, "a", (2, 9), now + LEASE);
+        assert!(matches!(again, Claim::Granted { lapsed: false }));
+    }
+
+    #[test]
+    fn an_answer_is_replayed_to_its_own_request_until_it_expires() {
+        let (mut shard, now) = (Shard::new(MANY), Instant::now());
+        let expires = now + 60 * SECOND;
+        let record = Record {
+            key: b"a"[..].into(),
+            hash: 1,
+            fingerprint: 1,
+            expires,
+            answer: [7, 8].into(),
+        };
+        assert!(shard.records().is_empty());
+        assert_eq!(shard.keep(record, 1, Evicting::Refuses), 0);
+        assert_eq!((shard.records().len(), shard.records().is_empty()), (1, false));
+        shard.expire(expires - SECOND);
+        let done = claim(&mut shard, "a", (1, 7), now);
+        assert!(matches!(done, Claim::Done(answer) if answer == [7, 8][..]));
+        assert!(matches!(claim(&mut shard, "a", (2, 7), now), Claim::Mismatch));
+        let other = claim(&mut shard, "b", (1, 7), now);
+        assert!(matches!(other, Claim::Granted { lapsed: false }), "of the same hash");
+        shard.expire(expires);
+        assert!(matches!(claim(&mut shard, "a", (1, 7), expires), Claim::Granted { .. }));
+    }
+
+    #[test]
+    fn what_was_evicted_is_refused_until_it_would_have_expired_or_is_executed_again() {
+        let now = Instant::now();
+        let expires = now + 60 * SECOND;
+        let second = |evicting| {
+            let mut shard = Shard::new(Caps { entries: 1, ..MANY });
+            assert_eq!(keep(&mut shard, "\u{1}", evicting, expires), 0);
+            assert_eq!(keep(&mut shard, "b", evicting, expires), 1);
+            shard
+        };
+        let mut refuses = second(Evicting::Refuses);
+        let early = expires - SECOND;
+        refuses.expire(early);
+        assert!(matches!(claim(&mut refuses, "\u{1}", (1, 7), early), Claim::Evicted));
+        assert!(matches!(claim(&mut refuses, "\u{1}", (1, 7), expires), Claim::Granted { .. }));
+        let mut repeats = second(Evicting::Repeats);
+        assert!(matches!(claim(&mut repeats, "\u{1}", (1, 7), now), Claim::Granted { .. }));
+    }
+
+    /// Whatever came next could be evicted without being remembered.
+    #[test]
+    fn where_no_more_evicted_calls_can_be_remembered_no_new_key_is_granted() {
+        let now = Instant::now();
+        let mut shard = Shard::new(Caps { entries: 1, evicted: 2, ..MANY });
+        let expires = now + 60 * SECOND;
+        for (key, claimed) in [("b", "x"), ("c", "y")] {
+            keep(&mut shard, key, Evicting::Refuses, expires);
+            assert!(matches!(claim(&mut shard, claimed, (1, 7), now), Claim::Granted { .. }));
+        }
+        assert_eq!(keep(&mut shard, "d", Evicting::Refuses, expires), 1);
+        assert!(matches!(claim(&mut shard, "z", (1, 7), now), Claim::Full));
+        shard.expire(expires);
+        assert!(matches!(claim(&mut shard, "z", (1, 7), expires), Claim::Granted { .. }));
+    }
+
+    #[test]
+    fn a_shard_holds_as_much_as_its_caps_and_no_more() {
+        let expires = Instant::now() + 60 * SECOND;
+        for caps in [Caps { entries: 2, ..MANY }, Caps { bytes: 6, ..MANY }] {
+            let mut shard = Shard::new(caps);
+            let evicted =
+                ["a", "b", "c", "d"].map(|key| keep(&mut shard, key, Evicting::Nothing, expires));
+            assert_eq!(evicted, [0, 0, 1, 1], "{caps:?}");
+            assert_eq!((shard.records().len(), shard.records().bytes()), (2, 6));
+        }
+    }
+}

@@ -243,3 +243,31 @@ fn what_was_swept_is_still_in_the_counters() {
     assert_eq!((tally.take(0).total, tally.take(0).total), (3, 0));
     assert_eq!(tally.read(), (2, 1));
 }
+
+/// A50: an outlier is below what the deviation allows, and not just at it.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_fail_alike_are_no_outliers() {
+    assert_eq!(swept(&by_rate(), &[(25, 25); 5]), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_an_ejection_is_told_with_its_method_and_never_less_than_nothing() {
+    let (detection, now) = (by_percentage(), Instant::now());
+    let mut ejections = [Ejection::default(); 5];
+    assert_eq!(detection.left(&ejections[4], now), None);
+    let (found, mut counts) = ((4, Method::ConsecutiveFailures), Ejections::default());
+    assert!(detection.eject(found, || false, &mut ejections, &mut counts, now));
+    for (passed, left) in [(0, 30), (29, 1), (30, 0), (31, 0)] {
+        let left = Some((Method::ConsecutiveFailures, left * SECOND));
+        assert_eq!(detection.left(&ejections[4], now + passed * SECOND), left);
+    }
+}
+
+#[test]
+fn failures_before_an_ejection_do_not_count_after_it() {
+    let (tally, bad) = (Tally::default(), Evidence::Bad(Code::Unavailable));
+    assert_eq!([tally.count(bad), tally.count(bad)], [1, 2]);
+    tally.begin_anew();
+    assert_eq!(tally.count(bad), 1);
+    assert_eq!(tally.read(), (0, 3), "the counters go on");
+}

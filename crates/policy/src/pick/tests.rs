@@ -86,6 +86,25 @@ fn each_gets_as_many_calls_as_its_weight_says_and_none_is_left_out() {
     assert!(seen[0] > 0, "{seen:?}");
 }
 
+/// gRFC A58: endpoints of one weight are offset, so none of them is skipped with the others.
+#[test]
+fn endpoints_of_the_same_weight_take_turns() {
+    let picking = Picking::new(Picker::WeightedRoundRobin, Rng::seeded(1));
+    let (all, strides) = ([0, 1, 2], Strides::new(&[2.0, 1.0, 1.0]));
+    let picks: Vec<usize> =
+        (0..400).map(|_| *picking.pick(&all, &strides, &World::default()).unwrap()).collect();
+    let alternate = |two: &[usize]| (two[0] == 0) != (two[1] == 0);
+    assert!(picks.windows(2).all(alternate), "{picks:?}");
+}
+
+/// One of three is all that eight draws find in one of 2187 picks.
+#[test]
+fn the_worst_of_three_is_seldom_all_that_is_drawn() {
+    let world = World { in_flight: vec![3, 2, 1], ..World::default() };
+    let seen = spread(Picker::LeastRequest, &[1.0; 3], &world, 43_740);
+    assert!((5..=40).contains(&seen[0]), "{seen:?}");
+}
+
 proptest! {
     /// What nobody else would take is taken last: one that is shut after one that was used, and
     /// one that is absent never.

@@ -52,3 +52,14 @@ impl fmt::Display for AttemptKind {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::AttemptKind::{First, Hedge, Retry, Transparent};
+
+    #[test]
+    fn an_attempt_has_the_name_that_grpc_gives_it() {
+        let names = [First, Retry, Transparent, Hedge].map(|kind| kind.name());
+        assert_eq!(names, ["original", "retry", "transparent_retry", "hedge"]);
+    }
+}

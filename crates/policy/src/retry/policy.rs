@@ -397,6 +397,7 @@ mod tests {
             assert_eq!(decision, waits.then_some(Decision::AwaitConnection), "{stage:?}");
         }
         let policy = Policy::from(RetryPolicy::default());
+        assert!(!policy.waits_for_ready());
         assert!(policy.with_wait_for_ready(true).waits_for_ready());
     }
 
@@ -442,6 +443,61 @@ mod tests {
             let ended = Ended { verdict, pushback, can_repeat, now: Instant::now() };
             let expected = reason.map_or(Decision::RetryAfter(MS), Decision::Stop);
             assert_eq!(decide(ended, call), (expected, tokens));
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_listed_twice_is_listed() {
+        let twice = [Code::Unavailable, Code::Aborted, Code::Unavailable];
+        let once = RetryPolicy::default().with_codes([Code::Aborted, Code::Unavailable]);
+        assert_eq!(RetryPolicy::default().with_codes(twice), once);
+    }
+
+    /// gRFC A6: each wait is longer by the multiplier, and what the server asks for begins anew.
+    #[test]
+    fn a_call_is_tried_as_often_and_after_such_waits_as_its_policy_says() {
+        let backoff = Backoff::new(100 * MS, 2.0, Duration::from_secs(1)).unwrap();
+        let policy = RetryPolicy::default()
+            .with_max_retries(4)
+            .with_backoff(backoff.with_jitter(crate::Jitter::None))
+            .with_forced_codes([Code::Internal]);
+        assert_eq!(policy.max_attempts(), 5);
+        let throttle = Throttle::default().now();
+        let budget = SharedBudget::new(None, Instant::now());
+        let limits = Limits { throttle: &throttle, budget: &budget, method: "/a.B/C" };
+        let (mut call, mut rng) = (progress(None), crate::Rng::seeded(1).draw());
+        let retry = |ms| Decision::RetryAfter(ms * MS);
+        for (pushback, expected) in [
+            (None, retry(100)),
+            (None, retry(200)),
+            (Some(Pushback::After(7 * MS)), retry(7)),
+            (None, retry(100)),
+            (None, Decision::Stop(Stop::Exhausted)),
+        ] {
+            let verdict = Verdict::MaybeProcessed(Code::Internal);
+            let ended = Ended { verdict, pushback, can_repeat: true, now: Instant::now() };
+            assert_eq!(policy.decide(ended, &mut call, limits, &mut rng), expected);
+        }
+    }
+
+    /// gRFC A6: of ten tokens, more than five must be left.
+    #[test]
+    fn a_call_that_leaves_the_throttle_no_more_than_half_is_not_retried() {
+        let verdict = Verdict::MaybeProcessed(Code::Unavailable);
+        let pushback = Some(Pushback::After(MS));
+        for (failed, expected) in
+            [(3, Decision::RetryAfter(MS)), (4, Decision::Stop(Stop::Throttled))]
+        {
+            let throttle = Throttle::default();
+            throttle.set(10.0, 1.0).unwrap();
+            let throttle = throttle.now();
+            (0..failed).for_each(|_| throttle.failed());
+            let budget = SharedBudget::new(None, Instant::now());
+            let limits = Limits { throttle: &throttle, budget: &budget, method: "/a.B/C" };
+            let ended = Ended { verdict, pushback, can_repeat: true, now: Instant::now() };
+            let (mut call, mut rng) = (progress(None), crate::Rng::seeded(1).draw());
+            let policy = RetryPolicy::default().with_codes([Code::Unavailable]).unwrap();
+            assert_eq!(policy.decide(ended, &mut call, limits, &mut rng), expected);
         }
     }
 }

@@ -4,7 +4,18 @@ use super::*;
 use cinchona_core::{Stage, Verdict};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use std::{error::Error, fmt};
+use hyper_util::rt::TokioIo;
+use std::{
+    error::Error,
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tonic::{body::Body, transport::Endpoint};
 
 /// The verdict on a call to a server with this answer: on its head, or else on its body's end.
@@ -235,4 +246,94 @@ async fn timers_of_the_client() {
         Verdict::NotProcessed(Stage::NoConnection),
         "connecting"
     );
+}
+
+/// A connection that the kernel gives up once it is told to.
+struct GivenUp {
+    inner: DuplexStream,
+    is_given_up: Arc<AtomicBool>,
+}
+
+impl AsyncRead for GivenUp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.is_given_up.load(Ordering::Relaxed) {
+            true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            false => Pin::new(&mut self.inner).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for GivenUp {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// The same error from a connector would mean that nothing was sent.
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_times_out_after_the_request() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let is_given_up = Arc::new(AtomicBool::new(false));
+    let mut ours = Some(GivenUp { inner: ours, is_given_up: is_given_up.clone() });
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let next = ours.take().map(TokioIo::new);
+        std::future::ready(next.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused)))
+    });
+    let channel = Endpoint::from_static("http://s").connect_with_connector_lazy(connector);
+    let server = async {
+        let mut connection = h2::server::handshake(theirs).await.unwrap();
+        let request = connection.accept().await.unwrap().unwrap();
+        is_given_up.store(true, Ordering::Relaxed);
+        // Closes it, so that the client reads.
+        drop((request, connection));
+    };
+    let request = http::Request::builder().uri("http://s/a.B/C").body(Body::empty()).unwrap();
+    let (outcome, ()) = tokio::join!(tower::ServiceExt::oneshot(channel, request), server);
+    let verdict = Verdict::of(&outcome.map_err(cinchona_core::BoxError::from));
+    assert_eq!(verdict, maybe(Code::Unavailable));
+}
+
+/// The message of the status of a call of `endpoint` with this body.
+async fn explained(endpoint: Endpoint, network: &Network, body: Body) -> String {
+    let channel = endpoint.connect_with_connector_lazy(network.connector());
+    let request = http::Request::builder().uri("http://s/a.B/C").body(body).unwrap();
+    let error = tower::ServiceExt::oneshot(channel, request).await.unwrap_err();
+    Verdict::status_of(error.into()).message().to_owned()
+}
+
+// catalogue: X-verdicts
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_the_client_itself_resets_says_so_and_why() {
+    let network = Network::new();
+    let _serving = network.serve_service(ScriptedServer::new([Answer::Hang]));
+    let fails = tokio_stream::iter([Err::<Frame<Bytes>, _>(io::Error::other("no more"))]);
+    let body = Body::new(StreamBody::new(fails));
+    let said = explained(Endpoint::from_static("http://s"), &network, body).await;
+    assert!(said.starts_with("this client has reset the stream ("), "{said}");
+    assert!(said.ends_with("): the request's body has failed"), "{said}");
+
+    let network = Network::new();
+    let status = Status::internal("x".repeat(2000));
+    let _serving = network.serve_service(ScriptedServer::new([Answer::Status(status)]));
+    let strict = Endpoint::from_static("http://s").http2_max_header_list_size(1000);
+    let said = explained(strict, &network, Body::empty()).await;
+    assert!(said.starts_with("this client has reset the stream ("), "{said}");
+    assert!(said.contains("(max_header_list_size)"), "{said}");
 }

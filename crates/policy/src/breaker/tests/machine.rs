@@ -93,7 +93,7 @@ fn a_slow_head_of_a_probe_is_a_failure_where_slow_calls_count() {
     let policy = BreakerPolicy::default().with_slow_calls(10 * MS, 0.5).unwrap();
     let policy = policy.with_min_calls(2).unwrap();
     let machine = Machine::new(policy, Rng::seeded(1), now);
-    assert!(machine.needs_latency());
+    assert!(machine.needs_latency() && !self::machine(now).needs_latency());
     assert_eq!(machine.failure_rate(now), None);
     let ends = |took| machine.leave(entered(&machine, now), GOOD, || took, || now);
     assert_eq!(ends(MS), None);
@@ -103,4 +103,38 @@ fn a_slow_head_of_a_probe_is_a_failure_where_slow_calls_count() {
     let probe = machine.enter(1, || due).0.unwrap();
     let (rest, change) = machine.answered(probe, || 10 * MS, || due);
     assert_eq!((rest, change), (None, turned(Reason::ProbeFailed, Some(1))));
+}
+
+#[test]
+fn the_failure_rate_is_the_share_of_the_calls_that_are_evidence_since_it_was_closed() {
+    let now = Instant::now();
+    let policy = BreakerPolicy::default().with_failure_rate(0.5).unwrap();
+    let machine = Machine::new(policy, Rng::seeded(1), now);
+    let nothing = Evidence::Nothing(Some(Code::Cancelled));
+    for evidence in [GOOD, BAD, nothing, GOOD, GOOD] {
+        leaves(&machine, entered(&machine, now), evidence, now);
+    }
+    assert_eq!(machine.failure_rate(now), Some(0.25));
+    machine.force(Kind::Closed);
+    assert_eq!(machine.failure_rate(now), None);
+}
+
+#[test]
+fn after_a_success_it_opens_again_for_as_short_as_at_first() {
+    let mut now = Instant::now();
+    let machine = machine(now);
+    let opens = |now| {
+        for pass in [(); 2].map(|()| entered(&machine, now)) {
+            leaves(&machine, pass, BAD, now);
+        }
+        machine.next_probe_in(now).unwrap()
+    };
+    for _ in 0..5 {
+        let wait = opens(now);
+        assert!((800 * MS..=1200 * MS).contains(&wait), "{wait:?}");
+        now += wait;
+        let probe = entered(&machine, now);
+        let closed = leaves(&machine, probe, GOOD, now);
+        assert_eq!(closed, turned(Reason::ProbeSucceeded, None));
+    }
 }

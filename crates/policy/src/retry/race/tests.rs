@@ -55,6 +55,29 @@ fn idempotent() -> Call {
 const UNAVAILABLE: Verdict = Verdict::MaybeProcessed(Code::Unavailable);
 
 #[test]
+fn of_two_attempts_one_is_a_hedge_and_of_one_none() {
+    for (most, next) in [(1, None), (2, Some(10 * MS))] {
+        let mut call = call(policy().with_max_attempts(most), Safety::Idempotent, None);
+        assert_eq!((call.next(), call.due(10, true).is_some()), (next, next.is_some()));
+        assert_eq!((call.next(), call.progress.attempts), (None, most));
+    }
+}
+
+#[test]
+fn a_call_that_took_longer_than_the_delay_or_failed_so_would_have_been_hedged() {
+    let policy = policy();
+    for (code, ms, would_begin) in [
+        (Code::Ok, 10, false),
+        (Code::Ok, 11, true),
+        (Code::Unavailable, 1, true),
+        (Code::Internal, 1, false),
+    ] {
+        assert_eq!(policy.would_begin(code, ms * MS), would_begin, "{code:?} {ms}");
+    }
+    assert!(!policy.with_max_attempts(1).would_begin(Code::Ok, 11 * MS));
+}
+
+#[test]
 fn each_attempt_begins_a_delay_after_the_one_before_and_there_are_as_many_as_the_policy_says() {
     let mut call = idempotent();
     assert_eq!((call.next(), call.due(9, true)), (Some(10 * MS), None));
