@@ -22,13 +22,13 @@ pub(crate) const ALL: [&str; 6] = ["retry", "breaker", "shed", "idempotency", "c
 /// Their tests beside the unit tests that need no other program.
 pub(crate) const QUICK: [&str; 1] = ["conformance"];
 
-/// What only a network shows of `core`, and who is tested with one.
-const CORE: (&str, &[&str]) = ("crates/core/src/verdict", &["retry"]);
+/// What only a network shows, whose tests are in retry's `conformance`.
+const BY_NETWORK: [&str; 2] = ["crates/core/src/verdict", "crates/retry/src/"];
 
 /// The crates that serve with the module that `file` is, or is a part of.
 pub(crate) fn with(file: &str) -> &'static [&'static str] {
-    if file.starts_with(CORE.0) {
-        return CORE.1;
+    if BY_NETWORK.iter().any(|part| file.starts_with(part)) {
+        return &["retry"];
     }
     let Some(within) = file.strip_prefix("crates/policy/src/") else { return &[] };
     let module = within.split(['/', '.']).next().unwrap_or_default();
@@ -47,6 +47,7 @@ mod tests {
         assert_eq!(with("crates/policy/src/retry/budget/accounts.rs"), ["retry"]);
         assert_eq!(with("crates/policy/src/code.rs"), ALL);
         assert_eq!(with("crates/core/src/verdict/status.rs"), ["retry"]);
+        assert_eq!(with("crates/retry/src/plan.rs"), ["retry"]);
         assert_eq!(with("crates/core/src/deadline.rs"), [""; 0]);
     }
 
