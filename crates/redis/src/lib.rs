@@ -65,11 +65,14 @@
 
 mod answer;
 mod certified;
+mod connect;
 mod doubts;
 mod link;
+mod pace;
 mod place;
 mod question;
 mod scripts;
+mod sentinels;
 mod servers;
 mod state;
 mod tls;

@@ -2,14 +2,15 @@
 
 use crate::{
     answer::{self, Failed, Meaning},
+    pace::{Pace, SLOWEST},
     question::{Question, is_moving, probe},
     scripts::{Scripts, Source},
+    sentinels::Named,
     servers::Servers,
 };
 use arc_swap::ArcSwapOption;
 use cinchona_core::Rng;
 use futures_util::future::join_all;
-use rand::RngExt;
 use redis::{FromRedisValue, RedisError, RedisResult, aio::MultiplexedConnection};
 use std::{
     pin::pin,
@@ -51,6 +52,8 @@ struct Inner {
 
 struct Live {
     connection: MultiplexedConnection,
+    /// The server, if sentinels have named it.
+    named: Option<Named>,
     number: u64,
 }
 
@@ -73,16 +76,9 @@ struct Waiting<'a> {
     is_answered: bool,
 }
 
-/// When the next attempt to connect may begin.
-struct Pace {
-    next: Instant,
-    pause: Duration,
-}
+/// A connection, and what sentinels call the server.
+type Connected = (MultiplexedConnection, Option<Named>);
 
-/// The longest wait after a failed attempt before the next one, the first ones being shorter; and
-/// the wait beside an attempt that hangs.
-const SLOWEST: Duration = Duration::from_millis(250);
-const FASTEST: Duration = Duration::from_millis(10);
 /// How long an attempt may take, and how many may run concurrently.
 const ATTEMPT: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 8;
@@ -202,11 +198,11 @@ impl Link {
 }
 
 async fn keep(inner: Arc<Inner>) {
-    let mut pace = Pace { next: Instant::now(), pause: Duration::ZERO };
+    let mut pace = Pace::new();
     loop {
-        let connection = inner.connect(&mut pace).await;
+        let (connection, named) = inner.connect(&mut pace).await;
         let number = inner.number.fetch_add(1, Ordering::Relaxed);
-        let live = Arc::new(Live { connection, number });
+        let live = Arc::new(Live { connection, named, number });
         inner.live.store(Some(live.clone()));
         inner.phase.send_replace(Phase::Up);
         inner.watch(&live, &mut pace).await;
@@ -276,10 +272,10 @@ impl Inner {
     }
 
     /// An attempt that hangs delays nothing: another begins beside it.
-    async fn connect(self: &Arc<Self>, pace: &mut Pace) -> MultiplexedConnection {
+    async fn connect(self: &Arc<Self>, pace: &mut Pace) -> Connected {
         let mut attempts = JoinSet::new();
         let mut turn = self.number.load(Ordering::Relaxed) as usize;
-        let mut begin = pin!(sleep_until(pace.next));
+        let mut begin = pin!(sleep_until(pace.next()));
         loop {
             select! {
                 () = begin.as_mut(), if attempts.len() < AT_ONCE => {
@@ -290,13 +286,13 @@ impl Inner {
                 }
                 Some(ended) = attempts.join_next() => {
                     match ended {
-                        Ok(Ok(Ok(connection))) => return connection,
+                        Ok(Ok(Ok(connected))) => return connected,
                         Ok(Ok(Err(error))) => self.down(&answer::said(&error)),
                         Ok(Err(_)) => self.down("no answer in time"),
                         Err(_) => self.down("connecting has panicked"),
                     }
                     if attempts.is_empty() {
-                        begin.as_mut().reset(pace.next);
+                        begin.as_mut().reset(pace.next());
                     }
                 }
             }
@@ -307,9 +303,10 @@ impl Inner {
     async fn attempt(
         self: Arc<Self>,
         turn: usize,
-    ) -> Result<RedisResult<MultiplexedConnection>, tokio::time::error::Elapsed> {
+    ) -> Result<RedisResult<Connected>, tokio::time::error::Elapsed> {
         timeout(ATTEMPT, async {
-            let connection = self.servers.connect(turn, &self.scripts.probe, &self.key).await?;
+            let (connection, named) =
+                self.servers.connect(turn, &self.scripts.probe, &self.key).await?;
             let load = |script: &Source| {
                 let mut connection = connection.clone();
                 let mut load = redis::cmd("SCRIPT");
@@ -318,7 +315,7 @@ impl Inner {
                 async move { drop(load.query_async::<String>(&mut connection).await) }
             };
             join_all(self.scripts.all().map(load)).await;
-            Ok(connection)
+            Ok((connection, named))
         })
         .await
     }
@@ -333,7 +330,7 @@ impl Inner {
     /// Returns once the connection is abandoned. It is checked periodically, and immediately after
     /// a request without an answer.
     async fn watch(&self, live: &Live, pace: &mut Pace) {
-        let since = Instant::now();
+        let (since, mut sentinels) = (Instant::now(), self.servers.sentinels());
         loop {
             select! {
                 () = self.poke.notified() => {}
@@ -349,7 +346,10 @@ impl Inner {
                     if Instant::now() - since > EACH {
                         pace.rest();
                     }
-                    continue;
+                    if !sentinels.name_another(live.named.as_ref()).await {
+                        continue;
+                    }
+                    Failed::unsent("the sentinels name another primary")
                 }
                 Ok(Err(error)) => Failed::of(&error),
                 Err(_) => Failed::late(),
@@ -380,21 +380,5 @@ impl Drop for Waiting<'_> {
         if !self.is_answered {
             self.inner.poke.notify_one();
         }
-    }
-}
-
-// === impl Pace ===
-
-impl Pace {
-    /// The next attempt begins now.
-    fn step(&mut self, rng: &Rng) {
-        self.pause = (self.pause * 2).clamp(FASTEST, SLOWEST);
-        // Jitter: many clients that lose one server do not reconnect together.
-        self.next = Instant::now() + self.pause.mul_f64(rng.draw().random_range(0.5..=1.0));
-    }
-
-    /// After a connection that has lasted the next attempt begins immediately.
-    fn rest(&mut self) {
-        self.pause = Duration::ZERO;
     }
 }

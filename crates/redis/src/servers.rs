@@ -1,15 +1,17 @@
 //! Where the store keeps its data, and how the current server is found.
 
 use crate::{
+    connect::connected,
     place::{self, Place},
     question::probe,
     scripts::Source,
+    sentinels::{Named, Sentinels, named},
     tls::Certificates,
 };
 use cinchona_core::Invalid;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
-    RedisResult, ServerErrorKind, aio::MultiplexedConnection,
+    ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind,
+    aio::MultiplexedConnection,
 };
 use std::fmt;
 
@@ -90,9 +92,11 @@ impl Servers {
         Ok(Self::new(Route::Cluster, known, Place::of_many("cluster", "", places, 0)))
     }
 
-    /// The server that the sentinels at `sentinels` (default port 26379) currently name. The host
-    /// in `url` is the name of the service, as in the sentinels' configuration; the rest of it is
-    /// how its servers are reached. The sentinels' URLs have their own passwords, if any.
+    /// The server that the sentinels at `sentinels` (default port 26379) currently name. They are
+    /// asked again each second: a primary that more than half of them have replaced is left, though
+    /// it may still acknowledge what will be lost. The host in `url` is the name of the service, as
+    /// in the sentinels' configuration; the rest of it is how its servers are reached. The
+    /// sentinels' URLs have their own passwords, if any.
     ///
     /// The store's [domain](cinchona_idempotency::Store::domain) is made from the name and
     /// `sentinels`, in any order and spelling: give all servers the same, or set their domain with
@@ -119,31 +123,44 @@ impl Servers {
         Self { route, known, place, certificates: Certificates::default() }
     }
 
-    /// A connection to the server that has `key`, if it accepts changes. All known ones are asked
-    /// for it in order, from `turn` on.
+    /// A connection to the server that has `key`, if it accepts changes, and what sentinels call
+    /// it. All known ones are asked for it in order, from `turn` on.
     pub(crate) async fn connect(
         &self,
         turn: usize,
         by: &Source,
         key: &[u8],
-    ) -> RedisResult<MultiplexedConnection> {
+    ) -> RedisResult<(MultiplexedConnection, Option<Named>)> {
         let (before, from) = self.known.split_at(turn % self.known.len());
         let mut failed = None;
         for asked in from.iter().chain(before) {
             let connected = match &self.route {
-                Route::One => usable(asked, by, key).await,
-                Route::Cluster => owner(asked.clone(), by, key).await,
-                Route::Sentinel { service, server } => match named(asked, service, server).await {
-                    Ok(info) => usable(&info, by, key).await,
+                Route::One => usable(asked, by, key).await.map(|connection| (connection, None)),
+                Route::Cluster => {
+                    owner(asked.clone(), by, key).await.map(|connection| (connection, None))
+                }
+                Route::Sentinel { service, server } => match named(asked, service).await {
+                    Ok(named) => {
+                        let usable = usable(&at(server, &named.0, named.1), by, key).await;
+                        usable.map(|connection| (connection, Some(named)))
+                    }
                     Err(error) => Err(error),
                 },
             };
             match connected {
-                Ok(connection) => return Ok(connection),
+                Ok(connected) => return Ok(connected),
                 Err(error) => failed = Some(error),
             }
         }
         Err(failed.unwrap_or_else(|| (ErrorKind::EmptySentinelList, "no server to ask").into()))
+    }
+
+    /// The sentinels; none without a service that they name.
+    pub(crate) fn sentinels(&self) -> Sentinels<'_> {
+        match &self.route {
+            Route::Sentinel { service, .. } => Sentinels::new(service, &self.known),
+            Route::One | Route::Cluster => Sentinels::new("", &[]),
+        }
     }
 
     /// A connection to the node of a cluster with this name.
@@ -176,13 +193,6 @@ fn all(urls: &[&str], port: Option<u16>) -> Result<(Vec<ConnectionInfo>, Vec<Pla
     Ok(parsed?.into_iter().unzip())
 }
 
-async fn connected(info: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
-    // The caller has its own limits.
-    let unlimited =
-        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    Client::open(info.clone())?.get_multiplexed_async_connection_with_config(&unlimited).await
-}
-
 async fn usable(
     info: &ConnectionInfo,
     by: &Source,
@@ -209,21 +219,6 @@ async fn owner(
         }
     }
     Err(RedisError::from((ErrorKind::ClusterConnectionNotFound, "each node names another")))
-}
-
-/// The server that a sentinel names.
-async fn named(
-    sentinel: &ConnectionInfo,
-    service: &str,
-    server: &ConnectionInfo,
-) -> RedisResult<ConnectionInfo> {
-    let mut connection = connected(sentinel).await?;
-    let mut ask = redis::cmd("SENTINEL");
-    ask.arg("get-master-addr-by-name").arg(service);
-    let known: Option<(String, u16)> = ask.query_async(&mut connection).await?;
-    let unknown = || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no such service"));
-    let (host, port) = known.ok_or_else(unknown)?;
-    Ok(at(server, &host, port))
 }
 
 /// As `info`, but at the node with this name.

@@ -81,6 +81,30 @@ impl Between {
     }
 }
 
+/// A sentinel that names the port of `primary`.
+pub(crate) async fn sentinel(primary: watch::Receiver<u16>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(name(stream, primary.clone()));
+        }
+    });
+    format!("redis://{addr}")
+}
+
+async fn name(stream: TcpStream, primary: watch::Receiver<u16>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    loop {
+        let command = item(&mut read).await?;
+        let is_asked = String::from_utf8_lossy(&command).contains("get-master-addr-by-name");
+        let port = primary.borrow().to_string();
+        let named = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+        write.write_all(if is_asked { named.as_bytes() } else { b"+OK\r\n" }).await?;
+    }
+}
+
 /// One command after the other.
 async fn serve(
     stream: TcpStream,
