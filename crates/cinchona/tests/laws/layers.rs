@@ -153,7 +153,7 @@ fn fault(switch: &Switch) -> Case {
     let shown = move |layer: &FaultLayer| {
         (layer.counters(), rules.list().iter().map(|r| r.matched).sum::<u64>())
     };
-    case("fault/src/settings.rs", switch, layer, shown, |_| vec![])
+    case("fault/src/layer.rs", switch, layer, shown, |_| vec![])
 }
 
 fn retry(switch: &Switch) -> Case {
