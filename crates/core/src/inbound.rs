@@ -6,6 +6,7 @@ use pin_project_lite::pin_project;
 use std::{
     cell::Cell,
     future::Future,
+    marker::PhantomData,
     num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll},
@@ -55,7 +56,7 @@ pin_project! {
 }
 
 /// Restores the outer context.
-struct Before(Option<ServerContext>);
+struct Before(Option<ServerContext>, PhantomData<*const ()>);
 
 thread_local! {
     /// The context of the current task, while it is polled.
@@ -126,12 +127,18 @@ impl ServerContext {
         poll()
     }
 
-    /// Until the guard is dropped, this thread works for this call.
+    /// Until the guard is dropped, this thread works for this call. It stays on its thread: a
+    /// future that holds it while it waits is not `Send`.
+    ///
+    /// ```compile_fail
+    /// fn is_send(_: impl Send) {}
+    /// is_send(cinchona_core::ServerContext::new(None, 0).enter());
+    /// ```
     #[inline]
     #[must_use = "dropping the guard restores the outer context"]
     pub fn enter(self) -> impl Sized {
         let before = SERVED.try_with(|served| served.replace(Some(self)));
-        Before(before.ok().flatten())
+        Before(before.ok().flatten(), PhantomData)
     }
 }
 

@@ -49,7 +49,7 @@ struct Own {
 }
 
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
-/// on. Each layer asks that of a head, and it is computed once.
+/// on. Each layer asks that of a head; of a body that is watched it is computed once.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
     let (headers, body) = (response.headers(), response.body());
     let begins = || {

@@ -346,7 +346,15 @@ impl Inner {
                     if Instant::now() - since > EACH {
                         pace.rest();
                     }
-                    if !sentinels.name_another(live.named.as_ref()).await {
+                    // A sentinel that hangs must not hide that the connection fails meanwhile.
+                    let is_replaced = select! {
+                        is_replaced = sentinels.name_another(live.named.as_ref()) => is_replaced,
+                        () = self.poke.notified() => {
+                            self.poke.notify_one();
+                            false
+                        }
+                    };
+                    if !is_replaced {
                         continue;
                     }
                     Failed::unsent("the sentinels name another primary")

@@ -3,7 +3,7 @@
 //! `CINCHONA_FAILOVERS` sets how often.
 
 use super::{
-    between::sentinel,
+    between::{Between, Manner, sentinel},
     heal::{SECOND, Stalls, back, methods},
     *,
 };
@@ -413,6 +413,29 @@ async fn a_primary_that_answers_is_left_once_most_sentinels_name_another() {
     let began = Instant::now();
     until("the other is used", async || !is_on_old().await).await;
     assert!(Instant::now() - began < 5 * SECOND);
+}
+
+// real clock: Redis has its own clock.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
+async fn sentinels_that_hang_hide_no_connection_that_fails() {
+    let (redis, stalls) = (Redis::start().await, Stalls::watch());
+    let between = Between::new(redis.addr()).await;
+    let name = watch::Sender::new(between.addr.port());
+    let hangs = format!("redis://{}", repeating(true).await);
+    let good = sentinel(name.subscribe()).await;
+    let urls = [&good[..], &hangs, &hangs];
+    let store = RedisStore::at(Servers::sentinel("redis://payments", &urls).unwrap());
+    let mut tokens = 0;
+    back(&store, &mut tokens).await;
+    // Whether they are being asked, or not.
+    for wait in [950, 1050, 1150, 1200] {
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        stalls.take();
+        between.spoil(&Manner::Silent);
+        let (after, _) = back(&store, &mut tokens).await;
+        assert!(after <= SECOND + stalls.take(), "{after:?}");
+    }
 }
 
 // real clock: Redis has its own clock.
