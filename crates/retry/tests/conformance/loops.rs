@@ -3,6 +3,7 @@
 
 use super::*;
 use cinchona_core::{BoxError, Rejected};
+use cinchona_plumbing::ReplayBuffer;
 use cinchona_testkit::Logs;
 use std::sync::{
     Arc,
@@ -115,6 +116,43 @@ async fn a_hedged_call_that_waits_for_ready_ends_at_its_deadline_with_a_short_le
 
 // catalogue: S-A2
 #[tokio::test(start_paused = true)]
+async fn only_a_hedged_call_that_waits_for_a_connection_until_its_deadline_ends_with_that() {
+    let network = Network::new();
+    network.refuse(true);
+    let channel = network.channel();
+    // The connection is refused just when the deadline comes, or long before.
+    let refused = |after: Duration| {
+        let channel = channel.clone();
+        service_fn(move |request| {
+            let channel = channel.clone();
+            async move {
+                let until = Instant::now() + after;
+                let failed = channel.oneshot(request).await;
+                tokio::time::sleep_until(until).await;
+                failed
+            }
+        })
+    };
+    let limit = Duration::from_secs(4);
+    for (waits, after, ends) in [
+        (true, limit, Code::DeadlineExceeded),
+        (false, limit, Code::Unavailable),
+        // Its message cannot be sent again, so it waits for nothing.
+        (true, ms(1), Code::Unavailable),
+    ] {
+        let policy = Policy::from(hedge(2, 2 * limit, [])).with_wait_for_ready(waits);
+        let most = if after < limit { 0 } else { 1 << 20 };
+        let layer = settings(policy).with_buffer(ReplayBuffer::new(most, most)).layer();
+        let mut grpc = Grpc::new(layer.layer(refused(after)));
+        let mut request = Request::new(message(3));
+        request.set_timeout(limit);
+        let outcome = unary(&mut grpc, request).await;
+        assert_eq!(code(&outcome), ends, "waits: {waits}, after {after:?}");
+    }
+}
+
+// catalogue: S-A2
+#[tokio::test(start_paused = true)]
 async fn a_hedged_call_that_waits_for_ready_succeeds_once_there_is_a_connection() {
     let policy = Policy::from(hedge(2, ms(50), [Code::Unavailable])).with_wait_for_ready(true);
     let mut client = Client::new(&layer(policy), [ok()]);
@@ -186,4 +224,20 @@ async fn a_listed_method_that_is_not_known_as_safe_is_logged_once_with_the_remed
     let [warned] = &warned[..] else { panic!("{warned:?}") };
     assert_eq!((&*warned.fields["rpc.method"], &*warned.fields["code"]), (PATH, "UNAVAILABLE"));
     assert!(warned.message.contains("idempotency_level"), "{warned:?}");
+}
+
+// catalogue: S-D3
+#[tokio::test(start_paused = true)]
+async fn only_a_method_that_is_not_known_as_safe_is_logged_where_it_would_be_hedged() {
+    let policies = || Policy::from(hedge(2, ms(100), [Code::Unavailable])).into();
+    for (methods, warnings) in [(Methods::unknown(), 1), (Methods::all_idempotent(), 0)] {
+        let logs = Logs::of("cinchona_retry");
+        let settings = RetrySettings::new(RetryPolicy::default(), methods);
+        let layer = settings.with_policies(policies()).unwrap().layer();
+        let mut client = Client::new(&layer, [ok()]);
+        client.call().await.unwrap();
+        let events = logs.events();
+        let warned = events.iter().filter(|event| event.level == tracing::Level::WARN).count();
+        assert_eq!(warned, warnings, "{events:?}");
+    }
 }
