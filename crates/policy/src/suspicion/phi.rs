@@ -43,6 +43,9 @@ pub(super) struct Detector {
     settings: Phi,
     /// In seconds.
     intervals: VecDeque<f64>,
+    /// Their mean and standard deviation: phi is asked for more often than heartbeats arrive.
+    mean: f64,
+    deviation: f64,
     last: Option<Instant>,
 }
 
@@ -96,7 +99,9 @@ impl Detector {
     pub(super) fn new(settings: Phi) -> Self {
         let mean = settings.first_estimate.as_secs_f64();
         let intervals = VecDeque::from([mean * 0.75, mean * 1.25]);
-        Self { settings, intervals, last: None }
+        let mut detector = Self { settings, intervals, mean, deviation: 0.0, last: None };
+        detector.measure();
+        detector
     }
 
     /// A heartbeat arrived.
@@ -108,19 +113,24 @@ impl Detector {
                 self.intervals.pop_front();
             }
             self.intervals.push_back(now.saturating_duration_since(last).as_secs_f64());
+            self.measure();
         }
         self.last = Some(now);
+    }
+
+    fn measure(&mut self) {
+        let (sum, count) = (self.intervals.iter().sum::<f64>(), self.intervals.len() as f64);
+        let mean = sum / count;
+        let squares = self.intervals.iter().map(|one| (one - mean).powi(2));
+        (self.mean, self.deviation) = (mean, (squares.sum::<f64>() / count).sqrt());
     }
 
     /// Phi: how improbable it is that the heartbeat is only late; 0 before the first one.
     pub(super) fn phi(&self, now: Instant) -> f64 {
         let Some(last) = self.last else { return 0.0 };
         let elapsed = now.saturating_duration_since(last).as_secs_f64();
-        let count = self.intervals.len().max(1) as f64;
-        let mean = self.intervals.iter().sum::<f64>() / count;
-        let variance = self.intervals.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / count;
-        let deviation = variance.sqrt().max(self.settings.min_std_deviation.as_secs_f64());
-        improbability(elapsed - mean - self.settings.acceptable_pause.as_secs_f64(), deviation)
+        let deviation = self.deviation.max(self.settings.min_std_deviation.as_secs_f64());
+        improbability(elapsed - self.mean - self.settings.acceptable_pause.as_secs_f64(), deviation)
     }
 
     /// This process did not run for so long, so the silence was not the node's.
