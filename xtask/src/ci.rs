@@ -124,10 +124,11 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     }));
     // Workspaces of their own, which nothing else builds. What runs them takes long, and has jobs
     // of its own: `cargo xtask street`, `cargo xtask bench cost --check`, `cargo xtask fuzz`.
-    for package in ["xtask/peers", "xtask/mutants", "fuzz"] {
-        let check = format!("check --manifest-path {package}/Cargo.toml --target-dir target");
-        steps.push(Step::cargo(&check));
-    }
+    let apart = |what: &str, package: &str| {
+        format!("{what} --manifest-path {package}/Cargo.toml --locked --target-dir target")
+    };
+    steps.extend(["xtask/peers", "fuzz"].map(|package| Step::cargo(&apart("check", package))));
+    steps.push(Step::tests(&apart("test", "xtask/mutants")));
     steps.push(Step::tests("test --workspace"));
     // One after another: they measure. The same packages and features, so nothing is built again.
     let skipped: String = skipped.iter().map(|test| format!(" --skip {}", test.name)).collect();
