@@ -15,22 +15,21 @@ mod servers;
 mod shared;
 mod sockets;
 
-use cinchona::core::Methods;
+use cinchona::core::{BoxError, Methods};
 use cinchona_testkit::{Answer, Network, ScriptedServer, Serving, encode};
 use prost::Message;
 use prost_types::{
     FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, MethodOptions,
     ServiceDescriptorProto, method_options::IdempotencyLevel,
 };
-use tonic::{
-    Status,
-    body::Body,
-    codegen::{Bytes, StdError},
-};
+use std::pin::Pin;
+use tonic::{Status, body::Body, codegen::Bytes};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     health_client::HealthClient,
 };
+use tower::{Layer, Service, ServiceExt, util::BoxService};
+use tower_http::map_response_body::MapResponseBodyLayer;
 
 /// What tests call: `grpc.health.v1.Health`, which has a unary method and a stream.
 const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -88,13 +87,23 @@ fn scripted(script: impl IntoIterator<Item = Answer>) -> (ScriptedServer, Networ
     (server, network, serving)
 }
 
-/// Calls `Check` by the generated client.
-async fn check<C>(channel: C) -> Result<i32, Status>
+/// Calls `Check` by the generated client, of one type: else it is compiled again for each channel.
+fn check<C, B>(channel: C) -> Pin<Box<dyn Future<Output = Result<i32, Status>> + Send>>
 where
-    C: tonic::client::GrpcService<Body, Error: Into<StdError>>,
-    C::ResponseBody: tonic::codegen::Body<Data = Bytes> + Send + 'static,
-    <C::ResponseBody as tonic::codegen::Body>::Error: Into<StdError> + Send,
+    C: Service<http::Request<Body>, Response = http::Response<B>, Error: Into<BoxError>>,
+    C: Send + 'static,
+    C::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    let plain = MapResponseBodyLayer::new(Body::new::<B>).layer(channel);
+    // As the client would make it.
+    let failed = |error: C::Error| Status::from_error(error.into());
+    Box::pin(check_boxed(BoxService::new(plain.map_err(failed))))
+}
+
+async fn check_boxed(
+    channel: BoxService<http::Request<Body>, http::Response<Body>, Status>,
+) -> Result<i32, Status> {
     let response = HealthClient::new(channel).check(asked()).await?;
     Ok(response.into_inner().status)
 }

@@ -2,6 +2,7 @@
 
 use crate::{check, methods};
 use cinchona::{
+    core::BoxError,
     deadline::ServerDeadlineLayer,
     drain::Drain,
     fault::{FaultLayer, Faults},
@@ -14,14 +15,20 @@ use cinchona_testkit::Network;
 use std::time::Duration;
 use tonic::{
     Request, Status,
+    body::Body,
+    codegen::Bytes,
     service::{InterceptorLayer, Routes},
     transport::Server,
 };
 use tonic_web::GrpcWebLayer;
-use tower::{Layer, util::option_layer};
+use tower::{
+    Layer, Service, ServiceBuilder,
+    util::{BoxCloneServiceLayer, MapErrLayer, option_layer},
+};
 use tower_http::{
-    auth::AsyncRequireAuthorizationLayer, compression::CompressionLayer, timeout::TimeoutLayer,
-    trace::TraceLayer, validate_request::ValidateRequestHeaderLayer,
+    auth::AsyncRequireAuthorizationLayer, compression::CompressionLayer,
+    map_response_body::MapResponseBodyLayer, timeout::TimeoutLayer, trace::TraceLayer,
+    validate_request::ValidateRequestHeaderLayer,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -35,7 +42,7 @@ fn timeout() -> TimeoutLayer {
 }
 
 /// Calls a server with this layer around it.
-macro_rules! called {
+macro_rules! served {
     ($layer:expr) => {{
         let network = Network::new();
         let (_, health) = tonic_health::server::health_reporter();
@@ -44,6 +51,31 @@ macro_rules! called {
         assert_eq!(check(network.channel()).await.unwrap(), 1);
         serving.abort();
     }};
+}
+
+/// Any layer around the services of a server.
+type Boxed = BoxCloneServiceLayer<Routes, http::Request<Body>, http::Response<Body>, BoxError>;
+
+/// What `Server::layer` takes, as one type: else all of hyper is compiled again for each.
+fn boxed<L, S, B>(layer: L) -> Boxed
+where
+    L: Layer<Routes, Service = S> + Send + Sync + 'static,
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let plain = MapResponseBodyLayer::new(Body::new::<B>);
+    let errors = MapErrLayer::new(Into::into);
+    BoxCloneServiceLayer::new(ServiceBuilder::new().layer(errors).layer(plain).layer(layer))
+}
+
+/// As `served!`, with the layer as one type.
+macro_rules! called {
+    ($layer:expr) => {
+        served!(boxed($layer))
+    };
 }
 
 /// Calls an axum router with this layer around it.
@@ -65,33 +97,31 @@ macro_rules! combined {
         #[tokio::test(start_paused = true)]
         async fn $test() {
             let layer = $layer;
-            called!(layer.clone());
+            served!(layer.clone());
             called!(option_layer(Some(layer.clone()).map(|ours| {
-                tower::ServiceBuilder::new()
-                    .layer(tower_http::map_response_body::MapResponseBodyLayer::new(
-                        tonic::body::Body::new,
-                    ))
+                ServiceBuilder::new()
+                    .layer(MapResponseBodyLayer::new(Body::new))
                     .layer(ours)
                     .into_inner()
             })));
-            let over = tower::ServiceBuilder::new();
+            let over = ServiceBuilder::new();
             called!(over.layer(InterceptorLayer::new(allow)).layer(layer.clone()).into_inner());
-            let over = tower::ServiceBuilder::new();
+            let over = ServiceBuilder::new();
             called!(over.layer(TraceLayer::new_for_grpc()).layer(layer.clone()).into_inner());
-            let over = tower::ServiceBuilder::new();
+            let over = ServiceBuilder::new();
             called!(over.layer(CompressionLayer::new()).layer(layer.clone()).into_inner());
-            let over = tower::ServiceBuilder::new();
+            let over = ServiceBuilder::new();
             called!(over.layer(GrpcWebLayer::new()).layer(layer.clone()).into_inner());
 
-            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            let under = ServiceBuilder::new().layer(layer.clone());
             called!(under.layer(InterceptorLayer::new(allow)).into_inner());
-            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            let under = ServiceBuilder::new().layer(layer.clone());
             called!(under.layer(TraceLayer::new_for_grpc()).into_inner());
-            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            let under = ServiceBuilder::new().layer(layer.clone());
             called!(under.layer(timeout()).into_inner());
-            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            let under = ServiceBuilder::new().layer(layer.clone());
             called!(under.layer(CompressionLayer::new()).into_inner());
-            let under = tower::ServiceBuilder::new().layer(layer.clone());
+            let under = ServiceBuilder::new().layer(layer.clone());
             called!(under.layer(GrpcWebLayer::new()).into_inner());
 
             routed!(routes().layer(layer.clone()));
@@ -99,7 +129,6 @@ macro_rules! combined {
             routed!(routes().layer(layer.clone()).layer(timeout()));
             routed!(routes().layer(layer.clone()).layer(CompressionLayer::new()));
             let (_, health) = tonic_health::server::health_reporter();
-            called!(tower::layer::util::Identity::new());
             let network = Network::new();
             let single = Server::builder().add_service(layer.layer(health));
             let serving = tokio::spawn(single.serve_with_incoming(network.incoming()));
@@ -122,7 +151,7 @@ combined!(all_layers_in_their_order, Settings::new(methods()).layers().unwrap())
 #[tokio::test(start_paused = true)]
 async fn who_may_call_is_asked_outside_of_all_layers() {
     let layers = Settings::new(methods()).layers().unwrap();
-    let ask = |request: http::Request<tonic::body::Body>| async {
+    let ask = |request: http::Request<Body>| async {
         match request.headers().contains_key("authorization") {
             true => Ok(request),
             false => Err(Status::unauthenticated("who are you?").into_http()),
