@@ -421,9 +421,8 @@ async fn half(at: SocketAddr, sent: &[u8]) -> TcpStream {
     stream
 }
 
-// real clock: sockets.
 // catalogue: S-E18
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_has_10_s_for_its_head_and_a_connection_that_is_idle_has_no_longer() {
     let at = started(sample(&Recorder::default())).await;
     let began = Instant::now();

@@ -5,7 +5,13 @@ use super::{
     servers::Takes,
     *,
 };
-use std::{env, fmt::Write, fs, path::Path};
+use std::{
+    env,
+    fmt::Write,
+    fs,
+    path::Path,
+    thread::{self, JoinHandle},
+};
 
 const NAMES: [&str; 4] = ["ours", "fixed, 100", "Gradient2", "Vegas"];
 
@@ -80,11 +86,9 @@ fn curve(limits: &[u32]) -> String {
     limits.iter().map(bar).collect()
 }
 
-// catalogue: S-F5
-#[tokio::test(start_paused = true)]
-async fn it_sheds_where_calls_wait_and_only_there() {
-    let mut ease = head("shed, %");
-    let mut curves = String::new();
+/// What is shed where nothing queues, as a table, and the limits.
+async fn eased() -> [String; 2] {
+    let (mut table, mut curves) = (head("shed, %"), String::new());
     for shape in at_ease() {
         let mut cells = vec![shape.name.to_owned()];
         _ = writeln!(curves, "{}:", shape.name);
@@ -95,9 +99,14 @@ async fn it_sheds_where_calls_wait_and_only_there() {
             cells.push(format!("{shed:.1}"));
             _ = writeln!(curves, "  {name:10} {}", curve(&seen.limits));
         }
-        ease += &row(cells);
+        table += &row(cells);
     }
-    let mut over = head("goodput, % of the most; p99, ms");
+    [table, curves]
+}
+
+/// What is answered where calls queue, as a table, and the limits.
+async fn queued() -> [String; 2] {
+    let (mut table, mut curves) = (head("goodput, % of the most; p99, ms"), String::new());
     for (shape, load, peak) in overloaded() {
         let name = format!("{load} × {}", shape.name);
         let mut cells = vec![name.clone()];
@@ -111,9 +120,32 @@ async fn it_sheds_where_calls_wait_and_only_there() {
             cells.push(format!("{share:.0}; {}", p99.as_millis()));
             _ = writeln!(curves, "  {by:10} {}", curve(&seen.limits));
         }
-        over += &row(cells);
+        table += &row(cells);
     }
-    is_written(&format!("{INTRODUCTION}\n{ease}\n{OVERLOAD}\n{over}\n{CURVES}{curves}```\n"));
+    [table, curves]
+}
+
+/// In a thread of its own, in virtual time.
+fn aside<T: Send + 'static, F: Future<Output = T>>(
+    simulation: impl FnOnce() -> F + Send + 'static,
+) -> JoinHandle<T> {
+    thread::spawn(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(simulation())
+    })
+}
+
+// catalogue: S-F5
+#[test]
+fn it_sheds_where_calls_wait_and_only_there() {
+    let [eased, queued] = {
+        let both: [JoinHandle<_>; 2] = [aside(eased), aside(queued)];
+        both.map(|one| one.join().unwrap())
+    };
+    let [[ease, first], [over, second]] = [eased, queued];
+    let text = format!("{INTRODUCTION}\n{ease}\n{OVERLOAD}\n{over}\n{CURVES}{first}{second}```\n");
+    is_written(&text);
 }
 
 const INTRODUCTION: &str = "# Limits compared
