@@ -84,9 +84,13 @@ fn run(root: &Path, name: &str, is_short: bool) -> io::Result<()> {
 fn list(tree: &Tree, name: &str) -> io::Result<Vec<Mutant>> {
     let mut command = Command::new("cargo");
     command.current_dir(tree.root()).args(["mutants", "--list", "--json", "--package"]);
-    let listed = command.arg(format!("cinchona-{name}")).output()?.stdout;
-    let listed = String::from_utf8_lossy(&listed);
-    Mutant::read(&listed).ok_or_else(|| io::Error::other("cargo-mutants lists nothing"))
+    let output = command.arg(format!("cinchona-{name}")).output()?;
+    let [listed, why] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+    Mutant::read(&listed).ok_or_else(|| {
+        let why = why.lines().next().unwrap_or("it lists nothing");
+        let remedy = "cargo install cargo-mutants --locked";
+        io::Error::other(format!("cargo mutants --list: {why} (if it is not there: {remedy})"))
+    })
 }
 
 /// A file with its mutants.
