@@ -3,7 +3,7 @@
 use crate::end::{End, unavailable};
 use bytes::Bytes;
 use cinchona_core::BoxError;
-use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, status};
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
@@ -25,14 +25,14 @@ pin_project! {
 /// How many ready frames are still forwarded at the end; a stream may have frames without end.
 const LEFT: u8 = 16;
 
-/// The response, which ends with the server if it is a gRPC response.
+/// The response, which ends with the server if it is one of gRPC's that goes on.
 pub(crate) fn ending<B>(response: Response<B>, end: End) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let mut response = response.map(ResponseBody::of);
-    if status::is_grpc(response.headers()) {
+    if begins(&response) {
         response.body_mut().watch(Ending { end, left: LEFT });
     }
     response

@@ -254,6 +254,8 @@ fn step(
         Next::Cut => {
             frames.cut();
             further_in.fill_with(|| None);
+            // What those further out see is another frame.
+            *seen = Seen::default();
         }
     }
 }
@@ -308,6 +310,7 @@ mod tests {
         convert::Infallible,
         sync::{Arc, Mutex},
     };
+    use tonic::{Code, Status};
 
     type Log = Arc<Mutex<Vec<String>>>;
 
@@ -404,6 +407,44 @@ mod tests {
             "outer dropped",
         ];
         assert_eq!(taken(&log), expected);
+    }
+
+    /// Records the code in the trailers, which it replaces if it has others.
+    struct Codes(Arc<Mutex<Vec<Option<Code>>>>, Option<HeaderMap>);
+
+    impl Watcher for Codes {
+        fn sees(mut self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
+            let Some(Ok(frame)) = polled else { return Next::Watch };
+            let Some(trailers) = frame.trailers_ref() else { return Next::Watch };
+            self.0.lock().unwrap().push(seen.code(trailers));
+            let Some(others) = self.1.take() else { return Next::Watch };
+            *polled = Some(Ok(Frame::trailers(others)));
+            Next::Cut
+        }
+    }
+
+    #[tokio::test]
+    async fn a_code_that_was_read_is_not_that_of_trailers_that_replace_it() {
+        let trailers = |code: u16| HeaderMap::from_iter([(Status::GRPC_STATUS, code.into())]);
+        for is_settled in [false, true] {
+            let frames = [Frame::data(Bytes::from("a")), Frame::trailers(trailers(0))];
+            let frames = frames.map(Ok::<_, Infallible>);
+            let mut body = ResponseBody::of(StreamBody::new(tokio_stream::iter(frames)));
+            if is_settled {
+                body.settle();
+            }
+            let codes = Arc::default();
+            let replaces = Some(trailers(13));
+            let own = [None, replaces, None].map(|others| Codes(Arc::clone(&codes), others));
+            let body = own.into_iter().fold(body, ResponseBody::watched);
+            assert_eq!(read(body).await.len(), 2);
+            let seen = std::mem::take(&mut *codes.lock().unwrap());
+            assert_eq!(
+                seen,
+                [Some(Code::Ok), Some(Code::Ok), Some(Code::Internal)],
+                "{is_settled}"
+            );
+        }
     }
 
     #[tokio::test]

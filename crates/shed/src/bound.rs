@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, Switch};
-use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, status};
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -164,8 +164,9 @@ impl<S: NamedService> NamedService for StatusLimit<S> {
 // === impl Shared ===
 
 impl Shared {
-    fn bound(&self, headers: &mut HeaderMap) {
-        if status::code(headers).is_none_or(|code| code == Code::Ok) || fits(headers) {
+    /// The headers or trailers with a status of this code.
+    fn bound(&self, code: Option<Code>, headers: &mut HeaderMap) {
+        if code.is_none_or(|code| code == Code::Ok) || fits(headers) {
             return;
         }
         if self.switch.mode() == Mode::Shadow {
@@ -250,7 +251,10 @@ where
         Poll::Ready(answered.map(|response| {
             let mut response = response.map(ResponseBody::of);
             if let Some(shared) = shared.take() {
-                shared.bound(response.headers_mut());
+                if !begins(&response) {
+                    let code = status::code(response.headers());
+                    shared.bound(code, response.headers_mut());
+                }
                 response.body_mut().watch(Cuts(shared));
             }
             response
@@ -265,11 +269,11 @@ impl<F> fmt::Debug for StatusLimitFuture<F> {
 }
 
 impl Watcher for Cuts {
-    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         if let Some(Ok(frame)) = polled
             && let Some(trailers) = frame.trailers_mut()
         {
-            self.0.bound(trailers);
+            self.0.bound(seen.code(trailers), trailers);
         }
         Next::Watch
     }

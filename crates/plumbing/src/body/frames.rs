@@ -123,6 +123,9 @@ impl Ahead {
             if next == Next::Cut || !goes_on {
                 self.frames[at + 1..].fill_with(|| None);
             }
+            if next == Next::Cut {
+                self.seen = Seen::default();
+            }
             if next != Next::Watch {
                 return next;
             }
