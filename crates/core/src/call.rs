@@ -209,28 +209,24 @@ impl Call {
         self.clone()
     }
 
-    /// The attempt of this handle passes a layer that counts attempts: returns the handle of its
-    /// line, and when it began. If it has passed already, a layer without records repeats it, and
-    /// it gets a new line.
-    #[must_use = "it may be another attempt"]
-    pub fn passes(&self, now: impl FnOnce() -> Instant) -> (Self, Instant) {
-        let mut lines = self.lines();
-        match lines.attempts.get_mut(self.line as usize) {
+    /// The attempt of this handle passes a layer that counts attempts: returns when it began. If it
+    /// has passed already, a layer without records repeats it, and the handle becomes that of a new
+    /// line.
+    pub fn passes(&mut self, now: impl FnOnce() -> Instant) -> Instant {
+        let mut lines = self.record.lines();
+        let kind = match lines.attempts.get_mut(self.line as usize) {
             Some(own) if !own.has_passed => {
                 own.has_passed = true;
-                (self.clone(), own.began)
+                return own.began;
             }
-            own => {
-                let kind = match own {
-                    None => AttemptKind::First,
-                    Some(before) if before.ended.is_none() => AttemptKind::Hedge,
-                    Some(_) => AttemptKind::Retry,
-                };
-                let (line, now) = (lines.attempts.len() as u32, now());
-                lines.attempts.push(Attempt { has_passed: true, ..Attempt::new(kind, now) });
-                (Self { line, ..self.clone() }, now)
-            }
-        }
+            None => AttemptKind::First,
+            Some(before) if before.ended.is_none() => AttemptKind::Hedge,
+            Some(_) => AttemptKind::Retry,
+        };
+        let (line, now) = (lines.attempts.len() as u32, now());
+        lines.attempts.push(Attempt { has_passed: true, ..Attempt::new(kind, now) });
+        self.line = line;
+        now
     }
 
     /// The attempt of this handle has ended, if its end is not recorded yet.
@@ -353,9 +349,8 @@ impl Call {
         }
     }
 
-    /// Code that holds the lock cannot panic.
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.record.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lines()
     }
 }
 
@@ -365,6 +360,15 @@ impl fmt::Debug for Call {
             .field("deadline", &self.deadline)
             .field("attempts", &self.lines().attempts)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Code that holds the lock cannot panic.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -80,9 +80,8 @@ impl Measurement {
             }
             Role::Attempt => {
                 let passed = request.extensions_mut().get_mut::<Call>().map(|call| {
-                    let (own, began) = call.passes(|| now);
-                    *call = own.clone();
-                    (own, began)
+                    let began = call.passes(|| now);
+                    (call.clone(), began)
                 });
                 let (attempt, began) = passed.unzip();
                 (attempt, Some(began.unwrap_or(now)))

@@ -33,9 +33,12 @@ enum Kind {
     #[default]
     Empty,
     /// Nothing watches it: a layer that is off adds nothing.
-    Plain(Body),
+    Plain(Body, Begun),
     Own(Box<Own>),
 }
+
+/// Whether a body is known to belong to the head of an answer, and none of it was read since.
+type Begun = Cell<bool>;
 
 /// A body that is watched, or was read ahead.
 #[derive(Default)]
@@ -44,28 +47,26 @@ struct Own {
     /// The innermost first.
     watchers: SmallVec<[Slot; 6]>,
     has_scopes: bool,
-    /// It belongs to the head of an answer, and none of it was read since.
-    has_begun: Cell<bool>,
+    has_begun: Begun,
 }
 
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
-/// on. Each layer asks that of a head; of a body that is watched it is computed once.
+/// on. Each layer asks that of a head, and it is computed once.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
     let (headers, body) = (response.headers(), response.body());
     let begins = || {
         let is_head = response.status() == StatusCode::OK && status::is_grpc(headers);
         is_head && status::code(headers).is_none() && !body.is_end_stream()
     };
-    match &body.0 {
-        Kind::Empty => false,
-        Kind::Plain(_) => begins(),
-        Kind::Own(own) => {
-            if !own.has_begun.get() {
-                own.has_begun.set(begins());
-            }
-            own.has_begun.get()
-        }
+    let has_begun = match &body.0 {
+        Kind::Empty => return false,
+        Kind::Plain(_, has_begun) => has_begun,
+        Kind::Own(own) => &own.has_begun,
+    };
+    if !has_begun.get() {
+        has_begun.set(begins());
     }
+    has_begun.get()
 }
 
 // === impl ResponseBody ===
@@ -83,7 +84,7 @@ impl ResponseBody {
             return own.take().unwrap_or_default();
         }
         let body = body.filter(|body| !body.is_end_stream());
-        Self(body.map_or(Kind::Empty, |body| Kind::Plain(Body::new(body))))
+        Self(body.map_or(Kind::Empty, |body| Kind::Plain(Body::new(body), Cell::new(false))))
     }
 
     /// Reads the answer of a unary call if all of it is ready, and it is small: those who watch it
@@ -159,11 +160,13 @@ impl ResponseBody {
     #[inline]
     fn own(&mut self) -> &mut Own {
         if !matches!(self.0, Kind::Own(_)) {
-            let frames = match mem::take(&mut self.0) {
-                Kind::Plain(body) => Frames::of(body),
-                _ => Frames::default(),
+            let own = match mem::take(&mut self.0) {
+                Kind::Plain(body, has_begun) => {
+                    Own { frames: Frames::of(body), has_begun, ..Own::default() }
+                }
+                _ => Own::default(),
             };
-            self.0 = Kind::Own(Box::new(Own { frames, ..Own::default() }));
+            self.0 = Kind::Own(Box::new(own));
         }
         match &mut self.0 {
             Kind::Own(own) => own,
@@ -267,7 +270,10 @@ impl HttpBody for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
-            Kind::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Plain(body, has_begun) => {
+                has_begun.set(false);
+                Pin::new(body).poll_frame(cx).map_err(Into::into)
+            }
             Kind::Own(own) => own.poll(cx),
         }
     }
@@ -275,7 +281,7 @@ impl HttpBody for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Plain(body) => body.is_end_stream(),
+            Kind::Plain(body, _) => body.is_end_stream(),
             Kind::Own(own) => own.is_end_stream(),
         }
     }
@@ -283,7 +289,7 @@ impl HttpBody for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Plain(body) => body.size_hint(),
+            Kind::Plain(body, _) => body.size_hint(),
             Kind::Own(own) => match own.watchers.iter().flatten().any(|own| own.may_cut()) {
                 true => SizeHint::new(),
                 false => own.frames.size_hint(),
