@@ -5,6 +5,7 @@ use super::{
     policy::{Decision, LOOK, Progress},
     step::{Again, Step},
 };
+use crate::clock::later;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -47,14 +48,14 @@ impl Serial {
             Decision::AwaitConnection if is_first => AttemptKind::First,
             _ => AttemptKind::Retry,
         };
-        (self.last, self.before) = (now + wait, Some(self.last));
+        (self.last, self.before) = (later(now, wait), Some(self.last));
         let replaces = decision == Decision::AwaitConnection;
         Step::Again(Again { kind, previous: progress.attempts, wait, replaces })
     }
 
     /// How long the next attempt has to wait because of those before.
     fn paced(&self, now: Instant) -> Duration {
-        let next = self.before.map(|before| before + PACE);
+        let next = self.before.map(|before| later(before, PACE));
         next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
     }
 }
@@ -82,6 +83,17 @@ mod tests {
         }
         let stop = Serial::new(now).follow(Decision::Stop(Stop::Local), &progress, true, now);
         assert_eq!(stop, Step::Finish(Stop::Local));
+    }
+
+    #[test]
+    fn a_wait_that_does_not_fit_lasts_for_ever() {
+        let (now, progress) = (Instant::now(), Progress::new(Safety::Idempotent, None));
+        let mut serial = Serial::new(now);
+        for _ in 0..3 {
+            let step = serial.follow(Decision::RetryAfter(Duration::MAX), &progress, false, now);
+            let Step::Again(again) = step else { unreachable!("it goes on") };
+            assert!(again.wait > 1_000_000 * Duration::from_secs(3600), "{again:?}");
+        }
     }
 
     #[test]
