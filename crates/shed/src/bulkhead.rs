@@ -61,7 +61,7 @@ pub struct BulkheadSettings {
 pub struct BulkheadCounters {
     /// Calls that were refused.
     pub shed: u64,
-    /// Calls in flight, without streams.
+    /// Calls in flight, without streams; in shadow, without those beyond the limit.
     pub in_progress: u32,
     /// Calls that wait for a place.
     pub waiting: u32,
@@ -153,6 +153,14 @@ impl BulkheadSettings {
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { switch: Some(switch), ..self }
+    }
+
+    /// Checks the names against the methods that were read from descriptor sets, if any.
+    ///
+    /// # Errors
+    /// With the first name that is in none of them; the field is `bulkhead`.
+    pub fn check(&self, methods: &Methods) -> Result<(), Invalid> {
+        self.limits.check("bulkhead", methods)
     }
 
     /// A layer with these settings, and its own places and counters.

@@ -75,7 +75,8 @@ pub struct ShedCounters {
     /// Requests that did not arrive in time.
     pub late: u64,
     /// Calls in flight: requests that are complete and not answered yet. Those of
-    /// [`with_limit_of`](ShedSettings::with_limit_of) count until their responses have ended.
+    /// [`with_limit_of`](ShedSettings::with_limit_of) count until their responses have ended. In
+    /// shadow, without those beyond the limit.
     pub in_progress: u32,
     /// Calls that wait for a place.
     pub waiting: u32,

@@ -1,7 +1,7 @@
 //! Which limit a call counts in, and until when.
 
 use crate::{Limit, Queue};
-use cinchona_core::{Invalid, MethodKind, PerMethod};
+use cinchona_core::{Invalid, MethodKind, Methods, PerMethod};
 use cinchona_policy::concurrency::{Changed, Entry, Limiter, Permit};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -52,6 +52,11 @@ const STREAMS: u32 = 10_000;
 // === impl Limits ===
 
 impl Limits {
+    /// Whether all names are those of methods.
+    pub(crate) fn check(&self, field: &'static str, methods: &Methods) -> Result<(), Invalid> {
+        self.named.check(field, methods)
+    }
+
     pub(crate) fn new(common: Limit) -> Self {
         Self { common, streams: STREAMS, named: PerMethod::new() }
     }

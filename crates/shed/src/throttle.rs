@@ -76,8 +76,18 @@ pin_project! {
     pub struct ThrottleFuture<F> {
         #[pin]
         future: Option<F>,
-        // The counter of its outcome; `None` while the throttle is off.
+        // The counter of its outcome; `None` while the throttle is off, and once it is counted.
         shared: Option<Arc<Shared>>,
+    }
+
+    impl<F> PinnedDrop for ThrottleFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // Given up, such as by the winner of a hedge: the server has not refused it.
+            if this.future.is_some() && let Some(shared) = this.shared {
+                shared.throttle.accepted(Instant::now());
+            }
+        }
     }
 }
 
@@ -215,7 +225,7 @@ where
             return Poll::Ready(Err(unsent.into()));
         };
         let outcome = ready!(future.poll(cx)).map_err(Into::into);
-        if let Some(shared) = this.shared {
+        if let Some(shared) = this.shared.take() {
             let code = Verdict::of(&outcome).code();
             if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
                 shared.throttle.accepted(Instant::now());

@@ -189,3 +189,18 @@ async fn a_call_that_has_waited_for_its_place_sends_its_remaining_time() {
     }
     assert_eq!(server.attempts(), 2);
 }
+
+/// What callers give up, such as the loser of a hedge, was not refused by the server.
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_given_up_throttle_no_others() {
+    let layer = AdaptiveThrottleLayer::default();
+    let service = layer.layer(working(SECOND));
+    for _ in 0..300 {
+        let given_up = timeout(MS, call(&service, request())).await;
+        assert!(given_up.is_err());
+    }
+    for _ in 0..50 {
+        assert_eq!(call(&service, request()).await, Code::Ok);
+    }
+    assert_eq!(layer.counters().throttled, 0);
+}
