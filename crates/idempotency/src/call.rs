@@ -138,6 +138,7 @@ where
             }
             Err(Unread::Failed(status)) => return Err(status),
             Err(Unread::TooLarge(read)) => {
+                cells.unreadable.count();
                 *self.request.body_mut() = Body::new(Continued { read, rest: body });
                 Err(refusal::request_too_large(settings.request_limit))
             }
@@ -272,11 +273,13 @@ where
                 _ => Ok(refusal::unknown_outcome().into_http()),
             };
         };
-        let reach = reach(&mut answer, settings);
+        let reach = reach(&mut answer, settings, *mode);
         if reach == Reach::Unknown {
             cells.ambiguous.count();
         }
         let outcome = match reach.is_kept(settings.guarantee) {
+            // What was cut off before its status is no answer to give again.
+            _ if answer.code().is_none() => Outcome::Unknown,
             true => Outcome::Keep(bounded(answer.record(), settings.record_limit)),
             false => Outcome::Release,
         };
@@ -286,12 +289,17 @@ where
 }
 
 /// How far the handler got, according to its answer.
-fn reach(answer: &mut Answer, settings: &DedupSettings) -> Reach {
-    let code = answer.code();
+fn reach(answer: &mut Answer, settings: &DedupSettings, mode: Mode) -> Reach {
+    let code = answer.code().unwrap_or(Code::Unknown);
     if code == Code::Ok {
         return Reach::Ended;
     }
-    match answer.take_not_begun() || settings.released.contains(&code) {
+    // The mark is for this layer; in shadow it stays, as all of the answer does.
+    let is_marked = match mode {
+        Mode::Enforce => answer.take_not_begun(),
+        _ => answer.is_not_begun(),
+    };
+    match is_marked || settings.released.contains(&code) {
         true => Reach::NotBegun,
         false => dedup::reach(Said::from_number(code as i32)),
     }

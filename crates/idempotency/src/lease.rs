@@ -13,6 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 use tokio::{
@@ -114,6 +115,9 @@ impl<T: Store> Lease<T> {
 impl<T: Store> Drop for Lease<T> {
     fn drop(&mut self) {
         let Some(outcome) = self.outcome.take() else { return };
+        if matches!(outcome, Outcome::Unknown) && thread::panicking() {
+            self.shared.cells.ambiguous.count();
+        }
         // Without a runtime the claim ends with its lease.
         if let Ok(runtime) = Handle::try_current()
             && !self.execution.is_answered()

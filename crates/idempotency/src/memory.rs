@@ -38,6 +38,8 @@ pub struct MemoryStore {
 
 #[derive(Debug)]
 struct Shared {
+    /// All servers that share the store recognise each other's calls, and no others.
+    domain: String,
     /// Each has its share of the limits, so that none has to look at another.
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
@@ -97,6 +99,7 @@ impl MemoryStore {
         let caps = Caps { entries, bytes, evicted: entries.saturating_mul(REMEMBERED) };
         let shard = || Mutex::new(Shard::new(caps));
         let shared = Shared {
+            domain: uuid::Uuid::new_v4().simple().to_string(),
             shards: (0..shards).map(|_| shard()).collect(),
             hasher: RandomState::new(),
             limits,
@@ -211,6 +214,10 @@ impl Store for MemoryStore {
 
     fn instance(&self) -> usize {
         Arc::as_ptr(&self.shared) as usize
+    }
+
+    fn domain(&self) -> Option<String> {
+        Some(self.shared.domain.clone())
     }
 
     fn evicted(&self) -> u64 {

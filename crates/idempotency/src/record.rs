@@ -3,7 +3,9 @@
 use crate::message::{Message as Framed, PREFIX, framed};
 use bytes::{BufMut, Bytes, BytesMut};
 use cinchona_plumbing::status;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE, response::Parts,
+};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use std::{convert::Infallible, future::ready};
@@ -22,6 +24,9 @@ struct Record {
     body: Bytes,
     #[prost(message, repeated, tag = "3")]
     trailers: Vec<Header>,
+    /// The HTTP status, if it is not 200.
+    #[prost(uint32, tag = "4")]
+    http: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -35,7 +40,7 @@ struct Header {
 /// A response read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    headers: HeaderMap,
+    head: Parts,
     body: Bytes,
     trailers: Option<HeaderMap>,
 }
@@ -62,8 +67,8 @@ pub fn of_message(message: &impl Message) -> Bytes {
 
 /// The record of a `status`.
 pub(crate) fn of_status(status: Status) -> Bytes {
-    let (parts, _) = status.into_http::<()>().into_parts();
-    Answer { headers: parts.headers, body: Bytes::new(), trailers: None }.record()
+    let (head, _) = status.into_http::<()>().into_parts();
+    Answer { head, body: Bytes::new(), trailers: None }.record()
 }
 
 /// The answer in `record`, with `fragment` appended to its message, and marked as replayed; for a
@@ -73,9 +78,11 @@ pub(crate) fn replay(
     fragment: Option<&[u8]>,
     accepted: Option<&HeaderValue>,
 ) -> Response<Body> {
-    let Ok(Record { headers, mut body, trailers }) = Record::decode(record) else {
+    let read = Record::decode(record).ok().and_then(|record| Some((http(record.http)?, record)));
+    let Some((http, Record { headers, mut body, trailers, .. })) = read else {
         return Status::data_loss("the record of the first answer cannot be read").into_http();
     };
+    let (mut head, ()) = Response::new(()).into_parts();
     let mut headers = map(headers);
     if let Some(encoding) = headers.get(GRPC_ENCODING)
         && (fragment.is_some() || !accepts(accepted, encoding))
@@ -84,18 +91,32 @@ pub(crate) fn replay(
         body = framed(&message);
         headers.remove(GRPC_ENCODING);
     }
-    headers.entry(CONTENT_TYPE).or_insert(GRPC);
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
-    let trailers = (!headers.contains_key(Status::GRPC_STATUS)).then(|| {
-        let mut trailers = map(trailers);
-        trailers.entry(Status::GRPC_STATUS).or_insert(OK);
-        trailers
-    });
+    let trailers = match http {
+        StatusCode::OK => {
+            headers.entry(CONTENT_TYPE).or_insert(GRPC);
+            (!headers.contains_key(Status::GRPC_STATUS)).then(|| {
+                let mut trailers = map(trailers);
+                trailers.entry(Status::GRPC_STATUS).or_insert(OK);
+                trailers
+            })
+        }
+        // The status of a failure of HTTP is its own.
+        _ => Some(map(trailers)).filter(|trailers| !trailers.is_empty()),
+    };
     let body = match fragment {
         Some(fragment) => appended(&body, fragment).unwrap_or(body),
         None => body,
     };
-    Answer { headers, body, trailers }.response()
+    (head.status, head.headers) = (http, headers);
+    Answer { head, body, trailers }.response()
+}
+
+fn http(number: u32) -> Option<StatusCode> {
+    match number {
+        0 => Some(StatusCode::OK),
+        number => StatusCode::from_u16(number.try_into().ok()?).ok(),
+    }
 }
 
 /// `body` with `fragment` appended to its message, if it has one message, uncompressed: of a
@@ -170,33 +191,47 @@ pub(crate) async fn read(
 impl Answer {
     /// Reads `response` to its end; without hop-by-hop headers, which a record must not keep.
     pub(crate) async fn of(response: Response<Body>) -> Result<Self, Status> {
-        let (mut parts, mut body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
         let (body, mut trailers) = match read(&mut body, usize::MAX).await {
             Ok(read) => read,
             Err(Unread::Failed(status)) => return Err(status),
             Err(Unread::TooLarge(_)) => return Err(Status::internal("there is no end to it")),
         };
-        status::strip(trailers.as_mut().unwrap_or(&mut parts.headers));
-        Ok(Self { headers: parts.headers, body, trailers })
+        status::strip(trailers.as_mut().unwrap_or(&mut head.headers));
+        Ok(Self { head, body, trailers })
     }
 
-    /// The status of the call: from the trailers, or the headers of a trailers-only response.
-    pub(crate) fn code(&self) -> Code {
-        let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
-        status::code(trailers).unwrap_or(Code::Unknown)
+    /// The status of the call: from the trailers, from the headers of a trailers-only response, or
+    /// of a failure of HTTP. `None` for an answer that was cut off before its status.
+    pub(crate) fn code(&self) -> Option<Code> {
+        let trailers = self.trailers.as_ref().unwrap_or(&self.head.headers);
+        let of_http = || match self.head.status {
+            StatusCode::OK => None,
+            failed => Some(status::code_of_http(failed)),
+        };
+        status::code(trailers).or_else(of_http)
     }
 
     /// Whether a failure is marked as without an effect; removes the mark.
     pub(crate) fn take_not_begun(&mut self) -> bool {
-        status::take_not_begun(self.trailers.as_mut().unwrap_or(&mut self.headers))
+        status::take_not_begun(self.trailers.as_mut().unwrap_or(&mut self.head.headers))
+    }
+
+    /// Whether it is marked so; the mark stays.
+    pub(crate) fn is_not_begun(&self) -> bool {
+        status::is_not_begun(self.trailers.as_ref().unwrap_or(&self.head.headers))
     }
 
     pub(crate) fn record(&self) -> Bytes {
-        let own = self.headers.iter().filter(|pair| *pair != (&CONTENT_TYPE, &GRPC));
+        let is_ok = self.head.status == StatusCode::OK;
+        let own = self.head.headers.iter();
+        let own = own.filter(|pair| !is_ok || *pair != (&CONTENT_TYPE, &GRPC));
         let own_trailers = self.trailers.iter().flatten();
-        let own_trailers = own_trailers.filter(|pair| *pair != (&Status::GRPC_STATUS, &OK));
+        let own_trailers =
+            own_trailers.filter(|pair| !is_ok || *pair != (&Status::GRPC_STATUS, &OK));
         let (headers, trailers) = (list(own), list(own_trailers));
-        Record { headers, body: self.body.clone(), trailers }.encode_to_vec().into()
+        let http = if is_ok { 0 } else { self.head.status.as_u16().into() };
+        Record { headers, body: self.body.clone(), trailers, http }.encode_to_vec().into()
     }
 
     pub(crate) fn response(self) -> Response<Body> {
@@ -207,9 +242,7 @@ impl Answer {
                 Body::new(Full::new(self.body).with_trailers(end))
             }
         };
-        let mut response = Response::new(body);
-        *response.headers_mut() = self.headers;
-        response
+        Response::from_parts(self.head, body)
     }
 }
 
@@ -219,6 +252,12 @@ mod tests {
     use crate::compression::tests::compress;
     use proptest::prelude::*;
 
+    fn answered(headers: HeaderMap, body: Bytes, trailers: Option<HeaderMap>) -> Answer {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.headers = headers;
+        Answer { head, body, trailers }
+    }
+
     async fn replayed(record: Bytes, fragment: Option<&[u8]>) -> Answer {
         Answer::of(replay(record, fragment, None)).await.unwrap()
     }
@@ -226,11 +265,11 @@ mod tests {
     #[tokio::test]
     async fn a_message_is_replayed_like_a_first_answer_and_marked() {
         let answer = replayed(of_message(&7_u32), None).await;
-        assert_eq!(answer.headers["content-type"], "application/grpc");
-        assert_eq!(answer.headers["idempotent-replayed"], "true");
+        assert_eq!(answer.head.headers["content-type"], "application/grpc");
+        assert_eq!(answer.head.headers["idempotent-replayed"], "true");
         assert_eq!(&answer.body[..], [0, 0, 0, 0, 2, 8, 7]);
         assert_eq!(answer.trailers.as_ref().unwrap()["grpc-status"], "0");
-        assert_eq!(answer.code(), Code::Ok);
+        assert_eq!(answer.code(), Some(Code::Ok));
     }
 
     #[tokio::test]
@@ -239,10 +278,10 @@ mod tests {
         status.metadata_mut().insert("x-limit", "7".parse().unwrap());
         let answer = replayed(of_status(status), None).await;
         assert!(answer.body.is_empty() && answer.trailers.is_none());
-        let status = Status::from_header_map(&answer.headers).unwrap();
+        let status = Status::from_header_map(&answer.head.headers).unwrap();
         assert_eq!((status.code(), status.message()), (Code::OutOfRange, "too much"));
         assert_eq!(
-            (status.details(), answer.headers["x-limit"].as_bytes()),
+            (status.details(), answer.head.headers["x-limit"].as_bytes()),
             (&b"why"[..], &b"7"[..])
         );
     }
@@ -269,7 +308,7 @@ mod tests {
             let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, GRPC)]);
             headers.insert(GRPC_ENCODING, encoding.parse().unwrap());
             let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, OK)]);
-            let first = Answer { headers, body: body.into(), trailers: Some(trailers) };
+            let first = answered(headers, body.into(), Some(trailers));
             let record = first.record();
             let given = async |fragment, accepted: Option<&str>| {
                 let accepted = accepted.map(|accepted| accepted.parse().unwrap());
@@ -278,14 +317,32 @@ mod tests {
             };
             let same = given(None, Some("identity, gzip,deflate, zstd")).await;
             assert_eq!(same.body, first.body);
-            assert_eq!(same.headers[GRPC_ENCODING], encoding);
+            assert_eq!(same.head.headers[GRPC_ENCODING], encoding);
             for accepted in [None, Some("identity"), Some("br")] {
                 let other = given(None, accepted).await;
                 assert_eq!(other.body, framed(&plain), "{encoding} {accepted:?}");
-                assert!(!other.headers.contains_key(GRPC_ENCODING));
+                assert!(!other.head.headers.contains_key(GRPC_ENCODING));
             }
             let with_more = given(Some(&[16, 1]), Some(encoding)).await;
             assert_eq!(with_more.body, framed(&[8, 7, 16, 1]), "{encoding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_http_is_replayed_as_one() {
+        for (http, kind) in [(503, None), (401, Some("text/html")), (404, Some("application/grpc"))]
+        {
+            let mut first = Response::new(Body::new(Full::new(Bytes::from_static(b"no"))));
+            *first.status_mut() = StatusCode::from_u16(http).unwrap();
+            kind.map(|kind| {
+                first.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind))
+            });
+            let first = Answer::of(first).await.unwrap();
+            let second = replayed(first.record(), None).await;
+            assert_eq!(second.head.status, http);
+            assert_eq!(second.head.headers.get(CONTENT_TYPE), first.head.headers.get(CONTENT_TYPE));
+            assert_eq!((&second.body[..], &second.trailers), (&b"no"[..], &None));
+            assert_eq!(second.code(), Some(status::code_of_http(first.head.status)));
         }
     }
 
@@ -299,7 +356,7 @@ mod tests {
         let refused = replay(of_status(Status::not_found("no")), None, None);
         assert!(refused.body().is_end_stream());
         let headers = HeaderMap::from_iter([(Status::GRPC_STATUS, OK)]);
-        let odd = Answer { headers, body: framed(&[8, 7]), trailers: None };
+        let odd = answered(headers, framed(&[8, 7]), None);
         let answer = replayed(odd.record(), None).await;
         assert_eq!((answer.body, answer.trailers), (framed(&[8, 7]), None));
     }
@@ -327,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn an_invalid_record_answers_data_loss() {
         let answer = replayed(Bytes::from_static(b"\xff\xff"), None).await;
-        assert_eq!(answer.code(), Code::DataLoss);
+        assert_eq!(answer.code(), Some(Code::DataLoss));
     }
 
     fn headers() -> impl Strategy<Value = HeaderMap> {
@@ -350,13 +407,13 @@ mod tests {
         ) {
             let mut trailers = trailers;
             trailers.insert(Status::GRPC_STATUS, code.to_string().parse().unwrap());
-            let mut first = Answer { headers, body: body.into(), trailers: Some(trailers) };
-            first.headers.remove(Status::GRPC_STATUS);
-            first.headers.insert(CONTENT_TYPE, GRPC);
+            let mut first = answered(headers, body.into(), Some(trailers));
+            first.head.headers.remove(Status::GRPC_STATUS);
+            first.head.headers.insert(CONTENT_TYPE, GRPC);
             let record = first.record();
             let second = tokio_test::block_on(replayed(record, None));
-            first.headers.insert(REPLAYED, HeaderValue::from_static("true"));
-            prop_assert_eq!(first.headers, second.headers);
+            first.head.headers.insert(REPLAYED, HeaderValue::from_static("true"));
+            prop_assert_eq!(first.head.headers, second.head.headers);
             prop_assert_eq!(first.body, second.body);
             prop_assert_eq!(first.trailers, second.trailers);
         }

@@ -223,6 +223,11 @@ impl DedupSettings {
     }
 
     /// Sets the switch that decides whether calls are recognised, only counted, or passed through.
+    ///
+    /// In shadow a call has the outcome, the deadline and the end that it would have without the
+    /// layer. But a request is still read before it is passed on, an answer before it is sent, and
+    /// the store is asked for both: the call takes as long as that, and an answer that breaks off
+    /// is a status alone.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { switch: Some(switch), ..self }
@@ -248,7 +253,8 @@ pub(crate) fn random() -> Option<&'static HeaderValue> {
 /// The header value, leaked: there are few, all answers have them, and a reference count would be
 /// contended by all threads.
 pub(crate) fn lasting(domain: &str) -> Option<&'static HeaderValue> {
-    HeaderValue::from_str(domain).ok()?;
+    // The text of other values cannot be a static one.
+    HeaderValue::from_str(domain).ok().filter(|value| !value.is_empty())?.to_str().ok()?;
     let domain: &'static str = Box::leak(domain.into());
     Some(Box::leak(Box::new(HeaderValue::from_static(domain))))
 }

@@ -1,5 +1,6 @@
 //! The server's layer: which calls are executed, and which are answered from a record.
 
+mod answers;
 mod callers;
 mod codes;
 mod full;

@@ -6,7 +6,7 @@ mod message;
 mod pushback;
 mod said;
 
-pub use begun::{not_begun, take_not_begun};
+pub use begun::{is_not_begun, not_begun, take_not_begun};
 pub use hop::strip;
 pub use pushback::{Pushback, has_retry_info, pushback, pushback_of, retry_delay};
 pub use said::code;
@@ -142,6 +142,29 @@ pub const fn code_of_http(status: StatusCode) -> Code {
     }
 }
 
+/// The HTTP status for a code, as [google.rpc.Code] maps them, and grpc-gateway and Envoy do it;
+/// for `CANCELLED` it is nginx's 499.
+///
+/// [google.rpc.Code]: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
+pub fn http_of_code(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or_default(),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
 /// The code that an RST_STREAM reason stands for ([PROTOCOL-HTTP2]).
 ///
 /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors
@@ -167,6 +190,14 @@ mod tests {
                 (http::HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
             })
             .collect()
+    }
+
+    #[test]
+    fn each_code_has_the_http_status_that_google_rpc_code_names() {
+        let published =
+            [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
+        let ours: Vec<_> = crate::code::all().map(|code| http_of_code(code).as_u16()).collect();
+        assert_eq!(ours, published);
     }
 
     #[test]

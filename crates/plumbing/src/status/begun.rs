@@ -21,6 +21,11 @@ pub fn not_begun(mut status: Status) -> Status {
     status
 }
 
+/// Whether the headers or trailers of a failure are marked by [`not_begun`].
+pub fn is_not_begun(headers: &HeaderMap) -> bool {
+    headers.get(NOT_BEGUN).is_some_and(HeaderValue::is_sensitive)
+}
+
 /// Whether the headers or trailers of a failure are marked by [`not_begun`]; removes the mark.
 pub fn take_not_begun(headers: &mut HeaderMap) -> bool {
     headers.remove(NOT_BEGUN).is_some_and(|mark| mark.is_sensitive())
@@ -35,13 +40,14 @@ mod tests {
         let mut status = Status::unavailable("read-only");
         status.metadata_mut().insert("x-why", "split".parse().unwrap());
         let (mut parts, ()) = not_begun(status.clone()).into_http::<()>().into_parts();
-        assert!(take_not_begun(&mut parts.headers));
+        assert!(is_not_begun(&parts.headers) && take_not_begun(&mut parts.headers));
+        assert!(!is_not_begun(&parts.headers));
         assert_eq!(parts.headers["x-why"], "split");
         assert!(!take_not_begun(&mut parts.headers), "it is taken out");
 
         status.metadata_mut().insert("idempotency-not-begun", "true".parse().unwrap());
         let (mut parts, ()) = status.into_http::<()>().into_parts();
-        assert!(!take_not_begun(&mut parts.headers));
+        assert!(!is_not_begun(&parts.headers) && !take_not_begun(&mut parts.headers));
         assert!(!parts.headers.contains_key(NOT_BEGUN));
     }
 }
