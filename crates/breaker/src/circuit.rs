@@ -1,7 +1,7 @@
 //! One circuit: its state machine, and its watchers.
 
 use crate::BreakerPolicy;
-use cinchona_core::{Evidence, Rejected, Rng};
+use cinchona_core::{Evidence, Mode, Rejected, Rng};
 use cinchona_policy::breaker::{Kind, Machine, Pass, Turned, Usual};
 use std::{
     fmt,
@@ -123,12 +123,20 @@ impl Circuit {
         self.0.machine.would_admit(method, now)
     }
 
-    /// Admits a call of this method, which must end with [`leave`](Self::leave).
-    pub(crate) fn enter(&self, method: u32, now: impl Fn() -> Instant) -> Result<Pass, Rejected> {
+    /// Admits a call of this method, which must end with [`leave`](Self::leave). In shadow a call
+    /// that is not admitted passes all the same, and is no rejected one.
+    pub(crate) fn enter(
+        &self,
+        method: u32,
+        mode: Mode,
+        now: impl Fn() -> Instant,
+    ) -> Result<Pass, Rejected> {
         let (pass, turned) = self.0.machine.enter(method, now);
         self.report(turned);
         pass.map_err(|wait| {
-            self.0.rejected.fetch_add(1, Ordering::Relaxed);
+            if mode == Mode::Enforce {
+                self.0.rejected.fetch_add(1, Ordering::Relaxed);
+            }
             Rejected::new("circuit breaker is open", wait)
         })
     }

@@ -174,7 +174,8 @@ impl Gate for Circuits {
         }
         self.look_at_switch();
         let method = self.method(path);
-        let enter = |index, circuit: &Shared<Circuit>| (index, circuit.get().enter(method, || now));
+        let enter =
+            |index, circuit: &Shared<Circuit>| (index, circuit.get().enter(method, mode, || now));
         let (index, entered) = match self.one() {
             Some(one) => enter(0, one),
             None => self.each(path, enter),

@@ -44,7 +44,7 @@ pub struct BreakerSettings {
 pub struct BreakerCounters {
     /// Circuits in use.
     pub circuits: usize,
-    /// Those that let no call through: open, or isolated.
+    /// Those that let no call through: open, or isolated; in shadow, that would let none through.
     pub open: usize,
     /// Calls that they have rejected.
     pub rejected: u64,
@@ -197,7 +197,7 @@ where
         self.circuits.look_at_switch();
         let path = request.uri().path();
         let (circuit, method) = (self.circuits.of(path), self.circuits.method(path));
-        let permit = match circuit.enter(method, Instant::now) {
+        let permit = match circuit.enter(method, mode, Instant::now) {
             Ok(pass) => Some(Box::new(Permit::new(circuit, pass, &request))),
             Err(_) if mode == Mode::Shadow => {
                 self.circuits.common.switch.count();
