@@ -2,8 +2,8 @@
 //!
 //! The service below answers immediately, with a message and trailers. Runs with and without the
 //! layers alternate many times, so that other load on the machine affects both; the summary has the
-//! medians. Allocations are counted by the tests of `cinchona-observe`: an allocator that counts takes
-//! longer.
+//! medians. Allocations are counted by the tests of `cinchona-observe`: an allocator that counts
+//! takes longer.
 
 use bytes::Bytes;
 use cinchona::{

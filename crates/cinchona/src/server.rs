@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Around an axum router it is `routes.into_axum_router().layer(layers)`, with the routes that axum
-//! serves beside gRPC.
+//! serves beside gRPC. What a layer refuses of these, and what panics, is answered in the words of
+//! HTTP: 429, 500, 503 or 504, with the reason as text, and `retry-after` where there is one.
 //!
 //! # What is there
 //!
@@ -51,12 +52,14 @@
 //! `DedupSettings::with_authorize`.
 
 mod layers;
+mod others;
 mod panics;
 mod part;
 mod serve;
 mod settings;
 
 pub use layers::Layers;
+pub use others::ServeFuture;
 pub use part::Part;
 pub use serve::Serve;
 pub use settings::Settings;

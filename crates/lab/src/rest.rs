@@ -32,7 +32,7 @@
 //! * `grpc-timeout` is the deadline, as for grpc-gateway: `250m`, `2S`. `idempotency-key` is as for
 //!   gRPC, whatever the bytes; so are all other headers that are not about HTTP itself.
 //! * A failure is `application/problem+json` ([RFC 9457]) under the status that google.rpc.Code
-//!   names ([`http_status`]), with gRPC's name of it as `code`, the server's `reason` if it gives
+//!   names ([`http_of_code`]), with gRPC's name of it as `code`, the server's `reason` if it gives
 //!   one, and a pushback as `Retry-After`.
 //!
 //! | the request | answer |
@@ -61,7 +61,7 @@ mod headers;
 pub(crate) mod json;
 mod problem;
 
-pub use problem::http_status;
+pub use cinchona_plumbing::status::http_of_code;
 
 use crate::pb::{
     Amount, AppendRequest, BinaryOperation, CounterRequest, CounterResult, DeleteRequest, Empty,

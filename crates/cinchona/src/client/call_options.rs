@@ -85,10 +85,12 @@ impl CallOptions {
     /// another call or another process.
     ///
     /// # Errors
-    /// When it is empty, or is not visible ASCII.
+    /// When it is empty, not visible ASCII, or longer than 255 bytes: no server of ours takes more.
     pub fn with_key(self, key: &str) -> Result<Self, Invalid> {
-        let refused = || Invalid::new("key", format!("{key:?}"), "visible ASCII, at least one");
-        let is_visible = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        let allowed = "1 to 255 bytes of visible ASCII";
+        let refused = || Invalid::new("key", format!("{key:?}"), allowed);
+        let fits = (1..=255).contains(&key.len());
+        let is_visible = fits && key.bytes().all(|byte| byte.is_ascii_graphic());
         let mut value =
             HeaderValue::from_str(key).ok().filter(|_| is_visible).ok_or_else(refused)?;
         value.set_sensitive(true);

@@ -14,5 +14,6 @@ pub(super) fn check(settings: &Settings) -> Result<(), Invalid> {
     timeouts.values().try_for_each(|limit| check_limit("timeouts", *limit))?;
     deadlines.check("deadlines", methods)?;
     timeouts.check("timeouts", methods)?;
-    policies.check("policies", methods)
+    policies.check("policies", methods)?;
+    settings.bulkhead.check(methods)
 }

@@ -66,7 +66,7 @@ impl<S: Store> Settings<S> {
                 .with_switch(switch(Part::Call))
                 .layer(&metrics),
             status: StatusLimitSettings::new().with_switch(switch(Part::Status)).layer(),
-            drain: self.drain.clone(),
+            drain: self.drain.clone().unwrap_or_else(|| Drain::new(self.grace)),
             panics: PanicLayer(switch(Part::Panics)),
             quota: self.quota.clone().with_switch(switch(Part::Quota)).layer(),
             shed: shed.with_switch(switch(Part::Shed)).layer(),

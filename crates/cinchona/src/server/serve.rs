@@ -1,6 +1,10 @@
 //! The service with the layers of a server.
 
-use super::{Layers, panics::CatchPanic};
+use super::{
+    Layers,
+    others::{ServeFuture, is_other},
+    panics::CatchPanic,
+};
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_deadline::ServerDeadline;
@@ -64,14 +68,15 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = I::Error;
-    type Future = <Stack<I, S> as Service<Request<Body>>>::Future;
+    type Future = ServeFuture<<Stack<I, S> as Service<Request<Body>>>::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
         Service::<Request<Body>>::poll_ready(&mut self.stack, cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.stack.call(plain_request(request))
+        let is_other = is_other(&request);
+        ServeFuture::new(self.stack.call(plain_request(request)), is_other)
     }
 }
 

@@ -22,7 +22,7 @@ use std::{fmt, time::Duration};
 ///     .with_grace(Duration::from_secs(20))
 ///     .with_quota(100, 200)?
 ///     .with_store(MemoryStore::new());
-/// # assert_eq!(settings.drain.grace(), Duration::from_secs(20));
+/// # assert_eq!(settings.grace, Duration::from_secs(20));
 /// # Ok::<_, cinchona::core::Invalid>(())
 /// ```
 #[derive(Clone)]
@@ -32,9 +32,11 @@ pub struct Settings<S = MemoryStore> {
     pub methods: Methods,
     /// The registry of metrics. Default `None`: this server's own.
     pub metrics: Option<Metrics>,
-    /// The shutdown: its [grace](Drain::grace), 10 s by default. It does nothing to calls until the
-    /// program ends the server, so it is the one layer [without a switch](Part).
-    pub drain: Drain,
+    /// The grace of calls in flight at shutdown. Default 10 s. The shutdown does nothing to calls
+    /// until the program ends the server, so it is the one layer [without a switch](Part).
+    pub grace: Duration,
+    /// The shutdown that several servers share. Default `None`: this server's own.
+    pub drain: Option<Drain>,
     /// The quota of each caller, where [`Part::Quota`] is on.
     pub quota: RateLimitSettings,
     /// The limit of calls in flight. Default: adaptive.
@@ -60,7 +62,8 @@ impl Settings {
     pub fn new(methods: Methods) -> Self {
         Self {
             metrics: None,
-            drain: Drain::default(),
+            grace: Drain::default().grace(),
+            drain: None,
             quota: RateLimitSettings::default(),
             shed: ShedSettings::default().with_methods(methods.clone()),
             limit: None,
@@ -84,13 +87,13 @@ impl<S> Settings<S> {
     /// Sets the grace of calls in flight at shutdown.
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Self {
-        self.with_drain(Drain::new(grace))
+        Self { grace, drain: None, ..self }
     }
 
-    /// Shuts down with `drain`, which several servers may share.
+    /// Shuts down with `drain`, and its grace; several servers may share it.
     #[must_use]
     pub fn with_drain(self, drain: Drain) -> Self {
-        Self { drain, ..self }
+        Self { grace: drain.grace(), drain: Some(drain), ..self }
     }
 
     /// Sets the quota of each caller, by its address: calls per second, and the burst.
@@ -131,10 +134,23 @@ impl<S> Settings<S> {
     /// effect once, however often it is sent.
     #[must_use]
     pub fn with_store<T: Store>(self, store: T) -> Settings<T> {
-        let Self { methods, metrics, drain, quota, shed, limit, faults, dedup, rng, modes, .. } =
-            self;
-        Settings { methods, metrics, drain, quota, shed, limit, faults, dedup, store, rng, modes }
-            .turned_on(Part::Dedup)
+        let Self { methods, metrics, grace, drain, quota, shed, limit, .. } = self;
+        let Self { faults, dedup, rng, modes, .. } = self;
+        let calls = Settings {
+            methods,
+            metrics,
+            grace,
+            drain,
+            quota,
+            shed,
+            limit,
+            faults,
+            dedup,
+            store,
+            rng,
+            modes,
+        };
+        calls.turned_on(Part::Dedup)
     }
 
     /// Sets how calls are deduplicated, by the [store](Self::with_store).
@@ -178,7 +194,7 @@ impl<S> Settings<S> {
 impl<S> fmt::Debug for Settings<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("grace", &self.drain.grace())
+            .field("grace", &self.grace)
             .field("limit", &self.limit)
             .field("modes", &self.modes)
             .finish_non_exhaustive()

@@ -395,6 +395,7 @@ fn facade() -> Vec<Row> {
         Time "cinchona::Settings::limit": |t| server(move |settings| settings.limit = Some(t));
         Time "cinchona::Settings::with_limit": |t| server(move |settings|
             *settings = settings.clone().with_limit(t));
+        Time "cinchona::Settings::grace": |t| server(move |settings| settings.grace = t);
         Time "cinchona::Settings::with_grace": |t| server(move |settings|
             *settings = settings.clone().with_grace(t));
     }

@@ -7,6 +7,7 @@ use cinchona::{
     config::ServiceConfig,
     core::{BoxError, Invalid, Methods, Mode, Rng},
     retry::{HedgePolicy, Ledger, RetryPolicy},
+    shed::BulkheadSettings,
 };
 use cinchona_testkit::{Answer, Network};
 use std::{error::Error, time::Duration};
@@ -232,6 +233,8 @@ fn a_name_that_is_in_no_descriptor_set_is_refused() {
         assert_eq!(timeout.field(), "timeouts");
         let once = RetryPolicy::default();
         assert_eq!(refused(settings().with_policy_of(service, method, once)).field(), "policies");
+        let exempt = BulkheadSettings::default().with_exempt(service, method).unwrap();
+        assert_eq!(refused(Ok(settings().with_bulkhead(exempt))).field(), "bulkhead");
     }
     assert!(settings().with_deadline_of("/shop.Order", "Place", None).is_err());
     assert!(Methods::from_file_descriptor_set(&[]).is_err());

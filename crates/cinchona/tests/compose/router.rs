@@ -2,10 +2,13 @@
 
 use crate::{check, methods};
 use axum::routing::get;
-use cinchona::server::Settings;
+use cinchona::{
+    fault::Faults,
+    server::{Layers, Settings},
+};
 use cinchona_testkit::Network;
 use http_body_util::BodyExt;
-use tonic::{body::Body, service::Routes};
+use tonic::{Code, body::Body, service::Routes};
 use tower::ServiceExt;
 
 #[tokio::test(start_paused = true)]
@@ -25,4 +28,48 @@ async fn one_router_serves_grpc_and_http() {
     assert_eq!(answer.status(), 200);
     let text = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(String::from_utf8_lossy(&text).contains("grpc_server_call_started_total"));
+}
+
+async fn panics() -> &'static str {
+    panic!("a fault of the page")
+}
+
+/// Asks `/page`, as a browser or as a program that sends JSON, and returns the status, the type of
+/// the answer and its text.
+async fn page(layers: &Layers, method: &str) -> (u16, String, String) {
+    let routes = Routes::default().into_axum_router();
+    let router = routes
+        .route("/page", get(|| async { "a page" }).post(|| async { "a page" }))
+        .route("/panics", get(panics))
+        .layer(layers.clone());
+    let path = if method == "PANIC" { "/panics" } else { "/page" };
+    let request = match method {
+        "POST" => http::Request::post(path).header("content-type", "application/json"),
+        _ => http::Request::get(path),
+    };
+    let answer = router.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+    let (status, kind) = (answer.status().as_u16(), answer.headers()["content-type"].clone());
+    let text = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, kind.to_str().unwrap().into(), String::from_utf8(text.into()).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_beside_grpc_is_answered_in_http() {
+    let plain = "text/plain; charset=utf-8";
+    let settings = || Settings::new(methods());
+    for method in ["GET", "POST"] {
+        let answer = page(&settings().layers().unwrap(), method).await;
+        assert_eq!(answer, (200, plain.into(), "a page".into()));
+        for (code, http) in [(Code::Unavailable, 503), (Code::ResourceExhausted, 429)] {
+            let faults = Faults { failure_rate: 1.0, code, ..Faults::default() };
+            let refusing = settings().with_faults(faults).unwrap().layers().unwrap();
+            let (status, kind, text) = page(&refusing, method).await;
+            assert_eq!((status, &*kind), (http, plain), "{text}");
+        }
+        let ended = settings().layers().unwrap();
+        ended.drain.begin();
+        assert_eq!(page(&ended, method).await.0, 200, "the router's own end it is");
+    }
+    let (status, kind, text) = page(&settings().layers().unwrap(), "PANIC").await;
+    assert_eq!((status, &*kind, &*text), (500, plain, "INTERNAL: the service panicked\n"));
 }

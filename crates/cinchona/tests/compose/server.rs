@@ -157,3 +157,25 @@ async fn a_server_ends_within_its_grace() {
 fn a_limit_of_nothing_is_refused() {
     assert_eq!(settings().with_limit(Duration::ZERO).layers().unwrap_err().field(), "limit");
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_server_of_some_settings_ends_for_itself() {
+    let settings = settings().with_grace(Duration::from_secs(3)).with_store(MemoryStore::new());
+    let [ended, serving] = [settings.layers().unwrap(), settings.layers().unwrap()];
+    ended.drain.begin();
+    ended.drain.cut();
+    check(serve(&serving).channel()).await.unwrap();
+    assert_eq!(serving.drain.grace(), Duration::from_secs(3));
+    // The store is one, so each recognises what the other has executed.
+    let put = service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Status::ok("").into_http::<Body>())
+    });
+    let domain = |layers: &Layers| {
+        let service = layers.dedup.layer(put);
+        async move {
+            let answered = service.oneshot(request("/shop.Order/Place", Some("k"))).await.unwrap();
+            answered.headers().get("idempotency-domain").cloned().unwrap()
+        }
+    };
+    assert_eq!(domain(&ended).await, domain(&serving).await);
+}

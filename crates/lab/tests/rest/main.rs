@@ -23,7 +23,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lab::rest::{around, http_status};
+use lab::rest::{around, http_of_code};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, Kind, MethodDescriptor, SerializeOptions, Value as Field,
@@ -261,7 +261,7 @@ async fn every_unary_method_answers_by_rest_as_by_grpc_in_the_json_of_protobuf()
             let by_http2 = n % 2 == 0;
             let answered = rest.send(by_http2, request(&line, &body, &[], by_http2)).await;
             let Answer { status, json, .. } = answer(answered).await;
-            assert_eq!(status, http_status(code), "{line} {body}: {json}");
+            assert_eq!(status, http_of_code(code).as_u16(), "{line} {body}: {json}");
             if code == Code::Ok {
                 let answer = DynamicMessage::deserialize(method.output(), &json).unwrap();
                 let expected = DynamicMessage::decode(method.output(), expected).unwrap();
@@ -353,7 +353,7 @@ async fn an_injected_fault_of_each_code_has_its_status() {
             format!("method=/calculator.Calculator/Add status={}:busy ttl=none", code::name(code));
         rules.set("down", rule.parse().unwrap()).unwrap();
         let failed = rest.ask("POST /v1/add", r#"{"a":1}"#, &[]).await;
-        assert_eq!(failed.status, http_status(code));
+        assert_eq!(failed.status, http_of_code(code).as_u16());
         let title = StatusCode::from_u16(failed.status).unwrap().canonical_reason();
         let expected = json!({
             "title": title.unwrap_or("Client Closed Request"), "status": failed.status,

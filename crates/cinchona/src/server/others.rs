@@ -1,0 +1,89 @@
+//! Refusals of requests that are not gRPC's, such as those of an axum router's other routes.
+
+use bytes::Bytes;
+use cinchona_observe::ResponseBody;
+use cinchona_plumbing::{
+    code::name,
+    headers,
+    status::{self, Pushback},
+};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use http_body_util::Full;
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tonic::{Code, body::Body};
+
+pin_project! {
+    /// The future of a call through a [`Serve`](super::Serve).
+    pub struct ServeFuture<F> {
+        #[pin]
+        inner: F,
+        is_other: bool,
+    }
+}
+
+/// Whether a request is of another protocol: gRPC sends `POST`, with its own content type.
+pub(super) fn is_other<B>(request: &Request<B>) -> bool {
+    let is_own = || {
+        let kind = headers::get(request.headers(), &CONTENT_TYPE);
+        kind.is_none() || status::is_grpc(request.headers())
+    };
+    *request.method() != Method::POST || !is_own()
+}
+
+/// The refusal of a layer, which is a status of gRPC, in the words of HTTP.
+#[cold]
+fn in_http(refused: Response<ResponseBody>) -> Response<ResponseBody> {
+    let said = status::from_headers(refused.headers());
+    let is_trailers_only = refused.status() == StatusCode::OK && status::is_grpc(refused.headers());
+    // No layer says that a method is unknown: that is the router's.
+    let refusal = |said: &tonic::Status| !matches!(said.code(), Code::Ok | Code::Unimplemented);
+    let Some(said) = said.filter(|said| is_trailers_only && refusal(said)) else { return refused };
+    let text = format!("{}: {}\n", name(said.code()), said.message());
+    let body = Body::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(ResponseBody::of(body));
+    *response.status_mut() = status::http_of_code(said.code());
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    if let Some(Pushback::After(wait)) = status::pushback_of(&said) {
+        // In whole seconds, and never too early.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+// === impl ServeFuture ===
+
+impl<F> ServeFuture<F> {
+    pub(super) const fn new(inner: F, is_other: bool) -> Self {
+        Self { inner, is_other }
+    }
+}
+
+impl<F, E> Future for ServeFuture<F>
+where
+    F: Future<Output = Result<Response<ResponseBody>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let polled = this.inner.poll(cx);
+        if *this.is_other { polled.map_ok(in_http) } else { polled }
+    }
+}
+
+impl<F> fmt::Debug for ServeFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeFuture").finish_non_exhaustive()
+    }
+}
