@@ -49,7 +49,9 @@ pub struct ServerDeadlineSettings {
 ///   a response has begun, the caller's alone. A malformed one is answered with `INTERNAL`, as
 ///   gRPC's servers do; an expired one with `DEADLINE_EXCEEDED`, without calling the handler.
 /// * At the deadline the handler is dropped, a stream is ended, and the answer is
-///   `DEADLINE_EXCEEDED`.
+///   `DEADLINE_EXCEEDED`. A stream whose caller does not read is ended when it reads again, or with
+///   its connection, as without this layer: HTTP/2 asks for a frame only where there is room for
+///   it. A caller that has vanished is found by keepalive.
 /// * The handler finds the deadline in the record of the call, in the request's extensions
 ///   ([`ServerContext`]); calls that it makes in its own task inherit it.
 /// * A failure of the handler's own call that it passes on is stripped of the metadata that the
