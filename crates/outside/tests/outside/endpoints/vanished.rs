@@ -221,6 +221,7 @@ async fn a_connection_that_is_frozen_behind_a_proxy_is_left_by_calls_alone() {
         );
         let left = left.expect("calls in flight are lost");
         assert!(left <= LATEST, "{what}: {left:?}");
-        assert_eq!(connections, 2, "{what}");
+        // One is made anew; one more where the machine stalls while it is made.
+        assert!((2..=3).contains(&connections), "{what}: {connections}");
     }
 }
