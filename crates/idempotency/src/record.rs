@@ -344,6 +344,10 @@ mod tests {
             assert_eq!((&second.body[..], &second.trailers), (&b"no"[..], &None));
             assert_eq!(second.code(), Some(status::code_of_http(first.head.status)));
         }
+        let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, OK)]);
+        let mut odd = answered(HeaderMap::new(), Bytes::new(), Some(trailers));
+        odd.head.status = StatusCode::BAD_GATEWAY;
+        assert_eq!(replayed(odd.record(), None).await.trailers, odd.trailers);
     }
 
     /// A trailers-only response has its status in its one HEADERS frame, and no DATA

@@ -56,12 +56,23 @@ async fn a_failure_of_http_is_the_same_with_the_layer() {
 
 #[tokio::test(start_paused = true)]
 async fn in_shadow_a_mark_that_a_call_has_not_begun_stays() {
-    let refused = || statuses::not_begun(Status::unavailable("read-only")).into_http();
+    let refused = || statuses::not_begun(Status::internal("read-only")).into_http();
     for (mode, stays) in [(Mode::Enforce, false), (Mode::Shadow, true)] {
         let settings = settings().with_switch(Switch::new(mode));
         let service = settings.layer(MemoryStore::new()).layer(answering(refused));
         let answered = ask(&service, pay("k")).await;
         assert_eq!(statuses::is_not_begun(answered.headers()), stays, "{mode:?}");
+    }
+    // And what has begun would not be executed again.
+    let failed = || Status::internal("a fault").into_http();
+    for (service, would_refuse) in [(answering(refused), 0), (answering(failed), 1)] {
+        let switch = Switch::new(Mode::Shadow);
+        let settings = settings().with_switch(switch.clone());
+        let service = settings.layer(MemoryStore::new()).layer(service);
+        for _ in 0..2 {
+            ask(&service, pay("k")).await;
+        }
+        assert_eq!(switch.shadowed(), would_refuse);
     }
 }
 
