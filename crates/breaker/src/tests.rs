@@ -359,6 +359,7 @@ async fn in_shadow_it_counts_and_off_it_ignores_calls() {
         }
         assert_eq!(server.attempts(), 10);
         assert_eq!((circuit(&layer).state(), switch.shadowed()), (state, counted));
+        assert_eq!(layer.counters().rejected, 0, "all have passed");
     }
 }
 

@@ -82,7 +82,7 @@ async fn one_call_has_a_key_of_its_own() {
     let options = CallOptions::new().with_key("order-7").unwrap();
     let (_, received) = called([ok()], options).await;
     assert_eq!(received[0].headers["idempotency-key"], "order-7");
-    for key in ["", "two words", "\n", "schlüssel"] {
+    for key in ["", "two words", "\n", "schlüssel", &"k".repeat(256)] {
         assert_eq!(CallOptions::new().with_key(key).unwrap_err().field(), "key");
     }
 }
