@@ -19,7 +19,8 @@
 //!
 //! Around an axum router it is `routes.into_axum_router().layer(layers)`, with the routes that axum
 //! serves beside gRPC. What a layer refuses of these, and what panics, is answered in the words of
-//! HTTP: 429, 500, 503 or 504, with the reason as text, and `retry-after` where there is one.
+//! HTTP: 429, 500, 503 or 504, with the reason as text, and `retry-after` where there is one. Once
+//! an answer has begun, it is broken off.
 //!
 //! # What is there
 //!

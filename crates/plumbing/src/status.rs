@@ -75,10 +75,13 @@ fn is_base64(value: &HeaderValue) -> bool {
 ///
 /// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
 pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers::get(headers, &CONTENT_TYPE).is_some_and(is_grpc_type)
+}
+
+/// Whether this content type is gRPC's.
+pub fn is_grpc_type(kind: &HeaderValue) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    headers::get(headers, &CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().get(..GRPC.len()))
-        .is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+    kind.as_bytes().get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
 /// The status of a response that failed before it began: its trailers-only headers, or the status

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use cinchona_observe::ResponseBody;
 use cinchona_plumbing::{
+    Next, Polled, Seen, Watcher,
     code::name,
     headers,
     status::{self, Pushback},
@@ -30,23 +31,27 @@ pin_project! {
     }
 }
 
+/// Breaks off a body that a layer ends with a failure in its trailers: over HTTP/1 nobody sees
+/// these, and what came before would look whole.
+struct Breaks;
+
 /// Whether a request is of another protocol: gRPC sends `POST`, with its own content type.
 pub(super) fn is_other<B>(request: &Request<B>) -> bool {
-    let is_own = || {
-        let kind = headers::get(request.headers(), &CONTENT_TYPE);
-        kind.is_none() || status::is_grpc(request.headers())
-    };
-    *request.method() != Method::POST || !is_own()
+    let kind = || headers::get(request.headers(), &CONTENT_TYPE);
+    *request.method() != Method::POST || kind().is_some_and(|kind| !status::is_grpc_type(kind))
 }
 
-/// The refusal of a layer, which is a status of gRPC, in the words of HTTP.
+/// What a layer says of the request, which is a status of gRPC, in the words of HTTP.
 #[cold]
-fn in_http(refused: Response<ResponseBody>) -> Response<ResponseBody> {
-    let said = status::from_headers(refused.headers());
-    let is_trailers_only = refused.status() == StatusCode::OK && status::is_grpc(refused.headers());
+fn in_http(mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
+    if !status::is_grpc(answer.headers()) {
+        answer.body_mut().watch(Breaks);
+        return answer;
+    }
+    let said = status::from_headers(answer.headers()).filter(|_| answer.status() == StatusCode::OK);
     // No layer says that a method is unknown: that is the router's.
     let refusal = |said: &tonic::Status| !matches!(said.code(), Code::Ok | Code::Unimplemented);
-    let Some(said) = said.filter(|said| is_trailers_only && refusal(said)) else { return refused };
+    let Some(said) = said.filter(refusal) else { return answer };
     let text = format!("{}: {}\n", name(said.code()), said.message());
     let body = Body::new(Full::new(Bytes::from(text)));
     let mut response = Response::new(ResponseBody::of(body));
@@ -59,6 +64,22 @@ fn in_http(refused: Response<ResponseBody>) -> Response<ResponseBody> {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
+}
+
+// === impl Breaks ===
+
+impl Watcher for Breaks {
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
+        let Some(Ok(frame)) = polled else { return Next::Watch };
+        let code = frame.trailers_ref().and_then(|trailers| seen.code(trailers));
+        match code.filter(|code| *code != Code::Ok) {
+            Some(code) => {
+                *polled = Some(Err(tonic::Status::new(code, "the answer broke off").into()));
+                Next::Cut
+            }
+            None => Next::Watch,
+        }
+    }
 }
 
 // === impl ServeFuture ===

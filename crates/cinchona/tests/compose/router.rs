@@ -7,8 +7,11 @@ use cinchona::{
     server::{Layers, Settings},
 };
 use cinchona_testkit::Network;
-use http_body_util::BodyExt;
-use tonic::{Code, body::Body, service::Routes};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use std::convert::Infallible;
+use tokio_stream::StreamExt;
+use tonic::{Code, body::Body, codegen::Bytes, service::Routes};
 use tower::ServiceExt;
 
 #[tokio::test(start_paused = true)]
@@ -51,6 +54,23 @@ async fn page(layers: &Layers, method: &str) -> (u16, String, String) {
     let (status, kind) = (answer.status().as_u16(), answer.headers()["content-type"].clone());
     let text = answer.into_body().collect().await.unwrap().to_bytes();
     (status, kind.to_str().unwrap().into(), String::from_utf8(text.into()).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_breaks_off_does_not_look_whole() {
+    let half = || async {
+        let frames = tokio_stream::iter([1, 2]).map(|n| match n {
+            1 => Ok::<_, Infallible>(Frame::data(Bytes::from("half"))),
+            _ => panic!("a fault of the page"),
+        });
+        axum::body::Body::new(StreamBody::new(frames))
+    };
+    let layers = Settings::new(methods()).layers().unwrap();
+    let router = Routes::default().into_axum_router().route("/half", get(half)).layer(layers);
+    let request = http::Request::get("/half").body(axum::body::Body::empty()).unwrap();
+    let mut body = router.oneshot(request).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    assert!(body.frame().await.unwrap().is_err(), "an error, which closes the connection");
 }
 
 #[tokio::test(start_paused = true)]
