@@ -221,7 +221,8 @@ async fn a_connection_that_is_frozen_behind_a_proxy_is_left_by_calls_alone() {
         );
         let left = left.expect("calls in flight are lost");
         assert!(left <= LATEST, "{what}: {left:?}");
-        // One is made anew; one more where the machine stalls while it is made.
+        // One is made anew. Where the machine stalls, a connection is silent as well, and the
+        // balancer tries whether another can be made before it leaves it.
         assert!((2..=3).contains(&connections), "{what}: {connections}");
     }
 }
