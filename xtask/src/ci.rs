@@ -130,6 +130,9 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     steps.extend(["xtask/peers", "fuzz"].map(|package| Step::cargo(&apart("check", package))));
     steps.push(Step::tests(&apart("test", "xtask/mutants")));
     steps.push(Step::tests("test --workspace"));
+    // What takes long to compile, with the features of all others, so that nothing is built again.
+    let long = "test --workspace --features outside/combinations --test combinations --bench rest";
+    steps.push(Step::tests(long));
     // One after another: they measure. The same packages and features, so nothing is built again.
     let skipped: String = skipped.iter().map(|test| format!(" --skip {}", test.name)).collect();
     let ignored = "test --workspace --tests -- --ignored --test-threads 1";

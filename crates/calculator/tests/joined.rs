@@ -28,18 +28,19 @@ fn a_client_finds_the_workers_of_its_role_through_any_node() {
     assert!(lines[2].contains("capacity=64,role=worker,zone=a"), "{out}");
     assert!(out.contains("3 nodes: 3 healthy (100 %)"), "{out}");
 
-    let (code, out, _) = ask(&["add", "10", "5", "--cluster", &seed]);
-    assert_eq!((code, out.as_str()), (Some(0), "15\n"));
+    let [any, other, none, another] = at_once([
+        &["add", "10", "5", "--cluster", &seed],
+        &["increment", "7", "--cluster", &seed, "--role", "other"],
+        &["add", "1", "2", "--cluster", &seed, "--role", "none"],
+        &["add", "1", "2", "--cluster", &seed, "--cluster-id", "another"],
+    ]);
+    assert_eq!((any.0, any.1.as_str()), (Some(0), "15\n"));
+    assert_eq!((other.0, other.1.as_str()), (Some(0), "7\n"));
     // The counter is each server's own: so it was the one of this role.
-    let (code, out, _) = ask(&["increment", "7", "--cluster", &seed, "--role", "other"]);
-    assert_eq!((code, out.as_str()), (Some(0), "7\n"));
     let (_, out, _) = ask(&["counter", "--addr", &servers[2].addr]);
     assert_eq!(out, "7\n");
-
-    let (code, _, err) = ask(&["add", "1", "2", "--cluster", &seed, "--role", "none"]);
-    assert!(code == Some(1) && err.contains("heard of no node with role=none"), "{err}");
-    let (code, _, err) = ask(&["add", "1", "2", "--cluster", &seed, "--cluster-id", "another"]);
-    assert!(code == Some(1) && err.contains("heard of no node"), "{err}");
+    assert!(none.0 == Some(1) && none.2.contains("heard of no node with role=none"), "{none:?}");
+    assert!(another.0 == Some(1) && another.2.contains("heard of no node"), "{another:?}");
 }
 
 // real clock: the servers are processes.
@@ -63,14 +64,16 @@ fn where_one_of_two_is_left_nothing_is_written() {
 
     // What an operator can do about it: the refusal says who is missing.
     assert!(refused.contains("n2") && refused.contains("n3"), "{refused}");
-    let (code, _, err) = ask(&["forget", "n1", "--cluster", &seed]);
-    assert!(code == Some(1) && err.contains("n1: is alive"), "{err}");
-    let (code, _, err) = ask(&["forget", "n9", "--cluster", &seed]);
-    assert!(code == Some(1) && err.contains("n9: no node that is expected"), "{err}");
-    for node in ["n2", "n3"] {
-        let (code, out, err) = ask(&["forget", node, "--cluster", &seed]);
-        assert_eq!((code, out), (Some(0), format!("{node}: forgotten\n")), "{err}");
-    }
+    let forget = |nodes: [&str; 2]| {
+        let args = nodes.map(|node| ["forget", node, "--cluster", &seed]);
+        at_once(args.each_ref().map(|args| &args[..]))
+    };
+    let [alive, unknown] = forget(["n1", "n9"]);
+    assert!(alive.0 == Some(1) && alive.2.contains("n1: is alive"), "{alive:?}");
+    let is_unknown = unknown.2.contains("n9: no node that is expected");
+    assert!(unknown.0 == Some(1) && is_unknown, "{unknown:?}");
+    let said = forget(["n2", "n3"]).map(|(code, out, _)| (code, out));
+    assert_eq!(said, ["n2", "n3"].map(|node| (Some(0), format!("{node}: forgotten\n"))));
     within_20_s(|| set(&addr).0 == Some(0));
 }
 
@@ -104,6 +107,13 @@ fn gossip_that_is_sealed_is_heard_by_whoever_has_the_secret() {
     let empty = file("empty", " \n\n");
     let (code, _, err) = ask(&["nodes", "--cluster", &seed, "--gossip-secret-file", &empty]);
     assert!(code == Some(1) && err.contains("the file has no secret"), "{err}");
+}
+
+/// Asks all of it at once: a client of a cluster takes seconds to hear of it.
+fn at_once<const N: usize>(asked: [&[&str]; N]) -> [(Option<i32>, String, String); N] {
+    thread::scope(|scope| {
+        asked.map(|args| scope.spawn(|| ask(args))).map(|asked| asked.join().unwrap())
+    })
 }
 
 fn within_20_s(mut is_so: impl FnMut() -> bool) {

@@ -1,5 +1,4 @@
 //! `calculator-load`, as a process.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use outside::{Paged, Server, http, output};
 use std::{process::Command, thread, time::Duration};

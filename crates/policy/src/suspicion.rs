@@ -86,6 +86,7 @@ impl Suspicion {
     }
 
     /// A heartbeat arrived.
+    #[inline]
     pub fn heartbeat(&mut self, now: Instant) {
         self.detector.heartbeat(now);
     }

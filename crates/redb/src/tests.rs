@@ -117,7 +117,7 @@ async fn other_calls_undo_no_promise_and_no_call_begins_that_cannot_be_remembere
 #[tokio::test]
 async fn evicted_calls_are_remembered_only_until_their_records_would_expire() {
     let dir = tempfile::tempdir().unwrap();
-    let ttl = Duration::from_millis(500);
+    let ttl = Duration::from_millis(250);
     let store = open(&dir, Options { entries: 10, ttl, ..Options::default() });
     for calls in [0..50, 50..100, 100..150] {
         answer(&store, calls).await;

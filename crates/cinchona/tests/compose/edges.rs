@@ -104,14 +104,17 @@ async fn a_server_that_is_not_there_is_unavailable_in_time_and_says_where() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("no.sock").display().to_string();
-    for (address, said) in [
+    let once = settings().with_mode(Part::Retry, Mode::Off);
+    let calls = [
         (format!("http://{closed}"), closed.to_string()),
         (format!("unix:{socket}"), socket),
         (format!("dns:///localhost:{}", closed.port()), closed.port().to_string()),
-    ] {
-        let once = settings().with_mode(Part::Retry, Mode::Off);
-        let channel = once.connect(&address).unwrap();
-        let failed = timeout(LONG, check(channel)).await.unwrap().unwrap_err();
+    ]
+    .map(|(address, said)| {
+        (tokio::spawn(timeout(LONG, check(once.connect(&address).unwrap()))), address, said)
+    });
+    for (call, address, said) in calls {
+        let failed = call.await.unwrap().unwrap().unwrap_err();
         assert_eq!(failed.code(), Code::Unavailable, "{address}: {failed}");
         assert!(failed.message().contains(&said), "{address}: {}", failed.message());
     }
@@ -124,11 +127,13 @@ async fn tls_to_a_plain_port_and_the_other_way_round_are_unavailable_in_time() {
     let secured = serve(secured, "127.0.0.1:0").await.unwrap();
     let once = settings().with_mode(Part::Retry, Mode::Off);
     let by_tls = once.clone().with_tls(ClientTlsConfig::new());
-    for (settings, address) in
-        [(by_tls, format!("https://{plain}")), (once, format!("http://{secured}"))]
-    {
-        let channel = settings.connect(&address).unwrap();
-        let failed = timeout(LONG, check(channel)).await.unwrap().unwrap_err();
+    let calls = [(by_tls, format!("https://{plain}")), (once, format!("http://{secured}"))].map(
+        |(settings, address)| {
+            (tokio::spawn(timeout(LONG, check(settings.connect(&address).unwrap()))), address)
+        },
+    );
+    for (call, address) in calls {
+        let failed = call.await.unwrap().unwrap().unwrap_err();
         assert_eq!(failed.code(), Code::Unavailable, "{address}: {failed}");
         assert!(!failed.message().is_empty());
     }

@@ -208,7 +208,7 @@ async fn after_churn_all_see_exactly_the_live_nodes_and_writes_were_never_refuse
         churn.start(None, None).await;
     }
     churn.agree().await;
-    let refusals = churn.run(Duration::from_secs(seconds.unwrap_or(5))).await;
+    let refusals = churn.run(Duration::from_secs(seconds.unwrap_or(3))).await;
     let took = churn.end().await;
     println!(
         "seed {seed}: {:?} joins, leaves, crashes, restarts, renames; all agreed {took:?} after \

@@ -11,7 +11,7 @@
 //! machine's cores. Bytes are counted on the server's side of its sockets, from the first header to
 //! the last; opening a connection is part of the warm-up, which is in no figure.
 //!
-//! `--quick`, and `cargo test`, run one short round, which shows that all of it works.
+//! `--quick`, and `cargo test --bench rest`, run one short round, which shows that all of it works.
 
 mod clients;
 mod servers;

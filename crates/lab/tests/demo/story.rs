@@ -1,6 +1,6 @@
 //! The live demo, and the story on its page.
 
-use crate::{Paged, demo};
+use super::{Paged, demo};
 use std::{net::TcpListener, time::Duration};
 use tokio::time::{Instant, sleep};
 

@@ -1,6 +1,6 @@
 //! `top`, beside the page of a live demo.
 
-use crate::{Paged, demo};
+use super::{Paged, demo};
 use std::net::TcpListener;
 
 #[test]

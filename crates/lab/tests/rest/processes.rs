@@ -1,6 +1,6 @@
 //! `calculator-rest` as a process: what it opens, how it ends, and what it never says.
 
-use crate::SECOND;
+use super::SECOND;
 use outside::{Server, ask, http};
 use std::{
     io::{Read, Write},

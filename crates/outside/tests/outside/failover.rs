@@ -1,6 +1,6 @@
 //! Three servers, as processes, and one of them in trouble.
 
-use crate::{MS, SECOND, operation, seeded};
+use crate::{MS, SECOND, operation, seeded, world::refusing};
 use bytes::Bytes;
 use calculator::{
     client::{Settings, Stack, stack},
@@ -12,7 +12,7 @@ use cinchona::{
     retry::{Attempt, Backoff, Ledger, RetryPolicy},
 };
 use outside::Server;
-use std::{net::TcpListener, time::Duration};
+use std::time::Duration;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -180,7 +180,8 @@ async fn a_server_that_refuses_from_the_start_costs_no_call_where_tonics_balance
     const CALLS: u32 = 3000;
     let servers = servers();
     let mut addrs: Vec<String> = servers.iter().map(|server| server.addr.clone()).collect();
-    addrs[2] = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (refusing, _refuses) = refusing();
+    addrs[2] = refusing.to_string();
     let mut ours = client(targets(&addrs), 0, 10 * SECOND);
     let mut theirs = theirs(&addrs);
     let (mut lost, mut lost_by_theirs) = (0, 0);

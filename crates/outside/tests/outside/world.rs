@@ -10,7 +10,18 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    net::TcpSocket,
+    time::{Instant, sleep},
+};
+
+/// A port that refuses connections, as long as the socket is kept: a server of another test cannot
+/// get it meanwhile.
+pub(crate) fn refusing() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (socket.local_addr().unwrap(), socket)
+}
 
 /// A process that is killed when it is dropped.
 pub(crate) struct Process(Child);

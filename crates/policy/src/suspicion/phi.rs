@@ -105,6 +105,7 @@ impl Detector {
     }
 
     /// A heartbeat arrived.
+    #[inline]
     pub(super) fn heartbeat(&mut self, now: Instant) {
         if let Some(last) = self.last
             && self.phi(now) < self.settings.threshold
@@ -118,6 +119,7 @@ impl Detector {
         self.last = Some(now);
     }
 
+    #[inline]
     fn measure(&mut self) {
         let (sum, count) = (self.intervals.iter().sum::<f64>(), self.intervals.len() as f64);
         let mean = sum / count;

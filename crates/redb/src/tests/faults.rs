@@ -107,7 +107,7 @@ async fn a_store_reports_a_full_disk_and_recovers_once_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let (store, room) = on_a_disk(&dir, Options::default());
     let (mut acknowledged, mut open) = (0, 0);
-    for _ in 0..40 {
+    for _ in 0..20 {
         // In the middle of a commit, or of reopening the file.
         room.store(rng.draw().random_range(0..25), Ordering::Relaxed);
         loop {

@@ -51,6 +51,9 @@ async fn statuses_that_fit_are_unchanged_and_off_all_are() {
 }
 
 proptest! {
+    // Each case has 30,000 characters.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     // catalogue: S-E12
     #[test]
     fn whatever_is_said_is_cut_between_characters(

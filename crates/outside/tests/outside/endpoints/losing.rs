@@ -1,7 +1,7 @@
 //! Servers that are killed, stopped and drained, and ports that refuse, behind a bare balancer.
 
 use super::*;
-use crate::world::Server;
+use crate::world::{Server, refusing};
 use cinchona::{
     balance::Picker,
     core::Methods,
@@ -87,7 +87,7 @@ async fn a_server_that_is_stopped_costs_only_what_was_sent_to_it_before_it_was_s
 async fn a_port_that_refuses_costs_nothing() {
     for picker in PICKERS {
         let server = Server::start(&[]);
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (free, _refuses) = refusing();
         let options = Options { picker, ..Options::default() };
         let channel = Balance::new(vec![target(free), target(server.addr)], options).unwrap();
         let began = Instant::now();

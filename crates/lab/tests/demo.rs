@@ -1,5 +1,4 @@
 //! The demo, as a process.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod story;
 mod top;

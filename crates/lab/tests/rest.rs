@@ -1,5 +1,4 @@
 //! The same calls by gRPC and by REST, over one listener; in virtual time where no process runs.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 mod processes;
 
