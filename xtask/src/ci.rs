@@ -127,7 +127,8 @@ fn steps(features: &[String], skipped: &[Skipped<'_>]) -> Vec<Step> {
     let apart = |what: &str, package: &str| {
         format!("{what} --manifest-path {package}/Cargo.toml --locked --target-dir target")
     };
-    steps.extend(["xtask/peers", "fuzz"].map(|package| Step::cargo(&apart("check", package))));
+    let check = |package| Step::cargo(&apart("check --all-targets", package));
+    steps.extend(["xtask/cost", "xtask/peers", "fuzz"].map(check));
     steps.push(Step::tests(&apart("test", "xtask/mutants")));
     steps.push(Step::tests("test --workspace"));
     // What takes long to compile, with the features of all others, so that nothing is built again.

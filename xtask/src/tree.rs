@@ -1,7 +1,7 @@
 //! What the packages have of others, as cargo resolves it for each of them alone.
 
 use crate::{cargo_command, manifest::Manifest, root};
-use std::fs;
+use std::{fs, thread};
 
 /// Whose simulations play in virtual time, and are no part of a user's programs.
 const IN_VIRTUAL_TIME: &str = "lab";
@@ -55,10 +55,14 @@ fn tokios_test_util_is_in_no_library_and_no_shipped_program() {
         let tokio = tree.lines().find(|line| line.starts_with("tokio v"));
         tokio.is_some_and(|tokio| tokio.contains("test-util"))
     };
-    for package in packages {
+    let check = |package: &String| {
         let virtually = package == IN_VIRTUAL_TIME;
-        assert_eq!(has_it(&package, "--all-features"), virtually, "{package}");
-    }
+        assert_eq!(has_it(package, "--all-features"), virtually, "{package}");
+    };
+    let (one, other) = packages.split_at(packages.len() / 2);
+    thread::scope(|scope| {
+        [one, other].map(|half| scope.spawn(move || half.iter().for_each(check)));
+    });
     // Its programs that run in real time are built without.
     assert!(!has_it(IN_VIRTUAL_TIME, "--no-default-features"));
 }

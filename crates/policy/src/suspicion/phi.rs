@@ -41,13 +41,19 @@ pub struct Phi {
 #[derive(Clone, Debug)]
 pub(super) struct Detector {
     settings: Phi,
-    /// In seconds.
-    intervals: VecDeque<f64>,
-    /// Their mean and standard deviation: phi is asked for more often than heartbeats arrive.
+    /// In nanoseconds, up to [`LONGEST`].
+    intervals: VecDeque<u64>,
+    /// Their sum, and that of their squares: exact, so that it may be kept up with each of them.
+    sum: u128,
+    squares: u128,
+    /// Their mean and standard deviation in seconds.
     mean: f64,
     deviation: f64,
     last: Option<Instant>,
 }
+
+/// Thirteen days: of 10,000 such intervals the sums have room in 128 bits.
+const LONGEST: u64 = 1 << 50;
 
 // === impl Phi ===
 
@@ -97,34 +103,42 @@ impl Default for Phi {
 
 impl Detector {
     pub(super) fn new(settings: Phi) -> Self {
-        let mean = settings.first_estimate.as_secs_f64();
-        let intervals = VecDeque::from([mean * 0.75, mean * 1.25]);
-        let mut detector = Self { settings, intervals, mean, deviation: 0.0, last: None };
-        detector.measure();
-        detector
+        let (intervals, last) = (VecDeque::new(), None);
+        let (mean, deviation) = (0.0, 0.0);
+        let mut own = Self { settings, intervals, sum: 0, squares: 0, mean, deviation, last };
+        let quarter = settings.first_estimate / 4;
+        own.measure(quarter.saturating_mul(3));
+        own.measure(quarter.saturating_mul(5));
+        own
     }
 
     /// A heartbeat arrived.
-    #[inline]
     pub(super) fn heartbeat(&mut self, now: Instant) {
         if let Some(last) = self.last
             && self.phi(now) < self.settings.threshold
         {
-            while self.intervals.len() >= self.settings.max_samples.max(1) {
-                self.intervals.pop_front();
-            }
-            self.intervals.push_back(now.saturating_duration_since(last).as_secs_f64());
-            self.measure();
+            self.measure(now.saturating_duration_since(last));
         }
         self.last = Some(now);
     }
 
-    #[inline]
-    fn measure(&mut self) {
-        let (sum, count) = (self.intervals.iter().sum::<f64>(), self.intervals.len() as f64);
-        let mean = sum / count;
-        let squares = self.intervals.iter().map(|one| (one - mean).powi(2));
-        (self.mean, self.deviation) = (mean, (squares.sum::<f64>() / count).sqrt());
+    /// Takes an interval in, and the oldest out where there are too many.
+    fn measure(&mut self, interval: Duration) {
+        let interval = u64::try_from(interval.as_nanos()).unwrap_or(LONGEST).min(LONGEST);
+        self.intervals.push_back(interval);
+        self.sum += u128::from(interval);
+        self.squares += u128::from(interval).pow(2);
+        while self.intervals.len() > self.settings.max_samples.max(1)
+            && let Some(oldest) = self.intervals.pop_front()
+        {
+            self.sum -= u128::from(oldest);
+            self.squares -= u128::from(oldest).pow(2);
+        }
+        let count = self.intervals.len() as u128;
+        // Exact up to here: of large numbers that are alike, a difference in floats is noise.
+        let spread = count * self.squares - self.sum.pow(2);
+        let nanos = count as f64 * 1e9;
+        (self.mean, self.deviation) = (self.sum as f64 / nanos, (spread as f64).sqrt() / nanos);
     }
 
     /// Phi: how improbable it is that the heartbeat is only late; 0 before the first one.
@@ -143,10 +157,7 @@ impl Detector {
     /// The intervals between its heartbeats, oldest first; the first two are derived from the
     /// estimate.
     pub(super) fn history(&self) -> impl Iterator<Item = Duration> {
-        let saturated = |_| Duration::MAX;
-        let interval =
-            move |&seconds: &f64| Duration::try_from_secs_f64(seconds).unwrap_or_else(saturated);
-        self.intervals.iter().map(interval)
+        self.intervals.iter().copied().map(Duration::from_nanos)
     }
 }
 
@@ -256,6 +267,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn mean_and_deviation_are_those_of_the_last_intervals(
+            intervals in prop::collection::vec(prop_oneof![1u64..1_000_000_000, any::<u64>()], 1..50),
+            max_samples in 1usize..20,
+        ) {
+            let mut detector = Detector::new(Phi { max_samples, ..Phi::default() });
+            intervals.into_iter().for_each(|one| detector.measure(Duration::from_nanos(one)));
+            let kept: Vec<f64> = detector.history().map(|one| one.as_secs_f64()).collect();
+            let mean = kept.iter().sum::<f64>() / kept.len() as f64;
+            let squares = kept.iter().map(|one| (one - mean).powi(2)).sum::<f64>();
+            let deviation = (squares / kept.len() as f64).sqrt();
+            let is_near = |own: f64, other: f64| (own - other).abs() <= 1e-9 * (1.0 + mean);
+            prop_assert!(is_near(detector.mean, mean), "{} {mean}", detector.mean);
+            prop_assert!(is_near(detector.deviation, deviation), "{}", detector.deviation);
+        }
+
         #[test]
         fn phi_never_falls_while_a_node_is_silent(
             intervals in prop::collection::vec(1u32..2000, 1..50), more in 1u32..10_000,

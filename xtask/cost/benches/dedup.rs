@@ -1,7 +1,7 @@
 //! What recognising repeated calls costs, with the store in memory: `cargo xtask bench dedup`.
 //!
 //! The service below the layer answers immediately, with 64 bytes, so the difference between a line
-//! and `bare` is the cost of the layer. In this package for the same reason as `happy_path`.
+//! and `bare` is the cost of the layer.
 
 use cinchona::{
     core::{BoxError, Methods},

@@ -1,8 +1,7 @@
 //! The cost of the client's stack for a call that succeeds: `cargo xtask bench happy_path`.
 //!
 //! The service below the layers answers immediately, so the difference between two lines is the
-//! cost of the layers. Allocations are counted separately, as they do not vary. In its own package,
-//! as tokio's `test-util`, which other packages need, makes every read of the clock take a lock.
+//! cost of the layers. Allocations are counted separately, as they do not vary.
 
 use cinchona::{
     config::ServiceConfig,

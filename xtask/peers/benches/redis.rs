@@ -4,8 +4,8 @@
 use cinchona::{
     core::BoxError,
     idempotency::{Claim, Store},
-    redis::RedisStore,
 };
+use cinchona_redis::RedisStore;
 use cinchona_testkit::Redis;
 use redis::{Client, aio::ConnectionManager};
 use std::time::Duration;
