@@ -220,6 +220,10 @@ where
         let kind = MethodKind::of(&request, &self.kinds);
         let asked = match Asked::of(&mut request, kind, now) {
             Ok(asked) => asked,
+            Err(_) if mode == Mode::Shadow => {
+                self.shared.switch.count();
+                return self.inner.call(request, None);
+            }
             Err(invalid) => {
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }

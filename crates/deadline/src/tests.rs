@@ -285,6 +285,23 @@ async fn in_shadow_a_limit_that_is_exceeded_is_counted_and_the_call_goes_on() {
     assert!(tokio::spawn(stack.oneshot(request())).await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn in_shadow_a_malformed_timeout_is_counted_and_passed_on() {
+    for asked in ["1", "-1S"] {
+        let (call, attempt) = (Switch::new(Mode::Shadow), Switch::new(Mode::Shadow));
+        let echo = service_fn(move |request: Request| async move {
+            assert_eq!(request.headers()["grpc-timeout"], asked);
+            Ok::<_, Status>(Response::new(Body::empty()))
+        });
+        let stack = tower::ServiceBuilder::new()
+            .layer(CallDeadlineSettings::new().with_switch(call.clone()).layer())
+            .layer(AttemptTimeoutSettings::new(ms(10)).with_switch(attempt.clone()).layer())
+            .service(echo);
+        stack.oneshot(with_timeout(asked)).await.unwrap();
+        assert_eq!((call.shadowed(), attempt.shadowed()), (1, 1), "{asked}");
+    }
+}
+
 mod announced;
 mod kinds;
 

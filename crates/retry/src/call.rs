@@ -2,7 +2,8 @@
 
 use crate::{ledger::Ledger, shared::Shared};
 use cinchona_core::{
-    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, ServerContext, Stage, Verdict,
+    AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, Mode, ServerContext, Stage,
+    Verdict,
 };
 use cinchona_plumbing::{
     Elapsed, Replay, ResponseBody, begins, code, headers,
@@ -54,12 +55,15 @@ impl Call {
     pub(crate) fn begin(
         mut first: Request<Body>,
         shared: &Arc<Shared>,
+        mode: Mode,
         now: Instant,
     ) -> Result<(Box<Self>, Request<Body>), Status> {
         let deadline = Deadline::of(&first, now)
             .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
         // gRFC A6 reserves the header: the application's value is not passed on.
-        headers::remove(first.headers_mut(), &status::PREVIOUS_ATTEMPTS);
+        if mode == Mode::Enforce {
+            headers::remove(first.headers_mut(), &status::PREVIOUS_ATTEMPTS);
+        }
         let policy = first.extensions_mut().remove::<Policy>();
         let of_method = || shared.policies.get().get(first.uri().path()).cloned();
         let policy = policy.or_else(of_method).unwrap_or_default();

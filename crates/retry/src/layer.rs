@@ -9,7 +9,7 @@ use crate::{
     warnings::UnsafeToRepeat,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Invalid, Methods, Mode, PerMethod, Rng, Switch};
+use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, PerMethod, Rng, Switch};
 use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
 use cinchona_policy::retry::{Budget, Kind, Policy, RetryPolicy, SharedBudget, Throttle};
 use std::{
@@ -275,7 +275,11 @@ where
         }
         let passing = Passing::begin();
         let began = passing.now();
-        let (mut call, first) = match Call::begin(request, &self.shared, began) {
+        if mode == Mode::Shadow && Deadline::of(&request, began).is_err() {
+            self.shared.switch.count();
+            return ResponseFuture::plain(self.inner.call(request));
+        }
+        let (mut call, first) = match Call::begin(request, &self.shared, mode, began) {
             Ok(begun) => begun,
             Err(status) => return ResponseFuture::failed(status),
         };

@@ -269,7 +269,8 @@ mod tests {
     proptest! {
         #[test]
         fn mean_and_deviation_are_those_of_the_last_intervals(
-            intervals in prop::collection::vec(prop_oneof![1u64..1_000_000_000, any::<u64>()], 1..50),
+            intervals in prop::collection::vec(
+                prop_oneof![1u64..1_000_000_000, any::<u64>()], 1..50),
             max_samples in 1usize..20,
         ) {
             let mut detector = Detector::new(Phi { max_samples, ..Phi::default() });

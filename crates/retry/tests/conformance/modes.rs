@@ -44,3 +44,21 @@ async fn in_shadow_hedges_that_would_have_been_begun_are_counted() {
     }
     assert_eq!((client.server.attempts(), counted), (4, vec![1, 1, 2, 2]));
 }
+
+// catalogue: X-shadow-and-off
+#[tokio::test(start_paused = true)]
+async fn in_shadow_a_request_arrives_as_it_was_sent_whatever_its_headers_are() {
+    for (timeout, counted) in [("no timeout", 1), ("5S", 0)] {
+        let switch = Switch::new(Mode::Shadow);
+        let layer = retrying_settings(4).with_switch(switch.clone()).layer();
+        let mut client = Client::new(&layer, [ok()]);
+        let mut request = Request::new(message(3));
+        request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        request.metadata_mut().insert("grpc-previous-rpc-attempts", "7".parse().unwrap());
+        let outcome = client.send(request).await;
+        assert_eq!((code(&outcome), switch.shadowed()), (Code::Ok, counted), "{timeout}");
+        let headers = &client.server.received()[0].headers;
+        assert_eq!(headers["grpc-timeout"], timeout);
+        assert_eq!(headers["grpc-previous-rpc-attempts"], "7");
+    }
+}
