@@ -1,5 +1,5 @@
-//! What can be put around a tonic channel or server can be put around ours, and ours around it:
-//! each combination is compiled, and called over HTTP/2.
+//! What adopters compose: the whole client and the whole server, by sockets, routers and settings of
+//! one call. The stacks of each single layer with those of others are in `outside`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 

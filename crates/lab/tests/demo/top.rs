@@ -1,14 +1,16 @@
 //! `top`, beside the page of a live demo.
 
 use super::{Paged, demo};
-use std::net::TcpListener;
+use std::{net::TcpListener, thread, time::Duration};
 
 #[test]
 fn top_prints_the_page_of_a_demo_as_text() {
     let live = Paged::new(&["--seconds", "600"]);
     let page = &live.page;
     // It ends with the demo at the latest.
-    while !live.get("/api/state").contains(r#""kind":"breaker""#) {}
+    while !live.get("/api/state").contains(r#""kind":"breaker""#) {
+        thread::park_timeout(Duration::from_millis(20));
+    }
     for url in [page.clone(), format!("http://{page}/")] {
         let (code, out, err) = demo(&["top", "--dashboard", &url]);
         assert_eq!((code, err.as_str()), (Some(0), ""));
