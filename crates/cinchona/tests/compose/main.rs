@@ -1,5 +1,5 @@
-//! What adopters compose: the whole client and the whole server, by sockets, routers and settings of
-//! one call. The stacks of each single layer with those of others are in `outside`.
+//! What adopters compose: the whole client and the whole server, by sockets, routers and settings
+//! of one call. The stacks of each single layer with those of others are in `outside`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
