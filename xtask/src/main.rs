@@ -80,7 +80,8 @@ fn main() -> ExitCode {
         ["bench"] => {
             let all = [
                 bench_apart("cost", "*", &[]),
-                bench_apart("peers", "*", &[]),
+                bench_apart("peers", "redis", &[]),
+                peers(&["--", "picks"]),
                 bench("calculator", "*", &[]),
                 bench("lab", "*", &[]),
             ];
@@ -89,16 +90,14 @@ fn main() -> ExitCode {
         ["bench", "throughput", args @ ..] => bench("calculator", "throughput", args),
         ["bench", "rest", args @ ..] => bench("lab", "rest", args),
         // A workspace of its own, so that no other build has its dependencies.
-        ["bench", "peers"] => cargo(
-            &["run", "--quiet", "--release", "--manifest-path", "xtask/peers/Cargo.toml"],
-            &[],
-        ),
+        ["bench", "peers"] => peers(&[]),
+        ["bench", "balance"] => peers(&["--", "picks"]),
         ["bench", "cost", args @ ..] => cost(args),
         // What reads the clock is in a build of its own: tokio's `test-util` would slow it down.
         ["bench", name @ ("happy_path" | "dedup" | "observe"), args @ ..] => {
             bench_apart("cost", name, args)
         }
-        ["bench", name @ ("balance" | "redis"), args @ ..] => bench_apart("peers", name, args),
+        ["bench", "redis", args @ ..] => bench_apart("peers", "redis", args),
         ["fuzz"] => fuzz("600"),
         ["fuzz", "--seconds", seconds] => fuzz(seconds),
         ["mutants", args @ ..] => ExitCode::from(mutants::run(args)),
@@ -142,6 +141,12 @@ fn bench(package: &str, name: &str, args: &[&str]) -> ExitCode {
     let features: &[_] = if package == "lab" { &["--no-default-features"] } else { &[] };
     let command = [&["bench", "-p", package], features, &["--bench", name, "--"]].concat();
     cargo(&command, args)
+}
+
+/// Runs the program that measures ours beside others.
+fn peers(args: &[&str]) -> ExitCode {
+    let run = ["run", "--quiet", "--release", "--manifest-path", "xtask/peers/Cargo.toml"];
+    cargo(&run, args)
 }
 
 /// Runs a benchmark of a workspace of its own.

@@ -40,6 +40,10 @@ use tokio::runtime::Builder;
 fn main() {
     // One that is never driven while something is timed: clocks ask for it.
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    if std::env::args().nth(1).as_deref() == Some("picks") {
+        println!("{}", picks::table(&runtime));
+        return;
+    }
     {
         let _entered = runtime.enter();
         println!("{}", breakers::table());

@@ -1,4 +1,4 @@
-//! What a pick of our balancer costs, as `crates/cinchona/benches/balance.rs` has it.
+//! What a pick of our balancer costs: `cargo xtask bench balance` prints this alone.
 //!
 //! Measured is a call that is picked for, handed to its endpoint's channel and given up before it
 //! is sent. The connections are real, in memory.
@@ -15,7 +15,7 @@ use tokio::{runtime::Runtime, time::Instant};
 use tonic::body::Body;
 use tower::{Service, ServiceExt, service_fn};
 
-const PICKERS: [Picker; 2] = [Picker::PeakEwma, Picker::RoundRobin];
+const PICKERS: [Picker; 3] = [Picker::PeakEwma, Picker::RoundRobin, Picker::WeightedRoundRobin];
 const COUNTS: [usize; 3] = [3, 100, 1000];
 const PICKS: u64 = 2000;
 

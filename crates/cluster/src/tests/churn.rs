@@ -154,7 +154,7 @@ impl Churn {
         settled.filter_map(|host| Some((host.id.clone(), host.cluster.refusal()?))).collect()
     }
 
-    /// The nodes that do not see exactly the running ones.
+    /// The nodes that do not see exactly the running ones, or refuse writes.
     fn wrong(&self) -> Vec<String> {
         let up: BTreeSet<_> = self.up.iter().map(|host| host.id.clone()).collect();
         let is_wrong = |host: &&Host| {
@@ -164,7 +164,8 @@ impl Churn {
             let alive: BTreeSet<_> = alive.map(|node| node.id.clone()).collect();
             let known: BTreeSet<_> = known.map(|node| node.id.clone()).collect();
             let reachable = host.cluster.reachable();
-            alive != up || known != up || reachable != (up.len(), up.len())
+            let refuses = host.cluster.refusal().is_some();
+            alive != up || known != up || reachable != (up.len(), up.len()) || refuses
         };
         let said = |host: &Host| {
             let cluster = &host.cluster;
@@ -179,7 +180,7 @@ impl Churn {
         self.up.iter().filter(is_wrong).map(said).collect()
     }
 
-    /// How long it takes until all see exactly the running ones.
+    /// How long it takes until all see exactly the running ones, and accept writes.
     async fn agree(&self) -> Duration {
         let began = Instant::now();
         while !self.wrong().is_empty() {
