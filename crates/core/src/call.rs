@@ -56,6 +56,8 @@ pub struct Call {
 struct Record {
     began: Instant,
     lines: Mutex<Lines>,
+    /// How many lines there are.
+    count: AtomicU32,
     /// How often an attempt's timer was polled.
     asked: AtomicU32,
 }
@@ -86,13 +88,36 @@ impl Call {
         request.extensions_mut().get_or_insert_with(|| Self::new(now()))
     }
 
+    /// The same; a new record takes the memory of the `ended` call's if no other handle of that is
+    /// left.
+    pub fn of_reusing<B>(
+        request: &mut Request<B>,
+        ended: Option<Self>,
+        now: impl FnOnce() -> Instant,
+    ) -> &mut Self {
+        request.extensions_mut().get_or_insert_with(|| Self::again(ended, now()))
+    }
+
     /// The record of the call, if a layer has created it.
     pub fn find<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
     }
 
     fn new(began: Instant) -> Self {
-        let record = Arc::new(Record { began, lines: Mutex::default(), asked: AtomicU32::new(0) });
+        Self::with(Arc::new(Record::new(began)))
+    }
+
+    fn again(ended: Option<Self>, began: Instant) -> Self {
+        if let Some(mut ended) = ended
+            && let Some(record) = Arc::get_mut(&mut ended.record)
+        {
+            record.renew(began);
+            return Self::with(ended.record);
+        }
+        Self::new(began)
+    }
+
+    const fn with(record: Arc<Record>) -> Self {
         Self { record, line: 0, deadline: None, whole: None, wanted: None, kind: None, size: None }
     }
 
@@ -197,16 +222,16 @@ impl Call {
     pub fn begins(&self, kind: AttemptKind, began: Instant) -> Self {
         let mut lines = self.lines();
         let line = self.line as usize;
-        match lines.attempts.get_mut(line) {
-            None => lines.attempts.push(Attempt { is_made: true, ..Attempt::new(kind, began) }),
-            Some(own) if !own.is_made => (own.kind, own.is_made) = (kind, true),
-            Some(_) => {
-                let line = lines.attempts.len() as u32;
-                lines.attempts.push(Attempt { is_made: true, ..Attempt::new(kind, began) });
-                return Self { line, ..self.clone() };
+        let made = || Attempt { is_made: true, ..Attempt::new(kind, began) };
+        let line = match lines.attempts.get_mut(line) {
+            None => self.record.add(&mut lines, made()),
+            Some(own) if !own.is_made => {
+                (own.kind, own.is_made) = (kind, true);
+                self.line
             }
-        }
-        self.clone()
+            Some(_) => self.record.add(&mut lines, made()),
+        };
+        Self { line, ..self.clone() }
     }
 
     /// The attempt of this handle passes a layer that counts attempts: returns when it began. If it
@@ -223,9 +248,9 @@ impl Call {
             Some(before) if before.ended.is_none() => AttemptKind::Hedge,
             Some(_) => AttemptKind::Retry,
         };
-        let (line, now) = (lines.attempts.len() as u32, now());
-        lines.attempts.push(Attempt { has_passed: true, ..Attempt::new(kind, now) });
-        self.line = line;
+        let now = now();
+        let passed = Attempt { has_passed: true, ..Attempt::new(kind, now) };
+        self.line = self.record.add(&mut lines, passed);
         now
     }
 
@@ -273,7 +298,7 @@ impl Call {
         let is_again = lines.attempts.get(line).is_some_and(|own| own.host.is_some());
         if is_again || line >= lines.attempts.len() {
             let kind = if is_again { AttemptKind::Retry } else { AttemptKind::First };
-            lines.attempts.push(Attempt::new(kind, Instant::now()));
+            self.record.add(&mut lines, Attempt::new(kind, Instant::now()));
         }
         let attempt =
             if is_again { lines.attempts.last_mut() } else { lines.attempts.get_mut(line) };
@@ -339,6 +364,11 @@ impl Call {
         self.read(|attempts| attempts.iter().filter(|attempt| !attempt.is_void).count())
     }
 
+    /// Whether more than one attempt began, those included that only waited for a connection.
+    pub fn has_repeated(&self) -> bool {
+        self.record.count.load(Ordering::Relaxed) > 1
+    }
+
     fn read<T>(&self, read: impl FnOnce(&[Attempt]) -> T) -> T {
         read(&self.lines().attempts)
     }
@@ -366,6 +396,27 @@ impl fmt::Debug for Call {
 // === impl Record ===
 
 impl Record {
+    fn new(began: Instant) -> Self {
+        let (lines, [count, asked]) = (Mutex::default(), [const { AtomicU32::new(0) }; 2]);
+        Self { began, lines, count, asked }
+    }
+
+    /// Becomes that of another call.
+    fn renew(&mut self, began: Instant) {
+        let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
+        lines.attempts.clear();
+        (lines.timed, lines.domain, self.began) = (Timed::default(), None, began);
+        (*self.count.get_mut(), *self.asked.get_mut()) = (0, 0);
+    }
+
+    /// Adds an attempt; returns its line.
+    fn add(&self, lines: &mut Lines, attempt: Attempt) -> u32 {
+        let line = lines.attempts.len() as u32;
+        lines.attempts.push(attempt);
+        self.count.store(line + 1, Ordering::Relaxed);
+        line
+    }
+
     /// Code that holds the lock cannot panic.
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
@@ -405,6 +456,27 @@ mod tests {
         Call::of(&mut request, || now).begins(AttemptKind::First, now).waits(Duration::MAX);
         let found = Call::of(&mut request, || unreachable!("it is there"));
         assert_eq!((found.began(), found.attempts()[0].wait), (now, Duration::MAX));
+    }
+
+    #[test]
+    fn a_record_in_the_memory_of_another_call_is_a_new_one() {
+        let ended = call();
+        sent(&ended, 1, Some(&HeaderValue::from_static("domain")));
+        sent(&ended, 2, None);
+        ended.starts_timer(ended.began());
+        ended.asks_timer();
+        assert!(ended.has_repeated());
+        let now = ended.began() + Duration::from_secs(1);
+        let other = ended.clone();
+        let in_use = Call::of_reusing(&mut Request::new(()), Some(ended), || now).clone();
+        assert_eq!((in_use.attempt_count(), other.attempt_count()), (0, 2), "it is in use");
+        let again = Call::of_reusing(&mut Request::new(()), Some(other), || now).clone();
+        for new in [in_use, again] {
+            assert_eq!(format!("{new:?}"), format!("{:?}", call()));
+            assert_eq!((new.began(), new.attempt_count(), new.has_repeated()), (now, 0, false));
+            assert_eq!((new.timed_until(), new.asked_timers(), new.domain()), (None, 0, None));
+            assert!(!new.has_been_sent());
+        }
     }
 
     #[test]

@@ -1,24 +1,19 @@
 //! The measurement of one call.
 
 use crate::{
-    names,
     place::{Place, Role, idle},
-    series::{Method, Table},
+    series::{LATENCY, Method, Table},
     size::{Request, Sizer},
     spans::{Entered, Traced},
 };
 use cinchona_core::{Attempt, AttemptKind, Call, MethodKind, ServerContext};
-use cinchona_plumbing::gather;
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use cinchona_plumbing::{Kept, gather};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
 
-/// How many measurements a thread keeps for reuse.
-const MOST: usize = 64;
-
 thread_local! {
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    static KEPT: RefCell<Vec<Box<Measurement>>> = RefCell::new(Vec::with_capacity(MOST));
+    static KEPT: Kept<Measurement> = const { Kept::new() };
 }
 
 /// The measurement of one call, or an attempt; then reused for another, to avoid allocations.
@@ -43,21 +38,16 @@ impl Measurement {
     /// A kept one of this thread, or a new one.
     #[inline]
     pub(crate) fn take() -> Box<Self> {
-        let kept = KEPT.try_with(|kept| kept.borrow_mut().pop());
-        // A thread that is exiting keeps none.
-        kept.ok().flatten().unwrap_or_default()
+        Kept::take(&KEPT)
     }
 
-    /// Keeps it for another call.
+    /// Keeps it for another call, of whose record it then has the memory.
     #[inline]
     pub(crate) fn keep(mut self: Box<Self>) {
-        self.call = None;
-        _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if kept.len() < MOST {
-                kept.push(self);
-            }
-        });
+        if self.role != Role::Call {
+            self.call = None;
+        }
+        Kept::keep(&KEPT, self);
     }
 
     /// A call of one of the methods in `table` begins.
@@ -75,7 +65,7 @@ impl Measurement {
         };
         (self.call, self.began) = match role {
             Role::Call => {
-                let call = Call::of(request, || now);
+                let call = Call::of_reusing(request, self.call.take(), || now);
                 (Some(call.clone()), Some(call.began()))
             }
             Role::Attempt => {
@@ -154,9 +144,7 @@ impl Measurement {
         let (counted, writer) = method.own();
         if self.role == Role::Call {
             counted.ended(code, nanos(took), writer);
-            if let Some(call) = &self.call
-                && call.attempt_count() > 1
-            {
+            if let Some(call) = self.call.as_ref().filter(|call| call.has_repeated()) {
                 end_repeated(method, &call.attempts());
             }
             return took;
@@ -177,13 +165,16 @@ impl Measurement {
 
 #[cold]
 fn end_repeated(method: &Method, attempts: &[Attempt]) {
+    if attempts.len() < 2 {
+        return;
+    }
     let (counted, writer) = method.own();
     let repeated = counted.repeated.get_or_init(Box::default);
     let of = |kind| attempts.iter().filter(|attempt| attempt.kind == kind).count() as u32;
     let counts = [AttemptKind::Retry, AttemptKind::Transparent, AttemptKind::Hedge].map(of);
     repeated.ended(counts, writer);
     let delay = idle(attempts).into_iter().sum();
-    repeated.delay.record(names::LATENCY, nanos(delay), writer);
+    repeated.delay.record(&LATENCY, nanos(delay), writer);
 }
 
 /// The start of a call that is served, with what this layer knows of it, for its record.

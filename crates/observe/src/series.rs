@@ -1,7 +1,7 @@
 //! The counts of a method: handles that a call looks up once and then only adds to.
 
 use crate::{
-    histogram::Histogram,
+    histogram::{Bounds, Histogram},
     known::Known,
     names,
     shard::{Count, Sharded, Writer},
@@ -78,11 +78,16 @@ pub(crate) struct Table {
     adding: Mutex<()>,
 }
 
-/// Of [`names::LATENCY`].
+/// Of [`LATENCY`].
 pub(crate) type Latency = Histogram<42>;
 
-/// Of [`names::SIZE`].
+/// Of [`SIZE`].
 pub(crate) type Size = Histogram<15>;
+
+pub(crate) static LATENCY: Bounds = Bounds::of(names::LATENCY);
+pub(crate) static SIZE: Bounds = Bounds::of(names::SIZE);
+pub(crate) static FEW: Bounds = Bounds::of(names::FEW);
+static SOME: Bounds = Bounds::of(names::SOME);
 
 /// All status codes.
 pub(crate) const CODES: [Code; 17] = {
@@ -145,7 +150,7 @@ impl Counted {
     /// A call of a client has ended with `code`.
     #[inline]
     pub(crate) fn ended(&self, code: Code, nanos: u64, writer: Writer) {
-        self.calls.get(code).record(names::LATENCY, nanos, writer);
+        self.calls.get(code).record(&LATENCY, nanos, writer);
     }
 }
 
@@ -155,13 +160,13 @@ impl Repeated {
     /// The number of attempts of each kind in a call; zero is not reported (gRFC A96).
     pub(crate) fn ended(&self, [retries, transparent, hedges]: [u32; 3], writer: Writer) {
         if retries > 0 {
-            self.retries.record(names::FEW, retries.into(), writer);
+            self.retries.record(&FEW, retries.into(), writer);
         }
         if transparent > 0 {
-            self.transparent_retries.record(names::SOME, transparent.into(), writer);
+            self.transparent_retries.record(&SOME, transparent.into(), writer);
         }
         if hedges > 0 {
-            self.hedges.record(names::FEW, hedges.into(), writer);
+            self.hedges.record(&FEW, hedges.into(), writer);
         }
     }
 }
@@ -173,9 +178,9 @@ impl Transfers {
     #[inline]
     pub(crate) fn ended(&self, code: Code, nanos: u64, [sent, rcvd]: [u64; 2], writer: Writer) {
         let of = self.ended.get(code);
-        of.duration.record(names::LATENCY, nanos, writer);
-        of.sent.record(names::SIZE, sent, writer);
-        of.received.record(names::SIZE, rcvd, writer);
+        of.duration.record(&LATENCY, nanos, writer);
+        of.sent.record(&SIZE, sent, writer);
+        of.received.record(&SIZE, rcvd, writer);
     }
 }
 

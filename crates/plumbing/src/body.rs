@@ -5,12 +5,11 @@ mod watcher;
 
 pub use watcher::{Next, Polled, Seen, Watcher};
 
-use crate::status;
+use crate::{Kept, status};
 use bytes::Bytes;
 use frames::Frames;
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, SizeHint};
-use smallvec::SmallVec;
 use std::{
     any::Any,
     cell::Cell,
@@ -40,14 +39,18 @@ enum Kind {
 /// Whether a body is known to belong to the head of an answer, and none of it was read since.
 type Begun = Cell<bool>;
 
-/// A body that is watched, or was read ahead.
+/// A body that is watched, or was read ahead; then reused for another, to avoid allocations.
 #[derive(Default)]
 struct Own {
     frames: Frames,
     /// The innermost first.
-    watchers: SmallVec<[Slot; 6]>,
+    watchers: Vec<Slot>,
     has_scopes: bool,
     has_begun: Begun,
+}
+
+thread_local! {
+    static KEPT: Kept<Own> = const { Kept::new() };
 }
 
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
@@ -160,17 +163,27 @@ impl ResponseBody {
     #[inline]
     fn own(&mut self) -> &mut Own {
         if !matches!(self.0, Kind::Own(_)) {
-            let own = match mem::take(&mut self.0) {
-                Kind::Plain(body, has_begun) => {
-                    Own { frames: Frames::of(body), has_begun, ..Own::default() }
-                }
-                _ => Own::default(),
-            };
-            self.0 = Kind::Own(Box::new(own));
+            let mut own = Kept::take(&KEPT);
+            if let Kind::Plain(body, has_begun) = mem::take(&mut self.0) {
+                own.frames.set(body);
+                own.has_begun = has_begun;
+            }
+            self.0 = Kind::Own(own);
         }
         match &mut self.0 {
             Kind::Own(own) => own,
             _ => unreachable!("it is set above"),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    #[inline]
+    fn drop(&mut self) {
+        if matches!(self.0, Kind::Own(_))
+            && let Kind::Own(own) = mem::take(&mut self.0)
+        {
+            own.keep();
         }
     }
 }
@@ -180,9 +193,6 @@ impl ResponseBody {
 impl Own {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         self.has_begun.set(false);
-        if self.watchers.is_empty() {
-            return self.frames.poll(cx);
-        }
         let mut seen = Seen::default();
         if self.has_scopes {
             let mut polled = Poll::Pending;
@@ -194,6 +204,16 @@ impl Own {
             step(&mut self.frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
         }
         polled
+    }
+
+    /// Drops what it holds, and keeps its box for another body.
+    #[inline]
+    fn keep(mut self: Box<Self>) {
+        self.frames.clear();
+        self.watchers.clear();
+        self.has_scopes = false;
+        self.has_begun.set(false);
+        Kept::keep(&KEPT, self);
     }
 
     fn is_end_stream(&self) -> bool {
@@ -228,6 +248,7 @@ fn poll_within(
 }
 
 /// Passes the poll to the last of `slots`.
+#[inline]
 fn step(
     frames: &mut Frames,
     slots: &mut [Slot],
@@ -255,7 +276,7 @@ fn step(
             }
         }
         Next::Cut => {
-            frames.cut();
+            frames.clear();
             further_in.fill_with(|| None);
             // What those further out see is another frame.
             *seen = Seen::default();

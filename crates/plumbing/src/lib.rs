@@ -26,6 +26,7 @@
 //! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
 //! | [`Signals`], [`Avoid`], [`Ticket`] | what sources, callers and gates exchange with a balancer
 //!   |
+//! | [`Kept`] | boxes that a thread keeps for reuse |
 //! | [`Callback`] | a function of a user's, in settings that are compared |
 //! | [`Count`], [`polled_again`] | a counter; the error of a future that is polled again |
 //!
@@ -42,6 +43,7 @@ mod elapsed;
 mod endpoint;
 mod framing;
 pub mod headers;
+mod kept;
 mod listener;
 mod misplaced;
 mod paths;
@@ -66,6 +68,7 @@ pub use count::{Count, polled_again};
 pub use elapsed::Elapsed;
 pub use endpoint::{Avoid, Ticket};
 pub use framing::Framing;
+pub use kept::Kept;
 pub use listener::Listener;
 pub use misplaced::{Misplaced, warn_of_unknown_peer};
 pub use paths::Paths;

@@ -45,7 +45,7 @@ async fn full() -> Metrics {
     let (counted, writer) = method.own();
     let repeated = counted.repeated.get_or_init(Box::default);
     repeated.ended([2, 2, 2], writer);
-    repeated.delay.record(names::LATENCY, 1_500_000_000, writer);
+    repeated.delay.record(&crate::series::LATENCY, 1_500_000_000, writer);
     metrics
 }
 

@@ -37,8 +37,19 @@ const MOST: usize = 16 << 10;
 // === impl Frames ===
 
 impl Frames {
-    pub(super) fn of(body: Body) -> Self {
-        Self { inner: Some(body), ahead: Ahead::default() }
+    /// Those of `body`, in place of none.
+    #[inline]
+    pub(super) fn set(&mut self, body: Body) {
+        self.inner = Some(body);
+    }
+
+    /// None.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.inner = None;
+        if self.ahead.was_read {
+            self.ahead = Ahead::default();
+        }
     }
 
     /// Reads what is ready, once.
@@ -83,10 +94,6 @@ impl Frames {
             Some(inner) => Pin::new(inner).poll_frame(cx).map_err(Into::into),
             None => Poll::Ready(None),
         }
-    }
-
-    pub(super) fn cut(&mut self) {
-        *self = Self::default();
     }
 
     pub(super) fn are_over(&self) -> bool {
