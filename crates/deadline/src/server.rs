@@ -214,15 +214,18 @@ where
             Ok(terms) => terms,
             Err(refused) => return ServerFuture::refused(refused),
         };
-        let kind = MethodKind::of(&request, kinds);
-        let context = ServerContext::of(&mut request, Instant::now);
+        let mut context = ServerContext::of(&mut request, Instant::now);
+        if context.kind.is_none() {
+            let kind = MethodKind::of(&request, kinds);
+            context = ServerContext::of(&mut request, Instant::now);
+            context.kind = kind;
+        }
         let began = context.began().unwrap_or_else(Instant::now);
         let within = |left| Deadline::within(left, began);
         let first = left.and_then(within);
         let whole = (left != asked).then(|| Box::new(asked.and_then(within)));
         // The work of a stream's handler may last as long as the stream.
-        let streams = kind.is_some_and(MethodKind::streams_responses);
-        context.kind = kind;
+        let streams = context.kind.is_some_and(MethodKind::streams_responses);
         context.deadline = whole.as_deref().filter(|_| streams).copied().unwrap_or(first);
         context.previous_attempts = previous_attempts;
         let context = *context;

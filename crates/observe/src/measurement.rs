@@ -63,28 +63,37 @@ impl Measurement {
             Some(method) if method.is(table, request.uri().path()) => method,
             _ => self.method.insert(find(role, table, request)),
         };
-        (self.call, self.began) = match role {
+        (self.role, self.is_open) = (role, true);
+        let size = match role {
             Role::Call => {
                 let call = Call::of_reusing(request, self.call.take(), || now);
-                (Some(call.clone()), Some(call.began()))
+                self.began = Some(call.began());
+                self.call = Some(call.clone());
+                return;
             }
             Role::Attempt => {
-                let passed = request.extensions_mut().get_mut::<Call>().map(|call| {
-                    let began = call.passes(|| now);
-                    (call.clone(), began)
-                });
-                let (attempt, began) = passed.unzip();
-                (attempt, Some(began.unwrap_or(now)))
+                let call = request.extensions_mut().get_mut::<Call>();
+                let (began, size) = match call {
+                    Some(call) => {
+                        let began = call.passes(|| now);
+                        self.call = Some(call.clone());
+                        (began, call.size())
+                    }
+                    None => (now, None),
+                };
+                self.began = Some(began);
+                size
             }
-            Role::Served => (None, serve(method.kind, request, now)),
+            Role::Served => {
+                let (began, size) = serve(method.kind, request, now);
+                self.began = began;
+                size
+            }
         };
-        if role != Role::Call {
-            let (counted, writer) = method.own();
-            counted.transfers.started.add(1, writer);
-            self.request.watch(request);
-            self.response = Sizer::default();
-        }
-        (self.role, self.is_open) = (role, true);
+        let (counted, writer) = method.own();
+        counted.transfers.started.add(1, writer);
+        self.request.watch(request, size);
+        self.response = Sizer::default();
     }
 
     /// The place of an attempt in its call; `None` if no layer keeps a record of the call.
@@ -101,10 +110,12 @@ impl Measurement {
     /// A part of its answer has arrived.
     #[inline]
     pub(crate) fn answered(&mut self, data: &[u8]) {
-        // A call's size is that of its last attempt, which has counted it.
-        if self.role != Role::Call {
-            self.response.add(data);
-        }
+        self.response.add(data);
+    }
+
+    /// What it measures.
+    pub(crate) const fn role(&self) -> Role {
+        self.role
     }
 
     /// Whether it is a call that is served.
@@ -177,24 +188,25 @@ fn end_repeated(method: &Method, attempts: &[Attempt]) {
     repeated.delay.record(&LATENCY, nanos(delay), writer);
 }
 
-/// The start of a call that is served, with what this layer knows of it, for its record.
+/// A call is served: when it began, and the length of its body if all of that has arrived. What
+/// this layer knows of it is then in its record.
 fn serve(
     kind: Option<MethodKind>,
     request: &mut http::Request<Body>,
     now: Instant,
-) -> Option<Instant> {
-    let has_one_message = kind.is_some_and(|kind| !kind.streams_requests());
-    let is_known = ServerContext::find(request).is_some_and(|context| context.arrived().is_some());
-    let arrived = match has_one_message && !is_known {
-        true => gather(request.body_mut()),
-        false => None,
-    };
+) -> (Option<Instant>, Option<u64>) {
     let context = ServerContext::of(request, || now);
     context.kind = context.kind.or(kind);
-    if let Some(size) = arrived {
-        context.has_arrived(size);
+    let (began, arrived) = (context.began(), context.arrived());
+    let has_one_message = kind.is_some_and(|kind| !kind.streams_requests());
+    if arrived.is_some() || !has_one_message {
+        return (began, arrived);
     }
-    context.began()
+    let gathered = gather(request.body_mut());
+    if let Some(size) = gathered {
+        ServerContext::of(request, || now).has_arrived(size);
+    }
+    (began, gathered)
 }
 
 /// Another method than that of the last call.

@@ -141,6 +141,11 @@ impl Measurement {
 }
 
 impl Watcher for Measurement {
+    /// A call's size is that of its last attempt, which has counted it.
+    fn sees_data(&self) -> bool {
+        self.role() != Role::Call
+    }
+
     #[inline]
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         let note = self.get_mut();

@@ -1,7 +1,6 @@
 //! How large messages are, without gRPC's framing: five bytes before each.
 
 use bytes::Bytes;
-use cinchona_core::{Call, ServerContext};
 use http_body::{Body as _, Frame, SizeHint};
 use std::{
     pin::Pin,
@@ -82,13 +81,11 @@ impl Sizer {
 // === impl Request ===
 
 impl Request {
-    /// Watches the body of `request`. One of known length, as that of a unary call in a stack that
+    /// Watches the body of `request`. One of `known` length, as that of a unary call in a stack that
     /// repeats calls, counts as one message, and is left unchanged.
     #[inline]
-    pub(crate) fn watch(&mut self, request: &mut http::Request<Body>) {
-        let known = Call::find(request).and_then(Call::size);
-        let arrived = || ServerContext::find(request)?.arrived();
-        let length = known.or_else(arrived).or_else(|| request.body().size_hint().exact());
+    pub(crate) fn watch(&mut self, request: &mut http::Request<Body>, known: Option<u64>) {
+        let length = known.or_else(|| request.body().size_hint().exact());
         self.whole = length.map(|length| length.saturating_sub(u64::from(PREFIX)));
         if length.is_none() {
             self.count(request.body_mut());

@@ -42,9 +42,6 @@ const MOST: usize = 4 << 20;
 ///
 /// No waker is registered: a task will poll the body again.
 pub fn gather(body: &mut Body) -> Option<u64> {
-    if body.is_end_stream() {
-        return Some(0);
-    }
     let cx = &mut Context::from_waker(Waker::noop());
     let Poll::Ready(first) = Pin::new(&mut *body).poll_frame(cx) else { return None };
     let Some(first) = first else {
@@ -77,10 +74,9 @@ pub fn gather(body: &mut Body) -> Option<u64> {
 }
 
 /// The poll after a frame; an empty one that ends the body is its end.
+///
+/// A body of HTTP/2 takes the lock of its connection for each question.
 fn poll_end(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-    if body.is_end_stream() {
-        return Poll::Ready(None);
-    }
     let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
     if let Some(Ok(frame)) = &frame
         && frame.data_ref().is_some_and(Bytes::is_empty)

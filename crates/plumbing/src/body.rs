@@ -7,7 +7,7 @@ pub use watcher::{Next, Polled, Seen, Watcher};
 
 use crate::{Kept, status};
 use bytes::Bytes;
-use frames::Frames;
+use frames::{Frames, is_data};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, SizeHint};
 use std::{
@@ -107,46 +107,32 @@ impl ResponseBody {
     /// Adds `watcher` outside of all others; it is boxed if it has to wait.
     #[inline]
     pub fn watch<W: Watcher + 'static>(&mut self, watcher: W) {
-        let own = self.own();
-        match own.frames.whole() {
-            None => own.watchers.push(Some(Box::pin(watcher))),
-            Some(whole) => _ = whole.show(pin!(watcher)),
-        }
+        self.add(watcher, false);
     }
 
     /// Adds `watcher` outside of all others, which are polled within its scope.
     #[inline]
     pub fn watch_within<W: Watcher + 'static>(&mut self, watcher: W) {
-        self.has_scopes();
-        self.watch(watcher);
+        self.add(watcher, true);
     }
 
     /// Adds `watcher` outside of all others, which sees the frames when they are sent, also those
     /// that were read before.
     #[inline]
     pub fn watch_sent<W: Watcher + 'static>(&mut self, watcher: W) {
-        self.own().watchers.push(Some(Box::pin(watcher)));
+        self.own().push(Box::pin(watcher), false);
     }
 
     /// Adds `watcher` outside of all others, in its own box.
     #[inline]
-    pub fn watch_boxed<W: Watcher + 'static>(&mut self, mut watcher: Pin<Box<W>>) {
-        let own = self.own();
-        match own.frames.whole() {
-            None => own.watchers.push(Some(watcher)),
-            Some(whole) => {
-                if whole.show(watcher.as_mut()) == Next::Over {
-                    watcher.is_over();
-                }
-            }
-        }
+    pub fn watch_boxed<W: Watcher + 'static>(&mut self, watcher: Pin<Box<W>>) {
+        self.add_boxed(watcher, false);
     }
 
     /// Adds `watcher` outside of all others, in its own box; they are polled within its scope.
     #[inline]
     pub fn watch_boxed_within<W: Watcher + 'static>(&mut self, watcher: Pin<Box<W>>) {
-        self.has_scopes();
-        self.watch_boxed(watcher);
+        self.add_boxed(watcher, true);
     }
 
     /// The same body, watched.
@@ -156,8 +142,26 @@ impl ResponseBody {
         self
     }
 
-    fn has_scopes(&mut self) {
-        self.own().has_scopes = true;
+    #[inline]
+    fn add<W: Watcher + 'static>(&mut self, watcher: W, is_scope: bool) {
+        let own = self.own();
+        match own.frames.whole() {
+            None => own.push(Box::pin(watcher), is_scope),
+            Some(whole) => _ = whole.show(pin!(watcher)),
+        }
+    }
+
+    #[inline]
+    fn add_boxed<W: Watcher + 'static>(&mut self, mut watcher: Pin<Box<W>>, is_scope: bool) {
+        let own = self.own();
+        match own.frames.whole() {
+            None => own.push(watcher, is_scope),
+            Some(whole) => {
+                if whole.show(watcher.as_mut()) == Next::Over {
+                    watcher.is_over();
+                }
+            }
+        }
     }
 
     #[inline]
@@ -191,6 +195,12 @@ impl Drop for ResponseBody {
 // === impl Own ===
 
 impl Own {
+    #[inline]
+    fn push<W: Watcher + 'static>(&mut self, watcher: Pin<Box<W>>, is_scope: bool) {
+        self.has_scopes |= is_scope;
+        self.watchers.push(Slot { sees_data: watcher.sees_data(), watcher: Some(watcher) });
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         self.has_begun.set(false);
         let mut seen = Seen::default();
@@ -217,7 +227,7 @@ impl Own {
     }
 
     fn is_end_stream(&self) -> bool {
-        let mut watchers = self.watchers.iter().flatten();
+        let mut watchers = self.watchers.iter().flat_map(|slot| &slot.watcher);
         !self.has_begun.get()
             && self.frames.are_over()
             && !watchers.any(|watcher| watcher.holds_more())
@@ -225,7 +235,11 @@ impl Own {
 }
 
 /// The slot of a watcher, which may be finished.
-type Slot = Option<Pin<Box<dyn Watcher>>>;
+#[derive(Default)]
+struct Slot {
+    watcher: Option<Pin<Box<dyn Watcher>>>,
+    sees_data: bool,
+}
 
 /// Polls the body below the last of `slots`, within its scope.
 fn poll_within(
@@ -240,7 +254,7 @@ fn poll_within(
         return;
     };
     let mut poll = || poll_within(frames, further_in, cx, seen, polled);
-    match last {
+    match &mut last.watcher {
         Some(watcher) => watcher.as_mut().scope(&mut poll),
         None => poll(),
     }
@@ -257,8 +271,9 @@ fn step(
     polled: &mut Poll<Polled>,
 ) {
     let Some((last, further_in)) = slots.split_last_mut() else { return };
-    let Some(watcher) = last else { return };
+    let Some(watcher) = &mut last.watcher else { return };
     let next = match polled {
+        Poll::Ready(polled) if !last.sees_data && is_data(polled) => Next::Watch,
         Poll::Ready(polled) => watcher.as_mut().sees(polled, seen),
         Poll::Pending => match watcher.as_mut().waits(cx) {
             Poll::Ready(last) => {
@@ -271,13 +286,13 @@ fn step(
     match next {
         Next::Watch => {}
         Next::Over => {
-            if let Some(watcher) = last.take() {
+            if let Some(watcher) = last.watcher.take() {
                 watcher.is_over();
             }
         }
         Next::Cut => {
             frames.clear();
-            further_in.fill_with(|| None);
+            further_in.fill_with(Slot::default);
             // What those further out see is another frame.
             *seen = Seen::default();
         }
@@ -311,10 +326,13 @@ impl HttpBody for ResponseBody {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Plain(body, _) => body.size_hint(),
-            Kind::Own(own) => match own.watchers.iter().flatten().any(|own| own.may_cut()) {
-                true => SizeHint::new(),
-                false => own.frames.size_hint(),
-            },
+            Kind::Own(own) => {
+                let mut watchers = own.watchers.iter().flat_map(|slot| &slot.watcher);
+                match watchers.any(|watcher| watcher.may_cut()) {
+                    true => SizeHint::new(),
+                    false => own.frames.size_hint(),
+                }
+            }
         }
     }
 }

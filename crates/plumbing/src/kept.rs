@@ -4,9 +4,7 @@ use std::{cell::RefCell, thread::LocalKey};
 
 /// Boxes of values that were used before and are empty again.
 #[derive(Debug, Default)]
-pub struct Kept<T>(
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")] RefCell<Vec<Box<T>>>,
-);
+pub struct Kept<T>(RefCell<Vec<Box<T>>>);
 
 /// How many of a type a thread keeps.
 const MOST: usize = 64;

@@ -13,6 +13,10 @@ pub(crate) struct Mends;
 /// Passes the status in the trailers to the throttle and the budget. The body is unchanged, except
 /// for status details at which tonic would panic.
 impl Watcher for Call {
+    fn sees_data(&self) -> bool {
+        false
+    }
+
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         let call = self.get_mut();
         let verdict = match polled {
@@ -36,6 +40,10 @@ impl Watcher for Call {
 }
 
 impl Watcher for Mends {
+    fn sees_data(&self) -> bool {
+        false
+    }
+
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         if let Some(Ok(frame)) = polled
             && let Some(trailers) = frame.trailers_mut()

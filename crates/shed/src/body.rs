@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher};
 use cinchona_policy::concurrency::Permit;
-use http_body::{Body, Frame};
+use http_body::Body;
 use std::pin::Pin;
 
 /// The place of a call that is kept until its response has ended.
@@ -29,10 +29,11 @@ where
 // === impl Kept ===
 
 impl Watcher for Kept {
+    fn sees_data(&self) -> bool {
+        false
+    }
+
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
-        if polled.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data)) {
-            return Next::Watch;
-        }
         self.get_mut().0.answered(polled.as_ref().is_none_or(Result::is_ok));
         Next::Over
     }

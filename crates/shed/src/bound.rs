@@ -269,6 +269,10 @@ impl<F> fmt::Debug for StatusLimitFuture<F> {
 }
 
 impl Watcher for Cuts {
+    fn sees_data(&self) -> bool {
+        false
+    }
+
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         if let Some(Ok(frame)) = polled
             && let Some(trailers) = frame.trailers_mut()

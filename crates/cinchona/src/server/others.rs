@@ -69,6 +69,10 @@ fn in_http(mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
 // === impl Breaks ===
 
 impl Watcher for Breaks {
+    fn sees_data(&self) -> bool {
+        false
+    }
+
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         let Some(Ok(frame)) = polled else { return Next::Watch };
         let code = frame.trailers_ref().and_then(|trailers| seen.code(trailers));

@@ -34,6 +34,10 @@ pub(super) struct Ahead {
 /// (RFC 9113, 6.9.2: 65,535 bytes), so a client that does not read makes no server keep more.
 const MOST: usize = 16 << 10;
 
+pub(super) fn is_data(polled: &Polled) -> bool {
+    matches!(polled, Some(Ok(frame)) if frame.is_data())
+}
+
 // === impl Frames ===
 
 impl Frames {
@@ -123,10 +127,14 @@ impl Ahead {
 
     /// Shows each frame to a watcher, which may change it, as if it was read now.
     pub(super) fn show(&mut self, mut watcher: Pin<&mut dyn Watcher>) -> Next {
+        let sees_data = watcher.sees_data();
         for at in 0..self.frames.len() {
             let frame = &mut self.frames[at];
+            if !sees_data && is_data(frame) {
+                continue;
+            }
             let next = watcher.as_mut().sees(frame, &mut self.seen);
-            let goes_on = matches!(frame, Some(Ok(frame)) if frame.is_data());
+            let goes_on = is_data(frame);
             if next == Next::Cut || !goes_on {
                 self.frames[at + 1..].fill_with(|| None);
             }

@@ -21,6 +21,12 @@ pub trait Watcher: Send {
     /// A poll of the body returned `polled`, which the layer may change.
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next;
 
+    /// Whether it sees frames of data, and not only what ends the body: trailers, a failure, or its
+    /// end. The answer is always the same.
+    fn sees_data(&self) -> bool {
+        true
+    }
+
     /// Nothing is ready: the error with which the body must end anyway.
     fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Polled> {
         Poll::Pending
