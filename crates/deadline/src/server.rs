@@ -230,9 +230,14 @@ where
         context.previous_attempts = previous_attempts;
         let context = *context;
         let _entered = context.enter();
-        let work = Work::Handler { handler: self.inner.call(request) };
         let end = first.map(|first| End::at(first.0 - TICK));
-        ServerFuture { work, end, whole, context, sample }
+        ServerFuture {
+            work: Work::Handler { handler: self.inner.call(request) },
+            end,
+            whole,
+            context,
+            sample,
+        }
     }
 }
 

@@ -99,8 +99,9 @@ impl<S, F, B> ResponseFuture<S, F, B> {
         Self::at(Stage::Refused, Some(answer))
     }
 
+    #[inline(always)]
     pub(crate) const fn executing(inner: F, answer: Option<Answer>) -> Self {
-        Self::at(Stage::Executing { inner }, answer)
+        Self { stage: Stage::Executing { inner }, answer }
     }
 
     const fn at(stage: Stage<S, F, B>, answer: Option<Answer>) -> Self {

@@ -123,8 +123,8 @@ where
             return ResponseFuture::executing(self.inner.call(request), None);
         }
         if self.running.is_idle() {
-            let answer = Answer::passing(&self.running, request.uri().path());
-            return ResponseFuture::executing(self.inner.call(request), Some(answer));
+            let answer = Some(Answer::passing(&self.running, request.uri().path()));
+            return ResponseFuture::executing(self.inner.call(request), answer);
         }
         let fate = self.running.fate(&request, mode);
         self.running.report(&request, &fate);

@@ -70,13 +70,11 @@ where
         let request = plain_request(request);
         let settings = &self.shared.settings;
         let mode = self.shared.switch.mode();
-        if mode == Mode::Off {
-            let inner = PlainFuture::new(self.inner.call(request));
-            return ResponseFuture { way: Course::Through { inner }, domain: None };
-        }
-        if !settings.concern(&request) {
-            let inner = PlainFuture::new(self.inner.call(request));
-            return ResponseFuture { way: Course::Through { inner }, domain: None };
+        if mode == Mode::Off || !settings.concern(&request) {
+            return ResponseFuture {
+                way: Course::Through { inner: PlainFuture::new(self.inner.call(request)) },
+                domain: None,
+            };
         }
         // Who sends a key reads it; any other call's answer goes without. In shadow nothing is
         // promised.

@@ -5,10 +5,10 @@ mod watcher;
 
 pub use watcher::{Next, Polled, Seen, Watcher};
 
-use crate::{Kept, status};
+use crate::{Kept, headers, status};
 use bytes::Bytes;
 use frames::{Frames, is_data};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header::CONTENT_TYPE};
 use http_body::{Body as HttpBody, SizeHint};
 use std::{
     any::Any,
@@ -17,7 +17,7 @@ use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
 };
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use watcher::BoxError;
 
 /// A response body that layers watch.
@@ -56,10 +56,12 @@ thread_local! {
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
 /// on. Each layer asks that of a head, and it is computed once.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
-    let (headers, body) = (response.headers(), response.body());
+    let body = response.body();
     let begins = || {
-        let is_head = response.status() == StatusCode::OK && status::is_grpc(headers);
-        is_head && status::code(headers).is_none() && !body.is_end_stream()
+        let [kind, code] =
+            headers::get_each(response.headers(), [&CONTENT_TYPE, &Status::GRPC_STATUS]);
+        let is_head = response.status() == StatusCode::OK && kind.is_some_and(status::is_grpc_type);
+        is_head && code.is_none() && !body.is_end_stream()
     };
     let has_begun = match &body.0 {
         Kind::Empty => return false,

@@ -106,8 +106,8 @@ where
 {
     /// The call, which has its place.
     #[inline(always)]
-    pub(crate) fn calling(future: S::Future, permit: Permit, until: Until) -> Self {
-        let permit = Some(Box::new(permit));
+    pub(crate) fn calling(future: S::Future, permit: Box<Permit>, until: Until) -> Self {
+        let permit = Some(permit);
         Self { state: State::Calling { future }, permit, until, arriving: None }
     }
 

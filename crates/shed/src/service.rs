@@ -82,9 +82,11 @@ where
                 match limiter.enter(|| Criticality::of(request.headers())) {
                     // The usual case first: the request is moved once.
                     Entry::Admitted(permit) if until.is_sure() => {
-                        let future = inner.call(request);
-                        let entering = Entering::calling(future, permit, until);
-                        ResponseFuture { entering, refusing: None }
+                        let permit = Box::new(permit);
+                        ResponseFuture {
+                            entering: Entering::calling(inner.call(request), permit, until),
+                            refusing: None,
+                        }
                     }
                     entry => enter(shared, inner, request, (entry, until), mode),
                 }
