@@ -1,16 +1,15 @@
 //! The record of one call of a client: each fact is written once, and read by all layers.
 
+mod record;
+
 use crate::{Attempt, AttemptKind, Deadline, MethodKind, Verdict};
 use cinchona_plumbing::status::Pushback;
 use http::{HeaderValue, Request};
-use smallvec::SmallVec;
+use record::{Lines, Record, Timed};
 use std::{
     fmt,
     num::NonZeroU64,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 use tokio::{task, time::Instant};
@@ -50,33 +49,6 @@ pub struct Call {
     wanted: Option<Deadline>,
     kind: Option<MethodKind>,
     size: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Record {
-    began: Instant,
-    lines: Mutex<Lines>,
-    /// How many lines there are.
-    count: AtomicU32,
-    /// How often an attempt's timer was polled.
-    asked: AtomicU32,
-}
-
-/// The attempts with their own timers.
-#[derive(Clone, Copy, Debug, Default)]
-struct Timed {
-    many: u32,
-    /// When the first of them ends.
-    until: Option<Instant>,
-    task: Option<task::Id>,
-}
-
-#[derive(Debug, Default)]
-struct Lines {
-    timed: Timed,
-    attempts: SmallVec<[Attempt; 1]>,
-    /// The dedup domain of the first attempt, if known.
-    domain: Option<Option<HeaderValue>>,
 }
 
 // === impl Call ===
@@ -390,44 +362,6 @@ impl fmt::Debug for Call {
             .field("deadline", &self.deadline)
             .field("attempts", &self.lines().attempts)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Record ===
-
-impl Record {
-    fn new(began: Instant) -> Self {
-        let (lines, [count, asked]) = (Mutex::default(), [const { AtomicU32::new(0) }; 2]);
-        Self { began, lines, count, asked }
-    }
-
-    /// Becomes that of another call.
-    fn renew(&mut self, began: Instant) {
-        let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
-        lines.attempts.clear();
-        (lines.timed, lines.domain, self.began) = (Timed::default(), None, began);
-        (*self.count.get_mut(), *self.asked.get_mut()) = (0, 0);
-    }
-
-    /// Adds an attempt; returns its line.
-    fn add(&self, lines: &mut Lines, attempt: Attempt) -> u32 {
-        let line = lines.attempts.len() as u32;
-        lines.attempts.push(attempt);
-        self.count.store(line + 1, Ordering::Relaxed);
-        line
-    }
-
-    /// Code that holds the lock cannot panic.
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Lines ===
-
-impl Lines {
-    fn hosts(&self) -> impl Iterator<Item = NonZeroU64> {
-        self.attempts.iter().filter_map(|attempt| attempt.host)
     }
 }
 

@@ -63,12 +63,13 @@ impl Measurement {
             Some(method) if method.is(table, request.uri().path()) => method,
             _ => self.method.insert(find(role, table, request)),
         };
-        (self.role, self.is_open) = (role, true);
+        self.role = role;
         let size = match role {
             Role::Call => {
                 let call = Call::of_reusing(request, self.call.take(), || now);
                 self.began = Some(call.began());
                 self.call = Some(call.clone());
+                self.is_open = true;
                 return;
             }
             Role::Attempt => {
@@ -90,10 +91,12 @@ impl Measurement {
                 size
             }
         };
-        let (counted, writer) = method.own();
-        counted.transfers.started.add(1, writer);
         self.request.watch(request, size);
         self.response = Sizer::default();
+        // Nothing from here on panics, as a body may: what has ended has begun.
+        let (counted, writer) = method.own();
+        counted.transfers.started.add(1, writer);
+        self.is_open = true;
     }
 
     /// The place of an attempt in its call; `None` if no layer keeps a record of the call.

@@ -81,8 +81,8 @@ impl Sizer {
 // === impl Request ===
 
 impl Request {
-    /// Watches the body of `request`. One of `known` length, as that of a unary call in a stack that
-    /// repeats calls, counts as one message, and is left unchanged.
+    /// Watches the body of `request`. One of `known` length, as that of a unary call in a stack
+    /// that repeats calls, counts as one message, and is left unchanged.
     #[inline]
     pub(crate) fn watch(&mut self, request: &mut http::Request<Body>, known: Option<u64>) {
         let length = known.or_else(|| request.body().size_hint().exact());
