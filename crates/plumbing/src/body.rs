@@ -213,7 +213,9 @@ impl Own {
         }
         let mut polled = self.frames.poll(cx);
         for at in 0..self.watchers.len() {
-            step(&mut self.frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
+            if self.watchers[at].sees(&polled) {
+                step(&mut self.frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
+            }
         }
         polled
     }
@@ -243,6 +245,17 @@ struct Slot {
     sees_data: bool,
 }
 
+// === impl Slot ===
+
+impl Slot {
+    /// Whether this is for its watcher.
+    #[inline]
+    fn sees(&self, polled: &Poll<Polled>) -> bool {
+        let is_data = || matches!(polled, Poll::Ready(polled) if is_data(polled));
+        self.watcher.is_some() && (self.sees_data || !is_data())
+    }
+}
+
 /// Polls the body below the last of `slots`, within its scope.
 fn poll_within(
     frames: &mut Frames,
@@ -260,11 +273,12 @@ fn poll_within(
         Some(watcher) => watcher.as_mut().scope(&mut poll),
         None => poll(),
     }
-    step(frames, slots, cx, seen, polled);
+    if slots.last().is_some_and(|last| last.sees(polled)) {
+        step(frames, slots, cx, seen, polled);
+    }
 }
 
 /// Passes the poll to the last of `slots`.
-#[inline]
 fn step(
     frames: &mut Frames,
     slots: &mut [Slot],
@@ -275,7 +289,6 @@ fn step(
     let Some((last, further_in)) = slots.split_last_mut() else { return };
     let Some(watcher) = &mut last.watcher else { return };
     let next = match polled {
-        Poll::Ready(polled) if !last.sees_data && is_data(polled) => Next::Watch,
         Poll::Ready(polled) => watcher.as_mut().sees(polled, seen),
         Poll::Pending => match watcher.as_mut().waits(cx) {
             Poll::Ready(last) => {
