@@ -43,6 +43,7 @@ pub struct ServerContext {
     pub kind: Option<MethodKind>,
     /// The length of the request's body plus one.
     arrived: Option<NonZeroU64>,
+    is_arriving: bool,
     began: Option<Instant>,
 }
 
@@ -68,7 +69,8 @@ thread_local! {
 impl ServerContext {
     /// A call whose answer is due at `deadline`, and the number of this attempt.
     pub const fn new(deadline: Option<Deadline>, previous_attempts: u32) -> Self {
-        Self { deadline, previous_attempts, kind: None, arrived: None, began: None }
+        let (kind, arrived, began) = (None, None, None);
+        Self { deadline, previous_attempts, kind, arrived, is_arriving: false, began }
     }
 
     /// The record of the call that `request` belongs to: created here, at the time `now`, if no
@@ -108,6 +110,17 @@ impl ServerContext {
     /// All of the request has arrived: a body of so many bytes.
     pub const fn has_arrived(&mut self, size: u64) {
         self.arrived = NonZeroU64::new(size.saturating_add(1));
+    }
+
+    /// A layer has looked for all of the request, and it had not arrived: the next one waits for it
+    /// at once.
+    pub const fn is_still_arriving(&mut self) {
+        self.is_arriving = true;
+    }
+
+    /// Whether a layer has looked for all of the request, and it had not arrived.
+    pub const fn was_arriving(&self) -> bool {
+        self.is_arriving
     }
 
     /// The call that this task is serving, if any.

@@ -206,8 +206,10 @@ fn serve(
         return (began, arrived);
     }
     let gathered = gather(request.body_mut());
-    if let Some(size) = gathered {
-        ServerContext::of(request, || now).has_arrived(size);
+    let context = ServerContext::of(request, || now);
+    match gathered {
+        Some(size) => context.has_arrived(size),
+        None => context.is_still_arriving(),
     }
     (began, gathered)
 }

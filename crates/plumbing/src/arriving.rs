@@ -101,14 +101,14 @@ impl Arriving {
             return Poll::Ready(true);
         }
         while self.kept.size < MOST {
-            if self.inner.is_end_stream() {
-                return Poll::Ready(true);
-            }
             let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else {
                 self.inner = Body::empty();
                 return Poll::Ready(true);
             };
-            if !self.kept.keep(frame) {
+            // As in `poll_end`.
+            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            let may_be_last = frame.as_ref().is_ok_and(is_empty);
+            if !self.kept.keep(frame) || may_be_last && self.inner.is_end_stream() {
                 return Poll::Ready(true);
             }
         }

@@ -76,13 +76,15 @@ pub(crate) fn look<B: 'static>(
     place: &Place<'_>,
     shadow: impl FnOnce() -> Option<Switch>,
 ) -> Arrival {
-    if ServerContext::find(request).is_some_and(|context| context.arrived().is_some()) {
+    let context = ServerContext::find(request);
+    if context.is_some_and(|context| context.arrived().is_some()) {
         return Arrival::Whole;
     }
+    let was_arriving = context.is_some_and(ServerContext::was_arriving);
     let Some(body) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() else {
         return Arrival::Whole;
     };
-    if gather(body).is_some() {
+    if !was_arriving && gather(body).is_some() {
         return Arrival::Whole;
     }
     if !may_stream {
