@@ -64,9 +64,11 @@ impl Measurement {
             _ => self.method.insert(find(role, table, request)),
         };
         self.role = role;
+        // Of an earlier call: only its memory is of use.
+        let ended = self.call.take();
         let size = match role {
             Role::Call => {
-                let call = Call::of_reusing(request, self.call.take(), || now);
+                let call = Call::of_reusing(request, ended, || now);
                 self.began = Some(call.began());
                 self.call = Some(call.clone());
                 self.is_open = true;

@@ -343,3 +343,23 @@ async fn a_malformed_parent_begins_a_trace() {
         assert!(!recorded.fields.contains_key("parent_id"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_without_a_record_has_none_of_an_earlier_call() {
+    let spans = Spans::capture();
+    let server = ScriptedServer::new([1, 2, 3].map(|sum: u32| Answer::Ok(encode(&sum))));
+    let metrics = metrics();
+    let within = AttemptLayer::new(&metrics, TARGET).layer(server.clone());
+    call(CallLayer::new(&metrics, TARGET).layer(within), request()).await.unwrap();
+    // Two of what the call before has used are used again.
+    let alone = AttemptLayer::new(&metrics, TARGET).layer(server);
+    for previous in ["2", "5"] {
+        let mut request = request();
+        request.headers_mut().insert("grpc-previous-rpc-attempts", previous.parse().unwrap());
+        call(alone.clone(), request).await.unwrap();
+    }
+    let recorded = spans.recorded();
+    let attempts = recorded.iter().filter(|span| span.name == "attempt");
+    let numbers: Vec<_> = attempts.map(|span| &*span.fields["attempt"]).collect();
+    assert_eq!(numbers, ["1", "3", "6"]);
+}
