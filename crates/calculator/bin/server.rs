@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser};
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
-/// A call takes some sixty allocations of hyper, h2 and tonic: with glibc's allocator these are a
-/// tenth of its CPU.
+/// A call takes some forty allocations, most of hyper, h2 and tonic: with glibc's allocator these
+/// are a tenth of its CPU.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -619,6 +619,46 @@ mod tests {
         }
     }
 
+    type Case = (Vec<Option<Result<u8, ()>>>, bool, bool, (usize, Next));
+
+    /// The frames of a watched body that are read before it is dropped, and what was seen of it.
+    fn seen((frames, is_settled, is_scope, next): &Case, polls: usize) -> [Vec<String>; 2] {
+        let log = Log::default();
+        let mut body = ResponseBody::of(Frames(frames.iter().copied().collect()));
+        if *is_settled {
+            body.settle();
+        }
+        match is_scope {
+            true => body.watch_within(notes("it", &log, *next)),
+            false => body.watch(notes("it", &log, *next)),
+        }
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let polled = (0..polls).map(|_| format!("{:?}", Pin::new(&mut body).poll_frame(cx)));
+        let polled = polled.collect();
+        drop(body);
+        [polled, taken(&log)]
+    }
+
+    fn case() -> impl Strategy<Value = Case> {
+        let frame = prop::option::of(prop::result::maybe_err(0..3_u8, Just(())));
+        let next = prop::sample::select(vec![Next::Over, Next::Cut]);
+        (prop::collection::vec(frame, 0..4), any::<bool>(), any::<bool>(), (0..3_usize, next))
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_has_nothing_of_the_one_whose_memory_it_takes(
+            before in prop::collection::vec((case(), 0..5_usize), 1..4),
+            then in case(),
+        ) {
+            before.iter().for_each(|(case, polls)| _ = seen(case, *polls));
+            let again = seen(&then, 5);
+            // A thread that has kept none.
+            let new = std::thread::scope(|scope| scope.spawn(|| seen(&then, 5)).join());
+            prop_assert_eq!(again, new.unwrap());
+        }
+    }
+
     #[tokio::test]
     async fn a_small_answer_that_is_ready_is_seen_before_it_is_sent_and_no_other() {
         let seen_of = |frames: &[Option<Result<u8, ()>>], at_most: usize| {

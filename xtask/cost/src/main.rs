@@ -22,6 +22,8 @@
 //!
 //! * None of tokio's `test-util` is in it, as in no program of a user: with it, each look at the
 //!   clock takes a lock.
+//! * No server returns memory between bursts of calls, as glibc's allocator does or does not, however
+//!   its heap happens to lie. The shipped program allocates with mimalloc, and no other does.
 //! * What others offer cannot be put around a tonic channel as it is, since its requests cannot be
 //!   cloned: the adapter that reads them first is in their rows.
 //! * Their layers take an error for a failure, but no status, so they look at no header.
