@@ -282,10 +282,8 @@ impl Limits {
         mode: Mode,
     ) -> Result<(), Status> {
         // A latency is known to within an eighth.
-        let Some(fastest) = latency.current().filter(|fastest| left < fastest.mul_f64(0.875))
-        else {
-            return Ok(());
-        };
+        let is_faster = |fastest: &Duration| left < *fastest && left < fastest.mul_f64(0.875);
+        let Some(fastest) = latency.current().filter(is_faster) else { return Ok(()) };
         tracing::debug!(rpc.method = path, ?left, ?fastest, ?mode, "hopeless");
         if mode == Mode::Enforce {
             let message = format!("{left:?} left, and it takes {fastest:?} at best");

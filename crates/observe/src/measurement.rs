@@ -8,7 +8,7 @@ use crate::{
 };
 use cinchona_core::{Attempt, AttemptKind, Call, MethodKind, ServerContext};
 use cinchona_plumbing::{Kept, gather};
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
 
@@ -200,20 +200,20 @@ fn serve(
     request: &mut http::Request<Body>,
     now: Instant,
 ) -> (Option<Instant>, Option<u64>) {
+    // Apart, as both are changed, and the record is looked for once.
+    let mut body = mem::take(request.body_mut());
     let context = ServerContext::of(request, || now);
     context.kind = context.kind.or(kind);
-    let (began, arrived) = (context.began(), context.arrived());
     let has_one_message = kind.is_some_and(|kind| !kind.streams_requests());
-    if arrived.is_some() || !has_one_message {
-        return (began, arrived);
+    if has_one_message && context.arrived().is_none() {
+        match gather(&mut body) {
+            Some(size) => context.has_arrived(size),
+            None => context.is_still_arriving(),
+        }
     }
-    let gathered = gather(request.body_mut());
-    let context = ServerContext::of(request, || now);
-    match gathered {
-        Some(size) => context.has_arrived(size),
-        None => context.is_still_arriving(),
-    }
-    (began, gathered)
+    let known = (context.began(), context.arrived());
+    *request.body_mut() = body;
+    known
 }
 
 /// Another method than that of the last call.

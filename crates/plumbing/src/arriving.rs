@@ -20,6 +20,9 @@ pub struct Arriving {
 /// The part of a body that has arrived.
 #[derive(Debug, Default)]
 struct Kept {
+    /// The first frame, if it is one of data: most requests have no other.
+    first: Option<Bytes>,
+    /// Those after it.
     frames: VecDeque<Frame<Bytes>>,
     error: Option<Box<Status>>,
     size: usize,
@@ -118,14 +121,11 @@ impl Arriving {
     /// The body again, with the frames that were read.
     pub fn into_body(self) -> Body {
         let Self { mut kept, inner: rest } = self;
-        if kept.frames.len() == 1 && kept.error.is_none() && rest.is_end_stream() {
-            match kept.frames.pop_front().map(Frame::into_data) {
-                Some(Ok(data)) => return Body::new(One(Some(data))),
-                Some(Err(frame)) => kept.frames.push_front(frame),
-                None => {}
-            }
+        let is_all = kept.frames.is_empty() && kept.error.is_none() && rest.is_end_stream();
+        match kept.first.take_if(|_| is_all) {
+            Some(data) => Body::new(One(Some(data))),
+            None => Body::new(Read { kept, rest }),
         }
-        Body::new(Read { kept, rest })
     }
 }
 
@@ -136,10 +136,17 @@ impl Kept {
     fn keep(&mut self, frame: Result<Frame<Bytes>, Status>) -> bool {
         match frame {
             Ok(frame) => {
-                let size = frame.data_ref().map(Bytes::len);
-                self.size += size.unwrap_or_default();
-                if size != Some(0) {
-                    self.frames.push_back(frame);
+                match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => {
+                        self.size += data.len();
+                        if self.is_empty() {
+                            self.first = Some(data);
+                        } else {
+                            self.frames.push_back(Frame::data(data));
+                        }
+                    }
+                    Err(other) => self.frames.push_back(other),
                 }
                 true
             }
@@ -151,12 +158,15 @@ impl Kept {
     }
 
     fn next(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(Frame::data(first)));
+        }
         let frame = self.frames.pop_front().map(Ok);
         frame.or_else(|| self.error.take().map(|error| Err(*error)))
     }
 
     fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.error.is_none()
+        self.first.is_none() && self.frames.is_empty() && self.error.is_none()
     }
 }
 

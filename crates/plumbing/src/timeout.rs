@@ -51,10 +51,16 @@ pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderVal
 /// The value, if it has another form.
 pub fn read_timeout(value: &HeaderValue) -> Result<Duration, &HeaderValue> {
     let Some((unit, digits)) = value.as_bytes().split_last() else { return Err(value) };
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+    if !(1..=8).contains(&digits.len()) {
         return Err(value);
     }
-    let amount = digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    let mut amount = 0;
+    for digit in digits {
+        match digit.wrapping_sub(b'0') {
+            digit @ 0..=9 => amount = amount * 10 + u64::from(digit),
+            _ => return Err(value),
+        }
+    }
     Ok(match unit {
         b'H' => Duration::from_secs(amount * 3600),
         b'M' => Duration::from_secs(amount * 60),

@@ -68,23 +68,21 @@ struct Partial {
     is_over: bool,
 }
 
-/// How much of `request` has arrived; it `may_stream`. Only tonic's own body, which its servers
+/// How much of `request` has arrived, of which this is `known`; it `may_stream`. Only tonic's own body, which its servers
 /// pass on, can be inspected.
 pub(crate) fn look<B: 'static>(
     request: &mut Request<B>,
-    may_stream: bool,
+    (known, may_stream): (ServerContext, bool),
     place: &Place<'_>,
     shadow: impl FnOnce() -> Option<Switch>,
 ) -> Arrival {
-    let context = ServerContext::find(request);
-    if context.is_some_and(|context| context.arrived().is_some()) {
+    if known.arrived().is_some() {
         return Arrival::Whole;
     }
-    let was_arriving = context.is_some_and(ServerContext::was_arriving);
     let Some(body) = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>() else {
         return Arrival::Whole;
     };
-    if !was_arriving && gather(body).is_some() {
+    if !known.was_arriving() && gather(body).is_some() {
         return Arrival::Whole;
     }
     if !may_stream {
@@ -226,7 +224,7 @@ impl Held {
     pub(crate) fn poll_state(&self, cx: &mut Context<'_>) -> Seen {
         let mut state = self.0.state();
         match state.0 {
-            State::TurnedAway => Seen::TurnedAway,
+            State::TurnedAway => Seen::TurnedAway(self.0.criticality),
             State::Arriving => {
                 if !state.1.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     state.1 = Some(cx.waker().clone());
@@ -251,7 +249,7 @@ impl Held {
 pub(crate) enum Seen {
     Arriving,
     Arrived,
-    TurnedAway,
+    TurnedAway(Criticality),
 }
 
 impl Drop for Held {

@@ -91,7 +91,7 @@ pin_project! {
         #[pin]
         entering: Entering<S, B, F>,
         // The counter of its refusal; `None` for a method without a limit.
-        refusing: Option<Box<(Arc<Shared>, Arc<Limiter>, Criticality)>>,
+        refusing: Option<Box<(Arc<Shared>, Arc<Limiter>)>>,
     }
 }
 
@@ -258,8 +258,7 @@ where
             let entering = Entering::unlimited(inner, request);
             return BulkheadFuture { entering, refusing: None };
         };
-        let criticality = || Criticality::of(request.headers());
-        let entry = limiter.enter(criticality);
+        let entry = limiter.enter(|| Criticality::of(request.headers()));
         if entry.is_admitted() && until.is_sure() {
             let entering = Entering::new(entry, until, inner, request, None);
             return BulkheadFuture { entering, refusing: None };
@@ -269,7 +268,7 @@ where
             return BulkheadFuture { entering, refusing: None };
         }
         let deadline = Deadline::handed_on(&request).map(|deadline| deadline.0);
-        let refusing = Some(Box::new((shared.clone(), limiter.clone(), criticality())));
+        let refusing = Some(Box::new((shared.clone(), limiter.clone())));
         BulkheadFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
     }
 }
@@ -301,15 +300,15 @@ where
         let this = self.project();
         Poll::Ready(match (ready!(this.entering.poll(cx)), this.refusing) {
             (Entered::Answered(outcome), _) => outcome.map_err(Into::into),
-            (_, Some(refusing)) => {
-                let (shared, limiter, criticality) = &**refusing;
-                shared.places.common.count_shed(*criticality);
+            (Entered::TurnedAway(criticality), Some(refusing)) => {
+                let (shared, limiter) = &**refusing;
+                shared.places.common.count_shed(criticality);
                 let limit = limiter.limit();
                 let message = format!("bulkhead: {limit} calls are under way already");
                 Err(Rejected::new(message, None).into())
             }
-            // An admitted call is not refused.
-            (_, None) => return Poll::Pending,
+            // An admitted call is not refused, and no request of a client is late.
+            _ => return Poll::Pending,
         })
     }
 }

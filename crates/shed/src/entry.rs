@@ -52,7 +52,7 @@ pin_project! {
         Coming { call: Pin<Box<Expected<S, B>>> },
         Waiting { call: Pin<Box<Queued<S, B>>> },
         Calling { #[pin] future: F },
-        TurnedAway,
+        TurnedAway { criticality: Criticality },
     }
 }
 
@@ -83,7 +83,6 @@ pin_project! {
 /// A request that has not arrived.
 pub(crate) struct Upload {
     pub(crate) coming: Arriving,
-    pub(crate) criticality: Criticality,
     /// How long it may take.
     pub(crate) patience: Option<Duration>,
     /// Counts refusals without refusing.
@@ -93,7 +92,7 @@ pub(crate) struct Upload {
 /// The result of the wait.
 pub(crate) enum Entered<T> {
     Answered(T),
-    TurnedAway,
+    TurnedAway(Criticality),
     /// The request has not arrived in time.
     Late,
 }
@@ -125,7 +124,7 @@ where
                 Some(permit) => {
                     (State::Calling { future: service.call(request) }, Some(Box::new(permit)))
                 }
-                None => (State::TurnedAway, None),
+                None => (State::turned_away(&request), None),
             },
             Entry::Waits(given, longest) => {
                 let longest = deadline.map_or(longest, |deadline| deadline.min(longest));
@@ -134,7 +133,7 @@ where
                 let held = Some((mem::replace(service, clone), request, Instant::now()));
                 (State::waiting(given, longest, held), None)
             }
-            Entry::TurnedAway => (State::TurnedAway, None),
+            Entry::TurnedAway => (State::turned_away(&request), None),
         };
         Self { state, permit, until, arriving: None }
     }
@@ -208,7 +207,9 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::TurnedAway => return Poll::Ready(Entered::TurnedAway),
+                StateProj::TurnedAway { criticality } => {
+                    return Poll::Ready(Entered::TurnedAway(*criticality));
+                }
                 StateProj::Coming { call } => match call.as_mut().poll_entry(cx) {
                     Poll::Ready(Some((service, request, entry))) => {
                         call.enters(service, request, entry, this.until, this.permit)
@@ -227,17 +228,17 @@ where
                     Poll::Pending => return arrives(this.arriving.as_ref(), cx),
                 },
                 StateProj::Waiting { call } => match ready!(call.as_mut().poll_place(cx)) {
-                    Some((permit, mut service, mut request, since)) => {
+                    Ok((permit, mut service, mut request, since)) => {
                         match this.until.settle(permit) {
                             Some(permit) => {
                                 has_waited(&mut request, since);
                                 *this.permit = Some(Box::new(permit));
                                 State::Calling { future: service.call(request) }
                             }
-                            None => State::TurnedAway,
+                            None => State::turned_away(&request),
                         }
                     }
-                    None => State::TurnedAway,
+                    Err(criticality) => State::TurnedAway { criticality },
                 },
             };
             this.state.set(next);
@@ -252,21 +253,36 @@ impl<S, B, F> State<S, B, F> {
         let call = Queued { given, patience: sleep_until(longest), held };
         Self::Waiting { call: Box::pin(call) }
     }
+
+    fn turned_away(request: &Request<B>) -> Self {
+        Self::TurnedAway { criticality: Criticality::of(request.headers()) }
+    }
 }
 
 // === impl Queued ===
 
 impl<S, B> Queued<S, B> {
-    /// The place, and the service and request to call with it; `None` if there is none in time.
-    fn poll_place(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Admitted<S, B>>> {
+    /// The place, and the service and request to call with it; how much the call matters if there
+    /// is none in time.
+    fn poll_place(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Admitted<S, B>, Criticality>> {
         let this = self.project();
-        let Poll::Ready(given) = this.given.poll(cx) else {
-            return this.patience.poll(cx).map(|()| None);
+        let given = match this.given.poll(cx) {
+            Poll::Ready(given) => given.ok(),
+            Poll::Pending => {
+                ready!(this.patience.poll(cx));
+                None
+            }
         };
-        let given = given.ok().zip(this.held.take());
-        Poll::Ready(
-            given.map(|(permit, (service, request, since))| (permit, service, request, since)),
-        )
+        Poll::Ready(match (given, this.held.take()) {
+            (Some(permit), Some((service, request, since))) => {
+                Ok((permit, service, request, since))
+            }
+            (_, Some((_, request, _))) => Err(Criticality::of(request.headers())),
+            (_, None) => Err(Criticality::default()),
+        })
     }
 }
 
@@ -288,7 +304,7 @@ impl<S, B> Expected<S, B> {
         let Some((service, mut request)) = this.held.take() else { return Poll::Pending };
         (this.put)(&mut request, mem::take(&mut this.upload.coming).into_body());
         has_waited(&mut request, *this.since);
-        let entry = this.limiter.enter(|| this.upload.criticality);
+        let entry = this.limiter.enter(|| Criticality::of(request.headers()));
         Poll::Ready(Some((service, request, entry)))
     }
 
@@ -313,7 +329,7 @@ impl<S, B> Expected<S, B> {
             _ => None,
         };
         match (&self.upload.shadow, &place) {
-            (None, None) => return State::TurnedAway,
+            (None, None) => return State::turned_away(&request),
             (Some(shadow), None) => shadow.count(),
             _ => {}
         }
@@ -324,7 +340,7 @@ impl<S, B> Expected<S, B> {
 /// Watches over a request that had not arrived when the service was called.
 fn arrives<T>(arriving: Option<&Held>, cx: &mut Context<'_>) -> Poll<Entered<T>> {
     match arriving.map(|held| held.poll_state(cx)) {
-        Some(Seen::TurnedAway) => Poll::Ready(Entered::TurnedAway),
+        Some(Seen::TurnedAway(criticality)) => Poll::Ready(Entered::TurnedAway(criticality)),
         _ => Poll::Pending,
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     shared::Shared,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, MethodKind, Mode};
+use cinchona_core::{BoxError, MethodKind, Mode, ServerContext};
 use cinchona_plumbing::{Paths, ResponseBody};
 use cinchona_policy::concurrency::Entry;
 use http::{Request, Response};
@@ -44,7 +44,7 @@ pin_project! {
         #[pin]
         entering: Entering<S, B, F>,
         // The counter of its refusal; `None` if it was admitted immediately.
-        refusing: Option<Box<(Arc<Shared>, Criticality)>>,
+        refusing: Option<Arc<Shared>>,
     }
 }
 
@@ -71,12 +71,15 @@ where
         let Around { shared, kinds } = &**around;
         let mode = shared.switch.mode();
         // A layer that is off does not inspect calls.
-        let kind = if mode == Mode::Off { None } else { MethodKind::of(&request, kinds) };
-        let Some(place) = shared.place(&request, kind, mode) else {
-            let entering = Entering::unlimited(inner, request);
-            return ResponseFuture { entering, refusing: None };
+        if mode == Mode::Off {
+            return ResponseFuture::unlimited(inner, request);
+        }
+        let known = ServerContext::find(&request).copied().unwrap_or_default();
+        let kind = known.kind.or_else(|| MethodKind::of(&request, kinds));
+        let Some(place) = shared.place(request.uri().path(), kind) else {
+            return ResponseFuture::unlimited(inner, request);
         };
-        match shared.look(&mut request, kind, &place, mode) {
+        match shared.look(&mut request, (kind, known), &place, mode) {
             Arrival::Whole => {
                 let Place { limiter, until } = place;
                 match limiter.enter(|| Criticality::of(request.headers())) {
@@ -92,18 +95,15 @@ where
                 }
             }
             Arrival::Coming(coming) => {
-                let criticality = Criticality::of(request.headers());
                 let place = (place.limiter.clone(), place.until);
                 let (patience, shadow) = (shared.patience(kind, mode), shared.shadow(mode));
-                let upload = Upload { coming, criticality, patience, shadow };
+                let upload = Upload { coming, patience, shadow };
                 let entering = Entering::coming(upload, place, inner, request);
-                ResponseFuture { entering, refusing: Some(Box::new((shared.clone(), criticality))) }
+                ResponseFuture { entering, refusing: Some(shared.clone()) }
             }
             Arrival::Partly(held) => {
-                let criticality = Criticality::of(request.headers());
-                let refusing = Some(Box::new((shared.clone(), criticality)));
                 let entering = Entering::arriving(held, place.until, inner, request);
-                ResponseFuture { entering, refusing }
+                ResponseFuture { entering, refusing: Some(shared.clone()) }
             }
         }
     }
@@ -125,9 +125,8 @@ where
         return ResponseFuture { entering, refusing: None };
     }
     let deadline = deadline(&request);
-    let criticality = Criticality::of(request.headers());
-    let refusing = Some(Box::new((shared.clone(), criticality)));
-    ResponseFuture { entering: Entering::new(entry, until, inner, request, deadline), refusing }
+    let entering = Entering::new(entry, until, inner, request, deadline);
+    ResponseFuture { entering, refusing: Some(shared.clone()) }
 }
 
 impl<S: NamedService> NamedService for Shed<S> {
@@ -135,6 +134,15 @@ impl<S: NamedService> NamedService for Shed<S> {
 }
 
 // === impl ResponseFuture ===
+
+impl<S, B> ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>> + Clone,
+{
+    fn unlimited(service: &mut S, request: Request<B>) -> Self {
+        Self { entering: Entering::unlimited(service, request), refusing: None }
+    }
+}
 
 impl<S, B, ResBody> Future for ResponseFuture<S, B, S::Future>
 where
@@ -146,12 +154,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match (ready!(this.entering.poll(cx)), this.refusing.as_deref()) {
+        match (ready!(this.entering.poll(cx)), this.refusing) {
             (Entered::Answered(answered), _) => Poll::Ready(answered),
-            (Entered::TurnedAway, Some((shared, criticality))) => {
-                Poll::Ready(Ok(shared.refusal(*criticality)))
+            (Entered::TurnedAway(criticality), Some(shared)) => {
+                Poll::Ready(Ok(shared.refusal(criticality)))
             }
-            (Entered::Late, Some((shared, _))) => Poll::Ready(Ok(shared.lateness())),
+            (Entered::Late, Some(shared)) => Poll::Ready(Ok(shared.lateness())),
             // An admitted call is not refused.
             (_, None) => Poll::Pending,
         }

@@ -5,7 +5,7 @@ use crate::{
     arrival::{self, Arrival},
     places::{Place, Places, Until},
 };
-use cinchona_core::{MethodKind, Methods, Mode, Rng, Switch};
+use cinchona_core::{MethodKind, Methods, Mode, Rng, ServerContext, Switch};
 use cinchona_plumbing::{
     ResponseBody,
     clock::{millis, times},
@@ -34,14 +34,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Where a call counts; `None` for an exempt one.
-    pub(crate) fn place<B>(
-        &self,
-        request: &Request<B>,
-        kind: Option<MethodKind>,
-        mode: Mode,
-    ) -> Option<Place<'_>> {
-        let path = request.uri().path();
-        if mode == Mode::Off || is_of_the_server(path) {
+    pub(crate) fn place(&self, path: &str, kind: Option<MethodKind>) -> Option<Place<'_>> {
+        if is_of_the_server(path) {
             return None;
         }
         self.places.of(path, kind, Until::Head)
@@ -50,7 +44,7 @@ impl Shared {
     pub(crate) fn look<B: 'static>(
         &self,
         request: &mut Request<B>,
-        kind: Option<MethodKind>,
+        (kind, known): (Option<MethodKind>, ServerContext),
         place: &Place<'_>,
         mode: Mode,
     ) -> Arrival {
@@ -58,7 +52,7 @@ impl Shared {
             return Arrival::Whole;
         }
         let shadow = || self.shadow(mode);
-        arrival::look(request, kind.is_none(), place, shadow)
+        arrival::look(request, (known, kind.is_none()), place, shadow)
     }
 
     /// The switch that counts would-be refusals instead, if any.

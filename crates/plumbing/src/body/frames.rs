@@ -122,7 +122,7 @@ impl Ahead {
     fn next(&mut self) -> Polled {
         self.is_whole = false;
         let [first, second] = &mut self.frames;
-        mem::take(first).or_else(|| mem::take(second))
+        mem::take(if first.is_some() { first } else { second })
     }
 
     /// Shows each frame to a watcher, which may change it, as if it was read now.
