@@ -8,7 +8,9 @@ use body::Bounded;
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
 use cinchona_plumbing::{
-    Latency, Paths, Reloadable, ResponseBody, headers,
+    Latency, Paths, Reloadable, ResponseBody,
+    clock::nanos,
+    headers,
     status::{self, PREVIOUS_ATTEMPTS},
     timeout::GRPC_TIMEOUT,
 };
@@ -20,7 +22,10 @@ use sample::Sample;
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -78,6 +83,9 @@ struct Limits {
     switch: Switch,
     /// Read by every call, and written when a method is first called.
     fastest: Reloadable<Paths<Arc<Latency>>>,
+    /// The most nanoseconds that the fastest calls of a method have taken: with more time left, no
+    /// call is hopeless.
+    slowest: AtomicU64,
     writing: Mutex<()>,
 }
 
@@ -155,6 +163,7 @@ impl ServerDeadlineSettings {
             hopeless: self.hopeless.clone().unwrap_or_else(shadow),
             switch: self.switch.clone().unwrap_or_default(),
             fastest: Reloadable::new(Paths::default()),
+            slowest: AtomicU64::new(0),
             writing: Mutex::default(),
         };
         ServerDeadlineLayer { limits: Arc::new(limits) }
@@ -262,15 +271,25 @@ impl Limits {
         if mode == Mode::Off {
             return Ok(Terms { left, asked, sample: None });
         }
+        // Most calls have more time left than any method takes, and another represents them.
+        let (weight, slowest) = (Latency::weight(), self.slowest.load(Ordering::Relaxed));
+        if weight == 0 && left.is_none_or(|left| nanos(left) >= slowest) {
+            return Ok(Terms { left, asked, sample: None });
+        }
         let known = self.fastest.get();
         let Some(latency) = known.get(path) else {
-            let sample = self.first_latency(path).and_then(|latency| Sample::of(&latency));
+            let sample = self.first_latency(path).and_then(|latency| Sample::of(&latency, weight));
             return Ok(Terms { left, asked, sample });
         };
-        if let Some(left) = left {
-            self.look_for_hopeless(path, left, latency, mode)?;
+        if let Some(fastest) = latency.current() {
+            if nanos(fastest) > slowest {
+                self.slowest.fetch_max(nanos(fastest), Ordering::Relaxed);
+            }
+            if let Some(left) = left {
+                self.look_for_hopeless(path, left, fastest, mode)?;
+            }
         }
-        Ok(Terms { left, asked, sample: Sample::of(latency) })
+        Ok(Terms { left, asked, sample: Sample::of(latency, weight) })
     }
 
     /// Refuses a call that has less time left than the fastest takes, or counts it.
@@ -278,12 +297,13 @@ impl Limits {
         &self,
         path: &str,
         left: Duration,
-        latency: &Latency,
+        fastest: Duration,
         mode: Mode,
     ) -> Result<(), Status> {
         // A latency is known to within an eighth.
-        let is_faster = |fastest: &Duration| left < *fastest && left < fastest.mul_f64(0.875);
-        let Some(fastest) = latency.current().filter(is_faster) else { return Ok(()) };
+        if left >= fastest || left >= fastest.mul_f64(0.875) {
+            return Ok(());
+        }
         tracing::debug!(rpc.method = path, ?left, ?fastest, ?mode, "hopeless");
         if mode == Mode::Enforce {
             let message = format!("{left:?} left, and it takes {fastest:?} at best");

@@ -4,13 +4,13 @@ use crate::{
     bound::{Bound, TICK, Terms},
     stage::Stage,
 };
-use cinchona_plumbing::Elapsed;
+use cinchona_plumbing::{Elapsed, timer};
 use pin_project_lite::pin_project;
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 pin_project! {
     /// A bound and its timer, from the call to the end of its response's body. Boxed: it is large,
@@ -78,7 +78,7 @@ impl Timer {
             let Some(end) = bound.end(stage) else { return Poll::Pending };
             bound.asks(end);
             if this.sleep.is_none() {
-                this.sleep.set(Some(sleep_until(end.at)));
+                this.sleep.set(Some(timer(end.at)));
             }
             let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
             // A timer that fires too early is reset then, which most never need.

@@ -18,6 +18,7 @@
 //! | [`Arriving`], [`gather`] | the part of a request that has arrived |
 //! | [`Latency`] | a quantile of latencies |
 //! | [`Reloadable`] | settings that are replaced while calls run |
+//! | [`timer`] | a timer that is usually stopped before it fires |
 //! | [`Listener`], [`Seldom`] | connections and log lines that any client can cause |
 //! | [`Trust`], [`Distrust`] | which requests may change a server |
 //! | [`Plain`] | a service whose answers have tonic's bodies |
@@ -56,6 +57,7 @@ mod spent;
 pub mod status;
 mod sync;
 pub mod timeout;
+mod timer;
 mod trust;
 pub mod uri;
 
@@ -77,5 +79,6 @@ pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use signals::Signals;
 pub use spent::{Allowed, Spent};
+pub use timer::timer;
 pub use trust::{Distrust, Trust};
 pub use uri::{is_of_the_server, without_userinfo};

@@ -23,7 +23,8 @@ const BUCKETS: usize = 40 * 8;
 const HALF_LIFE: u64 = 5000;
 /// How often the quantile is recomputed.
 const REFRESH: u64 = 100;
-/// One of so many calls is recorded, once the quantile is known.
+/// A thread records so many calls, and then one of so many.
+const FIRST: u64 = 1000;
 const SAMPLE: u32 = 8;
 
 // === impl Latency ===
@@ -41,19 +42,19 @@ impl Latency {
         self.record_as(latency, 1);
     }
 
-    /// How many calls this thread's next one represents: itself until the quantile is known, then
-    /// one in eight represents all eight of them, and the others none (0), which need not be
+    /// How many calls this thread's next one represents: itself, if it is among the first thousand;
+    /// then one in eight represents all eight of them, and the others none (0), which need not be
     /// recorded. So threads seldom contend.
-    pub fn weight(&self) -> u32 {
+    pub fn weight() -> u32 {
         thread_local! {
-            static CALLS: Cell<u32> = const { Cell::new(0) };
+            static CALLS: Cell<u64> = const { Cell::new(0) };
         }
-        if self.current.load(Ordering::Relaxed) == 0 {
+        let calls = CALLS.try_with(|calls| calls.replace(calls.get() + 1)).unwrap_or(0);
+        if calls < FIRST {
             return 1;
         }
-        let calls = CALLS.try_with(|calls| calls.replace(calls.get().wrapping_add(1))).unwrap_or(0);
         // By the golden ratio: so methods that alternate are not sampled alternately.
-        let is_due = calls.wrapping_mul(0x9e37_79b9) <= u32::MAX / SAMPLE;
+        let is_due = (calls as u32).wrapping_mul(0x9e37_79b9) <= u32::MAX / SAMPLE;
         if is_due { SAMPLE } else { 0 }
     }
 
@@ -69,7 +70,9 @@ impl Latency {
                 _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
             }
         }
-        if passes(REFRESH) {
+        // Of as many samples, whatever they represent.
+        let is_known = before + u64::from(weight) >= REFRESH * u64::from(weight);
+        if passes(REFRESH) && is_known {
             self.current.store(self.work_out(), Ordering::Relaxed);
         }
     }
@@ -157,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn one_in_eight_represents_all_once_the_quantile_is_known() {
+    fn one_in_eight_represents_all_after_the_first_thousand_of_a_thread() {
         let latency = Latency::new(0.5);
         for n in 0..10_100 {
-            match latency.weight() {
-                0 => assert!(n >= 100),
+            match Latency::weight() {
+                0 => assert!(n >= 1000),
                 weight => latency.record_as(Duration::from_millis(10), weight),
             }
         }
@@ -196,12 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn of_calls_once_the_quantile_is_known_one_in_eight_represents_eight() {
-        let latency = Latency::new(0.5);
-        (0..100).for_each(|_| latency.record(Duration::from_millis(10)));
-        let weights: Vec<u32> = (0..8000).map(|_| latency.weight()).collect();
-        assert!(weights.iter().all(|weight| [0, SAMPLE].contains(weight)));
+    fn samples_represent_as_many_calls_as_there_are() {
+        let weights: Vec<u32> = (0..9000).map(|_| Latency::weight()).collect();
+        assert!(weights[..1000].iter().all(|weight| *weight == 1));
+        assert!(weights[1000..].iter().all(|weight| [0, SAMPLE].contains(weight)));
         let all: u32 = weights.iter().sum();
-        assert!(all.abs_diff(8000) <= 16, "{all}");
+        assert!(all.abs_diff(9000) <= 16, "{all}");
+    }
+
+    #[test]
+    fn the_quantile_is_known_after_a_hundred_samples_whatever_they_represent() {
+        let latency = Latency::new(0.01);
+        (0..99).for_each(|_| latency.record_as(Duration::from_millis(10), SAMPLE));
+        assert_eq!(latency.current(), None);
+        latency.record_as(Duration::from_millis(10), SAMPLE);
+        assert!(latency.current().is_some());
     }
 }

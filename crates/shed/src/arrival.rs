@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{Deadline, ServerContext, Switch};
-use cinchona_plumbing::{Arriving, gather};
+use cinchona_plumbing::{Arriving, gather, timer};
 use cinchona_policy::concurrency::{Entry, Limiter, Permit, Waits};
 use http::Request;
 use http_body::{Body as HttpBody, Frame};
@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 use tonic::{Status, body::Body};
 
 /// How much of a request has arrived.
@@ -171,7 +171,7 @@ impl Gate {
                 Entry::Admitted(permit) => Some(permit),
                 Entry::Waits(waiting, until) if self.shadow.is_none() => {
                     let until = self.deadline.map_or(until, |deadline| deadline.min(until));
-                    let waiting = waits.insert((waiting, Box::pin(sleep_until(until))));
+                    let waiting = waits.insert((waiting, Box::pin(timer(until))));
                     ready!(poll_waits(waiting, cx))
                 }
                 _ => None,

@@ -13,6 +13,7 @@ use cinchona_plumbing::{
     clock::later,
     status,
     timeout::{SLACK, take_off},
+    timer,
 };
 use cinchona_policy::concurrency::{Entry, Limiter, Permit, Waits};
 use http::{Request, Response};
@@ -26,7 +27,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 use tonic::{Code, body::Body as TonicBody};
 use tower_service::Service;
 
@@ -177,7 +178,7 @@ where
         let began = ServerContext::find(&request).and_then(ServerContext::began);
         let since = began.unwrap_or_else(Instant::now);
         let call = Expected {
-            late: upload.patience.map(|patience| sleep_until(later(since, patience))),
+            late: upload.patience.map(|patience| timer(later(since, patience))),
             upload,
             held: Some((mem::replace(service, clone), request)),
             since,
@@ -250,7 +251,7 @@ where
 
 impl<S, B, F> State<S, B, F> {
     fn waiting(given: Waits, longest: Instant, held: Option<(S, Request<B>, Instant)>) -> Self {
-        let call = Queued { given, patience: sleep_until(longest), held };
+        let call = Queued { given, patience: timer(longest), held };
         Self::Waiting { call: Box::pin(call) }
     }
 

@@ -1,12 +1,13 @@
 //! When a call that is served ends.
 
+use cinchona_plumbing::timer;
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 /// When a call ends; its timer is created at the first wait.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl End {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(self.at))).as_mut().poll(cx)
+        self.timer.get_or_insert_with(|| Box::pin(timer(self.at))).as_mut().poll(cx)
     }
 
     pub(super) fn move_to(&mut self, at: Instant) {

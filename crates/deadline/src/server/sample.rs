@@ -14,9 +14,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// `None` if another call represents this one.
-    #[inline]
-    pub(super) fn of(latency: &Arc<Latency>) -> Option<Self> {
-        let weight = latency.weight();
+    pub(super) fn of(latency: &Arc<Latency>, weight: u32) -> Option<Self> {
         (weight > 0).then(|| Self { latency: latency.clone(), weight })
     }
 
