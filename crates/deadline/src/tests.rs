@@ -369,6 +369,22 @@ mod server {
         assert_eq!(ask(service, "1S").await.0, None);
     }
 
+    /// The latency of most calls is that of another.
+    #[tokio::test(start_paused = true)]
+    async fn each_hopeless_call_is_counted_also_when_few_are_timed() {
+        let switch = Switch::new(Mode::Shadow);
+        let layer = ServerDeadlineSettings::new().with_hopeless(switch.clone()).layer();
+        let service = served(layer, ms(200));
+        for _ in 0..2000 {
+            assert_eq!(ask(service.clone(), "1S").await.0, None);
+        }
+        for hopeless in 1..=50 {
+            assert!(ask(service.clone(), "100m").await.1 > ms(90));
+            assert_eq!(switch.shadowed(), hopeless);
+            assert_eq!(ask(service.clone(), "300m").await.0, None);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stream_ends_at_the_deadline_with_that_status_in_its_trailers() {
         let streaming = service_fn(|_: Request| async {

@@ -68,8 +68,8 @@ struct Partial {
     is_over: bool,
 }
 
-/// How much of `request` has arrived, of which this is `known`; it `may_stream`. Only tonic's own body, which its servers
-/// pass on, can be inspected.
+/// How much of `request` has arrived, of which this is `known`; it `may_stream`. Only tonic's own
+/// body, which its servers pass on, can be inspected.
 pub(crate) fn look<B: 'static>(
     request: &mut Request<B>,
     (known, may_stream): (ServerContext, bool),
