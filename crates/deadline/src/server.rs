@@ -8,9 +8,7 @@ use body::Bounded;
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
 use cinchona_plumbing::{
-    Latency, Paths, Reloadable, ResponseBody,
-    clock::nanos,
-    headers,
+    Latency, Paths, Reloadable, ResponseBody, headers,
     status::{self, PREVIOUS_ATTEMPTS},
     timeout::GRPC_TIMEOUT,
 };
@@ -18,14 +16,11 @@ use end::{EXCEEDED, End, TICK};
 use http::HeaderValue;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use sample::Sample;
+use sample::{Sample, Slowest, Times};
 use std::{
     fmt,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -81,11 +76,9 @@ struct Limits {
     limit: Option<Duration>,
     hopeless: Switch,
     switch: Switch,
-    /// Read by every call, and written when a method is first called.
-    fastest: Reloadable<Paths<Arc<Latency>>>,
-    /// The most nanoseconds that the fastest calls of a method have taken: with more time left, no
-    /// call is hopeless.
-    slowest: AtomicU64,
+    /// Written when a method is first called.
+    fastest: Reloadable<Paths<Arc<Times>>>,
+    slowest: Arc<Slowest>,
     writing: Mutex<()>,
 }
 
@@ -163,7 +156,7 @@ impl ServerDeadlineSettings {
             hopeless: self.hopeless.clone().unwrap_or_else(shadow),
             switch: self.switch.clone().unwrap_or_default(),
             fastest: Reloadable::new(Paths::default()),
-            slowest: AtomicU64::new(0),
+            slowest: Arc::default(),
             writing: Mutex::default(),
         };
         ServerDeadlineLayer { limits: Arc::new(limits) }
@@ -272,24 +265,19 @@ impl Limits {
             return Ok(Terms { left, asked, sample: None });
         }
         // Most calls have more time left than any method takes, and another represents them.
-        let (weight, slowest) = (Latency::weight(), self.slowest.load(Ordering::Relaxed));
-        if weight == 0 && left.is_none_or(|left| nanos(left) >= slowest) {
+        let weight = Latency::weight();
+        if weight == 0 && !left.is_some_and(|left| self.slowest.exceeds(left)) {
             return Ok(Terms { left, asked, sample: None });
         }
         let known = self.fastest.get();
-        let Some(latency) = known.get(path) else {
-            let sample = self.first_latency(path).and_then(|latency| Sample::of(&latency, weight));
+        let Some(times) = known.get(path) else {
+            let sample = self.first_times(path).and_then(|times| Sample::of(&times, weight));
             return Ok(Terms { left, asked, sample });
         };
-        if let Some(fastest) = latency.current() {
-            if nanos(fastest) > slowest {
-                self.slowest.fetch_max(nanos(fastest), Ordering::Relaxed);
-            }
-            if let Some(left) = left {
-                self.look_for_hopeless(path, left, fastest, mode)?;
-            }
+        if let Some((left, fastest)) = left.zip(times.fastest()) {
+            self.look_for_hopeless(path, left, fastest, mode)?;
         }
-        Ok(Terms { left, asked, sample: Sample::of(latency, weight) })
+        Ok(Terms { left, asked, sample: Sample::of(times, weight) })
     }
 
     /// Refuses a call that has less time left than the fastest takes, or counts it.
@@ -314,7 +302,7 @@ impl Limits {
     }
 
     #[cold]
-    fn first_latency(&self, path: &str) -> Option<Arc<Latency>> {
+    fn first_times(&self, path: &str) -> Option<Arc<Times>> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let fastest = self.fastest.get();
         if let Some(known) = fastest.get(path) {
@@ -323,9 +311,9 @@ impl Limits {
         if fastest.len() >= MOST_METHODS {
             return None;
         }
-        let latency = Arc::new(Latency::new(0.01));
-        self.fastest.set(fastest.with(path, latency.clone()));
-        Some(latency)
+        let times = Arc::new(Times::new(self.slowest.clone()));
+        self.fastest.set(fastest.with(path, times.clone()));
+        Some(times)
     }
 }
 

@@ -24,7 +24,7 @@ struct Beat {
 struct Running(Arc<Beat>);
 
 const PERIOD: Duration = Duration::from_millis(100);
-/// One timer of so many asks for the beat: with few calls there is none.
+/// One timer of so many asks for the beat, so that few calls seldom have one.
 const EACH: u32 = 16;
 
 thread_local! {

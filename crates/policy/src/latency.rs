@@ -15,6 +15,8 @@ pub struct Latency {
     quantile: f64,
     buckets: Box<[AtomicU32]>,
     recorded: AtomicU64,
+    /// How many values there are while the quantile is not known.
+    first: AtomicU64,
     /// The quantile in microseconds; zero while there are too few values.
     current: AtomicU64,
 }
@@ -34,7 +36,8 @@ impl Latency {
     pub fn new(quantile: f64) -> Self {
         let quantile = if quantile.is_nan() { 1.0 } else { quantile.clamp(0.0, 1.0) };
         let buckets = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
-        Self { quantile, buckets, recorded: AtomicU64::new(0), current: AtomicU64::new(0) }
+        let [recorded, first, current] = [const { AtomicU64::new(0) }; 3];
+        Self { quantile, buckets, recorded, first, current }
     }
 
     /// Counts one more.
@@ -70,14 +73,17 @@ impl Latency {
                 _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
             }
         }
-        // Of as many samples, whatever they represent.
-        let is_known = before + u64::from(weight) >= REFRESH * u64::from(weight);
-        if passes(REFRESH) && is_known {
+        // It is first known of as many values, whatever they represent.
+        let is_due = match self.current.load(Ordering::Relaxed) {
+            0 => self.first.fetch_add(1, Ordering::Relaxed) + 1 >= REFRESH,
+            _ => passes(REFRESH),
+        };
+        if is_due {
             self.current.store(self.work_out(), Ordering::Relaxed);
         }
     }
 
-    /// The quantile, once at least 100 latencies are known.
+    /// The quantile, once at least 100 latencies are recorded.
     pub fn current(&self) -> Option<Duration> {
         let micros = self.current.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
@@ -88,6 +94,7 @@ impl Latency {
         let take = |bucket: &AtomicU32| u64::from(bucket.swap(0, Ordering::Relaxed));
         let counts: Vec<u64> = self.buckets.iter().map(take).collect();
         self.current.store(0, Ordering::Relaxed);
+        self.first.store(0, Ordering::Relaxed);
         let count = counts.iter().sum();
         (count > 0).then(|| (Duration::from_micros(self.quantile_of(&counts)), count))
     }
@@ -209,10 +216,23 @@ mod tests {
 
     #[test]
     fn the_quantile_is_known_after_a_hundred_samples_whatever_they_represent() {
+        for weight in [|_| 1, |_| SAMPLE, |n| if n % 3 == 0 { SAMPLE } else { 1 }] {
+            let latency = Latency::new(0.01);
+            let record = |n| latency.record_as(Duration::from_millis(10), weight(n));
+            (0..99).for_each(record);
+            assert_eq!(latency.current(), None);
+            record(99);
+            assert!(latency.current().is_some());
+        }
+    }
+
+    #[test]
+    fn a_known_quantile_follows_calls_not_samples() {
         let latency = Latency::new(0.01);
-        (0..99).for_each(|_| latency.record_as(Duration::from_millis(10), SAMPLE));
-        assert_eq!(latency.current(), None);
-        latency.record_as(Duration::from_millis(10), SAMPLE);
-        assert!(latency.current().is_some());
+        (0..150).for_each(|_| latency.record(Duration::from_millis(50)));
+        let slow = latency.current().unwrap();
+        (0..REFRESH / u64::from(SAMPLE) + 1)
+            .for_each(|_| latency.record_as(Duration::from_millis(5), SAMPLE));
+        assert!(latency.current().unwrap() < slow / 5);
     }
 }

@@ -307,8 +307,8 @@ where
                 let message = format!("bulkhead: {limit} calls are under way already");
                 Err(Rejected::new(message, None).into())
             }
-            // An admitted call is not refused, and no request of a client is late.
-            _ => return Poll::Pending,
+            // An admitted call is not refused, and no request of a client is awaited.
+            (Entered::TurnedAway(_), None) | (Entered::Late, _) => return Poll::Pending,
         })
     }
 }

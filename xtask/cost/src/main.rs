@@ -3,7 +3,7 @@
 //! # What is measured
 //!
 //! * *instructions* of a call, where valgrind is installed: what callgrind counts in the process
-//!   of the client, or of the server, by the slope between 800 calls and 2,400, one after another.
+//!   of the client, or of the server, by the slope between 1,200 calls and 2,800, one after another.
 //!   What connecting costs, and the end, is in neither. The least of three runs counts, which
 //!   differs from the next by about 1 %; another compiler, C library or valgrind gives other
 //!   numbers.
@@ -23,8 +23,9 @@
 //!
 //! * None of tokio's `test-util` is in it, as in no program of a user: with it, each look at the
 //!   clock takes a lock.
-//! * No server returns memory between bursts of calls, as glibc's allocator does or does not, however
-//!   its heap happens to lie. The shipped program allocates with mimalloc, and no other does.
+//! * No server returns memory between bursts of calls, as glibc's allocator does or does not,
+//!   however its heap happens to lie. The shipped program allocates with mimalloc, and no other
+//!   does.
 //! * What others offer cannot be put around a tonic channel as it is, since its requests cannot be
 //!   cloned: the adapter that reads them first is in their rows.
 //! * Their layers take an error for a failure, but no status, so they look at no header.
