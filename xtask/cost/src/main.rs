@@ -9,8 +9,8 @@
 //!   numbers.
 //! * *CPU* of a call of 64 callers on one connection: the client's in a process with one thread,
 //!   the server's with two. The variants take turns, so that all see the same machine; the median
-//!   of their rounds counts, and for servers that of seven starts. Only ratios of one run mean
-//!   anything.
+//!   of their rounds counts, for servers that of their ratios to the plain one in the same round.
+//!   Servers are started several times. Only ratios of one run mean anything.
 //! * *allocs* are the allocations of a call, counted by programs of their own.
 //!
 //! `--cpu ROW..` measures the CPU of these servers alone.
@@ -75,12 +75,12 @@ struct Args {
     cpu: bool,
 }
 
-const ROUNDS: usize = 35;
+const ROUNDS: usize = 70;
 /// How often the servers are started for them: how the memory of a process lies makes a difference
 /// of up to 3 %.
 const STARTS: usize = 7;
 /// The calls of one turn of a server.
-const CALLS: u32 = 9_600;
+const CALLS: u32 = 6_400;
 const QUICK: [Name; 5] = [
     (Side::Client, CLIENTS[0]),
     (Side::Client, CLIENTS[4]),
@@ -155,6 +155,8 @@ fn cpu_times(args: &Args) -> Result<BTreeMap<Name, f64>, BoxError> {
     Ok(times)
 }
 
+/// Each round compares with the first of the servers, the plain one: what else the machine does is
+/// much the same for both. The ratio is the median of all rounds.
 fn of_servers(args: &Args) -> Result<BTreeMap<Name, f64>, BoxError> {
     let is_wanted = |row: &Name| row.0 == Side::Server && args.wants(*row);
     let names: Vec<_> = all().filter(is_wanted).collect();
@@ -162,18 +164,18 @@ fn of_servers(args: &Args) -> Result<BTreeMap<Name, f64>, BoxError> {
     for start in 0..STARTS {
         let serve = |(_, name): &Name| Process::serve(&mut process::server(name, 2)?);
         let servers: Vec<_> = names.iter().map(serve).collect::<Result<_, _>>()?;
-        let mut rounds = vec![Vec::new(); names.len()];
         for round in 0..ROUNDS / STARTS {
             for turn in 0..names.len() {
                 let server = (turn + round + start) % names.len();
-                rounds[server].push(time_of(&servers[server])?);
+                times[server].push(time_of(&servers[server])?);
             }
         }
-        for (times, rounds) in times.iter_mut().zip(rounds) {
-            times.push(median(rounds));
-        }
     }
-    Ok(names.into_iter().zip(times.into_iter().map(median)).collect())
+    let Some(plain) = times.first().cloned() else { return Ok(BTreeMap::new()) };
+    let ratio =
+        |own: Vec<f64>| median(own.iter().zip(&plain).map(|(own, plain)| own / plain).collect());
+    let base = median(plain.clone());
+    Ok(names.into_iter().zip(times.into_iter().map(|own| base * ratio(own))).collect())
 }
 
 /// Microseconds of a call that the server takes.
