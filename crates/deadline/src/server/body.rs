@@ -56,6 +56,11 @@ impl Bounded {
 }
 
 impl Watcher for Bounded {
+    /// The message of a unary call changes nothing, unless another deadline counts from there.
+    fn sees_data(&self) -> bool {
+        self.context.kind != Some(MethodKind::Unary) || self.whole.is_some()
+    }
+
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
         let own = self.get_mut();
         if own.sample.is_some() && own.is_answered_by(polled) {
