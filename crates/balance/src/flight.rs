@@ -16,7 +16,7 @@ use cinchona_policy::load::FAILURE;
 use http::{HeaderMap, Request, Response};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::{Code, body::Body};
+use tonic::{Code, Status, body::Body};
 
 /// A call at an endpoint.
 pub(crate) struct Flight {
@@ -178,8 +178,8 @@ impl Flight {
     }
 
     /// The failure of its body, with method and endpoint.
-    fn explain(&self, error: BoxError) -> BoxError {
-        self.whereto.explain_status(Verdict::status_of(error), self.node.name()).into()
+    fn explain(&self, error: Status) -> Status {
+        self.whereto.explain_status(Verdict::status_of(error.into()), self.node.name())
     }
 
     /// The call has ended with this evidence about the endpoint.
@@ -218,7 +218,7 @@ impl Watcher for Flight {
                     })
                 }
             }
-            Some(Err(error)) => Some(Evidence::of_error(&**error, || flight.spent(seen.now()))),
+            Some(Err(error)) => Some(Evidence::of_error(error, || flight.spent(seen.now()))),
             None => Some(Evidence::of_broken()),
         };
         if let Some(evidence) = evidence {

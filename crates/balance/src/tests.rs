@@ -121,7 +121,7 @@ async fn send(balance: &Balance, request: Request<Body>) -> Code {
             let head = cinchona_plumbing::status::code(response.headers());
             let body = response.into_body().collect().await;
             let end = body.map_or_else(
-                |status| Status::from_error(status).code(),
+                |status| status.code(),
                 |body| {
                     body.trailers().and_then(cinchona_plumbing::status::code).unwrap_or(Code::Ok)
                 },

@@ -149,7 +149,7 @@ impl Watcher for Permit {
                     _ => Evidence::of_trailers(trailers, || permit.spent()),
                 }),
             },
-            Some(Err(error)) => Some(Evidence::of_error(&**error, || permit.spent())),
+            Some(Err(error)) => Some(Evidence::of_error(error, || permit.spent())),
             None => Some(Evidence::of_broken()),
         };
         match evidence {

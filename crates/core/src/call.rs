@@ -93,6 +93,13 @@ impl Call {
         Self { record, line: 0, deadline: None, whole: None, wanted: None, kind: None, size: None }
     }
 
+    /// Another handle of the same attempt, without what is for the layers below: for those that
+    /// only read and write the record.
+    #[must_use]
+    pub fn to_record(&self) -> Self {
+        Self { line: self.line, ..Self::with(self.record.clone()) }
+    }
+
     /// When it began, at the outermost layer.
     pub fn began(&self) -> Instant {
         self.record.began

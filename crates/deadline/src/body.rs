@@ -1,12 +1,14 @@
 //! The response's body, which ends at an instant or after a silence.
 
 use crate::{stage::Stage, timer::Timer};
-use cinchona_core::{BoxError, Verdict};
+use cinchona_core::Verdict;
 use cinchona_plumbing::{Next, Polled, Seen, Watcher};
 use std::{
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
+use tonic::Status;
 
 impl Watcher for Timer {
     fn sees(mut self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
@@ -23,8 +25,9 @@ impl Watcher for Timer {
                 }
                 Next::Watch
             }
-            Some(Err(_)) => {
-                *polled = polled.take().map(|error| error.map_err(as_status));
+            Some(Err(error)) => {
+                let failed = mem::replace(error, Status::ok(""));
+                *error = Verdict::status_of(failed.into());
                 Next::Watch
             }
             None => Next::Watch,
@@ -35,8 +38,4 @@ impl Watcher for Timer {
         let stage = self.bound().messages.stage();
         self.poll_end(cx, stage).map(|elapsed| Some(Err(elapsed.into())))
     }
-}
-
-fn as_status(error: BoxError) -> BoxError {
-    Verdict::status_of(error).into()
 }

@@ -173,7 +173,7 @@ async fn a_body_that_stalls_is_ended_and_dropped() {
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "frame");
     let began = Instant::now();
     let error = body.frame().await.unwrap().err().unwrap();
-    assert_eq!((Instant::now() - began, code(error)), (ms(10), Code::DeadlineExceeded));
+    assert_eq!((Instant::now() - began, error.code()), (ms(10), Code::DeadlineExceeded));
     assert!(body.frame().await.is_none());
     assert!(sender.send_data("late".into()).await.is_err(), "the stream is still open");
 }

@@ -196,7 +196,7 @@ impl Read {
     pub(crate) fn verdict(&self) -> Option<Verdict> {
         match &self.end {
             End::Trailers(trailers) => Some(Verdict::of_trailers(trailers)),
-            End::Error(error) => Some(Verdict::of_error(&**error)),
+            End::Error(error) => Some(Verdict::of_error(error)),
             // A tonic client takes a message without trailers as an answer, and so must this layer.
             End::Nothing if !self.frames.is_empty() => Some(Verdict::Ok),
             End::Nothing => Some(Verdict::of_trailers(&HeaderMap::new())),

@@ -1,7 +1,6 @@
 //! The body of a response that was read or kept.
 
 use bytes::Bytes;
-use cinchona_core::BoxError;
 use cinchona_plumbing::ResponseBody;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -11,6 +10,7 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
 };
+use tonic::Status;
 
 /// A body that is replayed: what was read of another, or kept.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) type Frames = VecDeque<Bytes>;
 #[derive(Debug)]
 pub(crate) enum End {
     Trailers(HeaderMap),
-    Error(BoxError),
+    Error(Status),
     Rest(Box<ResponseBody>),
     Nothing,
 }
@@ -37,12 +37,12 @@ pub(crate) fn played(frames: Frames, end: End) -> ResponseBody {
 
 impl Body for Played {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Self { frames, end } = self.get_mut();
         if let Some(data) = frames.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -145,7 +145,7 @@ where
     let text = |name| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let got = Got { code: Code::Ok, value: None, degraded: text(DEGRADED), age: text(AGE) };
     match body.collect().await {
-        Err(error) => Got { code: Verdict::of_error(&*error).code(), ..got },
+        Err(error) => Got { code: Verdict::of_error(&error).code(), ..got },
         Ok(collected) => {
             let code = collected.trailers().and_then(status::code);
             let code = code.or(status::code(&head.headers)).unwrap_or(Code::Unknown);

@@ -70,7 +70,7 @@ impl Measurement {
             Role::Call => {
                 let call = Call::of_reusing(request, ended, || now);
                 self.began = Some(call.began());
-                self.call = Some(call.clone());
+                self.call = Some(call.to_record());
                 self.is_open = true;
                 return;
             }
@@ -79,7 +79,7 @@ impl Measurement {
                 let (began, size) = match call {
                     Some(call) => {
                         let began = call.passes(|| now);
-                        self.call = Some(call.clone());
+                        self.call = Some(call.to_record());
                         (began, call.size())
                     }
                     None => (now, None),

@@ -76,7 +76,8 @@ impl Observation {
     /// The head of a response has arrived, and with it the end of a trailers-only one.
     #[inline]
     pub(crate) fn head(&mut self, head: &http::Response<ResponseBody>) {
-        if let Some(Measurement { span: Some(span), .. }) = self.0.as_deref_mut() {
+        let Some(note) = self.0.as_deref_mut() else { return };
+        if let Some(span) = &mut note.span {
             span.head(head.extensions());
         }
         if begins(head) {
@@ -160,8 +161,8 @@ impl Watcher for Measurement {
                 note.ends(code, seen.now(), || Ending::Verdict(Verdict::of_code(code)));
             }
             Some(Err(error)) => {
-                let verdict = Verdict::of_error(&**error);
-                note.ends(verdict.code(), seen.now(), || Ending::Failed(verdict, &**error));
+                let verdict = Verdict::of_error(error);
+                note.ends(verdict.code(), seen.now(), || Ending::Failed(verdict, error));
             }
             None => note.ends(Code::Unknown, seen.now(), || UNSAID),
         }

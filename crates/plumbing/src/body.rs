@@ -5,7 +5,7 @@ mod watcher;
 
 pub use watcher::{Next, Polled, Seen, Watcher};
 
-use crate::{Kept, headers, status};
+use crate::{Kept, headers, plain::plain_body, status};
 use bytes::Bytes;
 use frames::{Frames, is_data};
 use http::{Response, StatusCode, header::CONTENT_TYPE};
@@ -13,40 +13,29 @@ use http_body::{Body as HttpBody, SizeHint};
 use std::{
     any::Any,
     cell::Cell,
-    fmt, mem,
+    fmt,
     pin::{Pin, pin},
     task::{Context, Poll},
 };
-use tonic::{Status, body::Body};
+use tonic::Status;
 use watcher::BoxError;
 
 /// A response body that layers watch.
 ///
 /// Each layer of ours adds a [`Watcher`], and none wraps the body of another: however many there
-/// are, there is one body around tonic's. It is small, as layers move it often.
+/// are, there is one body around tonic's. It is a pointer, as layers move it often.
 #[derive(Default)]
-pub struct ResponseBody(Kind);
+pub struct ResponseBody(Option<Box<Own>>);
 
-#[derive(Default)]
-enum Kind {
-    #[default]
-    Empty,
-    /// Nothing watches it: a layer that is off adds nothing.
-    Plain(Body, Begun),
-    Own(Box<Own>),
-}
-
-/// Whether a body is known to belong to the head of an answer, and none of it was read since.
-type Begun = Cell<bool>;
-
-/// A body that is watched, or was read ahead; then reused for another, to avoid allocations.
+/// A body and its watchers; then reused for another, to avoid allocations.
 #[derive(Default)]
 struct Own {
     frames: Frames,
     /// The innermost first.
     watchers: Vec<Slot>,
     has_scopes: bool,
-    has_begun: Begun,
+    /// It is known to belong to the head of an answer, and none of it was read since.
+    has_begun: Cell<bool>,
 }
 
 thread_local! {
@@ -56,22 +45,14 @@ thread_local! {
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
 /// on. Each layer asks that of a head, and it is computed once.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
-    let body = response.body();
-    let begins = || {
+    let Some(own) = &response.body().0 else { return false };
+    if !own.has_begun.get() {
         let [kind, code] =
             headers::get_each(response.headers(), [&CONTENT_TYPE, &Status::GRPC_STATUS]);
         let is_head = response.status() == StatusCode::OK && kind.is_some_and(status::is_grpc_type);
-        is_head && code.is_none() && !body.is_end_stream()
-    };
-    let has_begun = match &body.0 {
-        Kind::Empty => return false,
-        Kind::Plain(_, has_begun) => has_begun,
-        Kind::Own(own) => &own.has_begun,
-    };
-    if !has_begun.get() {
-        has_begun.set(begins());
+        own.has_begun.set(is_head && code.is_none() && !own.is_end_stream());
     }
-    has_begun.get()
+    own.has_begun.get()
 }
 
 // === impl ResponseBody ===
@@ -88,8 +69,9 @@ impl ResponseBody {
         if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
             return own.take().unwrap_or_default();
         }
-        let body = body.filter(|body| !body.is_end_stream());
-        Self(body.map_or(Kind::Empty, |body| Kind::Plain(Body::new(body), Cell::new(false))))
+        let mut own = Kept::take(&KEPT);
+        own.frames.set(body.map(plain_body).unwrap_or_default());
+        Self(Some(own))
     }
 
     /// Reads the answer of a unary call if all of it is ready, and it is small: those who watch it
@@ -97,11 +79,9 @@ impl ResponseBody {
     ///
     /// For servers: what a handler has answered is ready, and its status is known.
     pub fn settle(&mut self) {
-        if matches!(self.0, Kind::Empty) {
-            return;
-        }
-        let own = self.own();
-        if own.watchers.is_empty() {
+        if let Some(own) = &mut self.0
+            && own.watchers.is_empty()
+        {
             own.frames.read_ahead();
         }
     }
@@ -168,27 +148,14 @@ impl ResponseBody {
 
     #[inline]
     fn own(&mut self) -> &mut Own {
-        if !matches!(self.0, Kind::Own(_)) {
-            let mut own = Kept::take(&KEPT);
-            if let Kind::Plain(body, has_begun) = mem::take(&mut self.0) {
-                own.frames.set(body);
-                own.has_begun = has_begun;
-            }
-            self.0 = Kind::Own(own);
-        }
-        match &mut self.0 {
-            Kind::Own(own) => own,
-            _ => unreachable!("it is set above"),
-        }
+        self.0.get_or_insert_with(|| Kept::take(&KEPT))
     }
 }
 
 impl Drop for ResponseBody {
     #[inline]
     fn drop(&mut self) {
-        if matches!(self.0, Kind::Own(_))
-            && let Kind::Own(own) = mem::take(&mut self.0)
-        {
+        if let Some(own) = self.0.take() {
             own.keep();
         }
     }
@@ -203,20 +170,35 @@ impl Own {
         self.watchers.push(Slot { sees_data: watcher.sees_data(), watcher: Some(watcher) });
     }
 
+    /// The result stays in its place: a frame that is copied just after it was written takes longer
+    /// than all of this.
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         self.has_begun.set(false);
-        let mut seen = Seen::default();
         if self.has_scopes {
-            let mut polled = Poll::Pending;
-            poll_within(&mut self.frames, &mut self.watchers, cx, &mut seen, &mut polled);
-            return polled;
+            return self.poll_within(cx);
         }
+        if self.watchers.is_empty() {
+            return self.frames.poll(cx);
+        }
+        self.poll_watched(cx)
+    }
+
+    fn poll_watched(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         let mut polled = self.frames.poll(cx);
+        let mut seen = Seen::default();
         for at in 0..self.watchers.len() {
             if self.watchers[at].sees(&polled) {
                 step(&mut self.frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
             }
         }
+        polled
+    }
+
+    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+        let mut polled = Poll::Pending;
+        let mut seen = Seen::default();
+        poll_within(&mut self.frames, &mut self.watchers, cx, &mut seen, &mut polled);
         polled
     }
 
@@ -228,6 +210,14 @@ impl Own {
         self.has_scopes = false;
         self.has_begun.set(false);
         Kept::keep(&KEPT, self);
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut watchers = self.watchers.iter().flat_map(|slot| &slot.watcher);
+        match watchers.any(|watcher| watcher.may_cut()) {
+            true => SizeHint::new(),
+            false => self.frames.size_hint(),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -316,39 +306,21 @@ fn step(
 
 impl HttpBody for ResponseBody {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         match &mut self.0 {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Plain(body, has_begun) => {
-                has_begun.set(false);
-                Pin::new(body).poll_frame(cx).map_err(Into::into)
-            }
-            Kind::Own(own) => own.poll(cx),
+            None => Poll::Ready(None),
+            Some(own) => own.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::Empty => true,
-            Kind::Plain(body, _) => body.is_end_stream(),
-            Kind::Own(own) => own.is_end_stream(),
-        }
+        self.0.as_ref().is_none_or(|own| own.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Plain(body, _) => body.size_hint(),
-            Kind::Own(own) => {
-                let mut watchers = own.watchers.iter().flat_map(|slot| &slot.watcher);
-                match watchers.any(|watcher| watcher.may_cut()) {
-                    true => SizeHint::new(),
-                    false => own.frames.size_hint(),
-                }
-            }
-        }
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |own| own.size_hint())
     }
 }
 
@@ -407,7 +379,7 @@ mod tests {
                 return Next::Watch;
             }
             if next == Next::Cut {
-                *polled = Some(Err("cut".into()));
+                *polled = Some(Err(Status::cancelled("cut")));
             }
             next
         }
@@ -440,7 +412,9 @@ mod tests {
     async fn read(mut body: ResponseBody) -> Vec<String> {
         let mut read = vec![];
         while let Some(frame) = body.frame().await {
-            read.push(frame.map_or_else(|error| error.to_string(), |frame| format!("{frame:?}")));
+            read.push(
+                frame.map_or_else(|error| error.message().into(), |frame| format!("{frame:?}")),
+            );
         }
         read
     }
@@ -538,7 +512,7 @@ mod tests {
             }
 
             fn waits(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Polled> {
-                Poll::Ready(Some(Err("too long".into())))
+                Poll::Ready(Some(Err(Status::deadline_exceeded("too long"))))
             }
         }
         let (log, never) = (Log::default(), StreamBody::new(tokio_stream::pending()));
@@ -558,7 +532,7 @@ mod tests {
 
     impl HttpBody for Frames {
         type Data = Bytes;
-        type Error = BoxError;
+        type Error = Status;
 
         fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
             Poll::Ready(match self.0.pop_front() {
@@ -568,7 +542,7 @@ mod tests {
                 }
                 Some(Some(Ok(0))) => Some(Ok(Frame::trailers(HeaderMap::new()))),
                 Some(Some(Ok(byte))) => Some(Ok(Frame::data(vec![byte].into()))),
-                Some(Some(Err(()))) => Some(Err("broken".into())),
+                Some(Some(Err(()))) => Some(Err(Status::internal("broken"))),
                 None => None,
             })
         }

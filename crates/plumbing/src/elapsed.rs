@@ -1,6 +1,6 @@
 //! The error of a call that has run out of time.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, sync::Arc};
 use tonic::Status;
 
 /// A timer of this client ended a call or an attempt; its `source()` is the
@@ -14,6 +14,15 @@ impl Elapsed {
     /// Ends a call with `DEADLINE_EXCEEDED` and `message`.
     pub fn new(message: impl Into<String>) -> Self {
         Self(Status::deadline_exceeded(message))
+    }
+}
+
+/// With the error as its source.
+impl From<Elapsed> for Status {
+    fn from(elapsed: Elapsed) -> Self {
+        let mut status = Self::deadline_exceeded(elapsed.0.message());
+        status.set_source(Arc::new(elapsed));
+        status
     }
 }
 

@@ -33,6 +33,20 @@ where
     request.map(|request| request.map(Body::new)).unwrap_or_default()
 }
 
+/// The same body as tonic's: another is boxed. tonic's own function asks the body first whether it
+/// is over.
+#[inline]
+pub(crate) fn plain_body<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    let mut body = Some(body);
+    match (&mut body as &mut dyn Any).downcast_mut::<Option<Body>>() {
+        Some(own) => own.take().unwrap_or_default(),
+        None => body.map(Body::new).unwrap_or_default(),
+    }
+}
+
 pin_project! {
     /// The future of a [`Plain`] call.
     pub struct PlainFuture<F> {

@@ -27,10 +27,10 @@ impl Watcher for Call {
             }
             Some(Err(error)) => match call.replay.failure() {
                 Some(own) => {
-                    *error = own.into();
+                    *error = own;
                     return Next::Over;
                 }
-                None => Verdict::of_error(&**error),
+                None => Verdict::of_error(error),
             },
             None => Verdict::MaybeProcessed(Code::Unknown),
         };

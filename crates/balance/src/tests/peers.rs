@@ -397,7 +397,7 @@ async fn a_connection_lost_during_an_answer_is_unavailable_under_any_layer() {
     let reading = tokio::spawn(async move { response.into_body().collect().await });
     sleep(SECOND).await;
     world.networks[0].reset();
-    let status = Status::from_error(reading.await.unwrap().unwrap_err());
+    let status = reading.await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(status.message().starts_with("/calculator.Calculator/Add at e0: "), "{status}");
 }

@@ -78,7 +78,7 @@ impl Watcher for Breaks {
         let code = frame.trailers_ref().and_then(|trailers| seen.code(trailers));
         match code.filter(|code| *code != Code::Ok) {
             Some(code) => {
-                *polled = Some(Err(tonic::Status::new(code, "the answer broke off").into()));
+                *polled = Some(Err(tonic::Status::new(code, "the answer broke off")));
                 Next::Cut
             }
             None => Next::Watch,

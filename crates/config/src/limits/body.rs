@@ -104,9 +104,9 @@ impl Limiter {
         Self { lengths: most.map(Lengths::new), too_large: None, overrun }
     }
 
-    fn fails(&mut self, length: u32) -> Result<Frame<Bytes>, BoxError> {
+    fn fails(&mut self, length: u32) -> Result<Frame<Bytes>, Status> {
         let most = self.lengths.take().map_or(u32::MAX, |lengths| lengths.most());
-        Err(too_large("received", length, most).into())
+        Err(too_large("received", length, most))
     }
 }
 
@@ -115,7 +115,7 @@ impl Watcher for Limiter {
         let own = self.get_mut();
         // Ignores the body's own result: the call has failed with its request.
         if let Some(status) = own.overrun.as_ref().and_then(|overrun| overrun.get()) {
-            *polled = Some(Err(status.clone().into()));
+            *polled = Some(Err(status.clone()));
             own.overrun = None;
             (own.lengths, own.too_large) = (None, None);
             return Next::Cut;

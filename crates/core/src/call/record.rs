@@ -56,6 +56,7 @@ impl Record {
     }
 
     /// Adds an attempt; returns its line.
+    #[inline(always)]
     pub(super) fn add(&self, lines: &mut Lines, attempt: Attempt) -> u32 {
         let line = lines.attempts.len() as u32;
         lines.attempts.push(attempt);

@@ -192,7 +192,7 @@ async fn a_caller_that_is_slow_to_read_is_no_silence() {
     assert_eq!(Instant::now() - began, ms(50));
     let said = "limit of silence of 50ms exceeded by /a.B/C, attempt 1, \
         waiting for the rest of the response";
-    assert_eq!(error.to_string(), said);
+    assert_eq!(error.message(), said);
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,7 +111,7 @@ async fn a_failure_without_a_second_answer_is_passed_on_as_it_came() {
     );
     let response = client.oneshot(balance()).await.unwrap();
     let error = response.into_body().collect().await.unwrap_err();
-    let reset = cinchona_plumbing::cause::find_cause::<h2::Error>(&*error);
+    let reset = cinchona_plumbing::cause::find_cause::<h2::Error>(&error);
     assert!(reset.is_some(), "{error}");
     assert_eq!(layer.counters().none, 3);
 }

@@ -1,6 +1,6 @@
 //! The frames of an answer, some of which are read before they are sent.
 
-use super::watcher::{BoxError, Next, Polled, Seen, Watcher};
+use super::watcher::{Next, Polled, Seen, Watcher};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::{
@@ -70,13 +70,13 @@ impl Frames {
         let is_small = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(|b| b.len() <= MOST);
         let is_message = matches!(&first, Some(Ok(frame)) if is_small(frame));
         ahead.was_read = true;
-        ahead.frames[0] = first.map(|frame| frame.map_err(BoxError::from));
+        ahead.frames[0] = first;
         if is_message && let Poll::Ready(second) = Pin::new(body).poll_frame(cx) {
             ahead.is_whole = matches!(&second, Some(Ok(frame)) if frame.is_trailers());
             if ahead.is_whole || second.is_none() {
                 *inner = None;
             }
-            ahead.frames[1] = second.map(|frame| frame.map_err(BoxError::from));
+            ahead.frames[1] = second;
         } else if ahead.frames[0].is_none() {
             *inner = None;
         }
@@ -89,13 +89,9 @@ impl Frames {
 
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        if self.ahead.was_read
-            && let Some(frame) = self.ahead.next()
-        {
-            return Poll::Ready(Some(frame));
-        }
         match &mut self.inner {
-            Some(inner) => Pin::new(inner).poll_frame(cx).map_err(Into::into),
+            _ if self.ahead.has_next() => Poll::Ready(self.ahead.next()),
+            Some(inner) => Pin::new(inner).poll_frame(cx),
             None => Poll::Ready(None),
         }
     }
@@ -118,6 +114,11 @@ impl Frames {
 // === impl Ahead ===
 
 impl Ahead {
+    #[inline]
+    fn has_next(&self) -> bool {
+        self.was_read && self.frames.iter().any(Option::is_some)
+    }
+
     /// The next frame; it is no longer whole.
     fn next(&mut self) -> Polled {
         self.is_whole = false;

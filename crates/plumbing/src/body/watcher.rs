@@ -9,12 +9,12 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The result of polling a body: a frame, a failure, or its end.
-pub type Polled = Option<Result<Frame<Bytes>, BoxError>>;
+pub type Polled = Option<Result<Frame<Bytes>, Status>>;
 
 /// A layer that watches a response's body.
 pub trait Watcher: Send {
