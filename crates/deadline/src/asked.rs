@@ -11,6 +11,8 @@ pub(crate) struct Asked {
     pub(crate) first: Option<Deadline>,
     /// The deadline of the whole call.
     pub(crate) whole: Option<Deadline>,
+    /// The caller's timeout is so long that it is none.
+    is_unlimited: bool,
 }
 
 // === impl Asked ===
@@ -22,7 +24,7 @@ impl Asked {
     /// # Errors
     /// When `grpc-timeout` is malformed.
     pub(crate) fn of<B>(
-        request: &mut http::Request<B>,
+        request: &http::Request<B>,
         kind: Option<MethodKind>,
         now: Instant,
     ) -> Result<Self, Invalid> {
@@ -31,15 +33,19 @@ impl Asked {
                 Call::find(request).and_then(Call::whole).map_or(Some(first), |whole| whole)
             });
             let whole = whole.flatten();
-            return Ok(Self { first: Some(first), whole });
+            return Ok(Self { first: Some(first), whole, is_unlimited: false });
         }
         let timeout = Deadline::parse_timeout(request.headers())?;
         let whole = timeout.and_then(|timeout| Deadline::within(timeout, now));
-        if timeout.is_some() && whole.is_none() {
-            // An unlimited deadline is not sent.
+        let is_unlimited = timeout.is_some() && whole.is_none();
+        Ok(Self { first: None, whole, is_unlimited })
+    }
+
+    /// An unlimited deadline is not sent.
+    pub(crate) fn drop_unlimited<B>(self, request: &mut http::Request<B>) {
+        if self.is_unlimited {
             headers::remove(request.headers_mut(), &GRPC_TIMEOUT);
         }
-        Ok(Self { first: None, whole })
     }
 
     /// The earlier of the two.

@@ -137,7 +137,7 @@ impl AttemptTimeoutSettings {
     }
 
     /// Sets the switch that decides whether attempts are ended, only counted, or not observed. In
-    /// shadow the call's own deadline still ends them; off, that is left to the layers above.
+    /// shadow and off, the call's own deadline is left to the layers above.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { switch: Some(switch), ..self }
@@ -218,7 +218,7 @@ where
         let passing = Passing::begin();
         let now = passing.now();
         let kind = MethodKind::of(&request, &self.kinds);
-        let asked = match Asked::of(&mut request, kind, now) {
+        let asked = match Asked::of(&request, kind, now) {
             Ok(asked) => asked,
             Err(_) if mode == Mode::Shadow => {
                 self.shared.switch.count();
@@ -228,7 +228,10 @@ where
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
-        let terms = self.shared.terms(&request, kind, asked, mode, now);
+        if mode == Mode::Enforce {
+            asked.drop_unlimited(&mut request);
+        }
+        let terms = self.shared.terms(&request, kind, asked, now);
         let timer = (!terms.is_empty()).then(|| {
             let mut timer = Timer::new(terms, &mut request, now);
             let bound = timer.as_mut().bound_mut();
@@ -272,7 +275,6 @@ impl Shared {
         request: &http::Request<B>,
         kind: Option<MethodKind>,
         asked: Asked,
-        mode: Mode,
         now: Instant,
     ) -> Terms {
         let path = request.uri().path();
@@ -282,8 +284,7 @@ impl Shared {
         let silence = self.silences.of(path, kind);
         // A deadline in `grpc-timeout` ends the whole call at the server, also if it is a stream.
         let ends_all = kind == Some(MethodKind::Unary);
-        let enforced = own.filter(|_| ends_all && mode == Mode::Enforce);
-        let announced = if ends_all { earlier(enforced, asked.min()) } else { asked.whole };
+        let announced = if ends_all { earlier(own, asked.min()) } else { asked.whole };
         // If requests are streamed too, the limit is not an instant: see `Upload`.
         let left = asked.first.filter(|_| !kind.is_some_and(MethodKind::streams_requests));
         let first = match (own, left) {

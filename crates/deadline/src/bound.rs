@@ -38,6 +38,8 @@ pub(crate) enum Says {
     /// The caller's own header is correct.
     Already,
     So(HeaderValue),
+    /// The layer is in shadow: the caller's own header, or none, also later.
+    Untouched,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -187,9 +189,11 @@ impl Bound {
         }
     }
 
-    /// The layer's own limits end nothing, and are only reported to `switch`.
+    /// The layer is in shadow: it ends and announces nothing, and its own limits are reported to
+    /// `switch`.
     pub(crate) fn counting(&mut self, switch: &Switch) {
         self.counting = Some(switch.clone());
+        (self.terms.says, self.terms.announced) = (Says::Untouched, None);
     }
 
     /// When it was started.
@@ -210,14 +214,14 @@ impl Bound {
 
     fn over(&self, now: Instant) -> Option<End> {
         let ends = [self.terms.first, self.terms.whole].into_iter().flatten();
-        ends.filter(|end| end.at <= now && !self.counts(*end)).min_by_key(|end| end.at)
+        ends.filter(|end| end.at <= now && !self.counts()).min_by_key(|end| end.at)
     }
 
     /// The error if the deadline of the whole call has passed.
     pub(crate) fn whole_is_over(&self) -> Option<Elapsed> {
         let whole = self.terms.whole?;
         let now = Instant::now();
-        let is_over = whole.at <= now && !self.counts(whole);
+        let is_over = whole.at <= now && !self.counts();
         is_over.then(|| self.elapsed(whole, Stage::Rest, now))
     }
 
@@ -225,6 +229,7 @@ impl Bound {
     /// call.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
         match &self.terms.says {
+            Says::Untouched => return,
             Says::Already if now == self.started => return,
             Says::So(value) if now == self.started => {
                 return headers::set(headers, &GRPC_TIMEOUT, value.clone());
@@ -276,18 +281,19 @@ impl Bound {
         Some(End { at, ..first })
     }
 
-    pub(crate) fn counts(&self, end: End) -> bool {
-        self.counting.is_some() && end.what != What::Left
+    /// Whether it only counts.
+    pub(crate) const fn counts(&self) -> bool {
+        self.counting.is_some()
     }
 
-    /// Counts `end` if it is only to be counted; returns whether it did.
+    /// Counts `end`, if it only counts and this is the layer's own limit; returns whether it only
+    /// counts.
     pub(crate) fn count(&mut self, end: End) -> bool {
-        let Some(switch) = self.counting.as_ref().filter(|_| end.what != What::Left) else {
-            return false;
-        };
-        switch.count();
-        let whole = self.terms.whole.filter(|whole| whole.what == What::Left);
-        (self.terms.first, self.terms.silence, self.terms.whole) = (None, None, whole);
+        let Some(switch) = &self.counting else { return false };
+        if end.what != What::Left {
+            switch.count();
+        }
+        (self.terms.first, self.terms.silence, self.terms.whole) = (None, None, None);
         true
     }
 

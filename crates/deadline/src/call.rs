@@ -236,7 +236,7 @@ where
             self.shared.misplaced.warn(request.uri().path(), WITHIN_ATTEMPTS);
         }
         let kind = MethodKind::of(&request, &self.kinds);
-        let asked = match Asked::of(&mut request, kind, now) {
+        let asked = match Asked::of(&request, kind, now) {
             Ok(asked) => asked,
             Err(_) if mode == Mode::Shadow => {
                 self.shared.switch.count();
@@ -246,6 +246,9 @@ where
                 return ResponseFuture::failed(Status::invalid_argument(invalid.to_string()));
             }
         };
+        if mode == Mode::Enforce {
+            asked.drop_unlimited(&mut request);
+        }
         let limits = Limits::of(&self.shared, request.uri().path(), kind, asked, now);
         let silence = self.shared.silences.of(request.uri().path(), kind);
         let mut terms = limits.terms(kind, silence);
@@ -253,7 +256,6 @@ where
             return self.inner.call(request, None);
         }
         if mode == Mode::Shadow {
-            terms.announced = asked.min();
             let mut timer = Timer::new(terms, &mut request, now);
             timer.as_mut().bound_mut().counting(&self.shared.switch);
             return self.inner.call(request, Some(timer));

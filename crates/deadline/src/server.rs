@@ -2,25 +2,26 @@
 
 mod body;
 mod end;
+mod limits;
 mod sample;
 
 use body::Bounded;
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
 use cinchona_plumbing::{
-    Latency, Paths, Reloadable, ResponseBody, headers,
+    Paths, ResponseBody, headers,
     status::{self, PREVIOUS_ATTEMPTS},
     timeout::GRPC_TIMEOUT,
 };
 use end::{EXCEEDED, End, TICK};
-use http::HeaderValue;
 use http_body::Body;
+use limits::{Limits, Terms};
 use pin_project_lite::pin_project;
-use sample::{Sample, Slowest, Times};
+use sample::Sample;
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -71,17 +72,6 @@ struct Shared {
     kinds: Paths<MethodKind>,
 }
 
-#[derive(Debug)]
-struct Limits {
-    limit: Option<Duration>,
-    hopeless: Switch,
-    switch: Switch,
-    /// Written when a method is first called.
-    fastest: Reloadable<Paths<Arc<Times>>>,
-    slowest: Arc<Slowest>,
-    writing: Mutex<()>,
-}
-
 pin_project! {
     /// The future of a [`ServerDeadline`] call.
     pub struct ServerFuture<F> {
@@ -92,6 +82,8 @@ pin_project! {
         whole: Option<Box<Option<Deadline>>>,
         context: ServerContext,
         sample: Option<Sample>,
+        // Counts, where the layer ends nothing.
+        shadow: Option<Switch>,
     }
 }
 
@@ -105,18 +97,6 @@ pin_project! {
         Refused { refused: Option<Box<Status>> },
     }
 }
-
-/// The limits of a request.
-struct Terms {
-    /// The time until its answer must have begun.
-    left: Option<Duration>,
-    /// The time until it must have ended.
-    asked: Option<Duration>,
-    sample: Option<Sample>,
-}
-
-/// More methods than a server has; paths made up by clients are not remembered beyond it.
-const MOST_METHODS: usize = 1000;
 
 // === impl ServerDeadlineSettings ===
 
@@ -141,7 +121,8 @@ impl ServerDeadlineSettings {
         Self { hopeless: Some(switch), ..self }
     }
 
-    /// Sets the switch that decides whether deadlines are enforced; in shadow they are.
+    /// Sets the switch that decides whether deadlines are enforced. In shadow the calls that would
+    /// be refused or ended are counted; the handler finds no deadline, and its calls inherit none.
     #[must_use]
     pub fn with_switch(self, switch: Switch) -> Self {
         Self { switch: Some(switch), ..self }
@@ -151,14 +132,8 @@ impl ServerDeadlineSettings {
     #[must_use]
     pub fn layer(&self) -> ServerDeadlineLayer {
         let shadow = || Switch::new(Mode::Shadow);
-        let limits = Limits {
-            limit: self.limit,
-            hopeless: self.hopeless.clone().unwrap_or_else(shadow),
-            switch: self.switch.clone().unwrap_or_default(),
-            fastest: Reloadable::new(Paths::default()),
-            slowest: Arc::default(),
-            writing: Mutex::default(),
-        };
+        let hopeless = self.hopeless.clone().unwrap_or_else(shadow);
+        let limits = Limits::new(self.limit, hopeless, self.switch.clone().unwrap_or_default());
         ServerDeadlineLayer { limits: Arc::new(limits) }
     }
 }
@@ -206,7 +181,8 @@ where
     #[inline]
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let Shared { limits, kinds } = &*self.shared;
-        if limits.switch.mode() == Mode::Off {
+        let mode = limits.switch.mode();
+        if mode == Mode::Off {
             return ServerFuture::of(Work::Bare { handler: self.inner.call(request) });
         }
         let [asked, previous] =
@@ -214,8 +190,15 @@ where
         let previous_attempts = previous.map_or(0, status::count_of_attempts);
         let Terms { left, asked, sample } = match limits.admit(request.uri().path(), asked) {
             Ok(terms) => terms,
-            Err(refused) => return ServerFuture::refused(refused),
+            Err(refused) if mode == Mode::Enforce => return ServerFuture::refused(refused),
+            Err(_) => {
+                limits.switch.count();
+                return ServerFuture::of(Work::Bare { handler: self.inner.call(request) });
+            }
         };
+        if mode == Mode::Shadow {
+            return self.shadowed(request, Terms { left, asked, sample });
+        }
         let mut context = ServerContext::of(&mut request, Instant::now);
         if context.kind.is_none() {
             let kind = MethodKind::of(&request, kinds);
@@ -239,82 +222,39 @@ where
             whole,
             context,
             sample,
+            shadow: None,
+        }
+    }
+}
+
+impl<S> ServerDeadline<S> {
+    /// The layer is in shadow: the record of the call is not changed.
+    #[cold]
+    fn shadowed<B>(&mut self, request: http::Request<B>, terms: Terms) -> ServerFuture<S::Future>
+    where
+        S: Service<http::Request<B>>,
+    {
+        let Shared { limits, kinds } = &*self.shared;
+        let Terms { left, asked, sample } = terms;
+        let known = ServerContext::find(&request).copied().unwrap_or_default();
+        let began = known.began().unwrap_or_else(Instant::now);
+        let mut context = ServerContext::new(None, 0);
+        context.begins(began);
+        context.kind = known.kind.or_else(|| MethodKind::of(&request, kinds));
+        let within = |left| Deadline::within(left, began);
+        ServerFuture {
+            work: Work::Handler { handler: self.inner.call(request) },
+            end: left.and_then(within).map(|first| End::at(first.0 - TICK)),
+            whole: (left != asked).then(|| Box::new(asked.and_then(within))),
+            context,
+            sample,
+            shadow: Some(limits.switch.clone()),
         }
     }
 }
 
 impl<S: NamedService> NamedService for ServerDeadline<S> {
     const NAME: &'static str = S::NAME;
-}
-
-// === impl Limits ===
-
-impl Limits {
-    /// The limits of a request to `path` with this timeout, or why it is not begun.
-    fn admit(&self, path: &str, asked: Option<&HeaderValue>) -> Result<Terms, Status> {
-        let asked = asked.map(Deadline::read_timeout).transpose();
-        let asked = asked.map_err(|invalid| Status::internal(invalid.to_string()))?;
-        let left = asked.into_iter().chain(self.limit).min();
-        if left.is_some_and(|left| left <= TICK) {
-            let left = left.unwrap_or_default();
-            let message = format!("the deadline had passed on arrival: {left:?} left");
-            return Err(Status::deadline_exceeded(message));
-        }
-        let mode = self.hopeless.mode();
-        if mode == Mode::Off {
-            return Ok(Terms { left, asked, sample: None });
-        }
-        // Most calls have more time left than any method takes, and another represents them.
-        let weight = Latency::weight();
-        if weight == 0 && !left.is_some_and(|left| self.slowest.exceeds(left)) {
-            return Ok(Terms { left, asked, sample: None });
-        }
-        let known = self.fastest.get();
-        let Some(times) = known.get(path) else {
-            let sample = self.first_times(path).and_then(|times| Sample::of(&times, weight));
-            return Ok(Terms { left, asked, sample });
-        };
-        if let Some((left, fastest)) = left.zip(times.fastest()) {
-            self.look_for_hopeless(path, left, fastest, mode)?;
-        }
-        Ok(Terms { left, asked, sample: Sample::of(times, weight) })
-    }
-
-    /// Refuses a call that has less time left than the fastest takes, or counts it.
-    fn look_for_hopeless(
-        &self,
-        path: &str,
-        left: Duration,
-        fastest: Duration,
-        mode: Mode,
-    ) -> Result<(), Status> {
-        // A latency is known to within an eighth.
-        if left >= fastest || left >= fastest.mul_f64(0.875) {
-            return Ok(());
-        }
-        tracing::debug!(rpc.method = path, ?left, ?fastest, ?mode, "hopeless");
-        if mode == Mode::Enforce {
-            let message = format!("{left:?} left, and it takes {fastest:?} at best");
-            return Err(Status::deadline_exceeded(message));
-        }
-        self.hopeless.count();
-        Ok(())
-    }
-
-    #[cold]
-    fn first_times(&self, path: &str) -> Option<Arc<Times>> {
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let fastest = self.fastest.get();
-        if let Some(known) = fastest.get(path) {
-            return Some(known.clone());
-        }
-        if fastest.len() >= MOST_METHODS {
-            return None;
-        }
-        let times = Arc::new(Times::new(self.slowest.clone()));
-        self.fastest.set(fastest.with(path, times.clone()));
-        Some(times)
-    }
 }
 
 // === impl ServerFuture ===
@@ -326,7 +266,8 @@ impl<F> ServerFuture<F> {
 
     /// Without a limit.
     fn of(work: Work<F>) -> Self {
-        Self { work, end: None, whole: None, context: ServerContext::default(), sample: None }
+        let context = ServerContext::default();
+        Self { work, end: None, whole: None, context, sample: None, shadow: None }
     }
 }
 
@@ -346,14 +287,23 @@ where
             }
             WorkProj::Refused { refused } => refused.take(),
             WorkProj::Handler { handler } => {
-                let polled = this.context.within(|| handler.poll(cx));
+                let polled = match this.shadow {
+                    None => this.context.within(|| handler.poll(cx)),
+                    Some(_) => handler.poll(cx),
+                };
                 if let Poll::Ready(reply) = polled {
                     let (end, whole, context) = (this.end.take(), this.whole.take(), *this.context);
-                    let bounded = Bounded { end, whole, context, sample: this.sample.take() };
+                    let (sample, shadow) = (this.sample.take(), this.shadow.take());
+                    let bounded = Bounded { end, whole, context, sample, shadow };
                     return Poll::Ready(reply.map(|response| bounded.around(response)));
                 }
                 let Some(end) = this.end else { return Poll::Pending };
                 ready!(end.poll(cx));
+                if let Some(switch) = this.shadow {
+                    switch.count();
+                    (*this.end, *this.whole) = (None, None);
+                    return Poll::Pending;
+                }
                 // Drops the handler, and its pending calls.
                 this.work.set(Work::Refused { refused: None });
                 None

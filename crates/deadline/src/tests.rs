@@ -402,6 +402,41 @@ mod server {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn in_shadow_each_call_that_would_end_is_counted_and_its_handler_finds_no_deadline() {
+        let handler = service_fn(|request: Request| async move {
+            let known = ServerContext::find(&request).and_then(|found| found.deadline);
+            assert!(known.is_none() && ServerContext::current().is_none());
+            tokio::time::sleep(ms(30)).await;
+            let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+            tokio::spawn(async move {
+                for _ in 0..2 {
+                    tokio::time::sleep(ms(30)).await;
+                    sender.send_data("frame".into()).await.unwrap();
+                }
+            });
+            Ok::<_, Infallible>(Response::new(Body::new(body)))
+        });
+        let switch = Switch::new(Mode::Shadow);
+        let settings = ServerDeadlineSettings::new().with_switch(switch.clone());
+        let layers = [settings.layer(), settings.with_limit(ms(50)).layer()];
+        for (limited, timeout, counted) in [
+            (false, "soon", 1),
+            (false, "1n", 1),
+            (false, "20m", 1),
+            (false, "70m", 1),
+            (false, "1S", 0),
+            (true, "1S", 1),
+        ] {
+            let before = (Instant::now(), switch.shadowed());
+            let service = layers[usize::from(limited)].layer(handler);
+            let response = service.oneshot(with_timeout(timeout)).await.unwrap();
+            let read = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!((&*read, Instant::now() - before.0), (&b"frameframe"[..], ms(90)));
+            assert_eq!(switch.shadowed() - before.1, counted, "{timeout}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_handler_finds_the_deadline_and_the_number_of_the_attempt() {
         let service = service_fn(|request: Request| async move {
             let inbound = ServerContext::current().unwrap();

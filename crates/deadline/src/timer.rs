@@ -59,7 +59,7 @@ impl Timer {
     /// The error if another timer has fired in this `stage`; `None` if the time is not over.
     pub(crate) fn due(self: Pin<&mut Self>, stage: Stage) -> Option<Elapsed> {
         let (bound, now) = (self.project().bound, Instant::now());
-        let end = bound.end(stage).filter(|end| end.at <= now + TICK && !bound.counts(*end))?;
+        let end = bound.end(stage).filter(|end| end.at <= now + TICK && !bound.counts())?;
         Some(bound.elapsed(end, stage, now))
     }
 

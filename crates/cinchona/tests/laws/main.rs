@@ -12,6 +12,7 @@ mod metrics;
 mod off;
 mod order;
 mod panics;
+mod shadow;
 mod sizes;
 mod wire;
 

@@ -5,7 +5,7 @@ use super::{
     sample::Sample,
 };
 use bytes::Bytes;
-use cinchona_core::{BoxError, Deadline, MethodKind, ServerContext};
+use cinchona_core::{BoxError, Deadline, MethodKind, ServerContext, Switch};
 use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, status};
 use http::Response;
 use http_body::{Body, Frame};
@@ -23,6 +23,8 @@ pub(super) struct Bounded {
     pub(super) whole: Option<Box<Option<Deadline>>>,
     pub(super) context: ServerContext,
     pub(super) sample: Option<Sample>,
+    /// Counts, where the layer ends nothing.
+    pub(super) shadow: Option<Switch>,
 }
 
 // === impl Bounded ===
@@ -35,12 +37,16 @@ impl Bounded {
         B::Error: Into<BoxError>,
     {
         let mut response = response.map(ResponseBody::of);
-        status::strip(response.headers_mut());
         let body = response.body_mut();
+        if self.shadow.is_some() {
+            body.watch(self);
+            return response;
+        }
         if self.context.kind == Some(MethodKind::Unary) {
             self.context.within(|| body.settle());
         }
         body.watch_within(self);
+        status::strip(response.headers_mut());
         response
     }
 
@@ -69,7 +75,9 @@ impl Watcher for Bounded {
                 sample.record(seen.now().saturating_duration_since(began));
             }
         }
-        if let Some(Ok(frame)) = polled {
+        if let Some(Ok(frame)) = polled
+            && own.shadow.is_none()
+        {
             frame.trailers_mut().into_iter().for_each(status::strip);
         }
         // It has begun: from here on only the caller's deadline counts.
@@ -85,8 +93,14 @@ impl Watcher for Bounded {
     }
 
     fn waits(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
-        let Some(end) = &mut self.get_mut().end else { return Poll::Pending };
+        let own = self.get_mut();
+        let Some(end) = &mut own.end else { return Poll::Pending };
         ready!(end.poll(cx));
+        if let Some(switch) = &own.shadow {
+            switch.count();
+            (own.end, own.whole) = (None, None);
+            return Poll::Pending;
+        }
         let mut trailers = http::HeaderMap::new();
         // An unencodable status ends the response all the same.
         _ = Status::deadline_exceeded(EXCEEDED).add_header(&mut trailers);
@@ -94,7 +108,7 @@ impl Watcher for Bounded {
     }
 
     fn may_cut(&self) -> bool {
-        self.end.is_some() || self.whole.is_some()
+        self.shadow.is_none() && (self.end.is_some() || self.whole.is_some())
     }
 
     /// The stream of a handler may make calls as well.

@@ -80,23 +80,20 @@ proptest! {
         attempt in proptest::option::of(1_u64..20_000),
         waits in (0_u64..3_000, 0_u64..3_000, 0_u64..3_000),
         kind in prop::sample::select(&KINDS[..]),
-        // Without the layer around the attempt, no layer stamps the time after the queue.
-        modes in (0..3_usize, 0..2_usize),
+        mode in 0..3_usize,
         ready_first in any::<bool>(),
     ) {
-        let modes = [modes.0, modes.1].map(|mode| [Mode::Enforce, Mode::Shadow, Mode::Off][mode]);
+        let mode = [Mode::Enforce, Mode::Shadow, Mode::Off][mode];
         let received = Received::default();
         let begun = in_virtual_time(async {
             sleep(ms(waits.0)).await;
             let received = received.clone();
             let slow = Slow { ready_after: ms(waits.1), becoming: None, received };
             let forever = |limit: Option<u64>| limit.map_or(Duration::MAX, ms);
-            let attempts = AttemptTimeoutSettings::new(forever(attempt))
-                .with_switch(Switch::new(modes[1])).layer()
-                .layer(slow);
+            let attempts = AttemptTimeoutLayer::new(forever(attempt)).layer(slow);
             let calls = CallDeadlineSettings::new()
                 .with_limit(forever(limit))
-                .with_switch(Switch::new(modes[0])).layer();
+                .with_switch(Switch::new(mode)).layer();
             let mut service = calls.layer(queue(ms(waits.2), attempts));
             if ready_first {
                 service.ready().await.unwrap();
@@ -117,12 +114,12 @@ proptest! {
             let mut ends = Vec::new();
             let asked = asked.map(ms);
             // If the layer above only counts, the time begins when the layer below is called.
-            let read = if modes[0] == Mode::Enforce { begun } else { begun + ms(waits.2) };
+            let read = if mode == Mode::Enforce { begun } else { begun + ms(waits.2) };
             ends.extend(asked.map(|asked| read + asked));
-            if let Some(limit) = limit.filter(|_| is_unary && modes[0] == Mode::Enforce) {
+            if let Some(limit) = limit.filter(|_| is_unary && mode == Mode::Enforce) {
                 ends.push(begun + ms(limit));
             }
-            if let Some(attempt) = attempt.filter(|_| is_unary && modes[1] == Mode::Enforce) {
+            if let Some(attempt) = attempt.filter(|_| is_unary) {
                 // It began when the queue admitted it.
                 ends.push(begun + ms(waits.2) + ms(attempt));
             }
