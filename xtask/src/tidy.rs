@@ -99,7 +99,8 @@ const MOST_PUBLIC_TYPES: usize = 12;
 
 /// Crates that may have more, and why it is so: see `crates/README.md`.
 const ROOMIER: [(&str, usize); 9] = [
-    ("core", 25),
+    // 25 with those of `policy` that it exports again.
+    ("core", 20),
     ("cinchona", 14),
     ("cluster", 14),
     ("fault", 15),

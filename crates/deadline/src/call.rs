@@ -48,7 +48,7 @@ pub struct CallDeadlineSettings {
 /// ([`set_timeouts`](CallDeadlineLayer::set_timeouts)) and, if a handler makes the call, the
 /// deadline of the call that it serves; counted from the moment of the call. The configured limit
 /// ends it too, for a stream [until its first message](crate#what-a-limit-bounds). The deadline is
-/// passed on as a [`Deadline`] in the request's extensions. Always ready: waiting for the service
+/// passed on in the record of the call ([`Call::deadline`]). Always ready: waiting for the service
 /// below is part of the call. A malformed `grpc-timeout` is answered with `INVALID_ARGUMENT`, a
 /// zero one with `DEADLINE_EXCEEDED`, and neither is sent.
 #[derive(Clone, Debug)]

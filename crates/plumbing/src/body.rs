@@ -170,8 +170,8 @@ impl Own {
         self.watchers.push(Slot { sees_data: watcher.sees_data(), watcher: Some(watcher) });
     }
 
-    /// The result stays in its place: a frame that is copied just after it was written takes longer
-    /// than all of this.
+    /// Without watchers the frame stays where the inner body has written it: to copy it would take
+    /// longer than the poll.
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         self.has_begun.set(false);

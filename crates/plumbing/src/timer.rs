@@ -35,8 +35,9 @@ thread_local! {
 /// A timer of a call, which is usually stopped before it fires.
 ///
 /// tokio wakes the thread that waits for events, by a system call, for each timer that is earlier
-/// than all others; and most of these are, as none is left when the next one starts. So a thread
-/// that creates many keeps one of its own before them: a beat of 100 ms, which ends when they do.
+/// than all others; a call's timer usually is, as the one before was stopped. So a thread that
+/// creates timers often keeps a periodic one of 100 ms, which is earlier than most. It ends when
+/// the thread creates no more.
 #[inline]
 pub fn timer(end: Instant) -> Sleep {
     let created = CREATED.try_with(|created| created.replace(created.get().wrapping_add(1)));

@@ -58,7 +58,7 @@ pub struct Partition {
 /// A settled status, and the members it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// It.
+    /// The status of this side.
     pub status: Status,
     /// The members that are reachable.
     pub ours: BTreeSet<String>,

@@ -42,7 +42,7 @@ pub struct Strides(Vec<u16>);
 
 /// What a pick has to know of the endpoints, for one call, now.
 pub trait Endpoints {
-    /// One of them.
+    /// An endpoint.
     type Endpoint;
 
     /// Whether a call can be sent to it: it is connected, and not to be left alone.

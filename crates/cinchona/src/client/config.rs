@@ -1,8 +1,7 @@
 //! Service configs for a running client.
 
 use super::Layers;
-use cinchona_config::{Client, ServiceConfig, Warning};
-use cinchona_core::Invalid;
+use cinchona_config::ServiceConfig;
 use std::{convert::Infallible, path::Path, time::Duration};
 use tokio::time::sleep;
 
@@ -12,20 +11,6 @@ const LEAST: Duration = Duration::from_millis(10);
 // === impl Layers ===
 
 impl Layers {
-    /// Applies a service config while calls run: calls that have begun keep their settings. As in
-    /// gRPC, a method without a policy in the config is not retried from then on. Its load
-    /// balancing settings apply only to balancers that are built later.
-    ///
-    /// Returns the settings without an effect, which are logged as well; see
-    /// [`ServiceConfig::apply`].
-    ///
-    /// # Errors
-    /// When it hedges a method that may not be executed twice. Nothing is changed then.
-    pub fn apply(&self, config: &ServiceConfig) -> Result<Vec<Warning>, Invalid> {
-        let client = Client::new(&self.deadline, &self.retry).with_limits(&self.limits);
-        config.apply_to(client)
-    }
-
     /// Checks the service config in a file each `every`, which is at least 10 ms, and
     /// [applies](Self::apply) it at first and whenever it has changed. A file that cannot be read,
     /// or is invalid, changes nothing and is logged as a warning.

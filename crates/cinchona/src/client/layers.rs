@@ -8,7 +8,7 @@ use super::{
 use crate::parts::Switches;
 use cinchona_balance::{Balance, Options};
 use cinchona_breaker::{BreakerLayer, BreakerSettings};
-use cinchona_config::{MessageLimitsLayer, MessageLimitsSettings};
+use cinchona_config::{Client, MessageLimitsLayer, MessageLimitsSettings, ServiceConfig, Warning};
 use cinchona_core::{Discover, Gate, Invalid, Mode, PerMethod, Switch, Target};
 use cinchona_deadline::{
     AttemptTimeoutLayer, AttemptTimeoutSettings, CallDeadlineLayer, CallDeadlineSettings,
@@ -116,6 +116,20 @@ impl Layers {
         }
         layers.register()?;
         Ok(layers)
+    }
+
+    /// Applies a service config while calls run: calls that have begun keep their settings. As in
+    /// gRPC, a method without a policy in the config is not retried from then on. Its load
+    /// balancing settings apply only to balancers that are built later.
+    ///
+    /// Returns the settings without an effect, which are logged as well; see
+    /// [`ServiceConfig::apply`].
+    ///
+    /// # Errors
+    /// When it hedges a method that may not be executed twice. Nothing is changed then.
+    pub fn apply(&self, config: &ServiceConfig) -> Result<Vec<Warning>, Invalid> {
+        let client = Client::new(&self.deadline, &self.retry).with_limits(&self.limits);
+        config.apply_to(client)
     }
 
     /// A channel over all endpoints that `discover` finds, each with its own breaker, unless

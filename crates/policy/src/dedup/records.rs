@@ -23,11 +23,11 @@ pub struct Records {
 /// A key with its answer.
 #[derive(Debug)]
 pub struct Record {
-    /// It.
+    /// The idempotency key.
     pub key: Box<[u8]>,
     /// Its hash.
     pub hash: u64,
-    /// That of the request.
+    /// The fingerprint of the request.
     pub fingerprint: u128,
     /// Until when it is kept.
     pub expires: Instant,
