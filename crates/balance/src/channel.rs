@@ -143,7 +143,7 @@ fn is_socket(endpoint: &Endpoint) -> bool {
 }
 
 async fn connect_by_itself(endpoint: &Endpoint) -> Result<Connection, String> {
-    let line = Line::unseen();
+    let line = Line::unwatched();
     let watched = endpoint.clone().executor(Watching(line.clone()));
     let channel = watched.connect().await.map_err(|error| root(&error))?;
     Ok(Connection::new(Sender::Tonic(channel), line))

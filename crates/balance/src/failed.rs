@@ -32,7 +32,7 @@ impl Whereto {
             return error;
         }
         let cause = match find_cause::<Rejected>(&*error) {
-            Some(unsent) => unsent.to_string(),
+            Some(rejected) => rejected.to_string(),
             None => root(&*error),
         };
         let mut status = Status::new(verdict.code(), self.says(endpoint, &cause));

@@ -302,7 +302,7 @@ impl Service<Request<Body>> for Balance {
         match self.0.set.pick(&request, now) {
             Some(Ok(picked)) => ResponseFuture::send(&self.0, picked, request, now),
             Some(Err(_)) if self.0.set.has_more() => ResponseFuture::wait(self.0.clone(), request),
-            Some(Err(unsent)) => ResponseFuture::rejected(unsent, &request),
+            Some(Err(rejected)) => ResponseFuture::rejected(rejected, &request),
             None => ResponseFuture::wait(self.0.clone(), request),
         }
     }

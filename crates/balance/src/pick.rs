@@ -72,14 +72,14 @@ fn enter_any(
     choice: &Choice,
     path: &str,
     now: Instant,
-    (asked, unsent): (&Arc<Node>, Rejected),
+    (asked, rejected): (&Arc<Node>, Rejected),
 ) -> Result<Picked, Rejected> {
-    let mut all = vec![unsent];
+    let mut all = vec![rejected];
     let can_have = |node: &&Arc<Node>| node.id != asked.id && choice.can_have(node);
     for node in choice.nodes.iter().filter(can_have) {
         match node.enter(path, now) {
             Ok(ticket) => return Ok((node.clone(), ticket)),
-            Err(unsent) => all.push(unsent),
+            Err(rejected) => all.push(rejected),
         }
     }
     Err(Rejected::of_all(all))
@@ -97,7 +97,7 @@ pub(crate) fn pick(
     let asked = Asked { choice, call, path, now };
     let node = picking.pick(&choice.nodes, &choice.strides, &asked)?;
     let entered = node.enter(path, now).map(|ticket| (node.clone(), ticket));
-    Some(entered.or_else(|unsent| enter_any(choice, path, now, (node, unsent))))
+    Some(entered.or_else(|rejected| enter_any(choice, path, now, (node, rejected))))
 }
 
 // === impl Asked ===

@@ -29,7 +29,7 @@ pin_project! {
     enum Journey {
         Sent { #[pin] sent: Sent, flight: Option<Box<Flight>> },
         Waiting { waiting: Pin<Box<dyn Future<Output = Answer> + Send>> },
-        Rejected { unsent: Option<Rejected> },
+        Rejected { rejected: Option<Rejected> },
     }
 }
 
@@ -88,8 +88,8 @@ impl ResponseFuture {
     }
 
     /// No endpoint admits the call.
-    pub(crate) fn rejected(unsent: Rejected, request: &Request<Body>) -> Self {
-        Self { journey: Journey::Rejected { unsent: Some(unsent.of_call(request.uri())) } }
+    pub(crate) fn rejected(rejected: Rejected, request: &Request<Body>) -> Self {
+        Self { journey: Journey::Rejected { rejected: Some(rejected.of_call(request.uri())) } }
     }
 
     /// Waits for a usable endpoint, and sends the call to it. Meanwhile it holds the balancer, so
@@ -112,15 +112,15 @@ impl ResponseFuture {
                 match set.pick(&request, now) {
                     Some(Ok(picked)) => match Self::try_send(set, picked, request, now) {
                         Ok(sent) => return sent.await,
-                        Err(unsent) => request = unsent,
+                        Err(rejected) => request = rejected,
                     },
-                    Some(Err(unsent)) if !set.has_more() => {
-                        return Err(unsent.of_call(request.uri()).into());
+                    Some(Err(rejected)) if !set.has_more() => {
+                        return Err(rejected.of_call(request.uri()).into());
                     }
                     Some(Err(_)) | None => {}
                 }
                 let until = set.until(began, now);
-                let until = until.map_err(|unsent| unsent.of_call(request.uri()))?;
+                let until = until.map_err(|rejected| rejected.of_call(request.uri()))?;
                 drop(timeout_at(until, changed.changed()).await);
             }
         });
@@ -134,8 +134,8 @@ impl Future for ResponseFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         match self.project().journey.project() {
             JourneyProj::Waiting { waiting } => waiting.as_mut().poll(cx),
-            JourneyProj::Rejected { unsent } => {
-                Poll::Ready(Err(unsent.take().map_or_else(polled_again, Into::into)))
+            JourneyProj::Rejected { rejected } => {
+                Poll::Ready(Err(rejected.take().map_or_else(polled_again, Into::into)))
             }
             JourneyProj::Sent { sent, flight } => {
                 let outcome = task::ready!(sent.poll(cx));

@@ -33,7 +33,7 @@ pin_project! {
         Tonic { #[pin] sent: channel::ResponseFuture },
         // Boxed: it is large, and rare.
         Queued { queued: Pin<Box<Oneshot<Channel, Request<Body>>>> },
-        Unsent { unsent: Option<Rejected> },
+        Rejected { rejected: Option<Rejected> },
     }
 }
 
@@ -44,7 +44,7 @@ impl Sender {
         match self {
             Self::Own(http2) => match http2.send(request) {
                 Ok(sending) => Sent::Own { sending: Some(sending) },
-                Err(unsent) => Sent::Unsent { unsent: Some(unsent) },
+                Err(rejected) => Sent::Rejected { rejected: Some(rejected) },
             },
             Self::Tonic(channel) => {
                 let mut channel = channel.clone();
@@ -88,7 +88,9 @@ impl Future for Sent {
             },
             SentProj::Tonic { sent } => of_tonic(ready!(sent.poll(cx))),
             SentProj::Queued { queued } => of_tonic(ready!(queued.as_mut().poll(cx))),
-            SentProj::Unsent { unsent } => Err(unsent.take().map_or_else(polled_again, Into::into)),
+            SentProj::Rejected { rejected } => {
+                Err(rejected.take().map_or_else(polled_again, Into::into))
+            }
         })
     }
 }

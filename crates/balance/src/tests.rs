@@ -245,8 +245,8 @@ async fn without_any_endpoint_calls_wait_for_the_patience_and_then_fail_immediat
     let began = Instant::now();
     let error = balance.clone().oneshot(request()).await.unwrap_err();
     assert_eq!(Instant::now() - began, SECOND * 3 / 2);
-    let unsent = cinchona_core::Verdict::NotProcessed(cinchona_core::Stage::NoConnection);
-    assert_eq!(cinchona_core::Verdict::of_error(&*error), unsent);
+    let rejected = cinchona_core::Verdict::NotProcessed(cinchona_core::Stage::NoConnection);
+    assert_eq!(cinchona_core::Verdict::of_error(&*error), rejected);
     let status = Status::from_error(error);
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(

@@ -179,7 +179,7 @@ impl Line {
     }
 
     /// The state of a connection of which only the end can be observed.
-    pub(crate) fn unseen() -> Arc<Self> {
+    pub(crate) fn unwatched() -> Arc<Self> {
         Self::new(Phase::Tls)
     }
 

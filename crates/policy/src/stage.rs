@@ -21,7 +21,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::NoConnection => "no connection",
             Self::NotWritten => "not sent",
-            Self::RefusedStream => "refused unseen",
+            Self::RefusedStream => "stream refused",
         })
     }
 }

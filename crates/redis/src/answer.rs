@@ -49,7 +49,7 @@ impl Failed {
         Self { why: said(error).into(), meaning: Meaning::of(error) }
     }
 
-    pub(crate) fn unsent(why: &str) -> Self {
+    pub(crate) fn not_sent(why: &str) -> Self {
         Self { why: format!("Redis cannot be reached: {why}").into(), meaning: Meaning::NotHere }
     }
 

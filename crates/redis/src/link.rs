@@ -136,9 +136,9 @@ impl Link {
         loop {
             let live = match timeout_at(until, self.live()).await {
                 Ok(Ok(live)) => live,
-                Ok(Err(why)) => return Err(refused.unwrap_or_else(|| Failed::unsent(&why))),
+                Ok(Err(why)) => return Err(refused.unwrap_or_else(|| Failed::not_sent(&why))),
                 Err(_) => {
-                    return Err(refused.unwrap_or_else(|| Failed::unsent("no answer in time")));
+                    return Err(refused.unwrap_or_else(|| Failed::not_sent("no answer in time")));
                 }
             };
             is_open.store(true, Ordering::Relaxed);
@@ -357,7 +357,7 @@ impl Inner {
                     if !is_replaced {
                         continue;
                     }
-                    Failed::unsent("the sentinels name another primary")
+                    Failed::not_sent("the sentinels name another primary")
                 }
                 Ok(Err(error)) => Failed::of(&error),
                 Err(_) => Failed::late(),

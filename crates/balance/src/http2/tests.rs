@@ -173,8 +173,8 @@ async fn a_call_over_the_servers_limit_waits_unread_and_was_not_sent_if_the_conn
     assert_eq!(serving.await.unwrap(), 1);
     assert_eq!(second.await.unwrap(), Verdict::NotProcessed(Stage::NotWritten));
     assert_eq!(first.await.unwrap(), Verdict::MaybeProcessed(Code::Unavailable));
-    let unsent = http2.send(request(message("3"))).err().unwrap();
-    assert_eq!(Verdict::of_error(&unsent), Verdict::NotProcessed(Stage::NotWritten));
+    let rejected = http2.send(request(message("3"))).err().unwrap();
+    assert_eq!(Verdict::of_error(&rejected), Verdict::NotProcessed(Stage::NotWritten));
 }
 
 #[tokio::test(start_paused = true)]
@@ -452,8 +452,8 @@ async fn a_goaway_ends_no_call_and_takes_no_more() {
     drop(calls);
     let last = tokio::spawn(verdict(http2.send(request(message("2"))).unwrap()));
     tokio::time::sleep(SECOND).await;
-    let unsent = http2.send(request(message("3"))).err().unwrap();
-    assert_eq!(Verdict::of_error(&unsent), Verdict::NotProcessed(Stage::NotWritten));
+    let rejected = http2.send(request(message("3"))).err().unwrap();
+    assert_eq!(Verdict::of_error(&rejected), Verdict::NotProcessed(Stage::NotWritten));
     answer(respond, []).await;
     call.await.unwrap().unwrap().into_body().collect().await.unwrap();
     last.await.unwrap();

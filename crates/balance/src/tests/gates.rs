@@ -93,8 +93,8 @@ async fn if_all_gates_are_shut_a_call_fails_immediately_and_names_the_first_to_o
     let error = balance.clone().oneshot(request()).await.unwrap_err();
     assert_eq!(Instant::now(), began);
     assert!(matches!(Verdict::of_error(&*error), Verdict::NotProcessed(_)));
-    let unsent: &Rejected = cause::find_cause(&*error).unwrap();
-    assert_eq!(unsent.retry_after(), Some(2 * SECOND));
+    let rejected: &Rejected = cause::find_cause(&*error).unwrap();
+    assert_eq!(rejected.retry_after(), Some(2 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
