@@ -52,6 +52,7 @@
 //! to it. Put it around them (`Server::builder().layer(auth).layer(layers)`), or let dedup check:
 //! `DedupSettings::with_authorize`.
 
+mod boxed;
 mod layers;
 mod others;
 mod panics;

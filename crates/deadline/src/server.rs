@@ -5,7 +5,7 @@ mod end;
 mod limits;
 mod sample;
 
-use body::Bounded;
+use body::{Bounded, Rare};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
 use cinchona_plumbing::{
@@ -78,12 +78,9 @@ pin_project! {
         #[pin]
         work: Work<F>,
         end: Option<End>,
-        // The caller's own deadline, if different.
-        whole: Option<Box<Option<Deadline>>>,
         context: ServerContext,
         sample: Option<Sample>,
-        // Counts, where the layer ends nothing.
-        shadow: Option<Switch>,
+        rare: Option<Box<Rare>>,
     }
 }
 
@@ -208,10 +205,10 @@ where
         let began = context.began().unwrap_or_else(Instant::now);
         let within = |left| Deadline::within(left, began);
         let first = left.and_then(within);
-        let whole = (left != asked).then(|| Box::new(asked.and_then(within)));
+        let whole = (left != asked).then(|| asked.and_then(within));
         // The work of a stream's handler may last as long as the stream.
         let streams = context.kind.is_some_and(MethodKind::streams_responses);
-        context.deadline = whole.as_deref().filter(|_| streams).copied().unwrap_or(first);
+        context.deadline = whole.filter(|_| streams).unwrap_or(first);
         context.previous_attempts = previous_attempts;
         let context = *context;
         let _entered = context.enter();
@@ -219,10 +216,9 @@ where
         ServerFuture {
             work: Work::Handler { handler: self.inner.call(request) },
             end,
-            whole,
             context,
             sample,
-            shadow: None,
+            rare: whole.map(|whole| Rare::boxed(Some(whole), None)),
         }
     }
 }
@@ -245,10 +241,12 @@ impl<S> ServerDeadline<S> {
         ServerFuture {
             work: Work::Handler { handler: self.inner.call(request) },
             end: left.and_then(within).map(|first| End::at(first.0 - TICK)),
-            whole: (left != asked).then(|| Box::new(asked.and_then(within))),
             context,
             sample,
-            shadow: Some(limits.switch.clone()),
+            rare: Some(Rare::boxed(
+                (left != asked).then(|| asked.and_then(within)),
+                Some(limits.switch.clone()),
+            )),
         }
     }
 }
@@ -267,7 +265,7 @@ impl<F> ServerFuture<F> {
     /// Without a limit.
     fn of(work: Work<F>) -> Self {
         let context = ServerContext::default();
-        Self { work, end: None, whole: None, context, sample: None, shadow: None }
+        Self { work, end: None, context, sample: None, rare: None }
     }
 }
 
@@ -287,21 +285,23 @@ where
             }
             WorkProj::Refused { refused } => refused.take(),
             WorkProj::Handler { handler } => {
-                let polled = match this.shadow {
+                let shadow = Rare::shadow(this.rare);
+                let polled = match shadow {
                     None => this.context.within(|| handler.poll(cx)),
                     Some(_) => handler.poll(cx),
                 };
                 if let Poll::Ready(reply) = polled {
-                    let (end, whole, context) = (this.end.take(), this.whole.take(), *this.context);
-                    let (sample, shadow) = (this.sample.take(), this.shadow.take());
-                    let bounded = Bounded { end, whole, context, sample, shadow };
+                    let (end, context) = (this.end.take(), *this.context);
+                    let (sample, rare) = (this.sample.take(), this.rare.take());
+                    let bounded = Bounded { end, context, sample, rare };
                     return Poll::Ready(reply.map(|response| bounded.around(response)));
                 }
                 let Some(end) = this.end else { return Poll::Pending };
                 ready!(end.poll(cx));
-                if let Some(switch) = this.shadow {
+                if let Some(switch) = shadow {
                     switch.count();
-                    (*this.end, *this.whole) = (None, None);
+                    *this.end = None;
+                    Rare::whole(this.rare);
                     return Poll::Pending;
                 }
                 // Drops the handler, and its pending calls.

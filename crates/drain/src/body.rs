@@ -6,20 +6,16 @@ use cinchona_core::BoxError;
 use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
-use pin_project_lite::pin_project;
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
 
-pin_project! {
-    /// Ends a response with `UNAVAILABLE` when the server ends.
-    struct Ending {
-        #[pin]
-        end: End,
-        // How many frames may be sent after that.
-        left: u8,
-    }
+/// Ends a response with `UNAVAILABLE` when the server ends.
+struct Ending {
+    end: End,
+    /// How many frames may be sent after that.
+    left: u8,
 }
 
 /// How many ready frames are still forwarded at the end; a stream may have frames without end.
@@ -39,25 +35,28 @@ where
 }
 
 impl Watcher for Ending {
-    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
-        let this = self.project();
+    fn sees(mut self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
         let is_data = matches!(polled, Some(Ok(frame)) if frame.is_data());
-        if !is_data || !this.end.is_here() {
+        if !is_data || !self.end.is_here() {
             return Next::Watch;
         }
-        if *this.left > 0 {
-            *this.left -= 1;
+        if self.left > 0 {
+            self.left -= 1;
             return Next::Watch;
         }
         *polled = Some(Ok(Frame::trailers(trailers())));
         Next::Cut
     }
 
-    fn waits(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
-        if !self.project().end.poll_is_here(cx) {
+    fn waits(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
+        if !self.end.poll_is_here(cx) {
             return Poll::Pending;
         }
         Poll::Ready(Some(Ok(Frame::trailers(trailers()))))
+    }
+
+    fn may_cut(&self) -> bool {
+        true
     }
 }
 

@@ -1,21 +1,17 @@
 //! When a call ends at the latest, and with which status.
 
 use crate::phases::{Phase, Shared};
-use pin_project_lite::pin_project;
 use std::{future::Future, pin::Pin, sync::Arc, task::Context};
 use tokio::sync::futures::OwnedNotified;
 use tonic::Status;
 
-pin_project! {
-    /// When a call ends at the latest.
-    pub(crate) struct End {
-        // `None` once it was passed on.
-        shared: Option<Arc<Shared>>,
-        at: Phase,
-        // From the first wait on.
-        #[pin]
-        wait: Option<OwnedNotified>,
-    }
+/// When a call ends at the latest.
+pub(crate) struct End {
+    /// `None` once it was passed on.
+    shared: Option<Arc<Shared>>,
+    at: Phase,
+    /// From the first wait on; boxed, as it is large, and futures of calls move.
+    wait: Option<Pin<Box<OwnedNotified>>>,
 }
 
 /// The status of calls that are ended.
@@ -31,9 +27,8 @@ impl End {
     }
 
     /// The same end, for the next stage of the call.
-    pub(crate) fn handed_on(self: Pin<&mut Self>) -> Self {
-        let this = self.project();
-        Self { shared: this.shared.take(), at: *this.at, wait: None }
+    pub(crate) fn handed_on(&mut self) -> Self {
+        Self { shared: self.shared.take(), at: self.at, wait: None }
     }
 
     /// Whether it has come.
@@ -43,17 +38,14 @@ impl End {
     }
 
     /// Whether it has come; if not, the task is woken when it does.
-    pub(crate) fn poll_is_here(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
-        let mut this = self.project();
+    pub(crate) fn poll_is_here(&mut self, cx: &mut Context<'_>) -> bool {
+        let at = self.at;
         // Connections are cut by the connection wrapper itself.
-        let Some(shared) = this.shared.as_ref().filter(|_| *this.at < Phase::Cut) else {
+        let Some(shared) = self.shared.as_ref().filter(|_| at < Phase::Cut) else {
             return false;
         };
-        if this.wait.is_none() {
-            this.wait.set(Some(shared.wait(*this.at)));
-        }
         // A `Notified` receives all notifications after its creation.
-        let is_woken = this.wait.as_pin_mut().is_none_or(|wait| wait.poll(cx).is_ready());
-        is_woken || shared.phase() >= *this.at
+        let wait = self.wait.get_or_insert_with(|| Box::pin(shared.wait(at)));
+        wait.as_mut().poll(cx).is_ready() || shared.phase() >= at
     }
 }

@@ -55,7 +55,6 @@ pin_project! {
     pub struct DrainFuture<F> {
         #[pin]
         inner: Option<F>,
-        #[pin]
         end: End,
     }
 }
@@ -154,7 +153,7 @@ where
             let end = this.end.handed_on();
             return Poll::Ready(answered.map(|response| ending(response, end)));
         }
-        if this.end.as_mut().poll_is_here(cx) {
+        if this.end.poll_is_here(cx) {
             this.inner.set(None);
             return Poll::Ready(Ok(ended(unavailable())));
         }

@@ -43,14 +43,17 @@ thread_local! {
 }
 
 /// Whether this is the beginning of an answer: a head of gRPC's without a status, whose body goes
-/// on. Each layer asks that of a head, and it is computed once.
+/// on. Each layer asks that of a head. What is kept is what no layer changes, unless it has another
+/// body: another layer in between may have set a status.
 pub fn begins(response: &Response<ResponseBody>) -> bool {
     let Some(own) = &response.body().0 else { return false };
+    let headers = response.headers();
+    if response.status() != StatusCode::OK || headers::has(headers, &Status::GRPC_STATUS) {
+        return false;
+    }
     if !own.has_begun.get() {
-        let [kind, code] =
-            headers::get_each(response.headers(), [&CONTENT_TYPE, &Status::GRPC_STATUS]);
-        let is_head = response.status() == StatusCode::OK && kind.is_some_and(status::is_grpc_type);
-        own.has_begun.set(is_head && code.is_none() && !own.is_end_stream());
+        let is_grpc = headers::get(headers, &CONTENT_TYPE).is_some_and(status::is_grpc_type);
+        own.has_begun.set(is_grpc && !own.is_end_stream());
     }
     own.has_begun.get()
 }
@@ -687,5 +690,12 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(whole.body_mut()).poll_frame(&mut cx).is_ready());
         assert!(whole.body().is_end_stream(), "what was found out holds until it is read");
+        let mut changed = head("x", "1", body());
+        assert!(begins(&changed));
+        changed.headers_mut().insert("grpc-status", "14".parse().unwrap());
+        assert!(!begins(&changed), "a layer in between has set a status");
+        changed.headers_mut().remove("grpc-status");
+        *changed.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        assert!(!begins(&changed));
     }
 }

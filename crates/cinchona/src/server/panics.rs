@@ -178,4 +178,8 @@ impl Watcher for Caught {
             None => Poll::Pending,
         }
     }
+
+    fn may_cut(&self) -> bool {
+        true
+    }
 }

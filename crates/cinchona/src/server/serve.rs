@@ -2,6 +2,7 @@
 
 use super::{
     Layers,
+    boxed::Boxed,
     others::{ServeFuture, is_other},
     panics::CatchPanic,
 };
@@ -34,7 +35,9 @@ pub struct Serve<I, S = MemoryStore> {
 
 /// The layers around a service, outermost first.
 type Stack<I, S> = Observed<
-    StatusLimit<DrainService<CatchPanic<RateLimit<Shed<ServerDeadline<Fault<Dedup<I, S>>>>>>>>,
+    StatusLimit<
+        DrainService<CatchPanic<RateLimit<Shed<ServerDeadline<Fault<Dedup<Boxed<I>, S>>>>>>>,
+    >,
 >;
 
 // === impl Layers ===
@@ -44,7 +47,7 @@ impl<I, S: Store> Layer<I> for Layers<S> {
 
     fn layer(&self, inner: I) -> Serve<I, S> {
         // Innermost, dedup answers repetitions; an injected fault looks as if the service had it.
-        let service = self.faults.layer(self.dedup.layer(inner));
+        let service = self.faults.layer(self.dedup.layer(Boxed(inner)));
         // Drops work for callers that have given up, and refuses the excess before it costs
         // anything: first the callers over their quotas, at no cost to others.
         let limited = self.quota.layer(self.shed.layer(self.deadline.layer(service)));

@@ -19,12 +19,33 @@ use tonic::Status;
 pub(super) struct Bounded {
     /// When it must begin, and then when it must end.
     pub(super) end: Option<End>,
-    // The caller's own deadline, if different, until it is the end.
-    pub(super) whole: Option<Box<Option<Deadline>>>,
     pub(super) context: ServerContext,
     pub(super) sample: Option<Sample>,
-    /// Counts, where the layer ends nothing.
-    pub(super) shadow: Option<Switch>,
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What few calls need.
+pub(super) struct Rare {
+    /// The caller's own deadline, if different, until it is the end.
+    whole: Option<Option<Deadline>>,
+    /// Counts, where the layer is in shadow and ends nothing.
+    shadow: Option<Switch>,
+}
+
+// === impl Rare ===
+
+impl Rare {
+    pub(super) fn boxed(whole: Option<Option<Deadline>>, shadow: Option<Switch>) -> Box<Self> {
+        Box::new(Self { whole, shadow })
+    }
+
+    pub(super) fn shadow(rare: &Option<Box<Self>>) -> Option<&Switch> {
+        rare.as_ref()?.shadow.as_ref()
+    }
+
+    pub(super) fn whole(rare: &mut Option<Box<Self>>) -> Option<Option<Deadline>> {
+        rare.as_mut()?.whole.take()
+    }
 }
 
 // === impl Bounded ===
@@ -38,7 +59,7 @@ impl Bounded {
     {
         let mut response = response.map(ResponseBody::of);
         let body = response.body_mut();
-        if self.shadow.is_some() {
+        if Rare::shadow(&self.rare).is_some() {
             body.watch(self);
             return response;
         }
@@ -48,6 +69,10 @@ impl Bounded {
         body.watch_within(self);
         status::strip(response.headers_mut());
         response
+    }
+
+    fn has_whole(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.whole.is_some())
     }
 
     /// Whether the time of the call is known at this frame: the answer of a unary call, or the
@@ -64,7 +89,7 @@ impl Bounded {
 impl Watcher for Bounded {
     /// The message of a unary call changes nothing, unless another deadline counts from there.
     fn sees_data(&self) -> bool {
-        self.context.kind != Some(MethodKind::Unary) || self.whole.is_some()
+        self.context.kind != Some(MethodKind::Unary) || self.has_whole()
     }
 
     fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
@@ -76,13 +101,12 @@ impl Watcher for Bounded {
             }
         }
         if let Some(Ok(frame)) = polled
-            && own.shadow.is_none()
+            && Rare::shadow(&own.rare).is_none()
         {
             frame.trailers_mut().into_iter().for_each(status::strip);
         }
         // It has begun: from here on only the caller's deadline counts.
-        if let Some(whole) = own.whole.take() {
-            let whole = *whole;
+        if let Some(whole) = Rare::whole(&mut own.rare) {
             own.context.deadline = whole;
             match (whole.map(|whole| whole.0 - TICK), &mut own.end) {
                 (Some(at), Some(end)) => end.move_to(at),
@@ -96,9 +120,10 @@ impl Watcher for Bounded {
         let own = self.get_mut();
         let Some(end) = &mut own.end else { return Poll::Pending };
         ready!(end.poll(cx));
-        if let Some(switch) = &own.shadow {
+        if let Some(switch) = Rare::shadow(&own.rare) {
             switch.count();
-            (own.end, own.whole) = (None, None);
+            own.end = None;
+            Rare::whole(&mut own.rare);
             return Poll::Pending;
         }
         let mut trailers = http::HeaderMap::new();
@@ -108,7 +133,7 @@ impl Watcher for Bounded {
     }
 
     fn may_cut(&self) -> bool {
-        self.shadow.is_none() && (self.end.is_some() || self.whole.is_some())
+        Rare::shadow(&self.rare).is_none() && (self.end.is_some() || self.has_whole())
     }
 
     /// The stream of a handler may make calls as well.

@@ -21,12 +21,9 @@ pub(super) struct Times {
 #[derive(Debug, Default)]
 pub(super) struct Slowest(AtomicU64);
 
-/// A call whose time is recorded, and how many it represents.
+/// A call whose time is recorded, and how many it represents. Boxed, as it is rare.
 #[derive(Debug)]
-pub(super) struct Sample {
-    times: Arc<Times>,
-    weight: u32,
-}
+pub(super) struct Sample(Box<(Arc<Times>, u32)>);
 
 // === impl Slowest ===
 
@@ -55,12 +52,13 @@ impl Times {
 impl Sample {
     /// `None` if another call represents this one.
     pub(super) fn of(times: &Arc<Times>, weight: u32) -> Option<Self> {
-        (weight > 0).then(|| Self { times: times.clone(), weight })
+        (weight > 0).then(|| Self(Box::new((times.clone(), weight))))
     }
 
     pub(super) fn record(self, took: Duration) {
-        let Times { latency, slowest } = &*self.times;
-        latency.record_as(took, self.weight);
+        let (times, weight) = *self.0;
+        let Times { latency, slowest } = &*times;
+        latency.record_as(took, weight);
         if let Some(fastest) = latency.current().filter(|fastest| !slowest.exceeds(*fastest)) {
             slowest.0.fetch_max(nanos(fastest), Ordering::Relaxed);
         }

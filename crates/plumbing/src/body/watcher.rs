@@ -37,7 +37,7 @@ pub trait Watcher: Send {
         false
     }
 
-    /// Whether it may end the body early, so that its length is unknown.
+    /// Whether it may end the body early and in order, by trailers, so that its length is unknown.
     fn may_cut(&self) -> bool {
         false
     }
