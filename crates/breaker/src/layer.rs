@@ -7,7 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Gate, Mode, Rejected, Rng, Switch};
-use cinchona_plumbing::{ResponseBody, polled_again};
+use cinchona_plumbing::{ResponseBody, clock, polled_again};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::{
@@ -17,7 +17,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
 };
-use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -197,7 +196,7 @@ where
         self.circuits.look_at_switch();
         let path = request.uri().path();
         let (circuit, method) = (self.circuits.of(path), self.circuits.method(path));
-        let permit = match circuit.enter(method, mode, Instant::now) {
+        let permit = match circuit.enter(method, mode, clock::now) {
             Ok(pass) => Some(Box::new(Permit::new(circuit, pass, &request))),
             Err(_) if mode == Mode::Shadow => {
                 self.circuits.common.switch.count();

@@ -3,7 +3,7 @@
 use crate::Circuit;
 use cinchona_core::{Deadline, Evidence};
 use cinchona_plumbing::{
-    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, headers,
+    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, clock, headers,
     timeout::GRPC_TIMEOUT,
 };
 use cinchona_policy::{breaker::Pass, shard::Ref};
@@ -36,7 +36,7 @@ impl Permit {
         let call = Deadline::handed_on(request);
         let is_bounded = call.is_some() || headers::has(request.headers(), &GRPC_TIMEOUT);
         let (began, allowed) = if is_bounded || circuit.needs_latency() {
-            let now = Instant::now();
+            let now = clock::now();
             (
                 circuit.nanos(now),
                 Allowed::of(request.headers(), call.map(|call| call.remaining(now))),

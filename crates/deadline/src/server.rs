@@ -9,7 +9,7 @@ use body::{Bounded, Rare};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, MethodKind, Methods, Mode, ServerContext, Switch};
 use cinchona_plumbing::{
-    Paths, ResponseBody, headers,
+    Paths, ResponseBody, clock, headers,
     status::{self, PREVIOUS_ATTEMPTS},
     timeout::GRPC_TIMEOUT,
 };
@@ -25,7 +25,6 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::Instant;
 use tonic::{Status, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -196,13 +195,13 @@ where
         if mode == Mode::Shadow {
             return self.shadowed(request, Terms { left, asked, sample });
         }
-        let mut context = ServerContext::of(&mut request, Instant::now);
+        let mut context = ServerContext::of(&mut request, clock::now);
         if context.kind.is_none() {
             let kind = MethodKind::of(&request, kinds);
-            context = ServerContext::of(&mut request, Instant::now);
+            context = ServerContext::of(&mut request, clock::now);
             context.kind = kind;
         }
-        let began = context.began().unwrap_or_else(Instant::now);
+        let began = context.began().unwrap_or_else(clock::now);
         let within = |left| Deadline::within(left, began);
         let first = left.and_then(within);
         let whole = (left != asked).then(|| asked.and_then(within));
@@ -233,7 +232,7 @@ impl<S> ServerDeadline<S> {
         let Shared { limits, kinds } = &*self.shared;
         let Terms { left, asked, sample } = terms;
         let known = ServerContext::find(&request).copied().unwrap_or_default();
-        let began = known.began().unwrap_or_else(Instant::now);
+        let began = known.began().unwrap_or_else(clock::now);
         let mut context = ServerContext::new(None, 0);
         context.begins(began);
         context.kind = known.kind.or_else(|| MethodKind::of(&request, kinds));

@@ -9,7 +9,7 @@ use crate::{
     rule::{Action, Asked, Ttl},
 };
 use cinchona_core::{Invalid, Mode, Switch};
-use cinchona_plumbing::{Count, Reloadable};
+use cinchona_plumbing::{Count, Reloadable, clock};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -217,7 +217,7 @@ impl Rules {
             return None;
         }
         let is_shadow = mode == Mode::Shadow || own == Mode::Shadow;
-        let now = Instant::now();
+        let now = clock::now();
         let request = identity(asked.path, asked.headers, self.0.requests.count());
         let mut hit: Option<Box<Hit>> = None;
         for entry in &**set {

@@ -188,8 +188,8 @@ impl Own {
     }
 
     fn poll_watched(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+        let mut seen = self.frames.seen();
         let mut polled = self.frames.poll(cx);
-        let mut seen = Seen::default();
         for at in 0..self.watchers.len() {
             if self.watchers[at].sees(&polled) {
                 step(&mut self.frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
@@ -200,7 +200,7 @@ impl Own {
 
     fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         let mut polled = Poll::Pending;
-        let mut seen = Seen::default();
+        let mut seen = self.frames.seen();
         poll_within(&mut self.frames, &mut self.watchers, cx, &mut seen, &mut polled);
         polled
     }

@@ -1,10 +1,30 @@
-//! Saturating arithmetic on clocks, so that `Duration::MAX` means without limit.
+//! Saturating arithmetic on clocks, so that `Duration::MAX` means without limit; and one reading of
+//! the clock for all layers that pass a request on.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 use tokio::time::Instant;
 
 /// The practical infinity: 30 years, which every clock and timer can add to its time.
 pub const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+thread_local! {
+    /// When the request that this thread is passing on arrived at the outermost layer.
+    static PASSING: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// While the guard lives, a request is passed on from layer to layer.
+#[derive(Debug)]
+#[must_use = "it lasts until the request was handed on"]
+pub struct Passing {
+    now: Instant,
+    is_outermost: bool,
+}
+
+/// When the request that this thread is passing on arrived, else now.
+#[inline]
+pub fn now() -> Instant {
+    PASSING.get().unwrap_or_else(Instant::now)
+}
 
 /// `wait` from `now`, and at most [`FOR_EVER`] from it.
 ///
@@ -51,6 +71,36 @@ pub fn nanos(duration: Duration) -> u64 {
 #[inline]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+// === impl Passing ===
+
+impl Passing {
+    /// Begins when a layer is called. The outermost reads the clock; those that it calls without a
+    /// wait in between reuse the reading.
+    #[inline]
+    pub fn begin() -> Self {
+        if let Some(now) = PASSING.get() {
+            return Self { now, is_outermost: false };
+        }
+        let now = Instant::now();
+        PASSING.set(Some(now));
+        Self { now, is_outermost: true }
+    }
+
+    /// When the request arrived.
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+impl Drop for Passing {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_outermost {
+            PASSING.set(None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -103,5 +153,23 @@ mod tests {
         ] {
             assert_eq!(period(each), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn layers_that_pass_a_request_on_share_one_time_and_later_ones_do_not() {
+        let outer = Passing::begin();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(Passing::begin().now(), outer.now());
+        assert_eq!(Passing::begin().now(), outer.now(), "the inner one has ended nothing");
+        let began = outer.now();
+        drop(outer);
+        assert_eq!(Passing::begin().now() - began, Duration::from_secs(1));
+        std::panic::catch_unwind(|| {
+            let _passing = Passing::begin();
+            panic!("by a service");
+        })
+        .unwrap_err();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(Passing::begin().now() - began, Duration::from_secs(2));
     }
 }

@@ -33,8 +33,12 @@ impl Watcher for Kept {
         false
     }
 
-    fn sees(self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
-        self.get_mut().0.answered(polled.as_ref().is_none_or(Result::is_ok));
+    fn sees(self: Pin<&mut Self>, polled: &mut Polled, seen: &mut Seen) -> Next {
+        let Self(permit) = self.get_mut();
+        permit.answered(polled.as_ref().is_none_or(Result::is_ok));
+        if permit.is_measured() {
+            permit.ends(seen.now());
+        }
         Next::Over
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, MethodKind, Mode, ServerContext};
-use cinchona_plumbing::{Paths, ResponseBody};
+use cinchona_plumbing::{Paths, ResponseBody, clock::Passing};
 use cinchona_policy::concurrency::Entry;
 use http::{Request, Response};
 use http_body::Body;
@@ -79,6 +79,7 @@ where
         let Some(place) = shared.place(request.uri().path(), kind) else {
             return ResponseFuture::unlimited(inner, request);
         };
+        let _passing = place.limiter.is_measured().then(Passing::begin);
         match shared.look(&mut request, (kind, known), &place, mode) {
             Arrival::Whole => {
                 let Place { limiter, until } = place;

@@ -1,6 +1,7 @@
 //! A client that fails calls locally while its server refuses them.
 
 use cinchona_core::{BoxError, Invalid, Mode, Rejected, Rng, Switch, Verdict};
+use cinchona_plumbing::clock;
 use cinchona_policy::client_throttle::ClientThrottle;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
@@ -195,7 +196,7 @@ where
         if mode == Mode::Off {
             return ThrottleFuture { future: Some(self.inner.call(request)), shared: None };
         }
-        let is_throttled = self.shared.throttle.throttles(Instant::now());
+        let is_throttled = self.shared.throttle.throttles(clock::now());
         if is_throttled && mode == Mode::Shadow {
             self.shared.switch.count();
         }

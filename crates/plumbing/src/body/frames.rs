@@ -96,6 +96,12 @@ impl Frames {
         }
     }
 
+    /// What is known of the next frame before it is polled.
+    #[inline]
+    pub(super) fn seen(&self) -> Seen {
+        if self.ahead.was_read { self.ahead.seen() } else { Seen::default() }
+    }
+
     pub(super) fn are_over(&self) -> bool {
         self.ahead.frames.iter().all(Option::is_none)
             && self.inner.as_ref().is_none_or(Body::is_end_stream)
@@ -114,6 +120,14 @@ impl Frames {
 // === impl Ahead ===
 
 impl Ahead {
+    /// What is known of the next frame: when it was read.
+    fn seen(&self) -> Seen {
+        match self.has_next() {
+            true => Seen::at(self.seen.read_at()),
+            false => Seen::default(),
+        }
+    }
+
     #[inline]
     fn has_next(&self) -> bool {
         self.was_read && self.frames.iter().any(Option::is_some)

@@ -74,6 +74,16 @@ pub struct Seen {
 // === impl Seen ===
 
 impl Seen {
+    /// Of a frame that has arrived then, if that is known.
+    pub(super) fn at(now: Option<Instant>) -> Self {
+        Self { now, ..Self::default() }
+    }
+
+    /// When it arrived, if that is known.
+    pub(super) const fn read_at(&self) -> Option<Instant> {
+        self.now
+    }
+
     /// When it arrived.
     pub fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(Instant::now)

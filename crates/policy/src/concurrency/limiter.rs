@@ -7,7 +7,7 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    clock::later,
+    clock::{self, later},
     sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use std::{
@@ -41,6 +41,8 @@ pub struct Permit {
     began: Option<(Instant, u32)>,
     /// Whether the call was answered in time, if known.
     is_answered: bool,
+    /// When it has ended, if known before it is dropped.
+    ended: Option<Instant>,
 }
 
 /// Waits for a place. Dropping it ends the wait, which is not counted any more.
@@ -106,6 +108,12 @@ impl Limiter {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// Whether it is found by measurements, which take the time of each call.
+    #[inline]
+    pub const fn is_measured(&self) -> bool {
+        self.adaptive.is_some()
+    }
+
     /// How many are.
     #[inline]
     pub fn in_progress(&self) -> u32 {
@@ -140,7 +148,7 @@ impl Limiter {
 
     #[cold]
     fn enter_full(self: &Arc<Self>, criticality: Criticality) -> Entry {
-        let now = Instant::now();
+        let now = clock::now();
         if let Some(limit) = self.adaptive.as_ref().and_then(|measured| measured.is_met(now)) {
             self.becomes(limit);
         }
@@ -178,8 +186,8 @@ impl Limiter {
     /// The place of a call admitted from the word `before`.
     #[inline]
     fn permit(self: &Arc<Self>, before: u64) -> Permit {
-        let began = self.adaptive.is_some().then(|| (Instant::now(), before as u32 + 1));
-        Permit { limiter: Some(self.clone()), began, is_answered: false }
+        let began = self.adaptive.is_some().then(|| (clock::now(), before as u32 + 1));
+        Permit { limiter: Some(self.clone()), began, is_answered: false, ended: None }
     }
 
     fn queued(&self) -> MutexGuard<'_, Waiting<Permit>> {
@@ -212,11 +220,11 @@ impl Limiter {
     }
 
     #[inline]
-    fn leave(self: &Arc<Self>, began: Option<(Instant, u32)>, is_answered: bool) {
+    fn leave(self: &Arc<Self>, permit: &Permit) {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
-        if let (Some(measured), Some((at, among))) = (&self.adaptive, began) {
-            let now = Instant::now();
-            let took = is_answered.then(|| now.saturating_duration_since(at));
+        if let (Some(measured), Some((at, among))) = (&self.adaptive, permit.began) {
+            let now = permit.ended.unwrap_or_else(Instant::now);
+            let took = permit.is_answered.then(|| now.saturating_duration_since(at));
             if let Some(limit) = measured.record(took, among, before as u32, now) {
                 self.becomes(limit);
             }
@@ -279,13 +287,19 @@ impl Permit {
     pub fn answered(&mut self, in_time: bool) {
         self.is_answered = in_time;
     }
+
+    /// Records that the call has ended at `now`: the clock is not read again.
+    #[inline]
+    pub fn ends(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
 }
 
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if let Some(limiter) = self.limiter.take() {
-            limiter.leave(self.began, self.is_answered);
+            limiter.leave(self);
         }
     }
 }
