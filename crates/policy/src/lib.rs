@@ -14,6 +14,7 @@
 //! | [`breaker`] | when a circuit opens, what it admits, what closes it |
 //! | [`client_throttle`] | whether a client fails calls itself, while its server refuses them |
 //! | [`concurrency`] | how many calls a server takes, which wait, and which are refused |
+//! | [`connect`] | when an endpoint is connected to, and which of a list |
 //! | [`dedup`] | whether a call with a key is executed, replayed or refused |
 //! | [`load`] | what one more call of an endpoint costs |
 //! | [`members`] | who belongs to a cluster |
@@ -73,6 +74,7 @@ pub mod client_throttle;
 pub mod clock;
 mod code;
 pub mod concurrency;
+pub mod connect;
 pub mod dedup;
 mod invalid;
 mod latency;

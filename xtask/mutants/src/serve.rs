@@ -1,10 +1,11 @@
 //! Which crates serve with what another decides: the tests that need a host are theirs.
 
 /// The modules of `policy`, and who serves with each.
-const SERVING: [(&str, &[&str]); 12] = [
+const SERVING: [(&str, &[&str]); 13] = [
     ("breaker", &["breaker"]),
     ("client_throttle", &["shed"]),
     ("concurrency", &["shed"]),
+    ("connect", &["balance"]),
     ("dedup", &["idempotency"]),
     ("load", &["balance"]),
     ("members", &["cluster"]),

@@ -16,7 +16,7 @@ const WORDS: [&str; 2] = ["clock", "shard"];
 
 /// The modules that were decisions of the crates that serve.
 const MOVED: [(&str, &[&str]); 6] = [
-    ("balance", &["ejections", "load", "outlier", "utilization"]),
+    ("balance", &["ejections", "first", "link", "load", "outlier", "utilization"]),
     ("breaker", &["limits", "pass", "policy", "shard", "state", "suspects", "usual", "window"]),
     ("cluster", &["members", "partition", "phi", "suspicion", "view/hearing"]),
     ("idempotency", &["memory/records", "memory/shard", "outcome"]),
