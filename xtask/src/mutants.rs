@@ -4,7 +4,7 @@
 use crate::command::{cargo_command, run as run_command};
 
 /// The crates that decide.
-const CRATES: [&str; 6] = ["core", "policy", "retry", "shed", "idempotency", "cluster"];
+const CRATES: [&str; 5] = ["core", "policy", "retry", "shed", "idempotency"];
 
 /// Leaves out the tests that take long, and the mutants that need a build of their own.
 const SHORT: &str = "--short";

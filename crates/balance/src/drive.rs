@@ -4,11 +4,11 @@ use crate::{
     Picker, State,
     channel::Connector,
     health,
-    link::Link,
     node::{Connection, Node},
     wire::End,
 };
 use cinchona_plumbing::Signals;
+use cinchona_policy::connect::Link;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 

@@ -5,13 +5,13 @@ use crate::{
     Picker, State,
     channel::Connector,
     drive::Driver,
-    first::First,
     node::Node,
     set::{Set, Source},
     source::{Driven, News},
 };
 use cinchona_core::Discover;
 use cinchona_plumbing::clock::period;
+use cinchona_policy::connect::First;
 use std::{
     collections::HashMap,
     num::NonZeroU64,

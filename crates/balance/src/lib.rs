@@ -75,13 +75,11 @@ mod dns;
 mod drive;
 mod engine;
 mod failed;
-mod first;
 mod flight;
 mod frames;
 mod handle;
 mod health;
 mod http2;
-mod link;
 mod metrics;
 mod node;
 mod options;
@@ -101,13 +99,13 @@ pub use cinchona_plumbing::{Avoid, ResponseBody, Signals, Ticket};
 #[doc(inline)]
 pub use cinchona_policy::{
     Backoff, Jitter,
+    connect::State,
     outlier::{Ejections, FailurePercentage, OutlierDetection, SuccessRate},
     pick::Picker,
     utilization::Utilization,
 };
 pub use dial::Tcp;
 pub use dns::Dns;
-pub use link::State;
 pub use options::Options;
 pub use response::ResponseFuture;
 pub use snapshot::Snapshot;

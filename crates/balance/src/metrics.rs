@@ -49,7 +49,8 @@ impl Observable for Balance {
                         State::Idle => 0.0,
                         State::Connecting => 1.0,
                         State::Ready => 2.0,
-                        State::TransientFailure => 3.0,
+                        // `TransientFailure`.
+                        _ => 3.0,
                     };
                     add(&[(ENDPOINT, &seen.target.to_string())], state);
                 }

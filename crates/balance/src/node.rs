@@ -1,12 +1,12 @@
 //! One endpoint: the state shared by calls, pickers and its connection.
 
 use crate::{
-    Snapshot, State, address::Place, callback, link::USEFUL, report, sender::Sender, stir::Stir,
-    wire::Line,
+    Snapshot, State, address::Place, callback, report, sender::Sender, stir::Stir, wire::Line,
 };
 use cinchona_core::{DOMAIN, Gate, Rejected, Target};
 use cinchona_plumbing::{Reloadable, Ticket, headers};
 use cinchona_policy::{
+    connect::USEFUL,
     load::Load,
     outlier::Tally,
     utilization::{Reported, Utilization},

@@ -5,12 +5,12 @@ use crate::{
     config::{named, tagged},
     gossip,
     lookup::{self, LookUp},
-    node,
-    permission::{Permission, Quorum},
+    quorum::Quorum,
     seeds::Seeds,
     shared::{self, Shared},
 };
 use cinchona_core::{BoxError, Invalid, Target};
+use cinchona_policy::cluster::{LEFT, Permission, tag_key};
 use std::{fmt, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::UdpSocket,
@@ -194,7 +194,7 @@ impl Cluster {
         changed.insert(name.to_owned(), value.to_owned());
         tagged(&changed)?;
         *tags = changed;
-        self.0.shared.say(&node::tag_key(name), value);
+        self.0.shared.say(&tag_key(name), value);
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl Cluster {
     pub fn remove_tag(&self, name: &str) {
         let mut tags = self.0.shared.tags();
         tags.remove(name);
-        self.0.shared.store().remove(&node::tag_key(name));
+        self.0.shared.store().remove(&tag_key(name));
     }
 
     /// Leaves without losing a call: sets `draining=true`, serves for `drain`, during which the
@@ -212,9 +212,9 @@ impl Cluster {
     pub async fn leave(&self, drain: Duration) {
         let shared = &self.0.shared;
         shared.tags().insert("draining".into(), "true".into());
-        shared.say(&node::tag_key("draining"), "true");
+        shared.say(&tag_key("draining"), "true");
         sleep(drain).await;
-        shared.say(node::LEFT, "1");
+        shared.say(LEFT, "1");
         self.0.ticking.abort();
         self.quorum().set(Permission::refused("this node has left the cluster".into()));
         sleep(shared.config.heartbeat.saturating_mul(5)).await;

@@ -2,6 +2,7 @@
 
 use crate::{Expected, Phi, Strategy, seal::Seal};
 use cinchona_core::{Invalid, Secret};
+use cinchona_policy::cluster::Settings;
 use http::Uri;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -78,29 +79,41 @@ impl Config {
         node_id: impl Into<String>,
         listen: SocketAddr,
     ) -> Self {
+        let settings = Settings::<Uri>::new(node_id);
         Self {
             cluster_id: cluster_id.into(),
-            node_id: node_id.into(),
+            node_id: settings.node_id,
             generation: None,
             listen,
             advertise: None,
             address: None,
             tags: BTreeMap::new(),
             secrets: Vec::new(),
-            heartbeat: Duration::from_millis(200),
-            phi: Phi::default(),
-            reachable_within: Duration::from_secs(1),
-            stable_after: Duration::from_millis(1200),
-            strategy: Strategy::default(),
-            expect: 1,
+            heartbeat: settings.heartbeat,
+            phi: settings.phi,
+            reachable_within: settings.reachable_within,
+            stable_after: settings.stable_after,
+            strategy: settings.strategy,
+            expect: settings.expect,
             expected: None,
-            observer: false,
+            observer: settings.observer,
         }
     }
 
-    /// How often the state of the other nodes is examined.
-    pub(crate) fn tick(&self) -> Duration {
-        self.heartbeat / 2
+    /// What decides is told; `generation` must be set.
+    pub(crate) fn settings(&self) -> Settings<Uri> {
+        Settings {
+            node_id: self.node_id.clone(),
+            generation: self.generation.unwrap_or_default(),
+            address: self.address.clone(),
+            heartbeat: self.heartbeat,
+            phi: self.phi,
+            reachable_within: self.reachable_within,
+            stable_after: self.stable_after,
+            strategy: self.strategy.clone(),
+            expect: self.expect,
+            observer: self.observer,
+        }
     }
 
     pub(crate) fn checked(self) -> Result<Self, Invalid> {

@@ -4,9 +4,10 @@ use crate::{
     ignored::Ignored,
     seal::SIZE,
     shared::Shared,
-    store::{self, Twin},
+    store,
     wire::{self, LARGEST, Message, Summary, Update},
 };
+use cinchona_policy::cluster::Twin;
 use rand::{RngExt, seq::IndexedRandom};
 use std::{
     future::Future,

@@ -1,6 +1,6 @@
 //! A node without a quorum serves reads, and refuses writes.
 
-use crate::{Cluster, permission::Quorum};
+use crate::{Cluster, quorum::Quorum};
 use cinchona_core::{Methods, Mode, Safety, Switch};
 use cinchona_plumbing::{is_of_the_server, status};
 use futures_util::future::{Either, Ready, ready};
@@ -164,7 +164,7 @@ impl<S: NamedService> NamedService for QuorumGuard<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::permission::Permission;
+    use cinchona_policy::cluster::Permission;
     use std::{convert::Infallible, time::Duration};
     use tonic::{Code, body::Body};
     use tower::{ServiceExt, service_fn};

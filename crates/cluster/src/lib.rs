@@ -14,7 +14,7 @@
 //!   accrual ([`Phi`]), sooner where calls to it fail as well ([`Cluster::report_failure`]). A node
 //!   that did not run itself for more than half of the acceptable pause suspects no other node for
 //!   that time. At the defaults half of all crashes are detected within 1.7 s, and 99 % within 1.8
-//!   s (`DETECTION.md`).
+//!   s (`DETECTION.md` of `cinchona-policy`).
 //! * Members are expected until they leave, until another node lives at the address of a silent one
 //!   ([`Event::NodeReplaced`]), or until an operator forgets them ([`Cluster::forget`]); a
 //!   suspicion changes nothing about that. Only nodes with a quorum admit new members, so that a
@@ -101,23 +101,23 @@ mod ignored;
 mod lookup;
 mod metrics;
 mod node;
-mod permission;
+mod quorum;
 mod registry;
 mod seal;
 mod seeds;
 mod shared;
 mod store;
-mod view;
 mod wire;
 
 #[doc(inline)]
-pub use cinchona_policy::{
+pub use cinchona_policy::cluster::{
+    Event,
     partition::{Status, Strategy},
     suspicion::{Phi, State},
 };
 pub use cluster::Cluster;
 pub use config::Config;
-pub use event::{Event, Events};
+pub use event::Events;
 pub use expected::Expected;
 pub use gossip::Datagrams;
 pub use guard::{QuorumGuard, QuorumGuardLayer, QuorumGuardSettings};

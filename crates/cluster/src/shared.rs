@@ -4,15 +4,15 @@ use crate::{
     Config, Event, Expected, Node, State,
     event::HELD,
     ignored::Ignored,
-    node::{self, Facts, Seen},
-    permission::Quorum,
+    quorum::Quorum,
     registry::Watchers,
     seal::Seal,
     seeds::Seeds,
-    store::{Row, Store, Twin},
-    view::{External, Outcome, View},
+    store::{Row, Store},
 };
 use cinchona_core::{BoxError, Rng};
+use cinchona_policy::cluster::{self, External, Outcome, Twin};
+use http::Uri;
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -53,20 +53,25 @@ pub(crate) struct Shared {
 type Read = BTreeMap<String, (Stamp, Arc<Facts>)>;
 type Stamp = (u64, u64, u64);
 
+/// What this node makes of the others, which serve at a URI.
+type View = cluster::View<Uri>;
+type Facts = cluster::Facts<Uri>;
+type Seen = cluster::Seen<Uri>;
+
 /// How long an observer passes on which nodes to forget.
 const TELLING: Duration = Duration::from_secs(5);
 
 /// The tags that a node publishes when it joins.
 pub(crate) fn pairs(config: &Config) -> Vec<(String, String)> {
     let address = config.address.iter();
-    let address = address.map(|uri| (node::ADDRESS.to_owned(), uri.to_string()));
-    let tags = config.tags.iter().map(|(name, value)| (node::tag_key(name), value.clone()));
+    let address = address.map(|uri| (cluster::ADDRESS.to_owned(), uri.to_string()));
+    let tags = config.tags.iter().map(|(name, value)| (cluster::tag_key(name), value.clone()));
     address.chain(tags).collect()
 }
 
 /// Examines gossip, and acts on the result, until aborted.
 pub(crate) async fn tick(shared: Arc<Shared>) {
-    let mut ticks = interval(shared.config.tick());
+    let mut ticks = interval(shared.config.settings().tick());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut read = Read::new();
     loop {
@@ -84,7 +89,10 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
         for (seen, is_expected) in seen.iter().zip(expected) {
             shared.store().set_expected(&seen.id, seen.generation, is_expected);
         }
-        let Outcome { events, publish, permission, resync } = outcome;
+        let Outcome { paused, events, publish, permission, resync } = outcome;
+        if let Some(pause) = paused {
+            tracing::info!(?pause, "this process was paused: no node is suspected for that time");
+        }
         shared.quorum.set(permission);
         publish.iter().for_each(|(key, value)| shared.say(key, value));
         events.into_iter().for_each(|event| shared.tell(event));
@@ -106,7 +114,7 @@ impl Shared {
         pairs(&config).iter().for_each(|(key, value)| store.set(key, value));
         Self {
             store: Mutex::new(store),
-            view: Mutex::new(View::new(config.clone(), has_seeds)),
+            view: Mutex::new(View::new(config.settings(), has_seeds)),
             forgotten: Mutex::default(),
             tags: Mutex::new(config.tags.clone()),
             seal: Seal::new(&config.secrets),
@@ -200,7 +208,7 @@ impl Shared {
             phi: 0.0,
             reachable: true,
         };
-        let mut nodes = self.view().nodes(now);
+        let mut nodes: Vec<_> = self.view().nodes(now).map(Node::from).collect();
         if self.config.observer {
             return nodes;
         }

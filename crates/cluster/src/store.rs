@@ -8,13 +8,14 @@
 mod row;
 mod twin;
 
-pub(crate) use self::{row::Row, twin::Twin};
+pub(crate) use self::row::Row;
 
 use self::{
     row::{KEPT, is_plausible},
     twin::Namesake,
 };
 use crate::wire::{MOST_NODES, Summary, Update, most_bytes};
+use cinchona_policy::cluster::Twin;
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,

@@ -1,7 +1,7 @@
 //! The wire format: numbers are LEB128, texts begin with their length.
 
 /// All their lives fit into one datagram, and so does a list of all their names.
-pub(crate) use cinchona_policy::members::MOST_NODES;
+pub(crate) use cinchona_policy::cluster::members::MOST_NODES;
 
 use crate::config::{LONGEST_NAME, is_name};
 use std::{

@@ -13,15 +13,14 @@
 //! |---|---|
 //! | [`breaker`] | when a circuit opens, what it admits, what closes it |
 //! | [`client_throttle`] | whether a client fails calls itself, while its server refuses them |
+//! | [`cluster`] | who belongs to a cluster, who is gone, and which side may accept writes |
 //! | [`concurrency`] | how many calls a server takes, which wait, and which are refused |
+//! | [`connect`] | when an endpoint is connected to, and which of a list |
 //! | [`dedup`] | whether a call with a key is executed, replayed or refused |
 //! | [`load`] | what one more call of an endpoint costs |
-//! | [`members`] | who belongs to a cluster |
 //! | [`outlier`] | which endpoints are ejected, and when they are readmitted |
-//! | [`partition`] | which side of a split cluster may accept writes |
 //! | [`pick`] | which endpoint gets a call |
 //! | [`retry`] | whether a call gets another attempt, and when: retries, hedges, budget, throttle |
-//! | [`suspicion`] | whether a silent node is gone: phi accrual, failed calls, own pauses |
 //! | [`utilization`] | the weights of endpoints that report their load |
 //!
 //! | word | meaning |
@@ -71,15 +70,15 @@ mod backoff;
 pub mod breaker;
 pub mod client_throttle;
 pub mod clock;
+pub mod cluster;
 mod code;
 pub mod concurrency;
+pub mod connect;
 pub mod dedup;
 mod invalid;
 mod latency;
 pub mod load;
-pub mod members;
 pub mod outlier;
-pub mod partition;
 pub mod pick;
 mod reloadable;
 pub mod retry;
@@ -87,7 +86,6 @@ mod rng;
 mod safety;
 pub mod shard;
 mod stage;
-pub mod suspicion;
 mod sync;
 pub mod utilization;
 mod verdict;

@@ -1,18 +1,17 @@
 //! Which crates serve with what another decides: the tests that need a host are theirs.
 
 /// The modules of `policy`, and who serves with each.
-const SERVING: [(&str, &[&str]); 12] = [
+const SERVING: [(&str, &[&str]); 11] = [
     ("breaker", &["breaker"]),
     ("client_throttle", &["shed"]),
+    ("cluster", &["cluster"]),
     ("concurrency", &["shed"]),
+    ("connect", &["balance"]),
     ("dedup", &["idempotency"]),
     ("load", &["balance"]),
-    ("members", &["cluster"]),
     ("outlier", &["balance"]),
-    ("partition", &["cluster"]),
     ("pick", &["balance"]),
     ("retry", &["retry"]),
-    ("suspicion", &["cluster"]),
     ("utilization", &["balance"]),
 ];
 

@@ -16,9 +16,9 @@ const WORDS: [&str; 2] = ["clock", "shard"];
 
 /// The modules that were decisions of the crates that serve.
 const MOVED: [(&str, &[&str]); 6] = [
-    ("balance", &["ejections", "load", "outlier", "utilization"]),
+    ("balance", &["ejections", "first", "link", "load", "outlier", "utilization"]),
     ("breaker", &["limits", "pass", "policy", "shard", "state", "suspects", "usual", "window"]),
-    ("cluster", &["members", "partition", "phi", "suspicion", "view/hearing"]),
+    ("cluster", &["members", "partition", "permission", "phi", "suspicion", "view"]),
     ("idempotency", &["memory/records", "memory/shard", "outcome"]),
     ("retry", &["budget", "codes", "hedge", "policy", "race", "step", "stop", "throttle"]),
     ("shed", &["adaptive", "gradient", "limit", "limiter", "measured", "waiting"]),

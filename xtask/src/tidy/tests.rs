@@ -343,7 +343,11 @@ fn a_decision_names_no_other_and_is_beside_no_service() {
         all(&[lib, (path, &format!("//! Docs.\n{used}\n"))], &[]);
     }
     let rule = "decisions are in `crates/policy`, which knows no host";
-    for path in ["crates/shed/src/gradient.rs", "crates/shed/src/gradient/tests.rs"] {
+    for path in [
+        "crates/shed/src/gradient.rs",
+        "crates/shed/src/gradient/tests.rs",
+        "crates/cluster/src/view/roll.rs",
+    ] {
         let expected = format!("{path}:1: a decision beside a service, {rule}");
         all(&[(path, "//! Docs.\n")], &[&expected]);
     }

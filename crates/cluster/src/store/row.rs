@@ -1,9 +1,7 @@
 //! One life of one node.
 
-use crate::{
-    node::LEFT,
-    wire::{MOST_PAIRS, Pair, Summary, Update},
-};
+use crate::wire::{MOST_PAIRS, Pair, Summary, Update};
+use cinchona_policy::cluster::LEFT;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 

@@ -3,15 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 use tokio::time::Instant;
 
-/// Another live node with this node's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Twin {
-    /// The address at which it receives gossip, if known.
-    pub(crate) address: Option<SocketAddr>,
-    /// It was there first, so this node takes no part.
-    pub(crate) is_earlier: bool,
-}
-
 /// Another life of this node's id, not yet known to be alive.
 #[derive(Debug)]
 pub(crate) struct Namesake {

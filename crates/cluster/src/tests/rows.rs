@@ -1,11 +1,11 @@
 //! What nodes know of each other, without a clock and without a network: laws over random runs.
 
 use crate::{
-    node,
     store::Store,
     wire::{self, LARGEST, MOST_NODES, Message, Pair, Update},
 };
 use cinchona_core::Rng;
+use cinchona_policy::cluster;
 use rand::{RngExt, rngs::SmallRng};
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use tokio::time::Instant;
@@ -202,10 +202,10 @@ fn lists_at_their_longest_can_be_changed_at_once() {
     }
     for round in 0..3 {
         let lives: Vec<_> = (0..MOST_NODES)
-            .map(|n| node::life(&format!("{round}-{n:062}"), u64::from(u32::MAX)))
+            .map(|n| cluster::life(&format!("{round}-{n:062}"), u64::from(u32::MAX)))
             .collect();
-        from.set(node::HEARS, &lives.join(","));
-        from.set(node::MEMBERS, &lives.join(","));
+        from.set(cluster::HEARS, &lives.join(","));
+        from.set(cluster::MEMBERS, &lives.join(","));
         from.beat(now);
         for _ in 0..4 {
             let updates = from.updates(&to.digest(now), LARGEST, now);

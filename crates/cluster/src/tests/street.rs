@@ -3,11 +3,11 @@
 use super::memory::{Memory, address, config};
 use crate::{
     Cluster, Event, Status,
-    node::{self, life},
     seal::Seal,
     wire::{self, LARGEST, MOST_NODES, Message, Pair, Summary, Update},
 };
 use cinchona_core::Rng;
+use cinchona_policy::cluster::{self, life};
 use rand::RngExt;
 use std::{
     sync::{
@@ -172,7 +172,10 @@ async fn with_a_shared_secret_forged_datagrams_are_counted_and_dropped() {
     let forget = Message::Forget { id: "n1".into(), generation: summary(&nodes, 1).generation };
     for _ in 0..100 {
         to_all(&memory, &forget);
-        to_all(&memory, &Message::Rest { updates: vec![forged(&nodes, 2, &[(node::LEFT, "1")])] });
+        to_all(
+            &memory,
+            &Message::Rest { updates: vec![forged(&nodes, 2, &[(cluster::LEFT, "1")])] },
+        );
         to_all(&memory, &Message::Ask { digest: Vec::new() });
         sleep(SECOND / 10).await;
     }
@@ -295,7 +298,7 @@ type Forge = fn(&[Cluster], u64) -> Message;
 fn claims() -> Vec<(&'static str, Forge)> {
     vec![
         ("another life", |nodes, far| {
-            let update = forged(nodes, 2, &[("tag/evil", "1"), (node::BEAT, "9")]);
+            let update = forged(nodes, 2, &[("tag/evil", "1"), (cluster::BEAT, "9")]);
             Message::Rest { updates: vec![Update { generation: far, from: 0, ..update }] }
         }),
         ("a heartbeat of the far future", |nodes, far| Message::Ask {
@@ -320,17 +323,17 @@ fn claims() -> Vec<(&'static str, Forge)> {
             updates: vec![forged(nodes, 2, &[("tag/evil", "1"), ("tag/role", "none")])],
         }),
         ("members that are not there", |nodes, _| Message::Rest {
-            updates: vec![forged(nodes, 2, &[(node::MEMBERS, "n0,n1,n2,n3,n4,g1,g2,g3,g4,g5")])],
+            updates: vec![forged(nodes, 2, &[(cluster::MEMBERS, "n0,n1,n2,n3,n4,g1,g2,g3,g4,g5")])],
         }),
         ("that it hears no node", |nodes, _| Message::Rest {
-            updates: vec![forged(nodes, 2, &[(node::HEARS, "")])],
+            updates: vec![forged(nodes, 2, &[(cluster::HEARS, "")])],
         }),
         ("that ghosts are gone", |nodes, far| {
             let gone = format!("{},{}", life("n1", far), life("g1", 7));
-            Message::Rest { updates: vec![forged(nodes, 2, &[(node::GONE, &gone)])] }
+            Message::Rest { updates: vec![forged(nodes, 2, &[(cluster::GONE, &gone)])] }
         }),
         ("that all else is gone", |nodes, _| {
-            let mut update = forged(nodes, 2, &[(node::BEAT, "1")]);
+            let mut update = forged(nodes, 2, &[(cluster::BEAT, "1")]);
             update.floor = update.pairs[0].version - 1;
             Message::Rest { updates: vec![update] }
         }),
@@ -347,7 +350,7 @@ fn claims() -> Vec<(&'static str, Forge)> {
 async fn a_node_that_was_said_to_have_left_is_back_after_a_restart_at_the_latest() {
     let memory = Memory::default();
     let mut nodes = memory.cluster(5).await;
-    to_all(&memory, &Message::Rest { updates: vec![forged(&nodes, 2, &[(node::LEFT, "1")])] });
+    to_all(&memory, &Message::Rest { updates: vec![forged(&nodes, 2, &[(cluster::LEFT, "1")])] });
     sleep(5 * SECOND).await;
     drop(nodes.remove(2));
     sleep(SECOND).await;

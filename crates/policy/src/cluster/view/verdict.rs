@@ -1,10 +1,12 @@
 //! Whether this node may accept writes, and if not, why.
 
-use super::{Resync, View};
-use crate::{Event, Status, permission::Permission, store::Twin};
-use cinchona_policy::{
+use super::state::{Resync, View};
+use crate::{
     clock::later,
-    partition::{Electorate, Standing},
+    cluster::{
+        Event, Permission, Twin,
+        partition::{Electorate, Standing, Status},
+    },
 };
 use std::fmt::Write;
 use tokio::time::Instant;
@@ -14,7 +16,7 @@ const MOST_NAMED: usize = 8;
 
 // === impl View ===
 
-impl View {
+impl<A: PartialEq> View<A> {
     /// Whether an earlier node with this node's id lives.
     pub(super) fn is_refused(&self) -> bool {
         self.external.twin.is_some_and(|twin| twin.is_earlier)
@@ -40,13 +42,13 @@ impl View {
     }
 
     /// Writes wait for another resync.
-    pub(crate) const fn require_resync(&mut self) {
+    pub const fn require_resync(&mut self) {
         let (Resync::Needed(number) | Resync::Running(number) | Resync::Done(number)) = self.resync;
         self.resync = Resync::Needed(number + 1);
     }
 
     /// The resync of this number has ended. It does not count if the quorum was lost meanwhile.
-    pub(crate) fn resynced(&mut self, number: u64, succeeded: bool) {
+    pub fn resynced(&mut self, number: u64, succeeded: bool) {
         if self.resync == Resync::Running(number) {
             let next = if succeeded { Resync::Done } else { Resync::Needed };
             self.resync = next(number);
@@ -60,7 +62,7 @@ impl View {
         now: Instant,
     ) -> Permission {
         if may_write && matches!(self.resync, Resync::Done(_)) {
-            return Permission::granted(later(now, self.config.reachable_within));
+            return Permission::granted(later(now, self.settings.reachable_within));
         }
         Permission::refused(match (standing.status, standing.has_quorum) {
             _ if self.is_refused() => self.duplicate().into(),
@@ -79,7 +81,7 @@ impl View {
         let at = address.map(|address| format!(" at {address}")).unwrap_or_default();
         format!(
             "an earlier node{at} has the id {} and lives: this one is refused",
-            self.config.node_id
+            self.settings.node_id
         )
     }
 

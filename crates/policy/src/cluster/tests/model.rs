@@ -1,13 +1,9 @@
 //! A model of gossip: each exchange is three datagrams, each of which may be lost or cut off.
 
 use crate::{
-    Config, Event,
-    node::{Facts, Seen},
-    shared,
-    store::Twin,
-    view::{External, View},
+    Rng,
+    cluster::{ADDRESS, Event, External, Facts, Seen, Settings, Twin, View},
 };
-use cinchona_core::Rng;
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +28,7 @@ pub(crate) struct Net {
 
 pub(crate) struct Host {
     pub(crate) id: String,
-    pub(crate) view: View,
+    pub(crate) view: View<String>,
     pub(crate) is_up: bool,
     /// Until when it is paused.
     pub(crate) paused_until: u64,
@@ -42,7 +38,7 @@ pub(crate) struct Host {
     pub(crate) resyncs: Vec<u64>,
     /// Whether the resync ends as soon as it begins.
     pub(crate) resyncs_at_once: bool,
-    config: Config,
+    settings: Settings<String>,
     state: BTreeMap<String, Row>,
     seeds: Vec<usize>,
     phase: u64,
@@ -55,27 +51,25 @@ struct Row {
     heartbeat: u64,
     version: u64,
     pairs: Arc<BTreeMap<String, String>>,
-    facts: Arc<Facts>,
+    facts: Arc<Facts<String>>,
 }
 
-pub(crate) fn config(n: usize) -> Config {
-    let mut config = Config::new("c", format!("n{n}"), ([10, 0, 0, n as u8], 7946).into());
-    config.generation = Some(1);
-    config.address = format!("http://10.0.0.{n}").parse().ok();
-    config
+pub(crate) fn settings(n: usize) -> Settings<String> {
+    let (generation, address) = (1, Some(format!("http://10.0.0.{n}")));
+    Settings { generation, address, ..Settings::new(format!("n{n}")) }
 }
 
 // === impl Net ===
 
 impl Net {
     /// `n` nodes, each with all others as seeds, that have found each other.
-    pub(crate) fn of(n: usize, seed: u64, change: impl Fn(&mut Config)) -> Self {
+    pub(crate) fn of(n: usize, seed: u64, change: impl Fn(&mut Settings<String>)) -> Self {
         let mut net = Self::empty(seed);
         for i in 0..n {
-            let mut config = config(i);
-            config.expect = n;
-            change(&mut config);
-            net.add(config, (0..n).filter(|seed| *seed != i).collect());
+            let mut settings = settings(i);
+            settings.expect = n;
+            change(&mut settings);
+            net.add(settings, (0..n).filter(|seed| *seed != i).collect());
         }
         net.run(6000);
         net
@@ -87,17 +81,17 @@ impl Net {
         Self { nodes, cuts, loss: 0.0, ms: 0, start: Instant::now(), rng }
     }
 
-    pub(crate) fn add(&mut self, config: Config, seeds: Vec<usize>) {
+    pub(crate) fn add(&mut self, settings: Settings<String>, seeds: Vec<usize>) {
         let phase = self.rng.random_range(0..4) * STEP;
-        self.nodes.push(Host::new(config, seeds, phase));
+        self.nodes.push(Host::new(settings, seeds, phase));
     }
 
     /// Begins the next life of a node that is down.
     pub(crate) fn restart(&mut self, n: usize) {
-        let Host { config, seeds, phase, .. } = &self.nodes[n];
-        let mut config = config.clone();
-        config.generation = config.generation.map(|generation| generation + 1);
-        self.nodes[n] = Host::new(config, seeds.clone(), *phase);
+        let Host { settings, seeds, phase, .. } = &self.nodes[n];
+        let mut settings = settings.clone();
+        settings.generation += 1;
+        self.nodes[n] = Host::new(settings, seeds.clone(), *phase);
     }
 
     pub(crate) fn cut(&mut self, left: &[usize], right: &[usize]) {
@@ -118,7 +112,7 @@ impl Net {
                 if !host.is_up || host.paused_until > self.ms {
                     continue;
                 }
-                let period = host.config.heartbeat.as_millis() as u64;
+                let period = host.settings.heartbeat.as_millis() as u64;
                 let is_due = |every| (self.ms + host.phase).is_multiple_of(every);
                 let (gossips, resumes) = (is_due(period), host.paused_until == self.ms);
                 let looks = resumes || is_due(period / 2);
@@ -195,18 +189,19 @@ fn number(id: &str) -> usize {
 // === impl Host ===
 
 impl Host {
-    fn new(config: Config, seeds: Vec<usize>, phase: u64) -> Self {
-        let pairs: BTreeMap<_, _> = shared::pairs(&config).into_iter().collect();
+    fn new(settings: Settings<String>, seeds: Vec<usize>, phase: u64) -> Self {
+        let address = settings.address.iter();
+        let pairs: Vec<_> = address.map(|at| (ADDRESS.to_owned(), at.clone())).collect();
         let mut host = Self {
-            id: config.node_id.clone(),
-            view: View::new(config.clone(), !seeds.is_empty()),
+            id: settings.node_id.clone(),
+            view: View::new(settings.clone(), !seeds.is_empty()),
             is_up: true,
             paused_until: 0,
             events: Vec::new(),
             refusal: Some("new".into()),
             resyncs: Vec::new(),
             resyncs_at_once: true,
-            config,
+            settings,
             state: BTreeMap::new(),
             seeds,
             phase,
@@ -222,10 +217,10 @@ impl Host {
     }
 
     pub(crate) fn set(&mut self, more: impl IntoIterator<Item = (String, String)>) {
-        if self.config.observer {
+        if self.settings.observer {
             return;
         }
-        let generation = self.config.generation.unwrap();
+        let generation = self.settings.generation;
         let own = self.state.entry(self.id.clone()).or_insert_with(|| Row {
             generation,
             heartbeat: 1,
@@ -284,8 +279,6 @@ impl Host {
         if !outcome.publish.is_empty() {
             self.set(outcome.publish);
         }
-        let quorum = crate::permission::Quorum::default();
-        quorum.set(outcome.permission);
-        self.refusal = quorum.refusal(now).map(|reason| reason.into_owned());
+        self.refusal = outcome.permission.refusal(now).map(|reason| reason.into_owned());
     }
 }

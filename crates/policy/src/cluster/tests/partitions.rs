@@ -1,7 +1,10 @@
 //! Cuts: never two writable sides, and always one where there is a majority.
 
-use super::model::{Net, config};
-use crate::{Event, Status, Strategy};
+use super::model::{Net, settings};
+use crate::cluster::{
+    Event,
+    partition::{Status, Strategy},
+};
 
 fn ids(numbers: &[usize]) -> Vec<String> {
     numbers.iter().map(|n| format!("n{n}")).collect()
@@ -193,9 +196,9 @@ fn of_two_nodes_with_one_id_the_later_refuses_writes_and_both_report_it() {
 fn a_cluster_below_its_quorum_at_the_start_takes_no_writes() {
     let mut net = Net::empty(6);
     for n in 0..3 {
-        let mut config = config(n);
-        config.expect = 5;
-        net.add(config, (0..5).filter(|seed| *seed != n && *seed < 3).collect());
+        let mut settings = settings(n);
+        settings.expect = 5;
+        net.add(settings, (0..5).filter(|seed| *seed != n && *seed < 3).collect());
     }
     net.nodes[2].is_up = false;
     net.run(20_000);
@@ -212,7 +215,7 @@ fn a_node_that_joins_a_minority_does_not_make_it_a_majority() {
     net.cut(&[0, 1], &[2, 3, 4]);
     net.run(4000);
     for n in 5..9 {
-        net.add(config(n), vec![0, 1]);
+        net.add(settings(n), vec![0, 1]);
         net.cut(&[n], &[2, 3, 4]);
     }
     net.run(10_000);
@@ -225,7 +228,7 @@ fn a_node_that_joins_a_minority_does_not_make_it_a_majority() {
 
 #[test]
 fn a_designated_leader_decides_which_side_writes() {
-    let mut net = Net::of(5, 9, |config| config.strategy = Strategy::Leader("n1".into()));
+    let mut net = Net::of(5, 9, |settings| settings.strategy = Strategy::Leader("n1".into()));
     net.cut(&[0, 1], &[2, 3, 4]);
     net.run(4000);
     assert_eq!(net.writable(), [0, 1]);
@@ -249,15 +252,15 @@ fn changed_tags_are_reported_once() {
 
 #[test]
 fn an_observer_sees_all_and_counts_for_nothing() {
-    let mut net = Net::of(4, 3, |config| {
-        config.expect = 3;
-        config.observer = config.node_id == "n3";
+    let mut net = Net::of(4, 3, |settings| {
+        settings.expect = 3;
+        settings.observer = settings.node_id == "n3";
     });
     let names = |n: usize, net: &Net| -> Vec<_> {
-        net.nodes[n].view.nodes(net.now()).into_iter().map(|node| node.id).collect()
+        net.nodes[n].view.nodes(net.now()).map(|node| node.id.to_owned()).collect()
     };
     assert_eq!((names(0, &net), names(3, &net)), (ids(&[1, 2]), ids(&[0, 1, 2])));
-    assert!(net.nodes[3].view.nodes(net.now()).iter().all(|node| node.reachable));
+    assert!(net.nodes[3].view.nodes(net.now()).all(|node| node.reachable));
     assert_eq!(net.nodes[0].view.quorum(), (3, 3));
     assert_eq!(net.writable(), [0, 1, 2], "it takes no writes itself");
     let is_about_it = |event: &Event| format!("{event:?}").contains("n3");

@@ -1,8 +1,10 @@
 //! Crashes are detected in time, and no running node is convicted.
 
 use super::model::Net;
-use crate::{Event, State};
-use cinchona_core::Rng;
+use crate::{
+    Rng,
+    cluster::{Event, suspicion::State},
+};
 use rand::RngExt;
 use std::time::Duration;
 
@@ -14,9 +16,9 @@ fn is_failure(event: &Event) -> bool {
 fn detection_times(heartbeat: u64, loss: f64, crashes: u64) -> Vec<u64> {
     let mut times = Vec::new();
     for seed in 0..crashes {
-        let mut net = Net::of(5, seed, |config| {
-            config.heartbeat = Duration::from_millis(heartbeat);
-            config.reachable_within = 5 * config.heartbeat;
+        let mut net = Net::of(5, seed, |settings| {
+            settings.heartbeat = Duration::from_millis(heartbeat);
+            settings.reachable_within = 5 * settings.heartbeat;
         });
         net.loss = loss;
         net.run(4000 + 50 * (seed % 20));
@@ -46,7 +48,7 @@ fn document(all: &[Vec<u64>]) -> String {
     let mut text =
         "# How long until a crash is detected\n\nFive nodes of which one crashes, in a model \
                     network in virtual time; from the crash until another node\nsays `NodeFailed`. \
-                    Written by `UPDATE=1 cargo test -p cinchona-cluster documented`.\n\n"
+                    Written by `UPDATE=1 cargo test -p cinchona-policy documented`.\n\n"
             .to_owned();
     text += "| heartbeat | packets lost | crashes | least | p50 | p90 | p99 | most |\n";
     text += "|---|---|---|---|---|---|---|---|\n";
@@ -149,7 +151,7 @@ fn a_crashed_node_is_suspected_fails_and_recovers_when_it_is_started_again() {
             majority: vec!["n0".into(), "n1".into()],
         }
     );
-    assert_eq!(net.nodes[0].view.nodes(net.now())[1].state, State::Failed);
+    assert_eq!(net.nodes[0].view.nodes(net.now()).nth(1).unwrap().state, State::Failed);
     net.forget_events();
     net.restart(2);
     net.run(5000);

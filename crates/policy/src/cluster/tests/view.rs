@@ -1,13 +1,8 @@
 //! What one node makes of what it sees, look by look.
 
-use crate::{
-    Config, Event, Node, State, Status,
-    node::{Facts, Seen},
-    permission::Quorum,
-    store::Twin,
-    view::{External, View},
+use crate::cluster::{
+    Event, External, Facts, Known, Seen, Settings, Twin, View, partition::Status, suspicion::State,
 };
-use http::Uri;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -15,7 +10,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// The view of `n0`, which looks each 100 ms at what gossip shows of others.
 struct Sight {
-    view: View,
+    view: View<String>,
     start: Instant,
     ms: u32,
     others: BTreeMap<&'static str, Other>,
@@ -34,7 +29,7 @@ struct Other {
     /// The port at which it receives gossip.
     port: u16,
     pairs: BTreeMap<String, String>,
-    facts: Arc<Facts>,
+    facts: Arc<Facts<String>>,
     is_silent: bool,
 }
 
@@ -64,12 +59,11 @@ impl Other {
 // === impl Sight ===
 
 impl Sight {
-    fn of(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new("c", "n0", ([10, 0, 0, 1], 7946).into());
-        config.generation = Some(1);
-        change(&mut config);
+    fn of(change: impl FnOnce(&mut Settings<String>)) -> Self {
+        let mut settings = Settings { generation: 1, ..Settings::new("n0") };
+        change(&mut settings);
         Self {
-            view: View::new(config, true),
+            view: View::new(settings, true),
             start: Instant::now(),
             ms: 0,
             others: BTreeMap::new(),
@@ -84,12 +78,12 @@ impl Sight {
 
     /// A client, which expects whom others expect.
     fn observer() -> Self {
-        Self::of(|config| config.observer = true)
+        Self::of(|settings| settings.observer = true)
     }
 
     /// Three members that hear each other, and write.
     fn three() -> Self {
-        let mut sight = Self::of(|config| config.expect = 3);
+        let mut sight = Self::of(|settings| settings.expect = 3);
         sight.meet("n1");
         sight.meet("n2");
         sight.run(3000);
@@ -149,9 +143,7 @@ impl Sight {
             self.resyncs.push(number);
             self.view.resynced(number, true);
         }
-        let quorum = Quorum::default();
-        quorum.set(outcome.permission);
-        self.refusal = quorum.refusal(now).map(|said| said.into_owned());
+        self.refusal = outcome.permission.refusal(now).map(|said| said.into_owned());
     }
 
     /// The expected members, as this node says.
@@ -159,13 +151,13 @@ impl Sight {
         self.published.get("members").map_or("", String::as_str)
     }
 
-    fn nodes(&self) -> Vec<Node> {
-        self.view.nodes(self.now())
+    fn nodes(&self) -> Vec<Known<'_, String>> {
+        self.view.nodes(self.now()).collect()
     }
 
     /// Each that it knows, and its state.
     fn states(&self) -> Vec<(String, State)> {
-        self.nodes().into_iter().map(|node| (node.id, node.state)).collect()
+        self.nodes().into_iter().map(|node| (node.id.to_owned(), node.state)).collect()
     }
 
     fn left(&self) -> Vec<&str> {
@@ -195,10 +187,6 @@ fn of(event: &Event) -> &str {
         | Event::NodeLeft { node } => node,
         other => panic!("{other:?}"),
     }
-}
-
-fn uri(text: &'static str) -> Uri {
-    Uri::from_static(text)
 }
 
 // === who is there ===
@@ -294,8 +282,8 @@ fn a_server_is_found_by_its_address_while_it_has_not_left() {
     sight.other("n1").at("http://a:1").set("tag/role", "worker");
     sight.other("n2").at("http://b:1").set("tag/role", "clerk");
     sight.run(200);
-    let role = |sight: &Sight, address| {
-        let tags = sight.view.tags_at(&uri(address));
+    let role = |sight: &Sight, address: &str| {
+        let tags = sight.view.tags_at(&address.to_owned());
         tags.map(|tags| tags.iter().map(|(name, value)| format!("{name}={value}")).collect())
     };
     let roles = ["http://a:1", "http://b:1", "http://c:1"].map(|address| role(&sight, address));
@@ -317,7 +305,7 @@ fn failed_calls_to_an_address_convict_its_server_once_it_is_suspected() {
         while sight.states()[0].1 == State::Alive {
             sight.run(100);
             for _ in 0..3 {
-                sight.view.report_at(&uri(address), true, sight.now());
+                sight.view.report_at(&address.to_owned(), true, sight.now());
             }
         }
         sight.run(100);
@@ -390,9 +378,9 @@ fn an_observer_and_a_second_node_of_one_name_found_no_cluster() {
         sight.run(3000);
         (sight.view.status(), sight.members().to_owned())
     };
-    assert_eq!(found(Sight::of(|config| config.expect = 3)).0, Status::Healthy);
+    assert_eq!(found(Sight::of(|settings| settings.expect = 3)).0, Status::Healthy);
     assert_eq!(found(Sight::observer()), (Status::Unknown, String::new()));
-    let mut refused = Sight::of(|config| config.expect = 3);
+    let mut refused = Sight::of(|settings| settings.expect = 3);
     refused.external.twin = Some(Twin { address: None, is_earlier: true });
     assert_eq!(found(refused), (Status::Unknown, String::new()));
 }
@@ -541,8 +529,8 @@ fn a_silent_node_gives_way_to_the_one_that_began_to_serve_at_its_address_after_i
 
 #[test]
 fn a_node_at_the_address_of_this_one_replaces_nobody() {
-    let mut sight = Sight::of(|config| {
-        (config.expect, config.address) = (3, Some(uri("http://a:1")));
+    let mut sight = Sight::of(|settings| {
+        (settings.expect, settings.address) = (3, Some("http://a:1".into()));
     });
     sight.meet("n1").at("http://a:1");
     sight.meet("n2");
@@ -595,7 +583,7 @@ fn a_silent_node_gives_way_to_the_one_that_received_gossip_at_its_address_after_
     assert_eq!(older, [], "n1 was there before n3");
     // Both are met at one look, and one is silent later; and where no address is known.
     for port in [1, 0] {
-        let mut sight = Sight::of(|config| config.expect = 3);
+        let mut sight = Sight::of(|settings| settings.expect = 3);
         sight.meet("n1").port = port;
         sight.meet("n2").port = 1;
         sight.run(3000);
@@ -626,7 +614,7 @@ fn a_member_that_was_never_heard_gives_way_to_the_one_that_is_heard_at_its_addre
 // === where a number is expected ===
 
 /// Where three are expected by their number, and `n1` and `n2` are there.
-fn counted(change: impl FnOnce(&mut Config)) -> Sight {
+fn counted(change: impl FnOnce(&mut Settings<String>)) -> Sight {
     let mut sight = Sight::of(change);
     sight.external.expected = Some(3);
     sight.meet("n1");
@@ -642,7 +630,7 @@ fn as_many_as_live_are_expected_where_those_are_more() {
     sight.meet("n3");
     sight.run(1000);
     assert_eq!(sight.view.quorum(), (4, 4), "this one and three others");
-    let mut client = counted(|config| config.observer = true);
+    let mut client = counted(|settings| settings.observer = true);
     client.external.expected = Some(2);
     client.run(100);
     assert_eq!(client.view.quorum().1, 2, "it is none of them");
@@ -738,7 +726,7 @@ fn a_resync_counts_only_if_the_quorum_was_not_lost_since_it_began() {
 #[test]
 fn a_refusal_says_what_is_missing() {
     let said = |sight: &Sight| sight.refusal.clone().unwrap();
-    let mut sight = Sight::of(|config| config.expect = 3);
+    let mut sight = Sight::of(|settings| settings.expect = 3);
     sight.run(100);
     let few = "too few nodes were heard to form a cluster: 1 of the 2 that it takes (n0)";
     assert!(said(&sight).contains(few), "{}", said(&sight));

@@ -1,21 +1,22 @@
 //! Which members are expected, and which of them are reachable.
 
-use super::{Peer, View};
-use crate::{
-    Event, State,
-    node::{self, Seen},
+use super::{peer::Peer, state::View};
+use crate::cluster::{
+    Event, Seen,
+    facts::{self, HEARS},
+    partition::{self, Electorate},
+    suspicion::State,
 };
-use cinchona_policy::partition::{self, Electorate};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 // === impl View ===
 
-impl View {
+impl<A: PartialEq> View<A> {
     /// The expected members, the reachable ones, and whose votes make a majority.
     pub(super) fn count(
         &mut self,
-        seen: &[Seen],
+        seen: &[Seen<A>],
         events: &mut Vec<Event>,
         now: Instant,
     ) -> Electorate {
@@ -24,19 +25,19 @@ impl View {
         self.reach(now);
         self.take_over(now);
         let electorate = self.electorate();
-        if !self.config.observer && !self.is_refused() {
+        if !self.settings.observer && !self.is_refused() {
             self.admit(electorate, events);
         }
         electorate
     }
 
     /// Takes in the nodes that others know to be gone.
-    fn take_leave(&mut self, seen: &[Seen], events: &mut Vec<Event>) {
+    fn take_leave(&mut self, seen: &[Seen<A>], events: &mut Vec<Event>) {
         let gone = seen.iter().flat_map(|seen| seen.facts.gone.iter());
-        for (id, generation) in gone.filter_map(|life| node::of_life(life)) {
-            let is_own = id == self.config.node_id;
+        for (id, generation) in gone.filter_map(|life| facts::of_life(life)) {
+            let is_own = id == self.settings.node_id;
             let known = match is_own {
-                true => Some(self.generation),
+                true => Some(self.settings.generation),
                 false => self.heartbeats.get(id).map(|(generation, _)| *generation),
             };
             // A node that is not known yet cannot be gone: the claim cannot be checked.
@@ -52,7 +53,7 @@ impl View {
     }
 
     /// A silent node gives way to the one that lives, or lived, at its address after it.
-    fn replace(&mut self, seen: &[Seen], events: &mut Vec<Event>) {
+    fn replace(&mut self, seen: &[Seen<A>], events: &mut Vec<Event>) {
         let silent = self.peers.iter().filter(|(_, peer)| peer.state() == State::Failed);
         let replaced = silent.filter_map(|(id, peer)| {
             let by = self.heir(peer).or_else(|| self.successor(peer))?;
@@ -63,7 +64,7 @@ impl View {
             !self.peers.contains_key(&seen.id) && self.members.all().contains(&seen.id)
         });
         let taken = unheard.filter_map(|seen| {
-            let is_it = |peer: &Peer| peer.state() == State::Alive && peer.gossip == seen.gossip;
+            let is_it = |peer: &Peer<A>| peer.state() == State::Alive && peer.gossip == seen.gossip;
             let by = self.peers.iter().find(|(_, peer)| seen.gossip.is_some() && is_it(peer));
             Some((seen.id.clone(), seen.generation, by?.0.clone()))
         });
@@ -79,8 +80,8 @@ impl View {
 
     /// The node that received gossip at the same address and outlived it, even if it is gone by
     /// now: two nodes cannot share the address at one time.
-    fn heir(&self, gone: &Peer) -> Option<&str> {
-        let is_it = |peer: &Peer| {
+    fn heir(&self, gone: &Peer<A>) -> Option<&str> {
+        let is_it = |peer: &Peer<A>| {
             let is_later = peer.met_at > gone.met_at && peer.heard_at > gone.heard_at;
             gone.gossip.is_some() && peer.gossip == gone.gossip && is_later
         };
@@ -89,36 +90,36 @@ impl View {
 
     /// The node that serves at the same address. An address shared by several live nodes, such as
     /// that of a proxy, identifies none.
-    fn successor(&self, gone: &Peer) -> Option<&str> {
+    fn successor(&self, gone: &Peer<A>) -> Option<&str> {
         let serves = gone.facts.address.as_ref()?;
-        let lives_there = |peer: &Peer| {
+        let lives_there = |peer: &Peer<A>| {
             peer.state() == State::Alive && peer.facts.address.as_ref() == Some(serves)
         };
         let mut there = self.peers.iter().filter(|(_, peer)| lives_there(peer));
         let (id, peer) = there.next()?;
-        let is_shared = self.config.address.as_ref() == Some(serves) || there.next().is_some();
+        let is_shared = self.settings.address.as_ref() == Some(serves) || there.next().is_some();
         (!is_shared && peer.met_at > gone.heard_at).then_some(id.as_str())
     }
 
     /// The nodes that this node hears, and that hear it.
     fn reach(&mut self, now: Instant) {
-        let within = self.config.reachable_within;
-        let is_fresh = |peer: &Peer| {
+        let within = self.settings.reachable_within;
+        let is_fresh = |peer: &Peer<A>| {
             let age = peer.beat_at.map(|at| now.saturating_duration_since(at));
             !peer.has_left && age.is_some_and(|age| age <= within)
         };
         let fresh = || self.peers.iter().filter(|(_, peer)| is_fresh(peer));
         let heard: BTreeMap<_, _> =
             fresh().map(|(id, peer)| (id.as_str(), &**peer.facts.hears)).collect();
-        let own = self.config.node_id.as_str();
-        let reachable = match self.config.observer {
+        let own = self.settings.node_id.as_str();
+        let reachable = match self.settings.observer {
             // No node lists an observer as heard.
             true => heard.keys().map(|id| (*id).to_owned()).collect(),
-            false => partition::two_way(own, &node::life(own, self.generation), &heard),
+            false => partition::two_way(own, &facts::life(own, self.settings.generation), &heard),
         };
-        let lives: Vec<_> = fresh().map(|(id, peer)| node::life(id, peer.generation)).collect();
+        let lives: Vec<_> = fresh().map(|(id, peer)| facts::life(id, peer.generation)).collect();
         self.reachable = reachable;
-        self.stage(node::HEARS, node::list(lives.iter().map(String::as_str)));
+        self.stage(HEARS, facts::list(lives.iter().map(String::as_str)));
     }
 
     /// Adopts the members that reachable nodes expect: a heard one immediately, others when they
@@ -128,7 +129,7 @@ impl View {
         let is_founded = self.members.is_founded();
         let mut at_once = BTreeSet::new();
         let gone = self.members.gone_count();
-        let is_heard = |peer: &Peer| !peer.has_left;
+        let is_heard = |peer: &Peer<A>| !peer.has_left;
         for (_, peer) in self.peers.iter().filter(|(id, _)| self.reachable.contains(*id)) {
             let list = &peer.facts.members;
             if peer.has_adopted(gone) {
@@ -143,7 +144,7 @@ impl View {
         self.listed.retain(|id, _| named.contains(id));
         for id in named {
             let since = *self.listed.entry(id.clone()).or_insert(now);
-            if now.saturating_duration_since(since) >= self.config.reachable_within {
+            if now.saturating_duration_since(since) >= self.settings.reachable_within {
                 at_once.insert(id);
             }
         }
@@ -159,8 +160,8 @@ impl View {
     }
 
     fn is_to_take_over(&self, id: &str) -> bool {
-        let known = match id == self.config.node_id {
-            true => Some(self.generation),
+        let known = match id == self.settings.node_id {
+            true => Some(self.settings.generation),
             false => self.heartbeats.get(id).map(|(generation, _)| *generation),
         };
         !self.members.all().contains(id) && !self.members.is_gone(id, known)
@@ -169,8 +170,8 @@ impl View {
     /// The expected number, or all live nodes where those are more.
     fn electorate(&self) -> Electorate {
         let Some(expected) = self.external.expected else { return Electorate::Members };
-        let lives = |peer: &&Peer| matches!(peer.state(), State::Alive | State::Suspected);
-        let own = usize::from(!self.config.observer);
+        let lives = |peer: &&Peer<A>| matches!(peer.state(), State::Alive | State::Suspected);
+        let own = usize::from(!self.settings.observer);
         let alive = own + self.peers.values().filter(lives).count();
         Electorate::Count(match expected {
             0 => usize::MAX,
@@ -179,7 +180,7 @@ impl View {
     }
 
     fn admit(&mut self, electorate: Electorate, events: &mut Vec<Event>) {
-        let (strategy, members) = (&self.config.strategy, self.members.all());
+        let (strategy, members) = (&self.settings.strategy, self.members.all());
         let has_quorum = partition::has_quorum(strategy, electorate, members, &self.reachable);
         match (electorate, self.external.expected) {
             (Electorate::Count(_), Some(expected)) => {
@@ -192,7 +193,7 @@ impl View {
             }
             _ => {
                 let names_members =
-                    |peer: &Peer| peer.state() == State::Alive && !peer.facts.members.is_empty();
+                    |peer: &Peer<A>| peer.state() == State::Alive && !peer.facts.members.is_empty();
                 let is_known = self.peers.values().any(names_members);
                 self.members.admit(&self.reachable, has_quorum, is_known);
             }
@@ -218,7 +219,7 @@ impl View {
 
     /// Removes a node from the expected members by an operator's decision, in its known life;
     /// `None` if it is not known or not expected.
-    pub(crate) fn forget(&mut self, id: &str) -> Option<(Event, u64)> {
+    pub fn forget(&mut self, id: &str) -> Option<(Event, u64)> {
         let known = self.heartbeats.get(id).map(|(generation, _)| *generation);
         let is_member = self.members.all().contains(id);
         let generation = known.or(is_member.then_some(0))?;
@@ -226,10 +227,10 @@ impl View {
     }
 
     /// Removes this life of a node from the expected members.
-    pub(crate) fn forget_life(&mut self, id: &str, generation: u64) -> Option<Event> {
-        let is_own = id == self.config.node_id;
+    pub fn forget_life(&mut self, id: &str, generation: u64) -> Option<Event> {
+        let is_own = id == self.settings.node_id;
         let known = self.heartbeats.get(id).map(|(generation, _)| *generation);
-        let known = known.or(is_own.then_some(self.generation));
+        let known = known.or(is_own.then_some(self.settings.generation));
         let is_known = known.is_some() || self.members.all().contains(id);
         let is_it = known.is_none_or(|known| known == generation);
         if !is_known || !is_it || !self.members.remove(id, generation) {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// 8 of 10⁻⁸. The interval in which a node was convicted is no sample.
 ///
 /// ```
-/// let phi = cinchona_policy::suspicion::Phi { threshold: 12.0, ..Default::default() };
+/// let phi = cinchona_policy::cluster::suspicion::Phi { threshold: 12.0, ..Default::default() };
 /// assert_eq!(phi.suspect, 3.0);
 /// ```
 ///

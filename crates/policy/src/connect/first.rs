@@ -1,6 +1,6 @@
-//! Which endpoints [`Picker::PickFirst`](crate::Picker::PickFirst) connects to (gRFC A61, A62).
+//! Which endpoints of a list are connected to where the first possible one is picked.
 
-use crate::State;
+use super::state::State;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// The first that is ready is used, and the others are disconnected. When it is lost, the list is
 /// tried from its start. Once all have failed, all are tried again, each with its own backoff.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct First {
+pub struct First {
     /// The length of the list.
     count: usize,
     chosen: Option<usize>,
@@ -31,13 +31,13 @@ const NEXT: Duration = Duration::from_millis(250);
 
 impl First {
     /// The first list, with this length and the place of the chosen endpoint.
-    pub(crate) fn starts_over(&mut self, count: usize, chosen: Option<usize>) {
+    pub fn starts_over(&mut self, count: usize, chosen: Option<usize>) {
         let chosen = chosen.filter(|chosen| *chosen < count);
         *self = Self { count, chosen, ..Self::default() };
     }
 
     /// A new list of this length, in which some endpoints of the last one remain.
-    pub(crate) fn goes_on(&mut self, count: usize, chosen: Option<usize>) {
+    pub fn goes_on(&mut self, count: usize, chosen: Option<usize>) {
         if chosen.is_some() || self.chosen.is_some() {
             return self.starts_over(count, chosen);
         }
@@ -47,14 +47,14 @@ impl First {
     }
 
     /// The gate of the connected endpoint is shut: another one may admit calls.
-    pub(crate) fn wants_more(&mut self) {
+    pub fn wants_more(&mut self) {
         if self.chosen.is_some() {
             self.beside = (self.beside + 1).min(self.count.saturating_sub(1));
         }
     }
 
     /// Examines the states of all endpoints of the list; returns when to examine them again.
-    pub(crate) fn looks(&mut self, states: &[State], now: Instant) -> Option<Instant> {
+    pub fn looks(&mut self, states: &[State], now: Instant) -> Option<Instant> {
         let is = |n: usize, state| states.get(n) == Some(&state);
         if self.chosen.is_some_and(|chosen| is(chosen, State::Ready)) {
             return None;
@@ -81,7 +81,7 @@ impl First {
     }
 
     /// Whether the endpoint at `place` is to be connected.
-    pub(crate) fn wants(&self, place: usize) -> bool {
+    pub fn wants(&self, place: usize) -> bool {
         match self.chosen {
             // The parallel ones begin at the start of the list.
             Some(chosen) => (place + self.count - chosen) % self.count <= self.beside,

@@ -1,31 +1,14 @@
-//! When an endpoint is connected to, and its resulting state: gRPC's [connectivity
-//! semantics](https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md) and
-//! [connection backoff](https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
+//! When one endpoint is connected to, and its resulting state.
 
-use cinchona_plumbing::{Backoff, clock::later};
+use super::state::State;
+use crate::{Backoff, clock::later};
 use rand::Rng;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The state of an endpoint's connection, as gRPC names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum State {
-    /// No connection is wanted.
-    #[default]
-    Idle,
-    /// A connection is being made, or the endpoint has not yet reported that it is healthy.
-    Connecting,
-    /// The server has sent its SETTINGS, and is healthy if health checks are on: calls can be sent.
-    Ready,
-    /// An attempt to connect has failed, and none has succeeded since; or the endpoint reports that
-    /// it is not healthy.
-    TransientFailure,
-}
-
 /// The attempts to connect to one endpoint.
 #[derive(Clone, Debug)]
-pub(crate) struct Link {
+pub struct Link {
     backoff: Backoff,
     state: State,
     /// When the last attempt began.
@@ -44,7 +27,7 @@ pub(crate) struct Link {
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// Nor is one on which this many calls were answered: a server may end each after so many.
-pub(crate) const USEFUL: u64 = 20;
+pub const USEFUL: u64 = 20;
 
 /// The time between attempts if a server ends connections after a few calls.
 const PACE: Duration = Duration::from_millis(100);
@@ -52,7 +35,8 @@ const PACE: Duration = Duration::from_millis(100);
 // === impl Link ===
 
 impl Link {
-    pub(crate) const fn new(backoff: Backoff, now: Instant) -> Self {
+    /// None was made yet.
+    pub const fn new(backoff: Backoff, now: Instant) -> Self {
         Self {
             backoff,
             state: State::Idle,
@@ -64,17 +48,18 @@ impl Link {
         }
     }
 
-    pub(crate) const fn state(&self) -> State {
+    /// The state that it results in.
+    pub const fn state(&self) -> State {
         self.state
     }
 
     /// No connection is wanted any more.
-    pub(crate) fn rests(&mut self) {
+    pub fn rests(&mut self) {
         self.state = State::Idle;
     }
 
     /// An attempt begins. The failed state remains until one succeeds.
-    pub(crate) fn begins(&mut self, now: Instant) {
+    pub fn begins(&mut self, now: Instant) {
         self.began = now;
         if self.state != State::TransientFailure {
             self.state = State::Connecting;
@@ -82,14 +67,14 @@ impl Link {
     }
 
     /// It has failed: returns when the next may begin.
-    pub(crate) fn fails(&mut self, rng: &mut impl Rng) -> Instant {
+    pub fn fails(&mut self, rng: &mut impl Rng) -> Instant {
         self.state = State::TransientFailure;
         self.failures = self.failures.saturating_add(1);
         later(self.began, self.backoff.delay(self.failures, rng))
     }
 
     /// It has succeeded: the server has sent its SETTINGS.
-    pub(crate) fn settles(&mut self, now: Instant) {
+    pub fn settles(&mut self, now: Instant) {
         self.state = State::Ready;
         self.settled = Some(now);
         self.failures = 0;
@@ -98,7 +83,7 @@ impl Link {
     /// The connection has failed after so many answered calls: returns when the next attempt may
     /// begin. That is immediately, unless connections end soon after one another. Then attempts are
     /// 100 ms apart if calls were answered, and otherwise by the backoff.
-    pub(crate) fn loses(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> Instant {
+    pub fn loses(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> Instant {
         let is_early = self.settled.is_none_or(|settled| now < settled + BRIEF);
         let is_brief = is_early && answered < USEFUL;
         self.brief = if is_brief { self.brief.saturating_add(1) } else { 0 };
@@ -115,7 +100,7 @@ impl Link {
     }
 
     /// A sign that the network is back: returns when the next attempt may begin.
-    pub(crate) fn wakes(&mut self, now: Instant, rng: &mut impl Rng) -> Instant {
+    pub fn wakes(&mut self, now: Instant, rng: &mut impl Rng) -> Instant {
         self.failures = 0;
         self.brief = 0;
         later(self.began, self.backoff.delay(1, rng)).max(now)
@@ -124,7 +109,7 @@ impl Link {
     /// Whether a second connection may be made because the first is silent, after so many answered
     /// calls on it; that counts as an attempt. A server that answers nothing is connected to by the
     /// backoff.
-    pub(crate) fn may_probe(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> bool {
+    pub fn may_probe(&mut self, answered: u64, now: Instant, rng: &mut impl Rng) -> bool {
         if answered > 0 {
             self.probes = 0;
         }
@@ -144,8 +129,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cinchona_core::Rng as Chance;
-    use cinchona_plumbing::Jitter;
+    use crate::{Jitter, Rng as Chance};
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
