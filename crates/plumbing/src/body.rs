@@ -17,6 +17,7 @@ use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
 };
+use tokio::time::Instant;
 use tonic::Status;
 use watcher::BoxError;
 
@@ -87,6 +88,12 @@ impl ResponseBody {
         {
             own.frames.read_ahead();
         }
+    }
+
+    /// When it was read, if it is [settled](Self::settle): the time that its watchers take for that
+    /// of its end.
+    pub fn settled_at(&mut self) -> Option<Instant> {
+        self.0.as_mut()?.frames.whole().map(|whole| whole.read_at())
     }
 
     /// Adds `watcher` outside of all others; it is boxed if it has to wait.

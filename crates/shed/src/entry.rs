@@ -370,7 +370,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let response = outcome?;
+    let mut response = outcome?.map(ResponseBody::of);
     let mut permit = permit;
     if until.is_head()
         && let Some(mut permit) = permit.take()
@@ -378,6 +378,9 @@ where
     {
         // The deadline has passed, so the answer is useless.
         permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
+        if let Some(now) = response.body_mut().settled_at() {
+            permit.ends(now);
+        }
     }
     Ok(response.map(|body| holding(body, permit)))
 }

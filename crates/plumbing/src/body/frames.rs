@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     task::{Context, Poll, Waker},
 };
+use tokio::time::Instant;
 use tonic::body::Body;
 
 /// The frames of an answer.
@@ -120,6 +121,11 @@ impl Frames {
 // === impl Ahead ===
 
 impl Ahead {
+    /// When it was read.
+    pub(super) fn read_at(&mut self) -> Instant {
+        self.seen.now()
+    }
+
     /// What is known of the next frame: when it was read.
     fn seen(&self) -> Seen {
         match self.has_next() {
