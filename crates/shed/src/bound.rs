@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, Switch};
-use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
+use cinchona_plumbing::{Count, Next, Polled, ResponseBody, Seen, Watcher, begins, status};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -10,10 +10,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tonic::{Code, Status, server::NamedService};
@@ -68,7 +65,7 @@ pub struct StatusLimit<S> {
 #[derive(Debug, Default)]
 struct Shared {
     switch: Switch,
-    cut: AtomicU64,
+    cut: Count,
 }
 
 pin_project! {
@@ -108,7 +105,7 @@ impl StatusLimitSettings {
     #[must_use]
     pub fn layer(&self) -> StatusLimitLayer {
         let switch = self.switch.clone().unwrap_or_default();
-        StatusLimitLayer { shared: Arc::new(Shared { switch, cut: AtomicU64::new(0) }) }
+        StatusLimitLayer { shared: Arc::new(Shared { switch, cut: Count::default() }) }
     }
 }
 
@@ -122,7 +119,7 @@ impl StatusLimitLayer {
 
     /// What it has counted.
     pub fn counters(&self) -> StatusLimitCounters {
-        StatusLimitCounters { cut: self.shared.cut.load(Ordering::Relaxed) }
+        StatusLimitCounters { cut: self.shared.cut.read() }
     }
 }
 
@@ -172,7 +169,7 @@ impl Shared {
         if self.switch.mode() == Mode::Shadow {
             return self.switch.count();
         }
-        self.cut.fetch_add(1, Ordering::Relaxed);
+        self.cut.count();
         cut(headers);
     }
 }

@@ -6,7 +6,7 @@ pub use settings::RateLimitSettings;
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Mode, Switch};
-use cinchona_plumbing::{ResponseBody, is_of_the_server};
+use cinchona_plumbing::{Count, ResponseBody, is_of_the_server};
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -28,10 +28,7 @@ use std::{
     num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -77,8 +74,8 @@ struct Shared {
     quota: (NonZeroU32, NonZeroU32),
     caller: Arc<Caller>,
     switch: Switch,
-    checks: AtomicU64,
-    limited: AtomicU64,
+    checks: Count,
+    limited: Count,
 }
 
 /// Why a call is refused.
@@ -129,8 +126,8 @@ impl RateLimitSettings {
             quota,
             caller: self.callers.caller(),
             switch: self.switch.clone().unwrap_or_default(),
-            checks: AtomicU64::new(0),
-            limited: AtomicU64::new(0),
+            checks: Count::default(),
+            limited: Count::default(),
         };
         RateLimitLayer { shared: Arc::new(shared) }
     }
@@ -165,7 +162,7 @@ impl RateLimitLayer {
 
     /// What it has counted.
     pub fn counters(&self) -> RateLimitCounters {
-        RateLimitCounters { limited: self.shared.limited.load(Ordering::Relaxed) }
+        RateLimitCounters { limited: self.shared.limited.read() }
     }
 }
 
@@ -239,7 +236,7 @@ impl<S: NamedService> NamedService for RateLimit<S> {
 impl Shared {
     /// Why the caller may not call now, if so.
     fn over<B>(&self, request: &Request<B>) -> Option<Over> {
-        let checks = self.checks.fetch_add(1, Ordering::Relaxed);
+        let checks = self.checks.count();
         if checks % SWEEP == SWEEP - 1 {
             self.sweep();
         }
@@ -268,7 +265,7 @@ impl Shared {
     }
 
     fn refusal(&self, why: Over) -> Status {
-        self.limited.fetch_add(1, Ordering::Relaxed);
+        self.limited.count();
         let Over::Quota(wait) = why else {
             tracing::error!("the function that names callers panicked");
             return Status::internal("the caller is not known");

@@ -7,16 +7,13 @@ use crate::{
 };
 use cinchona_core::{MethodKind, Methods, Mode, Rng, ServerContext, Switch};
 use cinchona_plumbing::{
-    ResponseBody,
+    Count, ResponseBody,
     clock::{millis, times},
     is_of_the_server,
 };
 use http::{HeaderValue, Request, Response};
 use rand::RngExt;
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 use tonic::Status;
 
 #[derive(Debug)]
@@ -27,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) methods: Option<Methods>,
     pub(crate) switch: Switch,
     pub(crate) rng: Rng,
-    pub(crate) late: AtomicU64,
+    pub(crate) late: Count,
 }
 
 // === impl Shared ===
@@ -81,7 +78,7 @@ impl Shared {
 
     /// The answer to a request that has not arrived in time.
     pub(crate) fn lateness(&self) -> Response<ResponseBody> {
-        self.late.fetch_add(1, Ordering::Relaxed);
+        self.late.count();
         let message = format!("the request has not arrived within {:?}", self.arrival);
         Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::default())
     }
