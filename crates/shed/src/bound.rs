@@ -85,7 +85,6 @@ const DETAILS: usize = 4000;
 const ALL: usize = 8000;
 /// The overhead of an entry beside its name and value (RFC 9113, section 6.5.2).
 const ENTRY: usize = 32;
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 // === impl StatusLimitSettings ===
 
@@ -204,7 +203,7 @@ fn cut(headers: &mut HeaderMap) {
 }
 
 fn is_kept(name: &HeaderName) -> bool {
-    [Status::GRPC_STATUS, Status::GRPC_MESSAGE, CONTENT_TYPE, PUSHBACK].contains(name)
+    [Status::GRPC_STATUS, Status::GRPC_MESSAGE, CONTENT_TYPE, status::PUSHBACK].contains(name)
 }
 
 /// The longest prefix of a percent-encoded message that fits, cut between characters, and `...`.

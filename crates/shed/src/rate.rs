@@ -6,7 +6,10 @@ pub use settings::RateLimitSettings;
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Mode, Switch};
-use cinchona_plumbing::{Count, ResponseBody, is_of_the_server};
+use cinchona_plumbing::{
+    Count, ResponseBody, is_of_the_server, polled_again,
+    status::{Pushback, push_back},
+};
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -17,7 +20,7 @@ use governor::{
         keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
     },
 };
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use settings::{Caller, Callers, peer};
@@ -343,11 +346,11 @@ where
                 Poll::Ready(outcome.map(|response| response.map(ResponseBody::of)))
             }
             LimitedProj::Over { status } => {
-                let status = status.take().unwrap_or_else(|| Status::internal("polled again"));
+                let again = || Status::internal(polled_again().to_string());
+                let status = status.take().unwrap_or_else(again);
                 let mut response = status.into_http::<()>();
                 // Any other server would refuse it as well.
-                let never = HeaderValue::from_static("-1");
-                response.headers_mut().insert("grpc-retry-pushback-ms", never);
+                push_back(response.headers_mut(), Pushback::Stop);
                 Poll::Ready(Ok(response.map(|()| ResponseBody::default())))
             }
         }

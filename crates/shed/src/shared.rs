@@ -8,10 +8,11 @@ use crate::{
 use cinchona_core::{MethodKind, Methods, Mode, Rng, ServerContext, Switch};
 use cinchona_plumbing::{
     Count, ResponseBody,
-    clock::{millis, times},
+    clock::times,
     is_of_the_server,
+    status::{Pushback, push_back},
 };
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use rand::RngExt;
 use std::time::Duration;
 use tonic::Status;
@@ -71,8 +72,7 @@ impl Shared {
         let wait = times(self.pushback, self.rng.draw().random_range(0.5..1.5));
         let status = Status::unavailable("overloaded; not processed, another server may have room");
         let mut response = status.into_http::<()>();
-        let wait = HeaderValue::from(millis(wait));
-        response.headers_mut().insert("grpc-retry-pushback-ms", wait);
+        push_back(response.headers_mut(), Pushback::After(wait));
         response.map(|()| ResponseBody::default())
     }
 
