@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::MethodKind;
+use cinchona_plumbing::clock::nanos;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::{
     any::Any,
@@ -64,9 +65,8 @@ impl Upload {
     }
 
     fn server_is_to_move(&self) {
-        let nanos = (Instant::now() - self.origin).as_nanos();
-        let nanos = u64::try_from(nanos).unwrap_or(CALLER).min(CALLER - 1);
-        self.since.store(nanos, Ordering::Release);
+        let since = nanos(Instant::now() - self.origin).min(CALLER - 1);
+        self.since.store(since, Ordering::Release);
     }
 }
 
