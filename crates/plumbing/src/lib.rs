@@ -27,7 +27,7 @@
 //! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
 //! | [`Signals`], [`Avoid`], [`Ticket`] | what sources, callers and gates exchange with a balancer
 //!   |
-//! | [`Kept`] | boxes that a thread keeps for reuse |
+//! | [`Kept`], [`thread_number`] | boxes that a thread keeps for reuse; the number of a thread |
 //! | [`Callback`] | a function of a user's, in settings that are compared |
 //! | [`Count`], [`polled_again`] | a counter; the error of a future that is polled again |
 //!
@@ -65,7 +65,7 @@ pub use arriving::{Arriving, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use callback::Callback;
 #[doc(inline)]
-pub use cinchona_policy::{Backoff, Invalid, Jitter, Latency, Reloadable};
+pub use cinchona_policy::{Backoff, Invalid, Jitter, Latency, Reloadable, shard::thread_number};
 pub use count::{Count, polled_again};
 pub use elapsed::Elapsed;
 pub use endpoint::{Avoid, Ticket};
