@@ -1,6 +1,7 @@
 //! How large messages are, without gRPC's framing: five bytes before each.
 
 use bytes::Bytes;
+use cinchona_plumbing::{PREFIX, Prefixes};
 use http_body::{Body as _, Frame, SizeHint};
 use std::{
     pin::Pin,
@@ -12,19 +13,12 @@ use std::{
 };
 use tonic::{Status, body::Body};
 
-/// The length of a message's prefix: a flag and four bytes of length.
-const PREFIX: u8 = 5;
-
 /// Adds up the messages in a stream of bytes that may be split anywhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizer {
-    /// Of all messages.
-    total: u64,
-    /// The rest of the current message that has not arrived.
-    rest: u32,
-    /// How many bytes of the next prefix have arrived.
-    prefix: u8,
-    length: u32,
+    /// Of all messages that have begun.
+    begun: u64,
+    prefixes: Prefixes,
 }
 
 /// The size of a request's messages.
@@ -46,35 +40,15 @@ struct Counted {
 // === impl Sizer ===
 
 impl Sizer {
+    #[inline]
     pub(crate) fn add(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if let (0, 0, Some(prefix)) = (self.rest, self.prefix, data.first_chunk::<5>()) {
-                self.rest = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-                data = &data[prefix.len()..];
-                continue;
-            }
-            if self.rest > 0 {
-                let taken = data.len().min(self.rest as usize);
-                self.total += taken as u64;
-                self.rest -= taken as u32;
-                data = &data[taken..];
-                continue;
-            }
-            // A split prefix: a flag, which says whether it is compressed, and the length.
-            if self.prefix > 0 {
-                self.length = self.length << 8 | u32::from(data[0]);
-            }
-            self.prefix += 1;
-            data = &data[1..];
-            if self.prefix == PREFIX {
-                self.rest = self.length;
-                (self.prefix, self.length) = (0, 0);
-            }
+        while let Some(prefix) = self.prefixes.next(&mut data) {
+            self.begun += u64::from(prefix.length);
         }
     }
 
-    pub(crate) const fn total(&self) -> u64 {
-        self.total
+    pub(crate) fn total(&self) -> u64 {
+        self.begun - u64::from(self.prefixes.rest())
     }
 }
 
@@ -86,7 +60,7 @@ impl Request {
     #[inline]
     pub(crate) fn watch(&mut self, request: &mut http::Request<Body>, known: Option<u64>) {
         let length = known.or_else(|| request.body().size_hint().exact());
-        self.whole = length.map(|length| length.saturating_sub(u64::from(PREFIX)));
+        self.whole = length.map(|length| length.saturating_sub(PREFIX as u64));
         if length.is_none() {
             self.count(request.body_mut());
         }
@@ -142,19 +116,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_are_added_up_wherever_the_bytes_are_cut(
+        fn what_has_arrived_of_messages_is_added_up_wherever_the_bytes_are_cut(
             sizes in prop::collection::vec(0..600_u32, 0..6),
             step in 1..40_usize,
         ) {
+            // Each byte, and whether it is of a message.
             let mut bytes = Vec::new();
             for size in &sizes {
-                bytes.push(0);
-                bytes.extend(size.to_be_bytes());
-                bytes.extend(vec![1; *size as usize]);
+                bytes.extend([0].into_iter().chain(size.to_be_bytes()).map(|byte| (byte, false)));
+                bytes.resize(bytes.len() + *size as usize, (1, true));
             }
-            let mut sizer = Sizer::default();
-            bytes.chunks(step).for_each(|chunk| sizer.add(chunk));
-            prop_assert_eq!(sizer.total(), sizes.iter().copied().map(u64::from).sum::<u64>());
+            let (mut sizer, mut expected) = (Sizer::default(), 0);
+            for chunk in bytes.chunks(step) {
+                expected += chunk.iter().filter(|(_, is_of_a_message)| *is_of_a_message).count();
+                sizer.add(&chunk.iter().map(|(byte, _)| *byte).collect::<Vec<_>>());
+                prop_assert_eq!(sizer.total(), expected as u64);
+            }
         }
 
         #[test]

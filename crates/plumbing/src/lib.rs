@@ -11,7 +11,7 @@
 //! | [`code`], [`status`], [`timeout`], [`headers`] | gRPC's headers, read and written |
 //! | [`uri`], [`secret`] | URIs without credentials; texts compared in constant time |
 //! | [`ResponseBody`], [`Watcher`] | the body of every response, and the layers that watch it |
-//! | [`Framing`] | messages in a stream of bytes |
+//! | [`Prefixes`], [`Framing`], [`first_message`] | messages in a stream of bytes |
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time allowed for an attempt, and the time it took |
 //! | [`Paths`] | values looked up for every call, by its path |
@@ -49,6 +49,7 @@ mod listener;
 mod misplaced;
 mod paths;
 mod plain;
+mod prefixes;
 mod replay;
 pub mod secret;
 mod seldom;
@@ -75,6 +76,7 @@ pub use listener::Listener;
 pub use misplaced::{Misplaced, warn_of_unknown_peer};
 pub use paths::Paths;
 pub use plain::{Plain, PlainFuture, plain_request};
+pub use prefixes::{PREFIX, Prefix, Prefixes, first_message};
 pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use signals::Signals;
