@@ -5,7 +5,6 @@ use crate::{
     authorize::head,
     key::{self, Name},
     lease::{Begun, Lease, Outcome},
-    message::PREFIX,
     record::{self, Answer, Unread},
     refusal,
     settings::DedupSettings,
@@ -14,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use cinchona_core::{BoxError, DOMAIN, Deadline, Mode, ServerContext};
 use cinchona_plumbing::{
-    Misplaced, Seldom,
+    Misplaced, PREFIX, Seldom,
     clock::later,
     timeout::{GRPC_TIMEOUT, encode_timeout},
 };
