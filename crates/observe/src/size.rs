@@ -1,17 +1,15 @@
 //! How large messages are, without gRPC's framing: five bytes before each.
 
-use bytes::Bytes;
-use cinchona_plumbing::{PREFIX, Prefixes};
-use http_body::{Body as _, Frame, SizeHint};
+use cinchona_plumbing::{PREFIX, Prefixes, watch_request};
+use http_body::Body as _;
 use std::{
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::Poll,
 };
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 
 /// Adds up the messages in a stream of bytes that may be split anywhere.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,13 +26,6 @@ pub(crate) struct Request {
     whole: Option<u64>,
     /// The bytes counted so far; reused once the body is gone.
     counted: Arc<AtomicU64>,
-}
-
-/// A request body that is passed on unchanged, and counted.
-struct Counted {
-    inner: Body,
-    sizer: Sizer,
-    total: Arc<AtomicU64>,
 }
 
 // === impl Sizer ===
@@ -71,41 +62,19 @@ impl Request {
             Some(total) => *total.get_mut() = 0,
             None => self.counted = Arc::default(),
         }
-        let (inner, total) = (std::mem::take(body), self.counted.clone());
-        *body = Body::new(Counted { inner, sizer: Sizer::default(), total });
+        let (total, mut sizer) = (self.counted.clone(), Sizer::default());
+        watch_request(body, move |polled| {
+            if let Poll::Ready(Some(Ok(frame))) = polled
+                && let Some(data) = frame.data_ref()
+            {
+                sizer.add(data);
+                total.store(sizer.total(), Ordering::Relaxed);
+            }
+        });
     }
 
     pub(crate) fn total(&self) -> u64 {
         self.whole.unwrap_or_else(|| self.counted.load(Ordering::Relaxed))
-    }
-}
-
-// === impl Counted ===
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.sizer.add(data);
-            self.total.store(self.sizer.total(), Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

@@ -15,7 +15,8 @@
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time allowed for an attempt, and the time it took |
 //! | [`Paths`] | values looked up for every call, by its path |
-//! | [`Arriving`], [`gather`] | the part of a request that has arrived |
+//! | [`Arriving`], [`gather`], [`watch_request`] | the part of a request that has arrived; the
+//!   rest, as it arrives |
 //! | [`Latency`] | a quantile of latencies |
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`timer`] | a timer that is usually stopped before it fires |
@@ -61,6 +62,7 @@ pub mod timeout;
 mod timer;
 mod trust;
 pub mod uri;
+mod watched;
 
 pub use arriving::{Arriving, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
@@ -84,3 +86,4 @@ pub use spent::{Allowed, Spent};
 pub use timer::timer;
 pub use trust::{Distrust, Trust};
 pub use uri::{is_of_the_server, without_userinfo};
+pub use watched::watch_request;
