@@ -15,8 +15,8 @@
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time allowed for an attempt, and the time it took |
 //! | [`Paths`] | values looked up for every call, by its path |
-//! | [`Arriving`], [`gather`], [`watch_request`] | the part of a request that has arrived; the
-//!   rest, as it arrives |
+//! | [`Arriving`], [`gather`], [`continued`] | the part of a request that has arrived |
+//! | [`watch_request`] | a request that is watched as it is read |
 //! | [`Latency`] | a quantile of latencies |
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`timer`] | a timer that is usually stopped before it fires |
@@ -64,7 +64,7 @@ mod trust;
 pub mod uri;
 mod watched;
 
-pub use arriving::{Arriving, gather};
+pub use arriving::{Arriving, continued, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use callback::Callback;
 #[doc(inline)]
