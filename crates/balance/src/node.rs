@@ -4,7 +4,7 @@ use crate::{
     Snapshot, State, address::Place, callback, report, sender::Sender, stir::Stir, wire::Line,
 };
 use cinchona_core::{DOMAIN, Gate, Rejected, Target};
-use cinchona_plumbing::{Reloadable, Ticket, headers};
+use cinchona_plumbing::{Count, Reloadable, Ticket, headers};
 use cinchona_policy::{
     connect::USEFUL,
     load::Load,
@@ -66,7 +66,7 @@ pub(crate) struct Connection {
     /// Since when calls have had no answer, and the count of data received before.
     silence: Mutex<Option<(Instant, u64)>>,
     /// How many calls have been answered on it, as far as it matters.
-    answered: AtomicU64,
+    answered: Count,
     /// Whether a check of the server is pending.
     in_doubt: AtomicBool,
 }
@@ -311,8 +311,8 @@ const fn state_of(state: u8) -> State {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) const fn new(sender: Sender, line: Arc<Line>) -> Self {
-        let (answered, in_doubt) = (AtomicU64::new(0), AtomicBool::new(false));
+    pub(crate) fn new(sender: Sender, line: Arc<Line>) -> Self {
+        let (answered, in_doubt) = (Count::default(), AtomicBool::new(false));
         Self { sender, line, silence: Mutex::new(None), answered, in_doubt }
     }
 
@@ -327,14 +327,14 @@ impl Connection {
     /// A call has been answered on it.
     pub(crate) fn answers(&self) {
         // Usually it is known, and nothing is written.
-        if self.answered.load(Ordering::Relaxed) < USEFUL {
-            self.answered.fetch_add(1, Ordering::Relaxed);
+        if self.answered.read() < USEFUL {
+            self.answered.count();
         }
     }
 
     /// How many calls have been answered on it; counting stops once there are enough.
     pub(crate) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+        self.answered.read()
     }
 
     /// A call that began then has had no answer, and no data has arrived since. Returns how long

@@ -2,6 +2,7 @@
 
 use crate::frames::{Frames, Goaway, Said};
 use cinchona_core::{BoxError, Rejected};
+use cinchona_plumbing::Count;
 use http::Uri;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use std::{
@@ -11,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -44,7 +45,7 @@ pub(crate) struct Line {
     /// Whether it has ended, as a single flag for fast reads.
     has_ended: AtomicBool,
     /// How often data has arrived from the server.
-    reads: AtomicU64,
+    reads: Count,
     /// The largest header list that the server accepts, from its SETTINGS.
     most_headers: AtomicU32,
 }
@@ -106,7 +107,7 @@ impl Read for Wire {
         if bytes.is_empty() && most > 0 {
             line.ends(End::Closed);
         } else {
-            line.reads.fetch_add(1, Ordering::Relaxed);
+            line.reads.count();
             frames.read(bytes, |said| line.hears(said));
         }
         into.put_slice(bytes);
@@ -173,7 +174,7 @@ impl Line {
             phase: watch::Sender::new(phase),
             has_settled: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
-            reads: AtomicU64::new(0),
+            reads: Count::default(),
             most_headers: AtomicU32::new(u32::MAX),
         })
     }
@@ -189,7 +190,7 @@ impl Line {
 
     /// How often data has arrived: the same number later means silence in between.
     pub(crate) fn reads(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
+        self.reads.read()
     }
 
     /// The largest header list that the server accepts, as far as known: names, values and 32 bytes

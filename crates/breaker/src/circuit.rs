@@ -2,15 +2,9 @@
 
 use crate::BreakerPolicy;
 use cinchona_core::{Evidence, Mode, Rejected, Rng};
+use cinchona_plumbing::Count;
 use cinchona_policy::breaker::{Kind, Machine, Pass, Turned, Usual};
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// A circuit of a breaker: of one endpoint, or of one method of it. Clones share it.
@@ -52,7 +46,7 @@ pub enum State {
 struct Inner {
     name: String,
     machine: Machine,
-    rejected: AtomicU64,
+    rejected: Count,
     changes: watch::Sender<State>,
 }
 
@@ -63,7 +57,7 @@ impl Circuit {
         Self(Arc::new(Inner {
             name,
             machine: Machine::new(policy, rng, Instant::now()),
-            rejected: AtomicU64::new(0),
+            rejected: Count::default(),
             changes: watch::Sender::new(State::Closed),
         }))
     }
@@ -85,7 +79,7 @@ impl Circuit {
 
     /// How many calls it has rejected.
     pub fn rejected(&self) -> u64 {
-        self.0.rejected.load(Ordering::Relaxed)
+        self.0.rejected.read()
     }
 
     /// The share of failed calls in its window, 0 to 1; `None` without a window (see
@@ -135,7 +129,7 @@ impl Circuit {
         self.report(turned);
         pass.map_err(|wait| {
             if mode == Mode::Enforce {
-                self.0.rejected.fetch_add(1, Ordering::Relaxed);
+                self.0.rejected.count();
             }
             Rejected::new("circuit breaker is open", wait)
         })

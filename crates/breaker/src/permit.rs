@@ -3,7 +3,9 @@
 use crate::Circuit;
 use cinchona_core::{Deadline, Evidence};
 use cinchona_plumbing::{
-    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins, clock, headers,
+    Allowed, Framing, Next, Polled, ResponseBody, Seen, Spent, Watcher, begins,
+    clock::{self, nanos},
+    headers,
     timeout::GRPC_TIMEOUT,
 };
 use cinchona_policy::{breaker::Pass, shard::Ref};
@@ -123,7 +125,7 @@ impl Permit {
     /// The time to the head, if this is first called when the head arrives.
     fn took(&mut self) -> u64 {
         if self.took == NOT_TIMED {
-            self.took = u64::try_from(self.waited().as_nanos()).unwrap_or(NOT_TIMED - 1);
+            self.took = nanos(self.waited()).min(NOT_TIMED - 1);
         }
         self.took
     }

@@ -7,18 +7,10 @@ use crate::{
     store,
     wire::{self, LARGEST, Message, Summary, Update},
 };
+use cinchona_plumbing::Count;
 use cinchona_policy::cluster::Twin;
 use rand::{RngExt, seq::IndexedRandom};
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::UdpSocket,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -218,7 +210,7 @@ impl Shared {
         };
         drop(store);
         if refused > 0 {
-            self.ignored.forged.fetch_add(refused, Ordering::Relaxed);
+            self.ignored.forged.add(refused);
             tracing::debug!(%from, refused, "impossible claims were ignored");
         }
         answer
@@ -235,7 +227,7 @@ fn rest(updates: Vec<Update>) -> Option<Message> {
     (!updates.is_empty()).then_some(Message::Rest { updates })
 }
 
-fn ignore(count: &AtomicU64, from: SocketAddr, what: &str) {
-    count.fetch_add(1, Ordering::Relaxed);
+fn ignore(count: &Count, from: SocketAddr, what: &str) {
+    count.count();
     tracing::debug!(%from, "{what} was ignored");
 }

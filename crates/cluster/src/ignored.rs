@@ -1,11 +1,9 @@
 //! Counts the datagrams that were ignored.
 
+use cinchona_plumbing::Count;
 use std::{
     net::SocketAddr,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -13,9 +11,9 @@ use tokio::time::Instant;
 /// How many datagrams were ignored, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct Ignored {
-    pub(crate) garbage: AtomicU64,
-    pub(crate) strangers: AtomicU64,
-    pub(crate) forged: AtomicU64,
+    pub(crate) garbage: Count,
+    pub(crate) strangers: Count,
+    pub(crate) forged: Count,
     /// When the last warning about another secret was logged.
     warned: Mutex<Option<Instant>>,
 }
@@ -28,17 +26,17 @@ const WARNING: Duration = Duration::from_secs(60);
 impl Ignored {
     /// Datagrams that are not gossip.
     pub(crate) fn garbage(&self) -> u64 {
-        self.garbage.load(Ordering::Relaxed)
+        self.garbage.read()
     }
 
     /// Messages of and to other clusters.
     pub(crate) fn strangers(&self) -> u64 {
-        self.strangers.load(Ordering::Relaxed)
+        self.strangers.read()
     }
 
     /// Datagrams without a valid seal, and impossible claims.
     pub(crate) fn forged(&self) -> u64 {
-        self.forged.load(Ordering::Relaxed)
+        self.forged.read()
     }
 
     /// The usual cause is a node that is configured with another secret, not an attack.

@@ -5,7 +5,7 @@ mod word;
 
 pub use mode::Mode;
 
-use crate::sync::{AtomicU64, Ordering};
+use cinchona_plumbing::Count;
 use std::sync::Arc;
 use word::Word;
 
@@ -28,7 +28,7 @@ pub struct Switch(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     mode: Word,
-    shadowed: AtomicU64,
+    shadowed: Count,
 }
 
 // === impl Switch ===
@@ -69,12 +69,12 @@ impl Switch {
 
     /// How often the layer would have acted in [`Mode::Shadow`].
     pub fn shadowed(&self) -> u64 {
-        self.0.shadowed.load(Ordering::Relaxed)
+        self.0.shadowed.read()
     }
 
     /// Counts a decision that is not acted on.
     pub fn count(&self) {
-        self.0.shadowed.fetch_add(1, Ordering::Relaxed);
+        self.0.shadowed.count();
     }
 }
 

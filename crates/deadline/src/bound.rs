@@ -138,7 +138,7 @@ impl Bound {
             upload,
             waiting: None,
             keeper: Keeper::Alone,
-            messages: Messages::new(),
+            messages: Messages::default(),
         }
     }
 

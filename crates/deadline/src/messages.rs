@@ -1,58 +1,32 @@
 //! The progress of a response: whether its first message has arrived, or its second.
 
 use crate::stage::Stage;
+use cinchona_plumbing::Prefixes;
 
-/// How many messages have arrived, as far as it matters: by their prefixes, a byte and a length of
-/// four.
-#[derive(Clone, Copy, Debug)]
+/// How many messages have arrived, as far as it matters.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Messages {
-    prefix: [u8; 5],
-    read: usize,
-    left: usize,
-    complete: u8,
+    prefixes: Prefixes,
+    begun: u8,
 }
 
 // === impl Messages ===
 
 impl Messages {
-    pub(crate) const fn new() -> Self {
-        Self { prefix: [0; 5], read: 0, left: 0, complete: 0 }
-    }
-
     /// The current stage.
     pub(crate) const fn stage(&self) -> Stage {
-        match (self.complete, self.read) {
-            (0, _) => Stage::First,
-            (1, 0) => Stage::Second,
+        match (self.begun, self.prefixes.rest()) {
+            (0, _) | (1, 1..) => Stage::First,
+            (1, 0) if self.prefixes.is_between() => Stage::Second,
             _ => Stage::Rest,
         }
     }
 
+    #[inline]
     pub(crate) fn read(&mut self, mut data: &[u8]) {
-        // Usually a frame is a message.
-        if let (0, 0, Some([_, length @ ..])) = (self.read, self.complete, data.first_chunk::<5>())
-            && u32::from_be_bytes(*length) as usize == data.len() - self.prefix.len()
-        {
-            self.complete = 1;
-            return;
-        }
         // Bytes after the beginning of the second message are irrelevant.
-        while !data.is_empty() && self.stage() != Stage::Rest {
-            if self.read < self.prefix.len() {
-                self.prefix[self.read] = data[0];
-                self.read += 1;
-                data = &data[1..];
-                let [_, length @ ..] = self.prefix;
-                self.left = u32::from_be_bytes(length) as usize;
-            } else {
-                let taken = self.left.min(data.len());
-                self.left -= taken;
-                data = &data[taken..];
-            }
-            if self.read == self.prefix.len() && self.left == 0 {
-                self.complete += 1;
-                self.read = 0;
-            }
+        while self.begun < 2 && self.prefixes.next(&mut data).is_some() {
+            self.begun += 1;
         }
     }
 }
@@ -63,7 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn stage(frames: &[&[u8]]) -> Stage {
-        let mut messages = Messages::new();
+        let mut messages = Messages::default();
         frames.iter().for_each(|frame| messages.read(frame));
         messages.stage()
     }

@@ -1,20 +1,18 @@
 //! Whose turn it is while a request is streamed.
 
-use bytes::Bytes;
 use cinchona_core::MethodKind;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use cinchona_plumbing::{clock::nanos, watch_request};
 use std::{
     any::Any,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 
 /// Since when it has been the server's turn: since the call, the last message from the client, or
 /// the end of the request. While the caller has not yet made its next message, a limit does not
@@ -29,10 +27,8 @@ pub(crate) struct Upload {
 /// It is the caller's turn.
 const CALLER: u64 = u64::MAX;
 
-struct Watched {
-    inner: Body,
-    upload: Arc<Upload>,
-}
+/// Knows whose turn it is, as long as the request is sent.
+struct Turn(Arc<Upload>);
 
 // === impl Upload ===
 
@@ -49,8 +45,11 @@ impl Upload {
         }
         let body = (request.body_mut() as &mut dyn Any).downcast_mut::<Body>()?;
         let upload = Arc::new(Self { origin: now, since: AtomicU64::new(0) });
-        let inner = std::mem::take(body);
-        *body = Body::new(Watched { inner, upload: upload.clone() });
+        let turn = Turn(upload.clone());
+        watch_request(body, move |polled| match polled {
+            Poll::Pending => turn.0.since.store(CALLER, Ordering::Release),
+            Poll::Ready(_) => turn.0.server_is_to_move(),
+        });
         Some(upload)
     }
 
@@ -64,44 +63,18 @@ impl Upload {
     }
 
     fn server_is_to_move(&self) {
-        let nanos = (Instant::now() - self.origin).as_nanos();
-        let nanos = u64::try_from(nanos).unwrap_or(CALLER).min(CALLER - 1);
-        self.since.store(nanos, Ordering::Release);
+        let since = nanos(Instant::now() - self.origin).min(CALLER - 1);
+        self.since.store(since, Ordering::Release);
     }
 }
 
-// === impl Watched ===
+// === impl Turn ===
 
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        match &polled {
-            Poll::Pending => self.upload.since.store(CALLER, Ordering::Release),
-            Poll::Ready(_) => self.upload.server_is_to_move(),
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for Watched {
+impl Drop for Turn {
     /// The caller is not awaited any more.
     fn drop(&mut self) {
-        if self.upload.since.load(Ordering::Acquire) == CALLER {
-            self.upload.server_is_to_move();
+        if self.0.since.load(Ordering::Acquire) == CALLER {
+            self.0.server_is_to_move();
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The phase of the shutdown, and the tasks that it wakes.
 
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
+use cinchona_plumbing::thread_number;
 use futures_util::task::AtomicWaker;
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, PoisonError},
 };
 use tokio::sync::{Notify, futures::OwnedNotified};
 
@@ -54,13 +55,6 @@ pub(crate) struct Open {
 
 const SHARDS: usize = 16;
 
-thread_local! {
-    static SHARD: usize = {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS
-    };
-}
-
 // === impl Shared ===
 
 impl Shared {
@@ -93,9 +87,7 @@ impl Shared {
 
     /// Completes when the phase begins; read [`phase`](Self::phase) after polling it.
     pub(crate) fn wait(&self, phase: Phase) -> OwnedNotified {
-        // A thread that is exiting has no number any more.
-        let shard = SHARD.try_with(|shard| *shard).unwrap_or(0);
-        self.waiting[shard].of(phase).clone().notified_owned()
+        self.waiting[thread_number() % SHARDS].of(phase).clone().notified_owned()
     }
 
     /// Waits until that phase.

@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, DEGRADED, Verdict};
-use cinchona_plumbing::{ResponseBody, headers, status};
+use cinchona_plumbing::{ResponseBody, first_message, headers, status};
 use http::{
     HeaderMap, HeaderValue, Response, Version,
     header::{AGE, CONTENT_TYPE},
@@ -230,10 +230,7 @@ impl Read {
         }
         let mut message = Vec::with_capacity(self.frames.iter().map(Bytes::len).sum());
         self.frames.iter().for_each(|frame| message.extend_from_slice(frame));
-        let [0 | 1, a, b, c, d, ref rest @ ..] = message[..] else { return None };
-        if u32::from_be_bytes([a, b, c, d]) as usize != rest.len() {
-            return None;
-        }
+        let Some((0 | 1, _, [])) = first_message(&message) else { return None };
         let (headers, trailers) = (headers.clone(), trailers.clone());
         Some(Answer { age: age(&headers), headers, message: message.into(), trailers })
     }

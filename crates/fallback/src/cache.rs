@@ -193,7 +193,7 @@ impl Store {
         entries.bytes += bytes;
         entries.by_key.insert(key, kept);
         self.counters.cells().kept_entries.count();
-        self.counters.cells().kept_bytes.add(bytes);
+        self.counters.cells().kept_bytes.add(bytes as u64);
     }
 
     /// Removes the answer, and keeps none of a call before `first`.
@@ -215,12 +215,12 @@ impl Store {
     fn uncount(&self, entries: &mut Entries, kept: &Kept) {
         entries.bytes -= kept.bytes;
         self.counters.cells().kept_entries.subtract(1);
-        self.counters.cells().kept_bytes.subtract(kept.bytes);
+        self.counters.cells().kept_bytes.subtract(kept.bytes as u64);
     }
 
     fn uncount_all(&self, entries: &Entries) {
-        self.counters.cells().kept_entries.subtract(entries.by_key.len());
-        self.counters.cells().kept_bytes.subtract(entries.bytes);
+        self.counters.cells().kept_entries.subtract(entries.by_key.len() as u64);
+        self.counters.cells().kept_bytes.subtract(entries.bytes as u64);
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -9,6 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cinchona_core::BoxError;
+use cinchona_plumbing::Prefixes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body::{Body as _, Frame};
 use std::{
@@ -41,7 +42,7 @@ enum Flaw {
     Reset(u32),
     Cut {
         left: u64,
-        messages: Messages,
+        messages: Prefixes,
         code: u32,
     },
     Trailers(Broken),
@@ -51,17 +52,6 @@ enum Flaw {
         held: Bytes,
     },
 }
-
-/// The position of a stream of bytes in gRPC's messages.
-#[derive(Default)]
-struct Messages {
-    head: [u8; HEAD],
-    passed: usize,
-    payload: usize,
-}
-
-/// A flag and the length (gRPC over HTTP/2, "Length-Prefixed-Message").
-const HEAD: usize = 5;
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
@@ -101,7 +91,7 @@ pub(crate) fn spoil(
     let flaw = match *action {
         Action::Cut { after: left, end } => {
             let code = end.unwrap_or(Order::Drop.code());
-            Flaw::Cut { left, messages: Messages::default(), code }
+            Flaw::Cut { left, messages: Prefixes::default(), code }
         }
         Action::Drip { bytes, every } => {
             counters.cells().dripped.count();
@@ -216,7 +206,7 @@ impl Faulty {
     fn flawed(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         match (&mut self.flaw, frame.into_data()) {
             (Flaw::Cut { left, messages, .. }, Ok(mut data)) => {
-                data.truncate(messages.read(&data, left));
+                data.truncate(count_down(messages, &data, left));
                 Some(Frame::data(data))
             }
             (Flaw::Trailers(broken), Err(frame)) => {
@@ -231,31 +221,18 @@ impl Faulty {
     }
 }
 
-// === impl Messages ===
-
-impl Messages {
-    /// Counts down the messages that end in `data`; returns the length up to the last.
-    fn read(&mut self, data: &[u8], left: &mut u64) -> usize {
-        let mut at = 0;
-        while at < data.len() && *left > 0 {
-            if self.passed < HEAD {
-                self.head[self.passed] = data[at];
-                self.passed += 1;
-                at += 1;
-                if self.passed == HEAD {
-                    let length = self.head.iter().skip(1);
-                    self.payload = length.fold(0, |length, b| (length << 8) | usize::from(*b));
-                }
-            } else {
-                let part = self.payload.min(data.len() - at);
-                self.payload -= part;
-                at += part;
-            }
-            if self.passed == HEAD && self.payload == 0 {
-                self.passed = 0;
-                *left -= 1;
-            }
+/// Counts down the messages that end in `data`; returns the length up to the last.
+fn count_down(messages: &mut Prefixes, data: &[u8], left: &mut u64) -> usize {
+    let mut rest = data;
+    while *left > 0 && !rest.is_empty() {
+        if messages.rest() > 0 {
+            messages.skip(&mut rest);
+        } else if messages.next(&mut rest).is_none() {
+            break;
         }
-        at
+        if messages.rest() == 0 {
+            *left -= 1;
+        }
     }
+    data.len() - rest.len()
 }

@@ -4,7 +4,7 @@ mod messages;
 
 use crate::{Rules, plan::CONTROL, rules::Listed};
 use cinchona_core::{Mode, Secret};
-use cinchona_plumbing::{Distrust, Seldom, Trust};
+use cinchona_plumbing::{Distrust, Seldom, Trust, clock::millis};
 use http_body::Body as HttpBody;
 use messages::{
     ListRequest, ListResponse, NamedRequest, Nothing, RemoveResponse, SetRequest, SwitchRequest,
@@ -226,8 +226,6 @@ impl<M, R> UnaryService<M> for Asked<M, R> {
 
 impl From<Listed> for messages::Listed {
     fn from(listed: Listed) -> Self {
-        let millis =
-            |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
             kind: listed.rule.kind().to_owned(),
             rule: listed.rule.to_string(),

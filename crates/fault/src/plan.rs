@@ -1,7 +1,12 @@
 //! The permanent settings, and a decision that depends only on them and the request.
 
 use cinchona_core::{IDEMPOTENCY_KEY, Invalid};
-use cinchona_plumbing::{code, headers, is_of_the_server, status::PREVIOUS_ATTEMPTS};
+use cinchona_plumbing::{
+    code,
+    headers::{self, REQUEST_ID},
+    is_of_the_server,
+    status::PREVIOUS_ATTEMPTS,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tonic::Code;
@@ -51,7 +56,7 @@ pub(crate) struct Plan {
 pub(crate) const CONTROL: &str = "/cinchona.fault.v1.FaultControl/";
 
 /// The header with the id of a call.
-static IDS: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), IDEMPOTENCY_KEY];
+static IDS: [HeaderName; 2] = [REQUEST_ID, IDEMPOTENCY_KEY];
 
 // === impl Faults ===
 

@@ -5,7 +5,6 @@ use crate::{
     authorize::head,
     key::{self, Name},
     lease::{Begun, Lease, Outcome},
-    message::PREFIX,
     record::{self, Answer, Unread},
     refusal,
     settings::DedupSettings,
@@ -14,8 +13,9 @@ use crate::{
 use bytes::Bytes;
 use cinchona_core::{BoxError, DOMAIN, Deadline, Mode, ServerContext};
 use cinchona_plumbing::{
-    Misplaced, Seldom,
+    Misplaced, PREFIX, Seldom,
     clock::later,
+    continued,
     timeout::{GRPC_TIMEOUT, encode_timeout},
 };
 use cinchona_policy::{
@@ -23,13 +23,10 @@ use cinchona_policy::{
     dedup::{self, Next, Reach, Refused, Rules},
 };
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame};
 use http_body_util::Full;
 use std::{
     mem,
-    pin::Pin,
     sync::{Arc, LazyLock},
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
@@ -62,12 +59,6 @@ enum Decision {
     PassThrough,
     Wait(Wait),
     Answer(Response<Body>),
-}
-
-/// A body whose beginning has been read.
-struct Continued {
-    read: Bytes,
-    rest: Body,
 }
 
 // === impl Call ===
@@ -139,7 +130,7 @@ where
             Err(Unread::Failed(status)) => return Err(status),
             Err(Unread::TooLarge(read)) => {
                 cells.unreadable.count();
-                *self.request.body_mut() = Body::new(Continued { read, rest: body });
+                *self.request.body_mut() = continued(read, body);
                 Err(refusal::request_too_large(settings.request_limit))
             }
         };
@@ -333,21 +324,4 @@ fn give_time(request: &mut Request<Body>, time: Duration, now: Instant) -> Serve
 /// `record`, or a record that the answer was too large.
 fn bounded(record: Bytes, limit: usize) -> Bytes {
     if record.len() <= limit { record } else { record::of_status(refusal::too_large(limit)) }
-}
-
-// === impl Continued ===
-
-impl HttpBody for Continued {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if !self.read.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.read)))));
-        }
-        Pin::new(&mut self.rest).poll_frame(cx)
-    }
 }

@@ -171,15 +171,13 @@ mod tokens;
 const NO_METHODS: &str = "its `Methods` list none, make them of a descriptor set";
 
 pub use cinchona_core::{DOMAIN, IDEMPOTENCY_KEY};
-pub use cinchona_plumbing::status::not_begun;
+pub use cinchona_plumbing::{headers::REQUEST_ID, status::not_begun};
 #[doc(inline)]
 pub use cinchona_policy::dedup::{Claim, Guarantee, InFlight, Wait};
 pub use counters::DedupCounters;
 pub use layer::DedupLayer;
 pub use memory::MemoryStore;
-pub use request_id::{
-    IdempotencyKey, IdempotencyKeyLayer, IdempotencyKeySettings, KeyFuture, REQUEST_ID,
-};
+pub use request_id::{IdempotencyKey, IdempotencyKeyLayer, IdempotencyKeySettings, KeyFuture};
 pub use service::{Dedup, ResponseFuture};
 pub use settings::DedupSettings;
 pub use state::{Execution, State, fenced};

@@ -3,16 +3,13 @@
 use crate::{Claim, Execution, State, Store, key::caller_of, record, state};
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid};
-use cinchona_plumbing::clock::later;
+use cinchona_plumbing::{Count, clock::later};
 use cinchona_policy::dedup::{Caps, Claimed, Evicting, Record, Shard};
 use prost::Message;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{task::yield_now, time::Instant};
@@ -44,8 +41,8 @@ struct Shared {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limits: Limits,
-    evicted: AtomicU64,
-    refused: AtomicU64,
+    evicted: Count,
+    refused: Count,
     state: Mutex<HashMap<String, Bytes>>,
 }
 
@@ -103,8 +100,8 @@ impl MemoryStore {
             shards: (0..shards).map(|_| shard()).collect(),
             hasher: RandomState::new(),
             limits,
-            evicted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            evicted: Count::default(),
+            refused: Count::default(),
             state: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -173,7 +170,7 @@ impl MemoryStore {
 
     /// How many records were evicted before their time.
     pub fn evicted(&self) -> usize {
-        usize::try_from(self.shared.evicted.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+        usize::try_from(self.shared.evicted.read()).unwrap_or(usize::MAX)
     }
 }
 
@@ -221,7 +218,7 @@ impl Store for MemoryStore {
     }
 
     fn evicted(&self) -> u64 {
-        self.shared.evicted.load(Ordering::Relaxed)
+        self.shared.evicted.read()
     }
 }
 
@@ -317,7 +314,7 @@ impl Shared {
     }
 
     fn note_evicted(&self, evicted: u64) {
-        let before = self.evicted.fetch_add(evicted, Ordering::Relaxed);
+        let before = self.evicted.add(evicted);
         if self.limits.evicting != Evicting::Nothing && has_doubled(before, before + evicted) {
             tracing::warn!(
                 evicted = before + evicted,
@@ -329,7 +326,7 @@ impl Shared {
     }
 
     fn note_refused(&self) {
-        let before = self.refused.fetch_add(1, Ordering::Relaxed);
+        let before = self.refused.count();
         if has_doubled(before, before + 1) {
             tracing::warn!(
                 refused = before + 1,

@@ -2,13 +2,9 @@
 
 use crate::compression::{Compressed, decompress};
 use bytes::{BufMut, Bytes, BytesMut};
+use cinchona_plumbing::{PREFIX, first_message};
 use http::{HeaderMap, header::CONTENT_TYPE};
 use std::borrow::Cow;
-
-/// Length and compression flag before a message ([PROTOCOL-HTTP2]).
-///
-/// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
-pub(crate) const PREFIX: usize = 5;
 
 /// The content of the body of a unary request.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,23 +29,16 @@ impl<'a> Message<'a> {
         if body.is_empty() {
             return Ok(Self::Nothing);
         }
-        match first(body) {
+        match first_message(body) {
             None => Ok(Self::Unframed),
-            Some((0, message)) => Ok(Self::Whole(Cow::Borrowed(message))),
-            Some((1, message)) => {
+            Some((0, message, _)) => Ok(Self::Whole(Cow::Borrowed(message))),
+            Some((1, message, _)) => {
                 let encoding = headers.get("grpc-encoding").map(|value| value.as_bytes());
                 Ok(Self::Whole(Cow::Owned(decompress(encoding, message, limit)?)))
             }
             Some(_) => Err(Compressed::Broken),
         }
     }
-}
-
-/// The compression flag of the first message in `body`, and the message, if complete.
-fn first(body: &[u8]) -> Option<(u8, &[u8])> {
-    let (prefix, rest) = body.split_at_checked(PREFIX)?;
-    let length = u32::from_be_bytes(prefix[1..].try_into().ok()?);
-    Some((prefix[0], rest.get(..usize::try_from(length).ok()?)?))
 }
 
 /// `message` with the prefix of an uncompressed one.

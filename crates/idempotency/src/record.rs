@@ -1,8 +1,8 @@
 //! An answer that is kept and replayed.
 
-use crate::message::{Message as Framed, PREFIX, framed};
+use crate::message::{Message as Framed, framed};
 use bytes::{BufMut, Bytes, BytesMut};
-use cinchona_plumbing::status;
+use cinchona_plumbing::{first_message, status};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE, response::Parts,
 };
@@ -124,16 +124,12 @@ fn http(number: u32) -> Option<StatusCode> {
 ///
 /// [protobuf's encoding]: https://protobuf.dev/programming-guides/encoding/#last-one-wins
 fn appended(body: &[u8], fragment: &[u8]) -> Option<Bytes> {
-    let (0, length) = (*body.first()?, body.get(1..PREFIX)?) else { return None };
-    let length = u32::from_be_bytes(length.try_into().ok()?);
-    if body.len() != PREFIX + usize::try_from(length).ok()? {
-        return None;
-    }
-    let longer = length.checked_add(u32::try_from(fragment.len()).ok()?)?;
+    let Some((0, message, [])) = first_message(body) else { return None };
+    let longer = u32::try_from(message.len() + fragment.len()).ok()?;
     let mut whole = BytesMut::with_capacity(body.len() + fragment.len());
     whole.put_u8(0);
     whole.put_u32(longer);
-    whole.put_slice(&body[PREFIX..]);
+    whole.put_slice(message);
     whole.put_slice(fragment);
     Some(whole.freeze())
 }

@@ -3,7 +3,10 @@
 //!
 //! [AIP-193]: https://google.aip.dev/193
 
-use cinchona_plumbing::Seldom;
+use cinchona_plumbing::{
+    Seldom,
+    status::{Pushback, push_back},
+};
 use std::{collections::HashMap, sync::LazyLock, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -90,8 +93,7 @@ pub(crate) fn unknown_outcome() -> Status {
 pub(crate) fn in_flight(pushback: Duration) -> Status {
     let message = "a call with this idempotency key is being executed";
     let mut status = status(Code::Aborted, "IDEMPOTENCY_KEY_IN_FLIGHT", message);
-    let millis = i32::try_from(pushback.as_millis()).unwrap_or(i32::MAX);
-    status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(millis));
+    push_back(status.metadata_mut().as_mut(), Pushback::After(pushback));
     status
 }
 

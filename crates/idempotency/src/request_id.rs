@@ -2,8 +2,11 @@
 
 use crate::NO_METHODS;
 use cinchona_core::{Call, IDEMPOTENCY_KEY, Methods, Mode, Safety, Switch};
-use cinchona_plumbing::{Callback, Misplaced, headers};
-use http::{HeaderName, HeaderValue, Request};
+use cinchona_plumbing::{
+    Callback, Misplaced,
+    headers::{self, REQUEST_ID},
+};
+use http::{HeaderValue, Request};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -17,9 +20,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Metadata, Span, field::Empty};
 use uuid::Uuid;
-
-/// The request header that matches the logs of clients and servers.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Applies [`IdempotencyKey`] to a client's stack, outside of layers that repeat attempts.
 #[derive(Clone)]

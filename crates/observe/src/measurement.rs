@@ -7,7 +7,7 @@ use crate::{
     spans::{Entered, Traced},
 };
 use cinchona_core::{Attempt, AttemptKind, Call, MethodKind, ServerContext};
-use cinchona_plumbing::{Kept, gather};
+use cinchona_plumbing::{Kept, clock::nanos, gather};
 use std::{mem, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, GrpcMethod, body::Body};
@@ -221,9 +221,4 @@ fn find(role: Role, table: &Table, request: &http::Request<Body>) -> Arc<Method>
     // Set by the generated client, which knows only the methods of its .proto.
     let is_generated = || request.extensions().get::<GrpcMethod<'_>>().is_some();
     table.get(request.uri().path(), || role != Role::Served && is_generated())
-}
-
-/// Enough for 584 years.
-const fn nanos(duration: Duration) -> u64 {
-    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
 }

@@ -1,30 +1,22 @@
 //! How large messages are, without gRPC's framing: five bytes before each.
 
-use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use cinchona_plumbing::{PREFIX, Prefixes, watch_request};
+use http_body::Body as _;
 use std::{
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::Poll,
 };
-use tonic::{Status, body::Body};
-
-/// The length of a message's prefix: a flag and four bytes of length.
-const PREFIX: u8 = 5;
+use tonic::body::Body;
 
 /// Adds up the messages in a stream of bytes that may be split anywhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizer {
-    /// Of all messages.
-    total: u64,
-    /// The rest of the current message that has not arrived.
-    rest: u32,
-    /// How many bytes of the next prefix have arrived.
-    prefix: u8,
-    length: u32,
+    /// Of all messages that have begun.
+    begun: u64,
+    prefixes: Prefixes,
 }
 
 /// The size of a request's messages.
@@ -36,45 +28,18 @@ pub(crate) struct Request {
     counted: Arc<AtomicU64>,
 }
 
-/// A request body that is passed on unchanged, and counted.
-struct Counted {
-    inner: Body,
-    sizer: Sizer,
-    total: Arc<AtomicU64>,
-}
-
 // === impl Sizer ===
 
 impl Sizer {
+    #[inline]
     pub(crate) fn add(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if let (0, 0, Some(prefix)) = (self.rest, self.prefix, data.first_chunk::<5>()) {
-                self.rest = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-                data = &data[prefix.len()..];
-                continue;
-            }
-            if self.rest > 0 {
-                let taken = data.len().min(self.rest as usize);
-                self.total += taken as u64;
-                self.rest -= taken as u32;
-                data = &data[taken..];
-                continue;
-            }
-            // A split prefix: a flag, which says whether it is compressed, and the length.
-            if self.prefix > 0 {
-                self.length = self.length << 8 | u32::from(data[0]);
-            }
-            self.prefix += 1;
-            data = &data[1..];
-            if self.prefix == PREFIX {
-                self.rest = self.length;
-                (self.prefix, self.length) = (0, 0);
-            }
+        while let Some(prefix) = self.prefixes.next(&mut data) {
+            self.begun += u64::from(prefix.length);
         }
     }
 
-    pub(crate) const fn total(&self) -> u64 {
-        self.total
+    pub(crate) fn total(&self) -> u64 {
+        self.begun - u64::from(self.prefixes.rest())
     }
 }
 
@@ -86,7 +51,7 @@ impl Request {
     #[inline]
     pub(crate) fn watch(&mut self, request: &mut http::Request<Body>, known: Option<u64>) {
         let length = known.or_else(|| request.body().size_hint().exact());
-        self.whole = length.map(|length| length.saturating_sub(u64::from(PREFIX)));
+        self.whole = length.map(|length| length.saturating_sub(PREFIX as u64));
         if length.is_none() {
             self.count(request.body_mut());
         }
@@ -97,41 +62,19 @@ impl Request {
             Some(total) => *total.get_mut() = 0,
             None => self.counted = Arc::default(),
         }
-        let (inner, total) = (std::mem::take(body), self.counted.clone());
-        *body = Body::new(Counted { inner, sizer: Sizer::default(), total });
+        let (total, mut sizer) = (self.counted.clone(), Sizer::default());
+        watch_request(body, move |polled| {
+            if let Poll::Ready(Some(Ok(frame))) = polled
+                && let Some(data) = frame.data_ref()
+            {
+                sizer.add(data);
+                total.store(sizer.total(), Ordering::Relaxed);
+            }
+        });
     }
 
     pub(crate) fn total(&self) -> u64 {
         self.whole.unwrap_or_else(|| self.counted.load(Ordering::Relaxed))
-    }
-}
-
-// === impl Counted ===
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.sizer.add(data);
-            self.total.store(self.sizer.total(), Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
@@ -142,19 +85,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_are_added_up_wherever_the_bytes_are_cut(
+        fn what_has_arrived_of_messages_is_added_up_wherever_the_bytes_are_cut(
             sizes in prop::collection::vec(0..600_u32, 0..6),
             step in 1..40_usize,
         ) {
+            // Each byte, and whether it is of a message.
             let mut bytes = Vec::new();
             for size in &sizes {
-                bytes.push(0);
-                bytes.extend(size.to_be_bytes());
-                bytes.extend(vec![1; *size as usize]);
+                bytes.extend([0].into_iter().chain(size.to_be_bytes()).map(|byte| (byte, false)));
+                bytes.resize(bytes.len() + *size as usize, (1, true));
             }
-            let mut sizer = Sizer::default();
-            bytes.chunks(step).for_each(|chunk| sizer.add(chunk));
-            prop_assert_eq!(sizer.total(), sizes.iter().copied().map(u64::from).sum::<u64>());
+            let (mut sizer, mut expected) = (Sizer::default(), 0);
+            for chunk in bytes.chunks(step) {
+                expected += chunk.iter().filter(|(_, is_of_a_message)| *is_of_a_message).count();
+                sizer.add(&chunk.iter().map(|(byte, _)| *byte).collect::<Vec<_>>());
+                prop_assert_eq!(sizer.total(), expected as u64);
+            }
         }
 
         #[test]

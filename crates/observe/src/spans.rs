@@ -9,12 +9,10 @@ use crate::{
 };
 use cinchona_core::{AttemptKind, Rng};
 use cinchona_plumbing::{headers, status};
-use http::{Extensions, HeaderMap, HeaderName};
+use http::{Extensions, HeaderMap};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tonic::{Code, body::Body};
 use tracing::{Level, Span, field::Empty};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How a layer makes spans.
 #[derive(Clone)]
@@ -269,7 +267,8 @@ impl<'a> Named<'a> {
         let path = request.uri().path();
         let path = path.strip_prefix('/').unwrap_or(path);
         let (service, method) = path.rsplit_once('/').unwrap_or(("", path));
-        let id = headers::get(request.headers(), &REQUEST_ID).and_then(|id| id.to_str().ok());
+        let id =
+            headers::get(request.headers(), &headers::REQUEST_ID).and_then(|id| id.to_str().ok());
         let address = request.uri().authority().map(http::uri::Authority::as_str);
         Self { service, method, id, address }
     }

@@ -6,7 +6,10 @@ use crate::{
     queue::{Asked, Queue, Waiting},
 };
 use cinchona_core::{Invalid, Verdict};
-use cinchona_plumbing::status::{self, Pushback};
+use cinchona_plumbing::{
+    Count,
+    status::{self, Pushback},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
     common::v1::InstrumentationScope,
@@ -17,10 +20,7 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -73,7 +73,7 @@ pub struct Exporter(Queue);
 struct Collector<T> {
     client: TraceServiceClient<T>,
     resource: Resource,
-    lost: Arc<AtomicU64>,
+    lost: Arc<Count>,
 }
 
 /// A layer for a `tracing` subscriber that sends all spans to the collector at `endpoint`, such as
@@ -168,7 +168,7 @@ impl Exporter {
 
     /// How many spans were lost: refused by the collector, or beyond the queue.
     pub fn lost(&self) -> u64 {
-        self.0.lost.load(Ordering::Relaxed)
+        self.0.lost.read()
     }
 }
 
@@ -243,7 +243,7 @@ impl<T: CollectorChannel> Collector<T> {
             }
             tries += 1;
         };
-        self.lost.fetch_add(lost, Ordering::Relaxed);
+        self.lost.add(lost);
         if lost == 0 { Ok(()) } else { Err(why) }
     }
 }

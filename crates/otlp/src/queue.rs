@@ -1,10 +1,8 @@
 //! The queue of spans for the sending task.
 
+use cinchona_plumbing::Count;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
@@ -12,7 +10,7 @@ use tonic::Status;
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     pub(crate) spans: mpsc::Sender<Waiting>,
-    pub(crate) lost: Arc<AtomicU64>,
+    pub(crate) lost: Arc<Count>,
 }
 
 #[derive(Debug)]
@@ -30,7 +28,7 @@ impl Queue {
     /// Queues `span`; never blocks.
     pub(crate) fn push(&self, span: Span) {
         if self.spans.try_send(Waiting::Span(Box::new(span))).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost.count();
         }
     }
 }

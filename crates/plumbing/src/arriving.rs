@@ -76,6 +76,13 @@ pub fn gather(body: &mut Body) -> Option<u64> {
     is_whole.then_some(size)
 }
 
+/// A body of which `read` has been read already, and then the `rest`.
+pub fn continued(read: Bytes, rest: Body) -> Body {
+    let mut kept = Kept::default();
+    kept.keep(Ok(Frame::data(read)));
+    Body::new(Read { kept, rest })
+}
+
 /// The poll after a frame; an empty one that ends the body is its end.
 ///
 /// A body of HTTP/2 takes the lock of its connection for each question.
@@ -284,6 +291,19 @@ mod tests {
                 prop_assert_eq!(read(looked).await, expected);
                 Ok(())
             })?;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_goes_on_after_what_was_read_of_it() {
+        for (frames, failed) in
+            [(&[Some(Ok(b"rest".to_vec()))][..], false), (&[Some(Err(()))], true)]
+        {
+            let rest = read(body(frames)).await.0;
+            for begin in [&b"read"[..], b""] {
+                let all = continued(Bytes::copy_from_slice(begin), body(frames));
+                assert_eq!(read(all).await, ([begin, &rest].concat(), failed));
+            }
         }
     }
 

@@ -19,21 +19,25 @@ pub fn polled_again() -> Box<dyn Error + Send + Sync> {
 
 impl Count {
     /// Counts one more; returns how many there were before.
+    #[inline]
     pub fn count(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Counts so many more.
-    pub fn add(&self, more: usize) {
-        self.0.fetch_add(more as u64, Ordering::Relaxed);
+    /// Counts so many more; returns how many there were before.
+    #[inline]
+    pub fn add(&self, more: u64) -> u64 {
+        self.0.fetch_add(more, Ordering::Relaxed)
     }
 
     /// Subtracts so many.
-    pub fn subtract(&self, less: usize) {
-        self.0.fetch_sub(less as u64, Ordering::Relaxed);
+    #[inline]
+    pub fn subtract(&self, less: u64) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
     }
 
     /// How many there were.
+    #[inline]
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,52 +1,44 @@
 //! gRPC's framing of messages, by which valid answers are distinguished from others.
 
+use crate::prefixes::Prefixes;
 use std::fmt;
 
 /// Follows the messages in a stream of bytes that may be split anywhere: each has a flag, 0 or 1,
-/// four bytes of length, and so many bytes ([PROTOCOL-HTTP2]).
+/// four bytes of length, and so many bytes.
 ///
 /// *Why:* a client drops an invalid answer (a proxy's page, a broken server) while reading it; a
 /// layer that judges servers must not count that as a cancellation.
-///
-/// [PROTOCOL-HTTP2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 #[derive(Clone, Copy, Default)]
 pub struct Framing {
-    /// The rest of the current message that has not arrived.
-    rest: u32,
-    /// How many bytes of the next prefix have arrived.
-    prefix: u8,
-    length: u32,
+    prefixes: Prefixes,
+    /// How many messages have begun, up to 2.
+    begun: u8,
     is_broken: bool,
-    has_message: bool,
 }
-
-const PREFIX: u8 = 5;
 
 // === impl Framing ===
 
 impl Framing {
     /// Reads on.
+    #[inline]
     pub fn read(&mut self, mut data: &[u8]) {
-        while let (false, Some(first)) = (self.is_broken, data.first()) {
-            if self.rest > 0 {
-                let taken = data.len().min(self.rest as usize);
-                self.rest -= taken as u32;
-                self.has_message |= self.rest == 0;
-                data = &data[taken..];
-                continue;
-            }
-            match self.prefix {
-                0 => self.is_broken = *first > 1,
-                _ => self.length = self.length << 8 | u32::from(*first),
-            }
-            self.prefix += 1;
-            data = &data[1..];
-            if self.prefix == PREFIX {
-                self.rest = self.length;
-                self.has_message |= self.rest == 0;
-                (self.prefix, self.length) = (0, 0);
-            }
+        if self.is_broken {
+            return;
         }
+        while let Some(prefix) = self.prefixes.next(&mut data) {
+            if prefix.flag > 1 {
+                return self.breaks();
+            }
+            self.begun = (self.begun + 1).min(2);
+        }
+        if self.prefixes.flag().is_some_and(|flag| flag > 1) {
+            self.breaks();
+        }
+    }
+
+    #[cold]
+    fn breaks(&mut self) {
+        *self = Self { prefixes: Prefixes::default(), is_broken: true, ..*self };
     }
 
     /// Whether the bytes so far cannot be gRPC's.
@@ -56,12 +48,12 @@ impl Framing {
 
     /// Whether a whole message was read.
     pub const fn has_message(&self) -> bool {
-        self.has_message
+        self.begun > 1 || self.begun == 1 && self.prefixes.rest() == 0
     }
 
     /// Whether the bytes so far end with a whole message, or are none.
     pub const fn is_whole(&self) -> bool {
-        !self.is_broken && self.rest == 0 && self.prefix == 0
+        !self.is_broken && self.prefixes.is_between()
     }
 }
 
@@ -92,6 +84,17 @@ mod tests {
         }
         assert!(read(&[b"\0\0\0\0\x01a", b"<"]).is_broken(), "after a message, too");
         assert!(!read(&[]).is_broken() && read(&[]).is_whole());
+    }
+
+    #[test]
+    fn a_message_before_a_page_was_one() {
+        for page in ["<", "<html>a long page</html>"] {
+            let message = b"\0\0\0\0\x01a";
+            let (apart, at_once) = (read(&[message, page.as_bytes()]), [message, page.as_bytes()]);
+            for framing in [apart, read(&[&at_once.concat()])] {
+                assert!(framing.is_broken() && framing.has_message() && !framing.is_whole());
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+/// The request header that matches the logs of clients and servers.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// With more headers than these hashing is faster.
 const FEW: usize = 8;
 

@@ -11,11 +11,12 @@
 //! | [`code`], [`status`], [`timeout`], [`headers`] | gRPC's headers, read and written |
 //! | [`uri`], [`secret`] | URIs without credentials; texts compared in constant time |
 //! | [`ResponseBody`], [`Watcher`] | the body of every response, and the layers that watch it |
-//! | [`Framing`] | messages in a stream of bytes |
+//! | [`Prefixes`], [`Framing`], [`first_message`] | messages in a stream of bytes |
 //! | [`Replay`], [`ReplayBuffer`] | a request that can be sent again |
 //! | [`Allowed`], [`Spent`] | the time allowed for an attempt, and the time it took |
 //! | [`Paths`] | values looked up for every call, by its path |
-//! | [`Arriving`], [`gather`] | the part of a request that has arrived |
+//! | [`Arriving`], [`gather`], [`continued`] | the part of a request that has arrived |
+//! | [`watch_request`] | a request that is watched as it is read |
 //! | [`Latency`] | a quantile of latencies |
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`timer`] | a timer that is usually stopped before it fires |
@@ -27,7 +28,7 @@
 //! | [`Backoff`], [`Jitter`] | the wait before the next attempt |
 //! | [`Signals`], [`Avoid`], [`Ticket`] | what sources, callers and gates exchange with a balancer
 //!   |
-//! | [`Kept`] | boxes that a thread keeps for reuse |
+//! | [`Kept`], [`thread_number`] | boxes that a thread keeps for reuse; the number of a thread |
 //! | [`Callback`] | a function of a user's, in settings that are compared |
 //! | [`Count`], [`polled_again`] | a counter; the error of a future that is polled again |
 //!
@@ -49,6 +50,7 @@ mod listener;
 mod misplaced;
 mod paths;
 mod plain;
+mod prefixes;
 mod replay;
 pub mod secret;
 mod seldom;
@@ -60,12 +62,13 @@ pub mod timeout;
 mod timer;
 mod trust;
 pub mod uri;
+mod watched;
 
-pub use arriving::{Arriving, gather};
+pub use arriving::{Arriving, continued, gather};
 pub use body::{Next, Polled, ResponseBody, Seen, Watcher, begins};
 pub use callback::Callback;
 #[doc(inline)]
-pub use cinchona_policy::{Backoff, Invalid, Jitter, Latency, Reloadable};
+pub use cinchona_policy::{Backoff, Invalid, Jitter, Latency, Reloadable, shard::thread_number};
 pub use count::{Count, polled_again};
 pub use elapsed::Elapsed;
 pub use endpoint::{Avoid, Ticket};
@@ -75,6 +78,7 @@ pub use listener::Listener;
 pub use misplaced::{Misplaced, warn_of_unknown_peer};
 pub use paths::Paths;
 pub use plain::{Plain, PlainFuture, plain_request};
+pub use prefixes::{PREFIX, Prefix, Prefixes, first_message};
 pub use replay::{Replay, ReplayBuffer, whole};
 pub use seldom::Seldom;
 pub use signals::Signals;
@@ -82,3 +86,4 @@ pub use spent::{Allowed, Spent};
 pub use timer::timer;
 pub use trust::{Distrust, Trust};
 pub use uri::{is_of_the_server, without_userinfo};
+pub use watched::watch_request;

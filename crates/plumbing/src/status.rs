@@ -8,7 +8,9 @@ mod said;
 
 pub use begun::{is_not_begun, not_begun, take_not_begun};
 pub use hop::strip;
-pub use pushback::{Pushback, has_retry_info, pushback, pushback_of, retry_delay};
+pub use pushback::{
+    PUSHBACK, Pushback, has_retry_info, push_back, pushback, pushback_of, retry_delay,
+};
 pub use said::code;
 
 use crate::headers;

@@ -34,7 +34,7 @@
 //! | [`Latency`] | a quantile of latencies |
 //! | [`Reloadable`] | settings that are replaced while calls run |
 //! | [`Invalid`] | a setting outside its range |
-//! | [`shard`] | values whose references are counted by thread |
+//! | [`shard`] | a number for each thread; values whose references are counted by thread |
 //! | [`clock`] | saturating arithmetic: `Duration::MAX` means without limit |
 //!
 //! # Example

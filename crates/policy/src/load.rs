@@ -83,8 +83,7 @@ impl Load {
     /// A good answer took this long.
     #[inline]
     pub fn record_good(&self, took: Duration, now: Instant) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.slowest.record(took, self.nanos(now));
+        self.slowest.record(clock::nanos(took), self.nanos(now));
     }
 
     /// The slowest recent good answer, if any: a call of any method may take that long.

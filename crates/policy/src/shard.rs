@@ -11,15 +11,24 @@ use std::{
 
 pub(crate) const COUNT: usize = 8;
 
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
 thread_local! {
-    static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % COUNT;
+    static NUMBER: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed)
+    };
+}
+
+/// The number of this thread: they are numbered from 0, as they ask.
+#[inline]
+pub fn thread_number() -> usize {
+    // A thread that is exiting may have no number any more.
+    NUMBER.try_with(|number| *number).unwrap_or(0)
 }
 
 /// The number of this thread's shard, below [`COUNT`].
+#[inline]
 pub(crate) fn current() -> usize {
-    SHARD.with(|shard| *shard)
+    thread_number() % COUNT
 }
 
 /// A shared value with a reference count per shard.

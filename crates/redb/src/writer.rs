@@ -5,15 +5,9 @@ use crate::{
     tables::Tables,
 };
 use cinchona_core::BoxError;
+use cinchona_plumbing::Count;
 use redb::{Error, StorageError};
-use std::{
-    iter,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-};
+use std::{iter, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 
 /// Passes writes to the thread; dropping it waits for them.
@@ -21,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) struct Writer {
     /// `None` once dropped.
     thread: Option<(mpsc::UnboundedSender<Job>, thread::JoinHandle<()>)>,
-    evicted: Arc<AtomicU64>,
+    evicted: Arc<Count>,
 }
 
 /// Writes, and returns what to do after the commit.
@@ -36,7 +30,7 @@ const MOST: usize = 4096;
 impl Writer {
     pub(crate) fn start(file: Arc<File>) -> Result<Self, BoxError> {
         let (jobs, waiting) = mpsc::unbounded_channel();
-        let evicted = Arc::new(AtomicU64::new(0));
+        let evicted = Arc::<Count>::default();
         let count = evicted.clone();
         let write = move || write(&file, waiting, &count);
         let thread = thread::Builder::new().name("cinchona-redb".to_owned()).spawn(write)?;
@@ -44,7 +38,7 @@ impl Writer {
     }
 
     pub(crate) fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
+        self.evicted.read()
     }
 
     /// Runs `write` in a transaction and, once it is on disk, `committed`, whether or not the
@@ -95,7 +89,7 @@ impl Drop for Writer {
 const STOPPED: &str = "the store has stopped";
 const FAILED: &str = "the write could not be committed";
 
-fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &AtomicU64) {
+fn write(file: &File, mut waiting: mpsc::UnboundedReceiver<Job>, evicted: &Count) {
     let (mut pace, mut has_failed) = (Pace::default(), false);
     while let Some(first) = waiting.blocking_recv() {
         let others = iter::from_fn(|| waiting.try_recv().ok());
@@ -130,7 +124,7 @@ fn note_evicted(before: u64, room: u64) {
 fn commit(
     file: &File,
     jobs: impl Iterator<Item = Job>,
-    evicted: &AtomicU64,
+    evicted: &Count,
     had_failed: bool,
 ) -> Result<(), BoxError> {
     let (committed, room) = file.commit(|tables| {
@@ -138,7 +132,7 @@ fn commit(
         let room = tables.sweep(2 * committed.len())?;
         Ok((committed, room))
     })?;
-    note_evicted(evicted.fetch_add(room, Ordering::Relaxed), room);
+    note_evicted(evicted.add(room), room);
     if had_failed {
         file.written(None);
     }

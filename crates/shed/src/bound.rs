@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, Switch};
-use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
+use cinchona_plumbing::{Count, Next, Polled, ResponseBody, Seen, Watcher, begins, status};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -10,10 +10,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tonic::{Code, Status, server::NamedService};
@@ -68,7 +65,7 @@ pub struct StatusLimit<S> {
 #[derive(Debug, Default)]
 struct Shared {
     switch: Switch,
-    cut: AtomicU64,
+    cut: Count,
 }
 
 pin_project! {
@@ -88,7 +85,6 @@ const DETAILS: usize = 4000;
 const ALL: usize = 8000;
 /// The overhead of an entry beside its name and value (RFC 9113, section 6.5.2).
 const ENTRY: usize = 32;
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 // === impl StatusLimitSettings ===
 
@@ -108,7 +104,7 @@ impl StatusLimitSettings {
     #[must_use]
     pub fn layer(&self) -> StatusLimitLayer {
         let switch = self.switch.clone().unwrap_or_default();
-        StatusLimitLayer { shared: Arc::new(Shared { switch, cut: AtomicU64::new(0) }) }
+        StatusLimitLayer { shared: Arc::new(Shared { switch, cut: Count::default() }) }
     }
 }
 
@@ -122,7 +118,7 @@ impl StatusLimitLayer {
 
     /// What it has counted.
     pub fn counters(&self) -> StatusLimitCounters {
-        StatusLimitCounters { cut: self.shared.cut.load(Ordering::Relaxed) }
+        StatusLimitCounters { cut: self.shared.cut.read() }
     }
 }
 
@@ -172,7 +168,7 @@ impl Shared {
         if self.switch.mode() == Mode::Shadow {
             return self.switch.count();
         }
-        self.cut.fetch_add(1, Ordering::Relaxed);
+        self.cut.count();
         cut(headers);
     }
 }
@@ -207,7 +203,7 @@ fn cut(headers: &mut HeaderMap) {
 }
 
 fn is_kept(name: &HeaderName) -> bool {
-    [Status::GRPC_STATUS, Status::GRPC_MESSAGE, CONTENT_TYPE, PUSHBACK].contains(name)
+    [Status::GRPC_STATUS, Status::GRPC_MESSAGE, CONTENT_TYPE, status::PUSHBACK].contains(name)
 }
 
 /// The longest prefix of a percent-encoded message that fits, cut between characters, and `...`.

@@ -7,12 +7,10 @@ use crate::{
     shared::Shared,
 };
 use cinchona_core::{Invalid, Methods, Rng, Switch};
+use cinchona_plumbing::Count;
 use std::{
     any::Any,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 use tower_layer::Layer;
@@ -189,7 +187,7 @@ impl ShedSettings {
             methods: self.methods.clone(),
             switch: self.switch.clone().unwrap_or_default(),
             rng: self.rng.clone().unwrap_or_default(),
-            late: AtomicU64::new(0),
+            late: Count::default(),
         };
         ShedLayer { shared: Arc::new(shared) }
     }
@@ -238,7 +236,7 @@ impl ShedLayer {
         ShedCounters {
             shed: by_criticality.into_iter().sum(),
             by_criticality,
-            late: late.load(Ordering::Relaxed),
+            late: late.read(),
             in_progress: places.in_progress(),
             waiting: places.waiting(),
             streams: places.streams.in_progress(),

@@ -6,7 +6,10 @@ pub use settings::RateLimitSettings;
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Invalid, Mode, Switch};
-use cinchona_plumbing::{ResponseBody, is_of_the_server};
+use cinchona_plumbing::{
+    Count, ResponseBody, clock, is_of_the_server, polled_again,
+    status::{Pushback, push_back},
+};
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -17,7 +20,7 @@ use governor::{
         keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
     },
 };
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use settings::{Caller, Callers, peer};
@@ -28,10 +31,7 @@ use std::{
     num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -77,8 +77,8 @@ struct Shared {
     quota: (NonZeroU32, NonZeroU32),
     caller: Arc<Caller>,
     switch: Switch,
-    checks: AtomicU64,
-    limited: AtomicU64,
+    checks: Count,
+    limited: Count,
 }
 
 /// Why a call is refused.
@@ -129,8 +129,8 @@ impl RateLimitSettings {
             quota,
             caller: self.callers.caller(),
             switch: self.switch.clone().unwrap_or_default(),
-            checks: AtomicU64::new(0),
-            limited: AtomicU64::new(0),
+            checks: Count::default(),
+            limited: Count::default(),
         };
         RateLimitLayer { shared: Arc::new(shared) }
     }
@@ -165,7 +165,7 @@ impl RateLimitLayer {
 
     /// What it has counted.
     pub fn counters(&self) -> RateLimitCounters {
-        RateLimitCounters { limited: self.shared.limited.load(Ordering::Relaxed) }
+        RateLimitCounters { limited: self.shared.limited.read() }
     }
 }
 
@@ -239,7 +239,7 @@ impl<S: NamedService> NamedService for RateLimit<S> {
 impl Shared {
     /// Why the caller may not call now, if so.
     fn over<B>(&self, request: &Request<B>) -> Option<Over> {
-        let checks = self.checks.fetch_add(1, Ordering::Relaxed);
+        let checks = self.checks.count();
         if checks % SWEEP == SWEEP - 1 {
             self.sweep();
         }
@@ -268,7 +268,7 @@ impl Shared {
     }
 
     fn refusal(&self, why: Over) -> Status {
-        self.limited.fetch_add(1, Ordering::Relaxed);
+        self.limited.count();
         let Over::Quota(wait) = why else {
             tracing::error!("the function that names callers panicked");
             return Status::internal("the caller is not known");
@@ -325,7 +325,7 @@ impl Clock for TokioClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
-        Instant::now().saturating_duration_since(self.0).into()
+        clock::now().saturating_duration_since(self.0).into()
     }
 }
 
@@ -346,11 +346,11 @@ where
                 Poll::Ready(outcome.map(|response| response.map(ResponseBody::of)))
             }
             LimitedProj::Over { status } => {
-                let status = status.take().unwrap_or_else(|| Status::internal("polled again"));
+                let again = || Status::internal(polled_again().to_string());
+                let status = status.take().unwrap_or_else(again);
                 let mut response = status.into_http::<()>();
                 // Any other server would refuse it as well.
-                let never = HeaderValue::from_static("-1");
-                response.headers_mut().insert("grpc-retry-pushback-ms", never);
+                push_back(response.headers_mut(), Pushback::Stop);
                 Poll::Ready(Ok(response.map(|()| ResponseBody::default())))
             }
         }

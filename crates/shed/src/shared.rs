@@ -7,16 +7,14 @@ use crate::{
 };
 use cinchona_core::{MethodKind, Methods, Mode, Rng, ServerContext, Switch};
 use cinchona_plumbing::{
-    ResponseBody,
-    clock::{millis, times},
+    Count, ResponseBody,
+    clock::times,
     is_of_the_server,
+    status::{Pushback, push_back},
 };
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use rand::RngExt;
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 use tonic::Status;
 
 #[derive(Debug)]
@@ -27,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) methods: Option<Methods>,
     pub(crate) switch: Switch,
     pub(crate) rng: Rng,
-    pub(crate) late: AtomicU64,
+    pub(crate) late: Count,
 }
 
 // === impl Shared ===
@@ -74,14 +72,13 @@ impl Shared {
         let wait = times(self.pushback, self.rng.draw().random_range(0.5..1.5));
         let status = Status::unavailable("overloaded; not processed, another server may have room");
         let mut response = status.into_http::<()>();
-        let wait = HeaderValue::from(millis(wait));
-        response.headers_mut().insert("grpc-retry-pushback-ms", wait);
+        push_back(response.headers_mut(), Pushback::After(wait));
         response.map(|()| ResponseBody::default())
     }
 
     /// The answer to a request that has not arrived in time.
     pub(crate) fn lateness(&self) -> Response<ResponseBody> {
-        self.late.fetch_add(1, Ordering::Relaxed);
+        self.late.count();
         let message = format!("the request has not arrived within {:?}", self.arrival);
         Status::deadline_exceeded(message).into_http::<()>().map(|()| ResponseBody::default())
     }

@@ -1,7 +1,7 @@
 //! A client that fails calls locally while its server refuses them.
 
 use cinchona_core::{BoxError, Invalid, Mode, Rejected, Rng, Switch, Verdict};
-use cinchona_plumbing::clock;
+use cinchona_plumbing::{Count, clock};
 use cinchona_policy::client_throttle::ClientThrottle;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
@@ -9,10 +9,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::time::Instant;
@@ -69,7 +66,7 @@ pub struct AdaptiveThrottle<S> {
 struct Shared {
     throttle: ClientThrottle,
     switch: Switch,
-    throttled: AtomicU64,
+    throttled: Count,
 }
 
 pin_project! {
@@ -126,7 +123,7 @@ impl AdaptiveThrottleSettings {
         let shared = Shared {
             throttle: ClientThrottle::new(self.k, rng, Instant::now()),
             switch: self.switch.clone().unwrap_or_default(),
-            throttled: AtomicU64::new(0),
+            throttled: Count::default(),
         };
         AdaptiveThrottleLayer { shared: Arc::new(shared) }
     }
@@ -156,7 +153,7 @@ impl AdaptiveThrottleLayer {
 
     /// What it has counted.
     pub fn counters(&self) -> AdaptiveThrottleCounters {
-        AdaptiveThrottleCounters { throttled: self.shared.throttled.load(Ordering::Relaxed) }
+        AdaptiveThrottleCounters { throttled: self.shared.throttled.read() }
     }
 }
 
@@ -219,9 +216,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(future) = this.future.as_pin_mut() else {
-            this.shared
-                .iter()
-                .for_each(|shared| _ = shared.throttled.fetch_add(1, Ordering::Relaxed));
+            this.shared.iter().for_each(|shared| _ = shared.throttled.count());
             let unsent = Rejected::new("client throttled: the server turns calls away", None);
             return Poll::Ready(Err(unsent.into()));
         };

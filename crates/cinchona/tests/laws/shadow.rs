@@ -31,10 +31,11 @@ async fn received(mut service: Boxed, plan: Plan) -> String {
                 Some(Err(error)) => break Status::from_error(error),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(more) => data.extend(more),
-                    Err(frame) => match frame.into_trailers().ok().map(said) {
-                        Some(Some(status)) => break status,
-                        Some(None) | None => {}
-                    },
+                    Err(frame) => {
+                        if let Some(Some(status)) = frame.into_trailers().ok().map(said) {
+                            break status;
+                        }
+                    }
                 },
             }
         },

@@ -1,14 +1,12 @@
-//! gRPC's framing: a flag, a length of four bytes, and as many bytes.
+//! The lengths of messages, by their prefixes.
+
+use cinchona_plumbing::{Prefix, Prefixes};
 
 /// Reads the lengths of messages from their bytes, in pieces of any size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lengths {
     most: u32,
-    prefix: [u8; PREFIX],
-    /// How many bytes of the prefix were read.
-    read: usize,
-    /// How many bytes of the message are still to come.
-    left: u32,
+    prefixes: Prefixes,
 }
 
 /// A message that is too large: where in the piece it begins, and its length.
@@ -18,13 +16,11 @@ pub(super) struct TooLarge {
     pub(super) length: u32,
 }
 
-const PREFIX: usize = 5;
-
 // === impl Lengths ===
 
 impl Lengths {
-    pub(super) const fn new(most: u32) -> Self {
-        Self { most, prefix: [0; PREFIX], read: 0, left: 0 }
+    pub(super) fn new(most: u32) -> Self {
+        Self { most, prefixes: Prefixes::default() }
     }
 
     pub(super) const fn most(&self) -> u32 {
@@ -33,27 +29,12 @@ impl Lengths {
 
     /// Reads `piece`, up to the first message that is too large.
     pub(super) fn follow(&mut self, piece: &[u8]) -> Result<(), TooLarge> {
-        let mut rest = piece;
-        let mut begin = 0;
-        while !rest.is_empty() {
-            let skipped = rest.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            // At most the rest of the message, which fits a u32.
-            self.left -= skipped as u32;
-            rest = &rest[skipped..];
-            if self.read == 0 {
-                begin = piece.len() - rest.len();
+        let (mut rest, mut before) = (piece, 0);
+        while let Some(Prefix { at, length, .. }) = self.prefixes.next(&mut rest) {
+            if length > self.most {
+                return Err(TooLarge { at: before + at, length });
             }
-            let taken = rest.len().min(PREFIX - self.read);
-            self.prefix[self.read..self.read + taken].copy_from_slice(&rest[..taken]);
-            self.read += taken;
-            rest = &rest[taken..];
-            if self.read == PREFIX {
-                let [_, length @ ..] = self.prefix;
-                (self.left, self.read) = (u32::from_be_bytes(length), 0);
-                if self.left > self.most {
-                    return Err(TooLarge { at: begin, length: self.left });
-                }
-            }
+            before = piece.len() - rest.len();
         }
         Ok(())
     }

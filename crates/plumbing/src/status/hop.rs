@@ -11,7 +11,7 @@
 //! tasks), and needs no other header. It is not sent, and has no effect without a server layer,
 //! except that `Debug` prints `Sensitive`.
 
-use super::said::code;
+use super::{pushback, said::code};
 use http::{HeaderMap, HeaderValue};
 use tonic::Code;
 
@@ -22,7 +22,7 @@ use tonic::Code;
 /// (`content-type`, `te`); and the application's own metadata.
 const HOP_BY_HOP: [&str; 21] = [
     // gRPC
-    "grpc-retry-pushback-ms",
+    pushback::NAME,
     "grpc-previous-rpc-attempts",
     "grpc-encoding",
     "grpc-accept-encoding",

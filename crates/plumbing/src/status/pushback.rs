@@ -1,9 +1,9 @@
 //! A server's pushback on retries.
 
 use super::said::code;
-use crate::headers;
+use crate::{clock::millis, headers};
 pub use cinchona_policy::retry::Pushback;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 use std::time::Duration;
 use tonic::{
@@ -11,7 +11,10 @@ use tonic::{
     metadata::{BinaryMetadataValue, MetadataMap},
 };
 
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The header of a pushback (gRFC A6).
+pub const PUSHBACK: HeaderName = HeaderName::from_static(NAME);
+
+pub(super) const NAME: &str = "grpc-retry-pushback-ms";
 
 /// The longest value of the header.
 const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
@@ -50,6 +53,16 @@ pub fn pushback(headers: &HeaderMap) -> Option<Pushback> {
 pub fn pushback_of(status: &Status) -> Option<Pushback> {
     let delay = || retry_delay(status.details()).map(Pushback::After);
     in_header(status.metadata().as_ref()).or_else(delay)
+}
+
+/// Sets the pushback of a failure: whole milliseconds until the next attempt, at most 2³¹ − 1; or
+/// that there must be none.
+pub fn push_back(headers: &mut HeaderMap, pushback: Pushback) {
+    let value = match pushback {
+        Pushback::After(wait) => HeaderValue::from(millis(wait.min(LONGEST))),
+        Pushback::Stop => HeaderValue::from_static("-1"),
+    };
+    headers.insert(PUSHBACK, value);
 }
 
 /// The delay of the first `google.rpc.RetryInfo` with a `retry_delay` in these `details`
@@ -143,15 +156,33 @@ mod tests {
 
     #[test]
     fn the_header_is_one_32_bit_integer_or_a_stop() {
-        let ask = |value: &[u8]| pushback(&headers(&[(PUSHBACK, value)]));
+        let ask = |value: &[u8]| pushback(&headers(&[(NAME, value)]));
         assert_eq!(pushback(&HeaderMap::new()), None);
         assert_eq!((ask(b"0"), ask(b"250")), (after(0), after(250)));
         for stop in ["-1", "", "xxx", "12abc", "10.5", "1e3", "2147483648", " 7"] {
             assert_eq!(ask(stop.as_bytes()), Some(Pushback::Stop), "{stop:?}");
         }
-        let mut twice = headers(&[(PUSHBACK, b"10")]);
-        twice.append(PUSHBACK, HeaderValue::from_static("10"));
+        let mut twice = headers(&[(NAME, b"10")]);
+        twice.append(NAME, HeaderValue::from_static("10"));
         assert_eq!(pushback(&twice), Some(Pushback::Stop));
+    }
+
+    #[test]
+    fn what_is_pushed_back_is_what_is_read_in_whole_milliseconds_of_31_bits() {
+        let read = |pushback| {
+            let mut set = headers(&[(NAME, b"1")]);
+            push_back(&mut set, pushback);
+            (set[NAME].to_str().unwrap().to_owned(), super::pushback(&set))
+        };
+        for (wait, millis) in [
+            (Duration::ZERO, 0),
+            (Duration::from_micros(1_999), 1),
+            (LONGEST, 2_147_483_647),
+            (Duration::MAX, 2_147_483_647),
+        ] {
+            assert_eq!(read(Pushback::After(wait)), (millis.to_string(), after(millis)));
+        }
+        assert_eq!(read(Pushback::Stop), ("-1".to_owned(), Some(Pushback::Stop)));
     }
 
     // catalogue: S-A14
@@ -188,7 +219,7 @@ mod tests {
     fn the_header_wins_over_the_details() {
         for (value, expected) in [("-1", Some(Pushback::Stop)), ("7", after(7))] {
             let mut status = failure(vec![info(Some((9, 0)))]);
-            status.metadata_mut().insert(PUSHBACK, value.parse().unwrap());
+            status.metadata_mut().insert(NAME, value.parse().unwrap());
             assert_eq!(asked(status), expected);
         }
     }

@@ -5,7 +5,10 @@ use super::{
     state::Sample,
     window::{Counts, Window},
 };
-use crate::{Backoff, Code, Evidence, Invalid, Jitter, clock::FOR_EVER};
+use crate::{
+    Backoff, Code, Evidence, Invalid, Jitter,
+    clock::{FOR_EVER, millis},
+};
 use std::{fmt, time::Duration};
 
 /// When a breaker opens, for how long, and what closes it.
@@ -274,7 +277,7 @@ impl BreakerPolicy {
             run: self.run,
             probes: self.probes,
             successes: self.successes,
-            patience: u64::try_from(self.open_for.as_millis()).unwrap_or(u64::MAX),
+            patience: millis(self.open_for),
         }
     }
 

@@ -1,7 +1,10 @@
 //! The slices of a window of time, and the sums at their beginnings.
 
 use super::parts::SLICES;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::{
+    clock::nanos,
+    sync::{AtomicBool, AtomicU64, Ordering},
+};
 use std::time::Duration;
 
 /// How many calls ever had each outcome. The sums only grow: the window's content is the difference
@@ -25,7 +28,7 @@ pub(super) struct Slices {
 
 impl Slices {
     pub(super) fn new(window: Duration) -> Self {
-        let slice = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / SLICES;
+        let slice = nanos(window) / SLICES;
         Self {
             slice,
             ends: AtomicU64::new(slice),

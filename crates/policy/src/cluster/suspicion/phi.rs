@@ -1,6 +1,9 @@
 //! Phi accrual: how certain it is that a silent node is gone.
 
-use crate::{Invalid, clock::later};
+use crate::{
+    Invalid,
+    clock::{later, nanos},
+};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -124,7 +127,7 @@ impl Detector {
 
     /// Takes an interval in, and the oldest out where there are too many.
     fn measure(&mut self, interval: Duration) {
-        let interval = u64::try_from(interval.as_nanos()).unwrap_or(LONGEST).min(LONGEST);
+        let interval = nanos(interval).min(LONGEST);
         self.intervals.push_back(interval);
         self.sum += u128::from(interval);
         self.squares += u128::from(interval).pow(2);
