@@ -112,7 +112,8 @@ fn the_messages_are_those_of_the_proto() {
         Enum kind = 1, Enum verdict = 2, Int32 code = 3, Message began = 4, Message duration = 5, \
         Message wait = 6, String endpoint = 7, \
         KIND_UNSPECIFIED = 0, FIRST = 1, RETRY = 2, TRANSPARENT = 3, HEDGE = 4, \
-        VERDICT_UNSPECIFIED = 0, OK = 1, REFUSED = 2, NO_CONNECTION = 3, NOT_WRITTEN = 4, REFUSED_STREAM = 5, \
+        VERDICT_UNSPECIFIED = 0, OK = 1, REFUSED = 2, NO_CONNECTION = 3, NOT_WRITTEN = 4, \
+        REFUSED_STREAM = 5, \
         MAYBE_PROCESSED = 6, DEADLINE = 7, LOCAL_FAILURE = 8, \
         STOP_UNSPECIFIED = 0, SUCCEEDED = 1, EXHAUSTED = 2, NOT_RETRYABLE = 3, CALL_DEADLINE = 4, \
         BODY_TOO_LARGE = 5, NOT_IDEMPOTENT = 6, PUSHBACK = 7, THROTTLED = 8, BUDGET = 9, \
