@@ -12,7 +12,7 @@ mod stop;
 mod throttle;
 
 pub use attempt::{AttemptKind, Pushback};
-pub use budget::{Budget, Depositor, SharedBudget};
+pub use budget::{Budget, SharedBudget};
 pub use codes::Codes;
 pub use hedge::HedgePolicy;
 pub use policy::{Decision, Ended, Kind, Limits, Policy, Progress, RetryPolicy};
@@ -20,4 +20,4 @@ pub use race::Race;
 pub use serial::{PACE, Serial};
 pub use step::{Again, Step};
 pub use stop::Stop;
-pub use throttle::{CallThrottle, Throttle};
+pub use throttle::{CallThrottling, RetryThrottling};

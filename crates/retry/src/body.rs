@@ -64,7 +64,7 @@ impl Call {
             Verdict::Ok => {
                 self.throttle.succeeded();
                 let budget = &self.shared.budget;
-                budget.deposit(&budget.depositor(self.path()), now);
+                budget.deposit(self.path(), now);
             }
             Verdict::Local(_) => {}
             failed => self.has_failed(failed.into()),

@@ -9,7 +9,9 @@ use cinchona_plumbing::{
     Elapsed, Replay, ResponseBody, begins, code, headers,
     status::{self, Pushback},
 };
-use cinchona_policy::retry::{CallThrottle, Decision, Ended, Kind, Limits, Policy, Progress, Stop};
+use cinchona_policy::retry::{
+    CallThrottling, Decision, Ended, Kind, Limits, Policy, Progress, Stop,
+};
 use http::{HeaderName, Request, Response};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -29,7 +31,7 @@ pub(crate) struct Call {
     pub(crate) replay: Replay<Record>,
     pub(crate) progress: Progress,
     pub(crate) policy: Policy,
-    pub(crate) throttle: CallThrottle,
+    pub(crate) throttle: CallThrottling,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -70,7 +72,7 @@ impl Call {
         let safety = shared.methods.safety_of(&first);
         let mut progress = Progress::new(safety, deadline.map(|deadline| deadline.0));
         progress.wait_for_ready = policy.waits_for_ready();
-        progress.chained = !shared.retries_of_retries
+        progress.serves_retry = !shared.retries_of_retries
             && ServerContext::current().is_some_and(|inbound| inbound.previous_attempts > 0);
         let (replay, mut first) = Replay::capture(first, &shared.buffer);
         if let Some(failed) = replay.failure() {

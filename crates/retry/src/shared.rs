@@ -3,7 +3,7 @@
 use crate::warnings::UnsafeToRepeat;
 use cinchona_core::{Methods, PerMethod, Rng, Switch};
 use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer};
-use cinchona_policy::retry::{Policy, SharedBudget, Throttle};
+use cinchona_policy::retry::{Policy, RetryThrottling, SharedBudget};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The service to clone for further attempts: cloning it for every call would cost those that need
@@ -16,7 +16,7 @@ pub(crate) struct Shared {
     pub(crate) policies: Reloadable<PerMethod<Policy>>,
     pub(crate) methods: Methods,
     pub(crate) rng: Rng,
-    pub(crate) throttle: Throttle,
+    pub(crate) throttle: RetryThrottling,
     pub(crate) budget: SharedBudget,
     pub(crate) buffer: ReplayBuffer,
     pub(crate) switch: Switch,

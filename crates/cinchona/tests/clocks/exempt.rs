@@ -53,7 +53,7 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[
             "policy::Report::rps_fractional",
             "policy::Strides::new",
             "policy::Suspicion::forgive",
-            "policy::Throttle::set",
+            "policy::RetryThrottling::set",
             "policy::over_mean",
         ],
     ),

@@ -4,7 +4,7 @@ use super::{
     attempt::{AttemptKind, Pushback},
     budget::HEDGE,
     hedge::HedgePolicy,
-    policy::{Decision, Ended, LOOK, Limits, Progress},
+    policy::{CONNECTION_WAIT, Decision, Ended, Limits, Progress},
     step::{Again, Step},
     stop::Stop,
 };
@@ -34,7 +34,7 @@ impl Race {
             Some(Stop::Exhausted)
         } else if !progress.safety.allows_repeating() {
             Some(Stop::NotIdempotent)
-        } else if progress.chained {
+        } else if progress.serves_retry {
             Some(Stop::Chained)
         } else {
             None
@@ -123,7 +123,9 @@ impl Race {
             Some(Decision::Stop(stop)) => return Step::Finish(stop),
             Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait, false),
             // A wait for a connection is not an attempt.
-            Some(Decision::AwaitConnection | Decision::RetryAfter(_)) => (kind, LOOK, true),
+            Some(Decision::AwaitConnection | Decision::RetryAfter(_)) => {
+                (kind, CONNECTION_WAIT, true)
+            }
             None => return self.failed(ended, progress, limits),
         };
         // It keeps its number: the server never saw it.
@@ -164,8 +166,7 @@ impl Race {
         // If a hedge has won, the first attempt would have taken even longer.
         adaptive.latency.record(now - self.began);
         if answered {
-            let depositor = adaptive.budget.depositor(method);
-            adaptive.budget.deposit(&depositor, || now);
+            adaptive.budget.deposit(method, || now);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     attempt::AttemptKind,
-    policy::{Decision, LOOK, Progress},
+    policy::{CONNECTION_WAIT, Decision, Progress},
     step::{Again, Step},
 };
 use crate::clock::later;
@@ -38,7 +38,7 @@ impl Serial {
     ) -> Step {
         let wait = match decision {
             Decision::Stop(stop) => return Step::Finish(stop),
-            Decision::AwaitConnection => LOOK,
+            Decision::AwaitConnection => CONNECTION_WAIT,
             Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
         };
         let wait = wait.max(self.paced(now));
@@ -75,8 +75,8 @@ mod tests {
         for (decision, is_first, kind, wait, replaces) in [
             (Decision::Transparent(7 * MS), true, AttemptKind::Transparent, 7 * MS, false),
             (Decision::RetryAfter(7 * MS), false, AttemptKind::Retry, 7 * MS, false),
-            (Decision::AwaitConnection, true, AttemptKind::First, LOOK, true),
-            (Decision::AwaitConnection, false, AttemptKind::Retry, LOOK, true),
+            (Decision::AwaitConnection, true, AttemptKind::First, CONNECTION_WAIT, true),
+            (Decision::AwaitConnection, false, AttemptKind::Retry, CONNECTION_WAIT, true),
         ] {
             let step = Serial::new(now).follow(decision, &progress, is_first, now);
             assert_eq!(step, Step::Again(Again { kind, previous: 3, wait, replaces }));

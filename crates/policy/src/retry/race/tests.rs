@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     Code, Safety, Stage, Verdict,
-    retry::{Budget, CallThrottle, SharedBudget, Throttle},
+    retry::{Budget, CallThrottling, RetryThrottling, SharedBudget},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -13,7 +13,7 @@ const METHOD: &str = "/a.B/C";
 struct Call {
     race: Race,
     progress: Progress,
-    throttle: CallThrottle,
+    throttle: CallThrottling,
     budget: SharedBudget,
     began: Instant,
 }
@@ -26,7 +26,7 @@ fn call(policy: HedgePolicy, safety: Safety, deadline: Option<Duration>) -> Call
     let began = Instant::now();
     let mut progress = Progress::new(safety, deadline.map(|deadline| began + deadline));
     let race = Race::begin(policy, &mut progress, began);
-    let (throttle, budget) = (CallThrottle::default(), SharedBudget::new(None, began));
+    let (throttle, budget) = (CallThrottling::default(), SharedBudget::new(None, began));
     Call { race, progress, throttle, budget, began }
 }
 
@@ -104,7 +104,7 @@ fn what_may_not_be_executed_twice_has_one_attempt() {
         assert_eq!(call.next(), None, "a failure brings no other");
     }
     let mut progress = Progress::new(Safety::Idempotent, None);
-    progress.chained = true;
+    progress.serves_retry = true;
     assert_eq!(Race::begin(policy(), &mut progress, Instant::now()).closed(), Stop::Chained);
 }
 
@@ -143,14 +143,14 @@ fn what_never_reached_the_service_is_sent_again_under_its_number() {
     assert_eq!(step, again(AttemptKind::Transparent, Duration::ZERO, false));
     call.progress.wait_for_ready = true;
     let step = call.ends(Verdict::NotProcessed(Stage::NoConnection), None, 12);
-    assert_eq!(step, again(AttemptKind::First, LOOK, true));
+    assert_eq!(step, again(AttemptKind::First, CONNECTION_WAIT, true));
     assert_eq!(call.progress.attempts, 2, "neither counts");
 }
 
 #[test]
 fn the_first_limit_that_refuses_a_hedge_is_the_reason_and_there_is_no_other() {
     let throttled = || {
-        let throttle = Throttle::default();
+        let throttle = RetryThrottling::default();
         throttle.set(1.0, 1.0).unwrap();
         throttle.now().failed();
         throttle.now()
@@ -181,7 +181,7 @@ fn a_failure_takes_a_token_of_the_throttle_where_the_others_go_on_or_the_server_
         [(UNAVAILABLE, None, 9.0), (other, None, 10.0), (other, stop, 9.0)]
     {
         let mut call = idempotent();
-        let throttle = Throttle::default();
+        let throttle = RetryThrottling::default();
         throttle.set(10.0, 1.0).unwrap();
         call.throttle = throttle.now();
         call.ends(verdict, pushback, 1);
