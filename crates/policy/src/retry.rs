@@ -14,7 +14,7 @@ mod throttle;
 pub use attempt::{AttemptKind, Pushback};
 pub use budget::{Budget, SharedBudget};
 pub use codes::Codes;
-pub use hedge::HedgePolicy;
+pub use hedge::{AdaptiveDelay, HedgePolicy};
 pub use policy::{Decision, Ended, Kind, Limits, Policy, Progress, RetryPolicy};
 pub use race::Race;
 pub use serial::{PACE, Serial};

@@ -1,6 +1,6 @@
 //! One logical call: its request, its progress, and its attempts.
 
-use crate::{ledger::Ledger, shared::Shared};
+use crate::{ledger::Ledger, policies::RunningPolicy, shared::Shared};
 use cinchona_core::{
     AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, Mode, ServerContext, Stage,
     Verdict,
@@ -10,7 +10,7 @@ use cinchona_plumbing::{
     status::{self, Pushback},
 };
 use cinchona_policy::retry::{
-    CallThrottling, Decision, Ended, Kind, Limits, Policy, Progress, Stop,
+    AdaptiveDelay, CallThrottling, Decision, Ended, Kind, Limits, Policy, Progress, Stop,
 };
 use http::{HeaderName, Request, Response};
 use std::{sync::Arc, time::Duration};
@@ -31,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) replay: Replay<Record>,
     pub(crate) progress: Progress,
     pub(crate) policy: Policy,
+    /// What the layer's calls have shown, if it hedges by an extra load.
+    pub(crate) adaptive: Option<Arc<AdaptiveDelay>>,
     pub(crate) throttle: CallThrottling,
     pub(crate) shared: Arc<Shared>,
 }
@@ -67,8 +69,7 @@ impl Call {
             headers::remove(first.headers_mut(), &status::PREVIOUS_ATTEMPTS);
         }
         let policy = first.extensions_mut().remove::<Policy>();
-        let of_method = || shared.policies.get().get(first.uri().path()).cloned();
-        let policy = policy.or_else(of_method).unwrap_or_default();
+        let RunningPolicy { policy, adaptive } = shared.policies.get(first.uri().path(), policy);
         let safety = shared.methods.safety_of(&first);
         let mut progress = Progress::new(safety, deadline.map(|deadline| deadline.0));
         progress.wait_for_ready = policy.waits_for_ready();
@@ -87,7 +88,8 @@ impl Call {
         record.set_size(replay.size());
         let record = record.clone();
         let (throttle, shared) = (shared.throttle.now(), shared.clone());
-        let call = Self { began: now, record, replay, progress, policy, throttle, shared };
+        let call =
+            Self { began: now, record, replay, progress, policy, adaptive, throttle, shared };
         // Boxed: it is large, and what is around it moves.
         Ok((Box::new(call), first))
     }
@@ -185,7 +187,8 @@ impl Call {
     pub(crate) fn would_hedge(&self, outcome: &Outcome, took: Duration) -> bool {
         let Kind::Hedge(hedge) = self.policy.kind() else { return false };
         let verdict = cinchona_policy::Verdict::from(verdict(outcome));
-        self.progress.safety.allows_repeating() && hedge.would_begin(verdict.code(), took)
+        self.progress.safety.allows_repeating()
+            && hedge.would_begin(verdict.code(), took, self.adaptive.as_deref())
     }
 
     pub(crate) fn report_retry(&self, failed: &Begun, wait: Duration, of: u32) {

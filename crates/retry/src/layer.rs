@@ -5,12 +5,13 @@ use crate::{
     executor::{self, First},
     future::ResponseFuture,
     plan::Plan,
+    policies::Policies,
     shared::{Shared, Template},
     warnings::UnsafeToRepeat,
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, PerMethod, Rng, Switch};
-use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
+use cinchona_plumbing::{Misplaced, ReplayBuffer, ResponseBody, clock::Passing};
 use cinchona_policy::retry::{Budget, Kind, Policy, RetryPolicy, RetryThrottling, SharedBudget};
 use std::{
     sync::{Arc, Mutex},
@@ -144,14 +145,14 @@ impl RetrySettings {
         Ok(Self { throttle: Some((max_tokens, token_ratio)), ..self })
     }
 
-    /// A layer with these settings, and its own budget and throttle.
+    /// A layer with these settings, and its own budget, throttle, and delays of hedges by load.
     #[must_use]
     pub fn layer(&self) -> RetryLayer {
         let throttle = RetryThrottling::default();
         // These were checked when they were set.
         self.throttle.into_iter().for_each(|(most, ratio)| _ = throttle.set(most, ratio));
         let shared = Shared {
-            policies: Reloadable::new(self.policies.clone()),
+            policies: Policies::new(&self.policies),
             methods: self.methods.clone(),
             rng: self.rng.clone().unwrap_or_default(),
             throttle,
@@ -191,13 +192,14 @@ impl RetryLayer {
         RetrySettings::new(policy, methods).layer()
     }
 
-    /// Replaces the policies; calls that have begun keep theirs.
+    /// Replaces the policies; calls that have begun keep theirs. What a hedge by load has learned is
+    /// kept only if nothing changes.
     ///
     /// # Errors
     /// When a method would be hedged that may not be executed twice; it is named.
     pub fn set_policies(&self, policies: PerMethod<Policy>) -> Result<(), Invalid> {
         check(&policies, &self.shared.methods)?;
-        self.shared.policies.set(policies);
+        self.shared.policies.set(&policies);
         Ok(())
     }
 

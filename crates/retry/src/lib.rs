@@ -73,6 +73,7 @@ mod layer;
 mod ledger;
 mod metrics;
 mod plan;
+mod policies;
 mod shared;
 mod stamp;
 mod tower_policy;

@@ -22,7 +22,7 @@ pub(crate) enum Plan {
 impl Plan {
     /// That of a call that is hedged, and whose first attempt has begun.
     pub(crate) fn race(call: &mut Call, policy: HedgePolicy, began: Instant) -> Self {
-        let race = Race::begin(policy, &mut call.progress, began);
+        let race = Race::begin(policy, call.adaptive.clone(), &mut call.progress, began);
         if race.closed() == Stop::NotIdempotent {
             call.shared.unsafe_to_repeat.warn(call.path(), Code::Unavailable);
         }

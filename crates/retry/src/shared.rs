@@ -1,9 +1,9 @@
 //! The state shared by all services of a layer.
 
-use crate::warnings::UnsafeToRepeat;
-use cinchona_core::{Methods, PerMethod, Rng, Switch};
-use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer};
-use cinchona_policy::retry::{Policy, RetryThrottling, SharedBudget};
+use crate::{policies::Policies, warnings::UnsafeToRepeat};
+use cinchona_core::{Methods, Rng, Switch};
+use cinchona_plumbing::{Misplaced, ReplayBuffer};
+use cinchona_policy::retry::{RetryThrottling, SharedBudget};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The service to clone for further attempts: cloning it for every call would cost those that need
@@ -13,7 +13,7 @@ pub(crate) type Template<S> = Arc<Mutex<S>>;
 /// The state shared by all services of a layer.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) policies: Reloadable<PerMethod<Policy>>,
+    pub(crate) policies: Policies,
     pub(crate) methods: Methods,
     pub(crate) rng: Rng,
     pub(crate) throttle: RetryThrottling,

@@ -3,19 +3,20 @@
 use super::{
     attempt::{AttemptKind, Pushback},
     budget::HEDGE,
-    hedge::HedgePolicy,
+    hedge::{AdaptiveDelay, HedgePolicy},
     policy::{CONNECTION_WAIT, Decision, Ended, Limits, Progress},
     step::{Again, Step},
     stop::Stop,
 };
 use crate::clock::later;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// When the next attempt of a call begins beside those in flight.
 #[derive(Debug)]
 pub struct Race {
     policy: HedgePolicy,
+    adaptive: Option<Arc<AdaptiveDelay>>,
     began: Instant,
     /// When the next one begins.
     next: Option<Instant>,
@@ -28,8 +29,14 @@ pub struct Race {
 // === impl Race ===
 
 impl Race {
-    /// The first attempt has begun.
-    pub fn begin(policy: HedgePolicy, progress: &mut Progress, began: Instant) -> Self {
+    /// The first attempt has begun. `adaptive` is what the layer's calls have shown of a policy with
+    /// an extra load.
+    pub fn begin(
+        policy: HedgePolicy,
+        adaptive: Option<Arc<AdaptiveDelay>>,
+        progress: &mut Progress,
+        began: Instant,
+    ) -> Self {
         let closed = if policy.max_attempts < 2 {
             Some(Stop::Exhausted)
         } else if !progress.safety.allows_repeating() {
@@ -39,9 +46,10 @@ impl Race {
         } else {
             None
         };
-        let next = policy.delay().filter(|_| closed.is_none()).map(|delay| later(began, delay));
+        let delay = policy.delay(adaptive.as_deref()).filter(|_| closed.is_none());
+        let next = delay.map(|delay| later(began, delay));
         progress.attempts = 1;
-        Self { policy, began, next, closed, previous: vec![0] }
+        Self { policy, adaptive, began, next, closed, previous: vec![0] }
     }
 
     /// When the next one will be due, whatever the outcome of the others.
@@ -86,7 +94,7 @@ impl Race {
 
     /// Whether both budgets allow a hedge, and withdraws its cost.
     fn is_paid_for(&self, Limits { budget, method, .. }: Limits<'_>, now: Instant) -> bool {
-        let own = self.policy.adaptive.as_ref().map(|adaptive| &adaptive.budget);
+        let own = self.adaptive.as_ref().map(|adaptive| &adaptive.budget);
         if own.is_some_and(|own| !own.withdraw(method, HEDGE, now)) {
             return false;
         }
@@ -105,7 +113,8 @@ impl Race {
     /// The next attempt begins a delay after `now`, if there is one.
     fn schedule(&mut self, attempts: u32, now: Instant) {
         let more = self.closed.is_none() && attempts < self.policy.max_attempts;
-        self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
+        let delay = self.policy.delay(self.adaptive.as_deref()).filter(|_| more);
+        self.next = delay.map(|delay| later(now, delay));
     }
 
     /// The attempt of the `n`th request, counted from 0, has ended, and was of this kind.
@@ -162,7 +171,7 @@ impl Race {
 
     /// Records the latency of a call of this method.
     pub fn learn(&self, method: &str, answered: bool, now: Instant) {
-        let Some(adaptive) = &self.policy.adaptive else { return };
+        let Some(adaptive) = &self.adaptive else { return };
         // If a hedge has won, the first attempt would have taken even longer.
         adaptive.latency.record(now - self.began);
         if answered {

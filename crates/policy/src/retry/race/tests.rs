@@ -25,7 +25,7 @@ fn policy() -> HedgePolicy {
 fn call(policy: HedgePolicy, safety: Safety, deadline: Option<Duration>) -> Call {
     let began = Instant::now();
     let mut progress = Progress::new(safety, deadline.map(|deadline| began + deadline));
-    let race = Race::begin(policy, &mut progress, began);
+    let race = Race::begin(policy, None, &mut progress, began);
     let (throttle, budget) = (CallThrottling::default(), SharedBudget::new(None, began));
     Call { race, progress, throttle, budget, began }
 }
@@ -72,9 +72,9 @@ fn a_call_that_took_longer_than_the_delay_or_failed_so_would_have_been_hedged() 
         (Code::Unavailable, 1, true),
         (Code::Internal, 1, false),
     ] {
-        assert_eq!(policy.would_begin(code, ms * MS), would_begin, "{code:?} {ms}");
+        assert_eq!(policy.would_begin(code, ms * MS, None), would_begin, "{code:?} {ms}");
     }
-    assert!(!policy.with_max_attempts(1).would_begin(Code::Ok, 11 * MS));
+    assert!(!policy.with_max_attempts(1).would_begin(Code::Ok, 11 * MS, None));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_may_not_be_executed_twice_has_one_attempt() {
     }
     let mut progress = Progress::new(Safety::Idempotent, None);
     progress.serves_retry = true;
-    assert_eq!(Race::begin(policy(), &mut progress, Instant::now()).closed(), Stop::Chained);
+    assert_eq!(Race::begin(policy(), None, &mut progress, Instant::now()).closed(), Stop::Chained);
 }
 
 #[test]
@@ -191,8 +191,14 @@ fn a_failure_takes_a_token_of_the_throttle_where_the_others_go_on_or_the_server_
 
 #[test]
 fn a_share_of_calls_is_hedged_after_a_hundred_and_pays_from_a_budget_of_its_own() {
-    let adaptive = policy().with_extra_load(0.5).unwrap();
-    let race = || call(adaptive.clone(), Safety::Idempotent, None);
+    let policy = policy().with_extra_load(0.5).unwrap();
+    let adaptive = Arc::new(AdaptiveDelay::of(&policy, Instant::now()).unwrap());
+    let race = || {
+        let mut call = call(policy.clone(), Safety::Idempotent, None);
+        let (adaptive, began) = (Some(adaptive.clone()), call.began);
+        call.race = Race::begin(policy.clone(), adaptive, &mut call.progress, began);
+        call
+    };
     for _ in 0..100 {
         let call = race();
         assert_eq!(call.next(), None, "nothing is known yet");
@@ -201,7 +207,7 @@ fn a_share_of_calls_is_hedged_after_a_hundred_and_pays_from_a_budget_of_its_own(
     let mut next = race();
     let delay = next.next().unwrap();
     assert!((8 * MS..10 * MS).contains(&delay), "{delay:?}");
-    let own = &adaptive.adaptive.as_ref().unwrap().budget;
+    let own = &adaptive.budget;
     let before = own.tokens(next.began).unwrap().0;
     assert!(next.due(10, true).is_some());
     assert_eq!(own.tokens(next.began).unwrap().0, before - 1.0);
