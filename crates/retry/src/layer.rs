@@ -192,8 +192,8 @@ impl RetryLayer {
         RetrySettings::new(policy, methods).layer()
     }
 
-    /// Replaces the policies; calls that have begun keep theirs. What a hedge by load has learned is
-    /// kept only if nothing changes.
+    /// Replaces the policies; calls that have begun keep theirs. What hedges by load have learned
+    /// is kept only if nothing changes.
     ///
     /// # Errors
     /// When a method would be hedged that may not be executed twice; it is named.
@@ -282,8 +282,8 @@ where
             self.shared.switch.count();
             return ResponseFuture::plain(self.inner.call(request));
         }
-        let (mut call, first) = match Call::begin(request, &self.shared, mode, began) {
-            Ok(begun) => begun,
+        let (mut call, first) = match Call::new(request, &self.shared, mode, began) {
+            Ok(call) => call,
             Err(status) => return ResponseFuture::failed(status),
         };
         let (attempt, template) = (self.inner.call(first), self.template.clone());
@@ -292,13 +292,9 @@ where
         {
             let hedge = hedge.clone();
             let race = Plan::race(&mut call, hedge, began);
-            return ResponseFuture::boxed(executor::run(
-                call,
-                race,
-                template,
-                First::Running(attempt),
-            ));
+            let first = First::Running(attempt);
+            return ResponseFuture::further(executor::run(call, race, template, first));
         }
-        ResponseFuture::first(attempt, call, template, mode == Mode::Shadow)
+        ResponseFuture::first(attempt, call, template, mode)
     }
 }

@@ -55,8 +55,8 @@
 //!
 //! # What it costs
 //!
-//! See crates/COSTS.md: without TLS, this layer, both deadline layers and a balancer of one endpoint
-//! take fewer instructions than tonic's client alone.
+//! See crates/COSTS.md: without TLS, this layer, both deadline layers and a balancer of one
+//! endpoint take fewer instructions than tonic's client alone.
 //!
 //! # What it does not do
 //!
@@ -64,7 +64,7 @@
 //! not resume a response stream that breaks after it has begun. For users of tower's retry there is
 //! [`TowerPolicy`], with its limits.
 
-mod body;
+mod answer;
 mod call;
 mod details;
 mod executor;

@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) misplaced: Misplaced,
 }
 
-/// Code that holds the lock cannot panic, and does not wait.
-pub(crate) fn clone<S: Clone>(template: &Template<S>) -> S {
+/// A service for one more attempt. Code that holds the lock cannot panic, and does not wait.
+pub(crate) fn clone_service<S: Clone>(template: &Template<S>) -> S {
     template.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -33,7 +33,6 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[
     (
         "a decision has it from the crate that serves, whose settings are in the table",
         &[
-            "policy::Again::wait",
             "policy::Change::phi",
             "policy::ClientThrottle::new",
             "policy::Decision::RetryAfter",
@@ -44,6 +43,7 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[
             "policy::Load::record_good",
             "policy::Machine::answered",
             "policy::Machine::leave",
+            "policy::NextAttempt::wait",
             "policy::OwnPause::new",
             "policy::Partition::new",
             "policy::Refused::InFlight",
@@ -51,9 +51,9 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[
             "policy::Report::cpu_utilization",
             "policy::Report::eps",
             "policy::Report::rps_fractional",
+            "policy::RetryThrottling::set",
             "policy::Strides::new",
             "policy::Suspicion::forgive",
-            "policy::RetryThrottling::set",
             "policy::over_mean",
         ],
     ),

@@ -187,7 +187,8 @@ impl Inner {
         is_another
     }
 
-    /// A success comes here only while the shared bucket is not full. Code that holds the lock does not wait.
+    /// A success comes here only while the shared bucket is not full. Code that holds the lock does
+    /// not wait.
     fn update<T>(&self, change: impl FnOnce(&mut Buckets) -> T) -> T {
         let mut buckets: MutexGuard<'_, Buckets> =
             self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,12 +4,12 @@ use super::{
     attempt::{AttemptKind, Pushback},
     budget::HEDGE,
     hedge::{AdaptiveDelay, HedgePolicy},
+    next::NextAttempt,
     policy::{CONNECTION_WAIT, Decision, Ended, Limits, Progress},
-    step::{Again, Step},
     stop::Stop,
 };
 use crate::clock::later;
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// When the next attempt of a call begins beside those in flight.
@@ -29,9 +29,9 @@ pub struct Race {
 // === impl Race ===
 
 impl Race {
-    /// The first attempt has begun. `adaptive` is what the layer's calls have shown of a policy with
-    /// an extra load.
-    pub fn begin(
+    /// The first attempt is in flight. `adaptive` is what the layer's calls have shown of a policy
+    /// with an extra load.
+    pub fn new(
         policy: HedgePolicy,
         adaptive: Option<Arc<AdaptiveDelay>>,
         progress: &mut Progress,
@@ -69,7 +69,7 @@ impl Race {
         can_repeat: bool,
         limits: Limits<'_>,
         now: Instant,
-    ) -> Option<Again> {
+    ) -> Option<NextAttempt> {
         self.next.take_if(|next| *next <= now)?;
         let n = progress.attempts;
         let refused = if n >= self.policy.max_attempts {
@@ -89,7 +89,7 @@ impl Race {
         }
         progress.attempts += 1;
         self.schedule(progress.attempts, now);
-        Some(self.again(AttemptKind::Hedge, n, Duration::ZERO))
+        Some(self.begin(AttemptKind::Hedge, n, Duration::ZERO))
     }
 
     /// Whether both budgets allow a hedge, and withdraws its cost.
@@ -105,9 +105,9 @@ impl Race {
         is_paid
     }
 
-    fn again(&mut self, kind: AttemptKind, previous: u32, wait: Duration) -> Again {
+    fn begin(&mut self, kind: AttemptKind, previous: u32, wait: Duration) -> NextAttempt {
         self.previous.push(previous);
-        Again { kind, previous, wait, replaces: false }
+        NextAttempt { kind, previous, wait, replaces: false }
     }
 
     /// The next attempt begins a delay after `now`, if there is one.
@@ -117,40 +117,47 @@ impl Race {
         self.next = delay.map(|delay| later(now, delay));
     }
 
-    /// The attempt of the `n`th request, counted from 0, has ended, and was of this kind.
+    /// What follows the attempt of the `n`th request, counted from 0, which was of this kind:
+    /// another, or those in flight and due later alone; or why the call ends.
     pub fn ended(
         &mut self,
         (n, kind): (u32, AttemptKind),
         ended: Ended,
         progress: &mut Progress,
         limits: Limits<'_>,
-    ) -> Step {
+    ) -> ControlFlow<Stop, Option<NextAttempt>> {
         let attempts = progress.attempts;
         let decided = progress.before_policy(ended);
         progress.attempts = attempts;
         let (kind, wait, replaces) = match decided {
-            Some(Decision::Stop(stop)) => return Step::Finish(stop),
+            Some(Decision::Stop(stop)) => return ControlFlow::Break(stop),
             Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait, false),
             // A wait for a connection is not an attempt.
             Some(Decision::AwaitConnection | Decision::RetryAfter(_)) => {
                 (kind, CONNECTION_WAIT, true)
             }
-            None => return self.failed(ended, progress, limits),
+            None => return self.failed(ended, progress, limits).map_continue(|()| None),
         };
         // It keeps its number: the server never saw it.
         let previous = self.previous.get(n as usize).copied().unwrap_or_default();
-        Step::Again(Again { replaces, ..self.again(kind, previous, wait) })
+        let next = self.begin(kind, previous, wait);
+        ControlFlow::Continue(Some(NextAttempt { replaces, ..next }))
     }
 
-    /// An attempt has failed: returns whether the others continue.
-    fn failed(&mut self, ended: Ended, progress: &Progress, limits: Limits<'_>) -> Step {
+    /// An attempt has failed: whether the others continue, or why the call ends.
+    fn failed(
+        &mut self,
+        ended: Ended,
+        progress: &Progress,
+        limits: Limits<'_>,
+    ) -> ControlFlow<Stop> {
         let Ended { verdict, pushback, now, .. } = ended;
         let non_fatal = self.policy.codes.contains(verdict.code());
         if non_fatal || pushback == Some(Pushback::Stop) {
             limits.throttle.failed();
         }
         if !non_fatal {
-            return Step::Finish(Stop::NotRetryable);
+            return ControlFlow::Break(Stop::NotRetryable);
         }
         match pushback {
             // No more hedges; those in flight may still win.
@@ -166,7 +173,7 @@ impl Race {
         if progress.attempts >= self.policy.max_attempts {
             self.next = None;
         }
-        Step::GoOn
+        ControlFlow::Continue(())
     }
 
     /// Records the latency of a call of this method.

@@ -9,6 +9,10 @@ use crate::{
 const MS: Duration = Duration::from_millis(1);
 const METHOD: &str = "/a.B/C";
 
+type After = ControlFlow<Stop, Option<NextAttempt>>;
+
+const OTHERS: After = ControlFlow::Continue(None);
+
 /// A call of three attempts, 10 ms apart, which go on after `UNAVAILABLE`.
 struct Call {
     race: Race,
@@ -25,19 +29,19 @@ fn policy() -> HedgePolicy {
 fn call(policy: HedgePolicy, safety: Safety, deadline: Option<Duration>) -> Call {
     let began = Instant::now();
     let mut progress = Progress::new(safety, deadline.map(|deadline| began + deadline));
-    let race = Race::begin(policy, None, &mut progress, began);
+    let race = Race::new(policy, None, &mut progress, began);
     let (throttle, budget) = (CallThrottling::default(), SharedBudget::new(None, began));
     Call { race, progress, throttle, budget, began }
 }
 
 impl Call {
-    fn due(&mut self, ms: u32, can_repeat: bool) -> Option<Again> {
+    fn due(&mut self, ms: u32, can_repeat: bool) -> Option<NextAttempt> {
         let limits = Limits { throttle: &self.throttle, budget: &self.budget, method: METHOD };
         self.race.due(&mut self.progress, can_repeat, limits, self.began + ms * MS)
     }
 
     /// The first attempt ends so, after so many milliseconds.
-    fn ends(&mut self, verdict: Verdict, pushback: Option<Pushback>, ms: u32) -> Step {
+    fn ends(&mut self, verdict: Verdict, pushback: Option<Pushback>, ms: u32) -> After {
         let limits = Limits { throttle: &self.throttle, budget: &self.budget, method: METHOD };
         let ended = Ended { verdict, pushback, can_repeat: true, now: self.began + ms * MS };
         self.race.ended((0, AttemptKind::First), ended, &mut self.progress, limits)
@@ -83,7 +87,7 @@ fn each_attempt_begins_a_delay_after_the_one_before_and_there_are_as_many_as_the
     assert_eq!((call.next(), call.due(9, true)), (Some(10 * MS), None));
     let hedge = |previous| {
         let (kind, wait) = (AttemptKind::Hedge, Duration::ZERO);
-        Some(Again { kind, previous, wait, replaces: false })
+        Some(NextAttempt { kind, previous, wait, replaces: false })
     };
     assert_eq!(call.due(10, true), hedge(1));
     assert_eq!((call.next(), call.due(20, true)), (Some(20 * MS), hedge(2)));
@@ -100,23 +104,23 @@ fn what_may_not_be_executed_twice_has_one_attempt() {
     ] {
         let mut call = call(policy, safety, None);
         assert_eq!((call.next(), call.race.closed()), (None, why));
-        assert_eq!(call.ends(UNAVAILABLE, None, 1), Step::GoOn);
+        assert_eq!(call.ends(UNAVAILABLE, None, 1), OTHERS);
         assert_eq!(call.next(), None, "a failure brings no other");
     }
     let mut progress = Progress::new(Safety::Idempotent, None);
     progress.serves_retry = true;
-    assert_eq!(Race::begin(policy(), None, &mut progress, Instant::now()).closed(), Stop::Chained);
+    assert_eq!(Race::new(policy(), None, &mut progress, Instant::now()).closed(), Stop::Chained);
 }
 
 #[test]
 fn a_failure_that_may_pass_brings_the_next_at_once_and_another_ends_the_call() {
     let mut call = idempotent();
-    assert_eq!(call.ends(UNAVAILABLE, None, 3), Step::GoOn);
+    assert_eq!(call.ends(UNAVAILABLE, None, 3), OTHERS);
     assert_eq!((call.next(), call.due(3, true).is_some()), (Some(3 * MS), true));
     let fatal = call.ends(Verdict::MaybeProcessed(Code::Internal), None, 4);
-    assert_eq!(fatal, Step::Finish(Stop::NotRetryable));
+    assert_eq!(fatal, ControlFlow::Break(Stop::NotRetryable));
     let answered = idempotent().ends(Verdict::Ok, None, 4);
-    assert_eq!(answered, Step::Finish(Stop::Succeeded));
+    assert_eq!(answered, ControlFlow::Break(Stop::Succeeded));
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn a_server_sets_the_time_of_the_next_or_forbids_it() {
         (None, Some(Pushback::Stop), None, Stop::Pushback),
     ] {
         let mut call = call(policy(), Safety::Idempotent, deadline);
-        assert_eq!(call.ends(UNAVAILABLE, pushback, 3), Step::GoOn);
+        assert_eq!(call.ends(UNAVAILABLE, pushback, 3), OTHERS);
         assert_eq!((call.next(), call.race.closed()), (next, closed), "{pushback:?}");
     }
 }
@@ -138,7 +142,9 @@ fn a_server_sets_the_time_of_the_next_or_forbids_it() {
 fn what_never_reached_the_service_is_sent_again_under_its_number() {
     let mut call = idempotent();
     call.due(10, true);
-    let again = |kind, wait, replaces| Step::Again(Again { kind, previous: 0, wait, replaces });
+    let again = |kind, wait, replaces| {
+        ControlFlow::Continue(Some(NextAttempt { kind, previous: 0, wait, replaces }))
+    };
     let step = call.ends(Verdict::NotProcessed(Stage::NotWritten), None, 11);
     assert_eq!(step, again(AttemptKind::Transparent, Duration::ZERO, false));
     call.progress.wait_for_ready = true;
@@ -184,7 +190,7 @@ fn a_failure_takes_a_token_of_the_throttle_where_the_others_go_on_or_the_server_
         let throttle = RetryThrottling::default();
         throttle.set(10.0, 1.0).unwrap();
         call.throttle = throttle.now();
-        call.ends(verdict, pushback, 1);
+        _ = call.ends(verdict, pushback, 1);
         assert_eq!(throttle.now().tokens(), left, "{verdict:?}");
     }
 }
@@ -196,7 +202,7 @@ fn a_share_of_calls_is_hedged_after_a_hundred_and_pays_from_a_budget_of_its_own(
     let race = || {
         let mut call = call(policy.clone(), Safety::Idempotent, None);
         let (adaptive, began) = (Some(adaptive.clone()), call.began);
-        call.race = Race::begin(policy.clone(), adaptive, &mut call.progress, began);
+        call.race = Race::new(policy.clone(), adaptive, &mut call.progress, began);
         call
     };
     for _ in 0..100 {
