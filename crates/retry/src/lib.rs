@@ -64,6 +64,8 @@
 //! not resume a response stream that breaks after it has begun. For users of tower's retry there is
 //! [`TowerPolicy`], with its limits.
 
+// A call goes through `layer`, which sends its first attempt, `future`, which polls that, `plan`,
+// which judges it, `executor`, which makes the further attempts, and `answer`, by which it ends.
 mod answer;
 mod call;
 mod details;
