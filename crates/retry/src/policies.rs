@@ -82,3 +82,21 @@ impl Policies {
         Some(new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_policies_of_single_calls_learn_and_no_more() {
+        let policies = Policies::new(&PerMethod::new());
+        let learned = |load: u32| {
+            let hedge = HedgePolicy::default().with_extra_load(f64::from(load) / 1000.0).unwrap();
+            policies.get("/a.B/C", Some(hedge.into())).adaptive
+        };
+        let first = learned(1).unwrap();
+        assert!((2..=100).all(|load| learned(load).is_some()));
+        assert!(learned(101).is_none());
+        assert!(Arc::ptr_eq(&first, &learned(1).unwrap()), "those before keep theirs");
+    }
+}
