@@ -47,7 +47,7 @@
 //! use tokio::time::Instant;
 //!
 //! let policy = RetryPolicy::default().with_codes([Code::Unavailable])?;
-//! let (throttle, now) = (CallThrottle::default(), Instant::now());
+//! let (throttle, now) = (CallThrottling::default(), Instant::now());
 //! let budget = SharedBudget::new(Some(Budget::default()), now);
 //! let limits = Limits { throttle: &throttle, budget: &budget, method: "/orders.Orders/Get" };
 //! let mut call = Progress::new(Safety::Idempotent, Some(now + Duration::from_secs(10)));

@@ -1,6 +1,6 @@
 //! One logical call: its request, its progress, and its attempts.
 
-use crate::{ledger::Ledger, shared::Shared};
+use crate::{policies::RunningPolicy, shared::Shared};
 use cinchona_core::{
     AttemptKind, BoxError, Call as Record, Deadline, IDEMPOTENCY_KEY, Mode, ServerContext, Stage,
     Verdict,
@@ -9,42 +9,49 @@ use cinchona_plumbing::{
     Elapsed, Replay, ResponseBody, begins, code, headers,
     status::{self, Pushback},
 };
-use cinchona_policy::retry::{CallThrottle, Decision, Ended, Kind, Limits, Policy, Progress, Stop};
+use cinchona_policy::retry::{
+    AdaptiveDelay, CallThrottling, Decision, Ended, Kind, Limits, Policy, Progress, Stop,
+};
 use http::{HeaderName, Request, Response};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const WITHIN_ATTEMPTS: &str = "a retry layer stands within the attempts of another, so that they \
     multiply: leave one of them out";
 
-pub(crate) type Outcome = Result<Response<ResponseBody>, BoxError>;
+/// What the service has returned for an attempt.
+pub(crate) type AttemptResult = Result<Response<ResponseBody>, BoxError>;
 
+/// A call of the application, and all that its attempts need.
 pub(crate) struct Call {
     pub(crate) began: Instant,
-    /// The handle of the first attempt.
+    /// The record of the call: the handle of the first attempt.
     pub(crate) record: Record,
     pub(crate) replay: Replay<Record>,
     pub(crate) progress: Progress,
     pub(crate) policy: Policy,
-    pub(crate) throttle: CallThrottle,
+    /// What the layer's calls have shown, if it hedges by an extra load.
+    pub(crate) adaptive: Option<Arc<AdaptiveDelay>>,
+    pub(crate) throttle: CallThrottling,
     pub(crate) shared: Arc<Shared>,
 }
 
-/// An attempt that was begun: which of the rebuilt requests it sends, from 0, and its line in the
-/// record.
+/// An attempt that is in flight, or waits for its time.
 #[derive(Clone, Debug)]
-pub(crate) struct Begun {
-    pub(crate) built: u32,
-    pub(crate) line: Record,
+pub(crate) struct RunningAttempt {
+    /// Which of the rebuilt requests it sends, from 0.
+    pub(crate) request_number: u32,
+    /// The handle of its line in the call's record.
+    pub(crate) record: Record,
 }
 
-fn verdict(outcome: &Outcome) -> Verdict {
-    match outcome {
+fn verdict(result: &AttemptResult) -> Verdict {
+    match result {
         Ok(response) if begins(response) => Verdict::Ok,
-        outcome => Verdict::of(outcome),
+        result => Verdict::of(result),
     }
 }
 
@@ -52,7 +59,7 @@ fn verdict(outcome: &Outcome) -> Verdict {
 
 impl Call {
     /// The call, and the request of its first attempt.
-    pub(crate) fn begin(
+    pub(crate) fn new(
         mut first: Request<Body>,
         shared: &Arc<Shared>,
         mode: Mode,
@@ -65,12 +72,11 @@ impl Call {
             headers::remove(first.headers_mut(), &status::PREVIOUS_ATTEMPTS);
         }
         let policy = first.extensions_mut().remove::<Policy>();
-        let of_method = || shared.policies.get().get(first.uri().path()).cloned();
-        let policy = policy.or_else(of_method).unwrap_or_default();
+        let RunningPolicy { policy, adaptive } = shared.policies.get(first.uri().path(), policy);
         let safety = shared.methods.safety_of(&first);
         let mut progress = Progress::new(safety, deadline.map(|deadline| deadline.0));
         progress.wait_for_ready = policy.waits_for_ready();
-        progress.chained = !shared.retries_of_retries
+        progress.serves_retry = !shared.retries_of_retries
             && ServerContext::current().is_some_and(|inbound| inbound.previous_attempts > 0);
         let (replay, mut first) = Replay::capture(first, &shared.buffer);
         if let Some(failed) = replay.failure() {
@@ -85,7 +91,8 @@ impl Call {
         record.set_size(replay.size());
         let record = record.clone();
         let (throttle, shared) = (shared.throttle.now(), shared.clone());
-        let call = Self { began: now, record, replay, progress, policy, throttle, shared };
+        let call =
+            Self { began: now, record, replay, progress, policy, adaptive, throttle, shared };
         // Boxed: it is large, and what is around it moves.
         Ok((Box::new(call), first))
     }
@@ -94,83 +101,78 @@ impl Call {
         self.replay.uri().path()
     }
 
-    pub(crate) fn first(&self) -> Begun {
-        Begun { built: 0, line: self.record.clone() }
+    pub(crate) fn first_attempt(&self) -> RunningAttempt {
+        RunningAttempt { request_number: 0, record: self.record.clone() }
     }
 
-    /// An attempt of this kind, which begins at `at`, and its request; `None` once the request
+    /// A further attempt of this kind, which starts at `at`, and its request; `None` once that
     /// cannot be sent again.
-    pub(crate) fn begin_again(
+    pub(crate) fn next_attempt(
         &mut self,
         kind: AttemptKind,
         at: Instant,
-    ) -> Option<(Begun, Request<Body>)> {
-        let built = self.replay.built();
+    ) -> Option<(RunningAttempt, Request<Body>)> {
+        let request_number = self.replay.built();
         let mut request = self.replay.request()?;
-        let line = self.record.begins(kind, at);
-        request.extensions_mut().insert(line.clone());
-        Some((Begun { built, line }, request))
+        let record = self.record.begins(kind, at);
+        request.extensions_mut().insert(record.clone());
+        Some((RunningAttempt { request_number, record }, request))
     }
 
-    /// Whether a success at this point has no ledger.
-    fn is_plain(&self) -> bool {
+    /// Whether a success now needs no ledger.
+    pub(crate) fn is_plain(&self) -> bool {
         self.replay.built() == 1 && !self.shared.explained
     }
 
-    /// The outcome of an attempt. If the request's own body has failed, its error is the cause, not
-    /// how HTTP/2 reported it.
-    pub(crate) fn verdict(&self, outcome: &mut Outcome) -> Verdict {
+    /// What the result of an attempt means. If the request's own body has failed, its error is the
+    /// cause, not how HTTP/2 reported it.
+    pub(crate) fn verdict(&self, result: &mut AttemptResult) -> Verdict {
         match self.replay.failure() {
-            Some(own) if outcome.is_err() => {
+            Some(own) if result.is_err() => {
                 let local = Verdict::Local(own.code());
-                *outcome = Err(own.into());
+                *result = Err(own.into());
                 local
             }
-            _ => verdict(outcome),
+            _ => verdict(result),
         }
     }
 
-    /// What to do after an attempt that has just ended.
-    pub(crate) fn judge(&mut self, outcome: &mut Outcome, begun: &Begun) -> Decision {
-        let verdict = self.verdict(outcome);
-        if verdict == Verdict::Ok && self.is_plain() {
-            return Decision::Stop(Stop::Succeeded);
-        }
-        let now = Instant::now();
-        let pushback = outcome.as_ref().ok().and_then(|head| status::pushback(head.headers()));
-        let can_repeat = self.replay.can_repeat();
-        let ended = Ended { verdict: verdict.into(), pushback, can_repeat, now };
-        let decision = match self.policy.kind() {
+    /// What the call's policy decides after an attempt. Where it does not retry, only what never
+    /// reached the service is repeated.
+    pub(crate) fn decide(&mut self, ended: Ended) -> Decision {
+        match *self.policy.kind() {
             Kind::Retry(retry) => {
-                let Shared { budget, rng, .. } = &*self.shared;
-                let (throttle, method) = (&self.throttle, self.replay.uri().path());
-                let limits = Limits { throttle, budget, method };
-                retry.decide(ended, &mut self.progress, limits, &mut rng.draw())
+                let mut rng = self.shared.rng.draw();
+                self.with_limits(|progress, limits| retry.decide(ended, progress, limits, &mut rng))
             }
-            _ => {
+            Kind::Once | Kind::Hedge(_) => {
                 let decided = self.progress.before_policy(ended);
                 decided.unwrap_or(Decision::Stop(Stop::NotRetryable))
             }
-        };
-        if decision == Decision::Stop(Stop::NotIdempotent) {
-            self.shared.unsafe_to_repeat.warn(self.path(), verdict.code());
         }
-        if decision == Decision::Stop(Stop::Deadline) && self.progress.wait_for_ready {
-            self.has_waited_in_vain(verdict, outcome);
-        }
-        begun.end(verdict, pushback, now);
-        // A wait for a connection is not an attempt: nothing was sent, and it may last long.
-        if decision == Decision::AwaitConnection {
-            begun.line.withdraw();
-        }
-        decision
     }
 
-    /// A call that waits for a connection ends at its deadline with that, not with the last failure
-    /// to connect.
-    pub(crate) fn has_waited_in_vain(&self, verdict: Verdict, outcome: &mut Outcome) {
-        if verdict == Verdict::NotProcessed(Stage::NoConnection) {
-            *outcome = Err(self.elapsed().into());
+    /// Calls `decide` with the progress of the call, and the limits on its further attempts.
+    pub(crate) fn with_limits<T>(
+        &mut self,
+        decide: impl FnOnce(&mut Progress, Limits<'_>) -> T,
+    ) -> T {
+        let (throttle, budget) = (&self.throttle, &self.shared.budget);
+        let limits = Limits { throttle, budget, method: self.replay.uri().path() };
+        decide(&mut self.progress, limits)
+    }
+
+    /// Warns, once for each method, that this one is not repeated after `code`.
+    pub(crate) fn warn_unsafe_to_repeat(&self, code: Code) {
+        self.shared.unsafe_to_repeat.warn(self.path(), code);
+    }
+
+    /// A call that has waited for a connection until its deadline ends with that, not with the last
+    /// failure to connect.
+    pub(crate) fn blame_deadline(&self, verdict: Verdict, result: &mut AttemptResult) {
+        let no_connection = Verdict::NotProcessed(Stage::NoConnection);
+        if self.progress.wait_for_ready && verdict == no_connection {
+            *result = Err(self.elapsed().into());
         }
     }
 
@@ -180,15 +182,16 @@ impl Call {
     }
 
     /// Whether a hedge would have begun beside an attempt that `took` this long.
-    pub(crate) fn would_hedge(&self, outcome: &Outcome, took: Duration) -> bool {
+    pub(crate) fn would_hedge(&self, result: &AttemptResult, took: Duration) -> bool {
         let Kind::Hedge(hedge) = self.policy.kind() else { return false };
-        let verdict = cinchona_policy::Verdict::from(verdict(outcome));
-        self.progress.safety.allows_repeating() && hedge.would_begin(verdict.code(), took)
+        let verdict = cinchona_policy::Verdict::from(verdict(result));
+        self.progress.safety.allows_repeating()
+            && hedge.would_begin(verdict.code(), took, self.adaptive.as_deref())
     }
 
-    pub(crate) fn report_retry(&self, failed: &Begun, wait: Duration, of: u32) {
-        failed.line.waits(wait);
-        let failed = failed.line.with_attempt(|attempt, _| attempt.verdict).flatten();
+    pub(crate) fn report_retry(&self, failed: &RunningAttempt, wait: Duration, of: u32) {
+        failed.record.waits(wait);
+        let failed = failed.record.with_attempt(|attempt, _| attempt.verdict).flatten();
         let id = self.replay.header(&REQUEST_ID);
         let request_id = id.or_else(|| self.replay.header(&IDEMPOTENCY_KEY));
         tracing::info!(
@@ -201,50 +204,14 @@ impl Call {
             "attempt failed, retrying"
         );
     }
-
-    /// The outcome of the `n`th request for the caller, with the ledger of the call.
-    pub(crate) fn close(mut self: Box<Self>, outcome: Outcome, stop: Stop, n: u32) -> Outcome {
-        let status = match outcome {
-            Ok(mut response) if stop == Stop::Succeeded => {
-                self.replay.settle(n);
-                if !self.is_plain() {
-                    response.extensions_mut().insert(self.ledger(stop));
-                }
-                if begins(&response) {
-                    response.body_mut().watch_boxed(Box::into_pin(self));
-                    return Ok(response);
-                }
-                status::mend(response.headers_mut());
-                return Ok(match status::code(response.headers()) {
-                    Some(code) => {
-                        self.ended(Verdict::of_code(code), Instant::now);
-                        response
-                    }
-                    None => {
-                        response.body_mut().watch_boxed(Box::into_pin(self));
-                        response
-                    }
-                });
-            }
-            Ok(response) => status::of_head(&response),
-            Err(error) => Verdict::status_of(error),
-        };
-        tracing::debug!(rpc.method = self.path(), ?stop, "giving up");
-        Err(self.ledger(stop).close(status, self.shared.explained).into())
-    }
-
-    /// The attempts that have ended, and why there was not another.
-    fn ledger(&self, stopped: Stop) -> Ledger {
-        Ledger::new(self.record.ended_attempts(), self.began, stopped)
-    }
 }
 
-// === impl Begun ===
+// === impl RunningAttempt ===
 
-impl Begun {
-    /// Records the outcome of the attempt.
+impl RunningAttempt {
+    /// Records what became of the attempt.
     pub(crate) fn end(&self, verdict: Verdict, pushback: Option<Pushback>, now: Instant) {
-        self.line.ended(verdict, now);
-        pushback.into_iter().for_each(|pushback| self.line.pushed_back(pushback));
+        self.record.ended(verdict, now);
+        pushback.into_iter().for_each(|pushback| self.record.pushed_back(pushback));
     }
 }

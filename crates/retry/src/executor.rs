@@ -1,38 +1,44 @@
-//! The loop of attempts, sequential or parallel.
+//! The loop of attempts: those that follow the first, or run beside it.
 //!
-//! A [`Plan`] decides, and this waits: for an attempt to end, for the time of the plan's next
-//! attempt, and for the call's deadline. The first attempt was begun by the service that was ready
-//! for it; most calls end with it, and never come here.
+//! A call comes here from [`ResponseFuture`](crate::ResponseFuture), once its first attempt has
+//! failed and another follows, or from [`Retry`](crate::Retry) at once where it is hedged; most
+//! calls end with their first attempt, and never come here. [`run`] makes the attempts that the
+//! [`Plan`] asks for, and has each judged as the first one was ([`judge`](crate::plan::judge)),
+//! until the plan, the call's deadline or the lack of another attempt ends the call.
 
 use crate::{
-    call::{Begun, Call, Outcome},
+    call::{AttemptResult, Call, RunningAttempt},
     plan::Plan,
-    shared::{Template, clone},
+    shared::{Template, clone_service},
     stamp::stamp,
 };
 use bytes::Bytes;
 use cinchona_core::BoxError;
 use cinchona_plumbing::{ResponseBody, clock::later};
-use cinchona_policy::retry::{Again, Progress, Step, Stop};
+use cinchona_policy::retry::{NextAttempt, Progress, Stop};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
+use std::ops::ControlFlow::{Break, Continue};
 use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-/// The state of a call's first attempt.
+/// The first attempt of a call when it comes here.
 pub(crate) enum First<F> {
+    /// It is in flight: the call is hedged.
     Running(F),
-    /// It has ended so, and another attempt follows.
+    /// It has failed so, and this one follows.
     // Boxed: it is large.
-    Failed(Box<(Option<Outcome>, Option<Again>)>),
+    Failed(Box<(AttemptResult, NextAttempt)>),
 }
 
-/// An attempt that was begun, or what it needs to begin.
+/// How far an attempt has come.
 enum Start<S: Service<Request<Body>>> {
-    Begun(S::Future),
+    /// It is in flight.
+    Running(S::Future),
+    /// What it needs, after its wait.
     // Boxed: it is large, and few calls come to this.
-    With(S, Box<Request<Body>>, Progress),
+    NotStarted(S, Box<Request<Body>>, Progress),
 }
 
 /// Makes attempts until the plan is satisfied, or the call's deadline has come.
@@ -41,92 +47,103 @@ pub(crate) async fn run<S, B>(
     mut plan: Plan,
     template: Template<S>,
     first: First<S::Future>,
-) -> Outcome
+) -> AttemptResult
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut attempts = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     let mut running = Vec::new();
     let deadline = call.progress.deadline;
-    let (mut failure, mut again) = match first {
+    let (mut failure, mut next) = match first {
         First::Running(future) => {
-            running.push(call.first());
-            attempts.push(attempt(call.first(), Start::Begun(future)));
+            running.push(call.first_attempt());
+            in_flight.push(result_of(call.first_attempt(), Start::Running(future)));
             (None, None)
         }
-        First::Failed(failed) => *failed,
+        First::Failed(failed) => (Some(failed.0), Some(failed.1)),
     };
     loop {
-        while let Some(next) = again.take().or_else(|| plan.due(&mut call)) {
-            let Some((begun, start)) = begin(&mut call, &template, next) else { break };
-            running.push(begun.clone());
-            attempts.push(attempt(begun, start));
+        while let Some(due) = next.take().or_else(|| plan.due(&mut call)) {
+            let Some((attempt, start)) = prepare(&mut call, &template, due) else { break };
+            running.push(attempt.clone());
+            in_flight.push(result_of(attempt, start));
         }
-        // No attempt is in flight or due: the last failure is the call's.
-        if attempts.is_empty() && plan.next().is_none() {
+        // None is in flight, in its wait, or due later: the last failure is the call's.
+        if in_flight.is_empty() && plan.due_at().is_none() {
             break;
         }
-        let (ended, mut outcome) = tokio::select! {
+        let (attempt, mut result) = tokio::select! {
             biased;
-            Some(ended) = attempts.next() => ended,
+            Some(ended) = in_flight.next() => ended,
             () = at(deadline) => {
-                plan.abandon(&call, &running, false);
+                plan.expired(&call, &running);
                 let elapsed = call.elapsed();
-                return call.close(Err(elapsed.into()), Stop::Deadline, 0);
+                return Err(call.fail(Err(elapsed.into()), Stop::Deadline));
             }
-            () = at(plan.next()) => continue,
+            () = at(plan.due_at()) => continue,
         };
-        if call.replay.has_left_behind(ended.built) {
+        // Abandoned: the request has outgrown its buffer, and another attempt goes on alone. It
+        // says nothing of the server, stays in `running`, and is closed with the call.
+        if call.replay.has_left_behind(attempt.request_number) {
             continue;
         }
-        running.retain(|begun| begun.built != ended.built);
-        match plan.ended(&mut call, &ended, &mut outcome) {
-            Step::Finish(stop) => {
-                plan.abandon(&call, &running, true);
-                return call.close(outcome, stop, ended.built);
+        running.retain(|other| other.request_number != attempt.request_number);
+        match plan.judge(&mut call, &attempt, &mut result) {
+            Break(stop) => {
+                plan.answered(&call, &running);
+                return call.finish(result, stop, attempt.request_number);
             }
-            Step::Again(next) => again = Some(next),
-            Step::GoOn => {}
+            Continue(follows) => next = follows,
         }
-        failure = Some(outcome);
+        failure = Some(result);
     }
-    let outcome = failure.unwrap_or_else(|| Err(call.elapsed().into()));
-    call.close(outcome, plan.closed(), 0)
+    // There is a failure, as the attempt for which others were abandoned is judged. If there were
+    // none, the call would have waited in vain, as until a deadline.
+    let failure = failure.unwrap_or_else(|| Err(call.elapsed().into()));
+    let stop = plan.exhausted(&running);
+    Err(call.fail(failure, stop))
 }
 
-/// Begins an attempt after its wait; `None` once the request cannot be sent again.
-fn begin<S>(call: &mut Call, template: &Template<S>, next: Again) -> Option<(Begun, Start<S>)>
+/// What an attempt needs; `None` once the request cannot be sent again.
+fn prepare<S>(
+    call: &mut Call,
+    template: &Template<S>,
+    next: NextAttempt,
+) -> Option<(RunningAttempt, Start<S>)>
 where
     S: Service<Request<Body>> + Clone,
 {
-    let (begun, request) = call.begin_again(next.kind, later(Instant::now(), next.wait))?;
+    let (attempt, request) = call.next_attempt(next.kind, later(Instant::now(), next.wait))?;
     let mut progress = call.progress;
     progress.attempts = next.previous;
-    Some((begun, Start::With(clone(template), request.into(), progress)))
+    Some((attempt, Start::NotStarted(clone_service(template), request.into(), progress)))
 }
 
 /// One attempt, from the wait before it to the head of its response.
-async fn attempt<S, B>(begun: Begun, start: Start<S>) -> (Begun, Outcome)
+async fn result_of<S, B>(
+    attempt: RunningAttempt,
+    start: Start<S>,
+) -> (RunningAttempt, AttemptResult)
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outcome = match start {
-        Start::Begun(future) => outcome(future.await),
-        Start::With(service, request, progress) => {
-            if let Some(at) = begun.line.with_attempt(|attempt, _| attempt.began) {
+    let result = match start {
+        Start::Running(future) => attempt_result(future.await),
+        Start::NotStarted(service, request, progress) => {
+            if let Some(at) = attempt.record.with_attempt(|attempt, _| attempt.began) {
                 sleep_until(at).await;
             }
-            begun.line.starts(Instant::now());
+            attempt.record.starts(Instant::now());
             ready_and_call(service, *request, progress).await
         }
     };
-    (begun, outcome)
+    (attempt, result)
 }
 
 /// Waits for the service, and stamps the remaining time.
@@ -134,7 +151,7 @@ async fn ready_and_call<S, B>(
     mut service: S,
     mut request: Request<Body>,
     progress: Progress,
-) -> Outcome
+) -> AttemptResult
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
@@ -143,17 +160,17 @@ where
 {
     let ready = service.ready().await.map_err(Into::into)?;
     stamp(&progress, request.headers_mut(), Instant::now());
-    outcome(ready.call(request).await)
+    attempt_result(ready.call(request).await)
 }
 
-/// The outcome of an attempt.
-pub(crate) fn outcome<B, E>(ended: Result<Response<B>, E>) -> Outcome
+/// What the service has returned, with the body and the error of all services.
+pub(crate) fn attempt_result<B, E>(returned: Result<Response<B>, E>) -> AttemptResult
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
     E: Into<BoxError>,
 {
-    ended.map(|response| response.map(ResponseBody::of)).map_err(Into::into)
+    returned.map(|response| response.map(ResponseBody::of)).map_err(Into::into)
 }
 
 async fn at(then: Option<Instant>) {

@@ -1,21 +1,26 @@
-//! The future of a call.
+//! The future of a call: its first attempt, in place, without a box.
+//!
+//! [`Retry`](crate::Retry) sends the first attempt, and this polls it and has it judged once it has
+//! ended ([`judge`](plan::judge)): most calls end with it. Where another follows, and from the
+//! start where the call is hedged, this polls [`run`](executor::run), which makes all others.
 
 use crate::{
-    body::Mends,
-    call::{Call, Outcome},
+    answer::unjudged,
+    call::{AttemptResult, Call},
     executor::{self, First},
-    plan::Plan,
+    plan::{self, Plan},
     shared::Template,
 };
 use bytes::Bytes;
-use cinchona_core::BoxError;
-use cinchona_plumbing::{ResponseBody, polled_again, status};
-use cinchona_policy::retry::{Decision, Serial, Step};
+use cinchona_core::{BoxError, Mode};
+use cinchona_plumbing::polled_again;
+use cinchona_policy::retry::{Decision, Serial};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
     future::Future,
+    ops::ControlFlow::{Break, Continue},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -33,16 +38,19 @@ pin_project! {
 
 pin_project! {
     /// The first attempt is stored in place; state of rarer cases is boxed.
+    ///
+    /// First: it is in flight, and the call goes on with it. Plain: the layer is off. Failed: the
+    /// call is not made. Further: the executor makes the attempts.
     #[project = StateProj]
     enum State<S, F> {
-        First { #[pin] attempt: F, call: Option<(Box<Call>, Template<S>, bool)> },
+        First { #[pin] attempt: F, call: Option<(Box<Call>, Template<S>, Mode)> },
         Plain { #[pin] attempt: F },
         Failed { error: Option<BoxError> },
-        Rest { rest: Boxed },
+        Further { run: Boxed },
     }
 }
 
-type Boxed = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+type Boxed = Pin<Box<dyn Future<Output = AttemptResult> + Send>>;
 
 // === impl ResponseFuture ===
 
@@ -57,18 +65,19 @@ impl<S: Service<Request<Body>>> ResponseFuture<S> {
         Self { state: State::Failed { error: Some(status.into()) } }
     }
 
-    /// The first attempt of a `call`, and the service for others; only counted in `shadow`.
+    /// The first attempt of a `call`, and the service for others; in shadow they are only counted.
     pub(crate) const fn first(
         attempt: S::Future,
         call: Box<Call>,
         template: Template<S>,
-        shadow: bool,
+        mode: Mode,
     ) -> Self {
-        Self { state: State::First { attempt, call: Some((call, template, shadow)) } }
+        Self { state: State::First { attempt, call: Some((call, template, mode)) } }
     }
 
-    pub(crate) fn boxed(rest: impl Future<Output = Outcome> + Send + 'static) -> Self {
-        Self { state: State::Rest { rest: Box::pin(rest) } }
+    /// A call whose attempts the executor makes.
+    pub(crate) fn further(run: impl Future<Output = AttemptResult> + Send + 'static) -> Self {
+        Self { state: State::Further { run: Box::pin(run) } }
     }
 }
 
@@ -80,56 +89,58 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Output = Outcome;
+    type Output = AttemptResult;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let rest = match state.as_mut().project() {
-            StateProj::Rest { rest } => return rest.as_mut().poll(cx),
+        let (attempt, call) = match state.as_mut().project() {
+            StateProj::Further { run } => return run.as_mut().poll(cx),
             StateProj::Failed { error } => {
                 return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
             }
             StateProj::Plain { attempt } => {
-                return Poll::Ready(executor::outcome(ready!(attempt.poll(cx))));
+                return Poll::Ready(executor::attempt_result(ready!(attempt.poll(cx))));
             }
-            StateProj::First { attempt, call } => {
-                let mut outcome = executor::outcome(ready!(attempt.poll(cx)));
-                let Some((mut call, template, shadow)) = call.take() else { return Poll::Pending };
-                if shadow && call.would_hedge(&outcome, Instant::now() - call.began) {
-                    call.shared.switch.count();
-                }
-                let first = call.first();
-                if shadow {
-                    if let Decision::Stop(stop) = call.judge(&mut outcome, &first) {
-                        return Poll::Ready(call.close(outcome, stop, 0));
-                    }
-                    call.shared.switch.count();
-                    return Poll::Ready(outcome.map(plain));
-                }
-                let mut plan = Plan::Serial(Serial::new(call.began));
-                match plan.ended(&mut call, &first, &mut outcome) {
-                    Step::Finish(stop) => return Poll::Ready(call.close(outcome, stop, 0)),
-                    Step::GoOn => return Poll::Pending,
-                    Step::Again(again) => {
-                        let first = First::Failed(Box::new((Some(outcome), Some(again))));
-                        Box::pin(executor::run(call, plan, template, first))
-                    }
-                }
-            }
+            StateProj::First { attempt, call } => (attempt, call),
         };
-        state.set(State::Rest { rest });
-        // The box is new: it was never polled.
-        match state.project() {
-            StateProj::Rest { rest } => rest.as_mut().poll(cx),
-            _ => Poll::Pending,
+        let mut result = executor::attempt_result(ready!(attempt.poll(cx)));
+        let Some((mut call, template, mode)) = call.take() else {
+            return Poll::Ready(Err(polled_again()));
+        };
+        if mode == Mode::Shadow {
+            return Poll::Ready(shadowed(call, result));
+        }
+        let (mut serial, attempt) = (Serial::new(call.began), call.first_attempt());
+        match plan::judge_serial(&mut serial, &mut call, &attempt, &mut result) {
+            Break(stop) => Poll::Ready(call.finish(result, stop, attempt.request_number)),
+            Continue(next) => {
+                let first = First::Failed(Box::new((result, next)));
+                let run = executor::run(call, Plan::Serial(serial), template, first);
+                let mut run: Boxed = Box::pin(run);
+                let polled = run.as_mut().poll(cx);
+                state.set(State::Further { run });
+                polled
+            }
         }
     }
 }
 
-/// A response that is not judged.
-fn plain(mut head: Response<ResponseBody>) -> Response<ResponseBody> {
-    status::mend(head.headers_mut());
-    head.map(|body| body.watched(Mends))
+/// In shadow the first attempt is the only one: counts whether there would have been another.
+fn shadowed(mut call: Box<Call>, mut result: AttemptResult) -> AttemptResult {
+    if call.would_hedge(&result, Instant::now() - call.began) {
+        call.shared.switch.count();
+    }
+    let attempt = call.first_attempt();
+    let next =
+        plan::judge(&mut call, &attempt, &mut result, |call, ended| match call.decide(ended) {
+            Decision::Stop(stop) => Break(stop),
+            _ => Continue(None),
+        });
+    if let Break(stop) = next {
+        return call.finish(result, stop, attempt.request_number);
+    }
+    call.shared.switch.count();
+    result.map(unjudged)
 }
 
 impl<S: Service<Request<Body>>> fmt::Debug for ResponseFuture<S> {

@@ -5,13 +5,14 @@ use crate::{
     executor::{self, First},
     future::ResponseFuture,
     plan::Plan,
+    policies::Policies,
     shared::{Shared, Template},
     warnings::UnsafeToRepeat,
 };
 use bytes::Bytes;
 use cinchona_core::{BoxError, Deadline, Invalid, Methods, Mode, PerMethod, Rng, Switch};
-use cinchona_plumbing::{Misplaced, Reloadable, ReplayBuffer, ResponseBody, clock::Passing};
-use cinchona_policy::retry::{Budget, Kind, Policy, RetryPolicy, SharedBudget, Throttle};
+use cinchona_plumbing::{Misplaced, ReplayBuffer, ResponseBody, clock::Passing};
+use cinchona_policy::retry::{Budget, Kind, Policy, RetryPolicy, RetryThrottling, SharedBudget};
 use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -52,8 +53,8 @@ pub struct RetryCounters {
     pub throttle_tokens: f64,
     /// The throttle's limit; `None` while it is off.
     pub throttle_max_tokens: Option<f64>,
-    /// The tokens in the pot of the [`Budget`], and their limit; `None` without a budget. The
-    /// savings of methods in their own accounts are extra.
+    /// The tokens in the shared bucket of the [`Budget`], and its limit; `None` without a budget.
+    /// What methods have in buckets of their own is extra.
     pub budget_tokens: Option<(f64, f64)>,
 }
 
@@ -90,7 +91,8 @@ impl RetrySettings {
         Self { rng: Some(rng), ..self }
     }
 
-    /// Limits the attempts of all calls together; `None` lifts the limit.
+    /// Limits the attempts of all calls together; `None` lifts the limit. Default
+    /// [`Budget::default`]: 0.2 further attempts a call, 100 besides, and 1 a second.
     #[must_use]
     pub fn with_budget(self, budget: Option<Budget>) -> Self {
         Self { budget, ..self }
@@ -139,18 +141,18 @@ impl RetrySettings {
     /// # Errors
     /// When `max_tokens` is not above 0 and at most 1000, or `token_ratio` is below 0.001.
     pub fn with_throttle(self, max_tokens: f64, token_ratio: f64) -> Result<Self, Invalid> {
-        Throttle::default().set(max_tokens, token_ratio)?;
+        RetryThrottling::default().set(max_tokens, token_ratio)?;
         Ok(Self { throttle: Some((max_tokens, token_ratio)), ..self })
     }
 
-    /// A layer with these settings, and its own budget and throttle.
+    /// A layer with these settings, and its own budget, throttle, and delays of hedges by load.
     #[must_use]
     pub fn layer(&self) -> RetryLayer {
-        let throttle = Throttle::default();
+        let throttle = RetryThrottling::default();
         // These were checked when they were set.
         self.throttle.into_iter().for_each(|(most, ratio)| _ = throttle.set(most, ratio));
         let shared = Shared {
-            policies: Reloadable::new(self.policies.clone()),
+            policies: Policies::new(&self.policies),
             methods: self.methods.clone(),
             rng: self.rng.clone().unwrap_or_default(),
             throttle,
@@ -190,13 +192,14 @@ impl RetryLayer {
         RetrySettings::new(policy, methods).layer()
     }
 
-    /// Replaces the policies; calls that have begun keep theirs.
+    /// Replaces the policies; calls that have begun keep theirs. What hedges by load have learned
+    /// is kept only if nothing changes.
     ///
     /// # Errors
     /// When a method would be hedged that may not be executed twice; it is named.
     pub fn set_policies(&self, policies: PerMethod<Policy>) -> Result<(), Invalid> {
         check(&policies, &self.shared.methods)?;
-        self.shared.policies.set(policies);
+        self.shared.policies.set(&policies);
         Ok(())
     }
 
@@ -222,7 +225,7 @@ impl RetryLayer {
         &self.shared.methods
     }
 
-    /// What it has counted.
+    /// The tokens of its throttle and its budget, now.
     ///
     /// ```
     /// # use cinchona_core::Methods;
@@ -279,8 +282,8 @@ where
             self.shared.switch.count();
             return ResponseFuture::plain(self.inner.call(request));
         }
-        let (mut call, first) = match Call::begin(request, &self.shared, mode, began) {
-            Ok(begun) => begun,
+        let (mut call, first) = match Call::new(request, &self.shared, mode, began) {
+            Ok(call) => call,
             Err(status) => return ResponseFuture::failed(status),
         };
         let (attempt, template) = (self.inner.call(first), self.template.clone());
@@ -289,13 +292,9 @@ where
         {
             let hedge = hedge.clone();
             let race = Plan::race(&mut call, hedge, began);
-            return ResponseFuture::boxed(executor::run(
-                call,
-                race,
-                template,
-                First::Running(attempt),
-            ));
+            let first = First::Running(attempt);
+            return ResponseFuture::further(executor::run(call, race, template, first));
         }
-        ResponseFuture::first(attempt, call, template, mode == Mode::Shadow)
+        ResponseFuture::first(attempt, call, template, mode)
     }
 }

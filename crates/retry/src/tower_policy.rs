@@ -4,7 +4,9 @@ use crate::{layer::RetryLayer, shared::Shared, stamp::stamp};
 use bytes::Bytes;
 use cinchona_core::{Deadline, Methods, ServerContext, Verdict};
 use cinchona_plumbing::{clock::later, status, whole};
-use cinchona_policy::retry::{CallThrottle, Decision, Ended, Limits, PACE, Progress, RetryPolicy};
+use cinchona_policy::retry::{
+    CallThrottling, Decision, Ended, Limits, PACE, Progress, RetryPolicy,
+};
 use http::{Request, Response};
 use http_body_util::Full;
 use std::{error::Error, sync::Arc};
@@ -86,13 +88,13 @@ where
         let Shared { methods, budget, rng, .. } = &*self.shared;
         let method = request.uri().path();
         if verdict == Verdict::Ok {
-            budget.deposit(&budget.depositor(method), || now);
+            budget.deposit(method, || now);
         }
-        let limits = Limits { throttle: &CallThrottle::default(), budget, method };
+        let limits = Limits { throttle: &CallThrottling::default(), budget, method };
         let progress = self.progress.get_or_insert_with(|| {
             let deadline = Deadline::handed_on(request).map(|deadline| deadline.0);
             let mut progress = Progress::new(methods.safety_of(request), deadline);
-            progress.chained =
+            progress.serves_retry =
                 ServerContext::current().is_some_and(|served| served.previous_attempts > 0);
             progress
         });

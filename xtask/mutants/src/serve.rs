@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_part_of_a_decision_is_served_by_the_crates_of_the_decision_and_a_word_by_all() {
         assert_eq!(with("crates/policy/src/retry.rs"), ["retry"]);
-        assert_eq!(with("crates/policy/src/retry/budget/accounts.rs"), ["retry"]);
+        assert_eq!(with("crates/policy/src/retry/budget/buckets.rs"), ["retry"]);
         assert_eq!(with("crates/policy/src/code.rs"), ALL);
         assert_eq!(with("crates/core/src/verdict/status.rs"), ["retry"]);
         assert_eq!(with("crates/retry/src/plan.rs"), ["retry"]);

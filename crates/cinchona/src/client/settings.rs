@@ -76,7 +76,7 @@ pub struct Settings {
     /// The same by method; a hedge, or no further attempt.
     pub policies: PerMethod<Policy>,
     /// The budget of retries of all calls together. Default: one for five calls, and one a second
-    /// from a pot of 100.
+    /// from a bucket of 100.
     pub budget: Option<Budget>,
     /// The memory for requests that may be sent again; clients of one buffer share it. Default
     /// `None`: 256 KiB a call and 16 MiB in all, for each client.

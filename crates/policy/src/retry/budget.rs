@@ -1,9 +1,9 @@
 //! A limit on the load that retries and hedges add.
 
-mod accounts;
+mod buckets;
 
 use crate::{Code, Invalid, Stage, Verdict};
-use accounts::{Accounts, UNIT};
+use buckets::{Buckets, UNIT};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering},
@@ -22,21 +22,22 @@ use tokio::time::Instant;
 /// | a timeout, as the server may still be executing it | 2 |
 /// | `RESOURCE_EXHAUSTED` or pushback, as the server is overloaded | 2 |
 ///
-/// *Deposits:* a pot begins with `burst` tokens, gains `per_second` with time, and holds at most
-/// `burst` (at least 4). While it is not full, each call that succeeds deposits `ratio` for its own
-/// method: that repays the method's debt to the pot, then it is saved in the method's account, up
-/// to a tenth of the pot's limit (at least 4), and the rest goes into the pot. A further attempt
-/// withdraws from its method's account, then from the pot. When the pot is full, all accounts are
-/// closed.
+/// *Deposits:* the shared bucket begins with `burst` tokens, gains `per_second` with time, and
+/// holds at most `burst` (at least 4). While it is not full, each call that succeeds deposits
+/// `ratio` for its own method: first into the shared bucket, as much as the method has withdrawn
+/// from it; then into the method's own bucket, up to a tenth of the shared one's limit (at least
+/// 4); the rest into the shared bucket. A further attempt withdraws from its method's bucket, then
+/// from the shared one. When the shared bucket is full, the buckets of methods are removed.
 ///
-/// *Withdrawals:* no method withdraws from another's account. In a client that calls several
-/// methods, a method in debt to the pot leaves at least as much in it as its debt: one that always
-/// fails gets half of the pot, two get two thirds. In a client that calls one, that method may take
-/// all of it. Accounts are kept for 1,000 methods; the others share one.
+/// *Withdrawals:* no method withdraws from another's bucket. In a client that calls several
+/// methods, a method leaves at least as much in the shared bucket as it has withdrawn from it: one
+/// that always fails gets half of it, two get two thirds. In a client that calls one, that method
+/// may take all of it. There are buckets for 1,000 methods; the others share one.
 ///
-/// *Why tokens by time:* an outage empties the pot, and a client with one call a minute would need
-/// hours to refill it. tower's `TpsBudget` and linkerd give 10 tokens a second, here it is 1: each
-/// client of a fleet has them, and all clients retry at the same time in an outage of a server.
+/// *Why tokens by time:* an outage empties the shared bucket, and a client with one call a minute
+/// would need hours to refill it. tower's `TpsBudget` and linkerd give 10 tokens a second, here it
+/// is 1: each client of a fleet has them, and all clients retry at the same time in an outage of a
+/// server.
 ///
 /// It goes beyond gRFC A6, whose throttle is off unless the service config sets it.
 ///
@@ -67,12 +68,8 @@ struct Inner {
     has_several: AtomicBool,
     /// The method that was seen first.
     first: OnceLock<Box<str>>,
-    accounts: Mutex<Accounts>,
+    buckets: Mutex<Buckets>,
 }
-
-/// Whose account a success is deposited to; the pot, if that was full when the response began.
-#[derive(Debug)]
-pub struct Depositor(Option<Box<str>>);
 
 // === impl Budget ===
 
@@ -118,21 +115,13 @@ impl SharedBudget {
         Self(budget.map(|budget| Arc::new(Inner::new(budget, now))))
     }
 
-    /// Records that a call of `method` is answered.
+    /// A call of `method` has succeeded.
     #[inline]
-    pub fn depositor(&self, method: &str) -> Depositor {
-        Depositor(
-            self.0.as_deref().and_then(|inner| inner.is_saving(method).then(|| method.into())),
-        )
-    }
-
-    /// A call has succeeded.
-    #[inline]
-    pub fn deposit(&self, Depositor(method): &Depositor, now: impl FnOnce() -> Instant) {
+    pub fn deposit(&self, method: &str, now: impl FnOnce() -> Instant) {
         if let Some(inner) = self.0.as_deref()
-            && !inner.is_idle.load(Ordering::Relaxed)
+            && inner.takes_deposits(method)
         {
-            inner.update(|accounts| accounts.deposit(method.as_deref(), now()));
+            inner.update(|buckets| buckets.deposit(method, now()));
         }
     }
 
@@ -141,22 +130,22 @@ impl SharedBudget {
     pub fn withdraw(&self, method: &str, cost: u32, now: Instant) -> bool {
         let Some(inner) = self.0.as_deref().filter(|_| cost > 0) else { return true };
         let is_alone = !inner.has_met_several(method);
-        inner.update(|accounts| accounts.withdraw(method, tokens(cost), is_alone, now))
+        inner.update(|buckets| buckets.withdraw(method, tokens(cost), is_alone, now))
     }
 
     /// Returns the cost of an attempt that is not made.
     #[inline]
     pub fn refund(&self, method: &str, cost: u32) {
         if let Some(inner) = self.0.as_deref() {
-            inner.update(|accounts| accounts.refund(method, tokens(cost)));
+            inner.update(|buckets| buckets.refund(method, tokens(cost)));
         }
     }
 
-    /// The tokens in the pot, and their limit; `None` if every attempt is allowed.
+    /// The tokens in the shared bucket, and its limit; `None` if every attempt is allowed.
     #[inline]
     pub fn tokens(&self, now: Instant) -> Option<(f64, f64)> {
         let whole = |units: i64| units as f64 / UNIT as f64;
-        let (left, most) = self.0.as_deref()?.update(|accounts| accounts.pot(now));
+        let (left, most) = self.0.as_deref()?.update(|buckets| buckets.shared(now));
         Some((whole(left), whole(most)))
     }
 }
@@ -169,18 +158,18 @@ const fn tokens(whole: u32) -> i64 {
 
 impl Inner {
     fn new(Budget { ratio, burst, per_second }: Budget, now: Instant) -> Self {
-        let accounts = Accounts::new(ratio, burst, per_second, now);
+        let buckets = Buckets::new(ratio, burst, per_second, now);
         Self {
-            is_idle: AtomicBool::new(accounts.is_idle()),
+            is_idle: AtomicBool::new(buckets.is_idle()),
             has_several: AtomicBool::new(false),
             first: OnceLock::new(),
-            accounts: Mutex::new(accounts),
+            buckets: Mutex::new(buckets),
         }
     }
 
     /// Whether a success of `method` must be deposited.
     #[inline]
-    fn is_saving(&self, method: &str) -> bool {
+    fn takes_deposits(&self, method: &str) -> bool {
         self.has_met_several(method);
         !self.is_idle.load(Ordering::Relaxed)
     }
@@ -198,12 +187,13 @@ impl Inner {
         is_another
     }
 
-    /// A success comes here only while the pot is not full. Code that holds the lock does not wait.
-    fn update<T>(&self, change: impl FnOnce(&mut Accounts) -> T) -> T {
-        let mut accounts: MutexGuard<'_, Accounts> =
-            self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut accounts);
-        self.is_idle.store(accounts.is_idle(), Ordering::Relaxed);
+    /// A success comes here only while the shared bucket is not full. Code that holds the lock does
+    /// not wait.
+    fn update<T>(&self, change: impl FnOnce(&mut Buckets) -> T) -> T {
+        let mut buckets: MutexGuard<'_, Buckets> =
+            self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut buckets);
+        self.is_idle.store(buckets.is_idle(), Ordering::Relaxed);
         changed
     }
 }
@@ -234,8 +224,6 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Succeed(usize),
-        /// A stream succeeds whose response began while the pot was full.
-        SucceedLate,
         Try(usize, u32),
         /// A hedge is withdrawn for, and not made.
         Refund(usize),
@@ -246,7 +234,6 @@ mod tests {
         let method = || 0..METHODS.len();
         prop_oneof![
             4 => method().prop_map(Step::Succeed),
-            1 => Just(Step::SucceedLate),
             4 => (method(), 0u32..3).prop_map(|(method, cost)| Step::Try(method, cost)),
             1 => method().prop_map(Step::Refund),
             1 => (0u64..2_000_000_000).prop_map(Step::Wait),
@@ -270,11 +257,7 @@ mod tests {
             match step {
                 Step::Succeed(method) => {
                     calls += 1;
-                    budget.deposit(&budget.depositor(METHODS[method]), now);
-                }
-                Step::SucceedLate => {
-                    calls += 1;
-                    budget.deposit(&Depositor(None), now);
+                    budget.deposit(METHODS[method], now);
                 }
                 Step::Try(method, cost) => {
                     let is_paid = budget.withdraw(METHODS[method], cost, now());
@@ -323,7 +306,7 @@ mod tests {
         assert_eq!(cost(Verdict::Deadline, false), 2);
         let (shared, now) = in_use(budget(0.5, 2, 0.0));
         let withdraw = |cost| shared.withdraw("/a.B/C", cost, now);
-        let deposit = || shared.deposit(&shared.depositor("/a.B/C"), || now);
+        let deposit = || shared.deposit("/a.B/C", || now);
         assert!(withdraw(2) && !withdraw(1) && withdraw(0));
         deposit();
         assert!(!withdraw(1));
@@ -346,7 +329,7 @@ mod tests {
         let (shared, now) = in_use(budget(0.5, 5, 2.0));
         assert_eq!(shared.tokens(now), Some((5.0, 5.0)));
         assert!(shared.withdraw("/a.B/C", 2, now) && shared.withdraw("/a.B/C", 2, now));
-        shared.deposit(&shared.depositor("/a.B/C"), || now);
+        shared.deposit("/a.B/C", || now);
         assert_eq!(shared.tokens(now), Some((1.5, 5.0)));
         assert_eq!(shared.tokens(now + Duration::from_secs(1)), Some((3.5, 5.0)));
         assert_eq!(shared.tokens(now + Duration::from_secs(3600)), Some((5.0, 5.0)));
@@ -354,21 +337,20 @@ mod tests {
     }
 
     #[test]
-    fn while_the_pot_is_full_a_success_reads_no_clock_and_takes_no_lock() {
-        let no_clock = || unreachable!("the pot is full");
+    fn while_the_shared_bucket_is_full_a_success_reads_no_clock_and_takes_no_lock() {
+        let no_clock = || unreachable!("the bucket is full");
         let (shared, now) = in_use(Budget::default());
         // No other thread gets the lock: one that wants it would block.
-        let locked = shared.0.as_ref().unwrap().accounts.lock().unwrap();
+        let locked = shared.0.as_ref().unwrap().buckets.lock().unwrap();
         for method in METHODS {
-            shared.deposit(&shared.depositor(method), no_clock);
+            shared.deposit(method, no_clock);
         }
         assert!(shared.withdraw(METHODS[0], 0, now), "nor does what costs nothing");
         drop(locked);
         assert!(shared.withdraw(METHODS[0], 1, now));
-        assert!(shared.depositor(METHODS[1]).0.is_some());
         // Seconds later it is full again, which the first reader finds.
-        shared.deposit(&shared.depositor(METHODS[1]), || now + Duration::from_secs(2));
-        shared.deposit(&shared.depositor(METHODS[1]), no_clock);
+        shared.deposit(METHODS[1], || now + Duration::from_secs(2));
+        shared.deposit(METHODS[1], no_clock);
     }
 
     #[test]
@@ -384,7 +366,7 @@ mod tests {
     fn a_success_without_a_deposit_writes_nothing() {
         let (shared, now) = in_use(budget(0.0, 3, 0.0));
         assert!(shared.withdraw(METHODS[0], 2, now));
-        shared.deposit(&shared.depositor(METHODS[0]), || unreachable!("there is no ratio"));
+        shared.deposit(METHODS[0], || unreachable!("there is no ratio"));
     }
 
     #[test]
@@ -392,7 +374,7 @@ mod tests {
         for (others, taken) in [(&METHODS[..0], 10), (&METHODS[1..], 5)] {
             let (shared, now) = in_use(budget(0.2, 10, 0.0));
             for other in others {
-                shared.deposit(&shared.depositor(other), || now);
+                shared.deposit(other, || now);
             }
             let paid = (0..50).filter(|_| shared.withdraw(METHODS[0], 1, now)).count();
             assert_eq!(paid, taken, "besides {others:?}");

@@ -5,7 +5,7 @@ use super::{
     codes::Codes,
 };
 use crate::{Code, Invalid, Latency};
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How many attempts a call makes in parallel, and when they begin (gRFC A6, hedging).
@@ -23,19 +23,25 @@ use tokio::time::Instant;
 /// assert!(hedge.with_extra_load(2.0).is_err());
 /// # Ok::<_, cinchona_policy::Invalid>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HedgePolicy {
     pub(super) max_attempts: u32,
+    /// Between an attempt and the next, unless there is an extra load.
     delay: Duration,
     /// The codes after which the other attempts continue.
     pub(super) codes: Codes,
-    pub(super) adaptive: Option<Arc<Adaptive>>,
+    /// The share of all calls that is hedged, after a delay that is learned.
+    extra_load: Option<f64>,
 }
 
 const MOST_ATTEMPTS: u32 = 100;
 
-/// The delay follows the latency, and its cost is limited.
-pub(super) struct Adaptive {
+/// What calls have shown of a policy with an extra load: the latency that sets its delay, and the
+/// budget that limits its cost.
+///
+/// A layer has one for each such policy: those who use equal policies learn apart.
+#[derive(Debug)]
+pub struct AdaptiveDelay {
     pub(super) latency: Latency,
     pub(super) budget: SharedBudget,
 }
@@ -44,19 +50,21 @@ pub(super) struct Adaptive {
 
 impl HedgePolicy {
     /// Makes at most this many attempts, the first included; less than 2 disables hedging, and more
-    /// than 100 are 100 (a service config has at most 5, gRFC A6).
+    /// than 100 are 100 (a service config has at most 5, gRFC A6). Default 2.
     #[must_use]
     pub fn with_max_attempts(self, max_attempts: u32) -> Self {
         Self { max_attempts: max_attempts.min(MOST_ATTEMPTS), ..self }
     }
 
-    /// Begins an attempt this long after the one before; zero begins all of them together.
+    /// Begins an attempt this long after the one before; zero begins all of them together. Default
+    /// 1 s.
     #[must_use]
     pub fn with_delay(self, delay: Duration) -> Self {
-        Self { delay, adaptive: None, ..self }
+        Self { delay, extra_load: None, ..self }
     }
 
-    /// Lets the other attempts continue after one of these codes; any other ends the call.
+    /// Lets the other attempts continue after one of these codes; any other ends the call. Default
+    /// `UNAVAILABLE`.
     #[must_use]
     pub fn with_non_fatal_codes(self, codes: impl IntoIterator<Item = impl Into<i32>>) -> Self {
         Self { codes: codes.into_iter().collect(), ..self }
@@ -65,7 +73,8 @@ impl HedgePolicy {
     /// Sets the delay automatically: to the latency that a share of `extra_load` of all calls
     /// exceeds, so that about this share is hedged, and never more.
     ///
-    /// Nothing is hedged before 100 calls have been answered. What is learned is shared by clones.
+    /// Nothing is hedged before 100 calls have been answered. Each layer learns for itself, and for
+    /// each of its policies.
     ///
     /// # Errors
     /// When `extra_load` is not above 0 and at most 1.
@@ -73,29 +82,36 @@ impl HedgePolicy {
         if !(extra_load > 0.0 && extra_load <= 1.0) {
             return Err(Invalid::new("extra_load", extra_load, "above 0 and at most 1"));
         }
-        // Never more than the share: so no tokens by time.
-        let budget = Budget::new(extra_load, 10)?.with_per_second(0.0)?;
-        let budget = SharedBudget::new(Some(budget), Instant::now());
-        let adaptive = Adaptive { latency: Latency::new(1.0 - extra_load), budget };
-        Ok(Self { adaptive: Some(Arc::new(adaptive)), ..self })
+        Ok(Self { extra_load: Some(extra_load), ..self })
+    }
+
+    /// Whether the delay is learned, for an extra load.
+    #[doc(hidden)]
+    pub const fn is_adaptive(&self) -> bool {
+        self.extra_load.is_some()
     }
 
     /// Whether a second attempt would have begun beside one that took this long, and ended with
-    /// this code.
+    /// this code, after what `adaptive` has learned.
     #[doc(hidden)]
-    pub fn would_begin(&self, code: Code, took: Duration) -> bool {
-        self.codes.contains(code) || self.is_due_after(took)
+    pub fn would_begin(
+        &self,
+        code: Code,
+        took: Duration,
+        adaptive: Option<&AdaptiveDelay>,
+    ) -> bool {
+        self.codes.contains(code) || self.is_due_after(took, adaptive)
     }
 
     /// Whether a second attempt begins while the first takes this long.
-    fn is_due_after(&self, took: Duration) -> bool {
-        self.max_attempts > 1 && self.delay().is_some_and(|delay| delay < took)
+    fn is_due_after(&self, took: Duration, adaptive: Option<&AdaptiveDelay>) -> bool {
+        self.max_attempts > 1 && self.delay(adaptive).is_some_and(|delay| delay < took)
     }
 
-    /// The delay between an attempt and the next; `None` while unknown.
-    pub(super) fn delay(&self) -> Option<Duration> {
-        match &self.adaptive {
-            Some(adaptive) => adaptive.latency.current(),
+    /// The delay between an attempt and the next; `None` while it is not learned.
+    pub(super) fn delay(&self, adaptive: Option<&AdaptiveDelay>) -> Option<Duration> {
+        match self.extra_load {
+            Some(_) => adaptive?.latency.current(),
             None => Some(self.delay),
         }
     }
@@ -104,27 +120,20 @@ impl HedgePolicy {
 impl Default for HedgePolicy {
     fn default() -> Self {
         let codes = [Code::Unavailable].into_iter().collect();
-        Self { max_attempts: 2, delay: Duration::from_secs(1), codes, adaptive: None }
+        Self { max_attempts: 2, delay: Duration::from_secs(1), codes, extra_load: None }
     }
 }
 
-impl PartialEq for HedgePolicy {
-    /// A delay that follows the latency is equal to its clones alone, as they have learned the
-    /// same.
-    fn eq(&self, other: &Self) -> bool {
-        let learned = |policy: &Self| policy.adaptive.as_ref().map(Arc::as_ptr);
-        (self.max_attempts, self.delay, self.codes, learned(self))
-            == (other.max_attempts, other.delay, other.codes, learned(other))
-    }
-}
+// === impl AdaptiveDelay ===
 
-impl fmt::Debug for HedgePolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HedgePolicy")
-            .field("max_attempts", &self.max_attempts)
-            .field("delay", &self.delay())
-            .field("non_fatal_codes", &self.codes)
-            .finish_non_exhaustive()
+impl AdaptiveDelay {
+    /// One that has learned nothing yet; `None` for a policy without an extra load.
+    pub fn of(policy: &HedgePolicy, now: Instant) -> Option<Self> {
+        let extra_load = policy.extra_load?;
+        // Never more than the share: so no tokens by time. The share was checked when it was set.
+        let budget = Budget::new(extra_load, 10).and_then(|budget| budget.with_per_second(0.0));
+        let budget = SharedBudget::new(budget.ok(), now);
+        Some(Self { latency: Latency::new(1.0 - extra_load), budget })
     }
 }
 
@@ -138,7 +147,7 @@ mod tests {
     fn a_setting_leaves_the_others_as_they_are() {
         let hedge = HedgePolicy::default().with_max_attempts(5).with_delay(7 * MS);
         let hedge = hedge.with_non_fatal_codes([Code::Internal]);
-        assert_eq!((hedge.max_attempts, hedge.delay()), (5, Some(7 * MS)));
+        assert_eq!((hedge.max_attempts, hedge.delay(None)), (5, Some(7 * MS)));
         assert!(hedge.codes.contains(Code::Internal) && !hedge.codes.contains(Code::Unavailable));
         let hedge = hedge.with_extra_load(0.5).unwrap();
         assert_eq!(hedge.max_attempts, 5);
@@ -149,9 +158,12 @@ mod tests {
     #[test]
     fn of_a_delay_and_a_share_the_one_set_last_counts() {
         let hedge = HedgePolicy::default().with_delay(7 * MS).with_extra_load(0.5).unwrap();
-        assert_eq!(hedge.delay(), None, "nothing has been answered");
-        assert!(!hedge.is_due_after(Duration::MAX));
-        assert_eq!(hedge.with_delay(7 * MS).delay(), Some(7 * MS));
+        let adaptive = AdaptiveDelay::of(&hedge, Instant::now());
+        assert_eq!(hedge.delay(adaptive.as_ref()), None, "nothing has been answered");
+        assert!(!hedge.is_due_after(Duration::MAX, adaptive.as_ref()));
+        let hedge = hedge.with_delay(7 * MS);
+        assert_eq!(hedge.delay(adaptive.as_ref()), Some(7 * MS));
+        assert!(AdaptiveDelay::of(&hedge, Instant::now()).is_none());
     }
 
     #[test]
@@ -168,19 +180,28 @@ mod tests {
     #[test]
     fn a_share_of_a_quarter_hedges_what_takes_longer_than_three_of_four_calls() {
         let hedge = HedgePolicy::default().with_extra_load(0.25).unwrap();
-        let adaptive = hedge.adaptive.as_ref().unwrap();
+        let adaptive = AdaptiveDelay::of(&hedge, Instant::now()).unwrap();
         for call in 0..100 {
             adaptive.latency.record(if call % 5 < 4 { 10 * MS } else { 1000 * MS });
         }
-        let delay = hedge.delay().unwrap();
+        let delay = hedge.delay(Some(&adaptive)).unwrap();
         assert!((10 * MS..12 * MS).contains(&delay), "{delay:?}");
     }
 
     #[test]
     fn another_attempt_is_due_once_the_first_takes_longer_than_the_delay() {
         let hedge = HedgePolicy::default().with_delay(7 * MS);
-        assert_eq!([6, 7, 8].map(|ms| hedge.is_due_after(ms * MS)), [false, false, true]);
+        assert_eq!([6, 7, 8].map(|ms| hedge.is_due_after(ms * MS, None)), [false, false, true]);
         let hedge = hedge.with_max_attempts(1);
-        assert!(!hedge.is_due_after(8 * MS), "there is no other");
+        assert!(!hedge.is_due_after(8 * MS, None), "there is no other");
+    }
+
+    #[test]
+    fn policies_are_equal_by_what_was_set_and_what_was_learned_is_elsewhere() {
+        let by_load = |share| HedgePolicy::default().with_extra_load(share).unwrap();
+        assert_eq!(by_load(0.5), by_load(0.5));
+        assert_ne!(by_load(0.5), by_load(0.25));
+        assert_ne!(by_load(0.5), HedgePolicy::default());
+        assert_eq!(by_load(0.5).with_delay(Duration::from_secs(1)), HedgePolicy::default());
     }
 }

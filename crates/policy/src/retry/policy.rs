@@ -6,7 +6,7 @@ use super::{
     codes::Codes,
     hedge::HedgePolicy,
     stop::Stop,
-    throttle::CallThrottle,
+    throttle::CallThrottling,
 };
 use crate::{Backoff, Code, Invalid, Safety, Stage, Verdict, clock::later};
 use rand::Rng;
@@ -86,7 +86,7 @@ pub struct Progress {
     /// Whether it waits for a connection.
     pub wait_for_ready: bool,
     /// Whether the call serves one that is itself a retry.
-    pub chained: bool,
+    pub serves_retry: bool,
 }
 
 /// The outcome of an attempt, and the server's pushback.
@@ -106,7 +106,7 @@ pub struct Ended {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits<'a> {
     /// gRPC's own.
-    pub throttle: &'a CallThrottle,
+    pub throttle: &'a CallThrottling,
     /// That of all calls.
     pub budget: &'a SharedBudget,
     /// The path of the method.
@@ -118,7 +118,7 @@ pub struct Limits<'a> {
 const MAX_TRANSPARENT: u32 = 1000;
 
 /// How long a call that waits for a connection leaves between two attempts.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
+pub(super) const CONNECTION_WAIT: Duration = Duration::from_millis(100);
 
 // === impl Policy ===
 
@@ -177,13 +177,14 @@ impl RetryPolicy {
         Self { max_retries, ..self }
     }
 
-    /// Waits by `backoff` between attempts.
+    /// Waits by `backoff` between attempts. Default [`Backoff::default`]: 1 s, 2 s, 4 s and so on,
+    /// up to 120 s, plus 0 to 1 s.
     #[must_use]
     pub const fn with_backoff(self, backoff: Backoff) -> Self {
         Self { backoff, ..self }
     }
 
-    /// Retries these codes and no others.
+    /// Retries these codes and no others. Default `DEADLINE_EXCEEDED`.
     ///
     /// # Errors
     /// When one of them cannot become OK by trying again: `INVALID_ARGUMENT`, `NOT_FOUND`,
@@ -234,7 +235,7 @@ impl RetryPolicy {
             () if pushback == Some(Pushback::Stop) => Some(Stop::Pushback),
             () if !can_repeat => Some(Stop::BodyTooLarge),
             () if !harmless => Some(Stop::NotIdempotent),
-            () if call.chained => Some(Stop::Chained),
+            () if call.serves_retry => Some(Stop::Chained),
             () if call.attempts > self.max_retries => Some(Stop::Exhausted),
             () if !limits.throttle.allows() => Some(Stop::Throttled),
             () => None,
@@ -277,7 +278,7 @@ impl Progress {
             safety,
             deadline,
             wait_for_ready: false,
-            chained: false,
+            serves_retry: false,
         }
     }
 
@@ -294,7 +295,7 @@ impl Progress {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             return Some(Decision::Stop(Stop::Deadline));
         }
-        if can_repeat && self.goes_round(verdict) {
+        if can_repeat && self.repeats_transparently(verdict) {
             return Some(Decision::Transparent(self.pause()));
         }
         if can_repeat
@@ -310,7 +311,7 @@ impl Progress {
     /// Whether gRFC A6 repeats this transparently, and counts it: without limit if it never left
     /// the client, once if the server's library refused it.
     #[inline]
-    const fn goes_round(&mut self, verdict: Verdict) -> bool {
+    const fn repeats_transparently(&mut self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::NotProcessed(Stage::NotWritten) if self.transparent < MAX_TRANSPARENT => {
                 self.transparent += 1;
@@ -334,7 +335,7 @@ impl Progress {
     fn pause(&self) -> Duration {
         match self.transparent {
             0 | 1 => Duration::ZERO,
-            n => Duration::from_millis(1 << (n - 2).min(7)).min(LOOK),
+            n => Duration::from_millis(1 << (n - 2).min(7)).min(CONNECTION_WAIT),
         }
     }
 
@@ -352,7 +353,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry::throttle::Throttle;
+    use crate::retry::throttle::RetryThrottling;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -372,7 +373,7 @@ mod tests {
         for wait in [0, 1, 2, 4, 8, 16, 32, 64, 100, 100] {
             assert_eq!(rounds(), Some(Decision::Transparent(wait * MS)));
         }
-        assert!((10..1000).all(|_| rounds() == Some(Decision::Transparent(LOOK))));
+        assert!((10..1000).all(|_| rounds() == Some(Decision::Transparent(CONNECTION_WAIT))));
         assert_eq!(rounds(), None);
         assert_eq!(call.attempts, 1, "those that went round do not count");
     }
@@ -411,7 +412,7 @@ mod tests {
 
     /// The decision on a failed attempt, and the tokens that it leaves of ten.
     fn decide(ended: Ended, mut call: Progress) -> (Decision, f64) {
-        let throttle = Throttle::default();
+        let throttle = RetryThrottling::default();
         throttle.set(10.0, 1.0).unwrap();
         let (throttle, budget) = (throttle.now(), SharedBudget::new(None, Instant::now()));
         let limits = Limits { throttle: &throttle, budget: &budget, method: "/a.B/C" };
@@ -427,8 +428,8 @@ mod tests {
         let other = Verdict::MaybeProcessed(Code::Internal);
         let (stop, after) = (Some(Pushback::Stop), Some(Pushback::After(MS)));
         let spent = Progress { attempts: 4, ..progress(None) };
-        let chained = Progress { chained: true, ..spent };
-        let not_safe = Progress { safety: Safety::Unknown, ..chained };
+        let serves_retry = Progress { serves_retry: true, ..spent };
+        let not_safe = Progress { safety: Safety::Unknown, ..serves_retry };
         for (verdict, pushback, can_repeat, call, reason, tokens) in [
             (other, None, false, not_safe, Some(Stop::NotRetryable), 10.0),
             (other, after, false, not_safe, Some(Stop::NotRetryable), 10.0),
@@ -436,7 +437,7 @@ mod tests {
             (listed, stop, false, not_safe, Some(Stop::Pushback), 9.0),
             (listed, None, false, not_safe, Some(Stop::BodyTooLarge), 9.0),
             (listed, None, true, not_safe, Some(Stop::NotIdempotent), 9.0),
-            (listed, None, true, chained, Some(Stop::Chained), 9.0),
+            (listed, None, true, serves_retry, Some(Stop::Chained), 9.0),
             (listed, None, true, spent, Some(Stop::Exhausted), 9.0),
             (listed, after, true, progress(None), None, 9.0),
         ] {
@@ -462,7 +463,7 @@ mod tests {
             .with_backoff(backoff.with_jitter(crate::Jitter::None))
             .with_forced_codes([Code::Internal]);
         assert_eq!(policy.max_attempts(), 5);
-        let throttle = Throttle::default().now();
+        let throttle = RetryThrottling::default().now();
         let budget = SharedBudget::new(None, Instant::now());
         let limits = Limits { throttle: &throttle, budget: &budget, method: "/a.B/C" };
         let (mut call, mut rng) = (progress(None), crate::Rng::seeded(1).draw());
@@ -488,7 +489,7 @@ mod tests {
         for (failed, expected) in
             [(3, Decision::RetryAfter(MS)), (4, Decision::Stop(Stop::Throttled))]
         {
-            let throttle = Throttle::default();
+            let throttle = RetryThrottling::default();
             throttle.set(10.0, 1.0).unwrap();
             let throttle = throttle.now();
             (0..failed).for_each(|_| throttle.failed());

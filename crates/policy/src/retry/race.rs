@@ -3,19 +3,20 @@
 use super::{
     attempt::{AttemptKind, Pushback},
     budget::HEDGE,
-    hedge::HedgePolicy,
-    policy::{Decision, Ended, LOOK, Limits, Progress},
-    step::{Again, Step},
+    hedge::{AdaptiveDelay, HedgePolicy},
+    next::NextAttempt,
+    policy::{CONNECTION_WAIT, Decision, Ended, Limits, Progress},
     stop::Stop,
 };
 use crate::clock::later;
-use std::time::Duration;
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// When the next attempt of a call begins beside those in flight.
 #[derive(Debug)]
 pub struct Race {
     policy: HedgePolicy,
+    adaptive: Option<Arc<AdaptiveDelay>>,
     began: Instant,
     /// When the next one begins.
     next: Option<Instant>,
@@ -28,20 +29,27 @@ pub struct Race {
 // === impl Race ===
 
 impl Race {
-    /// The first attempt has begun.
-    pub fn begin(policy: HedgePolicy, progress: &mut Progress, began: Instant) -> Self {
+    /// The first attempt is in flight. `adaptive` is what the layer's calls have shown of a policy
+    /// with an extra load.
+    pub fn new(
+        policy: HedgePolicy,
+        adaptive: Option<Arc<AdaptiveDelay>>,
+        progress: &mut Progress,
+        began: Instant,
+    ) -> Self {
         let closed = if policy.max_attempts < 2 {
             Some(Stop::Exhausted)
         } else if !progress.safety.allows_repeating() {
             Some(Stop::NotIdempotent)
-        } else if progress.chained {
+        } else if progress.serves_retry {
             Some(Stop::Chained)
         } else {
             None
         };
-        let next = policy.delay().filter(|_| closed.is_none()).map(|delay| later(began, delay));
+        let delay = policy.delay(adaptive.as_deref()).filter(|_| closed.is_none());
+        let next = delay.map(|delay| later(began, delay));
         progress.attempts = 1;
-        Self { policy, began, next, closed, previous: vec![0] }
+        Self { policy, adaptive, began, next, closed, previous: vec![0] }
     }
 
     /// When the next one will be due, whatever the outcome of the others.
@@ -61,7 +69,7 @@ impl Race {
         can_repeat: bool,
         limits: Limits<'_>,
         now: Instant,
-    ) -> Option<Again> {
+    ) -> Option<NextAttempt> {
         self.next.take_if(|next| *next <= now)?;
         let n = progress.attempts;
         let refused = if n >= self.policy.max_attempts {
@@ -81,12 +89,12 @@ impl Race {
         }
         progress.attempts += 1;
         self.schedule(progress.attempts, now);
-        Some(self.again(AttemptKind::Hedge, n, Duration::ZERO))
+        Some(self.begin(AttemptKind::Hedge, n, Duration::ZERO))
     }
 
     /// Whether both budgets allow a hedge, and withdraws its cost.
     fn is_paid_for(&self, Limits { budget, method, .. }: Limits<'_>, now: Instant) -> bool {
-        let own = self.policy.adaptive.as_ref().map(|adaptive| &adaptive.budget);
+        let own = self.adaptive.as_ref().map(|adaptive| &adaptive.budget);
         if own.is_some_and(|own| !own.withdraw(method, HEDGE, now)) {
             return false;
         }
@@ -97,49 +105,59 @@ impl Race {
         is_paid
     }
 
-    fn again(&mut self, kind: AttemptKind, previous: u32, wait: Duration) -> Again {
+    fn begin(&mut self, kind: AttemptKind, previous: u32, wait: Duration) -> NextAttempt {
         self.previous.push(previous);
-        Again { kind, previous, wait, replaces: false }
+        NextAttempt { kind, previous, wait, replaces: false }
     }
 
     /// The next attempt begins a delay after `now`, if there is one.
     fn schedule(&mut self, attempts: u32, now: Instant) {
         let more = self.closed.is_none() && attempts < self.policy.max_attempts;
-        self.next = self.policy.delay().filter(|_| more).map(|delay| later(now, delay));
+        let delay = self.policy.delay(self.adaptive.as_deref()).filter(|_| more);
+        self.next = delay.map(|delay| later(now, delay));
     }
 
-    /// The attempt of the `n`th request, counted from 0, has ended, and was of this kind.
+    /// What follows the attempt of the `n`th request, counted from 0, which was of this kind:
+    /// another, or those in flight and due later alone; or why the call ends.
     pub fn ended(
         &mut self,
         (n, kind): (u32, AttemptKind),
         ended: Ended,
         progress: &mut Progress,
         limits: Limits<'_>,
-    ) -> Step {
+    ) -> ControlFlow<Stop, Option<NextAttempt>> {
         let attempts = progress.attempts;
         let decided = progress.before_policy(ended);
         progress.attempts = attempts;
         let (kind, wait, replaces) = match decided {
-            Some(Decision::Stop(stop)) => return Step::Finish(stop),
+            Some(Decision::Stop(stop)) => return ControlFlow::Break(stop),
             Some(Decision::Transparent(wait)) => (AttemptKind::Transparent, wait, false),
             // A wait for a connection is not an attempt.
-            Some(Decision::AwaitConnection | Decision::RetryAfter(_)) => (kind, LOOK, true),
-            None => return self.failed(ended, progress, limits),
+            Some(Decision::AwaitConnection | Decision::RetryAfter(_)) => {
+                (kind, CONNECTION_WAIT, true)
+            }
+            None => return self.failed(ended, progress, limits).map_continue(|()| None),
         };
         // It keeps its number: the server never saw it.
         let previous = self.previous.get(n as usize).copied().unwrap_or_default();
-        Step::Again(Again { replaces, ..self.again(kind, previous, wait) })
+        let next = self.begin(kind, previous, wait);
+        ControlFlow::Continue(Some(NextAttempt { replaces, ..next }))
     }
 
-    /// An attempt has failed: returns whether the others continue.
-    fn failed(&mut self, ended: Ended, progress: &Progress, limits: Limits<'_>) -> Step {
+    /// An attempt has failed: whether the others continue, or why the call ends.
+    fn failed(
+        &mut self,
+        ended: Ended,
+        progress: &Progress,
+        limits: Limits<'_>,
+    ) -> ControlFlow<Stop> {
         let Ended { verdict, pushback, now, .. } = ended;
         let non_fatal = self.policy.codes.contains(verdict.code());
         if non_fatal || pushback == Some(Pushback::Stop) {
             limits.throttle.failed();
         }
         if !non_fatal {
-            return Step::Finish(Stop::NotRetryable);
+            return ControlFlow::Break(Stop::NotRetryable);
         }
         match pushback {
             // No more hedges; those in flight may still win.
@@ -155,17 +173,16 @@ impl Race {
         if progress.attempts >= self.policy.max_attempts {
             self.next = None;
         }
-        Step::GoOn
+        ControlFlow::Continue(())
     }
 
     /// Records the latency of a call of this method.
     pub fn learn(&self, method: &str, answered: bool, now: Instant) {
-        let Some(adaptive) = &self.policy.adaptive else { return };
+        let Some(adaptive) = &self.adaptive else { return };
         // If a hedge has won, the first attempt would have taken even longer.
         adaptive.latency.record(now - self.began);
         if answered {
-            let depositor = adaptive.budget.depositor(method);
-            adaptive.budget.deposit(&depositor, || now);
+            adaptive.budget.deposit(method, || now);
         }
     }
 }

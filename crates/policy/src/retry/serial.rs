@@ -2,11 +2,12 @@
 
 use super::{
     attempt::AttemptKind,
-    policy::{Decision, LOOK, Progress},
-    step::{Again, Step},
+    next::NextAttempt,
+    policy::{CONNECTION_WAIT, Decision, Progress},
+    stop::Stop,
 };
 use crate::clock::later;
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 use tokio::time::Instant;
 
 /// At most two attempts of a call begin within this time, whatever the policy: a call that fails
@@ -28,17 +29,18 @@ impl Serial {
         Self { last: first, before: None }
     }
 
-    /// What a decision on the last attempt comes to at `now`; `is_first`, if no attempt counts yet.
+    /// The attempt that follows by a decision on the last one at `now`, or why there is none. It is
+    /// the first, if it `is_first`, where the last one only waited for a connection.
     pub fn follow(
         &mut self,
         decision: Decision,
         progress: &Progress,
         is_first: bool,
         now: Instant,
-    ) -> Step {
+    ) -> ControlFlow<Stop, NextAttempt> {
         let wait = match decision {
-            Decision::Stop(stop) => return Step::Finish(stop),
-            Decision::AwaitConnection => LOOK,
+            Decision::Stop(stop) => return ControlFlow::Break(stop),
+            Decision::AwaitConnection => CONNECTION_WAIT,
             Decision::Transparent(wait) | Decision::RetryAfter(wait) => wait,
         };
         let wait = wait.max(self.paced(now));
@@ -50,7 +52,7 @@ impl Serial {
         };
         (self.last, self.before) = (later(now, wait), Some(self.last));
         let replaces = decision == Decision::AwaitConnection;
-        Step::Again(Again { kind, previous: progress.attempts, wait, replaces })
+        ControlFlow::Continue(NextAttempt { kind, previous: progress.attempts, wait, replaces })
     }
 
     /// How long the next attempt has to wait because of those before.
@@ -63,7 +65,7 @@ impl Serial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Safety, retry::Stop};
+    use crate::Safety;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -75,14 +77,15 @@ mod tests {
         for (decision, is_first, kind, wait, replaces) in [
             (Decision::Transparent(7 * MS), true, AttemptKind::Transparent, 7 * MS, false),
             (Decision::RetryAfter(7 * MS), false, AttemptKind::Retry, 7 * MS, false),
-            (Decision::AwaitConnection, true, AttemptKind::First, LOOK, true),
-            (Decision::AwaitConnection, false, AttemptKind::Retry, LOOK, true),
+            (Decision::AwaitConnection, true, AttemptKind::First, CONNECTION_WAIT, true),
+            (Decision::AwaitConnection, false, AttemptKind::Retry, CONNECTION_WAIT, true),
         ] {
-            let step = Serial::new(now).follow(decision, &progress, is_first, now);
-            assert_eq!(step, Step::Again(Again { kind, previous: 3, wait, replaces }));
+            let next = Serial::new(now).follow(decision, &progress, is_first, now);
+            let expected = NextAttempt { kind, previous: 3, wait, replaces };
+            assert_eq!(next, ControlFlow::Continue(expected));
         }
         let stop = Serial::new(now).follow(Decision::Stop(Stop::Local), &progress, true, now);
-        assert_eq!(stop, Step::Finish(Stop::Local));
+        assert_eq!(stop, ControlFlow::Break(Stop::Local));
     }
 
     #[test]
@@ -90,9 +93,9 @@ mod tests {
         let (now, progress) = (Instant::now(), Progress::new(Safety::Idempotent, None));
         let mut serial = Serial::new(now);
         for _ in 0..3 {
-            let step = serial.follow(Decision::RetryAfter(Duration::MAX), &progress, false, now);
-            let Step::Again(again) = step else { unreachable!("it goes on") };
-            assert!(again.wait > 1_000_000 * Duration::from_secs(3600), "{again:?}");
+            let next = serial.follow(Decision::RetryAfter(Duration::MAX), &progress, false, now);
+            let next = next.continue_value().unwrap();
+            assert!(next.wait > 1_000_000 * Duration::from_secs(3600), "{next:?}");
         }
     }
 
@@ -105,10 +108,8 @@ mod tests {
         let mut begins = vec![began];
         for _ in 0..10 {
             let decision = Decision::RetryAfter(Duration::ZERO);
-            let Step::Again(again) = serial.follow(decision, &progress, false, now) else {
-                unreachable!("it goes on");
-            };
-            now += again.wait;
+            let next = serial.follow(decision, &progress, false, now);
+            now += next.continue_value().unwrap().wait;
             begins.push(now);
         }
         assert!(begins.windows(3).all(|three| three[2] - three[0] >= PACE), "{begins:?}");

@@ -1,4 +1,4 @@
-//! gRPC's retry throttle: while a server fails more than it succeeds, nothing is retried.
+//! gRPC's retry throttling: while a server fails more than it succeeds, nothing is retried.
 
 mod bucket;
 
@@ -6,20 +6,20 @@ use crate::{Invalid, Reloadable};
 use bucket::{Bucket, TOKEN};
 use std::sync::Arc;
 
-/// The retry throttle of gRFC A6, shared by clones; off until it is set.
+/// The retry throttling of gRFC A6, shared by clones; off until it is set.
 #[derive(Clone, Debug)]
-pub struct Throttle(Reloadable<CallThrottle>);
+pub struct RetryThrottling(Reloadable<CallThrottling>);
 
-/// The throttle of one call, fixed at its beginning; without effect if it was off.
+/// The retry throttling of one call, fixed at its beginning; without effect if it was off.
 ///
 /// gRFC A6 does not define what happens to calls in flight when the service config changes:
 /// grpc-java's keep theirs, too, C-core's continue with the new one.
 #[derive(Clone, Debug, Default)]
-pub struct CallThrottle(Option<Arc<Bucket>>);
+pub struct CallThrottling(Option<Arc<Bucket>>);
 
-// === impl Throttle ===
+// === impl RetryThrottling ===
 
-impl Throttle {
+impl RetryThrottling {
     /// At most `max_tokens`; a failure takes one, a success gives `token_ratio`. The share of
     /// tokens left is kept, and calls that have begun keep their bucket. Without a change it is the
     /// same bucket (as in C-core).
@@ -42,31 +42,31 @@ impl Throttle {
             None => max,
         };
         let bucket = Bucket::new(max, ratio, tokens);
-        self.0.set(CallThrottle(Some(Arc::new(bucket))));
+        self.0.set(CallThrottling(Some(Arc::new(bucket))));
         Ok(())
     }
 
     /// Has no effect on calls that begin from now on.
     pub fn unset(&self) {
-        self.0.set(CallThrottle(None));
+        self.0.set(CallThrottling(None));
     }
 
     /// For a call that begins now.
     #[inline]
-    pub fn now(&self) -> CallThrottle {
-        CallThrottle::clone(&self.0.get())
+    pub fn now(&self) -> CallThrottling {
+        CallThrottling::clone(&self.0.get())
     }
 }
 
-impl Default for Throttle {
+impl Default for RetryThrottling {
     fn default() -> Self {
-        Self(Reloadable::new(CallThrottle(None)))
+        Self(Reloadable::new(CallThrottling(None)))
     }
 }
 
-// === impl CallThrottle ===
+// === impl CallThrottling ===
 
-impl CallThrottle {
+impl CallThrottling {
     /// An attempt has failed with a retryable code, or the server forbade retries.
     #[inline]
     pub fn failed(&self) {
@@ -109,8 +109,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn throttle(max: f64, ratio: f64) -> Throttle {
-        let throttle = Throttle::default();
+    fn throttle(max: f64, ratio: f64) -> RetryThrottling {
+        let throttle = RetryThrottling::default();
         throttle.set(max, ratio).unwrap();
         throttle
     }
@@ -142,7 +142,7 @@ mod tests {
         (Some(whole(max)), whole(left), left > max / 2)
     }
 
-    fn seen(call: &CallThrottle) -> (Option<f64>, f64, bool) {
+    fn seen(call: &CallThrottling) -> (Option<f64>, f64, bool) {
         (call.max_tokens(), call.tokens(), call.allows())
     }
 
@@ -152,10 +152,10 @@ mod tests {
         fn whatever_replaces_it_a_call_ends_by_the_throttle_it_began_with(
             steps in proptest::collection::vec(step(), 0..200),
         ) {
-            let throttle = Throttle::default();
+            let throttle = RetryThrottling::default();
             // Each bucket there has been, the last of which is set; and which of them a call has.
             let mut buckets: Vec<Model> = vec![None];
-            let mut calls: Vec<(usize, CallThrottle)> = Vec::new();
+            let mut calls: Vec<(usize, CallThrottling)> = Vec::new();
             for step in steps {
                 let last = buckets.len() - 1;
                 match step {
@@ -262,7 +262,7 @@ mod tests {
             (1.0, -1.0, "tokenRatio"),
             (1.0, f64::INFINITY, "tokenRatio"),
         ] {
-            let refused = Throttle::default().set(max, ratio).unwrap_err();
+            let refused = RetryThrottling::default().set(max, ratio).unwrap_err();
             assert_eq!(refused.field(), field, "{refused}");
         }
         let throttle = throttle(10.0, 0.5466);

@@ -136,3 +136,15 @@ async fn it_does_not_deadlock_right_over_a_limit_of_one() {
     let answered = tokio::time::timeout(60 * SECOND, client.oneshot(request())).await;
     assert!(answered.is_ok_and(|answer| answer.is_ok()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_polled_after_its_end_fails_and_does_not_wait() {
+    let always = tower::service_fn(|_: Request| {
+        std::future::poll_fn(|_| std::task::Poll::Ready(Ok::<_, BoxError>(unavailable())))
+    });
+    let mut service = layer(on([Code::Internal])).layer(always);
+    let mut call = task::spawn(tower::Service::call(&mut service, request()));
+    assert_ready_err!(call.poll());
+    let again = assert_ready_err!(call.poll()).to_string();
+    assert!(again.contains("polled"), "{again}");
+}

@@ -262,3 +262,59 @@ async fn a_given_extra_load_cuts_the_tail_tenfold_and_costs_no_more() {
     assert!(extra <= 0.025, "{extra}");
     assert!(hedged * 10 <= plain, "{plain:?} to {hedged:?}");
 }
+
+/// Calls that take 2 ms each, and then one that takes 200 ms: whether that one was hedged.
+async fn hedges_a_slow_call_after(
+    calls: usize,
+    layer: &RetryLayer,
+    request: impl Fn() -> Request<Message>,
+) -> bool {
+    let fast = (0..calls).map(|_| after(2, ok()));
+    let mut client = Client::new(layer, fast.chain([after(200, ok()), ok()]));
+    for _ in 0..=calls {
+        client.send(request()).await.unwrap();
+    }
+    client.server.attempts() > calls + 1
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_layers_of_the_same_settings_learn_apart() {
+    let adaptive = HedgePolicy::default().with_extra_load(0.02).unwrap();
+    let settings = settings(adaptive.clone());
+    let request = || Request::new(message(3));
+    let (one, other) = (settings.layer(), settings.layer());
+    assert!(hedges_a_slow_call_after(100, &one, request).await);
+    assert!(!hedges_a_slow_call_after(0, &other, request).await, "it knows no latency yet");
+    assert!(hedges_a_slow_call_after(0, &one, request).await);
+    let same = settings.clone().with_policies(Policy::from(adaptive).into()).unwrap();
+    assert_eq!(same, settings, "what layers learn changes no setting");
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_that_are_set_again_keep_what_they_have_learned_unless_they_differ() {
+    let by_load = |share| Policy::from(HedgePolicy::default().with_extra_load(share).unwrap());
+    let request = || Request::new(message(3));
+    let layer = layer(by_load(0.02));
+    assert!(hedges_a_slow_call_after(100, &layer, request).await);
+    layer.set_policies(by_load(0.02).into()).unwrap();
+    assert!(hedges_a_slow_call_after(0, &layer, request).await);
+    layer.set_policies(by_load(0.03).into()).unwrap();
+    assert!(!hedges_a_slow_call_after(0, &layer, request).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_calls_that_bring_equal_policies_learn_together_within_a_layer() {
+    let request = |share| {
+        move || {
+            let mut request = Request::new(message(3));
+            let own = HedgePolicy::default().with_extra_load(share).unwrap();
+            request.extensions_mut().insert(Policy::from(own));
+            request
+        }
+    };
+    let layers = [layer(Policy::default()), layer(Policy::default())];
+    assert!(hedges_a_slow_call_after(100, &layers[0], request(0.02)).await);
+    assert!(hedges_a_slow_call_after(0, &layers[0], request(0.02)).await);
+    assert!(!hedges_a_slow_call_after(0, &layers[0], request(0.03)).await);
+    assert!(!hedges_a_slow_call_after(0, &layers[1], request(0.02)).await);
+}

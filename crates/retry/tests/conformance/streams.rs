@@ -174,6 +174,27 @@ async fn a_hedged_stream_that_outgrows_its_buffer_goes_on_with_one_attempt() {
     assert!(read[0] < 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_chosen_attempt_fails_tells_of_those_that_were_abandoned_for_it() {
+    let network = Network::new();
+    let (_serving, _) = reading(&network, vec![(4, unavailable())]);
+    let settings = settings(hedge(2, ms(50), [Code::Unavailable]));
+    let hedging = settings.with_buffer(ReplayBuffer::new(15, 1000)).layer();
+    let client = Grpc::new(hedging.layer(network.channel()));
+    let (sender, request) = requests();
+    let call = tokio::spawn(bidi(client, request));
+    sender.send(message(1)).await.unwrap();
+    tokio::time::sleep(ms(100)).await;
+    for n in 2..=4 {
+        sender.send(message(n)).await.unwrap();
+        settle().await;
+    }
+    let failure = call.await.unwrap().unwrap_err();
+    let attempts = Ledger::of(&failure).unwrap().attempts();
+    let codes: Vec<_> = attempts.iter().map(|attempt| attempt.verdict.code()).collect();
+    assert_eq!(codes, [Code::Unavailable, Code::Cancelled]);
+}
+
 // catalogue: JV-everythingDrained-stream, DN-Duplex-ManyParallelRequests
 #[tokio::test(start_paused = true)]
 async fn every_hedge_of_a_stream_gets_every_message() {

@@ -3,17 +3,21 @@
 use super::*;
 use crate::{
     Code, Safety, Stage, Verdict,
-    retry::{Budget, CallThrottle, SharedBudget, Throttle},
+    retry::{Budget, CallThrottling, RetryThrottling, SharedBudget},
 };
 
 const MS: Duration = Duration::from_millis(1);
 const METHOD: &str = "/a.B/C";
 
+type After = ControlFlow<Stop, Option<NextAttempt>>;
+
+const OTHERS: After = ControlFlow::Continue(None);
+
 /// A call of three attempts, 10 ms apart, which go on after `UNAVAILABLE`.
 struct Call {
     race: Race,
     progress: Progress,
-    throttle: CallThrottle,
+    throttle: CallThrottling,
     budget: SharedBudget,
     began: Instant,
 }
@@ -25,19 +29,19 @@ fn policy() -> HedgePolicy {
 fn call(policy: HedgePolicy, safety: Safety, deadline: Option<Duration>) -> Call {
     let began = Instant::now();
     let mut progress = Progress::new(safety, deadline.map(|deadline| began + deadline));
-    let race = Race::begin(policy, &mut progress, began);
-    let (throttle, budget) = (CallThrottle::default(), SharedBudget::new(None, began));
+    let race = Race::new(policy, None, &mut progress, began);
+    let (throttle, budget) = (CallThrottling::default(), SharedBudget::new(None, began));
     Call { race, progress, throttle, budget, began }
 }
 
 impl Call {
-    fn due(&mut self, ms: u32, can_repeat: bool) -> Option<Again> {
+    fn due(&mut self, ms: u32, can_repeat: bool) -> Option<NextAttempt> {
         let limits = Limits { throttle: &self.throttle, budget: &self.budget, method: METHOD };
         self.race.due(&mut self.progress, can_repeat, limits, self.began + ms * MS)
     }
 
     /// The first attempt ends so, after so many milliseconds.
-    fn ends(&mut self, verdict: Verdict, pushback: Option<Pushback>, ms: u32) -> Step {
+    fn ends(&mut self, verdict: Verdict, pushback: Option<Pushback>, ms: u32) -> After {
         let limits = Limits { throttle: &self.throttle, budget: &self.budget, method: METHOD };
         let ended = Ended { verdict, pushback, can_repeat: true, now: self.began + ms * MS };
         self.race.ended((0, AttemptKind::First), ended, &mut self.progress, limits)
@@ -72,9 +76,9 @@ fn a_call_that_took_longer_than_the_delay_or_failed_so_would_have_been_hedged() 
         (Code::Unavailable, 1, true),
         (Code::Internal, 1, false),
     ] {
-        assert_eq!(policy.would_begin(code, ms * MS), would_begin, "{code:?} {ms}");
+        assert_eq!(policy.would_begin(code, ms * MS, None), would_begin, "{code:?} {ms}");
     }
-    assert!(!policy.with_max_attempts(1).would_begin(Code::Ok, 11 * MS));
+    assert!(!policy.with_max_attempts(1).would_begin(Code::Ok, 11 * MS, None));
 }
 
 #[test]
@@ -83,7 +87,7 @@ fn each_attempt_begins_a_delay_after_the_one_before_and_there_are_as_many_as_the
     assert_eq!((call.next(), call.due(9, true)), (Some(10 * MS), None));
     let hedge = |previous| {
         let (kind, wait) = (AttemptKind::Hedge, Duration::ZERO);
-        Some(Again { kind, previous, wait, replaces: false })
+        Some(NextAttempt { kind, previous, wait, replaces: false })
     };
     assert_eq!(call.due(10, true), hedge(1));
     assert_eq!((call.next(), call.due(20, true)), (Some(20 * MS), hedge(2)));
@@ -100,23 +104,23 @@ fn what_may_not_be_executed_twice_has_one_attempt() {
     ] {
         let mut call = call(policy, safety, None);
         assert_eq!((call.next(), call.race.closed()), (None, why));
-        assert_eq!(call.ends(UNAVAILABLE, None, 1), Step::GoOn);
+        assert_eq!(call.ends(UNAVAILABLE, None, 1), OTHERS);
         assert_eq!(call.next(), None, "a failure brings no other");
     }
     let mut progress = Progress::new(Safety::Idempotent, None);
-    progress.chained = true;
-    assert_eq!(Race::begin(policy(), &mut progress, Instant::now()).closed(), Stop::Chained);
+    progress.serves_retry = true;
+    assert_eq!(Race::new(policy(), None, &mut progress, Instant::now()).closed(), Stop::Chained);
 }
 
 #[test]
 fn a_failure_that_may_pass_brings_the_next_at_once_and_another_ends_the_call() {
     let mut call = idempotent();
-    assert_eq!(call.ends(UNAVAILABLE, None, 3), Step::GoOn);
+    assert_eq!(call.ends(UNAVAILABLE, None, 3), OTHERS);
     assert_eq!((call.next(), call.due(3, true).is_some()), (Some(3 * MS), true));
     let fatal = call.ends(Verdict::MaybeProcessed(Code::Internal), None, 4);
-    assert_eq!(fatal, Step::Finish(Stop::NotRetryable));
+    assert_eq!(fatal, ControlFlow::Break(Stop::NotRetryable));
     let answered = idempotent().ends(Verdict::Ok, None, 4);
-    assert_eq!(answered, Step::Finish(Stop::Succeeded));
+    assert_eq!(answered, ControlFlow::Break(Stop::Succeeded));
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn a_server_sets_the_time_of_the_next_or_forbids_it() {
         (None, Some(Pushback::Stop), None, Stop::Pushback),
     ] {
         let mut call = call(policy(), Safety::Idempotent, deadline);
-        assert_eq!(call.ends(UNAVAILABLE, pushback, 3), Step::GoOn);
+        assert_eq!(call.ends(UNAVAILABLE, pushback, 3), OTHERS);
         assert_eq!((call.next(), call.race.closed()), (next, closed), "{pushback:?}");
     }
 }
@@ -138,19 +142,21 @@ fn a_server_sets_the_time_of_the_next_or_forbids_it() {
 fn what_never_reached_the_service_is_sent_again_under_its_number() {
     let mut call = idempotent();
     call.due(10, true);
-    let again = |kind, wait, replaces| Step::Again(Again { kind, previous: 0, wait, replaces });
+    let again = |kind, wait, replaces| {
+        ControlFlow::Continue(Some(NextAttempt { kind, previous: 0, wait, replaces }))
+    };
     let step = call.ends(Verdict::NotProcessed(Stage::NotWritten), None, 11);
     assert_eq!(step, again(AttemptKind::Transparent, Duration::ZERO, false));
     call.progress.wait_for_ready = true;
     let step = call.ends(Verdict::NotProcessed(Stage::NoConnection), None, 12);
-    assert_eq!(step, again(AttemptKind::First, LOOK, true));
+    assert_eq!(step, again(AttemptKind::First, CONNECTION_WAIT, true));
     assert_eq!(call.progress.attempts, 2, "neither counts");
 }
 
 #[test]
 fn the_first_limit_that_refuses_a_hedge_is_the_reason_and_there_is_no_other() {
     let throttled = || {
-        let throttle = Throttle::default();
+        let throttle = RetryThrottling::default();
         throttle.set(1.0, 1.0).unwrap();
         throttle.now().failed();
         throttle.now()
@@ -181,18 +187,24 @@ fn a_failure_takes_a_token_of_the_throttle_where_the_others_go_on_or_the_server_
         [(UNAVAILABLE, None, 9.0), (other, None, 10.0), (other, stop, 9.0)]
     {
         let mut call = idempotent();
-        let throttle = Throttle::default();
+        let throttle = RetryThrottling::default();
         throttle.set(10.0, 1.0).unwrap();
         call.throttle = throttle.now();
-        call.ends(verdict, pushback, 1);
+        _ = call.ends(verdict, pushback, 1);
         assert_eq!(throttle.now().tokens(), left, "{verdict:?}");
     }
 }
 
 #[test]
 fn a_share_of_calls_is_hedged_after_a_hundred_and_pays_from_a_budget_of_its_own() {
-    let adaptive = policy().with_extra_load(0.5).unwrap();
-    let race = || call(adaptive.clone(), Safety::Idempotent, None);
+    let policy = policy().with_extra_load(0.5).unwrap();
+    let adaptive = Arc::new(AdaptiveDelay::of(&policy, Instant::now()).unwrap());
+    let race = || {
+        let mut call = call(policy.clone(), Safety::Idempotent, None);
+        let (adaptive, began) = (Some(adaptive.clone()), call.began);
+        call.race = Race::new(policy.clone(), adaptive, &mut call.progress, began);
+        call
+    };
     for _ in 0..100 {
         let call = race();
         assert_eq!(call.next(), None, "nothing is known yet");
@@ -201,7 +213,7 @@ fn a_share_of_calls_is_hedged_after_a_hundred_and_pays_from_a_budget_of_its_own(
     let mut next = race();
     let delay = next.next().unwrap();
     assert!((8 * MS..10 * MS).contains(&delay), "{delay:?}");
-    let own = &adaptive.adaptive.as_ref().unwrap().budget;
+    let own = &adaptive.budget;
     let before = own.tokens(next.began).unwrap().0;
     assert!(next.due(10, true).is_some());
     assert_eq!(own.tokens(next.began).unwrap().0, before - 1.0);

@@ -1,22 +1,11 @@
-//! What follows an attempt.
+//! The attempt that follows another.
 
-use super::{attempt::AttemptKind, stop::Stop};
+use super::attempt::AttemptKind;
 use std::time::Duration;
 
-/// What to do when an attempt has ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Others are in flight, or due later.
-    GoOn,
-    /// Another attempt is to be begun.
-    Again(Again),
-    /// The call ends, for this reason.
-    Finish(Stop),
-}
-
-/// An attempt that is to be begun.
+/// An attempt that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Again {
+pub struct NextAttempt {
     /// Why it is made.
     pub kind: AttemptKind,
     /// The number of earlier attempts, which the request carries by gRFC A6.
