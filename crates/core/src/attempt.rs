@@ -29,7 +29,8 @@ pub struct Attempt {
     /// Whether a layer has made it.
     pub(crate) is_made: bool,
     pub(crate) has_passed: bool,
-    /// It found no connection, and its call still waits for one: it does not count as an attempt.
+    /// It does not count as an attempt: it has not begun yet, or it found no connection and its call
+    /// still waits for one.
     pub(crate) is_void: bool,
 }
 

@@ -192,7 +192,9 @@ impl Call {
     /// Whether this is the handle of an attempt made by a layer further out: by this a layer that
     /// belongs around the attempts detects that it is within them.
     pub fn is_of_attempt(&self) -> bool {
-        self.with_attempt(|own, _| own.is_made).unwrap_or(false)
+        // Usually there is none yet.
+        self.record.count.load(Ordering::Relaxed) > 0
+            && self.with_attempt(|own, _| own.is_made).unwrap_or(false)
     }
 
     /// An attempt begins at `began`: returns the handle for its request. That of the first attempt
@@ -210,6 +212,15 @@ impl Call {
             }
             Some(_) => self.record.add(&mut lines, made()),
         };
+        Self { line, ..self.clone() }
+    }
+
+    /// An attempt of this kind is to begin at `at`: returns the handle for its request. It counts
+    /// once it [starts](Self::starts).
+    #[must_use = "the attempt's request carries it"]
+    pub fn schedules(&self, kind: AttemptKind, at: Instant) -> Self {
+        let scheduled = Attempt { is_made: true, is_void: true, ..Attempt::new(kind, at) };
+        let line = self.record.add(&mut self.lines(), scheduled);
         Self { line, ..self.clone() }
     }
 
@@ -238,9 +249,9 @@ impl Call {
         self.change(|attempt| _ = attempt.ended.get_or_insert(at));
     }
 
-    /// The attempt of this handle begins only now, after a wait.
+    /// The attempt of this handle, which was [scheduled](Self::schedules), begins.
     pub fn starts(&self, now: Instant) {
-        self.change(|attempt| attempt.began = now);
+        self.change(|attempt| (attempt.began, attempt.is_void) = (now, false));
     }
 
     /// The attempt of this handle has ended, or its response has begun.
@@ -453,6 +464,19 @@ mod tests {
         assert_eq!((two.kind, two.verdict), (AttemptKind::Hedge, Some(Verdict::Ok)));
         assert_eq!((one.pushback, two.pushback), (Some(Pushback::Stop), None));
         assert_eq!(second.with_attempt(|_, number| number), Some(2));
+    }
+
+    #[test]
+    fn an_attempt_counts_once_it_starts() {
+        let call = call();
+        let first = call.begins(AttemptKind::First, call.began());
+        let at = call.began() + Duration::from_secs(1);
+        let second = first.schedules(AttemptKind::Retry, at);
+        assert_eq!(second.with_attempt(|own, _| own.began), Some(at));
+        assert_eq!((call.attempt_count(), call.attempts().len()), (1, 1));
+        let late = at + Duration::from_secs(1);
+        second.starts(late);
+        assert_eq!((call.attempt_count(), call.attempts()[1].began), (2, late));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     spans::{Story, Tracer},
 };
 use cinchona_core::{Rng, Switch};
-use cinchona_plumbing::Callback;
+use cinchona_plumbing::{Callback, Misplaced};
 use http::Extensions;
 use std::{error::Error, sync::Arc};
 use tower_layer::Layer;
@@ -257,5 +257,6 @@ fn observer(
 ) -> Arc<Observer> {
     let tracer = Tracer { rng: rng.clone().unwrap_or_default(), story };
     let switch = switch.clone().unwrap_or_default();
-    Arc::new(Observer { role, table, tracer: Arc::new(tracer), switch })
+    let misplaced = Misplaced::default();
+    Arc::new(Observer { role, table, tracer: Arc::new(tracer), switch, misplaced })
 }

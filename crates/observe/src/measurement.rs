@@ -106,6 +106,12 @@ impl Measurement {
         self.call.as_ref().and_then(Place::of)
     }
 
+    /// Whether it is taken for a call, and is an attempt of one.
+    #[inline]
+    pub(crate) fn is_call_within_attempts(&self) -> bool {
+        self.role == Role::Call && self.call.as_ref().is_some_and(Call::is_of_attempt)
+    }
+
     /// While the guard lives, events of this thread belong to the call's span.
     #[inline(always)]
     pub(crate) fn enter(&self) -> Option<Entered<'_>> {

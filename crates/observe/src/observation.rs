@@ -8,7 +8,7 @@ use crate::{
     spans::{self, Entered, Tracer},
 };
 use cinchona_core::{BoxError, Mode, Switch, Verdict};
-use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Watcher, begins, status};
+use cinchona_plumbing::{Misplaced, Next, Polled, ResponseBody, Seen, Watcher, begins, status};
 use http::StatusCode;
 use std::{any::Any, error::Error, pin::Pin, sync::Arc};
 use tokio::time::Instant;
@@ -21,7 +21,12 @@ pub(crate) struct Observer {
     pub(crate) table: Arc<Table>,
     pub(crate) tracer: Arc<Tracer>,
     pub(crate) switch: Switch,
+    pub(crate) misplaced: Misplaced,
 }
+
+const WITHIN_ATTEMPTS: &str = "a layer of calls stands within the attempts of a retry layer, so \
+    that each counts as a call, and the attempts of the others as its own: put `CallLayer` around \
+    `RetryLayer`, and `AttemptLayer` within";
 
 /// The observation of one call, until the head of its response.
 #[derive(Debug)]
@@ -42,6 +47,9 @@ impl Observer {
         }
         let mut note = Measurement::take();
         note.begin(self.role, &self.table, request, now);
+        if note.is_call_within_attempts() {
+            self.misplaced.warn(request.uri().path(), WITHIN_ATTEMPTS);
+        }
         note.span = match self.role {
             Role::Call => Tracer::call(&self.tracer, request),
             Role::Attempt => Tracer::attempt(&self.tracer, request, || note.place()),

@@ -1,7 +1,7 @@
 //! How a call ends: the response or the failure for its caller, and the trailers, which count too.
 
 use crate::{
-    call::{AttemptResult, Call},
+    call::{AttemptResult, Call, RunningAttempt},
     ledger::Ledger,
 };
 use cinchona_core::{BoxError, Verdict};
@@ -24,15 +24,15 @@ pub(crate) fn unjudged(mut head: Response<ResponseBody>) -> Response<ResponseBod
 // === impl Call ===
 
 impl Call {
-    /// Ends the call for this reason, with the result of the attempt that sent this request.
+    /// Ends the call for this reason, with the result of this attempt.
     pub(crate) fn finish(
         self: Box<Self>,
         result: AttemptResult,
         stop: Stop,
-        request_number: u32,
+        attempt: RunningAttempt,
     ) -> AttemptResult {
         match result {
-            Ok(response) if stop == Stop::Succeeded => Ok(self.succeed(response, request_number)),
+            Ok(response) if stop == Stop::Succeeded => Ok(self.succeed(response, attempt)),
             result => Err(self.fail(result, stop)),
         }
     }
@@ -41,9 +41,11 @@ impl Call {
     fn succeed(
         mut self: Box<Self>,
         mut response: Response<ResponseBody>,
-        request_number: u32,
+        attempt: RunningAttempt,
     ) -> Response<ResponseBody> {
-        self.replay.settle(request_number);
+        self.replay.settle(attempt.request_number);
+        // Its line is the one that the trailers change.
+        self.record = attempt.record;
         if !self.is_plain() {
             response.extensions_mut().insert(self.ledger(Stop::Succeeded));
         }
@@ -53,7 +55,7 @@ impl Call {
         }
         status::mend(response.headers_mut());
         match status::code(response.headers()) {
-            Some(code) => self.count(Verdict::of_code(code), Instant::now),
+            Some(code) => self.count(Verdict::of_code(code), Instant::now()),
             None => response.body_mut().watch_boxed(Box::into_pin(self)),
         }
         response
@@ -74,14 +76,15 @@ impl Call {
         Ledger::new(self.record.ended_attempts(), self.began, stopped)
     }
 
-    /// The attempt whose response the caller has got has ended so: counts that for the throttle and
-    /// the budget. A failure counts like one before the response, whether it is in the trailers, a
-    /// reset or a lost connection.
-    fn count(&self, verdict: Verdict, now: impl FnOnce() -> Instant) {
+    /// The attempt whose response the caller has got has ended so: records that, and counts it for
+    /// the throttle and the budget. A failure counts like one before the response, whether it is in
+    /// the trailers, a reset or a lost connection.
+    fn count(&self, verdict: Verdict, now: Instant) {
+        self.record.ended(verdict, now);
         match verdict {
             Verdict::Ok => {
                 self.throttle.succeeded();
-                self.shared.budget.deposit(self.path(), now);
+                self.shared.budget.deposit(self.path(), || now);
             }
             Verdict::Local(_) => {}
             failed => {
@@ -118,7 +121,7 @@ impl Watcher for Call {
             },
             None => Verdict::MaybeProcessed(Code::Unknown),
         };
-        call.count(verdict, || seen.now());
+        call.count(verdict, seen.now());
         Next::Over
     }
 }

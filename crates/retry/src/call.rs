@@ -114,7 +114,7 @@ impl Call {
     ) -> Option<(RunningAttempt, Request<Body>)> {
         let request_number = self.replay.built();
         let mut request = self.replay.request()?;
-        let record = self.record.begins(kind, at);
+        let record = self.record.schedules(kind, at);
         request.extensions_mut().insert(record.clone());
         Some((RunningAttempt { request_number, record }, request))
     }

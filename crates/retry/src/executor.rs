@@ -94,7 +94,7 @@ where
         match plan.judge(&mut call, &attempt, &mut result) {
             Break(stop) => {
                 plan.answered(&call, &running);
-                return call.finish(result, stop, attempt.request_number);
+                return call.finish(result, stop, attempt);
             }
             Continue(follows) => next = follows,
         }

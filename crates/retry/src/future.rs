@@ -112,7 +112,7 @@ where
         }
         let (mut serial, attempt) = (Serial::new(call.began), call.first_attempt());
         match plan::judge_serial(&mut serial, &mut call, &attempt, &mut result) {
-            Break(stop) => Poll::Ready(call.finish(result, stop, attempt.request_number)),
+            Break(stop) => Poll::Ready(call.finish(result, stop, attempt)),
             Continue(next) => {
                 let first = First::Failed(Box::new((result, next)));
                 let run = executor::run(call, Plan::Serial(serial), template, first);
@@ -137,7 +137,7 @@ fn shadowed(mut call: Box<Call>, mut result: AttemptResult) -> AttemptResult {
             _ => Continue(None),
         });
     if let Break(stop) = next {
-        return call.finish(result, stop, attempt.request_number);
+        return call.finish(result, stop, attempt);
     }
     call.shared.switch.count();
     result.map(unjudged)

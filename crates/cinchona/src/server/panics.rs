@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cinchona_core::{BoxError, Mode, Switch};
-use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Seldom, Watcher};
+use cinchona_plumbing::{Next, Polled, ResponseBody, Seen, Seldom, Watcher, status};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
@@ -46,8 +46,11 @@ pin_project! {
 }
 
 /// Ends a response body with `INTERNAL` if it panics.
-#[derive(Default)]
-struct Caught(Option<Box<dyn Any + Send>>);
+struct Caught {
+    panic: Option<Box<dyn Any + Send>>,
+    /// In its trailers; a body of another protocol is broken off.
+    is_grpc: bool,
+}
 
 static PANICKED: LazyLock<Seldom> =
     LazyLock::new(|| Seldom::new(|more| tracing::error!(more, "the service panicked")));
@@ -125,7 +128,9 @@ where
                     Ok(polled) => {
                         return polled.map_ok(|response| {
                             let mut response = response.map(ResponseBody::of);
-                            response.body_mut().watch_within(Caught::default());
+                            let is_grpc = status::is_grpc(response.headers());
+                            let caught = Caught { panic: None, is_grpc };
+                            response.body_mut().watch_within(caught);
                             response
                         });
                     }
@@ -151,14 +156,14 @@ impl Caught {
     fn trailers(&mut self) -> Option<Frame<Bytes>> {
         let mut trailers = HeaderMap::new();
         // Its message is ASCII.
-        _ = answer(self.0.take()?).add_header(&mut trailers);
+        _ = answer(self.panic.take()?).add_header(&mut trailers);
         Some(Frame::trailers(trailers))
     }
 }
 
 impl Watcher for Caught {
     fn scope(mut self: Pin<&mut Self>, poll: &mut dyn FnMut()) {
-        self.0 = catch_unwind(AssertUnwindSafe(poll)).err();
+        self.panic = catch_unwind(AssertUnwindSafe(poll)).err();
     }
 
     fn sees(mut self: Pin<&mut Self>, polled: &mut Polled, _: &mut Seen) -> Next {
@@ -180,6 +185,6 @@ impl Watcher for Caught {
     }
 
     fn may_cut(&self) -> bool {
-        true
+        self.is_grpc
     }
 }

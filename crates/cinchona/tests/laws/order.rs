@@ -4,6 +4,7 @@ use crate::layers::methods;
 use cinchona::{
     deadline::CallDeadlineLayer,
     idempotency::IdempotencyKeyLayer,
+    observe::{CallLayer, Metrics},
     retry::{RetryLayer, RetryPolicy},
 };
 use cinchona_testkit::{Answer, Logs, ScriptedServer, encode};
@@ -52,6 +53,13 @@ fn a_call_deadline_within_the_retries_says_so_once() {
     let layer = CallDeadlineLayer::new();
     let [warning] = &warned(|server| layer.layer(server))[..] else { panic!("one") };
     assert!(warning.contains("put `CallDeadlineLayer` around `RetryLayer`"), "{warning}");
+}
+
+#[test]
+fn a_call_layer_within_the_retries_says_so_once() {
+    let layer = CallLayer::new(&Metrics::new(methods()), "any");
+    let [warning] = &warned(|server| layer.layer(server))[..] else { panic!("one") };
+    assert!(warning.contains("put `CallLayer` around `RetryLayer`"), "{warning}");
 }
 
 // catalogue: S-D8

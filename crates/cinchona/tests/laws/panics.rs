@@ -1,6 +1,11 @@
 //! A panic of the user's code costs one call.
 
-use crate::{bare::Plan, layers::boxed, virtually};
+use crate::{
+    bare::Plan,
+    layers::{boxed, methods},
+    virtually,
+};
+use bytes::Bytes;
 use cinchona::{
     core::Methods,
     observe::{CallLayer, Metrics},
@@ -8,6 +13,8 @@ use cinchona::{
 };
 use cinchona_plumbing::status;
 use http::{Request, Response};
+use http_body::Body as _;
+use http_body_util::Full;
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
@@ -44,6 +51,26 @@ fn a_call_is_refused_whose_caller_cannot_be_named_and_no_other() {
             assert_eq!(status::code(response.headers()), Some(expected));
         }
     });
+}
+
+#[test]
+fn an_answer_that_may_end_in_trailers_before_its_end_announces_no_length() {
+    let hint = |kind: &'static str| {
+        let answers = move |_: Request<Body>| async move {
+            let body = Body::new(Full::new(Bytes::from_static(&[0; 5])));
+            let response = Response::builder().header("content-type", kind).body(body);
+            Ok::<_, std::convert::Infallible>(response.unwrap())
+        };
+        let settings = cinchona::server::Settings::new(methods());
+        virtually(async {
+            let service = settings.layers().unwrap().layer(service_fn(answers));
+            let request = Request::post("/a.B/Unknown").header("content-type", "application/grpc");
+            let response = service.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            response.body().size_hint().exact()
+        })
+    };
+    assert_eq!(hint("application/grpc"), None);
+    assert_eq!(hint("application/json"), Some(5), "a panic breaks it off");
 }
 
 // catalogue: S-E3

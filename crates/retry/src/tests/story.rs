@@ -2,6 +2,7 @@
 
 use super::*;
 use cinchona_core::{Call, Rejected, Stage, Verdict};
+use http_body_util::BodyExt;
 use prost::Message as _;
 use std::{collections::VecDeque, convert::Infallible, num::NonZeroU64, path::Path, sync::Mutex};
 use tower::service_fn;
@@ -47,6 +48,53 @@ async fn hedges_first_attempts_and_transparent_retries_are_distinguished() {
         (AttemptKind::Hedge, half, Some("two:2")),
     ];
     assert_eq!(kinds, expected);
+}
+
+/// The request of a call, and the handle of its record.
+fn recorded() -> (Request, Call) {
+    let mut request = request();
+    let call = Call::of(&mut request, Instant::now).clone();
+    (request, call)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_never_began_is_none_in_the_record() {
+    // Dropped in its backoff.
+    let service =
+        layer(on([Code::Unavailable])).layer(ScriptedServer::new([failing(Code::Unavailable)]));
+    let (request, call) = recorded();
+    assert!(tokio::time::timeout(SECOND / 1000, service.oneshot(request)).await.is_err());
+    let attempts = call.attempts();
+    assert_eq!(attempts.len(), 1, "{attempts:?}");
+    // Hedges without a delay, and the first attempt is answered at once.
+    let hedge = HedgePolicy::default().with_delay(Duration::ZERO).with_max_attempts(3);
+    let policies = PerMethod::from(Policy::from(hedge));
+    let layer = settings(RetryPolicy::default()).with_policies(policies).unwrap().layer();
+    let at_once =
+        service_fn(|_: Request| async { Ok::<_, Infallible>(Status::ok("").into_http::<Body>()) });
+    let (request, call) = recorded();
+    layer.layer(at_once).oneshot(request).await.unwrap();
+    let attempts = call.attempts();
+    assert_eq!(attempts.len(), 1, "{attempts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_line_of_an_answered_attempt_has_the_verdict_of_its_trailers() {
+    let broken = || Answer::MessageThenStatus(vec![0; 5].into(), Status::data_loss("half"));
+    for (answer, verdict) in [(ok(), Verdict::Ok), (broken(), Verdict::of_code(Code::DataLoss))] {
+        for failures in 0..2 {
+            let mut script = vec![failing(Code::Unavailable); failures];
+            script.push(answer.clone());
+            let service = layer(on([Code::Unavailable])).layer(ScriptedServer::new(script));
+            let (request, call) = recorded();
+            let response = service.oneshot(request).await.unwrap();
+            response.into_body().collect().await.unwrap();
+            let attempts = call.attempts();
+            let last = attempts.last().unwrap();
+            assert_eq!((attempts.len(), last.verdict), (failures + 1, Some(verdict)));
+            assert_eq!(last.ended, Some(Instant::now()));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
