@@ -58,8 +58,8 @@ pub struct AttemptLayer(Arc<Observer>);
 ///
 /// *Rule:* methods that are not in the [`Metrics`]' list are counted together, as `other` (gRFC
 /// A66). A call that is dropped before its trailers were written is `CANCELLED`, whether its caller
-/// cancelled or the deadline passed. Sizes are as in [`AttemptLayer`]: a request from the network
-/// without an announced length takes an allocation.
+/// cancelled or the deadline passed. Sizes are as in [`AttemptLayer`]: a request without an
+/// announced length takes an allocation, unless all of it has arrived.
 ///
 /// *Its span* is `serve`, with the fields of [`CallLayer`]'s that a server can know. Its end is a
 /// log line in it: at level `ERROR` for codes of server failures, else at `DEBUG`. A `traceparent`
