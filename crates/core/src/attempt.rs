@@ -29,8 +29,8 @@ pub struct Attempt {
     /// Whether a layer has made it.
     pub(crate) is_made: bool,
     pub(crate) has_passed: bool,
-    /// It does not count as an attempt: it has not begun yet, or it found no connection and its call
-    /// still waits for one.
+    /// It does not count as an attempt: it has not begun yet, or it found no connection and its
+    /// call still waits for one.
     pub(crate) is_void: bool,
 }
 

@@ -78,11 +78,7 @@ where
         let (attempt, mut result) = tokio::select! {
             biased;
             Some(ended) = in_flight.next() => ended,
-            () = at(deadline) => {
-                plan.expired(&call, &running);
-                let elapsed = call.elapsed();
-                return Err(call.fail(Err(elapsed.into()), Stop::Deadline));
-            }
+            () = at(deadline) => return Err(expire(call, &plan, &running)),
             () = at(plan.due_at()) => continue,
         };
         // Abandoned: the request has outgrown its buffer, and another attempt goes on alone. It
@@ -103,8 +99,14 @@ where
     // There is a failure, as the attempt for which others were abandoned is judged. If there were
     // none, the call would have waited in vain, as until a deadline.
     let failure = failure.unwrap_or_else(|| Err(call.elapsed().into()));
-    let stop = plan.exhausted(&running);
-    Err(call.fail(failure, stop))
+    Err(call.fail(failure, plan.exhausted(&running)))
+}
+
+/// The call's deadline has come, with these attempts in flight.
+fn expire(call: Box<Call>, plan: &Plan, running: &[RunningAttempt]) -> BoxError {
+    plan.expired(&call, running);
+    let elapsed = call.elapsed();
+    call.fail(Err(elapsed.into()), Stop::Deadline)
 }
 
 /// What an attempt needs; `None` once the request cannot be sent again.
