@@ -83,6 +83,7 @@ struct Codes(u32);
 
 /// Why a breaker changes its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// So many failures in a row.
     Failures,
