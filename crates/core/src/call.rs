@@ -327,7 +327,12 @@ impl Call {
     /// The attempts so far, in the order in which they began, without those that only waited for a
     /// connection.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.read(|attempts| attempts.iter().filter(|attempt| !attempt.is_void).cloned().collect())
+        let all = |attempts: &[Attempt]| -> Vec<Attempt> {
+            attempts.iter().filter(|attempt| !attempt.is_void).cloned().collect()
+        };
+        let mut attempts = self.read(all);
+        attempts.sort_by_key(|attempt| attempt.began);
+        attempts
     }
 
     /// The attempts with a known outcome, in the order in which they ended.
@@ -343,9 +348,11 @@ impl Call {
     pub fn with_attempt<T>(&self, read: impl FnOnce(&Attempt, u32) -> T) -> Option<T> {
         self.read(|attempts| {
             let own = attempts.get(self.line as usize)?;
-            let before = attempts.iter().take(self.line as usize);
-            let number = before.filter(|attempt| !attempt.is_void).count() as u32 + 1;
-            Some(read(own, number))
+            let is_before = |(line, other): &(usize, &Attempt)| {
+                !other.is_void && (other.began, *line) < (own.began, self.line as usize)
+            };
+            let before = attempts.iter().enumerate().filter(is_before).count();
+            Some(read(own, before as u32 + 1))
         })
     }
 
@@ -396,7 +403,7 @@ mod tests {
     }
 
     fn sent(call: &Call, host: u64, domain: Option<&HeaderValue>) {
-        let handle = call.begins(AttemptKind::Retry, call.began());
+        let handle = call.begins(AttemptKind::Retry, Instant::now());
         handle.sent_to(id(host), &format!("server-{host}").into(), domain);
     }
 
@@ -477,6 +484,18 @@ mod tests {
         let late = at + Duration::from_secs(1);
         second.starts(late);
         assert_eq!((call.attempt_count(), call.attempts()[1].began), (2, late));
+    }
+
+    #[test]
+    fn attempts_are_numbered_and_listed_in_the_order_in_which_they_began() {
+        let (call, second) = (call(), Duration::from_secs(1));
+        let again = call.schedules(AttemptKind::First, call.began());
+        let hedge = call.begins(AttemptKind::Hedge, call.began() + second);
+        assert_eq!(hedge.with_attempt(|_, number| number), Some(1));
+        again.starts(call.began() + 2 * second);
+        assert_eq!(again.with_attempt(|_, number| number), Some(2));
+        let kinds: Vec<_> = call.attempts().iter().map(|attempt| attempt.kind).collect();
+        assert_eq!(kinds, [AttemptKind::Hedge, AttemptKind::First]);
     }
 
     #[test]

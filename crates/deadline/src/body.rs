@@ -18,7 +18,7 @@ impl Watcher for Timer {
                 self.as_mut().heard(data);
                 // A stream whose next frame is always ready never waits, and must end as well.
                 if self.bound().messages.stage() == Stage::Rest
-                    && let Some(elapsed) = self.bound().whole_is_over()
+                    && let Some(elapsed) = self.as_mut().bound_mut().whole_is_over()
                 {
                     *polled = Some(Err(elapsed.into()));
                     return Next::Cut;

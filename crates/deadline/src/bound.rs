@@ -194,6 +194,10 @@ impl Bound {
     pub(crate) fn counting(&mut self, switch: &Switch) {
         self.counting = Some(switch.clone());
         (self.terms.says, self.terms.announced) = (Says::Untouched, None);
+        // It would not be sent.
+        if let Some(end) = self.passed_by(self.started) {
+            self.count(end);
+        }
     }
 
     /// When it was started.
@@ -213,15 +217,19 @@ impl Bound {
     }
 
     fn over(&self, now: Instant) -> Option<End> {
-        let ends = [self.terms.first, self.terms.whole].into_iter().flatten();
-        ends.filter(|end| end.at <= now && !self.counts()).min_by_key(|end| end.at)
+        self.passed_by(now).filter(|_| !self.counts())
     }
 
-    /// The error if the deadline of the whole call has passed.
-    pub(crate) fn whole_is_over(&self) -> Option<Elapsed> {
+    fn passed_by(&self, now: Instant) -> Option<End> {
+        let ends = [self.terms.first, self.terms.whole].into_iter().flatten();
+        ends.filter(|end| end.at <= now).min_by_key(|end| end.at)
+    }
+
+    /// The error if the deadline of the whole call has passed; counts it if it only counts.
+    pub(crate) fn whole_is_over(&mut self) -> Option<Elapsed> {
         let whole = self.terms.whole?;
         let now = Instant::now();
-        let is_over = whole.at <= now && !self.counts();
+        let is_over = whole.at <= now && !self.count(whole);
         is_over.then(|| self.elapsed(whole, Stage::Rest, now))
     }
 

@@ -286,6 +286,30 @@ async fn in_shadow_a_limit_that_is_exceeded_is_counted_and_the_call_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_shadow_a_call_without_time_and_a_stream_that_never_waits_are_counted_once() {
+    let call = Switch::new(Mode::Shadow);
+    let prompt = service_fn(|_: Request| async { Ok::<_, Status>(Response::new(Body::empty())) });
+    let layer = CallDeadlineSettings::new().with_switch(call.clone()).layer();
+    layer.layer(prompt).oneshot(with_timeout("0n")).await.unwrap();
+    assert_eq!(call.shadowed(), 1);
+    // Its frames are there, and it ends late.
+    let stream = service_fn(|_: Request| async {
+        let (mut sender, body) = Channel::<Bytes, Infallible>::new(8);
+        for _ in 0..5 {
+            sender.send_data(Bytes::from_static(&[0; 5])).await.unwrap();
+        }
+        Ok::<_, Status>(Response::new(Body::new(body)))
+    });
+    let response = layer.layer(stream).oneshot(with_timeout("20m")).await.unwrap();
+    let mut body = response.into_body();
+    for _ in 0..5 {
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        tokio::time::advance(ms(10)).await;
+    }
+    assert_eq!((body.frame().await.is_none(), call.shadowed()), (true, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_shadow_a_malformed_timeout_is_counted_and_passed_on() {
     for asked in ["1", "-1S"] {
         let (call, attempt) = (Switch::new(Mode::Shadow), Switch::new(Mode::Shadow));

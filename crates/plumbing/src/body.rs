@@ -5,7 +5,7 @@ mod watcher;
 
 pub use watcher::{Next, Polled, Seen, Watcher};
 
-use crate::{Kept, headers, plain::plain_body, status};
+use crate::{Kept, clock, headers, plain::plain_body, status};
 use bytes::Bytes;
 use frames::{Frames, is_data};
 use http::{Response, StatusCode, header::CONTENT_TYPE};
@@ -86,14 +86,16 @@ impl ResponseBody {
         if let Some(own) = &mut self.0
             && own.watchers.is_empty()
         {
+            // What the handler has read is of before its answer.
+            clock::forget();
             own.frames.read_ahead();
         }
     }
 
-    /// When it was read, if it is [settled](Self::settle): the time that its watchers take for that
-    /// of its end.
-    pub fn settled_at(&mut self) -> Option<Instant> {
-        self.0.as_mut()?.frames.whole().map(|whole| whole.read_at())
+    /// Now, if it is [settled](Self::settle): one reading of the clock for all that look at it in
+    /// one poll of a layer, which begins with [`clock::forget`].
+    pub fn settled_now(&mut self) -> Option<Instant> {
+        self.0.as_mut()?.frames.whole().map(|whole| whole.now())
     }
 
     /// Adds `watcher` outside of all others; it is boxed if it has to wait.
@@ -195,8 +197,8 @@ impl Own {
     }
 
     fn poll_watched(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let mut seen = self.frames.seen();
         let mut polled = self.frames.poll(cx);
+        let mut seen = Seen::default();
         for at in 0..self.watchers.len() {
             if self.watchers[at].sees(&polled) {
                 step(&mut self.frames, &mut self.watchers[..=at], cx, &mut seen, &mut polled);
@@ -207,7 +209,7 @@ impl Own {
 
     fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         let mut polled = Poll::Pending;
-        let mut seen = self.frames.seen();
+        let mut seen = Seen::default();
         poll_within(&mut self.frames, &mut self.watchers, cx, &mut seen, &mut polled);
         polled
     }
@@ -677,6 +679,41 @@ mod tests {
         assert_eq!(taken(&log), ["ready data", "ready trailers", "ready dropped"]);
         assert_eq!(read(body).await.len(), 2);
         assert_eq!(taken(&log)[..2], ["sent data", "sent trailers"]);
+    }
+
+    /// Notes when it sees the trailers.
+    struct Times(Arc<Mutex<Vec<Instant>>>);
+
+    impl Watcher for Times {
+        fn sees(self: Pin<&mut Self>, _: &mut Polled, seen: &mut Seen) -> Next {
+            self.0.lock().unwrap().push(seen.now());
+            Next::Watch
+        }
+
+        fn sees_data(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_reading_of_the_clock_is_for_one_poll_and_no_longer() {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let mut body = ResponseBody::of(Frames([Some(Ok(1)), Some(Ok(0))].into()));
+        body.watch_sent(Times(times.clone()));
+        assert_eq!(body.settled_now(), None, "it is watched");
+        let mut body = ResponseBody::of(Frames([Some(Ok(1)), Some(Ok(0))].into()));
+        body.settle();
+        body.watch(Times(times.clone()));
+        let began = Instant::now();
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        assert_eq!(body.settled_now(), Some(began), "in the same poll");
+        // A layer has waited, and another one is polled.
+        clock::forget();
+        let late = Instant::now();
+        assert_eq!(body.settled_now(), Some(late));
+        body.watch_sent(Times(times.clone()));
+        read(body).await;
+        assert_eq!(*times.lock().unwrap(), [began, late, late], "trailers, and the end");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Saturating arithmetic on clocks, and one reading of the clock for all layers that pass a request
-//! on.
+//! Saturating arithmetic on clocks, and readings of the clock that layers share.
 
-pub use cinchona_policy::clock::{FOR_EVER, Passing, later, millis, nanos, now, period, times};
+pub use cinchona_policy::clock::{
+    FOR_EVER, Passing, forget, last_read, later, millis, nanos, now, period, read, times,
+};

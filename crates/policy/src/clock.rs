@@ -10,6 +10,8 @@ pub const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 thread_local! {
     /// When the request that this thread is passing on arrived at the outermost layer.
     static PASSING: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// What [`read`] has read since [`forget`].
+    static READ: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// While the guard lives, a request is passed on from layer to layer.
@@ -24,6 +26,26 @@ pub struct Passing {
 #[inline]
 pub fn now() -> Instant {
     PASSING.get().unwrap_or_else(Instant::now)
+}
+
+/// Now, for those as well who ask for the [`last_read`] in the same poll.
+#[inline]
+pub fn read() -> Instant {
+    let now = Instant::now();
+    READ.set(Some(now));
+    now
+}
+
+/// What this thread has [`read`] since it was to [`forget`] it.
+#[inline]
+pub fn last_read() -> Option<Instant> {
+    READ.get()
+}
+
+/// From here on an earlier reading is too old.
+#[inline]
+pub fn forget() {
+    READ.set(None);
 }
 
 /// `wait` from `now`, and at most [`FOR_EVER`] from it.

@@ -114,8 +114,9 @@ impl Watcher for Call {
             }
             Some(Err(error)) => match call.replay.failure() {
                 Some(own) => {
+                    let local = Verdict::Local(own.code());
                     *error = own;
-                    return Next::Over;
+                    local
                 }
                 None => Verdict::of_error(error),
             },

@@ -127,19 +127,19 @@ where
 
 /// In shadow the first attempt is the only one: counts whether there would have been another.
 fn shadowed(mut call: Box<Call>, mut result: AttemptResult) -> AttemptResult {
-    if call.would_hedge(&result, Instant::now() - call.began) {
-        call.shared.switch.count();
-    }
+    let would_hedge = call.would_hedge(&result, Instant::now() - call.began);
     let attempt = call.first_attempt();
     let next =
         plan::judge(&mut call, &attempt, &mut result, |call, ended| match call.decide(ended) {
             Decision::Stop(stop) => Break(stop),
             _ => Continue(None),
         });
+    if would_hedge || next.is_continue() {
+        call.shared.switch.count();
+    }
     if let Break(stop) = next {
         return call.finish(result, stop, attempt);
     }
-    call.shared.switch.count();
     result.map(unjudged)
 }
 

@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use cinchona_core::{BoxError, ServerContext, Switch};
 use cinchona_plumbing::{
-    Arriving, ResponseBody,
+    Arriving, ResponseBody, clock,
     clock::later,
     status,
     timeout::{SLACK, take_off},
@@ -206,6 +206,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        // A layer below may have waited since it read the clock.
+        clock::forget();
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::TurnedAway { criticality } => {
@@ -378,7 +380,7 @@ where
     {
         // The deadline has passed, so the answer is useless.
         permit.answered(status::code(response.headers()) != Some(Code::DeadlineExceeded));
-        if let Some(now) = response.body_mut().settled_at() {
+        if let Some(now) = response.body_mut().settled_now() {
             permit.ends(now);
         }
     }

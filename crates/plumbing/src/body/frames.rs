@@ -1,6 +1,7 @@
 //! The frames of an answer, some of which are read before they are sent.
 
 use super::watcher::{Next, Polled, Seen, Watcher};
+use crate::clock;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::{
@@ -97,12 +98,6 @@ impl Frames {
         }
     }
 
-    /// What is known of the next frame before it is polled.
-    #[inline]
-    pub(super) fn seen(&self) -> Seen {
-        if self.ahead.was_read { self.ahead.seen() } else { Seen::default() }
-    }
-
     pub(super) fn are_over(&self) -> bool {
         self.ahead.frames.iter().all(Option::is_none)
             && self.inner.as_ref().is_none_or(Body::is_end_stream)
@@ -121,17 +116,9 @@ impl Frames {
 // === impl Ahead ===
 
 impl Ahead {
-    /// When it was read.
-    pub(super) fn read_at(&mut self) -> Instant {
-        self.seen.now()
-    }
-
-    /// What is known of the next frame: when it was read.
-    fn seen(&self) -> Seen {
-        match self.has_next() {
-            true => Seen::at(self.seen.read_at()),
-            false => Seen::default(),
-        }
+    /// Now: the time that its watchers have taken, if they did in this poll, else they will.
+    pub(super) fn now(&mut self) -> Instant {
+        clock::last_read().unwrap_or_else(|| self.seen.now_again())
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! A layer that watches a response's body, and what it sees of it.
 
-use crate::status;
+use crate::{clock, status};
 use bytes::Bytes;
 use http_body::Frame;
 use std::{
@@ -74,19 +74,17 @@ pub struct Seen {
 // === impl Seen ===
 
 impl Seen {
-    /// Of a frame that has arrived then, if that is known.
-    pub(super) fn at(now: Option<Instant>) -> Self {
-        Self { now, ..Self::default() }
-    }
-
-    /// When it arrived, if that is known.
-    pub(super) const fn read_at(&self) -> Option<Instant> {
-        self.now
+    /// Now: another time than before, if it was read before.
+    pub(super) fn now_again(&mut self) -> Instant {
+        match self.now {
+            None => self.now(),
+            Some(_) => Instant::now(),
+        }
     }
 
     /// When it arrived.
     pub fn now(&mut self) -> Instant {
-        *self.now.get_or_insert_with(Instant::now)
+        *self.now.get_or_insert_with(clock::read)
     }
 
     /// The code in these trailers, if they have one.

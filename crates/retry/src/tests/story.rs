@@ -50,6 +50,28 @@ async fn hedges_first_attempts_and_transparent_retries_are_distinguished() {
     assert_eq!(kinds, expected);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_attempt_whose_own_request_fails_after_the_head_has_that_verdict() {
+    let (sender, body) = http_body_util::channel::Channel::<bytes::Bytes, Status>::new(1);
+    tokio::spawn(async move {
+        tokio::time::sleep(SECOND).await;
+        sender.abort(Status::data_loss("of the caller"));
+    });
+    let (request, call) = recorded();
+    let request = request.map(|_| Body::new(body));
+    // Answers before it has read the request, and ends with it.
+    let early = service_fn(|request: Request| async move {
+        let answer = request.into_body().map_frame(|_| http_body::Frame::data(bytes::Bytes::new()));
+        let mut response = Response::new(Body::new(answer));
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        Ok::<_, Infallible>(response)
+    });
+    let response = layer(on([Code::Unavailable])).layer(early).oneshot(request).await.unwrap();
+    let error = response.into_body().collect().await.unwrap_err();
+    assert_eq!(error.code(), Code::DataLoss);
+    assert_eq!(call.attempts()[0].verdict, Some(Verdict::Local(Code::DataLoss)));
+}
+
 /// The request of a call, and the handle of its record.
 fn recorded() -> (Request, Call) {
     let mut request = request();
