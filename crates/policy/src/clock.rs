@@ -14,7 +14,8 @@ thread_local! {
     static READ: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// While the guard lives, a request is passed on from layer to layer.
+/// While the guard lives, a request is passed on from layer to layer: tower's `call` does not
+/// block, and in a service that does the calls that it makes meanwhile begin too early.
 #[derive(Debug)]
 #[must_use = "it lasts until the request was handed on"]
 pub struct Passing {
