@@ -124,6 +124,7 @@ fn a_layer_in_shadow_sends_and_answers_what_no_layer_would() {
             let (bare, log) = Bare::new(&plan, true);
             let expected = told(boxed(bare), &log, &plan).await;
             for case in &cases {
+                let before = case.switch.shadowed();
                 let (bare, log) = Bare::new(&plan, true);
                 let seen = told((case.layer)(bare), &log, &plan).await;
                 let (seen, expected) = match case.file == WAITS {
@@ -131,6 +132,8 @@ fn a_layer_in_shadow_sends_and_answers_what_no_layer_would() {
                     false => (seen, expected.clone()),
                 };
                 assert_eq!(seen, expected, "{}, {plan:?}", case.file);
+                let counted = case.switch.shadowed() - before;
+                assert!(counted <= 1, "{}, {counted} times, {plan:?}", case.file);
             }
         }
         let counted = cases.iter().filter(|case| case.switch.shadowed() > 0);

@@ -51,6 +51,17 @@ async fn hedges_first_attempts_and_transparent_retries_are_distinguished() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_shadow_a_call_that_would_be_hedged_and_retried_counts_once() {
+    let switch = cinchona_core::Switch::new(cinchona_core::Mode::Shadow);
+    let policies = PerMethod::from(Policy::from(HedgePolicy::default().with_delay(SECOND)));
+    let settings = settings(RetryPolicy::default()).with_policies(policies).unwrap();
+    let unsent = service_fn(|_: Request| async { Err::<Response, _>(Rejected::lost("down")) });
+    let service = settings.with_switch(switch.clone()).layer().layer(unsent);
+    service.oneshot(request()).await.unwrap_err();
+    assert_eq!(switch.shadowed(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_whose_own_request_fails_after_the_head_has_that_verdict() {
     let (sender, body) = http_body_util::channel::Channel::<bytes::Bytes, Status>::new(1);
     tokio::spawn(async move {
